@@ -1,0 +1,260 @@
+"""Every fault this service names, as one tree.
+
+* LonglookError
+  * RequestError: the caller can mend it (HTTP 4xx)
+    * InvalidRequest
+      * UnsupportedParameter
+    * ImageRejected
+    * Unauthenticated
+    * InsufficientScope
+    * NotFound
+    * Conflict
+    * IdempotencyKeyReused
+    * IdempotencyInProgress
+    * BodyTooLarge
+    * UnsupportedMediaType
+    * MethodNotAllowed
+  * Unavailable: the service cannot do it now (HTTP 503)
+  * EngineError: what went wrong between the worker and its engine
+    * EngineUnavailable
+    * EngineBusy
+    * EngineFault
+    * EngineRejected
+    * DeadlineExceeded
+  * SettingsError
+  * LaunchError
+
+Each class has a stable ``code``, says in ``retryable`` whether the same request can succeed later, and
+(for what reaches the door) the HTTP ``status`` it is answered with. An instance may carry a more
+specific code, as images do with the OpenAI image codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a request: where (JSON pointer or name of a header), which code, and why."""
+
+    pointer: str
+    detail: str
+    code: str = "invalid_request_error"
+
+
+class LonglookError(Exception):
+    """The base of all faults that have a name here."""
+
+    code: ClassVar[str] = "server_error"
+    retryable: ClassVar[bool] = False
+    status: ClassVar[int] = 500
+
+
+class RequestError(LonglookError):
+    """The caller can mend it.
+
+    Args:
+        message: one sentence for the caller, free of any library's words.
+        faults: all faults found, for a body that has several.
+        code: a more specific code than the class's own.
+        param: the name of the parameter at fault, as the OpenAI client shows it.
+        retry_after: seconds after which the same request may succeed.
+    """
+
+    code = "invalid_request_error"
+    status = 400
+    title: ClassVar[str] = "Bad request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        faults: tuple[Fault, ...] = (),
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.faults = faults
+        self.specific_code = code or self.code
+        self.param = param
+        self.retry_after = retry_after
+
+
+class InvalidRequest(RequestError):
+    """The request is understood but cannot be meant; every fault is listed."""
+
+    status = 422
+    title = "Invalid request"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that this version does not take."""
+
+    code = "unsupported_parameter"
+    title = "Unsupported parameter"
+
+
+class ImageRejected(RequestError):
+    """An image that cannot be used; ``code`` is one of the OpenAI image codes.
+
+    Source of the codes: ``ResponseError.code`` of the official OpenAI client.
+    """
+
+    code = "invalid_image"
+    title = "Image rejected"
+
+    @property
+    def http_status(self) -> int:
+        """413 and 415 for size and media type, 422 for what is inside."""
+        return {"image_file_too_large": 413, "unsupported_image_media_type": 415}.get(
+            self.specific_code, 422
+        )
+
+
+class Unauthenticated(RequestError):
+    """No key, or a key that is not known here."""
+
+    code = "invalid_api_key"
+    status = 401
+    title = "Invalid API key"
+
+
+class InsufficientScope(RequestError):
+    """A known key whose role does not reach this far."""
+
+    code = "insufficient_scope"
+    status = 403
+    title = "Insufficient scope"
+
+
+class NotFound(RequestError):
+    """No such thing, or a thing of somebody else: the answer is the same."""
+
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the verb does not."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "Method not allowed"
+
+
+class Conflict(RequestError):
+    """The thing is in a state that forbids it, for good: a retry cannot help."""
+
+    code = "conflict"
+    status = 409
+    title = "Conflict"
+
+
+class IdempotencyInProgress(RequestError):
+    """The same key is being worked on by another request; ask again in a second."""
+
+    code = "idempotency_in_progress"
+    retryable = True
+    status = 409
+    title = "Idempotency-Key in progress"
+
+
+class IdempotencyKeyReused(RequestError):
+    """The same key with another request body."""
+
+    code = "idempotency_key_reused"
+    status = 422
+    title = "Idempotency-Key reused with another request"
+
+
+class BodyTooLarge(RequestError):
+    """The request body is over the limit."""
+
+    code = "request_too_large"
+    status = 413
+    title = "Request too large"
+
+
+class UnsupportedMediaType(RequestError):
+    """A content type this door does not read."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "Unsupported media type"
+
+
+class Unavailable(LonglookError):
+    """The service cannot do it now; nothing was stored and the same request may be sent again."""
+
+    code = "unavailable"
+    retryable = True
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class EngineError(LonglookError):
+    """Something between the worker and its engine. ``counted`` says whether it uses up a failure."""
+
+    code = "engine_error"
+    status = 502
+    counted: ClassVar[bool] = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class EngineUnavailable(EngineError):
+    """No engine answered: the job goes back to the queue, uncounted."""
+
+    code = "engine_unavailable"
+    retryable = True
+    counted = False
+
+
+class EngineBusy(EngineError):
+    """The engine refused for lack of room before it took the request: uncounted."""
+
+    code = "engine_busy"
+    retryable = True
+    counted = False
+
+
+class EngineFault(EngineError):
+    """The engine failed after it took the request: counted against ``max_attempts``."""
+
+    code = "engine_fault"
+    retryable = True
+
+
+class EngineRejected(EngineError):
+    """The engine will never take this request (too long, undecodable): the job fails."""
+
+    code = "engine_rejected"
+
+
+class DeadlineExceeded(EngineError):
+    """The job's deadline has passed."""
+
+    code = "deadline_exceeded"
+
+
+class SettingsError(LonglookError):
+    """The environment is not usable; the message lists every fault."""
+
+    code = "invalid_settings"
+
+
+class LaunchError(LonglookError):
+    """A process could not be started or died; the message says what to do."""
+
+    code = "launch_failed"

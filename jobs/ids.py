@@ -1,0 +1,34 @@
+"""Identifiers: UUID version 7 inside (they sort by time), ``job_<32 hex>`` outside.
+
+Source: RFC 9562, section 5.7.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Literal
+
+import uuid_utils.compat
+
+Kind = Literal["job", "img", "key", "acct", "req"]
+
+_SHAPE = re.compile(r"^([a-z]+)_([0-9a-f]{32})$")
+
+
+def new() -> uuid.UUID:
+    """Return a new UUIDv7."""
+    return uuid_utils.compat.uuid7()
+
+
+def show(kind: Kind, value: uuid.UUID) -> str:
+    """Return ``value`` as callers see it, for example ``job_0190…`` (4 + 32 characters)."""
+    return f"{kind}_{value.hex}"
+
+
+def parse(kind: Kind, text: str) -> uuid.UUID | None:
+    """Return the UUID in ``text``, or None when it is not an id of this kind."""
+    match = _SHAPE.match(text)
+    if match is None or match.group(1) != kind:
+        return None
+    return uuid.UUID(hex=match.group(2))

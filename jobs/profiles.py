@@ -1,0 +1,84 @@
+"""What a served model can take: context, output, images, sampling. One row a model family.
+
+The arithmetic of image tokens is in :mod:`jobs.images`; the numbers here are the model's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Detail = Literal["low", "standard", "high", "max"]
+
+#: The largest number of visual tokens of a canonical image, by detail tier. One token covers 28 x 28
+#: pixels (patch 14, spatial merge 2). Source: Qwen2-VL's preprocessor, and the price table of 4K-16K images.
+DETAIL_TOKENS: dict[Detail, int] = {"low": 1280, "standard": 2560, "high": 4096, "max": 8192}
+
+#: QVQ's system prompt as evaluation harnesses send it (VLMEvalKit, ``QVQ-72B-Preview``).
+QVQ_SYSTEM_PROMPT = (
+    "You are a helpful and harmless assistant. You are Qwen developed by Alibaba. "
+    "You should think step-by-step."
+)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Every sampling parameter of a request. Nothing is left to the engine's defaults, which are near-greedy."""
+
+    temperature: float
+    top_p: float
+    top_k: int = -1
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """The limits of a served model."""
+
+    name: str
+    #: Tokens of prompt and output together.
+    context_tokens: int
+    default_output_tokens: int
+    max_output_tokens: int
+    #: A job that cannot be given this much room for its answer is refused at submit.
+    min_output_tokens: int
+    max_question_chars: int
+    #: The processor's own limits, in pixels: it resizes what is outside of them.
+    min_pixels: int
+    max_pixels: int
+    system_prompt: str
+    #: Tokens of the chat template and the system prompt, an upper bound.
+    overhead_tokens: int
+    sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)
+
+
+QVQ = ModelProfile(
+    name="qvq-72b-preview",
+    context_tokens=32768,
+    default_output_tokens=8192,
+    max_output_tokens=16384,
+    min_output_tokens=256,
+    max_question_chars=24_000,
+    min_pixels=3136,
+    max_pixels=12_845_056,
+    system_prompt=QVQ_SYSTEM_PROMPT,
+    overhead_tokens=64,
+)
+
+TINY = ModelProfile(
+    name="tiny-qvq",
+    context_tokens=2048,
+    default_output_tokens=512,
+    max_output_tokens=1536,
+    min_output_tokens=64,
+    max_question_chars=1_000,
+    min_pixels=12_544,
+    max_pixels=23_520,
+    # tiny-qvq saw QVQ's own system prompt among others in training, and its tokenizer spends
+    # about one token per two characters on it; the shorter one leaves the room to the image.
+    system_prompt="You are a helpful assistant.",
+    overhead_tokens=160,
+)
+
+PROFILES: dict[str, ModelProfile] = {"qvq": QVQ, "tiny": TINY}

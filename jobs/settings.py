@@ -1,0 +1,328 @@
+"""Everything that can be set, once: read from ``LONGLOOK_*`` in the environment, all faults told together.
+
+A field's description is its documentation: the README's table and ``longlook config show`` come from it.
+Fields marked ``_LATER`` are accepted and checked but nothing reads them yet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from jobs import errors, profiles
+
+PREFIX = "LONGLOOK_"
+#: Variables of the test suite: they tell the tests where things are, not the service.
+TEST_PREFIX = "LONGLOOK_TEST_"
+
+_LATER: dict[str, Any] = {"in_use": False}
+
+
+class Settings(BaseSettings):
+    """The settings of every process of the service.
+
+    Raises:
+        jobs.errors.SettingsError: from :meth:`read`, naming every fault.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    # Where things are
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".longlook",
+        description="Directory of all state of `longlook up`: database, secrets, sockets, logs.",
+    )
+    database_url: str = Field(
+        default="",
+        description="SQLAlchemy URL, SQLite or PostgreSQL 15+. Empty: SQLite in the home directory.",
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Redis or Valkey, the doorbell. `longlook up` starts its own.",
+    )
+    log_format: Literal["auto", "json", "columns"] = Field(
+        default="auto", description="`auto`: columns on a terminal, JSON elsewhere."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The lowest level that is written."
+    )
+
+    # Secrets and access
+    pepper: SecretStr | None = Field(
+        default=None,
+        description="Secret with which API keys are hashed. Empty: made at first start in the home directory.",
+    )
+    bootstrap_key: SecretStr | None = Field(
+        default=None, description="An admin key to create at the first start of `longlook up`."
+    )
+    vault_key: SecretStr | None = Field(
+        default=None,
+        description="Key that encrypts webhook secrets at rest.",
+        json_schema_extra=_LATER,
+    )
+
+    # The command line as a client
+    url: str = Field(
+        default="http://127.0.0.1:8700", description="The service that the command line talks to."
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="The key of the command line. Empty: the one `longlook up` left in the home directory.",
+    )
+
+    # The API
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8700, ge=0, le=65535, description="Port the API listens on.")
+    api_threads: int = Field(
+        default=64, ge=4, le=1024, description="Threads of the API beside those for streams and waits."
+    )
+    max_streams: int = Field(
+        default=512, ge=0, le=4096, description="Streams and `Prefer: wait` requests held open at once."
+    )
+    max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MiB.")
+    max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
+    max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
+    max_image_megapixels: int = Field(
+        default=50, ge=1, le=178, description="Largest image, in millions of pixels, before decoding."
+    )
+    disk_floor_mb: int = Field(
+        default=500, ge=0, description="Below this free space the service is not ready, in MiB."
+    )
+    idempotency_hours: float = Field(
+        default=24.0, gt=0, description="How long an Idempotency-Key is kept."
+    )
+    sandbox_processes: int = Field(
+        default=2, ge=1, le=64, description="Killable children that decode images, per process."
+    )
+    sandbox_seconds: float = Field(
+        default=15.0, gt=0, description="A decode that takes longer is killed."
+    )
+    sandbox_memory_mb: int = Field(
+        default=1536, ge=256, description="Address space of a decoding child, in MiB."
+    )
+
+    # The model
+    model: str = Field(default=profiles.TINY.name, description="Name of the served model.")
+    model_profile: Literal["auto", "qvq", "tiny"] = Field(
+        default="auto", description="The model's limits. `auto`: by the model's name."
+    )
+
+    # The worker
+    engine_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("http://127.0.0.1:30000",),
+        description="Engines, separated by commas. `scripted:` is the built-in one that needs no model.",
+    )
+    engine_api_key: SecretStr | None = Field(
+        default=None, description="Bearer key of the engines, if they want one."
+    )
+    engine_connect_seconds: float = Field(
+        default=5.0, gt=0, description="Time to reach an engine."
+    )
+    engine_first_token_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest wait for an answer's first token: it covers the engine's queue and prefill.",
+    )
+    engine_token_seconds: float = Field(
+        default=60.0, gt=0, description="Longest silence between two tokens."
+    )
+    worker_slots: int = Field(
+        default=64, ge=1, le=512, description="Jobs one worker process runs at once, at most."
+    )
+    lease_seconds: float = Field(
+        default=60.0, gt=0, description="A job whose worker is silent this long runs again elsewhere."
+    )
+    renew_seconds: float | None = Field(
+        default=None, gt=0, description="Between two renewals. Empty: a quarter of the lease."
+    )
+    sweep_seconds: float | None = Field(
+        default=None, gt=0, description="Between two sweeps. Empty: a third of the lease, 10 at most."
+    )
+    watch_seconds: float = Field(
+        default=1.0, gt=0, description="Between two looks for cancels and deadlines."
+    )
+    flush_seconds: float = Field(
+        default=1.0, gt=0, description="Between two writes of the running traces."
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="After SIGTERM: time for running jobs to finish by themselves."
+    )
+    crash_limit: int = Field(
+        default=3, ge=1, description="Lost leases after which a job fails with `worker_lost`."
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, le=20, description="Engine faults after which a job fails, unless it says so itself."
+    )
+    deadline_seconds: int = Field(
+        default=3600, ge=1, description="Deadline of a job that names none, from its submission."
+    )
+
+    # Starting an engine
+    engine_python: Path | None = Field(
+        default=None, description="Python of the engine's environment. Empty: `.venv-engine` of the checkout."
+    )
+    engine_model_path: str = Field(
+        default="", description="Checkpoint to serve. Empty: tiny-qvq, or QVQ-72B-Preview on GPUs."
+    )
+
+    # Admission, retention, history
+    queued_jobs_per_account: int = Field(
+        default=50_000, ge=1, description="Queued jobs of one account.", json_schema_extra=_LATER
+    )
+    queued_jobs_total: int = Field(
+        default=200_000, ge=1, description="Queued jobs of all accounts.", json_schema_extra=_LATER
+    )
+    requests_per_minute: int = Field(
+        default=6_000, ge=1, description="Requests of one key a minute.", json_schema_extra=_LATER
+    )
+    quarantine_crashes: int = Field(
+        default=3,
+        ge=1,
+        description="Engine crashes after which an image is refused.",
+        json_schema_extra=_LATER,
+    )
+    retention_image_days: float = Field(
+        default=0, ge=0, description="Days images are kept; 0 is for ever.", json_schema_extra=_LATER
+    )
+    retention_trace_days: float = Field(
+        default=0, ge=0, description="Days traces are kept; 0 is for ever.", json_schema_extra=_LATER
+    )
+    retention_answer_days: float = Field(
+        default=0, ge=0, description="Days answers are kept; 0 is for ever.", json_schema_extra=_LATER
+    )
+    retention_event_days: float = Field(
+        default=0, ge=0, description="Days the timeline is kept; 0 is for ever.", json_schema_extra=_LATER
+    )
+
+    # Webhooks and outgoing requests
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Private networks that webhooks and image URLs may reach.",
+        json_schema_extra=_LATER,
+    )
+    webhook_seconds: float = Field(
+        default=15.0, gt=0, description="Longest wait for a receiver.", json_schema_extra=_LATER
+    )
+    image_url_seconds: float = Field(
+        default=10.0, gt=0, description="Longest fetch of an image URL.", json_schema_extra=_LATER
+    )
+
+    # The live trace and its guards
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Origins whose pages may read streams.", json_schema_extra=_LATER
+    )
+    guard_loop: bool = Field(
+        default=True, description="Stop endless loops.", json_schema_extra=_LATER
+    )
+    guard_language: bool = Field(
+        default=True, description="Ask again when the answer's language is wrong.", json_schema_extra=_LATER
+    )
+    guard_verify: bool = Field(
+        default=False, description="Look at the image again before answering.", json_schema_extra=_LATER
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values as given: :meth:`read` is what looks at an environment."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @field_validator("engine_urls", "webhook_allow", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("engine_urls")
+    @classmethod
+    def _engines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one engine is needed")
+        for url in value:
+            if not url.startswith(("http://", "https://", "scripted:")):
+                raise ValueError(f"{url!r} is neither an http(s) URL nor `scripted:`")
+        return value
+
+    @model_validator(mode="after")
+    def _intervals(self) -> Settings:
+        if self.renew_interval > self.lease_seconds / 2:
+            raise ValueError(
+                "RENEW_SECONDS above half of LEASE_SECONDS loses leases to one slow renewal"
+            )
+        return self
+
+    @property
+    def renew_interval(self) -> float:
+        """Seconds between two renewals of a lease."""
+        return self.renew_seconds or self.lease_seconds / 4
+
+    @property
+    def sweep_interval(self) -> float:
+        """Seconds between two sweeps."""
+        return self.sweep_seconds or min(10.0, self.lease_seconds / 3)
+
+    @property
+    def database(self) -> str:
+        """The database's URL, worked out."""
+        return self.database_url or f"sqlite:///{self.home / 'longlook.db'}"
+
+    @property
+    def profile(self) -> profiles.ModelProfile:
+        """The limits of the served model."""
+        family = self.model_profile
+        if family == "auto":
+            family = "tiny" if "tiny" in self.model else "qvq"
+        return profiles.PROFILES[family]
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+        """Return the settings of an environment; ``overrides`` (flags) win.
+
+        Raises:
+            jobs.errors.SettingsError: with every fault, unknown ``LONGLOOK_`` names included.
+        """
+        environ = os.environ if environ is None else environ
+        given = {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in environ.items()
+            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and value
+        }
+        unknown = sorted(name for name in given if name not in cls.model_fields)
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        known |= {name: value for name, value in overrides.items() if value is not None}
+        faults = [f"{PREFIX}{name.upper()}: no such setting" for name in unknown]
+        try:
+            settings = cls.model_validate(known)
+        except ValidationError as error:
+            faults += [_fault(detail) for detail in error.errors()]
+        if faults:
+            raise errors.SettingsError("\n".join(faults))
+        return settings
+
+    @classmethod
+    def in_use(cls, name: str) -> bool:
+        """Whether this version reads the setting ``name``."""
+        extra = cls.model_fields[name].json_schema_extra
+        return not (isinstance(extra, dict) and extra.get("in_use") is False)
+
+
+def _fault(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
+    """Return one fault as a line that names the variable and never shows its value."""
+    where = ".".join(str(part) for part in detail["loc"])
+    name = f"{PREFIX}{where.upper()}: " if where else PREFIX
+    return name + str(detail["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,1 @@
+"""Claims a job, asks the engine, keeps the trace, tells the caller."""
