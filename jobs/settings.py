@@ -81,16 +81,25 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8700, ge=0, le=65535, description="Port the API listens on.")
     api_threads: int = Field(
-        default=64, ge=4, le=1024, description="Threads of the API beside those for streams and waits."
+        default=64,
+        ge=4,
+        le=1024,
+        description="Threads of the API beside those for streams and waits.",
     )
     max_streams: int = Field(
-        default=512, ge=0, le=4096, description="Streams and `Prefer: wait` requests held open at once."
+        default=512,
+        ge=0,
+        le=4096,
+        description="Streams and `Prefer: wait` requests held open at once.",
     )
     max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MiB.")
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
     max_image_megapixels: int = Field(
-        default=50, ge=1, le=178, description="Largest image, in millions of pixels, before decoding."
+        default=50,
+        ge=1,
+        le=178,
+        description="Largest image, in millions of pixels, before decoding.",
     )
     disk_floor_mb: int = Field(
         default=500, ge=0, description="Below this free space the service is not ready, in MiB."
@@ -122,9 +131,7 @@ class Settings(BaseSettings):
     engine_api_key: SecretStr | None = Field(
         default=None, description="Bearer key of the engines, if they want one."
     )
-    engine_connect_seconds: float = Field(
-        default=5.0, gt=0, description="Time to reach an engine."
-    )
+    engine_connect_seconds: float = Field(default=5.0, gt=0, description="Time to reach an engine.")
     engine_first_token_seconds: float = Field(
         default=600.0,
         gt=0,
@@ -137,13 +144,17 @@ class Settings(BaseSettings):
         default=64, ge=1, le=512, description="Jobs one worker process runs at once, at most."
     )
     lease_seconds: float = Field(
-        default=60.0, gt=0, description="A job whose worker is silent this long runs again elsewhere."
+        default=60.0,
+        gt=0,
+        description="A job whose worker is silent this long runs again elsewhere.",
     )
     renew_seconds: float | None = Field(
         default=None, gt=0, description="Between two renewals. Empty: a quarter of the lease."
     )
     sweep_seconds: float | None = Field(
-        default=None, gt=0, description="Between two sweeps. Empty: a third of the lease, 10 at most."
+        default=None,
+        gt=0,
+        description="Between two sweeps. Empty: a third of the lease, 10 at most.",
     )
     watch_seconds: float = Field(
         default=1.0, gt=0, description="Between two looks for cancels and deadlines."
@@ -152,13 +163,18 @@ class Settings(BaseSettings):
         default=1.0, gt=0, description="Between two writes of the running traces."
     )
     drain_seconds: float = Field(
-        default=30.0, ge=0, description="After SIGTERM: time for running jobs to finish by themselves."
+        default=30.0,
+        ge=0,
+        description="After SIGTERM: time for running jobs to finish by themselves.",
     )
     crash_limit: int = Field(
         default=3, ge=1, description="Lost leases after which a job fails with `worker_lost`."
     )
     max_attempts: int = Field(
-        default=5, ge=1, le=20, description="Engine faults after which a job fails, unless it says so itself."
+        default=5,
+        ge=1,
+        le=20,
+        description="Engine faults after which a job fails, unless it says so itself.",
     )
     deadline_seconds: int = Field(
         default=3600, ge=1, description="Deadline of a job that names none, from its submission."
@@ -166,7 +182,8 @@ class Settings(BaseSettings):
 
     # Starting an engine
     engine_python: Path | None = Field(
-        default=None, description="Python of the engine's environment. Empty: `.venv-engine` of the checkout."
+        default=None,
+        description="Python of the engine's environment. Empty: `.venv-engine` of the checkout.",
     )
     engine_model_path: str = Field(
         default="", description="Checkpoint to serve. Empty: tiny-qvq, or QVQ-72B-Preview on GPUs."
@@ -189,16 +206,28 @@ class Settings(BaseSettings):
         json_schema_extra=_LATER,
     )
     retention_image_days: float = Field(
-        default=0, ge=0, description="Days images are kept; 0 is for ever.", json_schema_extra=_LATER
+        default=0,
+        ge=0,
+        description="Days images are kept; 0 is for ever.",
+        json_schema_extra=_LATER,
     )
     retention_trace_days: float = Field(
-        default=0, ge=0, description="Days traces are kept; 0 is for ever.", json_schema_extra=_LATER
+        default=0,
+        ge=0,
+        description="Days traces are kept; 0 is for ever.",
+        json_schema_extra=_LATER,
     )
     retention_answer_days: float = Field(
-        default=0, ge=0, description="Days answers are kept; 0 is for ever.", json_schema_extra=_LATER
+        default=0,
+        ge=0,
+        description="Days answers are kept; 0 is for ever.",
+        json_schema_extra=_LATER,
     )
     retention_event_days: float = Field(
-        default=0, ge=0, description="Days the timeline is kept; 0 is for ever.", json_schema_extra=_LATER
+        default=0,
+        ge=0,
+        description="Days the timeline is kept; 0 is for ever.",
+        json_schema_extra=_LATER,
     )
 
     # Webhooks and outgoing requests
@@ -222,10 +251,14 @@ class Settings(BaseSettings):
         default=True, description="Stop endless loops.", json_schema_extra=_LATER
     )
     guard_language: bool = Field(
-        default=True, description="Ask again when the answer's language is wrong.", json_schema_extra=_LATER
+        default=True,
+        description="Ask again when the answer's language is wrong.",
+        json_schema_extra=_LATER,
     )
     guard_verify: bool = Field(
-        default=False, description="Look at the image again before answering.", json_schema_extra=_LATER
+        default=False,
+        description="Look at the image again before answering.",
+        json_schema_extra=_LATER,
     )
 
     @classmethod
@@ -303,7 +336,9 @@ class Settings(BaseSettings):
             if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and value
         }
         unknown = sorted(name for name in given if name not in cls.model_fields)
-        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        known: dict[str, object] = {
+            name: value for name, value in given.items() if name in cls.model_fields
+        }
         known |= {name: value for name, value in overrides.items() if value is not None}
         faults = [f"{PREFIX}{name.upper()}: no such setting" for name in unknown]
         try:

@@ -1,0 +1,91 @@
+r"""The final answer inside a raw trace. Pure.
+
+QVQ writes one text without think tags, ending in ``**Final Answer**`` (or ``**最终答案**``) and
+``\\boxed{…}``. The order of the rules follows the evaluation harnesses of the Qwen family:
+
+1. ``heading+boxed``: the last brace-balanced ``\\boxed`` after the last heading
+2. ``heading``: the paragraph after the last heading
+3. ``boxed``: the last balanced ``\\boxed`` anywhere
+4. ``phrase``: "the answer is …", "答案是…"
+
+An unterminated ``\\boxed{`` is no answer: it is how a trace ends that ran out of tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Rule = Literal["heading+boxed", "heading", "boxed", "phrase"]
+
+_HEADING = re.compile(
+    r"(?:\*\*|#+\s*)\s*(?:Final\s+Answer|最终答案|最終答案)\s*[:：]?\s*(?:\*\*)?\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
+    re.IGNORECASE,
+)
+_PHRASE = re.compile(
+    r"(?:\bthe\s+(?:final\s+)?answer\s+is|答案(?:是|为|：|:))\s*[:：]?\s*([^\n]+)",  # noqa: RUF001 - same
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\boxed\s*\{")
+_WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer's text and the rule that found it."""
+
+    text: str
+    rule: Rule
+
+
+def extract(trace: str) -> Answer | None:
+    """Return the answer in ``trace`` (raw text), or None when it has none."""
+    headings = list(_HEADING.finditer(trace))
+    if headings:
+        tail = trace[headings[-1].end() :]
+        if (boxed := _last_boxed(tail)) is not None:
+            return Answer(boxed, "heading+boxed")
+        text = _unwrap(tail.strip().split("\n\n")[0])
+        if text and "\\boxed" not in text:
+            return Answer(text, "heading")
+    if (boxed := _last_boxed(trace)) is not None:
+        return Answer(boxed, "boxed")
+    phrases = _PHRASE.findall(trace)
+    if phrases and (text := _unwrap(phrases[-1])):
+        return Answer(text, "phrase")
+    return None
+
+
+def _last_boxed(text: str) -> str | None:
+    r"""Return what the last terminated, non-empty ``\\boxed{…}`` holds."""
+    for match in reversed(list(_BOXED.finditer(text))):
+        inner = _balanced(text, match.end())
+        if inner:
+            return inner
+    return None
+
+
+def _balanced(text: str, start: int) -> str | None:
+    """Return ``text`` from ``start`` up to the brace that closes the one before it; escaped braces do not count."""
+    depth = 1
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 2
+            continue
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[start:position].strip()
+        position += 1
+    return None
+
+
+def _unwrap(text: str) -> str:
+    """Return ``text`` without the Markdown and LaTeX around it and without a final full stop."""
+    text = text.strip()
+    for left, right in _WRAPPINGS:
+        if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
+            text = text[len(left) : -len(right)].strip()
+    return text.rstrip(" .。")

@@ -1,0 +1,197 @@
+"""The database: one engine a process, transactions, and its clock. SQLite (WAL) or PostgreSQL 15+."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+from sqlalchemy.dialects import postgresql, sqlite
+
+from jobs import errors
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+Clock = Callable[[], datetime]
+
+_STATEMENT_TIMEOUT_MS = 10_000
+_LOCK_TIMEOUT_MS = 5_000
+_SQLITE_BUSY_MS = 10_000
+
+
+def utcnow() -> datetime:
+    """Return the time of this host, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class UTCDateTime(sa.TypeDecorator[datetime]):
+    """An aware UTC time; a naive one is refused. On SQLite it is text that sorts by time."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return ``value`` in UTC (naive on SQLite, which has no zones)."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone means nothing here")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return ``value`` aware."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Unavailable(errors.Unavailable):
+    """The database did not answer. After a failed commit nobody knows whether it landed: ask again."""
+
+    code = "database_unavailable"
+
+
+class LockTimeout(Unavailable):
+    """Another transaction held the row for too long."""
+
+
+class Transaction:
+    """An open transaction: a session, and the database's own time."""
+
+    def __init__(self, session: orm.Session, *, clock: Clock) -> None:
+        self.session = session
+        self.dialect = session.get_bind().dialect.name
+        self._clock = clock
+
+    def now(self, delta: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
+        """Return an expression for the database's time plus ``delta``, the same throughout a statement.
+
+        On PostgreSQL it is a sub-query, so that the planner sees a constant and can use an index:
+        ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
+        process's clock.
+        """
+        if self.dialect == "sqlite":
+            return sa.literal(self._clock() + delta, UTCDateTime())
+        now = sa.func.clock_timestamp(type_=UTCDateTime())
+        later = now + sa.literal(delta, sa.Interval()) if delta else now
+        return sa.type_coerce(sa.select(later).scalar_subquery(), UTCDateTime())
+
+    def insert(self, table: type[orm.DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
+        """Return an INSERT that knows ``ON CONFLICT`` in this database's dialect."""
+        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+
+    def execute(self, statement: sa.Executable, rows: Any = None) -> sa.Result[Any]:  # noqa: ANN401 - SQLAlchemy's own parameter type
+        """Run ``statement``; the session's objects are not kept in step with bulk updates."""
+        return self.session.execute(
+            statement, rows, execution_options={"synchronize_session": False}
+        )
+
+
+class Database:
+    """The database of a process, shared by its threads.
+
+    Args:
+        url: SQLAlchemy URL.
+        clock: the time on SQLite; tests move it.
+        pool_size: connections kept; twice as many at the most.
+    """
+
+    def __init__(self, url: str, *, clock: Clock = utcnow, pool_size: int = 10) -> None:
+        self.url = sa.make_url(url)
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self.dialect = self.url.get_backend_name()
+        self.clock = clock
+        self.engine = self._make_engine(pool_size)
+        self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
+
+    def _make_engine(self, pool_size: int) -> sa.Engine:
+        arguments: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
+        if self.dialect == "sqlite":
+            engine = sa.create_engine(self.url, **arguments)
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
+        return sa.create_engine(
+            self.url,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 3, "options": options, "keepalives_idle": 10},
+            **arguments,
+        )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Open a transaction that writes; it commits at the end of the block.
+
+        Raises:
+            Unavailable: the database is away, locked or restarting.
+        """
+        with self._session(write=True) as session:
+            yield Transaction(session, clock=self.clock)
+            with _faults_told():
+                session.commit()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Open a transaction that only reads. Raises :class:`Unavailable` as above."""
+        with self._session(write=False) as session:
+            yield Transaction(session, clock=self.clock)
+
+    @contextlib.contextmanager
+    def _session(self, *, write: bool) -> Iterator[orm.Session]:
+        with _faults_told(), self._sessions() as session:
+            session.connection(execution_options={"longlook_write": write})
+            yield session
+
+    def ping(self) -> None:
+        """Ask for nothing, to see whether it answers."""
+        with self.reading() as transaction:
+            transaction.execute(sa.select(1))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+@contextlib.contextmanager
+def _faults_told() -> Iterator[None]:
+    """Turn the driver's "not now" into ours; what is a fault of the statement passes through."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        if getattr(error.orig, "sqlstate", None) == "55P03":
+            raise LockTimeout("The database is busy with the same row.") from error
+        raise Unavailable("The database does not answer.") from error
+    except sa.exc.TimeoutError as error:
+        raise Unavailable("All database connections are in use.") from error
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("The database closed the connection.") from error
+        raise
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    """Set what SQLite forgets between connections. FULL: an accepted job survives a power cut."""
+    connection.isolation_level = None  # The driver's own BEGIN comes too late; see _begin_sqlite.
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={_SQLITE_BUSY_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Take the write lock at the start of a writing transaction: a later upgrade could not wait for it."""
+    write = connection.get_execution_options().get("longlook_write", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,105 @@
+"""One pipe for every line: structlog, Celery, gunicorn and SQLAlchemy end in the same renderer on stderr.
+
+Columns on a terminal, JSON elsewhere. Ids are bound once (:func:`bind`) and appear on each line of
+that thread until :func:`clear`. Questions, traces, images and keys are never given to a logger; what
+other libraries log is cut to size, and tracebacks go without the values of variables.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+    from jobs.settings import Settings
+
+_LONGEST = 2_000
+#: Libraries that log request and connection details below this level.
+_QUIET = {
+    "urllib3": logging.WARNING,
+    "sqlalchemy": logging.WARNING,
+    "alembic": logging.WARNING,
+    "amqp": logging.WARNING,
+    "kombu": logging.WARNING,
+    "celery.redirected": logging.WARNING,
+    "PIL": logging.WARNING,
+}
+
+
+def configure(settings: Settings, *, service: str) -> None:
+    """Send everything of this process through one renderer; ``service`` names it on every line."""
+    columns = settings.log_format == "columns" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        _named(service),
+        _shorten,
+    ]
+    renderers: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if columns
+        else [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.PositionalArgumentsFormatter(),
+                *shared,
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def bind(**ids: object) -> None:
+    """Put ids (``request_id``, ``job_id``, ``attempt``) on each further line of this thread."""
+    structlog.contextvars.bind_contextvars(**ids)
+
+
+def clear() -> None:
+    """Forget what was bound, so that nothing leaks into this thread's next piece of work."""
+    structlog.contextvars.clear_contextvars()
+
+
+def _named(service: str) -> Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return add
+
+
+def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut over-long values: a library's message may carry a whole request."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > _LONGEST:
+            event[key] = value[:_LONGEST] + "…"
+    return event

@@ -1,0 +1,149 @@
+"""The doorbell: Celery over Redis. A bell says "there may be work" and carries nothing; SQL says what.
+
+Redis loses and doubles messages, so nothing depends on one: a lost bell is rung again by the
+sweeper, a doubled one finds nothing to claim. Ringing never happens in a request's own path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import redis
+import structlog
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+REASON = "reason"
+
+_log = structlog.get_logger(__name__)
+
+#: Socket options that were seen to matter: without the timeouts a half-open connection hangs for ever.
+_TRANSPORT: dict[str, Any] = {
+    "visibility_timeout": 7200,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": False,
+    "max_connections": 64,
+}
+
+
+def broker_url(redis_url: str) -> str:
+    """Return ``redis_url`` as Celery spells it (``unix:`` sockets differ)."""
+    if redis_url.startswith("unix:"):
+        return "redis+socket:" + redis_url.removeprefix("unix:")
+    return redis_url
+
+
+def make_celery(settings: Settings, *, publisher: bool = False) -> Celery:
+    """Return the Celery app of a worker, or of a process that only rings (impatient with Redis).
+
+    The settings follow crash tests of Celery 5.7 on Redis: early acknowledgement (late runs a job
+    twice on every reset and dies with Redis), no prefetch, no ETA, no result backend, no remote control.
+    """
+    app = Celery("longlook", broker=broker_url(settings.redis_url))
+    transport = _TRANSPORT | (
+        {"socket_timeout": 1, "socket_connect_timeout": 1} if publisher else {}
+    )
+    app.conf.update(
+        task_default_queue=REASON,
+        task_queues=[Queue(REASON)],
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_reject_on_worker_lost=False,
+        task_publish_retry=False,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_pool="threads",
+        worker_concurrency=settings.worker_slots,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_soft_shutdown_timeout=0,
+        broker_connection_retry=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        broker_transport_options=transport,
+    )
+    return app
+
+
+class Bell:
+    """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = make_celery(settings, publisher=True)
+        self._redis = redis.Redis.from_url(
+            settings.redis_url, socket_timeout=1, socket_connect_timeout=1
+        )
+        self._lock = threading.Lock()
+        self._wanted = 0
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def ring(self, times: int = 1) -> None:
+        """Ask for ``times`` bells and return at once."""
+        with self._lock:
+            if self._closed or times <= 0:
+                return
+            self._wanted += times
+            # The thread starts at the first bell, in the process that rings: threads do not survive a fork.
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def waiting(self) -> int | None:
+        """Return how many bells lie in Redis, or None when it does not answer."""
+        try:
+            length = self._redis.llen(REASON)
+        except redis.RedisError:
+            return None
+        return int(str(length))
+
+    def answers(self) -> bool:
+        """Whether Redis answers now."""
+        try:
+            return bool(self._redis.ping())
+        except redis.RedisError:
+            return False
+
+    def close(self) -> None:
+        """Stop the thread after what it is publishing, and close the connections."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        if thread is not None:
+            thread.join(timeout=3)
+        with contextlib.suppress(redis.RedisError):
+            self._redis.close()
+        self._celery.close()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            with self._lock:
+                times, self._wanted = self._wanted, 0
+            self._publish(times)
+
+    def _publish(self, times: int) -> None:
+        try:
+            for _ in range(times):
+                self._celery.send_task(REASON, queue=REASON, ignore_result=True, retry=False)
+        except (OperationalError, redis.RedisError, OSError) as error:
+            _log.warning("bell_not_rung", bells=times, error_type=type(error).__name__)

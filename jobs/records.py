@@ -1,0 +1,339 @@
+"""The tables, typed. Rows are plain records: rules are in :mod:`jobs.lifecycle`, verbs in :mod:`jobs.store`.
+
+Times are UTC (:class:`jobs.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
+"""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jobs.database import UTCDateTime
+from jobs.lifecycle import Outcome, Priority, Role, Status
+
+_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
+    """Return a text column type with a CHECK over the enumeration's values."""
+    return sa.Enum(
+        kind,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Record(orm.DeclarativeBase):
+    """The base of all tables; its naming convention gives every constraint a name to migrate by."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UTCDateTime(),
+        dict[str, Any]: _JSON,
+        str: sa.Text(),
+        Status: _enum(Status, "status"),
+        Outcome: _enum(Outcome, "outcome"),
+        Priority: _enum(Priority, "priority"),
+        Role: _enum(Role, "role"),
+    }
+
+
+class Account(Record):
+    """Whom jobs, images and keys belong to."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+
+
+class ApiKey(Record):
+    """A key: an account and a role. The key itself is not kept, only its keyed hash."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), index=True)
+    role: Mapped[Role]
+    name: Mapped[str]
+    #: HMAC-SHA256 of the key with the pepper, 32 bytes.
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    #: The key's first and last characters, to recognise it by.
+    hint: Mapped[str]
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class Image(Record):
+    """A picture of an account, at one detail. Facts of the original stay; the bytes are in ImageBytes."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "original_sha256", "detail", "pipeline"),
+        sa.Index(None, "account_id", "image_key"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    #: sha256 of canonical bytes and pipeline version, hex: what the engine's prefix cache goes by.
+    image_key: Mapped[str]
+    detail: Mapped[str]
+    pipeline: Mapped[str]
+    media_type: Mapped[str]
+    #: Of the canonical picture, in pixels.
+    width: Mapped[int]
+    height: Mapped[int]
+    original_sha256: Mapped[str]
+    original_bytes: Mapped[int]
+    original_media_type: Mapped[str]
+    original_width: Mapped[int]
+    original_height: Mapped[int]
+    #: EXIF orientation, 1 to 8; it has been applied.
+    orientation: Mapped[int]
+    frames: Mapped[int]
+    created_at: Mapped[datetime]
+    #: Set when it was uploaded by itself: then it stays when its last job goes.
+    uploaded_at: Mapped[datetime | None]
+    #: Set when its bytes are gone.
+    removed_at: Mapped[datetime | None]
+
+
+class ImageBytes(Record):
+    """The canonical bytes, once per account and image key."""
+
+    __tablename__ = "image_bytes"
+
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
+    image_key: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
+
+
+class Job(Record):
+    """A question about images, and all that becomes of it. The row is the truth."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="lease_owner"),
+        sa.CheckConstraint(
+            "(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_expires_at"
+        ),
+        sa.CheckConstraint(
+            "(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)",
+            name="finished_at",
+        ),
+        sa.UniqueConstraint("account_id", "idempotency_key"),
+        sa.Index(
+            "ix_jobs_claim",
+            "rank_at",
+            "id",
+            postgresql_where=sa.text("status = 'queued'"),
+            sqlite_where=sa.text("status = 'queued'"),
+        ),
+        sa.Index(
+            "ix_jobs_lease",
+            "lease_expires_at",
+            postgresql_where=sa.text("status = 'running'"),
+            sqlite_where=sa.text("status = 'running'"),
+        ),
+        sa.Index(
+            "ix_jobs_deadline",
+            "deadline_at",
+            postgresql_where=sa.text("status = 'queued'"),
+            sqlite_where=sa.text("status = 'queued'"),
+        ),
+        sa.Index(
+            "ix_jobs_finished",
+            "finished_at",
+            postgresql_where=sa.text("status = 'succeeded'"),
+            sqlite_where=sa.text("status = 'succeeded'"),
+        ),
+        sa.Index(None, "account_id", "id"),
+        sa.Index(None, "account_id", "status", "id"),
+        sa.Index(None, "status", "id"),
+        sa.Index(
+            "ix_jobs_metadata",
+            "metadata",
+            postgresql_using="gin",
+            postgresql_ops={"metadata": "jsonb_path_ops"},
+        ).ddl_if(dialect="postgresql"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    status: Mapped[Status]
+    model: Mapped[str]
+    question: Mapped[str | None]
+    #: What the caller asked for of sampling: max_output_tokens, temperature, top_p, seed.
+    options: Mapped[dict[str, Any]]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    priority: Mapped[Priority]
+    #: Due time minus the head start of the class: the order in which jobs are claimed.
+    rank_at: Mapped[datetime]
+    #: Not claimed before this.
+    not_before: Mapped[datetime]
+    deadline_at: Mapped[datetime]
+
+    #: The fencing token: grows by one per claim, never reused.
+    attempt: Mapped[int]
+    #: Leases lost.
+    crashes: Mapped[int]
+    #: Faults after the engine took the request.
+    failures: Mapped[int]
+    max_attempts: Mapped[int]
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    engine_stopped_at: Mapped[datetime | None]
+
+    answer_text: Mapped[str | None]
+    answer_rule: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    error_retryable: Mapped[bool | None]
+    input_tokens: Mapped[int | None]
+    cached_tokens: Mapped[int | None]
+    image_tokens: Mapped[int | None]
+    output_tokens: Mapped[int | None]
+    engine_seconds: Mapped[float | None]
+
+    idempotency_key: Mapped[str | None]
+    #: sha256 of the request that made the job, images by the sha256 of their bytes.
+    fingerprint: Mapped[str | None]
+    request_id: Mapped[str]
+    rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"), index=True)
+
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    first_token_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    data_removed_at: Mapped[datetime | None]
+
+
+class JobImage(Record):
+    """A job's pictures, in the order asked."""
+
+    __tablename__ = "job_images"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("images.id"), index=True)
+    #: Visual tokens by the served model's own arithmetic.
+    tokens: Mapped[int]
+
+
+class Attempt(Record):
+    """One claim of a job and how it ended."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    claimed_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[Outcome | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    engine: Mapped[str | None]
+    engine_version: Mapped[str | None]
+    model: Mapped[str | None]
+    #: The chat messages as sent, pictures by their keys.
+    prompt: Mapped[dict[str, Any] | None]
+    sampling: Mapped[dict[str, Any] | None]
+
+
+class Sample(Record):
+    """One engine stream of an attempt: its raw output, whole once it has ended."""
+
+    __tablename__ = "samples"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["job_id", "attempt"], ["attempts.job_id", "attempts.number"]),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    #: The engine's id of the stream, 32 hex characters.
+    rid: Mapped[str]
+    #: The raw text; None while running, when it is in TraceChunk.
+    output: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+    input_tokens: Mapped[int | None]
+    cached_tokens: Mapped[int | None]
+    image_tokens: Mapped[int | None]
+    output_tokens: Mapped[int]
+    started_at: Mapped[datetime]
+    first_token_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class TraceChunk(Record):
+    """A piece of a running sample's output, appended about once a second and folded at its end."""
+
+    __tablename__ = "trace_chunks"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["job_id", "attempt", "sample"],
+            ["samples.job_id", "samples.attempt", "samples.number"],
+        ),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    sample: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    at: Mapped[datetime]
+
+
+class TimelineEntry(Record):
+    """A change of a job and who made it. Append-only; renewals are no entries."""
+
+    __tablename__ = "timeline"
+    __table_args__ = (sa.Index(None, "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
+    at: Mapped[datetime]
+    #: ``key:key_…``, ``worker:…``, ``sweeper:…`` or ``operator:…``.
+    actor: Mapped[str]
+    event: Mapped[str]
+    #: The columns that changed, with their new values.
+    changes: Mapped[dict[str, Any]]
+
+
+class Worker(Record):
+    """A worker process and its heartbeat."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    slots: Mapped[int]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime] = mapped_column(index=True)
+    draining: Mapped[bool]

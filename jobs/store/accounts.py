@@ -1,0 +1,160 @@
+"""Accounts and keys. A key is shown once; what is kept is its HMAC-SHA256 with the pepper."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobs import errors, ids
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Role
+from jobs.records import Account, ApiKey
+
+DEFAULT_ACCOUNT = "default"
+
+_KEY_SHAPE = re.compile(r"^ll_[A-Za-z0-9_-]{43}$")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks: a key's account and role."""
+
+    key_id: uuid.UUID
+    account_id: uuid.UUID
+    role: Role
+
+    @property
+    def actor(self) -> str:
+        """The name under which the timeline knows this key."""
+        return f"key:{ids.show('key', self.key_id)}"
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """A key as it is listed: never the key itself."""
+
+    id: uuid.UUID
+    account: str
+    role: Role
+    name: str
+    hint: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+def new_key() -> str:
+    """Return a new key: ``ll_`` and 43 URL-safe characters (256 bits)."""
+    return f"ll_{secrets.token_urlsafe(32)}"
+
+
+def well_formed(key: str) -> bool:
+    """Whether ``key`` has the shape of a key."""
+    return _KEY_SHAPE.match(key) is not None
+
+
+def digest(key: str, *, pepper: bytes) -> bytes:
+    """Return the keyed hash of ``key``, 32 bytes. A key has 256 bits of its own: no slow hash is needed."""
+    return hmac.new(pepper, key.encode(), hashlib.sha256).digest()
+
+
+def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:
+    """Return whose ``key`` it is, or None when it is unknown or revoked."""
+    if not well_formed(key):
+        return None
+    with database.reading() as transaction:
+        row = transaction.execute(
+            sa.select(ApiKey.id, ApiKey.account_id, ApiKey.role).where(
+                ApiKey.digest == digest(key, pepper=pepper), ApiKey.revoked_at.is_(None)
+            )
+        ).one_or_none()
+        return None if row is None else Principal(row.id, row.account_id, row.role)
+
+
+def create_key(
+    database: Database, key: str, *, pepper: bytes, account: str, role: Role, name: str
+) -> uuid.UUID:
+    """Keep ``key`` for ``account`` (made if it is new); a key that is there already is left as it is."""
+    with database.transaction() as transaction:
+        account_id = _account(transaction, account)
+        known: uuid.UUID | None = transaction.execute(
+            sa.select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=pepper))
+        ).scalar_one_or_none()
+        if known is not None:
+            return known
+        key_id = ids.new()
+        transaction.execute(
+            sa.insert(ApiKey).values(
+                id=key_id,
+                account_id=account_id,
+                role=role,
+                name=name,
+                digest=digest(key, pepper=pepper),
+                hint=f"{key[:5]}…{key[-4:]}",
+                created_at=transaction.now(),
+            )
+        )
+        return key_id
+
+
+def keys(database: Database) -> list[KeyRow]:
+    """Return all keys, oldest first."""
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(ApiKey, Account.name.label("account"))
+            .join(Account, Account.id == ApiKey.account_id)
+            .order_by(ApiKey.id)
+        )
+        return [
+            KeyRow(
+                id=row.ApiKey.id,
+                account=row.account,
+                role=row.ApiKey.role,
+                name=row.ApiKey.name,
+                hint=row.ApiKey.hint,
+                created_at=row.ApiKey.created_at,
+                revoked_at=row.ApiKey.revoked_at,
+            )
+            for row in rows
+        ]
+
+
+def revoke_key(database: Database, key_id: uuid.UUID) -> bool:
+    """Revoke a key at once; False when there is no such live key."""
+    with database.transaction() as transaction:
+        revoked = transaction.execute(
+            sa.update(ApiKey)
+            .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+            .values(revoked_at=transaction.now())
+            .returning(ApiKey.id)
+        )
+        return revoked.first() is not None
+
+
+def account_id(database: Database, name: str) -> uuid.UUID:
+    """Return the id of the account ``name``. Raises :class:`jobs.errors.NotFound`."""
+    with database.reading() as transaction:
+        found: uuid.UUID | None = transaction.execute(
+            sa.select(Account.id).where(Account.name == name)
+        ).scalar_one_or_none()
+        if found is None:
+            raise errors.NotFound("There is no such account.", param="account")
+        return found
+
+
+def _account(transaction: Transaction, name: str) -> uuid.UUID:
+    transaction.execute(
+        transaction.insert(Account)
+        .values(id=ids.new(), name=name, created_at=transaction.now())
+        .on_conflict_do_nothing(index_elements=["name"])
+    )
+    found: uuid.UUID = transaction.execute(
+        sa.select(Account.id).where(Account.name == name)
+    ).scalar_one()
+    return found

@@ -1,0 +1,46 @@
+"""Which job is next. One indexed column, ``rank_at``, in one function; whatever else will decide goes in here."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobs.database import Transaction
+from jobs.lifecycle import HEAD_START, Priority, Status
+from jobs.records import Job
+
+
+def rank_at(transaction: Transaction, priority: Priority) -> sa.ColumnElement[datetime]:
+    """Return the rank of a job that is due now: due time minus the head start of its class."""
+    return transaction.now(-HEAD_START[priority])
+
+
+def eligible(transaction: Transaction) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return what makes a job claimable: queued, due, and not past its deadline."""
+    return (
+        Job.status == Status.QUEUED,
+        Job.not_before <= transaction.now(),
+        Job.deadline_at > transaction.now(),
+    )
+
+
+def best(transaction: Transaction) -> sa.ScalarSelect[uuid.UUID]:
+    """Return the id of the best eligible job as a sub-query, locked against other claimers on PostgreSQL."""
+    choice = (
+        sa.select(Job.id)
+        .where(*eligible(transaction))
+        .order_by(Job.rank_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .cte("best")
+    )
+    return sa.select(choice.c.id).scalar_subquery()
+
+
+def ahead_of(job: Job) -> sa.ColumnElement[bool]:
+    """Return the condition of being claimed before ``job``."""
+    return sa.tuple_(Job.rank_at, Job.id) < sa.tuple_(
+        sa.literal(job.rank_at, Job.rank_at.type), sa.literal(job.id, Job.id.type)
+    )

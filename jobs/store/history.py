@@ -1,0 +1,272 @@
+"""Reading jobs: one, a page of them, their attempts, their timeline, their place in the queue; and cancelling."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Status
+from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
+from jobs.store import dispatch, timeline
+
+#: Beyond this a queue position is no longer counted.
+POSITION_LIMIT = 10_000
+#: So many finished jobs make an estimate.
+_ETA_JOBS = 20
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """An image of a job."""
+
+    image: Image
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the running attempt is."""
+
+    output_tokens: int
+    samples_done: int
+
+
+@dataclass(frozen=True)
+class QueuePlace:
+    """How many jobs are claimed first (plus one), and in how many seconds this one may begin, if known."""
+
+    position: int
+    eta_seconds: int | None
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job with what every door shows of it."""
+
+    job: Job
+    images: tuple[ImageView, ...]
+    queue: QueuePlace | None = None
+    progress: Progress | None = None
+    reruns: tuple[uuid.UUID, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which jobs to list. Times are bounds of ``created_at``, the first included, the second not."""
+
+    account_id: uuid.UUID | None
+    statuses: Sequence[Status] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    image_id: uuid.UUID | None = None
+    image_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """An attempt and its streams."""
+
+    attempt: Attempt
+    samples: tuple[Sample, ...]
+
+
+def get(
+    database: Database,
+    job_id: uuid.UUID,
+    *,
+    account_id: uuid.UUID | None,
+) -> JobView | None:
+    """Return a job, or None when there is none (in this account; None: in any)."""
+    with database.reading() as transaction:
+        job = transaction.session.get(Job, job_id)
+        if job is None or (account_id is not None and job.account_id != account_id):
+            return None
+        return JobView(
+            job=job,
+            images=_images(transaction, [job.id]).get(job.id, ()),
+            queue=_place(transaction, job) if job.status is Status.QUEUED else None,
+            progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
+            reruns=tuple(
+                transaction.session.scalars(
+                    sa.select(Job.id).where(Job.rerun_of == job.id).order_by(Job.id)
+                )
+            ),
+        )
+
+
+def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Status]:
+    """Return where each of ``job_ids`` stands, in one query, for those who wait."""
+    with database.reading() as transaction:
+        rows = transaction.execute(sa.select(Job.id, Job.status).where(Job.id.in_(job_ids)))
+        return {row.id: row.status for row in rows}
+
+
+def page(
+    database: Database,
+    filters: Filter,
+    *,
+    limit: int,
+    after: uuid.UUID | None = None,
+    newest_first: bool = True,
+) -> tuple[list[JobView], bool]:
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries a page."""
+    with database.reading() as transaction:
+        statement = sa.select(Job).where(*_conditions(filters, transaction.dialect))
+        if after is not None:
+            statement = statement.where(Job.id < after if newest_first else Job.id > after)
+        order = Job.id.desc() if newest_first else Job.id.asc()
+        jobs = list(transaction.session.scalars(statement.order_by(order).limit(limit + 1)))
+        more = len(jobs) > limit
+        jobs = jobs[:limit]
+        images = _images(transaction, [job.id for job in jobs])
+        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs], more
+
+
+def _conditions(filters: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if filters.account_id is not None:
+        conditions.append(Job.account_id == filters.account_id)
+    if filters.statuses:
+        conditions.append(Job.status.in_(filters.statuses))
+    if filters.created_after is not None:
+        conditions.append(Job.created_at >= filters.created_after)
+    if filters.created_before is not None:
+        conditions.append(Job.created_at < filters.created_before)
+    for key, value in filters.metadata.items():
+        if dialect == "postgresql":
+            conditions.append(Job.metadata_.op("@>", is_comparison=True)({key: value}))
+        else:
+            conditions.append(Job.metadata_[key].as_string() == value)
+    wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
+    if filters.image_id is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.id == filters.image_id)))
+    if filters.image_sha256 is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == filters.image_sha256)))
+    return conditions
+
+
+def attempts(database: Database, job_id: uuid.UUID) -> list[AttemptView]:
+    """Return every attempt of a job with its streams, in order."""
+    with database.reading() as transaction:
+        streams: dict[int, list[Sample]] = {}
+        for sample in transaction.session.scalars(
+            sa.select(Sample).where(Sample.job_id == job_id).order_by(Sample.attempt, Sample.number)
+        ):
+            streams.setdefault(sample.attempt, []).append(sample)
+        rows = transaction.session.scalars(
+            sa.select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
+        )
+        return [AttemptView(row, tuple(streams.get(row.number, ()))) for row in rows]
+
+
+def cancel(
+    database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
+) -> Status | None:
+    """Ask for the end of a job: at once when queued, by its worker within a second or two when running.
+
+    Returns:
+        The status after it, or None when there is no such job (in this account). A finished job keeps its own.
+    """
+    with database.transaction() as transaction:
+        job = transaction.session.get(Job, job_id, with_for_update=True)
+        if job is None or (account_id is not None and job.account_id != account_id):
+            return None
+        if job.status.terminal or job.cancel_requested_at is not None:
+            return job.status
+        target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
+        timeline.change(
+            transaction,
+            where=(Job.id == job_id,),
+            source=job.status,
+            target=target,
+            values={"cancel_requested_at": transaction.now()},
+            event="cancelled" if target is Status.CANCELLED else "cancel_requested",
+            actor=actor,
+        )
+        return target
+
+
+def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Image | None:
+    """Return an image whose bytes are kept, or None (in this account; None: in any)."""
+    with database.reading() as transaction:
+        found = transaction.session.get(Image, image_id)
+        if found is None or found.removed_at is not None:
+            return None
+        return found if account_id in (None, found.account_id) else None
+
+
+def image_bytes(database: Database, found: Image) -> bytes | None:
+    """Return an image's canonical bytes, or None when they have just been removed."""
+    with database.reading() as transaction:
+        row = transaction.session.get(ImageBytes, (found.account_id, found.image_key))
+        return None if row is None else row.data
+
+
+def _images(
+    transaction: Transaction, job_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, tuple[ImageView, ...]]:
+    if not job_ids:
+        return {}
+    rows = transaction.execute(
+        sa.select(JobImage.job_id, JobImage.tokens, Image)
+        .join(Image, Image.id == JobImage.image_id)
+        .where(JobImage.job_id.in_(job_ids))
+        .order_by(JobImage.job_id, JobImage.position)
+    )
+    found: dict[uuid.UUID, tuple[ImageView, ...]] = {}
+    for row in rows:
+        found[row.job_id] = (*found.get(row.job_id, ()), ImageView(row.Image, row.tokens))
+    return found
+
+
+def _progress(transaction: Transaction, job: Job) -> Progress:
+    row = transaction.execute(
+        sa.select(
+            sa.func.coalesce(sa.func.sum(Sample.output_tokens), 0).label("tokens"),
+            sa.func.count(Sample.ended_at).label("done"),
+        ).where(Sample.job_id == job.id, Sample.attempt == job.attempt)
+    ).one()
+    return Progress(output_tokens=row.tokens, samples_done=row.done)
+
+
+def _place(transaction: Transaction, job: Job) -> QueuePlace:
+    ahead = (
+        sa.select(Job.id)
+        .where(*dispatch.eligible(transaction), dispatch.ahead_of(job))
+        .limit(POSITION_LIMIT)
+        .subquery()
+    )
+    counted: int = transaction.execute(sa.select(sa.func.count()).select_from(ahead)).scalar_one()
+    position = counted + 1
+    return QueuePlace(position=position, eta_seconds=_eta(transaction, position))
+
+
+def _eta(transaction: Transaction, position: int) -> int | None:
+    """Return seconds until a start: turns ahead times the mean run of the last jobs.
+
+    While jobs wait, as many run as the engines carry; that number is how many a turn takes.
+    """
+    recent = list(
+        transaction.execute(
+            sa.select(Job.started_at, Job.finished_at)
+            .where(Job.status == Status.SUCCEEDED)
+            .order_by(Job.finished_at.desc())
+            .limit(_ETA_JOBS)
+        )
+    )
+    if len(recent) < _ETA_JOBS:
+        return None
+    running: int = transaction.execute(
+        sa.select(sa.func.count()).select_from(Job).where(Job.status == Status.RUNNING)
+    ).scalar_one()
+    mean: float = (
+        sum((row.finished_at - row.started_at).total_seconds() for row in recent) / _ETA_JOBS
+    )
+    return round(math.ceil(position / max(1, running)) * mean)

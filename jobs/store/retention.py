@@ -1,0 +1,126 @@
+"""What is taken away again: a job's data, an image's bytes. Counters, hashes and the timeline stay."""
+
+from __future__ import annotations
+
+import uuid
+
+import sqlalchemy as sa
+
+from jobs import errors
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Status
+from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
+from jobs.store import timeline
+
+_UNFINISHED = (Status.QUEUED, Status.RUNNING)
+
+
+def remove_job(
+    database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
+) -> bool:
+    """Remove question, answer and traces of a finished job, and images that only it had brought in.
+
+    Returns:
+        False when there is no such job (in this account).
+
+    Raises:
+        jobs.errors.Conflict: it has not finished.
+    """
+    with database.transaction() as transaction:
+        job = transaction.session.get(Job, job_id, with_for_update=True)
+        if job is None or (account_id is not None and job.account_id != account_id):
+            return False
+        if not job.status.terminal:
+            raise errors.Conflict("The job has not finished; cancel it first.")
+        if job.data_removed_at is None:
+            timeline.change(
+                transaction,
+                where=(Job.id == job_id, Job.data_removed_at.is_(None)),
+                source=job.status,
+                target=job.status,
+                values={
+                    "question": None,
+                    "answer_text": None,
+                    "answer_rule": None,
+                    "data_removed_at": transaction.now(),
+                },
+                event="data_removed",
+                actor=actor,
+            )
+            _remove_traces(transaction, job_id)
+            _remove_orphans(transaction, job)
+        return True
+
+
+def _remove_traces(transaction: Transaction, job_id: uuid.UUID) -> None:
+    transaction.execute(sa.update(Sample).where(Sample.job_id == job_id).values(output=None))
+    transaction.execute(sa.update(Attempt).where(Attempt.job_id == job_id).values(prompt=sa.null()))
+
+
+def _remove_orphans(transaction: Transaction, job: Job) -> None:
+    """Remove the job's images that were not uploaded by themselves and that no other job still has."""
+    mine = sa.select(JobImage.image_id).where(JobImage.job_id == job.id)
+    rows = transaction.session.scalars(
+        sa.select(Image)
+        .where(Image.id.in_(mine), Image.uploaded_at.is_(None), Image.removed_at.is_(None))
+        .order_by(Image.id)
+        .with_for_update()
+    )
+    for image in rows.all():
+        if not _referenced(transaction, image.id, Job.data_removed_at.is_(None)):
+            _remove_image(transaction, image)
+
+
+def remove_image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID) -> bool:
+    """Remove an image's bytes, and the upload's own hold on them.
+
+    Returns:
+        False when there is no such image in this account.
+
+    Raises:
+        jobs.errors.Conflict: an unfinished job uses it.
+    """
+    with database.transaction() as transaction:
+        image = transaction.session.get(Image, image_id, with_for_update=True)
+        if image is None or image.account_id != account_id or image.removed_at is not None:
+            return False
+        if _referenced(transaction, image.id, Job.status.in_(_UNFINISHED)):
+            raise errors.Conflict("An unfinished job uses this image.")
+        _remove_image(transaction, image)
+        return True
+
+
+def _referenced(
+    transaction: Transaction, image_id: uuid.UUID, condition: sa.ColumnElement[bool]
+) -> bool:
+    statement = (
+        sa.select(JobImage.job_id)
+        .join(Job, Job.id == JobImage.job_id)
+        .where(JobImage.image_id == image_id, condition)
+        .limit(1)
+    )
+    return transaction.execute(statement).first() is not None
+
+
+def _remove_image(transaction: Transaction, image: Image) -> None:
+    """Mark the image and drop the bytes with the account's last image that has them."""
+    transaction.execute(
+        sa.update(Image)
+        .where(Image.id == image.id)
+        .values(removed_at=transaction.now(), uploaded_at=None)
+    )
+    others = (
+        sa.select(Image.id)
+        .where(
+            Image.account_id == image.account_id,
+            Image.image_key == image.image_key,
+            Image.removed_at.is_(None),
+        )
+        .with_for_update()
+    )
+    if transaction.execute(others).first() is None:
+        transaction.execute(
+            sa.delete(ImageBytes).where(
+                ImageBytes.account_id == image.account_id, ImageBytes.image_key == image.image_key
+            )
+        )

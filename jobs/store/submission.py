@@ -1,0 +1,284 @@
+"""A job comes in: image, job, idempotency key and timeline in one transaction. The 202 follows the commit."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs import errors, ids
+from jobs.database import Database, LockTimeout, Transaction
+from jobs.lifecycle import Priority, Status
+from jobs.records import Image, ImageBytes, Job, JobImage
+from jobs.store import dispatch, timeline
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """A canonical picture and the facts of its original, ready to be kept."""
+
+    key: str
+    detail: str
+    pipeline: str
+    media_type: str
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+    original_sha256: str
+    original_bytes: int
+    original_media_type: str
+    original_width: int
+    original_height: int
+    orientation: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job to be. ``images`` pairs each picture (new, or the id of a kept one) with its visual tokens."""
+
+    account_id: uuid.UUID
+    actor: str
+    model: str
+    question: str = field(repr=False)
+    images: Sequence[tuple[NewImage | uuid.UUID, int]]
+    options: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    priority: Priority
+    deadline: timedelta
+    max_attempts: int
+    request_id: str
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    rerun_of: uuid.UUID | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The job that a submission made, or had made before under the same key."""
+
+    job_id: uuid.UUID
+    replayed: bool
+
+
+def replay(
+    database: Database,
+    *,
+    account_id: uuid.UUID,
+    key: str,
+    fingerprint: str,
+    kept: timedelta,
+) -> uuid.UUID | None:
+    """Return the job that this account made with ``key`` within ``kept``, or None.
+
+    Raises:
+        jobs.errors.IdempotencyKeyReused: the key came with another request.
+    """
+    with database.reading() as transaction:
+        found = _keyed(transaction, account_id, key, kept=kept)
+    return _same(found, fingerprint)
+
+
+def submit(database: Database, submission: Submission, *, key_kept: timedelta) -> Submitted:
+    """Keep a job, its images and its key; or return the job that the same key and request made before.
+
+    The loser of two concurrent submissions with one key waits on the unique index and gets the replay:
+    no reservation row is needed.
+
+    Raises:
+        jobs.errors.IdempotencyKeyReused: the key came with another request.
+        jobs.errors.IdempotencyInProgress: the wait for the other request was too long.
+        jobs.errors.NotFound: an image is gone or belongs to somebody else.
+    """
+    try:
+        with database.transaction() as transaction:
+            _forget_expired_key(transaction, submission, kept=key_kept)
+            return Submitted(job_id=_insert(transaction, submission), replayed=False)
+    except sa.exc.IntegrityError:
+        if submission.idempotency_key is None:
+            raise
+    except LockTimeout as error:
+        if submission.idempotency_key is None:
+            raise
+        raise errors.IdempotencyInProgress(
+            "Another request with this Idempotency-Key is still in progress.",
+            param="Idempotency-Key",
+            retry_after=1,
+        ) from error
+    with database.reading() as transaction:
+        found = _keyed(transaction, submission.account_id, submission.idempotency_key, kept=None)
+    job_id = _same(found, submission.fingerprint)
+    if job_id is None:
+        raise errors.IdempotencyInProgress(
+            "Another request with this Idempotency-Key has just ended; ask again.",
+            param="Idempotency-Key",
+            retry_after=1,
+        )
+    return Submitted(job_id=job_id, replayed=True)
+
+
+def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
+    """Keep an image that was uploaded by itself; return its id, the same for the same original and detail."""
+    with database.transaction() as transaction:
+        return _keep(transaction, account_id, image, uploaded=True)
+
+
+def _keyed(
+    transaction: Transaction, account_id: uuid.UUID, key: str, *, kept: timedelta | None
+) -> tuple[uuid.UUID, str | None] | None:
+    statement = sa.select(Job.id, Job.fingerprint).where(
+        Job.account_id == account_id, Job.idempotency_key == key
+    )
+    if kept is not None:
+        statement = statement.where(Job.created_at > transaction.now(-kept))
+    row = transaction.execute(statement).one_or_none()
+    return None if row is None else (row.id, row.fingerprint)
+
+
+def _same(found: tuple[uuid.UUID, str | None] | None, fingerprint: str | None) -> uuid.UUID | None:
+    if found is None:
+        return None
+    job_id, known = found
+    if known != fingerprint:
+        raise errors.IdempotencyKeyReused(
+            "This Idempotency-Key was used with another request.", param="Idempotency-Key"
+        )
+    return job_id
+
+
+def _forget_expired_key(
+    transaction: Transaction, submission: Submission, *, kept: timedelta
+) -> None:
+    if submission.idempotency_key is None:
+        return
+    transaction.execute(
+        sa.update(Job)
+        .where(
+            Job.account_id == submission.account_id,
+            Job.idempotency_key == submission.idempotency_key,
+            Job.created_at <= transaction.now(-kept),
+        )
+        .values(idempotency_key=None)
+    )
+
+
+def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
+    job_id = ids.new()
+    now = transaction.now()
+    created_at: datetime = transaction.execute(
+        sa.insert(Job)
+        .values(
+            {
+                Job.id: job_id,
+                Job.account_id: submission.account_id,
+                Job.status: Status.QUEUED,
+                Job.model: submission.model,
+                Job.question: submission.question,
+                Job.options: dict(submission.options),
+                Job.metadata_: dict(submission.metadata),
+                Job.priority: submission.priority,
+                Job.rank_at: dispatch.rank_at(transaction, submission.priority),
+                Job.not_before: now,
+                Job.deadline_at: transaction.now(submission.deadline),
+                Job.attempt: 0,
+                Job.crashes: 0,
+                Job.failures: 0,
+                Job.max_attempts: submission.max_attempts,
+                Job.idempotency_key: submission.idempotency_key,
+                Job.fingerprint: submission.fingerprint,
+                Job.request_id: submission.request_id,
+                Job.rerun_of: submission.rerun_of,
+                Job.created_at: now,
+            }
+        )
+        .returning(Job.created_at)
+    ).scalar_one()
+    for position, (image, tokens) in enumerate(submission.images):
+        transaction.execute(
+            sa.insert(JobImage).values(
+                job_id=job_id,
+                position=position,
+                image_id=_image_id(transaction, submission.account_id, image),
+                tokens=tokens,
+            )
+        )
+    timeline.tell(
+        transaction,
+        [
+            timeline.Entry(
+                job_id=job_id,
+                at=created_at,
+                actor=submission.actor,
+                event="submitted",
+                changes={
+                    "status": Status.QUEUED,
+                    "attempt": 0,
+                    "crashes": 0,
+                    "failures": 0,
+                    "not_before": created_at,
+                },
+            )
+        ],
+    )
+    return job_id
+
+
+def _image_id(
+    transaction: Transaction, account_id: uuid.UUID, image: NewImage | uuid.UUID
+) -> uuid.UUID:
+    if isinstance(image, NewImage):
+        return _keep(transaction, account_id, image, uploaded=False)
+    # The lock makes a concurrent removal wait and then see this job's reference.
+    found: uuid.UUID | None = transaction.execute(
+        sa.select(Image.id)
+        .where(Image.id == image, Image.account_id == account_id, Image.removed_at.is_(None))
+        .with_for_update(read=True)
+    ).scalar_one_or_none()
+    if found is None:
+        raise errors.NotFound("An image of this job no longer exists.", param="images")
+    return found
+
+
+def _keep(
+    transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
+) -> uuid.UUID:
+    """Insert the image, or find (and if its bytes were removed, revive) the same one of this account."""
+    row = transaction.insert(Image).values(
+        id=ids.new(),
+        account_id=account_id,
+        image_key=image.key,
+        detail=image.detail,
+        pipeline=image.pipeline,
+        media_type=image.media_type,
+        width=image.width,
+        height=image.height,
+        original_sha256=image.original_sha256,
+        original_bytes=image.original_bytes,
+        original_media_type=image.original_media_type,
+        original_width=image.original_width,
+        original_height=image.original_height,
+        orientation=image.orientation,
+        frames=image.frames,
+        created_at=transaction.now(),
+        uploaded_at=transaction.now() if uploaded else None,
+    )
+    # A conflict updates the row rather than passing by: that locks it against a concurrent removal.
+    image_id: uuid.UUID = transaction.execute(
+        row.on_conflict_do_update(
+            index_elements=["account_id", "original_sha256", "detail", "pipeline"],
+            set_={
+                "removed_at": None,
+                "uploaded_at": sa.func.coalesce(Image.uploaded_at, row.excluded.uploaded_at),
+            },
+        ).returning(Image.id)
+    ).scalar_one()
+    transaction.execute(
+        transaction.insert(ImageBytes)
+        .values(account_id=account_id, image_key=image.key, data=image.data)
+        .on_conflict_do_nothing()
+    )
+    return image_id

@@ -1,0 +1,141 @@
+"""The one way to change a job: a guarded UPDATE, told in the append-only timeline by the same transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs import lifecycle
+from jobs.database import Transaction
+from jobs.lifecycle import Status
+from jobs.records import Job, TimelineEntry
+
+#: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
+TOLD = (
+    "status",
+    "attempt",
+    "crashes",
+    "failures",
+    "not_before",
+    "cancel_requested_at",
+    "engine_stopped_at",
+    "error_code",
+    "data_removed_at",
+)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A job that an UPDATE matched, as it is now."""
+
+    id: uuid.UUID
+    status: Status
+    attempt: int
+    values: Mapping[str, Any]
+
+
+def change(
+    transaction: Transaction,
+    *,
+    where: Iterable[sa.ColumnElement[bool]],
+    source: Status,
+    target: Status,
+    values: Mapping[str, Any],
+    event: str,
+    actor: str,
+) -> list[Changed]:
+    """Move the jobs that match ``where`` from ``source`` to ``target`` (which may be the same) and tell it.
+
+    Args:
+        transaction: the open transaction.
+        where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
+        source: the state they must be in.
+        target: the state they get; the move must be in :data:`jobs.lifecycle.TRANSITIONS`.
+        values: columns of ``jobs`` to set, by name.
+        event: what happened, one word in the past tense.
+        actor: who did it.
+
+    Returns:
+        The jobs changed, none when the race was lost.
+
+    Raises:
+        ValueError: the move is not a legal one.
+    """
+    if target is not source and target not in lifecycle.TRANSITIONS[source]:
+        raise ValueError(f"no job goes from {source} to {target}")
+    full = dict(values)
+    if target is not source:
+        full["status"] = target
+    if source is Status.RUNNING and target is not Status.RUNNING:
+        full |= {"lease_owner": None, "lease_expires_at": None}
+    if target.terminal:
+        full["finished_at"] = transaction.now()
+    statement = (
+        sa.update(Job)
+        .where(Job.status == source, *where)
+        .values({getattr(Job, name): value for name, value in full.items()})
+        .returning(
+            Job.id, transaction.now().label("at"), *(getattr(Job, name) for name in _RETURNED)
+        )
+    )
+    rows = transaction.execute(statement).mappings().all()
+    told = [name for name in TOLD if name in full]
+    tell(
+        transaction,
+        [
+            Entry(
+                job_id=row["id"],
+                at=row["at"],
+                actor=actor,
+                event=event,
+                changes={name: row[name] for name in told},
+            )
+            for row in rows
+        ],
+    )
+    return [
+        Changed(id=row["id"], status=row["status"], attempt=row["attempt"], values=dict(row))
+        for row in rows
+    ]
+
+
+_RETURNED = (*TOLD, "account_id", "lease_owner", "deadline_at", "request_id")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is told: who changed which columns of a job, and when."""
+
+    job_id: uuid.UUID
+    at: datetime
+    actor: str
+    event: str
+    changes: Mapping[str, Any]
+
+
+def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
+    """Append ``entries`` to the timeline."""
+    rows = [
+        {
+            "job_id": entry.job_id,
+            "at": entry.at,
+            "actor": entry.actor,
+            "event": entry.event,
+            "changes": {name: _plain(value) for name, value in entry.changes.items()},
+        }
+        for entry in entries
+    ]
+    if rows:
+        transaction.execute(sa.insert(TimelineEntry), rows)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any column's value goes in
+    """Return ``value`` as JSON holds it."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    return value

@@ -1,0 +1,220 @@
+"""The raw output of engine streams: appended while they run, folded into one text at their end, read at any time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Status
+from jobs.records import Job, Sample, TraceChunk
+
+Holding = tuple[uuid.UUID, int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one stream produced since the last flush."""
+
+    job_id: uuid.UUID
+    attempt: int
+    sample: int
+    position: int
+    text: str = field(repr=False)
+    #: Tokens of the whole stream so far.
+    output_tokens: int
+    first_token_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What one engine stream left behind. Times are the database's; text is raw."""
+
+    output: str = field(repr=False)
+    finish_reason: str
+    input_tokens: int | None
+    cached_tokens: int | None
+    image_tokens: int | None
+    output_tokens: int
+    first_token_at: datetime | None
+    ended_at: datetime
+
+
+@dataclass(frozen=True)
+class SampleTrace:
+    """One stream's output as far as it is known, and its bill."""
+
+    attempt: int
+    number: int
+    text: str = field(repr=False)
+    complete: bool
+    finish_reason: str | None
+    input_tokens: int | None
+    cached_tokens: int | None
+    image_tokens: int | None
+    output_tokens: int
+    started_at: datetime
+    first_token_at: datetime | None
+    ended_at: datetime | None
+
+
+def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[Holding]:
+    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit."""
+    rows = transaction.execute(
+        sa.select(Job.id, Job.attempt)
+        .where(
+            Job.status == Status.RUNNING,
+            Job.lease_owner == owner,
+            sa.tuple_(Job.id, Job.attempt).in_(sorted(held)),
+        )
+        .order_by(Job.id)
+        .with_for_update(read=True)
+    )
+    return {(row.id, row.attempt) for row in rows}
+
+
+def append(database: Database, *, owner: str, pieces: Sequence[Piece]) -> set[Holding]:
+    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost."""
+    wanted = {(piece.job_id, piece.attempt) for piece in pieces}
+    with database.transaction() as transaction:
+        held = hold(transaction, owner, wanted)
+        kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
+        if kept:
+            _write(transaction, kept)
+    return wanted - held
+
+
+def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
+    now = transaction.execute(sa.select(transaction.now())).scalar_one()
+    transaction.execute(
+        sa.insert(TraceChunk),
+        [
+            {
+                "job_id": piece.job_id,
+                "attempt": piece.attempt,
+                "sample": piece.sample,
+                "position": piece.position,
+                "text": piece.text,
+                "at": now,
+            }
+            for piece in pieces
+        ],
+    )
+    table = Sample.__table__
+    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
+    transaction.execute(
+        sa.update(table)
+        .where(
+            table.c.job_id == sa.bindparam("b_job"),
+            table.c.attempt == sa.bindparam("b_attempt"),
+            table.c.number == sa.bindparam("b_number"),
+        )
+        .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first")),
+        [
+            {
+                "b_job": piece.job_id,
+                "b_attempt": piece.attempt,
+                "b_number": piece.sample,
+                "b_tokens": piece.output_tokens,
+                "b_first": piece.first_token_at,
+            }
+            for piece in pieces
+        ],
+    )
+    firsts = [piece for piece in pieces if piece.position == 0]
+    if firsts:
+        jobs = Job.__table__
+        assert isinstance(jobs, sa.Table)  # noqa: S101 - same
+        transaction.execute(
+            sa.update(jobs)
+            .where(jobs.c.id == sa.bindparam("b_job"), jobs.c.first_token_at.is_(None))
+            .values(first_token_at=sa.bindparam("b_first")),
+            [{"b_job": piece.job_id, "b_first": piece.first_token_at} for piece in firsts],
+        )
+
+
+def finish(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, *, sample: int, ended: Ended
+) -> None:
+    """Write a stream's whole output and bill; its chunks are no longer needed."""
+    transaction.execute(
+        sa.update(Sample)
+        .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
+        .values(
+            output=ended.output,
+            finish_reason=ended.finish_reason,
+            input_tokens=ended.input_tokens,
+            cached_tokens=ended.cached_tokens,
+            image_tokens=ended.image_tokens,
+            output_tokens=ended.output_tokens,
+            first_token_at=ended.first_token_at,
+            ended_at=ended.ended_at,
+        )
+    )
+    transaction.execute(
+        sa.delete(TraceChunk).where(
+            TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
+        )
+    )
+
+
+def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int) -> None:
+    """Close the streams of an attempt whose worker is lost with what had been written of them."""
+    for trace in _samples(transaction, job_id, attempt=attempt):
+        if trace.complete:
+            continue
+        transaction.execute(
+            sa.update(Sample)
+            .where(
+                Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == trace.number
+            )
+            .values(output=trace.text, finish_reason="lost", ended_at=transaction.now())
+        )
+    transaction.execute(
+        sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
+    )
+
+
+def read(database: Database, job_id: uuid.UUID, *, attempt: int | None = None) -> list[SampleTrace]:
+    """Return the traces of a job, of one attempt or of all, in order; partial while running."""
+    with database.reading() as transaction:
+        return _samples(transaction, job_id, attempt=attempt)
+
+
+def _samples(
+    transaction: Transaction, job_id: uuid.UUID, *, attempt: int | None
+) -> list[SampleTrace]:
+    samples = sa.select(Sample).where(Sample.job_id == job_id)
+    chunks = sa.select(TraceChunk).where(TraceChunk.job_id == job_id)
+    if attempt is not None:
+        samples = samples.where(Sample.attempt == attempt)
+        chunks = chunks.where(TraceChunk.attempt == attempt)
+    # The chunks come first: when a stream ends between the two reads, its row has the whole text.
+    texts: dict[tuple[int, int], list[str]] = {}
+    ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.sample, TraceChunk.position)
+    for chunk in transaction.session.scalars(ordered):
+        texts.setdefault((chunk.attempt, chunk.sample), []).append(chunk.text)
+    rows = transaction.session.scalars(samples.order_by(Sample.attempt, Sample.number))
+    return [
+        SampleTrace(
+            attempt=row.attempt,
+            number=row.number,
+            text="".join(texts.get((row.attempt, row.number), []))
+            if row.output is None
+            else row.output,
+            complete=row.ended_at is not None,
+            finish_reason=row.finish_reason,
+            input_tokens=row.input_tokens,
+            cached_tokens=row.cached_tokens,
+            image_tokens=row.image_tokens,
+            output_tokens=row.output_tokens,
+            started_at=row.started_at,
+            first_token_at=row.first_token_at,
+            ended_at=row.ended_at,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,62 @@
+"""Alembic's environment: the service's own settings and tables, impatient with locks on PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from alembic import context
+
+from jobs.database import Database, UTCDateTime
+from jobs.records import Record
+from jobs.settings import Settings
+
+_LOCK_TIMEOUT = "4s"
+_STATEMENT_TIMEOUT = "60s"
+#: Any number: one migration at a time.
+_ADVISORY_LOCK = 7_302_026
+
+
+def _include(item: Any, _name: str | None, _kind: str, _reflected: bool, _other: Any) -> bool:  # noqa: ANN401, FBT001 - Alembic's own hook
+    """Leave indexes out that this dialect does not have."""
+    info = getattr(item, "_ddl_if", None)
+    return info is None or info.dialect == context.get_context().dialect.name
+
+
+def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:  # noqa: ANN401 - Alembic's own hook
+    """Write our time type as what it is in the database: a migration must not import living code."""
+    if kind == "type" and isinstance(item, UTCDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def _migrate(connection: sa.Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Record.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        compare_type=True,
+        compare_server_default=True,
+        include_object=_include,
+        render_item=_render,
+    )
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+            connection.execute(sa.text(f"SET LOCAL statement_timeout = '{_STATEMENT_TIMEOUT}'"))
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+        context.run_migrations()
+
+
+def _run() -> None:
+    url = context.config.attributes.get("database_url") or Settings.read().database
+    database = Database(url)
+    try:
+        with database.engine.connect() as connection:
+            _migrate(connection)
+            connection.commit()
+    finally:
+        database.close()
+
+
+_run()
