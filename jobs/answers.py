@@ -19,15 +19,19 @@ from typing import Literal
 
 Rule = Literal["heading+boxed", "heading", "boxed", "phrase"]
 
+# Every pattern is linear in the length of the text, whatever a looping model writes: quantifiers that
+# could share a run of characters are possessive (``*+``), and a run is entered at its first character only.
 _HEADING = re.compile(
-    r"(?:\*\*|#+\s*)\s*(?:Final\s+Answer|最终答案|最終答案)\s*[:：]?\s*(?:\*\*)?\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
+    r"(?:\*\*|(?<!#)#++)\s*+(?:Final\s+Answer|最终答案|最終答案)\s*[:：]?\s*(?:\*\*)?\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
-    r"(?:\bthe\s+(?:final\s+)?answer\s+is|答案(?:是|为|：|:))\s*[:：]?\s*([^\n]+)",  # noqa: RUF001 - same
+    r"(?:\bthe\s+(?:final\s+)?answer\s+is|答案(?:是|为|：|:))\s*+[:：]?\s*+([^\n]+)",  # noqa: RUF001 - same
     re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\boxed\s*\{")
+#: What the braces of a box are counted by. An escaped character, a brace among them, counts as nothing.
+_BRACES = re.compile(r"(?P<box>(?<!\\)\\++boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+_STOPS = " .。"
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 
 
@@ -52,40 +56,36 @@ def extract(trace: str) -> Answer | None:
     if (boxed := _last_boxed(trace)) is not None:
         return Answer(boxed, "boxed")
     phrases = _PHRASE.findall(trace)
-    if phrases and (text := _unwrap(phrases[-1])):
+    if phrases and (text := _unwrap(phrases[-1])) and "\\boxed" not in text:
         return Answer(text, "phrase")
     return None
 
 
 def _last_boxed(text: str) -> str | None:
-    r"""Return what the last terminated, non-empty ``\\boxed{…}`` holds."""
-    for match in reversed(list(_BOXED.finditer(text))):
-        inner = _balanced(text, match.end())
-        if inner:
-            return inner
-    return None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    """Return ``text`` from ``start`` up to the brace that closes the one before it; escaped braces do not count."""
-    depth = 1
-    position = start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return text[start:position].strip()
-        position += 1
-    return None
+    r"""Return what the last terminated, non-empty ``\\boxed{…}`` holds; of two in one another the inner one."""
+    begun: list[int | None] = []  # Open braces: where a box's content begins, None for any other.
+    last, found = -1, None
+    for token in _BRACES.finditer(text):
+        match token.lastgroup:
+            case "box":
+                begun.append(token.end())
+            case "open":
+                begun.append(None)
+            case "close" if begun:
+                start = begun.pop()
+                if (
+                    start is not None
+                    and start > last
+                    and (inner := text[start : token.start()].strip())
+                ):
+                    last, found = start, inner
+    return found
 
 
 def _unwrap(text: str) -> str:
     """Return ``text`` without the Markdown and LaTeX around it and without a final full stop."""
-    text = text.strip()
+    text = text.strip().rstrip(_STOPS)
     for left, right in _WRAPPINGS:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
             text = text[len(left) : -len(right)].strip()
-    return text.rstrip(" .。")
+    return text.rstrip(_STOPS)

@@ -21,6 +21,8 @@ Clock = Callable[[], datetime]
 _STATEMENT_TIMEOUT_MS = 10_000
 _LOCK_TIMEOUT_MS = 5_000
 _SQLITE_BUSY_MS = 10_000
+#: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
+_IDLE_TIMEOUT_MS = 20_000
 
 
 def utcnow() -> datetime:
@@ -70,11 +72,11 @@ class Transaction:
         self._clock = clock
 
     def now(self, delta: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
-        """Return an expression for the database's time plus ``delta``, the same throughout a statement.
+        """Return an expression for the database's time plus ``delta``.
 
-        On PostgreSQL it is a sub-query, so that the planner sees a constant and can use an index:
-        ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
-        process's clock.
+        On PostgreSQL it is a sub-query, run once, so that the planner sees a constant and can use an
+        index: ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
+        process's clock. Two of them in one statement may differ by microseconds.
         """
         if self.dialect == "sqlite":
             return sa.literal(self._clock() + delta, UTCDateTime())
@@ -112,15 +114,24 @@ class Database:
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
 
     def _make_engine(self, pool_size: int) -> sa.Engine:
-        arguments: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
+        # An error's text is logged: it must not carry the values of a statement.
+        arguments: dict[str, Any] = {
+            "pool_size": pool_size,
+            "max_overflow": pool_size,
+            "hide_parameters": True,
+        }
         if self.dialect == "sqlite":
             engine = sa.create_engine(self.url, **arguments)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
+        options = (
+            f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={_IDLE_TIMEOUT_MS}"
+        )
         return sa.create_engine(
             self.url,
+            isolation_level="READ COMMITTED",  # What the guarded UPDATEs count on, whatever the server's default.
             pool_pre_ping=True,
             connect_args={"connect_timeout": 3, "options": options, "keepalives_idle": 10},
             **arguments,

@@ -13,7 +13,7 @@ import uuid_utils.compat
 
 Kind = Literal["job", "img", "key", "acct", "req"]
 
-_SHAPE = re.compile(r"^([a-z]+)_([0-9a-f]{32})$")
+_SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
 
 
 def new() -> uuid.UUID:
@@ -28,7 +28,7 @@ def show(kind: Kind, value: uuid.UUID) -> str:
 
 def parse(kind: Kind, text: str) -> uuid.UUID | None:
     """Return the UUID in ``text``, or None when it is not an id of this kind."""
-    match = _SHAPE.match(text)
+    match = _SHAPE.fullmatch(text)
     if match is None or match.group(1) != kind:
         return None
     return uuid.UUID(hex=match.group(2))

@@ -55,10 +55,7 @@ def configure(settings: Settings, *, service: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.PositionalArgumentsFormatter(),
-                *shared,
-            ],
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
@@ -66,7 +63,7 @@ def configure(settings: Settings, *, service: str) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level)
     for name, level in _QUIET.items():
-        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).setLevel(max(level, root.level))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

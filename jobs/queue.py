@@ -7,6 +7,7 @@ sweeper, a doubled one finds nothing to claim. Ringing never happens in a reques
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import redis
 import structlog
 from celery import Celery
 from kombu import Queue
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -36,9 +37,10 @@ _TRANSPORT: dict[str, Any] = {
 
 
 def broker_url(redis_url: str) -> str:
-    """Return ``redis_url`` as Celery spells it (``unix:`` sockets differ)."""
+    """Return ``redis_url`` as Celery spells it: ``unix:`` sockets and their databases differ."""
     if redis_url.startswith("unix:"):
-        return "redis+socket:" + redis_url.removeprefix("unix:")
+        socket = redis_url.removeprefix("unix:")
+        return "redis+socket:" + re.sub(r"(?<=[?&])db=", "virtual_host=", socket)
     return redis_url
 
 
@@ -145,5 +147,5 @@ class Bell:
         try:
             for _ in range(times):
                 self._celery.send_task(REASON, queue=REASON, ignore_result=True, retry=False)
-        except (OperationalError, redis.RedisError, OSError) as error:
+        except (KombuError, redis.RedisError, OSError) as error:
             _log.warning("bell_not_rung", bells=times, error_type=type(error).__name__)

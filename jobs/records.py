@@ -88,7 +88,8 @@ class Image(Record):
 
     __tablename__ = "images"
     __table_args__ = (
-        sa.UniqueConstraint("account_id", "original_sha256", "detail", "pipeline"),
+        # The hash comes first, so that a search for it over all accounts finds it too.
+        sa.UniqueConstraint("original_sha256", "account_id", "detail", "pipeline"),
         sa.Index(None, "account_id", "image_key"),
     )
 
@@ -166,6 +167,12 @@ class Job(Record):
             postgresql_where=sa.text("status = 'succeeded'"),
             sqlite_where=sa.text("status = 'succeeded'"),
         ),
+        sa.Index(
+            "ix_jobs_rerun_of",
+            "rerun_of",
+            postgresql_where=sa.text("rerun_of IS NOT NULL"),
+            sqlite_where=sa.text("rerun_of IS NOT NULL"),
+        ),
         sa.Index(None, "account_id", "id"),
         sa.Index(None, "account_id", "status", "id"),
         sa.Index(None, "status", "id"),
@@ -220,7 +227,7 @@ class Job(Record):
     #: sha256 of the request that made the job, images by the sha256 of their bytes.
     fingerprint: Mapped[str | None]
     request_id: Mapped[str]
-    rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"), index=True)
+    rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

@@ -31,7 +31,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     # Where things are
@@ -41,10 +45,12 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         default="",
+        repr=False,  # It may hold a password, as may the other addresses.
         description="SQLAlchemy URL, SQLite or PostgreSQL 15+. Empty: SQLite in the home directory.",
     )
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
+        repr=False,
         description="Redis or Valkey, the doorbell. `longlook up` starts its own.",
     )
     log_format: Literal["auto", "json", "columns"] = Field(
@@ -126,6 +132,7 @@ class Settings(BaseSettings):
     # The worker
     engine_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("http://127.0.0.1:30000",),
+        repr=False,
         description="Engines, separated by commas. `scripted:` is the built-in one that needs no model.",
     )
     engine_api_key: SecretStr | None = Field(
@@ -288,7 +295,21 @@ class Settings(BaseSettings):
             raise ValueError("at least one engine is needed")
         for url in value:
             if not url.startswith(("http://", "https://", "scripted:")):
-                raise ValueError(f"{url!r} is neither an http(s) URL nor `scripted:`")
+                raise ValueError("an engine is an http(s) URL or `scripted:`")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+            raise ValueError("a database is `sqlite:///path` or `postgresql://…`")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("a doorbell is `redis://…`, `rediss://…` or `unix://path`")
         return value
 
     @model_validator(mode="after")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
 import re
 import secrets
+import tempfile
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -16,10 +20,13 @@ from jobs import errors, ids
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Role
 from jobs.records import Account, ApiKey
+from jobs.settings import Settings
 
 DEFAULT_ACCOUNT = "default"
+#: The file in the home directory that keeps a pepper that was made there.
+PEPPER_FILE = "pepper"
 
-_KEY_SHAPE = re.compile(r"^ll_[A-Za-z0-9_-]{43}$")
+_KEY_SHAPE = re.compile(r"ll_[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,43 @@ def new_key() -> str:
 
 def well_formed(key: str) -> bool:
     """Whether ``key`` has the shape of a key."""
-    return _KEY_SHAPE.match(key) is not None
+    return _KEY_SHAPE.fullmatch(key) is not None
 
 
 def digest(key: str, *, pepper: bytes) -> bytes:
     """Return the keyed hash of ``key``, 32 bytes. A key has 256 bits of its own: no slow hash is needed."""
     return hmac.new(pepper, key.encode(), hashlib.sha256).digest()
+
+
+def pepper(settings: Settings) -> bytes:
+    """Return the secret that keys are hashed with: the one that is set, else the one in the home directory.
+
+    Raises:
+        jobs.errors.SettingsError: there is neither.
+    """
+    if settings.pepper is not None:
+        return settings.pepper.get_secret_value().encode()
+    path = settings.home / PEPPER_FILE
+    try:
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise errors.SettingsError(
+            f"LONGLOOK_PEPPER: not set, and {path} cannot be read; `longlook up` makes it"
+        ) from error
+
+
+def ensure_pepper(settings: Settings) -> bytes:
+    """Return :func:`pepper`; make it in the home directory first, for its owner only, when there is none."""
+    path = settings.home / PEPPER_FILE
+    if settings.pepper is None and not path.exists():
+        handle, draft = tempfile.mkstemp(dir=settings.home, prefix=f".{PEPPER_FILE}-")
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        # A link, unlike a rename, leaves the file alone that another process has just made.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+        Path(draft).unlink()
+    return pepper(settings)
 
 
 def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:

@@ -182,14 +182,18 @@ def renew(
     pairs = sorted(held)
     if not pairs:
         return set()
+    # Rows are locked in the order in which the recorder locks them: else the two could wait for each other.
+    mine = (
+        sa.select(Job.id)
+        .where(*traces.held_by(owner, pairs))
+        .order_by(Job.id)
+        .with_for_update()
+        .cte("mine")
+    )
     with database.transaction() as transaction:
         rows = transaction.execute(
             sa.update(Job)
-            .where(
-                Job.status == Status.RUNNING,
-                Job.lease_owner == owner,
-                sa.tuple_(Job.id, Job.attempt).in_(pairs),
-            )
+            .where(Job.id.in_(sa.select(mine.c.id)))
             .values(lease_expires_at=transaction.now(lease))
             .returning(Job.id, Job.attempt)
         ).all()
@@ -210,11 +214,7 @@ def watch(
                 Job.attempt,
                 Job.cancel_requested_at.is_not(None).label("cancel"),
                 (Job.deadline_at <= transaction.now()).label("overdue"),
-            ).where(
-                Job.status == Status.RUNNING,
-                Job.lease_owner == owner,
-                sa.tuple_(Job.id, Job.attempt).in_(pairs),
-            )
+            ).where(*traces.held_by(owner, pairs))
         ).all()
         return {
             (row.id, row.attempt): Flags(cancel=bool(row.cancel), overdue=bool(row.overdue))
@@ -257,15 +257,7 @@ def fail(database: Database, claim: Claim, fault: Fault, *, sample: traces.Ended
 def stop(database: Database, claim: Claim, *, sample: traces.Ended | None) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
     with database.transaction() as transaction:
-        stopped = transaction.now() if sample is not None else None
-        return _settle_in(
-            transaction,
-            claim,
-            target=Status.CANCELLED,
-            outcome=Outcome.CANCELLED,
-            sample=sample,
-            values={"engine_stopped_at": stopped},
-        )
+        return _stop(transaction, claim, sample=sample)
 
 
 def retry(
@@ -276,8 +268,13 @@ def retry(
     sample: traces.Ended | None,
     rng: random.Random,
 ) -> bool:
-    """Put the job back for another try after a counted fault, with backoff; False when it is lost."""
+    """Put the job back for another try after a counted fault, with backoff; False when it is lost.
+
+    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
+    """
     with database.transaction() as transaction:
+        if _cancel_requested(transaction, claim):
+            return _stop(transaction, claim, sample=sample)
         wait = lifecycle.backoff(claim.failures + 1, rng=rng)
         return _settle_in(
             transaction,
@@ -298,8 +295,13 @@ def release(
     wait: timedelta = timedelta(0),
     fault: Fault | None = None,
 ) -> bool:
-    """Give the job back uncounted: a drain, or an engine that is full or away; False when it is lost."""
+    """Give the job back uncounted: a drain, or an engine that is full or away; False when it is lost.
+
+    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
+    """
     with database.transaction() as transaction:
+        if _cancel_requested(transaction, claim):
+            return _stop(transaction, claim, sample=sample)
         return _settle_in(
             transaction,
             claim,
@@ -326,6 +328,33 @@ def _error_columns(fault: Fault) -> dict[str, Any]:
     }
 
 
+def _fence(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        Job.id == claim.job_id,
+        Job.attempt == claim.attempt,
+        Job.lease_owner == claim.owner,
+    )
+
+
+def _cancel_requested(transaction: Transaction, claim: Claim) -> bool:
+    """Whether somebody asked for the job's end; until the commit nobody else can."""
+    requested = transaction.execute(
+        sa.select(Job.cancel_requested_at).where(*_fence(claim)).with_for_update()
+    )
+    return requested.scalar_one_or_none() is not None
+
+
+def _stop(transaction: Transaction, claim: Claim, *, sample: traces.Ended | None) -> bool:
+    return _settle_in(
+        transaction,
+        claim,
+        target=Status.CANCELLED,
+        outcome=Outcome.CANCELLED,
+        sample=sample,
+        values={"engine_stopped_at": transaction.now()} if sample is not None else {},
+    )
+
+
 def _settle(database: Database, claim: Claim, **rest: Any) -> bool:  # noqa: ANN401 - passed through whole
     with database.transaction() as transaction:
         return _settle_in(transaction, claim, **rest)
@@ -346,11 +375,7 @@ def _settle_in(
         values = values | _usage(transaction, claim, sample)
     changed = timeline.change(
         transaction,
-        where=(
-            Job.id == claim.job_id,
-            Job.attempt == claim.attempt,
-            Job.lease_owner == claim.owner,
-        ),
+        where=_fence(claim),
         source=Status.RUNNING,
         target=target,
         values=values,
@@ -362,6 +387,8 @@ def _settle_in(
     _end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
     if sample is not None:
         traces.finish(transaction, claim.job_id, claim.attempt, sample=0, ended=sample)
+    else:
+        traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
     return True
 
 
@@ -412,11 +439,13 @@ class Swept:
     overdue: int = 0
 
 
-def sweep(database: Database, *, actor: str, crash_limit: int, rng: random.Random) -> Swept:
-    """End dead leases and the deadlines of queued jobs; each in batches of 200, one transaction a batch."""
+def sweep(
+    database: Database, *, actor: str, crash_limit: int, rng: random.Random, leases: bool = True
+) -> Swept:
+    """End dead leases (if ``leases``) and the deadlines of queued jobs, up to 200 of each."""
     requeued = failed = cancelled = 0
     with database.transaction() as transaction:
-        for job_id, attempt in _dead(transaction):
+        for job_id, attempt in _dead(transaction) if leases else ():
             status = _expire(
                 transaction, job_id, attempt, actor=actor, crash_limit=crash_limit, rng=rng
             )
@@ -430,7 +459,7 @@ def sweep(database: Database, *, actor: str, crash_limit: int, rng: random.Rando
             source=Status.QUEUED,
             target=Status.FAILED,
             values=_error_columns(
-                Fault(code="deadline_exceeded", message="The deadline passed before the job began.")
+                Fault(code="deadline_exceeded", message="The deadline passed while the job waited.")
             ),
             event="overdue",
             actor=actor,
@@ -438,11 +467,33 @@ def sweep(database: Database, *, actor: str, crash_limit: int, rng: random.Rando
     return Swept(requeued=requeued, failed=failed, cancelled=cancelled, overdue=len(overdue))
 
 
+def due(database: Database, *, limit: int) -> int:
+    """Return how many jobs could be claimed now, counted up to ``limit``."""
+    with database.reading() as transaction:
+        found = sa.select(Job.id).where(*dispatch.eligible(transaction)).limit(limit).subquery()
+        counted: int = transaction.execute(
+            sa.select(sa.func.count()).select_from(found)
+        ).scalar_one()
+        return counted
+
+
+def uptime(database: Database) -> timedelta:
+    """Return for how long the PostgreSQL server has been up."""
+    with database.reading() as transaction:
+        up: timedelta = transaction.execute(
+            sa.select(transaction.now() - sa.func.pg_postmaster_start_time())
+        ).scalar_one()
+        return up
+
+
 def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
     """Return (and on PostgreSQL lock) the running jobs whose lease has run out."""
     rows = transaction.execute(
         sa.select(Job.id, Job.attempt)
-        .where(Job.status == Status.RUNNING, Job.lease_expires_at < transaction.now())
+        .where(
+            timeline.standing(Status.RUNNING),
+            Job.lease_expires_at < transaction.now(),
+        )
         .order_by(Job.lease_expires_at)
         .limit(_SWEEP_LIMIT)
         .with_for_update(skip_locked=True)
@@ -453,7 +504,7 @@ def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
 def _overdue(transaction: Transaction) -> sa.Select[uuid.UUID]:
     choice = (
         sa.select(Job.id)
-        .where(Job.status == Status.QUEUED, Job.deadline_at <= transaction.now())
+        .where(timeline.standing(Status.QUEUED), Job.deadline_at <= transaction.now())
         .limit(_SWEEP_LIMIT)
         .with_for_update(skip_locked=True)
         .cte("overdue")
@@ -498,5 +549,5 @@ def _expire(
     if not changed:
         return None
     _end_attempt(transaction, job_id, attempt, outcome=Outcome.LOST, fault=fault)
-    traces.fold(transaction, job_id, attempt)
+    traces.fold(transaction, job_id, attempt, finish_reason="lost")
     return target

@@ -143,13 +143,19 @@ def _conditions(filters: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
         if dialect == "postgresql":
             conditions.append(Job.metadata_.op("@>", is_comparison=True)({key: value}))
         else:
-            conditions.append(Job.metadata_[key].as_string() == value)
+            conditions.append(_metadata_holds(key, value))
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
     if filters.image_id is not None:
         conditions.append(Job.id.in_(wanted.where(Image.id == filters.image_id)))
     if filters.image_sha256 is not None:
         conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == filters.image_sha256)))
     return conditions
+
+
+def _metadata_holds(key: str, value: str) -> sa.ColumnElement[bool]:
+    """Return the condition on SQLite. Not by a JSON path: there a key with a quote or a backslash has no spelling."""
+    pairs = sa.func.json_each(Job.metadata_).table_valued("key", "value")
+    return sa.exists(sa.select(1).where(pairs.c.key == key, pairs.c.value == value))
 
 
 def attempts(database: Database, job_id: uuid.UUID) -> list[AttemptView]:
@@ -240,6 +246,7 @@ def _place(transaction: Transaction, job: Job) -> QueuePlace:
     ahead = (
         sa.select(Job.id)
         .where(*dispatch.eligible(transaction), dispatch.ahead_of(job))
+        .order_by(Job.rank_at, Job.id)
         .limit(POSITION_LIMIT)
         .subquery()
     )
@@ -256,7 +263,7 @@ def _eta(transaction: Transaction, position: int) -> int | None:
     recent = list(
         transaction.execute(
             sa.select(Job.started_at, Job.finished_at)
-            .where(Job.status == Status.SUCCEEDED)
+            .where(timeline.standing(Status.SUCCEEDED))
             .order_by(Job.finished_at.desc())
             .limit(_ETA_JOBS)
         )
@@ -264,7 +271,7 @@ def _eta(transaction: Transaction, position: int) -> int | None:
     if len(recent) < _ETA_JOBS:
         return None
     running: int = transaction.execute(
-        sa.select(sa.func.count()).select_from(Job).where(Job.status == Status.RUNNING)
+        sa.select(sa.func.count()).select_from(Job).where(timeline.standing(Status.RUNNING))
     ).scalar_one()
     mean: float = (
         sum((row.finished_at - row.started_at).total_seconds() for row in recent) / _ETA_JOBS

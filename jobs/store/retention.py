@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from jobs import errors
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
+from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk
 from jobs.store import timeline
 
 _UNFINISHED = (Status.QUEUED, Status.RUNNING)
@@ -53,20 +53,24 @@ def remove_job(
 
 
 def _remove_traces(transaction: Transaction, job_id: uuid.UUID) -> None:
+    transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id == job_id))
     transaction.execute(sa.update(Sample).where(Sample.job_id == job_id).values(output=None))
     transaction.execute(sa.update(Attempt).where(Attempt.job_id == job_id).values(prompt=sa.null()))
 
 
 def _remove_orphans(transaction: Transaction, job: Job) -> None:
-    """Remove the job's images that were not uploaded by themselves and that no other job still has."""
+    """Remove the job's images that were not uploaded by themselves and that no other job still has.
+
+    Facts and bytes are locked in the order in which a submission locks them.
+    """
     mine = sa.select(JobImage.image_id).where(JobImage.job_id == job.id)
     rows = transaction.session.scalars(
         sa.select(Image)
         .where(Image.id.in_(mine), Image.uploaded_at.is_(None), Image.removed_at.is_(None))
-        .order_by(Image.id)
+        .order_by(Image.original_sha256, Image.detail, Image.pipeline)
         .with_for_update()
     )
-    for image in rows.all():
+    for image in sorted(rows.all(), key=lambda image: image.image_key):
         if not _referenced(transaction, image.id, Job.data_removed_at.is_(None)):
             _remove_image(transaction, image)
 
@@ -109,6 +113,12 @@ def _remove_image(transaction: Transaction, image: Image) -> None:
         .where(Image.id == image.id)
         .values(removed_at=transaction.now(), uploaded_at=None)
     )
+    # Whoever keeps or removes another image with these bytes waits here, so one of the two sees the other.
+    transaction.execute(
+        sa.select(ImageBytes.image_key)
+        .where(ImageBytes.account_id == image.account_id, ImageBytes.image_key == image.image_key)
+        .with_for_update()
+    )
     others = (
         sa.select(Image.id)
         .where(
@@ -116,7 +126,7 @@ def _remove_image(transaction: Transaction, image: Image) -> None:
             Image.image_key == image.image_key,
             Image.removed_at.is_(None),
         )
-        .with_for_update()
+        .limit(1)
     )
     if transaction.execute(others).first() is None:
         transaction.execute(

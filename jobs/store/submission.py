@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -99,8 +99,10 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
             _forget_expired_key(transaction, submission, kept=key_kept)
             return Submitted(job_id=_insert(transaction, submission), replayed=False)
     except sa.exc.IntegrityError:
-        if submission.idempotency_key is None:
+        job_id = _winner(database, submission)
+        if job_id is None:
             raise
+        return Submitted(job_id=job_id, replayed=True)
     except LockTimeout as error:
         if submission.idempotency_key is None:
             raise
@@ -109,22 +111,23 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
             param="Idempotency-Key",
             retry_after=1,
         ) from error
+
+
+def _winner(database: Database, submission: Submission) -> uuid.UUID | None:
+    """Return the job that was quicker under the same key, or None when the conflict was another."""
+    if submission.idempotency_key is None:
+        return None
     with database.reading() as transaction:
         found = _keyed(transaction, submission.account_id, submission.idempotency_key, kept=None)
-    job_id = _same(found, submission.fingerprint)
-    if job_id is None:
-        raise errors.IdempotencyInProgress(
-            "Another request with this Idempotency-Key has just ended; ask again.",
-            param="Idempotency-Key",
-            retry_after=1,
-        )
-    return Submitted(job_id=job_id, replayed=True)
+    return _same(found, submission.fingerprint)
 
 
 def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
     """Keep an image that was uploaded by itself; return its id, the same for the same original and detail."""
     with database.transaction() as transaction:
-        return _keep(transaction, account_id, image, uploaded=True)
+        image_id = _keep_facts(transaction, account_id, image, uploaded=True)
+        _keep_bytes(transaction, account_id, image)
+        return image_id
 
 
 def _keyed(
@@ -169,7 +172,7 @@ def _forget_expired_key(
 def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
     job_id = ids.new()
     now = transaction.now()
-    created_at: datetime = transaction.execute(
+    row = transaction.execute(
         sa.insert(Job)
         .values(
             {
@@ -195,15 +198,16 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                 Job.created_at: now,
             }
         )
-        .returning(Job.created_at)
-    ).scalar_one()
-    for position, (image, tokens) in enumerate(submission.images):
+        .returning(Job.created_at, Job.not_before)
+    ).one()
+    images = [image for image, _ in submission.images]
+    image_ids = _image_ids(transaction, submission.account_id, images)
+    for position, (image_id, (_, tokens)) in enumerate(
+        zip(image_ids, submission.images, strict=True)
+    ):
         transaction.execute(
             sa.insert(JobImage).values(
-                job_id=job_id,
-                position=position,
-                image_id=_image_id(transaction, submission.account_id, image),
-                tokens=tokens,
+                job_id=job_id, position=position, image_id=image_id, tokens=tokens
             )
         )
     timeline.tell(
@@ -211,7 +215,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
         [
             timeline.Entry(
                 job_id=job_id,
-                at=created_at,
+                at=row.created_at,
                 actor=submission.actor,
                 event="submitted",
                 changes={
@@ -219,7 +223,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                     "attempt": 0,
                     "crashes": 0,
                     "failures": 0,
-                    "not_before": created_at,
+                    "not_before": row.not_before,
                 },
             )
         ],
@@ -227,26 +231,80 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
     return job_id
 
 
-def _image_id(
-    transaction: Transaction, account_id: uuid.UUID, image: NewImage | uuid.UUID
-) -> uuid.UUID:
-    if isinstance(image, NewImage):
-        return _keep(transaction, account_id, image, uploaded=False)
-    # The lock makes a concurrent removal wait and then see this job's reference.
+#: What makes two pictures of an account the same: the original's sha256, detail, pipeline.
+_Identity = tuple[str, str, str]
+
+
+def _image_ids(
+    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+) -> list[uuid.UUID]:
+    """Return the ids of ``images``: new ones are kept, known ones held until the commit.
+
+    All that touch several images lock facts in one order and then bytes in one order, so that
+    no two of them wait for each other.
+
+    Raises:
+        jobs.errors.NotFound: an image is gone or belongs to somebody else.
+    """
+    known = _identities(transaction, account_id, images)
+    identities = [
+        known[image] if isinstance(image, uuid.UUID) else _identity(image) for image in images
+    ]
+    wanted = dict(zip(identities, images, strict=True))
+    new = {_identity(image): image for image in images if isinstance(image, NewImage)}
+    found: dict[_Identity, uuid.UUID] = {}
+    for identity, image in sorted((wanted | new).items(), key=lambda item: item[0]):
+        found[identity] = (
+            _keep_facts(transaction, account_id, image, uploaded=False)
+            if isinstance(image, NewImage)
+            else _hold_facts(transaction, image)
+        )
+    for image in sorted(new.values(), key=lambda image: image.key):
+        _keep_bytes(transaction, account_id, image)
+    return [found[identity] for identity in identities]
+
+
+def _identity(image: NewImage) -> _Identity:
+    return (image.original_sha256, image.detail, image.pipeline)
+
+
+def _identities(
+    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+) -> dict[uuid.UUID, _Identity]:
+    """Return the identities of those of ``images`` that are named by their ids."""
+    wanted = {image for image in images if isinstance(image, uuid.UUID)}
+    if not wanted:
+        return {}
+    rows = transaction.execute(
+        sa.select(Image.id, Image.original_sha256, Image.detail, Image.pipeline).where(
+            Image.account_id == account_id, Image.id.in_(wanted)
+        )
+    ).all()
+    if len(rows) < len(wanted):
+        raise _image_gone()
+    return {row.id: (row.original_sha256, row.detail, row.pipeline) for row in rows}
+
+
+def _hold_facts(transaction: Transaction, image_id: uuid.UUID) -> uuid.UUID:
+    """Make a concurrent removal wait and then see this job's reference."""
     found: uuid.UUID | None = transaction.execute(
         sa.select(Image.id)
-        .where(Image.id == image, Image.account_id == account_id, Image.removed_at.is_(None))
+        .where(Image.id == image_id, Image.removed_at.is_(None))
         .with_for_update(read=True)
     ).scalar_one_or_none()
     if found is None:
-        raise errors.NotFound("An image of this job no longer exists.", param="images")
+        raise _image_gone()
     return found
 
 
-def _keep(
+def _image_gone() -> errors.NotFound:
+    return errors.NotFound("An image of this job no longer exists.", param="images")
+
+
+def _keep_facts(
     transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
 ) -> uuid.UUID:
-    """Insert the image, or find (and if its bytes were removed, revive) the same one of this account."""
+    """Insert the image's facts, or find (and if its bytes were removed, revive) the same one of this account."""
     row = transaction.insert(Image).values(
         id=ids.new(),
         account_id=account_id,
@@ -276,9 +334,20 @@ def _keep(
             },
         ).returning(Image.id)
     ).scalar_one()
-    transaction.execute(
-        transaction.insert(ImageBytes)
-        .values(account_id=account_id, image_key=image.key, data=image.data)
-        .on_conflict_do_nothing()
-    )
     return image_id
+
+
+def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> None:
+    """Keep the canonical bytes, which other images of the account may share."""
+    row = transaction.insert(ImageBytes).values(
+        account_id=account_id, image_key=image.key, data=image.data
+    )
+    if transaction.dialect == "sqlite":
+        transaction.execute(row.on_conflict_do_nothing())
+        return
+    # Setting the key to itself locks the row: a removal that does not see this image yet must wait for it.
+    transaction.execute(
+        row.on_conflict_do_update(
+            index_elements=["account_id", "image_key"], set_={"image_key": row.excluded.image_key}
+        )
+    )

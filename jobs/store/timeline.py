@@ -29,6 +29,14 @@ TOLD = (
 )
 
 
+def standing(status: Status) -> sa.ColumnElement[bool]:
+    """Return the condition of having ``status``.
+
+    The value is written out: bound as a parameter it would hide the partial indexes from a prepared plan.
+    """
+    return Job.status == sa.literal(status, Job.status.type, literal_execute=True)
+
+
 @dataclass(frozen=True)
 class Changed:
     """A job that an UPDATE matched, as it is now."""
@@ -71,13 +79,13 @@ def change(
     full = dict(values)
     if target is not source:
         full["status"] = target
+        if target.terminal:
+            full["finished_at"] = transaction.now()
     if source is Status.RUNNING and target is not Status.RUNNING:
         full |= {"lease_owner": None, "lease_expires_at": None}
-    if target.terminal:
-        full["finished_at"] = transaction.now()
     statement = (
         sa.update(Job)
-        .where(Job.status == source, *where)
+        .where(standing(source), *where)
         .values({getattr(Job, name): value for name, value in full.items()})
         .returning(
             Job.id, transaction.now().label("at"), *(getattr(Job, name) for name in _RETURNED)

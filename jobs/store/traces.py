@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, Sample, TraceChunk
+from jobs.store import timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -62,15 +63,20 @@ class SampleTrace:
     ended_at: datetime | None
 
 
+def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition of being one of ``held`` and still ``owner``'s."""
+    return (
+        timeline.standing(Status.RUNNING),
+        Job.lease_owner == owner,
+        sa.tuple_(Job.id, Job.attempt).in_(sorted(held)),
+    )
+
+
 def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[Holding]:
     """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit."""
     rows = transaction.execute(
         sa.select(Job.id, Job.attempt)
-        .where(
-            Job.status == Status.RUNNING,
-            Job.lease_owner == owner,
-            sa.tuple_(Job.id, Job.attempt).in_(sorted(held)),
-        )
+        .where(*held_by(owner, held))
         .order_by(Job.id)
         .with_for_update(read=True)
     )
@@ -90,8 +96,9 @@ def append(database: Database, *, owner: str, pieces: Sequence[Piece]) -> set[Ho
 
 def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
     now = transaction.execute(sa.select(transaction.now())).scalar_one()
+    # A piece whose write was not answered comes again, unchanged.
     transaction.execute(
-        sa.insert(TraceChunk),
+        transaction.insert(TraceChunk).on_conflict_do_nothing(),
         [
             {
                 "job_id": piece.job_id,
@@ -162,8 +169,8 @@ def finish(
     )
 
 
-def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int) -> None:
-    """Close the streams of an attempt whose worker is lost with what had been written of them."""
+def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
+    """Close the streams of an attempt whose end nobody brought, with what had been written of them."""
     for trace in _samples(transaction, job_id, attempt=attempt):
         if trace.complete:
             continue
@@ -172,7 +179,7 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int) -> None:
             .where(
                 Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == trace.number
             )
-            .values(output=trace.text, finish_reason="lost", ended_at=transaction.now())
+            .values(output=trace.text, finish_reason=finish_reason, ended_at=transaction.now())
         )
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)

@@ -105,11 +105,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
         sa.UniqueConstraint(
-            "account_id",
             "original_sha256",
+            "account_id",
             "detail",
             "pipeline",
-            name=op.f("uq_images_account_id_original_sha256_detail_pipeline"),
+            name=op.f("uq_images_original_sha256_account_id_detail_pipeline"),
         ),
     )
     op.create_index("ix_images_account_id_image_key", "images", ["account_id", "image_key"])
@@ -231,7 +231,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'running'"),
         sqlite_where=sa.text("status = 'running'"),
     )
-    op.create_index("ix_jobs_rerun_of", "jobs", ["rerun_of"])
+    op.create_index(
+        "ix_jobs_rerun_of",
+        "jobs",
+        ["rerun_of"],
+        postgresql_where=sa.text("rerun_of IS NOT NULL"),
+        sqlite_where=sa.text("rerun_of IS NOT NULL"),
+    )
     op.create_index("ix_jobs_status_id", "jobs", ["status", "id"])
 
     op.create_table(

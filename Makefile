@@ -1,0 +1,30 @@
+# Thin verbs, one line each; `make PYTHON=python3.12 demo` names another Python.
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup engine demo test check bench lock
+
+help: ## These lines
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## The service's environment, .venv
+	@$(PYTHON) deploy/environments.py service
+
+engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
+	@$(PYTHON) deploy/environments.py engine
+
+demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
+	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
+
+test: ## All tests, the real engine included
+	@$(PYTHON) deploy/environments.py dev engine && exec .venv/bin/pytest
+
+check: ## Lint, format, types, import contracts, migrations
+	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check
+
+bench: ## The benchmarks; each prints a table
+	@$(PYTHON) deploy/environments.py service engine && for script in bench/*.py; do echo; echo "== $$script"; .venv/bin/python $$script || exit 1; done
+
+lock: ## The lock files after a change in pyproject.toml (developers; needs uv; UV_ARGS=--upgrade renews all)
+	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group build pyproject.toml -o requirements/service.txt
+	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group dev -c requirements/service.txt pyproject.toml -o requirements/dev.txt

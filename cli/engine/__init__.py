@@ -1,0 +1,114 @@
+"""``longlook engine``: start the engine that fits this machine, and say why each flag."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.engine import cpu, devices, plan
+from cli.engine.command import Plan
+from jobs import errors, settings
+
+
+def engine(
+    extra: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- FLAGS]", help="Flags for SGLang; they win over ours."),
+    ] = None,
+    *,
+    model_path: Annotated[
+        str, typer.Option(help="Checkpoint: a folder, or a name on the hub.", show_default=False)
+    ] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; keep it private.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the command only.")] = False,
+) -> None:
+    """Start SGLang with the flags that fit this machine, and say why each.
+
+    With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU.
+    """
+    options = settings.Settings.read()
+    chosen = plan.plan(
+        devices.find(os.environ),
+        options,
+        host=host,
+        port=port,
+        model_path=model_path,
+        extra=extra or (),
+    )
+    python = str(chosen.python or sys.executable)
+    explain(chosen, python)
+    if dry_run:
+        return
+    refuse_missing(chosen.python)
+    refuse_busy(host, port)
+    start(chosen, python)
+
+
+def explain(chosen: Plan, python: str) -> None:
+    """Print the command and why each of its parts is there."""
+    output.line(chosen.title)
+    parts = (*chosen.flags, *chosen.variables)
+    output.table(("flag", "why"), [(part.name, part.why) for part in parts])
+    output.line()
+    output.line(chosen.show(python))
+    output.line()
+
+
+def refuse_missing(python: Path | None) -> None:
+    """Refuse to start where SGLang is not installed.
+
+    Raises:
+        jobs.errors.LaunchError: with the command that installs it.
+    """
+    if python is None:
+        if importlib.util.find_spec("sglang") is None:
+            raise errors.LaunchError(
+                "SGLang is not installed here: pip install 'longlook[engine]', or let "
+                "LONGLOOK_ENGINE_PYTHON name the Python that has it."
+            )
+    elif shutil.which(python) is None:
+        remedy = (
+            "`make engine` makes it (2.6 GB, two minutes)."
+            if python == cpu.PYTHON
+            else "LONGLOOK_ENGINE_PYTHON names it."
+        )
+        raise errors.LaunchError(f"The engine's Python is missing: {python}. {remedy}")
+
+
+def refuse_busy(host: str, port: int) -> None:
+    """Refuse to start on a port that is taken: SGLang would notice half a minute later.
+
+    Raises:
+        jobs.errors.LaunchError: it is taken, or the address is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise errors.LaunchError(
+                f"The engine cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}."
+            ) from error
+
+
+def start(chosen: Plan, python: str) -> None:
+    """Become SGLang. It gets none of the service's settings: it needs none, and some are secrets."""
+    sys.stdout.flush()
+    environment = inherited(os.environ) | chosen.environment
+    os.execvpe(python, [python, *chosen.arguments], environment)  # noqa: S606 - no shell is wanted
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of an environment that SGLang may see."""
+    return {name: value for name, value in environ.items() if not name.startswith(settings.PREFIX)}

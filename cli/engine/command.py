@@ -1,0 +1,139 @@
+"""The command that serves a model, flag by flag, each with its reason. For SGLang 0.5.23."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import profiles, settings
+
+#: Streams that may wait in the engine. Above it SGLang's ``lpm`` falls back to first come, first served.
+QUEUE = 128
+#: Seconds an idle connection is kept. SGLang's 5 race with a worker that sends on one it kept.
+KEEP_ALIVE = 75
+
+_KEY, _SHOWN_KEY = "--api-key", '"$LONGLOOK_ENGINE_API_KEY"'
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One part of the command, a flag or a variable, and why it is there. A switch has no value."""
+
+    name: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be served, and where.
+
+    Attributes:
+        name: the served model's name, as jobs and answers carry it.
+        path: a folder, or a name on the hub.
+        extra: flags of the caller's, which come last and so win.
+    """
+
+    options: settings.Settings
+    name: str
+    profile: profiles.ModelProfile
+    path: str
+    host: str
+    port: int
+    extra: tuple[str, ...] = ()
+
+    def given(self, *names: str) -> str | None:
+        """Return the value of a flag among the caller's own, under any of its names."""
+        for position, part in enumerate(self.extra):
+            flag, _, value = part.partition("=")
+            if flag in names:
+                return value or next(iter(self.extra[position + 1 :]), "")
+        return None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command that serves a model.
+
+    Attributes:
+        title: what is served on what, in a line.
+        python: the interpreter, None for the one that runs now.
+        variables: what its environment needs beside what it inherits.
+    """
+
+    title: str
+    python: Path | None
+    flags: tuple[Reason, ...]
+    variables: tuple[Reason, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments after the interpreter."""
+        flags = (part for flag in self.flags for part in (flag.name, flag.value) if part)
+        return ("-m", "sglang.launch_server", *flags, *self.extra)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables as a mapping."""
+        return {variable.name: variable.value for variable in self.variables}
+
+    def show(self, python: str) -> str:
+        """Return the command for a person, one flag a line, ready for a shell, without its key."""
+        lines = [f"{variable.name}={shlex.quote(variable.value)}" for variable in self.variables]
+        lines.append(f"{shlex.quote(python)} -m sglang.launch_server")
+        for flag in self.flags:
+            value = _SHOWN_KEY if flag.name == _KEY else shlex.quote(flag.value)
+            lines.append(f"  {flag.name} {value}" if flag.value else f"  {flag.name}")
+        if self.extra:
+            lines.append("  " + shlex.join(self.extra))
+        return " \\\n".join(lines)
+
+
+def common(order: Order) -> list[Reason]:
+    """Return the flags that every engine of this service has."""
+    images = {"image": order.options.max_images, "video": 0, "audio": 0}
+    flags = [
+        Reason("--model-path", order.path, "the checkpoint"),
+        Reason("--served-model-name", order.name, "the name in jobs and answers (LONGLOOK_MODEL)"),
+        Reason(
+            "--host",
+            order.host,
+            "SGLang opens files and URLs for whoever reaches it: keep it private",
+        ),
+        Reason("--port", str(order.port), "where LONGLOOK_ENGINE_URLS points"),
+        Reason(
+            "--context-length",
+            str(order.profile.context_tokens),
+            "prompt and answer together; submit counts with the same number",
+        ),
+        Reason("--schedule-policy", "lpm", "questions about an image that is cached go first"),
+        Reason(
+            "--max-queued-requests",
+            str(QUEUE),
+            "the real queue is the database; with more waiting, lpm turns itself off",
+        ),
+        Reason("--sampling-defaults", "openai", "the checkpoint's own defaults are near-greedy"),
+        Reason("--enable-cache-report", "", "without it usage says 0 cached tokens"),
+        Reason("--enable-metrics", "", "Prometheus at /metrics"),
+        Reason(
+            "--limit-mm-data-per-request",
+            json.dumps(images, separators=(",", ":")),
+            "LONGLOOK_MAX_IMAGES; no video, no audio",
+        ),
+    ]
+    if order.options.engine_api_key is not None:
+        key = order.options.engine_api_key.get_secret_value()
+        flags.append(Reason(_KEY, key, "the workers send it"))
+    return flags
+
+
+def keep_alive() -> Reason:
+    """Return the variable that keeps connections open for the worker's pool."""
+    return Reason(
+        "SGLANG_TIMEOUT_KEEP_ALIVE",
+        str(KEEP_ALIVE),
+        "idle connections are pooled; the default of 5 s closes them under a request",
+    )

@@ -1,0 +1,155 @@
+"""What the terminal gets: lines, tables, a growing trace, JSON for pipes, and the exit codes."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs import errors
+
+Json = dict[str, Any]
+
+_STYLES: Final = {
+    "ready": typer.colors.GREEN,
+    "ok": typer.colors.GREEN,
+    "succeeded": typer.colors.GREEN,
+    "running": typer.colors.CYAN,
+    "warning": typer.colors.YELLOW,
+    "missing": typer.colors.RED,
+    "failed": typer.colors.RED,
+}
+#: Control characters except newline and tab: a model's text must not steer the terminal.
+_CONTROL: Final = dict.fromkeys(
+    code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+)
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    AUTH = 4
+    INTERRUPTED = 130
+
+
+def exit_code(error: errors.LonglookError) -> Exit:
+    """Return the exit code that ``error`` ends a command with."""
+    if isinstance(error, errors.Unauthenticated | errors.InsufficientScope):
+        return Exit.AUTH
+    if isinstance(error, errors.RequestError | errors.SettingsError):
+        return Exit.USAGE
+    if isinstance(error, errors.Unavailable):
+        return Exit.UNREACHABLE
+    return Exit.FAILED
+
+
+def for_people(*, as_json: bool = False) -> bool:
+    """Whether a person reads the output: a terminal, and nobody asked for JSON."""
+    return not as_json and sys.stdout.isatty()
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without control characters, so that it cannot steer the terminal it is shown on."""
+    return text.translate(_CONTROL)
+
+
+def line(text: str = "") -> None:
+    """Print one line."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """Print one line beside the output, on stderr."""
+    typer.echo(text, err=True)
+
+
+def event(word: str, text: str = "") -> None:
+    """Print one line of a running service: what happened, then the rest. Colours only on a terminal."""
+    styled = typer.style(f"{word:<12}", fg=_STYLES.get(word.rsplit(maxsplit=1)[-1]), bold=True)
+    typer.echo(f"{styled} {text}".rstrip())
+    sys.stdout.flush()
+
+
+def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
+    """Print ``value`` as JSON: indented on a terminal, one line in a pipe."""
+    indent = 2 if sys.stdout.isatty() else None
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table for people."""
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        cells = [printable(cell) for cell in row]
+        shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    Console(soft_wrap=False).print(shown)
+
+
+class Growth:
+    """Prints a text as it grows. A new attempt starts it again from the beginning."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self._shown = 0
+
+    def show(self, text: str, *, attempt: int) -> None:
+        """Print what ``text`` has more than last time."""
+        delta = self.delta(text, attempt=attempt)
+        if delta:
+            typer.secho(printable(delta), nl=False, dim=True)
+            sys.stdout.flush()
+
+    def delta(self, text: str, *, attempt: int) -> str:
+        """Return what ``text`` has more than last time; from its beginning when the attempt is another."""
+        if attempt != self._attempt:
+            if self._shown:
+                note(f"\n(attempt {attempt} starts again)")
+            self._attempt, self._shown = attempt, 0
+        delta = text[self._shown :]
+        self._shown = len(text)
+        return delta
+
+    def end(self) -> None:
+        """End the line that the text ended in."""
+        if self._shown:
+            typer.echo()
+
+
+def result(job: Json) -> None:
+    """Print how a finished job came out: the answer or the error, and what it took."""
+    error, answer = job.get("error"), job.get("answer")
+    if error:
+        typer.secho(f"{job['status']}: ", fg=typer.colors.RED, bold=True, nl=False)
+        line(printable(f"{error['message']} ({error['code']})"))
+    elif answer:
+        typer.secho("answer: ", fg=typer.colors.GREEN, bold=True, nl=False)
+        line(printable(str(answer["text"])))
+    else:
+        line(str(job["status"]))
+    if job.get("usage"):
+        line(usage(job["usage"]))
+
+
+def usage(counts: Json) -> str:
+    """Return a sentence on the tokens of a job, for example ``182 tokens in, 170 of them cached (93 %)``."""
+    told, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
+    words = [f"{told} tokens in"]
+    if told:
+        words.append(f"{cached} of them cached ({cached / told:.0%})")
+    words.append(f"{counts['output_tokens']} tokens out")
+    if counts.get("engine_seconds"):
+        words.append(f"{counts['engine_seconds']:.1f} s on the engine")
+    return ", ".join(words)

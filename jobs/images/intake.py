@@ -1,0 +1,152 @@
+"""How an image comes in: read within a cap, judged by its first bytes, decoded in the sandbox."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from jobs import errors, profiles, sandbox
+from jobs.images.canonical import Canonical
+from jobs.images.formats import sniff
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+#: What the sandbox of :class:`Images` runs.
+TARGET = "jobs.images.pipeline:serve"
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may be at most, before it is decoded: the file in bytes, the picture in pixels."""
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+
+
+class Images:
+    """The door's way to make canonical images of uploads.
+
+    Args:
+        decoder: the sandbox that runs :data:`TARGET`.
+        limits: what is refused unseen.
+    """
+
+    def __init__(self, decoder: sandbox.Sandbox, *, limits: Limits) -> None:
+        self._decoder = decoder
+        self.limits = limits
+
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        """Return the images of one process, with a sandbox of its own. Call it after any fork."""
+        decoder = sandbox.Sandbox(
+            TARGET,
+            processes=settings.sandbox_processes,
+            seconds=settings.sandbox_seconds,
+            memory_mb=settings.sandbox_memory_mb,
+        )
+        limits = Limits(
+            max_bytes=settings.max_image_mb * 2**20,
+            max_pixels=settings.max_image_megapixels * 1_000_000,
+        )
+        return cls(decoder, limits=limits)
+
+    def warm(self) -> None:
+        """Start the decoding processes now.
+
+        Raises:
+            jobs.errors.Unavailable: they cannot be started.
+        """
+        self._decoder.warm()
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._decoder.close()
+
+    def accept(self, data: bytes, *, detail: profiles.Detail = "standard") -> Canonical:
+        """Return the canonical image of an uploaded file, at the size of the detail tier.
+
+        Raises:
+            jobs.errors.ImageRejected: the file cannot be used; the code says why:
+
+                * ``empty_image_file``: no bytes.
+                * ``image_file_too_large``: more bytes than ``limits.max_bytes``.
+                * ``invalid_image_format``: the bytes are of no kind of image that is known here.
+                * ``unsupported_image_media_type``: they are, but this installation cannot read it.
+                * ``image_too_large``, ``image_too_small``: too many pixels, or a side below two.
+                * ``invalid_image``: the long side is more than 50 times the short one.
+                * ``invalid_image_mode``: the pixels have no meaning as colours.
+                * ``image_parse_error``: damaged, cut short, or too costly to decode.
+            jobs.errors.Unavailable: no decoding process is free; the same request may be sent again.
+        """
+        if not data:
+            raise errors.ImageRejected("The image file is empty.", code="empty_image_file")
+        if len(data) > self.limits.max_bytes:
+            raise _too_many_bytes(f"{len(data):,}", self.limits.max_bytes)
+        if sniff(data) is None:
+            raise errors.ImageRejected(
+                "The file is not an image of a known format; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
+                code="invalid_image_format",
+            )
+        try:
+            facts, canonical = self._decoder.call(
+                data, detail=detail, max_pixels=self.limits.max_pixels
+            )
+        except sandbox.SandboxTimeout:
+            raise errors.ImageRejected(
+                "The image took too long to decode.", code="image_parse_error"
+            ) from None
+        except sandbox.SandboxCrashed:
+            raise errors.ImageRejected(
+                "The image could not be decoded: it is damaged or needs too much memory.",
+                code="image_parse_error",
+            ) from None
+        return Canonical.from_facts(facts, canonical)
+
+
+def read_capped(stream: BinaryIO, limit: int) -> bytes:
+    """Return all of ``stream``, reading no more than one byte past ``limit``.
+
+    Raises:
+        jobs.errors.ImageRejected: there is more (``image_file_too_large``).
+    """
+    parts: list[bytes] = []
+    left = limit + 1
+    while left and (part := stream.read(min(_CHUNK, left))):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise _too_many_bytes(f"more than {limit:,}", limit)
+    return b"".join(parts)
+
+
+def from_data_url(url: str) -> bytes:
+    """Return the bytes in a ``data:…;base64,…`` URL. The media type that it claims is not looked at.
+
+    Raises:
+        jobs.errors.ImageRejected: it is no such URL, or not base64 (``invalid_base64_image``).
+    """
+    head, comma, text = url.partition(",")
+    if not (comma and head[:5].lower() == "data:" and head.lower().endswith(";base64")):
+        raise errors.ImageRejected(
+            "The image is not a data URL: data:image/png;base64, and the file in base64.",
+            code="invalid_base64_image",
+        )
+    try:
+        # Line breaks are common in base64 and mean nothing; anything else odd is a mistake.
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.ImageRejected(
+            "The data URL of the image is not valid base64.", code="invalid_base64_image"
+        ) from None
+
+
+def _too_many_bytes(found: str, limit: int) -> errors.ImageRejected:
+    return errors.ImageRejected(
+        f"The image file has {found} bytes; at most {limit:,} are allowed.",
+        code="image_file_too_large",
+    )

@@ -1,0 +1,309 @@
+"""From a stranger's file to the canonical picture. Runs in a sandbox's child; the only user of decoders.
+
+In order: the header is held against the limits before a pixel is decoded; a JPEG is decoded at the smallest
+scale that is still large enough; pixels of more than 8 bits are scaled down; transparency becomes white; the
+picture is resized to the model's size; its colours go from the file's profile to sRGB; it is turned upright;
+metadata stay behind. Profile and turn come after the resize because there are fewer pixels then: the picture
+is the same, a wide-gamut photograph takes half the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+from jobs import errors, profiles
+from jobs.images import formats, geometry
+from jobs.images.canonical import Canonical, Original
+
+#: An image narrower than that says nothing at the model's size, and :func:`geometry.smart_resize`
+#: is no longer stable.
+MAX_RATIO = 50
+MIN_SIDE = 2
+
+#: Of canonical JPEGs. Their chroma is 4:4:4: engines that decode on the GPU blow subsampled chroma up by
+#: nearest neighbour, which colours edges.
+JPEG_QUALITY = 95
+#: Of canonical PNGs. Level 4 takes half as long again for a screenshot and saves nothing, twice as long for a
+#: photograph and saves a seventh.
+PNG_LEVEL = 2
+
+#: Naming the plugins loads them; Pillow's own look-up would import all of its forty.
+_PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
+    "image/jpeg": JpegImagePlugin.JpegImageFile,
+    "image/png": PngImagePlugin.PngImageFile,
+    "image/webp": WebPImagePlugin.WebPImageFile,
+    "image/gif": GifImagePlugin.GifImageFile,
+    "image/bmp": BmpImagePlugin.BmpImageFile,
+    "image/tiff": TiffImagePlugin.TiffImageFile,
+    "image/avif": AvifImagePlugin.AvifImageFile,
+}
+#: What Pillow's decoders raise on files that are damaged, one way or another.
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+_UPRIGHT = 1
+#: EXIF orientation to the move that undoes it.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Orientations that lay the picture on its side.
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+#: Modes of more than 8 bits, with what full white can be in them: the least that covers all pixels is.
+#: (A file says how many bits a pixel has, but not how many of 32 it uses.)
+_WHITES: dict[str, tuple[float, ...]] = {
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), (65535.0,)),
+    "I": (255.0, 65535.0),
+    "F": (1.0, 255.0, 65535.0),
+}
+#: The modes that colour profiles are defined for; all others become RGB first.
+_PROFILED = frozenset({"L", "RGB", "CMYK"})
+_MODES = (
+    _PROFILED
+    | _WHITES.keys()
+    | {"1", "LA", "P", "PA", "RGBA", "RGBa", "RGBX", "YCbCr", "LAB", "HSV"}
+)
+
+
+def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON
+    """Be a sandbox's target: :func:`canonicalise`, with what is not bytes as JSON."""
+    canonical = canonicalise(payload, **arguments)
+    return canonical.facts, canonical.data
+
+
+def canonicalise(
+    data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
+) -> Canonical:
+    """Return the canonical image of a file: the same bytes for the same file, whenever and wherever.
+
+    Of an animation, a multi-page TIFF or a multi-picture JPEG the first picture is used.
+
+    Args:
+        data: the file.
+        detail: the tier whose size the picture gets.
+        max_pixels: most pixels of the file's picture.
+
+    Raises:
+        jobs.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
+        MemoryError: the picture needs more than there is.
+    """
+    media_type = formats.sniff(data)
+    if media_type is None:
+        raise _rejected("The file is not an image of a known format.", "invalid_image_format")
+    with warnings.catch_warnings():
+        # Pillow warns about much that does no harm; what does harm is looked at here.
+        warnings.simplefilter("ignore")
+        with _opened(data, media_type, max_pixels) as image:
+            orientation = _orientation(image)
+            # Pillow turns a TIFF itself while it loads it, and tells its size as it will be.
+            turn = _UPRIGHT if media_type == "image/tiff" else orientation
+            seen_width, seen_height = image.size[::-1] if turn in _SIDEWAYS else image.size
+            height, width = geometry.canonical_size(seen_height, seen_width, detail)
+            size = (height, width) if turn in _SIDEWAYS else (width, height)
+            with _damage_refused():
+                frames = int(getattr(image, "n_frames", 1))
+                image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
+                image.load()
+        picture = _flat(image)
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        picture = _to_srgb(picture, image.info.get("icc_profile"))
+    if turn in TURNS:
+        picture = picture.transpose(TURNS[turn])
+    lossy = formats.is_lossy(data, media_type)
+    return Canonical(
+        data=_encode(picture, lossy=lossy),
+        media_type="image/jpeg" if lossy else "image/png",
+        width=width,
+        height=height,
+        original=Original(
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+            media_type=media_type,
+            width=seen_width,
+            height=seen_height,
+            orientation=orientation,
+            frames=frames,
+        ),
+    )
+
+
+def _rejected(message: str, code: str) -> errors.ImageRejected:
+    return errors.ImageRejected(message, code=code)
+
+
+@contextmanager
+def _damage_refused() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED:
+        raise _rejected(
+            "The image file is damaged or cut short: it cannot be decoded.", "image_parse_error"
+        ) from None
+
+
+@contextmanager
+def _opened(
+    data: bytes, media_type: formats.MediaType, max_pixels: int
+) -> Iterator[ImageFile.ImageFile]:
+    """Give the image with its header read and found to be within the limits, no pixel decoded."""
+    name = _plugin(media_type)
+    # Pillow's guard against bombs cannot say how large the image is, and stands at twice its limit.
+    # It is kept for WebP alone, which has its canvas allocated before it can be asked for its size.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    if media_type == "image/webp":
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with _damage_refused():
+            image = Image.open(io.BytesIO(data), formats=[name])
+    except Image.DecompressionBombError:
+        raise _rejected(
+            f"The image has more than {2 * max_pixels / 1e6:g} megapixels; "
+            f"at most {max_pixels / 1e6:g} are allowed.",
+            "image_too_large",
+        ) from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        _check_size(*image.size, max_pixels)
+        yield image
+
+
+def _plugin(media_type: formats.MediaType) -> str:
+    """Return Pillow's name of the format, or refuse one that this installation cannot read."""
+    if media_type in _PLUGINS and (media_type != "image/avif" or features.check("avif")):
+        return str(_PLUGINS[media_type].format)
+    if media_type == "image/heic" and importlib.util.find_spec("pillow_heif"):
+        import pillow_heif  # noqa: PLC0415 - an optional dependency
+
+        pillow_heif.register_heif_opener()
+        return "HEIF"
+    raise _rejected(
+        f"This server cannot read {media_type}; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
+        "unsupported_image_media_type",
+    )
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    shape = f"The image is {width} x {height} pixels"
+    if min(width, height) < MIN_SIDE:
+        raise _rejected(f"{shape}; each side needs at least {MIN_SIDE}.", "image_too_small")
+    if width * height > max_pixels:
+        found, allowed = width * height / 1e6, max_pixels / 1e6
+        raise _rejected(
+            f"{shape}, {found:.4g} megapixels; at most {allowed:g} are allowed.", "image_too_large"
+        )
+    ratio = max(width, height) / min(width, height)
+    if ratio > MAX_RATIO:
+        raise _rejected(
+            f"{shape}, {ratio:.4g} times as long as wide; at most {MAX_RATIO} times is allowed.",
+            "invalid_image",
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8. Metadata that cannot be read spoil no picture."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGED:
+        return _UPRIGHT
+    if isinstance(orientation, int) and orientation in TURNS:
+        return orientation
+    return _UPRIGHT
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """Return L, RGB or CMYK of 8 bits, with white wherever the image is transparent."""
+    if image.mode not in _MODES:
+        raise _rejected("The image's pixels are not colours.", "invalid_image_mode")
+    if image.mode in _WHITES:
+        # The transparent grey of a deep image, if it names one, is gone with its depth.
+        return _to_eight_bits(image)
+    if image.has_transparency_data:
+        if image.mode != "LA":
+            image = image.convert("RGBA")
+        white = Image.new("L" if image.mode == "LA" else "RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode in _PROFILED else image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Return 8-bit grey of 16-bit, 32-bit or float grey. Pillow's own conversion clips at 255."""
+    whites = _WHITES[image.mode]
+    if image.mode != "F":
+        image = image.convert("I")
+    low, high = cast("tuple[float, float]", image.getextrema())  # One channel, so one pair.
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise _rejected("The image has pixels that are not finite numbers.", "invalid_image_mode")
+    black, white = 0.0, next((white for white in whites if high <= white), high)
+    if low < 0:
+        black, white = (
+            low,
+            max(high, low + 1),
+        )  # Such pixels have no zero and no full: all are used.
+    scale = 255 / (white - black)
+    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return RGB as its profile means it. A broken profile, or one of other colours, is ignored."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if not (image.mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source)):
+                target = ImageCms.createProfile("sRGB")
+                return ImageCms.buildTransform(source, target, image.mode, "RGB").apply(image)
+        except (ImageCms.PyCMSError, *_DAMAGED):
+            pass
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _encode(picture: Image.Image, *, lossy: bool) -> bytes:
+    picture.info = {}  # Pillow would write some of it: the profile, a comment, a transparent colour.
+    file = io.BytesIO()
+    if lossy:
+        picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
+    else:
+        picture.save(file, "PNG", compress_level=PNG_LEVEL)
+    return file.getvalue()

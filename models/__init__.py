@@ -1,0 +1,1 @@
+"""The small model that ships with the service, and what it was trained by."""

@@ -1,0 +1,1 @@
+"""tiny-qvq's scenes and questions (Pillow only), and its training (PyTorch: the engine's environment)."""

@@ -1,0 +1,83 @@
+"""Real servers as children of a test run: they die with it, however it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+#: A unix socket's path has 107 bytes at the most.
+_LONGEST_FOLDER = 60
+
+
+def short_folder() -> Path:
+    """Return a new temporary folder whose path leaves room for the name of a socket."""
+    folder = tempfile.mkdtemp(prefix="ll-")
+    if len(folder) > _LONGEST_FOLDER:
+        Path(folder).rmdir()
+        folder = tempfile.mkdtemp(prefix="ll-", dir="/tmp")
+    return Path(folder)
+
+
+def spawn(
+    arguments: Sequence[str | Path],
+    *,
+    folder: Path,
+    user: str | None = None,
+    at_death: signal.Signals = signal.SIGKILL,
+) -> subprocess.Popen[bytes]:
+    """Start a server in ``folder`` that gets ``at_death`` when this process is gone; it logs to ``folder/log``."""
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [str(argument) for argument in arguments],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            user=user,
+            extra_groups=None if user is None else [],
+            preexec_fn=_die_with_parent(at_death),  # noqa: PLW1509 - one system call, no locks
+        )
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], *, log: Path, seconds: float = 30
+) -> None:
+    """Wait for a server that has just been started; its log is the error when it does not come up."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() < deadline:
+                continue
+        stop(process, signal.SIGKILL)
+        raise RuntimeError(f"a server did not come up:\n{log.read_text(errors='replace')}")
+
+
+def stop(process: subprocess.Popen[bytes], kindly: signal.Signals) -> None:
+    """Stop a server, first ``kindly``."""
+    if process.poll() is None:
+        process.send_signal(kindly)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # Loaded before the fork: the child only calls it.
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+
+    return ask

@@ -1,0 +1,116 @@
+"""A fresh database for each test, cloned from one that was migrated once, and a way to let time pass in it."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from jobs import database as database_module
+from jobs.database import Database, UTCDateTime
+from jobs.records import Record
+from tests import postgres
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Clock:
+    """This host's clock, some time ahead."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return database_module.utcnow() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        self._ahead += timedelta(seconds=seconds)
+
+
+class Age(Protocol):
+    """Lets time pass for a database: the clock moves on SQLite, the rows' times on PostgreSQL."""
+
+    def __call__(self, seconds: float) -> None: ...
+
+
+class Source(Protocol):
+    """Gives out migrated databases."""
+
+    def create(self) -> str:
+        """Return the URL of a new one."""
+
+    def drop(self, url: str) -> None:
+        """Take it away."""
+
+
+class SqliteSource:
+    """Copies of one migrated file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._template = folder / "template.db"
+        migrate(f"sqlite:///{self._template}")
+
+    def create(self) -> str:
+        """Return the URL of a new one."""
+        path = self._folder / f"{uuid.uuid4().hex}.db"
+        shutil.copyfile(self._template, path)
+        return f"sqlite:///{path}"
+
+    def drop(self, url: str) -> None:
+        """Take it away."""
+        path = sa.make_url(url).database or ""
+        for suffix in ("", "-wal", "-shm"):
+            Path(path + suffix).unlink(missing_ok=True)
+
+
+class PostgresSource:
+    """Clones of one migrated database."""
+
+    def __init__(self, server: postgres.Server) -> None:
+        self.server = server
+        self._template = server.create()
+        migrate(server.url(self._template))
+
+    def create(self) -> str:
+        """Return the URL of a new one."""
+        return self.server.url(self.server.create(template=self._template))
+
+    def drop(self, url: str) -> None:
+        """Take it away."""
+        self.server.drop(sa.make_url(url).database or "")
+
+    def close(self) -> None:
+        """Take the template away."""
+        self.server.drop(self._template)
+
+
+def alembic(url: str) -> Config:
+    """Return Alembic's configuration for the database at ``url``."""
+    config = Config(toml_file=ROOT / "pyproject.toml")
+    config.attributes["database_url"] = url
+    return config
+
+
+def migrate(url: str) -> None:
+    """Bring the database at ``url`` to the newest migration."""
+    command.upgrade(alembic(url), "head")
+
+
+def age_rows(database: Database, seconds: float) -> None:
+    """Make every time in every row ``seconds`` older. JSON stays as it was written."""
+    delta = sa.literal(timedelta(seconds=seconds), sa.Interval())
+    with database.transaction() as transaction:
+        for table in Record.metadata.sorted_tables:
+            times = [column for column in table.columns if isinstance(column.type, UTCDateTime)]
+            if times:
+                transaction.execute(
+                    sa.update(table).values({column: column - delta for column in times})
+                )

@@ -1,0 +1,46 @@
+"""Redis (or Valkey) for the tests, as `longlook up` starts it; it can be stopped and started again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import redis
+
+from cli.launch import redis as launch
+from tests import children
+
+
+class RedisServer:
+    """A server without persistence, on a unix socket in a short folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._socket = folder / "redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = launch.url(self._socket)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = children.spawn(
+            launch.command(launch.binary(), path=self._socket), folder=self._folder
+        )
+        children.wait_until(
+            lambda: launch.answers(self._socket), self._process, log=self._folder / "log"
+        )
+
+    def stop(self) -> None:
+        """Stop it."""
+        if self._process is not None:
+            children.stop(self._process, signal.SIGTERM)
+
+    def flush(self) -> None:
+        """Forget everything."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def length(self, queue: str) -> int:
+        """Return how many messages wait in ``queue``."""
+        with redis.Redis.from_url(self.url, decode_responses=True) as client:
+            return int(str(client.llen(queue)))

@@ -1,0 +1,196 @@
+"""The command line's client against a real socket."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cli import client
+from jobs import errors
+from jobs.settings import Settings
+from tests.unit.fake_api import Canned, job, serving, trace
+
+JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
+JOB_ID = JOB.removeprefix("/v1/jobs/")
+
+
+def problem(
+    code: str, detail: str, *, faults: list[dict[str, str]] | None = None
+) -> dict[str, Any]:
+    return {
+        "detail": detail,
+        "errors": faults or [],
+        "error": {"code": code, "message": detail, "param": None},
+    }
+
+
+def never(_seconds: float) -> None:
+    """Pause for no time at all."""
+
+
+def unused_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_a_submit_carries_files_question_options_the_key_and_a_key_of_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"first picture")
+    (tmp_path / "b.jpg").write_bytes(b"second picture")
+    with serving({"POST /v1/jobs": [Canned(202, job("queued"))]}) as api:
+        service = client.Client(api.url, key="ll_secret")
+        made = service.submit(
+            [tmp_path / "a.png", tmp_path / "b.jpg"], "How many?", options={"priority": "high"}
+        )
+        service.submit([tmp_path / "a.png"], "How many?")
+    first, second = api.seen
+    assert made["status"] == "queued"
+    assert first.headers["Authorization"] == "Bearer ll_secret"
+    assert first.headers["Content-Type"].startswith("multipart/form-data")
+    assert first.body.index(b"first picture") < first.body.index(b"second picture")
+    assert b'name="image"; filename="b.jpg"' in first.body
+    assert b'{"priority": "high"}' in first.body
+    assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"picture")
+    away = Canned(503, problem("unavailable", "Not now."), {"Retry-After": "0"})
+    with serving({"POST /v1/jobs": [away, Canned(202, job("queued"))]}) as api:
+        made = client.Client(api.url, key="k").submit([picture], "How many?")
+    assert made["status"] == "queued"
+    assert len({request.headers["Idempotency-Key"] for request in api.seen}) == 1
+    assert len(api.seen) == 2
+
+
+def test_a_picture_that_is_not_there_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    with (
+        serving({}) as api,
+        pytest.raises(errors.InvalidRequest, match=r"none\.png cannot be read"),
+    ):
+        client.Client(api.url, key="k").submit([tmp_path / "none.png"], "How many?")
+    assert api.seen == []
+
+
+def test_waiting_asks_to_be_held_and_pauses_as_long_as_the_api_says() -> None:
+    pauses: list[float] = []
+    answers = [
+        Canned(200, job("queued"), {"Retry-After": "3"}),
+        Canned(200, job("running"), {"Retry-After": "0"}),
+        Canned(200, job("running")),
+        Canned(200, job("succeeded")),
+    ]
+    with serving({f"GET {JOB}": answers}) as api:
+        done = client.Client(api.url, key="k").wait(JOB_ID, pause=pauses.append)
+    assert done["answer"] == {"text": "6"}
+    assert pauses == [3, 0, 1]
+    assert {request.headers["Prefer"] for request in api.seen} == {"wait=30"}
+
+
+def test_following_ends_with_the_whole_trace_of_the_newest_attempt() -> None:
+    jobs = [Canned(200, job("queued")), Canned(200, job("running")), Canned(200, job("succeeded"))]
+    older = {"attempt": 1, "index": 0, "text": "lost"}
+    whole = trace("There are six.", attempt=2)
+    traces = [
+        Canned(200, {"samples": []}),
+        Canned(200, {"samples": [older, *trace("There", attempt=2)["samples"]]}),
+        Canned(200, {"samples": [older, *whole["samples"]]}),
+    ]
+    with serving({f"GET {JOB}": jobs, f"GET {JOB}/trace": traces}) as api:
+        looks = list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
+    assert [(look.text, look.attempt, look.finished) for look in looks] == [
+        ("", 0, False),
+        ("There", 2, False),
+        ("There are six.", 2, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "invalid_api_key", errors.Unauthenticated),
+        (403, "insufficient_scope", errors.InsufficientScope),
+        (404, "not_found", errors.NotFound),
+        (409, "conflict", errors.Conflict),
+        (409, "idempotency_in_progress", errors.IdempotencyInProgress),
+        (413, "request_too_large", errors.BodyTooLarge),
+        (422, "invalid_request_error", errors.InvalidRequest),
+        (422, "idempotency_key_reused", errors.IdempotencyKeyReused),
+        (422, "something_new", errors.InvalidRequest),
+        (418, "something_new", errors.RequestError),
+        (500, "server_error", errors.Unavailable),
+    ],
+)
+def test_an_error_answer_becomes_the_error_that_it_stands_for(
+    status: int, code: str, kind: type[errors.LonglookError]
+) -> None:
+    fault = client.fault(status, problem(code, "What is wrong."))
+    assert type(fault) is kind
+    assert str(fault) == "What is wrong."
+
+
+def test_a_code_that_is_more_specific_than_its_class_is_kept() -> None:
+    fault = client.fault(422, problem("image_too_small", "Too small."))
+    assert isinstance(fault, errors.RequestError)
+    assert fault.specific_code == "image_too_small"
+
+
+def test_all_faults_of_an_answer_are_kept() -> None:
+    listed = [
+        {"pointer": "#/question", "detail": "This must not be empty.", "code": "a"},
+        {"parameter": "Prefer", "detail": "No.", "code": "b"},
+    ]
+    fault = client.fault(422, problem("invalid_request_error", "2 faults.", faults=listed))
+    assert isinstance(fault, errors.InvalidRequest)
+    assert [one.pointer for one in fault.faults] == ["#/question", "Prefer"]
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(min_value=400, max_value=599),
+    st.dictionaries(
+        st.sampled_from(["detail", "title", "code", "error", "errors"]),
+        st.recursive(
+            st.none() | st.text() | st.integers(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=5,
+        ),
+    ),
+)
+def test_any_error_answer_of_anybody_becomes_an_error_with_a_message(
+    status: int, body: dict[str, Any]
+) -> None:
+    assert str(client.fault(status, body))
+
+
+def test_nothing_at_the_address_is_told_with_what_to_do() -> None:
+    with pytest.raises(client.Unreachable, match="longlook up"):
+        client.Client(unused_url(), key="k").job(JOB_ID)
+
+
+def test_an_answer_that_is_no_json_does_not_break_the_client() -> None:
+    assert client.fault(502, {}).args == ("HTTP status 502.",)
+
+
+def test_the_key_that_is_set_wins_over_the_one_in_the_home_directory(tmp_path: Path) -> None:
+    (tmp_path / client.KEY_FILE).write_text("ll_home\n")
+    assert client.key(Settings.read({}, home=tmp_path)) == "ll_home"
+    assert client.key(Settings.read({}, home=tmp_path, api_key="ll_set")) == "ll_set"
+
+
+def test_without_any_key_the_message_names_the_variable_and_the_file(tmp_path: Path) -> None:
+    with pytest.raises(errors.Unauthenticated, match=r"LONGLOOK_API_KEY.*admin\.key"):
+        client.key(Settings.read({}, home=tmp_path))
+
+
+def test_a_probe_tells_status_and_body_and_zero_for_nobody_there() -> None:
+    with serving({"GET /readyz": [Canned(503, {"ready": False})]}) as api:
+        assert client.probe(f"{api.url}/readyz", seconds=5) == (503, {"ready": False})
+    assert client.probe(unused_url(), seconds=5) == (0, {})

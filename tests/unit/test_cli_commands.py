@@ -1,0 +1,151 @@
+"""The commands against canned answers, as a pipe sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import client, main, output
+from jobs import errors
+from tests.unit.fake_api import Canned, FakeApi, job, serving, trace
+
+JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
+JOB_ID = JOB.removeprefix("/v1/jobs/")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"picture")
+    return path
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    answers = {
+        "POST /v1/jobs": [Canned(202, job("queued"))],
+        f"GET {JOB}": [
+            Canned(200, job("running"), {"Retry-After": "0"}),
+            Canned(200, job("succeeded")),
+        ],
+        f"GET {JOB}/trace": [Canned(200, trace("One, ")), Canned(200, trace("One, two."))],
+        f"POST {JOB}/cancel": [Canned(200, job("cancelled"))],
+        "GET /v1/jobs": [Canned(200, {"object": "list", "data": [job("succeeded")]})],
+    }
+    with serving(answers) as fake:
+        yield fake
+
+
+def longlook(api: FakeApi, *arguments: str | Path) -> tuple[int, str]:
+    """Run a command; return exit code and stdout. A fault that has a name is raised."""
+    words = [str(argument) for argument in arguments]
+    result = CliRunner().invoke(
+        main.make_app(words[:1]),
+        words,
+        env={"LONGLOOK_URL": api.url, "LONGLOOK_API_KEY": "ll_key"},
+    )
+    if isinstance(result.exception, errors.LonglookError):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_submit_prints_the_job_as_it_was_accepted(api: FakeApi, picture: Path) -> None:
+    code, printed = longlook(api, "submit", picture, "How many?")
+    assert code == 0
+    assert json.loads(printed)["status"] == "queued"
+    assert len(api.seen) == 1
+
+
+def test_submit_takes_several_pictures_before_the_question(api: FakeApi, picture: Path) -> None:
+    longlook(api, "submit", picture, picture, "What differs?")
+    assert api.seen[0].body.count(b'name="image"') == 2
+    assert b"What differs?" in api.seen[0].body
+
+
+def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Path) -> None:
+    given = ("--priority", "high", "--temperature", "0.5", "--metadata", "case=42")
+    longlook(api, "submit", picture, "How many?", *given)
+    sent = '{"temperature": 0.5, "priority": "high", "metadata": {"case": "42"}}'
+    assert sent.encode() in api.seen[0].body
+
+
+def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:
+    code, printed = longlook(api, "submit", picture, "How many?", "--wait")
+    assert code == 0
+    assert json.loads(printed)["answer"] == {"text": "6"}
+
+
+def test_submit_and_stream_prints_a_line_for_each_growth_and_then_the_job(
+    api: FakeApi, picture: Path
+) -> None:
+    code, printed = longlook(api, "submit", picture, "How many?", "--stream")
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert code == 0
+    assert [line["delta"] for line in lines[:-1]] == ["One, ", "two."]
+    assert lines[-1]["status"] == "succeeded"
+
+
+def test_a_job_that_failed_is_an_exit_code(picture: Path) -> None:
+    answers = {
+        "POST /v1/jobs": [Canned(202, job("queued"))],
+        f"GET {JOB}": [Canned(200, job("failed"))],
+    }
+    with serving(answers) as api:
+        code, printed = longlook(api, "submit", picture, "How many?", "--wait")
+    assert code == output.Exit.FAILED
+    assert json.loads(printed)["error"]["code"] == "engine_fault"
+
+
+def test_metadata_without_a_value_is_wrong_usage(api: FakeApi, picture: Path) -> None:
+    code, _ = longlook(api, "submit", picture, "How many?", "--metadata", "case")
+    assert code == output.Exit.USAGE
+    assert api.seen == []
+
+
+def test_jobs_are_listed_with_the_filters_that_were_given(api: FakeApi) -> None:
+    _, printed = longlook(api, "jobs", "ls", "--status", "failed", "--limit", "5")
+    assert json.loads(printed)["data"][0]["status"] == "succeeded"
+    assert api.seen[0].path == "/v1/jobs?status=failed&limit=5"
+
+
+def test_a_job_is_shown_with_its_trace_when_asked(api: FakeApi) -> None:
+    _, alone = longlook(api, "jobs", "show", JOB_ID)
+    _, whole = longlook(api, "jobs", "show", JOB_ID, "--trace")
+    assert "trace" not in json.loads(alone)
+    assert json.loads(whole)["trace"]["samples"][0]["text"] == "One, "
+
+
+def test_a_job_is_cancelled(api: FakeApi) -> None:
+    _, printed = longlook(api, "jobs", "cancel", JOB_ID)
+    assert json.loads(printed)["status"] == "cancelled"
+
+
+def test_an_id_cannot_leave_its_place_in_the_path(api: FakeApi) -> None:
+    with pytest.raises(errors.NotFound):
+        longlook(api, "jobs", "show", "../images?x=1")
+    assert api.seen[0].path == "/v1/jobs/..%2Fimages%3Fx%3D1"
+
+
+def test_a_flag_that_does_not_exist_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.run(["config", "show", "--no-such-flag"])
+    assert ended.value.code == output.Exit.USAGE
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_a_fault_is_told_in_one_line_that_repeats_nothing() -> None:
+    fault = errors.Fault(pointer="#/question", detail="This must not be empty.")
+    whole = errors.InvalidRequest("question: This must not be empty.", faults=(fault,))
+    assert main.told(whole) == "longlook: question: This must not be empty."
+    bare = errors.InvalidRequest("1 fault.", faults=(fault,))
+    assert main.told(bare) == "longlook: 1 fault.\n  #/question: This must not be empty."
+
+
+def test_the_key_file_is_where_up_leaves_the_key() -> None:
+    assert client.KEY_FILE == "admin.key"

@@ -1,0 +1,50 @@
+"""The settings as they are shown and documented."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cli import config
+from jobs import errors
+from jobs.settings import PREFIX, Settings
+
+SECRET = "ll_" + "s" * 43
+
+
+def test_every_setting_is_shown_with_value_source_and_purpose() -> None:
+    rows = {row.variable: row for row in config.effective({"LONGLOOK_PORT": "9000"})}
+    assert len(rows) == len(Settings.model_fields)
+    assert (rows["LONGLOOK_PORT"].value, rows["LONGLOOK_PORT"].source) == ("9000", "environment")
+    assert rows["LONGLOOK_HOST"].source == "default"
+    assert all(row.description.endswith((".", "`.")) for row in rows.values())
+
+
+def test_no_secret_is_shown_anywhere() -> None:
+    names = ("PEPPER", "BOOTSTRAP_KEY", "VAULT_KEY", "API_KEY", "ENGINE_API_KEY")
+    rows = config.effective({f"{PREFIX}{name}": SECRET for name in names})
+    assert SECRET not in repr(rows)
+    assert sum(row.value == "(set)" for row in rows) == len(names)
+
+
+def test_what_nothing_reads_yet_is_marked() -> None:
+    rows = {row.variable: row for row in config.effective({})}
+    assert not rows["LONGLOOK_WEBHOOK_ALLOW"].in_use
+    assert rows["LONGLOOK_PORT"].in_use
+    assert re.search(r"`LONGLOOK_WEBHOOK_ALLOW`.*Not yet in use\.", config.documentation())
+
+
+def test_the_documentation_is_the_same_on_every_machine_and_names_every_setting() -> None:
+    text = config.documentation()
+    assert str(Settings.read({}).home) not in text
+    assert re.findall(r"^\| `(LONGLOOK_\w+)`", text, re.MULTILINE) == [
+        f"{PREFIX}{name.upper()}" for name in Settings.model_fields
+    ]
+    assert {line.count("|") - line.count("\\|") for line in text.splitlines()} == {4}
+
+
+def test_an_unknown_setting_is_told_and_its_value_is_not() -> None:
+    with pytest.raises(errors.SettingsError, match="LONGLOOK_PROT: no such setting") as told:
+        config.effective({"LONGLOOK_PROT": SECRET})
+    assert SECRET not in str(told.value)

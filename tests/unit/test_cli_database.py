@@ -1,0 +1,96 @@
+"""Commands that work on the database itself: keys, db, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import main
+from jobs import errors
+
+ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
+
+
+def longlook(home: Path, *words: str, **more: str) -> tuple[int, str]:
+    """Run a command on the home directory ``home``; return exit code and stdout."""
+    environment = {"LONGLOOK_HOME": str(home), "LONGLOOK_PEPPER": "pepper", **more}
+    result = CliRunner().invoke(main.make_app(words[:1]), words, env=environment)
+    if isinstance(result.exception, errors.LonglookError):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+@pytest.fixture(scope="module")
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("cli") / "home"
+    code, printed = longlook(home, "db", "upgrade")
+    assert code == 0
+    assert "the schema is at" in printed
+    return home
+
+
+def test_an_upgrade_of_what_is_up_to_date_does_nothing(upgraded: Path) -> None:
+    assert longlook(upgraded, "db", "upgrade")[0] == 0
+
+
+def test_the_database_is_for_its_owner_only(upgraded: Path) -> None:
+    assert (upgraded / "longlook.db").stat().st_mode & 0o077 == 0
+
+
+def test_the_migrations_make_what_the_models_say(upgraded: Path) -> None:
+    code, printed = longlook(upgraded, "db", "check", LONGLOOK_TEST_POSTGRES_URL="")
+    assert code == 0
+    assert printed.split() == ["ok", "new", "SQLite", "database"]
+
+
+def test_a_key_is_printed_once_listed_without_itself_and_revoked(upgraded: Path) -> None:
+    _, printed = longlook(upgraded, "keys", "create", "--role", "operate", "--name", "mine")
+    made = json.loads(printed)
+    assert made["key"].startswith("ll_")
+    _, listing = longlook(upgraded, "keys", "ls")
+    assert made["key"] not in listing
+    row = next(row for row in json.loads(listing) if row["id"] == made["id"])
+    assert (row["account"], row["role"], row["name"]) == ("default", "operate", "mine")
+    assert longlook(upgraded, "keys", "revoke", made["id"])[0] == 0
+    with pytest.raises(errors.NotFound):
+        longlook(upgraded, "keys", "revoke", made["id"])
+
+
+@pytest.mark.parametrize("key_id", ["key_1", "nonsense", "key_" + "0" * 32])
+def test_a_key_that_is_not_there_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
+    with pytest.raises(errors.NotFound, match=key_id):
+        longlook(upgraded, "keys", "revoke", key_id)
+
+
+def test_keys_of_a_database_without_tables_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="longlook db upgrade"):
+        longlook(tmp_path, "keys", "create")
+
+
+def test_a_database_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path) -> None:
+    url = "postgresql://user:hidden@127.0.0.1:1/none"
+    with pytest.raises(errors.LaunchError, match="127.0.0.1:1") as told:
+        longlook(tmp_path, "db", "upgrade", LONGLOOK_DATABASE_URL=url)
+    assert "hidden" not in str(told.value)
+
+
+def test_the_doctor_finds_what_is_there(upgraded: Path) -> None:
+    code, printed = longlook(upgraded, "doctor", **ENGINELESS)
+    found = {one["what"]: one["verdict"] for one in json.loads(printed)}
+    assert code == 0
+    assert {found[what] for what in ("Python", "disk", "database", "Redis")} == {"ok"}
+    assert found["engine scripted:"] == "ok"
+
+
+def test_the_doctor_fails_and_advises_when_something_needed_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "longlook.db").touch()
+    code, printed = longlook(
+        tmp_path, "doctor", **ENGINELESS, LONGLOOK_REDIS_URL="redis://127.0.0.1:1/0"
+    )
+    found = {one["what"]: one for one in json.loads(printed)}
+    assert code == 1
+    assert found["database"]["verdict"] == found["Redis"]["verdict"] == "missing"
+    assert "longlook db upgrade" in found["database"]["remedy"]

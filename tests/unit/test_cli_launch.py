@@ -1,0 +1,201 @@
+"""Real processes as the supervisor starts them: alone in their group, and gone when it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.launch import home, redis, signals
+from cli.launch.process import Process, Program
+from jobs import errors
+
+SLEEP = ("sleep", "60")
+#: Ignores SIGTERM and has a child of its own; prints the child's id when both are up.
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+#: A supervisor in short: starts one program, prints its id, and waits to be killed.
+SUPERVISOR = """
+import os, sys, time
+from pathlib import Path
+from cli.launch.process import Process, Program
+program = Program("sleep", ("sleep", "60"), dict(os.environ), 1.0)
+print(Process(program, folder=Path("."), log=Path(sys.argv[1])).pid, flush=True)
+time.sleep(60)
+"""
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    """Poll until ``holds`` or the time is over."""
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def start(tmp_path: Path, *command: str, **environment: str) -> Process:
+    program = Program("program", command, {**os.environ, **environment}, stop_seconds=1)
+    return Process(program, folder=tmp_path, log=tmp_path / "program.log")
+
+
+def test_a_program_leads_a_session_of_its_own(tmp_path: Path) -> None:
+    process = start(tmp_path, *SLEEP)
+    try:
+        assert os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
+        assert process.ended() is None
+    finally:
+        process.kill()
+    assert process.ended() == -signal.SIGKILL
+
+
+def test_a_program_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    process = start(tmp_path, *SLEEP)
+    process.terminate()
+    assert eventually(lambda: process.ended() == -signal.SIGTERM)
+    process.terminate()
+    process.kill()
+
+
+def test_killing_a_stubborn_program_kills_what_it_started(tmp_path: Path) -> None:
+    process = start(tmp_path, sys.executable, "-c", STUBBORN)
+    assert eventually(lambda: process.log.read_text().strip() != "")
+    child = int(process.log.read_text())
+    process.terminate()
+    assert alive(child)
+    process.kill()
+    assert eventually(lambda: not alive(child))
+
+
+def test_what_a_dead_program_left_behind_is_killed(tmp_path: Path) -> None:
+    process = start(tmp_path, "sh", "-c", "sleep 60 & echo $!")
+    assert eventually(lambda: process.ended() == 0)
+    child = int(process.log.read_text())
+    assert eventually(lambda: not alive(child))
+
+
+def test_a_program_dies_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", SUPERVISOR, str(tmp_path / "log"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout is not None
+        pid = int(supervisor.stdout.readline())
+        assert alive(pid)
+        supervisor.kill()
+    assert eventually(lambda: not alive(pid))
+
+
+def test_the_last_words_are_of_this_run_and_readable(tmp_path: Path) -> None:
+    (tmp_path / "program.log").write_text("of an earlier run\n")
+    said = r'{"event": "start_failed", "exception": "Traceback\n  File\nValueError: no"}'
+    process = start(tmp_path, "sh", "-c", 'printf "first\\n\\n%s\\n" "$SAID"', SAID=said)
+    assert eventually(lambda: process.ended() == 0)
+    assert process.last_words() == "  first\n  start_failed: ValueError: no"
+    assert process.last_words(1) == "  start_failed: ValueError: no"
+
+
+def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="program cannot be started: /no/such"):
+        start(tmp_path, "/no/such")
+
+
+def test_a_home_directory_is_for_its_owner_only(tmp_path: Path) -> None:
+    made = home.prepare(tmp_path / "a" / "home")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert home.prepare(made) == made
+
+
+def test_a_home_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.LaunchError, match=r"cannot be made.*--home"):
+        home.prepare(tmp_path / "file" / "home")
+
+
+def test_a_home_directory_is_held_once_and_the_holder_is_named(tmp_path: Path) -> None:
+    with (
+        home.held(tmp_path),
+        pytest.raises(errors.LaunchError, match=f"process {os.getpid()}"),
+        home.held(tmp_path),
+    ):
+        pass
+    with home.held(tmp_path):
+        assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+def test_a_full_disk_is_told_before_anything_starts(tmp_path: Path) -> None:
+    home.check_space(tmp_path, floor_mb=0)
+    with pytest.raises(errors.LaunchError, match=r"MiB are free.*LONGLOOK_DISK_FLOOR_MB"):
+        home.check_space(tmp_path, floor_mb=2**40)
+
+
+def test_a_socket_in_a_long_home_lies_in_a_short_private_folder(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    with home.socket(deep) as path:
+        assert len(os.fsencode(path)) <= 107
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert not path.parent.exists()
+
+
+def test_a_socket_in_a_short_home_lies_there(short_folder: Path) -> None:
+    with home.socket(short_folder) as path:
+        assert path == short_folder / "run" / "redis.sock"
+
+
+def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
+    logs = home.prepare(tmp_path) / "logs"
+    (logs / "api.log").write_bytes(b"x" * (10 * 2**20 + 1))
+    (logs / "redis.log").write_bytes(b"short")
+    assert not home.log(tmp_path, "api").exists()
+    assert (logs / "api.log.1").stat().st_size > 10 * 2**20
+    assert home.log(tmp_path, "redis").exists()
+
+
+def test_a_secret_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "admin.key"
+    home.write_secret(path, "ll_old")
+    home.write_secret(path, "ll_new")
+    assert path.read_text() == "ll_new\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_redis_answers_on_its_socket_and_has_no_port(tmp_path: Path, short_folder: Path) -> None:
+    path = short_folder / "redis.sock"
+    process = start(tmp_path, *redis.command(redis.binary(), path=path))
+    try:
+        assert eventually(lambda: redis.answers(path))
+        assert "Ready to accept connections unix" in process.log.read_text()
+        assert "tcp" not in process.log.read_text()
+    finally:
+        process.kill()
+    assert not redis.answers(path)
+
+
+def test_signals_are_counted_and_wake_up_a_wait() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with signals.watched() as watched:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        watched.wait(60)
+        assert watched.stops == 2
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,94 @@
+"""What the terminal gets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli import output
+from cli.client import Unreachable
+from jobs import errors
+from jobs.database import Unavailable
+from tests.unit.fake_api import job
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidRequest("x"), 2),
+        (errors.NotFound("x"), 2),
+        (errors.SettingsError("x"), 2),
+        (Unreachable("x"), 3),
+        (Unavailable("x"), 3),
+        (errors.Unauthenticated("x"), 4),
+        (errors.InsufficientScope("x"), 4),
+        (errors.LaunchError("x"), 1),
+        (errors.EngineFault("x"), 1),
+    ],
+)
+def test_each_kind_of_fault_has_its_exit_code(error: errors.LonglookError, code: int) -> None:
+    assert output.exit_code(error) == code
+
+
+@given(st.text())
+def test_a_shown_text_keeps_its_characters_but_no_control_characters(text: str) -> None:
+    shown = output.printable(text)
+    assert not any(char < " " or "\x7f" <= char < "\xa0" for char in shown if char not in "\n\t")
+    assert [char for char in shown if char.isprintable()] == [
+        char for char in text if char.isprintable()
+    ]
+
+
+def test_a_model_cannot_steer_the_terminal() -> None:
+    assert output.printable("\x1b[2Jsix\x9b5n\r\a") == "[2Jsix5n"
+
+
+@given(st.lists(st.text(min_size=1), min_size=1))
+def test_the_pieces_of_a_growing_text_make_the_text(pieces: list[str]) -> None:
+    growth = output.Growth()
+    texts = ["".join(pieces[: end + 1]) for end in range(len(pieces))]
+    assert [growth.delta(text, attempt=1) for text in texts] == pieces
+
+
+def test_a_new_attempt_starts_the_text_again() -> None:
+    growth = output.Growth()
+    growth.delta("Let me look", attempt=1)
+    assert growth.delta("Let me", attempt=2) == "Let me"
+
+
+def test_a_pipe_gets_json_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not output.for_people()
+    output.as_json({"answer": "sechs Möwen"})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"answer": "sechs Möwen"}
+    assert printed.count("\n") == 1
+    assert "Möwen" in printed
+
+
+def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFixture[str]) -> None:
+    output.result(job("succeeded"))
+    printed = capsys.readouterr().out
+    assert "answer: 6" in printed
+    assert "100 tokens in, 93 of them cached (93%), 40 tokens out" in printed
+
+
+def test_a_failed_job_shows_message_and_code(capsys: pytest.CaptureFixture[str]) -> None:
+    output.result(job("failed"))
+    assert "failed: The engine failed. (engine_fault)" in capsys.readouterr().out
+
+
+def test_a_cancelled_job_shows_that_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    output.result(job("cancelled"))
+    assert capsys.readouterr().out == "cancelled\n"
+
+
+def test_usage_of_nothing_is_no_division_by_nothing() -> None:
+    assert output.usage({"input_tokens": 0, "output_tokens": 0}) == "0 tokens in, 0 tokens out"
+
+
+def test_a_table_shows_markup_and_controls_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("id", "text"), [("job_1", "[red]not red[/red] \x1b[31m")])
+    assert "[red]not red[/red] [31m" in capsys.readouterr().out

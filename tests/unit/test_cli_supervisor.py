@@ -1,0 +1,137 @@
+"""The supervisor with small programs: restarts, the order of the end, and signals to this very process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.launch import home
+from cli.launch.process import Program
+from cli.launch.signals import Signals, watched
+from cli.up.supervisor import StopAsked, Supervisor
+from jobs import errors
+
+#: Notes its end in the file ENDS, as its last act.
+ORDERLY = """
+import os, signal, sys, time
+def end(*_):
+    with open(os.environ["ENDS"], "a") as ends:
+        ends.write(sys.argv[1] + " ")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+time.sleep(60)
+"""
+STUBBORN = "trap '' TERM; echo up; while true; do sleep 0.05; done"
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    with watched() as signals:
+        yield signals
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, signals: Signals) -> Iterator[Supervisor]:
+    home.prepare(tmp_path)
+    supervisor = Supervisor(tmp_path, working=tmp_path, signals=signals, first_wait_seconds=0.05)
+    yield supervisor
+    supervisor.stop()
+
+
+def shell(name: str, script: str, *, stop_seconds: float = 5) -> Program:
+    return Program(name, ("sh", "-c", script), dict(os.environ), stop_seconds)
+
+
+def said(tmp_path: Path, name: str) -> list[str]:
+    return (tmp_path / "logs" / f"{name}.log").read_text().split()
+
+
+def watch_until_said(supervisor: Supervisor, tmp_path: Path, name: str, *, times: int) -> None:
+    until = time.monotonic() + 10
+    while len(said(tmp_path, name)) < times:
+        assert time.monotonic() < until, "it did not speak up in time"
+        supervisor.watch(0.01)
+
+
+def test_a_program_that_never_worked_ends_everything_with_its_last_words(
+    supervisor: Supervisor,
+) -> None:
+    supervisor.start(shell("engine", "echo no memory; exit 3"))
+    with pytest.raises(errors.LaunchError, match=r"(?s)engine ended \(exit status 3\).*no memory"):
+        supervisor.watch(10)
+
+
+def test_a_program_that_worked_starts_again_when_it_ends(
+    supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor.start(shell("api", "echo up; sleep 0.05"))
+    supervisor.prove()
+    watch_until_said(supervisor, tmp_path, "api", times=3)
+    assert "api ended (exit status 0); it starts again" in capsys.readouterr().out
+
+
+def test_one_program_can_be_left_to_prove_itself(supervisor: Supervisor) -> None:
+    supervisor.start(shell("engine", "exit 1"))
+    supervisor.start(shell("api", "exit 1"))
+    supervisor.prove(but="engine")
+    with pytest.raises(errors.LaunchError, match="engine ended"):
+        supervisor.watch(10)
+
+
+def test_stages_end_in_the_reverse_order(supervisor: Supervisor, tmp_path: Path) -> None:
+    environment = {**os.environ, "ENDS": str(tmp_path / "ends")}
+    names = ("redis", "engine", "api", "worker")
+    for name in names:
+        command = (sys.executable, "-c", ORDERLY, name)
+        supervisor.start(Program(name, command, environment, stop_seconds=10))
+    for name in names:
+        watch_until_said(supervisor, tmp_path, name, times=1)
+    assert supervisor.stop()
+    assert (tmp_path / "ends").read_text().split() == list(reversed(names))
+
+
+def test_a_program_that_does_not_end_is_killed_when_its_time_is_over(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.start(shell("engine", STUBBORN, stop_seconds=0.1))
+    watch_until_said(supervisor, tmp_path, "engine", times=1)
+    assert supervisor.stop()
+
+
+def test_a_signal_ends_the_watch_and_another_one_the_patience(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.start(shell("worker", f"{STUBBORN}", stop_seconds=60))
+    watch_until_said(supervisor, tmp_path, "worker", times=1)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(StopAsked):
+        supervisor.watch(60)
+    # The stubborn worker's own last act is the second Ctrl-C.
+    supervisor.start(shell("api", f"trap 'kill -INT {os.getpid()}' TERM; echo up; sleep 60 & wait"))
+    supervisor_log = tmp_path / "logs" / "api.log"
+    until = time.monotonic() + 10
+    while not supervisor_log.read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not supervisor.stop()
+
+
+def test_the_logs_are_shown_when_asked_for(
+    tmp_path: Path, signals: Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.prepare(tmp_path)
+    (tmp_path / "logs" / "api.log").write_text("of an earlier run\n")
+    supervisor = Supervisor(tmp_path, working=tmp_path, signals=signals, verbose=True)
+    supervisor.start(shell("api", "echo hello; sleep 60"))
+    try:
+        watch_until_said(supervisor, tmp_path, "api", times=5)
+        supervisor.watch(0)
+    finally:
+        supervisor.stop()
+    assert capsys.readouterr().err == "api        hello\n"

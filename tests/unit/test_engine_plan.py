@@ -1,0 +1,266 @@
+"""Which command serves which model on which machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli import engine as command_line
+from cli.engine import command, cpu, devices, gpu, plan, sizes
+from jobs import errors, profiles, settings
+
+H200 = devices.Device(name="NVIDIA H200", memory=140.4)
+A100 = devices.Device(name="NVIDIA A100-SXM4-80GB", memory=80.0)
+L4 = devices.Device(name="NVIDIA L4", memory=22.5)
+
+
+def planned(
+    *gpus: devices.Device, extra: tuple[str, ...] = (), model_path: str = "", **environ: str
+) -> command.Plan:
+    options = settings.Settings.read(environ)
+    return plan.plan(
+        gpus, options, host="127.0.0.1", port=30000, model_path=model_path, extra=extra
+    )
+
+
+def value(chosen: command.Plan, flag: str) -> str:
+    return next(reason.value for reason in chosen.flags if reason.name == flag)
+
+
+def test_two_h200_share_the_weights() -> None:
+    chosen = planned(H200, H200)
+
+    assert value(chosen, "--tp") == "2"
+    assert value(chosen, "--model-path") == "Qwen/QVQ-72B-Preview"
+    assert value(chosen, "--served-model-name") == profiles.QVQ.name
+    assert value(chosen, "--context-length") == "32768"
+    assert value(chosen, "--mem-fraction-static") == "0.88"
+    assert value(chosen, "--max-running-requests") == "64"
+    assert chosen.environment["SGLANG_VLM_CACHE_SIZE_MB"] == "2048"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "tp", "low", "high"),
+    [
+        pytest.param([H200] * 2, 2, 330_000, 376_000, id="2xH200"),
+        pytest.param([A100] * 4, 4, 400_000, 465_000, id="4x80GB"),
+        pytest.param([H200] * 4, 4, 1_080_000, 1_200_000, id="4xH200"),
+        pytest.param([A100] * 8, 8, 1_200_000, 1_350_000, id="8x80GB"),
+    ],
+)
+def test_room_for_context_is_what_the_arithmetic_says(
+    gpus: list[devices.Device], tp: int, low: int, high: int
+) -> None:
+    order = command.Order(
+        settings.Settings.read({}), "qvq", profiles.QVQ, sizes.QVQ, "127.0.0.1", 1
+    )
+
+    fit = gpu.best(order, gpus, sizes.FAMILY["72B"], quantised=False)
+
+    assert fit is not None
+    assert fit.parts == tp
+    assert low <= fit.tokens <= high
+
+
+def test_one_h200_is_refused_with_the_flag_that_makes_it_fit() -> None:
+    with pytest.raises(errors.LaunchError, match="--quantization fp8"):
+        planned(H200)
+
+    chosen = planned(H200, extra=("--quantization", "fp8"))
+
+    assert value(chosen, "--tp") == "1"
+    assert chosen.arguments[-2:] == ("--quantization", "fp8")
+
+
+def test_a_model_that_cannot_fit_in_any_way_is_refused_without_that_flag() -> None:
+    with pytest.raises(errors.LaunchError) as refused:
+        planned(L4)
+
+    assert "-- --quantization" not in str(refused.value)
+    assert "2 GPUs of 141 GB" in str(refused.value)
+
+
+def test_an_odd_gpu_stays_idle_and_the_reason_says_so() -> None:
+    chosen = planned(H200, H200, H200)
+
+    reason = next(reason for reason in chosen.flags if reason.name == "--tp")
+    assert reason.value == "2"
+    assert "1 stay idle" in reason.why
+
+
+def test_five_gpus_of_80_gb_are_used_as_four() -> None:
+    assert value(planned(*[A100] * 5), "--tp") == "4"
+
+
+def test_the_smallest_of_unlike_gpus_counts() -> None:
+    with pytest.raises(errors.LaunchError, match="A100"):
+        planned(H200, A100)
+
+
+def test_a_split_that_the_caller_asks_for_is_kept() -> None:
+    chosen = planned(*[H200] * 4, extra=("--tp=2",))
+
+    assert value(chosen, "--tp") == "2"
+
+
+def test_a_split_that_heads_cannot_take_is_refused() -> None:
+    with pytest.raises(errors.LaunchError):
+        planned(*[H200] * 3, extra=("--tp", "3"))
+
+
+def test_an_fp8_cache_doubles_the_room() -> None:
+    plain = planned(*[A100] * 4)
+    halved = planned(*[A100] * 4, extra=("--kv-cache-dtype", "fp8_e4m3"))
+
+    assert _tokens(halved) == pytest.approx(2 * _tokens(plain), rel=1e-3)
+
+
+def _tokens(chosen: command.Plan) -> int:
+    why = next(reason.why for reason in chosen.flags if reason.name == "--mem-fraction-static")
+    return int("".join(letter for letter in why.split("tokens")[0] if letter.isdigit()))
+
+
+def test_a_machine_without_gpus_serves_the_small_model_on_its_cpu() -> None:
+    chosen = planned()
+
+    assert value(chosen, "--model-path") == str(cpu.CHECKPOINT)
+    assert value(chosen, "--served-model-name") == "tiny-qvq"
+    assert value(chosen, "--device") == "cpu"
+    assert value(chosen, "--dtype") == "float32"
+    assert value(chosen, "--context-length") == "2048"
+    assert value(chosen, "--max-running-requests") == "16"
+    assert chosen.python == cpu.PYTHON
+    assert chosen.environment["OMP_NUM_THREADS"] == "1"
+    assert chosen.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_checkpoint_is_in_the_checkout() -> None:
+    assert (cpu.CHECKPOINT / "model.safetensors").is_file()
+
+
+def test_the_small_model_runs_on_the_cpu_even_beside_gpus() -> None:
+    assert value(planned(H200, H200, LONGLOOK_MODEL="tiny-qvq"), "--device") == "cpu"
+
+
+def test_the_large_model_without_gpus_is_refused() -> None:
+    with pytest.raises(errors.LaunchError, match="needs NVIDIA GPUs"):
+        planned(LONGLOOK_MODEL="qvq-72b-preview")
+
+
+def test_settings_reach_the_command() -> None:
+    chosen = planned(
+        LONGLOOK_MAX_IMAGES="3",
+        LONGLOOK_ENGINE_PYTHON="/opt/sglang/bin/python",
+        LONGLOOK_ENGINE_API_KEY="a-long-secret",
+    )
+
+    limit = json.loads(value(chosen, "--limit-mm-data-per-request"))
+    assert limit == {"image": 3, "video": 0, "audio": 0}
+    assert chosen.python == Path("/opt/sglang/bin/python")
+    assert "a-long-secret" in chosen.arguments
+
+
+def test_the_engines_key_is_never_shown() -> None:
+    chosen = planned(LONGLOOK_ENGINE_API_KEY="a-long-secret")
+
+    assert "a-long-secret" not in chosen.show("python")
+    assert '--api-key "$LONGLOOK_ENGINE_API_KEY"' in chosen.show("python")
+
+
+def test_the_command_that_is_shown_is_the_one_that_runs() -> None:
+    chosen = planned(H200, H200, extra=("--log-level", "warning"))
+
+    shown = shlex.split(chosen.show("python").replace("\\\n", ""))
+
+    assert shown[-len(chosen.arguments) :] == list(chosen.arguments)
+
+
+def test_every_flag_and_variable_has_a_reason() -> None:
+    for chosen in (planned(), planned(H200, H200)):
+        parts = [*chosen.flags, *chosen.variables]
+        assert all(len(part.why) > 10 for part in parts)
+        assert len({part.name for part in parts}) == len(parts)
+
+
+def test_what_the_caller_adds_comes_last_and_so_wins() -> None:
+    chosen = planned(extra=("--context-length", "1024"))
+
+    assert chosen.arguments[-2:] == ("--context-length", "1024")
+
+
+def test_smaller_models_of_the_family_are_known_by_name() -> None:
+    chosen = planned(A100, model_path="Qwen/Qwen2-VL-7B-Instruct")
+
+    assert value(chosen, "--tp") == "1"
+    with pytest.raises(errors.LaunchError, match="not known"):
+        planned(L4, model_path="somebody/some-model")
+    with pytest.raises(errors.LaunchError, match="not known"):
+        planned(L4, model_path="somebody/QVQ-72B-Preview-AWQ")
+
+
+def test_a_shorter_context_lets_a_model_fit_on_a_small_gpu() -> None:
+    path = "Qwen/Qwen2-VL-7B-Instruct"
+    with pytest.raises(errors.LaunchError, match="does not fit"):
+        planned(L4, model_path=path)
+
+    chosen = planned(L4, model_path=path, extra=("--context-length", "16384"))
+
+    assert value(chosen, "--tp") == "1"
+
+
+def test_a_folder_is_weighed() -> None:
+    size = sizes.measure(str(cpu.CHECKPOINT))
+
+    assert size.weights == pytest.approx(7.7e6 / 2**30, rel=0.01)
+    # 5 layers, 2 KV heads of 64, keys and values, two bytes each.
+    assert size.token == pytest.approx(5 * 2 * 2 * 64 * 2 / 1024)
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="not a checkpoint"):
+        sizes.measure(str(tmp_path))
+
+
+LISTING = """\
+0, GPU-11111111-aaaa, NVIDIA H200, 143771
+1, GPU-22222222-bbbb, NVIDIA H200, 143771
+2, GPU-33333333-cccc, NVIDIA A100-SXM4-80GB MIG, [N/A]
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"),
+    [(None, 2), ("0", 1), ("0,1", 2), ("", 0), ("-1", 0), ("GPU-2222", 1), ("2", 0)],
+)
+def test_gpus_are_read_from_the_drivers_listing(visible: str | None, count: int) -> None:
+    found = devices.parse(LISTING, visible=visible)
+
+    assert len(found) == count
+    assert all(device.memory == pytest.approx(140.4, abs=0.1) for device in found)
+
+
+def test_a_machine_without_a_driver_has_no_gpus() -> None:
+    assert devices.find({"PATH": "/nonexistent"}) == ()
+
+
+def test_sglang_sees_none_of_the_services_settings() -> None:
+    environ = {"PATH": "/bin", "LONGLOOK_PEPPER": "secret", "LONGLOOK_HOME": "/x", "HF_HOME": "/hf"}
+
+    assert command_line.inherited(environ) == {"PATH": "/bin", "HF_HOME": "/hf"}
+
+
+def test_a_port_that_is_taken_is_told_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(errors.LaunchError, match="cannot listen on"):
+            command_line.refuse_busy("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_missing_environment_is_told_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="LONGLOOK_ENGINE_PYTHON"):
+        command_line.refuse_missing(tmp_path / "python")

@@ -1,0 +1,155 @@
+"""A worker's parts around an engine that the test conducts, on a real database."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from jobs import profiles
+from jobs.database import Database
+from jobs.lifecycle import Priority, Role, Status
+from jobs.store import accounts, claims, history, submission, traces
+from tests.worker.engine_fake import Conducted
+from worker import leases
+from worker.engines.pool import Engines
+from worker.recorder import Recorder
+from worker.runner import Runner
+
+LEASE = timedelta(seconds=60)
+
+
+def picture(name: str = "a") -> submission.NewImage:
+    return submission.NewImage(
+        key=name * 64,
+        detail="standard",
+        pipeline="1",
+        media_type="image/png",
+        width=56,
+        height=56,
+        data=b"canonical " + name.encode(),
+        original_sha256=name * 64,
+        original_bytes=9,
+        original_media_type="image/png",
+        original_width=56,
+        original_height=56,
+        orientation=1,
+        frames=1,
+    )
+
+
+@dataclass
+class Bench:
+    """One worker process's parts and the verbs a test needs."""
+
+    database: Database
+    engine: Conducted
+    engines: Engines
+    leases: leases.Leases
+    recorder: Recorder
+    runner: Runner
+    account_id: uuid.UUID
+
+    def submit(
+        self, *, question: str = "How many?", max_attempts: int = 3, deadline: float = 3600
+    ) -> uuid.UUID:
+        return submission.submit(
+            self.database,
+            submission.Submission(
+                account_id=self.account_id,
+                actor="key:test",
+                model="tiny-qvq",
+                question=question,
+                images=[(picture(), 4)],
+                options={"max_output_tokens": 64, "temperature": 0.5, "top_p": None, "seed": 7},
+                metadata={},
+                priority=Priority.NORMAL,
+                deadline=timedelta(seconds=deadline),
+                max_attempts=max_attempts,
+                request_id="req_test",
+            ),
+            key_kept=timedelta(hours=24),
+        ).job_id
+
+    def view(self, job_id: uuid.UUID) -> history.JobView:
+        found = history.get(self.database, job_id, account_id=None)
+        assert found is not None
+        return found
+
+    def status(self, job_id: uuid.UUID) -> Status:
+        return self.view(job_id).job.status
+
+    def trace(self, job_id: uuid.UUID) -> list[traces.SampleTrace]:
+        return traces.read(self.database, job_id)
+
+    def attempt(self, job_id: uuid.UUID) -> history.AttemptView:
+        return history.attempts(self.database, job_id)[-1]
+
+    def steal(self) -> claims.Swept:
+        """End all leases, as a sweeper does when their owner has been silent."""
+        claims.renew(
+            self.database,
+            owner="me",
+            held=[(job.id, job.attempt) for job in self._running()],
+            lease=timedelta(seconds=-1),
+        )
+        return claims.sweep(
+            self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
+        )
+
+    def _running(self) -> list[history.Job]:
+        filters = history.Filter(account_id=None, statuses=[Status.RUNNING])
+        return [view.job for view in history.page(self.database, filters, limit=100)[0]]
+
+    def run_in_thread(self) -> threading.Thread:
+        """Start a slot; return its thread, after the stream has begun."""
+        thread = threading.Thread(target=self.runner.work, daemon=True)
+        thread.start()
+        assert self.engine.reading.wait(10)
+        return thread
+
+
+@pytest.fixture
+def engine() -> Conducted:
+    return Conducted()
+
+
+@pytest.fixture
+def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
+    key = accounts.new_key()
+    accounts.create_key(
+        database, key, pepper=b"p", account="default", role=Role.SUBMIT, name="test"
+    )
+    engines = Engines([engine])
+    engines.refresh()
+    holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    recorder = Recorder(
+        database,
+        owner="me",
+        flush_seconds=1,
+        on_lost=lambda key: holdings.end(key, leases.Reason.LOST),
+    )
+    yield Bench(
+        database=database,
+        engine=engine,
+        engines=engines,
+        leases=holdings,
+        recorder=recorder,
+        runner=Runner(
+            database,
+            engines=engines,
+            holdings=holdings,
+            recorder=recorder,
+            profile=profiles.TINY,
+            owner="me",
+            lease=LEASE,
+            rng=random.Random(1),
+        ),
+        account_id=accounts.account_id(database, "default"),
+    )
+    holdings.stop()

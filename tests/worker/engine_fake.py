@@ -1,0 +1,89 @@
+"""An engine whose stream a test conducts: chunk by chunk, fault by fault."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from jobs import errors
+from worker import engine
+
+
+class Conducted:
+    """Gives out what the test puts in: chunks are yielded, exceptions raised; END ends the stream.
+
+    An abort ends the stream as SGLang does, with a finish reason and the bill, unless it is ``deaf``.
+    """
+
+    END = object()
+
+    def __init__(self, *, url: str = "fake:", window: int = 4, deaf: bool = False) -> None:
+        self.url = url
+        self.window = window
+        self.deaf = deaf
+        self.requests: list[engine.Request] = []
+        self.aborted: list[str] = []
+        self.closed = 0
+        self.reading = threading.Event()
+        self._feed: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def feed(self, *items: object) -> None:
+        """Give the stream its next items."""
+        for item in items:
+            self._feed.put(item)
+
+    def answer(self, text: str, *, usage: engine.Usage | None = None) -> None:
+        """Give the stream a whole answer, word by word, and its end."""
+        words = text.split(" ")
+        for index, word in enumerate(words):
+            self.feed(engine.Chunk(text=word if index == 0 else f" {word}"))
+        bill = usage or engine.Usage(10, 5, 1, len(words))
+        self.feed(engine.Chunk(finish_reason="stop", usage=bill), self.END)
+
+    @contextlib.contextmanager
+    def stream(self, request: engine.Request) -> Iterator[_Stream]:
+        self.requests.append(request)
+        yield _Stream(self, self._feed)
+
+    def abort(self, rid: str) -> None:
+        self.aborted.append(rid)
+        if not self.deaf:
+            self.feed(
+                engine.Chunk(finish_reason="abort", usage=engine.Usage(10, 0, 1, 3)), self.END
+            )
+
+    def facts(self) -> engine.Facts:
+        return engine.Facts(model="tiny-qvq", version="fake-1", window=self.window)
+
+    def load(self) -> engine.Load:
+        return engine.Load(running=0, waiting=0)
+
+    def close(self) -> None:
+        return
+
+
+@dataclass
+class _Stream:
+    conducted: Conducted
+    feed: queue.SimpleQueue[object]
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def __iter__(self) -> Iterator[engine.Chunk]:
+        self.conducted.reading.set()
+        while True:
+            item = self.feed.get(timeout=30)
+            if item is Conducted.END:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            assert isinstance(item, engine.Chunk)
+            yield item
+
+    def close(self) -> None:
+        if not self._closed.is_set():
+            self._closed.set()
+            self.conducted.closed += 1
+            self.feed.put(errors.EngineFault("The connection was closed."))

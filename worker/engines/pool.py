@@ -1,0 +1,231 @@
+"""Permits: how many streams this process may run, on which engine, and which engines are left alone.
+
+A permit is one engine stream. An engine's window is what it runs at once plus a small margin that keeps
+it busy between two streams; it is divided among the live worker processes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from jobs import errors
+from worker.engines.scripted import Scripted
+from worker.engines.sglang import SGLang
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from jobs.profiles import ModelProfile
+    from jobs.settings import Settings
+    from worker.engine import Engine, Facts
+
+#: SGLang orders its queue by cached prefix only up to this many waiting requests (``schedule_policy lpm``).
+_MOST_WAITING = 128
+#: Seconds that an engine rests after its first fault, and at most; doubled from one to the other.
+_REST_FIRST, _REST_LONGEST = 1.0, 30.0
+
+log = structlog.get_logger(__name__)
+
+
+class Permit:
+    """Leave to run one stream on one engine. Give it back, best by ``with``; twice is harmless."""
+
+    def __init__(self, pool: Engines, post: _Post, facts: Facts) -> None:
+        self.engine = post.engine
+        #: What the engine said of itself when the permit was given.
+        self.facts = facts
+        self._pool = pool
+        self._post = post
+
+    def release(self) -> None:
+        """Give the permit back."""
+        self._pool.take_back(self, self._post)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+@dataclass
+class _Post:
+    """One engine as the pool sees it."""
+
+    engine: Engine
+    facts: Facts | None = None
+    permits: set[Permit] = field(default_factory=set)
+    asked: bool = False
+    #: Faults since it last did well. After the rest for them it is tried with one stream at a time.
+    faults: int = 0
+    rests_until: float = 0.0
+    trial: Permit | None = None
+
+
+class Engines:
+    """The engines of a worker process. Thread-safe.
+
+    Args:
+        engines: all of them, alive or not.
+        live_workers: worker processes that share them, this one included.
+        margin: streams beyond what an engine runs at once, at least; an eighth of a larger window.
+        now: a monotonic clock, in seconds.
+        jitter: returns a number between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        *,
+        live_workers: int = 1,
+        margin: int = 4,
+        now: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._posts = [_Post(engine) for engine in engines]
+        self._live_workers = max(live_workers, 1)
+        self._margin = margin
+        self._now = now
+        self._jitter = jitter
+        self._lock = threading.Lock()
+
+    def share(self, live_workers: int) -> None:
+        """Divide each window among this many worker processes from now on."""
+        with self._lock:
+            self._live_workers = max(live_workers, 1)
+
+    def acquire(self) -> Permit | None:
+        """Return a permit for the engine with the most room in proportion, or None. Never waits."""
+        with self._lock:
+            with_room = [post for post in self._posts if self._has_room(post)]
+            post = min(
+                with_room, key=lambda post: len(post.permits) / self._share(post), default=None
+            )
+            if post is None or post.facts is None:
+                return None
+            permit = Permit(self, post, post.facts)
+            post.permits.add(permit)
+            if post.faults:
+                post.trial = permit
+            return permit
+
+    def window(self) -> int:
+        """Return how many permits this process can hold at once while all engines do well."""
+        with self._lock:
+            return sum(self._share(post) for post in self._posts)
+
+    def report(self, engine: Engine, error: errors.EngineError | None) -> None:
+        """Tell how a stream went: None as soon as it has begun to answer, else its fault.
+
+        An engine that cannot be reached or has no room rests, 1 s at first and 30 s at most; then it
+        gets one stream at a time until one goes well.
+        """
+        with self._lock:
+            post = next(post for post in self._posts if post.engine is engine)
+            # What comes while it rests is from streams that were begun before the fault.
+            if self._now() < post.rests_until:
+                return
+            if error is None or isinstance(error, errors.EngineRejected):
+                post.faults = 0
+            elif isinstance(error, errors.EngineUnavailable | errors.EngineBusy):
+                self._rest(post, error)
+
+    def refresh(self) -> None:
+        """Read the facts of all engines anew; one whose facts cannot be read gives no permits. Blocks."""
+        for post in self._posts:
+            try:
+                facts = post.engine.facts()
+            except errors.EngineUnavailable as error:
+                self._learn(post, None, error.message)
+            else:
+                self._learn(post, facts)
+
+    def close(self) -> None:
+        """Release the engines' connections."""
+        for post in self._posts:
+            post.engine.close()
+
+    def take_back(self, permit: Permit, post: _Post) -> None:
+        """Take ``permit`` back; :meth:`Permit.release` is how to say it."""
+        with self._lock:
+            post.permits.discard(permit)
+            if post.trial is permit:
+                post.trial = None
+
+    def _share(self, post: _Post) -> int:
+        """Return this process' part of an engine's window; at least 1, lest a worker starve."""
+        if post.facts is None:
+            return 0
+        window = post.facts.window
+        margin = min(max(self._margin, window // 8), _MOST_WAITING)
+        return max((window + margin) // self._live_workers, 1)
+
+    def _has_room(self, post: _Post) -> bool:
+        if post.faults and (post.trial is not None or self._now() < post.rests_until):
+            return False
+        return len(post.permits) < self._share(post)
+
+    def _rest(self, post: _Post, error: errors.EngineError) -> None:
+        longest = min(_REST_FIRST * 2**post.faults, _REST_LONGEST)
+        seconds = longest * (0.5 + self._jitter() / 2)
+        post.faults += 1
+        post.rests_until = self._now() + seconds
+        log.warning(
+            "engine_rested", url=post.engine.url, code=error.code, seconds=round(seconds, 2)
+        )
+
+    def _learn(self, post: _Post, facts: Facts | None, reason: str = "") -> None:
+        with self._lock:
+            changed = facts != post.facts or not post.asked
+            if facts is not None and post.facts is None:
+                # It was away and answers again: that is as good as a stream.
+                post.faults, post.rests_until = 0, 0.0
+            post.facts, post.asked = facts, True
+        if not changed:
+            return
+        if facts is None:
+            log.warning("engine_lost", url=post.engine.url, reason=reason)
+            return
+        log.info(
+            "engine_found",
+            url=post.engine.url,
+            model=facts.model,
+            version=facts.version,
+            window=facts.window,
+        )
+
+
+def build(settings: Settings, profile: ModelProfile) -> Engines:
+    """Return the engines that the settings name. Nothing is asked of them yet: see :meth:`Engines.refresh`.
+
+    Raises:
+        jobs.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
+    """
+    key = settings.engine_api_key
+    return Engines(
+        [
+            Scripted(url, profile=profile, model=settings.model)
+            if url.startswith("scripted:")
+            else SGLang(
+                url,
+                api_key=key.get_secret_value() if key else None,
+                connect_seconds=settings.engine_connect_seconds,
+                first_token_seconds=settings.engine_first_token_seconds,
+                token_seconds=settings.engine_token_seconds,
+                connections=settings.worker_slots,
+            )
+            for url in settings.engine_urls
+        ]
+    )

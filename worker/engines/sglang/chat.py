@@ -1,0 +1,247 @@
+"""One streamed chat with SGLang, from the dial to the last byte: its phases, and what a fault in each means."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from jobs import errors
+from worker.engines.sglang import refusals, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from worker import engine
+    from worker.engines.sglang.connections import Connection, Connections
+
+_PATH = "/v1/chat/completions"
+#: A kept connection that breaks sooner than this had been closed before the request was sent. An
+#: engine that crashes over a request takes longer: SGLang hangs up about five seconds later.
+_STALE_SECONDS = 1.0
+#: How long the end of a response may lag behind its last event.
+_TAIL_SECONDS = 0.25
+#: What a refusal's body may be long; it is only looked through for known words.
+_REFUSAL_BYTES = 64 << 10
+_BROKEN = (OSError, http.client.HTTPException)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Longest waits in seconds: for a connection, for the first event, between two events."""
+
+    connect: float
+    first_token: float
+    token: float
+
+
+class Chat:
+    """A stream as :class:`worker.engine.Stream` promises it; reading ends silently once it is closed.
+
+    Args:
+        request: what is asked.
+        connections: where a connection is taken from, and given back to after a whole response.
+        pictures: the pictures' encoder.
+        headers: headers of the request.
+        patience: longest waits.
+    """
+
+    def __init__(
+        self,
+        request: engine.Request,
+        *,
+        connections: Connections,
+        pictures: wire.EncodedPictures,
+        headers: Mapping[str, str],
+        patience: Patience,
+    ) -> None:
+        #: Set when we ask the engine to abort: then, and only then, an abort is a normal end.
+        self.abort_asked = False
+        self._request = request
+        self._connections = connections
+        self._pictures = pictures
+        self._headers = headers
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close; what was not read to its end is not used again."""
+        self.close()
+        self._drop()
+
+    def __iter__(self) -> Iterator[engine.Chunk]:
+        """Send the request and yield its chunks."""
+        try:
+            yield from self._read(self._open())
+        except errors.EngineError:
+            # Whoever closed the stream has no use for the fault that this caused.
+            if not self._closed:
+                raise
+        finally:
+            self._drop()
+
+    def close(self) -> None:
+        """End the reading from any thread."""
+        with self._lock:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.cut()
+
+    def _open(self) -> http.client.HTTPResponse:
+        """Return the response once its head is there."""
+        body = wire.body(self._request, self._pictures)
+        connection = self._connections.take()
+        kept, sent = connection.dialled, time.monotonic()
+        try:
+            response = self._send(connection, body)
+        except errors.EngineUnavailable:
+            if not kept or time.monotonic() - sent > _STALE_SECONDS:
+                raise
+            self._drop()
+            response = self._send(self._connections.fresh(), body)
+        if response.status != HTTPStatus.OK:
+            raise self._refused(response)
+        return response
+
+    def _send(self, connection: Connection, body: bytes) -> http.client.HTTPResponse:
+        """Send ``body`` over ``connection`` and wait for the response's head.
+
+        Raises:
+            jobs.errors.EngineUnavailable: the connection failed; nothing was received.
+            jobs.errors.EngineFault: nothing came for too long.
+        """
+        with self._lock:
+            self._connection = connection
+            if self._closed:
+                connection.cut()
+        try:
+            if not connection.dialled:
+                connection.dial(self._patience.connect)
+        except OSError as error:
+            raise errors.EngineUnavailable("The engine cannot be reached.") from error
+        try:
+            return connection.send(
+                "POST",
+                _PATH,
+                body=body,
+                headers=self._headers,
+                seconds=self._patience.first_token,
+            )
+        except TimeoutError as error:
+            raise _silent(self._patience.first_token) from error
+        except _BROKEN as error:
+            raise errors.EngineUnavailable("The engine hung up before it answered.") from error
+
+    def _read(self, response: http.client.HTTPResponse) -> Iterator[engine.Chunk]:
+        """Yield the chunks of ``response``."""
+        spoke = finished = False
+        for payload in self._payloads(response):
+            try:
+                chunk = wire.chunk(payload)
+            except wire.InBandError as error:
+                raise self._failed(error, spoke=spoke) from error
+            if chunk.finish_reason is not None:
+                self._check(chunk, spoke=spoke)
+                finished = True
+            elif chunk.text:
+                spoke = True
+            elif chunk.usage is None:
+                continue
+            yield chunk
+        if not finished:
+            raise errors.EngineFault("The engine's answer has no end.")
+
+    def _payloads(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        """Yield the events of ``response`` up to ``[DONE]``."""
+        patience = self._patience.first_token
+        try:
+            for payload in wire.payloads(response.read1):
+                if patience != self._patience.token:
+                    patience = self._patience.token
+                    self._wait_at_most(patience)
+                if payload == wire.DONE:
+                    self._keep(response)
+                    return
+                yield payload
+        except TimeoutError as error:
+            raise _silent(patience) from error
+        except _BROKEN as error:
+            raise errors.EngineFault("The engine broke off in the middle of its answer.") from error
+
+    def _check(self, chunk: engine.Chunk, *, spoke: bool) -> None:
+        """Raise unless the end is one that was asked for."""
+        if chunk.finish_reason != "abort" or self.abort_asked:
+            return
+        if spoke:
+            raise errors.EngineFault("The engine gave the answer up by itself.")
+        raise errors.EngineBusy("The engine gave the request up before it began.")
+
+    def _failed(self, error: wire.InBandError, *, spoke: bool) -> errors.EngineError:
+        """Return the fault of an error in band."""
+        if spoke:
+            self._log("engine_failed", category="in_band", status=error.code)
+            return errors.EngineFault("The engine failed in the middle of its answer.")
+        refusal = refusals.understand(error.code, error.text)
+        self._log("engine_refused", category=refusal.category, status=error.code)
+        return refusal.error
+
+    def _refused(self, response: http.client.HTTPResponse) -> errors.EngineError:
+        """Return the fault of a response that is no stream."""
+        try:
+            self._wait_at_most(self._patience.connect)
+            message = wire.message(response.read(_REFUSAL_BYTES))
+            self._keep(response)
+        except _BROKEN:
+            message = ""
+        refusal = refusals.understand(response.status, message)
+        self._log("engine_refused", category=refusal.category, status=response.status)
+        return refusal.error
+
+    def _log(self, event: str, *, category: str, status: int) -> None:
+        """Log a refusal without the engine's words, which can quote the request."""
+        log.warning(event, rid=self._request.rid, category=category, status=status)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if self._connection is not None:
+            self._connection.wait_at_most(seconds)
+
+    def _keep(self, response: http.client.HTTPResponse) -> None:
+        """Give the connection back when the response is read to its last byte."""
+        self._wait_at_most(_TAIL_SECONDS)
+        try:
+            whole = not response.read1() and response.isclosed() and not response.will_close
+        except _BROKEN:
+            return
+        with self._lock:
+            if whole and not self._closed and self._connection is not None:
+                self._connections.give_back(self._connection)
+                self._connection = None
+
+    def _drop(self) -> None:
+        """Close a connection that was not given back."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _silent(seconds: float) -> errors.EngineFault:
+    return errors.EngineFault(f"The engine was silent for {seconds:g} s.")

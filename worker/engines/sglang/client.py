@@ -1,0 +1,159 @@
+"""The SGLang client: streamed chat over kept connections, shared by all threads of a worker.
+
+Facts of SGLang 0.5.23 behind it: the response head comes with the first token; a full queue is HTTP
+200 with an error in band; aborts match by prefix and are silent about unknown ids; idle connections
+are closed after five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+import urllib3
+
+from jobs import errors
+from worker import engine
+from worker.engines.sglang import refusals, wire
+from worker.engines.sglang.chat import Chat, Patience
+from worker.engines.sglang.connections import Address, Connections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Whoever aborts has other streams to stop as well.
+_ABORT_SECONDS = 2.0
+_LOADS = "/v1/loads?include=core"
+
+log = structlog.get_logger(__name__)
+
+
+class SGLang:
+    """An engine reached over HTTP.
+
+    Args:
+        url: where it listens, for example ``http://127.0.0.1:30000``.
+        api_key: its bearer key, if it wants one.
+        connect_seconds: longest wait for a connection, and for short questions about its state.
+        first_token_seconds: longest wait for a stream's first event: the engine's queue and prefill.
+        token_seconds: longest silence between two events.
+        connections: idle connections kept, at most.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        connect_seconds: float,
+        first_token_seconds: float,
+        token_seconds: float,
+        connections: int = 128,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"content-type": "application/json"}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._patience = Patience(connect_seconds, first_token_seconds, token_seconds)
+        self._pictures = wire.EncodedPictures()
+        self._connections = Connections(Address.parse(self.url), keep=connections)
+        # State and aborts are asked for rarely: one connection each, so that none can be stale.
+        self._http = urllib3.PoolManager(
+            headers={**self._headers, "connection": "close"},
+            timeout=urllib3.Timeout(connect=connect_seconds, read=connect_seconds),
+            retries=False,
+        )
+        self._lock = threading.Lock()
+        self._chats: weakref.WeakValueDictionary[str, Chat] = weakref.WeakValueDictionary()
+
+    def stream(self, request: engine.Request) -> Chat:
+        """Return the stream of ``request``; see :class:`worker.engine.Stream` for its faults."""
+        chat = Chat(
+            request,
+            connections=self._connections,
+            pictures=self._pictures,
+            headers=self._headers,
+            patience=self._patience,
+        )
+        with self._lock:
+            self._chats[request.rid] = chat
+        return chat
+
+    def abort(self, rid: str) -> None:
+        """Ask for the end of ``rid``. A fault is logged, not raised: closing the stream ends it too."""
+        with self._lock:
+            chat = self._chats.get(rid)
+        if chat is not None:
+            chat.abort_asked = True
+        try:
+            answer = self._http.request(
+                "POST",
+                f"{self.url}/abort_request",
+                body=orjson.dumps({"rid": rid}),
+                timeout=_ABORT_SECONDS,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            log.warning("engine_abort_failed", url=self.url, rid=rid, reason=type(error).__name__)
+            return
+        if answer.status != HTTPStatus.OK:
+            log.warning("engine_abort_failed", url=self.url, rid=rid, status=answer.status)
+
+    def facts(self) -> engine.Facts:
+        """Return the engine's facts. Raises :class:`jobs.errors.EngineUnavailable`."""
+        with _unavailable():
+            info = self._ask("/server_info")
+            # These two are arguments of the launch. Null means that the engine chose: others tell.
+            window = info["max_running_requests"] or _total(
+                self._ask(_LOADS), "max_running_requests"
+            )
+            context = info["context_length"] or self._ask("/v1/models")["data"][0]["max_model_len"]
+            return engine.Facts(
+                model=info["served_model_name"],
+                version=info["version"],
+                window=window,
+                context_tokens=context,
+            )
+
+    def load(self) -> engine.Load:
+        """Return the engine's load, of all ranks. Raises :class:`jobs.errors.EngineUnavailable`."""
+        with _unavailable():
+            loads = self._ask(_LOADS)
+            return engine.Load(
+                running=_total(loads, "num_running_reqs"), waiting=_total(loads, "num_waiting_reqs")
+            )
+
+    def close(self) -> None:
+        """Release idle connections; running streams go on."""
+        self._connections.close()
+        self._http.clear()
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        """Return the object at ``path``. ``/server_info`` holds secrets: take from it, keep none of it."""
+        answer = self._http.request("GET", self.url + path)
+        if answer.status != HTTPStatus.OK:
+            raise errors.EngineUnavailable(refusals.understand(answer.status, "").error.message)
+        found: dict[str, Any] = orjson.loads(answer.data)
+        return found
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn every way not to get a usable answer into :class:`jobs.errors.EngineUnavailable`."""
+    try:
+        yield
+    except urllib3.exceptions.HTTPError as error:
+        raise errors.EngineUnavailable("The engine cannot be reached.") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise errors.EngineUnavailable(
+            "The engine does not tell its state as SGLang does."
+        ) from error
+
+
+def _total(loads: dict[str, Any], name: str) -> int:
+    """Return the sum of ``name`` over the ranks in an answer of ``/v1/loads``."""
+    return sum(int(rank[name]) for rank in loads["loads"])

@@ -1,0 +1,166 @@
+"""SGLang's chat dialect: a request as bytes, the bytes of a stream as chunks. Pure, no socket in sight.
+
+Shapes are those of SGLang 0.5.23 (``srt/entrypoints/openai``); each event is one ``data:`` line.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from jobs import errors
+from worker import engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DONE = b"[DONE]"
+_PREFIX = b"data:"
+_FINISHES = ("stop", "length", "abort")
+
+
+class EncodedPictures:
+    """Pictures as JSON content parts, encoded once for the many requests about the same picture.
+
+    Args:
+        budget: bytes kept; the picture that was used longest ago goes first.
+    """
+
+    def __init__(self, *, budget: int = 64 << 20) -> None:
+        self._budget = budget
+        self._size = 0
+        self._parts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def part(self, picture: engine.Picture) -> orjson.Fragment:
+        """Return ``picture`` as an ``image_url`` part with a ``data:`` URL: the engine fetches nothing."""
+        key = (picture.key, picture.media_type)
+        with self._lock:
+            known = self._parts.get(key)
+            if known is not None:
+                self._parts.move_to_end(key)
+                return orjson.Fragment(known)
+        # Base64 and media types need no JSON escapes.
+        encoded = b'{"type":"image_url","image_url":{"url":"data:%b;base64,%b"}}' % (
+            picture.media_type.encode("ascii"),
+            base64.b64encode(picture.data),
+        )
+        with self._lock:
+            if key not in self._parts and len(encoded) <= self._budget:
+                self._parts[key] = encoded
+                self._size += len(encoded)
+                while self._size > self._budget:
+                    self._size -= len(self._parts.popitem(last=False)[1])
+        return orjson.Fragment(encoded)
+
+
+def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
+    """Return the body of ``POST /v1/chat/completions``.
+
+    Every sampling parameter is explicit: what is left out comes from the model's near-greedy
+    ``generation_config.json``. Without ``continue_final_message`` SGLang would silently turn the
+    trailing assistant message into a user's.
+    """
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": request.system},
+        {
+            "role": "user",
+            "content": [
+                *(pictures.part(picture) for picture in request.pictures),
+                {"type": "text", "text": request.question},
+            ],
+        },
+    ]
+    sampling = request.sampling
+    fields: dict[str, Any] = {
+        "model": request.model,
+        "rid": request.rid,
+        "cache_salt": request.salt,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": messages,
+        "max_completion_tokens": request.max_output_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
+    if request.seed is not None:
+        fields["seed"] = request.seed
+    if request.continuation is not None:
+        messages.append({"role": "assistant", "content": request.continuation})
+        fields["continue_final_message"] = True
+    return orjson.dumps(fields)
+
+
+def payloads(read: Callable[[], bytes]) -> Iterator[bytes]:
+    """Yield what stands after ``data:`` in each line of a server-sent event stream.
+
+    Args:
+        read: returns some bytes of the stream, cut anywhere, and ``b""`` at its end.
+    """
+    rest = b""
+    while piece := read():
+        lines = (rest + piece).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            if line.startswith(_PREFIX):
+                yield line[5:].strip()
+
+
+class InBandError(Exception):
+    """An error that arrives under HTTP 200. ``code`` is what the HTTP status would have been."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.text = text
+
+
+def chunk(payload: bytes) -> engine.Chunk:
+    """Return one event as a chunk.
+
+    Raises:
+        InBandError: the event is an error.
+        jobs.errors.EngineFault: the event has no shape that is known here.
+    """
+    try:
+        event = orjson.loads(payload)
+        text, finish, usage = "", None, None
+        if choices := event.get("choices"):
+            text = choices[0]["delta"].get("content") or ""
+            finish = choices[0].get("finish_reason")
+        elif error := event.get("error"):
+            raise InBandError(int(error.get("code") or 500), str(error.get("message") or ""))
+        if bill := event.get("usage"):
+            usage = _usage(bill)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise errors.EngineFault("The engine sent an event that cannot be read.") from error
+    if finish is not None and finish not in _FINISHES:
+        raise errors.EngineFault("The engine ended the stream for a reason that is not known here.")
+    return engine.Chunk(text, cast("engine.FinishReason | None", finish), usage)
+
+
+def message(answer: bytes) -> str:
+    """Return the message of an error's body, or nothing. For recognising only: it may quote the request."""
+    try:
+        event = orjson.loads(answer)
+        error = event.get("error", event)
+        return str(error.get("message", "") if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _usage(bill: dict[str, Any]) -> engine.Usage:
+    details = bill.get("prompt_tokens_details") or {}
+    return engine.Usage(
+        input_tokens=bill.get("prompt_tokens") or 0,
+        cached_tokens=details.get("cached_tokens") or 0,
+        image_tokens=details.get("image_tokens") or 0,
+        output_tokens=bill.get("completion_tokens") or 0,
+    )

@@ -1,0 +1,188 @@
+"""Holds this process's jobs: renews their leases, watches for cancels and deadlines, stops streams from outside.
+
+One thread with its own pace, never in a stream's loop: a stream that is silent can still be stopped.
+A stop aborts by the engine's request id first, so that the engine ends the stream with its bill; only
+when that does not end the reading within two seconds is the socket closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import structlog
+
+from jobs.database import Database, Unavailable
+from jobs.store import claims
+from jobs.store.traces import Holding as Key
+
+_log = structlog.get_logger(__name__)
+
+_ABORT_GRACE_SECONDS = 2.0
+_ABORTERS = 4
+
+
+class Reason(enum.StrEnum):
+    """Why a running job is stopped from outside."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    DRAIN = "drain"
+    #: Another owner has it, or may have: write nothing more.
+    LOST = "lost"
+
+
+class Holding:
+    """A job this process runs, and the handle by which it can be stopped from any thread."""
+
+    def __init__(self, claim: claims.Claim) -> None:
+        self.claim = claim
+        self.reason: Reason | None = None
+        self._lock = threading.Lock()
+        self._abort: Callable[[], None] | None = None
+        self._close: Callable[[], None] | None = None
+        self._ended = threading.Event()
+
+    def attach(self, *, abort: Callable[[], None], close: Callable[[], None]) -> bool:
+        """Say how the stream is stopped; False when the job has been stopped before it had one."""
+        with self._lock:
+            self._abort, self._close = abort, close
+            return self.reason is None
+
+    def ended(self) -> None:
+        """Say that nothing is left to stop."""
+        self._ended.set()
+
+    def mark(self, reason: Reason) -> bool:
+        """Note why it stops; the first reason stays, but a lost lease beats them all."""
+        with self._lock:
+            first = self.reason is None
+            if first or reason is Reason.LOST:
+                self.reason = reason
+            return first
+
+    def end_stream(self) -> None:
+        """Abort at the engine, and close the socket if that does not end the reading in time."""
+        with self._lock:
+            abort, close = self._abort, self._close
+        if abort is None or close is None or self._ended.is_set():
+            return
+        abort()
+        if not self._ended.wait(_ABORT_GRACE_SECONDS):
+            close()
+
+
+class Leases:
+    """All that this process holds.
+
+    Args:
+        database: where leases are kept.
+        owner: this process's name in them, unique per start.
+        lease: their length.
+        renew_seconds: between two renewals.
+        watch_seconds: between two looks for cancels and deadlines.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        owner: str,
+        lease: timedelta,
+        renew_seconds: float,
+        watch_seconds: float,
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._lease = lease
+        self._renew_seconds = renew_seconds
+        self._watch_seconds = watch_seconds
+        self._lock = threading.Lock()
+        self._held: dict[Key, Holding] = {}
+        self._stop = threading.Event()
+        self._aborters = ThreadPoolExecutor(_ABORTERS, thread_name_prefix="abort")
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread; nothing is held any more."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._aborters.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def held(self) -> int:
+        """How many jobs are held now."""
+        return len(self._held)
+
+    @contextlib.contextmanager
+    def hold(self, claim: claims.Claim) -> Iterator[Holding]:
+        """Keep ``claim`` alive while the block runs."""
+        key = (claim.job_id, claim.attempt)
+        holding = Holding(claim)
+        with self._lock:
+            self._held[key] = holding
+        try:
+            yield holding
+        finally:
+            holding.ended()
+            with self._lock:
+                del self._held[key]
+
+    def end(self, key: Key, reason: Reason) -> None:
+        """Stop one holding for ``reason``, from any thread, without waiting."""
+        with self._lock:
+            holding = self._held.get(key)
+        if holding is not None and holding.mark(reason):
+            _log.info("job_stopping", job_id=str(key[0]), attempt=key[1], reason=str(reason))
+            self._aborters.submit(holding.end_stream)
+
+    def end_all(self, reason: Reason) -> None:
+        """Stop everything held."""
+        for key in self._keys():
+            self.end(key, reason)
+
+    def look(self) -> None:
+        """See what is asked of the jobs held, and stop those that must."""
+        keys = self._keys()
+        flags = claims.watch(self._database, owner=self._owner, held=keys)
+        for key in keys:
+            asked = flags.get(key)
+            if asked is None:
+                self.end(key, Reason.LOST)
+            elif asked.cancel:
+                self.end(key, Reason.CANCEL)
+            elif asked.overdue:
+                self.end(key, Reason.DEADLINE)
+
+    def renew(self) -> None:
+        """Renew all leases in one statement; what is not renewed is lost."""
+        keys = self._keys()
+        kept = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
+        for key in set(keys) - kept:
+            self.end(key, Reason.LOST)
+
+    def _keys(self) -> list[Key]:
+        with self._lock:
+            return list(self._held)
+
+    def _run(self) -> None:
+        renewed = time.monotonic()
+        while not self._stop.wait(min(self._watch_seconds, self._renew_seconds)):
+            try:
+                self.look()
+                if time.monotonic() - renewed >= self._renew_seconds:
+                    self.renew()
+                    renewed = time.monotonic()
+            except Unavailable:
+                # Without the database nobody can take the leases either: the streams go on.
+                _log.warning("leases_not_renewed", held=self.held)

@@ -1,0 +1,141 @@
+"""A worker process put together: built at its start, drained at SIGTERM, taken down at its end."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+from datetime import timedelta
+
+import structlog
+
+from jobs.database import Database
+from jobs.queue import Bell
+from jobs.settings import Settings
+from jobs.store import workers
+from worker import leases
+from worker.engines import pool
+from worker.presence import Presence
+from worker.recorder import Recorder
+from worker.runner import Runner
+from worker.sweeper import Sweeper
+
+_log = structlog.get_logger(__name__)
+
+#: A worker whose last beat is older than this many intervals does not count as alive.
+_MISSED_BEATS = 3
+
+
+class Runtime:
+    """All parts of a worker process, wired. ``runner.work`` is what a bell calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        rng = random.Random()  # noqa: S311 - jitter, not secrets
+        #: Unique per start: a process that comes back must not be taken for its predecessor.
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        lease = timedelta(seconds=settings.lease_seconds)
+        alive = timedelta(seconds=_MISSED_BEATS * settings.sweep_interval)
+        self._drain_seconds = settings.drain_seconds
+        self._draining = threading.Event()
+        self._drained = threading.Event()
+        self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
+        self.bell = Bell(settings)
+        self.engines = pool.build(settings, settings.profile)
+        self.leases = leases.Leases(
+            self.database,
+            owner=self.owner,
+            lease=lease,
+            renew_seconds=settings.renew_interval,
+            watch_seconds=settings.watch_seconds,
+        )
+        self.recorder = Recorder(
+            self.database,
+            owner=self.owner,
+            flush_seconds=settings.flush_seconds,
+            on_lost=lambda key: self.leases.end(key, leases.Reason.LOST),
+        )
+        self.runner = Runner(
+            self.database,
+            engines=self.engines,
+            holdings=self.leases,
+            recorder=self.recorder,
+            profile=settings.profile,
+            owner=self.owner,
+            lease=lease,
+            rng=rng,
+        )
+        self._sweeper = Sweeper(
+            self.database,
+            bell=self.bell,
+            owner=self.owner,
+            lease=lease,
+            interval_seconds=settings.sweep_interval,
+            alive=alive,
+            crash_limit=settings.crash_limit,
+            rng=rng,
+        )
+        self._presence = Presence(
+            self.database,
+            engines=self.engines,
+            presence=workers.Presence(
+                id=self.owner,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=importlib.metadata.version("longlook"),
+                slots=settings.worker_slots,
+            ),
+            interval_seconds=settings.sweep_interval,
+            alive=alive,
+        )
+        self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads. A thread that dies of what nobody foresaw takes the process down with it."""
+        threading.excepthook = _take_down
+        self._presence.start()
+        self.leases.start()
+        self.recorder.start()
+        self._sweeper.start()
+        self._drainer.start()
+        _log.info("worker_started", worker=self.owner)
+
+    def drain(self) -> None:
+        """Begin to drain; safe in a signal handler."""
+        self._draining.set()
+
+    def stop(self) -> None:
+        """Take everything down, after the last job has ended."""
+        self._draining.set()
+        self._drained.set()
+        self._sweeper.stop()
+        self.recorder.stop()
+        self.leases.stop()
+        self._presence.stop()
+        self.bell.close()
+        self.engines.close()
+        self.database.close()
+        _log.info("worker_stopped", worker=self.owner)
+
+    def _drain(self) -> None:
+        """Once draining: claim nothing more, let jobs finish within the budget, give the rest back."""
+        self._draining.wait()
+        _log.info("worker_draining", held=self.leases.held)
+        self._presence.drain()
+        self.runner.drain()
+        if not self._drained.wait(self._drain_seconds):
+            self.leases.end_all(leases.Reason.DRAIN)
+
+
+def _take_down(hook: threading.ExceptHookArgs, /) -> None:
+    """End the process: half a worker holds leases that nobody renews, or hears bells that nobody answers."""
+    name = hook.thread.name if hook.thread else "?"
+    _log.critical(
+        "thread_died",
+        thread=name,
+        exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback),
+    )
+    os.kill(os.getpid(), signal.SIGTERM)
