@@ -27,6 +27,8 @@ _QUIET = {
     "amqp": logging.WARNING,
     "kombu": logging.WARNING,
     "celery.redirected": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.strategy": logging.WARNING,
     "PIL": logging.WARNING,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,13 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 #: A unix socket's path has 107 bytes at the most.
 _LONGEST_FOLDER = 60
+
+
+def memory_folder() -> Path:
+    """Return a new temporary folder in memory, if there is such a thing: a busy disk makes every commit wait."""
+    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
+    parent = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="ll-", dir=parent))
 
 
 def short_folder() -> Path:

@@ -52,9 +52,11 @@ def postgres_source(postgres_server: postgres.Server) -> Iterator[databases.Post
 
 
 @pytest.fixture(scope="session")
-def sqlite_source(tmp_path_factory: pytest.TempPathFactory) -> databases.SqliteSource:
+def sqlite_source() -> Iterator[databases.SqliteSource]:
     """Return where SQLite databases come from."""
-    return databases.SqliteSource(tmp_path_factory.mktemp("sqlite"))
+    folder = children.memory_folder()
+    yield databases.SqliteSource(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

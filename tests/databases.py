@@ -72,24 +72,36 @@ class SqliteSource:
 
 
 class PostgresSource:
-    """Clones of one migrated database."""
+    """Clones of one migrated database. One that is given back is emptied and given out again: that is quicker."""
 
     def __init__(self, server: postgres.Server) -> None:
         self.server = server
         self._template = server.create()
+        self._all = [self._template]
+        self._free: list[str] = []
         migrate(server.url(self._template))
 
     def create(self) -> str:
-        """Return the URL of a new one."""
-        return self.server.url(self.server.create(template=self._template))
+        """Return the URL of an empty one."""
+        return self.server.url(self._free.pop() if self._free else self._clone())
 
     def drop(self, url: str) -> None:
         """Take it away."""
-        self.server.drop(sa.make_url(url).database or "")
+        name = sa.make_url(url).database or ""
+        self.server.disconnect(name)
+        tables = reversed(Record.metadata.sorted_tables)
+        self.server.run(name, "; ".join(f"DELETE FROM {table.name}" for table in tables))
+        self._free.append(name)
 
     def close(self) -> None:
-        """Take the template away."""
-        self.server.drop(self._template)
+        """Take them all away for good."""
+        for name in self._all:
+            self.server.drop(name)
+
+    def _clone(self) -> str:
+        name = self.server.create(template=self._template)
+        self._all.append(name)
+        return name
 
 
 def alembic(url: str) -> Config:
@@ -102,6 +114,13 @@ def alembic(url: str) -> Config:
 def migrate(url: str) -> None:
     """Bring the database at ``url`` to the newest migration."""
     command.upgrade(alembic(url), "head")
+
+
+def empty(database: Database) -> None:
+    """Delete every row of every table."""
+    with database.transaction() as transaction:
+        for table in reversed(Record.metadata.sorted_tables):
+            transaction.execute(sa.delete(table))
 
 
 def age_rows(database: Database, seconds: float) -> None:

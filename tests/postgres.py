@@ -67,6 +67,10 @@ class Server:
         """Cut all connections to the database ``name``, as a restart of the server does."""
         self._run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
 
+    def run(self, name: str, statement: str) -> None:
+        """Run a statement, or several, in the database ``name``."""
+        self._run(statement, database=name)
+
     def answers(self) -> bool:
         """Whether it takes connections."""
         try:
@@ -80,9 +84,11 @@ class Server:
         if self._process is not None:
             children.stop(self._process, signal.SIGINT)
 
-    def _run(self, statement: str, *parameters: str) -> None:
-        url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+    def _run(self, statement: str, *parameters: str, database: str | None = None) -> None:
+        url = self._url.set(drivername="postgresql", database=database or self._url.database)
+        with psycopg.connect(
+            url.render_as_string(hide_password=False), autocommit=True, connect_timeout=5
+        ) as connection:
             connection.execute(statement.encode(), parameters or None)
 
 

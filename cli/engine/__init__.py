@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +16,17 @@ import typer
 from cli import output
 from cli.engine import cpu, devices, plan
 from cli.engine.command import Plan
-from jobs import errors, settings
+from jobs import errors, logs, settings
+from worker.engines import scripted, scripted_server
 
 
 def engine(
     extra: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- FLAGS]", help="Flags for SGLang; they win over ours."),
+        typer.Argument(
+            metavar="[-- FLAGS]",
+            help="Flags for SGLang, which win over ours; of the scripted engine NAME=VALUE.",
+        ),
     ] = None,
     *,
     model_path: Annotated[
@@ -30,6 +34,9 @@ def engine(
     ] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; keep it private.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
+    made_up: Annotated[
+        bool, typer.Option("--scripted", help="Serve made-up answers instead: no model, no SGLang.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the command only.")] = False,
 ) -> None:
     """Start SGLang with the flags that fit this machine, and say why each.
@@ -37,6 +44,10 @@ def engine(
     With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU.
     """
     options = settings.Settings.read()
+    if made_up:
+        refuse_busy(host, port)
+        serve_script(options, host, port, extra or ())
+        return
     chosen = plan.plan(
         devices.find(os.environ),
         options,
@@ -100,6 +111,25 @@ def refuse_busy(host: str, port: int) -> None:
             raise errors.LaunchError(
                 f"The engine cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}."
             ) from error
+
+
+def serve_script(options: settings.Settings, host: str, port: int, given: Sequence[str]) -> None:
+    """Serve the scripted engine over HTTP until SIGTERM, with options such as ``persona=loop``.
+
+    Raises:
+        jobs.errors.SettingsError: an option that is not known, or a value it cannot have.
+    """
+    logs.configure(options, service="engine")
+    key = options.engine_api_key
+    query = "&".join((f"max_images={options.max_images}", *given))
+    scripted_server.serve(
+        host,
+        port,
+        options=scripted.Options.parse(f"scripted:?{query}"),
+        profile=options.profile,
+        model=options.model,
+        api_key=key.get_secret_value() if key else None,
+    )
 
 
 def start(chosen: Plan, python: str) -> None:

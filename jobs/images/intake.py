@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from jobs import errors, profiles, sandbox
 from jobs.images.canonical import Canonical
@@ -108,7 +108,7 @@ class Images:
         return Canonical.from_facts(facts, canonical)
 
 
-def read_capped(stream: BinaryIO, limit: int) -> bytes:
+def read_capped(stream: IO[bytes], limit: int) -> bytes:
     """Return all of ``stream``, reading no more than one byte past ``limit``.
 
     Raises:

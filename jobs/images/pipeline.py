@@ -12,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import math
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from PIL import (
     AvifImagePlugin,
@@ -26,7 +25,6 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
-    ImageCms,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -36,7 +34,7 @@ from PIL import (
 )
 
 from jobs import errors, profiles
-from jobs.images import formats, geometry
+from jobs.images import colours, formats, geometry
 from jobs.images.canonical import Canonical, Original
 
 #: An image narrower than that says nothing at the model's size, and :func:`geometry.smart_resize`
@@ -78,7 +76,7 @@ _DAMAGED = (
 )
 _UPRIGHT = 1
 #: EXIF orientation to the move that undoes it.
-TURNS = {
+_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -89,20 +87,6 @@ TURNS = {
 }
 #: Orientations that lay the picture on its side.
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-#: Modes of more than 8 bits, with what full white can be in them: the least that covers all pixels is.
-#: (A file says how many bits a pixel has, but not how many of 32 it uses.)
-_WHITES: dict[str, tuple[float, ...]] = {
-    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), (65535.0,)),
-    "I": (255.0, 65535.0),
-    "F": (1.0, 255.0, 65535.0),
-}
-#: The modes that colour profiles are defined for; all others become RGB first.
-_PROFILED = frozenset({"L", "RGB", "CMYK"})
-_MODES = (
-    _PROFILED
-    | _WHITES.keys()
-    | {"1", "LA", "P", "PA", "RGBA", "RGBa", "RGBX", "YCbCr", "LAB", "HSV"}
-)
 
 
 def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON
@@ -114,7 +98,7 @@ def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # 
 def canonicalise(
     data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
 ) -> Canonical:
-    """Return the canonical image of a file: the same bytes for the same file, whenever and wherever.
+    """Return the canonical image of a file: with one version of Pillow always the same bytes.
 
     Of an animation, a multi-page TIFF or a multi-picture JPEG the first picture is used.
 
@@ -144,12 +128,12 @@ def canonicalise(
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
                 image.load()
-        picture = _flat(image)
+        picture = colours.flat(image)
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
-        picture = _to_srgb(picture, image.info.get("icc_profile"))
-    if turn in TURNS:
-        picture = picture.transpose(TURNS[turn])
+        picture = colours.to_srgb(picture, image.info.get("icc_profile"))
+    if turn in _TURNS:
+        picture = picture.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
     return Canonical(
         data=_encode(picture, lossy=lossy),
@@ -236,7 +220,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     ratio = max(width, height) / min(width, height)
     if ratio > MAX_RATIO:
         raise _rejected(
-            f"{shape}, {ratio:.4g} times as long as wide; at most {MAX_RATIO} times is allowed.",
+            f"{shape}, one side {ratio:.4g} times the other; at most {MAX_RATIO} times is allowed.",
             "invalid_image",
         )
 
@@ -247,56 +231,9 @@ def _orientation(image: Image.Image) -> int:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGED:
         return _UPRIGHT
-    if isinstance(orientation, int) and orientation in TURNS:
+    if isinstance(orientation, int) and orientation in _TURNS:
         return orientation
     return _UPRIGHT
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """Return L, RGB or CMYK of 8 bits, with white wherever the image is transparent."""
-    if image.mode not in _MODES:
-        raise _rejected("The image's pixels are not colours.", "invalid_image_mode")
-    if image.mode in _WHITES:
-        # The transparent grey of a deep image, if it names one, is gone with its depth.
-        return _to_eight_bits(image)
-    if image.has_transparency_data:
-        if image.mode != "LA":
-            image = image.convert("RGBA")
-        white = Image.new("L" if image.mode == "LA" else "RGB", image.size, "white")
-        white.paste(image, mask=image)
-        return white
-    return image if image.mode in _PROFILED else image.convert("RGB")
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return 8-bit grey of 16-bit, 32-bit or float grey. Pillow's own conversion clips at 255."""
-    whites = _WHITES[image.mode]
-    if image.mode != "F":
-        image = image.convert("I")
-    low, high = cast("tuple[float, float]", image.getextrema())  # One channel, so one pair.
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise _rejected("The image has pixels that are not finite numbers.", "invalid_image_mode")
-    black, white = 0.0, next((white for white in whites if high <= white), high)
-    if low < 0:
-        black, white = (
-            low,
-            max(high, low + 1),
-        )  # Such pixels have no zero and no full: all are used.
-    scale = 255 / (white - black)
-    return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return RGB as its profile means it. A broken profile, or one of other colours, is ignored."""
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if not (image.mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source)):
-                target = ImageCms.createProfile("sRGB")
-                return ImageCms.buildTransform(source, target, image.mode, "RGB").apply(image)
-        except (ImageCms.PyCMSError, *_DAMAGED):
-            pass
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _encode(picture: Image.Image, *, lossy: bool) -> bytes:

@@ -85,7 +85,7 @@ class Sandbox:
         try:
             child = self._places.get(timeout=self._wait_seconds)
         except queue.Empty:
-            raise errors.Unavailable("All sandboxes are busy.") from None
+            raise errors.Unavailable("The service is too busy to look at this now.") from None
         kept: Child | None = None
         try:
             child = self._ready(child)

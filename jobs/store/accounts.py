@@ -120,24 +120,22 @@ def create_key(
 ) -> uuid.UUID:
     """Keep ``key`` for ``account`` (made if it is new); a key that is there already is left as it is."""
     with database.transaction() as transaction:
-        account_id = _account(transaction, account)
-        known: uuid.UUID | None = transaction.execute(
-            sa.select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=pepper))
-        ).scalar_one_or_none()
-        if known is not None:
-            return known
-        key_id = ids.new()
         transaction.execute(
-            sa.insert(ApiKey).values(
-                id=key_id,
-                account_id=account_id,
+            transaction.insert(ApiKey)
+            .values(
+                id=ids.new(),
+                account_id=_account(transaction, account),
                 role=role,
                 name=name,
                 digest=digest(key, pepper=pepper),
                 hint=f"{key[:5]}…{key[-4:]}",
                 created_at=transaction.now(),
             )
+            .on_conflict_do_nothing(index_elements=["digest"])
         )
+        key_id: uuid.UUID = transaction.execute(
+            sa.select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=pepper))
+        ).scalar_one()
         return key_id
 
 

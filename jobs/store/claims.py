@@ -481,7 +481,11 @@ def uptime(database: Database) -> timedelta:
     """Return for how long the PostgreSQL server has been up."""
     with database.reading() as transaction:
         up: timedelta = transaction.execute(
-            sa.select(transaction.now() - sa.func.pg_postmaster_start_time())
+            sa.select(
+                sa.type_coerce(
+                    transaction.now() - sa.func.pg_postmaster_start_time(), sa.Interval()
+                )
+            )
         ).scalar_one()
         return up
 

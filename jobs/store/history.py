@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -206,6 +206,17 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
         if found is None or found.removed_at is not None:
             return None
         return found if account_id in (None, found.account_id) else None
+
+
+def images(
+    database: Database, image_ids: Collection[uuid.UUID], *, account_id: uuid.UUID
+) -> dict[uuid.UUID, Image]:
+    """Return those of ``image_ids`` that are this account's, by id; ones whose bytes are gone too."""
+    with database.reading() as transaction:
+        found = transaction.session.scalars(
+            sa.select(Image).where(Image.id.in_(image_ids), Image.account_id == account_id)
+        )
+        return {image.id: image for image in found}
 
 
 def image_bytes(database: Database, found: Image) -> bytes | None:

@@ -226,6 +226,7 @@ def main() -> None:
     """Train one leg."""
     chosen = options()
     torch.set_num_threads(1)
+    torch.manual_seed(chosen.seed)
     student = Student(chosen.seed)
     saved = student.load(chosen.init) if chosen.init else {}
     optimisers = Optimisers(student, chosen)

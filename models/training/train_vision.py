@@ -39,6 +39,7 @@ def main() -> None:
     """Train until the time is up, then save."""
     chosen = options()
     torch.set_num_threads(chosen.threads)
+    torch.manual_seed(chosen.seed)
     student = Student(chosen.seed)
     trained = [
         parameter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,15 +102,21 @@ def test_a_job_that_failed_is_an_exit_code(picture: Path) -> None:
 
 
 def test_metadata_without_a_value_is_wrong_usage(api: FakeApi, picture: Path) -> None:
-    code, _ = longlook(api, "submit", picture, "How many?", "--metadata", "case")
-    assert code == output.Exit.USAGE
+    with pytest.raises(errors.InvalidRequest, match="'case' is not NAME=VALUE"):
+        longlook(api, "submit", picture, "How many?", "--metadata", "case")
     assert api.seen == []
 
 
 def test_jobs_are_listed_with_the_filters_that_were_given(api: FakeApi) -> None:
-    _, printed = longlook(api, "jobs", "ls", "--status", "failed", "--limit", "5")
+    filters = ("--status", "failed", "--status", "queued", "--metadata", "case=4 2")
+    _, printed = longlook(api, "jobs", "ls", *filters, "--limit", "5")
     assert json.loads(printed)["data"][0]["status"] == "succeeded"
-    assert api.seen[0].path == "/v1/jobs?status=failed&limit=5"
+    assert urllib.parse.parse_qsl(api.seen[0].path.partition("?")[2]) == [
+        ("metadata[case]", "4 2"),
+        ("status", "failed"),
+        ("status", "queued"),
+        ("limit", "5"),
+    ]
 
 
 def test_a_job_is_shown_with_its_trace_when_asked(api: FakeApi) -> None:

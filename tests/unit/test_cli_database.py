@@ -72,7 +72,7 @@ def test_keys_of_a_database_without_tables_say_what_to_do(tmp_path: Path) -> Non
 
 def test_a_database_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path) -> None:
     url = "postgresql://user:hidden@127.0.0.1:1/none"
-    with pytest.raises(errors.LaunchError, match="127.0.0.1:1") as told:
+    with pytest.raises(errors.LaunchError, match=r"127\.0\.0\.1:1") as told:
         longlook(tmp_path, "db", "upgrade", LONGLOOK_DATABASE_URL=url)
     assert "hidden" not in str(told.value)
 

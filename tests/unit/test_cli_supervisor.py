@@ -108,16 +108,15 @@ def test_a_program_that_does_not_end_is_killed_when_its_time_is_over(
 def test_a_signal_ends_the_watch_and_another_one_the_patience(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    supervisor.start(shell("worker", f"{STUBBORN}", stop_seconds=60))
+    supervisor.start(shell("worker", STUBBORN, stop_seconds=60))
     watch_until_said(supervisor, tmp_path, "worker", times=1)
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(StopAsked):
         supervisor.watch(60)
-    # The stubborn worker's own last act is the second Ctrl-C.
+    # The next program is asked to end first, and answers with a second Ctrl-C.
     supervisor.start(shell("api", f"trap 'kill -INT {os.getpid()}' TERM; echo up; sleep 60 & wait"))
-    supervisor_log = tmp_path / "logs" / "api.log"
     until = time.monotonic() + 10
-    while not supervisor_log.read_text() and time.monotonic() < until:
+    while not said(tmp_path, "api") and time.monotonic() < until:
         time.sleep(0.01)
     assert not supervisor.stop()
 

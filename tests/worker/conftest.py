@@ -14,6 +14,7 @@ import pytest
 from jobs import profiles
 from jobs.database import Database
 from jobs.lifecycle import Priority, Role, Status
+from jobs.records import Job
 from jobs.store import accounts, claims, history, submission, traces
 from tests.worker.engine_fake import Conducted
 from worker import leases
@@ -102,7 +103,7 @@ class Bench:
             self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         )
 
-    def _running(self) -> list[history.Job]:
+    def _running(self) -> list[Job]:
         filters = history.Filter(account_id=None, statuses=[Status.RUNNING])
         return [view.job for view in history.page(self.database, filters, limit=100)[0]]
 

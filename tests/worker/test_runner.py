@@ -9,6 +9,7 @@ import pytest
 
 from jobs import errors
 from jobs.lifecycle import Outcome, Status
+from jobs.records import Job
 from jobs.store import history, retention
 from tests.worker.conftest import Bench
 from worker import engine
@@ -213,7 +214,7 @@ def test_the_lease_thread_notices_a_lost_lease_and_frees_the_engine(bench: Bench
 def test_a_running_trace_is_readable_and_grows(bench: Bench) -> None:
     job_id = bench.submit()
     slot = bench.run_in_thread()
-    live_texts = []
+    live_texts: list[str] = []
     for word in ("I ", "see ", "six."):
         tokens = len(live_texts) + 1
         bench.engine.feed(Chunk(text=word))
@@ -283,7 +284,7 @@ def test_engine_seconds_add_up_over_attempts(bench: Bench) -> None:
     bench.runner.work()
     first = bench.view(job_id).job.engine_seconds
     with bench.database.transaction() as transaction:
-        job = transaction.session.get_one(history.Job, job_id)
+        job = transaction.session.get_one(Job, job_id)
         job.not_before = job.created_at
     bench.engine.answer(TRACE)
     bench.runner.work()

@@ -101,6 +101,11 @@ class Engines:
         self._jitter = jitter
         self._lock = threading.Lock()
 
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """All engines, alive or not."""
+        return tuple(post.engine for post in self._posts)
+
     def share(self, live_workers: int) -> None:
         """Divide each window among this many worker processes from now on."""
         with self._lock:

@@ -129,7 +129,7 @@ class ScriptedServer:
         except Refused as refused:
             writer.write(http.reply(400, dialect.error(400, refused.message)))
             return True
-        show = Show(asked, play, writer.transport)
+        show = Show(asked, play, self._stage, writer.transport)
         self._shows.add(show)
         self._audience.set()
         try:

@@ -12,6 +12,7 @@ from worker.engines.scripted import dialect, http
 if TYPE_CHECKING:
     from worker.engines.scripted.dialect import Asked
     from worker.engines.scripted.play import End, Play
+    from worker.engines.scripted.stage import Stage
 
 #: Ends that are an error, with the status they are told with.
 _ERRORS = {
@@ -26,15 +27,19 @@ class Show:
 
     Args:
         asked: what the client wants.
-        play: the stream on the stage.
+        play: the stream.
+        stage: what it leaves before its client hears of the end.
         transport: where the client is.
     """
 
-    def __init__(self, asked: Asked, play: Play, transport: asyncio.WriteTransport) -> None:
+    def __init__(
+        self, asked: Asked, play: Play, stage: Stage, transport: asyncio.WriteTransport
+    ) -> None:
         self.play = play
         #: Set to whether the connection can be used again, once nothing more will be written.
         self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._asked = asked
+        self._stage = stage
         self._transport = transport
         self._events = dialect.Events(asked.request)
         self._began = False
@@ -45,6 +50,8 @@ class Show:
         if self.over.done():
             return
         step = self.play.advance(now)
+        if step.end is not None:
+            self._stage.leave(self.play)
         if self._asked.streamed:
             # The head comes with the first token, or with the end.
             out = [] if not step.tokens else [*self._opening()]

@@ -1,0 +1,155 @@
+"""The application: its parts are built here and given to each other. Importing this builds nothing."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import threading
+from typing import Any, Protocol
+
+import flask
+import orjson
+from flask import Response
+from pydantic import SecretStr
+
+from api import errors as problems
+from api import framework, health, routes
+from api.auth import Gate
+from api.schemas.problems import Problem
+from api.streams import Waits
+from api.submission import Intake, Pictures
+from jobs import queue
+from jobs.database import Clock, Database, utcnow
+from jobs.images import Images
+from jobs.settings import Settings
+from jobs.store import accounts
+
+#: Of the API that the document describes; the service's own version is another.
+API_VERSION = "1.0"
+_DOCUMENT = "/openapi.json"
+_EXTENSION = "longlook"
+_DESCRIPTION = (
+    "Asynchronous image reasoning. A job is a question about one or more images; it is accepted at once, runs "
+    "when an engine has room, and keeps the answer with the whole reasoning. Every error has one body: RFC 9457 "
+    "(`application/problem+json`) with all faults in `errors`, and OpenAI's `error` object. Every answer carries "
+    "`x-request-id`."
+)
+
+
+class Bell(health.Bell, Protocol):
+    """The doorbell, as :class:`jobs.queue.Bell` is."""
+
+    def ring(self) -> None:
+        """Ask for a bell and return at once."""
+
+    def close(self) -> None:
+        """Let go of Redis."""
+
+
+class Service:
+    """What lives as long as the application: it is drained, and closed in the end."""
+
+    def __init__(self, *, database: Database, bell: Bell, images: Images, waits: Waits) -> None:
+        self.draining = threading.Event()
+        self._database = database
+        self._bell = bell
+        self._images = images
+        self._waits = waits
+
+    def drain(self) -> None:
+        """Be no longer ready, and let all go who wait. A signal handler may call it."""
+        self.draining.set()
+        self._waits.close()
+
+    def close(self) -> None:
+        """Let go of everything; nothing can be served after it."""
+        self.drain()
+        self._images.close()
+        self._bell.close()
+        self._database.close()
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    database: Database | None = None,
+    bell: Bell | None = None,
+    images: Images | None = None,
+    clock: Clock = utcnow,
+) -> framework.Door:
+    """Build the application. To be called after any fork: it starts threads and processes when they are needed.
+
+    Args:
+        settings: by default those of the environment.
+        database: by default the one that the settings name.
+        bell: likewise.
+        images: by default decoders in a sandbox of their own.
+        clock: the time on SQLite.
+
+    Raises:
+        jobs.errors.SettingsError: the environment is not usable.
+    """
+    settings = settings or Settings.read()
+    database = database or Database(settings.database, clock=clock)
+    bell = bell or queue.Bell(settings)
+    images = images or Images.start(settings)
+    gate = Gate(database, pepper=accounts.pepper(settings))
+    waits = Waits(database, permits=settings.max_streams)
+    service = Service(database=database, bell=bell, images=images, waits=waits)
+    intake = Intake(
+        settings,
+        database=database,
+        pictures=Pictures(settings, database=database, decoder=images),
+        bell=bell,
+    )
+    door = _door(settings)
+    door.extensions[_EXTENSION] = service
+    routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
+        door
+    )
+    routes.RunRoutes(database=database).declare(door, gate)
+    routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
+    routes.ModelRoutes(settings).declare(door, gate)
+    health.HealthRoutes(settings, database=database, bell=bell, draining=service.draining).declare(
+        door
+    )
+    return door
+
+
+def service_of(app: flask.Flask) -> Service:
+    """Return what lives as long as ``app``."""
+    found: Service = app.extensions[_EXTENSION]
+    return found
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document, the same for every installation. No server, database or Redis is needed."""
+    app = create_app(Settings(pepper=SecretStr("not used")))
+    try:
+        return app.document()
+    finally:
+        service_of(app).close()
+
+
+def _door(settings: Settings) -> framework.Door:
+    door = framework.Door(
+        title="Longlook",
+        version=API_VERSION,
+        description=_DESCRIPTION,
+        problem=Problem,
+        max_body_bytes=settings.max_body_mb * 2**20,
+    )
+    problems.install(door)
+    framework.install(door, quiet=frozenset({health.LIVE, health.READY}))
+    document = functools.cache(lambda: orjson.dumps(door.document()))
+
+    def openapi() -> Response:
+        return Response(document(), content_type="application/json")
+
+    door.add_url_rule(_DOCUMENT, view_func=openapi)
+    return door
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n")

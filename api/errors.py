@@ -1,0 +1,165 @@
+"""Every error answer has one body: RFC 9457's members, and the ``error`` object that OpenAI clients read.
+
+What the caller can mend is told with all its faults; what is our fault is told as a request id and logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import flask
+import orjson
+import structlog
+from flask import Response
+from werkzeug import exceptions
+
+from jobs import errors, logs
+
+CONTENT_TYPE = "application/problem+json"
+
+_log = structlog.get_logger(__name__)
+
+#: Faults that are told in one sentence each, and in the list.
+_IN_MESSAGE, _IN_BODY = 10, 100
+#: Image codes that have an HTTP status of their own, if nothing else is wrong.
+_IMAGE_SIZE_AND_TYPE = {"image_file_too_large", "unsupported_image_media_type"}
+#: What HTTP itself refuses before a route is reached, in our words: a library's are never shown.
+_HTTP_FAULTS: dict[int, errors.RequestError] = {
+    400: errors.RequestError("The request is malformed."),
+    404: errors.NotFound("There is nothing at this path."),
+    405: errors.MethodNotAllowed("This path does not take this method."),
+    413: errors.BodyTooLarge("The request body is too large."),
+    415: errors.UnsupportedMediaType("This content type is not read here."),
+}
+
+
+def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
+    """Return the one error that lists all of ``faults`` (at least one): 422, or an image's own 413 or 415."""
+    told = [f"{_name(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
+    message = told[0] if len(faults) == 1 else f"{len(faults)} faults. " + " ".join(told)
+    codes = {fault.code for fault in faults}
+    kind = errors.ImageRejected if codes <= _IMAGE_SIZE_AND_TYPE else errors.InvalidRequest
+    return kind(
+        message,
+        faults=tuple(faults[:_IN_BODY]),
+        code=codes.pop() if len(codes) == 1 else None,
+        param=_name(faults[0].pointer),
+    )
+
+
+def install(app: flask.Flask) -> None:
+    """Answer all errors of ``app`` in that one body."""
+    app.register_error_handler(errors.RequestError, _on_request_error)
+    app.register_error_handler(errors.Unavailable, _on_unavailable)
+    app.register_error_handler(exceptions.HTTPException, _on_http_exception)
+    app.register_error_handler(Exception, _on_exception)
+
+
+def _on_request_error(error: errors.RequestError) -> Response:
+    status = error.http_status if isinstance(error, errors.ImageRejected) else error.status
+    headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="longlook"'
+    return _problem(
+        status,
+        code=error.specific_code,
+        title=error.title,
+        detail=error.message,
+        faults=error.faults,
+        param=error.param,
+        headers=headers,
+    )
+
+
+def _on_unavailable(error: errors.Unavailable) -> Response:
+    return _problem(
+        error.status,
+        code=error.code,
+        title="Service unavailable",
+        detail=error.message,
+        headers={"Retry-After": str(error.retry_after), "x-should-retry": "true"},
+    )
+
+
+def _on_http_exception(error: exceptions.HTTPException) -> Response:
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < HTTPStatus.BAD_REQUEST:
+        return Response(error.get_response().data, status, error.get_headers())
+    known = _HTTP_FAULTS.get(status)
+    phrase = HTTPStatus(status).phrase
+    answer = (
+        _on_request_error(known)
+        if known is not None
+        else _problem(status, code="invalid_request_error", title=phrase, detail=f"{phrase}.")
+    )
+    if isinstance(error, exceptions.MethodNotAllowed) and error.valid_methods:
+        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return answer
+
+
+def _on_exception(_error: Exception) -> Response:
+    """Answer what nobody expected. The caller gets the request id alone; the log gets the traceback."""
+    _log.exception("request_failed")
+    return _problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        code="server_error",
+        title="Internal server error",
+        detail=f"Something went wrong here. The request id is {request_id()}.",
+    )
+
+
+def request_id() -> str:
+    """Return the id of the request being served."""
+    found: str = flask.g.get("request_id", "")
+    return found
+
+
+def _problem(
+    status: int,
+    *,
+    code: str,
+    title: str,
+    detail: str,
+    faults: Sequence[errors.Fault] = (),
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    logs.bind(error_code=code)
+    client_fault = status < HTTPStatus.INTERNAL_SERVER_ERROR
+    body = {
+        "type": f"/problems/{code.replace('_', '-')}",
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "instance": flask.request.path,
+        "request_id": request_id(),
+        "errors": [_told(fault) for fault in faults],
+        "error": {
+            "message": detail,
+            "type": "invalid_request_error" if client_fault else "server_error",
+            "param": param,
+            "code": code,
+        },
+    }
+    return Response(orjson.dumps(body), status, headers, content_type=CONTENT_TYPE)
+
+
+def _told(fault: errors.Fault) -> dict[str, Any]:
+    """Return a fault as RFC 9457's example has it: a JSON pointer into the body, or a parameter's name."""
+    place = "pointer" if fault.pointer.startswith("#") else "parameter"
+    return {place: fault.pointer, "detail": fault.detail, "code": fault.code}
+
+
+def _name(pointer: str) -> str:
+    """Return ``#/options/temperature`` as ``options.temperature``, and a parameter's name as it is."""
+    if not pointer.startswith("#"):
+        return pointer
+    name = ""
+    for step in pointer.removeprefix("#").split("/")[1:]:
+        part = step.replace("~1", "/").replace("~0", "~")
+        name += f"[{part}]" if part.isdigit() else f".{part}"
+    return name.removeprefix(".") or "body"

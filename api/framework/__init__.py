@@ -1,0 +1,28 @@
+"""The web framework behind one thin room: routes and their OpenAPI document, parameters, bodies, answers.
+
+flask-openapi3 collects the document from the same models that check requests and build answers. It is
+named in :mod:`api.framework.door` only, so that it can be replaced.
+"""
+
+from __future__ import annotations
+
+from api.framework.bodies import File, Form, read_form, read_json
+from api.framework.document import Answer, Body
+from api.framework.door import Door
+from api.framework.exchange import install, reply
+from api.framework.parameters import Unknown, faults_of, parse
+
+__all__ = [
+    "Answer",
+    "Body",
+    "Door",
+    "File",
+    "Form",
+    "Unknown",
+    "faults_of",
+    "install",
+    "parse",
+    "read_form",
+    "read_json",
+    "reply",
+]

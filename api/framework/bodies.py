@@ -1,0 +1,97 @@
+"""Request bodies: JSON and multipart forms, bounded while they are read."""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import orjson
+from werkzeug import Request
+from werkzeug.formparser import MultiPartParser
+
+from jobs import errors
+
+#: Bytes of a form's text fields, all of them together at most.
+_MAX_TEXT_BYTES = 2**20
+_MAX_PARTS = 128
+#: Bytes read at a time; a photo takes few turns.
+_CHUNK = 2**18
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a form. Of one over the limit there is one byte more than allowed."""
+
+    field: str
+    stream: BinaryIO
+
+
+@dataclass(frozen=True)
+class Form:
+    """A multipart form: text fields, each with all its values, and files in their order."""
+
+    fields: dict[str, list[str]]
+    files: list[File]
+
+
+def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
+    """Return the body as JSON.
+
+    Raises:
+        jobs.errors.RequestError: it is none (RFC 8259: UTF-8, no lone surrogates, no NaN).
+        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
+    """
+    # Only a read past the limit tells that there is more: what fits is not the whole, if no length was given.
+    body = b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise errors.RequestError("The request body is not valid JSON.") from None
+
+
+def read_form(request: Request, *, max_file_bytes: int) -> Form:
+    """Return the body as a form, files in memory up to ``max_file_bytes`` each and one byte.
+
+    Raises:
+        jobs.errors.RequestError: it is none.
+        werkzeug.exceptions.RequestEntityTooLarge: it, or its text, is over the limit.
+    """
+
+    def file(
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None,
+        content_length: int | None = None,
+    ) -> _CappedFile:
+        del total_content_length, content_type, filename, content_length  # A client's word for it.
+        return _CappedFile(max_file_bytes + 1)
+
+    boundary = request.mimetype_params.get("boundary", "")
+    parser = MultiPartParser(
+        file, max_form_memory_size=_MAX_TEXT_BYTES, buffer_size=_CHUNK, max_form_parts=_MAX_PARTS
+    )
+    try:
+        fields, files = parser.parse(
+            request.stream, boundary.encode("ascii"), request.content_length
+        )
+    except ValueError:
+        raise errors.RequestError("The request body is not a valid multipart form.") from None
+    return Form(
+        fields=fields.to_dict(flat=False),
+        files=[File(name, cast("BinaryIO", file.stream)) for name, file in files.items(multi=True)],
+    )
+
+
+class _CappedFile(io.BytesIO):
+    """A file in memory that takes no more than ``limit`` bytes and drops the rest."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._left = limit
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
+        kept = data[: self._left]
+        self._left -= super().write(kept)
+        return len(data)

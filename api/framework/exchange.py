@@ -1,0 +1,70 @@
+"""What every exchange has: a request id, one line in the log, the security headers of its answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+import flask
+import structlog
+from flask import Response
+from pydantic import BaseModel
+
+from jobs import ids, logs
+
+_log = structlog.get_logger(__name__)
+
+#: An id that a proxy or a client may bring along.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def install(app: flask.Flask, *, quiet: frozenset[str]) -> None:
+    """Give every exchange of ``app`` its id, headers and log line; ``quiet`` routes are not logged."""
+
+    def finish(response: Response) -> Response:
+        rule = flask.request.url_rule
+        response.headers["x-request-id"] = flask.g.request_id
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        if rule is None or rule.rule not in quiet:
+            _log.info(
+                "request_finished",
+                method=flask.request.method,
+                # The rule, never the path: a path may hold what somebody typed.
+                route=None if rule is None else rule.rule,
+                status=response.status_code,
+                duration_ms=round((time.perf_counter() - flask.g.started) * 1000, 1),
+            )
+        return response
+
+    app.before_request(_begin)
+    app.after_request(finish)
+    app.teardown_request(_forget)
+
+
+def _begin() -> None:
+    given = flask.request.headers.get("x-request-id", "")
+    flask.g.started = time.perf_counter()
+    flask.g.request_id = given if _REQUEST_ID.fullmatch(given) else ids.show("req", ids.new())
+    logs.clear()
+    logs.bind(request_id=flask.g.request_id)
+
+
+def _forget(_error: BaseException | None) -> None:
+    logs.clear()
+
+
+def reply(
+    model: BaseModel, status: int = 200, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return ``model`` as a JSON answer."""
+    return Response(
+        model.model_dump_json(), status, dict(headers or {}), content_type="application/json"
+    )

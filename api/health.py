@@ -1,0 +1,113 @@
+"""Whether the service lives and whether it is ready. Public, and no secrets in it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from datetime import timedelta
+from http import HTTPMethod, HTTPStatus
+from pathlib import Path
+from typing import Literal, Protocol
+
+from flask import Response
+
+from api.framework import Answer, Door, reply
+from api.schemas.problems import Health
+from jobs import errors
+from jobs.database import Database
+from jobs.settings import Settings
+from jobs.store import workers
+from migrations import schema
+
+State = Literal["ok", "degraded", "unavailable"]
+
+LIVE = "/livez"
+READY = "/readyz"
+
+
+class Bell(Protocol):
+    """What knows whether Redis is there, as :class:`jobs.queue.Bell` does."""
+
+    def answers(self) -> bool:
+        """Whether Redis answers now."""
+
+
+class HealthRoutes:
+    """What load balancers and people ask.
+
+    Without Redis and without workers jobs are still accepted: that is told, but the service is ready.
+
+    Args:
+        settings: the floor of free disk space, the lease.
+        database: has to answer, at the newest revision.
+        bell: is asked for Redis.
+        draining: set when the service stops.
+    """
+
+    def __init__(
+        self, settings: Settings, *, database: Database, bell: Bell, draining: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._bell = bell
+        self._draining = draining
+        self._alive = timedelta(seconds=settings.lease_seconds)
+        self._heads = schema.heads()
+
+    def declare(self, door: Door) -> None:
+        """Put the routes into ``door``."""
+        door.declare(
+            HTTPMethod.GET,
+            LIVE,
+            self.live,
+            name="livez",
+            tag="health",
+            answers={200: Answer(Health, "The process lives.")},
+        )
+        door.declare(
+            HTTPMethod.GET,
+            READY,
+            self.ready,
+            name="readyz",
+            tag="health",
+            answers={
+                200: Answer(Health, "Jobs are accepted."),
+                503: Answer(Health, "They are not."),
+            },
+        )
+
+    def live(self) -> Response:
+        """Tell that the process lives."""
+        return reply(Health(status="ok", checks={}))
+
+    def ready(self) -> Response:
+        """Tell whether jobs are accepted, and what is missing."""
+        checks: dict[str, State] = {
+            "accepting": "unavailable" if self._draining.is_set() else "ok",
+            "disk": self._check_disk(),
+            "redis": "ok" if self._bell.answers() else "degraded",
+            **self._check_database(),
+        }
+        found = checks.values()
+        status: State = "ok"
+        if "unavailable" in found:
+            status = "unavailable"
+        elif "degraded" in found:
+            status = "degraded"
+        code = HTTPStatus.SERVICE_UNAVAILABLE if status == "unavailable" else HTTPStatus.OK
+        return reply(Health(status=status, checks=checks), code)
+
+    def _check_database(self) -> dict[str, State]:
+        try:
+            if schema.current(self._database) not in self._heads:
+                return {"database": "unavailable"}
+            force = workers.workforce(self._database, alive=self._alive)
+        except errors.Unavailable:
+            return {"database": "unavailable"}
+        return {"database": "ok", "workers": "ok" if force.processes else "degraded"}
+
+    def _check_disk(self) -> State:
+        home = self._settings.home
+        existing = next(path for path in (home, *home.parents, Path("/")) if path.exists())
+        floor = self._settings.disk_floor_mb * 2**20
+        return "ok" if shutil.disk_usage(existing).free >= floor else "unavailable"

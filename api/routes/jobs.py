@@ -1,0 +1,242 @@
+"""``/v1/jobs``: submit, look, steer."""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPMethod, HTTPStatus
+
+import flask
+from flask import Response
+
+from api import cursors
+from api import errors as problems
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.routes import texts
+from api.schemas.jobs import Job, JobDeleted, JobList
+from api.schemas.queries import JobsQuery
+from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeaders
+from api.streams import Waits
+from api.submission import Accepted, Intake, read_order
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.lifecycle import Status
+from jobs.settings import Settings
+from jobs.store import history, retention
+
+_PACE = ("Retry-After", "openai-poll-after-ms")
+_MAX_PAUSE_SECONDS = 10
+
+
+class JobRoutes:
+    """What callers may do with jobs.
+
+    Args:
+        settings: limits.
+        database: where jobs are kept.
+        intake: what takes new ones.
+        waits: what holds answers back until a job has finished.
+        gate: what lets callers in.
+    """
+
+    def __init__(
+        self, settings: Settings, *, database: Database, intake: Intake, waits: Waits, gate: Gate
+    ) -> None:
+        self._max_file_bytes = settings.max_image_mb * 2**20
+        self._database = database
+        self._intake = intake
+        self._waits = waits
+        self._gate = gate
+
+    def declare(self, door: Door) -> None:
+        """Put the routes into ``door``."""
+        read, steer = self._gate.admits(Right.READ), self._gate.admits(Right.STEER)
+        accepted = {
+            200: Answer(Job, "The job has finished while the answer was held back.", ("Location",)),
+            202: Answer(
+                Job,
+                "The job, to be asked for again.",
+                ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
+            ),
+        }
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/jobs",
+            self.create,
+            name="createJob",
+            tag="jobs",
+            guard=self._gate.admits(Right.SUBMIT),
+            answers=accepted,
+            faults=(400, 409, 413, 415, 422),
+            body=texts.CREATE,
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/jobs",
+            self.listed,
+            name="listJobs",
+            tag="jobs",
+            guard=read,
+            answers={200: Answer(JobList, "A page of jobs.")},
+            faults=(404, 422),
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/jobs/<job_id>",
+            self.show,
+            name="getJob",
+            tag="jobs",
+            guard=read,
+            answers={200: Answer(Job, "The job.", (*_PACE, "Preference-Applied"))},
+            faults=(404,),
+        )
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/jobs/<job_id>/cancel",
+            self.cancel,
+            name="cancelJob",
+            tag="jobs",
+            guard=steer,
+            answers={200: Answer(Job, "The job.", _PACE)},
+            faults=(404, 409),
+        )
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/jobs/<job_id>/rerun",
+            self.rerun,
+            name="rerunJob",
+            tag="jobs",
+            guard=steer,
+            answers=accepted,
+            faults=(404, 409, 422),
+        )
+        door.declare(
+            HTTPMethod.DELETE,
+            "/v1/jobs/<job_id>",
+            self.remove,
+            name="deleteJob",
+            tag="jobs",
+            guard=steer,
+            answers={200: Answer(JobDeleted, "Its data are gone.")},
+            faults=(404, 409),
+        )
+
+    def create(self, caller: Caller, header: SubmitHeaders) -> Response:
+        """Submit a job.
+
+        The answer comes as soon as the job is kept; it runs when an engine has room. Everything wrong with
+        the request is told at once. Image URLs are not taken yet.
+        """
+        order = read_order(
+            flask.request, limits=self._intake.limits, max_file_bytes=self._max_file_bytes
+        )
+        request_id = problems.request_id()
+        accepted = self._intake.submit(caller, order, header=header, request_id=request_id)
+        return self._accepted(accepted, wait=header.wait)
+
+    def listed(self, caller: Caller, query: JobsQuery) -> Response:
+        """List jobs, newest first.
+
+        Operators see all accounts' jobs, or those of one by `account`; all others see their own.
+        """
+        page = cursors.page("job", query.after, limit=query.limit, order=query.order)
+        account_id = self._gate.account(caller, query.account)
+        views, more = history.page(
+            self._database,
+            query.filters(account_id),
+            limit=page.limit,
+            after=page.after,
+            newest_first=page.newest_first,
+        )
+        return reply(JobList.of(views, has_more=more))
+
+    def show(self, caller: Caller, path: JobPath, header: WaitHeaders) -> Response:
+        """Get a job: its status, its answer, what it cost."""
+        view = self._find(_job_id(path), caller.scope)
+        headers: dict[str, str] = {}
+        if header.wait and not view.job.status.terminal and self._held(view.job.id, header.wait):
+            headers["Preference-Applied"] = f"wait={header.wait}"
+            view = self._find(view.job.id, caller.scope)
+        return reply(Job.of(view), headers=headers | _pace(view))
+
+    def cancel(self, caller: Caller, path: JobPath) -> Response:
+        """Cancel a job.
+
+        A queued one is cancelled at once. A running one is stopped within a second or two; what it has
+        written stays. Cancelling again changes nothing; a job that has ended otherwise cannot be cancelled.
+        """
+        job_id = _job_id(path)
+        status = history.cancel(self._database, job_id, account_id=caller.scope, actor=caller.actor)
+        if status is None:
+            raise _not_found()
+        if status in (Status.SUCCEEDED, Status.FAILED):
+            raise errors.Conflict(f"The job has {status} already.")
+        view = self._find(job_id, caller.scope)
+        return reply(Job.of(view), headers=_pace(view))
+
+    def rerun(self, caller: Caller, path: JobPath, header: RerunHeaders) -> Response:
+        """Run a job again.
+
+        It is a new job with the same input, for the same account, and both tell of each other.
+        """
+        accepted = self._intake.rerun(
+            caller,
+            _job_id(path),
+            key=header.idempotency_key,
+            request_id=problems.request_id(),
+        )
+        return self._accepted(accepted, wait=header.wait)
+
+    def remove(self, caller: Caller, path: JobPath) -> Response:
+        """Delete a job's question, answer and traces, and images that only it had brought in.
+
+        What it cost and when it ran stays, marked `data_removed`. An unfinished job has to be cancelled first.
+        """
+        if not retention.remove_job(
+            self._database, _job_id(path), account_id=caller.scope, actor=caller.actor
+        ):
+            raise _not_found()
+        return reply(JobDeleted(id=path.job_id))
+
+    def _accepted(self, accepted: Accepted, *, wait: int) -> Response:
+        held = wait > 0 and self._held(accepted.job_id, wait)
+        view = self._find(accepted.job_id, None)
+        headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
+        if accepted.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        if held:
+            headers["Preference-Applied"] = f"wait={wait}"
+        finished = held and view.job.status.terminal
+        return reply(
+            Job.of(view), HTTPStatus.OK if finished else HTTPStatus.ACCEPTED, headers=headers
+        )
+
+    def _held(self, job_id: uuid.UUID, seconds: int) -> bool:
+        return self._waits.wait(job_id, seconds=seconds)
+
+    def _find(self, job_id: uuid.UUID, scope: uuid.UUID | None) -> history.JobView:
+        view = history.get(self._database, job_id, account_id=scope)
+        if view is None:
+            raise _not_found()
+        return view
+
+
+def _job_id(path: JobPath) -> uuid.UUID:
+    job_id = ids.parse("job", path.job_id)
+    if job_id is None:
+        raise _not_found()
+    logs.bind(job_id=path.job_id)
+    return job_id
+
+
+def _not_found() -> errors.NotFound:
+    return errors.NotFound("There is no such job.")
+
+
+def _pace(view: history.JobView) -> dict[str, str]:
+    """Return how long to wait before asking again: a second, or a quarter of a long wait in the queue."""
+    if view.job.status.terminal:
+        return {}
+    eta = view.queue.eta_seconds if view.queue else None
+    seconds = max(1, min(_MAX_PAUSE_SECONDS, (eta or 0) // 4))
+    return {"Retry-After": str(seconds), "openai-poll-after-ms": str(seconds * 1000)}

@@ -1,0 +1,75 @@
+"""``/v1/jobs/{id}/trace`` and ``/attempts``: how a job was run."""
+
+from __future__ import annotations
+
+from http import HTTPMethod
+
+from flask import Response
+
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.schemas.requests import JobPath, TraceQuery
+from api.schemas.runs import Attempt, AttemptList, Trace, TraceSample
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.store import history, traces
+
+
+class RunRoutes:
+    """What callers may ask of a job's running."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    def declare(self, door: Door, gate: Gate) -> None:
+        """Put the routes into ``door``."""
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/jobs/<job_id>/trace",
+            self.trace,
+            name="getTrace",
+            tag="jobs",
+            guard=gate.admits(Right.READ),
+            answers={200: Answer(Trace, "The trace as far as it is known.")},
+            faults=(404, 422),
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/jobs/<job_id>/attempts",
+            self.attempts,
+            name="listAttempts",
+            tag="jobs",
+            guard=gate.admits(Right.READ),
+            answers={200: Answer(AttemptList, "All attempts.")},
+            faults=(404,),
+        )
+
+    def trace(self, caller: Caller, path: JobPath, query: TraceQuery) -> Response:
+        """Get a job's reasoning: the raw text of all its attempts, partial while it runs."""
+        # The job comes first: when it has finished, what is read after it is whole.
+        job = self._find(path, caller).job
+        if query.attempt is not None and query.attempt > job.attempt:
+            raise errors.NotFound("There is no such attempt.", param="attempt")
+        samples = traces.read(self._database, job.id, attempt=query.attempt)
+        return reply(
+            Trace(
+                job_id=path.job_id,
+                complete=job.status.terminal,
+                data_removed=job.data_removed_at is not None,
+                samples=[TraceSample.of(sample) for sample in samples],
+            )
+        )
+
+    def attempts(self, caller: Caller, path: JobPath) -> Response:
+        """List a job's attempts: which worker and engine, what was sent, how it ended."""
+        job = self._find(path, caller).job
+        views = history.attempts(self._database, job.id)
+        return reply(AttemptList(data=[Attempt.of(view) for view in views]))
+
+    def _find(self, path: JobPath, caller: Caller) -> history.JobView:
+        job_id = ids.parse("job", path.job_id)
+        view = job_id and history.get(self._database, job_id, account_id=caller.scope)
+        if not view:
+            raise errors.NotFound("There is no such job.")
+        logs.bind(job_id=path.job_id)
+        return view

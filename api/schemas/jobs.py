@@ -1,0 +1,250 @@
+"""A job as callers get it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field
+
+from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
+from api.schemas.words import Time
+from jobs import ids, records
+from jobs.store import history
+
+
+class JobImage(Given):
+    """A picture of a job."""
+
+    id: str
+    sha256: str = Field(description="Of the file as it was sent.")
+    width: int = Field(description="In pixels, as the model sees it.")
+    height: int
+    tokens: int = Field(description="Visual tokens it costs.")
+    detail: str
+
+    @classmethod
+    def of(cls, view: history.ImageView) -> Self:
+        """Return what callers see of ``view``."""
+        image = view.image
+        return cls(
+            id=ids.show("img", image.id),
+            sha256=image.original_sha256,
+            width=image.width,
+            height=image.height,
+            tokens=view.tokens,
+            detail=image.detail,
+        )
+
+
+class JobAnswer(Given):
+    """The final answer, and the rule by which it was found in the text."""
+
+    text: str
+    rule: str | None
+
+
+class JobUsage(Usage):
+    """What a job cost, all its attempts."""
+
+    engine_seconds: float | None
+
+
+class Queue(Given):
+    """The place of a queued job."""
+
+    position: int = Field(description="1 is next.")
+    eta_seconds: int | None = Field(
+        description="Until it may begin; null until 20 jobs have finished."
+    )
+
+
+class Progress(Given):
+    """How far a running job is."""
+
+    output_tokens: int
+    samples_done: int
+
+
+class Timings(Given):
+    """How long things took, in seconds."""
+
+    queued_seconds: float | None
+    run_seconds: float | None
+    time_to_first_token: float | None = Field(description="From the start.")
+    tokens_per_second: float | None = Field(description="From the first token on.")
+
+    @classmethod
+    def of(cls, job: records.Job) -> Self:
+        """Return the timings of ``job``, those that are known."""
+        left_queue = job.started_at or job.finished_at
+        return cls(
+            queued_seconds=seconds(job.created_at, left_queue),
+            run_seconds=seconds(job.started_at, job.finished_at),
+            time_to_first_token=seconds(job.started_at, job.first_token_at),
+            tokens_per_second=rate(job.output_tokens, job.first_token_at, job.finished_at),
+        )
+
+
+class EffectiveOptions(Given):
+    """The options as they hold for the job."""
+
+    max_output_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    max_attempts: int
+
+    @classmethod
+    def of(cls, job: records.Job) -> Self:
+        """Return the options of ``job``."""
+        return cls(
+            max_output_tokens=job.options.get("max_output_tokens"),
+            temperature=job.options.get("temperature"),
+            top_p=job.options.get("top_p"),
+            seed=job.options.get("seed"),
+            max_attempts=job.max_attempts,
+        )
+
+
+class JobUrls(Given):
+    """Where to go on."""
+
+    self: str
+    trace: str
+    attempts: str
+    cancel: str
+    rerun: str
+
+
+class Job(Given):
+    """A question about images, and all that has become of it."""
+
+    id: str
+    object: Literal["job"] = "job"
+    account: str
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    model: str
+    question: str | None = Field(description="Null when the job's data was removed.")
+    images: list[JobImage]
+    answer: JobAnswer | None
+    finish_reason: str | None = Field(
+        description="Why the model stopped: `stop`, or `length` when it had no tokens left."
+    )
+    error: JobError | None
+    usage: JobUsage | None
+    queue: Queue | None = Field(description="While queued; null in lists.")
+    progress: Progress | None = Field(description="While running; null in lists.")
+    attempt: int = Field(description="0 before the first one.")
+    crashes: int = Field(description="Attempts whose worker was lost.")
+    failures: int = Field(description="Attempts that failed in the engine.")
+    priority: Literal["high", "normal", "low"]
+    options: EffectiveOptions
+    metadata: dict[str, str]
+    rerun_of: str | None
+    reruns: list[str] | None = Field(description="Jobs that run this one again; null in lists.")
+    data_removed: bool
+    created_at: Time
+    deadline_at: Time
+    started_at: Time | None
+    first_token_at: Time | None
+    cancel_requested_at: Time | None
+    finished_at: Time | None
+    timings: Timings
+    urls: JobUrls
+
+    @classmethod
+    def of(cls, view: history.JobView, *, listed: bool = False) -> Self:
+        """Return what callers see of ``view``; a ``listed`` one lacks what costs a query each."""
+        job = view.job
+        shown = ids.show("job", job.id)
+        return cls(
+            id=shown,
+            account=ids.show("acct", job.account_id),
+            status=job.status.value,
+            model=job.model,
+            question=job.question,
+            images=[JobImage.of(image) for image in view.images],
+            answer=None
+            if job.answer_text is None
+            else JobAnswer(text=job.answer_text, rule=job.answer_rule),
+            finish_reason=job.finish_reason,
+            error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
+            usage=_job_usage(job),
+            queue=view.queue
+            and Queue(position=view.queue.position, eta_seconds=view.queue.eta_seconds),
+            progress=view.progress
+            and Progress(
+                output_tokens=view.progress.output_tokens, samples_done=view.progress.samples_done
+            ),
+            attempt=job.attempt,
+            crashes=job.crashes,
+            failures=job.failures,
+            priority=job.priority.value,
+            options=EffectiveOptions.of(job),
+            metadata=job.metadata_,
+            rerun_of=job.rerun_of and ids.show("job", job.rerun_of),
+            reruns=None if listed else [ids.show("job", rerun) for rerun in view.reruns],
+            data_removed=job.data_removed_at is not None,
+            created_at=job.created_at,
+            deadline_at=job.deadline_at,
+            started_at=job.started_at,
+            first_token_at=job.first_token_at,
+            cancel_requested_at=job.cancel_requested_at,
+            finished_at=job.finished_at,
+            timings=Timings.of(job),
+            urls=_urls(shown),
+        )
+
+
+class JobDeleted(Given):
+    """A job whose question, answer and traces are gone."""
+
+    id: str
+    object: Literal["job"] = "job"
+    deleted: Literal[True] = True
+    data_removed: Literal[True] = True
+
+
+class JobList(Given):
+    """A page of jobs."""
+
+    object: Literal["list"] = "list"
+    data: list[Job]
+    first_id: str | None
+    last_id: str | None = Field(description="`after` of the next page.")
+    has_more: bool
+
+    @classmethod
+    def of(cls, views: Sequence[history.JobView], *, has_more: bool) -> Self:
+        """Return a page of ``views``."""
+        data = [Job.of(view, listed=True) for view in views]
+        return cls(
+            data=data,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+            has_more=has_more,
+        )
+
+
+def _job_usage(job: records.Job) -> JobUsage | None:
+    if job.input_tokens is None:
+        return None
+    return JobUsage(
+        input_tokens=job.input_tokens,
+        cached_tokens=job.cached_tokens,
+        image_tokens=job.image_tokens,
+        output_tokens=job.output_tokens or 0,
+        engine_seconds=job.engine_seconds,
+    )
+
+
+def _urls(shown: str) -> JobUrls:
+    here = f"/v1/jobs/{shown}"
+    return JobUrls(
+        self=here,
+        trace=f"{here}/trace",
+        attempts=f"{here}/attempts",
+        cancel=f"{here}/cancel",
+        rerun=f"{here}/rerun",
+    )

@@ -1,0 +1,65 @@
+"""How callers ask for the history of jobs."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from api.schemas import words
+from api.schemas.requests import Named
+from jobs import ids
+from jobs.lifecycle import Status
+from jobs.store import history
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class JobsQuery(Named):
+    """Which jobs, and which page of them."""
+
+    after: str | None = Field(default=None, description="The `last_id` of the page before.")
+    limit: int = Field(default=20, ge=1, le=100, description="Jobs on a page.")
+    order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
+    status: list[Literal["queued", "running", "succeeded", "failed", "cancelled"]] = Field(
+        default=[], description="One of these; may be given several times."
+    )
+    created_after: words.Moment | None = Field(
+        default=None, description="Created at this time or later: RFC 3339 or unix seconds."
+    )
+    created_before: words.Moment | None = Field(
+        default=None, description="Created before this time."
+    )
+    metadata: words.Metadata = Field(
+        default={}, description="With all these pairs: `metadata[case]=42`."
+    )
+    image: str | None = Field(
+        default=None,
+        description="With this image: its id, or the sha256 of the file as it was sent.",
+    )
+    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+        default=None, description="Of this account, by name or id. For operators, who see all."
+    )
+
+    @field_validator("image")
+    @classmethod
+    def _image(cls, value: str | None) -> str | None:
+        if value is None or ids.parse("img", value) or _SHA256.fullmatch(value):
+            return value
+        raise ValueError("This has to be an image id or the sha256 of a file in hex.")
+
+    def filters(self, account_id: uuid.UUID | None) -> history.Filter:
+        """Return the filters for the store, within ``account_id`` (None: all accounts)."""
+        image = self.image or ""
+        image_id = ids.parse("img", image)
+        return history.Filter(
+            account_id=account_id,
+            statuses=[Status(status) for status in self.status],
+            created_after=self.created_after,
+            created_before=self.created_before,
+            metadata=self.metadata,
+            image_id=image_id,
+            image_sha256=None if image_id else image or None,
+        )

@@ -1,0 +1,139 @@
+"""How a job was run, as callers get it: its traces and its attempts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
+from api.schemas.words import Time
+from jobs import records
+from jobs.lifecycle import Outcome
+from jobs.store import history, traces
+
+
+class TraceSample(Given):
+    """The raw output of one engine stream, as far as it is known."""
+
+    attempt: int
+    index: int
+    text: str
+    complete: bool
+    finish_reason: str | None
+    usage: Usage | None
+    started_at: Time
+    first_token_at: Time | None
+    ended_at: Time | None
+
+    @classmethod
+    def of(cls, trace: traces.SampleTrace) -> Self:
+        """Return what callers see of ``trace``."""
+        return cls(
+            attempt=trace.attempt,
+            index=trace.number,
+            text=trace.text,
+            complete=trace.complete,
+            finish_reason=trace.finish_reason,
+            usage=_usage(trace),
+            started_at=trace.started_at,
+            first_token_at=trace.first_token_at,
+            ended_at=trace.ended_at,
+        )
+
+
+class Trace(Given):
+    """The reasoning of a job, attempt by attempt; partial while it runs."""
+
+    object: Literal["trace"] = "trace"
+    job_id: str
+    complete: bool = Field(description="Whether nothing will be added.")
+    data_removed: bool
+    samples: list[TraceSample]
+
+
+class AttemptSample(Given):
+    """One engine stream of an attempt."""
+
+    index: int
+    rid: str = Field(description="The engine's id of the stream.")
+    finish_reason: str | None
+    usage: Usage | None
+    started_at: Time
+    first_token_at: Time | None
+    ended_at: Time | None
+    time_to_first_token: float | None = Field(description="Seconds.")
+    tokens_per_second: float | None
+
+    @classmethod
+    def of(cls, sample: records.Sample) -> Self:
+        """Return what callers see of ``sample``."""
+        return cls(
+            index=sample.number,
+            rid=sample.rid,
+            finish_reason=sample.finish_reason,
+            usage=_usage(sample),
+            started_at=sample.started_at,
+            first_token_at=sample.first_token_at,
+            ended_at=sample.ended_at,
+            time_to_first_token=seconds(sample.started_at, sample.first_token_at),
+            tokens_per_second=rate(sample.output_tokens, sample.first_token_at, sample.ended_at),
+        )
+
+
+class Attempt(Given):
+    """One claim of a job by a worker, and how it ended."""
+
+    object: Literal["attempt"] = "attempt"
+    number: int
+    worker: str
+    outcome: Outcome | None = Field(description="Null while it runs.")
+    error: JobError | None
+    engine: str | None
+    engine_version: str | None
+    model: str | None
+    prompt: dict[str, Any] | None = Field(
+        description="The messages as sent, pictures by their keys."
+    )
+    sampling: dict[str, Any] | None
+    claimed_at: Time
+    ended_at: Time | None
+    samples: list[AttemptSample]
+
+    @classmethod
+    def of(cls, view: history.AttemptView) -> Self:
+        """Return what callers see of ``view``."""
+        attempt = view.attempt
+        return cls(
+            number=attempt.number,
+            worker=attempt.worker,
+            outcome=attempt.outcome,
+            error=fault(attempt.error_code, attempt.error_message),
+            engine=attempt.engine,
+            engine_version=attempt.engine_version,
+            model=attempt.model,
+            prompt=attempt.prompt,
+            sampling=attempt.sampling,
+            claimed_at=attempt.claimed_at,
+            ended_at=attempt.ended_at,
+            samples=[AttemptSample.of(sample) for sample in view.samples],
+        )
+
+
+class AttemptList(Given):
+    """All attempts of a job, in order."""
+
+    object: Literal["list"] = "list"
+    data: list[Attempt]
+    has_more: Literal[False] = False
+
+
+def _usage(sample: records.Sample | traces.SampleTrace) -> Usage | None:
+    if sample.input_tokens is None:
+        return None
+    return Usage(
+        input_tokens=sample.input_tokens,
+        cached_tokens=sample.cached_tokens,
+        image_tokens=sample.image_tokens,
+        output_tokens=sample.output_tokens,
+    )

@@ -1,0 +1,105 @@
+"""Requests that are held open until their job has finished. One thread a process looks for all of them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+
+import structlog
+
+from jobs import errors
+from jobs.database import Database
+from jobs.store import history
+
+_log = structlog.get_logger(__name__)
+
+#: Between two looks at the jobs that are waited for.
+_LOOK_SECONDS = 0.1
+
+
+class Waits:
+    """Lets requests wait for jobs, a fixed number at once.
+
+    Args:
+        database: where to look.
+        permits: how many may wait; one more is not let in.
+        look_seconds: the time between two looks, each one query for all who wait.
+    """
+
+    def __init__(
+        self, database: Database, *, permits: int, look_seconds: float = _LOOK_SECONDS
+    ) -> None:
+        self._database = database
+        self._permits = threading.BoundedSemaphore(permits) if permits else None
+        self._look_seconds = look_seconds
+        self._lock = threading.Lock()
+        self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def wait(self, job_id: uuid.UUID, *, seconds: float) -> bool:
+        """Return when the job has finished, ``seconds`` are over or the service stops.
+
+        Returns:
+            False, at once, when no permit was free.
+        """
+        if self._permits is None or not self._permits.acquire(blocking=False):
+            return False
+        finished = threading.Event()
+        try:
+            self._enter(job_id, finished)
+            finished.wait(seconds)
+        finally:
+            self._leave(job_id, finished)
+            self._permits.release()
+        return True
+
+    def close(self) -> None:
+        """Let all who wait go, and nobody wait any more. A signal handler may call it: no lock is taken here."""
+        self._closed.set()
+        self._wake.set()
+
+    def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
+        with self._lock:
+            self._waiting.setdefault(job_id, []).append(finished)
+            if self._closed.is_set():
+                finished.set()
+            elif self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="waits", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def _leave(self, job_id: uuid.UUID, finished: threading.Event) -> None:
+        with self._lock:
+            self._waiting[job_id].remove(finished)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            while (wanted := self._wanted()) and not self._closed.is_set():
+                self._tell(self._finished(wanted))
+                self._closed.wait(self._look_seconds)
+        self._tell(self._wanted())
+
+    def _wanted(self) -> list[uuid.UUID]:
+        with self._lock:
+            return list(self._waiting)
+
+    def _finished(self, job_ids: list[uuid.UUID]) -> list[uuid.UUID]:
+        try:
+            found = history.status(self._database, job_ids)
+        except errors.Unavailable:
+            # Who waits is not harmed by a look that failed; the next one may not.
+            _log.warning("waits_not_looked_at", jobs=len(job_ids))
+            return []
+        return [job_id for job_id, status in found.items() if status.terminal]
+
+    def _tell(self, job_ids: list[uuid.UUID]) -> None:
+        with self._lock:
+            for job_id in job_ids:
+                for finished in self._waiting.get(job_id, ()):
+                    finished.set()

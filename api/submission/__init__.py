@@ -1,0 +1,9 @@
+"""A job comes in: its request is read, its images decoded, its room in the model's context worked out."""
+
+from __future__ import annotations
+
+from api.submission.intake import Accepted, Intake
+from api.submission.orders import read_order, read_upload
+from api.submission.pictures import Pictures
+
+__all__ = ["Accepted", "Intake", "Pictures", "read_order", "read_upload"]

@@ -1,0 +1,229 @@
+"""Orders become jobs: the same order twice is one job, every fault is told, the bell rings after the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from api import errors as problems
+from api.auth import Caller
+from api.schemas import requests
+from api.submission import fit
+from api.submission.orders import Order
+from api.submission.pictures import Pictures, originals
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.lifecycle import Priority
+from jobs.profiles import Detail
+from jobs.settings import Settings
+from jobs.store import history, submission
+
+_log = structlog.get_logger(__name__)
+
+
+class Bell(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+
+    def ring(self) -> None:
+        """Ask for a bell and return at once."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A job that came in now, or had come in before by the same request."""
+
+    job_id: uuid.UUID
+    replayed: bool
+
+
+class Intake:
+    """Takes orders.
+
+    Args:
+        settings: limits and defaults.
+        database: where jobs are kept.
+        pictures: what finds and makes images.
+        bell: what is rung after a job was kept.
+    """
+
+    def __init__(
+        self, settings: Settings, *, database: Database, pictures: Pictures, bell: Bell
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._pictures = pictures
+        self._bell = bell
+        self._key_kept = timedelta(hours=settings.idempotency_hours)
+
+    @property
+    def limits(self) -> requests.Limits:
+        """What orders are checked against while they are read."""
+        profile = self._settings.profile
+        return requests.Limits(
+            model=self._settings.model,
+            question_chars=profile.max_question_chars,
+            output_tokens=profile.max_output_tokens,
+            images=self._settings.max_images,
+        )
+
+    def submit(
+        self, caller: Caller, order: Order, *, header: requests.SubmitHeaders, request_id: str
+    ) -> Accepted:
+        """Keep the job that was ordered, or find the one that the same request has made before.
+
+        Raises:
+            jobs.errors.RequestError: with every fault of the order; or its key came with another one.
+            jobs.errors.Unavailable: not now; nothing was kept.
+        """
+        faults = list(order.faults)
+        known = self._pictures.known(caller.account_id, order.pictures, faults)
+        fingerprint: str | None = None
+        if header.idempotency_key is not None and order.job is not None and not faults:
+            asked = _asked(order.job, originals(order.pictures, known), header)
+            fingerprint = _fingerprint("/v1/jobs", caller.account_id, asked)
+            replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
+            if replayed is not None:
+                return replayed
+        pictures = self._pictures.chosen(order.pictures, known, faults)
+        if order.job is None or faults:
+            raise problems.refused(faults)
+        job, options = order.job, order.job.options
+        profile = self._settings.profile
+        limit = fit.output_tokens(
+            profile,
+            question=job.question,
+            image_tokens=[tokens for _, tokens in pictures],
+            asked=options.max_output_tokens,
+        )
+        sampling = profile.sampling
+        effective = {
+            "max_output_tokens": limit,
+            "temperature": _first(options.temperature, sampling.temperature),
+            "top_p": _first(options.top_p, sampling.top_p),
+            "seed": options.seed,
+        }
+        return self._keep(
+            submission.Submission(
+                account_id=caller.account_id,
+                actor=caller.actor,
+                model=self._settings.model,
+                question=job.question,
+                images=pictures,
+                options=effective,
+                metadata=options.metadata or {},
+                priority=Priority(options.priority or Priority.NORMAL),
+                deadline=timedelta(
+                    seconds=_deadline(options, header) or self._settings.deadline_seconds
+                ),
+                max_attempts=options.max_attempts or self._settings.max_attempts,
+                request_id=request_id,
+                idempotency_key=header.idempotency_key,
+                fingerprint=fingerprint,
+            )
+        )
+
+    def rerun(
+        self, caller: Caller, job_id: uuid.UUID, *, key: str | None, request_id: str
+    ) -> Accepted:
+        """Keep a new job with the input of ``job_id``, for the account that had that one.
+
+        Raises:
+            jobs.errors.NotFound: there is no such job for ``caller``.
+            jobs.errors.Conflict: its input is gone, or its model is no longer served.
+        """
+        view = history.get(self._database, job_id, account_id=caller.scope)
+        if view is None:
+            raise errors.NotFound("There is no such job.")
+        job = view.job
+        path = f"/v1/jobs/{ids.show('job', job_id)}/rerun"
+        fingerprint = _fingerprint(path, job.account_id, None)
+        if key is not None:
+            replayed = self._replay(job.account_id, key, fingerprint)
+            if replayed is not None:
+                return replayed
+        if job.question is None or any(image.image.removed_at for image in view.images):
+            raise errors.Conflict("The input of this job was removed.")
+        if job.model != self._settings.model:
+            raise errors.Conflict("The model of this job is no longer served here.")
+        return self._keep(
+            submission.Submission(
+                account_id=job.account_id,
+                actor=caller.actor,
+                model=job.model,
+                question=job.question,
+                images=[(image.image.id, image.tokens) for image in view.images],
+                options=job.options,
+                metadata=job.metadata_,
+                priority=job.priority,
+                deadline=job.deadline_at - job.created_at,
+                max_attempts=job.max_attempts,
+                request_id=request_id,
+                idempotency_key=key,
+                fingerprint=fingerprint if key is not None else None,
+                rerun_of=job.id,
+            )
+        )
+
+    def keep_image(self, caller: Caller, data: bytes, *, detail: Detail) -> uuid.UUID:
+        """Keep an uploaded image; return its id, the same for the same file and detail.
+
+        Raises:
+            jobs.errors.ImageRejected: the file cannot be used.
+        """
+        image = self._pictures.new(data, detail=detail)
+        return submission.keep_image(self._database, account_id=caller.account_id, image=image)
+
+    def _replay(self, account_id: uuid.UUID, key: str, fingerprint: str) -> Accepted | None:
+        found = submission.replay(
+            self._database,
+            account_id=account_id,
+            key=key,
+            fingerprint=fingerprint,
+            kept=self._key_kept,
+        )
+        return None if found is None else Accepted(found, replayed=True)
+
+    def _keep(self, order: submission.Submission) -> Accepted:
+        kept = submission.submit(self._database, order, key_kept=self._key_kept)
+        logs.bind(job_id=ids.show("job", kept.job_id))
+        if not kept.replayed:
+            self._bell.ring()
+            _log.info("job_submitted", images=len(order.images), rerun=order.rerun_of is not None)
+        return Accepted(kept.job_id, replayed=kept.replayed)
+
+
+def _asked(
+    job: requests.JobFields,
+    pictures: list[tuple[str, str]],
+    header: requests.SubmitHeaders,
+) -> dict[str, Any]:
+    """Return what an order comes to, the same for each way to write it."""
+    options = job.options.model_dump(exclude_none=True, exclude={"detail", "deadline_seconds"})
+    return {
+        "question": job.question,
+        "pictures": pictures,
+        "options": options,
+        "deadline_seconds": _deadline(job.options, header),
+    }
+
+
+def _fingerprint(path: str, account_id: uuid.UUID, asked: dict[str, Any] | None) -> str:
+    """Return the sha256 of a POST to ``path``, by which it is known when it comes again."""
+    request = ["POST", path, account_id.hex, asked]
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _deadline(options: requests.Options, header: requests.SubmitHeaders) -> int | None:
+    """Return the earlier of the two ways to ask for a deadline, in seconds."""
+    asked = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
+    return min(asked, default=None)
+
+
+def _first(asked: float | None, default: float) -> float:
+    return default if asked is None else asked

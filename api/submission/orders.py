@@ -1,0 +1,169 @@
+"""Requests with images in them: forms and JSON become the same order, with all faults that reading finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+import orjson
+from pydantic import ValidationError
+from werkzeug import Request
+
+from api import errors as problems
+from api import framework
+from api.schemas import requests
+from jobs import errors, images
+from jobs.profiles import Detail
+
+FORM = "multipart/form-data"
+JSON = "application/json"
+_RAW = ("image/", "application/octet-stream")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it was sent: a file's bytes, or the id of an image that is kept already."""
+
+    #: Where it stands in the request.
+    pointer: str
+    source: bytes | str = field(repr=False)
+    #: What was asked for, for it or for all; None: nothing.
+    detail: Detail | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job as it was asked for. With faults, ``job`` may be None and pictures may be missing."""
+
+    job: requests.JobFields | None
+    pictures: tuple[Picture, ...]
+    faults: tuple[errors.Fault, ...]
+
+
+def read_order(request: Request, *, limits: requests.Limits, max_file_bytes: int) -> Order:
+    """Return the job that ``request`` asks for.
+
+    Raises:
+        jobs.errors.UnsupportedMediaType: the body is neither a form nor JSON.
+        jobs.errors.RequestError: it is broken as such.
+        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit.
+    """
+    if request.mimetype == FORM:
+        form = framework.read_form(request, max_file_bytes=max_file_bytes)
+        return _order_of_form(form, limits, max_file_bytes)
+    if request.mimetype == JSON:
+        return _order_of_json(framework.read_json(request), limits)
+    raise errors.UnsupportedMediaType(f"Send {FORM} or {JSON}.", param="Content-Type")
+
+
+def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
+    """Return the one image file that ``request`` brings: in a form, in JSON or as it is.
+
+    Raises:
+        jobs.errors.RequestError: as :func:`read_order` does, or there is not one file.
+    """
+    if request.mimetype == FORM:
+        form = framework.read_form(request, max_file_bytes=max_file_bytes)
+        strange = [*form.fields, *(f.field for f in form.files if f.field not in ("image", "file"))]
+        if strange or len(form.files) != 1:
+            fault = errors.Fault("#", "There has to be one file, called `image` or `file`.")
+            raise problems.refused([fault])
+        return images.read_capped(form.files[0].stream, max_file_bytes)
+    if request.mimetype == JSON:
+        try:
+            upload = requests.ImageUpload.model_validate(framework.read_json(request))
+        except ValidationError as error:
+            raise problems.refused(framework.faults_of(error)) from None
+        return images.from_data_url(upload.data)
+    if request.mimetype.startswith(_RAW):
+        return images.read_capped(cast("BinaryIO", request.stream), max_file_bytes)
+    raise errors.UnsupportedMediaType(f"Send an image, {FORM} or {JSON}.", param="Content-Type")
+
+
+def _order_of_json(body: Any, limits: requests.Limits) -> Order:  # noqa: ANN401 - JSON
+    faults: list[errors.Fault] = []
+    job: requests.JobRequest | None = None
+    try:
+        job = requests.JobRequest.model_validate(body, context=limits)
+    except ValidationError as error:
+        faults = framework.faults_of(error, unknown=requests.unknown)
+    inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
+    pictures: list[Picture] = []
+    for index, image in inputs:
+        pointer = f"#/images/{index}"
+        detail = image.detail or (job.options.detail if job else None)
+        if image.image_id is not None:
+            pictures.append(Picture(f"{pointer}/image_id", image.image_id, detail))
+            continue
+        try:
+            data = images.from_data_url(image.data or "")
+        except errors.ImageRejected as error:
+            faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
+        else:
+            pictures.append(Picture(f"{pointer}/data", data, detail))
+    return Order(job, tuple(pictures), tuple(faults))
+
+
+def _sound_images(
+    body: Any,  # noqa: ANN401 - JSON
+    limits: requests.Limits,
+) -> Iterator[tuple[int, requests.ImageInput]]:
+    """Yield the images of a faulty body that are well described, so that theirs are told as well."""
+    listed = body.get("images") if isinstance(body, dict) else None
+    if not isinstance(listed, list) or len(listed) > limits.images:
+        return
+    for index, item in enumerate(listed):
+        try:
+            yield index, requests.ImageInput.model_validate(item)
+        except ValidationError:
+            continue  # It is among the faults already.
+
+
+def _order_of_form(form: framework.Form, limits: requests.Limits, max_file_bytes: int) -> Order:
+    values, faults = _form_values(form)
+    job: requests.JobFields | None = None
+    try:
+        job = requests.JobFields.model_validate(values, context=limits)
+    except ValidationError as error:
+        faults += framework.faults_of(error, unknown=requests.unknown)
+    files = [file for file in form.files if file.field == "image"]
+    strange = {file.field for file in form.files if file.field != "image"}
+    faults += [
+        errors.Fault(f"#/{name}", "There is no such file; images are called `image`.")
+        for name in sorted(strange)
+    ]
+    if not 1 <= len(files) <= limits.images:
+        sentence = f"There have to be 1 to {limits.images} files called `image`."
+        faults.append(errors.Fault("#/image", sentence))
+        return Order(job, (), tuple(faults))
+    pictures: list[Picture] = []
+    for index, file in enumerate(files):
+        pointer = f"#/image/{index}"
+        try:
+            data = images.read_capped(file.stream, max_file_bytes)
+        except errors.ImageRejected as error:
+            faults.append(errors.Fault(pointer, error.message, error.specific_code))
+        else:
+            pictures.append(Picture(pointer, data, job.options.detail if job else None))
+    return Order(job, tuple(pictures), tuple(faults))
+
+
+def _form_values(form: framework.Form) -> tuple[dict[str, Any], list[errors.Fault]]:
+    """Return a form's text fields as JSON would have them."""
+    values: dict[str, Any] = {}
+    faults: list[errors.Fault] = []
+    for name, texts in form.fields.items():
+        if len(texts) > 1:
+            faults.append(errors.Fault(f"#/{name}", "This may be given only once."))
+        values[name] = texts[0]
+    if "image" in values:
+        del values["image"]
+        faults.append(errors.Fault("#/image", "This has to be a file, with a file name."))
+    if "options" in values:
+        try:
+            values["options"] = orjson.loads(values["options"])
+        except orjson.JSONDecodeError:
+            del values["options"]
+            faults.append(errors.Fault("#/options", "This has to be a JSON object."))
+    return values, faults

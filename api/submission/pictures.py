@@ -1,0 +1,141 @@
+"""The pictures of an order: kept ones are found, files become canonical images, several at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from api.submission.orders import Picture
+from jobs import errors, ids, images, records
+from jobs.database import Database
+from jobs.profiles import Detail
+from jobs.settings import Settings
+from jobs.store import history, submission
+
+DEFAULT_DETAIL: Detail = "standard"
+
+#: Kept images by the pointers of the pictures that name them.
+Known = Mapping[str, records.Image]
+#: A picture as the store takes it, and its visual tokens.
+Chosen = tuple[submission.NewImage | uuid.UUID, int]
+
+
+class Pictures:
+    """Finds and makes the images that orders are about."""
+
+    def __init__(self, settings: Settings, *, database: Database, decoder: images.Images) -> None:
+        self._profile = settings.profile
+        self._at_once = settings.sandbox_processes
+        self._database = database
+        self._decoder = decoder
+
+    def known(
+        self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
+    ) -> Known:
+        """Return the account's images that ``pictures`` name. Removed ones too: a replay needs their hash.
+
+        What is wrong is added to ``faults``.
+        """
+        named = {
+            picture.pointer: ids.parse("img", picture.source)
+            for picture in pictures
+            if isinstance(picture.source, str)
+        }
+        wanted = {image_id for image_id in named.values() if image_id is not None}
+        found = history.images(self._database, wanted, account_id=account_id) if wanted else {}
+        known: dict[str, records.Image] = {}
+        for picture in pictures:
+            if picture.pointer not in named:
+                continue
+            image_id = named[picture.pointer]
+            image = None if image_id is None else found.get(image_id)
+            if image is None:
+                faults.append(_not_found(picture))
+                continue
+            known[picture.pointer] = image
+            if picture.detail not in (None, image.detail):
+                sentence = f"This image was uploaded with the detail `{image.detail}`."
+                faults.append(errors.Fault(picture.pointer, sentence))
+        return known
+
+    def chosen(
+        self, pictures: Sequence[Picture], known: Known, faults: list[errors.Fault]
+    ) -> list[Chosen]:
+        """Return ``pictures`` ready for the store; what is wrong with the others is added to ``faults``."""
+        made = self._made([picture for picture in pictures if isinstance(picture.source, bytes)])
+        chosen: list[Chosen] = []
+        for picture in pictures:
+            image = known.get(picture.pointer) or made.get(picture.pointer)
+            if isinstance(image, records.Image) and image.removed_at is not None:
+                image = _not_found(picture)
+            if isinstance(image, errors.Fault):
+                faults.append(image)
+            elif image is not None:
+                tokens = images.image_tokens(image.width, image.height, self._profile)
+                source = image.id if isinstance(image, records.Image) else image
+                chosen.append((source, tokens))
+        return chosen
+
+    def new(self, data: bytes, *, detail: Detail) -> submission.NewImage:
+        """Return a file as the store takes it.
+
+        Raises:
+            jobs.errors.ImageRejected: it cannot be used.
+        """
+        image = self._decoder.accept(data, detail=detail)
+        return submission.NewImage(
+            key=image.key,
+            detail=detail,
+            pipeline=images.PIPELINE_VERSION,
+            media_type=image.media_type,
+            width=image.width,
+            height=image.height,
+            data=image.data,
+            original_sha256=image.original.sha256,
+            original_bytes=image.original.size,
+            original_media_type=image.original.media_type,
+            original_width=image.original.width,
+            original_height=image.original.height,
+            orientation=image.original.orientation,
+            frames=image.original.frames,
+        )
+
+    def _made(self, files: Sequence[Picture]) -> dict[str, submission.NewImage | errors.Fault]:
+        """Return the images of ``files``, or what is wrong with them, by their pointers."""
+
+        def make(file: Picture) -> submission.NewImage | errors.Fault:
+            assert isinstance(file.source, bytes)  # noqa: S101 - only files come here
+            try:
+                return self.new(file.source, detail=file.detail or DEFAULT_DETAIL)
+            except errors.ImageRejected as error:
+                return errors.Fault(file.pointer, error.message, error.specific_code)
+
+        if len(files) == 1:
+            made = [make(files[0])]
+        else:
+            # As many at once as there are processes to decode them.
+            with ThreadPoolExecutor(self._at_once) as pool:
+                made = list(pool.map(make, files))
+        return dict(zip((file.pointer for file in files), made, strict=True))
+
+
+def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]]:
+    """Return what the pictures are of: sha256 of the original file, and detail.
+
+    So a file, a data URL and an image id of one picture are the same.
+    """
+    found: list[tuple[str, str]] = []
+    for picture in pictures:
+        if isinstance(picture.source, bytes):
+            sha256 = hashlib.sha256(picture.source).hexdigest()
+            found.append((sha256, picture.detail or DEFAULT_DETAIL))
+        else:
+            image = known[picture.pointer]
+            found.append((image.original_sha256, image.detail))
+    return found
+
+
+def _not_found(picture: Picture) -> errors.Fault:
+    return errors.Fault(picture.pointer, "There is no such image.", "not_found")

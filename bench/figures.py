@@ -1,0 +1,69 @@
+"""Figures: read from ``/proc``, boiled down to percentiles, printed as one table. Linux only."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """Return the value that ``share`` (0 to 1) of ``values`` do not exceed, by the nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of ``pid`` and of all it started, those included that have ended since.
+
+    From ``/proc/PID/stat`` (proc(5)): user and system time of a process and of its reaped children, in
+    hundredths of a second.
+    """
+    children: dict[int, list[int]] = defaultdict(list)
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The second field, the name, may hold spaces and brackets.
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        number = int(path.parent.name)
+        children[int(fields[1])].append(number)
+        ticks[number] = sum(map(int, fields[11:15]))
+    family, found = [pid], 0
+    for member in family:
+        found += ticks.get(member, 0)
+        family += children[member]
+    return found / _TICKS
+
+
+def peak_mib(pid: int) -> float:
+    """Return the largest resident memory that the process ``pid`` alone has had, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"the system tells no peak of process {pid}")
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print one table: words to the left, figures to the right."""
+    kept = [list(row) for row in rows]
+    table = Table(title=title)
+    for index, column in enumerate(columns):
+        words = any(row[index][:1].isalpha() for row in kept)
+        table.add_column(column, justify="left" if words else "right")
+    for row in kept:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def machine() -> str:
+    """Return what a title says of this machine."""
+    return f"{os.cpu_count()} cores"

@@ -1,0 +1,257 @@
+"""The service as the real processes of ``longlook up``, for benchmarks: API, worker, Redis, a scripted engine.
+
+    with service.ground(options) as ground, service.running(ground, url) as running: ...
+
+The engine is a process of its own behind HTTP, the database is new and of either kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bench import postgres
+from cli.launch import redis
+from cli.launch.process import Process, Program
+from cli.up import programs
+from jobs import profiles
+from jobs.database import Database
+from jobs.lifecycle import Role
+from jobs.settings import PREFIX, Settings
+from jobs.store import accounts
+from migrations import schema
+
+#: QVQ's limits: tiny-qvq's context has no room for a photograph.
+MODEL: Final = profiles.QVQ
+ROOT: Final = programs.ROOT
+
+_START_SECONDS: Final = 60
+_PEPPER: Final = "the pepper of the benchmarks"
+_ENGINE: Final = """
+import sys
+from jobs import profiles
+from worker.engines import scripted_server
+from worker.engines.scripted import Options
+options = Options.parse(sys.argv[2])
+scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
+"""
+
+
+@dataclass
+class Ground:
+    """What the service and its peers stand on: a folder, Redis, an engine. All that it starts ends with it."""
+
+    folder: Path
+    stack: contextlib.ExitStack
+    redis_url: str = ""
+    engine_url: str = ""
+    #: Processes by name.
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment without any setting of the service."""
+        return programs.foreign(os.environ)
+
+    def start(self, program: Program) -> Process:
+        """Start ``program``; one of the same name has ended."""
+        log = self.folder / f"{program.name}.log"
+        process = Process(program, folder=ROOT, log=log)
+        self.processes[program.name] = process
+        self.stack.callback(stop, process)
+        return process
+
+    def listen(self) -> socket.socket:
+        """Return a listening socket on a free port of the loopback interface."""
+        return self.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+
+
+@contextlib.contextmanager
+def ground(options: str) -> Iterator[Ground]:
+    """Yield a ground with Redis and a scripted engine.
+
+    Args:
+        options: of the engine, as :class:`worker.engines.scripted.Options` parses them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
+    # PostgreSQL runs as another user, in a folder inside of this one.
+    folder.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        made = Ground(folder, stack)
+        path = folder / "redis.sock"
+        made.redis_url = redis.url(path)
+        server = redis.command(redis.binary(), path=path)
+        bell = made.start(programs.redis(server, environ=os.environ))
+        wait(lambda: redis.answers(path), bell)
+        port = _free_port()
+        made.engine_url = f"http://127.0.0.1:{port}"
+        command = (sys.executable, "-c", _ENGINE, str(port), options)
+        engine = made.start(
+            Program(name="engine", command=command, environment=made.environment, stop_seconds=5)
+        )
+        wait(lambda: Caller(made.engine_url).alive("/health"), engine)
+        yield made
+
+
+@dataclass
+class Service:
+    """A running API, and a worker once it is started."""
+
+    ground: Ground
+    settings: Settings
+    environ: Mapping[str, str]
+    database: Database
+    url: str
+    key: str
+    api: Process
+
+    def start_worker(self) -> Process:
+        """Start the worker process; it takes jobs as soon as it is up."""
+        return self.ground.start(programs.worker(self._wiring(), number=1, environ=self.environ))
+
+    def caller(self) -> Caller:
+        """Return a client of its own connection."""
+        return Caller(self.url, key=self.key)
+
+    def _wiring(self) -> programs.Wiring:
+        return wiring(self.ground, self.settings, port=0)
+
+
+@contextlib.contextmanager
+def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Service]:
+    """Yield the service on a new database; no worker runs yet.
+
+    Args:
+        ground: what it stands on.
+        database_url: a database without a schema.
+        settings: further settings by their names in lower case.
+    """
+    schema.upgrade(database_url)
+    database = Database(database_url)
+    key = accounts.new_key()
+    accounts.create_key(
+        database,
+        key,
+        pepper=_PEPPER.encode(),
+        account=accounts.DEFAULT_ACCOUNT,
+        role=Role.SUBMIT,
+        name="bench",
+    )
+    told = {"pepper": _PEPPER, "disk_floor_mb": "0", **settings}
+    environ = ground.environment | {f"{PREFIX}{name.upper()}": told[name] for name in told}
+    read = Settings.read(environ, home=ground.folder, database_url=database_url)
+    listener = ground.listen()
+    port = listener.getsockname()[1]
+    api = ground.start(
+        programs.api(wiring(ground, read, port=port), listener=listener.fileno(), environ=environ)
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait(lambda: Caller(url).alive("/readyz"), api)
+        yield Service(ground, read, environ, database, url, key, api)
+    finally:
+        for name in ("worker-1", "api"):
+            if name in ground.processes:
+                stop(ground.processes.pop(name))
+        listener.close()
+        database.close()
+
+
+def wiring(ground: Ground, settings: Settings, *, port: int) -> programs.Wiring:
+    """Return what the service's programs have to know."""
+    return programs.Wiring(
+        settings=settings,
+        redis_url=ground.redis_url,
+        engine_urls=(ground.engine_url,),
+        model=MODEL.name,
+        port=port,
+    )
+
+
+@contextlib.contextmanager
+def databases(ground: Ground, wanted: str) -> Iterator[dict[str, Callable[[], str]]]:
+    """Yield, by the name of each wanted kind that is installed, what makes a new database and returns its URL.
+
+    Args:
+        ground: whose folder holds them.
+        wanted: ``sqlite``, ``postgresql`` or ``both``.
+    """
+    makers: dict[str, Callable[[], str]] = {}
+    if wanted != "postgresql":
+        makers["SQLite"] = lambda: f"sqlite:///{tempfile.mktemp('.db', dir=ground.folder)}"
+    if wanted == "sqlite":
+        yield makers
+        return
+    with postgres.running(ground.folder / "pg") as server:
+        if server is None:
+            print("PostgreSQL is not installed: its rows are left out.")
+        else:
+            ground.processes["postgres"] = server.process
+            makers["PostgreSQL"] = server.create
+        yield makers
+
+
+class Caller:
+    """A client with one connection that stays open: the least that ``http.client`` can do."""
+
+    def __init__(self, url: str, *, key: str | None = None) -> None:
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def post(self, path: str, body: bytes, *, kind: str = "application/json") -> dict[str, Any]:
+        """Return the JSON answer to ``body``; an error ends the benchmark."""
+        headers = {**self._headers, "Content-Type": kind}
+        self._connection.request("POST", path, body, headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status >= 400:
+            raise SystemExit(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
+        found: dict[str, Any] = orjson.loads(answer)
+        return found
+
+    def alive(self, path: str) -> bool:
+        """Whether ``path`` answers with 200; for one look."""
+        try:
+            self._connection.request("GET", path, headers=self._headers)
+            return self._connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            self._connection.close()
+
+
+def wait(ready: Callable[[], bool], process: Process) -> None:
+    """Wait until ``ready``; a process that does not come up ends the benchmark with its last words."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready():
+        if process.ended() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"{process.program.name} did not start:\n{process.last_words()}")
+        time.sleep(0.05)
+
+
+def stop(process: Process) -> None:
+    """End a process: kindly, and after its time by force. Idempotent."""
+    process.terminate()
+    deadline = time.monotonic() + min(process.program.stop_seconds, 10)
+    while process.ended() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port

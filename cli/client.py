@@ -1,0 +1,318 @@
+"""A small client of our own API, for the command line: typed errors, safe repeats, waiting, a growing trace."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+
+from jobs import errors
+from jobs.lifecycle import Status
+from jobs.settings import Settings
+
+Json = dict[str, Any]
+Pause = Callable[[float], None]
+
+KEY_FILE: Final = "admin.key"
+
+_CONNECT_SECONDS: Final = 5.0
+_READ_SECONDS: Final = 90.0
+#: How long one request of :meth:`Client.wait` is held open; the API's own limit is 60.
+_HOLD_SECONDS: Final = 30
+_LOOK_SECONDS: Final = 0.25
+#: Repeating is safe: a submit carries an Idempotency-Key and a second cancel changes nothing. A refused
+#: connection is not repeated, so that a service that is not there is told at once.
+_RETRIES: Final = urllib3.Retry(
+    total=3,
+    connect=0,
+    read=2,
+    status=3,
+    status_forcelist=(429, 502, 503, 504),
+    allowed_methods=None,
+    backoff_factor=0.2,
+    backoff_jitter=0.2,
+    raise_on_status=False,
+    retry_after_max=10,
+)
+
+
+class Unreachable(errors.Unavailable):
+    """Nothing answers at the service's address."""
+
+    code = "unreachable"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A job and its trace as they are at one moment.
+
+    Attributes:
+        job: the job as the API shows it.
+        text: the raw text of the newest attempt's first sample so far.
+        attempt: which attempt wrote it; 0 before the first.
+    """
+
+    job: Json
+    text: str
+    attempt: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job will never change again."""
+        return finished(self.job)
+
+
+def metadata(given: Sequence[str]) -> dict[str, str]:
+    """Return texts such as ``case=42`` as a job's metadata.
+
+    Raises:
+        jobs.errors.InvalidRequest: one has no ``=``.
+    """
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise errors.InvalidRequest(f"{text!r} is not NAME=VALUE.", param="metadata")
+        pairs[name] = value
+    return pairs
+
+
+def finished(job: Mapping[str, Any]) -> bool:
+    """Whether ``job`` will never change again."""
+    return Status(job["status"]).terminal
+
+
+def key(settings: Settings) -> str:
+    """Return the key of the command line: the one that is set, else the one in the home directory.
+
+    Raises:
+        jobs.errors.Unauthenticated: there is neither.
+    """
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    path = settings.home / KEY_FILE
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise errors.Unauthenticated(
+            f"There is no API key: set LONGLOOK_API_KEY (none is in {path})."
+        ) from error
+
+
+def connect(settings: Settings) -> Client:
+    """Return a client of the service that ``settings`` names. Raises as :func:`key` does."""
+    return Client(settings.url, key=key(settings))
+
+
+class Client:
+    """Talks to the API at ``url`` with one key.
+
+    Every method raises :class:`Unreachable` when nothing answers, and for an error answer the class of
+    :mod:`jobs.errors` whose code or status it carries.
+    """
+
+    def __init__(self, url: str, *, key: str) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS), retries=_RETRIES
+        )
+
+    def submit(
+        self,
+        images: Sequence[Path],
+        question: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Submit a job with image files in their order; return the job.
+
+        Args:
+            images: files, sent as they are.
+            question: what to ask about them.
+            options: the API's ``options`` (``max_output_tokens``, ``temperature``, ``priority``, …).
+            idempotency_key: a new one by default, so that a repeat after a lost answer is not a second job.
+
+        Raises:
+            jobs.errors.InvalidRequest: a file cannot be read.
+        """
+        fields: list[tuple[str, Any]] = [("image", _part(path)) for path in images]
+        fields.append(("question", question))
+        if options:
+            fields.append(("options", json.dumps(options)))
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return self._call("POST", "/v1/jobs", fields=fields, headers=headers).json
+
+    def job(self, job_id: str) -> Json:
+        """Return a job."""
+        return self._call("GET", _path(job_id)).json
+
+    def jobs(self, filters: Mapping[str, str | int | Sequence[str] | None]) -> Json:
+        """Return one page of jobs, newest first; ``filters`` are the API's query parameters, None for no filter."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        query = urllib.parse.urlencode(given, doseq=True)
+        return self._call("GET", f"/v1/jobs?{query}").json
+
+    def trace(self, job_id: str) -> Json:
+        """Return a job's trace, partial while it runs."""
+        return self._call("GET", f"{_path(job_id)}/trace").json
+
+    def cancel(self, job_id: str) -> Json:
+        """Ask for a job to be cancelled; return the job."""
+        return self._call("POST", f"{_path(job_id)}/cancel").json
+
+    def openapi(self) -> Json:
+        """Return the API's own description."""
+        return self._call("GET", "/openapi.json").json
+
+    def wait(self, job_id: str, *, pause: Pause = time.sleep) -> Json:
+        """Return a job when it has finished. The API holds each request open for a while.
+
+        Args:
+            job_id: which job.
+            pause: how to spend the time between two requests.
+        """
+        headers = {"Prefer": f"wait={_HOLD_SECONDS}"}
+        while True:
+            answer = self._call("GET", _path(job_id), headers=headers)
+            if finished(answer.json):
+                return answer.json
+            pause(answer.retry_after)
+
+    def follow(self, job_id: str, *, pause: Pause = time.sleep) -> Iterator[Look]:
+        """Yield a job and its trace a few times a second; the last one is finished and whole."""
+        while True:
+            # The job first: when it has finished, the trace that is asked for after it is whole.
+            job = self.job(job_id)
+            samples = self.trace(job_id)["samples"]
+            newest = max((sample["attempt"] for sample in samples), default=0)
+            text = next(
+                (s["text"] for s in samples if s["attempt"] == newest and s["index"] == 0), ""
+            )
+            look = Look(job=job, text=text, attempt=newest)
+            yield look
+            if look.finished:
+                return
+            pause(_LOOK_SECONDS)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        fields: Sequence[tuple[str, Any]] | None = None,
+    ) -> _Answer:
+        try:
+            response = self._pool.request(
+                method, self.url + path, headers={**self._headers, **(headers or {})}, fields=fields
+            )
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise Unreachable(
+                f"No answer from {self.url}. Is the service running (`longlook up`)? "
+                "LONGLOOK_URL says where it is."
+            ) from error
+        body = _json(response.data)
+        if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
+            raise fault(response.status, body, retry_after=_seconds(response.headers))
+        told = _seconds(response.headers)
+        return _Answer(json=body, retry_after=1 if told is None else told)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    json: Json
+    retry_after: int
+
+
+def fault(status: int, body: Json, *, retry_after: int | None = None) -> errors.LonglookError:
+    """Return the error that an error answer stands for, by its code, else by its status."""
+    nested = body.get("error")
+    inner: Json = nested if isinstance(nested, dict) else {}
+    code = str(body.get("code") or inner.get("code") or "")
+    message = str(
+        body.get("detail") or inner.get("message") or body.get("title") or f"HTTP status {status}."
+    )
+    if status >= 500:  # noqa: PLR2004 - HTTP's own border
+        return errors.Unavailable(message, retry_after=retry_after or 1)
+    kinds = _kinds(errors.RequestError)
+    kind = min(kinds, key=lambda kind: (kind.code != code, kind.status != status))
+    return kind(
+        message,
+        faults=_faults(body),
+        code=code or None,
+        param=inner.get("param"),
+        retry_after=retry_after,
+    )
+
+
+def _kinds(kind: type[errors.RequestError]) -> Iterator[type[errors.RequestError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _kinds(child)
+
+
+def _faults(body: Json) -> tuple[errors.Fault, ...]:
+    """Return the single faults of an answer that lists several."""
+    listed = body.get("errors")
+    return tuple(
+        errors.Fault(
+            pointer=str(one.get("pointer") or one.get("parameter") or ""),
+            detail=str(one.get("detail") or ""),
+            code=str(one.get("code") or errors.Fault.code),
+        )
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict)
+    )
+
+
+def _part(path: Path) -> tuple[str, bytes, str]:
+    """Return a file as a part of a form: its name, its bytes, its type by the name."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise errors.InvalidRequest(
+            f"{path} cannot be read: {error.strerror}.", param="image"
+        ) from error
+    return path.name, content, mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _path(job_id: str) -> str:
+    return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
+
+
+def _json(data: bytes) -> Json:
+    """Return an answer's body; an answer that is no JSON object, from a proxy perhaps, says nothing."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _seconds(headers: Mapping[str, str]) -> int | None:
+    """Return Retry-After in seconds, when it is there as a number."""
+    text = headers.get("Retry-After", "")
+    return int(text) if text.isdigit() else None
+
+
+def probe(url: str, *, seconds: float, bearer: str | None = None) -> tuple[int, Json]:
+    """Ask ``url`` once and return status and JSON; status 0 when nothing answers within ``seconds``.
+
+    For health checks of our own API and of engines: no repeats, no errors.
+    """
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    try:
+        response = urllib3.request("GET", url, headers=headers, timeout=seconds, retries=False)
+    except (urllib3.exceptions.HTTPError, ValueError):
+        return 0, {}
+    return response.status, _json(response.data)

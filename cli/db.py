@@ -1,0 +1,52 @@
+"""``longlook db``: bring the database up to date, and check that migrations and models agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import typer
+
+from cli import output
+from jobs.settings import TEST_PREFIX, Settings
+from migrations import schema
+
+app = typer.Typer(help="Upgrade and check the database.", no_args_is_help=True)
+
+_TEST_POSTGRES = f"{TEST_PREFIX}POSTGRES_URL"
+
+
+@app.command("upgrade")
+def upgrade() -> None:
+    """Bring the database to this version's schema. Does nothing when it is there already."""
+    settings = Settings.read()
+    os.umask(0o077)
+    if not settings.database_url:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    schema.upgrade(settings.database)
+    output.event("ok", f"the schema is at {', '.join(schema.heads())}")
+
+
+@app.command("check")
+def check() -> None:
+    """Check that the migrations end in one head and make what the models say, on SQLite and PostgreSQL."""
+    heads = schema.heads()
+    faults = [] if len(heads) == 1 else [f"several heads: {', '.join(heads)}"]
+    for name, difference in _checks(Settings.read()):
+        found = difference()
+        output.event("failed" if found else "ok", f"{name}{': ' if found else ''}{found}")
+        faults += [found] if found else []
+    if len(heads) != 1:
+        output.event("failed", faults[0])
+    if faults:
+        raise typer.Exit(output.Exit.FAILED)
+
+
+def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the databases to compare with the models: a new SQLite, a new PostgreSQL, the one in use."""
+    yield "new SQLite database", schema.fresh_difference
+    server = os.environ.get(_TEST_POSTGRES)
+    if server:
+        yield "new PostgreSQL database", lambda: schema.fresh_postgres_difference(server)
+    if settings.database.startswith("postgresql"):
+        yield "the PostgreSQL database", lambda: schema.difference(settings.database)

@@ -1,0 +1,188 @@
+"""``longlook doctor``: what is installed, reachable or missing, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import redis as redis_client
+import typer
+
+from cli import client, output
+from cli.launch import redis
+from cli.launch.engine import EngineRoom
+from jobs import database, errors
+from jobs.settings import Settings
+from migrations import schema
+
+Verdict = Literal["ok", "warning", "missing"]
+
+_OK: Final = 200
+_SECONDS: Final = 3.0
+_SCRIPTED: Final = "scripted:"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; ``remedy`` says what to do when it is not ok."""
+
+    what: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def doctor(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False,
+) -> None:
+    """Look at everything the service needs here. Exit code 1 when something needed is missing."""
+    findings = list(examine(Settings.read(), context.obj))
+    if output.for_people(as_json=as_json):
+        output.table(
+            ("what", "verdict", "found", "what to do"),
+            [(one.what, one.verdict, one.detail, one.remedy) for one in findings],
+        )
+    else:
+        output.as_json([asdict(one) for one in findings])
+    if any(one.verdict == "missing" for one in findings):
+        raise typer.Exit(output.Exit.FAILED)
+
+
+def examine(settings: Settings, room: EngineRoom) -> Iterator[Finding]:
+    """Look at one thing after the other. ``missing`` is what jobs cannot run without."""
+    yield Finding("Python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield _disk(settings)
+    yield _database(settings)
+    yield _redis(settings)
+    yield _api(settings)
+    yield _engine_environment(settings, room)
+    yield _gpus(room)
+    for url in settings.engine_urls:
+        yield from _engine(url, settings)
+
+
+def _disk(settings: Settings) -> Finding:
+    there = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(there).free // 2**20
+    detail = f"{free} MiB free at {there}"
+    if free >= settings.disk_floor_mb:
+        return Finding("disk", "ok", detail)
+    return Finding(
+        "disk",
+        "missing",
+        detail,
+        f"free some: jobs are accepted from {settings.disk_floor_mb} MiB on",
+    )
+
+
+def _database(settings: Settings) -> Finding:
+    what, head = "database", ", ".join(schema.heads())
+    if not settings.database_url and not (settings.home / "longlook.db").exists():
+        return Finding(what, "warning", "not made yet", "`longlook up` makes it")
+    opened = database.Database(settings.database)
+    shown = opened.url.render_as_string(hide_password=True)
+    try:
+        revision = schema.current(opened)
+    except database.Unavailable:
+        return Finding(what, "missing", f"{shown} does not answer", "see LONGLOOK_DATABASE_URL")
+    finally:
+        opened.close()
+    if revision == head:
+        return Finding(what, "ok", f"{shown}, revision {revision}")
+    detail = f"{shown}, revision {revision or 'none'}; this version has {head}"
+    return Finding(what, "missing", detail, "`longlook db upgrade`, or the version that fits")
+
+
+def _redis(settings: Settings) -> Finding:
+    """Look at the Redis that is set; without one, for the server that ``longlook up`` starts."""
+    if "redis_url" not in settings.model_fields_set:
+        try:
+            return Finding("Redis", "ok", f"{redis.binary()}, started by `longlook up`")
+        except errors.LaunchError as error:
+            return Finding("Redis", "missing", "no server found", str(error))
+    connection = redis_client.Redis.from_url(
+        settings.redis_url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
+    )
+    try:
+        connection.ping()
+    except redis_client.RedisError:
+        return Finding("Redis", "missing", "does not answer", "start it, or see LONGLOOK_REDIS_URL")
+    finally:
+        connection.close()
+    return Finding("Redis", "ok", "answers at LONGLOOK_REDIS_URL")
+
+
+def _api(settings: Settings) -> Finding:
+    status, _ = client.probe(f"{settings.url}/readyz", seconds=_SECONDS)
+    if status == _OK:
+        return Finding("API", "ok", f"takes jobs at {settings.url}")
+    if status:
+        return Finding("API", "missing", f"{settings.url}/readyz says {status}", "see its log")
+    return Finding(
+        "API", "warning", f"nothing answers at {settings.url}", "`longlook up`, or see LONGLOOK_URL"
+    )
+
+
+def _engine_environment(settings: Settings, room: EngineRoom) -> Finding:
+    what = "engine's environment"
+    try:
+        python = room.plan(settings, 0).python or Path(sys.executable)
+    except errors.LaunchError as error:
+        return Finding(what, "warning", "not for this model", str(error))
+    if python.exists():
+        return Finding(what, "ok", str(python))
+    return Finding(what, "warning", f"{python} is not there", "`make engine`, for the small model")
+
+
+def _gpus(room: EngineRoom) -> Finding:
+    found = [f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in room.devices(os.environ)]
+    if found:
+        return Finding("GPUs", "ok", ", ".join(found))
+    return Finding("GPUs", "warning", "none usable", "the small model needs none; QVQ-72B does")
+
+
+def _engine(url: str, settings: Settings) -> Iterator[Finding]:
+    what = f"engine {url}"
+    if url == _SCRIPTED:
+        yield Finding(what, "ok", "built in; its answers are made up")
+        return
+    bearer = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
+    status, models = client.probe(f"{url}/v1/models", seconds=_SECONDS, bearer=bearer)
+    if status != _OK:
+        asked = "engine_urls" in settings.model_fields_set
+        found = f"says {status}" if status else "does not answer"
+        yield Finding(
+            what, "missing" if asked else "warning", found, "start it, or see LONGLOOK_ENGINE_URLS"
+        )
+        return
+    _, info = client.probe(f"{url}/server_info", seconds=_SECONDS, bearer=bearer)
+    names = [str(model.get("id")) for model in models.get("data") or []]
+    yield Finding(what, "ok", f"{', '.join(names)}{_window(info)}")
+    if names and settings.model not in names:
+        yield Finding(
+            "model's name",
+            "missing",
+            f"LONGLOOK_MODEL is {settings.model}, the engine serves {', '.join(names)}",
+            f"LONGLOOK_MODEL={names[0]}",
+        )
+
+
+def _window(info: dict[str, Any]) -> str:
+    """Return what an engine says of its limits."""
+    words = [
+        f"{info[field]} {unit}"
+        for field, unit in (
+            ("max_running_requests", "streams"),
+            ("context_length", "tokens of context"),
+        )
+        if info.get(field)
+    ]
+    return f": {', '.join(words)}" if words else ""

@@ -1,0 +1,113 @@
+"""``longlook jobs``: look at jobs, and cancel one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import client, output
+from jobs.lifecycle import Status
+from jobs.settings import Settings
+
+app = typer.Typer(help="List, show and cancel jobs.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="job_…", show_default=False)]
+
+_LONGEST = 60
+
+
+@app.command("ls")
+def ls(
+    *,
+    status: Annotated[
+        list[Status] | None, typer.Option(help="May be repeated.", show_default=False)
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="May be repeated: jobs with all of them."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="img_…, or the sha256 of the file.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs on the page.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(help="Only jobs older than this one.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    filters = {
+        f"metadata[{name}]": value for name, value in client.metadata(metadata or []).items()
+    }
+    page = client.connect(Settings.read()).jobs(
+        {**filters, "status": status, "image": image, "limit": limit, "after": after}
+    )
+    if not output.for_people(as_json=as_json):
+        output.as_json(page)
+        return
+    output.table(
+        ("id", "status", "created", "question", "answer"),
+        [
+            (
+                str(job["id"]),
+                str(job["status"]),
+                str(job["created_at"])[:19].replace("T", " "),
+                _short(str(job["question"])),
+                _short(_outcome(job)),
+            )
+            for job in page["data"]
+        ],
+    )
+    if page.get("has_more"):
+        output.line(f"more: longlook jobs ls --after {page['last_id']}")
+
+
+@app.command("show")
+def show(
+    job_id: JobId,
+    *,
+    trace: Annotated[bool, typer.Option("--trace", help="With the whole trace.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job."""
+    service = client.connect(Settings.read())
+    job = service.job(job_id)
+    kept = service.trace(job_id) if trace else None
+    if not output.for_people(as_json=as_json):
+        output.as_json(job if kept is None else job | {"trace": kept})
+        return
+    for name in ("id", "status", "attempt", "created_at", "started_at", "finished_at", "question"):
+        if job.get(name):
+            output.line(output.printable(f"{name:<12} {job[name]}"))
+    for sample in kept["samples"] if kept else []:
+        output.line(f"\nattempt {sample['attempt']}, sample {sample['index']}:")
+        output.line(output.printable(sample["text"]))
+    if client.finished(job):
+        output.line()
+        output.result(job)
+
+
+@app.command("cancel")
+def cancel(job_id: JobId, *, as_json: AsJson = False) -> None:
+    """Cancel a job: a queued one at once, a running one within a second or two."""
+    job = client.connect(Settings.read()).cancel(job_id)
+    if output.for_people(as_json=as_json):
+        word = job["status"] if client.finished(job) else "being cancelled"
+        output.line(f"{job['id']} is {word}")
+    else:
+        output.as_json(job)
+
+
+def _outcome(job: output.Json) -> str:
+    """Return the answer, or the code of what went wrong."""
+    if job.get("answer"):
+        return str(job["answer"]["text"])
+    return str(job["error"]["code"]) if job.get("error") else ""
+
+
+def _short(text: str) -> str:
+    """Return ``text`` on one line that fits into a table."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…"

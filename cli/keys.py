@@ -1,0 +1,112 @@
+"""``longlook keys``: make, list and revoke API keys, directly in the database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from cli import output
+from jobs import errors, ids
+from jobs.database import Database
+from jobs.lifecycle import Role
+from jobs.settings import Settings
+from jobs.store import accounts
+from migrations import schema
+
+app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
+
+
+@app.command("create")
+def create(
+    *,
+    account: Annotated[str, typer.Option(help="Made if it is new.")] = accounts.DEFAULT_ACCOUNT,
+    role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.SUBMIT,
+    name: Annotated[str, typer.Option(help="To tell keys apart.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it: the only time that it is shown."""
+    settings = Settings.read()
+    key = accounts.new_key()
+    with _open(settings) as database:
+        key_id = accounts.create_key(
+            database,
+            key,
+            pepper=accounts.pepper(settings),
+            account=account,
+            role=role,
+            name=name,
+        )
+    shown = ids.show("key", key_id)
+    if output.for_people(as_json=as_json):
+        output.line(key)
+        output.note(f"{shown}: {role} of account {account}. It is not shown again.")
+    else:
+        output.as_json({"id": shown, "key": key, "account": account, "role": role, "name": name})
+
+
+@app.command("ls")
+def ls(*, as_json: AsJson = False) -> None:
+    """List keys, never the keys themselves."""
+    with _open(Settings.read()) as database:
+        rows = accounts.keys(database)
+    if output.for_people(as_json=as_json):
+        output.table(
+            ("id", "account", "role", "name", "key", "created", "revoked"),
+            [
+                (
+                    ids.show("key", row.id),
+                    row.account,
+                    row.role,
+                    row.name,
+                    row.hint,
+                    f"{row.created_at:%Y-%m-%d %H:%M}",
+                    f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "",
+                )
+                for row in rows
+            ],
+        )
+        return
+    output.as_json(
+        [
+            {
+                "id": ids.show("key", row.id),
+                "account": row.account,
+                "role": row.role,
+                "name": row.name,
+                "hint": row.hint,
+                "created_at": row.created_at.isoformat(),
+                "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
+            }
+            for row in rows
+        ]
+    )
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
+) -> None:
+    """Revoke a key at once."""
+    parsed = ids.parse("key", key_id)
+    with _open(Settings.read()) as database:
+        if parsed is None or not accounts.revoke_key(database, parsed):
+            raise errors.NotFound(f"There is no live key {key_id}.")
+    output.note(f"{key_id} is revoked")
+
+
+@contextlib.contextmanager
+def _open(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.database)
+    try:
+        if schema.current(database) not in schema.heads():
+            raise errors.LaunchError(
+                "The database is not at this version's schema: run `longlook db upgrade` first."
+            )
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,102 @@
+"""What ``make demo`` shows: a picture, a question, the trace as it grows, the answer, and the cache at work."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cli import output
+from cli.client import Client, Look, Pause
+from cli.up.programs import ROOT
+from jobs import errors
+
+SAMPLES: Final = ROOT / "models" / "tiny-qvq" / "samples"
+#: The picture with most to look at, and what else to ask about it.
+_PICTURE: Final = "s07.png"
+_SECOND_QUESTION: Final = "How many yellow shapes are in the picture?"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with a question whose answer is known."""
+
+    picture: Path
+    question: str
+    truth: str
+
+
+def sample() -> Sample:
+    """Return the picture to show.
+
+    Raises:
+        jobs.errors.LaunchError: the pictures are not there; they are part of a checkout only.
+    """
+    try:
+        listed = json.loads((SAMPLES / "samples.json").read_text())
+    except OSError as error:
+        raise errors.LaunchError(
+            f"The demo's pictures are not in {SAMPLES}: it needs a checkout of the repository."
+        ) from error
+    there = [one for one in listed if one["right"] and (SAMPLES / one["file"]).exists()]
+    chosen = next((one for one in there if one["file"] == _PICTURE), there[0])
+    return Sample(SAMPLES / chosen["file"], str(chosen["question"]), str(chosen["truth"]))
+
+
+def show(client: Client, *, key: str, pause: Pause) -> None:
+    """Ask two questions about one picture, then say how to ask the next one.
+
+    Args:
+        client: talks to the service that has just been started.
+        key: shown in the lines to copy.
+        pause: how to spend the time between two looks at a job.
+    """
+    shown = sample()
+    _ask(client, shown.picture, shown.question, pause=pause)
+    output.line(f"(in the picture there are {shown.truth}: {shown.picture})")
+    output.line()
+    output.line(
+        "The same picture again, another question: the engine still has the picture in its cache."
+    )
+    _ask(client, shown.picture, _SECOND_QUESTION, pause=pause)
+    _invite(client.url, key=key, shown=shown)
+
+
+def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
+    """Submit one question, show its trace growing, then how it came out."""
+    output.line()
+    output.event("question", question)
+    job = client.submit([picture], question)
+    growth, look = output.Growth(), Look(job=job, text="", attempt=0)
+    for look in client.follow(str(job["id"]), pause=pause):
+        growth.show(look.text, attempt=look.attempt)
+    growth.end()
+    output.line()
+    output.result(look.job)
+
+
+def _invite(url: str, *, key: str, shown: Sample) -> None:
+    """Print what to copy into another terminal."""
+    output.line(
+        f"""
+The service is up until you press Ctrl-C. In another terminal:
+
+  curl -s {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Prefer: wait=30' \\
+    -F image=@{shown.picture} -F 'question={shown.question}'
+
+or in Python (pip install requests):
+
+  import requests
+  job = requests.post(
+      "{url}/v1/jobs",
+      headers={{"Authorization": "Bearer {key}", "Prefer": "wait=30"}},
+      files={{"image": open("{shown.picture}", "rb")}},
+      data={{"question": "{shown.question}"}},
+  ).json()
+  print(job["answer"]["text"])
+
+  URL  {url}
+  key  {key}
+"""
+    )

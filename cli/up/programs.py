@@ -1,0 +1,105 @@
+"""The programs of the service as ``longlook up`` starts them: commands, environments, time to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cli.launch.engine import Plan
+from cli.launch.process import Program
+from jobs.settings import PREFIX, Settings
+
+#: Where the packages lie. Celery and gunicorn import from their working directory before all else.
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+#: Secrets of the supervisor and of the command line, which no program needs.
+_PRIVATE: Final = frozenset({f"{PREFIX}BOOTSTRAP_KEY", f"{PREFIX}API_KEY"})
+#: SGLang drains without limit on SIGTERM, so it is given a limit.
+_ENGINE_STOP_SECONDS: Final = 10.0
+_API_STOP_SECONDS: Final = 15.0
+_REDIS_STOP_SECONDS: Final = 5.0
+#: What a worker has beside its drain, to give back what did not finish.
+_WORKER_SPARE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What every program of the service has to know: the settings as they came out, and where the rest is."""
+
+    settings: Settings
+    redis_url: str
+    engine_urls: tuple[str, ...]
+    model: str
+    port: int
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of the API and the workers: the supervisor's, made definite, without its secrets."""
+        told = {
+            "HOME": str(self.settings.home),
+            "DATABASE_URL": self.settings.database,
+            "REDIS_URL": self.redis_url,
+            "ENGINE_URLS": ",".join(self.engine_urls),
+            "MODEL": self.model,
+            "HOST": self.settings.host,
+            "PORT": str(self.port),
+            "LOG_FORMAT": "json",
+        }
+        kept = {name: value for name, value in environ.items() if name not in _PRIVATE}
+        return kept | {f"{PREFIX}{name}": value for name, value in told.items()}
+
+
+def foreign(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program that is not ours: none of our settings, which include secrets."""
+    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+
+
+def redis(command: tuple[str, ...], *, environ: Mapping[str, str]) -> Program:
+    """Return the doorbell's server."""
+    return Program(
+        name="redis",
+        command=command,
+        environment=foreign(environ),
+        stop_seconds=_REDIS_STOP_SECONDS,
+    )
+
+
+def engine(plan: Plan, *, environ: Mapping[str, str]) -> Program:
+    """Return an engine of our own."""
+    return Program(
+        name="engine",
+        command=(str(plan.python or sys.executable), *plan.arguments),
+        environment=foreign(environ) | plan.environment,
+        stop_seconds=_ENGINE_STOP_SECONDS,
+    )
+
+
+def api(wiring: Wiring, *, listener: int, environ: Mapping[str, str]) -> Program:
+    """Return the API on a socket that listens already: callers of a restart wait instead of being refused."""
+    return Program(
+        name="api",
+        command=(
+            *(sys.executable, "-m", "gunicorn", "--config", "python:api.server"),
+            *("--bind", f"fd://{listener}", "--no-control-socket", "api.app:create_app()"),
+        ),
+        environment=wiring.environment(environ),
+        stop_seconds=_API_STOP_SECONDS,
+        descriptors=(listener,),
+    )
+
+
+def worker(wiring: Wiring, *, number: int, environ: Mapping[str, str]) -> Program:
+    """Return one of the workers; ``number`` tells them apart in the logs."""
+    return Program(
+        name=f"worker-{number}",
+        command=(
+            *(sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            *("--hostname", f"worker-{number}@{os.uname().nodename}"),
+        ),
+        environment=wiring.environment(environ),
+        stop_seconds=wiring.settings.drain_seconds + _WORKER_SPARE_SECONDS,
+    )

@@ -1,0 +1,397 @@
+"""Each kind of bad input gets one clear error, and nothing is half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+import structlog
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from jobs.database import Database
+from jobs.lifecycle import Role
+from jobs.records import Image as ImageRow
+from jobs.records import Job
+from tests import factories
+from tests.api import pictures
+from tests.api.conftest import Caller
+
+PNG = pictures.data_url(pictures.png())
+
+
+def rows(database: Database) -> int:
+    """How many jobs and images there are."""
+    with database.reading() as transaction:
+        return transaction.session.query(Job).count() + transaction.session.query(ImageRow).count()
+
+
+def faults(answer: TestResponse) -> dict[str, tuple[str, str]]:
+    """The faults of an answer by their place: code and sentence."""
+    assert answer.content_type == "application/problem+json"
+    body = answer.get_json()
+    return {
+        fault.get("pointer", fault.get("parameter")): (fault["code"], fault["detail"])
+        for fault in body["errors"]
+    }
+
+
+def ask(caller: Caller, **body: object) -> TestResponse:
+    """Send a JSON body that is right except for ``body``; None leaves a field out."""
+    whole = {"question": "How many?", "images": [{"data": PNG}], **body}
+    return caller("POST", "/v1/jobs", json={k: v for k, v in whole.items() if v is not None})
+
+
+class TestImages:
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [
+            pytest.param(b"this is no image at all", "invalid_image_format", id="text"),
+            pytest.param(pictures.png()[:60], "image_parse_error", id="truncated"),
+            pytest.param(pictures.bomb(), "image_too_large", id="bomb"),
+            pytest.param(pictures.png(3000, 10), "invalid_image", id="aspect ratio 300"),
+            pytest.param(pictures.png(1, 1), "image_too_small", id="one pixel"),
+            pytest.param(b"", "empty_image_file", id="empty"),
+        ],
+    )
+    def test_an_unusable_image_is_refused_with_its_code_in_every_way_to_send_it(
+        self, caller: Caller, database: Database, data: bytes, code: str
+    ) -> None:
+        as_json = caller.submit(image=data)
+        assert as_json.status_code == 422
+        assert faults(as_json)["#/images/0/data"][0] == code
+        assert as_json.get_json()["error"]["code"] == code
+
+        as_form = caller.form("/v1/jobs", question="How many?", image=data)
+        assert as_form.status_code == 422
+        assert faults(as_form)["#/image/0"][0] == code
+
+        upload = caller("POST", "/v1/images", data=data, content_type="image/png")
+        assert upload.status_code == 422
+        assert upload.get_json()["error"]["code"] == code
+        assert rows(database) == 0
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pytest.param(pictures.animated(), id="animated"),
+            pytest.param(pictures.deep(), id="16-bit"),
+            pytest.param(pictures.cmyk(), id="CMYK"),
+            pytest.param(pictures.palette_with_alpha(), id="palette with alpha"),
+            pytest.param(pictures.turned(), id="EXIF-rotated"),
+        ],
+    )
+    def test_an_unusual_image_is_taken(self, caller: Caller, data: bytes) -> None:
+        assert caller.submit(image=data).status_code == 202
+
+    def test_a_turned_image_is_kept_upright(self, caller: Caller) -> None:
+        image = caller.image(pictures.turned())
+        assert image["height"] > image["width"]
+        assert image["original"]["orientation"] == 6
+
+    def test_an_image_file_over_the_limit_is_refused_with_413(
+        self, caller: Caller, database: Database
+    ) -> None:
+        large = pictures.png() + bytes(2**20)
+        for answer in (
+            caller.form("/v1/jobs", question="How many?", image=large),
+            caller.submit(image=large),
+            caller("POST", "/v1/images", data=large, content_type="image/png"),
+            caller.form("/v1/images", file=large),
+        ):
+            assert answer.status_code == 413
+            assert answer.get_json()["error"]["code"] == "image_file_too_large"
+        assert rows(database) == 0
+
+    @pytest.mark.parametrize("data", ["http://example.org/a.png", "data:image/png;base64,%%%", ""])
+    def test_what_is_no_data_url_is_refused(self, caller: Caller, data: str) -> None:
+        answer = ask(caller, images=[{"data": data}])
+        assert answer.status_code == 422
+        assert faults(answer)["#/images/0/data"][0] == "invalid_base64_image"
+
+    def test_an_image_url_is_not_supported(self, caller: Caller) -> None:
+        answer = ask(caller, images=[{"url": "https://example.org/a.png"}])
+        assert answer.status_code == 422
+        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
+
+    @pytest.mark.parametrize(
+        "images",
+        [None, [], "x", {}, [{}], [{"data": PNG, "image_id": "img_1"}], [7], [{"data": PNG}] * 9],
+    )
+    def test_an_image_list_that_cannot_be_meant_is_refused(
+        self, caller: Caller, images: object
+    ) -> None:
+        answer = ask(caller, images=images)
+        assert answer.status_code == 422
+        assert next(iter(faults(answer))).startswith("#/images")
+
+    def test_a_form_without_a_file_is_refused(self, caller: Caller) -> None:
+        answer = caller.form("/v1/jobs", question="How many?", image="text")
+        assert answer.status_code == 422
+        assert set(faults(answer)) == {"#/image"}
+
+    def test_an_unknown_image_id_is_told_at_its_place(self, caller: Caller) -> None:
+        unknown = [{"image_id": "img_" + "0" * 32}, {"image_id": "img_"}, {"image_id": "\x00"}]
+        answer = ask(caller, images=unknown)
+        assert answer.status_code == 422
+        assert {place: code for place, (code, _) in faults(answer).items()} == {
+            f"#/images/{index}/image_id": "not_found" for index in range(3)
+        }
+
+    def test_an_image_id_with_another_detail_is_refused(self, caller: Caller) -> None:
+        image = caller.image(detail="low")["id"]
+        assert ask(caller, images=[{"image_id": image, "detail": "low"}]).status_code == 202
+        answer = ask(caller, images=[{"image_id": image, "detail": "high"}])
+        assert answer.status_code == 422
+        assert "uploaded with the detail `low`" in answer.get_json()["detail"]
+
+
+class TestQuestions:
+    @pytest.mark.parametrize(
+        "question",
+        [
+            pytest.param(None, id="missing"),
+            pytest.param("", id="empty"),
+            pytest.param(" \n\t", id="blank"),
+            pytest.param("x" * 200_000, id="200 KB"),
+            pytest.param("How\x00many?", id="NUL"),
+            pytest.param(7, id="a number"),
+        ],
+    )
+    def test_a_question_that_cannot_be_asked_is_refused(
+        self, caller: Caller, database: Database, question: object
+    ) -> None:
+        answer = ask(caller, question=question)
+        assert answer.status_code == 422
+        assert list(faults(answer)) == ["#/question"]
+        assert rows(database) == 0
+
+    def test_a_question_of_200_kb_in_a_form_is_refused(self, caller: Caller) -> None:
+        answer = caller.form("/v1/jobs", question="x" * 200_000, image=pictures.png())
+        assert answer.status_code == 422
+        assert list(faults(answer)) == ["#/question"]
+
+    def test_a_lone_surrogate_is_no_text(self, caller: Caller) -> None:
+        body = b'{"question": "\\ud800", "images": []}'
+        answer = caller("POST", "/v1/jobs", data=body, content_type="application/json")
+        assert answer.status_code == 400
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"temperature": -0.1}, {"temperature": 2.1}, {"temperature": "1"}, {"temperature": True},
+            {"top_p": 0}, {"top_p": 1.1}, {"seed": -1}, {"seed": 2**31}, {"seed": 1.5},
+            {"max_output_tokens": 0}, {"max_output_tokens": 1537}, {"max_output_tokens": 10**30},
+            {"priority": "urgent"}, {"deadline_seconds": 0}, {"deadline_seconds": 10**9},
+            {"max_attempts": 0}, {"max_attempts": 21}, {"detail": "huge"},
+            {"metadata": {"a": 1}}, {"metadata": {"": "x"}}, {"metadata": {"a" * 65: "x"}},
+            {"metadata": {"a": "x" * 513}}, {"metadata": {str(i): "x" for i in range(17)}},
+            {"metadata": {'a"b': "x"}}, {"metadata": {"a\\b": "x"}}, {"metadata": {"a\nb": "x"}},
+            {"metadata": {"a": "x\x00"}}, {"metadata": []},
+        ],
+        ids=lambda options: json.dumps(options)[:40],
+    )  # fmt: skip
+    def test_an_option_out_of_range_is_refused_at_its_place(
+        self, caller: Caller, options: dict[str, Any]
+    ) -> None:
+        answer = ask(caller, options=options)
+        assert answer.status_code == 422
+        assert all(place.startswith(f"#/options/{next(iter(options))}") for place in faults(answer))
+
+    @pytest.mark.parametrize("name", ["samples", "answer_format", "guards", "webhook"])
+    def test_an_option_of_a_later_version_is_refused_by_name(
+        self, caller: Caller, name: str
+    ) -> None:
+        answer = ask(caller, options={name: {}})
+        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
+
+    def test_an_option_outside_of_options_is_told_where_it_belongs(self, caller: Caller) -> None:
+        answer = ask(caller, temperature=0.5)
+        assert faults(answer)["#/temperature"][1] == "`temperature` belongs inside `options`."
+
+    @pytest.mark.parametrize("options", ["[1]", "{", '"x"', "\x00"])
+    def test_options_of_a_form_that_are_no_object_are_refused(
+        self, caller: Caller, options: str
+    ) -> None:
+        answer = caller.form("/v1/jobs", question="?", options=options, image=pictures.png())
+        assert answer.status_code == 422
+        assert "#/options" in faults(answer)
+
+    def test_another_model_than_the_served_one_is_refused_and_the_served_one_named(
+        self, caller: Caller
+    ) -> None:
+        answer = ask(caller, model="gpt-5")
+        assert answer.get_json()["error"]["code"] == "model_not_found"
+        assert "`tiny-qvq`" in answer.get_json()["detail"]
+        assert ask(caller, model="tiny-qvq").status_code == 202
+
+
+class TestBodies:
+    def test_all_faults_of_a_body_are_told_at_once(
+        self, caller: Caller, database: Database
+    ) -> None:
+        answer = ask(
+            caller,
+            question="",
+            options={"temperature": 3},
+            colour="red",
+            images=[{"data": PNG}, {"data": pictures.data_url(b"no image")}, {"url": "x"}],
+        )
+        assert answer.status_code == 422
+        assert {place: code for place, (code, _) in faults(answer).items()} == {
+            "#/question": "invalid_request_error",
+            "#/options/temperature": "invalid_request_error",
+            "#/colour": "invalid_request_error",
+            "#/images/1/data": "invalid_image_format",
+            "#/images/2": "unsupported_parameter",
+        }
+        assert answer.get_json()["detail"].startswith("5 faults. ")
+        assert rows(database) == 0
+
+    def test_all_faults_of_a_form_are_told_at_once(self, caller: Caller) -> None:
+        answer = caller.form(
+            "/v1/jobs",
+            question="",
+            options='{"top_p": 2}',
+            colour="red",
+            image=[b"no image", b""],
+            photo=pictures.png(),
+        )
+        assert set(faults(answer)) == {
+            "#/question", "#/options/top_p", "#/colour", "#/image/0", "#/image/1", "#/photo",
+        }  # fmt: skip
+
+    def test_a_field_that_a_form_has_twice_is_refused(self, caller: Caller) -> None:
+        answer = caller.form("/v1/jobs", question=["a", "b"], image=pictures.png())
+        assert list(faults(answer)) == ["#/question"]
+
+    @pytest.mark.parametrize("body", [b"{", b"", b"\xff\xfe", b'{"a": NaN}', b"[" * 10_000])
+    def test_malformed_json_is_400(self, caller: Caller, body: bytes) -> None:
+        answer = caller("POST", "/v1/jobs", data=body, content_type="application/json")
+        assert answer.status_code == 400
+        assert answer.get_json()["error"]["code"] == "invalid_request_error"
+
+    @pytest.mark.parametrize("body", ["[]", "7", "null", '"x"'])
+    def test_json_that_is_no_object_is_422(self, caller: Caller, body: str) -> None:
+        answer = caller("POST", "/v1/jobs", data=body, content_type="application/json")
+        assert answer.status_code == 422
+
+    @pytest.mark.parametrize(
+        ("content_type", "status"),
+        [("text/plain", 415), ("application/x-www-form-urlencoded", 415), (None, 415),
+         ("multipart/form-data", 400), ("multipart/form-data; boundary=x", 400)],
+    )  # fmt: skip
+    def test_a_body_of_another_kind_is_refused(
+        self, caller: Caller, content_type: str | None, status: int
+    ) -> None:
+        answer = caller("POST", "/v1/jobs", data=b"question=x", content_type=content_type)
+        assert answer.status_code == status
+
+    @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images"])
+    @pytest.mark.parametrize(
+        "content_type", ["application/json", "multipart/form-data; boundary=x"]
+    )
+    def test_a_huge_body_is_413_with_and_without_a_length(
+        self, caller: Caller, path: str, content_type: str
+    ) -> None:
+        huge = b"--x\r\n" + b" " * (5 * 2**20)
+        told = caller("POST", path, data=huge, content_type=content_type)
+        assert told.status_code == 413
+        untold = caller(
+            "POST", path, input_stream=io.BytesIO(huge), content_type=content_type,
+            environ_overrides={"wsgi.input_terminated": True}, headers={"Transfer-Encoding": "chunked"},
+        )  # fmt: skip
+        assert untold.status_code == 413
+        assert untold.get_json()["error"]["code"] == "request_too_large"
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("job_id", ["job_" + "0" * 32, "job_x", "x", "img_" + "0" * 32, "%00"])
+    def test_an_unknown_id_is_404(self, caller: Caller, job_id: str) -> None:
+        answer = caller("GET", f"/v1/jobs/{job_id}")
+        assert answer.status_code == 404
+        assert answer.get_json()["error"]["code"] == "not_found"
+
+    def test_an_unknown_path_or_method_is_told_in_the_same_body(self, caller: Caller) -> None:
+        missing = caller("GET", "/v1/nothing")
+        assert (missing.status_code, missing.get_json()["status"]) == (404, 404)
+        wrong = caller("PUT", "/v1/jobs")
+        assert wrong.status_code == 405
+        assert wrong.content_type == "application/problem+json"
+        assert "POST" in wrong.headers["Allow"]
+
+    @pytest.mark.parametrize(
+        "query",
+        ["limit=0", "limit=101", "limit=x", "order=up", "status=done", "after=x", "created_after=yesterday",
+         "created_before=2026-01-01T00:00:00", "created_after=99999999999999", "image=abc", "colour=red",
+         "metadata[a]=%00", "metadata['a]=x", "metadata=x"],
+    )  # fmt: skip
+    def test_a_list_that_cannot_be_meant_is_refused(self, caller: Caller, query: str) -> None:
+        answer = caller("GET", f"/v1/jobs?{query}")
+        assert answer.status_code == 422
+        assert list(faults(answer)) == [query.partition("=")[0].partition("[")[0]]
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("Idempotency-Key", ""), ("Idempotency-Key", "k" * 256), ("Idempotency-Key", "schlüssel"),
+         ("Cancel-After", "soon"), ("Cancel-After", "0s"), ("Cancel-After", "31d")],
+    )  # fmt: skip
+    def test_a_header_that_cannot_be_meant_is_refused(
+        self, caller: Caller, name: str, value: str
+    ) -> None:
+        answer = caller.submit(headers={name: value})
+        assert answer.status_code == 422
+        assert list(faults(answer)) == [name]
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "authorization",
+        [None, "", "Bearer", "Bearer ", "Bearer x", "Basic YTpi", f"Bearer ll_{'x' * 43}", "ll_x", "Bearer \xe9"],
+    )  # fmt: skip
+    def test_a_missing_or_wrong_key_is_401(
+        self, client: FlaskClient, authorization: str | None
+    ) -> None:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        answer = client.get("/v1/jobs", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert answer.get_json()["error"]["code"] == "invalid_api_key"
+
+    def test_the_key_comes_before_all_else(self, client: FlaskClient) -> None:
+        assert client.post("/v1/jobs?x=1", data=b"{").status_code == 401
+
+    def test_a_role_that_is_too_low_is_403(self, client: FlaskClient, database: Database) -> None:
+        reader = Caller(client, factories.make_key(database, role=Role.READ))
+        answer = reader.submit()
+        assert answer.status_code == 403
+        assert answer.get_json()["error"]["code"] == "insufficient_scope"
+        assert "`submit` or `admin`" in answer.get_json()["detail"]
+
+
+def test_a_fault_of_ours_shows_the_request_id_alone(caller: Caller, database: Database) -> None:
+    job = caller.job(question="CANARY?")
+    with database.transaction() as transaction:
+        # A row as no verb writes it: its metadata are no texts.
+        row = transaction.session.query(Job).one()
+        row.metadata_ = {"a": ["CANARY"]}
+    with structlog.testing.capture_logs() as logged:
+        answer = caller("GET", f"/v1/jobs/{job['id']}", headers={"x-request-id": "req-canary-1"})
+    assert answer.status_code == 500
+    assert answer.headers["x-request-id"] == "req-canary-1"
+    assert (
+        answer.get_json()["detail"] == "Something went wrong here. The request id is req-canary-1."
+    )
+    assert "ValidationError" not in answer.text
+    assert [line["event"] for line in logged] == ["request_failed", "request_finished"]
+
+
+def test_an_unusable_picture_in_a_palette_names_no_library(caller: Caller) -> None:
+    broken = pictures.encoded(Image.new("RGB", (90, 90)), "JPEG")[:200]
+    text = caller.submit(image=broken).text.lower()
+    assert not any(word in text for word in ("pillow", "pil.", "pydantic", "traceback"))

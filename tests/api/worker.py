@@ -1,0 +1,32 @@
+"""What a worker does to jobs, without one."""
+
+from __future__ import annotations
+
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.store import claims, traces
+from tests import factories
+
+
+def start(database: Database, *, text: str = "") -> claims.Claim:
+    """Claim the next job and begin its stream, with ``text`` as far as it got."""
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    if text:
+        piece = factories.make_piece(claimed, text)
+        assert not traces.append(database, owner=claimed.owner, pieces=[piece])
+    return claimed
+
+
+def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> None:
+    """Run the next job to its end."""
+    claimed = start(database)
+    found = Answer(text=answer, rule="heading")
+    assert claims.succeed(database, claimed, answer=found, sample=factories.make_ended(text))
+
+
+def fail(database: Database) -> None:
+    """Run the next job into an error that is its own fault."""
+    claimed = start(database)
+    fault = claims.Fault("engine_rejected", "The engine cannot take this.", retryable=False)
+    assert claims.fail(database, claimed, fault, sample=factories.make_ended("I see"))

@@ -1,0 +1,154 @@
+"""The service as real processes: API, workers, Redis, an engine over HTTP, on a database of either kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from cli.client import Client
+from jobs.database import Database
+from jobs.lifecycle import Role
+from jobs.store import accounts
+from tests import children
+
+BIN = Path(sys.executable).parent
+PEPPER = "the pepper of the tests"
+#: Short, so that a lost worker is noticed within a test.
+LEASE_SECONDS = 3
+WAIT_SECONDS = 60
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def eventually(what: Callable[[], bool], *, seconds: float = WAIT_SECONDS) -> bool:
+    """Whether ``what`` comes true within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(0.05)
+    return True
+
+
+@dataclass
+class Stack:
+    """The running service. Everything started through it dies with :meth:`close`, and with the test run."""
+
+    folder: Path
+    database_url: str
+    redis_url: str
+    engine_urls: str
+    variables: dict[str, str] = field(default_factory=dict)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.key = accounts.new_key()
+        self.other_key = accounts.new_key()
+        database = Database(self.database_url)
+        for key, account in ((self.key, "default"), (self.other_key, "other")):
+            accounts.create_key(
+                database,
+                key,
+                pepper=PEPPER.encode(),
+                account=account,
+                role=Role.SUBMIT,
+                name="test",
+            )
+        database.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of every process."""
+        return {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "LONGLOOK_HOME": str(self.folder),
+            "LONGLOOK_DATABASE_URL": self.database_url,
+            "LONGLOOK_REDIS_URL": self.redis_url,
+            "LONGLOOK_ENGINE_URLS": self.engine_urls,
+            "LONGLOOK_PEPPER": PEPPER,
+            "LONGLOOK_LOG_FORMAT": "json",
+            "LONGLOOK_LEASE_SECONDS": str(LEASE_SECONDS),
+            "LONGLOOK_DRAIN_SECONDS": "20",
+            "LONGLOOK_DISK_FLOOR_MB": "0",
+            "LONGLOOK_WORKER_SLOTS": "8",
+            **self.variables,
+        }
+
+    def start_api(self) -> Client:
+        """Start the API and wait until it is ready; return a client of it."""
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.api = self._spawn(
+            "api",
+            ["gunicorn", "--config", "python:api.server", "api.app:create_app()"],
+            LONGLOOK_PORT=str(port),
+        )
+        children.wait_until(self._ready, self.api, log=self.folder / "api" / "log")
+        return Client(self.url, key=self.key)
+
+    def start_worker(self, name: str = "worker", **more: str) -> subprocess.Popen[bytes]:
+        """Start a worker process; it takes jobs as soon as it is up."""
+        command = (
+            "celery -A worker.app worker --without-gossip --without-mingle --without-heartbeat"
+        )
+        process = self._spawn(name, command.split(), **more)
+        self.workers.append(process)
+        return process
+
+    def stop_workers(self) -> None:
+        """Kill the workers and leave the rest."""
+        for process in self.workers:
+            children.stop(process, signal.SIGKILL)
+        self.workers.clear()
+
+    def log(self, name: str) -> str:
+        """Return all that a process has logged."""
+        return (self.folder / name / "log").read_text()
+
+    def close(self) -> None:
+        """Kill everything."""
+        for process in self.processes:
+            children.stop(process, signal.SIGKILL)
+
+    def _spawn(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        environment = self.environment | more
+        assignments = [f"{key}={value}" for key, value in environment.items()]
+        process = children.spawn(
+            ["env", "-i", *assignments, BIN / command[0], *command[1:]], folder=folder
+        )
+        self.processes.append(process)
+        return process
+
+    def _ready(self) -> bool:
+        try:
+            answer = urllib3.request("GET", f"{self.url}/readyz", retries=False, timeout=5)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status == 200
+
+
+def running(engine_url: str) -> int:
+    """Return how many streams an engine runs now."""
+    answer = urllib3.request("GET", f"{engine_url}/v1/loads", timeout=5)
+    loads: list[dict[str, Any]] = answer.json()["loads"]
+    return sum(int(load["num_running_reqs"]) for load in loads)

@@ -1,0 +1,209 @@
+"""The main job through real processes, on both databases, and what becomes of it when one of them dies."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.client import Client
+from jobs import errors, ids
+from jobs.database import Database
+from jobs.store import history
+from tests import children, databases
+from tests.e2e.stack import Stack, eventually, running
+from tests.redis_servers import RedisServer
+from worker.engines.scripted.options import Options
+from worker.engines.scripted_server import BackgroundServer
+
+pytestmark = pytest.mark.e2e
+
+PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+CANARY = "zebra-canary-7319"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[BackgroundServer]:
+    """Return the scripted engine over HTTP: about three seconds an answer, so that it can be caught running."""
+    with BackgroundServer(Options(tokens_per_second=80)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def house(
+    request: pytest.FixtureRequest, redis_server: RedisServer, engine: BackgroundServer
+) -> Iterator[tuple[Stack, Client]]:
+    """Return the API with all that it needs, on a database of each kind; tests bring their workers."""
+    name = "sqlite_source" if request.param == "sqlite" else "postgres_source"
+    source: databases.Source = request.getfixturevalue(name)
+    folder = children.short_folder()
+    stack = Stack(folder, source.create(), redis_server.url, engine.url)
+    yield stack, stack.start_api()
+    stack.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def stack(house: tuple[Stack, Client], redis_server: RedisServer) -> Iterator[Stack]:
+    redis_server.flush()
+    yield house[0]
+    house[0].stop_workers()
+
+
+@pytest.fixture
+def client(house: tuple[Stack, Client]) -> Client:
+    return house[1]
+
+
+def status(client: Client, job_id: str) -> str:
+    found: str = client.job(job_id)["status"]
+    return found
+
+
+def progress(client: Client, job_id: str) -> int:
+    job = client.job(job_id)
+    return int(job["progress"]["output_tokens"]) if job["status"] == "running" else 0
+
+
+def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stack) -> None:
+    stack.start_worker()
+
+    job = client.submit([PICTURE], "How many shapes are there?", options={"priority": "high"})
+    done = client.wait(job["id"])
+
+    assert done["status"] == "succeeded"
+    assert done["answer"]["rule"] == "heading+boxed"
+    assert done["usage"]["output_tokens"] > 0
+    [sample] = client.trace(job["id"])["samples"]
+    assert f"\\boxed{{{done['answer']['text']}}}" in sample["text"]
+    assert sample["finish_reason"] == "stop"
+    with pytest.raises(errors.NotFound):
+        Client(stack.url, key=stack.other_key).job(job["id"])
+
+
+def test_a_second_question_finds_the_picture_in_the_cache(client: Client, stack: Stack) -> None:
+    stack.start_worker()
+    other = PICTURE.with_name("s03.png")
+    first = client.wait(client.submit([other], "How many shapes are there?")["id"])
+    second = client.wait(client.submit([other], "How many circles are there?")["id"])
+
+    assert first["usage"]["cached_tokens"] < first["usage"]["image_tokens"]
+    assert second["usage"]["cached_tokens"] >= second["usage"]["image_tokens"]
+    assert first["images"][0]["id"] == second["images"][0]["id"]
+
+
+def test_the_trace_can_be_read_as_it_grows(client: Client, stack: Stack) -> None:
+    stack.start_worker()
+    job = client.submit([PICTURE], "How many shapes are there?")
+
+    texts = [look.text for look in client.follow(job["id"])]
+
+    grown = [text for text in texts if text]
+    assert len(set(grown)) > 2
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(grown))
+
+
+def test_a_cancel_while_running_frees_the_engine(
+    client: Client, stack: Stack, engine: BackgroundServer
+) -> None:
+    stack.start_worker()
+    job = client.submit([PICTURE], "How many shapes are there?")
+    assert eventually(lambda: progress(client, job["id"]) > 0)
+    assert running(engine.url) == 1
+
+    client.cancel(job["id"])
+    done = client.wait(job["id"])
+
+    assert done["status"] == "cancelled"
+    assert eventually(lambda: running(engine.url) == 0, seconds=5)
+    [sample] = client.trace(job["id"])["samples"]
+    assert sample["text"]
+
+
+def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack: Stack) -> None:
+    victim = stack.start_worker("victim")
+    job = client.submit([PICTURE], "How many shapes are there?")
+    assert eventually(lambda: progress(client, job["id"]) > 0)
+
+    victim.send_signal(signal.SIGKILL)
+    stack.start_worker("heir")
+    done = client.wait(job["id"])
+
+    assert done["status"] == "succeeded"
+    database = Database(stack.database_url)
+    job_id = ids.parse("job", job["id"])
+    assert job_id is not None
+    attempts = history.attempts(database, job_id)
+    database.close()
+    assert [str(view.attempt.outcome) for view in attempts] == ["lost", "succeeded"]
+    partial, whole = client.trace(job["id"])["samples"]
+    assert partial["text"]
+    assert whole["text"].startswith(partial["text"])
+
+
+def test_a_drained_worker_exits_cleanly_and_counts_nothing(client: Client, stack: Stack) -> None:
+    worker = stack.start_worker(LONGLOOK_DRAIN_SECONDS="0")
+    job = client.submit([PICTURE], "How many shapes are there?")
+    assert eventually(lambda: progress(client, job["id"]) > 0)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(30) == 0
+    assert status(client, job["id"]) == "queued"
+    stack.start_worker("heir")
+    done = client.wait(job["id"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 2)
+
+
+def test_with_redis_down_a_job_is_accepted_and_runs_when_it_is_back(
+    short_folder: Path, sqlite_source: databases.SqliteSource, engine: BackgroundServer
+) -> None:
+    redis = RedisServer(short_folder)
+    redis.start()
+    stack = Stack(short_folder, sqlite_source.create(), redis.url, engine.url)
+    try:
+        client = stack.start_api()
+        stack.start_worker()
+        assert client.wait(client.submit([PICTURE], "First?")["id"])["status"] == "succeeded"
+
+        redis.stop()
+        job = client.submit([PICTURE], "How many shapes are there?")
+        assert job["status"] == "queued"
+        redis.start()
+
+        assert client.wait(job["id"])["status"] == "succeeded"
+    finally:
+        stack.close()
+        redis.stop()
+
+
+def test_no_question_trace_image_or_key_is_ever_logged(client: Client, stack: Stack) -> None:
+    worker = stack.start_worker()
+    done = client.wait(client.submit([PICTURE], f"How many {CANARY} are there?")["id"])
+    with pytest.raises(errors.RequestError):
+        client.submit([Path(__file__)], f"{CANARY}?")
+    with pytest.raises(errors.RequestError):
+        client.submit([PICTURE], CANARY, options={"temperature": CANARY})
+    trace = client.trace(done["id"])["samples"][0]["text"]
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+
+    lines = (stack.log("api") + stack.log("worker")).splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    text = "\n".join(lines)
+
+    settled = next(event for event in events if event.get("job_id") == done["id"])
+    assert settled["request_id"] in {
+        event.get("request_id")
+        for event in events
+        if event.get("event") == "request_finished" and event.get("status") == 202
+    }
+    assert CANARY not in text
+    assert stack.key not in text
+    assert not any(sentence in text for sentence in trace.split("\n") if len(sentence) > 20)
+    assert "iVBORw0KGgo" not in text

@@ -1,0 +1,378 @@
+"""``longlook up`` as a real process: what it starts, refuses, says, and leaves behind (nothing)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.client import KEY_FILE, Client
+from cli.up import demo
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+LONGLOOK = Path(sys.executable).parent / "longlook"
+BOOTSTRAP = "ll_" + "b" * 43
+PICTURE, QUESTION = demo.sample().picture, demo.sample().question
+
+
+def eventually(holds: Callable[[], bool], seconds: float) -> bool:
+    """Poll until ``holds`` or the time is over."""
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def processes() -> dict[int, tuple[int, int]]:
+    """Return parent and session of every process that is not a zombie."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if state != "Z":
+                found[int(stat.parent.name)] = (int(parent), int(session))
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes below ``pid``."""
+    parents = {child: parent for child, (parent, _) in processes().items()}
+    found: set[int] = set()
+    grown = True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in found | {pid}} - found
+        grown = bool(more)
+        found |= more
+    return found
+
+
+def plain_environment(**more: str) -> dict[str, str]:
+    """Return this environment without settings of the service, and with ``more``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")}
+    return kept | more
+
+
+class Up:
+    """A ``longlook up`` that was started."""
+
+    def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
+        self.home = folder / "home"
+        self._output = folder / "output"
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(
+                [LONGLOOK, "up", "--home", self.home, *(flags or ("--engine", "scripted"))],
+                env=plain_environment(**{"LONGLOOK_PORT": "0", **environment}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self._output.read_text()
+
+    @property
+    def url(self) -> str:
+        """Where the API is, as it says."""
+        found = re.search(r"^ready +(http\S+)", self.output, re.MULTILINE)
+        assert found, self.output
+        return found[1]
+
+    def says(self, words: str, *, seconds: float = 60) -> bool:
+        """Whether it says ``words`` before it ends and in time."""
+        over = self.process.poll
+        return (
+            eventually(lambda: words in self.output or over() is not None, seconds)
+            and words in self.output
+        )
+
+    def ends(self, seconds: float = 60) -> int:
+        """Return its exit code."""
+        return self.process.wait(seconds)
+
+    def children(self) -> set[int]:
+        """Return all processes below it."""
+        return descendants(self.process.pid)
+
+    @property
+    def client(self) -> Client:
+        """A client with the key that was left in the home directory."""
+        return Client(self.url, key=(self.home / KEY_FILE).read_text().strip())
+
+    def submit(self) -> str:
+        """Submit the sample; return the job's id."""
+        return str(self.client.submit([PICTURE], QUESTION)["id"])
+
+    def comes_to(self, job_id: str, status: str) -> bool:
+        """Whether a job is seen with ``status`` in time."""
+        client = self.client
+        return eventually(lambda: bool(client.job(job_id)["status"] == status), 60)
+
+    def longlook(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command against it."""
+        return subprocess.run(
+            [LONGLOOK, *words],
+            env=plain_environment(LONGLOOK_HOME=str(self.home), LONGLOOK_URL=self.url),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def end(self) -> None:
+        """End it, however it is."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running(folder: Path, *flags: str, **environment: str) -> Iterator[Up]:
+    """Run ``longlook up`` and wait until it takes jobs."""
+    up = Up(folder, *flags, **environment)
+    try:
+        assert up.says("ready        http://"), up.output
+        yield up
+    finally:
+        up.end()
+
+
+def nothing_left(children: set[int], sessions: set[int], seconds: float = 15) -> bool:
+    """Whether all of ``children`` and everything in their ``sessions`` is gone in time."""
+    return eventually(
+        lambda: (
+            not any(
+                pid in children or session in sessions for pid, (_, session) in processes().items()
+            )
+        ),
+        seconds,
+    )
+
+
+def sessions_of(children: set[int]) -> set[int]:
+    """Return the sessions of processes."""
+    found = processes()
+    return {found[pid][1] for pid in children if pid in found}
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Return one that runs for all tests which leave it running."""
+    folder = tmp_path_factory.mktemp("up")
+    with running(folder, LONGLOOK_BOOTSTRAP_KEY=BOOTSTRAP) as up:
+        yield up
+
+
+def test_a_job_is_answered(up: Up) -> None:
+    done = up.longlook("submit", str(PICTURE), QUESTION, "--wait")
+    job = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert job["status"] == "succeeded"
+    assert job["answer"]["text"]
+    trace = json.loads(up.longlook("jobs", "show", job["id"], "--trace").stdout)["trace"]
+    assert trace["complete"]
+    assert trace["samples"][0]["text"]
+
+
+def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
+    job_id = up.submit()
+    assert up.comes_to(job_id, "running")
+    listed = json.loads(up.longlook("jobs", "ls", "--limit", "1").stdout)
+    assert [job["id"] for job in listed["data"]] == [job_id]
+    assert up.longlook("jobs", "cancel", job_id).returncode == 0
+    assert up.comes_to(job_id, "cancelled")
+
+
+def test_a_person_sees_the_trace_grow(up: Up) -> None:
+    words = [str(LONGLOOK), "submit", str(PICTURE), QUESTION, "--stream"]
+    reader, terminal = pty.openpty()
+    command = subprocess.Popen(
+        words,
+        env=plain_environment(LONGLOOK_HOME=str(up.home), LONGLOOK_URL=up.url),
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen: list[str] = []
+    # A terminal whose other side has gone answers with an error instead of an end.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(reader, 65536):
+            seen.append(chunk.decode(errors="replace"))
+    os.close(reader)
+    assert command.wait(30) == 0
+    shown = "".join(seen)
+    assert "answer:" in shown
+    assert "tokens in" in shown
+    growths = [chunk for chunk in seen if "\x1b[2m" in chunk]
+    assert len(growths) > 3
+
+
+def test_no_child_knows_the_bootstrap_key(up: Up) -> None:
+    environments = {pid: Path(f"/proc/{pid}/environ").read_bytes() for pid in up.children()}
+    assert len(environments) >= 4
+    assert not [pid for pid, content in environments.items() if BOOTSTRAP.encode() in content]
+    assert (up.home / "admin.key").read_text().strip() == BOOTSTRAP
+    assert BOOTSTRAP not in up.output
+
+
+def test_the_home_directory_is_for_its_owner_only(up: Up) -> None:
+    modes = {path: path.stat().st_mode & 0o077 for path in (up.home, *up.home.rglob("*"))}
+    assert not [path for path, mode in modes.items() if mode]
+
+
+def test_a_second_one_on_the_same_home_is_refused(up: Up, tmp_path: Path) -> None:
+    second = Up(tmp_path, "--home", str(up.home), "--engine", "scripted")
+    assert second.ends() == 1
+    assert f"(process {up.process.pid})" in second.output
+    assert up.process.poll() is None
+
+
+def test_a_busy_port_is_told_before_anything_starts(up: Up, tmp_path: Path) -> None:
+    port = up.url.rpartition(":")[2]
+    second = Up(tmp_path, "--port", port, "--engine", "scripted")
+    assert second.ends() == 1
+    assert f"port {port}: Address already in use" in second.output
+    assert "--port" in second.output
+    assert list((second.home / "logs").iterdir()) == []
+
+
+def test_the_doctor_says_that_all_is_well(up: Up) -> None:
+    found = up.longlook("doctor")
+    verdicts = {one["what"]: one["verdict"] for one in json.loads(found.stdout)}
+    assert found.returncode == 0
+    assert verdicts["API"] == verdicts["database"] == "ok"
+
+
+def test_each_kind_of_fault_has_its_exit_code(up: Up) -> None:
+    def ended(**environment: str) -> int:
+        return subprocess.run(
+            [LONGLOOK, "jobs", "ls"],
+            env=plain_environment(**{"LONGLOOK_URL": up.url, **environment}),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        ).returncode
+
+    assert ended(LONGLOOK_API_KEY=BOOTSTRAP) == 0
+    assert ended(LONGLOOK_API_KEY=BOOTSTRAP, LONGLOOK_PROT="1") == 2
+    assert ended(LONGLOOK_API_KEY=BOOTSTRAP, LONGLOOK_URL="http://127.0.0.1:1") == 3
+    assert ended(LONGLOOK_API_KEY="ll_" + "x" * 43) == 4
+
+
+def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
+    with running(tmp_path, LONGLOOK_LEASE_SECONDS="2") as up:
+        worker = next(
+            pid
+            for pid in up.children()
+            if b"worker.app" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        os.kill(worker, signal.SIGKILL)
+        assert up.says("worker-1 ended (killed by signal 9); it starts again")
+        assert up.longlook("submit", str(PICTURE), QUESTION, "--wait").returncode == 0
+
+
+def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:
+    with running(tmp_path, "--engine", "scripted", "--workers", "2") as up:
+        children = up.children()
+        sessions = sessions_of(children)
+        assert len(sessions) == 4
+        os.kill(up.process.pid, signal.SIGINT)
+        assert up.ends() == 0
+        assert "stopped" in up.output
+    assert nothing_left(children, sessions, seconds=1)
+
+
+def test_a_running_job_may_end_before_the_worker_does(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        job_id = up.submit()
+        assert up.comes_to(job_id, "running")
+        os.kill(up.process.pid, signal.SIGTERM)
+        assert up.ends() == 0
+    with running(tmp_path) as again:
+        job = again.client.job(job_id)
+        assert (job["status"], job["attempt"]) == ("succeeded", 1)
+        assert "admin key" not in again.output
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        assert up.comes_to(up.submit(), "running")
+        children = up.children()
+        sessions = sessions_of(children)
+        os.kill(up.process.pid, signal.SIGINT)
+        assert up.says("stopping")
+        os.kill(up.process.pid, signal.SIGINT)
+        assert up.ends() == 130
+    assert nothing_left(children, sessions, seconds=1)
+
+
+def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        children = up.children()
+        sessions = sessions_of(children)
+        assert len(children) >= 4
+        up.process.kill()
+        up.process.wait()
+    assert nothing_left(children, sessions)
+
+
+def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_path: Path) -> None:
+    engine = tmp_path / "python"
+    engine.write_text("#!/bin/sh\necho no room for the model >&2\nexit 7\n")
+    engine.chmod(0o755)
+    up = Up(tmp_path, "--engine", "tiny", LONGLOOK_ENGINE_PYTHON=str(engine))
+    assert up.ends() == 1
+    assert "engine ended (exit status 7) before it was ready" in up.output
+    assert "no room for the model" in up.output
+    assert nothing_left(descendants(up.process.pid), set(), seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "make engine"),
+        ({"LONGLOOK_DISK_FLOOR_MB": "999999999"}, "MiB are free"),
+        ({"LONGLOOK_BOOTSTRAP_KEY": "password"}, "LONGLOOK_BOOTSTRAP_KEY: not a key"),
+        ({"LONGLOOK_LEASE": "1", "LONGLOOK_PORT": "x"}, "LONGLOOK_LEASE: no such setting"),
+        ({"LONGLOOK_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "127.0.0.1:1/x cannot be used"),
+    ],
+)
+def test_what_cannot_work_is_told_in_a_line(
+    tmp_path: Path, environment: dict[str, str], message: str
+) -> None:
+    engine = "tiny" if "LONGLOOK_ENGINE_PYTHON" in environment else "scripted"
+    up = Up(tmp_path, "--engine", engine, **environment)
+    assert up.ends() in {1, 2}
+    assert message in up.output
+    assert "Traceback" not in up.output
+    assert "ready" not in up.output.replace("before it was ready", "")
+
+
+@pytest.mark.engine
+def test_the_demo_answers_right_and_shows_the_cache_at_work(tmp_path: Path) -> None:
+    with running(tmp_path, "--demo") as up:
+        assert up.says("The service is up until you press Ctrl-C", seconds=180), up.output
+        shown = up.output
+        answers = re.findall(r"^answer: (.+)$", shown, re.MULTILINE)
+        shares = [int(share) for share in re.findall(r"cached \((\d+)%\)", shown)]
+        children = up.children()
+        sessions = sessions_of(children)
+        os.kill(up.process.pid, signal.SIGINT)
+        assert up.ends() == 0
+    assert answers[0] == demo.sample().truth
+    assert shares[1] > 80
+    assert nothing_left(children, sessions, seconds=1)

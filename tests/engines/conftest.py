@@ -1,0 +1,58 @@
+"""The engines that the contract holds for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engines import asking, subjects
+from tests.real_engine import RealEngine
+from worker.engines.scripted import Scripted
+from worker.engines.scripted_server import BackgroundServer
+from worker.engines.sglang import SGLang
+
+
+@pytest.fixture
+def connect() -> Iterator[subjects.Connect]:
+    """Return what makes clients, with patience for a busy machine."""
+    with contextlib.ExitStack() as made:
+
+        def make(
+            url: str,
+            *,
+            first_token_seconds: float = 60.0,
+            token_seconds: float = 30.0,
+            api_key: str | None = None,
+        ) -> SGLang:
+            client = SGLang(
+                url,
+                api_key=api_key,
+                connect_seconds=10.0,
+                first_token_seconds=first_token_seconds,
+                token_seconds=token_seconds,
+            )
+            made.callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture(
+    params=["scripted", "scripted over HTTP", pytest.param("SGLang", marks=pytest.mark.engine)]
+)
+def subject(
+    request: pytest.FixtureRequest, connect: subjects.Connect
+) -> Iterator[subjects.Subject]:
+    """Return each engine in turn."""
+    talks_on = asking.ask("[[persona:no_answer_at_length]] What is there?", max_output_tokens=1800)
+    if request.param == "scripted":
+        yield subjects.Subject(Scripted(options=subjects.OPTIONS), asking.png(), talks_on)
+    elif request.param == "scripted over HTTP":
+        with BackgroundServer(subjects.OPTIONS) as server:
+            yield subjects.Subject(connect(server.url), asking.png(), talks_on)
+    else:
+        real: RealEngine = request.getfixturevalue("real_engine")
+        picture = subjects.sample(real, "s03.png")
+        yield subjects.Subject(connect(real.url), picture, subjects.endless(picture))

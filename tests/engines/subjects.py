@@ -1,0 +1,66 @@
+"""Engines under test, each with what a test has to know to ask it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from jobs import profiles
+from tests.engines import asking
+from tests.real_engine import RealEngine
+from worker.engine import Engine, Picture, Request
+from worker.engines.scripted import Options
+from worker.engines.sglang import SGLang
+
+OPTIONS = Options(
+    tokens_per_second=1000, prefill_tokens_per_second=0, markers=True, disconnect_seconds=0.05
+)
+
+
+class Connect(Protocol):
+    """Makes a client that is closed when the test is over."""
+
+    def __call__(
+        self,
+        url: str,
+        *,
+        first_token_seconds: float = ...,
+        token_seconds: float = ...,
+        api_key: str | None = ...,
+    ) -> SGLang: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An engine under contract.
+
+    Attributes:
+        engine: the engine.
+        picture: a picture that it can answer questions about.
+        endless: a request that goes on for a thousand tokens.
+    """
+
+    engine: Engine
+    picture: Picture
+    endless: Request
+
+    def ask(
+        self, question: str = "How many shapes are in the picture?", **fields: object
+    ) -> Request:
+        """Return a request about :attr:`picture`."""
+        return asking.ask(question, **{"pictures": (self.picture,), **fields})
+
+    def ask_endlessly(self) -> Request:
+        """Return a request that is still running when a test is done with it."""
+        return replace(self.endless, rid=asking.ask().rid)
+
+
+def sample(real: RealEngine, name: str) -> Picture:
+    """Return one of tiny-qvq's sample pictures."""
+    return Picture(key=name, media_type="image/png", data=(real.samples / name).read_bytes())
+
+
+def endless(picture: Picture) -> Request:
+    """Return a request that tiny-qvq answers with a verbatim loop: each word makes the same word likelier."""
+    sampling = profiles.Sampling(temperature=0.0, top_p=1.0, repetition_penalty=0.02)
+    return asking.ask(pictures=(picture,), sampling=sampling, max_output_tokens=1000)

@@ -1,0 +1,78 @@
+"""What only the real SGLang can show: that it looks at the picture, and never at another one."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from jobs import errors
+from tests.engines import asking, subjects
+from tests.real_engine import RealEngine
+from worker import engine
+from worker.engines.sglang import SGLang
+
+pytestmark = pytest.mark.engine
+
+SAMPLES = [
+    case
+    for case in json.loads((RealEngine.samples / "samples.json").read_text())
+    if (RealEngine.samples / case["file"]).exists()
+]
+
+
+@pytest.fixture
+def sglang(real_engine: RealEngine, connect: subjects.Connect) -> SGLang:
+    return connect(real_engine.url)
+
+
+@pytest.mark.parametrize("case", SAMPLES, ids=[case["file"] for case in SAMPLES])
+def test_a_sample_scene_is_answered_right(
+    case: dict[str, str], sglang: SGLang, real_engine: RealEngine
+) -> None:
+    picture = subjects.sample(real_engine, case["file"])
+
+    answer = asking.text(asking.read(sglang, asking.ask(case["question"], pictures=(picture,))))
+
+    assert answer.endswith(f"\\boxed{{{case['truth']}}}")
+
+
+def test_one_question_on_two_pictures_of_one_size_gets_two_answers(
+    sglang: SGLang, real_engine: RealEngine
+) -> None:
+    # The canary for colliding image hashes (SGLang issues #2151, #2256): one salt, cache on, both ways.
+    salt = asking.ask().salt
+    pictures = [_scaled(real_engine, name) for name in ("s09.png", "s10.png")]
+
+    answers = [
+        asking.text(asking.read(sglang, asking.ask(pictures=(picture,), salt=salt)))
+        for picture in (*pictures, *pictures)
+    ]
+
+    assert answers[0] != answers[1]
+    assert answers[:2] == answers[2:]
+
+
+def test_more_pictures_than_the_engine_takes_are_rejected(
+    sglang: SGLang, real_engine: RealEngine
+) -> None:
+    picture = subjects.sample(real_engine, "s03.png")
+
+    with pytest.raises(errors.EngineRejected, match="so many images"):
+        asking.read(sglang, asking.ask(pictures=(picture,) * 9))
+
+
+def test_bytes_that_are_no_picture_are_rejected(sglang: SGLang) -> None:
+    nothing = engine.Picture(key="x", media_type="image/png", data=b"no picture")
+
+    with pytest.raises(errors.EngineRejected, match="cannot read the image"):
+        asking.read(sglang, asking.ask(pictures=(nothing,)))
+
+
+def _scaled(real_engine: RealEngine, name: str) -> engine.Picture:
+    buffer = io.BytesIO()
+    with Image.open(real_engine.samples / name) as image:
+        image.convert("RGB").resize((252, 252)).save(buffer, "PNG")
+    return engine.Picture(key=name, media_type="image/png", data=buffer.getvalue())

@@ -1,0 +1,168 @@
+"""Valid things to begin from. A test names only what it is about; the rest is right by default."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs import ids
+from jobs.database import Database, utcnow
+from jobs.lifecycle import Priority, Role, Status
+from jobs.records import Job
+from jobs.store import accounts, claims, history, submission, traces
+
+PEPPER = b"pepper"
+KEY_KEPT = timedelta(hours=24)
+LEASE = timedelta(seconds=60)
+
+
+def make_account(database: Database, name: str | None = None) -> uuid.UUID:
+    """Make an account and return its id."""
+    name = name or f"account-{uuid.uuid4().hex}"
+    make_key(database, account=name)
+    return accounts.account_id(database, name)
+
+
+def make_key(database: Database, *, account: str = "default", role: Role = Role.SUBMIT) -> str:
+    """Make a key and return it."""
+    key = accounts.new_key()
+    accounts.create_key(database, key, pepper=PEPPER, account=account, role=role, name="test")
+    return key
+
+
+def make_image(original: bytes = b"an original", **facts: Any) -> submission.NewImage:  # noqa: ANN401 - any field
+    """Return a picture as the image pipeline would for ``original``."""
+    known = submission.NewImage(
+        key=hashlib.sha256(b"canonical " + original).hexdigest(),
+        detail="standard",
+        pipeline="1",
+        media_type="image/png",
+        width=56,
+        height=56,
+        data=b"canonical " + original,
+        original_sha256=hashlib.sha256(original).hexdigest(),
+        original_bytes=len(original),
+        original_media_type="image/png",
+        original_width=60,
+        original_height=60,
+        orientation=1,
+        frames=1,
+    )
+    return dataclasses.replace(known, **facts)
+
+
+def make_submission(account_id: uuid.UUID, **facts: Any) -> submission.Submission:  # noqa: ANN401 - any field
+    """Return a question about one picture."""
+    known = submission.Submission(
+        account_id=account_id,
+        actor=f"key:{ids.show('key', ids.new())}",
+        model="tiny-qvq",
+        question="How many circles are there?",
+        images=[(make_image(), 4)],
+        options={"max_output_tokens": 64, "temperature": 0.5, "top_p": None, "seed": 7},
+        metadata={},
+        priority=Priority.NORMAL,
+        deadline=timedelta(hours=1),
+        max_attempts=5,
+        request_id="req_test",
+    )
+    return dataclasses.replace(known, **facts)
+
+
+def make_job(database: Database, account_id: uuid.UUID, **facts: Any) -> uuid.UUID:  # noqa: ANN401 - any field
+    """Submit a job and return its id."""
+    wanted = make_submission(account_id, **facts)
+    return submission.submit(database, wanted, key_kept=KEY_KEPT).job_id
+
+
+def insert_jobs(database: Database, account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> None:
+    """Put many jobs into the table at once."""
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(Job), job_rows(account_id, rows))
+
+
+def job_rows(account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return whole rows of jobs, queued and without images unless a row says otherwise."""
+    now = utcnow()
+    default = {
+        "account_id": account_id,
+        "status": Status.QUEUED,
+        "model": "tiny-qvq",
+        "question": "How many circles are there?",
+        "options": {},
+        "metadata_": {},
+        "priority": Priority.NORMAL,
+        "rank_at": now,
+        "not_before": now,
+        "deadline_at": now + timedelta(hours=1),
+        "attempt": 0,
+        "crashes": 0,
+        "failures": 0,
+        "max_attempts": 5,
+        "request_id": "req_test",
+        "created_at": now,
+    }
+    return [default | {"id": ids.new()} | row for row in rows]
+
+
+def claim(database: Database, owner: str = "worker-1", *, lease: timedelta = LEASE) -> claims.Claim:
+    """Claim the next job, which must be there."""
+    claimed = claims.claim(database, owner=owner, lease=lease)
+    assert claimed is not None, "there is no job to claim"
+    return claimed
+
+
+def begin(database: Database, claimed: claims.Claim) -> datetime | None:
+    """Begin the stream of a claimed job."""
+    return claims.begin(
+        database,
+        claimed,
+        rid=uuid.uuid4().hex,
+        sample=0,
+        engine="http://engine",
+        engine_version="1.0",
+        prompt={"messages": [{"role": "user", "content": claimed.question}]},
+        sampling={"temperature": 0.5},
+    )
+
+
+def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces.Piece:
+    """Return what a stream produced between two flushes."""
+    return traces.Piece(
+        job_id=claimed.job_id,
+        attempt=claimed.attempt,
+        sample=0,
+        position=position,
+        text=text,
+        output_tokens=(position + 1) * 10,
+        first_token_at=utcnow(),
+    )
+
+
+def make_ended(output: str = "It is 6.", **facts: Any) -> traces.Ended:  # noqa: ANN401 - any field
+    """Return what a stream left behind that stopped by itself."""
+    now = utcnow()
+    known = traces.Ended(
+        output=output,
+        finish_reason="stop",
+        input_tokens=50,
+        cached_tokens=40,
+        image_tokens=4,
+        output_tokens=11,
+        first_token_at=now,
+        ended_at=now,
+    )
+    return dataclasses.replace(known, **facts)
+
+
+def get_job(database: Database, job_id: uuid.UUID) -> history.JobView:
+    """Return a job, which must be there."""
+    view = history.get(database, job_id, account_id=None)
+    assert view is not None, "there is no such job"
+    return view

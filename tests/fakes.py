@@ -1,0 +1,24 @@
+"""Stand-ins for what the product talks to, told apart from it only by what they remember."""
+
+from __future__ import annotations
+
+
+class RecordingBell:
+    """A doorbell that counts instead of ringing; its Redis can be away."""
+
+    def __init__(self, *, redis: bool = True) -> None:
+        self.rung = 0
+        self.redis = redis
+        self.closed = False
+
+    def ring(self, times: int = 1) -> None:
+        """Count."""
+        self.rung += times
+
+    def answers(self) -> bool:
+        """Whether Redis is there."""
+        return self.redis
+
+    def close(self) -> None:
+        """Remember it."""
+        self.closed = True

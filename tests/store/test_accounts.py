@@ -1,0 +1,123 @@
+"""Who may ask: keys are shown once and kept as keyed hashes."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from jobs import errors, ids
+from jobs.database import Database
+from jobs.lifecycle import Role
+from jobs.records import ApiKey
+from jobs.store import accounts
+from tests import factories, races
+
+
+def test_a_new_key_is_well_formed_and_never_the_same() -> None:
+    keys = {accounts.new_key() for _ in range(50)}
+
+    assert len(keys) == 50
+    assert all(accounts.well_formed(key) for key in keys)
+    assert {len(key) for key in keys} == {46}
+
+
+@pytest.mark.parametrize("text", ["", "ll_", "ll_" + "a" * 42, "ll_" + "a" * 44, "sk_" + "a" * 43])
+def test_anything_else_is_not_well_formed(text: str) -> None:
+    assert not accounts.well_formed(text)
+
+
+def test_a_line_break_after_a_key_is_not_a_part_of_it() -> None:
+    assert not accounts.well_formed(accounts.new_key() + "\n")
+
+
+def test_a_key_says_whose_it_is_and_what_it_may_do(database: Database) -> None:
+    key = factories.make_key(database, account="acme", role=Role.OPERATE)
+
+    principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+
+    assert principal is not None
+    assert principal.account_id == accounts.account_id(database, "acme")
+    assert principal.role is Role.OPERATE
+    assert principal.actor == f"key:{ids.show('key', principal.key_id)}"
+
+
+def test_an_unknown_key_another_pepper_or_nonsense_is_nobody(database: Database) -> None:
+    key = factories.make_key(database)
+
+    assert accounts.authenticate(database, accounts.new_key(), pepper=factories.PEPPER) is None
+    assert accounts.authenticate(database, key, pepper=b"another") is None
+    assert accounts.authenticate(database, "nonsense", pepper=factories.PEPPER) is None
+
+
+def test_the_key_itself_is_nowhere_in_the_database(database: Database) -> None:
+    key = factories.make_key(database)
+
+    with database.reading() as transaction:
+        row = transaction.session.scalars(sa.select(ApiKey)).one()
+    [shown] = accounts.keys(database)
+
+    assert len(row.digest) == 32
+    assert key.encode() not in row.digest
+    assert shown.hint == f"{key[:5]}…{key[-4:]}"
+    assert key not in repr(shown)
+
+
+def test_a_revoked_key_is_nobody_at_once_and_stays_on_the_list(database: Database) -> None:
+    key = factories.make_key(database)
+    principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+    assert principal is not None
+
+    assert accounts.revoke_key(database, principal.key_id)
+
+    assert accounts.authenticate(database, key, pepper=factories.PEPPER) is None
+    assert not accounts.revoke_key(database, principal.key_id)
+    assert not accounts.revoke_key(database, ids.new())
+    assert [row.revoked_at is not None for row in accounts.keys(database)] == [True]
+
+
+def test_a_key_that_is_there_is_left_as_it_is(database: Database) -> None:
+    key = accounts.new_key()
+
+    made = [
+        accounts.create_key(
+            database, key, pepper=factories.PEPPER, account=account, role=role, name=account
+        )
+        for account, role in (("first", Role.READ), ("second", Role.ADMIN))
+    ]
+
+    assert made[0] == made[1]
+    assert [(row.account, row.role) for row in accounts.keys(database)] == [("first", Role.READ)]
+
+
+def test_processes_that_start_together_make_one_account_and_one_key(database: Database) -> None:
+    factories.make_key(database, account="default")
+    key = accounts.new_key()
+
+    made = races.race(
+        *(
+            lambda: accounts.create_key(
+                database,
+                key,
+                pepper=factories.PEPPER,
+                account="default",
+                role=Role.ADMIN,
+                name="bootstrap",
+            )
+            for _ in range(8)
+        )
+    )
+
+    assert len(set(made)) == 1
+    assert len(accounts.keys(database)) == 2
+
+
+def test_keys_are_listed_oldest_first(database: Database) -> None:
+    for account in ("b", "a", "c"):
+        factories.make_key(database, account=account)
+
+    assert [row.account for row in accounts.keys(database)] == ["b", "a", "c"]
+
+
+def test_an_account_that_does_not_exist_has_no_id(database: Database) -> None:
+    with pytest.raises(errors.NotFound):
+        accounts.account_id(database, "nobody")

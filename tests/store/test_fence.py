@@ -1,0 +1,301 @@
+"""A worker that has lost its job can no longer write: whatever it tries finds nothing to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.lifecycle import Status
+from jobs.records import Record
+from jobs.store import claims, history, traces
+from tests import factories, races
+from tests.databases import Age
+
+FAULT = claims.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+
+Write = Callable[[Database, claims.Claim], object]
+
+#: Every verb of a holder, and what it answers when the job is not its own any more.
+WRITES: dict[str, tuple[Write, object]] = {
+    "begin": (factories.begin, None),
+    "append": (
+        lambda database, claimed: (
+            traces.append(
+                database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "late")]
+            )
+            != {(claimed.job_id, claimed.attempt)}
+        ),
+        False,
+    ),
+    "renew": (
+        lambda database, claimed: claims.renew(
+            database,
+            owner=claimed.owner,
+            held=[(claimed.job_id, claimed.attempt)],
+            lease=factories.LEASE,
+        ),
+        set(),
+    ),
+    "watch": (
+        lambda database, claimed: claims.watch(
+            database, owner=claimed.owner, held=[(claimed.job_id, claimed.attempt)]
+        ),
+        {},
+    ),
+    "succeed": (
+        lambda database, claimed: claims.succeed(
+            database, claimed, answer=Answer("7", "boxed"), sample=factories.make_ended()
+        ),
+        False,
+    ),
+    "fail": (
+        lambda database, claimed: claims.fail(
+            database, claimed, FAULT, sample=factories.make_ended()
+        ),
+        False,
+    ),
+    "stop": (
+        lambda database, claimed: claims.stop(database, claimed, sample=factories.make_ended()),
+        False,
+    ),
+    "retry": (
+        lambda database, claimed: claims.retry(
+            database, claimed, FAULT, sample=factories.make_ended(), rng=random.Random(1)
+        ),
+        False,
+    ),
+    "release": (
+        lambda database, claimed: claims.release(
+            database, claimed, sample=factories.make_ended(), fault=FAULT
+        ),
+        False,
+    ),
+}
+
+
+def everything(database: Database) -> dict[str, list[Any]]:
+    """Return all rows of all tables."""
+    with database.reading() as transaction:
+        return {
+            table.name: sorted(map(repr, transaction.execute(sa.select(table)).all()))
+            for table in Record.metadata.sorted_tables
+        }
+
+
+def lose(database: Database, age: Age) -> claims.Claim:
+    """Claim a job, begin it, and let its lease run out and be swept."""
+    zombie = factories.claim(database, "zombie")
+    assert factories.begin(database, zombie) is not None
+    age(61)
+    swept = claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == claims.Swept(requeued=1)
+    return zombie
+
+
+def assert_every_write_is_refused(database: Database, claimed: claims.Claim) -> None:
+    """Try every verb of a holder; none of them changes a row."""
+    before = everything(database)
+    for verb, (write, refused) in WRITES.items():
+        assert write(database, claimed) == refused, verb
+        assert everything(database) == before, verb
+
+
+def test_after_its_lease_was_ended_a_zombie_writes_nothing(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id)
+    zombie = lose(database, age)
+
+    assert_every_write_is_refused(database, zombie)
+
+
+@pytest.mark.parametrize("owner", ["another", "zombie"])
+def test_after_a_newer_claim_a_zombie_writes_nothing(
+    database: Database, account_id: uuid.UUID, age: Age, owner: str
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    zombie = lose(database, age)
+    age(10)
+    newer = factories.claim(database, owner)
+    assert (newer.job_id, newer.attempt) == (job_id, 2)
+
+    assert_every_write_is_refused(database, zombie)
+
+
+def test_a_worker_with_the_right_number_and_another_name_writes_nothing(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    mine = factories.claim(database, "mine")
+    factories.begin(database, mine)
+
+    assert_every_write_is_refused(database, dataclasses.replace(mine, owner="theirs"))
+
+
+def test_after_the_end_of_the_job_its_worker_writes_nothing_more(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    assert claims.succeed(
+        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
+    )
+
+    assert_every_write_is_refused(database, claimed)
+    assert factories.get_job(database, job_id).job.answer_text == "6"
+
+
+def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    late = factories.claim(database)
+    factories.begin(database, late)
+    age(61)
+
+    assert claims.succeed(
+        database, late, answer=Answer("6", "boxed"), sample=factories.make_ended()
+    )
+
+    swept = claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == claims.Swept()
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.crashes) == (Status.SUCCEEDED, 0)
+
+
+def test_one_lost_job_does_not_keep_the_others_traces_from_being_written(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id)
+    zombie = lose(database, age)
+    healthy_id = factories.make_job(database, account_id)
+    healthy = factories.claim(database, "zombie")
+    assert healthy.job_id == healthy_id
+    factories.begin(database, healthy)
+
+    lost = traces.append(
+        database,
+        owner="zombie",
+        pieces=[factories.make_piece(zombie, "late"), factories.make_piece(healthy, "on time")],
+    )
+
+    assert lost == {(zombie.job_id, 1)}
+    assert [trace.text for trace in traces.read(database, healthy_id)] == ["on time"]
+    assert [trace.text for trace in traces.read(database, zombie.job_id)] == [""]
+
+
+def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    jobs = [factories.make_job(database, account_id) for _ in range(3)]
+    held = [factories.claim(database, "me") for _ in jobs]
+    claims.fail(database, held[1], FAULT, sample=None)
+    age(50)
+
+    kept = claims.renew(
+        database,
+        owner="me",
+        held=[(one.job_id, one.attempt) for one in held],
+        lease=factories.LEASE,
+    )
+
+    assert kept == {(jobs[0], 1), (jobs[2], 1)}
+    age(50)
+    swept = claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == claims.Swept()
+
+
+def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    calm = factories.make_job(database, account_id)
+    cancelled = factories.make_job(database, account_id)
+    overdue = factories.make_job(database, account_id, deadline=timedelta(seconds=20))
+    held = [(factories.claim(database, "me").job_id, 1) for _ in range(3)]
+    history.cancel(database, cancelled, account_id=account_id, actor="key:test")
+    age(21)
+
+    flags = claims.watch(database, owner="me", held=held)
+
+    assert flags == {
+        (calm, 1): claims.Flags(cancel=False, overdue=False),
+        (cancelled, 1): claims.Flags(cancel=True, overdue=False),
+        (overdue, 1): claims.Flags(cancel=False, overdue=True),
+    }
+
+
+def test_who_holds_nothing_renews_and_watches_nothing(database: Database) -> None:
+    assert claims.renew(database, owner="me", held=[], lease=factories.LEASE) == set()
+    assert claims.watch(database, owner="me", held=[]) == {}
+    assert traces.append(database, owner="me", pieces=[]) == set()
+
+
+def test_of_a_settlement_racing_a_sweep_exactly_one_wins(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    jobs = [factories.make_job(database, account_id) for _ in range(12)]
+    held = [factories.claim(database, "me") for _ in jobs]
+    for one in held:
+        factories.begin(database, one)
+    age(61)
+
+    def settle() -> dict[uuid.UUID, bool]:
+        return {
+            one.job_id: claims.succeed(
+                database, one, answer=Answer("6", "boxed"), sample=factories.make_ended()
+            )
+            for one in held
+        }
+
+    def sweep() -> dict[uuid.UUID, bool]:
+        claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+        return {}
+
+    won = races.race(settle, sweep, sweep)[0]
+
+    for job_id in jobs:
+        job = factories.get_job(database, job_id).job
+        [view] = history.attempts(database, job_id)
+        expected = ("succeeded", 0) if won[job_id] else ("queued", 1)
+        assert (job.status, job.crashes) == expected
+        assert view.attempt.outcome == ("succeeded" if won[job_id] else "lost")
+
+
+def test_renewals_and_flushes_of_many_rows_never_block_each_other(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    jobs = [factories.make_job(database, account_id) for _ in range(12)]
+    held = [factories.claim(database, "me") for _ in jobs]
+    for one in held:
+        factories.begin(database, one)
+    keys = [(one.job_id, one.attempt) for one in held]
+
+    def renew() -> int:
+        kept = [
+            claims.renew(database, owner="me", held=keys, lease=factories.LEASE) for _ in range(25)
+        ]
+        return min(map(len, kept))
+
+    def flush() -> int:
+        lost = [
+            traces.append(
+                database,
+                owner="me",
+                pieces=[factories.make_piece(one, "x", position=n) for one in reversed(held)],
+            )
+            for n in range(25)
+        ]
+        return max(map(len, lost))
+
+    assert races.race(renew, flush) == [12, 0]
+    assert [traces.read(database, job_id)[0].text for job_id in jobs] == ["x" * 25] * 12

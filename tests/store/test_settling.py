@@ -1,0 +1,255 @@
+"""What is written when an attempt ends: the job, the attempt, the stream, the bill and the timeline."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.lifecycle import Outcome, Status
+from jobs.store import claims, history, traces
+from tests import factories
+from tests.databases import Age
+
+FAULT = claims.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+RNG = random.Random(1)
+
+
+def begun(database: Database, account_id: uuid.UUID) -> claims.Claim:
+    """Submit, claim and begin a job."""
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    assert factories.begin(database, claimed) is not None
+    return claimed
+
+
+def test_what_is_asked_of_the_engine_is_kept_with_the_attempt(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+
+    [view] = history.attempts(database, claimed.job_id)
+
+    assert (view.attempt.engine, view.attempt.engine_version) == ("http://engine", "1.0")
+    assert view.attempt.model == "tiny-qvq"
+    assert view.attempt.prompt == {
+        "messages": [{"role": "user", "content": "How many circles are there?"}]
+    }
+    assert view.attempt.sampling == {"temperature": 0.5}
+    [stream] = view.samples
+    assert (stream.number, len(stream.rid), stream.output_tokens) == (0, 32, 0)
+    assert stream.ended_at is None
+
+
+def test_success_writes_answer_usage_trace_and_attempt(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+    ended = factories.make_ended("So \\boxed{6}.")
+
+    assert claims.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.status, job.answer_text, job.answer_rule) == (Status.SUCCEEDED, "6", "boxed")
+    assert (job.finish_reason, job.error_code) == ("stop", None)
+    assert (job.input_tokens, job.cached_tokens, job.image_tokens, job.output_tokens) == (
+        50,
+        40,
+        4,
+        11,
+    )
+    assert (job.lease_owner, job.lease_expires_at) == (None, None)
+    assert job.first_token_at == ended.first_token_at
+    assert job.finished_at is not None
+    [view] = history.attempts(database, claimed.job_id)
+    assert view.attempt.outcome is Outcome.SUCCEEDED
+    assert view.attempt.ended_at is not None
+    [trace] = traces.read(database, claimed.job_id)
+    assert (trace.text, trace.complete, trace.finish_reason) == ("So \\boxed{6}.", True, "stop")
+    assert claims.landed(database, claimed) is Outcome.SUCCEEDED
+
+
+def test_a_trace_without_an_answer_is_a_success_without_one(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+
+    claims.succeed(
+        database, claimed, answer=None, sample=factories.make_ended(finish_reason="length")
+    )
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.status, job.answer_text, job.answer_rule) == (Status.SUCCEEDED, None, None)
+    assert job.finish_reason == "length"
+
+
+def test_failure_keeps_its_reason_and_the_partial_trace(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+    partial = factories.make_ended("half a tho", finish_reason="error")
+
+    assert claims.fail(database, claimed, FAULT, sample=partial)
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.status, job.error_code, job.error_message, job.error_retryable) == (
+        Status.FAILED,
+        "engine_fault",
+        "The engine failed.",
+        True,
+    )
+    assert [trace.text for trace in traces.read(database, claimed.job_id)] == ["half a tho"]
+    [view] = history.attempts(database, claimed.job_id)
+    assert (view.attempt.outcome, view.attempt.error_code) == (Outcome.FAILED, "engine_fault")
+
+
+def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+    history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
+
+    assert claims.stop(
+        database, claimed, sample=factories.make_ended("so far", finish_reason="cancel")
+    )
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert job.status is Status.CANCELLED
+    assert job.cancel_requested_at is not None
+    assert job.engine_stopped_at is not None
+    assert job.cancel_requested_at <= job.engine_stopped_at
+    assert [trace.text for trace in traces.read(database, claimed.job_id)] == ["so far"]
+
+
+def test_a_stop_before_the_engine_was_asked_names_no_time_for_it(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+
+    assert claims.stop(database, claimed, sample=None)
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
+
+
+def test_a_retry_counts_a_failure_and_waits_longer_each_time(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id)
+    for failures, longest in ((1, 5), (2, 10), (3, 20)):
+        claimed = factories.claim(database)
+        assert claimed.failures == failures - 1
+        assert claims.retry(database, claimed, FAULT, sample=None, rng=RNG)
+        job = factories.get_job(database, claimed.job_id).job
+        assert (job.status, job.failures, job.crashes) == (Status.QUEUED, failures, 0)
+        assert job.error_code is None
+
+        age(longest * 0.75)
+        assert claims.claim(database, owner="worker-1", lease=factories.LEASE) is None
+        age(longest * 0.3)
+
+    outcomes = [view.attempt.outcome for view in history.attempts(database, claimed.job_id)]
+    assert outcomes == [Outcome.RETRIED] * 3
+
+
+def test_a_release_counts_nowhere(database: Database, account_id: uuid.UUID) -> None:
+    factories.make_job(database, account_id)
+    for attempt in range(1, 8):
+        claimed = factories.claim(database)
+        assert claimed.attempt == attempt
+        assert claims.release(database, claimed, sample=None)
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.status, job.attempt, job.failures, job.crashes) == (Status.QUEUED, 7, 0, 0)
+    assert {view.attempt.outcome for view in history.attempts(database, job.id)} == {
+        Outcome.RELEASED
+    }
+
+
+def test_a_released_job_keeps_its_place_in_the_queue(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    first = factories.make_job(database, account_id)
+    factories.make_job(database, account_id)
+    claims.release(database, factories.claim(database), sample=None)
+
+    assert factories.claim(database).job_id == first
+
+
+def test_the_bill_is_the_last_attempts_but_engine_seconds_add_up(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    for seconds, output_tokens in ((2.0, 5), (3.5, 8)):
+        claimed = factories.claim(database)
+        started = factories.begin(database, claimed)
+        assert started is not None
+        ended = factories.make_ended(
+            ended_at=started + timedelta(seconds=seconds), output_tokens=output_tokens
+        )
+        if output_tokens == 5:
+            claims.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+            age(6)
+        else:
+            claims.succeed(database, claimed, answer=None, sample=ended)
+
+    job = factories.get_job(database, job_id).job
+    assert job.engine_seconds == pytest.approx(5.5)
+    assert job.output_tokens == 8
+
+
+def test_an_attempt_that_never_reached_an_engine_costs_nothing(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+
+    claims.fail(database, claimed, FAULT, sample=None)
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.engine_seconds, job.output_tokens) == (None, None)
+
+
+def test_a_stream_whose_end_nobody_brings_is_closed_with_what_was_written_of_it(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+    traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "so far")])
+
+    assert claims.fail(database, claimed, FAULT, sample=None)
+
+    [trace] = traces.read(database, claimed.job_id)
+    assert (trace.text, trace.complete, trace.finish_reason) == ("so far", True, "error")
+
+
+@pytest.mark.parametrize("verb", ["retry", "release"])
+def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_the_queue(
+    database: Database, account_id: uuid.UUID, verb: str
+) -> None:
+    claimed = begun(database, account_id)
+    history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
+    partial = factories.make_ended("so far", finish_reason="error")
+
+    if verb == "retry":
+        assert claims.retry(database, claimed, FAULT, sample=partial, rng=RNG)
+    else:
+        assert claims.release(database, claimed, sample=partial)
+
+    job = factories.get_job(database, claimed.job_id).job
+    assert (job.status, job.failures) == (Status.CANCELLED, 0)
+    assert job.engine_stopped_at is not None
+    assert claims.landed(database, claimed) is Outcome.CANCELLED
+    assert [trace.text for trace in traces.read(database, job.id)] == ["so far"]
+
+
+def test_nothing_has_landed_of_an_attempt_that_still_runs(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+
+    assert claims.landed(database, claimed) is None

@@ -1,0 +1,154 @@
+"""Any pixels become 8-bit sRGB on white, as they were meant."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from jobs.images import pipeline
+from tests import pictures
+
+
+def half_clear(mode: str) -> Image.Image:
+    """Black, of which the left half cannot be seen at all and the right half is half there."""
+    alpha = Image.new("L", (112, 84), 0)
+    alpha.paste(128, (56, 0, 112, 84))
+    return Image.merge(mode, [*(Image.new("L", alpha.size),) * (len(mode) - 1), alpha])
+
+
+@pytest.mark.parametrize(
+    ("picture", "name"),
+    [
+        (half_clear("RGBA"), "PNG"),
+        (half_clear("LA"), "PNG"),
+        (half_clear("RGBA"), "TIFF"),
+        (half_clear("RGBA"), "WEBP"),
+    ],
+)
+def test_what_is_transparent_becomes_white(picture: Image.Image, name: str) -> None:
+    options: dict[str, object] = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(picture, name, **options)))
+
+    assert seen.mode == "RGB"
+    assert seen.getpixel((20, 40)) == pictures.WHITE
+    assert pictures.near(seen.getpixel((90, 40)), (127, 127, 127))
+
+
+@pytest.mark.parametrize("name", ["PNG", "GIF"])
+@pytest.mark.parametrize("mode", ["P", "L", "1"])
+def test_a_transparent_colour_becomes_white(name: str, mode: str) -> None:
+    picture = Image.new(mode, (112, 84), 0)
+    picture.paste(1 if mode != "L" else 200, (56, 0, 112, 84))
+    if mode == "P":
+        picture.putpalette([*pictures.RED, *pictures.BLUE])
+    visible = {"P": pictures.BLUE, "L": (200, 200, 200), "1": (1, 1, 1)}[mode]
+
+    seen = pictures.picture_of(
+        pipeline.canonicalise(pictures.file_of(picture, name, transparency=0))
+    )
+
+    assert seen.getpixel((20, 40)) == pictures.WHITE
+    assert pictures.near(seen.getpixel((90, 40)), visible) or mode == "1"
+
+
+def test_a_palette_with_alpha_keeps_its_colours() -> None:
+    picture = Image.new("P", (112, 84), 0)
+    picture.paste(1, (56, 0, 112, 84))
+    picture.putpalette([*pictures.RED, *pictures.BLUE])
+
+    seen = pictures.picture_of(
+        pipeline.canonicalise(pictures.file_of(picture, transparency=bytes([0, 255])))
+    )
+
+    assert (seen.getpixel((20, 40)), seen.getpixel((90, 40))) == (pictures.WHITE, pictures.BLUE)
+
+
+def shades(mode: str, values: list[float]) -> Image.Image:
+    """One vertical stripe of 28 pixels for each value."""
+    row = Image.new(mode, (len(values), 1))
+    for number, value in enumerate(values):
+        row.putpixel((number, 0), value)
+    return row.resize((28 * len(values), 56), Image.Resampling.NEAREST)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "values"),
+    [
+        ("I;16", "PNG", [0, 0x4040, 0x8080, 0xFFFF]),
+        ("I;16", "TIFF", [0, 0x4040, 0x8080, 0xFFFF]),
+        ("I;16B", "TIFF", [0, 0x4040, 0x8080, 0xFFFF]),
+        ("I", "TIFF", [0, 0x4040, 0x8080, 0xFFFF]),
+        ("I", "TIFF", [0, 64, 128, 255]),
+        ("I", "TIFF", [-1000, -498, 4, 1000]),
+        ("F", "TIFF", [0.0, 0.251, 0.502, 1.0]),
+        ("F", "TIFF", [0.0, 64.0, 128.0, 255.0]),
+        ("F", "TIFF", [0.0, 25_100.0, 50_200.0, 100_000.0]),
+    ],
+)
+def test_deep_greys_are_scaled_and_not_clipped(mode: str, name: str, values: list[float]) -> None:
+    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(shades(mode, values), name)))
+
+    found = [seen.getpixel((28 * number + 14, 28)) for number in range(4)]
+    assert all(
+        pictures.near(pixel, (grey, grey, grey), within=1)
+        for pixel, grey in zip(found, (0, 64, 128, 255), strict=True)
+    )
+
+
+def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
+    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(shades("I;16", [0, 250]))))
+
+    assert seen.getextrema() == ((0, 1), (0, 1), (0, 1))
+
+
+def test_pixels_that_are_no_numbers_are_refused() -> None:
+    refused = pictures.refusal(pictures.file_of(shades("F", [0.0, float("inf")]), "TIFF"))
+
+    assert refused.specific_code == "invalid_image_mode"
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_cmyk_is_read_as_it_was_meant(name: str) -> None:
+    """Pillow writes CMYK JPEGs as Adobe does, inverted."""
+    inks = Image.new("CMYK", (112, 84), (0, 255, 255, 0))
+    inks.paste((0, 0, 0, 0), (56, 0, 112, 84))
+
+    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(inks, name)))
+
+    assert pictures.near(seen.getpixel((20, 40)), pictures.RED)
+    assert pictures.near(seen.getpixel((90, 40)), pictures.WHITE)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "LAB"])
+def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
+    seen = pictures.picture_of(
+        pipeline.canonicalise(pictures.file_of(pictures.gradient().convert(mode), "TIFF"))
+    )
+
+    assert seen.mode == "RGB"
+    assert seen.convert("L").getextrema() != (0, 0)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_colours_follow_the_files_profile(name: str) -> None:
+    picture = Image.new("RGB", (112, 84), pictures.RED)
+    seen = pictures.picture_of(
+        pipeline.canonicalise(
+            pictures.file_of(picture, name, icc_profile=pictures.swapped_profile())
+        )
+    )
+
+    assert pictures.near(seen.getpixel((50, 40)), pictures.BLUE, within=6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [("RGB", b"no profile at all"), ("L", pictures.swapped_profile()), ("RGB", b"")],
+)
+def test_a_profile_that_is_broken_or_of_other_colours_is_ignored(mode: str, profile: bytes) -> None:
+    picture = Image.new(mode, (112, 84), "white")
+    seen = pictures.picture_of(
+        pipeline.canonicalise(pictures.file_of(picture, icc_profile=profile))
+    )
+
+    assert seen.getpixel((50, 40)) == pictures.WHITE

@@ -1,0 +1,148 @@
+"""Which kinds of files are images, and which are read."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+
+import pytest
+from PIL import Image, JpegImagePlugin, features
+
+from jobs import images
+from jobs.images import pipeline
+from tests import pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("JPEG", "image/jpeg"),
+        ("PNG", "image/png"),
+        ("WEBP", "image/webp"),
+        ("GIF", "image/gif"),
+        ("BMP", "image/bmp"),
+        ("TIFF", "image/tiff"),
+    ],
+)
+def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str) -> None:
+    data = pictures.file_of(pictures.gradient(), name)
+    canonical = pipeline.canonicalise(data)
+
+    assert images.sniff(data) == media_type
+    assert canonical.original == images.Original(
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        media_type=media_type,
+        width=120,
+        height=90,
+        orientation=1,
+        frames=1,
+    )
+    assert pictures.picture_of(canonical).size == (canonical.width, canonical.height) == (112, 84)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"B",
+        b"BM is no bitmap, it is a sentence",
+        b"RIFF\x00\x00\x00\x00WAVEfmt ",
+        b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00mp42isom",
+        b"%PDF-1.7",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    ],
+)
+def test_what_is_no_image_is_nothing(data: bytes) -> None:
+    assert images.sniff(data) is None
+
+
+@pytest.mark.parametrize(
+    ("brands", "media_type"),
+    [
+        (b"heic\x00\x00\x00\x00mif1heic", "image/heic"),
+        (b"mif1\x00\x00\x00\x00mif1avif", "image/avif"),
+        (b"avif\x00\x00\x00\x00avifmif1", "image/avif"),
+        (b"mif1\x00\x00\x00\x00miafheix", "image/heic"),
+    ],
+)
+def test_the_heif_family_is_told_apart_by_all_its_brands(brands: bytes, media_type: str) -> None:
+    assert images.sniff(b"\x00\x00\x00\x18ftyp" + brands) == media_type
+
+
+def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
+    canonical = pipeline.canonicalise(
+        pictures.file_of(pictures.gradient(), "JPEG", subsampling="4:2:0")
+    )
+
+    assert canonical.media_type == "image/jpeg"
+    assert JpegImagePlugin.get_sampling(pictures.picture_of(canonical)) == 0  # 4:4:4
+
+
+@pytest.mark.parametrize(
+    ("options", "media_type"),
+    [
+        ({"lossless": True}, "image/png"),
+        ({"lossless": False}, "image/jpeg"),
+        ({"lossless": True, "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"}, "image/png"),
+        ({"lossless": False, "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"}, "image/jpeg"),
+        ({"lossless": True, "save_all": True, "append_images": [pictures.gradient()]}, "image/png"),
+    ],
+)
+def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_type: str) -> None:
+    canonical = pipeline.canonicalise(
+        pictures.file_of(pictures.gradient().rotate(90), "WEBP", **options)
+    )
+
+    assert canonical.media_type == media_type
+
+
+@pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "TIFF"])
+def test_what_came_without_loss_stays_without_loss(name: str) -> None:
+    whole = Image.new("RGB", (112, 84), (10, 200, 30))
+    canonical = pipeline.canonicalise(pictures.file_of(whole, name))
+
+    assert canonical.media_type == "image/png"
+    assert pictures.picture_of(canonical).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_of_several_pictures_the_first_is_used(name: str) -> None:
+    options: dict[str, object] = {"lossless": True} if name == "WEBP" else {}
+    first, second = (
+        Image.new("RGB", (56, 56), pictures.RED),
+        Image.new("RGB", (56, 56), pictures.BLUE),
+    )
+    data = pictures.file_of(first, name, save_all=True, append_images=[second, first], **options)
+
+    canonical = pipeline.canonicalise(data)
+
+    assert canonical.original.frames == 3
+    assert pictures.picture_of(canonical).getpixel((28, 28)) == pictures.RED
+
+
+def test_a_format_that_cannot_be_read_here_is_named() -> None:
+    if importlib.util.find_spec("pillow_heif"):
+        pytest.skip("this installation reads HEIC")
+    refused = pictures.refusal(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
+
+    assert refused.specific_code == "unsupported_image_media_type"
+    assert refused.http_status == 415
+    assert "image/heic" in refused.message
+
+
+def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    canonical = pipeline.canonicalise(pictures.file_of(pictures.gradient(), "HEIF"))
+
+    assert canonical.original.media_type == "image/heic"
+    assert canonical.media_type == "image/jpeg"
+    assert (canonical.original.width, canonical.original.height) == (120, 90)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_avif_is_read_where_pillow_can() -> None:
+    canonical = pipeline.canonicalise(pictures.file_of(pictures.gradient(), "AVIF"))
+
+    assert (canonical.original.media_type, canonical.media_type) == ("image/avif", "image/jpeg")
