@@ -22,8 +22,8 @@ test: ## All tests, the real engine included
 check: ## Lint, format, types, import contracts, migrations
 	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check
 
-bench: ## The benchmarks; each prints a table
-	@$(PYTHON) deploy/environments.py service engine && for script in bench/*.py; do echo; echo "== $$script"; .venv/bin/python $$script || exit 1; done
+bench: ## The benchmarks, the model card's exam through the whole service last; each prints a table
+	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept overhead engine_client scenes; do .venv/bin/python -m bench.$$name || exit 1; done
 
 lock: ## The lock files after a change in pyproject.toml (developers; needs uv; UV_ARGS=--upgrade renews all)
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group build pyproject.toml -o requirements/service.txt

@@ -58,6 +58,10 @@ def create_app() -> flask.Flask:
         reason.delay(job.id)
         return {"id": job.id}, 202
 
+    @app.get("/ready")
+    def ready() -> dict[str, Any]:
+        return {}
+
     @app.get("/jobs/<job_id>")
     def look(job_id: str) -> dict[str, Any]:
         with orm.Session(engine) as session:

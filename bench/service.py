@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ from migrations import schema
 #: QVQ's limits: tiny-qvq's context has no room for a photograph.
 MODEL: Final = profiles.QVQ
 ROOT: Final = programs.ROOT
+#: A small picture, for jobs that are about something else.
+SAMPLE: Final = ROOT / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 _START_SECONDS: Final = 60
 _PEPPER: Final = "the pepper of the benchmarks"
@@ -126,6 +129,11 @@ class Service:
         """Return a client of its own connection."""
         return Caller(self.url, key=self.key)
 
+    def upload(self) -> str:
+        """Upload :data:`SAMPLE` and return its id."""
+        picture = SAMPLE.read_bytes()
+        return str(self.caller().post("/v1/images", picture, kind="image/png")["id"])
+
     def _wiring(self) -> programs.Wiring:
         return wiring(self.ground, self.settings, port=0)
 
@@ -191,7 +199,7 @@ def databases(ground: Ground, wanted: str) -> Iterator[dict[str, Callable[[], st
     """
     makers: dict[str, Callable[[], str]] = {}
     if wanted != "postgresql":
-        makers["SQLite"] = lambda: f"sqlite:///{tempfile.mktemp('.db', dir=ground.folder)}"
+        makers["SQLite"] = lambda: f"sqlite:///{ground.folder / uuid.uuid4().hex}.db"
     if wanted == "sqlite":
         yield makers
         return

@@ -37,6 +37,11 @@ class Finding:
     detail: str
     remedy: str = ""
 
+    @property
+    def told(self) -> str:
+        """What was found and, on a line of its own, what to do."""
+        return f"{self.detail}\n-> {self.remedy}" if self.remedy else self.detail
+
 
 def doctor(
     context: typer.Context,
@@ -47,8 +52,8 @@ def doctor(
     findings = list(examine(Settings.read(), context.obj))
     if output.for_people(as_json=as_json):
         output.table(
-            ("what", "verdict", "found", "what to do"),
-            [(one.what, one.verdict, one.detail, one.remedy) for one in findings],
+            ("verdict", "what", "found"),
+            [(one.verdict, one.what, one.told) for one in findings],
         )
     else:
         output.as_json([asdict(one) for one in findings])

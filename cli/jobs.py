@@ -53,7 +53,7 @@ def ls(
             (
                 str(job["id"]),
                 str(job["status"]),
-                str(job["created_at"])[:19].replace("T", " "),
+                str(job["created_at"])[5:16].replace("T", " "),
                 _short(str(job["question"])),
                 _short(_outcome(job)),
             )

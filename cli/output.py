@@ -88,10 +88,10 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table for people."""
+    """Print a table for people. The first column is never broken: it is what is copied."""
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    for position, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=position == 0)
     for row in rows:
         cells = [printable(cell) for cell in row]
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event, orm
 from sqlalchemy.dialects import postgresql, sqlite
@@ -102,22 +103,26 @@ class Database:
         url: SQLAlchemy URL.
         clock: the time on SQLite; tests move it.
         pool_size: connections kept; twice as many at the most.
+        pool_seconds: the longest wait for one of them.
     """
 
-    def __init__(self, url: str, *, clock: Clock = utcnow, pool_size: int = 10) -> None:
+    def __init__(
+        self, url: str, *, clock: Clock = utcnow, pool_size: int = 10, pool_seconds: float = 10.0
+    ) -> None:
         self.url = sa.make_url(url)
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
         self.dialect = self.url.get_backend_name()
         self.clock = clock
-        self.engine = self._make_engine(pool_size)
+        self.engine = self._make_engine(pool_size, pool_seconds)
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
 
-    def _make_engine(self, pool_size: int) -> sa.Engine:
+    def _make_engine(self, pool_size: int, pool_seconds: float) -> sa.Engine:
         # An error's text is logged: it must not carry the values of a statement.
         arguments: dict[str, Any] = {
             "pool_size": pool_size,
             "max_overflow": pool_size,
+            "pool_timeout": pool_seconds,
             "hide_parameters": True,
         }
         if self.dialect == "sqlite":
@@ -129,13 +134,15 @@ class Database:
             f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
             f" -c idle_in_transaction_session_timeout={_IDLE_TIMEOUT_MS}"
         )
-        return sa.create_engine(
+        engine = sa.create_engine(
             self.url,
             isolation_level="READ COMMITTED",  # What the guarded UPDATEs count on, whatever the server's default.
             pool_pre_ping=True,
             connect_args={"connect_timeout": 3, "options": options, "keepalives_idle": 10},
             **arguments,
         )
+        event.listen(engine, "handle_error", _hide_details)
+        return engine
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -186,6 +193,16 @@ def _faults_told() -> Iterator[None]:
         if error.connection_invalidated:
             raise Unavailable("The database closed the connection.") from error
         raise
+
+
+def _hide_details(context: sa.ExceptionContext) -> None:
+    """Keep only the first line of PostgreSQL's errors: the others quote whole rows, questions among them."""
+    original = context.original_exception
+    if isinstance(original, psycopg.Error) and original.diag.message_primary:
+        original.args = (original.diag.message_primary,)
+        if context.sqlalchemy_exception is not None:
+            name = f"psycopg.errors.{type(original).__name__}"
+            context.sqlalchemy_exception.args = (f"({name}) {original.diag.message_primary}",)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

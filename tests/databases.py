@@ -83,7 +83,13 @@ class PostgresSource:
 
     def create(self) -> str:
         """Return the URL of an empty one."""
-        return self.server.url(self._free.pop() if self._free else self._clone())
+        return self.server.url(self._free.pop()) if self._free else self.clone()
+
+    def clone(self) -> str:
+        """Return the URL of a new one that nobody used before."""
+        name = self.server.create(template=self._template)
+        self._all.append(name)
+        return self.server.url(name)
 
     def drop(self, url: str) -> None:
         """Take it away."""
@@ -93,15 +99,14 @@ class PostgresSource:
         self.server.run(name, "; ".join(f"DELETE FROM {table.name}" for table in tables))
         self._free.append(name)
 
+    def drop_for_good(self, url: str) -> None:
+        """Take it away, and never give it out again."""
+        self.server.drop(sa.make_url(url).database or "")
+
     def close(self) -> None:
         """Take them all away for good."""
         for name in self._all:
             self.server.drop(name)
-
-    def _clone(self) -> str:
-        name = self.server.create(template=self._template)
-        self._all.append(name)
-        return name
 
 
 def alembic(url: str) -> Config:

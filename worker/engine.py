@@ -104,7 +104,7 @@ class Stream(Protocol):
         """
 
     def close(self) -> None:
-        """End the reading from any thread; the reader's iteration raises or stops at once. Idempotent."""
+        """End the reading from any thread; the reader stops at once. Idempotent."""
 
 
 class Engine(Protocol):

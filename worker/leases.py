@@ -59,8 +59,14 @@ class Holding:
         self._ended.set()
 
     def mark(self, reason: Reason) -> bool:
-        """Note why it stops; the first reason stays, but a lost lease beats them all."""
+        """Note why it stops; the first reason stays, but a lost lease beats them all. False: nothing to stop.
+
+        Once the stream has ended there is nothing to stop: its end is being written, and the fence
+        of that write says whether it still counts.
+        """
         with self._lock:
+            if self._ended.is_set():
+                return False
             first = self.reason is None
             if first or reason is Reason.LOST:
                 self.reason = reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -24,6 +25,7 @@ class Presence:
         presence: this process as it presents itself.
         interval_seconds: between two beats.
         alive: how recent a live worker's beat is.
+        on_room: called when an engine has come (back): the bells of its absence found no room.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Presence:
         presence: workers.Presence,
         interval_seconds: float,
         alive: timedelta,
+        on_room: Callable[[], None],
     ) -> None:
         self._database = database
         self._engines = engines
         self._presence = presence
         self._interval_seconds = interval_seconds
         self._alive = alive
+        self._on_room = on_room
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -72,6 +76,9 @@ class Presence:
             pause = self._interval_seconds
             try:
                 self.beat()
+                window = self._engines.window()
+                self._engines.refresh()
+                if self._engines.window() > window:
+                    self._on_room()
             except Unavailable:
                 _log.warning("heartbeat_failed")
-            self._engines.refresh()

@@ -26,6 +26,7 @@ from worker.sweeper import Sweeper
 
 _log = structlog.get_logger(__name__)
 
+_DRAIN_AGAIN_SECONDS = 0.5
 #: A worker whose last beat is older than this many intervals does not count as alive.
 _MISSED_BEATS = 3
 
@@ -90,6 +91,7 @@ class Runtime:
             ),
             interval_seconds=settings.sweep_interval,
             alive=alive,
+            on_room=self._sweeper.ring,
         )
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
@@ -126,8 +128,11 @@ class Runtime:
         _log.info("worker_draining", held=self.leases.held)
         self._presence.drain()
         self.runner.drain()
-        if not self._drained.wait(self._drain_seconds):
+        pause = self._drain_seconds
+        # Again and again: a slot may have claimed its job just before it was told to stop.
+        while not self._drained.wait(pause):
             self.leases.end_all(leases.Reason.DRAIN)
+            pause = _DRAIN_AGAIN_SECONDS
 
 
 def _take_down(hook: threading.ExceptHookArgs, /) -> None:

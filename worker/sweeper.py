@@ -6,16 +6,26 @@ import random
 import threading
 import time
 from datetime import timedelta
+from typing import Protocol
 
 import structlog
 
 from jobs.database import Database, Unavailable
-from jobs.queue import Bell
 from jobs.store import claims, workers
 
 _log = structlog.get_logger(__name__)
 
 _FORGET = timedelta(days=1)
+
+
+class Bell(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+
+    def ring(self, times: int = 1) -> None:
+        """Ask for bells and return at once."""
+
+    def waiting(self) -> int | None:
+        """Return how many bells wait to be heard, None when nobody can say."""
 
 
 class Sweeper:
@@ -86,7 +96,7 @@ class Sweeper:
                 cancelled=swept.cancelled,
                 overdue=swept.overdue,
             )
-        self._ring()
+        self.ring()
         workers.forget(self._database, silent=_FORGET)
 
     def _leases_are_true(self) -> bool:
@@ -98,8 +108,12 @@ class Sweeper:
             self._database
         ) >= timedelta(seconds=grace)
 
-    def _ring(self) -> None:
-        """Ring for due jobs, so often that slots and bells already in Redis are not flooded."""
+    def ring(self) -> None:
+        """Ring once for each due job, as far as there are slots for them and no bells that wait already.
+
+        Raises:
+            jobs.database.Unavailable: the database is away.
+        """
         waiting = self._bell.waiting()
         if waiting is None:
             return

@@ -15,7 +15,7 @@ from jobs import errors
 SAMPLES: Final = ROOT / "models" / "tiny-qvq" / "samples"
 #: The picture with most to look at, and what else to ask about it.
 _PICTURE: Final = "s07.png"
-_SECOND_QUESTION: Final = "How many yellow shapes are in the picture?"
+_SECOND_QUESTION: Final = "How many yellow shapes?"
 
 
 @dataclass(frozen=True)

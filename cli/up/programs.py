@@ -47,6 +47,7 @@ class Wiring:
             "HOST": self.settings.host,
             "PORT": str(self.port),
             "LOG_FORMAT": "json",
+            "FLUSH_SECONDS": str(self.settings.flush_seconds),
         }
         kept = {name: value for name, value in environ.items() if name not in _PRIVATE}
         return kept | {f"{PREFIX}{name}": value for name, value in told.items()}

@@ -43,7 +43,14 @@ def best(transaction: Transaction) -> sa.ScalarSelect[uuid.UUID]:
 
 
 def ahead_of(job: Job) -> sa.ColumnElement[bool]:
-    """Return the condition of being claimed before ``job``."""
-    return sa.tuple_(Job.rank_at, Job.id) < sa.tuple_(
-        sa.literal(job.rank_at, Job.rank_at.type), sa.literal(job.id, Job.id.type)
+    """Return the condition of being claimed before ``job``, for jobs that are eligible.
+
+    The head of the queue is named as well: PostgreSQL knows the ranks of all jobs that ever were, not of
+    those that wait, and would else take the whole queue to be ahead and read it all.
+    """
+    head = sa.select(sa.func.min(Job.rank_at)).where(timeline.standing(Status.QUEUED))
+    rank_at = sa.literal(job.rank_at, Job.rank_at.type)
+    return sa.and_(
+        Job.rank_at.between(head.scalar_subquery(), rank_at),
+        sa.tuple_(Job.rank_at, Job.id) < sa.tuple_(rank_at, sa.literal(job.id, Job.id.type)),
     )

@@ -257,7 +257,6 @@ def _place(transaction: Transaction, job: Job) -> QueuePlace:
     ahead = (
         sa.select(Job.id)
         .where(*dispatch.eligible(transaction), dispatch.ahead_of(job))
-        .order_by(Job.rank_at, Job.id)
         .limit(POSITION_LIMIT)
         .subquery()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,11 @@ class Caller:
         )
 
     def form(
-        self, path: str, *, headers: dict[str, str] | None = None, **fields: Part | list[Part]
+        self,
+        path: str,
+        fields: Mapping[str, Part | list[Part]],
+        *,
+        headers: dict[str, str] | None = None,
     ) -> TestResponse:
         """Send a multipart form: bytes are files, a list is a field that comes several times."""
         parts: list[tuple[str, str | tuple[str, bytes]]] = []

@@ -65,7 +65,7 @@ class TestImages:
         assert faults(as_json)["#/images/0/data"][0] == code
         assert as_json.get_json()["error"]["code"] == code
 
-        as_form = caller.form("/v1/jobs", question="How many?", image=data)
+        as_form = caller.form("/v1/jobs", {"question": "How many?", "image": data})
         assert as_form.status_code == 422
         assert faults(as_form)["#/image/0"][0] == code
 
@@ -97,10 +97,10 @@ class TestImages:
     ) -> None:
         large = pictures.png() + bytes(2**20)
         for answer in (
-            caller.form("/v1/jobs", question="How many?", image=large),
+            caller.form("/v1/jobs", {"question": "How many?", "image": large}),
             caller.submit(image=large),
             caller("POST", "/v1/images", data=large, content_type="image/png"),
-            caller.form("/v1/images", file=large),
+            caller.form("/v1/images", {"file": large}),
         ):
             assert answer.status_code == 413
             assert answer.get_json()["error"]["code"] == "image_file_too_large"
@@ -129,7 +129,7 @@ class TestImages:
         assert next(iter(faults(answer))).startswith("#/images")
 
     def test_a_form_without_a_file_is_refused(self, caller: Caller) -> None:
-        answer = caller.form("/v1/jobs", question="How many?", image="text")
+        answer = caller.form("/v1/jobs", {"question": "How many?", "image": "text"})
         assert answer.status_code == 422
         assert set(faults(answer)) == {"#/image"}
 
@@ -170,7 +170,7 @@ class TestQuestions:
         assert rows(database) == 0
 
     def test_a_question_of_200_kb_in_a_form_is_refused(self, caller: Caller) -> None:
-        answer = caller.form("/v1/jobs", question="x" * 200_000, image=pictures.png())
+        answer = caller.form("/v1/jobs", {"question": "x" * 200_000, "image": pictures.png()})
         assert answer.status_code == 422
         assert list(faults(answer)) == ["#/question"]
 
@@ -218,7 +218,9 @@ class TestOptions:
     def test_options_of_a_form_that_are_no_object_are_refused(
         self, caller: Caller, options: str
     ) -> None:
-        answer = caller.form("/v1/jobs", question="?", options=options, image=pictures.png())
+        answer = caller.form(
+            "/v1/jobs", {"question": "?", "options": options, "image": pictures.png()}
+        )
         assert answer.status_code == 422
         assert "#/options" in faults(answer)
 
@@ -256,18 +258,20 @@ class TestBodies:
     def test_all_faults_of_a_form_are_told_at_once(self, caller: Caller) -> None:
         answer = caller.form(
             "/v1/jobs",
-            question="",
-            options='{"top_p": 2}',
-            colour="red",
-            image=[b"no image", b""],
-            photo=pictures.png(),
+            {
+                "question": "",
+                "options": '{"top_p": 2}',
+                "colour": "red",
+                "image": [b"no image", b""],
+                "photo": pictures.png(),
+            },
         )
         assert set(faults(answer)) == {
             "#/question", "#/options/top_p", "#/colour", "#/image/0", "#/image/1", "#/photo",
         }  # fmt: skip
 
     def test_a_field_that_a_form_has_twice_is_refused(self, caller: Caller) -> None:
-        answer = caller.form("/v1/jobs", question=["a", "b"], image=pictures.png())
+        answer = caller.form("/v1/jobs", {"question": ["a", "b"], "image": pictures.png()})
         assert list(faults(answer)) == ["#/question"]
 
     @pytest.mark.parametrize("body", [b"{", b"", b"\xff\xfe", b'{"a": NaN}', b"[" * 10_000])

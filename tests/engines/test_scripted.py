@@ -12,8 +12,6 @@ from jobs import errors, images, profiles
 from tests.engines import asking
 from worker import engine
 from worker.engines.scripted import Options, Scripted
-from worker.engines.scripted.dimensions import dimensions
-from worker.engines.scripted.prefix_cache import PrefixCache
 from worker.engines.scripted.script import PERSONAS, tokens
 
 AT_ONCE = Options(tokens_per_second=0, prefill_tokens_per_second=0, markers=True)
@@ -293,59 +291,3 @@ def test_options_come_from_the_url() -> None:
 
     assert options == Options(tokens_per_second=500, persona="busy", markers=True, window=3)
     assert Options.parse("scripted:") == Options()
-
-
-PARTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=6)
-
-
-@given(st.lists(PARTS, max_size=6), PARTS)
-def test_the_cache_knows_the_longest_prefix_it_was_shown(
-    shown: list[list[tuple[int, int]]], asked: list[tuple[int, int]]
-) -> None:
-    cache = PrefixCache(10_000)
-    sizes = {0: 1, 1: 2, 2: 3}
-    shown = [[(name, sizes[name]) for name, _ in parts] for parts in shown]
-    asked = [(name, sizes[name]) for name, _ in asked]
-    for parts in shown:
-        cache.insert(parts)
-
-    longest = max((_common(parts, asked) for parts in shown), default=0)
-    total = sum(size for _, size in asked)
-    assert cache.match(asked) == min(longest, total - 1)
-
-
-def _common(one: list[tuple[int, int]], two: list[tuple[int, int]]) -> int:
-    common = 0
-    for left, right in zip(one, two, strict=False):
-        if left != right:
-            break
-        common += left[1]
-    return common
-
-
-def test_a_full_cache_forgets_what_was_used_longest_ago_from_its_end() -> None:
-    cache = PrefixCache(25)
-    old = [("system", 5), ("old", 10)]
-    new = [("system", 5), ("new", 10), ("x", 1)]
-    cache.insert(old)
-    cache.insert(new)
-
-    assert cache.match([*old, ("y", 1)]) == 5
-    assert cache.match([*new, ("y", 1)]) == 16
-
-
-@pytest.mark.parametrize(
-    ("data", "size"),
-    [
-        (asking.png(width=31, height=17).data, (31, 17)),
-        (
-            b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc4\x00\x03c\xff\xc2\x00\x11\x08\x00\x11\x00\x1f\x03",
-            (31, 17),
-        ),
-        (b"\xff\xd8\xff\xe0\x00", None),
-        (b"GIF89a", None),
-        (b"", None),
-    ],
-)
-def test_a_picture_tells_its_size(data: bytes, size: tuple[int, int] | None) -> None:
-    assert dimensions(data) == size

@@ -106,7 +106,7 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
         "LONGLOOK_LEASE_SECONDS": "2",
         "LONGLOOK_PORT": "1",
     }
-    settings = Settings.read(environ, home=Path("/home/ll"))
+    settings = Settings.read(environ, home=Path("/home/ll"), flush_seconds=0.2)
     wiring = programs.Wiring(
         settings=settings,
         redis_url="unix:///r",
@@ -119,6 +119,7 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
     assert told["LONGLOOK_LEASE_SECONDS"] == "2"
     read = Settings.read(told)
     assert (read.home, read.port, read.model) == (Path("/home/ll"), 8700, "m")
+    assert read.flush_seconds == 0.2
     assert (read.redis_url, read.engine_urls) == ("unix:///r", ("http://a", "http://b"))
     assert read.database == "sqlite:////home/ll/longlook.db"
 

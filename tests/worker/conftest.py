@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -103,6 +104,11 @@ class Bench:
             self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         )
 
+    def queued_or_running(self) -> list[history.JobView]:
+        """Return the jobs that have not ended."""
+        filters = history.Filter(account_id=None, statuses=[Status.QUEUED, Status.RUNNING])
+        return history.page(self.database, filters, limit=100)[0]
+
     def _running(self) -> list[Job]:
         filters = history.Filter(account_id=None, statuses=[Status.RUNNING])
         return [view.job for view in history.page(self.database, filters, limit=100)[0]]
@@ -154,3 +160,19 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
         account_id=accounts.account_id(database, "default"),
     )
     holdings.stop()
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool]], bool]:
+    """Return what waits until something comes true, ten seconds at the most."""
+
+    def wait(what: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + 10
+        pause = threading.Event()
+        while not what():
+            if time.monotonic() > deadline:
+                return False
+            pause.wait(0.005)
+        return True
+
+    return wait

@@ -1,0 +1,75 @@
+"""The API under gunicorn, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests import children, factories
+
+_LISTENING = re.compile(r"Listening at: (http://127\.0\.0\.1:\d+)")
+
+
+class GunicornServer:
+    """A running API. Its log is in ``folder``."""
+
+    def __init__(self, folder: Path, *, database_url: str, **variables: str) -> None:
+        self._folder = folder
+        self._variables = {
+            "LONGLOOK_HOME": str(folder),
+            "LONGLOOK_DATABASE_URL": database_url,
+            "LONGLOOK_REDIS_URL": f"unix://{folder}/no-redis.sock",
+            "LONGLOOK_PEPPER": factories.PEPPER.decode(),
+            "LONGLOOK_PORT": "0",
+            "LONGLOOK_LOG_FORMAT": "json",
+            "LONGLOOK_MAX_BODY_MB": "4",
+            **variables,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Start it and return its URL."""
+        environment = [f"{name}={value}" for name, value in self._variables.items()]
+        gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:api.server"]
+        self.process = children.spawn(
+            ["env", *environment, *gunicorn, "api.app:create_app()"],
+            folder=self._folder,
+            at_death=signal.SIGTERM,
+        )
+        children.wait_until(
+            lambda: _LISTENING.search(self.log) is not None and bool(self.workers),
+            self.process,
+            log=self._folder / "log",
+        )
+        found = _LISTENING.search(self.log)
+        assert found is not None
+        return found[1]
+
+    @property
+    def log(self) -> str:
+        """Everything it has written."""
+        return (self._folder / "log").read_text()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log, each line as the JSON it has to be."""
+        return [json.loads(line) for line in self.log.splitlines()]
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """All processes below it."""
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, kindly: signal.Signals = signal.SIGTERM) -> int:
+        """Stop it and return its exit code."""
+        assert self.process is not None
+        children.stop(self.process, kindly)
+        return int(self.process.returncode)

@@ -1,0 +1,83 @@
+"""Whether the service is ready, and what it says of what is missing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from api.app import create_app, service_of
+from api.framework import Door
+from jobs.database import Database
+from jobs.images import Images
+from jobs.settings import Settings
+from jobs.store import workers
+from tests.fakes import RecordingBell
+
+
+def test_without_workers_and_redis_the_service_is_degraded_but_ready(
+    client: FlaskClient, bell: RecordingBell
+) -> None:
+    bell.redis = False
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.get_json() == {
+        "status": "degraded",
+        "checks": {
+            "accepting": "ok",
+            "disk": "ok",
+            "redis": "degraded",
+            "database": "ok",
+            "workers": "degraded",
+        },
+    }
+
+
+def test_with_everything_there_it_is_ok(client: FlaskClient, database: Database) -> None:
+    presence = workers.Presence(id="w", host="h", pid=1, version="1", slots=1)
+    workers.beat(database, presence, alive=timedelta(minutes=1))
+    assert client.get("/readyz").get_json()["status"] == "ok"
+
+
+def test_a_draining_service_is_not_ready_but_lives(app: Door, client: FlaskClient) -> None:
+    service_of(app).drain()
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.get_json()["checks"]["accepting"]) == (503, "unavailable")
+    assert client.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{folder}/empty.db", "sqlite:///{folder}/no/such.db"])
+def test_without_its_tables_the_service_is_not_ready(
+    settings: Settings, decoder: Images, tmp_path: Path, url: str
+) -> None:
+    database = Database(url.format(folder=tmp_path))
+    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    answer = app.test_client().get("/readyz")
+    database.close()
+    assert answer.status_code == 503
+    assert answer.get_json()["checks"]["database"] == "unavailable"
+
+
+def test_without_a_database_requests_are_answered_with_503(
+    settings: Settings, decoder: Images, tmp_path: Path
+) -> None:
+    database = Database(f"sqlite:///{tmp_path}/no/such.db")
+    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    headers = {"Authorization": f"Bearer ll_{'x' * 43}"}
+    answer = app.test_client().get("/v1/jobs", headers=headers)
+    database.close()
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["x-should-retry"] == "true"
+    assert answer.get_json()["error"]["code"] == "database_unavailable"
+
+
+def test_on_a_full_disk_the_service_is_not_ready(
+    settings: Settings, database: Database, decoder: Images
+) -> None:
+    floor = settings.model_copy(update={"disk_floor_mb": 2**40})
+    app = create_app(floor, database=database, bell=RecordingBell(), images=decoder)
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["checks"]["disk"]) == (503, "unavailable")

@@ -1,0 +1,388 @@
+"""Jobs through the door: submitted in every form, looked at, listed, steered."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+
+from jobs.database import Database
+from jobs.store import accounts
+from tests import databases, factories
+from tests.api import pictures, worker
+from tests.api.conftest import Caller
+from tests.fakes import RecordingBell
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
+    caller: Caller, bell: RecordingBell
+) -> None:
+    answer = caller.submit(metadata={"case": "42"}, priority="high", seed=7)
+    job = answer.get_json()
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["openai-poll-after-ms"] == "1000"
+    assert bell.rung == 1
+    assert (
+        job
+        | {
+            "object": "job",
+            "status": "queued",
+            "model": "tiny-qvq",
+            "question": "How many circles are there?",
+            "queue": {"position": 1, "eta_seconds": None},
+            "progress": None,
+            "answer": None,
+            "usage": None,
+            "error": None,
+            "attempt": 0,
+            "priority": "high",
+            "metadata": {"case": "42"},
+            "reruns": [],
+            "rerun_of": None,
+            "data_removed": False,
+            "started_at": None,
+        }
+        == job
+    )
+    assert job["options"] == {
+        "max_output_tokens": 512,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 7,
+        "max_attempts": 5,
+    }
+    assert TIME.fullmatch(job["created_at"])
+    image = job["images"][0]
+    assert (image["width"] % 28, image["height"] % 28, image["detail"]) == (0, 0, "standard")
+    assert caller("GET", job["urls"]["self"]).get_json() == job
+
+
+def test_a_form_and_json_make_the_same_job(caller: Caller) -> None:
+    options = {"temperature": 0.7, "metadata": {"a": "ä\n"}, "detail": "low"}
+    form = caller.form(
+        "/v1/jobs",
+        {
+            "question": "What differs? 🦩",
+            "options": json.dumps(options),
+            "image": [pictures.png(seed=1), pictures.png(seed=2)],
+        },
+    ).get_json()
+    images = [{"data": pictures.data_url(pictures.png(seed=seed))} for seed in (1, 2)]
+    body = {"question": "What differs? 🦩", "images": images, "options": options}
+    as_json = caller("POST", "/v1/jobs", json=body).get_json()
+    same = ("question", "images", "options", "metadata", "model")
+    assert {name: form[name] for name in same} == {name: as_json[name] for name in same}
+    assert [image["detail"] for image in form["images"]] == ["low", "low"]
+
+
+def test_images_keep_their_order_however_they_come(caller: Caller) -> None:
+    kept = [caller.image(pictures.png(seed=seed)) for seed in range(3)]
+    images = [{"image_id": image["id"]} for image in reversed(kept)]
+    images.insert(1, {"data": pictures.data_url(pictures.png(seed=9))})
+    job = caller("POST", "/v1/jobs", json={"question": "Which?", "images": images}).get_json()
+    shown = [image["id"] for image in job["images"]]
+    assert [shown[0], *shown[2:]] == [image["id"] for image in reversed(kept)]
+
+
+def test_one_image_may_be_asked_about_twice_in_a_job(caller: Caller) -> None:
+    image = {"data": pictures.data_url(pictures.png())}
+    job = caller("POST", "/v1/jobs", json={"question": "Same?", "images": [image, image]})
+    assert job.status_code == 202
+    assert len({shown["id"] for shown in job.get_json()["images"]}) == 1
+
+
+def test_the_answer_has_the_room_that_images_and_question_leave(caller: Caller) -> None:
+    short = caller.job(question="?", max_output_tokens=1536)
+    long = caller.job(question="x" * 1000, max_output_tokens=1536)
+    assert short["options"]["max_output_tokens"] == 1536
+    assert 64 <= long["options"]["max_output_tokens"] < 1024
+
+
+@pytest.mark.parametrize(
+    ("header", "option", "seconds"),
+    [("10m", 3, 3), ("30s", 600, 30), ("2h", None, 7200), ("45", None, 45), (None, None, 3600)],
+)
+def test_the_earlier_of_two_deadlines_holds(
+    caller: Caller, header: str | None, option: int | None, seconds: int
+) -> None:
+    headers = {} if header is None else {"Cancel-After": header}
+    job = caller.job(headers=headers, deadline_seconds=option)
+    created, deadline = (
+        datetime.fromisoformat(job[name]) for name in ("created_at", "deadline_at")
+    )
+    assert abs((deadline - created).total_seconds() - seconds) < 1
+
+
+def test_a_running_job_shows_its_progress_and_its_partial_trace(
+    caller: Caller, database: Database
+) -> None:
+    job = caller.job()
+    worker.start(database, text="I see circ")
+    shown = caller("GET", job["urls"]["self"])
+    assert shown.get_json()["status"] == "running"
+    assert shown.get_json()["progress"] == {"output_tokens": 10, "samples_done": 0}
+    assert shown.get_json()["queue"] is None
+    assert shown.headers["Retry-After"] == "1"
+    trace = caller("GET", job["urls"]["trace"]).get_json()
+    assert (trace["object"], trace["job_id"], trace["complete"]) == ("trace", job["id"], False)
+    sample = trace["samples"][0]
+    assert (sample["attempt"], sample["index"], sample["text"]) == (1, 0, "I see circ")
+    assert (sample["complete"], sample["usage"]) == (False, None)
+
+
+def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
+    caller: Caller, database: Database
+) -> None:
+    job = caller.job()
+    worker.finish(database, text="**Final Answer** 6", answer="6")
+    answer = caller("GET", job["urls"]["self"])
+    shown = answer.get_json()
+    assert "Retry-After" not in answer.headers
+    assert shown["status"] == "succeeded"
+    assert shown["answer"] == {"text": "6", "rule": "heading"}
+    assert shown["finish_reason"] == "stop"
+    usage = shown["usage"]
+    assert usage.pop("engine_seconds") >= 0
+    assert usage == {
+        "input_tokens": 50,
+        "cached_tokens": 40,
+        "image_tokens": 4,
+        "output_tokens": 11,
+    }
+    assert shown["timings"]["queued_seconds"] >= 0
+    assert shown["timings"]["run_seconds"] >= 0
+    assert TIME.fullmatch(shown["finished_at"])
+    trace = caller("GET", job["urls"]["trace"]).get_json()
+    assert (trace["complete"], trace["samples"][0]["text"]) == (True, "**Final Answer** 6")
+    assert trace["samples"][0]["usage"]["cached_tokens"] == 40
+
+
+def test_attempts_tell_what_was_sent_where_and_how_it_ended(
+    caller: Caller, database: Database
+) -> None:
+    job = caller.job()
+    assert caller("GET", job["urls"]["attempts"]).get_json()["data"] == []
+    worker.fail(database)
+    shown = caller("GET", job["urls"]["self"]).get_json()
+    assert shown["error"] == {
+        "code": "engine_rejected",
+        "message": "The engine cannot take this.",
+        "retryable": False,
+    }
+    attempts = caller("GET", job["urls"]["attempts"]).get_json()["data"]
+    assert len(attempts) == 1
+    attempt = attempts[0]
+    assert (attempt["number"], attempt["worker"], attempt["outcome"]) == (1, "worker-1", "failed")
+    assert attempt["error"]["code"] == "engine_rejected"
+    assert (attempt["engine"], attempt["engine_version"]) == ("http://engine", "1.0")
+    assert attempt["sampling"] == {"temperature": 0.5}
+    assert attempt["prompt"]["messages"][0]["content"] == job["question"]
+    assert re.fullmatch("[0-9a-f]{32}", attempt["samples"][0]["rid"])
+
+
+def test_a_trace_can_be_asked_for_by_attempt(caller: Caller, database: Database) -> None:
+    job = caller.job()
+    worker.finish(database)
+    trace = caller("GET", job["urls"]["trace"] + "?attempt=1").get_json()
+    assert [sample["attempt"] for sample in trace["samples"]] == [1]
+    assert caller("GET", job["urls"]["trace"] + "?attempt=2").status_code == 404
+    assert caller("GET", job["urls"]["trace"] + "?attempt=0").status_code == 422
+
+
+class TestSteering:
+    def test_a_queued_job_is_cancelled_at_once_and_again_without_harm(self, caller: Caller) -> None:
+        job = caller.job()
+        for _ in range(2):
+            # The OpenAI client sends no body here, but the content type of one.
+            answer = caller("POST", job["urls"]["cancel"], content_type="application/json")
+            assert (answer.status_code, answer.get_json()["status"]) == (200, "cancelled")
+
+    def test_a_running_job_is_asked_to_stop(self, caller: Caller, database: Database) -> None:
+        job = caller.job()
+        worker.start(database)
+        answer = caller("POST", job["urls"]["cancel"])
+        assert (answer.status_code, answer.get_json()["status"]) == (200, "running")
+        assert TIME.fullmatch(answer.get_json()["cancel_requested_at"])
+
+    @pytest.mark.parametrize("end", [worker.finish, worker.fail])
+    def test_a_job_that_has_ended_otherwise_cannot_be_cancelled(
+        self, caller: Caller, database: Database, end: Callable[[Database], None]
+    ) -> None:
+        job = caller.job()
+        end(database)
+        answer = caller("POST", job["urls"]["cancel"])
+        assert answer.status_code == 409
+        assert answer.headers["x-should-retry"] == "false"
+
+    def test_a_rerun_is_a_new_job_with_the_same_input_and_both_tell_of_each_other(
+        self, caller: Caller, database: Database, bell: RecordingBell
+    ) -> None:
+        job = caller.job(temperature=0.3, priority="low", metadata={"a": "b"}, deadline_seconds=60)
+        worker.finish(database)
+        answer = caller("POST", job["urls"]["rerun"])
+        rerun = answer.get_json()
+        assert answer.status_code == 202
+        assert answer.headers["Location"] == rerun["urls"]["self"]
+        assert bell.rung == 2
+        assert rerun["id"] != job["id"]
+        assert rerun["rerun_of"] == job["id"]
+        same = ("question", "images", "options", "priority", "metadata", "model")
+        assert {name: rerun[name] for name in same} == {name: job[name] for name in same}
+        assert caller("GET", job["urls"]["self"]).get_json()["reruns"] == [rerun["id"]]
+
+    def test_a_rerun_with_a_key_happens_once(self, caller: Caller) -> None:
+        job = caller.job()
+        headers = {"Idempotency-Key": "again"}
+        first, second = (caller("POST", job["urls"]["rerun"], headers=headers) for _ in range(2))
+        assert first.get_json()["id"] == second.get_json()["id"]
+        assert second.headers["Idempotent-Replayed"] == "true"
+        other = caller.job(question="Another?")
+        assert caller("POST", other["urls"]["rerun"], headers=headers).status_code == 422
+
+    def test_deleted_data_are_gone_and_the_counters_stay(
+        self, caller: Caller, database: Database
+    ) -> None:
+        job = caller.job()
+        assert caller("DELETE", job["urls"]["self"]).status_code == 409
+        worker.finish(database)
+        for _ in range(2):
+            answer = caller("DELETE", job["urls"]["self"])
+            assert answer.get_json() == {
+                "id": job["id"],
+                "object": "job",
+                "deleted": True,
+                "data_removed": True,
+            }
+        shown = caller("GET", job["urls"]["self"]).get_json()
+        assert (shown["data_removed"], shown["question"], shown["answer"]) == (True, None, None)
+        assert shown["usage"]["output_tokens"] == 11
+        trace = caller("GET", job["urls"]["trace"]).get_json()
+        assert (trace["data_removed"], trace["samples"][0]["text"]) == (True, "")
+        assert caller("GET", f"/v1/images/{job['images'][0]['id']}").status_code == 404
+        assert caller("POST", job["urls"]["rerun"]).status_code == 409
+
+    def test_a_job_whose_image_is_gone_cannot_be_run_again(
+        self, caller: Caller, database: Database
+    ) -> None:
+        image = caller.image()["id"]
+        body = {"question": "How many?", "images": [{"image_id": image}]}
+        job = caller("POST", "/v1/jobs", json=body).get_json()
+        worker.finish(database)
+        assert caller("DELETE", f"/v1/images/{image}").status_code == 200
+        assert caller("POST", job["urls"]["rerun"]).status_code == 409
+
+
+class TestLists:
+    def listed(self, caller: Caller, query: str = "") -> list[str]:
+        answer = caller("GET", f"/v1/jobs?{query}")
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.get_json()["data"]]
+
+    def test_pages_follow_each_other_by_cursor_in_both_orders(self, caller: Caller) -> None:
+        jobs = [caller.job(question=f"Number {number}?")["id"] for number in range(5)]
+        for order, expected in (("desc", jobs[::-1]), ("asc", jobs)):
+            found: list[str] = []
+            cursor, more = "", True
+            while more:
+                page = caller("GET", f"/v1/jobs?limit=2&order={order}{cursor}").get_json()
+                found += [job["id"] for job in page["data"]]
+                assert (page["object"], page["first_id"], page["last_id"]) == (
+                    "list", page["data"][0]["id"], page["data"][-1]["id"],
+                )  # fmt: skip
+                cursor, more = f"&after={page['last_id']}", page["has_more"]
+            assert found == expected
+
+    def test_an_empty_list_has_no_ids(self, caller: Caller) -> None:
+        page = caller("GET", "/v1/jobs").get_json()
+        assert page == {
+            "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False,
+        }  # fmt: skip
+
+    def test_jobs_are_found_by_status(self, caller: Caller, database: Database) -> None:
+        finished = caller.job()["id"]
+        worker.finish(database)
+        queued = caller.job()["id"]
+        cancelled = caller.job()
+        caller("POST", cancelled["urls"]["cancel"])
+        assert self.listed(caller, "status=succeeded") == [finished]
+        assert self.listed(caller, "status=queued&status=succeeded") == [queued, finished]
+
+    def test_jobs_are_found_by_time(self, caller: Caller, clock: databases.Clock) -> None:
+        first = caller.job()
+        clock.advance(60)
+        second = caller.job()
+        at = second["created_at"]
+        unix = datetime.fromisoformat(at).timestamp()
+        assert self.listed(caller, f"created_after={at}") == [second["id"]]
+        assert self.listed(caller, f"created_after={unix - 1:.3f}") == [second["id"]]
+        assert self.listed(caller, f"created_before={at}") == [first["id"]]
+        assert self.listed(caller, "created_after=2020-01-01T00:00:00%2B02:00&limit=1&order=asc") == [
+            first["id"]
+        ]  # fmt: skip
+
+    def test_jobs_are_found_by_metadata(self, caller: Caller) -> None:
+        one = caller.job(metadata={"case": "1", "site": "a"})["id"]
+        two = caller.job(metadata={"case": "2", "site": "a"})["id"]
+        assert self.listed(caller, "metadata[site]=a") == [two, one]
+        assert self.listed(caller, "metadata[site]=a&metadata[case]=1") == [one]
+        assert self.listed(caller, "metadata[nothing]=1") == []
+
+    def test_jobs_are_found_by_image(self, caller: Caller) -> None:
+        job = caller.job(image=pictures.png(seed=1))
+        caller.job(image=pictures.png(seed=2))
+        image = job["images"][0]
+        assert self.listed(caller, f"image={image['id']}") == [job["id"]]
+        assert self.listed(caller, f"image={image['sha256']}") == [job["id"]]
+
+    def test_a_listed_job_is_the_job_without_what_costs_a_query_each(self, caller: Caller) -> None:
+        job = caller.job()
+        listed = caller("GET", "/v1/jobs").get_json()["data"][0]
+        assert listed == job | {"queue": None, "reruns": None}
+
+
+def test_the_queue_position_counts_who_is_claimed_first(caller: Caller) -> None:
+    caller.job()
+    low = caller.job(priority="low")
+    high = caller.job(priority="high")
+    caller.job()
+    positions = [
+        caller("GET", job["urls"]["self"]).get_json()["queue"]["position"] for job in (low, high)
+    ]
+    assert positions == [4, 1]
+
+
+def test_a_long_wait_in_the_queue_is_asked_about_less_often(
+    caller: Caller, database: Database, clock: databases.Clock
+) -> None:
+    for _ in range(20):
+        caller.job()
+        claimed = worker.start(database)
+        clock.advance(40)
+        worker.end(database, claimed)
+    answer = caller.submit()
+    assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 40}
+    assert answer.headers["Retry-After"] == "10"
+
+
+def test_models_are_listed_with_their_limits(caller: Caller) -> None:
+    page = caller("GET", "/v1/models").get_json()
+    model = page["data"][0]
+    assert (model["id"], model["object"], page["has_more"]) == ("tiny-qvq", "model", False)
+    assert model["limits"]["context_tokens"] == 2048
+    assert model["limits"]["detail_tokens"]["low"] == 1280
+    assert caller("GET", "/v1/models/tiny-qvq").get_json() == model
+    assert caller("GET", "/v1/models/other").status_code == 404
+
+
+def test_rows_made_by_others_are_shown_as_well(caller: Caller, database: Database) -> None:
+    account = accounts.account_id(database, "default")
+    factories.insert_jobs(database, account, [{}])
+    answer = caller("GET", "/v1/jobs")
+    assert answer.get_json()["data"][0]["options"]["max_output_tokens"] is None

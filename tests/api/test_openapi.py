@@ -1,0 +1,75 @@
+"""The OpenAPI document: committed as it is generated, and true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from api.app import openapi_document
+from tests.api.conftest import Caller, Json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def document() -> Json:
+    return openapi_document()
+
+
+def test_the_committed_document_is_the_generated_one(document: Json) -> None:
+    committed = json.loads((ROOT / "openapi.json").read_text())
+    assert committed == document, "run: python -m api.app > openapi.json"
+
+
+def test_the_served_document_is_the_same(client: FlaskClient, document: Json) -> None:
+    assert client.get("/openapi.json").get_json() == document
+
+
+def test_it_is_openapi_3_1_and_all_its_references_lead_somewhere(document: Json) -> None:
+    assert document["openapi"].startswith("3.1")
+
+    def references(part: object) -> list[str]:
+        if isinstance(part, dict):
+            own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+            return own + [found for value in part.values() for found in references(value)]
+        if isinstance(part, list):
+            return [found for value in part for found in references(value)]
+        return []
+
+    for reference in set(references(document)):
+        target: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+        assert target
+
+
+def test_creating_a_job_is_described_whole(document: Json) -> None:
+    operation = document["paths"]["/v1/jobs"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    assert [parameter["name"] for parameter in operation["parameters"]] == [
+        "Prefer", "Idempotency-Key", "Cancel-After",
+    ]  # fmt: skip
+    assert set(operation["responses"]["202"]["headers"]) == {
+        "Location", "Retry-After", "openai-poll-after-ms", "Idempotent-Replayed", "Preference-Applied",
+    }  # fmt: skip
+    assert {"400", "401", "403", "409", "413", "415", "422", "503"} <= set(operation["responses"])
+    assert operation["security"] == [{"key": []}]
+
+
+def test_the_metadata_filter_is_an_object_in_the_query(document: Json) -> None:
+    parameters = document["paths"]["/v1/jobs"]["get"]["parameters"]
+    metadata = next(parameter for parameter in parameters if parameter["name"] == "metadata")
+    assert (metadata["style"], metadata["schema"]["type"]) == ("deepObject", "object")
+
+
+def test_answers_have_the_members_that_the_document_says(caller: Caller, document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    job = caller.job()
+    problem = caller.submit(question="").get_json()
+    for name, shown in (("Job", job), ("JobImage", job["images"][0]), ("Problem", problem),
+                        ("ImageUrls", caller.image()["urls"]), ("JobUrls", job["urls"])):  # fmt: skip
+        assert set(shown) == set(schemas[name]["properties"]), name

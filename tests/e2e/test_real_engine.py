@@ -1,0 +1,73 @@
+"""The main job on the real SGLang: the right answer, the picture's prefix from the cache, a cancel that frees it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from cli.client import Client
+from tests import children, databases
+from tests.e2e.stack import Stack, eventually, running
+from tests.real_engine import RealEngine
+from tests.redis_servers import RedisServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.engine]
+
+SAMPLES = json.loads((RealEngine.samples / "samples.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def client(
+    real_engine: RealEngine, redis_server: RedisServer, sqlite_source: databases.SqliteSource
+) -> Iterator[Client]:
+    redis_server.flush()
+    folder = children.short_folder()
+    stack = Stack(folder, sqlite_source.create(), redis_server.url, real_engine.url)
+    client = stack.start_api()
+    stack.start_worker()
+    yield client
+    stack.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["file"])
+def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str, str]) -> None:
+    picture = RealEngine.samples / sample["file"]
+
+    done = client.wait(client.submit([picture], sample["question"])["id"])
+
+    assert done["status"] == "succeeded"
+    assert done["answer"]["text"] == sample["truth"]
+    assert done["usage"]["image_tokens"] == done["images"][0]["tokens"]
+
+
+def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(
+    client: Client,
+) -> None:
+    picture = RealEngine.samples / "s15.png"
+    client.wait(client.submit([picture], "How many stars do you see?")["id"])
+
+    usage = client.wait(client.submit([picture], "How many green shapes are there?")["id"])["usage"]
+
+    assert usage["cached_tokens"] > 0.8 * usage["input_tokens"]
+
+
+def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
+    """Greedy answers end too soon to be caught; a hot one rambles on."""
+    picture = RealEngine.samples / "s07.png"
+    jobs = [
+        client.submit([picture], "How many shapes?", options={"temperature": 2.0})
+        for _ in range(12)
+    ]
+    assert eventually(lambda: running(real_engine.url) > 0, seconds=30)
+
+    for job in jobs:
+        if client.job(job["id"])["status"] in ("queued", "running"):
+            client.cancel(job["id"])
+
+    ended = {client.wait(job["id"])["status"] for job in jobs}
+    assert "cancelled" in ended
+    assert eventually(lambda: running(real_engine.url) == 0, seconds=10)

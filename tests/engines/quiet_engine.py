@@ -1,0 +1,54 @@
+"""An engine that is never asked, and a pool of such engines, for tests of permits."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from jobs import errors
+from worker import engine
+from worker.engines.pool import Engines, Permit
+
+
+class Quiet:
+    """An engine that only tells its window; None is out of reach."""
+
+    def __init__(self, url: str = "a", window: int | None = 8) -> None:
+        self.url = url
+        self.window = window
+        self.closed = False
+
+    def facts(self) -> engine.Facts:
+        if self.window is None:
+            raise errors.EngineUnavailable("gone")
+        return engine.Facts(model="m", version="1", window=self.window)
+
+    def stream(self, request: engine.Request) -> AbstractContextManager[engine.Stream]:
+        raise NotImplementedError
+
+    def abort(self, rid: str) -> None:
+        raise NotImplementedError
+
+    def load(self) -> engine.Load:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def made(*engines: Quiet, watch: Watch | None = None, live_workers: int = 1) -> Engines:
+    engines_ = Engines(engines, live_workers=live_workers, now=watch or Watch(), jitter=lambda: 1.0)
+    engines_.refresh()
+    return engines_
+
+
+def drain(engines: Engines) -> list[Permit]:
+    """Take all permits there are."""
+    return list(iter(engines.acquire, None))

@@ -1,0 +1,262 @@
+"""Transactions on both databases: durable, isolated, impatient, and honest about what they do not know."""
+
+from __future__ import annotations
+
+import traceback
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy as sa
+
+from jobs import errors
+from jobs.database import Database, LockTimeout, Unavailable, utcnow
+from jobs.records import Account, Job
+from jobs.store import claims, history
+from tests import factories, postgres
+from tests.databases import Age, Clock, PostgresSource
+
+only_sqlite = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+
+
+def accounts_of(database: Database) -> int:
+    """Return how many accounts there are."""
+    with database.reading() as transaction:
+        return transaction.session.scalar(sa.select(sa.func.count()).select_from(Account)) or 0
+
+
+def add_account(database: Database, at: datetime) -> uuid.UUID:
+    """Insert an account that was created ``at``."""
+    account_id = uuid.uuid4()
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.insert(Account).values(id=account_id, name=account_id.hex, created_at=at)
+        )
+    return account_id
+
+
+def pragma(database: Database, name: str) -> object:
+    """Return a setting of a connection of SQLite."""
+    with database.reading() as transaction:
+        value: object = transaction.session.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
+        return value
+
+
+@only_sqlite
+def test_every_connection_of_sqlite_is_durable_patient_and_holds_foreign_keys(
+    database: Database,
+) -> None:
+    assert pragma(database, "journal_mode") == "wal"
+    assert pragma(database, "synchronous") == 2
+    assert pragma(database, "foreign_keys") == 1
+    assert pragma(database, "busy_timeout") == 10_000
+
+
+@only_postgresql
+def test_every_connection_of_postgresql_is_impatient_and_reads_what_is_committed(
+    database: Database,
+) -> None:
+    def setting(name: str) -> str | None:
+        with database.reading() as transaction:
+            return transaction.session.scalar(sa.select(sa.func.current_setting(name)))
+
+    assert setting("transaction_isolation") == "read committed"
+    assert setting("lock_timeout") == "5s"
+    assert setting("statement_timeout") == "10s"
+    assert setting("idle_in_transaction_session_timeout") == "20s"
+
+
+def test_a_block_that_raises_leaves_nothing_behind(database: Database) -> None:
+    def write_half() -> None:
+        with database.transaction() as transaction:
+            transaction.execute(
+                sa.insert(Account).values(id=uuid.uuid4(), name="half", created_at=utcnow())
+            )
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
+
+    assert accounts_of(database) == 0
+
+
+def test_what_is_written_inside_of_a_transaction_is_seen_after_its_commit_only(
+    database: Database,
+) -> None:
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.insert(Account).values(id=uuid.uuid4(), name="new", created_at=utcnow())
+        )
+        assert accounts_of(database) == 0
+
+    assert accounts_of(database) == 1
+
+
+def test_times_come_back_as_they_went_in_aware_and_in_utc(database: Database) -> None:
+    at = datetime(2026, 3, 29, 2, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    account_id = add_account(database, at)
+
+    with database.reading() as transaction:
+        kept = transaction.session.get_one(Account, account_id).created_at
+
+    assert kept == at
+    assert kept.tzinfo is UTC
+
+
+def test_a_time_without_a_zone_is_refused(database: Database) -> None:
+    with pytest.raises(sa.exc.StatementError, match="a time without a zone"):
+        add_account(database, datetime(2026, 1, 1))  # noqa: DTZ001 - this is what is refused
+
+
+def test_now_is_the_databases_time_and_can_be_shifted(database: Database) -> None:
+    with database.reading() as transaction:
+        columns = (transaction.now(), transaction.now(timedelta(seconds=90)))
+        now, later = (transaction.execute(sa.select(column)).scalar_one() for column in columns)
+
+    assert now.tzinfo is UTC
+    assert timedelta(seconds=89) < later - now < timedelta(seconds=91)
+    assert abs(utcnow() - now) < timedelta(minutes=1)
+
+
+@only_sqlite
+def test_the_clock_of_sqlite_is_the_process_s(database: Database, clock: Clock) -> None:
+    clock.advance(3600)
+
+    with database.reading() as transaction:
+        now = transaction.execute(sa.select(transaction.now())).scalar_one()
+
+    assert now - utcnow() > timedelta(minutes=59)
+
+
+def test_an_hour_passes_for_leases_as_for_deadlines(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id, deadline=timedelta(minutes=30))
+    claimed = factories.claim(database)
+    held = [(claimed.job_id, claimed.attempt)]
+    assert not claims.watch(database, owner=claimed.owner, held=held)[held[0]].overdue
+
+    age(3600)
+
+    assert claims.watch(database, owner=claimed.owner, held=held)[held[0]].overdue
+
+
+def test_a_broken_rule_is_not_taken_for_an_outage_and_quotes_no_question(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    rows = factories.job_rows(
+        account_id, [{"question": "a secret question", "lease_owner": "but it is queued"}]
+    )
+
+    with pytest.raises(sa.exc.IntegrityError) as broken, database.transaction() as transaction:
+        transaction.execute(sa.insert(Job), rows)
+
+    shown = "".join(traceback.format_exception(broken.value))
+    assert "ck_jobs_lease" in shown
+    assert "secret" not in shown
+
+
+def test_a_database_that_is_not_there_is_unavailable(database: Database) -> None:
+    url = database.url.set(database="/nowhere/at/all" if database.dialect == "sqlite" else "nope")
+    nowhere = Database(url.render_as_string(hide_password=False))
+
+    with pytest.raises(Unavailable) as failed:
+        nowhere.ping()
+
+    assert isinstance(failed.value, errors.Unavailable)
+    assert (failed.value.code, failed.value.retryable) == ("database_unavailable", True)
+    nowhere.close()
+
+
+@only_postgresql
+def test_a_connection_that_is_cut_inside_of_a_transaction_is_an_outage_and_the_next_one_works(
+    database: Database, account_id: uuid.UUID, postgres_server: postgres.Server
+) -> None:
+    def write(*, cut: str) -> None:
+        with database.transaction() as transaction:
+            if cut == "in the middle":
+                postgres_server.disconnect(database.url.database or "")
+            transaction.execute(sa.insert(Job), factories.job_rows(account_id, [{}]))
+            if cut == "before the commit":
+                postgres_server.disconnect(database.url.database or "")
+
+    for cut in ("in the middle", "before the commit"):
+        with pytest.raises(Unavailable):
+            write(cut=cut)
+
+    assert history.page(database, history.Filter(account_id=account_id), limit=5) == ([], False)
+    factories.make_job(database, account_id)
+
+
+@only_postgresql
+def test_connections_that_were_cut_while_idle_are_not_noticed(
+    database: Database, account_id: uuid.UUID, postgres_server: postgres.Server
+) -> None:
+    job_id = factories.make_job(database, account_id)
+
+    postgres_server.disconnect(database.url.database or "")
+
+    assert factories.get_job(database, job_id).job.id == job_id
+
+
+def test_a_database_that_goes_away_for_good_is_an_outage(
+    postgres_source: PostgresSource,
+) -> None:
+    name = postgres_source.server.create()
+    database = Database(postgres_source.server.url(name))
+    database.ping()
+
+    postgres_source.server.drop(name)
+
+    with pytest.raises(Unavailable):
+        database.ping()
+    database.close()
+
+
+@only_postgresql
+def test_a_row_that_stays_locked_is_told_apart_from_an_outage(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    sa.event.listen(
+        database.engine,
+        "begin",
+        lambda connection: connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'"),
+    )
+    locked = sa.select(Job.id).where(Job.id == job_id).with_for_update()
+
+    with database.transaction() as slow:
+        slow.execute(locked)
+        with pytest.raises(LockTimeout):
+            history.cancel(database, job_id, account_id=account_id, actor="key:test")
+
+
+@only_sqlite
+def test_a_writer_waits_for_the_other_one_but_not_for_ever(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    impatient = Database(database.url.render_as_string())
+    sa.event.listen(
+        impatient.engine,
+        "connect",
+        lambda connection, _record: connection.execute("PRAGMA busy_timeout=20"),
+    )
+
+    with database.transaction():
+        with pytest.raises(Unavailable):
+            factories.make_job(impatient, account_id)
+        assert history.page(impatient, history.Filter(account_id=account_id), limit=1)[0] == []
+
+    factories.make_job(impatient, account_id)
+    impatient.close()
+
+
+def test_more_threads_than_connections_wait_and_are_told(database_url: str) -> None:
+    small = Database(database_url, pool_size=1, pool_seconds=0.05)
+
+    with small.reading(), small.reading(), pytest.raises(Unavailable), small.reading():
+        pass
+
+    small.ping()
+    small.close()

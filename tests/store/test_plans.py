@@ -1,0 +1,236 @@
+"""The queries that run all the time find their rows by an index, on both databases."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from jobs import ids
+from jobs.database import Database, utcnow
+from jobs.lifecycle import Status
+from jobs.records import Job
+from jobs.store import claims, history, retention, submission
+from tests import factories
+from tests.databases import PostgresSource, SqliteSource
+
+JOBS = 6_000
+#: Of 6,000 jobs that many wait, so that walking the whole queue is not cheap either.
+QUEUED = 3_000
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A database with a few thousand jobs."""
+
+    database: Database
+    account_id: uuid.UUID
+    queued: list[uuid.UUID]
+    held: list[tuple[uuid.UUID, int]]
+    image_id: uuid.UUID
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def crowd(request: pytest.FixtureRequest) -> Iterator[Crowd]:
+    """Fill a database of its own, as a day of work would, and let it gather its statistics."""
+    if request.param == "sqlite":
+        sqlite: SqliteSource = request.getfixturevalue("sqlite_source")
+        url, drop = sqlite.create(), sqlite.drop
+    else:
+        source: PostgresSource = request.getfixturevalue("postgres_source")
+        url, drop = source.clone(), source.drop_for_good
+    database = Database(url)
+    filled = fill(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    yield filled
+    database.close()
+    drop(url)
+
+
+def fill(database: Database) -> Crowd:
+    """Put jobs in of several accounts, in every state."""
+    rng = random.Random(1)
+    account_ids = [factories.make_account(database) for _ in range(8)]
+    now = utcnow()
+    rows: list[dict[str, Any]] = []
+    for number in range(JOBS):
+        status = Status.QUEUED if number >= JOBS - QUEUED else rng.choice(list(Status)[1:])
+        at = now - timedelta(seconds=JOBS - number)
+        row = {
+            "account_id": rng.choice(account_ids),
+            "status": status,
+            "metadata_": {"case": str(number)},
+            "created_at": at,
+            "not_before": at,
+            "rank_at": at - timedelta(minutes=rng.choice([0, 30, 60])),
+            "started_at": None if status is Status.QUEUED else at,
+            "finished_at": at if status.terminal else None,
+            "lease_owner": "me" if status is Status.RUNNING else None,
+            "lease_expires_at": now + timedelta(minutes=5) if status is Status.RUNNING else None,
+            "idempotency_key": f"key-{number}",
+        }
+        rows.append(row)
+    rows = factories.job_rows(account_ids[0], rows)
+    with database.transaction() as transaction:
+        for start in range(0, JOBS, 500):
+            transaction.execute(sa.insert(Job), rows[start : start + 500])
+    for number in range(100):
+        picture = factories.make_image(str(number).encode())
+        image_id = submission.keep_image(database, account_id=account_ids[0], image=picture)
+    in_order = sorted(
+        (row for row in rows if row["status"] is Status.QUEUED), key=lambda row: row["rank_at"]
+    )
+    return Crowd(
+        database=database,
+        account_id=account_ids[0],
+        queued=[row["id"] for row in in_order],
+        held=[(row["id"], 0) for row in rows if row["status"] is Status.RUNNING][:64],
+        image_id=image_id,
+    )
+
+
+def plans(crowd: Crowd, act: Callable[[], object]) -> str:
+    """Return the plans of all statements that ``act`` runs, one after the other."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(*event: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own hook
+        _, _, statement, parameters, _, many = event
+        if not many:
+            seen.append((statement, parameters))
+
+    engine = crowd.database.engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        act()
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN " if crowd.database.dialect == "sqlite" else "EXPLAIN "
+    lines: list[str] = []
+    with engine.connect() as connection:
+        if crowd.database.dialect == "postgresql":
+            # The tables about images are small here, and small tables are read whole if that is allowed.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, parameters in seen:
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+                lines += [
+                    str(row[-1])
+                    for row in connection.exec_driver_sql(explain + statement, parameters)
+                ]
+    return "\n".join(lines)
+
+
+def assert_no_scan(plan: str) -> None:
+    """No table of jobs or images is read from one end to the other."""
+    for table in ("jobs", "images", "job_images", "samples", "timeline", "attempts"):
+        assert f"Seq Scan on {table}" not in plan, plan
+        for line in plan.splitlines():
+            assert line.strip() != f"SCAN {table}", plan
+
+
+def test_a_claim_walks_the_claim_index(crowd: Crowd) -> None:
+    plan = plans(
+        crowd,
+        lambda: claims.claim(crowd.database, owner="other", lease=factories.LEASE),
+    )
+
+    assert "ix_jobs_claim" in plan, plan
+    assert "TEMP B-TREE" not in plan, plan
+    assert "Sort" not in plan, plan
+    assert_no_scan(plan)
+
+
+def test_a_sweep_walks_the_indexes_of_leases_and_deadlines(crowd: Crowd) -> None:
+    plan = plans(
+        crowd,
+        lambda: claims.sweep(
+            crowd.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
+        ),
+    )
+
+    assert "ix_jobs_lease" in plan, plan
+    assert "ix_jobs_deadline" in plan, plan
+    assert_no_scan(plan)
+
+
+def test_renewal_and_watch_look_at_running_jobs_only(crowd: Crowd) -> None:
+    for act in (
+        lambda: claims.renew(
+            crowd.database, owner="me", held=crowd.held, lease=timedelta(minutes=5)
+        ),
+        lambda: claims.watch(crowd.database, owner="me", held=crowd.held),
+    ):
+        plan = plans(crowd, act)
+
+        assert "ix_jobs_lease" in plan or "ix_jobs_status_id" in plan, plan
+        assert_no_scan(plan)
+
+
+@pytest.mark.parametrize("place", [10, 1_500, 2_900])
+def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int) -> None:
+    plan = plans(crowd, lambda: history.get(crowd.database, crowd.queued[place], account_id=None))
+
+    assert "ix_jobs_claim" in plan, plan
+    assert "ix_jobs_finished" in plan, plan
+    assert_no_scan(plan)
+
+
+def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:
+    plan = plans(crowd, lambda: claims.due(crowd.database, limit=64))
+
+    assert "ix_jobs_" in plan, plan
+    assert_no_scan(plan)
+
+
+@pytest.mark.parametrize("statuses", [(), (Status.FAILED,)])
+def test_a_page_of_an_account_is_read_in_order(crowd: Crowd, statuses: tuple[Status, ...]) -> None:
+    filters = history.Filter(account_id=crowd.account_id, statuses=statuses)
+    plan = plans(
+        crowd,
+        lambda: history.page(crowd.database, filters, limit=20, after=crowd.queued[-1]),
+    )
+
+    # An account with a good part of all jobs may as well be read off the primary key.
+    expected = ("ix_jobs_account_id", "pk_jobs")
+    assert any(name in plan for name in expected), plan
+    assert_no_scan(plan)
+
+
+def test_an_image_is_found_by_its_hash_in_one_account_and_in_all(crowd: Crowd) -> None:
+    sha256 = factories.make_image(b"7").original_sha256
+    for account_id in (crowd.account_id, None):
+        filters = history.Filter(account_id=account_id, image_sha256=sha256)
+        plan = plans(crowd, lambda filters=filters: history.page(crowd.database, filters, limit=5))  # type: ignore[misc] # bound now
+
+        assert_no_scan(plan)
+
+
+def test_an_idempotency_key_is_found_by_its_index(crowd: Crowd) -> None:
+    plan = plans(
+        crowd,
+        lambda: submission.replay(
+            crowd.database,
+            account_id=crowd.account_id,
+            key="unknown",
+            fingerprint="f",
+            kept=timedelta(hours=24),
+        ),
+    )
+
+    assert_no_scan(plan)
+
+
+def test_a_removal_finds_jobs_images_and_traces_by_their_keys(crowd: Crowd) -> None:
+    for act in (
+        lambda: retention.remove_image(crowd.database, crowd.image_id, account_id=crowd.account_id),
+        lambda: retention.remove_image(crowd.database, ids.new(), account_id=crowd.account_id),
+        lambda: history.attempts(crowd.database, crowd.queued[0]),
+    ):
+        assert_no_scan(plans(crowd, act))

@@ -1,0 +1,145 @@
+"""Writes how an attempt ended, by one fenced transaction, through outages of the database."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from jobs import answers, errors, lifecycle
+from jobs.database import Database, Unavailable
+from jobs.lifecycle import Outcome
+from jobs.store import claims
+from worker.leases import Reason
+from worker.sample import Result
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+
+_DEADLINE = claims.Fault(
+    code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
+)
+
+
+class Settlement:
+    """Ends attempts. Every verb returns when the end is written, or turned out to be somebody else's to write."""
+
+    def __init__(self, database: Database, *, rng: random.Random) -> None:
+        self._database = database
+        self._rng = rng
+
+    def settle(self, claim: claims.Claim, result: Result, *, reason: Reason | None) -> None:
+        """Write what became of an attempt whose stream has ended.
+
+        Args:
+            claim: the attempt.
+            result: what the stream left behind.
+            reason: why it was stopped from outside, or None.
+        """
+        ended = result.ended
+        match reason, result.fault:
+            case Reason.LOST, _:
+                _log.warning("job_lost")
+            case Reason.CANCEL, _:
+                self._write(
+                    claim,
+                    Outcome.CANCELLED,
+                    lambda: claims.stop(self._database, claim, sample=ended),
+                )
+            case Reason.DEADLINE, _:
+                self.fail(claim, _DEADLINE, result=result)
+            case Reason.DRAIN, _:
+                self.release(claim, result=result)
+            case _, None:
+                answer = answers.extract(ended.output)
+                self._write(
+                    claim,
+                    Outcome.SUCCEEDED,
+                    lambda: claims.succeed(self._database, claim, answer=answer, sample=ended),
+                )
+            case _, error:
+                self._settle_error(claim, error, result)
+
+    def fail(
+        self, claim: claims.Claim, fault: claims.Fault, *, result: Result | None = None
+    ) -> None:
+        """End the job as failed."""
+        ended = result.ended if result else None
+        self._write(
+            claim,
+            Outcome.FAILED,
+            lambda: claims.fail(self._database, claim, fault, sample=ended),
+            fault,
+        )
+
+    def retry(
+        self, claim: claims.Claim, fault: claims.Fault, *, result: Result | None = None
+    ) -> None:
+        """Put the job back after a counted fault, or end it when its tries are used up."""
+        if claim.failures + 1 >= claim.max_attempts:
+            self.fail(claim, fault, result=result)
+            return
+        ended = result.ended if result else None
+        self._write(
+            claim,
+            Outcome.RETRIED,
+            lambda: claims.retry(self._database, claim, fault, sample=ended, rng=self._rng),
+            fault,
+        )
+
+    def release(
+        self,
+        claim: claims.Claim,
+        *,
+        result: Result | None = None,
+        fault: claims.Fault | None = None,
+    ) -> None:
+        """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
+        wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
+        ended = result.ended if result else None
+        self._write(
+            claim,
+            Outcome.RELEASED,
+            lambda: claims.release(self._database, claim, sample=ended, wait=wait, fault=fault),
+            fault,
+        )
+
+    def _settle_error(self, claim: claims.Claim, error: errors.EngineError, result: Result) -> None:
+        fault = claims.Fault(code=error.code, message=error.message, retryable=error.retryable)
+        if not error.retryable:
+            self.fail(claim, fault, result=result)
+        elif error.counted:
+            self.retry(claim, fault, result=result)
+        else:
+            self.release(claim, result=result, fault=fault)
+
+    def _write(
+        self,
+        claim: claims.Claim,
+        outcome: Outcome,
+        write: Callable[[], bool],
+        fault: claims.Fault | None = None,
+    ) -> None:
+        """Write until the database answers.
+
+        A commit whose reply was lost may have landed: then the second try finds nothing to change,
+        and the attempt's own row says how it ended. Nobody else can have written that row so.
+        """
+        pause = threading.Event()
+        while True:
+            try:
+                settled = write() or claims.landed(self._database, claim) is outcome
+            except Unavailable:
+                _log.warning("job_not_settled", outcome=str(outcome))
+                pause.wait(_PAUSE_SECONDS)
+                continue
+            if settled:
+                code = fault.code if fault else None
+                _log.info("job_settled", outcome=str(outcome), error_code=code)
+            else:
+                _log.warning("job_lost")
+            return
