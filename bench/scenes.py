@@ -93,19 +93,19 @@ def _sit(
 
 def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
     """Print the table, and how much of a difference chance alone would make."""
-    card = _card()
-    rows = [(kind, marks[kind], card.get(kind, Marks())) for kind in sorted(marks)]
-    whole = _sum([mark for _, mark, _ in rows]), _sum(list(card.values()))
+    stated = card()
+    rows = [(kind, marks[kind], stated.get(kind, Marks())) for kind in sorted(marks)]
+    whole = _sum([mark for _, mark, _ in rows]), _sum(list(stated.values()))
     figures.show(
         title,
         ("kind", "right", "of", "share", "model card"),
         [
-            [kind, str(mark.right), str(mark.asked), f"{mark.share:.1%}", f"{stated.share:.1%}"]
-            for kind, mark, stated in (*rows, ("all", *whole))
+            [kind, str(mark.right), str(mark.asked), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
+            for kind, mark, theirs in (*rows, ("all", *whole))
         ],
     )
-    stated, asked = whole[1].share, whole[0].asked
-    chance = statistics.NormalDist().inv_cdf(0.975) * (stated * (1 - stated) / asked) ** 0.5
+    share, asked = whole[1].share, whole[0].asked
+    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / asked) ** 0.5
     print(f"With {asked} pictures chance alone makes ±{100 * chance:.1f} points (95 %).")
     for code, times in sorted(faults.items()):
         print(f"{times} jobs did not succeed: {code}")
@@ -115,7 +115,7 @@ def _sum(marks: list[Marks]) -> Marks:
     return Marks(sum(mark.right for mark in marks), sum(mark.asked for mark in marks))
 
 
-def _card() -> dict[str, Marks]:
+def card() -> dict[str, Marks]:
     """Return the model card's marks by kind."""
     found = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
     return {kind: Marks(int(right), int(asked)) for kind, right, asked in found}

@@ -170,10 +170,6 @@ class Client:
         """Ask for a job to be cancelled; return the job."""
         return self._call("POST", f"{_path(job_id)}/cancel").json
 
-    def openapi(self) -> Json:
-        """Return the API's own description."""
-        return self._call("GET", "/openapi.json").json
-
     def wait(self, job_id: str, *, pause: Pause = time.sleep) -> Json:
         """Return a job when it has finished. The API holds each request open for a while.
 

@@ -59,6 +59,7 @@ def ls(
             )
             for job in page["data"]
         ],
+        short_rows=True,
     )
     if page.get("has_more"):
         output.line(f"more: longlook jobs ls --after {page['last_id']}")

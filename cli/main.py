@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "db": "cli.db:app",
     "doctor": "cli.doctor:doctor",
     "config": "cli.config:app",
+    "openapi": "cli.openapi:openapi",
 }
 
 

@@ -87,11 +87,23 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
     typer.echo(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table for people. The first column is never broken: it is what is copied."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, short_rows: bool = False
+) -> None:
+    """Print a table for people. The first column is never broken: it is what is copied.
+
+    Args:
+        columns: their names.
+        rows: their cells.
+        short_rows: whether a cell that is too long is cut instead of folded.
+    """
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for position, column in enumerate(columns):
-        shown.add_column(column, overflow="fold", no_wrap=position == 0)
+        shown.add_column(
+            column,
+            overflow="ellipsis" if short_rows and position else "fold",
+            no_wrap=short_rows or position == 0,
+        )
     for row in rows:
         cells = [printable(cell) for cell in row]
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))

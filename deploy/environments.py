@@ -53,12 +53,13 @@ class SetUpError(Exception):
 
 
 class CommandError(SetUpError):
-    """A command failed; carries all that it wrote."""
+    """A command failed; carries all that it wrote, and whether it was killed."""
 
-    def __init__(self, command: Command, output: str) -> None:
+    def __init__(self, command: Command, output: str, *, killed: bool = False) -> None:
         shown = " ".join(str(part) for part in command)
         super().__init__(f"{output.rstrip()}\n\nThis failed: {shown}")
         self.output = output
+        self.killed = killed
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ class Environment:
     Attributes:
         inputs: files whose content decides whether it has to be made again.
         gigabytes: free disk space that making it from nothing takes, rounded up.
-        contains: names of the states that this one satisfies, its own included.
+        contains: others in the same place that this one is more than.
     """
 
     name: str
     directory: Path
     inputs: tuple[Path, ...]
     gigabytes: int
-    contains: tuple[str, ...]
     steps: Callable[[Path], Iterator[Step]]
+    contains: tuple[Environment, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -92,9 +93,10 @@ class Environment:
         """Whether there is an environment that something can be installed into."""
         return self.python.exists() and (self.directory / "bin" / "pip").exists()
 
-    def stamp(self, name: str) -> Path:
-        """The file that keeps the hash of the state ``name``."""
-        return self.directory / f"longlook-{name}.stamp"
+    @property
+    def stamp(self) -> Path:
+        """The file that keeps the hash of what the environment was made from."""
+        return self.directory / f"longlook-{self.name}.stamp"
 
     def fingerprint(self) -> str:
         """Return the hash of everything the environment is made from."""
@@ -105,12 +107,11 @@ class Environment:
 
     def is_made(self) -> bool:
         """Whether the environment is there, whole, and made from what is in the checkout now."""
-        stamp = self.stamp(self.name)
         return (
             self.python.exists()
             and not self.marker.exists()
-            and stamp.exists()
-            and stamp.read_text() == self.fingerprint()
+            and self.stamp.exists()
+            and self.stamp.read_text() == self.fingerprint()
         )
 
 
@@ -141,16 +142,15 @@ def engine_steps(python: Path) -> Iterator[Step]:
 
 def environments() -> dict[str, Environment]:
     """Return every environment by its name."""
-    venv, engine = ROOT / ".venv", ROOT / ".venv-engine"
-    service = (REQUIREMENTS / "service.txt", ROOT / "pyproject.toml")
-    dev = (*service, REQUIREMENTS / "dev.txt")
-    cpu = (*ENGINE.glob("*.txt"), *SHIM.rglob("*.py"), *SHIM.glob("*.pth"))
-    found = (
-        Environment("service", venv, service, 1, ("service",), service_steps),
-        Environment("dev", venv, dev, 2, ("service", "dev"), dev_steps),
-        Environment("engine", engine, tuple(sorted(cpu)), 5, ("engine",), engine_steps),
+    venv, project = ROOT / ".venv", ROOT / "pyproject.toml"
+    locked = (project, REQUIREMENTS / "service.txt")
+    shim = (*ENGINE.glob("*.txt"), *SHIM.rglob("*.py"), *SHIM.glob("*.pth"))
+    service = Environment("service", venv, locked, 1, service_steps)
+    dev = Environment(
+        "dev", venv, (*locked, REQUIREMENTS / "dev.txt"), 2, dev_steps, contains=(service,)
     )
-    return {environment.name: environment for environment in found}
+    engine = Environment("engine", ROOT / ".venv-engine", tuple(sorted(shim)), 5, engine_steps)
+    return {environment.name: environment for environment in (service, dev, engine)}
 
 
 def pip(python: Path, *arguments: str | Path) -> None:
@@ -220,7 +220,7 @@ def call(command: Command) -> str:
         output.seek(0)
         written = output.read().decode(errors="replace")
     if status != 0:
-        raise CommandError(command, written)
+        raise CommandError(command, written, killed=status < 0)
     return written
 
 
@@ -247,15 +247,16 @@ def make(environment: Environment) -> None:
         began = time.monotonic()
         try:
             act()
-        except CommandError:
-            environment.marker.unlink()  # A pip that fails leaves whole packages: the next try goes on.
+        except CommandError as error:
+            if not error.killed:
+                # A pip that fails leaves whole packages: the next try goes on from there.
+                environment.marker.unlink()
             raise
         finally:
             print(f" {time.monotonic() - began:.0f} s", flush=True)
     environment.marker.unlink()
-    known = environments()
-    for name in environment.contains:
-        environment.stamp(name).write_text(known[name].fingerprint())
+    for made in (environment, *environment.contains):
+        made.stamp.write_text(made.fingerprint())
     print(f"{environment.directory.name} is ready, {time.monotonic() - started:.0f} s in all.")
 
 

@@ -19,10 +19,11 @@ from typing import Literal
 
 Rule = Literal["heading+boxed", "heading", "boxed", "phrase"]
 
+_FINAL = r"(?:Final\s+Answer|最终答案|最終答案)"
 # Every pattern is linear in the length of the text, whatever a looping model writes: quantifiers that
 # could share a run of characters are possessive (``*+``), and a run is entered at its first character only.
 _HEADING = re.compile(
-    r"(?:\*\*|(?<!#)#++)\s*+(?:Final\s+Answer|最终答案|最終答案)\s*[:：]?\s*(?:\*\*)?\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
+    rf"\*\*\s*+{_FINAL}\s*[:：]?\s*(?:\*\*)?\s*[:：]?|(?<!#)#++\s*+{_FINAL}\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
@@ -85,6 +86,8 @@ def _last_boxed(text: str) -> str | None:
 def _unwrap(text: str) -> str:
     """Return ``text`` without the Markdown and LaTeX around it and without a final full stop."""
     text = text.strip().rstrip(_STOPS)
+    if text.count("**") == 1:  # The other half was before the heading: "**Final Answer: 6**".
+        text = text.removesuffix("**")
     for left, right in _WRAPPINGS:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
             text = text[len(left) : -len(right)].strip()

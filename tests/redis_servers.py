@@ -35,6 +35,16 @@ class RedisServer:
         if self._process is not None:
             children.stop(self._process, signal.SIGTERM)
 
+    def freeze(self) -> None:
+        """Let it hold its connections and answer nothing."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End :meth:`freeze`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def flush(self) -> None:
         """Forget everything."""
         with redis.Redis.from_url(self.url) as client:

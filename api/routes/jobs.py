@@ -200,7 +200,13 @@ class JobRoutes:
 
     def _accepted(self, accepted: Accepted, *, wait: int) -> Response:
         held = wait > 0 and self._held(accepted.job_id, wait)
-        view = self._find(accepted.job_id, None)
+        view = (
+            self._find(accepted.job_id, None)
+            if held or accepted.replayed
+            else history.accepted(self._database, accepted.job_id)
+        )
+        if view is None:
+            raise _not_found()
         headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"

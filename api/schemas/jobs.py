@@ -55,7 +55,7 @@ class Queue(Given):
 
     position: int = Field(description="1 is next.")
     eta_seconds: int | None = Field(
-        description="Until it may begin; null until 20 jobs have finished."
+        description="Until it may begin. Null until 20 jobs have finished, and in the answer to a submission."
     )
 
 
@@ -133,7 +133,9 @@ class Job(Given):
     )
     error: JobError | None
     usage: JobUsage | None
-    queue: Queue | None = Field(description="While queued; null in lists.")
+    queue: Queue | None = Field(
+        description="While queued. Null in lists, and in the answer to a submission with a long queue before it."
+    )
     progress: Progress | None = Field(description="While running; null in lists.")
     attempt: int = Field(description="0 before the first one.")
     crashes: int = Field(description="Attempts whose worker was lost.")

@@ -101,6 +101,25 @@ def get(
         )
 
 
+def accepted(database: Database, job_id: uuid.UUID, *, farthest: int = 100) -> JobView | None:
+    """Return a job that has just come in, at a cost that does not grow with the queue.
+
+    Its place is told when fewer than ``farthest`` jobs are ahead of it, without an estimate.
+    """
+    with database.reading() as transaction:
+        job = transaction.session.get(Job, job_id)
+        if job is None:
+            return None
+        ahead = (
+            _ahead(transaction, job, limit=farthest) if job.status is Status.QUEUED else farthest
+        )
+        return JobView(
+            job=job,
+            images=_images(transaction, [job.id]).get(job.id, ()),
+            queue=QueuePlace(position=ahead + 1, eta_seconds=None) if ahead < farthest else None,
+        )
+
+
 def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Status]:
     """Return where each of ``job_ids`` stands, in one query, for those who wait."""
     with database.reading() as transaction:
@@ -254,15 +273,22 @@ def _progress(transaction: Transaction, job: Job) -> Progress:
 
 
 def _place(transaction: Transaction, job: Job) -> QueuePlace:
+    position = _ahead(transaction, job, limit=POSITION_LIMIT) + 1
+    return QueuePlace(position=position, eta_seconds=_eta(transaction, position))
+
+
+def _ahead(transaction: Transaction, job: Job, *, limit: int) -> int:
+    """Return how many jobs are claimed before ``job``, counted up to ``limit``."""
     ahead = (
         sa.select(Job.id)
+        # Without statistics SQLite would rather look at every queued job.
+        .with_hint(Job, "INDEXED BY ix_jobs_claim", "sqlite")
         .where(*dispatch.eligible(transaction), dispatch.ahead_of(job))
-        .limit(POSITION_LIMIT)
+        .limit(limit)
         .subquery()
     )
     counted: int = transaction.execute(sa.select(sa.func.count()).select_from(ahead)).scalar_one()
-    position = counted + 1
-    return QueuePlace(position=position, eta_seconds=_eta(transaction, position))
+    return counted
 
 
 def _eta(transaction: Transaction, position: int) -> int | None:
@@ -273,6 +299,7 @@ def _eta(transaction: Transaction, position: int) -> int | None:
     recent = list(
         transaction.execute(
             sa.select(Job.started_at, Job.finished_at)
+            .with_hint(Job, "INDEXED BY ix_jobs_finished", "sqlite")
             .where(timeline.standing(Status.SUCCEEDED))
             .order_by(Job.finished_at.desc())
             .limit(_ETA_JOBS)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from tests import children, factories
 
@@ -20,12 +20,14 @@ _LISTENING = re.compile(r"Listening at: (http://127\.0\.0\.1:\d+)")
 class GunicornServer:
     """A running API. Its log is in ``folder``."""
 
-    def __init__(self, folder: Path, *, database_url: str, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, *, database_url: str, redis_url: str, **variables: str
+    ) -> None:
         self._folder = folder
         self._variables = {
             "LONGLOOK_HOME": str(folder),
             "LONGLOOK_DATABASE_URL": database_url,
-            "LONGLOOK_REDIS_URL": f"unix://{folder}/no-redis.sock",
+            "LONGLOOK_REDIS_URL": redis_url,
             "LONGLOOK_PEPPER": factories.PEPPER.decode(),
             "LONGLOOK_PORT": "0",
             "LONGLOOK_LOG_FORMAT": "json",
@@ -44,7 +46,7 @@ class GunicornServer:
             at_death=signal.SIGTERM,
         )
         children.wait_until(
-            lambda: _LISTENING.search(self.log) is not None and bool(self.workers),
+            lambda: "Booting worker" in self.log,
             self.process,
             log=self._folder / "log",
         )
@@ -60,16 +62,33 @@ class GunicornServer:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """Its log, each line as the JSON it has to be."""
-        return [json.loads(line) for line in self.log.splitlines()]
+        lines: list[dict[str, Any]] = [json.loads(line) for line in self.log.splitlines()]
+        return lines
 
     @property
-    def workers(self) -> list[psutil.Process]:
-        """All processes below it."""
+    def family(self) -> list[int]:
+        """File descriptors of all processes below it; one can be read from when its process has ended."""
         assert self.process is not None
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return [os.pidfd_open(pid) for pid in _below(self.process.pid)]
 
     def stop(self, kindly: signal.Signals = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""
         assert self.process is not None
         children.stop(self.process, kindly)
         return int(self.process.returncode)
+
+
+def ended(family: list[int], *, seconds: float = 30) -> bool:
+    """Whether all processes of a family end within ``seconds``."""
+    try:
+        return all(bool(select.select([one], [], [], seconds)[0]) for one in family)
+    finally:
+        for one in family:
+            os.close(one)
+
+
+def _below(pid: int) -> list[int]:
+    # A child belongs to the thread that started it.
+    lists = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
+    found = [int(child) for text in lists for child in text.split()]
+    return found + [deeper for child in found for deeper in _below(child)]

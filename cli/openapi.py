@@ -1,0 +1,13 @@
+"""``longlook openapi``: the description of the API, without a running service."""
+
+from __future__ import annotations
+
+import json
+
+from api import app
+from cli import output
+
+
+def openapi() -> None:
+    """Print the OpenAPI document of this version's API."""
+    output.line(json.dumps(app.openapi_document(), indent=2, ensure_ascii=False))

@@ -1,0 +1,59 @@
+"""What is written down beside the code says what the code says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from jobs import errors
+from jobs.errors import LonglookError
+from jobs.settings import PREFIX, Settings
+from tests.architecture import source
+
+_ROW = re.compile(r"^\| `(LONGLOOK_[A-Z0-9_]+)` \|(.*)\|(.*)\|$", re.MULTILINE)
+_BRANCH = re.compile(r"^( *)\* (\w+)", re.MULTILINE)
+
+
+def test_the_readme_has_one_row_for_each_setting() -> None:
+    rows = _ROW.findall((source.ROOT / "README.md").read_text(encoding="utf-8"))
+
+    assert [variable for variable, _, _ in rows] == [
+        f"{PREFIX}{name.upper()}" for name in Settings.model_fields
+    ]
+    for (variable, _, what_for), (name, field) in zip(
+        rows, Settings.model_fields.items(), strict=True
+    ):
+        assert (field.description or "").replace("|", "\\|") in what_for, variable
+        assert ("Not yet in use." in what_for) is not Settings.in_use(name), variable
+
+
+def branches(fault: type[LonglookError], depth: int = 0) -> Iterator[tuple[int, str]]:
+    """Return the tree of faults below ``fault`` as (depth, name), as far as it stands in the module."""
+    yield depth, fault.__name__
+    for child in fault.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from branches(child, depth + 1)
+
+
+def test_the_tree_of_faults_is_drawn_as_it_is() -> None:
+    drawn = [(len(indent) // 2, name) for indent, name in _BRANCH.findall(errors.__doc__ or "")]
+
+    assert sorted(drawn) == sorted(branches(LonglookError))
+    parents: dict[int, str] = {}
+    for depth, name in drawn:
+        parents[depth] = name
+        if depth:
+            assert getattr(errors, name).__bases__ == (getattr(errors, parents[depth - 1]),)
+
+
+def test_no_two_faults_have_the_same_code() -> None:
+    faults = [getattr(errors, name) for _, name in branches(LonglookError)]
+    codes = [fault.code for fault in faults if "code" in vars(fault)]
+
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
+
+
+def test_each_fault_says_what_it_is() -> None:
+    for _, name in branches(LonglookError):
+        assert getattr(errors, name).__doc__, name

@@ -1,0 +1,132 @@
+"""The doorbell on a real Redis: it rings when it can, and nobody waits for it when it cannot."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import queue
+from jobs.queue import Bell
+from jobs.settings import Settings
+from tests.redis_servers import RedisServer
+
+pytestmark = pytest.mark.e2e
+
+
+def eventually(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
+    """Look until ``holds`` is true, and return whether that came to pass."""
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        threading.Event().wait(0.02)
+    return True
+
+
+@pytest.fixture
+def own_redis(short_folder: Path) -> Iterator[RedisServer]:
+    """Return a Redis that a test may stop."""
+    server = RedisServer(short_folder)
+    server.start()
+    yield server
+    server.resume()
+    server.stop()
+
+
+@pytest.fixture
+def bell(own_redis: RedisServer) -> Iterator[Bell]:
+    """Return a bell at ``own_redis``."""
+    bell = Bell(Settings.read({}, redis_url=own_redis.url))
+    yield bell
+    bell.close()
+
+
+def test_each_ring_is_one_bell_in_redis(bell: Bell, own_redis: RedisServer) -> None:
+    assert bell.waiting() == 0
+
+    bell.ring(3)
+    assert eventually(lambda: own_redis.length(queue.REASON) == 3)
+    bell.ring()
+    assert eventually(lambda: bell.waiting() == 4)
+
+    bell.ring(0)
+    bell.ring(-5)
+    assert bell.waiting() == 4
+
+
+@pytest.mark.parametrize("address", ["{}", "{}?db=3"])
+def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) -> None:
+    bell = Bell(Settings.read({}, redis_url=address.format(redis_url)))
+
+    bell.ring(2)
+
+    assert eventually(lambda: bell.waiting() == 2)
+    bell.close()
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
+    bell: Bell, own_redis: RedisServer, fault: str
+) -> None:
+    bell.ring()
+    assert eventually(lambda: bell.waiting() == 1)
+    if fault == "stopped":
+        own_redis.stop()
+    else:
+        own_redis.freeze()
+
+    bell.ring(2)
+    assert bell.waiting() is None
+    assert not bell.answers()
+
+    if fault == "stopped":
+        own_redis.start()
+    else:
+        own_redis.resume()
+    assert eventually(bell.answers)
+    before = bell.waiting()
+    assert before is not None
+
+    def rings() -> bool:
+        bell.ring()
+        return (bell.waiting() or 0) > before
+
+    assert eventually(rings)
+
+
+def test_a_ring_never_waits_for_redis(bell: Bell, own_redis: RedisServer) -> None:
+    own_redis.freeze()
+    returned = threading.Event()
+
+    def ring_often() -> None:
+        for _ in range(1_000):
+            bell.ring()
+        returned.set()
+
+    threading.Thread(target=ring_often, daemon=True).start()
+
+    # Each of them would wait for a second, if it waited.
+    assert returned.wait(20)
+    own_redis.resume()
+
+
+def test_a_closed_bell_rings_no_more(bell: Bell, own_redis: RedisServer) -> None:
+    bell.close()
+
+    bell.ring()
+
+    assert [thread.name for thread in threading.enumerate()].count("bell") == 0
+    assert own_redis.length(queue.REASON) == 0
+
+
+def test_a_socket_is_spelled_as_celery_spells_it() -> None:
+    assert queue.broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
+    assert (
+        queue.broker_url("unix:///run/redis.sock?db=3")
+        == "redis+socket:///run/redis.sock?virtual_host=3"
+    )
+    assert queue.broker_url("redis://localhost:6379/3") == "redis://localhost:6379/3"

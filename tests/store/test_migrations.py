@@ -1,0 +1,101 @@
+"""The migrations make the tables that the records describe, on both databases, and can be taken back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from jobs.database import Database
+from jobs.records import Record
+from tests import databases, postgres
+
+_UPGRADE = """
+import sys
+from alembic import command
+from tests import databases
+command.upgrade(databases.alembic(sys.argv[1]), "head")
+"""
+
+
+@pytest.fixture
+def empty_url(dialect: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return the URL of a database in which there is nothing yet."""
+    if dialect == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server: postgres.Server = request.getfixturevalue("postgres_server")
+    name = server.create()
+    yield server.url(name)
+    server.drop(name)
+
+
+def tables(url: str) -> set[str]:
+    """Return the names of the tables of a database."""
+    database = Database(url)
+    try:
+        return set(sa.inspect(database.engine).get_table_names())
+    finally:
+        database.close()
+
+
+def test_there_is_one_head() -> None:
+    heads = ScriptDirectory.from_config(databases.alembic("sqlite://")).get_heads()
+
+    assert len(heads) == 1
+
+
+def test_an_empty_database_gets_all_tables_and_loses_them_again(empty_url: str) -> None:
+    config = databases.alembic(empty_url)
+
+    command.upgrade(config, "head")
+    assert tables(empty_url) == {*Record.metadata.tables, "alembic_version"}
+
+    command.upgrade(config, "head")
+    command.downgrade(config, "base")
+    assert tables(empty_url) == {"alembic_version"}
+
+    command.upgrade(config, "head")
+    assert tables(empty_url) == {*Record.metadata.tables, "alembic_version"}
+
+
+def test_nothing_is_left_for_a_migration_to_do(database_url: str) -> None:
+    command.check(
+        databases.alembic(database_url)
+    )  # It raises when a table differs from its record.
+
+    assert tables(database_url) >= set(Record.metadata.tables)
+
+
+def test_a_difference_would_be_found(empty_url: str) -> None:
+    databases.migrate(empty_url)
+    database = Database(empty_url)
+    with database.transaction() as transaction:
+        transaction.execute(sa.text("DROP INDEX ix_jobs_claim"))
+    database.close()
+
+    with pytest.raises(CommandError, match="New upgrade operations detected"):
+        command.check(databases.alembic(empty_url))
+
+
+def test_two_processes_that_migrate_at_once_do_not_disturb_each_other(empty_url: str) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", _UPGRADE, empty_url],
+            cwd=databases.ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ends = [(process.communicate(timeout=60)[1], process.returncode) for process in both]
+
+    assert [code for _, code in ends] == [0, 0], ends
+    assert tables(empty_url) >= set(Record.metadata.tables)

@@ -1,0 +1,168 @@
+"""Settings are read once, all faults are told together, and no secret ever shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import errors, profiles
+from jobs.settings import PREFIX, Settings
+
+SECRETS = {
+    "LONGLOOK_PEPPER": "geheim-1",
+    "LONGLOOK_BOOTSTRAP_KEY": "geheim-2",
+    "LONGLOOK_VAULT_KEY": "geheim-3",
+    "LONGLOOK_API_KEY": "geheim-4",
+    "LONGLOOK_ENGINE_API_KEY": "geheim-5",
+    "LONGLOOK_DATABASE_URL": "postgresql://longlook:geheim-6@db/longlook",
+    "LONGLOOK_REDIS_URL": "redis://:geheim-7@redis/0",
+    "LONGLOOK_ENGINE_URLS": "http://user:geheim-8@engine",
+}
+
+
+def faults(**environ: str) -> list[str]:
+    """Return what is wrong with an environment, line by line."""
+    with pytest.raises(errors.SettingsError) as wrong:
+        Settings.read({PREFIX + name.upper(): value for name, value in environ.items()})
+    return str(wrong.value).splitlines()
+
+
+def test_an_empty_environment_is_enough() -> None:
+    settings = Settings.read({})
+
+    assert settings.home == Path.home() / ".longlook"
+    assert settings.database == f"sqlite:///{settings.home}/longlook.db"
+    assert settings.port == 8700
+
+
+def test_variables_set_fields_and_flags_win() -> None:
+    environ = {"LONGLOOK_PORT": "9000", "LONGLOOK_LEASE_SECONDS": "6", "PATH": "/bin"}
+
+    settings = Settings.read(environ, port=9001, host=None)
+
+    assert (settings.port, settings.lease_seconds, settings.host) == (9001, 6.0, "127.0.0.1")
+
+
+def test_an_empty_variable_is_none() -> None:
+    assert Settings.read({"LONGLOOK_PORT": "", "LONGLOOK_PEPPER": ""}).port == 8700
+
+
+def test_a_variable_that_is_not_known_is_an_error() -> None:
+    assert faults(prot="9000") == ["LONGLOOK_PROT: no such setting"]
+
+
+def test_the_test_suites_own_variables_are_not_the_services() -> None:
+    assert Settings.read({"LONGLOOK_TEST_POSTGRES_URL": "x"}).port == 8700
+
+
+def test_all_faults_are_told_at_once() -> None:
+    told = faults(
+        nope="1",
+        port="many",
+        log_format="xml",
+        lease_seconds="0",
+        engine_urls="ftp://engine",
+        max_image_megapixels="1000",
+        database_url="mysql://db",
+        redis_url="http://redis",
+    )
+
+    assert {line.split(":")[0] for line in told} == {
+        "LONGLOOK_NOPE",
+        "LONGLOOK_PORT",
+        "LONGLOOK_LOG_FORMAT",
+        "LONGLOOK_LEASE_SECONDS",
+        "LONGLOOK_ENGINE_URLS",
+        "LONGLOOK_MAX_IMAGE_MEGAPIXELS",
+        "LONGLOOK_DATABASE_URL",
+        "LONGLOOK_REDIS_URL",
+    }
+
+
+def test_a_fault_never_shows_the_value() -> None:
+    told = faults(
+        port="geheim",
+        log_level="geheim",
+        engine_urls="geheim",
+        database_url="geheim",
+        redis_url="geheim",
+        lease_seconds="geheim",
+    )
+
+    assert len(told) == 6
+    assert "geheim" not in "".join(told)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1"])
+def test_a_length_of_time_is_a_number_of_seconds(value: str) -> None:
+    assert [line.split(":")[0] for line in faults(lease_seconds=value)] == [
+        "LONGLOOK_LEASE_SECONDS"
+    ]
+
+
+def test_no_secret_shows_when_settings_are_printed() -> None:
+    settings = Settings.read(SECRETS)
+
+    for shown in (repr(settings), str(settings), f"{settings}"):
+        assert "geheim" not in shown
+    assert settings.pepper is not None
+    assert settings.pepper.get_secret_value() == "geheim-1"
+    assert settings.database == SECRETS["LONGLOOK_DATABASE_URL"]
+
+
+def test_a_renewal_above_half_of_the_lease_is_refused() -> None:
+    assert len(faults(lease_seconds="10", renew_seconds="5.1")) == 1
+    assert Settings.read({}, lease_seconds=10, renew_seconds=5).renew_interval == 5
+
+
+@given(st.floats(0.1, 10_000))
+def test_intervals_follow_the_lease(lease: float) -> None:
+    settings = Settings.read({}, lease_seconds=lease)
+
+    assert settings.renew_interval == lease / 4
+    assert settings.sweep_interval == min(10.0, lease / 3)
+
+
+def test_intervals_can_be_set() -> None:
+    settings = Settings.read({}, lease_seconds=60, renew_seconds=3, sweep_seconds=7)
+
+    assert (settings.renew_interval, settings.sweep_interval) == (3, 7)
+
+
+def test_several_engines_come_as_one_list() -> None:
+    settings = Settings.read({"LONGLOOK_ENGINE_URLS": " http://a:1/, https://b ,scripted: "})
+
+    assert settings.engine_urls == ("http://a:1", "https://b", "scripted:")
+
+
+def test_no_engine_at_all_is_refused() -> None:
+    assert [line.split(":")[0] for line in faults(engine_urls=" , ")] == ["LONGLOOK_ENGINE_URLS"]
+
+
+@pytest.mark.parametrize(
+    ("model", "family", "profile"),
+    [
+        ("tiny-qvq", "auto", profiles.TINY),
+        ("qvq-72b-preview", "auto", profiles.QVQ),
+        ("my-own-name", "tiny", profiles.TINY),
+        ("tiny-qvq", "qvq", profiles.QVQ),
+    ],
+)
+def test_the_limits_are_the_models(model: str, family: str, profile: profiles.ModelProfile) -> None:
+    assert Settings.read({}, model=model, model_profile=family).profile is profile
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.read({}).port = 1  # type: ignore[misc] # that is the point
+
+
+def test_every_setting_says_what_it_is_and_whether_it_is_in_use() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert isinstance(Settings.in_use(name), bool)
+    assert not Settings.in_use("webhook_seconds")
+    assert Settings.in_use("port")
