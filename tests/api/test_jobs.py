@@ -366,7 +366,7 @@ def test_a_long_wait_in_the_queue_is_asked_about_less_often(
         claimed = worker.start(database)
         clock.advance(40)
         worker.end(database, claimed)
-    answer = caller.submit()
+    answer = caller("GET", caller.job()["urls"]["self"])
     assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 40}
     assert answer.headers["Retry-After"] == "10"
 
