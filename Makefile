@@ -1,8 +1,11 @@
 # Thin verbs, one line each; `make PYTHON=python3.12 demo` names another Python.
 PYTHON ?= python3
+MINUTES ?= 10
+SEED ?= 1
+DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine demo test check bench lock
+.PHONY: help setup engine demo test check bench chaos lock
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +27,9 @@ check: ## Lint, format, types, import contracts, migrations
 
 bench: ## The benchmarks, the model card's exam through the whole service last; each prints a table
 	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept overhead engine_client scenes; do .venv/bin/python -m bench.$$name || exit 1; done
+
+chaos: ## Everything is killed at random, MINUTES=10 SEED=1 DATABASE=postgresql or sqlite; prints figures, fails if a promise broke
+	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE)
 
 lock: ## The lock files after a change in pyproject.toml (developers; needs uv; UV_ARGS=--upgrade renews all)
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group build pyproject.toml -o requirements/service.txt

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
-import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import flask
@@ -14,8 +14,9 @@ from flask import Response
 from pydantic import SecretStr
 
 from api import errors as problems
-from api import framework, health, routes
+from api import framework, health, metrics, routes
 from api.auth import Gate
+from api.limits import Limiter
 from api.schemas.problems import Problem
 from api.streams import Waits
 from api.submission import Intake, Pictures
@@ -24,6 +25,7 @@ from jobs.database import Clock, Database, utcnow
 from jobs.images import Images
 from jobs.settings import Settings
 from jobs.store import accounts
+from jobs.store.admission import Admission, Disk
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -77,6 +79,7 @@ def create_app(
     bell: Bell | None = None,
     images: Images | None = None,
     clock: Clock = utcnow,
+    timer: Callable[[], float] = time.monotonic,
 ) -> framework.Door:
     """Build the application. To be called after any fork: it starts threads and processes when they are needed.
 
@@ -86,6 +89,7 @@ def create_app(
         bell: likewise.
         images: by default decoders in a sandbox of their own.
         clock: the time on SQLite.
+        timer: seconds that never go back, for what is looked at or counted at intervals.
 
     Raises:
         jobs.errors.SettingsError: the environment is not usable.
@@ -94,7 +98,9 @@ def create_app(
     database = database or Database(settings.database, clock=clock)
     bell = bell or queue.Bell(settings)
     images = images or Images.start(settings)
-    gate = Gate(database, pepper=accounts.pepper(settings))
+    limiter = Limiter(per_minute=settings.requests_per_minute, timer=timer)
+    gate = Gate(database, pepper=accounts.pepper(settings), count=limiter.count)
+    disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     waits = Waits(database, permits=settings.max_streams)
     service = Service(database=database, bell=bell, images=images, waits=waits)
     intake = Intake(
@@ -102,8 +108,11 @@ def create_app(
         database=database,
         pictures=Pictures(settings, database=database, decoder=images),
         bell=bell,
+        admission=Admission(database, settings, timer=timer),
+        disk=disk,
     )
     door = _door(settings)
+    limiter.install(door)
     door.extensions[_EXTENSION] = service
     routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
         door
@@ -111,9 +120,11 @@ def create_app(
     routes.RunRoutes(database=database).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
-    health.HealthRoutes(settings, database=database, bell=bell, draining=service.draining).declare(
-        door
-    )
+    routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
+    metrics.MetricsRoutes(settings, database=database, gate=gate).declare(door)
+    health.HealthRoutes(
+        settings, database=database, disk=disk, bell=bell, draining=service.draining
+    ).declare(door)
     return door
 
 
@@ -141,7 +152,7 @@ def _door(settings: Settings) -> framework.Door:
         max_body_bytes=settings.max_body_mb * 2**20,
     )
     problems.install(door)
-    framework.install(door, quiet=frozenset({health.LIVE, health.READY}))
+    framework.install(door, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}))
     document = functools.cache(lambda: orjson.dumps(door.document()))
 
     def openapi() -> Response:
@@ -149,7 +160,3 @@ def _door(settings: Settings) -> framework.Door:
 
     door.add_url_rule(_DOCUMENT, view_func=openapi)
     return door
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n")

@@ -53,17 +53,27 @@ class Caller:
 
 
 class Gate:
-    """Lets callers in by their key."""
+    """Lets callers in by their key.
 
-    def __init__(self, database: Database, *, pepper: bytes) -> None:
+    Args:
+        database: where keys are kept.
+        pepper: what they are hashed with.
+        count: told of each request with a known key by the key's id; it may refuse it.
+    """
+
+    def __init__(
+        self, database: Database, *, pepper: bytes, count: Callable[[uuid.UUID], None]
+    ) -> None:
         self._database = database
         self._pepper = pepper
+        self._count = count
 
     def admits(self, right: Right) -> Callable[[], Caller]:
         """Return a guard that gives the caller of the current request.
 
         The guard raises :class:`jobs.errors.Unauthenticated` for a missing, malformed, unknown or
-        revoked key, and :class:`jobs.errors.InsufficientScope` when its role lacks ``right``.
+        revoked key, :class:`jobs.errors.RateLimitExceeded` for one that has sent too much, and
+        :class:`jobs.errors.InsufficientScope` when its role lacks ``right``.
         """
 
         def guard() -> Caller:
@@ -101,4 +111,5 @@ class Gate:
         )
         if principal is None:
             raise errors.Unauthenticated("This API key is not known here.")
+        self._count(principal.key_id)
         return Caller(principal.account_id, principal.role, principal.actor)

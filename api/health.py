@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from datetime import timedelta
 from http import HTTPMethod, HTTPStatus
-from pathlib import Path
 from typing import Literal, Protocol
 
 from flask import Response
@@ -17,6 +15,7 @@ from jobs import errors
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.store import workers
+from jobs.store.admission import Disk
 from migrations import schema
 
 State = Literal["ok", "degraded", "unavailable"]
@@ -38,17 +37,24 @@ class HealthRoutes:
     Without Redis and without workers jobs are still accepted: that is told, but the service is ready.
 
     Args:
-        settings: the floor of free disk space, the lease.
+        settings: the lease.
         database: has to answer, at the newest revision.
+        disk: has to have room.
         bell: is asked for Redis.
         draining: set when the service stops.
     """
 
     def __init__(
-        self, settings: Settings, *, database: Database, bell: Bell, draining: threading.Event
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        disk: Disk,
+        bell: Bell,
+        draining: threading.Event,
     ) -> None:
-        self._settings = settings
         self._database = database
+        self._disk = disk
         self._bell = bell
         self._draining = draining
         self._alive = timedelta(seconds=settings.lease_seconds)
@@ -84,7 +90,7 @@ class HealthRoutes:
         """Tell whether jobs are accepted, and what is missing."""
         checks: dict[str, State] = {
             "accepting": "unavailable" if self._draining.is_set() else "ok",
-            "disk": self._check_disk(),
+            "disk": "ok" if self._disk.has_room else "unavailable",
             "redis": "ok" if self._bell.answers() else "degraded",
             **self._check_database(),
         }
@@ -105,9 +111,3 @@ class HealthRoutes:
         except errors.Unavailable:
             return {"database": "unavailable"}
         return {"database": "ok", "workers": "ok" if force.processes else "degraded"}
-
-    def _check_disk(self) -> State:
-        home = self._settings.home
-        existing = next(path for path in (home, *home.parents, Path("/")) if path.exists())
-        floor = self._settings.disk_floor_mb * 2**20
-        return "ok" if shutil.disk_usage(existing).free >= floor else "unavailable"

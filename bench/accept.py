@@ -177,6 +177,8 @@ def _load(running: service.Service, body: bytes, jobs: int, *, clients: int) -> 
     for thread in threads:
         thread.join()
     wall = time.perf_counter() - began
+    if len(seconds) < jobs // clients * clients:
+        raise SystemExit("A job was not accepted.")
     return Load(seconds, wall, figures.cpu_seconds(running.api.pid) - cpu)
 
 

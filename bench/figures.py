@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+_WIDTH = 120
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -61,7 +62,9 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
         table.add_column(column, justify="left" if words else "right")
     for row in kept:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # A file has no width; these tables have one.
+    (console if console.is_terminal else Console(width=_WIDTH)).print(table)
 
 
 def machine() -> str:

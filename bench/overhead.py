@@ -162,7 +162,7 @@ def _plain(ground: service.Ground, database_url: str) -> Iterator[Way]:
         "PLAIN_BROKER": queue.broker_url(ground.redis_url),
         "PLAIN_ENGINE": ground.engine_url,
     }
-    with ground.listen() as listener:
+    with service.listening() as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         api = ground.start(
             Program(

@@ -76,10 +76,6 @@ class Ground:
         self.stack.callback(stop, process)
         return process
 
-    def listen(self) -> socket.socket:
-        """Return a listening socket on a free port of the loopback interface."""
-        return self.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
-
 
 @contextlib.contextmanager
 def ground(options: str) -> Iterator[Ground]:
@@ -99,8 +95,9 @@ def ground(options: str) -> Iterator[Ground]:
         server = redis.command(redis.binary(), path=path)
         bell = made.start(programs.redis(server, environ=os.environ))
         wait(lambda: redis.answers(path), bell)
-        port = _free_port()
-        made.engine_url = f"http://127.0.0.1:{port}"
+        with listening() as free:
+            port: int = free.getsockname()[1]
+        made.engine_url = _local(port)
         command = (sys.executable, "-c", _ENGINE, str(port), options)
         engine = made.start(
             Program(name="engine", command=command, environment=made.environment, stop_seconds=5)
@@ -114,28 +111,24 @@ class Service:
     """A running API, and a worker once it is started."""
 
     ground: Ground
-    settings: Settings
+    wiring: programs.Wiring
     environ: Mapping[str, str]
     database: Database
-    url: str
     key: str
     api: Process
 
     def start_worker(self) -> Process:
         """Start the worker process; it takes jobs as soon as it is up."""
-        return self.ground.start(programs.worker(self._wiring(), number=1, environ=self.environ))
+        return self.ground.start(programs.worker(self.wiring, number=1, environ=self.environ))
 
     def caller(self) -> Caller:
         """Return a client of its own connection."""
-        return Caller(self.url, key=self.key)
+        return Caller(_local(self.wiring.port), key=self.key)
 
     def upload(self) -> str:
         """Upload :data:`SAMPLE` and return its id."""
         picture = SAMPLE.read_bytes()
         return str(self.caller().post("/v1/images", picture, kind="image/png")["id"])
-
-    def _wiring(self) -> programs.Wiring:
-        return wiring(self.ground, self.settings, port=0)
 
 
 @contextlib.contextmanager
@@ -158,35 +151,25 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
         role=Role.SUBMIT,
         name="bench",
     )
-    told = {"pepper": _PEPPER, "disk_floor_mb": "0", **settings}
+    unlimited = {"disk_floor_mb": "0", "requests_per_minute": "100000000"}
+    told = {"pepper": _PEPPER, **unlimited, **settings}
     environ = ground.environment | {f"{PREFIX}{name.upper()}": told[name] for name in told}
-    read = Settings.read(environ, home=ground.folder, database_url=database_url)
-    listener = ground.listen()
-    port = listener.getsockname()[1]
-    api = ground.start(
-        programs.api(wiring(ground, read, port=port), listener=listener.fileno(), environ=environ)
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait(lambda: Caller(url).alive("/readyz"), api)
-        yield Service(ground, read, environ, database, url, key, api)
-    finally:
-        for name in ("worker-1", "api"):
-            if name in ground.processes:
-                stop(ground.processes.pop(name))
-        listener.close()
-        database.close()
-
-
-def wiring(ground: Ground, settings: Settings, *, port: int) -> programs.Wiring:
-    """Return what the service's programs have to know."""
-    return programs.Wiring(
-        settings=settings,
-        redis_url=ground.redis_url,
-        engine_urls=(ground.engine_url,),
-        model=MODEL.name,
-        port=port,
-    )
+    with contextlib.closing(database), listening() as listener:
+        wiring = programs.Wiring(
+            settings=Settings.read(environ, home=ground.folder, database_url=database_url),
+            redis_url=ground.redis_url,
+            engine_urls=(ground.engine_url,),
+            model=MODEL.name,
+            port=listener.getsockname()[1],
+        )
+        api = ground.start(programs.api(wiring, listener=listener.fileno(), environ=environ))
+        try:
+            wait(lambda: Caller(_local(wiring.port)).alive("/readyz"), api)
+            yield Service(ground, wiring, environ, database, key, api)
+        finally:
+            for name in ("worker-1", "api"):
+                if name in ground.processes:
+                    stop(ground.processes.pop(name))
 
 
 @contextlib.contextmanager
@@ -259,7 +242,10 @@ def stop(process: Process) -> None:
     process.kill()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+def listening() -> socket.socket:
+    """Return a socket that listens on a free port of the loopback interface."""
+    return socket.create_server(("127.0.0.1", 0), backlog=1024)
+
+
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"

@@ -1,6 +1,6 @@
 """How full the service keeps an engine: tokens a second through it, beside the same requests straight at the engine.
 
-    python -m bench.streams [--streams 32 128] [--rates 40 80] [--quick]
+    python -m bench.streams [--loads 32x40 128x40 128x80] [--quick]
 
 The engine is scripted, in a process of its own, and runs so many streams at once; each speaks at a set rate, so
 it can never do more than the product of both. The jobs, answers of different lengths, are all queued before the
@@ -37,9 +37,10 @@ from worker.engines.sglang import wire
 _OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _QUESTION = "What is there to see?"
 #: Seconds that a mean answer takes, and how many follow each other on a stream.
-_ANSWER_SECONDS = 10
-_ROUNDS = 6
+_ANSWER_SECONDS = 12
+_ROUNDS = 4
 _LOOK_SECONDS = 0.5
+_BEGIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,21 @@ class Figure:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--streams", type=int, nargs="+", default=[32, 128])
-    parser.add_argument("--rates", type=int, nargs="+", default=[40, 80], help="tokens/s a stream")
+    parser.add_argument(
+        "--loads",
+        nargs="+",
+        default=["32x40", "128x40", "128x80"],
+        help="streams x tokens/s of each",
+    )
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--quick", action="store_true", help="shorter answers, fewer of them")
     options = parser.parse_args()
     seconds, rounds = (3, 3) if options.quick else (_ANSWER_SECONDS, _ROUNDS)
-    rows = [
-        _row(options.database, streams, rate, _lengths(streams * rounds, rate * seconds))
-        for streams in options.streams
-        for rate in options.rates
-    ]
+    rows: list[list[str]] = []
+    for load in options.loads:
+        streams, rate = map(int, load.split("x"))
+        lengths = _lengths(streams * rounds, rate * seconds)
+        rows.append(_row(options.database, streams, rate, lengths))
     figures.show(
         f"Tokens/s through the service and straight at the engine, {figures.machine()}; aim: a ratio of 0.98",
         (
@@ -125,16 +130,18 @@ def _row(database: str, streams: int, rate: int, lengths: Sequence[int]) -> list
 
 def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequence[int]) -> Figure:
     """Return what the service does."""
-    slots = str(2 * streams)
-    with service.running(ground, url, worker_slots=slots) as running:
+    with service.running(ground, url, worker_slots=str(_permits(streams))) as running:
         image = running.upload()
         caller = running.caller()
         for length in lengths:
             caller.post("/v1/jobs", _body(image, length))
         engine_cpu = figures.cpu_seconds(ground.processes["engine"].pid)
         worker = running.start_worker()
-        _finish(running, len(lengths))
+        _await_first(running)
+        # What its start took is not what a token takes.
         cpu = figures.cpu_seconds(worker.pid)
+        _finish(running, len(lengths))
+        cpu = figures.cpu_seconds(worker.pid) - cpu
         with running.database.reading() as transaction:
             row = transaction.execute(
                 sa.select(
@@ -150,6 +157,16 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
             engine_cpu=figures.cpu_seconds(ground.processes["engine"].pid) - engine_cpu,
             peak_mib=figures.peak_mib(worker.pid),
         )
+
+
+def _await_first(running: service.Service) -> None:
+    """Wait for the first request to the engine."""
+    begun = sa.select(sa.exists(sa.select(Sample.rid)))
+    while True:
+        with running.database.reading() as transaction:
+            if transaction.execute(begun).scalar_one():
+                return
+        time.sleep(_BEGIN_SECONDS)
 
 
 def _finish(running: service.Service, jobs: int) -> None:
@@ -193,7 +210,7 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
             connection.request("POST", "/v1/chat/completions", body)
             counts.append(_parse(connection.getresponse()))
 
-    threads = [threading.Thread(target=client) for _ in range(streams + max(4, streams // 8))]
+    threads = [threading.Thread(target=client) for _ in range(_permits(streams))]
     engine_pid = ground.processes["engine"].pid
     engine_cpu = figures.cpu_seconds(engine_pid)
     began, cpu = time.perf_counter(), time.process_time()
@@ -207,6 +224,11 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
         client_cpu=time.process_time() - cpu,
         engine_cpu=figures.cpu_seconds(engine_pid) - engine_cpu,
     )
+
+
+def _permits(streams: int) -> int:
+    """Return how many streams the service opens at an engine that runs ``streams``; see :mod:`worker.engines.pool`."""
+    return streams + max(4, streams // 8)
 
 
 def _request(picture: engine.Picture, length: int) -> engine.Request:

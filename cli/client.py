@@ -166,6 +166,11 @@ class Client:
         """Return a job's trace, partial while it runs."""
         return self._call("GET", f"{_path(job_id)}/trace").json
 
+    def queue(self, *, account: str | None = None) -> Json:
+        """Return how the queue does; operators may name one ``account``."""
+        query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
+        return self._call("GET", f"/v1/queue{query}").json
+
     def cancel(self, job_id: str) -> Json:
         """Ask for a job to be cancelled; return the job."""
         return self._call("POST", f"{_path(job_id)}/cancel").json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,6 +16,8 @@ from jobs.settings import PREFIX, Settings
 
 app = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
+#: What stands between a user's name and the host in a URL.
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^/@]*@")
 #: Settings whose default belongs to the machine it is shown on, as the documentation says it.
 _OWN_WORDS = {"home": "`~/.longlook`"}
 
@@ -106,5 +109,5 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ",".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else _PASSWORD.sub(r"\1***@", str(value))

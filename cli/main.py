@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "engine": "cli.engine:engine",
     "submit": "cli.submit:submit",
     "jobs": "cli.jobs:app",
+    "queue": "cli.queue:queue",
     "keys": "cli.keys:app",
     "db": "cli.db:app",
     "doctor": "cli.doctor:doctor",

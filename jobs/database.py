@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, orm
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import errors
+from jobs import errors, failpoints
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -22,6 +22,15 @@ Clock = Callable[[], datetime]
 _STATEMENT_TIMEOUT_MS = 10_000
 _LOCK_TIMEOUT_MS = 5_000
 _SQLITE_BUSY_MS = 10_000
+#: A full disk is not emptied in a moment.
+_DISK_SECONDS = 60
+#: When a server's host has vanished, its connections end within half a minute, not within a quarter of an hour.
+_LIVENESS = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 #: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
 _IDLE_TIMEOUT_MS = 20_000
 
@@ -64,12 +73,20 @@ class LockTimeout(Unavailable):
     """Another transaction held the row for too long."""
 
 
+class DiskFull(Unavailable):
+    """The disk of the database has no room left; the transaction was rolled back."""
+
+    code = "insufficient_storage"
+
+
 class Transaction:
     """An open transaction: a session, and the database's own time."""
 
     def __init__(self, session: orm.Session, *, clock: Clock) -> None:
         self.session = session
         self.dialect = session.get_bind().dialect.name
+        #: What the listeners of the database hear once it has been committed; see :meth:`Database.listen`.
+        self.notes: list[object] = []
         self._clock = clock
 
     def now(self, delta: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
@@ -116,6 +133,7 @@ class Database:
         self.clock = clock
         self.engine = self._make_engine(pool_size, pool_seconds)
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
+        self._listeners: list[Callable[[object], None]] = []
 
     def _make_engine(self, pool_size: int, pool_seconds: float) -> sa.Engine:
         # An error's text is logged: it must not carry the values of a statement.
@@ -138,23 +156,32 @@ class Database:
             self.url,
             isolation_level="READ COMMITTED",  # What the guarded UPDATEs count on, whatever the server's default.
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 3, "options": options, "keepalives_idle": 10},
+            connect_args={"connect_timeout": 3, "options": options, **_LIVENESS},
             **arguments,
         )
         event.listen(engine, "handle_error", _hide_details)
         return engine
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, name: str = "") -> Iterator[Transaction]:
         """Open a transaction that writes; it commits at the end of the block.
+
+        Args:
+            name: of the failpoints ``name.commit``, before the commit, and ``name.committed``, after it.
 
         Raises:
             Unavailable: the database is away, locked or restarting.
         """
         with self._session(write=True) as session:
-            yield Transaction(session, clock=self.clock)
+            transaction = Transaction(session, clock=self.clock)
+            yield transaction
             with _faults_told():
+                failpoints.hit(name, "commit")
                 session.commit()
+                failpoints.hit(name, "committed")
+            for note in transaction.notes:
+                for listener in self._listeners:
+                    listener(note)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -167,6 +194,13 @@ class Database:
         with _faults_told(), self._sessions() as session:
             session.connection(execution_options={"longlook_write": write})
             yield session
+
+    def listen(self, listener: Callable[[object], None]) -> None:
+        """Have ``listener`` called with each note of each transaction of this process that was committed.
+
+        For counting: a note is lost when the answer to the commit is.
+        """
+        self._listeners.append(listener)
 
     def ping(self) -> None:
         """Ask for nothing, to see whether it answers."""
@@ -186,13 +220,28 @@ def _faults_told() -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
         if getattr(error.orig, "sqlstate", None) == "55P03":
             raise LockTimeout("The database is busy with the same row.") from error
+        if _disk_is_full(error.orig):
+            raise DiskFull("The database's disk is full.", retry_after=_DISK_SECONDS) from error
         raise Unavailable("The database does not answer.") from error
+    except failpoints.Broken as error:
+        raise Unavailable("The database closed the connection.") from error
     except sa.exc.TimeoutError as error:
         raise Unavailable("All database connections are in use.") from error
     except sa.exc.DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("The database closed the connection.") from error
+        if getattr(error.orig, "sqlstate", None) == "25006":
+            # A standby: during a failover the address can still, or already, lead to one.
+            raise Unavailable("The database takes no writes.") from error
         raise
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether the driver says that there is no room: SQLite by a name, PostgreSQL by an SQLSTATE."""
+    return (
+        getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+        or getattr(error, "sqlstate", None) == "53100"
+    )
 
 
 def _hide_details(context: sa.ExceptionContext) -> None:

@@ -14,11 +14,14 @@
     * BodyTooLarge
     * UnsupportedMediaType
     * MethodNotAllowed
+    * QueueFull
+    * RateLimitExceeded
   * Unavailable: the service cannot do it now (HTTP 503)
   * EngineError: what went wrong between the worker and its engine
     * EngineUnavailable
     * EngineBusy
     * EngineFault
+      * EngineLost
     * EngineRejected
     * DeadlineExceeded
   * SettingsError
@@ -188,6 +191,24 @@ class UnsupportedMediaType(RequestError):
     title = "Unsupported media type"
 
 
+class QueueFull(RequestError):
+    """As many jobs wait as may wait; the same request may be sent again when some of them have begun."""
+
+    code = "queue_full"
+    retryable = True
+    status = 429
+    title = "Queue full"
+
+
+class RateLimitExceeded(RequestError):
+    """The key has used up its requests; ``retry_after`` says when there is one more."""
+
+    code = "rate_limit_exceeded"
+    retryable = True
+    status = 429
+    title = "Too many requests"
+
+
 class Unavailable(LonglookError):
     """The service cannot do it now; nothing was stored and the same request may be sent again."""
 
@@ -234,6 +255,10 @@ class EngineFault(EngineError):
 
     code = "engine_fault"
     retryable = True
+
+
+class EngineLost(EngineFault):
+    """The engine hung up on a request that it had: it may have died, even of this request."""
 
 
 class EngineRejected(EngineError):

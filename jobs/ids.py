@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from datetime import datetime
 from typing import Literal
 
 import uuid_utils.compat
@@ -19,6 +20,11 @@ _SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
 def new() -> uuid.UUID:
     """Return a new UUIDv7."""
     return uuid_utils.compat.uuid7()
+
+
+def earliest(moment: datetime) -> uuid.UUID:
+    """Return a UUID that sorts before all ids made at ``moment`` or later, by the clocks of their makers."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def show(kind: Kind, value: uuid.UUID) -> str:

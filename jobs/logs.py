@@ -46,8 +46,9 @@ def configure(settings: Settings, *, service: str) -> None:
         _named(service),
         _shorten,
     ]
+    # A traceback without the values of variables: one of them might be a question.
     renderers: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if columns
         else [
             structlog.processors.format_exc_info,

@@ -17,10 +17,15 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import KombuError
 
+from jobs import failpoints
+
 if TYPE_CHECKING:
     from jobs.settings import Settings
 
 REASON = "reason"
+#: More bells than any number of slots hears at once. A slot goes on by itself until nothing is left, so that
+#: more of them would only fill Redis, and at last wake everybody for nothing.
+_MOST_LYING = 1_000
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +99,7 @@ class Bell:
         self._wanted = 0
         self._wake = threading.Event()
         self._closed = False
+        self._lost = False
         self._thread: threading.Thread | None = None
 
     def ring(self, times: int = 1) -> None:
@@ -144,8 +150,17 @@ class Bell:
             self._publish(times)
 
     def _publish(self, times: int) -> None:
+        lying = self.waiting()
+        if lying is None:
+            if not self._lost:
+                _log.warning("redis_lost")
+            self._lost = True
+            return
+        self._lost = False
         try:
-            for _ in range(times):
+            for _ in range(min(times, _MOST_LYING - lying)):
+                failpoints.hit("bell", "publish")
                 self._celery.send_task(REASON, queue=REASON, ignore_result=True, retry=False)
-        except (KombuError, redis.RedisError, OSError) as error:
+                failpoints.hit("bell", "published")
+        except (KombuError, redis.RedisError, OSError, failpoints.Broken) as error:
             _log.warning("bell_not_rung", bells=times, error_type=type(error).__name__)

@@ -91,6 +91,12 @@ class Image(Record):
         # The hash comes first, so that a search for it over all accounts finds it too.
         sa.UniqueConstraint("original_sha256", "account_id", "detail", "pipeline"),
         sa.Index(None, "account_id", "image_key"),
+        sa.Index(
+            "ix_images_uploaded",
+            "uploaded_at",
+            postgresql_where=sa.text("uploaded_at IS NOT NULL"),
+            sqlite_where=sa.text("uploaded_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -112,7 +118,7 @@ class Image(Record):
     orientation: Mapped[int]
     frames: Mapped[int]
     created_at: Mapped[datetime]
-    #: Set when it was uploaded by itself: then it stays when its last job goes.
+    #: When it was last uploaded by itself: then it stays when its last job goes. None when it was not.
     uploaded_at: Mapped[datetime | None]
     #: Set when its bytes are gone.
     removed_at: Mapped[datetime | None]
@@ -126,6 +132,12 @@ class ImageBytes(Record):
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     image_key: Mapped[str] = mapped_column(primary_key=True)
     data: Mapped[bytes]
+
+
+def _kept(name: str, condition: str) -> sa.Index:
+    """Return an index of finished jobs by their end, of those that meet ``condition``."""
+    kept = sa.text(f"finished_at IS NOT NULL AND {condition}")
+    return sa.Index(name, "finished_at", postgresql_where=kept, sqlite_where=kept)
 
 
 class Job(Record):
@@ -168,6 +180,17 @@ class Job(Record):
             sqlite_where=sa.text("status = 'succeeded'"),
         ),
         sa.Index(
+            "ix_jobs_ended",
+            "finished_at",
+            postgresql_where=sa.text("finished_at IS NOT NULL"),
+            sqlite_where=sa.text("finished_at IS NOT NULL"),
+        ),
+        # What retention has to do, each class by itself: what is done leaves the index.
+        _kept("ix_jobs_images_kept", "images_released_at IS NULL AND data_removed_at IS NULL"),
+        _kept("ix_jobs_trace_kept", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
+        _kept("ix_jobs_answer_kept", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
+        _kept("ix_jobs_events_kept", "events_removed_at IS NULL"),
+        sa.Index(
             "ix_jobs_rerun_of",
             "rerun_of",
             postgresql_where=sa.text("rerun_of IS NOT NULL"),
@@ -175,7 +198,9 @@ class Job(Record):
         ),
         sa.Index(None, "account_id", "id"),
         sa.Index(None, "account_id", "status", "id"),
-        sa.Index(None, "status", "id"),
+        # Not on SQLite: without statistics, which nobody gathers there, it would prefer this index to all
+        # those above, and sort the queue for each claim.
+        sa.Index("ix_jobs_status_id", "status", "id").ddl_if(dialect="postgresql"),
         sa.Index(
             "ix_jobs_metadata",
             "metadata",
@@ -233,17 +258,35 @@ class Job(Record):
     started_at: Mapped[datetime | None]
     first_token_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    #: Question, answer and traces were deleted on request, and its images released.
     data_removed_at: Mapped[datetime | None]
+    #: By retention, each class by itself: see :mod:`jobs.store.retention`.
+    images_released_at: Mapped[datetime | None]
+    trace_removed_at: Mapped[datetime | None]
+    answer_removed_at: Mapped[datetime | None]
+    events_removed_at: Mapped[datetime | None]
+
+    @property
+    def trace_removed(self) -> bool:
+        """Whether the traces are gone, by request or by retention."""
+        return self.data_removed_at is not None or self.trace_removed_at is not None
+
+    @property
+    def answer_removed(self) -> bool:
+        """Whether question and answer are gone, by request or by retention."""
+        return self.data_removed_at is not None or self.answer_removed_at is not None
 
 
 class JobImage(Record):
     """A job's pictures, in the order asked."""
 
     __tablename__ = "job_images"
+    # By job too, so that the newest jobs of an image come first: one of them is likely to need it still.
+    __table_args__ = (sa.Index(None, "image_id", "job_id"),)
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("images.id"), index=True)
+    image_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("images.id"))
     #: Visual tokens by the served model's own arithmetic.
     tokens: Mapped[int]
 
@@ -344,3 +387,5 @@ class Worker(Record):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime] = mapped_column(index=True)
     draining: Mapped[bool]
+    #: The engines as this worker sees them, None before it has asked: url, state, model, version, window.
+    engines: Mapped[list[dict[str, Any]] | None] = mapped_column(_JSON)

@@ -108,7 +108,9 @@ class Settings(BaseSettings):
         description="Largest image, in millions of pixels, before decoding.",
     )
     disk_floor_mb: int = Field(
-        default=500, ge=0, description="Below this free space the service is not ready, in MiB."
+        default=500,
+        ge=0,
+        description="Free space on SQLite's disk below which jobs and images are refused, in MiB.",
     )
     idempotency_hours: float = Field(
         default=24.0, gt=0, description="How long an Idempotency-Key is kept."
@@ -187,6 +189,18 @@ class Settings(BaseSettings):
         default=3600, ge=1, description="Deadline of a job that names none, from its submission."
     )
 
+    # Metrics
+    metrics_public: bool = Field(
+        default=False, description="Serve the API's `/metrics` to anybody, not to operators alone."
+    )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of a worker's metrics; 0 is none."
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="Address of a worker's metrics, which need no key.",
+    )
+
     # Starting an engine
     engine_python: Path | None = Field(
         default=None,
@@ -198,13 +212,17 @@ class Settings(BaseSettings):
 
     # Admission, retention, history
     queued_jobs_per_account: int = Field(
-        default=50_000, ge=1, description="Queued jobs of one account.", json_schema_extra=_LATER
+        default=50_000,
+        ge=1,
+        description="With so many queued jobs an account is refused more of them.",
     )
     queued_jobs_total: int = Field(
-        default=200_000, ge=1, description="Queued jobs of all accounts.", json_schema_extra=_LATER
+        default=200_000, ge=1, description="With so many queued jobs everybody is refused more."
     )
     requests_per_minute: int = Field(
-        default=6_000, ge=1, description="Requests of one key a minute.", json_schema_extra=_LATER
+        default=6_000,
+        ge=1,
+        description="Requests of one key a minute, also at once; counted by each API process.",
     )
     quarantine_crashes: int = Field(
         default=3,
@@ -215,26 +233,20 @@ class Settings(BaseSettings):
     retention_image_days: float = Field(
         default=0,
         ge=0,
-        description="Days images are kept; 0 is for ever.",
-        json_schema_extra=_LATER,
+        description="Days after its job's end that an image is kept; 0 is for ever.",
     )
     retention_trace_days: float = Field(
-        default=0,
-        ge=0,
-        description="Days traces are kept; 0 is for ever.",
-        json_schema_extra=_LATER,
+        default=0, ge=0, description="Days after its job's end that a trace is kept; 0 is for ever."
     )
     retention_answer_days: float = Field(
         default=0,
         ge=0,
-        description="Days answers are kept; 0 is for ever.",
-        json_schema_extra=_LATER,
+        description="Days after its job's end that question and answer are kept; 0 is for ever.",
     )
     retention_event_days: float = Field(
         default=0,
         ge=0,
-        description="Days the timeline is kept; 0 is for ever.",
-        json_schema_extra=_LATER,
+        description="Days after its job's end that a timeline is kept; 0 is for ever.",
     )
 
     # Webhooks and outgoing requests

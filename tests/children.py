@@ -80,6 +80,36 @@ def stop(process: subprocess.Popen[bytes], kindly: signal.Signals) -> None:
             process.wait()
 
 
+def of(pid: int) -> list[int]:
+    """Return the processes that ``pid`` has started, directly or not. Linux only."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if fields := _fields(folder):
+            parents[int(folder.name)] = int(fields[1])
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        started = [child for child, its_parent in parents.items() if its_parent == parent]
+        found += started
+        waiting += started
+    return found
+
+
+def state(pid: int) -> str:
+    """Return the state of a process as ``ps`` shows it, such as ``T`` for stopped. Linux only."""
+    return (_fields(Path(f"/proc/{pid}")) or [""])[0]
+
+
+def _fields(folder: Path) -> list[str]:
+    """Return what the kernel tells of a process after the name of its program, nothing when it is gone."""
+    try:
+        # The name, in brackets, may hold anything.
+        return (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None

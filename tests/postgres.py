@@ -6,6 +6,7 @@ instead; there, databases with unique names are made and dropped again.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pwd
@@ -14,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -45,9 +46,12 @@ class Missing(Exception):
 class Server:
     """A PostgreSQL server in which databases come and go."""
 
-    def __init__(self, url: sa.URL, *, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self, url: sa.URL, *, spawn: Callable[[], subprocess.Popen[bytes]] | None = None
+    ) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
-        self._process = process
+        self._spawn = spawn
+        self._process = spawn() if spawn else None
 
     def url(self, name: str) -> str:
         """Return the SQLAlchemy URL of the database ``name``."""
@@ -78,6 +82,24 @@ class Server:
         except psycopg.OperationalError:
             return False
         return True
+
+    def wait(self, *, log: Path) -> None:
+        """Wait until it takes connections, if it is ours."""
+        if self._process is not None:
+            children.wait_until(self.answers, self._process, log=log)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it was started here, so that it may be restarted."""
+        return self._process is not None
+
+    def restart(self, *, log: Path) -> None:
+        """Stop it as ``pg_ctl -m immediate`` does, without a last word, and start it again; it has to be ours."""
+        if self._spawn is None or self._process is None:
+            raise RuntimeError("a server that is somebody else's is not restarted")
+        children.stop(self._process, signal.SIGQUIT)
+        self._process = self._spawn()
+        self.wait(log=log)
 
     def stop(self) -> None:
         """Stop it, if it is ours."""
@@ -113,17 +135,24 @@ def start(folder: Path) -> Server:
         extra_groups=None if user is None else [],
         capture_output=True,
     )
-    settings = [part for setting in _SETTINGS for part in ("-c", setting)]
-    process = children.spawn(
-        [programs / "postgres", "-D", folder / "data", "-k", folder, "-p", _PORT, *settings],
-        folder=folder,
-        user=user,
-        at_death=signal.SIGQUIT,
-    )
+    settings: list[str] = [part for setting in _SETTINGS for part in ("-c", setting)]
+    command: list[str | Path] = [
+        programs / "postgres",
+        "-D",
+        folder / "data",
+        "-k",
+        folder,
+        "-p",
+        _PORT,
+        *settings,
+    ]
     query = {"host": str(folder), "port": _PORT}
     url = sa.URL.create("postgresql", username=_OWNER, database="postgres", query=query)
-    server = Server(url, process=process)
-    children.wait_until(server.answers, process, log=folder / "log")
+    spawn = functools.partial(
+        children.spawn, command, folder=folder, user=user, at_death=signal.SIGQUIT
+    )
+    server = Server(url, spawn=spawn)
+    server.wait(log=folder / "log")
     return server
 
 

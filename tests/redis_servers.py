@@ -17,23 +17,23 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._socket = folder / "redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = launch.url(self._socket)
+        self.socket = folder / "redis.sock"
+        self.url = launch.url(self.socket)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = children.spawn(
-            launch.command(launch.binary(), path=self._socket), folder=self._folder
+            launch.command(launch.binary(), path=self.socket), folder=self._folder
         )
         children.wait_until(
-            lambda: launch.answers(self._socket), self._process, log=self._folder / "log"
+            lambda: launch.answers(self.socket), self._process, log=self._folder / "log"
         )
 
-    def stop(self) -> None:
-        """Stop it."""
+    def stop(self, kindly: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it, ``kindly`` or not."""
         if self._process is not None:
-            children.stop(self._process, signal.SIGTERM)
+            children.stop(self._process, kindly)
 
     def freeze(self) -> None:
         """Let it hold its connections and answer nothing."""

@@ -99,6 +99,7 @@ class Stream(Protocol):
         Raises:
             jobs.errors.EngineUnavailable: the engine cannot be reached or is starting.
             jobs.errors.EngineBusy: refused for lack of room, before the first token.
+            jobs.errors.EngineLost: it hung up on the request, before or after its first token.
             jobs.errors.EngineFault: it failed, fell silent or aborted by itself after it took the request.
             jobs.errors.EngineRejected: it will never take this request.
         """

@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import structlog
 
+from jobs import ids
 from jobs.database import Database, Unavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
@@ -24,7 +25,8 @@ from jobs.store.traces import Holding as Key
 _log = structlog.get_logger(__name__)
 
 _ABORT_GRACE_SECONDS = 2.0
-_ABORTERS = 4
+#: Threads come as they are needed: with fewer than jobs a silent engine would draw out a drain by seconds for each.
+_ABORTERS = 512
 
 
 class Reason(enum.StrEnum):
@@ -78,16 +80,18 @@ class Holding:
             abort, close = self._abort, self._close
         if abort is None or close is None or self._ended.is_set():
             return
-        abort()
-        if not self._ended.wait(_ABORT_GRACE_SECONDS):
-            close()
+        try:
+            abort()
+        finally:
+            if not self._ended.wait(_ABORT_GRACE_SECONDS):
+                close()
 
 
 class Leases:
     """All that this process holds.
 
     Args:
-        database: where leases are kept.
+        database: where leases are kept; best one of their own, whose connection nobody else can take.
         owner: this process's name in them, unique per start.
         lease: their length.
         renew_seconds: between two renewals.
@@ -149,7 +153,12 @@ class Leases:
         with self._lock:
             holding = self._held.get(key)
         if holding is not None and holding.mark(reason):
-            _log.info("job_stopping", job_id=str(key[0]), attempt=key[1], reason=str(reason))
+            _log.info(
+                "job_stopping",
+                job_id=ids.show("job", key[0]),
+                attempt=key[1],
+                reason=str(reason),
+            )
             self._aborters.submit(holding.end_stream)
 
     def end_all(self, reason: Reason) -> None:

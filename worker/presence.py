@@ -44,6 +44,7 @@ class Presence:
         self._interval_seconds = interval_seconds
         self._alive = alive
         self._on_room = on_room
+        self._told: tuple[workers.EngineState, ...] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -67,7 +68,9 @@ class Presence:
 
     def beat(self) -> None:
         """Beat once. Raises :class:`jobs.database.Unavailable`."""
-        workforce = workers.beat(self._database, self._presence, alive=self._alive)
+        self._told = self._engines.states()
+        presence = dataclasses.replace(self._presence, engines=self._told)
+        workforce = workers.beat(self._database, presence, alive=self._alive)
         self._engines.share(max(1, workforce.processes))
 
     def _run(self) -> None:
@@ -78,6 +81,8 @@ class Presence:
                 self.beat()
                 window = self._engines.window()
                 self._engines.refresh()
+                if self._engines.states() != self._told:
+                    self.beat()
                 if self._engines.window() > window:
                     self._on_room()
             except Unavailable:

@@ -13,26 +13,31 @@ from datetime import timedelta
 
 import structlog
 
+from jobs import metrics
 from jobs.database import Database
 from jobs.queue import Bell
 from jobs.settings import Settings
-from jobs.store import workers
+from jobs.store import purge, workers
 from worker import leases
 from worker.engines import pool
+from worker.exporter import Exporter
 from worker.presence import Presence
 from worker.recorder import Recorder
 from worker.runner import Runner
+from worker.standby import Standby
 from worker.sweeper import Sweeper
 
 _log = structlog.get_logger(__name__)
 
 _DRAIN_AGAIN_SECONDS = 0.5
+#: So many sweeps ring in vain before a process claims without being rung for.
+_SILENT_SWEEPS = 3
 #: A worker whose last beat is older than this many intervals does not count as alive.
 _MISSED_BEATS = 3
 
 
 class Runtime:
-    """All parts of a worker process, wired. ``runner.work`` is what a bell calls."""
+    """All parts of a worker process, wired. :meth:`hear` is what a bell calls."""
 
     def __init__(self, settings: Settings) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
@@ -44,10 +49,15 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
+        registry = metrics.new_registry()
+        metrics.JobMetrics(self.database, registry=registry)
+        self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self.bell = Bell(settings)
         self.engines = pool.build(settings, settings.profile)
+        # However busy the slots are, they leave the leases a connection.
+        self._lease_database = Database(settings.database, pool_size=1)
         self.leases = leases.Leases(
-            self.database,
+            self._lease_database,
             owner=self.owner,
             lease=lease,
             renew_seconds=settings.renew_interval,
@@ -78,6 +88,14 @@ class Runtime:
             alive=alive,
             crash_limit=settings.crash_limit,
             rng=rng,
+            periods=purge.Periods.of(settings),
+        )
+        self._standby = Standby(
+            self.database,
+            work=self.runner.work,
+            slots=settings.worker_slots,
+            held=lambda: self.leases.held,
+            silence_seconds=_SILENT_SWEEPS * settings.sweep_interval,
         )
         self._presence = Presence(
             self.database,
@@ -98,12 +116,19 @@ class Runtime:
     def start(self) -> None:
         """Start the threads. A thread that dies of what nobody foresaw takes the process down with it."""
         threading.excepthook = _take_down
+        self._exporter.start()
         self._presence.start()
         self.leases.start()
         self.recorder.start()
         self._sweeper.start()
+        self._standby.start()
         self._drainer.start()
         _log.info("worker_started", worker=self.owner)
+
+    def hear(self) -> None:
+        """Do what a bell asks for: run jobs until none is left for this slot."""
+        self._standby.heard()
+        self.runner.work()
 
     def drain(self) -> None:
         """Begin to drain; safe in a signal handler."""
@@ -112,13 +137,17 @@ class Runtime:
     def stop(self) -> None:
         """Take everything down, after the last job has ended."""
         self._draining.set()
-        self._drained.set()
         self._sweeper.stop()
+        # Celery has waited for its own slots; those of the standby end by the same drain.
+        self._standby.stop()
+        self._drained.set()
         self.recorder.stop()
         self.leases.stop()
         self._presence.stop()
         self.bell.close()
         self.engines.close()
+        self._exporter.stop()
+        self._lease_database.close()
         self.database.close()
         _log.info("worker_stopped", worker=self.owner)
 

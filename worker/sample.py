@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jobs import errors
+from jobs import errors, failpoints
 from jobs.store import traces
 from worker import engine, leases
 from worker.recorder import Live, Recorder, readable
+
+#: The answer is whole. Whoever would stop it now comes too late: only the bill is outstanding.
+_WHOLE = ("stop", "length")
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,13 @@ def run(
             proceed = holding.attach(abort=lambda: engine_.abort(request.rid), close=stream.close)
             if proceed:
                 for chunk in stream:
+                    failpoints.hit("stream", "chunk")
                     if chunk.text and live.first_token_at is None:
                         live.first_token_at = _later(started_at, begun)
                         on_first_token()
                     _keep(chunk, live=live, ending=ending)
+                    if ending.finish_reason in _WHOLE:
+                        holding.ended()
     except errors.EngineError as error:
         fault = error
     finally:

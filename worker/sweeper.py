@@ -1,4 +1,7 @@
-"""Picks up what was lost: dead leases, passed deadlines, bells nobody heard. A thread in every worker process."""
+"""Picks up what was lost: dead leases, passed deadlines, bells nobody heard; and takes away what is old.
+
+A thread in every worker process.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,16 @@ from typing import Protocol
 import structlog
 
 from jobs.database import Database, Unavailable
-from jobs.store import claims, workers
+from jobs.store import claims, purge, workers
 
 _log = structlog.get_logger(__name__)
 
 _FORGET = timedelta(days=1)
+#: Between two purges when nothing was left to do, and the longest time one may take before the next sweep.
+_PURGE_EVERY = timedelta(minutes=1)
+_PURGE_SECONDS = 1.0
+#: Between two batches: others want to write as well.
+_PURGE_BREATH_SECONDS = 0.02
 
 
 class Bell(Protocol):
@@ -35,11 +43,12 @@ class Sweeper:
         database: where jobs are kept.
         bell: rung for due jobs.
         owner: the name under which the timeline knows it.
-        lease: after an outage of the database no lease is ended for this long, so that owners renew first.
+        lease: after an outage or a pause no lease is ended for this long, so that owners renew first.
         interval_seconds: between two sweeps.
         alive: how recent a live worker's heartbeat is.
         crash_limit: lost leases after which a job fails.
         rng: jitter.
+        periods: how long what is kept after the end of a job.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class Sweeper:
         alive: timedelta,
         crash_limit: int,
         rng: random.Random,
+        periods: purge.Periods = purge.FOR_EVER,
     ) -> None:
         self._database = database
         self._bell = bell
@@ -62,7 +72,13 @@ class Sweeper:
         self._alive = alive
         self._crash_limit = crash_limit
         self._rng = rng
-        self._connected_since: float | None = None
+        self._periods = periods
+        self._purge_due = database.clock()
+        # Some intervals at least: a sweep that is slow or late does not look like the first one after a pause.
+        self._longest_gap = max(lease / 2, timedelta(seconds=3 * interval_seconds))
+        #: When a sweep last came through; None: not since an outage, or (there is no server on SQLite) the start.
+        self._swept_at = database.clock() if database.dialect == "sqlite" else None
+        self._owners_renew_until = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -78,9 +94,6 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Do it all once. Raises :class:`jobs.database.Unavailable`."""
-        if self._connected_since is None:
-            self._database.ping()
-            self._connected_since = time.monotonic()
         swept = claims.sweep(
             self._database,
             actor=f"sweeper:{self._owner}",
@@ -88,6 +101,7 @@ class Sweeper:
             rng=self._rng,
             leases=self._leases_are_true(),
         )
+        self._swept_at = self._database.clock()
         if swept != claims.Swept():
             _log.info(
                 "jobs_swept",
@@ -99,14 +113,43 @@ class Sweeper:
         self.ring()
         workers.forget(self._database, silent=_FORGET)
 
+    def purge(self) -> None:
+        """Take away what is old, if it is time, in small batches and for about a second.
+
+        What is left then is for the next sweep. Raises :class:`jobs.database.Unavailable`.
+        """
+        now = self._database.clock()
+        if self._periods == purge.FOR_EVER or now < self._purge_due:
+            return
+        deadline = time.monotonic() + _PURGE_SECONDS
+        while time.monotonic() < deadline:
+            purged = purge.batch(self._database, self._periods, actor=f"sweeper:{self._owner}")
+            if purged != purge.Purged():
+                _log.info(
+                    "data_purged",
+                    images=purged.images,
+                    traces=purged.traces,
+                    answers=purged.answers,
+                    timelines=purged.timelines,
+                )
+            if not purged.more:
+                self._purge_due = now + _PURGE_EVERY
+                return
+            if self._stop.wait(_PURGE_BREATH_SECONDS):
+                return
+
     def _leases_are_true(self) -> bool:
-        """Whether owners have had the time to renew: an outage of the database makes every lease look dead."""
-        if self._database.dialect == "sqlite" or self._connected_since is None:
-            return True
-        grace = self._lease.total_seconds()
-        return time.monotonic() - self._connected_since >= grace and claims.uptime(
-            self._database
-        ) >= timedelta(seconds=grace)
+        """Whether owners have had the time to renew.
+
+        An outage of the database makes every lease look dead, and so does a pause: of this process, of its
+        host, of the database. Who stood still as well comes back at the same moment, and renews.
+        """
+        self._database.ping()  # If it stands still, the wait for it is a part of the gap.
+        if self._swept_at is None or self._database.clock() - self._swept_at > self._longest_gap:
+            self._owners_renew_until = time.monotonic() + self._lease.total_seconds()
+        if time.monotonic() < self._owners_renew_until:
+            return False
+        return self._database.dialect == "sqlite" or claims.uptime(self._database) >= self._lease
 
     def ring(self) -> None:
         """Ring once for each due job, as far as there are slots for them and no bells that wait already.
@@ -127,7 +170,8 @@ class Sweeper:
         while not self._stop.wait(pause):
             try:
                 self.sweep()
+                self.purge()
             except Unavailable:
-                self._connected_since = None
+                self._swept_at = None
                 _log.warning("sweep_failed")
             pause = self._interval_seconds * self._rng.uniform(0.8, 1.2)

@@ -22,4 +22,4 @@ def register(app: Celery, front: Front) -> None:
     def reason() -> None:
         """Run jobs until none is left for this slot."""
         if front.runtime is not None:
-            front.runtime.runner.work()
+            front.runtime.hear()

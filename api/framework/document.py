@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,16 @@ _HEADERS: dict[str, Json] = {
         "description": "`wait=n` when the answer was held back for `Prefer: wait`.",
         "schema": {"type": "string"},
     },
+    "RateLimit-Policy": {
+        "description": "Requests a key may send (`q`) in a window of `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"default";q=6000;w=60',
+    },
+    "RateLimit": {
+        "description": "Requests the key has left (`r`), and the seconds after which there is one more (`t`).",
+        "schema": {"type": "string"},
+        "example": '"default";r=5999;t=1',
+    },
     "ETag": {"description": "The image's key.", "schema": {"type": "string"}},
 }
 _PROBLEMS = {
@@ -44,9 +55,12 @@ _PROBLEMS = {
     413: "The body or the image file is too large.",
     415: "A content type or an image type that is not read here.",
     422: "The request is understood but cannot be meant; `errors` lists every fault.",
+    429: "Too many requests (`rate_limit_exceeded`) or queued jobs (`queue_full`): see `Retry-After`.",
     500: "A fault of ours; the body says the request id only.",
     503: "Not now; nothing was stored. The same request may be sent again.",
 }
+#: Those that always say when to try again.
+_NOT_NOW = {429, 503}
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,10 @@ class Answer:
     headers: tuple[str, ...] = ()
     #: For bodies that are no JSON: content by media type.
     content: Mapping[str, Json] = field(default_factory=dict)
+
+    def and_headers(self, *names: str) -> Answer:
+        """Return the same answer with more headers."""
+        return dataclasses.replace(self, headers=(*self.headers, *names))
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,7 @@ class Document:
             "headers": _HEADERS,
             "responses": {
                 f"Problem{status}": {"description": description, "content": content}
+                | ({"headers": _headers("Retry-After")} if status in _NOT_NOW else {})
                 for status, description in _PROBLEMS.items()
             },
         }
@@ -128,9 +147,7 @@ class Document:
     def _answer(self, answer: Answer) -> Json:
         told: Json = {"description": answer.description}
         if answer.headers:
-            told["headers"] = {
-                name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers
-            }
+            told["headers"] = _headers(*answer.headers)
         content = dict(answer.content)
         if answer.model is not None:
             content["application/json"] = {"schema": self._schema(answer.model, "serialization")}
@@ -152,6 +169,10 @@ class Document:
         )
         self._schemas |= {**schema.pop("$defs", {}), model.__name__: schema}
         return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _headers(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 class _WithoutTitles(GenerateJsonSchema):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from http import HTTPMethod
@@ -18,6 +19,9 @@ from api.framework import parameters
 from api.framework.document import Answer, Body, Document, Operation
 
 View = Callable[..., Response]
+
+#: Headers of every answer to a known key.
+_RATES = ("RateLimit-Policy", "RateLimit")
 
 
 class Door(OpenAPI):
@@ -84,7 +88,9 @@ class Door(OpenAPI):
             body: what the request carries.
         """
         guarded = guard is not None
-        always = {401, 403, 500, 503} if guarded else {500}
+        always = {401, 403, 429, 500, 503} if guarded else {500}
+        if guarded:
+            answers = {status: answer.and_headers(*_RATES) for status, answer in answers.items()}
         self._operations[name] = Operation(answers, frozenset({*faults, *always}), body)
         summary, _, description = (inspect.getdoc(view) or "").partition("\n\n")
         header, _, path, query, *_ = self._collect_openapi_info(
@@ -98,21 +104,32 @@ class Door(OpenAPI):
             security=[{"key": []}] if guarded else None,
         )
 
-        def handle(**path_values: str) -> Response:
-            arguments = () if guard is None else (guard(),)
-            checked: dict[str, BaseModel] = {}
-            if path is not None:
-                checked["path"] = parameters.parse(path, path_values)
-            if query is not None:
-                values = parameters.of_query(query, flask.request.args)
-                checked["query"] = parameters.parse(query, values)
-            if header is not None:
-                values = parameters.of_headers(header, flask.request.headers)
-                checked["header"] = parameters.parse(header, values)
-            return view(*arguments, **checked)
-
+        handle = functools.partial(_handle, view, guard, path=path, query=query, header=header)
         self.add_url_rule(rule, name, handle, methods=[verb])
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         return Document(self._operations, problem=self._problem).complete(self.api_doc)
+
+
+def _handle(
+    view: View,
+    guard: Callable[[], object] | None,
+    *,
+    path: type[BaseModel] | None,
+    query: type[BaseModel] | None,
+    header: type[BaseModel] | None,
+    **path_values: str,
+) -> Response:
+    """Let the caller in, check the parameters, and answer."""
+    caller = () if guard is None else (guard(),)
+    checked: dict[str, BaseModel] = {}
+    if path is not None:
+        checked["path"] = parameters.parse(path, path_values)
+    if query is not None:
+        values = parameters.of_query(query, flask.request.args)
+        checked["query"] = parameters.parse(query, values)
+    if header is not None:
+        values = parameters.of_headers(header, flask.request.headers)
+        checked["header"] = parameters.parse(header, values)
+    return view(*caller, **checked)

@@ -1,10 +1,11 @@
-"""The native API, ``/v1``: jobs, images, models."""
+"""The native API, ``/v1``: jobs, images, models, the queue."""
 
 from __future__ import annotations
 
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.models import ModelRoutes
+from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
 
-__all__ = ["ImageRoutes", "JobRoutes", "ModelRoutes", "RunRoutes"]
+__all__ = ["ImageRoutes", "JobRoutes", "ModelRoutes", "QueueRoutes", "RunRoutes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from http import HTTPMethod, HTTPStatus
 
 import flask
@@ -25,6 +26,18 @@ from jobs.settings import Settings
 from jobs.store import history, retention
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
+_ACCEPTED = {
+    200: Answer(
+        Job,
+        "The job has finished while the answer was held back.",
+        ("Location", "Idempotent-Replayed", "Preference-Applied"),
+    ),
+    202: Answer(
+        Job,
+        "The job, to be asked for again.",
+        ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
+    ),
+}
 _MAX_PAUSE_SECONDS = 10
 
 
@@ -50,15 +63,6 @@ class JobRoutes:
 
     def declare(self, door: Door) -> None:
         """Put the routes into ``door``."""
-        read, steer = self._gate.admits(Right.READ), self._gate.admits(Right.STEER)
-        accepted = {
-            200: Answer(Job, "The job has finished while the answer was held back.", ("Location",)),
-            202: Answer(
-                Job,
-                "The job, to be asked for again.",
-                ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
-            ),
-        }
         door.declare(
             HTTPMethod.POST,
             "/v1/jobs",
@@ -66,17 +70,21 @@ class JobRoutes:
             name="createJob",
             tag="jobs",
             guard=self._gate.admits(Right.SUBMIT),
-            answers=accepted,
+            answers=_ACCEPTED,
             faults=(400, 409, 413, 415, 422),
             body=texts.CREATE,
         )
+        self._declare_looks(door, self._gate.admits(Right.READ))
+        self._declare_steering(door, self._gate.admits(Right.STEER))
+
+    def _declare_looks(self, door: Door, guard: Callable[[], Caller]) -> None:
         door.declare(
             HTTPMethod.GET,
             "/v1/jobs",
             self.listed,
             name="listJobs",
             tag="jobs",
-            guard=read,
+            guard=guard,
             answers={200: Answer(JobList, "A page of jobs.")},
             faults=(404, 422),
         )
@@ -86,17 +94,19 @@ class JobRoutes:
             self.show,
             name="getJob",
             tag="jobs",
-            guard=read,
+            guard=guard,
             answers={200: Answer(Job, "The job.", (*_PACE, "Preference-Applied"))},
             faults=(404,),
         )
+
+    def _declare_steering(self, door: Door, guard: Callable[[], Caller]) -> None:
         door.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/cancel",
             self.cancel,
             name="cancelJob",
             tag="jobs",
-            guard=steer,
+            guard=guard,
             answers={200: Answer(Job, "The job.", _PACE)},
             faults=(404, 409),
         )
@@ -106,8 +116,8 @@ class JobRoutes:
             self.rerun,
             name="rerunJob",
             tag="jobs",
-            guard=steer,
-            answers=accepted,
+            guard=guard,
+            answers=_ACCEPTED,
             faults=(404, 409, 422),
         )
         door.declare(
@@ -116,7 +126,7 @@ class JobRoutes:
             self.remove,
             name="deleteJob",
             tag="jobs",
-            guard=steer,
+            guard=guard,
             answers={200: Answer(JobDeleted, "Its data are gone.")},
             faults=(404, 409),
         )

@@ -1,4 +1,4 @@
-"""``/v1/jobs/{id}/trace`` and ``/attempts``: how a job was run."""
+"""``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job was run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from flask import Response
 
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
-from api.schemas.requests import JobPath, TraceQuery
-from api.schemas.runs import Attempt, AttemptList, Trace, TraceSample
+from api.schemas.requests import JobPath, TimelineQuery, TraceQuery
+from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceSample
 from jobs import errors, ids, logs
 from jobs.database import Database
-from jobs.store import history, traces
+from jobs.store import history, timeline, traces
 
 
 class RunRoutes:
@@ -43,6 +43,16 @@ class RunRoutes:
             answers={200: Answer(AttemptList, "All attempts.")},
             faults=(404,),
         )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/jobs/<job_id>/timeline",
+            self.timeline,
+            name="listTimeline",
+            tag="jobs",
+            guard=gate.admits(Right.READ),
+            answers={200: Answer(Timeline, "A page of the timeline.")},
+            faults=(404, 422),
+        )
 
     def trace(self, caller: Caller, path: JobPath, query: TraceQuery) -> Response:
         """Get a job's reasoning: the raw text of all its attempts, partial while it runs."""
@@ -55,7 +65,7 @@ class RunRoutes:
             Trace(
                 job_id=path.job_id,
                 complete=job.status.terminal,
-                data_removed=job.data_removed_at is not None,
+                data_removed=job.trace_removed,
                 samples=[TraceSample.of(sample) for sample in samples],
             )
         )
@@ -65,6 +75,12 @@ class RunRoutes:
         job = self._find(path, caller).job
         views = history.attempts(self._database, job.id)
         return reply(AttemptList(data=[Attempt.of(view) for view in views]))
+
+    def timeline(self, caller: Caller, path: JobPath, query: TimelineQuery) -> Response:
+        """List a job's changes: who made them and when, oldest first."""
+        job = self._find(path, caller).job
+        entries, more = timeline.read(self._database, job.id, limit=query.limit, after=query.after)
+        return reply(Timeline.of(entries, has_more=more))
 
     def _find(self, path: JobPath, caller: Caller) -> history.JobView:
         job_id = ids.parse("job", path.job_id)

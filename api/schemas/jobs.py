@@ -12,6 +12,9 @@ from api.schemas.words import Time
 from jobs import ids, records
 from jobs.store import history
 
+#: The classes of what is kept, each for a time of its own.
+Removed = Literal["image", "trace", "answer", "event"]
+
 
 class JobImage(Given):
     """A picture of a job."""
@@ -113,7 +116,9 @@ class JobUrls(Given):
     self: str
     trace: str
     attempts: str
+    timeline: str
     cancel: str
+    run_now: str
     rerun: str
 
 
@@ -145,7 +150,12 @@ class Job(Given):
     metadata: dict[str, str]
     rerun_of: str | None
     reruns: list[str] | None = Field(description="Jobs that run this one again; null in lists.")
-    data_removed: bool
+    data_removed: bool = Field(
+        description="Whether question and answer are gone, by request or by retention."
+    )
+    removed: list[Removed] = Field(
+        description="What is gone. `event`: the timeline, but for one entry that sums it up."
+    )
     created_at: Time
     deadline_at: Time
     started_at: Time | None
@@ -160,6 +170,7 @@ class Job(Given):
         """Return what callers see of ``view``; a ``listed`` one lacks what costs a query each."""
         job = view.job
         shown = ids.show("job", job.id)
+        removed = _removed(view)
         return cls(
             id=shown,
             account=ids.show("acct", job.account_id),
@@ -187,7 +198,8 @@ class Job(Given):
             metadata=job.metadata_,
             rerun_of=job.rerun_of and ids.show("job", job.rerun_of),
             reruns=None if listed else [ids.show("job", rerun) for rerun in view.reruns],
-            data_removed=job.data_removed_at is not None,
+            data_removed="answer" in removed,
+            removed=removed,
             created_at=job.created_at,
             deadline_at=job.deadline_at,
             started_at=job.started_at,
@@ -229,6 +241,18 @@ class JobList(Given):
         )
 
 
+def _removed(view: history.JobView) -> list[Removed]:
+    """Return what is gone of a job."""
+    job = view.job
+    gone: dict[Removed, bool] = {
+        "image": any(image.image.removed_at for image in view.images),
+        "trace": job.trace_removed,
+        "answer": job.answer_removed,
+        "event": job.events_removed_at is not None,
+    }
+    return [kind for kind, is_gone in gone.items() if is_gone]
+
+
 def _job_usage(job: records.Job) -> JobUsage | None:
     if job.input_tokens is None:
         return None
@@ -247,6 +271,8 @@ def _urls(shown: str) -> JobUrls:
         self=here,
         trace=f"{here}/trace",
         attempts=f"{here}/attempts",
+        timeline=f"{here}/timeline",
         cancel=f"{here}/cancel",
+        run_now=f"{here}/run_now",
         rerun=f"{here}/rerun",
     )

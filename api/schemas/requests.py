@@ -219,6 +219,23 @@ class TraceQuery(Named):
     attempt: int | None = Field(default=None, ge=1, description="Only this attempt's samples.")
 
 
+class TimelineQuery(Named):
+    """Which page of the timeline."""
+
+    after: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="The `last_id` of the page before."
+    )
+    limit: int = Field(default=100, ge=1, le=1000, description="Entries on a page.")
+
+
+class QueueQuery(Named):
+    """Whose queue."""
+
+    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+        default=None, description="Of this account, by name or id. For operators, who see all."
+    )
+
+
 class WaitHeaders(Named):
     """How long the answer may be held back."""
 

@@ -1,7 +1,8 @@
-"""How a job was run, as callers get it: its traces and its attempts."""
+"""How a job was run, as callers get it: its traces, its attempts and its timeline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field
@@ -126,6 +127,51 @@ class AttemptList(Given):
     object: Literal["list"] = "list"
     data: list[Attempt]
     has_more: Literal[False] = False
+
+
+class TimelineEntry(Given):
+    """A change of a job: who made it, and which columns have which values since."""
+
+    id: int
+    object: Literal["timeline.entry"] = "timeline.entry"
+    at: Time
+    actor: str = Field(
+        description="`key:…`, `worker:…` or `sweeper:…`, or the person at the command line."
+    )
+    event: str
+    changes: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: records.TimelineEntry) -> Self:
+        """Return what callers see of ``entry``."""
+        return cls(
+            id=entry.id,
+            at=entry.at,
+            actor=entry.actor,
+            event=entry.event,
+            changes=entry.changes,
+        )
+
+
+class Timeline(Given):
+    """A page of a job's changes, oldest first. Entries are appended and never changed."""
+
+    object: Literal["list"] = "list"
+    data: list[TimelineEntry]
+    first_id: int | None
+    last_id: int | None = Field(description="`after` of the next page.")
+    has_more: bool
+
+    @classmethod
+    def of(cls, entries: Sequence[records.TimelineEntry], *, has_more: bool) -> Self:
+        """Return a page of ``entries``."""
+        data = [TimelineEntry.of(entry) for entry in entries]
+        return cls(
+            data=data,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+            has_more=has_more,
+        )
 
 
 def _usage(sample: records.Sample | traces.SampleTrace) -> Usage | None:

@@ -23,6 +23,7 @@ from jobs.lifecycle import Priority
 from jobs.profiles import Detail
 from jobs.settings import Settings
 from jobs.store import history, submission
+from jobs.store.admission import Admission, Disk
 
 _log = structlog.get_logger(__name__)
 
@@ -50,15 +51,26 @@ class Intake:
         database: where jobs are kept.
         pictures: what finds and makes images.
         bell: what is rung after a job was kept.
+        admission: says whether the queue has room.
+        disk: says whether the disk has.
     """
 
     def __init__(
-        self, settings: Settings, *, database: Database, pictures: Pictures, bell: Bell
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        pictures: Pictures,
+        bell: Bell,
+        admission: Admission,
+        disk: Disk,
     ) -> None:
         self._settings = settings
         self._database = database
         self._pictures = pictures
         self._bell = bell
+        self._admission = admission
+        self._disk = disk
         self._key_kept = timedelta(hours=settings.idempotency_hours)
 
     @property
@@ -90,24 +102,15 @@ class Intake:
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
                 return replayed
+        if order.job is not None and not faults:
+            # Before anything is decoded: that is the costly part.
+            replayed = self._admit(caller.account_id, header.idempotency_key, fingerprint)
+            if replayed is not None:
+                return replayed
         pictures = self._pictures.chosen(order.pictures, known, faults)
         if order.job is None or faults:
             raise problems.refused(faults)
         job, options = order.job, order.job.options
-        profile = self._settings.profile
-        limit = fit.output_tokens(
-            profile,
-            question=job.question,
-            image_tokens=[tokens for _, tokens in pictures],
-            asked=options.max_output_tokens,
-        )
-        sampling = profile.sampling
-        effective = {
-            "max_output_tokens": limit,
-            "temperature": _first(options.temperature, sampling.temperature),
-            "top_p": _first(options.top_p, sampling.top_p),
-            "seed": options.seed,
-        }
         return self._keep(
             submission.Submission(
                 account_id=caller.account_id,
@@ -115,7 +118,7 @@ class Intake:
                 model=self._settings.model,
                 question=job.question,
                 images=pictures,
-                options=effective,
+                options=self._effective(job, [tokens for _, tokens in pictures]),
                 metadata=options.metadata or {},
                 priority=Priority(options.priority or Priority.NORMAL),
                 deadline=timedelta(
@@ -151,6 +154,9 @@ class Intake:
             raise errors.Conflict("The input of this job was removed.")
         if job.model != self._settings.model:
             raise errors.Conflict("The model of this job is no longer served here.")
+        replayed = self._admit(job.account_id, key, fingerprint)
+        if replayed is not None:
+            return replayed
         return self._keep(
             submission.Submission(
                 account_id=job.account_id,
@@ -175,9 +181,48 @@ class Intake:
 
         Raises:
             jobs.errors.ImageRejected: the file cannot be used.
+            jobs.database.DiskFull: there is no disk space.
         """
+        self._disk.check()
         image = self._pictures.new(data, detail=detail)
         return submission.keep_image(self._database, account_id=caller.account_id, image=image)
+
+    def _effective(self, job: requests.JobFields, image_tokens: list[int]) -> dict[str, Any]:
+        """Return all options of sampling as they will hold, whatever the defaults are later."""
+        profile, options = self._settings.profile, job.options
+        return {
+            "max_output_tokens": fit.output_tokens(
+                profile,
+                question=job.question,
+                image_tokens=image_tokens,
+                asked=options.max_output_tokens,
+            ),
+            "temperature": _first(options.temperature, profile.sampling.temperature),
+            "top_p": _first(options.top_p, profile.sampling.top_p),
+            "seed": options.seed,
+        }
+
+    def _admit(
+        self, account_id: uuid.UUID, key: str | None, fingerprint: str | None
+    ) -> Accepted | None:
+        """Return None when there is room for a new job, or the one that the same request has made just now.
+
+        Raises:
+            jobs.errors.QueueFull: as many wait as may.
+            jobs.database.DiskFull: there is no disk space.
+        """
+        self._disk.check()
+        try:
+            self._admission.check(account_id)
+        except errors.QueueFull:
+            # The same request may be the one that took the last place: a replay is never refused.
+            if key is None or fingerprint is None:
+                raise
+            replayed = self._replay(account_id, key, fingerprint)
+            if replayed is None:
+                raise
+            return replayed
+        return None
 
     def _replay(self, account_id: uuid.UUID, key: str, fingerprint: str) -> Accepted | None:
         found = submission.replay(
@@ -193,6 +238,7 @@ class Intake:
         kept = submission.submit(self._database, order, key_kept=self._key_kept)
         logs.bind(job_id=ids.show("job", kept.job_id))
         if not kept.replayed:
+            self._admission.took(order.account_id)
             self._bell.ring()
             _log.info("job_submitted", images=len(order.images), rerun=order.rerun_of is not None)
         return Accepted(kept.job_id, replayed=kept.replayed)

@@ -112,8 +112,8 @@ class Pictures:
             except errors.ImageRejected as error:
                 return errors.Fault(file.pointer, error.message, error.specific_code)
 
-        if len(files) == 1:
-            made = [make(files[0])]
+        if len(files) <= 1:
+            made = [make(file) for file in files]
         else:
             # As many at once as there are processes to decode them.
             with ThreadPoolExecutor(self._at_once) as pool:

@@ -73,7 +73,7 @@ class Flags:
 
 def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
     """Claim the best eligible job for ``owner``, or return None when there is none."""
-    with database.transaction() as transaction:
+    with database.transaction("claim") as transaction:
         changed = timeline.change(
             transaction,
             where=(Job.id == dispatch.best(transaction),),
@@ -146,7 +146,7 @@ def begin(
     sampling: Mapping[str, Any],
 ) -> datetime | None:
     """Note what is about to be asked of which engine; return the start by the database's clock, or None if lost."""
-    with database.transaction() as transaction:
+    with database.transaction("begin") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)]):
             return None
         transaction.execute(
@@ -190,7 +190,7 @@ def renew(
         .with_for_update()
         .cte("mine")
     )
-    with database.transaction() as transaction:
+    with database.transaction("renew") as transaction:
         rows = transaction.execute(
             sa.update(Job)
             .where(Job.id.in_(sa.select(mine.c.id)))
@@ -226,37 +226,39 @@ def succeed(
     database: Database, claim: Claim, *, answer: Answer | None, sample: traces.Ended
 ) -> bool:
     """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost."""
-    return _settle(
-        database,
-        claim,
-        target=Status.SUCCEEDED,
-        outcome=Outcome.SUCCEEDED,
-        sample=sample,
-        values={
-            "answer_text": answer.text if answer else None,
-            "answer_rule": answer.rule if answer else None,
-            "finish_reason": sample.finish_reason,
-            "first_token_at": sample.first_token_at,
-        },
-    )
+    with database.transaction("succeed") as transaction:
+        return _settle_in(
+            transaction,
+            claim,
+            target=Status.SUCCEEDED,
+            outcome=Outcome.SUCCEEDED,
+            sample=sample,
+            values={
+                "answer_text": answer.text if answer else None,
+                "answer_rule": answer.rule if answer else None,
+                "finish_reason": sample.finish_reason,
+                "first_token_at": sample.first_token_at,
+            },
+        )
 
 
 def fail(database: Database, claim: Claim, fault: Fault, *, sample: traces.Ended | None) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost."""
-    return _settle(
-        database,
-        claim,
-        target=Status.FAILED,
-        outcome=Outcome.FAILED,
-        sample=sample,
-        fault=fault,
-        values=_error_columns(fault),
-    )
+    with database.transaction("fail") as transaction:
+        return _settle_in(
+            transaction,
+            claim,
+            target=Status.FAILED,
+            outcome=Outcome.FAILED,
+            sample=sample,
+            fault=fault,
+            values=_error_columns(fault),
+        )
 
 
 def stop(database: Database, claim: Claim, *, sample: traces.Ended | None) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
-    with database.transaction() as transaction:
+    with database.transaction("stop") as transaction:
         return _stop(transaction, claim, sample=sample)
 
 
@@ -272,7 +274,7 @@ def retry(
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
-    with database.transaction() as transaction:
+    with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
         wait = lifecycle.backoff(claim.failures + 1, rng=rng)
@@ -295,11 +297,13 @@ def release(
     wait: timedelta = timedelta(0),
     fault: Fault | None = None,
 ) -> bool:
-    """Give the job back uncounted: a drain, or an engine that is full or away; False when it is lost.
+    """Give the job back uncounted: a drain, or (``fault``) an engine that is full or away; False when it is lost.
+
+    An engine that took no request sends no bill: the job keeps the one it has.
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
-    with database.transaction() as transaction:
+    with database.transaction("release") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
         return _settle_in(
@@ -309,6 +313,7 @@ def release(
             outcome=Outcome.RELEASED,
             sample=sample,
             fault=fault,
+            billed=fault is None,
             values={"not_before": transaction.now(wait)},
         )
 
@@ -355,11 +360,6 @@ def _stop(transaction: Transaction, claim: Claim, *, sample: traces.Ended | None
     )
 
 
-def _settle(database: Database, claim: Claim, **rest: Any) -> bool:  # noqa: ANN401 - passed through whole
-    with database.transaction() as transaction:
-        return _settle_in(transaction, claim, **rest)
-
-
 def _settle_in(
     transaction: Transaction,
     claim: Claim,
@@ -369,9 +369,10 @@ def _settle_in(
     sample: traces.Ended | None,
     values: dict[str, Any],
     fault: Fault | None = None,
+    billed: bool = True,
 ) -> bool:
     """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill."""
-    if sample is not None:
+    if sample is not None and billed:
         values = values | _usage(transaction, claim, sample)
     changed = timeline.change(
         transaction,
@@ -393,7 +394,7 @@ def _settle_in(
 
 
 def _usage(transaction: Transaction, claim: Claim, sample: traces.Ended) -> dict[str, Any]:
-    """Return the job's bill, the last attempt's that reached an engine; engine seconds add up over all."""
+    """Return the job's bill, the last attempt's that an engine took; engine seconds add up over all of them."""
     started: datetime | None = transaction.execute(
         sa.select(Sample.started_at).where(
             Sample.job_id == claim.job_id, Sample.attempt == claim.attempt, Sample.number == 0
@@ -444,7 +445,7 @@ def sweep(
 ) -> Swept:
     """End dead leases (if ``leases``) and the deadlines of queued jobs, up to 200 of each."""
     requeued = failed = cancelled = 0
-    with database.transaction() as transaction:
+    with database.transaction("expire") as transaction:
         for job_id, attempt in _dead(transaction) if leases else ():
             status = _expire(
                 transaction, job_id, attempt, actor=actor, crash_limit=crash_limit, rng=rng
@@ -452,7 +453,7 @@ def sweep(
             requeued += status is Status.QUEUED
             failed += status is Status.FAILED
             cancelled += status is Status.CANCELLED
-    with database.transaction() as transaction:
+    with database.transaction("overdue") as transaction:
         overdue = timeline.change(
             transaction,
             where=(Job.id.in_(_overdue(transaction)),),

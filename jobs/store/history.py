@@ -153,7 +153,7 @@ def _conditions(filters: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
     if filters.account_id is not None:
         conditions.append(Job.account_id == filters.account_id)
     if filters.statuses:
-        conditions.append(Job.status.in_(filters.statuses))
+        conditions.append(sa.or_(*map(timeline.standing, filters.statuses)))
     if filters.created_after is not None:
         conditions.append(Job.created_at >= filters.created_after)
     if filters.created_before is not None:
@@ -199,7 +199,7 @@ def cancel(
     Returns:
         The status after it, or None when there is no such job (in this account). A finished job keeps its own.
     """
-    with database.transaction() as transaction:
+    with database.transaction("cancel") as transaction:
         job = transaction.session.get(Job, job_id, with_for_update=True)
         if job is None or (account_id is not None and job.account_id != account_id):
             return None
@@ -281,8 +281,6 @@ def _ahead(transaction: Transaction, job: Job, *, limit: int) -> int:
     """Return how many jobs are claimed before ``job``, counted up to ``limit``."""
     ahead = (
         sa.select(Job.id)
-        # Without statistics SQLite would rather look at every queued job.
-        .with_hint(Job, "INDEXED BY ix_jobs_claim", "sqlite")
         .where(*dispatch.eligible(transaction), dispatch.ahead_of(job))
         .limit(limit)
         .subquery()
@@ -299,7 +297,6 @@ def _eta(transaction: Transaction, position: int) -> int | None:
     recent = list(
         transaction.execute(
             sa.select(Job.started_at, Job.finished_at)
-            .with_hint(Job, "INDEXED BY ix_jobs_finished", "sqlite")
             .where(timeline.standing(Status.SUCCEEDED))
             .order_by(Job.finished_at.desc())
             .limit(_ETA_JOBS)

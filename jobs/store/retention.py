@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
@@ -11,6 +12,11 @@ from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk
 from jobs.store import timeline
+
+#: What goes with a job's question and answer.
+NO_ANSWER = {"question": None, "answer_text": None, "answer_rule": None}
+#: Whether a job still needs its images: it may run, or be run again.
+NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None))
 
 _UNFINISHED = (Status.QUEUED, Status.RUNNING)
 
@@ -38,41 +44,46 @@ def remove_job(
                 where=(Job.id == job_id, Job.data_removed_at.is_(None)),
                 source=job.status,
                 target=job.status,
-                values={
-                    "question": None,
-                    "answer_text": None,
-                    "answer_rule": None,
-                    "data_removed_at": transaction.now(),
-                },
+                values={**NO_ANSWER, "data_removed_at": transaction.now()},
                 event="data_removed",
                 actor=actor,
             )
-            _remove_traces(transaction, job_id)
-            _remove_orphans(transaction, job)
+            remove_traces(transaction, [job_id])
+            remove_orphans(transaction, [job_id])
         return True
 
 
-def _remove_traces(transaction: Transaction, job_id: uuid.UUID) -> None:
-    transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id == job_id))
-    transaction.execute(sa.update(Sample).where(Sample.job_id == job_id).values(output=None))
-    transaction.execute(sa.update(Attempt).where(Attempt.job_id == job_id).values(prompt=sa.null()))
+def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Remove what the model said in all attempts of finished jobs, and what it was asked."""
+    transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
+    transaction.execute(sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None))
+    remove_prompts(transaction, job_ids)
 
 
-def _remove_orphans(transaction: Transaction, job: Job) -> None:
-    """Remove the job's images that were not uploaded by themselves and that no other job still has.
+def remove_prompts(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Remove what was sent in all attempts of finished jobs."""
+    transaction.execute(
+        sa.update(Attempt).where(Attempt.job_id.in_(job_ids)).values(prompt=sa.null())
+    )
+
+
+def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> int:
+    """Remove the jobs' images that were not uploaded by themselves and that no other job needs; return how many.
 
     Facts and bytes are locked in the order in which a submission locks them.
     """
-    mine = sa.select(JobImage.image_id).where(JobImage.job_id == job.id)
+    mine = sa.select(JobImage.image_id).where(JobImage.job_id.in_(job_ids))
     rows = transaction.session.scalars(
         sa.select(Image)
         .where(Image.id.in_(mine), Image.uploaded_at.is_(None), Image.removed_at.is_(None))
         .order_by(Image.original_sha256, Image.detail, Image.pipeline)
         .with_for_update()
     )
-    for image in sorted(rows.all(), key=lambda image: image.image_key):
-        if not _referenced(transaction, image.id, Job.data_removed_at.is_(None)):
-            _remove_image(transaction, image)
+    # Only now, with the images locked, does the last of several jobs see that it is the last.
+    orphans = [image for image in rows if not referenced(transaction, image.id, NEEDING)]
+    for image in sorted(orphans, key=lambda image: image.image_key):
+        drop_image(transaction, image)
+    return len(orphans)
 
 
 def remove_image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID) -> bool:
@@ -88,25 +99,27 @@ def remove_image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UU
         image = transaction.session.get(Image, image_id, with_for_update=True)
         if image is None or image.account_id != account_id or image.removed_at is not None:
             return False
-        if _referenced(transaction, image.id, Job.status.in_(_UNFINISHED)):
+        if referenced(transaction, image.id, Job.status.in_(_UNFINISHED)):
             raise errors.Conflict("An unfinished job uses this image.")
-        _remove_image(transaction, image)
+        drop_image(transaction, image)
         return True
 
 
-def _referenced(
+def referenced(
     transaction: Transaction, image_id: uuid.UUID, condition: sa.ColumnElement[bool]
 ) -> bool:
+    """Whether a job that meets ``condition`` has the image; the newest are looked at first."""
     statement = (
         sa.select(JobImage.job_id)
         .join(Job, Job.id == JobImage.job_id)
         .where(JobImage.image_id == image_id, condition)
+        .order_by(JobImage.job_id.desc())
         .limit(1)
     )
     return transaction.execute(statement).first() is not None
 
 
-def _remove_image(transaction: Transaction, image: Image) -> None:
+def drop_image(transaction: Transaction, image: Image) -> None:
     """Mark the image and drop the bytes with the account's last image that has them."""
     transaction.execute(
         sa.update(Image)

@@ -95,7 +95,7 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
         jobs.errors.NotFound: an image is gone or belongs to somebody else.
     """
     try:
-        with database.transaction() as transaction:
+        with database.transaction("submit") as transaction:
             _forget_expired_key(transaction, submission, kept=key_kept)
             return Submitted(job_id=_insert(transaction, submission), replayed=False)
     except sa.exc.IntegrityError:
@@ -228,6 +228,17 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
             )
         ],
     )
+    transaction.notes.append(
+        timeline.Move(
+            event="submitted",
+            source=None,
+            target=Status.QUEUED,
+            at=row.created_at,
+            priority=submission.priority,
+            attempt=0,
+            created_at=row.created_at,
+        )
+    )
     return job_id
 
 
@@ -330,7 +341,7 @@ def _keep_facts(
             index_elements=["account_id", "original_sha256", "detail", "pipeline"],
             set_={
                 "removed_at": None,
-                "uploaded_at": sa.func.coalesce(Image.uploaded_at, row.excluded.uploaded_at),
+                "uploaded_at": sa.func.coalesce(row.excluded.uploaded_at, Image.uploaded_at),
             },
         ).returning(Image.id)
     ).scalar_one()

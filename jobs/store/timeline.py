@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs import lifecycle
-from jobs.database import Transaction
-from jobs.lifecycle import Status
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry
 
 #: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
@@ -26,6 +26,10 @@ TOLD = (
     "engine_stopped_at",
     "error_code",
     "data_removed_at",
+    "images_released_at",
+    "trace_removed_at",
+    "answer_removed_at",
+    "events_removed_at",
 )
 
 
@@ -35,6 +39,21 @@ def standing(status: Status) -> sa.ColumnElement[bool]:
     The value is written out: bound as a parameter it would hide the partial indexes from a prepared plan.
     """
     return Job.status == sa.literal(status, Job.status.type, literal_execute=True)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of a job, noted for those who count once it is committed; ``source`` None: it came in."""
+
+    event: str
+    source: Status | None
+    target: Status
+    at: datetime
+    priority: Priority
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None = None
+    error_code: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,13 +125,27 @@ def change(
             for row in rows
         ],
     )
+    transaction.notes += [
+        Move(event=event, source=source, target=target, **{name: row[name] for name in _NOTED})
+        for row in rows
+    ]
     return [
         Changed(id=row["id"], status=row["status"], attempt=row["attempt"], values=dict(row))
         for row in rows
     ]
 
 
-_RETURNED = (*TOLD, "account_id", "lease_owner", "deadline_at", "request_id")
+_RETURNED = (
+    *TOLD,
+    "account_id",
+    "lease_owner",
+    "deadline_at",
+    "request_id",
+    "priority",
+    "created_at",
+    "started_at",
+)
+_NOTED = ("at", "priority", "attempt", "created_at", "started_at", "error_code")
 
 
 @dataclass(frozen=True)
@@ -140,6 +173,20 @@ def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
     ]
     if rows:
         transaction.execute(sa.insert(TimelineEntry), rows)
+
+
+def read(
+    database: Database, job_id: uuid.UUID, *, limit: int, after: int = 0
+) -> tuple[list[TimelineEntry], bool]:
+    """Return up to ``limit`` entries of a job beyond the entry ``after``, oldest first, and whether there are more."""
+    with database.reading() as transaction:
+        entries = transaction.session.scalars(
+            sa.select(TimelineEntry)
+            .where(TimelineEntry.job_id == job_id, TimelineEntry.id > after)
+            .order_by(TimelineEntry.id)
+            .limit(limit + 1)
+        ).all()
+        return list(entries[:limit]), len(entries) > limit
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any column's value goes in

@@ -46,6 +46,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A stream that came to its end with its bill, noted for those who count once it is committed."""
+
+    started_at: datetime
+    ended: Ended
+
+
+@dataclass(frozen=True)
 class SampleTrace:
     """One stream's output as far as it is known, and its bill."""
 
@@ -86,7 +94,7 @@ def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[H
 def append(database: Database, *, owner: str, pieces: Sequence[Piece]) -> set[Holding]:
     """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost."""
     wanted = {(piece.job_id, piece.attempt) for piece in pieces}
-    with database.transaction() as transaction:
+    with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
         kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
         if kept:
@@ -148,7 +156,7 @@ def finish(
     transaction: Transaction, job_id: uuid.UUID, attempt: int, *, sample: int, ended: Ended
 ) -> None:
     """Write a stream's whole output and bill; its chunks are no longer needed."""
-    transaction.execute(
+    started_at: datetime | None = transaction.execute(
         sa.update(Sample)
         .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
         .values(
@@ -161,7 +169,10 @@ def finish(
             first_token_at=ended.first_token_at,
             ended_at=ended.ended_at,
         )
-    )
+        .returning(Sample.started_at)
+    ).scalar_one_or_none()
+    if started_at is not None:
+        transaction.notes.append(Finished(started_at=started_at, ended=ended))
     transaction.execute(
         sa.delete(TraceChunk).where(
             TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample

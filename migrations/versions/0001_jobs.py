@@ -238,7 +238,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("rerun_of IS NOT NULL"),
         sqlite_where=sa.text("rerun_of IS NOT NULL"),
     )
-    op.create_index("ix_jobs_status_id", "jobs", ["status", "id"])
 
     op.create_table(
         "attempts",
@@ -345,6 +344,7 @@ def upgrade() -> None:
         ),
     )
     if op.get_bind().dialect.name == "postgresql":
+        op.create_index("ix_jobs_status_id", "jobs", ["status", "id"])
         op.create_index(
             "ix_jobs_metadata",
             "jobs",

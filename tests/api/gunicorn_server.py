@@ -32,6 +32,7 @@ class GunicornServer:
             "LONGLOOK_PORT": "0",
             "LONGLOOK_LOG_FORMAT": "json",
             "LONGLOOK_MAX_BODY_MB": "4",
+            "LONGLOOK_DISK_FLOOR_MB": "0",
             **variables,
         }
         self.process: subprocess.Popen[bytes] | None = None

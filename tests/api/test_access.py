@@ -18,7 +18,9 @@ ON_THINGS = [
     ("GET", "/v1/jobs/<job_id>"),
     ("GET", "/v1/jobs/<job_id>/trace"),
     ("GET", "/v1/jobs/<job_id>/attempts"),
+    ("GET", "/v1/jobs/<job_id>/timeline"),
     ("POST", "/v1/jobs/<job_id>/cancel"),
+    ("POST", "/v1/jobs/<job_id>/run_now"),
     ("POST", "/v1/jobs/<job_id>/rerun"),
     ("DELETE", "/v1/jobs/<job_id>"),
     ("GET", "/v1/images/<image_id>"),
@@ -31,6 +33,8 @@ ON_ALL = [
     ("POST", "/v1/images"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<model_id>"),
+    ("GET", "/v1/queue"),
+    ("GET", "/metrics"),
 ]
 PUBLIC = [("GET", "/livez"), ("GET", "/readyz"), ("GET", "/openapi.json")]
 

@@ -9,144 +9,14 @@ from typing import Any
 import pytest
 import structlog
 from flask.testing import FlaskClient
-from PIL import Image
-from werkzeug.test import TestResponse
 
 from jobs.database import Database
 from jobs.lifecycle import Role
-from jobs.records import Image as ImageRow
 from jobs.records import Job
 from tests import factories
 from tests.api import pictures
+from tests.api.asking import PNG, ask, faults, rows
 from tests.api.conftest import Caller
-
-PNG = pictures.data_url(pictures.png())
-
-
-def rows(database: Database) -> int:
-    """How many jobs and images there are."""
-    with database.reading() as transaction:
-        return transaction.session.query(Job).count() + transaction.session.query(ImageRow).count()
-
-
-def faults(answer: TestResponse) -> dict[str, tuple[str, str]]:
-    """The faults of an answer by their place: code and sentence."""
-    assert answer.content_type == "application/problem+json"
-    body = answer.get_json()
-    return {
-        fault.get("pointer", fault.get("parameter")): (fault["code"], fault["detail"])
-        for fault in body["errors"]
-    }
-
-
-def ask(caller: Caller, **body: object) -> TestResponse:
-    """Send a JSON body that is right except for ``body``; None leaves a field out."""
-    whole = {"question": "How many?", "images": [{"data": PNG}], **body}
-    return caller("POST", "/v1/jobs", json={k: v for k, v in whole.items() if v is not None})
-
-
-class TestImages:
-    @pytest.mark.parametrize(
-        ("data", "code"),
-        [
-            pytest.param(b"this is no image at all", "invalid_image_format", id="text"),
-            pytest.param(pictures.png()[:60], "image_parse_error", id="truncated"),
-            pytest.param(pictures.bomb(), "image_too_large", id="bomb"),
-            pytest.param(pictures.png(3000, 10), "invalid_image", id="aspect ratio 300"),
-            pytest.param(pictures.png(1, 1), "image_too_small", id="one pixel"),
-            pytest.param(b"", "empty_image_file", id="empty"),
-        ],
-    )
-    def test_an_unusable_image_is_refused_with_its_code_in_every_way_to_send_it(
-        self, caller: Caller, database: Database, data: bytes, code: str
-    ) -> None:
-        as_json = caller.submit(image=data)
-        assert as_json.status_code == 422
-        assert faults(as_json)["#/images/0/data"][0] == code
-        assert as_json.get_json()["error"]["code"] == code
-
-        as_form = caller.form("/v1/jobs", {"question": "How many?", "image": data})
-        assert as_form.status_code == 422
-        assert faults(as_form)["#/image/0"][0] == code
-
-        upload = caller("POST", "/v1/images", data=data, content_type="image/png")
-        assert upload.status_code == 422
-        assert upload.get_json()["error"]["code"] == code
-        assert rows(database) == 0
-
-    @pytest.mark.parametrize(
-        "data",
-        [
-            pytest.param(pictures.animated(), id="animated"),
-            pytest.param(pictures.deep(), id="16-bit"),
-            pytest.param(pictures.cmyk(), id="CMYK"),
-            pytest.param(pictures.palette_with_alpha(), id="palette with alpha"),
-            pytest.param(pictures.turned(), id="EXIF-rotated"),
-        ],
-    )
-    def test_an_unusual_image_is_taken(self, caller: Caller, data: bytes) -> None:
-        assert caller.submit(image=data).status_code == 202
-
-    def test_a_turned_image_is_kept_upright(self, caller: Caller) -> None:
-        image = caller.image(pictures.turned())
-        assert image["height"] > image["width"]
-        assert image["original"]["orientation"] == 6
-
-    def test_an_image_file_over_the_limit_is_refused_with_413(
-        self, caller: Caller, database: Database
-    ) -> None:
-        large = pictures.png() + bytes(2**20)
-        for answer in (
-            caller.form("/v1/jobs", {"question": "How many?", "image": large}),
-            caller.submit(image=large),
-            caller("POST", "/v1/images", data=large, content_type="image/png"),
-            caller.form("/v1/images", {"file": large}),
-        ):
-            assert answer.status_code == 413
-            assert answer.get_json()["error"]["code"] == "image_file_too_large"
-        assert rows(database) == 0
-
-    @pytest.mark.parametrize("data", ["http://example.org/a.png", "data:image/png;base64,%%%", ""])
-    def test_what_is_no_data_url_is_refused(self, caller: Caller, data: str) -> None:
-        answer = ask(caller, images=[{"data": data}])
-        assert answer.status_code == 422
-        assert faults(answer)["#/images/0/data"][0] == "invalid_base64_image"
-
-    def test_an_image_url_is_not_supported(self, caller: Caller) -> None:
-        answer = ask(caller, images=[{"url": "https://example.org/a.png"}])
-        assert answer.status_code == 422
-        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
-
-    @pytest.mark.parametrize(
-        "images",
-        [None, [], "x", {}, [{}], [{"data": PNG, "image_id": "img_1"}], [7], [{"data": PNG}] * 9],
-    )
-    def test_an_image_list_that_cannot_be_meant_is_refused(
-        self, caller: Caller, images: object
-    ) -> None:
-        answer = ask(caller, images=images)
-        assert answer.status_code == 422
-        assert next(iter(faults(answer))).startswith("#/images")
-
-    def test_a_form_without_a_file_is_refused(self, caller: Caller) -> None:
-        answer = caller.form("/v1/jobs", {"question": "How many?", "image": "text"})
-        assert answer.status_code == 422
-        assert set(faults(answer)) == {"#/image"}
-
-    def test_an_unknown_image_id_is_told_at_its_place(self, caller: Caller) -> None:
-        unknown = [{"image_id": "img_" + "0" * 32}, {"image_id": "img_"}, {"image_id": "\x00"}]
-        answer = ask(caller, images=unknown)
-        assert answer.status_code == 422
-        assert {place: code for place, (code, _) in faults(answer).items()} == {
-            f"#/images/{index}/image_id": "not_found" for index in range(3)
-        }
-
-    def test_an_image_id_with_another_detail_is_refused(self, caller: Caller) -> None:
-        image = caller.image(detail="low")["id"]
-        assert ask(caller, images=[{"image_id": image, "detail": "low"}]).status_code == 202
-        answer = ask(caller, images=[{"image_id": image, "detail": "high"}])
-        assert answer.status_code == 422
-        assert "uploaded with the detail `low`" in answer.get_json()["detail"]
 
 
 class TestQuestions:
@@ -393,9 +263,3 @@ def test_a_fault_of_ours_shows_the_request_id_alone(caller: Caller, database: Da
     )
     assert "ValidationError" not in answer.text
     assert [line["event"] for line in logged] == ["request_failed", "request_finished"]
-
-
-def test_an_unusable_picture_in_a_palette_names_no_library(caller: Caller) -> None:
-    broken = pictures.encoded(Image.new("RGB", (90, 90)), "JPEG")[:200]
-    text = caller.submit(image=broken).text.lower()
-    assert not any(word in text for word in ("pillow", "pil.", "pydantic", "traceback"))

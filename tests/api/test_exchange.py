@@ -6,6 +6,8 @@ import pytest
 import structlog
 from flask.testing import FlaskClient
 
+from api.framework import Door
+from jobs import errors
 from tests.api.conftest import Caller
 
 
@@ -74,3 +76,33 @@ def test_an_error_satisfies_rfc_9457_and_the_openai_client(caller: Caller) -> No
             "code": "not_found",
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers"),
+    [
+        (errors.IdempotencyInProgress("Wait.", retry_after=1), 409, ("1", "true")),
+        (errors.Conflict("No."), 409, (None, "false")),
+        (errors.IdempotencyKeyReused("No."), 422, (None, "false")),
+        (errors.Unavailable("Not now.", retry_after=7), 503, ("7", "true")),
+        (errors.EngineFault("What does it do here?"), 500, (None, None)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_says_whether_and_when_to_try_again(
+    app: Door,
+    caller: Caller,
+    error: errors.LonglookError,
+    status: int,
+    headers: tuple[str | None, str | None],
+) -> None:
+    def fail() -> str:
+        raise error
+
+    app.add_url_rule("/fail", view_func=fail)
+    answer = caller("GET", "/fail")
+    assert answer.status_code == status
+    assert (answer.headers.get("Retry-After"), answer.headers.get("x-should-retry")) == headers
+    assert answer.get_json()["error"]["type"] == (
+        "server_error" if status >= 500 else "invalid_request_error"
+    )

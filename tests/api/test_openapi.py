@@ -22,7 +22,7 @@ def document() -> Json:
 
 def test_the_committed_document_is_the_generated_one(document: Json) -> None:
     committed = json.loads((ROOT / "openapi.json").read_text())
-    assert committed == document, "run: python -m api.app > openapi.json"
+    assert committed == document, "run: longlook openapi > openapi.json"
 
 
 def test_the_served_document_is_the_same(client: FlaskClient, document: Json) -> None:
@@ -55,8 +55,11 @@ def test_creating_a_job_is_described_whole(document: Json) -> None:
     ]  # fmt: skip
     assert set(operation["responses"]["202"]["headers"]) == {
         "Location", "Retry-After", "openai-poll-after-ms", "Idempotent-Replayed", "Preference-Applied",
+        "RateLimit-Policy", "RateLimit",
     }  # fmt: skip
-    assert {"400", "401", "403", "409", "413", "415", "422", "503"} <= set(operation["responses"])
+    assert {"400", "401", "403", "409", "413", "415", "422", "429", "503"} <= set(
+        operation["responses"]
+    )
     assert operation["security"] == [{"key": []}]
 
 

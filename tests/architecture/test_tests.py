@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def cases_in(path: Path) -> Iterator[ast.FunctionDef]:
                 yield node
 
 
+@functools.cache
 def helpers_of(path: Path) -> dict[str, ast.FunctionDef]:
     """Return the functions of a file by name."""
     return {

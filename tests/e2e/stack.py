@@ -58,6 +58,7 @@ class Stack:
     variables: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    url: str = ""
 
     def __post_init__(self) -> None:
         self.key = accounts.new_key()
@@ -96,20 +97,21 @@ class Stack:
         """Start the API and wait until it is ready; return a client of it."""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.api = self._spawn(
-            "api",
-            ["gunicorn", "--config", "python:api.server", "api.app:create_app()"],
-            LONGLOOK_PORT=str(port),
-        )
-        children.wait_until(self._ready, self.api, log=self.folder / "api" / "log")
+        self.api = self.spawn_api(port)
+        children.wait_until(self.ready, self.api, log=self.folder / "api" / "log")
         return Client(self.url, key=self.key)
+
+    def spawn_api(self, port: int) -> subprocess.Popen[bytes]:
+        """Start an API process on ``port`` and return at once."""
+        command = "gunicorn --config python:api.server api.app:create_app()"
+        return self.spawn("api", command.split(), LONGLOOK_PORT=str(port))
 
     def start_worker(self, name: str = "worker", **more: str) -> subprocess.Popen[bytes]:
         """Start a worker process; it takes jobs as soon as it is up."""
         command = (
             "celery -A worker.app worker --without-gossip --without-mingle --without-heartbeat"
         )
-        process = self._spawn(name, command.split(), **more)
+        process = self.spawn(name, command.split(), **more)
         self.workers.append(process)
         return process
 
@@ -128,7 +130,8 @@ class Stack:
         for process in self.processes:
             children.stop(process, signal.SIGKILL)
 
-    def _spawn(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
+        """Start one of our programs with the settings of every process and ``more``; it logs under its name."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         environment = self.environment | more
@@ -139,7 +142,8 @@ class Stack:
         self.processes.append(process)
         return process
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether the API accepts jobs."""
         try:
             answer = urllib3.request("GET", f"{self.url}/readyz", retries=False, timeout=5)
         except urllib3.exceptions.HTTPError:

@@ -58,6 +58,18 @@ def test_each_ring_is_one_bell_in_redis(bell: Bell, own_redis: RedisServer) -> N
     assert bell.waiting() == 4
 
 
+def test_a_thousand_bells_are_enough_however_many_jobs_come(
+    bell: Bell, own_redis: RedisServer
+) -> None:
+    for _ in range(20):
+        bell.ring(100)
+
+    assert eventually(lambda: own_redis.length(queue.REASON) >= 1_000)
+    bell.close()
+
+    assert own_redis.length(queue.REASON) == 1_000
+
+
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
 def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) -> None:
     bell = Bell(Settings.read({}, redis_url=address.format(redis_url)))

@@ -54,7 +54,7 @@ def test_a_second_dead_connection_is_the_engines_fault(connect: Connect) -> None
         client = connect(peer.url)
         asking.read(client, asking.ask())
 
-        with pytest.raises(errors.EngineUnavailable):
+        with pytest.raises(errors.EngineLost):
             asking.read(client, asking.ask())
         assert peer.connections == 2
 

@@ -28,7 +28,7 @@ def server() -> Iterator[BackgroundServer]:
         ("starting", errors.EngineUnavailable, "not ready"),
         ("refuse", errors.EngineRejected, "does not take"),
         ("fault", errors.EngineFault, "failed in the middle"),
-        ("reset", errors.EngineFault, "broke off"),
+        ("reset", errors.EngineLost, "broke off"),
         ("cut_off", errors.EngineFault, "no end"),
         ("bare_abort", errors.EngineFault, "by itself"),
     ],
@@ -109,9 +109,9 @@ def test_a_host_without_a_name_cannot_be_reached(connect: Connect) -> None:
         asking.read(client, asking.ask())
 
 
-def test_an_engine_that_hangs_up_before_its_head_is_unavailable(connect: Connect) -> None:
+def test_an_engine_that_hangs_up_before_its_head_is_lost(connect: Connect) -> None:
     with RawPeer(raw_peer.answering()) as peer:
-        with pytest.raises(errors.EngineUnavailable, match="hung up"):
+        with pytest.raises(errors.EngineLost, match="hung up"):
             asking.read(connect(peer.url), asking.ask())
 
         assert peer.connections == 1, "a fresh connection is not tried again"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +134,26 @@ def test_there_are_never_more_permits_than_the_share(
             most = max((one.window or 0) + max(4, (one.window or 0) // 8), 1)
             held = sum(permit.engine is one for permit in out)
             assert held <= max(most // live, 1)
+
+
+class Together(Quiet):
+    """Engines that answer when all of them have been asked."""
+
+    def __init__(self, url: str, asked: threading.Barrier) -> None:
+        super().__init__(url)
+        self._asked = asked
+
+    def facts(self) -> engine.Facts:
+        self._asked.wait(10)
+        return super().facts()
+
+
+def test_engines_are_asked_at_the_same_time() -> None:
+    asked = threading.Barrier(5)
+
+    engines = made(*(Together(str(n), asked) for n in range(5)))
+
+    assert engines.window() == 5 * 12
 
 
 def test_closing_releases_all_engines() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Status
-from jobs.records import Record
+from jobs.records import Job, Record
 from jobs.store import claims, history, traces
 from tests import factories, races
 from tests.databases import Age
@@ -271,31 +273,42 @@ def test_of_a_settlement_racing_a_sweep_exactly_one_wins(
         assert view.attempt.outcome == ("succeeded" if won[job_id] else "lost")
 
 
-def test_renewals_and_flushes_of_many_rows_never_block_each_other(
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_renewal_and_a_flush_that_meet_half_way_do_not_wait_for_each_other(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    jobs = [factories.make_job(database, account_id) for _ in range(12)]
+    jobs = [factories.make_job(database, account_id) for _ in range(9)]
     held = [factories.claim(database, "me") for _ in jobs]
     for one in held:
         factories.begin(database, one)
     keys = [(one.job_id, one.attempt) for one in held]
 
     def renew() -> int:
-        kept = [
-            claims.renew(database, owner="me", held=keys, lease=factories.LEASE) for _ in range(25)
-        ]
-        return min(map(len, kept))
+        return len(claims.renew(database, owner="me", held=keys, lease=factories.LEASE))
 
     def flush() -> int:
-        lost = [
-            traces.append(
-                database,
-                owner="me",
-                pieces=[factories.make_piece(one, "x", position=n) for one in reversed(held)],
-            )
-            for n in range(25)
-        ]
-        return max(map(len, lost))
+        pieces = [factories.make_piece(one, "text") for one in held]
+        return len(traces.append(database, owner="me", pieces=pieces))
 
-    assert races.race(renew, flush) == [12, 0]
-    assert [traces.read(database, job_id)[0].text for job_id in jobs] == ["x" * 25] * 12
+    with ThreadPoolExecutor(2) as pool:
+        # Both begin to lock the rows, and are let go when both stand before the one in the middle, or one
+        # behind the other.
+        with database.transaction() as transaction:
+            transaction.execute(sa.select(Job.id).where(Job.id == jobs[4]).with_for_update())
+            running = [pool.submit(renew), pool.submit(flush)]
+            assert eventually_waiting(database, 2)
+        assert [future.result(30) for future in running] == [9, 0]
+
+
+def eventually_waiting(database: Database, count: int) -> bool:
+    """Look until ``count`` connections of the database wait for a lock, and return whether they came to it."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with database.reading() as transaction:
+            if transaction.session.scalar(waiting) == count:
+                return True
+    return False

@@ -18,13 +18,15 @@ from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
-from jobs.store import claims, history, retention, timeline, traces
+from jobs.store import claims, history, purge, retention, steering, timeline, traces
 from tests import databases, factories
 from tests.databases import Age
 
 FAULT = claims.Fault(code="engine_fault", message="The engine failed.", retryable=True)
 DEAD = timedelta(seconds=-1)
-TIMES = ("not_before", "cancel_requested_at", "engine_stopped_at", "data_removed_at")
+TIMES = {"not_before", *(name for name in timeline.TOLD if name.endswith("_at"))}
+MINUTE = timedelta(seconds=60)
+PERIODS = purge.Periods(image=MINUTE, trace=MINUTE, answer=MINUTE, event=MINUTE)
 
 
 @dataclass
@@ -62,6 +64,23 @@ class World:
         except errors.Conflict:
             assert not self.job().status.terminal
 
+    def holds(self, claimed: claims.Claim) -> bool:
+        """Whether the row says that the job is still theirs."""
+        job = self.job()
+        return job.status is Status.RUNNING and (job.attempt, job.lease_owner) == (
+            claimed.attempt,
+            claimed.owner,
+        )
+
+    def renew(self, claimed: claims.Claim, lease: timedelta) -> bool:
+        key = (claimed.job_id, claimed.attempt)
+        kept = claims.renew(self.database, owner=claimed.owner, held=[key], lease=lease)
+        return kept == {key}
+
+    def watch(self, claimed: claims.Claim) -> bool:
+        key = (claimed.job_id, claimed.attempt)
+        return key in claims.watch(self.database, owner=claimed.owner, held=[key])
+
     def job(self) -> Job:
         return factories.get_job(self.database, self.job_id).job
 
@@ -76,37 +95,49 @@ def held(write: Callable[[World, claims.Claim], object]) -> Callable[[World, int
     return verb
 
 
+def fenced(write: Callable[[World, claims.Claim], bool]) -> Callable[[World, int], object]:
+    """Return the verb of a holder that works if, and only if, the job is theirs."""
+
+    def attempt(world: World, claimed: claims.Claim) -> None:
+        theirs = world.holds(claimed)
+        assert write(world, claimed) is theirs
+
+    return held(attempt)
+
+
 ENDED = factories.make_ended()
 VERBS: dict[str, Callable[[World, int], object]] = {
     "claim": lambda world, _: world.claim(factories.LEASE),
     "claim and die": lambda world, _: world.claim(DEAD),
     "begin": held(lambda world, one: world.begin(one)),
     "append": held(lambda world, one: world.append(one)),
-    "die": held(
-        lambda world, one: claims.renew(
-            world.database, owner=one.owner, held=[(one.job_id, one.attempt)], lease=DEAD
-        )
-    ),
-    "succeed": held(
+    "die": fenced(lambda world, one: world.renew(one, DEAD)),
+    "renew": fenced(lambda world, one: world.renew(one, factories.LEASE)),
+    "watch": fenced(lambda world, one: world.watch(one)),
+    "succeed": fenced(
         lambda world, one: claims.succeed(
             world.database, one, answer=Answer("6", "boxed"), sample=ENDED
         )
     ),
-    "fail": held(lambda world, one: claims.fail(world.database, one, FAULT, sample=ENDED)),
-    "fail early": held(lambda world, one: claims.fail(world.database, one, FAULT, sample=None)),
-    "stop": held(lambda world, one: claims.stop(world.database, one, sample=ENDED)),
-    "retry": held(
+    "fail": fenced(lambda world, one: claims.fail(world.database, one, FAULT, sample=ENDED)),
+    "fail early": fenced(lambda world, one: claims.fail(world.database, one, FAULT, sample=None)),
+    "stop": fenced(lambda world, one: claims.stop(world.database, one, sample=ENDED)),
+    "retry": fenced(
         lambda world, one: claims.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
     ),
-    "release": held(lambda world, one: claims.release(world.database, one, sample=None)),
+    "release": fenced(lambda world, one: claims.release(world.database, one, sample=None)),
     "sweep": lambda world, _: claims.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
     "cancel": lambda world, _: history.cancel(
         world.database, world.job_id, account_id=None, actor="key:test"
     ),
+    "run now": lambda world, _: steering.run_now(
+        world.database, world.job_id, account_id=None, actor="operator:test"
+    ),
     "wait": lambda world, _: world.age(70),
     "remove": lambda world, _: world.remove(),
+    "purge": lambda world, _: purge.batch(world.database, PERIODS, actor="sweeper:test"),
 }
 STEPS = st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.integers(0, 2)), max_size=22)
 

@@ -241,12 +241,23 @@ def test_racing_jobs_about_the_same_pictures_in_opposite_orders_do_not_block_eac
 ) -> None:
     one, two = factories.make_image(b"one"), factories.make_image(b"two")
     known = submission.keep_image(database, account_id=account_id, image=two)
-    orders = ([(one, 4), (two, 4)], [(two, 4), (one, 4)], [(known, 4), (one, 4)])
+    # Two more originals with the same canonical bytes: here the bytes are what is shared.
+    third, fourth = (
+        factories.make_image(name, key=same.key, data=same.data)
+        for name, same in ((b"three", two), (b"four", one))
+    )
+    orders = (
+        [(one, 4), (two, 4)],
+        [(two, 4), (one, 4)],
+        [(known, 4), (one, 4)],
+        [(third, 4), (fourth, 4)],
+        [(fourth, 4), (third, 4)],
+    )
 
     def submit(turn: int) -> int:
         for _ in range(5):
-            factories.make_job(database, account_id, images=orders[turn % 3])
+            factories.make_job(database, account_id, images=orders[turn % len(orders)])
         return turn
 
-    assert races.race(*(lambda turn=n: submit(turn) for n in range(9))) == list(range(9))
-    assert (count(database, Job), count(database, Image)) == (45, 2)
+    assert races.race(*(lambda turn=n: submit(turn) for n in range(10))) == list(range(10))
+    assert (count(database, Job), count(database, Image)) == (50, 4)

@@ -6,16 +6,32 @@ import json
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from cli import client, main, output
+from cli import client, main, output, queue
 from jobs import errors
 from tests.unit.fake_api import Canned, FakeApi, job, serving, trace
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")
+QUEUE: dict[str, Any] = {
+    "object": "queue",
+    "depth": 3,
+    "due": 2,
+    "oldest_age_seconds": 12.3,
+    "running": 1,
+    "submitted_per_minute": 0.4,
+    "finished_per_minute": 2.0,
+    "workers": [
+        {"id": "w", "state": "live", "slots": 4, "heartbeat_age_seconds": 2.1, "version": "1.0"}
+    ],
+    "engines": [
+        {"url": "http://e", "state": "away", "window": None, "model": None, "version": None}
+    ],
+}
 
 
 @pytest.fixture
@@ -129,6 +145,25 @@ def test_a_job_is_shown_with_its_trace_when_asked(api: FakeApi) -> None:
 def test_a_job_is_cancelled(api: FakeApi) -> None:
     _, printed = longlook(api, "jobs", "cancel", JOB_ID)
     assert json.loads(printed)["status"] == "cancelled"
+
+
+def test_the_queue_is_shown_whole_or_of_one_account() -> None:
+    with serving({"GET /v1/queue": [Canned(200, QUEUE)]}) as api:
+        _, printed = longlook(api, "queue", "--account", "web & co")
+    assert json.loads(printed) == QUEUE
+    assert api.seen[0].path == "/v1/queue?account=web+%26+co"
+
+
+def test_the_queue_is_told_to_people_in_three_lines_and_two_tables() -> None:
+    assert queue.summary(QUEUE) == [
+        "queued   3 (2 due, the first of them for 12 s)",
+        "running  1",
+        "a minute 0.4 in, 2 out",
+    ]
+    idle = QUEUE | {"oldest_age_seconds": None, "depth": 0, "due": 0}
+    assert queue.summary(idle)[0] == "queued   0 (0 due)"
+    assert queue.worker_row(QUEUE["workers"][0]) == ("w", "live", "4", "2 s ago", "1.0")
+    assert queue.engine_row(QUEUE["engines"][0]) == ("http://e", "away", "", "", "")
 
 
 def test_an_id_cannot_leave_its_place_in_the_path(api: FakeApi) -> None:

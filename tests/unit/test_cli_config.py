@@ -48,3 +48,18 @@ def test_an_unknown_setting_is_told_and_its_value_is_not() -> None:
     with pytest.raises(errors.SettingsError, match="LONGLOOK_PROT: no such setting") as told:
         config.effective({"LONGLOOK_PROT": SECRET})
     assert SECRET not in str(told.value)
+
+
+def test_a_password_inside_a_url_is_not_shown() -> None:
+    rows = config.effective(
+        {
+            "LONGLOOK_DATABASE_URL": "postgresql://longlook:s3cret-word@db/longlook",
+            "LONGLOOK_REDIS_URL": "redis://:s3cret-word@redis:6379/0",
+            "LONGLOOK_ENGINE_URLS": "http://user:s3cret-word@engine:30000,http://other:30000",
+        }
+    )
+
+    shown = {row.variable: row.value for row in rows}
+    assert "s3cret-word" not in str(shown)
+    assert shown["LONGLOOK_DATABASE_URL"] == "postgresql://longlook:***@db/longlook"
+    assert shown["LONGLOOK_ENGINE_URLS"].endswith("@engine:30000,http://other:30000")

@@ -154,3 +154,38 @@ def test_an_engine_that_comes_back_has_the_bell_rung(
 
     assert rooms[0] > 0
     assert workers.workforce(database, alive=ALIVE).processes == 0
+
+
+def test_the_workers_list_tells_how_the_engines_do(
+    database: Database, wait_for: Callable[[Callable[[], bool]], bool]
+) -> None:
+    engine = Away()
+    engines = Engines([engine], now=lambda: 0.0)
+    mine = workers.Presence(id="me", host="h", pid=1, version="1", slots=4)
+    presence = Presence(
+        database,
+        engines=engines,
+        presence=mine,
+        interval_seconds=0.01,
+        alive=ALIVE,
+        on_room=lambda: None,
+    )
+
+    def told() -> list[str] | None:
+        [seen] = workers.seen(database, alive=ALIVE)
+        states = seen.presence.engines
+        return None if states is None else [state.state for state in states]
+
+    presence.beat()
+    assert told() is None
+    presence.start()
+    try:
+        assert wait_for(lambda: told() == ["away"])
+        engine.here = True
+        assert wait_for(lambda: told() == ["ok"])
+        engines.report(engine, errors.EngineBusy("It is full."))
+        assert wait_for(lambda: told() == ["resting"])
+    finally:
+        presence.stop()
+
+    assert workers.seen(database, alive=ALIVE) == []

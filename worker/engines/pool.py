@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import structlog
 
 from jobs import errors
+from jobs.store.workers import EngineState
 from worker.engines.scripted import Scripted
 from worker.engines.sglang import SGLang
 
@@ -131,6 +133,13 @@ class Engines:
         with self._lock:
             return sum(self._share(post) for post in self._posts)
 
+    def states(self) -> tuple[EngineState, ...] | None:
+        """Return how the engines do, as the process tells of them; None before they have been asked."""
+        with self._lock:
+            if not all(post.asked for post in self._posts):
+                return None
+            return tuple(self._state(post) for post in self._posts)
+
     def report(self, engine: Engine, error: errors.EngineError | None) -> None:
         """Tell how a stream went: None as soon as it has begun to answer, else its fault.
 
@@ -144,18 +153,18 @@ class Engines:
                 return
             if error is None or isinstance(error, errors.EngineRejected):
                 post.faults = 0
-            elif isinstance(error, errors.EngineUnavailable | errors.EngineBusy):
+            elif isinstance(
+                error, errors.EngineUnavailable | errors.EngineBusy | errors.EngineLost
+            ):
                 self._rest(post, error)
 
     def refresh(self) -> None:
-        """Read the facts of all engines anew; one whose facts cannot be read gives no permits. Blocks."""
-        for post in self._posts:
-            try:
-                facts = post.engine.facts()
-            except errors.EngineUnavailable as error:
-                self._learn(post, None, error.message)
-            else:
-                self._learn(post, facts)
+        """Read the facts of all engines anew; one whose facts cannot be read gives no permits. Blocks.
+
+        All are asked at the same time: silent ones must not add up to more than a heartbeat may be late.
+        """
+        with ThreadPoolExecutor(len(self._posts), thread_name_prefix="facts") as asking:
+            list(asking.map(self._ask, self._posts))
 
     def close(self) -> None:
         """Release the engines' connections."""
@@ -169,6 +178,14 @@ class Engines:
             if post.trial is permit:
                 post.trial = None
 
+    def _ask(self, post: _Post) -> None:
+        try:
+            facts = post.engine.facts()
+        except errors.EngineUnavailable as error:
+            self._learn(post, None, error.message)
+        else:
+            self._learn(post, facts)
+
     def _share(self, post: _Post) -> int:
         """Return this process' part of an engine's window; at least 1, lest a worker starve."""
         if post.facts is None:
@@ -176,6 +193,17 @@ class Engines:
         window = post.facts.window
         margin = min(max(self._margin, window // 8), _MOST_WAITING)
         return max((window + margin) // self._live_workers, 1)
+
+    def _state(self, post: _Post) -> EngineState:
+        if post.facts is None:
+            return EngineState(url=post.engine.url, state="away")
+        return EngineState(
+            url=post.engine.url,
+            state="resting" if post.faults and self._now() < post.rests_until else "ok",
+            model=post.facts.model,
+            version=post.facts.version,
+            window=post.facts.window,
+        )
 
     def _has_room(self, post: _Post) -> bool:
         if post.faults and (post.trial is not None or self._now() < post.rests_until):

@@ -112,7 +112,7 @@ class Chat:
         kept, sent = connection.dialled, time.monotonic()
         try:
             response = self._send(connection, body)
-        except errors.EngineUnavailable:
+        except errors.EngineLost:
             if not kept or time.monotonic() - sent > _STALE_SECONDS:
                 raise
             self._drop()
@@ -125,7 +125,8 @@ class Chat:
         """Send ``body`` over ``connection`` and wait for the response's head.
 
         Raises:
-            jobs.errors.EngineUnavailable: the connection failed; nothing was received.
+            jobs.errors.EngineUnavailable: it cannot be reached; nothing was sent.
+            jobs.errors.EngineLost: it hung up; nothing was received.
             jobs.errors.EngineFault: nothing came for too long.
         """
         with self._lock:
@@ -147,8 +148,10 @@ class Chat:
             )
         except TimeoutError as error:
             raise _silent(self._patience.first_token) from error
-        except _BROKEN as error:
-            raise errors.EngineUnavailable("The engine hung up before it answered.") from error
+        except OSError as error:
+            raise errors.EngineLost("The engine hung up before it answered.") from error
+        except http.client.HTTPException as error:
+            raise errors.EngineUnavailable("What answers is no engine.") from error
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[engine.Chunk]:
         """Yield the chunks of ``response``."""
@@ -184,7 +187,7 @@ class Chat:
         except TimeoutError as error:
             raise _silent(patience) from error
         except _BROKEN as error:
-            raise errors.EngineFault("The engine broke off in the middle of its answer.") from error
+            raise errors.EngineLost("The engine broke off in the middle of its answer.") from error
 
     def _check(self, chunk: engine.Chunk, *, spoke: bool) -> None:
         """Raise unless the end is one that was asked for."""

@@ -1,0 +1,186 @@
+"""``/metrics``: what this process counted, and from SQL what is true of the whole service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from http import HTTPMethod
+from typing import Final
+
+import flask
+from flask import Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door
+from jobs.database import Database, Unavailable
+from jobs.metrics import JobMetrics, new_registry
+from jobs.settings import Settings
+from jobs.store import figures, workers
+
+METRICS: Final = "/metrics"
+#: A request may be held open for a minute (``Prefer: wait``).
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class MetricsRoutes:
+    """What Prometheus asks the API.
+
+    Args:
+        settings: who may ask; how recent a live worker's heartbeat is.
+        database: is asked at each scrape; its commits in this process are counted.
+        gate: what lets operators in.
+    """
+
+    def __init__(self, settings: Settings, *, database: Database, gate: Gate) -> None:
+        self._public = settings.metrics_public
+        self._gate = gate
+        self._registry = new_registry()
+        JobMetrics(database, registry=self._registry)
+        self._http = _HttpMetrics(self._registry)
+        alive = timedelta(seconds=settings.lease_seconds)
+        self._registry.register(_Service(database, alive=alive))
+
+    def declare(self, door: Door) -> None:
+        """Put the route into ``door`` and count all its exchanges."""
+        text = {"text/plain": {"schema": {"type": "string"}}}
+        guarded = not self._public
+        door.declare(
+            HTTPMethod.GET,
+            METRICS,
+            self.shown if guarded else self._show,
+            name="metrics",
+            tag="operations",
+            guard=self._gate.admits(Right.EVERYWHERE) if guarded else None,
+            answers={200: Answer(None, "The metrics, in Prometheus' text format.", content=text)},
+        )
+        door.after_request(self._http.count)
+
+    def shown(self, _caller: Caller) -> Response:
+        """Show the metrics, for Prometheus."""
+        return self._show()
+
+    def _show(self) -> Response:
+        """Show the metrics, for Prometheus."""
+        return Response(generate_latest(self._registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _HttpMetrics:
+    """Counts requests by rule, never by path."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "longlook_http_requests_total",
+            "Requests that were answered.",
+            ["route", "method", "code"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "longlook_http_request_duration_seconds",
+            "From a request to its answer; one that is held open included.",
+            ["route", "method"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def count(self, response: Response) -> Response:
+        """Count a request with its answer."""
+        rule = flask.request.url_rule
+        route = "none" if rule is None else rule.rule
+        method = flask.request.method
+        method = method if method in HTTPMethod.__members__ else "other"
+        self._requests.labels(route, method, response.status_code).inc()
+        self._seconds.labels(route, method).observe(time.perf_counter() - flask.g.started)
+        return response
+
+
+class _Service(Collector):
+    """Asks SQL at each scrape. While the database is away there is only ``longlook_database_up 0``."""
+
+    def __init__(self, database: Database, *, alive: timedelta) -> None:
+        self._database = database
+        self._alive = alive
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Return nothing: registering asks no database."""
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges."""
+        try:
+            queue = figures.queue(self._database, account_id=None)
+            seen = workers.seen(self._database, alive=self._alive)
+        except Unavailable:
+            yield _gauge("database_up", "Whether SQL answered at this scrape.", 0)
+            return
+        yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
+        yield from _of_queue(queue)
+        yield from _of_workers(seen)
+
+
+def _of_queue(queue: figures.QueueFigures) -> Iterator[GaugeMetricFamily]:
+    yield _by(
+        "queue_depth",
+        "Queued jobs: due, or waiting for another try.",
+        "state",
+        {"due": queue.due, "waiting": queue.depth - queue.due},
+    )
+    yield _gauge(
+        "queue_oldest_age_seconds",
+        "For how long the first due job has been due; 0 without one.",
+        queue.oldest.total_seconds() if queue.oldest else 0,
+    )
+    yield _gauge("jobs_running", "Jobs that a worker holds.", queue.running)
+
+
+def _of_workers(seen: list[workers.Seen]) -> Iterator[GaugeMetricFamily]:
+    live = [worker for worker in seen if worker.alive]
+    taking = [worker for worker in live if not worker.presence.draining]
+    yield _by(
+        "workers",
+        "Worker processes by what their heartbeats say.",
+        "state",
+        {
+            "live": len(taking),
+            "draining": len(live) - len(taking),
+            "silent": len(seen) - len(live),
+        },
+    )
+    yield _gauge(
+        "worker_slots",
+        "Jobs that the live workers run at once, at most.",
+        sum(worker.presence.slots for worker in taking),
+    )
+    if seen:
+        yield _gauge(
+            "worker_heartbeat_age_seconds",
+            "Age of the newest heartbeat of all workers; absent without any.",
+            min(worker.age for worker in seen).total_seconds(),
+        )
+    states = [engine.state for engine in workers.engines(seen)]
+    yield _by(
+        "engines",
+        "Engines as the live workers see them.",
+        "state",
+        {state: states.count(state) for state in ("ok", "resting", "away")},
+    )
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"longlook_{name}", text, value=value)
+
+
+def _by(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"longlook_{name}", text, labels=[label])
+    for member, value in values.items():
+        family.add_metric([member], value)
+    return family

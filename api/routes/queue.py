@@ -1,0 +1,97 @@
+"""``/v1/queue``: how the queue does; and ``/v1/jobs/{id}/run_now``: past its waiting."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from http import HTTPMethod
+from typing import Protocol
+
+from flask import Response
+
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.schemas.jobs import Job
+from api.schemas.queue import QueueState
+from api.schemas.requests import JobPath, QueueQuery
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.lifecycle import Status
+from jobs.settings import Settings
+from jobs.store import figures, history, steering, workers
+
+
+class Bell(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+
+    def ring(self) -> None:
+        """Ask for a bell and return at once."""
+
+
+class QueueRoutes:
+    """What callers may ask of the queue.
+
+    Args:
+        settings: how recent a live worker's heartbeat is.
+        database: where jobs and heartbeats are kept.
+        bell: rung for a job that waits no longer.
+        gate: what lets callers in.
+    """
+
+    def __init__(self, settings: Settings, *, database: Database, bell: Bell, gate: Gate) -> None:
+        self._alive = timedelta(seconds=settings.lease_seconds)
+        self._database = database
+        self._bell = bell
+        self._gate = gate
+
+    def declare(self, door: Door) -> None:
+        """Put the routes into ``door``."""
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/queue",
+            self.shown,
+            name="getQueue",
+            tag="operations",
+            guard=self._gate.admits(Right.READ),
+            answers={200: Answer(QueueState, "The queue.")},
+            faults=(404, 422),
+        )
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/jobs/<job_id>/run_now",
+            self.run_now,
+            name="runJobNow",
+            tag="jobs",
+            guard=self._gate.admits(Right.STEER),
+            answers={200: Answer(Job, "The job.")},
+            faults=(404, 409),
+        )
+
+    def shown(self, caller: Caller, query: QueueQuery) -> Response:
+        """Get the state of the queue.
+
+        Operators see all accounts' jobs, or those of one by `account`, and the workers and engines; all
+        others see their own jobs.
+        """
+        account_id = self._gate.account(caller, query.account)
+        queue = figures.queue(self._database, account_id=account_id)
+        seen = None if caller.scope is not None else workers.seen(self._database, alive=self._alive)
+        return reply(QueueState.of(queue, seen=seen))
+
+    def run_now(self, caller: Caller, path: JobPath) -> Response:
+        """Let a queued job wait no longer.
+
+        A job whose attempt failed waits before the next one: this ends the wait. It does not change whose
+        turn is next. A job that is due already stays as it is; one that runs or has ended is a conflict.
+        """
+        job_id = ids.parse("job", path.job_id)
+        status = job_id and steering.run_now(
+            self._database, job_id, account_id=caller.scope, actor=caller.actor
+        )
+        view = job_id and history.get(self._database, job_id, account_id=caller.scope)
+        if not status or not view:
+            raise errors.NotFound("There is no such job.")
+        logs.bind(job_id=path.job_id)
+        if status is not Status.QUEUED:
+            raise errors.Conflict(f"The job is not queued; it is {status}.")
+        self._bell.ring()
+        return reply(Job.of(view))

@@ -1,0 +1,172 @@
+"""What a process counts of jobs for Prometheus, from what it committed itself. Labels come from closed sets.
+
+A process counts its own doings only: the API submissions, workers runs. What is true of all of them together
+(the queue, the workers) is asked of SQL by the API. docs/metrics.md has the table.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from jobs import errors
+from jobs.database import Database
+from jobs.lifecycle import Status
+from jobs.store import timeline, traces
+
+#: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
+CODES: Final = frozenset(
+    {
+        errors.DeadlineExceeded.code,
+        errors.EngineBusy.code,
+        errors.EngineFault.code,
+        errors.EngineRejected.code,
+        errors.EngineUnavailable.code,
+        errors.LonglookError.code,
+        "image_removed",
+        "worker_lost",
+    }
+)
+#: A reasoning job takes from a second to half an hour; it may wait for hours.
+_RUN_SECONDS: Final = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
+_QUEUE_SECONDS: Final = (0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600, 14400)
+_FIRST_TOKEN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
+_TOKEN_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
+
+
+def new_registry() -> CollectorRegistry:
+    """Return a registry with what every process tells of itself."""
+    # They are a time beside each counter: twice the lines, and Prometheus has no use for it.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # the library forgot to annotate it
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    build = Gauge(
+        "longlook_build_info", "1; the version is a label.", ["version"], registry=registry
+    )
+    build.labels(importlib.metadata.version("longlook")).set(1)
+    return registry
+
+
+class JobMetrics:
+    """Counts what happens to jobs in this process.
+
+    Args:
+        database: whose commits are counted.
+        registry: where the metrics are kept.
+    """
+
+    def __init__(self, database: Database, *, registry: CollectorRegistry) -> None:
+        self._submitted = Counter(
+            "longlook_jobs_submitted_total",
+            "Jobs that were accepted.",
+            ["priority"],
+            registry=registry,
+        )
+        self._finished = Counter(
+            "longlook_jobs_finished_total",
+            "Jobs that ended, however they did.",
+            ["outcome", "error_code"],
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "longlook_job_attempts_total",
+            "Attempts that ended.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._expired = Counter(
+            "longlook_leases_expired_total",
+            "Attempts whose worker was silent for longer than its lease.",
+            registry=registry,
+        )
+        self._queue = Histogram(
+            "longlook_job_queue_seconds",
+            "From the submission of a job to its first attempt.",
+            ["priority"],
+            buckets=_QUEUE_SECONDS,
+            registry=registry,
+        )
+        self._run = Histogram(
+            "longlook_job_run_seconds",
+            "From the first attempt of a job to its end.",
+            ["outcome"],
+            buckets=_RUN_SECONDS,
+            registry=registry,
+        )
+        self._streams = _StreamMetrics(registry)
+        database.listen(self._hear)
+
+    def _hear(self, note: object) -> None:
+        if isinstance(note, timeline.Move):
+            self._count(note)
+        elif isinstance(note, traces.Finished):
+            self._streams.count(note)
+
+    def _count(self, move: timeline.Move) -> None:
+        if move.source is None:
+            self._submitted.labels(move.priority).inc()
+        elif move.target is Status.RUNNING and move.source is Status.QUEUED and move.attempt == 1:
+            waited = (move.at - move.created_at).total_seconds()
+            self._queue.labels(move.priority).observe(max(0.0, waited))
+        if move.source is Status.RUNNING and move.target is not Status.RUNNING:
+            self._attempts.labels(move.event).inc()
+            if move.event == "lost":
+                self._expired.inc()
+        if move.target.terminal and move.source is not move.target:
+            code = move.error_code or ""
+            known = code if code in CODES or not code else "other"
+            self._finished.labels(move.target, known).inc()
+            if move.started_at is not None:
+                ran = (move.at - move.started_at).total_seconds()
+                self._run.labels(move.target).observe(max(0.0, ran))
+
+
+class _StreamMetrics:
+    """Counts what engines gave: times and tokens of the streams that ended."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._first_token = Histogram(
+            "longlook_time_to_first_token_seconds",
+            "From asking the engine to the first token, its queue included.",
+            buckets=_FIRST_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._token = Histogram(
+            "longlook_time_per_output_token_seconds",
+            "The mean time from one token of a stream to the next.",
+            buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "longlook_tokens_total",
+            "Tokens of the streams that ended; cached and image tokens are input tokens too.",
+            ["kind"],
+            registry=registry,
+        )
+
+    def count(self, finished: traces.Finished) -> None:
+        """Count a stream."""
+        ended = finished.ended
+        for kind, tokens in (
+            ("input", ended.input_tokens),
+            ("cached", ended.cached_tokens),
+            ("image", ended.image_tokens),
+            ("output", ended.output_tokens),
+        ):
+            self._tokens.labels(kind).inc(tokens or 0)
+        if ended.first_token_at is None:
+            return
+        waited = (ended.first_token_at - finished.started_at).total_seconds()
+        self._first_token.observe(max(0.0, waited))
+        if ended.output_tokens > 1:
+            wrote = (ended.ended_at - ended.first_token_at).total_seconds()
+            self._token.observe(max(0.0, wrote) / (ended.output_tokens - 1))

@@ -1,0 +1,226 @@
+"""What is taken away by itself when it is old. Counters, hashes and ends stay.
+
+Retention has four classes, each with its own period from the end of a job:
+
+* image: a job lets go of its images; one that no other job needs, and that was not uploaded by itself within
+  the period, loses its bytes.
+* trace: the raw output of all attempts, and the prompts.
+* answer: question and answer, and the prompts, which hold the question too. (A trace that is kept longer
+  still ends with the answer.)
+* event: the timeline, but for one entry that says how the job stands.
+
+A job tells by a marker of each class that it is gone. What is due is found by its marker, so nothing is lost
+when a purge is interrupted: each batch is a transaction of its own, and any number of processes may purge at once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Status
+from jobs.records import Image, Job, TimelineEntry
+from jobs.settings import Settings
+from jobs.store import retention, timeline
+
+
+@dataclass(frozen=True)
+class Periods:
+    """How long each class is kept after the end of its job; None is for ever."""
+
+    image: timedelta | None = None
+    trace: timedelta | None = None
+    answer: timedelta | None = None
+    event: timedelta | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the periods that are set."""
+        return cls(
+            image=_days(settings.retention_image_days),
+            trace=_days(settings.retention_trace_days),
+            answer=_days(settings.retention_answer_days),
+            event=_days(settings.retention_event_days),
+        )
+
+
+FOR_EVER = Periods()
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What one batch of each class took away: images, and jobs by what they have lost."""
+
+    images: int = 0
+    traces: int = 0
+    answers: int = 0
+    timelines: int = 0
+    #: Whether there may be more to do.
+    more: bool = False
+
+
+def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) -> Purged:
+    """Take away what is older than ``periods`` say, up to ``limit`` of each class, oldest first.
+
+    Raises:
+        jobs.database.Unavailable: the database does not answer; what was committed stays gone.
+    """
+    images = traces = answers = timelines = 0
+    full = False
+    if periods.image is not None:
+        released, images = _purge_images(database, periods.image, actor=actor, limit=limit)
+        uploads, unused = _purge_uploads(database, periods.image, limit=limit)
+        images += unused
+        full |= limit in (released, uploads)
+    if periods.trace is not None:
+        traces = _purge_traces(database, periods.trace, actor=actor, limit=limit)
+    if periods.answer is not None:
+        answers = _purge_answers(database, periods.answer, actor=actor, limit=limit)
+    if periods.event is not None:
+        timelines = _purge_timelines(database, periods.event, actor=actor, limit=limit)
+    return Purged(
+        images=images,
+        traces=traces,
+        answers=answers,
+        timelines=timelines,
+        more=full or limit in (traces, answers, timelines),
+    )
+
+
+def _purge_images(
+    database: Database, period: timedelta, *, actor: str, limit: int
+) -> tuple[int, int]:
+    """Release the images of old jobs; return how many jobs these were, and how many images went."""
+    with database.transaction() as transaction:
+        due = _due(
+            transaction,
+            Job.finished_at < transaction.now(-period),
+            retention.NEEDING,
+            index="ix_jobs_images_kept",
+            limit=limit,
+        )
+        marks = {"images_released_at": transaction.now()}
+        _mark(transaction, due, marks, event="images_released", actor=actor)
+        return len(due), retention.remove_orphans(transaction, due)
+
+
+def _purge_uploads(database: Database, period: timedelta, *, limit: int) -> tuple[int, int]:
+    """Let old uploads be images like others; return how many these were, and how many went as no job needs them."""
+    with database.transaction() as transaction:
+        rows = transaction.session.scalars(
+            sa.select(Image)
+            .with_hint(Image, "INDEXED BY ix_images_uploaded", "sqlite")
+            .where(Image.uploaded_at < transaction.now(-period))
+            .order_by(Image.uploaded_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        old = rows.all()
+        transaction.execute(
+            sa.update(Image)
+            .where(Image.id.in_([image.id for image in old]))
+            .values(uploaded_at=None)
+        )
+        unused = [
+            image
+            for image in old
+            if not retention.referenced(transaction, image.id, retention.NEEDING)
+        ]
+        for image in sorted(unused, key=lambda image: image.image_key):
+            retention.drop_image(transaction, image)
+        return len(old), len(unused)
+
+
+def _purge_traces(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
+    with database.transaction() as transaction:
+        due = _due(
+            transaction,
+            Job.finished_at < transaction.now(-period),
+            Job.trace_removed_at.is_(None),
+            Job.data_removed_at.is_(None),
+            index="ix_jobs_trace_kept",
+            limit=limit,
+        )
+        marks = {"trace_removed_at": transaction.now()}
+        _mark(transaction, due, marks, event="trace_removed", actor=actor)
+        retention.remove_traces(transaction, due)
+        return len(due)
+
+
+def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
+    with database.transaction() as transaction:
+        due = _due(
+            transaction,
+            Job.finished_at < transaction.now(-period),
+            Job.answer_removed_at.is_(None),
+            Job.data_removed_at.is_(None),
+            index="ix_jobs_answer_kept",
+            limit=limit,
+        )
+        marks = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
+        _mark(transaction, due, marks, event="answer_removed", actor=actor)
+        retention.remove_prompts(transaction, due)
+        return len(due)
+
+
+def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
+    """Put one entry that tells it all in the place of those of old jobs: the row can still be told from it."""
+    with database.transaction() as transaction:
+        due = _due(
+            transaction,
+            Job.finished_at < transaction.now(-period),
+            Job.events_removed_at.is_(None),
+            index="ix_jobs_events_kept",
+            limit=limit,
+        )
+        transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
+        marks = {name: getattr(Job, name) for name in timeline.TOLD}
+        marks["events_removed_at"] = transaction.now()
+        _mark(transaction, due, marks, event="events_removed", actor=actor)
+        return len(due)
+
+
+def _due(
+    transaction: Transaction, *conditions: sa.ColumnElement[bool], index: str, limit: int
+) -> dict[uuid.UUID, Status]:
+    """Return the oldest jobs that meet ``conditions``, locked; those that another process has at hand are left out."""
+    rows = transaction.execute(
+        sa.select(Job.id, Job.status)
+        # SQLite, which knows nothing of how the rows are spread, may prefer an index that does not help.
+        .with_hint(Job, f"INDEXED BY {index}", "sqlite")
+        .where(*conditions)
+        .order_by(Job.finished_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return {row.id: row.status for row in rows}
+
+
+def _mark(
+    transaction: Transaction,
+    jobs: Mapping[uuid.UUID, Status],
+    values: Mapping[str, Any],
+    *,
+    event: str,
+    actor: str,
+) -> None:
+    for status in set(jobs.values()):
+        timeline.change(
+            transaction,
+            where=(Job.id.in_([job_id for job_id in jobs if jobs[job_id] is status]),),
+            source=status,
+            target=status,
+            values=values,
+            event=event,
+            actor=actor,
+        )
+
+
+def _days(days: float) -> timedelta | None:
+    return timedelta(days=days) if days else None

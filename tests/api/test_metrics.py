@@ -1,0 +1,164 @@
+"""The API's metrics: who may have them, what they count, and that the page of metrics lists them all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from flask.testing import FlaskClient
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.app import create_app
+from jobs import metrics
+from jobs.database import Database
+from jobs.images import Images
+from jobs.settings import Settings
+from jobs.store import workers
+from tests.api import worker
+from tests.api.conftest import Caller
+from tests.fakes import RecordingBell
+
+ROOT = Path(__file__).parents[2]
+_ROW = re.compile(r"^\| `(longlook_\w+)` \| (\w+) \| ([^|]*)\| (API|both) \|", re.MULTILINE)
+_CODE = re.compile(r"^\| `(\w+)` \| ", re.MULTILINE)
+
+
+class Scrape:
+    """What ``/metrics`` showed at one moment."""
+
+    def __init__(self, text: str) -> None:
+        self.families: dict[str, Metric] = {
+            family.name: family for family in text_string_to_metric_families(text)
+        }
+
+    def __call__(self, sample: str, **labels: str) -> float | None:
+        """Return a sample's value, None when it is not there."""
+        for family in self.families.values():
+            for one in family.samples:
+                if one.name == sample and one.labels == labels:
+                    return one.value
+        return None
+
+    def own(self) -> Iterator[tuple[str, str]]:
+        """Yield name and type of the service's own metrics, as they are written in queries."""
+        for family in self.families.values():
+            if family.name.startswith("longlook_"):
+                total = "_total" if family.type == "counter" else ""
+                yield family.name + total, family.type
+
+
+def scrape(operator: Caller) -> Scrape:
+    answer = operator("GET", "/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type.startswith("text/plain")
+    return Scrape(answer.text)
+
+
+def test_metrics_are_for_operators(client: FlaskClient, caller: Caller, operator: Caller) -> None:
+    assert client.get("/metrics").status_code == 401
+    assert caller("GET", "/metrics").status_code == 403
+    assert operator("GET", "/metrics").status_code == 200
+
+
+def test_metrics_can_be_made_public(
+    settings: Settings, database: Database, decoder: Images
+) -> None:
+    public = settings.model_copy(update={"metrics_public": True})
+    app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
+
+    assert Scrape(app.test_client().get("/metrics").text)("longlook_database_up") == 1
+
+
+def test_without_a_database_the_processs_own_metrics_are_shown(
+    settings: Settings, decoder: Images, tmp_path: Path
+) -> None:
+    public = settings.model_copy(update={"metrics_public": True})
+    database = Database(f"sqlite:///{tmp_path}/no/such.db")
+    app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
+    client = app.test_client()
+    client.get("/livez")
+
+    shown = Scrape(client.get("/metrics").text)
+
+    database.close()
+    live = {"route": "/livez", "method": "GET", "code": "200"}
+    assert shown("longlook_http_requests_total", **live) == 1
+    assert shown("longlook_database_up") == 0
+    assert shown("longlook_jobs_running") is None
+
+
+def test_the_gauges_tell_of_queue_and_workers(
+    caller: Caller, operator: Caller, database: Database
+) -> None:
+    caller.job()
+    caller.job()
+    worker.start(database)
+    engine = workers.EngineState("http://engine", "resting")
+    presence = workers.Presence("w", "h", 1, "1", slots=4, engines=(engine,))
+    workers.beat(database, presence, alive=timedelta(minutes=1))
+
+    shown = scrape(operator)
+
+    assert shown("longlook_queue_depth", state="due") == 1
+    assert shown("longlook_queue_depth", state="waiting") == 0
+    assert shown("longlook_jobs_running") == 1
+    assert shown("longlook_workers", state="live") == 1
+    assert shown("longlook_worker_slots") == 4
+    assert shown("longlook_engines", state="resting") == 1
+    age = shown("longlook_worker_heartbeat_age_seconds")
+    assert age is not None
+    assert age >= 0
+
+
+def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
+    caller: Caller, operator: Caller
+) -> None:
+    job = caller.job(priority="high")
+    caller("POST", job["urls"]["cancel"])
+    caller("GET", "/no/such/path")
+    caller.client.open("/v1/jobs", method="BREW")
+
+    shown = scrape(operator)
+
+    count = "longlook_http_requests_total"
+    assert shown(count, route="/v1/jobs", method="POST", code="202") == 1
+    assert shown(count, route="/v1/jobs/<job_id>/cancel", method="POST", code="200") == 1
+    assert shown(count, route="none", method="GET", code="404") == 1
+    assert shown(count, route="none", method="other", code="405") == 1
+    assert shown("longlook_jobs_submitted_total", priority="high") == 1
+    assert shown("longlook_jobs_finished_total", outcome="cancelled", error_code="") == 1
+    assert job["id"] not in operator("GET", "/metrics").text
+
+
+def test_the_page_of_metrics_lists_each_metric_and_no_other(
+    caller: Caller, operator: Caller, database: Database
+) -> None:
+    caller.job()
+    worker.finish(database)
+    caller.job()
+    worker.fail(database)
+    presence = workers.Presence("w", "h", 1, "1", slots=4)
+    workers.beat(database, presence, alive=timedelta(minutes=1))
+    operator("GET", "/metrics")  # So that its own labels are there.
+    api = scrape(operator)
+    registry = metrics.new_registry()
+    metrics.JobMetrics(database, registry=registry)
+    of_worker = {family.name for family in registry.collect()}
+    page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
+
+    assert {(name, kind) for name, kind, _, _ in page} == set(api.own())
+    for name, _, labels, where in page:
+        family = api.families[name.removesuffix("_total")]
+        used = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert used == set(re.findall(r"`(\w+)`", labels)), name
+        assert (where == "both") is (name.removesuffix("_total") in of_worker), name
+
+
+def test_each_documented_code_of_a_failed_job_has_its_label() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("`error.code` of a failed job", 1)[1].split("\n\n", 1)[0]
+
+    assert set(_CODE.findall(table)) <= metrics.CODES

@@ -1,0 +1,45 @@
+"""The page of promises names tests that exist, and all failpoints, each of which is hit by a test."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from tests.architecture import source
+
+PAGE = (source.ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+PLACE = re.compile(r"`([a-z]+\.(?:commit|committed|publish|published|chunk))`")
+
+
+def test_each_test_that_is_named_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
+
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (source.ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert named
+    assert missing == []
+
+
+def test_each_failpoint_is_told_and_hit() -> None:
+    tried = (source.ROOT / "tests" / "chaos" / "test_failpoints.py").read_text(encoding="utf-8")
+
+    told = set(PLACE.findall(PAGE))
+    assert told == places()
+    assert {place for place in told if f'"{place}' not in tried} == set()
+
+
+def places() -> set[str]:
+    """Return the failpoints in the code: those of named transactions, and those that stand alone."""
+    found = set()
+    for path in source.modules("api", "jobs", "worker"):
+        for call in (node for node in ast.walk(source.tree(path)) if isinstance(node, ast.Call)):
+            words = [word.value for word in call.args if isinstance(word, ast.Constant)]
+            match ast.unparse(call.func).rpartition(".")[2], words:
+                case "transaction", [str(name)]:
+                    found |= {f"{name}.commit", f"{name}.committed"}
+                case "hit", [str(name), str(moment)]:
+                    found.add(f"{name}.{moment}")
+    return found

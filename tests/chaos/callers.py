@@ -1,0 +1,173 @@
+"""The load: clients that submit, repeat what failed, look, cancel and run again, each in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cli.client import Client
+from jobs import errors
+from jobs.lifecycle import Status
+from tests.chaos.orders import Json, Order
+
+_PICTURES = Path(__file__).resolve().parents[2] / "models" / "tiny-qvq" / "samples"
+IMAGES = [_PICTURES / name for name in ("s03.png", "s07.png", "s12.png")]
+#: Jobs that a client waits for at once.
+_OPEN = 4
+_PAUSE_SECONDS = 0.15
+#: What happens to a service that is being hurt. Whoever hears it sends the same again.
+_NOT_NOW = (errors.Unavailable, errors.IdempotencyInProgress)
+
+#: How jobs go, by the scripted engine's personas, and how often. "" is a plain answer.
+_PERSONAS = {
+    "": 70,
+    "no_answer_at_length": 10,
+    "fault": 4,
+    "reset": 4,
+    "cut_off": 2,
+    "bare_abort": 2,
+    "silent": 2,
+    "refuse": 3,
+    "busy": 2,
+}
+
+
+class Api(Client):
+    """The client of the command line, and the verbs it lacks."""
+
+    def rerun(self, job_id: str, *, key: str) -> Json:
+        """Run a job again; return the new one."""
+        headers = {"Idempotency-Key": key}
+        return self._call("POST", f"/v1/jobs/{job_id}/rerun", headers=headers).json
+
+    def attempts(self, job_id: str) -> list[Json]:
+        """Return a job's attempts."""
+        attempts: list[Json] = self._call("GET", f"/v1/jobs/{job_id}/attempts").json["data"]
+        return attempts
+
+
+class Caller(threading.Thread):
+    """One client.
+
+    Args:
+        name: told in keys and questions.
+        api: the service.
+        rng: decides what it does.
+    """
+
+    def __init__(self, name: str, api: Api, *, rng: random.Random) -> None:
+        super().__init__(name=name, daemon=True)
+        self.orders: list[Order] = []
+        self.wrong: list[str] = []
+        self._api = api
+        self._rng = rng
+        self._waiting: list[Order] = []
+        self._due: dict[str, float] = {}
+        self._sated = threading.Event()
+        self._over = threading.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it orders nothing more and everything it ordered has ended."""
+        return self._sated.is_set() and not self._waiting
+
+    def order_no_more(self) -> None:
+        """Let it only look from now on."""
+        self._sated.set()
+
+    def leave(self) -> None:
+        """End it."""
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Order and look until it is told to leave; in the end, everything once more."""
+        while not self._over.wait(_PAUSE_SECONDS):
+            if len(self._waiting) < _OPEN and not self._sated.is_set():
+                self._order()
+            for order in list(self._waiting):
+                self._try(order, self._look if order.ids else self._send)
+                if order.ended:
+                    self._waiting.remove(order)
+                    self._after(order)
+            if self.orders:
+                # What has ended is looked at again: nothing may have become of it.
+                self._try(self._rng.choice(self.orders), self._again)
+        for order in self.orders:
+            self._try(order, self._again)
+
+    def _order(self) -> None:
+        number = len(self.orders)
+        [persona] = self._rng.choices([*_PERSONAS], weights=[*_PERSONAS.values()])
+        question = f"How many shapes are on card {number} of {self.name}?"
+        options: Json = {"temperature": 0}
+        if persona:
+            question += f" [[persona:{persona}]]"
+            options["max_attempts"] = 2
+        cancel = self._rng.uniform(0, 3) if self._rng.random() < 0.12 else None
+        if persona == "no_answer_at_length":
+            options["max_output_tokens"] = 1200
+            cancel = self._rng.uniform(0.5, 3)
+        if persona == "busy":
+            options["deadline_seconds"] = 5
+        self._add(Order(f"{self.name}-{number}", question, options, cancel_after=cancel))
+
+    def _add(self, order: Order) -> None:
+        self.orders.append(order)
+        self._waiting.append(order)
+
+    def _send(self, order: Order) -> None:
+        if order.rerun_of is not None:
+            order.accept(self._api.rerun(order.rerun_of, key=order.key))
+        elif self._rng.random() < 0.1:
+            with ThreadPoolExecutor(2) as twice:
+                for answer in [twice.submit(self._submit, order) for _ in range(2)]:
+                    order.accept(answer.result())
+        else:
+            order.accept(self._submit(order))
+
+    def _submit(self, order: Order) -> Json:
+        image = IMAGES[len(order.question) % len(IMAGES)]
+        return self._api.submit(
+            [image], order.question, options=order.options, idempotency_key=order.key
+        )
+
+    def _look(self, order: Order) -> None:
+        now = time.monotonic()
+        due = self._due.setdefault(order.key, now + (order.cancel_after or 0))
+        if order.cancel_after is not None and now >= due:
+            with contextlib.suppress(errors.Conflict):  # It was quicker.
+                order.see(self._api.cancel(order.id))
+            order.cancel_after = None
+        order.see(self._api.job(order.id))
+        if order.job is not None and order.job["status"] != Status.QUEUED:
+            order.read(self._api.trace(order.id))
+
+    def _again(self, order: Order) -> None:
+        if not order.ended:
+            return
+        order.see(self._api.job(order.id))
+        order.read(self._api.trace(order.id))
+        if self._rng.random() < 0.3:
+            self._send(order)
+
+    def _after(self, order: Order) -> None:
+        """Now and then run again what did not end well."""
+        if order.job is None or order.job["status"] != Status.CANCELLED:
+            return
+        if self._rng.random() < 0.2 and not self._sated.is_set():
+            key = f"{order.key}-again"
+            self._add(Order(key, order.question, order.options, 1.0, rerun_of=order.id))
+
+    def _try(self, order: Order, do: Callable[[Order], None]) -> None:
+        try:
+            do(order)
+        except _NOT_NOW:
+            self._over.wait(self._rng.uniform(0.05, 0.5))
+        except errors.LonglookError as error:
+            self.wrong.append(f"{order.key}: the API answered {type(error).__name__}: {error}")

@@ -1,0 +1,249 @@
+"""What must hold of every job, whatever died: read from the database, and compared with what clients saw.
+
+Each check yields a sentence for each job that breaks it; a run is good when there are none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs import answers, ids
+from jobs.database import Database
+from jobs.lifecycle import TRANSITIONS, Outcome, Status
+from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+from jobs.store import timeline
+from tests.chaos.orders import Order
+
+
+@dataclass
+class Life:
+    """All that the database knows of one job."""
+
+    job: Job
+    entries: list[TimelineEntry] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    chunks: int = 0
+
+    @property
+    def shown(self) -> str:
+        """The job's id as callers see it."""
+        return ids.show("job", self.job.id)
+
+    @property
+    def moves(self) -> list[TimelineEntry]:
+        """The entries that tell of another state."""
+        return [entry for entry in self.entries if "status" in entry.changes]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the counters may not pass."""
+
+    crashes: int
+
+
+def lives(database: Database) -> dict[uuid.UUID, Life]:
+    """Return every job."""
+    with database.reading() as transaction:
+        rows = transaction.session.scalars
+        found = {job.id: Life(job) for job in rows(sa.select(Job).order_by(Job.id))}
+        for entry in rows(sa.select(TimelineEntry).order_by(TimelineEntry.id)):
+            found[entry.job_id].entries.append(entry)
+        for attempt in rows(sa.select(Attempt).order_by(Attempt.job_id, Attempt.number)):
+            found[attempt.job_id].attempts.append(attempt)
+        ordered = sa.select(Sample).order_by(Sample.job_id, Sample.attempt, Sample.number)
+        for sample in rows(ordered):
+            found[sample.job_id].samples.append(sample)
+        for chunk in rows(sa.select(TraceChunk)):
+            found[chunk.job_id].chunks += 1
+    return found
+
+
+def broken(found: Iterable[Life], limits: Limits) -> list[str]:
+    """Return what is wrong with jobs that should all have ended."""
+    wrong = []
+    rids: Counter[str] = Counter()
+    for life in found:
+        rids.update(sample.rid for sample in life.samples)
+        for check in CHECKS:
+            wrong += [f"{life.shown}: {told}" for told in check(life, limits)]
+    wrong += [f"the engine's id {rid} was used twice" for rid, uses in rids.items() if uses > 1]
+    return wrong
+
+
+def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
+    """Return where the database and what clients were told part."""
+    wrong = []
+    by_key: dict[str | None, list[Life]] = defaultdict(list)
+    for life in found.values():
+        by_key[life.job.idempotency_key].append(life)
+    wrong += [f"{life.shown}: nobody ordered it" for life in by_key.pop(None, [])]
+    for order in orders:
+        wrong += order.wrong
+        kept = by_key.pop(order.key, [])
+        if {life.shown for life in kept} != order.ids and (order.ids or len(kept) > 1):
+            wrong.append(f"{order.key}: was told {sorted(order.ids)}, kept are {len(kept)} jobs")
+        wrong += [f"{life.shown}: {told}" for life in kept for told in _unseen(life, order)]
+    wrong += [f"{life.shown}: nobody ordered it" for rest in by_key.values() for life in rest]
+    return wrong
+
+
+def _unseen(life: Life, order: Order) -> Iterator[str]:
+    if order.job is None:
+        return
+    if order.job["status"] != life.job.status:
+        yield f"its client last saw it {order.job['status']}, it is {life.job.status}"
+    texts = {(sample.attempt, sample.number): sample.output or "" for sample in life.samples}
+    for stream, seen in order.texts.items():
+        if not texts.get(stream, "").startswith(seen):
+            yield f"its client saw text of attempt {stream[0]} that was not kept"
+
+
+def _ends(life: Life, _: Limits) -> Iterator[str]:
+    """It has ended, once, in a way that the row tells."""
+    job = life.job
+    if not job.status.terminal:
+        yield f"is still {job.status}"
+        return
+    ends = [entry for entry in life.moves if Status(entry.changes["status"]).terminal]
+    if len(ends) != 1:
+        yield f"ended {len(ends)} times: {[entry.event for entry in ends]}"
+    if life.moves[-1:] != ends[-1:]:
+        yield "went on after its end"
+    if (job.answer_text is not None) and job.status is not Status.SUCCEEDED:
+        yield "has an answer and did not succeed"
+    if (job.error_code is not None) != (job.status is Status.FAILED):
+        yield f"has the error {job.error_code} and is {job.status}"
+    if job.status is Status.CANCELLED and job.cancel_requested_at is None:
+        yield "was cancelled and nobody asked for it"
+
+
+def _moves(life: Life, _: Limits) -> Iterator[str]:
+    """Every move is a legal one, and the timeline adds up to the row."""
+    states = [Status(entry.changes["status"]) for entry in life.moves]
+    if states[:1] != [Status.QUEUED]:
+        yield f"began as {states[:1]}"
+    for before, after in itertools.pairwise(states):
+        if after not in TRANSITIONS[before]:
+            yield f"went from {before} to {after}"
+    told: dict[str, Any] = dict.fromkeys(timeline.TOLD)
+    for entry in life.entries:
+        told |= entry.changes
+    for name in timeline.TOLD:
+        kept = getattr(life.job, name)
+        if isinstance(kept, datetime):
+            kept = kept.astimezone(UTC).isoformat(timespec="microseconds")
+        if told[name] != kept:
+            yield f"its timeline says {name} is {told[name]}, the row {kept}"
+
+
+def _attempts(life: Life, _: Limits) -> Iterator[str]:
+    """Each attempt is claimed once and ended once, by its owner or, when that was lost, by a sweeper."""
+    numbers = list(range(1, life.job.attempt + 1))
+    if [attempt.number for attempt in life.attempts] != numbers:
+        yield f"has attempts {[attempt.number for attempt in life.attempts]}, not {numbers}"
+        return
+    claimed = [entry for entry in life.moves if entry.changes["status"] == Status.RUNNING]
+    if [entry.changes.get("attempt") for entry in claimed] != numbers:
+        yield "an attempt was claimed twice or out of turn"
+        return
+    for attempt, claim in zip(life.attempts, claimed, strict=True):
+        following = life.moves[life.moves.index(claim) + 1 :][:1]
+        if claim.actor != f"worker:{attempt.worker}":
+            yield f"attempt {attempt.number} is {attempt.worker}'s, claimed by {claim.actor}"
+        for end in following:
+            lost = end.event == Outcome.LOST
+            right = end.actor.startswith("sweeper:") if lost else end.actor == claim.actor
+            if not right or end.event != attempt.outcome:
+                yield (
+                    f"attempt {attempt.number} of {claim.actor} is {attempt.outcome}, was ended "
+                    f"as {end.event} by {end.actor}"
+                )
+        if attempt.outcome is None or attempt.ended_at is None:
+            yield f"attempt {attempt.number} has no end"
+
+
+def _counters(life: Life, limits: Limits) -> Iterator[str]:
+    """Crashes and failures are what the attempts say, and within their limits."""
+    job = life.job
+    outcomes = Counter(attempt.outcome for attempt in life.attempts)
+    if outcomes[Outcome.LOST] != job.crashes:
+        yield f"lost {outcomes[Outcome.LOST]} workers, counted {job.crashes}"
+    if outcomes[Outcome.RETRIED] != job.failures:
+        yield f"was retried {outcomes[Outcome.RETRIED]} times, counted {job.failures}"
+    if job.crashes > limits.crashes or job.failures >= job.max_attempts:
+        yield f"has {job.crashes} crashes and {job.failures} of {job.max_attempts} failures"
+    if job.error_code == "worker_lost" and job.crashes != limits.crashes:
+        yield f"failed as lost after {job.crashes} crashes"
+
+
+def _result(life: Life, _: Limits) -> Iterator[str]:
+    """One attempt succeeded if the job did: the last one; answer and bill are its own."""
+    job = life.job
+    won = [attempt.number for attempt in life.attempts if attempt.outcome is Outcome.SUCCEEDED]
+    if won != ([job.attempt] if job.status is Status.SUCCEEDED else []):
+        yield f"attempts {won} of {job.attempt} succeeded, and the job is {job.status}"
+        return
+    if job.status is not Status.SUCCEEDED:
+        return
+    sample = next((sample for sample in life.samples if sample.attempt == job.attempt), None)
+    if sample is None or sample.output is None:
+        yield "succeeded without a text"
+        return
+    answer = answers.extract(sample.output)
+    expected = (answer.text, answer.rule) if answer else (None, None)
+    if (job.answer_text, job.answer_rule) != expected:
+        yield "its answer is not the one in its text"
+    for name in ("finish_reason", "input_tokens", "image_tokens", "output_tokens"):
+        if getattr(job, name) != getattr(sample, name):
+            yield f"its {name} is not its sample's"
+
+
+def _traces(life: Life, _: Limits) -> Iterator[str]:
+    """Streams are closed, and all tell the same: a question that is asked greedily has one answer."""
+    if life.chunks:
+        yield f"has {life.chunks} loose pieces of a trace"
+    streams = Counter((sample.attempt, sample.number) for sample in life.samples)
+    if set(streams) - {(attempt.number, 0) for attempt in life.attempts}:
+        yield "has a stream without an attempt"
+    if any(sample.ended_at is None or sample.output is None for sample in life.samples):
+        yield "has a stream that is still open"
+    texts = [sample.output or "" for sample in life.samples]
+    longest = max(texts, key=len, default="")
+    if not all(longest.startswith(text) for text in texts):
+        yield f"its streams tell different things, in {[len(text) for text in texts]} letters"
+
+
+def _stops(life: Life, _: Limits) -> Iterator[str]:
+    """A job that its worker cancelled while an engine ran it says when the engine had stopped."""
+    job = life.job
+    end = life.moves[-1] if life.moves else None
+    if job.status is not Status.CANCELLED or end is None or not end.actor.startswith("worker:"):
+        return
+    streamed = any(sample.attempt == job.attempt for sample in life.samples)
+    if streamed and (
+        job.engine_stopped_at is None
+        or job.cancel_requested_at is None
+        or job.engine_stopped_at < job.cancel_requested_at
+    ):
+        yield f"asked to stop at {job.cancel_requested_at}, engine stopped {job.engine_stopped_at}"
+
+
+CHECKS: tuple[Callable[[Life, Limits], Iterator[str]], ...] = (
+    _ends,
+    _moves,
+    _attempts,
+    _counters,
+    _result,
+    _traces,
+    _stops,
+)

@@ -1,0 +1,141 @@
+"""One run: a house, clients, a storm, a calm, and the reckoning."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from jobs import queue
+from jobs.database import Database
+from tests import children
+from tests.chaos import checks
+from tests.chaos.callers import Api, Caller
+from tests.chaos.figures import Figures, figures
+from tests.chaos.house import CRASH_LIMIT, WORKERS, House
+from tests.chaos.storm import Storm
+from tests.e2e.stack import eventually, running
+
+_CALLERS = 4
+#: Nothing should take longer once the storm is over: backoffs, deadlines and the worst waits add up to less.
+CALM_SECONDS = 90
+#: After the last job: until the engine has nothing to do and Redis nothing to say.
+_IDLE_SECONDS = 10
+#: Celery's own few keys, and bells that nobody has to hear.
+_REDIS_KEYS = 8
+#: What a process logs when something happened that nobody foresaw.
+_UNFORESEEN = ("attempt_crashed", "thread_died", "request_failed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be.
+
+    Attributes:
+        database: ``sqlite`` or ``postgresql``.
+        seconds: how long the storm rages.
+        seed: of everything that chance decides.
+        fenced: False for the control, which must not pass.
+        logs: a folder for the logs of all processes, or None.
+    """
+
+    database: str
+    seconds: float
+    seed: int
+    fenced: bool = True
+    logs: Path | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run; it is good when nothing is wrong."""
+
+    figures: Figures
+    wrong: list[str]
+    unasked: list[str]
+
+
+def run(plan: Plan) -> Report:
+    """Run ``plan`` to its end."""
+    folder = children.short_folder()
+    house = House(folder, database=plan.database, fenced=plan.fenced)
+    try:
+        house.start()
+        return _report(house, plan)
+    finally:
+        house.close()
+        if plan.logs is not None:
+            shutil.copytree(folder, plan.logs, ignore=_only_logs, dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _only_logs(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == "data" or name.endswith(".sock")]
+
+
+def _report(house: House, plan: Plan) -> Report:
+    callers = [
+        Caller(
+            f"caller-{number}",
+            Api(house.api_url, key=house.stack.key),
+            rng=random.Random(f"{plan.seed}:{number}"),
+        )
+        for number in range(_CALLERS)
+    ]
+    storm = Storm(house, rng=random.Random(plan.seed))
+    for caller in callers:
+        caller.start()
+    storm.rage(plan.seconds)
+    for caller in callers:
+        caller.order_no_more()
+    storm.end()
+    until = time.monotonic() + CALM_SECONDS
+    while not all(caller.idle for caller in callers) and time.monotonic() < until:
+        storm.calm(0.5)
+    wrong = [*_noisy(house)]
+    for caller in callers:
+        caller.leave()
+        wrong += caller.wrong
+    database = Database(house.stack.database_url)
+    lives = checks.lives(database)
+    database.close()
+    wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
+    wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
+    events = [*_events(house)]
+    wrong += [f"{event}: nobody foresaw it" for event in events if event in _UNFORESEEN]
+    left = [one for one in house.departures if one.asked and one.status]
+    wrong += [f"{one.place} was drained and exited with {one.status}" for one in left]
+    return Report(
+        figures=figures(lives.values(), storm.faults, refused=events.count("job_lost")),
+        wrong=wrong,
+        unasked=[
+            f"{one.place}: {one.status}"
+            for one in house.departures
+            if not one.asked and one.status != -9
+        ],
+    )
+
+
+def _noisy(house: House) -> Iterator[str]:
+    """Tell who still has something to do though nobody wants anything."""
+    if not eventually(lambda: running(house.engine_url) == 0, seconds=_IDLE_SECONDS):
+        yield f"the engine still runs {running(house.engine_url)} streams"
+    if not eventually(lambda: house.redis.length(queue.REASON) == 0, seconds=_IDLE_SECONDS):
+        yield f"{house.redis.length(queue.REASON)} bells still wait"
+    with redis.Redis.from_url(house.redis.url) as client:
+        keys = int(str(client.dbsize()))
+    if keys > _REDIS_KEYS:
+        yield f"Redis holds {keys} keys"
+
+
+def _events(house: House) -> Iterator[str]:
+    """Yield the events that our processes have logged."""
+    for line in house.logged("api", *WORKERS):
+        if line.startswith("{"):
+            yield str(json.loads(line).get("event"))

@@ -1,0 +1,171 @@
+"""Faults at random, from a seed: what is hurt, when, and for how long. Everything is whole again in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import redis
+
+from tests.chaos.house import LEASE_SECONDS, House
+
+#: Seconds between two faults.
+PAUSE = (1.0, 4.0)
+_TICK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that was done.
+
+    Attributes:
+        kind: what.
+        at: when.
+        pid: the worker it was done to, or None for what all of them need.
+    """
+
+    kind: str
+    at: datetime
+    pid: int | None = None
+
+
+class Storm:
+    """Hurts a house. To be used by the thread that made it, whose children the processes are.
+
+    Args:
+        house: what is hurt.
+        rng: decides everything.
+    """
+
+    def __init__(self, house: House, *, rng: random.Random) -> None:
+        self.faults: list[Fault] = []
+        self._house = house
+        self._rng = rng
+        #: What has to be done later, mostly the end of a fault; the number keeps equal times in order.
+        self._later: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._turn: list[str] = []
+        self._kinds: dict[str, Callable[[], int | None]] = {
+            "worker killed": self._kill_worker,
+            "worker drained": self._drain_worker,
+            "worker frozen beyond its lease": self._freeze_worker,
+            "redis flushed": self._flush_redis,
+            "redis killed": self._kill_redis,
+            "redis half open": self._break_redis,
+            "engine killed": self._kill_engine,
+            "engine reset": self._reset_engine,
+            "engine half open": self._break_engine,
+            "api killed": self._kill_api,
+            "api's process killed": self._kill_api_process,
+        }
+        if house.postgres is not None and house.postgres.ours:
+            self._kinds["database restarted"] = self._restart_database
+
+    def rage(self, seconds: float) -> None:
+        """Hurt the house for ``seconds``."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.calm(self._rng.uniform(*PAUSE))
+            self._hurt()
+
+    def calm(self, seconds: float) -> None:
+        """Hurt nothing more, end what is due to end, and start again what died."""
+        until = time.monotonic() + seconds
+        pause = threading.Event()
+        while time.monotonic() < until:
+            self._end_due(time.monotonic())
+            self._house.tend()
+            pause.wait(_TICK_SECONDS)
+
+    def end(self) -> None:
+        """End every fault that has not ended yet."""
+        while self._later:
+            self._end_due(float("inf"))
+        self._house.tend()
+
+    def _hurt(self) -> None:
+        if not self._turn:
+            # Each kind has its turn, in an order of chance, so that a short storm has most of them.
+            self._turn = self._rng.sample(sorted(self._kinds), k=len(self._kinds))
+        kind, at = self._turn.pop(), datetime.now(UTC)
+        self.faults.append(Fault(kind, at, self._kinds[kind]()))
+
+    def _end_due(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            heapq.heappop(self._later)[2]()
+
+    def _after(self, seconds: float, do: Callable[[], object]) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), do))
+
+    def _some_worker(self) -> str:
+        """Return a worker that is up and well, if there is one."""
+        workers = self._house.workers
+        well = [name for name in workers if workers[name].well]
+        return self._rng.choice([*filter(self._house.up, well)] or well or [*workers])
+
+    def _kill_worker(self) -> int:
+        name = self._some_worker()
+        self._house.kill(name)
+        return self._house.places[name].process.pid
+
+    def _drain_worker(self) -> int:
+        name = self._some_worker()
+        if self._house.up(name):
+            self._house.ask_to_leave(name)
+        return self._house.places[name].process.pid
+
+    def _freeze_worker(self) -> int:
+        name = self._some_worker()
+        self._house.freeze(name)
+        seconds = LEASE_SECONDS * self._rng.uniform(1.5, 2.5)
+        self._after(seconds, lambda: self._house.thaw(name))
+        return self._house.places[name].process.pid
+
+    def _flush_redis(self) -> None:
+        with contextlib.suppress(redis.ConnectionError):  # It is down, and so forgets by itself.
+            self._house.redis.flush()
+
+    def _kill_redis(self) -> None:
+        self._house.redis.stop(signal.SIGKILL)
+        self._after(self._rng.uniform(0, 4), self._raise_redis)
+
+    def _raise_redis(self) -> None:
+        # A second fault may have come meanwhile, with its own end.
+        self._house.redis.stop(signal.SIGKILL)
+        self._house.redis.start()
+
+    def _break_redis(self) -> None:
+        self._house.redis_proxy.break_half()
+        self._after(self._rng.uniform(4, 10), self._house.redis_proxy.reset)
+
+    def _kill_engine(self) -> None:
+        self._house.places["engine"].down = True
+        self._house.kill("engine")
+        self._after(self._rng.uniform(0, 3), self._raise_engine)
+
+    def _raise_engine(self) -> None:
+        self._house.places["engine"].down = False
+
+    def _reset_engine(self) -> None:
+        self._house.engine_proxy.reset()
+
+    def _break_engine(self) -> None:
+        self._house.engine_proxy.break_half()
+        self._after(self._rng.uniform(4, 10), self._house.engine_proxy.reset)
+
+    def _kill_api(self) -> None:
+        self._house.kill("api")
+
+    def _kill_api_process(self) -> None:
+        self._house.kill_children("api")
+
+    def _restart_database(self) -> None:
+        self._house.restart_database()

@@ -1,0 +1,120 @@
+"""The service in a storm of faults, and the same checks on a worker without a fence, which they must catch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import errors
+from jobs.database import Database
+from jobs.lifecycle import Status
+from tests import children, databases, postgres
+from tests.chaos import checks
+from tests.chaos.callers import IMAGES, Api
+from tests.chaos.house import CRASH_LIMIT, House
+from tests.chaos.run import Plan, run
+from tests.e2e.stack import Stack, eventually
+from tests.redis_servers import RedisServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+LIMITS = checks.Limits(crashes=CRASH_LIMIT)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_in_a_storm_every_job_ends_once_and_as_its_client_was_told(database: str) -> None:
+    try:
+        report = run(Plan(database=database, seconds=25, seed=5))
+    except postgres.Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+    assert report.wrong == []
+    assert report.figures.statuses["succeeded"] > 10
+    assert report.figures.faults.total() > 5
+    assert report.figures.repeated > 0
+
+
+@pytest.fixture(params=["fenced", "unfenced"])
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    folder = children.short_folder()
+    house = House(folder, database="sqlite", fenced=request.param == "fenced")
+    house.start()
+    yield house
+    house.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fence_is_noticed(
+    house: House,
+) -> None:
+    api = Api(house.api_url, key=house.stack.key)
+    job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
+
+    def texts() -> list[str]:
+        return [sample["text"] for sample in api.trace(job_id)["samples"]]
+
+    assert eventually(lambda: any(texts()))
+    owner = api.attempts(job_id)[0]["worker"]
+    [name] = [
+        name
+        for name in house.workers
+        if house.workers[name].process.pid == int(owner.split(":")[1])
+    ]
+    house.freeze(name)
+    assert eventually(lambda: Status(api.job(job_id)["status"]).terminal)
+    house.thaw(name)
+
+    if house.fenced:
+        assert eventually(lambda: any("job_lost" in line for line in house.logged(name)))
+        assert found(house) == []
+    else:
+        assert eventually(lambda: len(found(house)) > 0)
+        assert any("ended 2 times" in told for told in found(house))
+
+
+def test_bells_that_redis_forgot_are_rung_again(
+    short_folder: Path, sqlite_source: databases.SqliteSource
+) -> None:
+    redis = RedisServer(short_folder)
+    redis.start()
+    # The sweep's interval is the default one, whatever the lease.
+    stack = Stack(
+        short_folder,
+        sqlite_source.create(),
+        redis.url,
+        "scripted:?tokens_per_second=0",
+        variables={"LONGLOOK_LEASE_SECONDS": "60"},
+    )
+    try:
+        client = stack.start_api()
+        worker = stack.start_worker()
+        assert client.wait(client.submit(IMAGES[:1], "First?")["id"])["status"] == "succeeded"
+        worker.send_signal(signal.SIGSTOP)
+        jobs = [client.submit(IMAGES[:1], f"How many on {n}?")["id"] for n in range(5)]
+        redis.flush()
+        worker.send_signal(signal.SIGCONT)
+
+        def done() -> bool:
+            return all(client.job(job)["status"] == "succeeded" for job in jobs)
+
+        assert eventually(done, seconds=40)
+    finally:
+        stack.close()
+        redis.stop()
+
+
+def found(house: House) -> list[str]:
+    database = Database(house.stack.database_url)
+    try:
+        return checks.broken(checks.lives(database).values(), LIMITS)
+    except errors.Unavailable:
+        return []
+    finally:
+        database.close()

@@ -1,0 +1,366 @@
+"""Each dangerous line, hit on purpose: a process is killed exactly there, and a fresh one finishes the job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from jobs import failpoints, ids
+from jobs.database import Database
+from jobs.lifecycle import Status
+from jobs.records import Job, Worker
+from jobs.store import accounts, history, steering, submission, traces
+from tests import children, factories
+from tests.chaos import checks, victims
+from tests.chaos.callers import IMAGES
+from tests.e2e.stack import eventually
+
+KEY = "an-idempotency-key"
+LEASE_SECONDS = 2.0
+LIMITS = checks.Limits(crashes=3)
+QUESTION = "How many shapes are there?"
+LONG = "How many? [[persona:no_answer_at_length]]"
+FAULTY = "How many? [[persona:fault]]"
+REFUSED = "How many? [[persona:refuse]]"
+
+
+@dataclass
+class Scene:
+    """A database, and the processes of a test on it."""
+
+    database: Database
+    account_id: uuid.UUID
+    key: str
+    environment: dict[str, str]
+
+    def submit(self, question: str = QUESTION, **facts: object) -> uuid.UUID:
+        """Submit a job that the scripted engine understands."""
+        options = {"max_output_tokens": 1500, "temperature": 0, "top_p": 1, "seed": None}
+        return factories.make_job(
+            self.database,
+            self.account_id,
+            question=question,
+            images=[(picture(), 4)],
+            options=options,
+            max_attempts=2,
+            **facts,
+        )
+
+    def armed(self, failpoint: str) -> dict[str, str]:
+        """Return the environment of a victim."""
+        return {**self.environment, failpoints.VARIABLE: failpoint}
+
+    def kill_worker(self, failpoint: str) -> None:
+        """Run a worker until it dies at ``failpoint``."""
+        with victims.running(victims.worker, self.armed(f"{failpoint}=kill")) as victim:
+            assert killed(victim)
+        self.let_leases_end()
+
+    def kill_api(self, failpoint: str, path: str, **request: object) -> None:
+        """Send a request to an API that dies over it at ``failpoint``."""
+        armed = self.armed(f"{failpoint}=kill")
+        with victims.running(victims.api, armed, path, self.key, **request) as victim:
+            assert killed(victim)
+
+    def finish(self, job_id: uuid.UUID) -> checks.Life:
+        """Let a fresh worker finish the job; return its life, which must be without fault."""
+        brisk = {
+            "LONGLOOK_LEASE_SECONDS": "0.8",
+            "LONGLOOK_ENGINE_URLS": "scripted:?tokens_per_second=0&markers=true",
+        }
+        with victims.running(victims.worker, self.environment | brisk) as heir:
+            assert eventually(lambda: self.hurry(job_id).terminal and self.present(heir))
+            heir.terminate()
+            heir.join(20)
+            assert heir.exitcode == 0
+        return self.life(job_id)
+
+    def life(self, job_id: uuid.UUID) -> checks.Life:
+        """Return what the database tells of a job that has ended."""
+        lives = checks.lives(self.database)
+        assert checks.broken(lives.values(), LIMITS) == []
+        return lives[job_id]
+
+    def hurry(self, job_id: uuid.UUID) -> Status:
+        """Return where a job stands, after telling it to wait no longer."""
+        status = steering.run_now(self.database, job_id, account_id=None, actor="operator:test")
+        assert status is not None
+        return status
+
+    def present(self, worker: BaseProcess) -> bool:
+        """Whether a worker is up."""
+        with self.database.reading() as transaction:
+            return worker.pid in transaction.session.scalars(sa.select(Worker.pid)).all()
+
+    def streams(self, job_id: uuid.UUID) -> bool:
+        """Whether an engine runs the job now, and has said something."""
+        running = factories.get_job(self.database, job_id).job.status is Status.RUNNING
+        return running and any(trace.text for trace in traces.read(self.database, job_id))
+
+    def let_leases_end(self) -> None:
+        """Let the leases of now be over."""
+        with self.database.transaction() as transaction:
+            transaction.execute(
+                sa.update(Job)
+                .where(Job.status == Status.RUNNING)
+                .values(lease_expires_at=transaction.now(timedelta(seconds=-1)))
+            )
+
+
+def killed(victim: BaseProcess) -> bool:
+    """Whether it died by the failpoint's own hand."""
+    victim.join(30)
+    return victim.exitcode == -signal.SIGKILL
+
+
+def picture() -> submission.NewImage:
+    data = Path(IMAGES[0]).read_bytes()
+    return factories.make_image(data, data=data, media_type="image/png")
+
+
+def outcomes(life: checks.Life) -> list[str]:
+    return [str(attempt.outcome) for attempt in life.attempts]
+
+
+@pytest.fixture
+def scene(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> Scene:
+    key = factories.make_key(database)
+    environment = {
+        "LONGLOOK_HOME": str(tmp_path),
+        "LONGLOOK_DATABASE_URL": database_url,
+        "LONGLOOK_REDIS_URL": redis_url,
+        "LONGLOOK_ENGINE_URLS": "scripted:?tokens_per_second=250&markers=true",
+        "LONGLOOK_PEPPER": factories.PEPPER.decode(),
+        "LONGLOOK_LEASE_SECONDS": str(LEASE_SECONDS),
+        "LONGLOOK_RENEW_SECONDS": "0.2",
+        "LONGLOOK_SWEEP_SECONDS": "0.2",
+        "LONGLOOK_WATCH_SECONDS": "0.1",
+        "LONGLOOK_FLUSH_SECONDS": "0.1",
+        "LONGLOOK_DRAIN_SECONDS": "0",
+        "LONGLOOK_DISK_FLOOR_MB": "0",
+    }
+    return Scene(database, accounts.account_id(database, "default"), key, environment)
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "expected"),
+    [
+        ("claim.commit", ["succeeded"]),
+        ("claim.committed", ["lost", "succeeded"]),
+        ("begin.commit", ["lost", "succeeded"]),
+        ("begin.committed", ["lost", "succeeded"]),
+        ("flush.commit", ["lost", "succeeded"]),
+        ("flush.committed", ["lost", "succeeded"]),
+        ("renew.commit", ["lost", "succeeded"]),
+        ("renew.committed", ["lost", "succeeded"]),
+        ("succeed.commit", ["lost", "succeeded"]),
+        ("succeed.committed", ["succeeded"]),
+    ],
+)
+def test_a_worker_that_dies_over_an_answer_is_followed_by_one_that_gives_it(
+    scene: Scene, failpoint: str, expected: list[str]
+) -> None:
+    job_id = scene.submit()
+
+    scene.kill_worker(failpoint)
+
+    assert outcomes(scene.finish(job_id)) == expected
+
+
+def test_between_two_chunks_a_worker_leaves_the_trace_that_was_written(scene: Scene) -> None:
+    job_id = scene.submit()
+
+    with victims.running(victims.worker, scene.armed("stream.chunk=kill:100")) as victim:
+        assert killed(victim)
+    scene.let_leases_end()
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == ["lost", "succeeded"]
+    partial, whole = [sample.output or "" for sample in life.samples]
+    assert 0 < len(partial) < len(whole)
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "question", "expected"),
+    [
+        ("fail.commit", REFUSED, ["lost", "failed"]),
+        ("fail.committed", REFUSED, ["failed"]),
+        ("retry.commit", FAULTY, ["lost", "retried", "failed"]),
+        ("retry.committed", FAULTY, ["retried", "failed"]),
+    ],
+)
+def test_a_worker_that_dies_over_a_fault_counts_it_once(
+    scene: Scene, failpoint: str, question: str, expected: list[str]
+) -> None:
+    job_id = scene.submit(question)
+
+    scene.kill_worker(failpoint)
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == expected
+    assert life.job.status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "expected"), [("stop.commit", ["lost"]), ("stop.committed", ["cancelled"])]
+)
+def test_a_worker_that_dies_over_a_cancel_leaves_a_cancelled_job(
+    scene: Scene, failpoint: str, expected: list[str]
+) -> None:
+    job_id = scene.submit(LONG)
+
+    with victims.running(victims.worker, scene.armed(f"{failpoint}=kill")) as victim:
+        assert eventually(lambda: scene.streams(job_id))
+        history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+        assert killed(victim)
+    scene.let_leases_end()
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == expected
+    assert life.job.status is Status.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "expected"),
+    [("release.commit", ["lost", "succeeded"]), ("release.committed", ["released", "succeeded"])],
+)
+def test_a_worker_that_dies_while_it_drains_loses_nothing(
+    scene: Scene, failpoint: str, expected: list[str]
+) -> None:
+    job_id = scene.submit(LONG)
+
+    with victims.running(victims.worker, scene.armed(f"{failpoint}=kill")) as victim:
+        assert eventually(lambda: scene.streams(job_id))
+        victim.terminate()
+        assert killed(victim)
+    scene.let_leases_end()
+
+    assert outcomes(scene.finish(job_id)) == expected
+
+
+@pytest.mark.parametrize("failpoint", ["expire.commit", "expire.committed"])
+def test_a_sweeper_that_dies_over_a_dead_lease_ends_it_once(scene: Scene, failpoint: str) -> None:
+    job_id = scene.submit()
+    factories.claim(scene.database, "host:1:gone", lease=timedelta(seconds=-1))
+
+    scene.kill_worker(failpoint)
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == ["lost", "succeeded"]
+    assert life.job.crashes == 1
+
+
+@pytest.mark.parametrize("failpoint", ["overdue.commit", "overdue.committed"])
+def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
+    scene: Scene, failpoint: str
+) -> None:
+    job_id = scene.submit(deadline=timedelta(seconds=-1))
+
+    scene.kill_worker(failpoint)
+
+    assert scene.finish(job_id).job.error_code == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "kept"),
+    [("submit.commit", 0), ("submit.committed", 1), ("bell.publish", 1), ("bell.published", 1)],
+)
+def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat_makes_no_second(
+    scene: Scene, failpoint: str, kept: int
+) -> None:
+    image = submission.keep_image(scene.database, account_id=scene.account_id, image=picture())
+    body = {"question": QUESTION, "images": [{"image_id": ids.show("img", image)}]}
+    request = {"json": body, "headers": {"Idempotency-Key": KEY}}
+
+    scene.kill_api(failpoint, "/v1/jobs", **request)
+
+    assert len(checks.lives(scene.database)) == kept
+    with victims.running(
+        victims.api, scene.environment, "/v1/jobs", scene.key, **request
+    ) as repeat:
+        repeat.join(30)
+        assert repeat.exitcode == 0
+    [job_id] = checks.lives(scene.database)
+    assert outcomes(scene.finish(job_id)) == ["succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "status"),
+    [("cancel.commit", Status.QUEUED), ("cancel.committed", Status.CANCELLED)],
+)
+def test_an_api_that_dies_over_a_cancel_has_cancelled_or_not(
+    scene: Scene, failpoint: str, status: Status
+) -> None:
+    job_id = scene.submit()
+
+    scene.kill_api(failpoint, f"/v1/jobs/{ids.show('job', job_id)}/cancel")
+
+    assert factories.get_job(scene.database, job_id).job.status is status
+    history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+    assert scene.life(job_id).job.status is Status.CANCELLED
+
+
+@pytest.mark.parametrize("failpoint", ["begin", "retry", "release", "succeed", "fail", "stop"])
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(scene: Scene, failpoint: str) -> None:
+    questions = {"retry": FAULTY, "fail": REFUSED, "stop": LONG, "release": LONG}
+    job_id = scene.submit(questions.get(failpoint, QUESTION))
+
+    with victims.running(victims.worker, scene.armed(f"{failpoint}.committed=raise")) as worker:
+        if failpoint in {"stop", "release"}:
+            assert eventually(lambda: scene.streams(job_id))
+        if failpoint == "stop":
+            history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+        if failpoint == "release":
+            worker.terminate()
+            worker.join(20)
+            assert worker.exitcode == 0
+        else:
+            assert eventually(lambda: scene.hurry(job_id).terminal)
+
+    expected = {
+        "begin": ["released", "succeeded"],
+        "retry": ["retried", "failed"],
+        "release": ["released", "succeeded"],
+        "succeed": ["succeeded"],
+        "fail": ["failed"],
+        "stop": ["cancelled"],
+    }
+    life = scene.finish(job_id)
+    assert outcomes(life) == expected[failpoint]
+    assert life.job.crashes == 0
+
+
+def test_a_worker_that_sleeps_through_its_lease_writes_nothing_when_it_wakes(
+    scene: Scene,
+) -> None:
+    job_id = scene.submit()
+
+    # Its other threads are idle then: a process that is stopped inside of a transaction keeps its locks.
+    rarely = {f"LONGLOOK_{name}_SECONDS": "30" for name in ("FLUSH", "RENEW", "SWEEP", "WATCH")} | {
+        "LONGLOOK_LEASE_SECONDS": "60"
+    }
+    asleep = scene.armed("stream.chunk=pause:100") | rarely
+    with victims.running(victims.worker, asleep) as zombie:
+        pid = zombie.pid or 0
+        assert eventually(lambda: children.state(pid) == "T")
+        scene.let_leases_end()
+        ended = scene.finish(job_id)
+        zombie.terminate()
+        os.kill(pid, signal.SIGCONT)
+        zombie.join(20)
+        assert zombie.exitcode == 0
+
+    assert outcomes(ended) == ["lost", "succeeded"]
+    after = scene.life(job_id)
+    assert [entry.id for entry in after.entries] == [entry.id for entry in ended.entries]
+    assert [sample.output for sample in after.samples] == [
+        sample.output for sample in ended.samples
+    ]

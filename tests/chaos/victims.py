@@ -1,0 +1,77 @@
+"""Processes that a test kills: a worker, and an API with one request; forked from a server that has all modules.
+
+Each is the service's own code with the test's settings, but for Celery and gunicorn around it: those are
+killed by the storm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from api.app import create_app, service_of
+from jobs import logs
+from jobs.settings import Settings
+from worker.runtime import Runtime
+
+#: No victim lives longer, whatever becomes of its test.
+_SECONDS = 60
+_PAUSE_SECONDS = 0.02
+Environment = Mapping[str, str]
+
+
+def worker(environment: Environment) -> None:
+    """Work as the slots of a worker do, until SIGTERM."""
+    settings = _begin(environment, "worker")
+    runtime = Runtime(settings)
+    leaving: list[int] = []
+
+    def leave(number: int, _: object) -> None:
+        leaving.append(number)
+        runtime.drain()
+
+    signal.signal(signal.SIGTERM, leave)
+    runtime.start()
+    pause = threading.Event()
+    while not leaving:
+        runtime.runner.work()
+        pause.wait(_PAUSE_SECONDS)
+    runtime.stop()
+
+
+def api(environment: Environment, path: str, key: str, **request: Any) -> None:  # noqa: ANN401 - what Werkzeug's client takes
+    """Answer one POST and end; the bell is rung before the end."""
+    app = create_app(_begin(environment, "api"))
+    headers = {"Authorization": f"Bearer {key}", **request.pop("headers", {})}
+    answer = app.test_client().post(path, headers=headers, **request)
+    service_of(app).close()
+    raise SystemExit(0 if answer.status_code < 300 else 1)
+
+
+def _begin(environment: Environment, service: str) -> Settings:
+    signal.alarm(_SECONDS)
+    os.environ.update(environment)
+    settings = Settings.read(environment)
+    logs.configure(settings, service=service)
+    return settings
+
+
+@contextlib.contextmanager
+def running(target: Callable[..., None], *args: object, **rest: object) -> Iterator[BaseProcess]:
+    """Run ``target`` in a process of its own while the block runs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=target, args=args, kwargs=rest, daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        process.close()

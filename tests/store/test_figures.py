@@ -1,0 +1,114 @@
+"""What is told of the queue and of the workers, of one account or of all."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import uuid
+from datetime import timedelta
+
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.store import claims, figures, history, workers
+from tests import factories
+from tests.databases import Age
+
+ALIVE = timedelta(seconds=30)
+OK = workers.EngineState(url="http://a", state="ok", model="tiny-qvq", version="1", window=8)
+AWAY = workers.EngineState(url="http://a", state="away")
+ONE = workers.Presence(id="one", host="here", pid=1, version="1", slots=8)
+
+
+def test_an_empty_queue_is_told_as_such(database: Database) -> None:
+    assert figures.queue(database, account_id=None) == figures.QueueFigures(0, 0, None, 0, 0, 0)
+
+
+def test_what_waits_runs_and_ended_is_counted_by_account(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    other = factories.make_account(database)
+    for _ in range(2):
+        factories.make_job(database, account_id)
+    cancelled = factories.make_job(database, other)
+    history.cancel(database, cancelled, account_id=None, actor="key:test")
+    ended, _running = factories.claim(database), factories.claim(database)
+    claims.succeed(database, ended, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    factories.make_job(database, account_id)
+    factories.make_job(database, other)
+
+    everybody = figures.queue(database, account_id=None)
+    mine = figures.queue(database, account_id=account_id)
+
+    assert (everybody.depth, everybody.due, everybody.running) == (2, 2, 1)
+    assert (everybody.submitted, everybody.finished) == (5, 2)
+    assert (mine.depth, mine.due, mine.running) == (1, 1, 1)
+    assert (mine.submitted, mine.finished) == (3, 1)
+
+
+def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    fault = claims.Fault("engine_fault", "It failed.", retryable=True)
+    claims.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+
+    queue = figures.queue(database, account_id=None)
+
+    assert (queue.depth, queue.due, queue.oldest) == (1, 0, None)
+
+
+def test_age_is_counted_from_when_a_job_was_due(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id)
+    age(100)
+    factories.make_job(database, account_id)
+
+    oldest = figures.queue(database, account_id=None).oldest
+
+    assert oldest is not None
+    assert timedelta(seconds=100) <= oldest < timedelta(seconds=160)
+
+
+def test_what_happened_long_ago_is_in_no_rate(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id)
+    claims.fail(
+        database, factories.claim(database), claims.Fault("engine_rejected", "No."), sample=None
+    )
+    age(figures.RECENT.total_seconds() + 1)
+
+    queue = figures.queue(database, account_id=None)
+
+    assert (queue.submitted, queue.finished) == (0, 0)
+
+
+def test_workers_are_seen_with_their_engines_until_they_fall_silent(
+    database: Database, age: Age
+) -> None:
+    workers.beat(database, ONE, alive=ALIVE)
+    [before] = workers.seen(database, alive=ALIVE)
+    workers.beat(database, dataclasses.replace(ONE, engines=(OK,), draining=True), alive=ALIVE)
+    [after] = workers.seen(database, alive=ALIVE)
+    age(31)
+    [silent] = workers.seen(database, alive=ALIVE)
+
+    assert before.presence == ONE
+    assert after.presence == dataclasses.replace(ONE, engines=(OK,), draining=True)
+    assert (after.alive, silent.alive) == (True, False)
+    assert silent.age >= timedelta(seconds=31)
+
+
+def test_an_engine_is_as_the_best_view_of_a_live_worker_says(database: Database, age: Age) -> None:
+    workers.beat(database, dataclasses.replace(ONE, id="dead", engines=(OK,)), alive=ALIVE)
+    age(31)
+    workers.beat(database, dataclasses.replace(ONE, id="cut off", engines=(AWAY,)), alive=ALIVE)
+    assert workers.engines(workers.seen(database, alive=ALIVE)) == [AWAY]
+
+    resting = dataclasses.replace(OK, state="resting")
+    workers.beat(database, dataclasses.replace(ONE, id="tired", engines=(resting,)), alive=ALIVE)
+    assert workers.engines(workers.seen(database, alive=ALIVE)) == [resting]
+
+    workers.beat(database, dataclasses.replace(ONE, engines=(OK,)), alive=ALIVE)
+    assert workers.engines(workers.seen(database, alive=ALIVE)) == [OK]

@@ -1,0 +1,140 @@
+"""What a worker counts: each job once, when its end is committed; and the page on which Prometheus reads it."""
+
+from __future__ import annotations
+
+import random
+import urllib.request
+import uuid
+from datetime import timedelta
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from jobs import metrics
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.lifecycle import Priority
+from jobs.store import claims, history
+from tests import factories
+from tests.e2e.stack import free_port
+from worker.exporter import Exporter
+
+FAULT = claims.Fault("engine_fault", "It failed.", retryable=True)
+
+
+@pytest.fixture
+def registry(database: Database) -> CollectorRegistry:
+    registry = metrics.new_registry()
+    metrics.JobMetrics(database, registry=registry)
+    return registry
+
+
+@pytest.fixture
+def account_id(database: Database) -> uuid.UUID:
+    return factories.make_account(database)
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(f"longlook_{name}", labels)
+
+
+def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
+    database: Database, registry: CollectorRegistry, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id, priority=Priority.HIGH)
+    claimed = factories.claim(database)
+    started_at = factories.begin(database, claimed)
+    assert started_at is not None
+    ended = factories.make_ended(
+        first_token_at=started_at + timedelta(seconds=3),
+        ended_at=started_at + timedelta(seconds=4),
+    )
+    claims.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    claims.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
+
+    assert value(registry, "jobs_submitted_total", priority="high") == 1
+    assert value(registry, "job_queue_seconds_count", priority="high") == 1
+    assert value(registry, "jobs_finished_total", outcome="succeeded", error_code="") == 1
+    assert value(registry, "job_run_seconds_count", outcome="succeeded") == 1
+    assert value(registry, "job_attempts_total", outcome="succeeded") == 1
+    assert value(registry, "time_to_first_token_seconds_sum") == pytest.approx(3)
+    assert value(registry, "time_per_output_token_seconds_sum") == pytest.approx(0.1)
+    assert [value(registry, "tokens_total", kind=kind) for kind in ("input", "output")] == [50, 11]
+
+
+def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
+    database: Database, registry: CollectorRegistry, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    claims.release(database, factories.claim(database), sample=None)
+    factories.claim(database, lease=timedelta(seconds=-1))
+    claims.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+
+    assert value(registry, "job_attempts_total", outcome="released") == 1
+    assert value(registry, "job_attempts_total", outcome="lost") == 1
+    assert value(registry, "leases_expired_total") == 1
+    assert value(registry, "job_queue_seconds_count", priority="normal") == 1
+    failed = {"outcome": "failed", "error_code": "worker_lost"}
+    assert value(registry, "jobs_finished_total", **failed) == 1
+
+
+def test_a_cancel_of_a_queued_job_is_an_end_but_no_attempt(
+    database: Database, registry: CollectorRegistry, account_id: uuid.UUID
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    history.cancel(database, job_id, account_id=None, actor="key:test")
+    history.cancel(database, job_id, account_id=None, actor="key:test")
+
+    assert value(registry, "jobs_finished_total", outcome="cancelled", error_code="") == 1
+    assert value(registry, "job_attempts_total", outcome="cancelled") is None
+
+
+def test_a_code_that_nobody_listed_is_other(
+    database: Database, registry: CollectorRegistry, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    claims.fail(database, factories.claim(database), claims.Fault("novel", "New."), sample=None)
+
+    assert value(registry, "jobs_finished_total", outcome="failed", error_code="other") == 1
+
+
+def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
+    heard: list[object] = []
+    database.listen(heard.append)
+
+    def note(text: str, divisor: int) -> float:
+        with database.transaction() as transaction:
+            transaction.notes.append(text)
+            return 1 / divisor
+
+    with pytest.raises(ZeroDivisionError):
+        note("one", 0)
+    note("two", 1)
+
+    assert heard == ["two"]
+
+
+def test_the_page_is_served_until_the_worker_stops(registry: CollectorRegistry) -> None:
+    port = free_port()
+    exporter = Exporter(registry, host="127.0.0.1", port=port)
+    exporter.start()
+    try:
+        # A second worker with the same port does without.
+        second = Exporter(registry, host="127.0.0.1", port=port)
+        second.start()
+        assert (exporter.serving, second.serving) == (True, False)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+    finally:
+        exporter.stop()
+
+    assert "longlook_build_info{version=" in page
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+def test_without_a_port_nothing_is_served(registry: CollectorRegistry) -> None:
+    exporter = Exporter(registry, host="127.0.0.1", port=0)
+    exporter.start()
+
+    assert not exporter.serving
