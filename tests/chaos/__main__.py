@@ -28,7 +28,13 @@ def main() -> int:
     )
     report = run(plan)
     title = f"{plan.database}, seed {plan.seed}, {plan.seconds:g} s of faults"
-    _print(title, *_lines(report.figures), f"ended by themselves: {report.unasked}")
+    _print(
+        title,
+        *_lines(report.figures),
+        f"calm                  after {report.calm:.1f} s",
+        f"longest wait          {report.slowest}",
+        f"ended by themselves   {report.unasked}",
+    )
     _print(f"{len(report.wrong)} violations", *report.wrong)
     return 1 if report.wrong else 0
 

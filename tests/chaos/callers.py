@@ -64,6 +64,8 @@ class Caller(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.orders: list[Order] = []
         self.wrong: list[str] = []
+        #: What it waited for longest: seconds, what, for which job.
+        self.slowest = (0.0, "", "")
         self._api = api
         self._rng = rng
         self._waiting: list[Order] = []
@@ -111,7 +113,7 @@ class Caller(threading.Thread):
             options["max_attempts"] = 2
         cancel = self._rng.uniform(0, 3) if self._rng.random() < 0.12 else None
         if persona == "no_answer_at_length":
-            options["max_output_tokens"] = 1200
+            options["max_output_tokens"] = 1500
             cancel = self._rng.uniform(0.5, 3)
         if persona == "busy":
             options["deadline_seconds"] = 5
@@ -165,9 +167,12 @@ class Caller(threading.Thread):
             self._add(Order(key, order.question, order.options, 1.0, rerun_of=order.id))
 
     def _try(self, order: Order, do: Callable[[Order], None]) -> None:
+        begun = time.monotonic()
         try:
             do(order)
         except _NOT_NOW:
             self._over.wait(self._rng.uniform(0.05, 0.5))
         except errors.LonglookError as error:
             self.wrong.append(f"{order.key}: the API answered {type(error).__name__}: {error}")
+        finally:
+            self.slowest = max(self.slowest, (time.monotonic() - begun, do.__name__, order.id))

@@ -223,7 +223,9 @@ class House:
             self.folder.chmod(0o755)
             self.postgres = postgres.start(self._postgres_folder)
             self._exits.callback(self.postgres.stop)
-            url = self.postgres.url(self.postgres.create())
+            name = self.postgres.create()
+            self._exits.callback(self.postgres.drop, name)
+            url = self.postgres.url(name)
         databases.migrate(url)
         return url
 

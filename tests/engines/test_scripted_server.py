@@ -212,6 +212,21 @@ def test_a_lost_client_is_noticed_late(connect: Connect) -> None:
         assert asking.eventually(lambda: client.load().running == 0)
 
 
+def test_a_reset_of_a_client_that_has_gone_does_not_silence_the_others(connect: Connect) -> None:
+    options = subjects.OPTIONS.model_copy(
+        update={"tokens_per_second": 40, "disconnect_seconds": 3600}
+    )
+    with BackgroundServer(options) as server:
+        client = connect(server.url)
+        reader = asking.Reader(client, asking.ask("[[persona:reset]]"))
+        reader.wait_for_text()
+        reader.close()
+        reader.join()
+
+        assert asking.eventually(lambda: client.load().running == 0)
+        assert asking.text(asking.read(client, asking.ask(max_output_tokens=64)))
+
+
 def test_a_hundred_streams_share_one_server(connect: Connect) -> None:
     options = Options(tokens_per_second=1000, prefill_tokens_per_second=0, window=100)
     with BackgroundServer(options) as server:

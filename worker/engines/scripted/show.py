@@ -112,6 +112,8 @@ class Show:
 
     def _reset(self) -> None:
         """Break the connection with a reset instead of an end: what a crash looks like."""
+        if self._transport.is_closing():
+            return  # Its client was quicker.
         sock: socket.socket | None = self._transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
