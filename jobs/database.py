@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,7 @@ class Database:
         self.clock = clock
         self.engine = self._make_engine(pool_size, pool_seconds)
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
+        self._turn = threading.Lock()
         self._listeners: list[Callable[[object], None]] = []
 
     def _make_engine(self, pool_size: int, pool_seconds: float) -> sa.Engine:
@@ -172,22 +174,39 @@ class Database:
         Raises:
             Unavailable: the database is away, locked or restarting.
         """
-        with self._session(write=True) as session:
+        with self._writers_turn(), self._session(write=True) as session:
             transaction = Transaction(session, clock=self.clock)
             yield transaction
             with _faults_told():
                 failpoints.hit(name, "commit")
                 session.commit()
                 failpoints.hit(name, "committed")
-            for note in transaction.notes:
-                for listener in self._listeners:
-                    listener(note)
+        for note in transaction.notes:
+            for listener in self._listeners:
+                listener(note)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Transaction]:
         """Open a transaction that only reads. Raises :class:`Unavailable` as above."""
         with self._session(write=False) as session:
             yield Transaction(session, clock=self.clock)
+
+    @contextlib.contextmanager
+    def _writers_turn(self) -> Iterator[None]:
+        """Let the writers of this process take turns on SQLite.
+
+        It has one writer at a time. Those who wait inside of it sleep longer and longer and may be passed
+        by for seconds, each with a connection in hand; here the next one is woken at once.
+        """
+        if self.dialect != "sqlite":
+            yield
+            return
+        if not self._turn.acquire(timeout=_SQLITE_BUSY_MS / 1000):
+            raise Unavailable("The database is busy.")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextlib.contextmanager
     def _session(self, *, write: bool) -> Iterator[orm.Session]:

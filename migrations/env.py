@@ -39,6 +39,8 @@ def _migrate(connection: sa.Connection) -> None:
         compare_server_default=True,
         include_object=_include,
         render_item=_render,
+        # SQLite can do it too, though Alembic does not count on it: all revisions or none, one process at a time.
+        transactional_ddl=True,
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":

@@ -121,11 +121,15 @@ class Recorder:
             return list(self._lives)
 
     def flush(self) -> None:
-        """Write what is new of all streams in one transaction."""
+        """Write what is new of all streams in one transaction.
+
+        What could not be written goes first and alone; meanwhile text gathers in the streams. So an outage
+        of any length leaves one piece a stream to make up for, not thousands that would hold up renewals.
+        """
         lives = self.lives()
         open_now = {(live.claim.job_id, live.claim.attempt) for live in lives}
         pieces = [piece for piece in self._pending if (piece.job_id, piece.attempt) in open_now]
-        pieces += [piece for live in lives if (piece := live.take()) is not None]
+        pieces = pieces or [piece for live in lives if (piece := live.take()) is not None]
         self._pending = pieces
         if not pieces:
             return

@@ -12,7 +12,7 @@ import structlog
 from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
-from jobs.store import claims
+from jobs.store import claims, outcomes
 from worker import engine, leases, prompt, sample
 from worker.engines.pool import Engines, Permit
 from worker.leases import Reason
@@ -21,10 +21,10 @@ from worker.settlement import Settlement
 
 _log = structlog.get_logger(__name__)
 
-_IMAGE_REMOVED = claims.Fault(
+_IMAGE_REMOVED = outcomes.Fault(
     code="image_removed", message="An image of the job was removed before it ran."
 )
-_INTERNAL = claims.Fault(
+_INTERNAL = outcomes.Fault(
     code="server_error", message="The worker failed; the log has the rest.", retryable=True
 )
 

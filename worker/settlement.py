@@ -12,7 +12,7 @@ import structlog
 from jobs import answers, errors, lifecycle
 from jobs.database import Database, Unavailable
 from jobs.lifecycle import Outcome
-from jobs.store import claims
+from jobs.store import claims, outcomes
 from worker.leases import Reason
 from worker.sample import Result
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS = 1.0
 
-_DEADLINE = claims.Fault(
+_DEADLINE = outcomes.Fault(
     code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
 )
 
@@ -48,7 +48,7 @@ class Settlement:
                 self._write(
                     claim,
                     Outcome.CANCELLED,
-                    lambda: claims.stop(self._database, claim, sample=ended),
+                    lambda: outcomes.stop(self._database, claim, sample=ended),
                 )
             case Reason.DEADLINE, _:
                 self.fail(claim, _DEADLINE, result=result)
@@ -59,25 +59,25 @@ class Settlement:
                 self._write(
                     claim,
                     Outcome.SUCCEEDED,
-                    lambda: claims.succeed(self._database, claim, answer=answer, sample=ended),
+                    lambda: outcomes.succeed(self._database, claim, answer=answer, sample=ended),
                 )
             case _, error:
                 self._settle_error(claim, error, result)
 
     def fail(
-        self, claim: claims.Claim, fault: claims.Fault, *, result: Result | None = None
+        self, claim: claims.Claim, fault: outcomes.Fault, *, result: Result | None = None
     ) -> None:
         """End the job as failed."""
         ended = result.ended if result else None
         self._write(
             claim,
             Outcome.FAILED,
-            lambda: claims.fail(self._database, claim, fault, sample=ended),
+            lambda: outcomes.fail(self._database, claim, fault, sample=ended),
             fault,
         )
 
     def retry(
-        self, claim: claims.Claim, fault: claims.Fault, *, result: Result | None = None
+        self, claim: claims.Claim, fault: outcomes.Fault, *, result: Result | None = None
     ) -> None:
         """Put the job back after a counted fault, or end it when its tries are used up."""
         if claim.failures + 1 >= claim.max_attempts:
@@ -87,7 +87,7 @@ class Settlement:
         self._write(
             claim,
             Outcome.RETRIED,
-            lambda: claims.retry(self._database, claim, fault, sample=ended, rng=self._rng),
+            lambda: outcomes.retry(self._database, claim, fault, sample=ended, rng=self._rng),
             fault,
         )
 
@@ -96,7 +96,7 @@ class Settlement:
         claim: claims.Claim,
         *,
         result: Result | None = None,
-        fault: claims.Fault | None = None,
+        fault: outcomes.Fault | None = None,
     ) -> None:
         """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
@@ -104,12 +104,12 @@ class Settlement:
         self._write(
             claim,
             Outcome.RELEASED,
-            lambda: claims.release(self._database, claim, sample=ended, wait=wait, fault=fault),
+            lambda: outcomes.release(self._database, claim, sample=ended, wait=wait, fault=fault),
             fault,
         )
 
     def _settle_error(self, claim: claims.Claim, error: errors.EngineError, result: Result) -> None:
-        fault = claims.Fault(code=error.code, message=error.message, retryable=error.retryable)
+        fault = outcomes.Fault(code=error.code, message=error.message, retryable=error.retryable)
         if not error.retryable:
             self.fail(claim, fault, result=result)
         elif error.counted:
@@ -122,7 +122,7 @@ class Settlement:
         claim: claims.Claim,
         outcome: Outcome,
         write: Callable[[], bool],
-        fault: claims.Fault | None = None,
+        fault: outcomes.Fault | None = None,
     ) -> None:
         """Write until the database answers.
 
@@ -132,7 +132,7 @@ class Settlement:
         pause = threading.Event()
         while True:
             try:
-                settled = write() or claims.landed(self._database, claim) is outcome
+                settled = write() or outcomes.landed(self._database, claim) is outcome
             except Unavailable:
                 _log.warning("job_not_settled", outcome=str(outcome))
                 pause.wait(_PAUSE_SECONDS)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from jobs.database import Database, Unavailable
-from jobs.store import claims
+from jobs.store import sweeps
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class Standby:
         """Step in if the bells are silent and jobs are due. Raises :class:`jobs.database.Unavailable`."""
         if self._now() - self._heard_at < self._silence_seconds:
             return
-        due = claims.due(self._database, limit=self._slots)
+        due = sweeps.due(self._database, limit=self._slots)
         with self._changed:
             # A slot that has just begun holds nothing yet.
             wanted = min(due, self._slots - max(self._busy, self._held()))

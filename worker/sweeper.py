@@ -14,11 +14,13 @@ from typing import Protocol
 import structlog
 
 from jobs.database import Database, Unavailable
-from jobs.store import claims, purge, workers
+from jobs.store import purge, sweeps, workers
 
 _log = structlog.get_logger(__name__)
 
 _FORGET = timedelta(days=1)
+#: So many batches a sweep ends, at most: of a long queue with one deadline a good part at once.
+_BATCHES = 20
 #: Between two purges when nothing was left to do, and the longest time one may take before the next sweep.
 _PURGE_EVERY = timedelta(minutes=1)
 _PURGE_SECONDS = 1.0
@@ -94,15 +96,24 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Do it all once. Raises :class:`jobs.database.Unavailable`."""
-        swept = claims.sweep(
+        leases = self._leases_are_true()
+        for _ in range(_BATCHES):
+            if not self._batch(leases=leases):
+                break
+        self.ring()
+        workers.forget(self._database, silent=_FORGET)
+
+    def _batch(self, *, leases: bool) -> bool:
+        """End what is over; return whether there is more of it."""
+        swept = sweeps.sweep(
             self._database,
             actor=f"sweeper:{self._owner}",
             crash_limit=self._crash_limit,
             rng=self._rng,
-            leases=self._leases_are_true(),
+            leases=leases,
         )
         self._swept_at = self._database.clock()
-        if swept != claims.Swept():
+        if swept != sweeps.Swept():
             _log.info(
                 "jobs_swept",
                 requeued=swept.requeued,
@@ -110,8 +121,7 @@ class Sweeper:
                 cancelled=swept.cancelled,
                 overdue=swept.overdue,
             )
-        self.ring()
-        workers.forget(self._database, silent=_FORGET)
+        return swept.more
 
     def purge(self) -> None:
         """Take away what is old, if it is time, in small batches and for about a second.
@@ -149,7 +159,7 @@ class Sweeper:
             self._owners_renew_until = time.monotonic() + self._lease.total_seconds()
         if time.monotonic() < self._owners_renew_until:
             return False
-        return self._database.dialect == "sqlite" or claims.uptime(self._database) >= self._lease
+        return self._database.dialect == "sqlite" or sweeps.uptime(self._database) >= self._lease
 
     def ring(self) -> None:
         """Ring once for each due job, as far as there are slots for them and no bells that wait already.
@@ -161,7 +171,7 @@ class Sweeper:
         if waiting is None:
             return
         slots = workers.workforce(self._database, alive=self._alive).slots
-        due = claims.due(self._database, limit=slots)
+        due = sweeps.due(self._database, limit=slots)
         self._bell.ring(min(due, slots) - waiting)
 
     def _run(self) -> None:

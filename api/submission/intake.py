@@ -22,7 +22,7 @@ from jobs.database import Database
 from jobs.lifecycle import Priority
 from jobs.profiles import Detail
 from jobs.settings import Settings
-from jobs.store import history, submission
+from jobs.store import history, idempotency, submission
 from jobs.store.admission import Admission, Disk
 
 _log = structlog.get_logger(__name__)
@@ -225,7 +225,7 @@ class Intake:
         return None
 
     def _replay(self, account_id: uuid.UUID, key: str, fingerprint: str) -> Accepted | None:
-        found = submission.replay(
+        found = idempotency.replay(
             self._database,
             account_id=account_id,
             key=key,

@@ -151,9 +151,7 @@ class Disk:
 
 def _count(database: Database, account_id: uuid.UUID | None, *, limit: int) -> int:
     queued = sa.select(sa.literal(1)).select_from(Job).where(timeline.standing(Status.QUEUED))
-    if account_id is None:
-        queued = queued.with_hint(Job, "INDEXED BY ix_jobs_claim", "sqlite")
-    else:
+    if account_id is not None:
         queued = queued.where(Job.account_id == account_id)
     with database.reading() as transaction:
         counted: int = transaction.execute(

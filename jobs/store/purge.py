@@ -102,7 +102,6 @@ def _purge_images(
             transaction,
             Job.finished_at < transaction.now(-period),
             retention.NEEDING,
-            index="ix_jobs_images_kept",
             limit=limit,
         )
         marks = {"images_released_at": transaction.now()}
@@ -115,7 +114,6 @@ def _purge_uploads(database: Database, period: timedelta, *, limit: int) -> tupl
     with database.transaction() as transaction:
         rows = transaction.session.scalars(
             sa.select(Image)
-            .with_hint(Image, "INDEXED BY ix_images_uploaded", "sqlite")
             .where(Image.uploaded_at < transaction.now(-period))
             .order_by(Image.uploaded_at)
             .limit(limit)
@@ -144,7 +142,6 @@ def _purge_traces(database: Database, period: timedelta, *, actor: str, limit: i
             Job.finished_at < transaction.now(-period),
             Job.trace_removed_at.is_(None),
             Job.data_removed_at.is_(None),
-            index="ix_jobs_trace_kept",
             limit=limit,
         )
         marks = {"trace_removed_at": transaction.now()}
@@ -160,7 +157,6 @@ def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: 
             Job.finished_at < transaction.now(-period),
             Job.answer_removed_at.is_(None),
             Job.data_removed_at.is_(None),
-            index="ix_jobs_answer_kept",
             limit=limit,
         )
         marks = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
@@ -176,7 +172,6 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
             transaction,
             Job.finished_at < transaction.now(-period),
             Job.events_removed_at.is_(None),
-            index="ix_jobs_events_kept",
             limit=limit,
         )
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
@@ -187,13 +182,11 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
 
 
 def _due(
-    transaction: Transaction, *conditions: sa.ColumnElement[bool], index: str, limit: int
+    transaction: Transaction, *conditions: sa.ColumnElement[bool], limit: int
 ) -> dict[uuid.UUID, Status]:
     """Return the oldest jobs that meet ``conditions``, locked; those that another process has at hand are left out."""
     rows = transaction.execute(
         sa.select(Job.id, Job.status)
-        # SQLite, which knows nothing of how the rows are spread, may prefer an index that does not help.
-        .with_hint(Job, f"INDEXED BY {index}", "sqlite")
         .where(*conditions)
         .order_by(Job.finished_at)
         .limit(limit)

@@ -14,7 +14,7 @@ from jobs import errors, ids
 from jobs.database import Database, LockTimeout, Transaction
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, ImageBytes, Job, JobImage
-from jobs.store import dispatch, timeline
+from jobs.store import dispatch, idempotency, timeline
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,6 @@ class Submitted:
     replayed: bool
 
 
-def replay(
-    database: Database,
-    *,
-    account_id: uuid.UUID,
-    key: str,
-    fingerprint: str,
-    kept: timedelta,
-) -> uuid.UUID | None:
-    """Return the job that this account made with ``key`` within ``kept``, or None.
-
-    Raises:
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
-    """
-    with database.reading() as transaction:
-        found = _keyed(transaction, account_id, key, kept=kept)
-    return _same(found, fingerprint)
-
-
 def submit(database: Database, submission: Submission, *, key_kept: timedelta) -> Submitted:
     """Keep a job, its images and its key; or return the job that the same key and request made before.
 
@@ -94,17 +76,28 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
         jobs.errors.IdempotencyInProgress: the wait for the other request was too long.
         jobs.errors.NotFound: an image is gone or belongs to somebody else.
     """
+    key = submission.idempotency_key
     try:
         with database.transaction("submit") as transaction:
-            _forget_expired_key(transaction, submission, kept=key_kept)
+            if key is not None:
+                idempotency.forget_expired(
+                    transaction, account_id=submission.account_id, key=key, kept=key_kept
+                )
             return Submitted(job_id=_insert(transaction, submission), replayed=False)
     except sa.exc.IntegrityError:
-        job_id = _winner(database, submission)
+        if key is None:
+            raise
+        job_id = idempotency.winner(
+            database,
+            account_id=submission.account_id,
+            key=key,
+            fingerprint=submission.fingerprint,
+        )
         if job_id is None:
             raise
         return Submitted(job_id=job_id, replayed=True)
     except LockTimeout as error:
-        if submission.idempotency_key is None:
+        if key is None:
             raise
         raise errors.IdempotencyInProgress(
             "Another request with this Idempotency-Key is still in progress.",
@@ -113,60 +106,12 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
         ) from error
 
 
-def _winner(database: Database, submission: Submission) -> uuid.UUID | None:
-    """Return the job that was quicker under the same key, or None when the conflict was another."""
-    if submission.idempotency_key is None:
-        return None
-    with database.reading() as transaction:
-        found = _keyed(transaction, submission.account_id, submission.idempotency_key, kept=None)
-    return _same(found, submission.fingerprint)
-
-
 def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
     """Keep an image that was uploaded by itself; return its id, the same for the same original and detail."""
     with database.transaction() as transaction:
         image_id = _keep_facts(transaction, account_id, image, uploaded=True)
         _keep_bytes(transaction, account_id, image)
         return image_id
-
-
-def _keyed(
-    transaction: Transaction, account_id: uuid.UUID, key: str, *, kept: timedelta | None
-) -> tuple[uuid.UUID, str | None] | None:
-    statement = sa.select(Job.id, Job.fingerprint).where(
-        Job.account_id == account_id, Job.idempotency_key == key
-    )
-    if kept is not None:
-        statement = statement.where(Job.created_at > transaction.now(-kept))
-    row = transaction.execute(statement).one_or_none()
-    return None if row is None else (row.id, row.fingerprint)
-
-
-def _same(found: tuple[uuid.UUID, str | None] | None, fingerprint: str | None) -> uuid.UUID | None:
-    if found is None:
-        return None
-    job_id, known = found
-    if known != fingerprint:
-        raise errors.IdempotencyKeyReused(
-            "This Idempotency-Key was used with another request.", param="Idempotency-Key"
-        )
-    return job_id
-
-
-def _forget_expired_key(
-    transaction: Transaction, submission: Submission, *, kept: timedelta
-) -> None:
-    if submission.idempotency_key is None:
-        return
-    transaction.execute(
-        sa.update(Job)
-        .where(
-            Job.account_id == submission.account_id,
-            Job.idempotency_key == submission.idempotency_key,
-            Job.created_at <= transaction.now(-kept),
-        )
-        .values(idempotency_key=None)
-    )
 
 
 def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:

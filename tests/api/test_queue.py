@@ -7,7 +7,7 @@ import random
 from datetime import timedelta
 
 from jobs.database import Database
-from jobs.store import claims, workers
+from jobs.store import outcomes, workers
 from tests import factories
 from tests.api import worker
 from tests.api.conftest import Caller, Json
@@ -21,8 +21,8 @@ WORKER = workers.Presence(id="w", host="h", pid=1, version="1.0", slots=4, engin
 
 def put_back(database: Database) -> None:
     """Let the next job's attempt fail, so that it waits for another."""
-    fault = claims.Fault("engine_fault", "It failed.", retryable=True)
-    claims.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
+    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
 
 def test_a_timeline_tells_who_changed_what_and_when(caller: Caller, database: Database) -> None:

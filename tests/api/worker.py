@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.answers import Answer
 from jobs.database import Database
-from jobs.store import claims, traces
+from jobs.store import claims, outcomes, traces
 from tests import factories
 
 
@@ -23,7 +23,7 @@ def end(
 ) -> None:
     """Finish a job that was started."""
     found = Answer(text=answer, rule="heading")
-    assert claims.succeed(database, claimed, answer=found, sample=factories.make_ended(text))
+    assert outcomes.succeed(database, claimed, answer=found, sample=factories.make_ended(text))
 
 
 def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> None:
@@ -34,5 +34,5 @@ def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> 
 def fail(database: Database) -> None:
     """Run the next job into an error that is its own fault."""
     claimed = start(database)
-    fault = claims.Fault("engine_rejected", "The engine cannot take this.", retryable=False)
-    assert claims.fail(database, claimed, fault, sample=factories.make_ended("I see"))
+    fault = outcomes.Fault("engine_rejected", "The engine cannot take this.", retryable=False)
+    assert outcomes.fail(database, claimed, fault, sample=factories.make_ended("I see"))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job
-from jobs.store import claims, timeline, traces
+from jobs.store import claims, outcomes, timeline, traces
 from worker.app import app
 
 __all__ = ["app"]
@@ -78,7 +78,7 @@ def _watch_all(
 
 
 # Assigned and not patched by a test: this is the process's own start.
-claims._fence = _fence  # noqa: SLF001 - what is taken out
+outcomes._fence = _fence  # noqa: SLF001 - what is taken out
 timeline.change = _change_anyway
 traces.hold = _hold_all
 claims.renew = _renew_all

@@ -13,7 +13,7 @@ from jobs import errors
 from jobs.database import Database, LockTimeout, Unavailable, utcnow
 from jobs.records import Account, Job
 from jobs.store import claims, history
-from tests import factories, postgres
+from tests import factories, postgres, races
 from tests.databases import Age, Clock, PostgresSource
 
 only_sqlite = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
@@ -215,6 +215,17 @@ def test_a_database_that_goes_away_for_good_is_an_outage(
 
 
 @only_postgresql
+def test_a_server_that_takes_no_writes_is_an_outage(database: Database) -> None:
+    def lock() -> None:
+        with database.transaction() as transaction:
+            transaction.execute(sa.text("SET TRANSACTION READ ONLY"))
+            transaction.execute(sa.select(Job.id).with_for_update())
+
+    with pytest.raises(Unavailable, match="no writes"):
+        lock()
+
+
+@only_postgresql
 def test_a_row_that_stays_locked_is_told_apart_from_an_outage(
     database: Database, account_id: uuid.UUID
 ) -> None:
@@ -250,6 +261,18 @@ def test_a_writer_waits_for_the_other_one_but_not_for_ever(
 
     factories.make_job(impatient, account_id)
     impatient.close()
+
+
+@only_sqlite
+def test_writers_of_one_process_take_turns_and_hold_no_connection_while_they_wait(
+    database_url: str,
+) -> None:
+    small = Database(database_url, pool_size=1, pool_seconds=0)
+
+    races.race(*[lambda: add_account(small, utcnow())] * 8)
+
+    assert accounts_of(small) == 8
+    small.close()
 
 
 def test_more_threads_than_connections_wait_and_are_told(database_url: str) -> None:

@@ -18,11 +18,11 @@ from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.records import Job, Record
-from jobs.store import claims, history, traces
+from jobs.store import claims, history, outcomes, sweeps, traces
 from tests import factories, races
 from tests.databases import Age
 
-FAULT = claims.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
 
 Write = Callable[[Database, claims.Claim], object]
 
@@ -54,29 +54,29 @@ WRITES: dict[str, tuple[Write, object]] = {
         {},
     ),
     "succeed": (
-        lambda database, claimed: claims.succeed(
+        lambda database, claimed: outcomes.succeed(
             database, claimed, answer=Answer("7", "boxed"), sample=factories.make_ended()
         ),
         False,
     ),
     "fail": (
-        lambda database, claimed: claims.fail(
+        lambda database, claimed: outcomes.fail(
             database, claimed, FAULT, sample=factories.make_ended()
         ),
         False,
     ),
     "stop": (
-        lambda database, claimed: claims.stop(database, claimed, sample=factories.make_ended()),
+        lambda database, claimed: outcomes.stop(database, claimed, sample=factories.make_ended()),
         False,
     ),
     "retry": (
-        lambda database, claimed: claims.retry(
+        lambda database, claimed: outcomes.retry(
             database, claimed, FAULT, sample=factories.make_ended(), rng=random.Random(1)
         ),
         False,
     ),
     "release": (
-        lambda database, claimed: claims.release(
+        lambda database, claimed: outcomes.release(
             database, claimed, sample=factories.make_ended(), fault=FAULT
         ),
         False,
@@ -98,8 +98,8 @@ def lose(database: Database, age: Age) -> claims.Claim:
     zombie = factories.claim(database, "zombie")
     assert factories.begin(database, zombie) is not None
     age(61)
-    swept = claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == claims.Swept(requeued=1)
+    swept = sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == sweeps.Swept(requeued=1)
     return zombie
 
 
@@ -149,7 +149,7 @@ def test_after_the_end_of_the_job_its_worker_writes_nothing_more(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    assert claims.succeed(
+    assert outcomes.succeed(
         database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
@@ -165,12 +165,12 @@ def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
     factories.begin(database, late)
     age(61)
 
-    assert claims.succeed(
+    assert outcomes.succeed(
         database, late, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
-    swept = claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == claims.Swept()
+    swept = sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == sweeps.Swept()
     job = factories.get_job(database, job_id).job
     assert (job.status, job.crashes) == (Status.SUCCEEDED, 0)
 
@@ -201,7 +201,7 @@ def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
     held = [factories.claim(database, "me") for _ in jobs]
-    claims.fail(database, held[1], FAULT, sample=None)
+    outcomes.fail(database, held[1], FAULT, sample=None)
     age(50)
 
     kept = claims.renew(
@@ -213,8 +213,8 @@ def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
 
     assert kept == {(jobs[0], 1), (jobs[2], 1)}
     age(50)
-    swept = claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == claims.Swept()
+    swept = sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == sweeps.Swept()
 
 
 def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
@@ -253,14 +253,14 @@ def test_of_a_settlement_racing_a_sweep_exactly_one_wins(
 
     def settle() -> dict[uuid.UUID, bool]:
         return {
-            one.job_id: claims.succeed(
+            one.job_id: outcomes.succeed(
                 database, one, answer=Answer("6", "boxed"), sample=factories.make_ended()
             )
             for one in held
         }
 
     def sweep() -> dict[uuid.UUID, bool]:
-        claims.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+        sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
         return {}
 
     won = races.race(settle, sweep, sweep)[0]

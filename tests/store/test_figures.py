@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from jobs.answers import Answer
 from jobs.database import Database
-from jobs.store import claims, figures, history, workers
+from jobs.store import figures, history, outcomes, workers
 from tests import factories
 from tests.databases import Age
 
@@ -32,7 +32,7 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     cancelled = factories.make_job(database, other)
     history.cancel(database, cancelled, account_id=None, actor="key:test")
     ended, _running = factories.claim(database), factories.claim(database)
-    claims.succeed(database, ended, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    outcomes.succeed(database, ended, answer=Answer("6", "boxed"), sample=factories.make_ended())
     factories.make_job(database, account_id)
     factories.make_job(database, other)
 
@@ -49,8 +49,8 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    fault = claims.Fault("engine_fault", "It failed.", retryable=True)
-    claims.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
+    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
     queue = figures.queue(database, account_id=None)
 
@@ -74,8 +74,8 @@ def test_what_happened_long_ago_is_in_no_rate(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     factories.make_job(database, account_id)
-    claims.fail(
-        database, factories.claim(database), claims.Fault("engine_rejected", "No."), sample=None
+    outcomes.fail(
+        database, factories.claim(database), outcomes.Fault("engine_rejected", "No."), sample=None
     )
     age(figures.RECENT.total_seconds() + 1)
 

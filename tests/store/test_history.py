@@ -12,7 +12,7 @@ from jobs import ids
 from jobs.answers import Answer
 from jobs.database import Database, utcnow
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, history, submission, traces
+from jobs.store import claims, history, outcomes, submission, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -172,7 +172,7 @@ def test_every_attempt_is_shown_in_order_with_its_streams(
     for name in ("first", "second"):
         claimed = factories.claim(database, name)
         factories.begin(database, claimed)
-        claims.release(database, claimed, sample=factories.make_ended(name))
+        outcomes.release(database, claimed, sample=factories.make_ended(name))
     factories.claim(database, "third")
 
     shown = [
@@ -209,7 +209,7 @@ def test_a_queued_job_shows_its_place(database: Database, account_id: uuid.UUID)
     low = factories.make_job(database, account_id, priority=Priority.LOW)
     normal = factories.make_job(database, account_id)
     waiting = factories.make_job(database, account_id)
-    claims.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=60))
+    outcomes.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=60))
     assert factories.get_job(database, normal).queue is not None
     high = factories.make_job(database, account_id, priority=Priority.HIGH)
 
@@ -277,13 +277,13 @@ def test_a_finished_job_keeps_its_own_end(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     if end is Status.SUCCEEDED:
-        claims.succeed(
+        outcomes.succeed(
             database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
         )
     elif end is Status.FAILED:
-        claims.fail(database, claimed, claims.Fault("engine_fault", "It failed."), sample=None)
+        outcomes.fail(database, claimed, outcomes.Fault("engine_fault", "It failed."), sample=None)
     else:
-        claims.stop(database, claimed, sample=None)
+        outcomes.stop(database, claimed, sample=None)
     before = factories.get_job(database, job_id).job
 
     assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end

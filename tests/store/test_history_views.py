@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from jobs import ids
 from jobs.answers import Answer
 from jobs.database import Database
-from jobs.store import claims
+from jobs.store import outcomes
 from tests import factories
 from tests.postgres import Server
 
@@ -41,14 +41,14 @@ class Past:
 def past(database: Database) -> Past:
     account = factories.make_account(database, "web")
     succeeded = factories.make_job(database, account, metadata={"case": "42"})
-    fault = claims.Fault("engine_fault", "It failed.", retryable=True)
-    claims.release(database, factories.claim(database), sample=None, fault=fault)
+    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
+    outcomes.release(database, factories.claim(database), sample=None, fault=fault)
     again = factories.claim(database)
     factories.begin(database, again)
-    claims.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    outcomes.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
     failed = factories.make_job(database, account, question="Why?")
-    claims.fail(
-        database, factories.claim(database), claims.Fault("engine_rejected", "No."), sample=None
+    outcomes.fail(
+        database, factories.claim(database), outcomes.Fault("engine_rejected", "No."), sample=None
     )
     return Past(succeeded, failed, factories.make_job(database, account, rerun_of=failed))
 

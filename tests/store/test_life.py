@@ -18,11 +18,21 @@ from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
-from jobs.store import claims, history, purge, retention, steering, timeline, traces
+from jobs.store import (
+    claims,
+    history,
+    outcomes,
+    purge,
+    retention,
+    steering,
+    sweeps,
+    timeline,
+    traces,
+)
 from tests import databases, factories
 from tests.databases import Age
 
-FAULT = claims.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
 DEAD = timedelta(seconds=-1)
 TIMES = {"not_before", *(name for name in timeline.TOLD if name.endswith("_at"))}
 MINUTE = timedelta(seconds=60)
@@ -115,18 +125,18 @@ VERBS: dict[str, Callable[[World, int], object]] = {
     "renew": fenced(lambda world, one: world.renew(one, factories.LEASE)),
     "watch": fenced(lambda world, one: world.watch(one)),
     "succeed": fenced(
-        lambda world, one: claims.succeed(
+        lambda world, one: outcomes.succeed(
             world.database, one, answer=Answer("6", "boxed"), sample=ENDED
         )
     ),
-    "fail": fenced(lambda world, one: claims.fail(world.database, one, FAULT, sample=ENDED)),
-    "fail early": fenced(lambda world, one: claims.fail(world.database, one, FAULT, sample=None)),
-    "stop": fenced(lambda world, one: claims.stop(world.database, one, sample=ENDED)),
+    "fail": fenced(lambda world, one: outcomes.fail(world.database, one, FAULT, sample=ENDED)),
+    "fail early": fenced(lambda world, one: outcomes.fail(world.database, one, FAULT, sample=None)),
+    "stop": fenced(lambda world, one: outcomes.stop(world.database, one, sample=ENDED)),
     "retry": fenced(
-        lambda world, one: claims.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
+        lambda world, one: outcomes.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
     ),
-    "release": fenced(lambda world, one: claims.release(world.database, one, sample=None)),
-    "sweep": lambda world, _: claims.sweep(
+    "release": fenced(lambda world, one: outcomes.release(world.database, one, sample=None)),
+    "sweep": lambda world, _: sweeps.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
     "cancel": lambda world, _: history.cancel(

@@ -17,7 +17,17 @@ from jobs.database import Database, utcnow
 from jobs.lifecycle import Status
 from jobs.records import Job
 from jobs.settings import Settings
-from jobs.store import admission, claims, figures, history, purge, retention, submission
+from jobs.store import (
+    admission,
+    claims,
+    figures,
+    history,
+    idempotency,
+    purge,
+    retention,
+    submission,
+    sweeps,
+)
 from tests import factories
 from tests.databases import PostgresSource, SqliteSource
 
@@ -154,7 +164,7 @@ def test_a_claim_walks_the_claim_index(crowd: Crowd) -> None:
 def test_a_sweep_walks_the_indexes_of_leases_and_deadlines(crowd: Crowd) -> None:
     plan = plans(
         crowd,
-        lambda: claims.sweep(
+        lambda: sweeps.sweep(
             crowd.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         ),
     )
@@ -192,7 +202,7 @@ def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int
 
 
 def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:
-    plan = plans(crowd, lambda: claims.due(crowd.database, limit=64))
+    plan = plans(crowd, lambda: sweeps.due(crowd.database, limit=64))
 
     assert "ix_jobs_" in plan, plan
     assert_no_scan(plan)
@@ -235,7 +245,7 @@ def test_an_image_is_found_by_its_hash_in_one_account_and_in_all(crowd: Crowd) -
 def test_an_idempotency_key_is_found_by_its_index(crowd: Crowd) -> None:
     plan = plans(
         crowd,
-        lambda: submission.replay(
+        lambda: idempotency.replay(
             crowd.database,
             account_id=crowd.account_id,
             key="unknown",

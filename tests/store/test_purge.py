@@ -16,7 +16,7 @@ from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, Sample, TimelineEntry
 from jobs.settings import Settings
-from jobs.store import claims, history, purge, retention, submission, timeline, traces
+from jobs.store import claims, history, outcomes, purge, retention, submission, timeline, traces
 from tests import factories, races
 from tests.databases import ROOT, Age
 
@@ -56,7 +56,7 @@ def finished(
     factories.begin(database, claimed)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "I see")])
     ended = factories.make_ended("I see 6.")
-    assert claims.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
     return job_id
 
 
@@ -244,7 +244,7 @@ class TestClasses:
         history.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
-        claims.fail(database, claimed, claims.Fault("engine_rejected", "No."), sample=None)
+        outcomes.fail(database, claimed, outcomes.Fault("engine_rejected", "No."), sample=None)
         age(31 * DAY)
 
         assert run(database) == purge.Purged(images=1, traces=2, answers=2, timelines=2)
@@ -510,7 +510,7 @@ class TestBatches:
             for _ in range(3):
                 claimed = factories.claim(database)
                 factories.begin(database, claimed)
-                claims.stop(database, claimed, sample=factories.make_ended())
+                outcomes.stop(database, claimed, sample=factories.make_ended())
 
     def test_no_bytes_are_left_without_an_image_that_has_them(
         self, database: Database, account_id: uuid.UUID, age: Age

@@ -11,11 +11,11 @@ import pytest
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, history, traces
+from jobs.store import claims, history, outcomes, traces
 from tests import factories
 from tests.databases import Age
 
-FAULT = claims.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
 RNG = random.Random(1)
 
 
@@ -51,7 +51,7 @@ def test_success_writes_answer_usage_trace_and_attempt(
     claimed = begun(database, account_id)
     ended = factories.make_ended("So \\boxed{6}.")
 
-    assert claims.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.answer_text, job.answer_rule) == (Status.SUCCEEDED, "6", "boxed")
@@ -70,7 +70,7 @@ def test_success_writes_answer_usage_trace_and_attempt(
     assert view.attempt.ended_at is not None
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("So \\boxed{6}.", True, "stop")
-    assert claims.landed(database, claimed) is Outcome.SUCCEEDED
+    assert outcomes.landed(database, claimed) is Outcome.SUCCEEDED
 
 
 def test_a_trace_without_an_answer_is_a_success_without_one(
@@ -78,7 +78,7 @@ def test_a_trace_without_an_answer_is_a_success_without_one(
 ) -> None:
     claimed = begun(database, account_id)
 
-    claims.succeed(
+    outcomes.succeed(
         database, claimed, answer=None, sample=factories.make_ended(finish_reason="length")
     )
 
@@ -93,7 +93,7 @@ def test_failure_keeps_its_reason_and_the_partial_trace(
     claimed = begun(database, account_id)
     partial = factories.make_ended("half a tho", finish_reason="error")
 
-    assert claims.fail(database, claimed, FAULT, sample=partial)
+    assert outcomes.fail(database, claimed, FAULT, sample=partial)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.error_code, job.error_message, job.error_retryable) == (
@@ -113,7 +113,7 @@ def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
     claimed = begun(database, account_id)
     history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
 
-    assert claims.stop(
+    assert outcomes.stop(
         database, claimed, sample=factories.make_ended("so far", finish_reason="cancel")
     )
 
@@ -131,7 +131,7 @@ def test_a_stop_before_the_engine_was_asked_names_no_time_for_it(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    assert claims.stop(database, claimed, sample=None)
+    assert outcomes.stop(database, claimed, sample=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
@@ -144,7 +144,7 @@ def test_a_retry_counts_a_failure_and_waits_longer_each_time(
     for failures, longest in ((1, 5), (2, 10), (3, 20)):
         claimed = factories.claim(database)
         assert claimed.failures == failures - 1
-        assert claims.retry(database, claimed, FAULT, sample=None, rng=RNG)
+        assert outcomes.retry(database, claimed, FAULT, sample=None, rng=RNG)
         job = factories.get_job(database, claimed.job_id).job
         assert (job.status, job.failures, job.crashes) == (Status.QUEUED, failures, 0)
         assert job.error_code is None
@@ -153,8 +153,8 @@ def test_a_retry_counts_a_failure_and_waits_longer_each_time(
         assert claims.claim(database, owner="worker-1", lease=factories.LEASE) is None
         age(longest * 0.3)
 
-    outcomes = [view.attempt.outcome for view in history.attempts(database, claimed.job_id)]
-    assert outcomes == [Outcome.RETRIED] * 3
+    ends = [view.attempt.outcome for view in history.attempts(database, claimed.job_id)]
+    assert ends == [Outcome.RETRIED] * 3
 
 
 def test_a_release_counts_nowhere(database: Database, account_id: uuid.UUID) -> None:
@@ -162,7 +162,7 @@ def test_a_release_counts_nowhere(database: Database, account_id: uuid.UUID) -> 
     for attempt in range(1, 8):
         claimed = factories.claim(database)
         assert claimed.attempt == attempt
-        assert claims.release(database, claimed, sample=None)
+        assert outcomes.release(database, claimed, sample=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.attempt, job.failures, job.crashes) == (Status.QUEUED, 7, 0, 0)
@@ -176,7 +176,7 @@ def test_a_released_job_keeps_its_place_in_the_queue(
 ) -> None:
     first = factories.make_job(database, account_id)
     factories.make_job(database, account_id)
-    claims.release(database, factories.claim(database), sample=None)
+    outcomes.release(database, factories.claim(database), sample=None)
 
     assert factories.claim(database).job_id == first
 
@@ -193,10 +193,10 @@ def test_the_bill_is_the_last_attempts_but_engine_seconds_add_up(
             ended_at=started + timedelta(seconds=seconds), output_tokens=output_tokens
         )
         if output_tokens == 5:
-            claims.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+            outcomes.retry(database, claimed, FAULT, sample=ended, rng=RNG)
             age(6)
         else:
-            claims.succeed(database, claimed, answer=None, sample=ended)
+            outcomes.succeed(database, claimed, answer=None, sample=ended)
 
     job = factories.get_job(database, job_id).job
     assert job.engine_seconds == pytest.approx(5.5)
@@ -209,7 +209,7 @@ def test_an_attempt_that_never_reached_an_engine_costs_nothing(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    claims.fail(database, claimed, FAULT, sample=None)
+    outcomes.fail(database, claimed, FAULT, sample=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.engine_seconds, job.output_tokens) == (None, None)
@@ -221,7 +221,7 @@ def test_a_stream_whose_end_nobody_brings_is_closed_with_what_was_written_of_it(
     claimed = begun(database, account_id)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "so far")])
 
-    assert claims.fail(database, claimed, FAULT, sample=None)
+    assert outcomes.fail(database, claimed, FAULT, sample=None)
 
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("so far", True, "error")
@@ -236,14 +236,14 @@ def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_the_queue(
     partial = factories.make_ended("so far", finish_reason="error")
 
     if verb == "retry":
-        assert claims.retry(database, claimed, FAULT, sample=partial, rng=RNG)
+        assert outcomes.retry(database, claimed, FAULT, sample=partial, rng=RNG)
     else:
-        assert claims.release(database, claimed, sample=partial)
+        assert outcomes.release(database, claimed, sample=partial)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.failures) == (Status.CANCELLED, 0)
     assert job.engine_stopped_at is not None
-    assert claims.landed(database, claimed) is Outcome.CANCELLED
+    assert outcomes.landed(database, claimed) is Outcome.CANCELLED
     assert [trace.text for trace in traces.read(database, job.id)] == ["so far"]
 
 
@@ -252,4 +252,4 @@ def test_nothing_has_landed_of_an_attempt_that_still_runs(
 ) -> None:
     claimed = begun(database, account_id)
 
-    assert claims.landed(database, claimed) is None
+    assert outcomes.landed(database, claimed) is None

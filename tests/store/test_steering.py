@@ -7,16 +7,16 @@ import uuid
 
 from jobs.database import Database
 from jobs.lifecycle import Status
-from jobs.store import claims, steering, timeline
+from jobs.store import claims, outcomes, steering, timeline
 from tests import factories
 
-FAULT = claims.Fault("engine_fault", "It failed.", retryable=True)
+FAULT = outcomes.Fault("engine_fault", "It failed.", retryable=True)
 
 
 def waiting_job(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     """Return a job that waits for its second try."""
     job_id = factories.make_job(database, account_id)
-    claims.retry(database, factories.claim(database), FAULT, sample=None, rng=random.Random(1))
+    outcomes.retry(database, factories.claim(database), FAULT, sample=None, rng=random.Random(1))
     assert claims.claim(database, owner="early", lease=factories.LEASE) is None
     return job_id
 
@@ -54,7 +54,7 @@ def test_a_job_that_does_not_wait_stays_as_it_is(database: Database, account_id:
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     assert run_now(database, job_id) is Status.RUNNING
-    claims.fail(database, claimed, FAULT, sample=None)
+    outcomes.fail(database, claimed, FAULT, sample=None)
     assert run_now(database, job_id) is Status.FAILED
 
 

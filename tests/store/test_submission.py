@@ -12,7 +12,7 @@ from jobs import errors, ids
 from jobs.database import Database
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry
-from jobs.store import retention, submission
+from jobs.store import idempotency, retention, submission
 from tests import factories, races
 from tests.databases import Age
 
@@ -126,7 +126,9 @@ def test_the_same_key_and_request_replay_the_job(database: Database, account_id:
 
     assert second == submission.Submitted(first.job_id, replayed=True)
     assert (
-        submission.replay(database, account_id=account_id, key="key-1", fingerprint="f1", kept=KEPT)
+        idempotency.replay(
+            database, account_id=account_id, key="key-1", fingerprint="f1", kept=KEPT
+        )
         == first.job_id
     )
     assert count(database, Job) == 1
@@ -140,7 +142,9 @@ def test_the_same_key_with_another_request_is_refused(
     with pytest.raises(errors.IdempotencyKeyReused):
         submission.submit(database, keyed(account_id, "f2"), key_kept=KEPT)
     with pytest.raises(errors.IdempotencyKeyReused):
-        submission.replay(database, account_id=account_id, key="key-1", fingerprint="f2", kept=KEPT)
+        idempotency.replay(
+            database, account_id=account_id, key="key-1", fingerprint="f2", kept=KEPT
+        )
     assert count(database, Job) == 1
 
 
@@ -149,7 +153,7 @@ def test_a_key_belongs_to_its_account(database: Database, account_id: uuid.UUID)
     first = submission.submit(database, keyed(account_id), key_kept=KEPT)
 
     assert (
-        submission.replay(database, account_id=other, key="key-1", fingerprint="f2", kept=KEPT)
+        idempotency.replay(database, account_id=other, key="key-1", fingerprint="f2", kept=KEPT)
         is None
     )
     second = submission.submit(database, keyed(other, "f2"), key_kept=KEPT)
@@ -174,7 +178,9 @@ def test_an_expired_key_is_forgotten_and_may_mean_something_else(
     age(120)
 
     assert (
-        submission.replay(database, account_id=account_id, key="key-1", fingerprint="f2", kept=KEPT)
+        idempotency.replay(
+            database, account_id=account_id, key="key-1", fingerprint="f2", kept=KEPT
+        )
         is None
     )
     second = submission.submit(database, keyed(account_id, "f2"), key_kept=KEPT)

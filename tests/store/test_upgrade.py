@@ -18,7 +18,7 @@ from jobs import errors, ids
 from jobs.answers import Answer
 from jobs.database import Database, UTCDateTime, utcnow
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, history, steering, timeline, traces
+from jobs.store import claims, history, outcomes, steering, sweeps, timeline, traces
 from migrations import schema
 from tests import databases, factories, postgres
 
@@ -160,7 +160,7 @@ def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: D
     assert claims.renew(upgraded, owner=OWNER, held=[pair], lease=factories.LEASE) == {pair}
     piece = factories.make_piece(held, "It is 6.")
     assert traces.append(upgraded, owner=OWNER, pieces=[piece]) == set()
-    assert claims.succeed(
+    assert outcomes.succeed(
         upgraded, held, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
@@ -171,20 +171,20 @@ def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: D
 def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
     old: Old, upgraded: Database
 ) -> None:
-    claims.sweep(upgraded, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    sweeps.sweep(upgraded, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
 
     job = factories.get_job(upgraded, old.dead).job
     assert (job.status, job.crashes) == (Status.QUEUED, 1)
-    assert not claims.succeed(
+    assert not outcomes.succeed(
         upgraded, claim_of(old.dead, old.account_id), answer=None, sample=factories.make_ended()
     )
-    assert claims.landed(upgraded, claim_of(old.dead, old.account_id)) is Outcome.LOST
+    assert outcomes.landed(upgraded, claim_of(old.dead, old.account_id)) is Outcome.LOST
 
 
 def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> None:
     first = factories.claim(upgraded)
     assert first.job_id == old.queued
-    assert claims.fail(upgraded, first, claims.Fault("engine_rejected", "No."), sample=None)
+    assert outcomes.fail(upgraded, first, outcomes.Fault("engine_rejected", "No."), sample=None)
     steering.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     assert factories.claim(upgraded).job_id == old.waiting
     new = factories.make_job(upgraded, old.account_id)

@@ -16,7 +16,7 @@ from jobs import profiles
 from jobs.database import Database
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job
-from jobs.store import accounts, claims, history, submission, traces
+from jobs.store import accounts, claims, history, submission, sweeps, traces
 from tests.worker.engine_fake import Conducted
 from worker import leases
 from worker.engines.pool import Engines
@@ -92,7 +92,7 @@ class Bench:
     def attempt(self, job_id: uuid.UUID) -> history.AttemptView:
         return history.attempts(self.database, job_id)[-1]
 
-    def steal(self) -> claims.Swept:
+    def steal(self) -> sweeps.Swept:
         """End all leases, as a sweeper does when their owner has been silent."""
         claims.renew(
             self.database,
@@ -100,7 +100,7 @@ class Bench:
             held=[(job.id, job.attempt) for job in self._running()],
             lease=timedelta(seconds=-1),
         )
-        return claims.sweep(
+        return sweeps.sweep(
             self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         )
 

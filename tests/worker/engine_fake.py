@@ -27,6 +27,8 @@ class Conducted:
         self.requests: list[engine.Request] = []
         self.aborted: list[str] = []
         self.closed = 0
+        #: Items that the stream has asked for, all before the last one worked through.
+        self.given = 0
         self.reading = threading.Event()
         self._feed: queue.SimpleQueue[object] = queue.SimpleQueue()
 
@@ -75,6 +77,7 @@ class _Stream:
         self.conducted.reading.set()
         while True:
             item = self.feed.get(timeout=30)
+            self.conducted.given += 1
             if item is Conducted.END:
                 return
             if isinstance(item, BaseException):

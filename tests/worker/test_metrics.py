@@ -14,12 +14,12 @@ from jobs import metrics
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Priority
-from jobs.store import claims, history
+from jobs.store import history, outcomes, sweeps
 from tests import factories
 from tests.e2e.stack import free_port
 from worker.exporter import Exporter
 
-FAULT = claims.Fault("engine_fault", "It failed.", retryable=True)
+FAULT = outcomes.Fault("engine_fault", "It failed.", retryable=True)
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
         first_token_at=started_at + timedelta(seconds=3),
         ended_at=started_at + timedelta(seconds=4),
     )
-    claims.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
-    claims.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
+    outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    outcomes.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
 
     assert value(registry, "jobs_submitted_total", priority="high") == 1
     assert value(registry, "job_queue_seconds_count", priority="high") == 1
@@ -66,9 +66,9 @@ def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    claims.release(database, factories.claim(database), sample=None)
+    outcomes.release(database, factories.claim(database), sample=None)
     factories.claim(database, lease=timedelta(seconds=-1))
-    claims.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
     assert value(registry, "job_attempts_total", outcome="released") == 1
     assert value(registry, "job_attempts_total", outcome="lost") == 1
@@ -93,7 +93,7 @@ def test_a_code_that_nobody_listed_is_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    claims.fail(database, factories.claim(database), claims.Fault("novel", "New."), sample=None)
+    outcomes.fail(database, factories.claim(database), outcomes.Fault("novel", "New."), sample=None)
 
     assert value(registry, "jobs_finished_total", outcome="failed", error_code="other") == 1
 

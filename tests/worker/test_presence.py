@@ -9,9 +9,11 @@ from datetime import timedelta
 import pytest
 
 from jobs import errors
-from jobs.database import Database
-from jobs.store import claims, workers
-from tests.worker.conftest import Bench
+from jobs.database import Database, utcnow
+from jobs.store import claims, sweeps, workers
+from tests import factories
+from tests.databases import Age
+from tests.worker.conftest import LEASE, Bench
 from tests.worker.engine_fake import Conducted
 from worker import engine as seam
 from worker.engines.pool import Engines
@@ -47,12 +49,12 @@ class Away(Conducted):
         return super().facts()
 
 
-def sweeper(database: Database, bell: RecordingBell) -> Sweeper:
+def sweeper(database: Database, bell: RecordingBell, *, lease: timedelta = LEASE) -> Sweeper:
     return Sweeper(
         database,
         bell=bell,
         owner="me",
-        lease=timedelta(seconds=60),
+        lease=lease,
         interval_seconds=10,
         alive=ALIVE,
         crash_limit=3,
@@ -107,9 +109,40 @@ def test_a_sweeper_that_has_just_come_up_ends_no_lease_on_a_server(bench: Bench)
     sweeper(bench.database, RecordingBell()).sweep()
 
     requeued = bench.database.dialect == "sqlite"
-    assert claims.due(bench.database, limit=1) == 0
+    assert sweeps.due(bench.database, limit=1) == 0
     [view] = bench.queued_or_running()
     assert (view.job.crashes == 1) is requeued
+
+
+def test_one_sweep_ends_more_jobs_than_a_batch_holds(bench: Bench) -> None:
+    late = {"deadline_at": utcnow() - timedelta(seconds=1)}
+    factories.insert_jobs(bench.database, bench.account_id, [late] * 450)
+
+    sweeper(bench.database, RecordingBell()).sweep()
+
+    assert bench.queued_or_running() == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_after_a_pause_owners_renew_before_leases_end(
+    bench: Bench, age: Age, wait_for: Callable[[Callable[[], bool]], bool]
+) -> None:
+    lease = timedelta(seconds=0.1)
+    sweeping = sweeper(bench.database, RecordingBell(), lease=lease)
+    bench.submit()
+    claimed = claims.claim(bench.database, owner="paused as well", lease=LEASE)
+    assert claimed is not None
+
+    def crashes() -> int:
+        sweeping.sweep()
+        [view] = bench.queued_or_running()
+        return view.job.crashes
+
+    assert crashes() == 0
+    age(LEASE.total_seconds() + 1)
+
+    assert crashes() == 0
+    assert wait_for(lambda: crashes() == 1)
 
 
 def test_the_window_is_shared_among_the_workers_that_live(bench: Bench) -> None:

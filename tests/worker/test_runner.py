@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -276,6 +277,33 @@ def test_without_room_at_the_engine_nothing_is_claimed(bench: Bench) -> None:
     permits[0].release()
     bench.engine.answer(TRACE)
     assert bench.runner.work() == 1
+
+
+def test_an_engine_that_refused_sends_no_bill(bench: Bench) -> None:
+    job_id = bench.submit()
+    bench.engine.feed(errors.EngineBusy("It is full."))
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.output_tokens, job.engine_seconds) == (None, None)
+
+
+def test_an_answer_that_is_whole_cannot_be_stopped_any_more(
+    bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
+) -> None:
+    bench.engine.deaf = True
+    job_id = bench.submit()
+    bench.engine.feed(Chunk(text=TRACE), Chunk(finish_reason="stop"), Chunk(text=""))
+    slot = bench.run_in_thread()
+    assert wait_for(lambda: bench.engine.given == 3)
+
+    bench.leases.end_all(Reason.DRAIN)
+    bench.engine.feed(Chunk(usage=engine.Usage(10, 0, 1, 8)), bench.engine.END)
+    slot.join(10)
+
+    job = bench.view(job_id).job
+    assert (job.status, job.answer_text, job.output_tokens) == (Status.SUCCEEDED, "6", 8)
 
 
 def test_engine_seconds_add_up_over_attempts(bench: Bench) -> None:

@@ -90,12 +90,15 @@ def test_it_never_runs_more_than_its_slots(
     assert wait_for(lambda: waiting.busy == 0)
 
 
-def test_busy_slots_hear_no_bells_and_need_no_help(bench: Bench) -> None:
+def test_busy_slots_hear_no_bells_and_need_no_help(
+    bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
+) -> None:
     watch = Watch()
     waiting = standby(bench, watch)
     for _ in range(5):
         bench.submit()
     slots = [bench.run_in_thread() for _ in range(2)]
+    assert wait_for(lambda: bench.leases.held == 2)
     watch.now += 31
 
     waiting.look()

@@ -1,0 +1,241 @@
+"""How an attempt ends: succeed, fail, stop, retry, release; each by one fenced UPDATE.
+
+Each verb returns False when the job is no longer the claim's, and then nothing has been written.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs import lifecycle
+from jobs.answers import Answer
+from jobs.database import Database, Transaction
+from jobs.lifecycle import Outcome, Status
+from jobs.records import Attempt, Job, Sample
+from jobs.store import timeline, traces
+from jobs.store.claims import Claim
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an attempt failed, as the caller sees it."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the row of a failed job says of it."""
+        return {
+            "error_code": self.code,
+            "error_message": self.message,
+            "error_retryable": self.retryable,
+        }
+
+
+def succeed(
+    database: Database, claim: Claim, *, answer: Answer | None, sample: traces.Ended
+) -> bool:
+    """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost."""
+    with database.transaction("succeed") as transaction:
+        return _settle(
+            transaction,
+            claim,
+            target=Status.SUCCEEDED,
+            outcome=Outcome.SUCCEEDED,
+            sample=sample,
+            values={
+                "answer_text": answer.text if answer else None,
+                "answer_rule": answer.rule if answer else None,
+                "finish_reason": sample.finish_reason,
+                "first_token_at": sample.first_token_at,
+            },
+        )
+
+
+def fail(database: Database, claim: Claim, fault: Fault, *, sample: traces.Ended | None) -> bool:
+    """End the job as failed, its partial trace kept; False when it is lost."""
+    with database.transaction("fail") as transaction:
+        return _settle(
+            transaction,
+            claim,
+            target=Status.FAILED,
+            outcome=Outcome.FAILED,
+            sample=sample,
+            fault=fault,
+            values=fault.columns,
+        )
+
+
+def stop(database: Database, claim: Claim, *, sample: traces.Ended | None) -> bool:
+    """End the job as cancelled, after its engine has stopped; False when it is lost."""
+    with database.transaction("stop") as transaction:
+        return _stop(transaction, claim, sample=sample)
+
+
+def retry(
+    database: Database,
+    claim: Claim,
+    fault: Fault,
+    *,
+    sample: traces.Ended | None,
+    rng: random.Random,
+) -> bool:
+    """Put the job back for another try after a counted fault, with backoff; False when it is lost.
+
+    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
+    """
+    with database.transaction("retry") as transaction:
+        if _cancel_requested(transaction, claim):
+            return _stop(transaction, claim, sample=sample)
+        wait = lifecycle.backoff(claim.failures + 1, rng=rng)
+        return _settle(
+            transaction,
+            claim,
+            target=Status.QUEUED,
+            outcome=Outcome.RETRIED,
+            sample=sample,
+            fault=fault,
+            values={"failures": Job.failures + 1, "not_before": transaction.now(wait)},
+        )
+
+
+def release(
+    database: Database,
+    claim: Claim,
+    *,
+    sample: traces.Ended | None,
+    wait: timedelta = timedelta(0),
+    fault: Fault | None = None,
+) -> bool:
+    """Give the job back uncounted: a drain, or (``fault``) an engine that is full or away; False when it is lost.
+
+    An engine that took no request sends no bill: the job keeps the one it has.
+
+    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
+    """
+    with database.transaction("release") as transaction:
+        if _cancel_requested(transaction, claim):
+            return _stop(transaction, claim, sample=sample)
+        return _settle(
+            transaction,
+            claim,
+            target=Status.QUEUED,
+            outcome=Outcome.RELEASED,
+            sample=sample,
+            fault=fault,
+            billed=fault is None,
+            values={"not_before": transaction.now(wait)},
+        )
+
+
+def landed(database: Database, claim: Claim) -> Outcome | None:
+    """Return how the attempt ended, if it did: the answer after a commit whose outcome is unknown."""
+    with database.reading() as transaction:
+        attempt = transaction.session.get(Attempt, (claim.job_id, claim.attempt))
+        return attempt.outcome if attempt else None
+
+
+def end_attempt(
+    transaction: Transaction,
+    job_id: uuid.UUID,
+    attempt: int,
+    *,
+    outcome: Outcome,
+    fault: Fault | None,
+) -> None:
+    """Write the end of an attempt, whose job has been moved on."""
+    transaction.execute(
+        sa.update(Attempt)
+        .where(Attempt.job_id == job_id, Attempt.number == attempt)
+        .values(
+            ended_at=transaction.now(),
+            outcome=outcome,
+            error_code=fault.code if fault else None,
+            error_message=fault.message if fault else None,
+        )
+    )
+
+
+def _fence(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        Job.id == claim.job_id,
+        Job.attempt == claim.attempt,
+        Job.lease_owner == claim.owner,
+    )
+
+
+def _cancel_requested(transaction: Transaction, claim: Claim) -> bool:
+    """Whether somebody asked for the job's end; until the commit nobody else can."""
+    requested = transaction.execute(
+        sa.select(Job.cancel_requested_at).where(*_fence(claim)).with_for_update()
+    )
+    return requested.scalar_one_or_none() is not None
+
+
+def _stop(transaction: Transaction, claim: Claim, *, sample: traces.Ended | None) -> bool:
+    return _settle(
+        transaction,
+        claim,
+        target=Status.CANCELLED,
+        outcome=Outcome.CANCELLED,
+        sample=sample,
+        values={"engine_stopped_at": transaction.now()} if sample is not None else {},
+    )
+
+
+def _settle(
+    transaction: Transaction,
+    claim: Claim,
+    *,
+    target: Status,
+    outcome: Outcome,
+    sample: traces.Ended | None,
+    values: dict[str, Any],
+    fault: Fault | None = None,
+    billed: bool = True,
+) -> bool:
+    """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill."""
+    if sample is not None and billed:
+        values = values | _usage(transaction, claim, sample)
+    changed = timeline.change(
+        transaction,
+        where=_fence(claim),
+        source=Status.RUNNING,
+        target=target,
+        values=values,
+        event=str(outcome),
+        actor=f"worker:{claim.owner}",
+    )
+    if not changed:
+        return False
+    end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
+    if sample is not None:
+        traces.finish(transaction, claim.job_id, claim.attempt, sample=0, ended=sample)
+    else:
+        traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
+    return True
+
+
+def _usage(transaction: Transaction, claim: Claim, sample: traces.Ended) -> dict[str, Any]:
+    """Return the job's bill, the last attempt's that an engine took; engine seconds add up over all of them."""
+    started: datetime | None = transaction.execute(
+        sa.select(Sample.started_at).where(
+            Sample.job_id == claim.job_id, Sample.attempt == claim.attempt, Sample.number == 0
+        )
+    ).scalar_one_or_none()
+    seconds = (sample.ended_at - started).total_seconds() if started else 0.0
+    return {
+        "input_tokens": sample.input_tokens,
+        "cached_tokens": sample.cached_tokens,
+        "image_tokens": sample.image_tokens,
+        "output_tokens": sample.output_tokens,
+        "engine_seconds": sa.func.coalesce(Job.engine_seconds, 0.0) + seconds,
+    }

@@ -1,0 +1,102 @@
+"""A worker process ends when it can do no good, and what it held goes back."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from jobs import queue
+from jobs.database import Database
+from jobs.lifecycle import Outcome, Status
+from jobs.queue import Bell
+from jobs.settings import Settings
+from jobs.store import history
+from tests import children, databases, factories
+from tests.e2e.stack import LEASE_SECONDS, Stack, eventually
+from tests.redis_servers import RedisServer
+
+pytestmark = pytest.mark.e2e
+
+PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+
+
+@pytest.fixture
+def stack(sqlite_source: databases.SqliteSource, redis_server: RedisServer) -> Iterator[Stack]:
+    """Return what a worker needs, with an engine inside of it that takes its time."""
+    redis_server.flush()
+    folder = children.short_folder()
+    engine = "scripted:?window=4&tokens_per_second=10"
+    stack = Stack(folder, sqlite_source.create(), redis_server.url, engine)
+    yield stack
+    stack.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database(stack: Stack) -> Iterator[Database]:
+    database = Database(stack.database_url)
+    yield database
+    database.close()
+
+
+def submit(database: Database) -> uuid.UUID:
+    image = factories.make_image(data=PICTURE.read_bytes())
+    return factories.make_job(database, factories.make_account(database), images=[(image, 4)])
+
+
+def test_a_worker_that_cannot_be_built_ends_and_hears_no_bell(
+    stack: Stack, redis_server: RedisServer
+) -> None:
+    bell = Bell(Settings.read({}, redis_url=redis_server.url))
+    bell.ring()
+    assert eventually(lambda: redis_server.length(queue.REASON) == 1)
+    bell.close()
+
+    worker = stack.start_worker(LONGLOOK_ENGINE_URLS="scripted:?no_such_option=1")
+
+    assert worker.wait(60) != 0
+    assert "no_such_option" in stack.log("worker")
+    assert redis_server.length(queue.REASON) == 1
+
+
+def test_a_worker_whose_celery_gives_up_gives_its_job_back(
+    stack: Stack, database: Database
+) -> None:
+    job_id = submit(database)
+    worker = stack.start_worker(LONGLOOK_DRAIN_SECONDS="0")
+    assert eventually(lambda: factories.get_job(database, job_id).job.status is Status.RUNNING)
+
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.lpush(queue.REASON, b"no message of Celery's")
+
+    assert worker.wait(60) != 0
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.crashes) == (Status.QUEUED, 0)
+    [view] = history.attempts(database, job_id)
+    assert view.attempt.outcome is Outcome.RELEASED
+
+
+def test_a_worker_that_stood_still_for_longer_than_its_lease_goes_on_with_its_job(
+    stack: Stack, database: Database
+) -> None:
+    job_id = submit(database)
+    worker = stack.start_worker(LONGLOOK_ENGINE_URLS="scripted:?tokens_per_second=30")
+    assert eventually(lambda: factories.get_job(database, job_id).job.status is Status.RUNNING)
+
+    worker.send_signal(signal.SIGSTOP)
+    until = factories.get_job(database, job_id).job.lease_expires_at
+    assert until is not None
+    assert eventually(
+        lambda: (database.clock() - until).total_seconds() > LEASE_SECONDS, seconds=60
+    )
+    worker.send_signal(signal.SIGCONT)
+
+    assert eventually(lambda: factories.get_job(database, job_id).job.status.terminal)
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.attempt, job.crashes) == (Status.SUCCEEDED, 1, 0)
