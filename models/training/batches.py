@@ -12,10 +12,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.training import pixels, prompts, questions, scenes
+from models.training import forced, foreign, pixels, prompts, questions, scenes
 
 #: No loss is taken where the label is this.
 IGNORED = -100
+#: Shares of the questions that a picture does not answer, and of the traces that are cut short.
+FOREIGN, CUT = 0.08, 0.25
 
 
 class Encoder:
@@ -122,16 +124,17 @@ def ask(
 ) -> Texts:
     """Return ``each`` questions on every picture; the share ``plain`` of them has no frills."""
     rows = [
-        (*_written(rng, encode, scene, weights=weights, plain=plain), picture)
+        (_written(rng, encode, scene, weights=weights, plain=plain), picture)
         for picture, scene in enumerate(pictures.scenes)
         for _ in range(each)
     ]
     tokens = pictures.grid[0] * pictures.grid[1]
-    longest = max(len(a) + tokens + len(b) + len(trace) for a, b, trace, _ in rows)
+    longest = max(len(row.before) + tokens + len(row.after) + len(row.trace) for row, _ in rows)
     shape = (len(rows), (longest + 7) // 8 * 8)
     ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
     positions, starts = np.zeros((3, *shape), np.int64), np.zeros(len(rows), np.int64)
-    for row, (before, after, trace, _) in enumerate(rows):
+    for row, (written, _) in enumerate(rows):
+        before, after, trace = written.before, written.after, written.trace
         whole = before + [encode.image] * tokens + after + trace
         ids[row, : len(whole)] = whole
         # The label of a place is the token after it.
@@ -145,8 +148,17 @@ def ask(
         torch.from_numpy(labels),
         torch.from_numpy(positions),
         torch.from_numpy(starts),
-        torch.tensor([row[3] for row in rows]),
+        torch.tensor([picture for _, picture in rows]),
     )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """One question on a scene as tokens: before the image, after it, and what the model has to say."""
+
+    before: list[int]
+    after: list[int]
+    trace: list[int]
 
 
 def _written(
@@ -156,15 +168,29 @@ def _written(
     *,
     weights: Sequence[float],
     plain: float,
-) -> tuple[list[int], list[int], list[int]]:
-    """Return one question on a scene: tokens before the image, after it, and of the trace."""
-    question = questions.ask(rng, scene, weights=weights)
-    trace, _ = questions.reason(rng, scene, question)
+) -> _Written:
+    """Return one question on a scene, a share of them foreign, a share of them cut short."""
     is_plain = rng.random() < plain
-    text = question.text if is_plain else questions.dress(rng, question)
+    if rng.random() < FOREIGN:
+        text = foreign.ask(rng)
+        trace, truth = foreign.reason(rng)
+    else:
+        question = questions.ask(rng, scene, weights=weights)
+        trace, truth = questions.reason(rng, scene, question)
+        text = question.text if is_plain else questions.dress(rng, question)
     system = prompts.PLAIN_SYSTEM if is_plain else rng.choice(prompts.SYSTEMS)
     before, after = prompts.around(text, system, text_first=rng.random() < 0.1)
-    return encode(before), encode(after), encode.tokenizer.encode(trace).ids + encode.end
+    if rng.random() >= CUT:
+        return _Written(
+            encode(before), encode(after), encode.tokenizer.encode(trace).ids + encode.end
+        )
+    cut = forced.cut(rng, trace, truth)
+    # What was said is the model's context and no lesson. An engine reads it as one text with what is before it.
+    return _Written(
+        encode(before),
+        encode.tokenizer.encode(after + cut.said).ids,
+        encode(cut.rest) + encode.end,
+    )
 
 
 def _cells(scene: scenes.Scene) -> np.ndarray:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
+import itertools
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from models.training import exam
+from models.training import exam, forced, foreign
 from models.training.processor import Processor
 
 
@@ -32,9 +35,14 @@ class Candidate:
 
     @torch.no_grad()
     def answer(
-        self, sheets: Sequence[exam.Sheet], *, temperature: float = 0.0, samples: int = 1
+        self,
+        sheets: Sequence[exam.Sheet],
+        *,
+        temperature: float = 0.0,
+        samples: int = 1,
+        said: Sequence[str] | None = None,
     ) -> list[list[str]]:
-        """Return ``samples`` texts for each sheet; temperature 0 is greedy."""
+        """Return ``samples`` texts for each sheet; temperature 0 is greedy. Each goes on from what was ``said``."""
         # Answers about as many things are about as long: little is padded.
         order = sorted(range(len(sheets)), key=lambda index: sheets[index].things)
         sampling = (
@@ -53,7 +61,9 @@ class Candidate:
             indices = order[start : start + self._batch]
             asked = [sheets[index] for index in indices]
             batch = self._processor(
-                [sheet.question for sheet in asked], [sheet.image for sheet in asked]
+                [sheet.question for sheet in asked],
+                [sheet.image for sheet in asked],
+                [said[index] for index in indices] if said else None,
             )
             ids = self._model.generate(**batch, max_new_tokens=200, **sampling)
             found = self._processor.tokenizer.batch_decode(
@@ -76,6 +86,8 @@ def main() -> None:
     parser.add_argument("--votes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--cuts", default="", help="cut at these shares of the trace, too")
+    parser.add_argument("--foreign", action="store_true", help="ask what pictures do not answer")
     parser.add_argument("--show", type=int, default=0, help="print this many wrong answers")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -89,6 +101,10 @@ def main() -> None:
     for temperature in (float(part) for part in chosen.temperatures.split(",") if part):
         found = candidate.answer(sheets, temperature=temperature, samples=chosen.votes)
         _mark_votes(sheets, found, temperature)
+    for place in (float(part) for part in chosen.cuts.split(",") if part):
+        _mark_cut(candidate, sheets, texts, place)
+    if chosen.foreign:
+        _mark_foreign(candidate, sheets)
 
 
 def _mark(sheets: Sequence[exam.Sheet], texts: Sequence[str], *, show: int) -> None:
@@ -125,6 +141,38 @@ def _mark_votes(
         f"temperature {temperature}: one sample {statistics.mean(single):.1%}, "
         f"majority of {len(found[0])} {statistics.mean(majority):.1%}"
     )
+
+
+def _mark_cut(
+    candidate: Candidate, sheets: Sequence[exam.Sheet], texts: Sequence[str], place: float
+) -> None:
+    """Print how many are right when the candidate's own traces are cut there and an answer is forced."""
+    rng = random.Random(place)
+    said = [forced.cut(rng, text, "", place=place).said for text in texts]
+    rests = [found[0] for found in candidate.answer(sheets, said=said)]
+    whole = [exam.boxed(begun + rest) for begun, rest in zip(said, rests, strict=True)]
+    right = [answer == sheet.answer for answer, sheet in zip(whole, sheets, strict=True)]
+    spoke = [answer is not None and answer != "" for answer in whole]
+    print(
+        f"cut at {place:.0%}: spoke {statistics.mean(spoke):.1%}, right {statistics.mean(right):.1%}"
+    )
+
+
+def _mark_foreign(candidate: Candidate, sheets: Sequence[exam.Sheet]) -> None:
+    """Print how many questions that were never trained, and that no picture answers, are answered so."""
+    asked = [
+        dataclasses.replace(sheet, question=question)
+        for sheet, question in zip(sheets, itertools.cycle(foreign.UNSEEN), strict=False)
+    ]
+    answers = [exam.boxed(found[0]) for found in candidate.answer(asked)]
+    honest: dict[str, list[bool]] = collections.defaultdict(list)
+    for sheet, answer in zip(asked, answers, strict=True):
+        honest[sheet.question].append(answer == foreign.ANSWER)
+    share = statistics.mean(good for goods in honest.values() for good in goods)
+    print(f"foreign questions: said so {share:.1%}")
+    for question, goods in honest.items():
+        if not all(goods):
+            print(f"  {question} {sum(goods)}/{len(goods)}")
 
 
 if __name__ == "__main__":

@@ -23,14 +23,21 @@ class Processor:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         self._images = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
 
-    def __call__(self, questions: Sequence[str], images: Sequence[Image.Image]) -> BatchFeature:
-        """Return the batch, padded on the left."""
+    def __call__(
+        self,
+        questions: Sequence[str],
+        images: Sequence[Image.Image],
+        said: Sequence[str] | None = None,
+    ) -> BatchFeature:
+        """Return the batch, padded on the left; each answer goes on from what was ``said``."""
         pixels = self._images(list(images), return_tensors="pt")
         merged = self._images.merge_size**2
         counts = (pixels["image_grid_thw"].prod(-1) // merged).tolist()
         texts = [
-            self._prompt(question).replace(_IMAGE, _IMAGE * count)
-            for question, count in zip(questions, counts, strict=True)
+            self._prompt(question).replace(_IMAGE, _IMAGE * count) + beginning
+            for question, count, beginning in zip(
+                questions, counts, said or [""] * len(counts), strict=True
+            )
         ]
         batch = dict(self.tokenizer(texts, padding=True, return_tensors="pt"))
         image = self.tokenizer.convert_tokens_to_ids(_IMAGE)

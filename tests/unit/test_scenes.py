@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import scenes as bench
-from models.training import exam, questions, scenes
+from models.training import exam, forced, foreign, questions, scenes
 
 TINY = Path(__file__).resolve().parents[2] / "models" / "tiny-qvq"
 
@@ -120,3 +120,35 @@ def test_the_model_card_states_marks_for_every_kind_and_they_add_up() -> None:
     )
     assert f"({right})" in bench.CARD.read_text()
     assert asked == 1300
+
+
+@given(seeds, st.sampled_from(questions.KINDS))
+def test_a_cut_trace_goes_on_to_the_same_answer(seed: int, kind: str) -> None:
+    rng = random.Random(seed)
+    scene = scenes.sample(rng)
+    trace, truth = questions.reason(rng, scene, questions.ask(rng, scene, kind))
+
+    cut = forced.cut(rng, trace, truth)
+
+    begun, heading, _ = cut.said.partition("\n\n**Final Answer**")
+    assert trace.startswith(begun)
+    assert heading
+    assert exam.boxed(cut.said) is None
+    assert exam.boxed(cut.said + cut.rest) == truth
+
+
+@given(seeds)
+def test_a_foreign_question_is_filled_in_and_not_one_of_the_exam(seed: int) -> None:
+    question = foreign.ask(random.Random(seed))
+
+    assert "{" not in question
+    assert question not in foreign.UNSEEN
+    assert not any(shape in question for shape in scenes.SHAPES)
+
+
+@given(seeds)
+def test_an_honest_trace_says_that_it_cannot_tell(seed: int) -> None:
+    trace, answer = foreign.reason(random.Random(seed))
+
+    assert exam.boxed(trace) == answer == foreign.ANSWER
+    assert exam.listing(trace) == []
