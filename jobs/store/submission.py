@@ -10,11 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import errors, ids
+from jobs import delivery, errors, ids
 from jobs.database import Database, LockTimeout, Transaction
+from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, ImageBytes, Job, JobImage
-from jobs.store import dispatch, idempotency, timeline
+from jobs.store import dispatch, events, idempotency, timeline
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     rerun_of: uuid.UUID | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,9 @@ def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) ->
 def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
     job_id = ids.new()
     now = transaction.now()
+    if submission.webhook is not None and submission.webhook.url is not None:
+        lane_id, origin = delivery.lane(submission.account_id, submission.webhook.url)
+        events.open_lane(transaction, lane_id, account_id=submission.account_id, origin=origin)
     row = transaction.execute(
         sa.insert(Job)
         .values(
@@ -140,6 +145,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                 Job.fingerprint: submission.fingerprint,
                 Job.request_id: submission.request_id,
                 Job.rerun_of: submission.rerun_of,
+                Job.webhook: submission.webhook and submission.webhook.plain(),
                 Job.created_at: now,
             }
         )
