@@ -82,6 +82,14 @@ def try_first(database: Database, result: tries.Result) -> tries.Settled:
     return settled
 
 
+def try_first_of_any(database: Database, result: tries.Result) -> tries.Settled:
+    """Claim one of the tries that are due, of a lane of either kind, and end it."""
+    [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
+    settled = tries.settle(database, claimed, result, rng=RNG)
+    assert settled is not None
+    return settled
+
+
 def events(database: Database) -> list[WebhookEvent]:
     """Return all events, in order."""
     with database.reading() as transaction:

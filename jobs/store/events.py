@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 import sqlalchemy as sa
@@ -41,6 +41,28 @@ class Due:
     """Tries are due now, noted for those who ring once that is committed."""
 
     tries: int
+
+
+class Bell(Protocol):
+    """What rings for those who tell receivers, as :class:`jobs.queue.Bell` does."""
+
+    def ring(self) -> None:
+        """Ask for a bell and return at once."""
+
+
+class Ringer:
+    """Rings once something to be told is committed: give it to :meth:`jobs.database.Database.listen`.
+
+    A bell is lost when the answer to the commit is; whoever tells looks by himself every few seconds.
+    """
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+
+    def __call__(self, note: object) -> None:
+        """Hear a note of a transaction."""
+        if isinstance(note, Due):
+            self._bell.ring()
 
 
 @dataclass(frozen=True)

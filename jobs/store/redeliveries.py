@@ -86,13 +86,18 @@ def recover(database: Database, *, limit: int = 100) -> Recovered:
 
     What is recovered: deliveries of events since its time that failed, or that still wait after a failure.
     """
+    asked_for = (
+        sa.select(WebhookRecovery)
+        .where(WebhookRecovery.ended_at.is_(None))
+        .order_by(WebhookRecovery.id)
+        .limit(1)
+    )
+    with database.reading() as transaction:
+        if transaction.session.scalars(asked_for).one_or_none() is None:
+            return Recovered(resent=0, more=False)
     with database.transaction("recover") as transaction:
         recovery = transaction.session.scalars(
-            sa.select(WebhookRecovery)
-            .where(WebhookRecovery.ended_at.is_(None))
-            .order_by(WebhookRecovery.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
+            asked_for.with_for_update(skip_locked=True)
         ).one_or_none()
         if recovery is None:
             return Recovered(resent=0, more=False)

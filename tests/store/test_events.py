@@ -14,7 +14,16 @@ from jobs.database import Database
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEvent
-from jobs.store import endpoints, history, outcomes, purge, retention, submission, sweeps
+from jobs.store import (
+    endpoints,
+    history,
+    outcomes,
+    purge,
+    retention,
+    submission,
+    sweeps,
+    timeline,
+)
 from tests import factories, webhooks
 from tests.databases import Age
 
@@ -189,8 +198,19 @@ def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    with pytest.raises(RuntimeError), database.transaction() as transaction:
-        outcomes.timeline.change(
+    with pytest.raises(RuntimeError):
+        end_and_break(database)
+
+    assert factories.get_job(database, job_id).job.status is Status.RUNNING
+    assert types(database) == []
+    assert outcomes.stop(database, claimed, sample=None)
+    assert types(database) == ["job.cancelled"]
+
+
+def end_and_break(database: Database) -> None:
+    """End what runs in a transaction that does not come to its commit."""
+    with database.transaction() as transaction:
+        changed = timeline.change(
             transaction,
             where=(),
             source=Status.RUNNING,
@@ -199,12 +219,7 @@ def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
             event="failed",
             actor="worker:test",
         )
-        raise RuntimeError
-
-    assert factories.get_job(database, job_id).job.status is Status.RUNNING
-    assert types(database) == []
-    assert outcomes.stop(database, claimed, sample=None)
-    assert types(database) == ["job.cancelled"]
+        raise RuntimeError(len(changed))
 
 
 def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
