@@ -22,7 +22,9 @@ from tests.api.conftest import Caller
 from tests.fakes import RecordingBell
 
 ROOT = Path(__file__).parents[2]
-_ROW = re.compile(r"^\| `(longlook_\w+)` \| (\w+) \| ([^|]*)\| (API|both|delivery) \|", re.MULTILINE)
+_ROW = re.compile(
+    r"^\| `(longlook_\w+)` \| (\w+) \| ([^|]*)\| (API|both|delivery) \|", re.MULTILINE
+)
 _CODE = re.compile(r"^\| `(\w+)` \| ", re.MULTILINE)
 
 

@@ -5,53 +5,28 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-import urllib3
 
 from jobs import delivery
 from jobs.database import Database
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
 from jobs.outbox import WebhookAttempt
-from jobs.store import deliveries, endpoints, redeliveries
+from jobs.store import endpoints, redeliveries
 from tests import factories, webhooks
+from tests.chaos.couriers import PlainSigner, plain_post
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
 from worker import courier
-from worker.courier import Courier, Reply, Undelivered
+from worker.courier import Courier
 from worker.delivery import Dispatcher
 
 LEASE = timedelta(seconds=60)
-
-
-class PlainSigner:
-    """Names the message and the number of its secrets."""
-
-    def headers(self, claim: deliveries.Claim, *, at: datetime) -> dict[str, str]:
-        return {
-            "webhook-id": f"evt_{claim.event_id.hex}",
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": " ".join("v1,test" for _ in claim.secrets),
-        }
-
-
-def plain_post(url: str, *, body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
-    """Send without any guard."""
-    try:
-        answer = urllib3.request(
-            "POST", url, body=body, headers=headers, timeout=seconds, retries=False, redirect=False
-        )
-    except urllib3.exceptions.ReadTimeoutError as error:
-        raise Undelivered("timed_out", address="127.0.0.1") from error
-    except urllib3.exceptions.HTTPError as error:
-        raise Undelivered("unreachable") from error
-    named = {name.lower(): value for name, value in answer.headers.items()}
-    return Reply(answer.status, named, answer.data, "127.0.0.1")
 
 
 @dataclass
