@@ -79,7 +79,7 @@ def listening() -> tuple[sa.ColumnElement[bool], ...]:
     return (WebhookEndpoint.disabled_at.is_(None), WebhookEndpoint.deleted_at.is_(None))
 
 
-def of_jobs(transaction: Transaction, moved: Iterable[sa.RowMapping], target: Status) -> None:
+def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: Status) -> None:
     """Write the events of jobs that have just moved to ``target``, for whoever listens.
 
     Args:
@@ -101,6 +101,7 @@ def of_jobs(transaction: Transaction, moved: Iterable[sa.RowMapping], target: St
             told[row["id"]] = targets
     if not told:
         return
+    _open_lanes(transaction, moved, told)
     # As they are now: the caller's rows have only what the timeline tells.
     jobs = transaction.session.scalars(
         sa.select(Job).where(Job.id.in_(told)).execution_options(populate_existing=True)
@@ -191,6 +192,22 @@ def write(
     )
     transaction.notes.append(Due(len(deliveries)))
     return [row["id"] for row in deliveries]
+
+
+def _open_lanes(
+    transaction: Transaction,
+    moved: Iterable[sa.RowMapping],
+    told: Mapping[uuid.UUID, Sequence[Target]],
+) -> None:
+    """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other."""
+    lanes = {
+        target.lane_id: (row["account_id"], delivery.origin(target.url))
+        for row in moved
+        for target in told.get(row["id"], ())
+        if target.endpoint_id is None
+    }
+    for lane_id, (account_id, origin) in sorted(lanes.items()):
+        open_lane(transaction, lane_id, account_id=account_id, origin=origin)
 
 
 def open_lane(

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import delivery, errors, ids
+from jobs import errors, ids
 from jobs.database import Database, LockTimeout, Transaction
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, ImageBytes, Job, JobImage
-from jobs.store import dispatch, events, idempotency, timeline
+from jobs.store import dispatch, idempotency, timeline
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,6 @@ def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) ->
 def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
     job_id = ids.new()
     now = transaction.now()
-    if submission.webhook is not None and submission.webhook.url is not None:
-        lane_id, origin = delivery.lane(submission.account_id, submission.webhook.url)
-        events.open_lane(transaction, lane_id, account_id=submission.account_id, origin=origin)
     row = transaction.execute(
         sa.insert(Job)
         .values(
