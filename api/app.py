@@ -24,7 +24,7 @@ from jobs import queue
 from jobs.database import Clock, Database, utcnow
 from jobs.images import Images
 from jobs.settings import Settings
-from jobs.store import accounts
+from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
 
 #: Of the API that the document describes; the service's own version is another.
@@ -52,10 +52,12 @@ class Bell(health.Bell, Protocol):
 class Service:
     """What lives as long as the application: it is drained, and closed in the end."""
 
-    def __init__(self, *, database: Database, bell: Bell, images: Images, waits: Waits) -> None:
+    def __init__(
+        self, *, database: Database, bells: tuple[Bell, ...], images: Images, waits: Waits
+    ) -> None:
         self.draining = threading.Event()
         self._database = database
-        self._bell = bell
+        self._bells = bells
         self._images = images
         self._waits = waits
 
@@ -68,7 +70,8 @@ class Service:
         """Let go of everything; nothing can be served after it."""
         self.drain()
         self._images.close()
-        self._bell.close()
+        for bell in self._bells:
+            bell.close()
         self._database.close()
 
 
@@ -77,6 +80,7 @@ def create_app(
     *,
     database: Database | None = None,
     bell: Bell | None = None,
+    delivery_bell: Bell | None = None,
     images: Images | None = None,
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
@@ -87,6 +91,7 @@ def create_app(
         settings: by default those of the environment.
         database: by default the one that the settings name.
         bell: likewise.
+        delivery_bell: likewise; rung when something is to be told to receivers.
         images: by default decoders in a sandbox of their own.
         clock: the time on SQLite.
         timer: seconds that never go back, for what is looked at or counted at intervals.
@@ -97,12 +102,14 @@ def create_app(
     settings = settings or Settings.read()
     database = database or Database(settings.database, clock=clock)
     bell = bell or queue.Bell(settings)
+    delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
+    database.listen(events.Ringer(delivery_bell))
     images = images or Images.start(settings)
     limiter = Limiter(per_minute=settings.requests_per_minute, timer=timer)
     gate = Gate(database, pepper=accounts.pepper(settings), count=limiter.count)
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     waits = Waits(database, permits=settings.max_streams)
-    service = Service(database=database, bell=bell, images=images, waits=waits)
+    service = Service(database=database, bells=(bell, delivery_bell), images=images, waits=waits)
     intake = Intake(
         settings,
         database=database,

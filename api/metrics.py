@@ -25,7 +25,7 @@ from api.framework import Answer, Door
 from jobs.database import Database, Unavailable
 from jobs.metrics import JobMetrics, new_registry
 from jobs.settings import Settings
-from jobs.store import figures, workers
+from jobs.store import deliveries, figures, workers
 
 METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
@@ -119,12 +119,14 @@ class _Service(Collector):
         try:
             queue = figures.queue(self._database, account_id=None)
             seen = workers.seen(self._database, alive=self._alive)
+            backlog = deliveries.backlog(self._database)
         except Unavailable:
             yield _gauge("database_up", "Whether SQL answered at this scrape.", 0)
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
         yield from _of_queue(queue)
         yield from _of_workers(seen)
+        yield from _of_deliveries(backlog)
 
 
 def _of_queue(queue: figures.QueueFigures) -> Iterator[GaugeMetricFamily]:
@@ -140,6 +142,17 @@ def _of_queue(queue: figures.QueueFigures) -> Iterator[GaugeMetricFamily]:
         queue.oldest.total_seconds() if queue.oldest else 0,
     )
     yield _gauge("jobs_running", "Jobs that a worker holds.", queue.running)
+
+
+def _of_deliveries(backlog: deliveries.Backlog) -> Iterator[GaugeMetricFamily]:
+    yield _gauge(
+        "webhook_backlog", "Deliveries that are due, or wait for another try.", backlog.pending
+    )
+    yield _gauge(
+        "webhook_oldest_pending_seconds",
+        "Age of the oldest of them; 0 without one.",
+        backlog.oldest.total_seconds() if backlog.oldest else 0,
+    )
 
 
 def _of_workers(seen: list[workers.Seen]) -> Iterator[GaugeMetricFamily]:

@@ -21,7 +21,7 @@ from prometheus_client import (
 from jobs import errors
 from jobs.database import Database
 from jobs.lifecycle import Status
-from jobs.store import timeline, traces
+from jobs.store import timeline, traces, tries
 
 #: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
@@ -39,6 +39,7 @@ CODES: Final = frozenset(
 #: A reasoning job takes from a second to half an hour; it may wait for hours.
 _RUN_SECONDS: Final = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
 _QUEUE_SECONDS: Final = (0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600, 14400)
+_ATTEMPT_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _FIRST_TOKEN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 _TOKEN_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
 
@@ -128,6 +129,40 @@ class JobMetrics:
             if move.started_at is not None:
                 ran = (move.at - move.started_at).total_seconds()
                 self._run.labels(move.target).observe(max(0.0, ran))
+
+
+class DeliveryMetrics:
+    """Counts the tries that this process made to tell receivers.
+
+    Args:
+        database: whose commits are counted.
+        registry: where the metrics are kept.
+    """
+
+    def __init__(self, database: Database, *, registry: CollectorRegistry) -> None:
+        self._attempts = Counter(
+            "longlook_webhook_attempts_total",
+            "Tries to deliver a webhook that ended.",
+            ["outcome", "code_class"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "longlook_webhook_attempt_seconds",
+            "From connecting to a receiver to the end of its answer, or of the wait for it.",
+            buckets=_ATTEMPT_SECONDS,
+            registry=registry,
+        )
+        database.listen(self._hear)
+
+    def _hear(self, note: object) -> None:
+        if not isinstance(note, tries.Tried):
+            return
+        code = note.status_code
+        # A status may be any three digits.
+        known = code is not None and 100 <= code < 600  # noqa: PLR2004 - the range of statuses
+        self._attempts.labels(note.outcome, f"{code // 100}xx" if code and known else "none").inc()
+        if note.seconds is not None:
+            self._seconds.observe(note.seconds)
 
 
 class _StreamMetrics:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 REASON = "reason"
+DELIVER = "deliver"
 #: More bells than any number of slots hears at once. A slot goes on by itself until nothing is left, so that
 #: more of them would only fill Redis, and at last wake everybody for nothing.
 _MOST_LYING = 1_000
@@ -49,8 +50,10 @@ def broker_url(redis_url: str) -> str:
     return redis_url
 
 
-def make_celery(settings: Settings, *, publisher: bool = False) -> Celery:
-    """Return the Celery app of a worker, or of a process that only rings (impatient with Redis).
+def make_celery(
+    settings: Settings, *, hears: str, slots: int = 1, publisher: bool = False
+) -> Celery:
+    """Return the Celery app of a process that hears the bells ``hears``, or one that only rings them (impatiently).
 
     The settings follow crash tests of Celery 5.7 on Redis: early acknowledgement (late runs a job
     twice on every reset and dies with Redis), no prefetch, no ETA, no result backend, no remote control.
@@ -60,8 +63,8 @@ def make_celery(settings: Settings, *, publisher: bool = False) -> Celery:
         {"socket_timeout": 1, "socket_connect_timeout": 1} if publisher else {}
     )
     app.conf.update(
-        task_default_queue=REASON,
-        task_queues=[Queue(REASON)],
+        task_default_queue=hears,
+        task_queues=[Queue(hears)],
         task_ignore_result=True,
         task_acks_late=False,
         task_reject_on_worker_lost=False,
@@ -69,7 +72,7 @@ def make_celery(settings: Settings, *, publisher: bool = False) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         worker_pool="threads",
-        worker_concurrency=settings.worker_slots,
+        worker_concurrency=slots,
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
@@ -88,10 +91,16 @@ def make_celery(settings: Settings, *, publisher: bool = False) -> Celery:
 
 
 class Bell:
-    """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped."""
+    """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
 
-    def __init__(self, settings: Settings) -> None:
-        self._celery = make_celery(settings, publisher=True)
+    Args:
+        settings: say where Redis is.
+        rings: which bell: :data:`REASON` for workers, :data:`DELIVER` for those who tell receivers.
+    """
+
+    def __init__(self, settings: Settings, *, rings: str = REASON) -> None:
+        self._rings = rings
+        self._celery = make_celery(settings, hears=rings, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
         )
@@ -117,7 +126,7 @@ class Bell:
     def waiting(self) -> int | None:
         """Return how many bells lie in Redis, or None when it does not answer."""
         try:
-            length = self._redis.llen(REASON)
+            length = self._redis.llen(self._rings)
         except redis.RedisError:
             return None
         return int(str(length))
@@ -160,7 +169,9 @@ class Bell:
         try:
             for _ in range(min(times, _MOST_LYING - lying)):
                 failpoints.hit("bell", "publish")
-                self._celery.send_task(REASON, queue=REASON, ignore_result=True, retry=False)
+                self._celery.send_task(
+                    self._rings, queue=self._rings, ignore_result=True, retry=False
+                )
                 failpoints.hit("bell", "published")
         except (KombuError, redis.RedisError, OSError, failpoints.Broken) as error:
             _log.warning("bell_not_rung", bells=times, error_type=type(error).__name__)

@@ -16,9 +16,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.database import UTCDateTime
+from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
 from jobs.lifecycle import Outcome, Priority, Role, Status
 
-_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+# A value that is not there is NULL, not the JSON value of that name.
+_JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
 def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
@@ -48,11 +50,16 @@ class Record(orm.DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UTCDateTime(),
         dict[str, Any]: _JSON,
+        list[str]: _JSON,
         str: sa.Text(),
         Status: _enum(Status, "status"),
         Outcome: _enum(Outcome, "outcome"),
         Priority: _enum(Priority, "priority"),
         Role: _enum(Role, "role"),
+        DeliveryStatus: _enum(DeliveryStatus, "status"),
+        Kind: _enum(Kind, "kind"),
+        TryState: _enum(TryState, "state"),
+        TryOutcome: _enum(TryOutcome, "outcome"),
     }
 
 
@@ -231,6 +238,8 @@ class Job(Record):
     #: Faults after the engine took the request.
     failures: Mapped[int]
     max_attempts: Mapped[int]
+    #: What the job itself asks to be told, as :class:`jobs.delivery.Webhook`; None: nothing.
+    webhook: Mapped[dict[str, Any] | None]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from jobs.database import Database, UTCDateTime
-from jobs.records import Record
+from jobs.outbox import Record
 from jobs.settings import Settings
 
 _LOCK_TIMEOUT = "4s"

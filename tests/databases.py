@@ -14,7 +14,7 @@ from alembic.config import Config
 
 from jobs import database as database_module
 from jobs.database import Database, UTCDateTime
-from jobs.records import Record
+from jobs.outbox import Record
 from tests import postgres
 
 ROOT = Path(__file__).resolve().parent.parent

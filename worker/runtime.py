@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import random
 import secrets
-import signal
 import socket
 import threading
 from datetime import timedelta
@@ -15,10 +14,10 @@ import structlog
 
 from jobs import metrics
 from jobs.database import Database
-from jobs.queue import Bell
+from jobs.queue import DELIVER, Bell
 from jobs.settings import Settings
-from jobs.store import purge, workers
-from worker import leases
+from jobs.store import events, purge, workers
+from worker import leases, lifeline
 from worker.engines import pool
 from worker.exporter import Exporter
 from worker.presence import Presence
@@ -53,6 +52,8 @@ class Runtime:
         metrics.JobMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self.bell = Bell(settings)
+        self._delivery_bell = Bell(settings, rings=DELIVER)
+        self.database.listen(events.Ringer(self._delivery_bell))
         self.engines = pool.build(settings, settings.profile)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
@@ -114,8 +115,8 @@ class Runtime:
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
     def start(self) -> None:
-        """Start the threads. A thread that dies of what nobody foresaw takes the process down with it."""
-        threading.excepthook = _take_down
+        """Start the threads; the process lives no longer than each of them."""
+        lifeline.tie()
         self._exporter.start()
         self._presence.start()
         self.leases.start()
@@ -145,6 +146,7 @@ class Runtime:
         self.leases.stop()
         self._presence.stop()
         self.bell.close()
+        self._delivery_bell.close()
         self.engines.close()
         self._exporter.stop()
         self._lease_database.close()
@@ -162,14 +164,3 @@ class Runtime:
         while not self._drained.wait(pause):
             self.leases.end_all(leases.Reason.DRAIN)
             pause = _DRAIN_AGAIN_SECONDS
-
-
-def _take_down(hook: threading.ExceptHookArgs, /) -> None:
-    """End the process: half a worker holds leases that nobody renews, or hears bells that nobody answers."""
-    name = hook.thread.name if hook.thread else "?"
-    _log.critical(
-        "thread_died",
-        thread=name,
-        exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback),
-    )
-    os.kill(os.getpid(), signal.SIGTERM)

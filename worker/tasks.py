@@ -1,11 +1,33 @@
-"""What a bell starts. Tasks have no arguments and hold no rules."""
+"""What a bell starts, and how a process that hears bells lives under Celery. Tasks have no arguments and hold no rules.
+
+Celery's own warm shutdown waits for the running tasks; the drain makes sure that they end.
+"""
 
 from __future__ import annotations
 
-from celery import Celery
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from jobs import queue
-from worker.runtime import Runtime
+from celery import Celery, bootsteps, signals
+
+from jobs import logs
+from jobs.settings import Settings
+
+
+class Runtime(Protocol):
+    """All parts of a process that hears bells."""
+
+    def start(self) -> None:
+        """Start the threads."""
+
+    def hear(self) -> None:
+        """Do what a bell asks for."""
+
+    def drain(self) -> None:
+        """Begin to drain; safe in a signal handler."""
+
+    def stop(self) -> None:
+        """Take everything down."""
 
 
 class Front:
@@ -14,12 +36,58 @@ class Front:
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
 
+    def hear(self) -> None:
+        """Hand a bell on."""
+        if self.runtime is not None:
+            self.runtime.hear()
 
-def register(app: Celery, front: Front) -> None:
-    """Give ``app`` its tasks, working on what ``front`` holds when they are called."""
+    def drain(self, **_: Any) -> None:  # noqa: ANN401 - Celery's own arguments
+        """Hand a request to end on."""
+        if self.runtime is not None:
+            self.runtime.drain()
 
-    @app.task(name=queue.REASON, ignore_result=True)
-    def reason() -> None:
-        """Run jobs until none is left for this slot."""
-        if front.runtime is not None:
-            front.runtime.hear()
+    def stop(self, **_: Any) -> None:  # noqa: ANN401 - same
+        """Take the runtime down."""
+        if self.runtime is not None:
+            self.runtime.stop()
+
+
+def house(
+    app: Celery, settings: Settings, *, task: str, service: str, build: Callable[[], Runtime]
+) -> None:
+    """Give ``app`` its task, and a runtime that lives as long as its worker.
+
+    Args:
+        app: the Celery app.
+        settings: of the process.
+        task: the name of what a bell starts.
+        service: the process's name in the log.
+        build: makes the runtime, at the worker's start.
+    """
+    front = Front()
+    app.task(name=task, ignore_result=True)(front.hear)
+
+    class Life(bootsteps.StartStopStep):
+        """The runtime as a part of Celery's worker: what cannot be built ends the process.
+
+        A signal's receiver would not do: Celery logs what it raises and goes on, and a worker without a
+        runtime hears every bell and answers none.
+        """
+
+        def start(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's own argument
+            """Build the runtime and start its threads."""
+            front.runtime = build()
+            front.runtime.start()
+
+        def close(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - same
+            """Drain, whatever ends the worker: without its consumer nobody hears bells any more."""
+            front.drain()
+
+    def configure_logs(**_: Any) -> None:  # noqa: ANN401 - same
+        logs.configure(settings, service=service)
+
+    app.steps["worker"].add(Life)
+    # Celery holds receivers weakly unless it is told not to.
+    signals.setup_logging.connect(configure_logs, weak=False)
+    signals.worker_shutting_down.connect(front.drain, weak=False)
+    signals.worker_shutdown.connect(front.stop, weak=False)

@@ -19,6 +19,7 @@ from api.submission.orders import Order
 from api.submission.pictures import Pictures, originals
 from jobs import errors, ids, logs
 from jobs.database import Database
+from jobs.delivery import Webhook
 from jobs.lifecycle import Priority
 from jobs.profiles import Detail
 from jobs.settings import Settings
@@ -173,6 +174,7 @@ class Intake:
                 idempotency_key=key,
                 fingerprint=fingerprint if key is not None else None,
                 rerun_of=job.id,
+                webhook=Webhook.of(job.webhook),
             )
         )
 

@@ -11,7 +11,7 @@ from jobs import errors
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk
-from jobs.store import timeline
+from jobs.store import events, timeline
 
 #: What goes with a job's question and answer.
 NO_ANSWER = {"question": None, "answer_text": None, "answer_rule": None}
@@ -49,6 +49,7 @@ def remove_job(
                 actor=actor,
             )
             remove_traces(transaction, [job_id])
+            events.reduce(transaction, [job_id])
             remove_orphans(transaction, [job_id])
         return True
 

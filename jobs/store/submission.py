@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from jobs import errors, ids
 from jobs.database import Database, LockTimeout, Transaction
+from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, ImageBytes, Job, JobImage
 from jobs.store import dispatch, idempotency, timeline
@@ -55,6 +56,7 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     rerun_of: uuid.UUID | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                 Job.fingerprint: submission.fingerprint,
                 Job.request_id: submission.request_id,
                 Job.rerun_of: submission.rerun_of,
+                Job.webhook: submission.webhook and submission.webhook.plain(),
                 Job.created_at: now,
             }
         )

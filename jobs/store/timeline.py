@@ -14,6 +14,7 @@ from jobs import lifecycle
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry
+from jobs.store import events
 
 #: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
 TOLD = (
@@ -78,6 +79,8 @@ def change(
 ) -> list[Changed]:
     """Move the jobs that match ``where`` from ``source`` to ``target`` (which may be the same) and tell it.
 
+    The timeline is told, and with :mod:`jobs.store.events` those who listen.
+
     Args:
         transaction: the open transaction.
         where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
@@ -125,6 +128,8 @@ def change(
             for row in rows
         ],
     )
+    if target is not source:
+        events.of_jobs(transaction, rows, target)
     transaction.notes += [
         Move(event=event, source=source, target=target, **{name: row[name] for name in _NOTED})
         for row in rows
@@ -138,6 +143,7 @@ def change(
 _RETURNED = (
     *TOLD,
     "account_id",
+    "webhook",
     "lease_owner",
     "deadline_at",
     "request_id",

@@ -22,7 +22,9 @@ from tests.api.conftest import Caller
 from tests.fakes import RecordingBell
 
 ROOT = Path(__file__).parents[2]
-_ROW = re.compile(r"^\| `(longlook_\w+)` \| (\w+) \| ([^|]*)\| (API|both) \|", re.MULTILINE)
+_ROW = re.compile(
+    r"^\| `(longlook_\w+)` \| (\w+) \| ([^|]*)\| (API|both|delivery) \|", re.MULTILINE
+)
 _CODE = re.compile(r"^\| `(\w+)` \| ", re.MULTILINE)
 
 
@@ -133,6 +135,15 @@ def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
     assert job["id"] not in operator("GET", "/metrics").text
 
 
+def names(
+    database: Database, counting: type[metrics.JobMetrics | metrics.DeliveryMetrics]
+) -> set[str]:
+    """Return the names of what a process of a kind counts."""
+    registry = metrics.new_registry()
+    counting(database, registry=registry)
+    return {family.name for family in registry.collect()}
+
+
 def test_the_page_of_metrics_lists_each_metric_and_no_other(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
@@ -144,13 +155,18 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     workers.beat(database, presence, alive=timedelta(minutes=1))
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)
-    registry = metrics.new_registry()
-    metrics.JobMetrics(database, registry=registry)
-    of_worker = {family.name for family in registry.collect()}
+    of_worker = names(database, metrics.JobMetrics)
+    of_delivery = names(database, metrics.DeliveryMetrics) - of_worker
     page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
 
-    assert {(name, kind) for name, kind, _, _ in page} == set(api.own())
+    told = {(name, kind) for name, kind, _, where in page if where != "delivery"}
+    assert told == set(api.own())
+    assert {name.removesuffix("_total") for name, _, _, where in page if where == "delivery"} == {
+        name for name in of_delivery if name.startswith("longlook_")
+    }
     for name, _, labels, where in page:
+        if where == "delivery":
+            continue
         family = api.families[name.removesuffix("_total")]
         used = {label for sample in family.samples for label in sample.labels} - {"le"}
         assert used == set(re.findall(r"`(\w+)`", labels)), name

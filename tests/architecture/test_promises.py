@@ -8,7 +8,7 @@ import re
 from tests.architecture import source
 
 PAGE = (source.ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
-PLACE = re.compile(r"`([a-z]+\.(?:commit|committed|publish|published|chunk))`")
+PLACE = re.compile(r"`([a-z]+\.(?:commit|committed|publish|published|chunk|post|posted))`")
 
 
 def test_each_test_that_is_named_exists() -> None:
@@ -24,7 +24,8 @@ def test_each_test_that_is_named_exists() -> None:
 
 
 def test_each_failpoint_is_told_and_hit() -> None:
-    tried = (source.ROOT / "tests" / "chaos" / "test_failpoints.py").read_text(encoding="utf-8")
+    tests = (source.ROOT / "tests" / "chaos").glob("test_*failpoints.py")
+    tried = "".join(path.read_text(encoding="utf-8") for path in tests)
 
     told = set(PLACE.findall(PAGE))
     assert told == places()

@@ -28,7 +28,7 @@ Environment = Mapping[str, str]
 
 def worker(environment: Environment) -> None:
     """Work as the slots of a worker do, until SIGTERM."""
-    settings = _begin(environment, "worker")
+    settings = begin(environment, "worker")
     runtime = Runtime(settings)
     leaving: list[int] = []
 
@@ -47,14 +47,15 @@ def worker(environment: Environment) -> None:
 
 def api(environment: Environment, path: str, key: str, **request: Any) -> None:  # noqa: ANN401 - what Werkzeug's client takes
     """Answer one POST and end; the bell is rung before the end."""
-    app = create_app(_begin(environment, "api"))
+    app = create_app(begin(environment, "api"))
     headers = {"Authorization": f"Bearer {key}", **request.pop("headers", {})}
     answer = app.test_client().post(path, headers=headers, **request)
     service_of(app).close()
     raise SystemExit(0 if answer.status_code < 300 else 1)
 
 
-def _begin(environment: Environment, service: str) -> Settings:
+def begin(environment: Environment, service: str) -> Settings:
+    """Read the settings of a victim, which does not live for ever."""
     signal.alarm(_SECONDS)
     os.environ.update(environment)
     settings = Settings.read(environment)

@@ -18,11 +18,11 @@ from jobs import ids
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.store import outcomes
-from tests import factories
+from tests import factories, webhooks
 from tests.postgres import Server
 
 PAGE = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
-VIEWS = ("history_jobs", "history_attempts", "history_timeline")
+VIEWS = ("history_jobs", "history_attempts", "history_timeline", "history_deliveries")
 _SQL = re.compile(r"```sql\n-- (\w+)(: the role)?\n(.*?)```", re.DOTALL)
 QUERIES = [(kind, text) for kind, role, text in _SQL.findall(PAGE) if not role]
 [ROLE] = [text for _, role, text in _SQL.findall(PAGE) if role]
@@ -40,6 +40,7 @@ class Past:
 @pytest.fixture
 def past(database: Database) -> Past:
     account = factories.make_account(database, "web")
+    webhooks.make_endpoint(database, account, url="https://receiver.example/a-secret-path")
     succeeded = factories.make_job(database, account, metadata={"case": "42"})
     fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
     outcomes.release(database, factories.claim(database), sample=None, fault=fault)
@@ -50,6 +51,7 @@ def past(database: Database) -> Past:
     outcomes.fail(
         database, factories.claim(database), outcomes.Fault("engine_rejected", "No."), sample=None
     )
+    webhooks.try_first(database, webhooks.DOWN)
     return Past(succeeded, failed, factories.make_job(database, account, rerun_of=failed))
 
 
@@ -74,7 +76,8 @@ def test_a_view_has_the_columns_that_its_page_says(database: Database, view: str
     columns = [column["name"] for column in sa.inspect(database.engine).get_columns(view)]
 
     assert columns == documented(view)
-    assert not {"digest", "idempotency_key", "fingerprint"}.intersection(columns)
+    secret = {"digest", "idempotency_key", "fingerprint", "secret", "url", "payload"}
+    assert not secret.intersection(columns)
 
 
 def test_a_job_is_told_in_words_and_seconds(database: Database, past: Past) -> None:
@@ -147,11 +150,30 @@ def test_the_timeline_tells_the_changes_in_order(database: Database, past: Past)
     assert told[1]["actor"] == "worker:worker-1"
 
 
+def test_deliveries_are_told_by_try_and_without_what_may_be_secret(
+    database: Database, past: Past
+) -> None:
+    tries = rows(database, "SELECT * FROM history_deliveries ORDER BY delivery_id, attempt")
+
+    first, second = tries[:2]
+    assert (first["job"], first["account"]) == (ids.show("job", past.succeeded), "web")
+    assert (first["type"], first["status"], first["kind"]) == (
+        "job.succeeded",
+        "pending",
+        "automatic",
+    )
+    assert (first["state"], first["outcome"], first["status_code"]) == ("ended", "failed", 500)
+    assert (second["attempt"], second["state"], second["outcome"]) == (2, "due", None)
+    assert utc(first["next_at"]) == utc(second["due_at"])
+    assert {row["origin"] for row in tries} == {"https://receiver.example"}
+    assert "a-secret-path" not in repr(tries)
+
+
 def test_the_page_has_each_query_for_both_databases() -> None:
     kinds = [kind for kind, _ in QUERIES]
 
     assert set(kinds) == {"PostgreSQL", "SQLite", "both"}
-    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 5
+    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 6
 
 
 @pytest.mark.parametrize(("kind", "query"), QUERIES, ids=[f"{n}" for n, _ in enumerate(QUERIES)])

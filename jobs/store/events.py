@@ -1,0 +1,407 @@
+"""What happened is written down to be told, in the transaction in which it happens: the outbox.
+
+Every change of a job comes through :func:`jobs.store.timeline.change`, which calls :func:`of_jobs`; so no door,
+worker or sweeper can end a job untold. An event is written when somebody listens: an endpoint of the account that
+has its type and is not disabled, or the job's own webhook. With it comes one delivery for each of those targets,
+and for each delivery its first try, due at once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import orjson
+import sqlalchemy as sa
+
+from jobs import delivery, ids
+from jobs.database import Transaction
+from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
+from jobs.lifecycle import Status
+from jobs.outbox import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookLane,
+)
+from jobs.records import Job
+
+#: What a payload does without when it would be too long, in this order.
+_OMITTED: Final = ("answer", "metadata")
+#: An endpoint's id and the types that it is told of.
+_Listener = tuple[uuid.UUID, list[str]]
+
+
+@dataclass(frozen=True)
+class Due:
+    """Tries are due now, noted for those who ring once that is committed."""
+
+    tries: int
+
+
+class Bell(Protocol):
+    """What rings for those who tell receivers, as :class:`jobs.queue.Bell` does."""
+
+    def ring(self) -> None:
+        """Ask for a bell and return at once."""
+
+
+class Ringer:
+    """Rings once something to be told is committed: give it to :meth:`jobs.database.Database.listen`.
+
+    A bell is lost when the answer to the commit is; whoever tells looks by himself every few seconds.
+    """
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+
+    def __call__(self, note: object) -> None:
+        """Hear a note of a transaction."""
+        if isinstance(note, Due):
+            self._bell.ring()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who is told: an endpoint, or (``endpoint_id`` None) a job's own URL."""
+
+    lane_id: uuid.UUID
+    endpoint_id: uuid.UUID | None
+    url: str = ""
+
+
+def listening() -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition of an endpoint that is told of events."""
+    return (WebhookEndpoint.disabled_at.is_(None), WebhookEndpoint.deleted_at.is_(None))
+
+
+def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: Status) -> None:
+    """Write the events of jobs that have just moved to ``target``, for whoever listens.
+
+    Args:
+        transaction: the one that moved them.
+        moved: of each job at least ``id``, ``account_id``, ``attempt``, ``webhook``.
+        target: their state now.
+    """
+    event_type = delivery.TYPES.get(target)
+    rows = [row for row in moved if target is not Status.RUNNING or row["attempt"] == 1]
+    if event_type is None or not rows:
+        return
+    listeners = _listeners(transaction, {row["account_id"] for row in rows})
+    told: dict[uuid.UUID, list[Target]] = {}
+    for row in rows:
+        account_id = row["account_id"]
+        wanted = Webhook.of(row["webhook"])
+        targets = _targets(account_id, wanted, listeners.get(account_id, []), event_type)
+        if targets:
+            told[row["id"]] = targets
+    if not told:
+        return
+    _open_lanes(transaction, moved, told)
+    # As they are now: the caller's rows have only what the timeline tells.
+    jobs = transaction.session.scalars(
+        sa.select(Job).where(Job.id.in_(told)).execution_options(populate_existing=True)
+    )
+    for job in jobs:
+        write(
+            transaction,
+            account_id=job.account_id,
+            event_type=event_type,
+            data=job_data(job),
+            targets=told[job.id],
+            job_id=job.id,
+        )
+
+
+def of_account(
+    transaction: Transaction,
+    *,
+    account_id: uuid.UUID,
+    event_type: EventType,
+    data: Mapping[str, Any],
+) -> None:
+    """Write an event of an account that belongs to no job, for its endpoints that listen."""
+    listeners = _listeners(transaction, {account_id}).get(account_id, [])
+    targets = _targets(account_id, None, listeners, event_type)
+    if targets:
+        write(
+            transaction,
+            account_id=account_id,
+            event_type=event_type,
+            data=data,
+            targets=targets,
+        )
+
+
+def write(
+    transaction: Transaction,
+    *,
+    account_id: uuid.UUID,
+    event_type: str,
+    data: Mapping[str, Any],
+    targets: Sequence[Target],
+    job_id: uuid.UUID | None = None,
+    kind: Kind = Kind.AUTOMATIC,
+) -> list[uuid.UUID]:
+    """Write an event with its deliveries and their first tries; return the deliveries' ids, as ``targets``."""
+    event_id = ids.new()
+    at: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+    transaction.execute(
+        sa.insert(WebhookEvent).values(
+            id=event_id,
+            account_id=account_id,
+            type=event_type,
+            job_id=job_id,
+            payload=payload(event_id, event_type, at, data),
+            created_at=at,
+        )
+    )
+    deliveries: list[dict[str, Any]] = [
+        {
+            "id": ids.new(),
+            "event_id": event_id,
+            "lane_id": target.lane_id,
+            "endpoint_id": target.endpoint_id,
+            "url": target.url,
+            "status": DeliveryStatus.PENDING,
+            "attempts": 1,
+            "created_at": at,
+        }
+        for target in targets
+    ]
+    transaction.execute(sa.insert(WebhookDelivery), deliveries)
+    transaction.execute(
+        sa.insert(WebhookAttempt),
+        [
+            {
+                "id": ids.new(),
+                "delivery_id": row["id"],
+                "lane_id": row["lane_id"],
+                "number": 1,
+                "kind": kind,
+                "step": 0,
+                "state": TryState.DUE,
+                "due_at": at,
+            }
+            for row in deliveries
+        ],
+    )
+    transaction.notes.append(Due(len(deliveries)))
+    return [row["id"] for row in deliveries]
+
+
+def _open_lanes(
+    transaction: Transaction,
+    moved: Iterable[sa.RowMapping],
+    told: Mapping[uuid.UUID, Sequence[Target]],
+) -> None:
+    """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other."""
+    lanes = {
+        target.lane_id: (row["account_id"], delivery.origin(target.url))
+        for row in moved
+        for target in told.get(row["id"], ())
+        if target.endpoint_id is None
+    }
+    for lane_id, (account_id, origin) in sorted(lanes.items()):
+        open_lane(transaction, lane_id, account_id=account_id, origin=origin)
+
+
+def open_lane(
+    transaction: Transaction, lane_id: uuid.UUID, *, account_id: uuid.UUID, origin: str
+) -> None:
+    """Make a lane if it is not there yet."""
+    transaction.execute(
+        transaction.insert(WebhookLane)
+        .values(id=lane_id, account_id=account_id, origin=origin, failures=0)
+        .on_conflict_do_nothing(index_elements=["id"])
+    )
+
+
+def payload(event_id: uuid.UUID, event_type: str, at: datetime, data: Mapping[str, Any]) -> bytes:
+    """Return an event as receivers get it, below 20 kB: what does not fit is left out, and ``omitted`` names it."""
+    kept = dict(data)
+    envelope = {
+        "id": ids.show("evt", event_id),
+        "object": "event",
+        "created_at": int(at.timestamp()),
+        "timestamp": _shown(at),
+        "type": event_type,
+        "data": kept,
+    }
+    text = orjson.dumps(envelope)
+    for name in _OMITTED:
+        if len(text) < delivery.PAYLOAD_BYTES:
+            break
+        if kept.get(name):
+            kept |= {name: None, "omitted": [*kept["omitted"], name]}
+            text = orjson.dumps(envelope)
+    return text
+
+
+def job_data(job: Job) -> dict[str, Any]:
+    """Return what an event tells of a job: all but its question and its trace, which are links."""
+    shown = ids.show("job", job.id)
+    failed = job.error_code is not None
+    usage = ("input_tokens", "cached_tokens", "image_tokens", "output_tokens", "engine_seconds")
+    return {
+        "id": shown,
+        "object": "job",
+        "status": job.status,
+        "model": job.model,
+        "attempt": job.attempt,
+        "answer": None
+        if job.answer_text is None
+        else {"text": job.answer_text, "rule": job.answer_rule},
+        "finish_reason": job.finish_reason,
+        "error": {
+            "code": job.error_code,
+            "message": job.error_message,
+            "retryable": bool(job.error_retryable),
+        }
+        if failed
+        else None,
+        "usage": {name: getattr(job, name) for name in usage}
+        if job.output_tokens is not None
+        else None,
+        "metadata": job.metadata_,
+        "rerun_of": job.rerun_of and ids.show("job", job.rerun_of),
+        "created_at": _shown(job.created_at),
+        "started_at": job.started_at and _shown(job.started_at),
+        "finished_at": job.finished_at and _shown(job.finished_at),
+        "omitted": [],
+        "urls": {"self": f"/v1/jobs/{shown}", "trace": f"/v1/jobs/{shown}/trace"},
+    }
+
+
+def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Take the answers of jobs out of the payloads of their events, and what receivers said, who may have echoed them.
+
+    What is still to be told is told without its answer.
+    """
+    rows = transaction.session.scalars(
+        sa.select(WebhookEvent)
+        .where(WebhookEvent.job_id.in_(job_ids), WebhookEvent.reduced_at.is_(None))
+        .with_for_update(key_share=True)
+    )
+    for event in rows.all():
+        told = orjson.loads(event.payload)
+        if told["data"].get("answer"):
+            told["data"] |= {"answer": None, "omitted": [*told["data"]["omitted"], "answer"]}
+        transaction.execute(
+            sa.update(WebhookEvent)
+            .where(WebhookEvent.id == event.id)
+            .values(payload=orjson.dumps(told), reduced_at=transaction.now())
+        )
+    transaction.execute(
+        sa.update(WebhookAttempt)
+        .where(WebhookAttempt.delivery_id.in_(_deliveries_of(job_ids)))
+        .values(answer=None)
+    )
+
+
+def told_out() -> sa.ColumnElement[bool]:
+    """Return the condition of a job of which nothing is still to be told."""
+    pending = (
+        sa.select(WebhookDelivery.id)
+        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .where(WebhookEvent.job_id == Job.id, _open_deliveries())
+    )
+    return ~sa.exists(pending.correlate(Job))
+
+
+def forget(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
+    """Remove events with their deliveries and tries."""
+    theirs = sa.select(WebhookDelivery.id).where(WebhookDelivery.event_id.in_(events))
+    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(theirs)))
+    transaction.execute(sa.delete(WebhookDelivery).where(WebhookDelivery.event_id.in_(events)))
+    transaction.execute(sa.delete(WebhookEvent).where(WebhookEvent.id.in_(events)))
+
+
+def forget_jobs(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Remove all events of jobs, of which nothing is still to be told."""
+    found = transaction.session.scalars(
+        sa.select(WebhookEvent.id).where(WebhookEvent.job_id.in_(job_ids))
+    )
+    forget(transaction, found.all())
+
+
+def forget_others(
+    transaction: Transaction, *, before: sa.ColumnElement[datetime], limit: int
+) -> int:
+    """Remove up to ``limit`` told-out events that belong to no job and are older; return how many."""
+    pending = sa.select(WebhookDelivery.id).where(
+        WebhookDelivery.event_id == WebhookEvent.id, _open_deliveries()
+    )
+    found = transaction.session.scalars(
+        sa.select(WebhookEvent.id)
+        .where(
+            WebhookEvent.job_id.is_(None),
+            WebhookEvent.created_at < before,
+            ~sa.exists(pending.correlate(WebhookEvent)),
+        )
+        .order_by(WebhookEvent.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    forget(transaction, found)
+    return len(found)
+
+
+def _open_deliveries() -> sa.ColumnElement[bool]:
+    """Return the condition of a delivery that is not over: pending, or with a resend under way."""
+    tries = sa.select(WebhookAttempt.id).where(
+        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != TryState.ENDED
+    )
+    return sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(tries))
+
+
+def _deliveries_of(job_ids: Collection[uuid.UUID]) -> sa.Select[uuid.UUID]:
+    return (
+        sa.select(WebhookDelivery.id)
+        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .where(WebhookEvent.job_id.in_(job_ids))
+    )
+
+
+def _listeners(
+    transaction: Transaction, accounts: Collection[uuid.UUID]
+) -> dict[uuid.UUID, list[_Listener]]:
+    """Return the endpoints that are told of events, by account."""
+    found: dict[uuid.UUID, list[_Listener]] = {}
+    for row in transaction.execute(
+        sa.select(
+            WebhookEndpoint.id, WebhookEndpoint.account_id, WebhookEndpoint.event_types
+        ).where(WebhookEndpoint.account_id.in_(accounts), *listening())
+    ):
+        found.setdefault(row.account_id, []).append((row.id, row.event_types))
+    return found
+
+
+def _targets(
+    account_id: uuid.UUID,
+    wanted: Webhook | None,
+    listeners: Iterable[_Listener],
+    event_type: EventType,
+) -> list[Target]:
+    """Return who is told, each once."""
+    asked = wanted if wanted is not None and event_type in wanted.events else None
+    named = asked.endpoint_id if asked is not None else None
+    targets = [
+        Target(lane_id=endpoint_id, endpoint_id=endpoint_id)
+        for endpoint_id, event_types in listeners
+        if event_type in event_types or endpoint_id == named
+    ]
+    if asked is not None and asked.url is not None:
+        lane_id, _ = delivery.lane(account_id, asked.url)
+        targets.append(Target(lane_id=lane_id, endpoint_id=None, url=asked.url))
+    return targets
+
+
+def _shown(moment: datetime) -> str:
+    """Return a time as the API shows it."""
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

@@ -1,0 +1,144 @@
+"""Each dangerous line of telling a receiver, hit on purpose: a process dies there, and another one tells it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from jobs.database import Database
+from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
+from jobs.failpoints import VARIABLE
+from jobs.outbox import WebhookAttempt
+from jobs.store import endpoints, tellings
+from tests import factories, webhooks
+from tests.chaos import couriers, victims
+from tests.chaos.scene import killed
+from tests.e2e.stack import eventually
+from tests.receivers import Receiver, receiving
+
+
+@dataclass
+class Post:
+    """A database with a receiver that listens, and the processes of a test on it."""
+
+    database: Database
+    account_id: uuid.UUID
+    receiver: Receiver
+    endpoint_id: uuid.UUID
+    environment: dict[str, str]
+
+    def kill(self, failpoint: str) -> None:
+        """Run a delivery process until it dies at ``failpoint``."""
+        armed = self.environment | {VARIABLE: f"{failpoint}=kill"}
+        with victims.running(couriers.courier, armed) as victim:
+            assert killed(victim)
+
+    def let_leases_end(self) -> None:
+        """Let the leases of now be over."""
+        with self.database.transaction() as transaction:
+            transaction.execute(
+                sa.update(WebhookAttempt)
+                .where(WebhookAttempt.state == TryState.SENDING)
+                .values(lease_expires_at=transaction.now(timedelta(seconds=-1)))
+            )
+
+    def finish(self, environment: dict[str, str] | None = None) -> list[str]:
+        """Let a fresh process tell all that is left to tell; return how the tries ended."""
+        if not self.told():
+            armed = self.environment | (environment or {})
+            with victims.running(couriers.courier, armed) as heir:
+                assert eventually(self.told)
+                heir.terminate()
+                heir.join(20)
+                assert heir.exitcode == 0
+        assert len(set(self.receiver.ids)) == 1
+        return [str(row.outcome) for row in webhooks.attempts(self.database)]
+
+    def told(self) -> bool:
+        """Whether nothing is left to tell."""
+        statuses = {one.status for one in webhooks.all_deliveries(self.database)}
+        states = {row.state for row in webhooks.attempts(self.database)}
+        return statuses == {DeliveryStatus.DELIVERED} and states == {TryState.ENDED}
+
+
+@pytest.fixture
+def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Post]:
+    environment = {
+        "LONGLOOK_HOME": str(tmp_path),
+        "LONGLOOK_DATABASE_URL": database_url,
+        "LONGLOOK_REDIS_URL": redis_url,
+    }
+    with receiving() as receiver:
+        account_id = factories.make_account(database)
+        endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
+        yield Post(database, account_id, receiver, endpoint.id, environment)
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "expected", "sent"),
+    [
+        ("deliver.commit", ["delivered"], 1),
+        ("deliver.committed", ["lost", "delivered"], 1),
+        ("deliver.post", ["lost", "delivered"], 1),
+        ("deliver.posted", ["lost", "delivered"], 2),
+        ("settle.commit", ["lost", "delivered"], 2),
+        ("settle.committed", ["delivered"], 1),
+    ],
+)
+def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
+    post: Post, failpoint: str, expected: list[str], sent: int
+) -> None:
+    webhooks.run_job(post.database, post.account_id)
+
+    post.kill(failpoint)
+    post.let_leases_end()
+
+    assert post.finish() == expected
+    assert len(post.receiver.got) == sent
+
+
+@pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
+def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint: str) -> None:
+    webhooks.run_job(post.database, post.account_id)
+    webhooks.claim(post.database)
+    post.let_leases_end()
+
+    post.kill(failpoint)
+
+    assert post.finish() == ["lost", "delivered"]
+    assert len(post.receiver.got) == 1
+
+
+@pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
+def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint: str) -> None:
+    webhooks.run_job(post.database, post.account_id)
+    webhooks.try_once(post.database, webhooks.GONE)
+    [missed] = webhooks.all_deliveries(post.database)
+    asked = endpoints.recover(
+        post.database, post.endpoint_id, account_id=None, since=missed.created_at
+    )
+    assert asked is not None
+
+    post.kill(failpoint)
+
+    assert post.finish() == ["failed", "delivered"]
+    done = tellings.recovery(post.database, asked.id, account_id=None)
+    assert done is not None
+    assert done.resent == 1
+    kinds = [row.kind for row in webhooks.attempts(post.database)]
+    assert kinds == [Kind.AUTOMATIC, Kind.RECOVER]
+
+
+def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
+    webhooks.run_job(post.database, post.account_id)
+
+    ended = post.finish({VARIABLE: "settle.committed=raise"})
+
+    assert ended == [str(TryOutcome.DELIVERED)]
+    assert len(post.receiver.got) == 1

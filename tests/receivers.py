@@ -1,0 +1,93 @@
+"""A receiver of webhooks over real HTTP, in a thread: it answers as it is told and remembers what it got."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Got:
+    """A request as it came in: header names in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The event in it."""
+        told: dict[str, Any] = json.loads(self.body)
+        return told
+
+
+@dataclass
+class Receiver:
+    """What a test sees of it.
+
+    Attributes:
+        status: what it answers.
+        headers: beside the length.
+        answer: the body.
+        held: it answers only while this is set.
+    """
+
+    url: str
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    answer: bytes = b"thanks"
+    got: list[Got] = field(default_factory=list)
+    held: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def ids(self) -> list[str]:
+        """The webhook-id of each request, in order."""
+        return [one.headers["webhook-id"] for one in self.got]
+
+
+@contextlib.contextmanager
+def receiving(*, port: int = 0) -> Iterator[Receiver]:
+    """Run a receiver while the block runs."""
+    receiver = Receiver(url="")
+    receiver.held.set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            receiver.got.append(Got(self.path, headers, body))
+            receiver.held.wait(30)
+            with contextlib.suppress(OSError):  # Whoever asked may have gone.
+                self.send_response(receiver.status)
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(receiver.answer)))
+                self.end_headers()
+                self.wfile.write(receiver.answer)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = _Server(("127.0.0.1", port), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.held.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128

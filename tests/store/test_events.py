@@ -1,0 +1,272 @@
+"""What happens to jobs is written down to be told, in the transaction in which it happens, for those who listen."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from jobs import delivery, ids
+from jobs.database import Database
+from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
+from jobs.lifecycle import Status
+from jobs.outbox import WebhookEvent
+from jobs.store import (
+    endpoints,
+    history,
+    outcomes,
+    purge,
+    retention,
+    submission,
+    sweeps,
+    timeline,
+)
+from tests import factories, webhooks
+from tests.databases import Age
+
+URL = "https://app.example/hook?token=hidden"
+
+
+def types(database: Database) -> list[str]:
+    return [event.type for event in webhooks.events(database)]
+
+
+def payload(event: WebhookEvent) -> dict[str, object]:
+    loaded: dict[str, object] = orjson.loads(event.payload)
+    return loaded
+
+
+def test_an_end_is_told_to_the_endpoints_that_listen_and_to_no_others(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    listening = webhooks.make_endpoint(database, account_id)
+    webhooks.make_endpoint(database, account_id, event_types=["job.failed"])
+    webhooks.make_endpoint(database, factories.make_account(database))
+
+    job_id = webhooks.run_job(database, account_id)
+
+    [event] = webhooks.events(database)
+    assert (event.type, event.job_id, event.account_id) == ("job.succeeded", job_id, account_id)
+    [told] = webhooks.all_deliveries(database)
+    assert (told.endpoint_id, told.status) == (listening.id, DeliveryStatus.PENDING)
+    [attempt] = webhooks.attempts(database)
+    assert (attempt.kind, attempt.state, attempt.number, attempt.step) == (
+        Kind.AUTOMATIC,
+        TryState.DUE,
+        1,
+        0,
+    )
+
+
+def test_without_a_listener_nothing_is_written(database: Database, account_id: uuid.UUID) -> None:
+    disabled = webhooks.make_endpoint(database, account_id)
+    with database.transaction() as transaction:
+        endpoints.disable(transaction, disabled, reason="requested")
+    deleted = webhooks.make_endpoint(database, account_id)
+    assert endpoints.delete(database, deleted.id, account_id=account_id)
+
+    webhooks.run_job(database, account_id)
+
+    assert types(database) == []
+
+
+def test_a_payload_is_thin_and_has_the_answer(database: Database, account_id: uuid.UUID) -> None:
+    webhooks.make_endpoint(database, account_id)
+    job_id = webhooks.run_job(database, account_id, answer="42", metadata={"case": "7"})
+
+    [event] = webhooks.events(database)
+    told = payload(event)
+    assert set(told) == {"id", "object", "created_at", "timestamp", "type", "data"}
+    assert (told["id"], told["object"]) == (ids.show("evt", event.id), "event")
+    data = told["data"]
+    assert isinstance(data, dict)
+    shown = ids.show("job", job_id)
+    assert (data["id"], data["object"], data["status"]) == (shown, "job", "succeeded")
+    assert data["answer"] == {"text": "42", "rule": "boxed"}
+    assert data["metadata"] == {"case": "7"}
+    assert data["urls"]["trace"] == f"/v1/jobs/{shown}/trace"
+    assert data["usage"]["output_tokens"] == 11
+    assert "question" not in data
+
+
+def test_a_payload_leaves_out_what_makes_it_too_long(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    metadata = {f"key {number}": "\u4e16" * 512 for number in range(16)}
+    webhooks.run_job(database, account_id, answer="x" * 20_000)
+    webhooks.run_job(database, account_id, answer="x" * 20_000, metadata=metadata)
+
+    first, second = [payload(event)["data"] for event in webhooks.events(database)]
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert (first["answer"], first["omitted"]) == (None, ["answer"])
+    assert (second["metadata"], second["omitted"]) == (None, ["answer", "metadata"])
+    assert all(len(event.payload) < delivery.PAYLOAD_BYTES for event in webhooks.events(database))
+
+
+def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id: uuid.UUID) -> None:
+    webhooks.make_endpoint(database, account_id, event_types=["job.started"])
+    factories.make_job(database, account_id)
+    outcomes.release(database, factories.claim(database), sample=None)
+
+    factories.claim(database)
+
+    assert types(database) == ["job.started"]
+
+
+def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age: Age) -> None:
+    webhooks.make_endpoint(database, account_id)
+    fault = outcomes.Fault("engine_rejected", "No.")
+    factories.make_job(database, account_id)
+    outcomes.fail(database, factories.claim(database), fault, sample=None)
+    queued = factories.make_job(database, account_id)
+    history.cancel(database, queued, account_id=None, actor="key:test")
+    factories.make_job(database, account_id)
+    outcomes.stop(database, factories.claim(database), sample=None)
+    factories.make_job(database, account_id)
+    factories.claim(database, lease=timedelta(seconds=30))
+    factories.make_job(database, account_id, deadline=timedelta(seconds=10))
+    age(31)
+    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+
+    assert types(database) == [
+        "job.failed",
+        "job.cancelled",
+        "job.cancelled",
+        "job.failed",
+        "job.failed",
+    ]
+    codes = [payload(event)["data"] for event in webhooks.events(database)][3:]
+    assert [data["error"]["code"] for data in codes if isinstance(data, dict)] == [
+        "worker_lost",
+        "deadline_exceeded",
+    ]
+
+
+def test_a_job_that_changes_nothing_tells_nothing(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id, event_types=list(EventType))
+    job_id = factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    history.cancel(database, job_id, account_id=None, actor="key:test")
+
+    assert types(database) == ["job.started"]
+    assert outcomes.stop(database, claimed, sample=None)
+    assert not outcomes.stop(database, claimed, sample=None)
+    assert types(database) == ["job.started", "job.cancelled"]
+
+
+def test_a_jobs_own_url_is_told_of_what_it_asked_for(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhook = Webhook(url=URL, events=("job.started", "job.succeeded"))
+    webhooks.run_job(database, account_id, webhook=webhook)
+    webhooks.run_job(database, account_id, webhook=Webhook(url=URL, events=("job.failed",)))
+
+    assert types(database) == ["job.started", "job.succeeded"]
+    told = webhooks.all_deliveries(database)
+    assert {(one.endpoint_id, one.url) for one in told} == {(None, URL)}
+    assert len({one.lane_id for one in told}) == 1
+    [first] = webhooks.claim(database, limit=1)
+    assert (first.url, first.secrets) == (URL, ())
+
+
+def test_a_job_that_names_an_endpoint_tells_it_once(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    named = webhooks.make_endpoint(database, account_id, event_types=["job.failed"])
+    listening = webhooks.make_endpoint(database, account_id)
+    for endpoint in (named, listening):
+        webhooks.run_job(database, account_id, webhook=Webhook(endpoint_id=endpoint.id))
+
+    told = [(one.event_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
+    first, second = webhooks.events(database)
+    assert sorted(told) == sorted(
+        [(first.id, named.id), (first.id, listening.id), (second.id, listening.id)]
+    )
+
+
+def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    job_id = factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+
+    with pytest.raises(RuntimeError):
+        end_and_break(database)
+
+    assert factories.get_job(database, job_id).job.status is Status.RUNNING
+    assert types(database) == []
+    assert outcomes.stop(database, claimed, sample=None)
+    assert types(database) == ["job.cancelled"]
+
+
+def end_and_break(database: Database) -> None:
+    """End what runs in a transaction that does not come to its commit."""
+    with database.transaction() as transaction:
+        changed = timeline.change(
+            transaction,
+            where=(),
+            source=Status.RUNNING,
+            target=Status.FAILED,
+            values={"error_code": "engine_fault"},
+            event="failed",
+            actor="worker:test",
+        )
+        raise RuntimeError(len(changed))
+
+
+def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.make_endpoint(database, account_id)
+    job_id = webhooks.run_job(database, account_id, answer="the answer")
+    webhooks.try_first(database, webhooks.OK)
+
+    retention.remove_job(database, job_id, account_id=None, actor="key:test")
+
+    [event] = webhooks.events(database)
+    data = payload(event)["data"]
+    assert isinstance(data, dict)
+    assert (data["answer"], data["omitted"], data["status"]) == (None, ["answer"], "succeeded")
+    assert event.reduced_at is not None
+    assert {attempt.answer for attempt in webhooks.attempts(database)} == {None}
+    [left] = webhooks.claim(database)
+    assert b"the answer" not in left.payload
+
+
+def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id, answer="the answer")
+    age(2 * 86_400)
+    periods = purge.Periods(answer=timedelta(days=1), event=timedelta(days=1))
+
+    purge.batch(database, periods, actor="sweeper:test")
+
+    [event] = webhooks.events(database)
+    assert b"the answer" not in event.payload
+    webhooks.try_once(database, webhooks.OK)
+    purge.batch(database, periods, actor="sweeper:test")
+    assert types(database) == []
+    assert webhooks.attempts(database) == []
+
+
+def test_a_replay_of_a_submission_makes_no_second_lane(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    wanted = factories.make_submission(account_id, webhook=Webhook(url=URL), idempotency_key="once")
+
+    first = submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
+    again = submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
+
+    assert again.replayed
+    assert Webhook.of(factories.get_job(database, first.job_id).job.webhook) == Webhook(url=URL)

@@ -1,0 +1,110 @@
+"""What tests of webhooks begin with: endpoints, jobs that end, tries that end in a given way."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.delivery import ENDS, TryOutcome
+from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from jobs.store import deliveries, endpoints, outcomes, tries
+from tests import factories
+
+LEASE = timedelta(seconds=60)
+SECRET = endpoints.Secret(sealed=b"a sealed secret", hint="whsec_…cret")
+RNG = random.Random(7)
+OK = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1)
+DOWN = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1)
+GONE = tries.Result(TryOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1)
+
+
+def make_endpoint(
+    database: Database,
+    account_id: uuid.UUID,
+    *,
+    url: str = "https://receiver.example/hook",
+    event_types: Sequence[str] = ENDS,
+    secret: endpoints.Secret = SECRET,
+) -> WebhookEndpoint:
+    """Register a receiver."""
+    return endpoints.create(
+        database,
+        account_id=account_id,
+        name="prod",
+        url=url,
+        event_types=event_types,
+        secret=secret,
+    )
+
+
+def run_job(
+    database: Database,
+    account_id: uuid.UUID,
+    *,
+    answer: str = "6",
+    **facts: Any,  # noqa: ANN401 - any field of a submission
+) -> uuid.UUID:
+    """Submit a job and let it succeed."""
+    job_id = factories.make_job(database, account_id, **facts)
+    claimed = factories.claim(database)
+    assert claimed.job_id == job_id
+    outcomes.succeed(
+        database, claimed, answer=Answer(answer, "boxed"), sample=factories.make_ended()
+    )
+    return job_id
+
+
+def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[deliveries.Claim]:
+    """Claim due tries."""
+    return deliveries.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
+
+
+def try_once(database: Database, result: tries.Result) -> tries.Settled:
+    """Claim the one try that is due, of a lane of either kind, and end it."""
+    [claimed] = claim(database) or claim(database, slow=True)
+    settled = tries.settle(database, claimed, result, rng=RNG)
+    assert settled is not None
+    return settled
+
+
+def try_first(database: Database, result: tries.Result) -> tries.Settled:
+    """Claim one of the tries that are due, and end it."""
+    [claimed] = claim(database, limit=1)
+    settled = tries.settle(database, claimed, result, rng=RNG)
+    assert settled is not None
+    return settled
+
+
+def try_first_of_any(database: Database, result: tries.Result) -> tries.Settled:
+    """Claim one of the tries that are due, of a lane of either kind, and end it."""
+    [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
+    settled = tries.settle(database, claimed, result, rng=RNG)
+    assert settled is not None
+    return settled
+
+
+def events(database: Database) -> list[WebhookEvent]:
+    """Return all events, in order."""
+    with database.reading() as transaction:
+        return list(transaction.session.scalars(sa.select(WebhookEvent).order_by(WebhookEvent.id)))
+
+
+def all_deliveries(database: Database) -> list[WebhookDelivery]:
+    """Return all deliveries, in order."""
+    with database.reading() as transaction:
+        found = sa.select(WebhookDelivery).order_by(WebhookDelivery.id)
+        return list(transaction.session.scalars(found))
+
+
+def attempts(database: Database) -> list[WebhookAttempt]:
+    """Return all tries, in order."""
+    with database.reading() as transaction:
+        found = sa.select(WebhookAttempt).order_by(WebhookAttempt.id)
+        return list(transaction.session.scalars(found))

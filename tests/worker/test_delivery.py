@@ -1,0 +1,282 @@
+"""Tries are made over real HTTP: signed, judged, written; by a dispatcher that sleeps until one is due."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from jobs import delivery
+from jobs.database import Database
+from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
+from jobs.outbox import WebhookAttempt
+from jobs.store import endpoints, redeliveries
+from tests import factories, webhooks
+from tests.chaos.couriers import PlainSigner, plain_post
+from tests.databases import Age
+from tests.e2e.stack import eventually
+from tests.receivers import Receiver, receiving
+from worker import courier
+from worker.courier import Courier
+from worker.delivery import Dispatcher
+
+LEASE = timedelta(seconds=60)
+
+
+@dataclass
+class Office:
+    """A courier and a dispatcher on a database."""
+
+    database: Database
+    courier: Courier
+    dispatcher: Dispatcher
+
+
+@pytest.fixture
+def account_id(database: Database) -> uuid.UUID:
+    return factories.make_account(database)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+def make_courier(database: Database, *, seconds: float = 5.0) -> Courier:
+    return Courier(
+        database,
+        signer=PlainSigner(),
+        post=plain_post,
+        seconds=seconds,
+        rng=random.Random(5),
+        give_up=threading.Event(),
+    )
+
+
+@pytest.fixture
+def office(database: Database) -> Iterator[Office]:
+    """Return a running office."""
+    made = make_courier(database)
+    dispatcher = Dispatcher(
+        database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
+    )
+    database.listen(lambda _: dispatcher.wake())
+    dispatcher.start()
+    yield Office(database, made, dispatcher)
+    dispatcher.stop()
+
+
+def send_one(database: Database, *, seconds: float = 5.0) -> None:
+    [claimed] = webhooks.claim(database)
+    make_courier(database, seconds=seconds).send(claimed)
+
+
+def delivered(database: Database) -> int:
+    return [one.status for one in webhooks.all_deliveries(database)].count(DeliveryStatus.DELIVERED)
+
+
+@pytest.mark.parametrize(
+    ("status", "ends"),
+    [
+        (200, (TryOutcome.DELIVERED, None)),
+        (204, (TryOutcome.DELIVERED, None)),
+        (301, (TryOutcome.FAILED, "redirected")),
+        (400, (TryOutcome.FAILED, "refused")),
+        (410, (TryOutcome.FAILED, "gone")),
+        (429, (TryOutcome.FAILED, "refused")),
+        (500, (TryOutcome.FAILED, "refused")),
+    ],
+)
+def test_each_answer_is_judged_and_kept_with_its_row(
+    database: Database,
+    account_id: uuid.UUID,
+    receiver: Receiver,
+    *,
+    status: int,
+    ends: tuple[TryOutcome, str | None],
+) -> None:
+    receiver.status = status
+    receiver.answer = b"" if status == 204 else b"x" * (delivery.ANSWER_BYTES + 1000)
+    receiver.headers = {"location": receiver.url}
+    webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+
+    send_one(database)
+
+    row = webhooks.attempts(database)[0]
+    assert (row.outcome, row.error_code) == ends
+    assert row.status_code == status
+    assert (row.url, row.address) == (receiver.url, "127.0.0.1")
+    assert row.seconds is not None
+    assert len(row.answer or b"") == min(len(receiver.answer), delivery.ANSWER_BYTES)
+    [got] = receiver.got
+    assert row.request_headers is not None
+    assert row.request_headers["webhook-id"] == got.headers["webhook-id"]
+    assert got.body == webhooks.events(database)[0].payload
+
+
+def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
+    database: Database, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    receiver.held.clear()
+    slow = webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+    send_one(database, seconds=0.2)
+    receiver.held.set()
+    endpoints.update(database, slow.id, account_id=None, url="http://127.0.0.1:9/closed")
+    [told] = webhooks.all_deliveries(database)
+    redeliveries.redeliver(database, told.id, account_id=None)
+    send_one(database)
+
+    codes = {row.number: row.error_code for row in webhooks.attempts(database)}
+
+    assert codes == {1: "timed_out", 2: None, 3: "unreachable"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("120", timedelta(seconds=120)),
+        ("99999999999", timedelta(hours=24)),
+        ("Thu, 01 Jan 2026 00:02:00 GMT", timedelta(minutes=2)),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", timedelta()),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+    ],
+)
+def test_a_wish_for_more_time_is_read_as_seconds_or_as_a_date(
+    text: str, expected: timedelta | None
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    assert courier.retry_after({"retry-after": text}, now=now) == expected
+
+
+def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
+    database: Database, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+    with database.transaction() as transaction:
+        endpoints.disable(transaction, endpoint, reason="requested")
+
+    send_one(database)
+    assert receiver.got == []
+    [told] = webhooks.all_deliveries(database)
+    assert (told.status, told.error_code) == (DeliveryStatus.FAILED, "endpoint_disabled")
+    redeliveries.redeliver(database, told.id, account_id=None)
+    send_one(database)
+
+    assert len(receiver.got) == 1
+    assert delivered(database) == 1
+
+
+def test_every_try_of_an_event_has_the_same_id_and_body(
+    database: Database, account_id: uuid.UUID, receiver: Receiver, age: Age
+) -> None:
+    receiver.status = 500
+    endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+    send_one(database)
+    age(7)
+    send_one(database)
+    [told] = webhooks.all_deliveries(database)
+    redeliveries.redeliver(database, told.id, account_id=None)
+    send_one(database)
+    endpoints.recover(database, endpoint.id, account_id=None, since=told.created_at)
+    redeliveries.recover(database)
+    receiver.status = 200
+    send_one(database)
+
+    assert len(receiver.ids) == 4
+    assert len(set(receiver.ids)) == 1
+    assert len({got.body for got in receiver.got}) == 1
+    kinds = [row.kind for row in webhooks.attempts(database) if row.state is TryState.ENDED]
+    assert sorted(kinds) == sorted([Kind.AUTOMATIC, Kind.AUTOMATIC, Kind.MANUAL, Kind.RECOVER])
+
+
+def test_what_happens_is_told_at_once(
+    office: Office, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    webhooks.make_endpoint(office.database, account_id, url=receiver.url)
+
+    job_id = webhooks.run_job(office.database, account_id)
+
+    assert eventually(lambda: delivered(office.database) == 1, seconds=10)
+    [got] = receiver.got
+    assert got.event["type"] == "job.succeeded"
+    assert got.event["data"]["id"] == f"job_{job_id.hex}"
+
+
+def test_dead_receivers_keep_nobody_waiting(
+    office: Office, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    with receiving() as dead:
+        dead.held.clear()
+        for _ in range(12):
+            webhooks.make_endpoint(office.database, account_id, url=dead.url)
+        webhooks.run_job(office.database, account_id, question="Who hears of it?")
+        assert eventually(lambda: len(dead.got) == 12, seconds=20)
+
+        for _ in range(3):
+            webhooks.run_job(office.database, account_id, webhook=Webhook(url=receiver.url))
+
+        assert eventually(lambda: len(receiver.got) == 3, seconds=20)
+        # One try at a time: of the three later events nothing has been sent to them.
+        assert len(dead.got) == 12
+        dead.held.set()
+
+
+def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
+    database: Database, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    made = make_courier(database)
+    dispatcher = Dispatcher(
+        database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
+    )
+    webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+    receiver.status = 503
+    webhooks.claim(database)
+    with database.transaction() as transaction:
+        # As if its sender had died and the next try came in a second.
+        transaction.execute(
+            sa.update(WebhookAttempt).values(
+                state=TryState.DUE,
+                lease_expires_at=None,
+                due_at=transaction.now(timedelta(seconds=1)),
+            )
+        )
+    dispatcher.start()
+    try:
+        assert eventually(lambda: len(receiver.got) == 1, seconds=10)
+    finally:
+        dispatcher.stop()
+
+
+def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
+    office: Office, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    receiver.held.clear()
+    webhooks.make_endpoint(office.database, account_id, url=receiver.url)
+    webhooks.run_job(office.database, account_id)
+    assert eventually(lambda: len(receiver.got) == 1, seconds=10)
+    office.dispatcher.drain()
+    webhooks.run_job(office.database, account_id)
+    receiver.held.set()
+    office.dispatcher.stop()
+
+    assert len(receiver.got) == 1
+    assert delivered(office.database) == 1
+    assert [row.state for row in webhooks.attempts(office.database)] == [
+        TryState.ENDED,
+        TryState.DUE,
+    ]

@@ -1,0 +1,187 @@
+"""Makes one try: signs it with all live secrets, sends it, and writes what came of it, through outages of the database.
+
+The row of the try was there before anything is sent, so that a death at any line leaves a lease that runs out,
+and then another try with the same ``webhook-id``.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from jobs import delivery, errors, failpoints, ids
+from jobs.database import Database, Unavailable
+from jobs.delivery import TryOutcome
+from jobs.store import deliveries, tries
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a receiver answered: header names in lower case, up to 16 KiB of the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    address: str
+
+
+class Undelivered(errors.LonglookError):
+    """No answer came: a name that leads nowhere or where it must not, a refused connection, a time-out.
+
+    Args:
+        code: which of these.
+        address: where the name led to, as far as it came.
+    """
+
+    def __init__(self, code: str, *, address: str | None = None) -> None:
+        super().__init__(code)
+        self.reason = code
+        self.address = address
+
+
+class Signer(Protocol):
+    """What makes a message's headers."""
+
+    def headers(self, claim: deliveries.Claim, *, at: datetime) -> dict[str, str]:
+        """Return the headers of a try that is made at ``at``, signed with all secrets that are live."""
+
+
+class Post(Protocol):
+    """What sends."""
+
+    def __call__(
+        self, url: str, *, body: bytes, headers: Mapping[str, str], seconds: float
+    ) -> Reply:
+        """Send and return the answer, whatever its status, within ``seconds`` in all. Raises :class:`Undelivered`."""
+
+
+class Courier:
+    """Makes tries; its verb may be called by any number of threads.
+
+    Args:
+        database: where tries are kept.
+        signer: signs them.
+        post: sends them.
+        seconds: the longest that a try may take.
+        rng: jitter of the schedule.
+        give_up: once it is set, a result that the database does not take is dropped: the lease runs out.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        signer: Signer,
+        post: Post,
+        seconds: float,
+        rng: random.Random,
+        give_up: threading.Event,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._post = post
+        self._seconds = seconds
+        self._rng = rng
+        self._give_up = give_up
+
+    def send(self, claim: deliveries.Claim) -> None:
+        """Make a try and write how it ended."""
+        with structlog.contextvars.bound_contextvars(
+            delivery_id=ids.show("dlv", claim.delivery_id), attempt=claim.number
+        ):
+            if claim.barred is not None:
+                result = tries.Result(TryOutcome.SKIPPED, error_code=claim.barred)
+            else:
+                result = self._try(claim)
+            self._write(claim, result)
+
+    def _try(self, claim: deliveries.Claim) -> tries.Result:
+        headers = self._signer.headers(claim, at=datetime.now(UTC))
+        failpoints.hit("deliver", "post")
+        began = time.monotonic()
+        try:
+            reply = self._post(
+                claim.url, body=claim.payload, headers=headers, seconds=self._seconds
+            )
+        except Undelivered as error:
+            return tries.Result(
+                TryOutcome.FAILED,
+                error_code=error.reason,
+                headers=headers,
+                seconds=time.monotonic() - began,
+                address=error.address,
+            )
+        finally:
+            failpoints.hit("deliver", "posted")
+        outcome, code = delivery.judge(reply.status)
+        return tries.Result(
+            outcome,
+            error_code=code,
+            headers=headers,
+            status_code=reply.status,
+            answer=reply.body[: delivery.ANSWER_BYTES],
+            seconds=time.monotonic() - began,
+            address=reply.address,
+            retry_after=retry_after(reply.headers, now=datetime.now(UTC)),
+        )
+
+    def _write(self, claim: deliveries.Claim, result: tries.Result) -> None:
+        """Write until the database answers. A commit whose reply was lost may have landed: its row says so."""
+        while True:
+            try:
+                settled = tries.settle(self._database, claim, result, rng=self._rng)
+                if settled is None and not tries.landed(self._database, claim):
+                    _log.warning("delivery_lost")
+                    return
+            except Unavailable:
+                _log.warning("delivery_not_settled")
+                if self._give_up.wait(_PAUSE_SECONDS):
+                    return
+                continue
+            _tell(claim, result, settled)
+            return
+
+
+def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
+    """Return what a receiver asks for: seconds or a date (RFC 9110, 10.2.3); None when it says nothing sensible."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(timedelta(seconds=int(text[:9])), delivery.LONGEST_RETRY_AFTER)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(timedelta(), moment - now)
+
+
+def _tell(claim: deliveries.Claim, result: tries.Result, settled: tries.Settled | None) -> None:
+    _log.info(
+        "webhook_tried",
+        event_id=ids.show("evt", claim.event_id),
+        event_type=claim.event_type,
+        kind=str(claim.kind),
+        outcome=str(result.outcome),
+        status_code=result.status_code,
+        error_code=result.error_code,
+        seconds=round(result.seconds or 0.0, 3),
+    )
+    if settled is not None and settled.disabled is not None and claim.endpoint_id is not None:
+        _log.warning(
+            "endpoint_disabled",
+            endpoint_id=ids.show("we", claim.endpoint_id),
+            reason=settled.disabled,
+        )
