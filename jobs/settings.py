@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     )
     vault_key: SecretStr | None = Field(
         default=None,
-        description="Key that encrypts webhook secrets at rest.",
-        json_schema_extra=_LATER,
+        description="Keys that encrypt webhook secrets at rest, separated by commas, the newest first. "
+        "Empty: made at first start in the home directory.",
     )
 
     # The command line as a client
@@ -252,11 +252,10 @@ class Settings(BaseSettings):
     # Webhooks and outgoing requests
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Private networks that webhooks and image URLs may reach.",
-        json_schema_extra=_LATER,
+        description="Private networks that webhooks may reach, also by plain http and on any port.",
     )
     webhook_seconds: float = Field(
-        default=15.0, gt=0, description="Longest wait for a receiver.", json_schema_extra=_LATER
+        default=15.0, gt=0, description="Longest wait for a receiver's whole answer."
     )
     image_url_seconds: float = Field(
         default=10.0, gt=0, description="Longest fetch of an image URL.", json_schema_extra=_LATER

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,14 @@ class Receiver:
     answer: bytes = b"thanks"
     got: list[Got] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
+    #: The connections that came in.
+    peers: list[socket.socket] = field(default_factory=list)
+
+    def hang_up(self) -> None:
+        """Close the connections that are open."""
+        for peer in self.peers:
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
 
     @property
     def ids(self) -> list[str]:
@@ -58,6 +67,10 @@ def receiving(*, port: int = 0) -> Iterator[Receiver]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            receiver.peers.append(self.request)
+            super().setup()
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))

@@ -10,15 +10,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobs import webhooks as signing
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.delivery import ENDS, TryOutcome
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.store import deliveries, endpoints, outcomes, tries
+from jobs.vault import Vault
 from tests import factories
 
 LEASE = timedelta(seconds=60)
-SECRET = endpoints.Secret(sealed=b"a sealed secret", hint="whsec_…cret")
+VAULT_KEY = "the vault's key in tests"
+VAULT = Vault([VAULT_KEY])
+PLAIN_SECRET = signing.new_secret()
+SECRET = endpoints.Secret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
 RNG = random.Random(7)
 OK = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1)
 DOWN = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1)

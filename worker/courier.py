@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -20,6 +19,7 @@ import structlog
 from jobs import delivery, errors, failpoints, ids
 from jobs.database import Database, Unavailable
 from jobs.delivery import TryOutcome
+from jobs.egress import EgressError, Reply
 from jobs.store import deliveries, tries
 
 _log = structlog.get_logger(__name__)
@@ -27,35 +27,16 @@ _log = structlog.get_logger(__name__)
 _PAUSE_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a receiver answered: header names in lower case, up to 16 KiB of the body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
-    address: str
-
-
-class Undelivered(errors.LonglookError):
-    """No answer came: a name that leads nowhere or where it must not, a refused connection, a time-out.
-
-    Args:
-        code: which of these.
-        address: where the name led to, as far as it came.
-    """
-
-    def __init__(self, code: str, *, address: str | None = None) -> None:
-        super().__init__(code)
-        self.reason = code
-        self.address = address
-
-
 class Signer(Protocol):
     """What makes a message's headers."""
 
     def headers(self, claim: deliveries.Claim, *, at: datetime) -> dict[str, str]:
-        """Return the headers of a try that is made at ``at``, signed with all secrets that are live."""
+        """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
+
+        Raises:
+            jobs.database.Unavailable: not now.
+            jobs.errors.SettingsError: a secret cannot be opened.
+        """
 
 
 class Post(Protocol):
@@ -64,7 +45,7 @@ class Post(Protocol):
     def __call__(
         self, url: str, *, body: bytes, headers: Mapping[str, str], seconds: float
     ) -> Reply:
-        """Send and return the answer, whatever its status, within ``seconds`` in all. Raises :class:`Undelivered`."""
+        """Send and return the answer, whatever its status. Raises :class:`jobs.egress.EgressError`."""
 
 
 class Courier:
@@ -102,20 +83,24 @@ class Courier:
             delivery_id=ids.show("dlv", claim.delivery_id), attempt=claim.number
         ):
             if claim.barred is not None:
-                result = tries.Result(TryOutcome.SKIPPED, error_code=claim.barred)
-            else:
-                result = self._try(claim)
-            self._write(claim, result)
+                self._write(claim, tries.Result(TryOutcome.SKIPPED, error_code=claim.barred))
+                return
+            try:
+                headers = self._signer.headers(claim, at=datetime.now(UTC))
+            except (Unavailable, errors.SettingsError) as error:
+                # The lease runs out and it is tried again; the receiver has no part in this.
+                _log.error("delivery_not_signed", reason=str(error))
+                return
+            self._write(claim, self._try(claim, headers))
 
-    def _try(self, claim: deliveries.Claim) -> tries.Result:
-        headers = self._signer.headers(claim, at=datetime.now(UTC))
+    def _try(self, claim: deliveries.Claim, headers: Mapping[str, str]) -> tries.Result:
         failpoints.hit("deliver", "post")
         began = time.monotonic()
         try:
             reply = self._post(
                 claim.url, body=claim.payload, headers=headers, seconds=self._seconds
             )
-        except Undelivered as error:
+        except EgressError as error:
             return tries.Result(
                 TryOutcome.FAILED,
                 error_code=error.reason,

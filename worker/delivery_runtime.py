@@ -14,9 +14,10 @@ import structlog
 
 from jobs import metrics
 from jobs.database import Database
+from jobs.egress import Egress
 from jobs.settings import Settings
 from worker import lifeline
-from worker.courier import Courier, Post, Signer
+from worker.courier import Courier, Signer
 from worker.delivery import SLOTS, Dispatcher
 from worker.exporter import Exporter
 
@@ -34,11 +35,11 @@ class DeliveryRuntime:
     Args:
         settings: of the process.
         signer: makes what signs, from the process's database.
-        post: sends.
+        egress: sends; closed in the end.
     """
 
     def __init__(
-        self, settings: Settings, *, signer: Callable[[Database], Signer], post: Post
+        self, settings: Settings, *, signer: Callable[[Database], Signer], egress: Egress
     ) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -47,12 +48,13 @@ class DeliveryRuntime:
         metrics.DeliveryMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self._stopping = threading.Event()
+        self._egress = egress
         signing = signer(self.database)
         quick, slow = (
             Courier(
                 self.database,
                 signer=signing,
-                post=post,
+                post=egress.post,
                 seconds=seconds,
                 rng=rng,
                 give_up=self._stopping,
@@ -86,6 +88,7 @@ class DeliveryRuntime:
         """Take everything down, after the last try has ended, each within its time-out."""
         self._stopping.set()
         self.dispatcher.stop()
+        self._egress.close()
         self._exporter.stop()
         self.database.close()
         _log.info("delivery_stopped", worker=self.owner)

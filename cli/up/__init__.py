@@ -1,8 +1,8 @@
 """``longlook up``: the whole service on one machine, one process looking after the others.
 
 In this order: the home directory, held; the API's port, listening; the database, up to date; then Redis,
-the engine, the API and the workers. They end the other way round. Nothing is started before all that can
-be refused has been looked at, and nothing is left behind.
+the engine, the API, the delivery process and the workers. They end the other way round. Nothing is started
+before all that can be refused has been looked at, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ def _serve(
     readiness = Readiness(asked.engines, settings)
     _tell_key(database.prepare(settings), settings)
     supervisor.start(programs.api(wiring, listener=listener.fileno(), environ=os.environ))
+    supervisor.start(programs.delivery(wiring, environ=os.environ))
     supervisor.start(
         *(
             programs.worker(wiring, number=number, environ=os.environ)

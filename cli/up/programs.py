@@ -24,6 +24,9 @@ _API_STOP_SECONDS: Final = 15.0
 _REDIS_STOP_SECONDS: Final = 5.0
 #: What a worker has beside its drain, to give back what did not finish.
 _WORKER_SPARE_SECONDS: Final = 15.0
+#: What the delivery process has beside the time-out of its last try, to write how that ended.
+_DELIVERY_SPARE_SECONDS: Final = 5.0
+_CELERY_FLAGS: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,23 @@ def worker(wiring: Wiring, *, number: int, environ: Mapping[str, str]) -> Progra
         name=f"worker-{number}",
         command=(
             *(sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            *_CELERY_FLAGS,
             *("--hostname", f"worker-{number}@{os.uname().nodename}"),
         ),
         environment=wiring.environment(environ),
         stop_seconds=wiring.settings.drain_seconds + _WORKER_SPARE_SECONDS,
+    )
+
+
+def delivery(wiring: Wiring, *, environ: Mapping[str, str]) -> Program:
+    """Return the process that tells receivers of what happened."""
+    return Program(
+        name="delivery",
+        command=(
+            *(sys.executable, "-m", "celery", "-A", "worker.delivery_app", "worker"),
+            *("-P", "threads", *_CELERY_FLAGS, "--hostname", f"delivery@{os.uname().nodename}"),
+        ),
+        # Its metrics would take the port of the worker's.
+        environment=wiring.environment(environ) | {f"{PREFIX}METRICS_PORT": "0"},
+        stop_seconds=wiring.settings.webhook_seconds + _DELIVERY_SPARE_SECONDS,
     )

@@ -45,6 +45,7 @@ def test_it_has_the_services_of_the_design(services: dict[str, Any]) -> None:
         "migrate",
         "api",
         "worker",
+        "delivery",
         "engine",
         "engine-cpu",
     }
@@ -52,7 +53,7 @@ def test_it_has_the_services_of_the_design(services: dict[str, Any]) -> None:
     assert services["engine-cpu"]["profiles"] == ["cpu"]
 
 
-@pytest.mark.parametrize("service", ["migrate", "api", "worker"])
+@pytest.mark.parametrize("service", ["migrate", "api", "worker", "delivery"])
 def test_every_variable_is_a_setting(services: dict[str, Any], service: str) -> None:
     environment = services[service]["environment"]
     values = {name: defaulted(value) for name, value in environment.items()}
@@ -82,7 +83,7 @@ def test_a_missing_secret_stops_everything(secret: str) -> None:
 def test_data_ports_are_bound_to_loopback(services: dict[str, Any]) -> None:
     for name in ("postgres", "redis"):
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
-    for name in ("engine", "engine-cpu", "worker"):
+    for name in ("engine", "engine-cpu", "worker", "delivery"):
         assert "ports" not in services[name]
 
 
@@ -93,9 +94,18 @@ def test_a_worker_is_given_longer_than_its_drain(services: dict[str, Any]) -> No
     assert grace >= drain + 30
 
 
+def test_the_delivery_process_is_given_longer_than_a_try_and_cannot_reach_the_engines(
+    services: dict[str, Any],
+) -> None:
+    grace = float(services["delivery"]["stop_grace_period"].removesuffix("s"))
+
+    assert grace >= Settings.read({}).webhook_seconds + 30
+    assert "engines" not in services["delivery"]["networks"]
+
+
 def test_order_goes_by_health(services: dict[str, Any]) -> None:
     assert services["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "delivery"):
         needs = services[name]["depends_on"]
         assert needs["migrate"] == {"condition": "service_completed_successfully"}
     assert all("healthcheck" in services[name] for name in ("postgres", "redis", "api", "engine"))
@@ -124,7 +134,7 @@ def test_the_default_engine_is_the_one_of_the_cpu_profile(services: dict[str, An
 
 
 def test_commands_are_installed_or_named_by_the_image(services: dict[str, Any]) -> None:
-    for name in ("migrate", "api", "worker"):
+    for name in ("migrate", "api", "worker", "delivery"):
         program = services[name]["command"][0]
         assert (ROOT / ".venv" / "bin" / program).exists(), program
     assert (ROOT / "deploy" / "Dockerfile").exists()

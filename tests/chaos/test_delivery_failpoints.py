@@ -73,6 +73,8 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
         "LONGLOOK_HOME": str(tmp_path),
         "LONGLOOK_DATABASE_URL": database_url,
         "LONGLOOK_REDIS_URL": redis_url,
+        "LONGLOOK_VAULT_KEY": webhooks.VAULT_KEY,
+        "LONGLOOK_WEBHOOK_ALLOW": "127.0.0.0/8",
     }
     with receiving() as receiver:
         account_id = factories.make_account(database)

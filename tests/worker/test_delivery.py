@@ -15,18 +15,20 @@ import sqlalchemy as sa
 from jobs import delivery
 from jobs.database import Database
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
+from jobs.egress import Egress
 from jobs.outbox import WebhookAttempt
 from jobs.store import endpoints, redeliveries
 from tests import factories, webhooks
-from tests.chaos.couriers import PlainSigner, plain_post
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
 from worker import courier
 from worker.courier import Courier
 from worker.delivery import Dispatcher
+from worker.signing import Signing
 
 LEASE = timedelta(seconds=60)
+EGRESS = Egress(["127.0.0.0/8"])
 
 
 @dataclass
@@ -52,8 +54,8 @@ def receiver() -> Iterator[Receiver]:
 def make_courier(database: Database, *, seconds: float = 5.0) -> Courier:
     return Courier(
         database,
-        signer=PlainSigner(),
-        post=plain_post,
+        signer=Signing(database, vault=webhooks.VAULT),
+        post=EGRESS.post,
         seconds=seconds,
         rng=random.Random(5),
         give_up=threading.Event(),

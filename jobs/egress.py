@@ -1,0 +1,295 @@
+"""The guarded transport: requests to addresses that strangers name, and never to a private place.
+
+The address is checked when connecting, after the name was resolved, and it is this address that is connected to: a
+name that turns to another one meanwhile gains nothing. TLS is verified against the name. Redirects are not
+followed. A network on the allow-list may be reached by plain HTTP and on any port; all else by HTTPS on its port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from jobs import errors
+
+_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+_HTTPS: Final = 443
+_PORTS: Final = {"http": 80, "https": _HTTPS}
+#: Networks whose addresses carry an IPv4 address, and how many bits follow it.
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+#: What no address of which is anybody's on the Internet, though the standard library takes some for global.
+_NOBODYS: Final = (ipaddress.ip_network("64:ff9b:1::/48"), ipaddress.ip_network("2001::/32"))
+#: Idle connections kept to one origin, and how long; receivers close theirs after a minute or so.
+_IDLE_EACH: Final = 4
+_IDLE_SECONDS: Final = 30.0
+
+
+class EgressError(errors.LonglookError):
+    """No answer came.
+
+    Args:
+        reason: ``url_invalid``, ``name_not_resolved``, ``address_forbidden``, ``unreachable``, ``tls_failed``,
+            ``timed_out`` or ``answer_broken``.
+        address: where the name led to, as far as it came.
+    """
+
+    code = "egress_failed"
+
+    def __init__(self, reason: str, *, address: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.address = address
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: header names in lower case, the body up to the cap, the address that gave it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True)
+class _Origin:
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class _Request:
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    #: When it has to be over, by the monotonic clock.
+    until: float
+    cap: int
+
+
+class _Line:
+    """A connection to an origin that was checked, and the moment from which it is idle."""
+
+    def __init__(self, origin: _Origin, sock: socket.socket, address: str) -> None:
+        self.http = http.client.HTTPConnection(origin.host, origin.port)
+        # It must not open a connection by itself: that one would be unguarded.
+        self.http.auto_open = 0
+        self.http.sock = sock
+        self.sock = sock
+        self.address = address
+        self.idle_since = 0.0
+
+    def cut(self) -> None:
+        """End whatever another thread waits for on it."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it."""
+        self.http.close()
+        self.sock.close()
+
+
+class Egress:
+    """Sends, with connections that are kept; may be used by any number of threads.
+
+    Args:
+        allow: private networks that may be reached all the same, such as ``127.0.0.0/8``.
+        context: TLS; by default the system's authorities are trusted.
+    """
+
+    def __init__(self, allow: Sequence[str] = (), *, context: ssl.SSLContext | None = None) -> None:
+        self._allow = tuple(ipaddress.ip_network(network) for network in allow)
+        self._context = context or ssl.create_default_context()
+        self._lock = threading.Lock()
+        self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
+
+    def post(
+        self,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        seconds: float,
+        cap: int = 16 * 1024,
+    ) -> Reply:
+        """POST ``body``; return the answer, whatever its status, with up to ``cap`` bytes of its body.
+
+        Args:
+            url: where to.
+            body: as it is sent.
+            headers: beside host and length.
+            seconds: for all of it, from resolving the name to the last byte.
+            cap: where the reading ends, and with it the connection.
+
+        Raises:
+            EgressError: no answer came.
+        """
+        origin, path = _parts(url)
+        request = _Request(path, body, headers, time.monotonic() + seconds, cap)
+        line = self._take(origin)
+        if line is not None:
+            with contextlib.suppress(_Stale):
+                return self._ask(line, origin, request, kept=True)
+        return self._ask(self._connect(origin, request.until), origin, request, kept=False)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        with self._lock:
+            lines = [line for kept in self._idle.values() for line in kept]
+            self._idle.clear()
+        for line in lines:
+            line.close()
+
+    def permits(self, address: _IP, *, scheme: str, port: int) -> bool:
+        """Whether a connection to ``address`` may be made."""
+        meant = _meant(address)
+        if any(meant in network for network in self._allow if network.version == meant.version):
+            return True
+        if scheme != "https" or port != _HTTPS:
+            return False
+        nobodys = any(meant in network for network in _NOBODYS if network.version == meant.version)
+        return meant.is_global and not (nobodys or meant.is_multicast or meant.is_reserved)
+
+    def _ask(self, line: _Line, origin: _Origin, request: _Request, *, kept: bool) -> Reply:
+        """Ask on an open connection. Raises :class:`_Stale` when a kept one turns out to be closed."""
+        # Each byte may come in time and all of them never end: one clock cuts it all.
+        clock = threading.Timer(max(0.0, request.until - time.monotonic()), line.cut)
+        clock.daemon = True
+        clock.start()
+        reusable = False
+        try:
+            line.sock.settimeout(max(0.001, request.until - time.monotonic()))
+            line.http.request(
+                "POST", request.path, body=request.body, headers=dict(request.headers)
+            )
+            answer = line.http.getresponse()
+            told = answer.read(request.cap)
+            if time.monotonic() >= request.until:
+                # A cut looks to the reader like an end.
+                raise TimeoutError
+            if len(told) < request.cap and answer.length:
+                raise http.client.IncompleteRead(told, answer.length)
+            reusable = answer.isclosed() and not answer.will_close
+            named = {name.lower(): value for name, value in answer.getheaders()}
+            return Reply(answer.status, named, told, line.address)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if time.monotonic() >= request.until:
+                raise EgressError("timed_out", address=line.address) from error
+            if kept and isinstance(error, ConnectionError):
+                raise _Stale from error
+            raise EgressError("answer_broken", address=line.address) from error
+        finally:
+            clock.cancel()
+            if reusable and time.monotonic() < request.until:
+                self._keep(origin, line)
+            else:
+                line.close()
+
+    def _connect(self, origin: _Origin, until: float) -> _Line:
+        """Resolve the name, and connect to the first of its addresses that may be reached and answers."""
+        found = _resolve(origin)
+        permitted = [
+            address
+            for address in found
+            if self.permits(address, scheme=origin.scheme, port=origin.port)
+        ]
+        if not permitted:
+            raise EgressError("address_forbidden", address=str(found[0]))
+        for address in permitted:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise EgressError("timed_out", address=str(address))
+            try:
+                sock = socket.create_connection((str(address), origin.port), timeout=left)
+            except TimeoutError as error:
+                raise EgressError("timed_out", address=str(address)) from error
+            except OSError:
+                continue
+            return _Line(origin, self._secured(sock, origin, str(address), until), str(address))
+        raise EgressError("unreachable", address=str(permitted[-1]))
+
+    def _secured(
+        self, sock: socket.socket, origin: _Origin, address: str, until: float
+    ) -> socket.socket:
+        """Return the socket, for HTTPS within TLS that was verified against the name."""
+        sock.settimeout(max(0.001, until - time.monotonic()))
+        if origin.scheme == "http":
+            return sock
+        try:
+            return self._context.wrap_socket(sock, server_hostname=origin.host)
+        except TimeoutError as error:
+            sock.close()
+            raise EgressError("timed_out", address=address) from error
+        except (OSError, ValueError) as error:
+            sock.close()
+            raise EgressError("tls_failed", address=address) from error
+
+    def _take(self, origin: _Origin) -> _Line | None:
+        """Return a connection that was kept and is not too old."""
+        now = time.monotonic()
+        with self._lock:
+            kept = self._idle[origin]
+            while kept:
+                line = kept.pop()
+                if now - line.idle_since < _IDLE_SECONDS:
+                    return line
+                line.close()
+            del self._idle[origin]
+        return None
+
+    def _keep(self, origin: _Origin, line: _Line) -> None:
+        line.idle_since = time.monotonic()
+        with self._lock:
+            kept = self._idle[origin]
+            kept.append(line)
+            old = kept.pop(0) if len(kept) > _IDLE_EACH else None
+        if old is not None:
+            old.close()
+
+
+class _Stale(Exception):
+    """A connection that was kept had been closed by the other side."""
+
+
+def _parts(url: str) -> tuple[_Origin, str]:
+    """Return a URL's origin, and its path with the query. Raises :class:`EgressError`."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+        host = (parts.hostname or "").encode("idna").decode()
+    except (ValueError, KeyError) as error:
+        raise EgressError("url_invalid") from error
+    if not host or parts.username is not None or parts.password is not None:
+        raise EgressError("url_invalid")
+    path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
+
+
+def _resolve(origin: _Origin) -> list[_IP]:
+    try:
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise EgressError("name_not_resolved") from error
+    return [ipaddress.ip_address(entry[4][0]) for entry in found]
+
+
+def _meant(address: _IP) -> _IP:
+    """Return the IPv4 address inside of an IPv6 one that carries one, else the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address

@@ -1,0 +1,203 @@
+"""The guarded transport: which addresses it connects to, and what it makes of every way not to be answered."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.egress import Egress, EgressError, Reply
+from tests.receivers import Receiver, receiving
+
+ALLOW = ["127.0.0.0/8"]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def egress() -> Iterator[Egress]:
+    egress = Egress(ALLOW)
+    yield egress
+    egress.close()
+
+
+def send(egress: Egress, url: str, *, seconds: float = 5.0) -> Reply:
+    return egress.post(url, body=b"{}", headers={"webhook-id": "evt_1"}, seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "0.1.2.3",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "198.18.0.1",
+        "::1",
+        "::",
+        "fe80::1",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::1",
+        "2002:7f00:1::1",
+        "2002:a00:1::1",
+        "2001::1",
+        "2001:db8::1",
+    ],
+)
+def test_a_private_place_is_never_connected_to(address: str) -> None:
+    assert not Egress().permits(ipaddress.ip_address(address), scheme="https", port=443)
+
+
+@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f::1", "64:ff9b::5db8:d70e"])
+def test_the_internet_is_reached_by_https_on_its_port_alone(address: str) -> None:
+    found = ipaddress.ip_address(address)
+
+    assert Egress().permits(found, scheme="https", port=443)
+    assert not Egress().permits(found, scheme="https", port=22)
+    assert not Egress().permits(found, scheme="http", port=443)
+
+
+def test_a_network_that_is_allowed_is_reached_in_any_way() -> None:
+    egress = Egress(["10.0.0.0/8", "fd00::/8"])
+
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1"):
+        assert egress.permits(ipaddress.ip_address(address), scheme="http", port=8080), address
+    assert not egress.permits(ipaddress.ip_address("127.0.0.1"), scheme="http", port=8080)
+
+
+def test_a_name_that_leads_to_a_private_place_is_refused_when_connecting(
+    receiver: Receiver,
+) -> None:
+    url = receiver.url.replace("127.0.0.1", "localhost")
+
+    with pytest.raises(EgressError) as refused:
+        send(Egress(), url)
+
+    assert refused.value.reason == "address_forbidden"
+    assert receiver.got == []
+
+
+def test_a_connection_is_kept_for_the_next_request(egress: Egress, receiver: Receiver) -> None:
+    replies = [send(egress, receiver.url) for _ in range(3)]
+
+    assert [reply.body for reply in replies] == [b"thanks"] * 3
+    assert {reply.address for reply in replies} == {"127.0.0.1"}
+    assert len(receiver.peers) == 1
+
+
+def test_a_connection_that_was_closed_meanwhile_is_made_anew(
+    egress: Egress, receiver: Receiver
+) -> None:
+    send(egress, receiver.url)
+    receiver.hang_up()
+
+    assert send(egress, receiver.url).status == 200
+
+
+def test_a_long_answer_is_cut_and_its_connection_dropped(
+    egress: Egress, receiver: Receiver
+) -> None:
+    receiver.answer = b"x" * 5_000_000
+
+    replies = [send(egress, receiver.url) for _ in range(2)]
+
+    assert [len(reply.body) for reply in replies] == [16 * 1024] * 2
+    assert len(receiver.peers) == 2
+
+
+def test_redirects_are_not_followed(egress: Egress, receiver: Receiver) -> None:
+    receiver.status, receiver.headers = 302, {"location": "http://127.0.0.1:9/"}
+
+    assert send(egress, receiver.url).status == 302
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://example.com/", "url_invalid"),
+        ("https://user:pass@example.com/", "url_invalid"),
+        ("https:///path", "url_invalid"),
+        ("https://example.com:99999/", "url_invalid"),
+        ("http://127.0.0.1:9/", "unreachable"),
+        ("https://name.invalid/", "name_not_resolved"),
+        ("http://2130706433/", "unreachable"),
+    ],
+)
+def test_each_way_not_to_get_there_has_its_code(egress: Egress, url: str, reason: str) -> None:
+    with pytest.raises(EgressError) as failed:
+        send(egress, url)
+
+    assert failed.value.reason == reason
+
+
+@contextlib.contextmanager
+def answering(answer: bytes, *, drip: bool = False) -> Iterator[str]:
+    """Serve one connection with raw bytes, whole or one by one for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65536)
+            try:
+                peer.sendall(answer)
+                while drip and not over.wait(0.05):
+                    peer.sendall(b"x")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        over.set()
+        thread.join()
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "drip", "reason"),
+    [
+        (b"", False, "answer_broken"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", False, "answer_broken"),
+        (b"nonsense\r\n\r\n", False, "answer_broken"),
+        (b"HTTP/1.1 200 OK\r\nx-slow: ", True, "timed_out"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 16000\r\n\r\n", True, "timed_out"),
+    ],
+)
+def test_an_answer_that_does_not_come_whole_and_in_time_is_none(
+    egress: Egress, answer: bytes, *, drip: bool, reason: str
+) -> None:
+    with answering(answer, drip=drip) as url, pytest.raises(EgressError) as failed:
+        send(egress, url, seconds=0.5)
+
+    assert failed.value.reason == reason
+    assert failed.value.address == "127.0.0.1"
+
+
+def test_plain_http_where_tls_is_expected_fails(egress: Egress, receiver: Receiver) -> None:
+    with pytest.raises(EgressError) as failed:
+        send(egress, receiver.url.replace("http:", "https:"))
+
+    assert failed.value.reason == "tls_failed"

@@ -1,0 +1,62 @@
+"""Signs tries: opens the sealed secrets that are live, and makes what is missing at its first use."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from datetime import datetime
+
+from jobs import ids, webhooks
+from jobs.database import Database
+from jobs.store import deliveries, endpoints, keyring
+from jobs.vault import Vault
+
+_AGENT = "Longlook-Webhooks/1.0"
+
+
+class Signing:
+    """Makes the headers of tries.
+
+    Args:
+        database: where sealed secrets are kept.
+        vault: opens them.
+    """
+
+    def __init__(self, database: Database, *, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    def headers(self, claim: deliveries.Claim, *, at: datetime) -> dict[str, str]:
+        """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
+
+        Raises:
+            jobs.database.Unavailable: a secret has to be made, and the database does not answer.
+            jobs.errors.SettingsError: the vault lacks the key that a secret was encrypted by.
+        """
+        sealed = claim.secrets or (self._default(claim.account_id),)
+        return {
+            "content-type": "application/json",
+            "user-agent": _AGENT,
+            **webhooks.headers(
+                ids.show("evt", claim.event_id),
+                claim.payload,
+                at=at,
+                secrets=[self._vault.open(secret) for secret in sealed],
+                private_key=self._private_key,
+            ),
+        }
+
+    @functools.cached_property
+    def _private_key(self) -> str:
+        return self._vault.open(keyring.signing_key(self._database, make=self._new_pair).private)
+
+    def _new_pair(self) -> keyring.KeyPair:
+        made = webhooks.new_pair()
+        return keyring.KeyPair(private=self._vault.seal(made.private), public=made.public)
+
+    def _default(self, account_id: uuid.UUID) -> bytes:
+        return keyring.default_secret(self._database, account_id, make=self._new_secret).secret
+
+    def _new_secret(self) -> endpoints.Secret:
+        made = webhooks.new_secret()
+        return endpoints.Secret(sealed=self._vault.seal(made), hint=webhooks.hint(made))
