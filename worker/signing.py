@@ -8,7 +8,7 @@ from datetime import datetime
 
 from jobs import ids, webhooks
 from jobs.database import Database
-from jobs.store import deliveries, endpoints, keyring
+from jobs.store import deliveries, keyring
 from jobs.vault import Vault
 
 _AGENT = "Longlook-Webhooks/1.0"
@@ -48,15 +48,11 @@ class Signing:
 
     @functools.cached_property
     def _private_key(self) -> str:
-        return self._vault.open(keyring.signing_key(self._database, make=self._new_pair).private)
-
-    def _new_pair(self) -> keyring.KeyPair:
-        made = webhooks.new_pair()
-        return keyring.KeyPair(private=self._vault.seal(made.private), public=made.public)
+        pair = keyring.signing_key(self._database, make=lambda: keyring.new_pair(self._vault))
+        return self._vault.open(pair.private)
 
     def _default(self, account_id: uuid.UUID) -> bytes:
-        return keyring.default_secret(self._database, account_id, make=self._new_secret).secret
-
-    def _new_secret(self) -> endpoints.Secret:
-        made = webhooks.new_secret()
-        return endpoints.Secret(sealed=self._vault.seal(made), hint=webhooks.hint(made))
+        kept = keyring.default_secret(
+            self._database, account_id, make=lambda: keyring.new_secret(self._vault)[1]
+        )
+        return kept.secret

@@ -20,9 +20,11 @@ from api.schemas import words
 from jobs import errors, profiles
 
 #: Options of later versions: named, so that the refusal is a precise one.
-_LATER = ("samples", "answer_format", "guards", "webhook")
+_LATER = ("samples", "answer_format", "guards")
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
+#: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
+JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,35 @@ class Limits:
     images: int
 
 
-class _Sent(BaseModel):
+class Sent(BaseModel):
+    """The base of what callers send. A fault in it must not quote what it holds."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
-class Options(_Sent):
+class JobWebhook(Sent):
+    """Who is told of a job: a `url` or an `endpoint_id`."""
+
+    url: words.Url | None = Field(
+        default=None,
+        description="Signed with the account's secret: `/v1/webhook_secret`.",
+        examples=["https://example.com/hooks/longlook"],
+    )
+    endpoint_id: str | None = Field(
+        default=None, description="One of the account's webhook endpoints, whatever its types are."
+    )
+    events: Annotated[list[JobEvent], Field(min_length=1)] | None = Field(
+        default=None, description="Default: the three that end a job."
+    )
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.url is None) == (self.endpoint_id is None):
+            raise ValueError("This has to have exactly one of `url` and `endpoint_id`.")
+        return self
+
+
+class Options(Sent):
     """How the job is to be run. All of it is optional."""
 
     detail: profiles.Detail | None = Field(
@@ -77,6 +103,10 @@ class Options(_Sent):
         examples=[{"case": "42"}],
     )
 
+    webhook: JobWebhook | None = Field(
+        default=None, description="Tell of this job, beside the account's webhook endpoints."
+    )
+
     @field_validator("max_output_tokens")
     @classmethod
     def _within_the_model(cls, value: int | None, info: ValidationInfo) -> int | None:
@@ -86,7 +116,7 @@ class Options(_Sent):
         return value
 
 
-class ImageInput(_Sent):
+class ImageInput(Sent):
     """One picture: `data` or `image_id`."""
 
     data: str | None = Field(
@@ -117,7 +147,7 @@ class ImageInput(_Sent):
         return self
 
 
-class JobFields(_Sent):
+class JobFields(Sent):
     """What both forms of a job have."""
 
     question: words.Question = Field(
@@ -169,13 +199,13 @@ class JobForm(JobFields):
     ]
 
 
-class ImageUpload(_Sent):
+class ImageUpload(Sent):
     """An image as JSON."""
 
     data: str = Field(description="The image file as a data URL.")
 
 
-class ImageForm(_Sent):
+class ImageForm(Sent):
     """An image as a form: one file, called `image` or `file`."""
 
     image: Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "image/*"})]

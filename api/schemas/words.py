@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 MAX_DEADLINE_SECONDS = 30 * 24 * 3600
 MAX_KEY_CHARS = 255
 MAX_METADATA_PAIRS = 16
+MAX_URL_CHARS = 2048
 
 _DURATION = re.compile(r"([0-9]{1,7})(s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -79,6 +81,28 @@ def _idempotency_key(value: Any) -> str:  # noqa: ANN401 - whatever came in
     return key
 
 
+def _url(text: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        sound = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+            and parts.username is None
+            and parts.password is None
+            and not parts.fragment
+            and text.isprintable()
+            and " " not in text
+        )
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(
+            "This has to be an http or https URL with a host, without user and fragment."
+        )
+    return text
+
+
 def _rfc3339(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -88,6 +112,13 @@ Question = Annotated[Text, AfterValidator(_not_blank)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_metadata_key)]
 MetadataValue = Annotated[Text, Field(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_PAIRS)]
+#: Where something is fetched from or sent to. Whether that may be is for the transport to say.
+Url = Annotated[
+    Text,
+    Field(max_length=MAX_URL_CHARS),
+    AfterValidator(_url),
+    WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS}),
+]
 #: A time that a caller gives: RFC 3339 or unix seconds.
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
 #: A header such as ``Cancel-After: 10m``, in seconds.

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from jobs import webhooks
 from jobs.database import Database, Transaction
 from jobs.outbox import SigningKey, WebhookEndpoint, WebhookSecret
 from jobs.store.endpoints import OVERLAP, Secret
+from jobs.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,18 @@ class KeyPair:
 
     private: bytes = field(repr=False)
     public: str
+
+
+def new_secret(vault: Vault) -> tuple[str, Secret]:
+    """Return a new secret, as it is shown once and as it is kept."""
+    made = webhooks.new_secret()
+    return made, Secret(sealed=vault.seal(made), hint=webhooks.hint(made))
+
+
+def new_pair(vault: Vault) -> KeyPair:
+    """Return a new ed25519 pair."""
+    made = webhooks.new_pair()
+    return KeyPair(private=vault.seal(made.private), public=made.public)
 
 
 def default_secret(

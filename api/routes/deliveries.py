@@ -1,0 +1,156 @@
+"""Deliveries of webhooks: of a job, of an endpoint, one by itself; and sending one again."""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPMethod, HTTPStatus
+
+from flask import Response
+
+from api import cursors
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.schemas import deliveries as schemas
+from api.schemas.requests import JobPath
+from api.schemas.webhooks import EndpointPath
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.store import endpoints, history, redeliveries, tellings
+
+
+class DeliveryRoutes:
+    """What callers may ask of deliveries."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    def declare(self, door: Door, gate: Gate) -> None:
+        """Put the routes into ``door``."""
+        look = gate.admits(Right.READ)
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/jobs/<job_id>/deliveries",
+            self.of_job,
+            name="listJobDeliveries",
+            tag="webhooks",
+            guard=look,
+            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            faults=(404, 422),
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/webhook_endpoints/<endpoint_id>/deliveries",
+            self.of_endpoint,
+            name="listWebhookEndpointDeliveries",
+            tag="webhooks",
+            guard=look,
+            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            faults=(404, 422),
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/deliveries",
+            self.of_account,
+            name="listDeliveries",
+            tag="webhooks",
+            guard=look,
+            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            faults=(422,),
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/deliveries/<delivery_id>",
+            self.show,
+            name="getDelivery",
+            tag="webhooks",
+            guard=look,
+            answers={200: Answer(schemas.DeliveryWithPayload, "The delivery.")},
+            faults=(404,),
+        )
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/deliveries/<delivery_id>/redeliver",
+            self.redeliver,
+            name="redeliver",
+            tag="webhooks",
+            guard=gate.admits(Right.STEER),
+            answers={202: Answer(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
+            faults=(404,),
+        )
+
+    def of_job(
+        self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery
+    ) -> Response:
+        """List who was told of a job, oldest first, with every try."""
+        job_id = ids.parse("job", path.job_id)
+        if job_id is None or history.get(self._database, job_id, account_id=caller.scope) is None:
+            raise errors.NotFound("There is no such job.")
+        logs.bind(job_id=path.job_id)
+        page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
+        found, more = tellings.of_job(self._database, job_id, limit=page.limit, after=page.after)
+        return reply(schemas.DeliveryList.of(found, has_more=more))
+
+    def of_endpoint(
+        self, caller: Caller, path: EndpointPath, query: schemas.DeliveriesQuery
+    ) -> Response:
+        """List what an endpoint was told, newest first, with every try."""
+        endpoint_id = ids.parse("we", path.endpoint_id)
+        if (
+            endpoint_id is None
+            or endpoints.get(self._database, endpoint_id, account_id=caller.scope) is None
+        ):
+            raise errors.NotFound("There is no such webhook endpoint.")
+        page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
+        found, more = tellings.of_endpoint(
+            self._database,
+            endpoint_id,
+            limit=page.limit,
+            after=page.after,
+            statuses=query.statuses,
+        )
+        return reply(schemas.DeliveryList.of(found, has_more=more))
+
+    def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
+        """List all deliveries, newest first. Operators see those of all accounts."""
+        page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
+        found, more = tellings.of_account(
+            self._database,
+            account_id=caller.scope,
+            limit=page.limit,
+            after=page.after,
+            statuses=query.statuses,
+        )
+        return reply(schemas.DeliveryList.of(found, has_more=more))
+
+    def show(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
+        """Get a delivery with every try and what is sent."""
+        return reply(schemas.DeliveryWithPayload.of(self._find(_id(path), caller)))
+
+    def redeliver(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
+        """Send once more, now, with the same `webhook-id`.
+
+        A disabled endpoint gets it, too; the automatic schedule does not move.
+        """
+        delivery_id = _id(path)
+        made = redeliveries.redeliver(self._database, delivery_id, account_id=caller.scope)
+        if made is None:
+            raise _not_found()
+        shown = schemas.DeliveryWithPayload.of(self._find(delivery_id, caller))
+        return reply(shown, HTTPStatus.ACCEPTED)
+
+    def _find(self, delivery_id: uuid.UUID, caller: Caller) -> tellings.DeliveryView:
+        view = tellings.get(self._database, delivery_id, account_id=caller.scope)
+        if view is None:
+            raise _not_found()
+        return view
+
+
+def _id(path: schemas.DeliveryPath) -> uuid.UUID:
+    found = ids.parse("dlv", path.delivery_id)
+    if found is None:
+        raise _not_found()
+    return found
+
+
+def _not_found() -> errors.NotFound:
+    return errors.NotFound("There is no such delivery.")

@@ -1,0 +1,437 @@
+"""``/v1/webhook_endpoints`` and what belongs to it: who is told, signed by which secrets.
+
+The API sends no webhooks itself: a test writes a delivery, rings, and looks for its end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from http import HTTPMethod, HTTPStatus
+from typing import Any, TypeVar
+
+import flask
+from flask import Response
+from pydantic import BaseModel, ValidationError
+
+from api import cursors, framework
+from api import errors as problems
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Body, Door, reply
+from api.schemas import webhooks as schemas
+from api.submission import Receivers
+from jobs import errors, ids, outbox
+from jobs.database import Database, Unavailable
+from jobs.delivery import EventType
+from jobs.settings import Settings
+from jobs.store import endpoints, keyring, redeliveries, tellings
+from jobs.vault import Vault
+
+KEY = "/.well-known/longlook-webhook-key"
+
+_ONE = "/v1/webhook_endpoints/<endpoint_id>"
+#: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
+_SPARE_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
+#: Tests that may hold a thread at once.
+_TESTS = 8
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class EndpointRoutes:
+    """What callers may do with webhook endpoints and secrets.
+
+    Args:
+        settings: how long a receiver may take.
+        database: where endpoints are kept.
+        receivers: says whether a URL may be sent to.
+        vault: makes the vault that seals secrets, at its first use.
+        timer: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        receivers: Receivers,
+        vault: Callable[[], Vault],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = settings.webhook_seconds + _SPARE_SECONDS
+        self._database = database
+        self._receivers = receivers
+        self._vault = vault
+        self._timer = timer
+        self._tests = threading.BoundedSemaphore(_TESTS)
+
+    def declare(self, door: Door, gate: Gate) -> None:
+        """Put the routes into ``door``."""
+        self._declare_endpoints(door, gate)
+        self._declare_steering(door, gate)
+        self._declare_secrets(door, gate)
+
+    def _declare_endpoints(self, door: Door, gate: Gate) -> None:
+        look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
+        declare = _declarer(door)
+        declare(
+            HTTPMethod.POST,
+            "/v1/webhook_endpoints",
+            self.create,
+            name="createWebhookEndpoint",
+            guard=gate.admits(Right.SUBMIT),
+            answers={201: Answer(schemas.Endpoint, "The endpoint with its secret.", ("Location",))},
+            faults=(400, 413, 415, 422),
+            body=_body(schemas.EndpointCreate),
+        )
+        declare(
+            HTTPMethod.GET,
+            "/v1/webhook_endpoints",
+            self.listed,
+            name="listWebhookEndpoints",
+            guard=look,
+            answers={200: Answer(schemas.EndpointList, "A page of endpoints.")},
+            faults=(422,),
+        )
+        declare(
+            HTTPMethod.GET,
+            _ONE,
+            self.show,
+            name="getWebhookEndpoint",
+            guard=look,
+            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            faults=(404,),
+        )
+        declare(
+            HTTPMethod.POST,
+            _ONE,
+            self.update,
+            name="updateWebhookEndpoint",
+            guard=steer,
+            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            faults=(400, 404, 413, 415, 422),
+            body=_body(schemas.EndpointUpdate),
+        )
+        declare(
+            HTTPMethod.DELETE,
+            _ONE,
+            self.remove,
+            name="deleteWebhookEndpoint",
+            guard=steer,
+            answers={200: Answer(schemas.EndpointDeleted, "It is gone.")},
+            faults=(404,),
+        )
+
+    def _declare_steering(self, door: Door, gate: Gate) -> None:
+        look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
+        declare = _declarer(door)
+        declare(
+            HTTPMethod.POST,
+            f"{_ONE}/rotate_secret",
+            self.rotate,
+            name="rotateWebhookEndpointSecret",
+            guard=steer,
+            answers={200: Answer(schemas.Endpoint, "The endpoint with its new secret.")},
+            faults=(400, 404, 413, 415, 422),
+            body=_body(schemas.SecretRotate),
+        )
+        declare(
+            HTTPMethod.POST,
+            f"{_ONE}/test",
+            self.test,
+            name="testWebhookEndpoint",
+            guard=steer,
+            answers={200: Answer(schemas.EndpointTested, "What came of it.")},
+            faults=(400, 404, 413, 415, 422),
+            body=_body(schemas.EndpointTest),
+        )
+        declare(
+            HTTPMethod.POST,
+            f"{_ONE}/enable",
+            self.enable,
+            name="enableWebhookEndpoint",
+            guard=steer,
+            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            faults=(404,),
+        )
+        declare(
+            HTTPMethod.POST,
+            f"{_ONE}/recover",
+            self.recover,
+            name="recoverWebhookEndpoint",
+            guard=steer,
+            answers={202: Answer(schemas.Recovery, "The recovery as it begins.", ("Location",))},
+            faults=(400, 404, 413, 415, 422),
+            body=_body(schemas.EndpointRecover),
+        )
+        declare(
+            HTTPMethod.GET,
+            f"{_ONE}/recoveries/<recovery_id>",
+            self.recovery,
+            name="getWebhookRecovery",
+            guard=look,
+            answers={200: Answer(schemas.Recovery, "How far it is.")},
+            faults=(404,),
+        )
+
+    def _declare_secrets(self, door: Door, gate: Gate) -> None:
+        declare = _declarer(door)
+        declare(
+            HTTPMethod.GET,
+            "/v1/webhook_event_types",
+            self.types,
+            name="listWebhookEventTypes",
+            guard=gate.admits(Right.READ),
+            answers={200: Answer(schemas.EventTypes, "All types.")},
+        )
+        declare(
+            HTTPMethod.GET,
+            "/v1/webhook_secret",
+            self.secret,
+            name="getWebhookSecret",
+            guard=gate.admits(Right.READ),
+            answers={200: Answer(schemas.Secret, "The secret's hint.")},
+        )
+        declare(
+            HTTPMethod.POST,
+            "/v1/webhook_secret/rotate",
+            self.rotate_default,
+            name="rotateWebhookSecret",
+            guard=gate.admits(Right.SUBMIT),
+            answers={200: Answer(schemas.Secret, "The new secret.")},
+            faults=(400, 413, 415, 422),
+            body=_body(schemas.SecretRotate),
+        )
+        declare(
+            HTTPMethod.GET,
+            KEY,
+            self.public_key,
+            name="getWebhookKey",
+            answers={200: Answer(schemas.PublicKey, "The public key.")},
+            faults=(503,),
+        )
+
+    def create(self, caller: Caller) -> Response:
+        """Register a webhook endpoint.
+
+        It is told of the account's jobs from now on. Its secret is in this answer and never shown again.
+        """
+        asked = _read(schemas.EndpointCreate)
+        self._receivers.check(asked.url, pointer="#/url")
+        secret, kept = keyring.new_secret(self._vault())
+        endpoint = endpoints.create(
+            self._database,
+            account_id=caller.account_id,
+            name=asked.name,
+            url=asked.url,
+            event_types=asked.event_types,
+            secret=kept,
+        )
+        where = f"/v1/webhook_endpoints/{ids.show('we', endpoint.id)}"
+        shown = schemas.Endpoint.of(endpoint, secret=secret)
+        return reply(shown, HTTPStatus.CREATED, headers={"Location": where})
+
+    def listed(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
+        """List webhook endpoints, newest first. Operators see those of all accounts."""
+        page = cursors.page("we", query.after, limit=query.limit, order=query.order)
+        found, more = endpoints.page(
+            self._database,
+            account_id=caller.scope,
+            limit=page.limit,
+            after=page.after,
+            newest_first=page.newest_first,
+        )
+        return reply(schemas.EndpointList.of(found, has_more=more))
+
+    def show(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Get a webhook endpoint."""
+        found = endpoints.get(self._database, _id(path), account_id=caller.scope)
+        return reply(schemas.Endpoint.of(_there(found)))
+
+    def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Change a webhook endpoint. What is still to be told goes to its new URL."""
+        asked = _read(schemas.EndpointUpdate)
+        if asked.url is not None:
+            self._receivers.check(asked.url, pointer="#/url")
+        found = endpoints.update(
+            self._database,
+            _id(path),
+            account_id=caller.scope,
+            name=asked.name,
+            url=asked.url,
+            event_types=asked.event_types,
+        )
+        return reply(schemas.Endpoint.of(_there(found)))
+
+    def remove(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Delete a webhook endpoint and its secrets. What was still to be told to it is not told."""
+        if not endpoints.delete(self._database, _id(path), account_id=caller.scope):
+            raise _not_found()
+        return reply(schemas.EndpointDeleted(id=path.endpoint_id))
+
+    def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
+        asked = _read(schemas.SecretRotate)
+        secret, kept = keyring.new_secret(self._vault())
+        found = endpoints.rotate(
+            self._database,
+            _id(path),
+            account_id=caller.scope,
+            secret=kept,
+            keep_old=asked.keep_old_secret_active_for_24_hours,
+        )
+        return reply(schemas.Endpoint.of(_there(found), secret=secret))
+
+    def test(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Send an event that did not happen, and say what the receiver made of it.
+
+        It is sent to a disabled endpoint, too, and says nothing of its health.
+        """
+        asked = _read(schemas.EndpointTest)
+        if not self._tests.acquire(blocking=False):
+            raise errors.Unavailable("Too many tests at once.", retry_after=1)
+        try:
+            delivery_id = redeliveries.test(
+                self._database,
+                _id(path),
+                account_id=caller.scope,
+                event_type=asked.event_type,
+                data=_example(asked.event_type),
+            )
+            tried = self._tried(_there(delivery_id))
+        finally:
+            self._tests.release()
+        return reply(
+            schemas.EndpointTested(
+                webhook_endpoint_id=path.endpoint_id,
+                event_type=asked.event_type,
+                status_code=tried.status_code,
+                error_code=tried.error_code,
+                delivery_id=ids.show("dlv", tried.delivery_id),
+            )
+        )
+
+    def enable(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Tell a disabled endpoint of events again. `recover` sends what it missed."""
+        found = endpoints.enable(self._database, _id(path), account_id=caller.scope)
+        return reply(schemas.Endpoint.of(_there(found)))
+
+    def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+        """Send again, in the background, all that failed since a time."""
+        asked = _read(schemas.EndpointRecover)
+        found = endpoints.recover(
+            self._database, _id(path), account_id=caller.scope, since=asked.since
+        )
+        shown = schemas.Recovery.of(_there(found))
+        where = f"/v1/webhook_endpoints/{path.endpoint_id}/recoveries/{shown.id}"
+        return reply(shown, HTTPStatus.ACCEPTED, headers={"Location": where})
+
+    def recovery(self, caller: Caller, path: schemas.RecoveryPath) -> Response:
+        """Get how far a recovery is."""
+        recovery_id = ids.parse("rcv", path.recovery_id)
+        found = recovery_id and tellings.recovery(
+            self._database, recovery_id, account_id=caller.scope
+        )
+        if not found or ids.show("we", found.endpoint_id) != path.endpoint_id:
+            raise errors.NotFound("There is no such recovery.")
+        return reply(schemas.Recovery.of(found))
+
+    def types(self, caller: Caller) -> Response:
+        """List what webhook endpoints can be told of."""
+        del caller
+        return reply(schemas.EventTypes())
+
+    def secret(self, caller: Caller) -> Response:
+        """Get the hint of the account's default secret, which signs what goes to the URLs of single jobs."""
+        kept = keyring.default_secret(
+            self._database,
+            caller.account_id,
+            make=lambda: keyring.new_secret(self._vault())[1],
+        )
+        return reply(schemas.Secret.of(kept))
+
+    def rotate_default(self, caller: Caller) -> Response:
+        """Change the account's default secret. The new one is in this answer and never shown again."""
+        asked = _read(schemas.SecretRotate)
+        secret, kept = keyring.new_secret(self._vault())
+        found = keyring.rotate_default(
+            self._database,
+            caller.account_id,
+            secret=kept,
+            keep_old=asked.keep_old_secret_active_for_24_hours,
+        )
+        return reply(schemas.Secret.of(found, secret=secret))
+
+    def public_key(self) -> Response:
+        """Get the installation's public key for `v1a` signatures."""
+        found = keyring.signing_key(self._database, make=lambda: keyring.new_pair(self._vault()))
+        return reply(schemas.PublicKey(public_key=found.public))
+
+    def _tried(self, delivery_id: uuid.UUID) -> outbox.WebhookAttempt:
+        """Wait for the end of a delivery's first try."""
+        until = self._timer() + self._seconds
+        pause = threading.Event()
+        while self._timer() < until:
+            view = tellings.get(self._database, delivery_id, account_id=None)
+            if view is None:
+                raise _not_found()
+            # A sender that died is replaced by another try.
+            ended = [one for one in view.attempts if one.outcome and one.outcome != "lost"]
+            if ended:
+                return ended[0]
+            pause.wait(_LOOK_SECONDS)
+        raise Unavailable("No delivery process took the test in time.")
+
+
+def _declarer(door: Door) -> Callable[..., None]:
+    def declare(*what: Any, **how: Any) -> None:  # noqa: ANN401 - those of Door.declare
+        door.declare(*what, tag="webhooks", **how)
+
+    return declare
+
+
+def _body(model: type[BaseModel]) -> Body:
+    return Body({"application/json": model})
+
+
+def _read(model: type[Model]) -> Model:
+    """Return the body of the current request; none at all is an empty object."""
+    if flask.request.mimetype not in ("", "application/json"):
+        raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
+    empty = flask.request.content_length in (None, 0)
+    try:
+        return model.model_validate({} if empty else framework.read_json(flask.request))
+    except ValidationError as error:
+        raise problems.refused(framework.faults_of(error)) from None
+
+
+def _id(path: schemas.EndpointPath) -> uuid.UUID:
+    found = ids.parse("we", path.endpoint_id)
+    if found is None:
+        raise _not_found()
+    return found
+
+
+Found = TypeVar("Found")
+
+
+def _there(found: Found | None) -> Found:
+    if found is None:
+        raise _not_found()
+    return found
+
+
+def _not_found() -> errors.NotFound:
+    return errors.NotFound("There is no such webhook endpoint.")
+
+
+def _example(event_type: str) -> dict[str, Any]:
+    """Return what a test tells of: a job, or an endpoint, that never was."""
+    nothing = uuid.UUID(int=0)
+    if event_type == EventType.ENDPOINT_DISABLED:
+        return {"id": ids.show("we", nothing), "object": "webhook_endpoint", "reason": "test"}
+    status = "running" if event_type == EventType.JOB_STARTED else event_type.partition(".")[2]
+    return {"id": ids.show("job", nothing), "object": "job", "status": status, "test": True}

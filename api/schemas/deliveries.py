@@ -1,0 +1,160 @@
+"""Deliveries of webhooks with all their tries, as callers get them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import Field
+
+from api.schemas.parts import Given
+from api.schemas.requests import Named
+from api.schemas.words import Time
+from jobs import ids, outbox
+from jobs.delivery import DeliveryStatus
+from jobs.store import tellings
+
+Status = Literal["pending", "delivered", "failed"]
+
+
+class DeliveryPath(Named):
+    """Which delivery."""
+
+    delivery_id: str
+
+
+class JobDeliveriesQuery(Named):
+    """Which page of a job's deliveries."""
+
+    after: str | None = Field(default=None, description="The `last_id` of the page before.")
+    limit: int = Field(default=20, ge=1, le=100, description="Deliveries on a page.")
+
+
+class DeliveriesQuery(JobDeliveriesQuery):
+    """Which page of which deliveries."""
+
+    status: list[Status] = Field(
+        default=[], description="One of these; may be given several times."
+    )
+
+    @property
+    def statuses(self) -> list[DeliveryStatus]:
+        """The same as the store has it."""
+        return [DeliveryStatus(status) for status in self.status]
+
+
+class Try(Given):
+    """One try of a delivery."""
+
+    number: int
+    kind: Literal["automatic", "manual", "recover", "test"] = Field(
+        description="Only automatic ones count for the health of an endpoint."
+    )
+    state: Literal["due", "sending", "ended"]
+    due_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+    outcome: Literal["delivered", "failed", "lost", "skipped"] | None = Field(
+        description="`lost`: its sender died; another one took its place. `skipped`: nothing was sent."
+    )
+    request_headers: dict[str, Any] | None = Field(description="As they were sent.")
+    status_code: int | None
+    answer: str | None = Field(description="Up to 16 KiB of what the receiver said, as text.")
+    error_code: str | None
+    seconds: float | None = Field(description="From connecting to the end of the answer.")
+    address: str | None = Field(description="What the receiver's name stood for.")
+    next_at: Time | None = Field(description="When the next automatic try was due then.")
+
+    @classmethod
+    def of(cls, attempt: outbox.WebhookAttempt) -> Self:
+        """Return what callers see of a try."""
+        return cls(
+            number=attempt.number,
+            kind=attempt.kind.value,
+            state=attempt.state.value,
+            due_at=attempt.due_at,
+            started_at=attempt.started_at,
+            ended_at=attempt.ended_at,
+            outcome=None if attempt.outcome is None else attempt.outcome.value,
+            request_headers=attempt.request_headers,
+            status_code=attempt.status_code,
+            answer=None if attempt.answer is None else attempt.answer.decode(errors="replace"),
+            error_code=attempt.error_code,
+            seconds=None if attempt.seconds is None else round(attempt.seconds, 3),
+            address=attempt.address,
+            next_at=attempt.next_at,
+        )
+
+
+class Delivery(Given):
+    """An event on its way to one receiver."""
+
+    id: str
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    event_id: str = Field(description="The `webhook-id` of every try.")
+    event_type: str
+    job_id: str | None
+    webhook_endpoint_id: str | None = Field(description="Null for a job's own URL.")
+    origin: str = Field(description="Scheme and host of the receiver.")
+    status: Status
+    error_code: str | None = Field(description="Why it failed for good.")
+    created_at: Time
+    delivered_at: Time | None
+    next_at: Time | None = Field(description="When the next automatic try is due.")
+    attempts: list[Try]
+
+    @classmethod
+    def of(cls, view: tellings.DeliveryView) -> Self:
+        """Return what callers see of a delivery."""
+        return cls(**_facts(view))
+
+
+class DeliveryWithPayload(Delivery):
+    """The same with what is sent."""
+
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, view: tellings.DeliveryView) -> Self:
+        """Return what callers see of a delivery that they asked for by itself."""
+        return cls(**_facts(view), payload=orjson.loads(view.event.payload))
+
+
+class DeliveryList(Given):
+    """A page of deliveries."""
+
+    object: Literal["list"] = "list"
+    data: list[Delivery]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, views: Sequence[tellings.DeliveryView], *, has_more: bool) -> Self:
+        """Return a page with ``views``."""
+        data = [Delivery.of(view) for view in views]
+        return cls(
+            data=data,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+            has_more=has_more,
+        )
+
+
+def _facts(view: tellings.DeliveryView) -> dict[str, Any]:
+    delivery, event = view.delivery, view.event
+    return {
+        "id": ids.show("dlv", delivery.id),
+        "event_id": ids.show("evt", event.id),
+        "event_type": event.type,
+        "job_id": event.job_id and ids.show("job", event.job_id),
+        "webhook_endpoint_id": delivery.endpoint_id and ids.show("we", delivery.endpoint_id),
+        "origin": view.origin,
+        "status": delivery.status.value,
+        "error_code": delivery.error_code,
+        "created_at": delivery.created_at,
+        "delivered_at": delivery.delivered_at,
+        "next_at": view.next_at,
+        "attempts": [Try.of(attempt) for attempt in view.attempts],
+    }
