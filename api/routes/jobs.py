@@ -153,7 +153,7 @@ class JobRoutes:
         account_id = self._gate.account(caller, query.account)
         views, more = history.page(
             self._database,
-            query.filters(account_id),
+            query.filters(account_id, now=self._database.clock()),
             limit=page.limit,
             after=page.after,
             newest_first=page.newest_first,

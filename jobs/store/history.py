@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from jobs import filters
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
@@ -56,17 +56,8 @@ class JobView:
     reruns: tuple[uuid.UUID, ...] = ()
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which jobs to list. Times are bounds of ``created_at``, the first included, the second not."""
-
-    account_id: uuid.UUID | None
-    statuses: Sequence[Status] = ()
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    image_id: uuid.UUID | None = None
-    image_sha256: str | None = None
+#: Which jobs to list; the words for it are in :mod:`jobs.filters`.
+Filter = filters.Filter
 
 
 @dataclass(frozen=True)
@@ -129,7 +120,7 @@ def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, 
 
 def page(
     database: Database,
-    filters: Filter,
+    asked: Filter,
     *,
     limit: int,
     after: uuid.UUID | None = None,
@@ -137,7 +128,7 @@ def page(
 ) -> tuple[list[JobView], bool]:
     """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries a page."""
     with database.reading() as transaction:
-        statement = sa.select(Job).where(*_conditions(filters, transaction.dialect))
+        statement = sa.select(Job).where(*_conditions(asked, transaction.dialect))
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()
@@ -148,26 +139,28 @@ def page(
         return [JobView(job=job, images=images.get(job.id, ())) for job in jobs], more
 
 
-def _conditions(filters: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
+def _conditions(asked: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
-    if filters.account_id is not None:
-        conditions.append(Job.account_id == filters.account_id)
-    if filters.statuses:
-        conditions.append(sa.or_(*map(timeline.standing, filters.statuses)))
-    if filters.created_after is not None:
-        conditions.append(Job.created_at >= filters.created_after)
-    if filters.created_before is not None:
-        conditions.append(Job.created_at < filters.created_before)
-    for key, value in filters.metadata.items():
+    if asked.account_id is not None:
+        conditions.append(Job.account_id == asked.account_id)
+    if asked.statuses:
+        conditions.append(sa.or_(*map(timeline.standing, asked.statuses)))
+    if asked.error_codes:
+        conditions.append(Job.error_code.in_(asked.error_codes))
+    if asked.created_after is not None:
+        conditions.append(Job.created_at >= asked.created_after)
+    if asked.created_before is not None:
+        conditions.append(Job.created_at < asked.created_before)
+    for key, value in asked.metadata.items():
         if dialect == "postgresql":
             conditions.append(Job.metadata_.op("@>", is_comparison=True)({key: value}))
         else:
             conditions.append(_metadata_holds(key, value))
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
-    if filters.image_id is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.id == filters.image_id)))
-    if filters.image_sha256 is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == filters.image_sha256)))
+    if asked.image_id is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.id == asked.image_id)))
+    if asked.image_sha256 is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == asked.image_sha256)))
     return conditions
 
 

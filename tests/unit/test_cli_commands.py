@@ -135,6 +135,13 @@ def test_jobs_are_listed_with_the_filters_that_were_given(api: FakeApi) -> None:
     ]
 
 
+def test_jobs_are_listed_by_a_query_in_one_piece_or_in_several(api: FakeApi) -> None:
+    for words in (["status:failed created:<2h"], ["status:failed", "created:<2h"]):
+        longlook(api, "jobs", "ls", *words, "--limit", "5")
+        asked = urllib.parse.parse_qs(api.seen[-1].path.partition("?")[2])
+        assert asked == {"q": ["status:failed created:<2h"], "limit": ["5"]}
+
+
 def test_a_job_is_shown_with_its_trace_when_asked(api: FakeApi) -> None:
     _, alone = longlook(api, "jobs", "show", JOB_ID)
     _, whole = longlook(api, "jobs", "show", JOB_ID, "--trace")
