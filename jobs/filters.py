@@ -62,6 +62,7 @@ class Filter:
     metadata: Mapping[str, str] = field(default_factory=dict)
     image_id: uuid.UUID | None = None
     image_sha256: str | None = None
+    group_id: uuid.UUID | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -118,6 +119,8 @@ def render(asked: Filter) -> str:
         terms.append(f"image:{ids.show('img', asked.image_id)}")
     if asked.image_sha256 is not None:
         terms.append(f"image:{asked.image_sha256}")
+    if asked.group_id is not None:
+        terms.append(f"group:{ids.show('grp', asked.group_id)}")
     return " ".join(terms)
 
 
@@ -195,6 +198,13 @@ def _image(term: _Term, _now: datetime) -> dict[str, Any]:
     raise _Wrong("This has to be an image id or the sha256 of a file in hex.")
 
 
+def _group(term: _Term, _now: datetime) -> dict[str, Any]:
+    group_id = ids.parse("grp", term.value)
+    if group_id is None:
+        raise _Wrong("This has to be the id of a group.")
+    return {"group_id": group_id}
+
+
 def _created(term: _Term, now: datetime) -> dict[str, Any]:
     found = _COMPARISON.fullmatch(term.value)
     sign, value = (found["sign"] or "", found["value"]) if found else ("", "")
@@ -240,6 +250,7 @@ _QUALIFIERS: dict[str, Callable[[_Term, datetime], dict[str, Any]]] = {
     "created": _created,
     "meta": _meta,
     "image": _image,
+    "group": _group,
 }
 
 

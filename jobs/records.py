@@ -196,6 +196,20 @@ class Job(Record):
             postgresql_where=sa.text("rerun_of IS NOT NULL"),
             sqlite_where=sa.text("rerun_of IS NOT NULL"),
         ),
+        sa.Index(
+            "ix_jobs_group",
+            "group_id",
+            "id",
+            postgresql_where=sa.text("group_id IS NOT NULL"),
+            sqlite_where=sa.text("group_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_jobs_error",
+            "error_code",
+            "id",
+            postgresql_where=sa.text("error_code IS NOT NULL"),
+            sqlite_where=sa.text("error_code IS NOT NULL"),
+        ),
         sa.Index(None, "account_id", "id"),
         sa.Index(None, "account_id", "status", "id"),
         # Not on SQLite: without statistics, which nobody gathers there, it would prefer this index to all
@@ -253,6 +267,8 @@ class Job(Record):
     fingerprint: Mapped[str | None]
     request_id: Mapped[str]
     rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
+    #: The id of the job that leads its group, its own if it leads; see :mod:`jobs.store.groups`.
+    group_id: Mapped[uuid.UUID | None]
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

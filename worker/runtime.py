@@ -17,7 +17,7 @@ from jobs import metrics
 from jobs.database import Database
 from jobs.queue import Bell
 from jobs.settings import Settings
-from jobs.store import purge, workers
+from jobs.store import groups, purge, workers
 from worker import leases
 from worker.engines import pool
 from worker.exporter import Exporter
@@ -53,6 +53,7 @@ class Runtime:
         metrics.JobMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self.bell = Bell(settings)
+        self.database.listen(self._ring_for_followers)
         self.engines = pool.build(settings, settings.profile)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
@@ -150,6 +151,11 @@ class Runtime:
         self._lease_database.close()
         self.database.close()
         _log.info("worker_stopped", worker=self.owner)
+
+    def _ring_for_followers(self, note: object) -> None:
+        """Wake as many slots as there are jobs that no longer wait for their leader."""
+        if isinstance(note, groups.Freed):
+            self.bell.ring(note.jobs)
 
     def _drain(self) -> None:
         """Once draining: claim nothing more, let jobs finish within the budget, give the rest back."""

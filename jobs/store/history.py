@@ -92,6 +92,19 @@ def get(
         )
 
 
+def group(
+    database: Database, group_id: uuid.UUID, *, account_id: uuid.UUID | None
+) -> list[JobView]:
+    """Return the jobs of a group, the leader first; none when there is no such group (in this account)."""
+    with database.reading() as transaction:
+        wanted = sa.select(Job).where(Job.group_id == group_id).order_by(Job.id)
+        jobs = list(transaction.session.scalars(wanted))
+        if account_id is not None and any(job.account_id != account_id for job in jobs):
+            return []
+        images = _images(transaction, [job.id for job in jobs])
+        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
+
+
 def accepted(database: Database, job_id: uuid.UUID, *, farthest: int = 100) -> JobView | None:
     """Return a job that has just come in, at a cost that does not grow with the queue.
 
@@ -147,15 +160,13 @@ def _conditions(asked: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
         conditions.append(sa.or_(*map(timeline.standing, asked.statuses)))
     if asked.error_codes:
         conditions.append(Job.error_code.in_(asked.error_codes))
+    if asked.group_id is not None:
+        conditions.append(Job.group_id == asked.group_id)
     if asked.created_after is not None:
         conditions.append(Job.created_at >= asked.created_after)
     if asked.created_before is not None:
         conditions.append(Job.created_at < asked.created_before)
-    for key, value in asked.metadata.items():
-        if dialect == "postgresql":
-            conditions.append(Job.metadata_.op("@>", is_comparison=True)({key: value}))
-        else:
-            conditions.append(_metadata_holds(key, value))
+    conditions += [_metadata_holds(key, value, dialect) for key, value in asked.metadata.items()]
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
     if asked.image_id is not None:
         conditions.append(Job.id.in_(wanted.where(Image.id == asked.image_id)))
@@ -164,8 +175,13 @@ def _conditions(asked: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _metadata_holds(key: str, value: str) -> sa.ColumnElement[bool]:
-    """Return the condition on SQLite. Not by a JSON path: there a key with a quote or a backslash has no spelling."""
+def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Return the condition of having this pair.
+
+    On SQLite not by a JSON path: there a key with a quote or a backslash has no spelling.
+    """
+    if dialect == "postgresql":
+        return Job.metadata_.op("@>", is_comparison=True)({key: value})
     pairs = sa.func.json_each(Job.metadata_).table_valued("key", "value")
     return sa.exists(sa.select(1).where(pairs.c.key == key, pairs.c.value == value))
 

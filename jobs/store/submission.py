@@ -1,4 +1,4 @@
-"""A job comes in: image, job, idempotency key and timeline in one transaction. The 202 follows the commit."""
+"""Jobs come in: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
 
 from __future__ import annotations
 
@@ -38,8 +38,19 @@ class NewImage:
 
 
 @dataclass(frozen=True)
+class Follower:
+    """A further question about the same images, and its options."""
+
+    question: str = field(repr=False)
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Submission:
-    """A job to be. ``images`` pairs each picture (new, or the id of a kept one) with its visual tokens."""
+    """A job to be, or (with ``followers``) the leader of a group.
+
+    ``images`` pairs each picture (new, or the id of a kept one) with its visual tokens.
+    """
 
     account_id: uuid.UUID
     actor: str
@@ -55,11 +66,13 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     rerun_of: uuid.UUID | None = None
+    #: None: a job by itself.
+    followers: Sequence[Follower] | None = None
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """The job that a submission made, or had made before under the same key."""
+    """The job (of a group: the leader) that a submission made, or had made before under the same key."""
 
     job_id: uuid.UUID
     replayed: bool
@@ -115,51 +128,83 @@ def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) ->
 
 
 def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
+    """Insert the job of ``submission``, and its followers behind it; return its id."""
     job_id = ids.new()
-    now = transaction.now()
-    row = transaction.execute(
-        sa.insert(Job)
-        .values(
-            {
-                Job.id: job_id,
-                Job.account_id: submission.account_id,
-                Job.status: Status.QUEUED,
-                Job.model: submission.model,
-                Job.question: submission.question,
-                Job.options: dict(submission.options),
-                Job.metadata_: dict(submission.metadata),
-                Job.priority: submission.priority,
-                Job.rank_at: dispatch.rank_at(transaction, submission.priority),
-                Job.not_before: now,
-                Job.deadline_at: transaction.now(submission.deadline),
-                Job.attempt: 0,
-                Job.crashes: 0,
-                Job.failures: 0,
-                Job.max_attempts: submission.max_attempts,
-                Job.idempotency_key: submission.idempotency_key,
-                Job.fingerprint: submission.fingerprint,
-                Job.request_id: submission.request_id,
-                Job.rerun_of: submission.rerun_of,
-                Job.created_at: now,
-            }
-        )
-        .returning(Job.created_at, Job.not_before)
-    ).one()
+    group_id = None if submission.followers is None else job_id
+    # Its key comes first: who comes second with the same one waits here, before any image is touched.
+    keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
+    rows = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
     images = [image for image, _ in submission.images]
     image_ids = _image_ids(transaction, submission.account_id, images)
-    for position, (image_id, (_, tokens)) in enumerate(
-        zip(image_ids, submission.images, strict=True)
-    ):
-        transaction.execute(
-            sa.insert(JobImage).values(
-                job_id=job_id, position=position, image_id=image_id, tokens=tokens
-            )
+    rows += [
+        _insert_job(
+            transaction,
+            submission,
+            id=ids.new(),
+            group_id=group_id,
+            question=follower.question,
+            options=dict(follower.options),
         )
+        for follower in submission.followers or ()
+    ]
+    transaction.execute(
+        sa.insert(JobImage),
+        [
+            {"job_id": row.id, "position": position, "image_id": image_id, "tokens": tokens}
+            for row in rows
+            for position, (image_id, (_, tokens)) in enumerate(
+                zip(image_ids, submission.images, strict=True)
+            )
+        ],
+    )
+    _tell(transaction, submission, rows)
+    return job_id
+
+
+def _insert_job(
+    transaction: Transaction,
+    submission: Submission,
+    **columns: Any,  # noqa: ANN401 - any column's value goes in
+) -> sa.Row[Any]:
+    """Insert a queued job as ``submission`` wants it, but for ``columns``; return id and times."""
+    now = transaction.now()
+    row: dict[str, Any] = {
+        "account_id": submission.account_id,
+        "status": Status.QUEUED,
+        "model": submission.model,
+        "question": submission.question,
+        "options": dict(submission.options),
+        "metadata_": dict(submission.metadata),
+        "priority": submission.priority,
+        "rank_at": dispatch.rank_at(transaction, submission.priority),
+        "not_before": now,
+        "deadline_at": transaction.now(submission.deadline),
+        "attempt": 0,
+        "crashes": 0,
+        "failures": 0,
+        "max_attempts": submission.max_attempts,
+        "request_id": submission.request_id,
+        "rerun_of": submission.rerun_of,
+        "created_at": now,
+    }
+    return transaction.execute(
+        sa.insert(Job)
+        .values({getattr(Job, name): value for name, value in (row | columns).items()})
+        .returning(Job.id, Job.created_at, Job.not_before)
+    ).one()
+
+
+def _tell(
+    transaction: Transaction,
+    submission: Submission,
+    rows: Sequence[sa.Row[Any]],
+) -> None:
+    """Tell that jobs have come in, in their timelines and to those who count."""
     timeline.tell(
         transaction,
         [
             timeline.Entry(
-                job_id=job_id,
+                job_id=row.id,
                 at=row.created_at,
                 actor=submission.actor,
                 event="submitted",
@@ -171,9 +216,10 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                     "not_before": row.not_before,
                 },
             )
+            for row in rows
         ],
     )
-    transaction.notes.append(
+    transaction.notes += [
         timeline.Move(
             event="submitted",
             source=None,
@@ -183,8 +229,8 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
             attempt=0,
             created_at=row.created_at,
         )
-    )
-    return job_id
+        for row in rows
+    ]
 
 
 #: What makes two pictures of an account the same: the original's sha256, detail, pipeline.

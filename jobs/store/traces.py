@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, Sample, TraceChunk
-from jobs.store import timeline
+from jobs.store import groups, timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -150,6 +150,7 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
             .values(first_token_at=sa.bindparam("b_first")),
             [{"b_job": piece.job_id, "b_first": piece.first_token_at} for piece in firsts],
         )
+        groups.tell_freed(transaction, {piece.job_id for piece in firsts})
 
 
 def finish(

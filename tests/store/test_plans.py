@@ -90,7 +90,13 @@ def fill(database: Database) -> Crowd:
             "lease_expires_at": now + timedelta(minutes=5) if status is Status.RUNNING else None,
             "deadline_at": now + timedelta(minutes=rng.choice([10, 60, 600])),
             "idempotency_key": f"key-{number}",
+            "id": ids.new(),
         }
+        # Half of them belong to groups of sixteen.
+        if number % 32 < 16:
+            row["group_id"] = rows[-1]["group_id"] if number % 16 else row["id"]
+        else:
+            row["group_id"] = None
         rows.append(row)
     rows = factories.job_rows(account_ids[0], rows)
     with database.transaction() as transaction:
@@ -240,6 +246,28 @@ def test_an_image_is_found_by_its_hash_in_one_account_and_in_all(crowd: Crowd) -
         plan = plans(crowd, lambda filters=filters: history.page(crowd.database, filters, limit=5))  # type: ignore[misc] # bound now
 
         assert_no_scan(plan)
+
+
+def test_a_group_and_its_followers_are_found_by_their_leader(crowd: Crowd) -> None:
+    leader = crowd.queued[0]
+    for act in (
+        lambda: history.group(crowd.database, leader, account_id=None),
+        lambda: history.page(
+            crowd.database, history.Filter(account_id=None, group_id=leader), limit=5
+        ),
+    ):
+        plan = plans(crowd, act)
+
+        assert "ix_jobs_group" in plan, plan
+        assert_no_scan(plan)
+
+
+def test_what_went_wrong_is_found_by_an_index(crowd: Crowd) -> None:
+    filters = history.Filter(account_id=None, error_codes=["engine_fault", "worker_lost"])
+    plan = plans(crowd, lambda: history.page(crowd.database, filters, limit=5))
+
+    assert "ix_jobs_error" in plan, plan
+    assert_no_scan(plan)
 
 
 def test_an_idempotency_key_is_found_by_its_index(crowd: Crowd) -> None:
