@@ -24,7 +24,7 @@ def ls(
     query: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Such as: status:failed error:timeout 'created:<2h' meta.case:42.",
+            help="Such as: status:failed error:timeout 'created:<2h' meta.case:42 '\"six of them\"'.",
             show_default=False,
         ),
     ] = None,

@@ -2,11 +2,12 @@ r"""Which jobs to list, and the words in which people ask for them. Pure: the AP
 
 ::
 
-    status:failed error:timeout created:>2h meta.case:42 image:1f2e…
+    status:failed error:timeout created:>2h meta.case:42 image:1f2e… pelican "six of them"
 
-Qualifiers are separated by spaces and all have to hold; several ``status:`` (or ``error:``) mean one of them.
-A value, or the key after ``meta.``, that has spaces, quotes or colons in it stands in double quotes, in which
-``\"`` and ``\\`` mean a quote and a backslash.
+Qualifiers, words and phrases are separated by spaces and all have to hold; several ``status:`` (or ``error:``) mean
+one of them. A word or a phrase has to be in the question, the answer or the trace. A phrase, a value, or the key after
+``meta.``, that has spaces, quotes or colons in it stands in double quotes, in which ``\"`` and ``\\`` mean a quote and
+a backslash.
 
 Of ``created:`` a time (``2026-11-23``, ``2026-11-23T10:00:00Z``) is compared as it is and a duration (``90s``, ``10m``,
 ``2h``, ``7d``) as the job's age: ``created:<2h`` came in within the last two hours, ``created:>2h`` before that.
@@ -23,6 +24,7 @@ from typing import Any
 
 from jobs import errors, ids
 from jobs.lifecycle import Status
+from jobs.phrases import Phrase
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _TERM = re.compile(
@@ -44,6 +46,7 @@ _UNITS = {
 }
 #: The least difference between two times.
 _TICK = timedelta(microseconds=1)
+_MOST_PHRASES = 8
 #: What people call an error, and its code.
 _ERROR_NAMES = {"timeout": "deadline_exceeded"}
 #: Qualifiers of later versions: named, so that the refusal is a precise one.
@@ -63,6 +66,8 @@ class Filter:
     image_id: uuid.UUID | None = None
     image_sha256: str | None = None
     group_id: uuid.UUID | None = None
+    #: Texts in question, answer or trace, each as :meth:`jobs.phrases.Phrase.of` takes it.
+    phrases: Sequence[str] = ()
 
     @property
     def given(self) -> dict[str, Any]:
@@ -100,6 +105,8 @@ def parse(text: str, *, now: datetime) -> Filter:
             _add(asked, _read(term, now))
         except _Wrong as wrong:
             faults.append(errors.Fault("q", f"Character {term.position}: {wrong}"))
+    if len(asked.get("phrases", ())) > _MOST_PHRASES:
+        faults.append(errors.Fault("q", f"There may be at most {_MOST_PHRASES} words and phrases."))
     if faults:
         told = " ".join(fault.detail for fault in faults)
         raise errors.InvalidRequest(f"q: {told}", faults=tuple(faults), param="q")
@@ -121,6 +128,7 @@ def render(asked: Filter) -> str:
         terms.append(f"image:{asked.image_sha256}")
     if asked.group_id is not None:
         terms.append(f"group:{ids.show('grp', asked.group_id)}")
+    terms += map(_quoted, asked.phrases)
     return " ".join(terms)
 
 
@@ -148,7 +156,7 @@ def _read(term: _Term, now: datetime) -> dict[str, Any]:
     if not term.whole:
         raise _Wrong("Here a value is missing, or a quote is not closed or ends inside of a word.")
     if term.name is None:
-        raise _Wrong("This is no qualifier, such as `status:failed`.")
+        return _phrase(term.value)
     if term.name in _LATER:
         raise _Wrong(_LATER[term.name])
     if (term.name == "meta") != (term.key is not None) or term.name not in _QUALIFIERS:
@@ -168,6 +176,14 @@ def _add(asked: dict[str, Any], new: dict[str, Any]) -> None:
             raise _Wrong("This was asked for before; it can be given only once.")
         else:
             asked[name] = value
+
+
+def _phrase(text: str) -> dict[str, Any]:
+    try:
+        Phrase.of(text)
+    except ValueError as wrong:
+        raise _Wrong(str(wrong)) from None
+    return {"phrases": (text,)}
 
 
 def _status(term: _Term, _now: datetime) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.database import UTCDateTime
 from jobs.lifecycle import Outcome, Priority, Role, Status
+from jobs.phrases import Part
 
 _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
@@ -53,6 +54,7 @@ class Record(orm.DeclarativeBase):
         Outcome: _enum(Outcome, "outcome"),
         Priority: _enum(Priority, "priority"),
         Role: _enum(Role, "role"),
+        Part: _enum(Part, "part"),
     }
 
 
@@ -370,6 +372,26 @@ class TraceChunk(Record):
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     at: Mapped[datetime]
+
+
+class SearchText(Record):
+    """A part of a job, as it is spelled to be searched: see :mod:`jobs.store.search`.
+
+    What it is found by is its migration's alone, for the two databases have nothing in common there: on SQLite the
+    table ``search_index``, which triggers keep in step, on PostgreSQL the index ``ix_search_texts_words``.
+    """
+
+    __tablename__ = "search_texts"
+    __table_args__ = (sa.Index(None, "job_id", "part"),)
+
+    id: Mapped[int] = mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    part: Mapped[Part]
+    #: Long ones are in several rows that overlap.
+    text: Mapped[str]
 
 
 class TimelineEntry(Record):

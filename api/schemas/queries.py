@@ -24,9 +24,10 @@ class JobsQuery(Named):
 
     q: Annotated[words.Text, Field(max_length=1000)] = Field(
         default="",
-        description="Qualifiers that all have to hold: `status:failed error:timeout created:<2h meta.case:42 "
-        "image:<sha256>`. An age is written `2h`, a time `2026-11-23T10:00:00Z`; a value with spaces or colons "
-        "stands in double quotes.",
+        description="Qualifiers and phrases that all have to hold: `status:failed error:timeout created:<2h "
+        'meta.case:42 image:<sha256> group:<id> "six of them"`. An age is written `2h`, a time '
+        "`2026-11-23T10:00:00Z`; a value with spaces or colons stands in double quotes. A phrase is found in "
+        "question, answer and trace, from the beginning of a word on; case and line breaks do not matter.",
     )
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
     limit: int = Field(default=20, ge=1, le=100, description="Jobs on a page.")

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from jobs import filters
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
+from jobs.phrases import Phrase
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
-from jobs.store import dispatch, timeline
+from jobs.store import dispatch, search, timeline
 
 #: Beyond this a queue position is no longer counted.
 POSITION_LIMIT = 10_000
@@ -139,9 +140,9 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries a page."""
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries, and one a phrase."""
     with database.reading() as transaction:
-        statement = sa.select(Job).where(*_conditions(asked, transaction.dialect))
+        statement = sa.select(Job).where(*_conditions(asked, transaction))
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()
@@ -152,7 +153,7 @@ def page(
         return [JobView(job=job, images=images.get(job.id, ())) for job in jobs], more
 
 
-def _conditions(asked: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
+def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if asked.account_id is not None:
         conditions.append(Job.account_id == asked.account_id)
@@ -166,7 +167,13 @@ def _conditions(asked: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
         conditions.append(Job.created_at >= asked.created_after)
     if asked.created_before is not None:
         conditions.append(Job.created_at < asked.created_before)
-    conditions += [_metadata_holds(key, value, dialect) for key, value in asked.metadata.items()]
+    conditions += [
+        _metadata_holds(key, value, transaction.dialect) for key, value in asked.metadata.items()
+    ]
+    conditions += [
+        search.holds(transaction, Phrase.of(text), account_id=asked.account_id)
+        for text in asked.phrases
+    ]
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
     if asked.image_id is not None:
         conditions.append(Job.id.in_(wanted.where(Image.id == asked.image_id)))

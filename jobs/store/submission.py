@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from jobs import errors, ids
 from jobs.database import Database, LockTimeout, Transaction
 from jobs.lifecycle import Priority, Status
+from jobs.phrases import Part
 from jobs.records import Image, ImageBytes, Job, JobImage
-from jobs.store import dispatch, idempotency, timeline
+from jobs.store import dispatch, idempotency, search, timeline
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _insert_job(
 ) -> sa.Row[Any]:
     """Insert a queued job as ``submission`` wants it, but for ``columns``; return id and times."""
     now = transaction.now()
-    row: dict[str, Any] = {
+    values: dict[str, Any] = {
         "account_id": submission.account_id,
         "status": Status.QUEUED,
         "model": submission.model,
@@ -186,12 +187,15 @@ def _insert_job(
         "request_id": submission.request_id,
         "rerun_of": submission.rerun_of,
         "created_at": now,
+        **columns,
     }
-    return transaction.execute(
+    row = transaction.execute(
         sa.insert(Job)
-        .values({getattr(Job, name): value for name, value in (row | columns).items()})
+        .values({getattr(Job, name): value for name, value in values.items()})
         .returning(Job.id, Job.created_at, Job.not_before)
     ).one()
+    search.keep(transaction, row.id, Part.QUESTION, values["question"])
+    return row
 
 
 def _tell(

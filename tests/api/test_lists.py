@@ -96,6 +96,21 @@ class TestLists:
             queued["id"]
         ]
 
+    def test_jobs_are_found_by_phrases_in_question_answer_and_trace(
+        self, caller: Caller, stranger: Caller, database: Database
+    ) -> None:
+        job = caller.job(question="Wie viele Kreise?")["id"]
+        worker.finish(database, text="我看到六个圆形。 Six of them.", answer="six")
+        caller.job()
+
+        for query in ("kreise", '"看到六个"', '"six of them" kreise', "six status:succeeded"):
+            assert self.listed(caller, urlencode({"q": query})) == [job], query
+            assert self.listed(stranger, urlencode({"q": query})) == [], query
+        assert self.listed(caller, urlencode({"q": '"of six"'})) == []
+        refused = caller("GET", "/v1/jobs?" + urlencode({"q": "六"}))
+        assert refused.status_code == 422
+        assert "q: Character 1: This is too short to be searched for" in refused.text
+
     def test_every_fault_of_a_query_is_told_with_its_place(self, caller: Caller) -> None:
         answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:loop"}))
 

@@ -35,6 +35,9 @@ wanted = st.builds(
     image_id=st.none() | st.uuids(),
     image_sha256=st.none() | st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
     group_id=st.none() | st.uuids(),
+    phrases=st.lists(text.map(lambda words: f'{words[:90]} "six\\'), unique=True, max_size=3).map(
+        tuple
+    ),
 )
 
 
@@ -60,7 +63,8 @@ def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: s
     try:
         asked = parse(words)
     except errors.InvalidRequest as refused:
-        places = [int(fault.detail.split()[1].strip(":")) for fault in refused.faults]
+        told = [fault.detail for fault in refused.faults if fault.detail.startswith("Character")]
+        places = [int(detail.split()[1].strip(":")) for detail in told]
         assert places == sorted(places)
         assert all(not words[place - 1].isspace() for place in places)
     else:
@@ -83,6 +87,13 @@ def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
         image_sha256=SHA256,
     )
     assert parse(" \n ") == Filter(account_id=None)
+
+
+def test_words_and_phrases_stand_beside_qualifiers() -> None:
+    asked = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
+
+    assert asked.phrases == ("pelican", "six of them", "圆形", "status:failed")
+    assert asked.statuses == (Status.FAILED,)
 
 
 def test_quotes_hold_what_would_end_a_word() -> None:
@@ -131,6 +142,9 @@ def test_times_are_compared_as_they_are_and_durations_as_ages(
         ("meta:1", 1, "no such qualifier"),
         ("status.x:failed", 1, "no such qualifier"),
         ("12:30", 1, "no such qualifier"),
+        ("status:failed 圆", 15, "too short to be searched for"),
+        ('""', 1, "too short to be searched for"),
+        ("x" * 201, 1, "at most 200 characters"),
         ("finding:loop", 1, "not kept by this version"),
         ("created:2h", 1, "an age or a time"),
         ("created:>999999d", 1, "an age or a time"),
@@ -147,3 +161,10 @@ def test_what_is_wrong_is_told_with_its_place(words: str, place: int, reason: st
 
 def test_all_faults_are_told_at_once() -> None:
     assert len(faults("status:odd created:now meta.case:42 finding:loop")) == 3
+
+
+def test_there_may_be_only_so_many_phrases() -> None:
+    words = [f"word{number}" for number in range(9)]
+
+    assert faults(" ".join(words)) == ["There may be at most 8 words and phrases."]
+    assert len(parse(" ".join(words[:8])).phrases) == 8
