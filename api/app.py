@@ -124,6 +124,7 @@ def create_app(
     routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
         door
     )
+    routes.GroupRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.RunRoutes(database=database).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)

@@ -145,12 +145,24 @@ class Client:
         Raises:
             jobs.errors.InvalidRequest: a file cannot be read.
         """
-        fields: list[tuple[str, Any]] = [("image", _part(path)) for path in images]
-        fields.append(("question", question))
-        if options:
-            fields.append(("options", json.dumps(options)))
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return self._call("POST", "/v1/jobs", fields=fields, headers=headers).json
+        form = [("question", question)]
+        return self._send("/v1/jobs", images, form, options=options, key=idempotency_key)
+
+    def submit_group(
+        self,
+        images: Sequence[Path],
+        questions: Sequence[str],
+        *,
+        options: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Submit several questions about the same images; return the group. As :meth:`submit` otherwise."""
+        form = [("questions", question) for question in questions]
+        return self._send("/v1/groups", images, form, options=options, key=idempotency_key)
+
+    def group(self, group_id: str) -> Json:
+        """Return a group with its jobs."""
+        return self._call("GET", f"/v1/groups/{urllib.parse.quote(group_id, safe='')}").json
 
     def job(self, job_id: str) -> Json:
         """Return a job."""
@@ -204,6 +216,23 @@ class Client:
             if look.finished:
                 return
             pause(_LOOK_SECONDS)
+
+    def _send(
+        self,
+        path: str,
+        images: Sequence[Path],
+        form: Sequence[tuple[str, str]],
+        *,
+        options: Mapping[str, Any] | None,
+        key: str | None,
+    ) -> Json:
+        """Post image files and questions; return what was made of them."""
+        fields: list[tuple[str, Any]] = [("image", _part(image)) for image in images]
+        fields += form
+        if options:
+            fields.append(("options", json.dumps(options)))
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        return self._call("POST", path, fields=fields, headers=headers).json
 
     def _call(
         self,

@@ -1,18 +1,24 @@
-"""``longlook db``: bring the database up to date, and check that migrations and models agree."""
+"""``longlook db``: bring the database up to date, check that migrations and models agree, fill the search."""
 
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 
 import typer
 
 from cli import output
+from jobs import ids
+from jobs.database import Database
 from jobs.settings import TEST_PREFIX, Settings
+from jobs.store import search
 from migrations import schema
 
 app = typer.Typer(help="Upgrade and check the database.", no_args_is_help=True)
 
+_BREATH_SECONDS = 0.02
 _TEST_POSTGRES = f"{TEST_PREFIX}POSTGRES_URL"
 
 
@@ -40,6 +46,21 @@ def check() -> None:
         output.event("failed", faults[0])
     if faults:
         raise typer.Exit(output.Exit.FAILED)
+
+
+@app.command("reindex")
+def reindex() -> None:
+    """Write anew what jobs are found by: those from before there was a search are found then. Jobs go on meanwhile."""
+    database = Database(Settings.read().database)
+    last: uuid.UUID | None = None
+    try:
+        while (reached := search.rebuild(database, after=last)) is not None:
+            last = reached
+            # Others want to write as well.
+            time.sleep(_BREATH_SECONDS)
+    finally:
+        database.close()
+    output.event("ok", f"searched up to {ids.show('job', last)}" if last else "there are no jobs")
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:

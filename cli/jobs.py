@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -20,6 +21,13 @@ _LONGEST = 60
 
 @app.command("ls")
 def ls(
+    query: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Such as: status:failed error:timeout 'created:<2h' meta.case:42 '\"six of them\"'.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     status: Annotated[
         list[Status] | None, typer.Option(help="May be repeated.", show_default=False)
@@ -42,7 +50,14 @@ def ls(
         f"metadata[{name}]": value for name, value in client.metadata(metadata or []).items()
     }
     page = client.connect(Settings.read()).jobs(
-        {**filters, "status": status, "image": image, "limit": limit, "after": after}
+        {
+            **filters,
+            "q": " ".join(query) if query else None,
+            "status": status,
+            "image": image,
+            "limit": limit,
+            "after": after,
+        }
     )
     if not output.for_people(as_json=as_json):
         output.as_json(page)
@@ -62,7 +77,10 @@ def ls(
         short_rows=True,
     )
     if page.get("has_more"):
-        output.line(f"more: longlook jobs ls --after {page['last_id']}")
+        again = shlex.join(query or [])
+        output.line(
+            f"more: longlook jobs ls {again}{' ' if again else ''}--after {page['last_id']}"
+        )
 
 
 @app.command("show")

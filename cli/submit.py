@@ -1,22 +1,31 @@
-"""``longlook submit``: one job from the command line, waited for or watched."""
+"""``longlook submit``: one question from the command line, waited for or watched, or several about the same images."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import mimetypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import client, output
-from jobs import profiles
+from jobs import errors, profiles
 from jobs.lifecycle import Priority, Status
 from jobs.settings import Settings
 
 
 def submit(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="One or more pictures.")],
-    question: Annotated[str, typer.Argument(help="What to ask about them.", show_default=False)],
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE... QUESTION...",
+            help="Files, and what to ask about them; each question is a job.",
+            show_default=False,
+        ),
+    ],
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show the trace as it grows.")] = False,
@@ -38,7 +47,8 @@ def submit(
         str | None, typer.Option(help="The same key is the same job.", show_default=False)
     ] = None,
 ) -> None:
-    """Submit a job. Without --wait and --stream its id comes back at once."""
+    """Submit a job, or several about the same images. Without --wait and --stream they come back at once."""
+    images, questions = _told_apart(given)
     options = {
         "detail": detail,
         "max_output_tokens": max_output_tokens,
@@ -50,14 +60,18 @@ def submit(
         "max_attempts": max_attempts,
         "metadata": client.metadata(metadata or []) or None,
     }
+    asked = {name: value for name, value in options.items() if value is not None}
+    if stream and len(questions) > 1:
+        raise errors.InvalidRequest("--stream shows one trace; use --wait.", param="stream")
     service = client.connect(Settings.read())
-    job = service.submit(
-        images,
-        question,
-        options={name: value for name, value in options.items() if value is not None},
-        idempotency_key=idempotency_key,
-    )
     people = output.for_people(as_json=as_json)
+    if len(questions) > 1:
+        group = service.submit_group(
+            images, questions, options=asked, idempotency_key=idempotency_key
+        )
+        _tell_group(_waited(service, group) if wait else group, people=people)
+        return
+    job = service.submit(images, questions[0], options=asked, idempotency_key=idempotency_key)
     if (wait or stream) and people:
         output.note(f"{job['id']} is {job['status']}; Ctrl-C leaves it to itself")
     if stream:
@@ -65,6 +79,30 @@ def submit(
     elif wait:
         job = service.wait(str(job["id"]))
     _tell(job, people=people)
+
+
+def _told_apart(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return images and questions: the first is an image, as are the files that follow it; the rest are questions.
+
+    Raises:
+        jobs.errors.InvalidRequest: there is no question, or one that looks like a file that is not there.
+    """
+    further = list(itertools.takewhile(lambda word: Path(word).is_file(), given[1:]))
+    questions = list(given[1 + len(further) :])
+    if not questions:
+        raise errors.InvalidRequest("A question is missing.", param="question")
+    for question in questions:
+        kind = mimetypes.guess_type(question)[0] or ""
+        if kind.startswith("image/") and not any(char.isspace() for char in question):
+            raise errors.InvalidRequest(f"There is no file {question}.", param="image")
+    return [Path(word) for word in (given[0], *further)], questions
+
+
+def _waited(service: client.Client, group: output.Json) -> output.Json:
+    """Return a group when all of its jobs have finished."""
+    for job in group["jobs"]:
+        service.wait(str(job["id"]))
+    return service.group(str(group["id"]))
 
 
 def _follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
@@ -94,4 +132,19 @@ def _tell(job: output.Json, *, people: bool) -> None:
         output.line(f"{job['id']} is {job['status']}{place}")
         output.line(f"longlook jobs show {job['id']}")
     if client.finished(job) and job["status"] != Status.SUCCEEDED:
+        raise typer.Exit(output.Exit.FAILED)
+
+
+def _tell_group(group: output.Json, *, people: bool) -> None:
+    """Print a group as it is now; one in which a job did not succeed ends the command with an exit code of its own."""
+    if not people:
+        output.as_json(group)
+    else:
+        for job in group["jobs"]:
+            output.line(output.printable(f"{job['id']} is {job['status']}: {job['question']}"))
+            if client.finished(job):
+                output.result(job)
+        output.line(f"longlook jobs ls group:{group['id']}")
+    ends = {job["status"] for job in group["jobs"] if client.finished(job)}
+    if ends - {Status.SUCCEEDED}:
         raise typer.Exit(output.Exit.FAILED)

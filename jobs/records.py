@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from jobs.database import UTCDateTime
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
 from jobs.lifecycle import Outcome, Priority, Role, Status
+from jobs.phrases import Part
 
 # A value that is not there is NULL, not the JSON value of that name.
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
@@ -60,6 +61,7 @@ class Record(orm.DeclarativeBase):
         Kind: _enum(Kind, "kind"),
         TryState: _enum(TryState, "state"),
         TryOutcome: _enum(TryOutcome, "outcome"),
+        Part: _enum(Part, "part"),
     }
 
 
@@ -203,6 +205,20 @@ class Job(Record):
             postgresql_where=sa.text("rerun_of IS NOT NULL"),
             sqlite_where=sa.text("rerun_of IS NOT NULL"),
         ),
+        sa.Index(
+            "ix_jobs_group",
+            "group_id",
+            "id",
+            postgresql_where=sa.text("group_id IS NOT NULL"),
+            sqlite_where=sa.text("group_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_jobs_error",
+            "error_code",
+            "id",
+            postgresql_where=sa.text("error_code IS NOT NULL"),
+            sqlite_where=sa.text("error_code IS NOT NULL"),
+        ),
         sa.Index(None, "account_id", "id"),
         sa.Index(None, "account_id", "status", "id"),
         # Not on SQLite: without statistics, which nobody gathers there, it would prefer this index to all
@@ -262,6 +278,8 @@ class Job(Record):
     fingerprint: Mapped[str | None]
     request_id: Mapped[str]
     rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
+    #: The id of the job that leads its group, its own if it leads; see :mod:`jobs.store.groups`.
+    group_id: Mapped[uuid.UUID | None]
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -363,6 +381,26 @@ class TraceChunk(Record):
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     at: Mapped[datetime]
+
+
+class SearchText(Record):
+    """A part of a job, as it is spelled to be searched: see :mod:`jobs.store.search`.
+
+    What it is found by is its migration's alone, for the two databases have nothing in common there: on SQLite the
+    table ``search_index``, which triggers keep in step, on PostgreSQL the index ``ix_search_texts_words``.
+    """
+
+    __tablename__ = "search_texts"
+    __table_args__ = (sa.Index(None, "job_id", "part"),)
+
+    id: Mapped[int] = mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    part: Mapped[Part]
+    #: Long ones are in several rows that overlap.
+    text: Mapped[str]
 
 
 class TimelineEntry(Record):

@@ -15,12 +15,18 @@ _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"
 #: Any number: one migration at a time.
 _ADVISORY_LOCK = 7_302_026
+_SEARCH = ("search_index", "ix_search_texts_words")
 
 
 def _include(item: Any, _name: str | None, _kind: str, _reflected: bool, _other: Any) -> bool:  # noqa: ANN401, FBT001 - Alembic's own hook
     """Leave indexes out that this dialect does not have."""
     info = getattr(item, "_ddl_if", None)
     return info is None or info.dialect == context.get_context().dialect.name
+
+
+def _named(name: str | None, kind: str, _parents: Any) -> bool:  # noqa: ANN401 - Alembic's own hook
+    """Leave out what texts are searched by, which the records do not describe: SQLite's tables, PostgreSQL's index."""
+    return kind not in ("table", "index") or not (name or "").startswith(_SEARCH)
 
 
 def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:  # noqa: ANN401 - Alembic's own hook
@@ -38,6 +44,7 @@ def _migrate(connection: sa.Connection) -> None:
         compare_type=True,
         compare_server_default=True,
         include_object=_include,
+        include_name=_named,
         render_item=_render,
         # SQLite can do it too, though Alembic does not count on it: all revisions or none, one process at a time.
         transactional_ddl=True,

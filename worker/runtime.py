@@ -16,7 +16,7 @@ from jobs import metrics
 from jobs.database import Database
 from jobs.queue import DELIVER, Bell
 from jobs.settings import Settings
-from jobs.store import events, purge, workers
+from jobs.store import events, groups, purge, workers
 from worker import leases, lifeline
 from worker.engines import pool
 from worker.exporter import Exporter
@@ -54,6 +54,7 @@ class Runtime:
         self.bell = Bell(settings)
         self._delivery_bell = Bell(settings, rings=DELIVER)
         self.database.listen(events.Ringer(self._delivery_bell))
+        self.database.listen(self._ring_for_followers)
         self.engines = pool.build(settings, settings.profile)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
@@ -152,6 +153,11 @@ class Runtime:
         self._lease_database.close()
         self.database.close()
         _log.info("worker_stopped", worker=self.owner)
+
+    def _ring_for_followers(self, note: object) -> None:
+        """Wake as many slots as there are jobs that no longer wait for their leader."""
+        if isinstance(note, groups.Freed):
+            self.bell.ring(note.jobs)
 
     def _drain(self) -> None:
         """Once draining: claim nothing more, let jobs finish within the budget, give the rest back."""

@@ -78,9 +78,7 @@ class DeliveryRoutes:
             faults=(404,),
         )
 
-    def of_job(
-        self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery
-    ) -> Response:
+    def of_job(self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery) -> Response:
         """List who was told of a job, oldest first, with every try."""
         job_id = ids.parse("job", path.job_id)
         if job_id is None or history.get(self._database, job_id, account_id=caller.scope) is None:

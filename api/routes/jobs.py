@@ -18,7 +18,7 @@ from api.schemas.jobs import Job, JobDeleted, JobList
 from api.schemas.queries import JobsQuery
 from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.streams import Waits
-from api.submission import Accepted, Intake, read_order
+from api.submission import JOB, Accepted, Intake, read_order
 from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.lifecycle import Status
@@ -138,7 +138,10 @@ class JobRoutes:
         the request is told at once. Image URLs are not taken yet.
         """
         order = read_order(
-            flask.request, limits=self._intake.limits, max_file_bytes=self._max_file_bytes
+            flask.request,
+            kind=JOB,
+            limits=self._intake.limits,
+            max_file_bytes=self._max_file_bytes,
         )
         request_id = problems.request_id()
         accepted = self._intake.submit(caller, order, header=header, request_id=request_id)
@@ -153,7 +156,7 @@ class JobRoutes:
         account_id = self._gate.account(caller, query.account)
         views, more = history.page(
             self._database,
-            query.filters(account_id),
+            query.filters(account_id, now=self._database.clock()),
             limit=page.limit,
             after=page.after,
             newest_first=page.newest_first,

@@ -1,9 +1,9 @@
-"""What the document says of creating a job: both content types, with examples."""
+"""What the document says of creating jobs and groups: both content types, with examples."""
 
 from __future__ import annotations
 
 from api.framework import Body
-from api.schemas.requests import JobForm, JobRequest
+from api.schemas.requests import GroupForm, GroupRequest, JobForm, JobRequest
 
 _PIXEL = "data:image/png;base64,iVBORw0KGgo…"
 
@@ -37,4 +37,20 @@ CREATE = Body(
     },
     description="A form with files, or JSON with data URLs and image ids. In both, everything beside the "
     "question, the images and the model goes into `options`.",
+)
+
+CREATE_GROUP = Body(
+    {"multipart/form-data": GroupForm, "application/json": GroupRequest},
+    examples={
+        "application/json": {
+            "questions": {
+                "summary": "Two questions about one image",
+                "value": {
+                    "questions": ["How many pelicans are there?", "Which of them fly?"],
+                    "images": [{"data": _PIXEL}],
+                },
+            },
+        },
+    },
+    description="As for a job, with `questions` in the place of `question`; in a form one part for each.",
 )

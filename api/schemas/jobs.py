@@ -148,6 +148,11 @@ class Job(Given):
     priority: Literal["high", "normal", "low"]
     options: EffectiveOptions
     metadata: dict[str, str]
+    group: str | None = Field(
+        default=None,
+        exclude_if=lambda group: group is None,
+        description="The group that it belongs to; left out when there is none.",
+    )
     rerun_of: str | None
     reruns: list[str] | None = Field(description="Jobs that run this one again; null in lists.")
     data_removed: bool = Field(
@@ -196,6 +201,7 @@ class Job(Given):
             priority=job.priority.value,
             options=EffectiveOptions.of(job),
             metadata=job.metadata_,
+            group=job.group_id and ids.show("grp", job.group_id),
             rerun_of=job.rerun_of and ids.show("job", job.rerun_of),
             reruns=None if listed else [ids.show("job", rerun) for rerun in view.reruns],
             data_removed="answer" in removed,

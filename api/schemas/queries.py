@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import uuid
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from api import errors as problems
 from api.schemas import words
 from api.schemas.requests import Named
-from jobs import ids
+from jobs import errors, filters, ids
 from jobs.lifecycle import Status
-from jobs.store import history
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -20,6 +22,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class JobsQuery(Named):
     """Which jobs, and which page of them."""
 
+    q: Annotated[words.Text, Field(max_length=1000)] = Field(
+        default="",
+        description="Qualifiers and phrases that all have to hold: `status:failed error:timeout created:<2h "
+        'meta.case:42 image:<sha256> group:<id> "six of them"`. An age is written `2h`, a time '
+        "`2026-11-23T10:00:00Z`; a value with spaces or colons stands in double quotes. A phrase is found in "
+        "question, answer and trace, from the beginning of a word on; case and line breaks do not matter.",
+    )
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
     limit: int = Field(default=20, ge=1, le=100, description="Jobs on a page.")
     order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
@@ -50,11 +59,15 @@ class JobsQuery(Named):
             return value
         raise ValueError("This has to be an image id or the sha256 of a file in hex.")
 
-    def filters(self, account_id: uuid.UUID | None) -> history.Filter:
-        """Return the filters for the store, within ``account_id`` (None: all accounts)."""
+    def filters(self, account_id: uuid.UUID | None, *, now: datetime) -> filters.Filter:
+        """Return the filters for the store, within ``account_id`` (None: all accounts).
+
+        Raises:
+            jobs.errors.InvalidRequest: with every fault of ``q``; or it asks for what a parameter asks for, too.
+        """
         image = self.image or ""
         image_id = ids.parse("img", image)
-        return history.Filter(
+        by_parameters = filters.Filter(
             account_id=account_id,
             statuses=[Status(status) for status in self.status],
             created_after=self.created_after,
@@ -63,3 +76,9 @@ class JobsQuery(Named):
             image_id=image_id,
             image_sha256=None if image_id else image or None,
         )
+        by_words = filters.parse(self.q, now=now)
+        twice = by_words.given.keys() & by_parameters.given.keys()
+        if twice:
+            sentence = f"This asks for what a parameter asks for, too: {', '.join(sorted(twice))}."
+            raise problems.refused([errors.Fault("q", sentence)])
+        return dataclasses.replace(by_parameters, **by_words.given)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -25,6 +26,8 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII 
 MAX_WAIT_SECONDS = 60
 #: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
+#: In one group.
+MAX_QUESTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,16 @@ class JobWebhook(Sent):
         if (self.url is None) == (self.endpoint_id is None):
             raise ValueError("This has to have exactly one of `url` and `endpoint_id`.")
         return self
+
+
+def _short_enough(value: str, info: ValidationInfo) -> str:
+    limits: Limits | None = info.context
+    if limits and len(value) > limits.question_chars:
+        raise ValueError(f"This may have at most {limits.question_chars} characters.")
+    return value
+
+
+_Question = Annotated[words.Question, AfterValidator(_short_enough)]
 
 
 class Options(Sent):
@@ -147,22 +160,11 @@ class ImageInput(Sent):
         return self
 
 
-class JobFields(Sent):
-    """What both forms of a job have."""
+class OrderFields(Sent):
+    """What all forms of all orders have."""
 
-    question: words.Question = Field(
-        description="What to find out.", examples=["How many pelicans are there?"]
-    )
     model: str | None = Field(default=None, description="Default: the served model.")
     options: Options = Field(default=Options(), description="An object; JSON text in a form.")
-
-    @field_validator("question")
-    @classmethod
-    def _short_enough(cls, value: str, info: ValidationInfo) -> str:
-        limits: Limits | None = info.context
-        if limits and len(value) > limits.question_chars:
-            raise ValueError(f"This may have at most {limits.question_chars} characters.")
-        return value
 
     @field_validator("model")
     @classmethod
@@ -176,8 +178,35 @@ class JobFields(Sent):
         return value
 
 
-class JobRequest(JobFields):
-    """A job as JSON."""
+class JobFields(OrderFields):
+    """What both forms of a job have."""
+
+    question: _Question = Field(
+        description="What to find out.", examples=["How many pelicans are there?"]
+    )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The questions: one."""
+        return (self.question,)
+
+
+class GroupFields(OrderFields):
+    """What both forms of a group have."""
+
+    questions: Annotated[list[_Question], Field(min_length=1, max_length=MAX_QUESTIONS)] = Field(
+        description="What to find out about the same images, each a job of its own.",
+        examples=[["How many pelicans are there?", "Which of them fly?"]],
+    )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The questions."""
+        return tuple(self.questions)
+
+
+class _Pictured(Sent):
+    """Images as JSON."""
 
     images: Annotated[list[ImageInput], Field(min_length=1)]
 
@@ -190,13 +219,29 @@ class JobRequest(JobFields):
         return value
 
 
-class JobForm(JobFields):
-    """A job as a form: files in parts called `image`."""
+class JobRequest(_Pictured, JobFields):
+    """A job as JSON."""
+
+
+class GroupRequest(_Pictured, GroupFields):
+    """A group as JSON."""
+
+
+class _Filed(Sent):
+    """Images as files in parts called `image`."""
 
     image: Annotated[
         list[Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "image/*"})]],
         Field(min_length=1, description="One part for each image, in order."),
     ]
+
+
+class JobForm(_Filed, JobFields):
+    """A job as a form: files in parts called `image`."""
+
+
+class GroupForm(_Filed, GroupFields):
+    """A group as a form: files in parts called `image`, questions in parts called `questions`."""
 
 
 class ImageUpload(Sent):
@@ -221,6 +266,12 @@ class JobPath(Named):
     """Which job."""
 
     job_id: str = Field(description="`job_` and 32 hex digits.")
+
+
+class GroupPath(Named):
+    """Which group."""
+
+    group_id: str = Field(description="`grp_` and 32 hex digits.")
 
 
 class ImagePath(Named):
@@ -284,8 +335,8 @@ class WaitHeaders(Named):
         return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 
-class RerunHeaders(WaitHeaders):
-    """How often a request may be sent, and how long it may take."""
+class KeyHeaders(Named):
+    """How often a request may be sent."""
 
     idempotency_key: words.IdempotencyKey | None = Field(
         default=None,
@@ -296,8 +347,12 @@ class RerunHeaders(WaitHeaders):
     )
 
 
-class SubmitHeaders(RerunHeaders):
-    """The same, and when to give up."""
+class RerunHeaders(KeyHeaders, WaitHeaders):
+    """How often a request may be sent, and how long it may take."""
+
+
+class GroupHeaders(KeyHeaders):
+    """How often a request may be sent, and when to give up."""
 
     cancel_after: words.Duration | None = Field(
         default=None,
@@ -307,9 +362,18 @@ class SubmitHeaders(RerunHeaders):
     )
 
 
+class SubmitHeaders(GroupHeaders, WaitHeaders):
+    """The same, and how long it may take."""
+
+
 def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
     """Say what is wrong with a field that is not known, and under which code."""
     name = str(place[-1])
+    if place == ("questions",):
+        return (
+            "Several questions about the same images are a group: POST /v1/groups.",
+            errors.Fault.code,
+        )
     if name in _LATER:
         return f"`{name}` is not supported by this version.", "unsupported_parameter"
     if len(place) == 1 and name in Options.model_fields:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.submission.intake import Accepted, Intake
-from api.submission.orders import read_order, read_upload
+from api.submission.orders import GROUP, JOB, read_order, read_upload
 from api.submission.pictures import Pictures
 
-__all__ = ["Accepted", "Intake", "Pictures", "read_order", "read_upload"]
+__all__ = ["GROUP", "JOB", "Accepted", "Intake", "Pictures", "read_order", "read_upload"]

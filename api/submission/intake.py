@@ -15,7 +15,7 @@ from api import errors as problems
 from api.auth import Caller
 from api.schemas import requests
 from api.submission import fit
-from api.submission.orders import Order
+from api.submission.orders import GROUP, Order
 from api.submission.pictures import Pictures, originals
 from jobs import errors, ids, logs
 from jobs.database import Database
@@ -38,7 +38,7 @@ class Bell(Protocol):
 
 @dataclass(frozen=True)
 class Accepted:
-    """A job that came in now, or had come in before by the same request."""
+    """A job (of a group: its leader) that came in now, or had come in before by the same request."""
 
     job_id: uuid.UUID
     replayed: bool
@@ -86,9 +86,9 @@ class Intake:
         )
 
     def submit(
-        self, caller: Caller, order: Order, *, header: requests.SubmitHeaders, request_id: str
+        self, caller: Caller, order: Order, *, header: requests.GroupHeaders, request_id: str
     ) -> Accepted:
-        """Keep the job that was ordered, or find the one that the same request has made before.
+        """Keep what was ordered, a job or a whole group, or find what the same request has made before.
 
         Raises:
             jobs.errors.RequestError: with every fault of the order; or its key came with another one.
@@ -99,27 +99,37 @@ class Intake:
         fingerprint: str | None = None
         if header.idempotency_key is not None and order.job is not None and not faults:
             asked = _asked(order.job, originals(order.pictures, known), header)
-            fingerprint = _fingerprint("/v1/jobs", caller.account_id, asked)
+            fingerprint = _fingerprint(order.kind.path, caller.account_id, asked)
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
                 return replayed
         if order.job is not None and not faults:
             # Before anything is decoded: that is the costly part.
-            replayed = self._admit(caller.account_id, header.idempotency_key, fingerprint)
+            replayed = self._admit(
+                caller.account_id,
+                header.idempotency_key,
+                fingerprint,
+                jobs=len(order.job.asked),
+            )
             if replayed is not None:
                 return replayed
         pictures = self._pictures.chosen(order.pictures, known, faults)
         if order.job is None or faults:
             raise problems.refused(faults)
         job, options = order.job, order.job.options
+        tokens = [tokens for _, tokens in pictures]
+        first, *others = (
+            submission.Follower(question, self._effective(options, question, tokens))
+            for question in job.asked
+        )
         return self._keep(
             submission.Submission(
                 account_id=caller.account_id,
                 actor=caller.actor,
                 model=self._settings.model,
-                question=job.question,
+                question=first.question,
                 images=pictures,
-                options=self._effective(job, [tokens for _, tokens in pictures]),
+                options=first.options,
                 metadata=options.metadata or {},
                 priority=Priority(options.priority or Priority.NORMAL),
                 deadline=timedelta(
@@ -129,6 +139,7 @@ class Intake:
                 request_id=request_id,
                 idempotency_key=header.idempotency_key,
                 fingerprint=fingerprint,
+                followers=others if order.kind is GROUP else None,
             )
         )
 
@@ -189,13 +200,15 @@ class Intake:
         image = self._pictures.new(data, detail=detail)
         return submission.keep_image(self._database, account_id=caller.account_id, image=image)
 
-    def _effective(self, job: requests.JobFields, image_tokens: list[int]) -> dict[str, Any]:
+    def _effective(
+        self, options: requests.Options, question: str, image_tokens: list[int]
+    ) -> dict[str, Any]:
         """Return all options of sampling as they will hold, whatever the defaults are later."""
-        profile, options = self._settings.profile, job.options
+        profile = self._settings.profile
         return {
             "max_output_tokens": fit.output_tokens(
                 profile,
-                question=job.question,
+                question=question,
                 image_tokens=image_tokens,
                 asked=options.max_output_tokens,
             ),
@@ -205,9 +218,9 @@ class Intake:
         }
 
     def _admit(
-        self, account_id: uuid.UUID, key: str | None, fingerprint: str | None
+        self, account_id: uuid.UUID, key: str | None, fingerprint: str | None, *, jobs: int = 1
     ) -> Accepted | None:
-        """Return None when there is room for a new job, or the one that the same request has made just now.
+        """Return None when there is room for so many new jobs, or what the same request has made just now.
 
         Raises:
             jobs.errors.QueueFull: as many wait as may.
@@ -215,7 +228,7 @@ class Intake:
         """
         self._disk.check()
         try:
-            self._admission.check(account_id)
+            self._admission.check(account_id, jobs=jobs)
         except errors.QueueFull:
             # The same request may be the one that took the last place: a replay is never refused.
             if key is None or fingerprint is None:
@@ -240,21 +253,33 @@ class Intake:
         kept = submission.submit(self._database, order, key_kept=self._key_kept)
         logs.bind(job_id=ids.show("job", kept.job_id))
         if not kept.replayed:
-            self._admission.took(order.account_id)
+            jobs = 1 + len(order.followers or ())
+            self._admission.took(order.account_id, jobs=jobs)
+            # For the leader of a group; its followers wait for it.
             self._bell.ring()
-            _log.info("job_submitted", images=len(order.images), rerun=order.rerun_of is not None)
+            _log.info(
+                "job_submitted",
+                images=len(order.images),
+                rerun=order.rerun_of is not None,
+                jobs=jobs,
+            )
         return Accepted(kept.job_id, replayed=kept.replayed)
 
 
 def _asked(
-    job: requests.JobFields,
+    job: requests.JobFields | requests.GroupFields,
     pictures: list[tuple[str, str]],
-    header: requests.SubmitHeaders,
+    header: requests.GroupHeaders,
 ) -> dict[str, Any]:
     """Return what an order comes to, the same for each way to write it."""
     options = job.options.model_dump(exclude_none=True, exclude={"detail", "deadline_seconds"})
+    asked = (
+        {"question": job.question}
+        if isinstance(job, requests.JobFields)
+        else {"questions": job.questions}
+    )
     return {
-        "question": job.question,
+        **asked,
         "pictures": pictures,
         "options": options,
         "deadline_seconds": _deadline(job.options, header),
@@ -267,7 +292,7 @@ def _fingerprint(path: str, account_id: uuid.UUID, asked: dict[str, Any] | None)
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _deadline(options: requests.Options, header: requests.SubmitHeaders) -> int | None:
+def _deadline(options: requests.Options, header: requests.GroupHeaders) -> int | None:
     """Return the earlier of the two ways to ask for a deadline, in seconds."""
     asked = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
     return min(asked, default=None)

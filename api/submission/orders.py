@@ -33,16 +33,37 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Order:
-    """A job as it was asked for. With faults, ``job`` may be None and pictures may be missing."""
+class Kind:
+    """What is ordered: a job or a group."""
 
-    job: requests.JobFields | None
+    #: Where orders of this kind are sent to.
+    path: str
+    fields: type[requests.JobFields | requests.GroupFields]
+    request: type[requests.JobRequest | requests.GroupRequest]
+    #: Fields of a form that may be given several times.
+    lists: frozenset[str] = frozenset()
+
+
+JOB = Kind("/v1/jobs", requests.JobFields, requests.JobRequest)
+GROUP = Kind(
+    "/v1/groups", requests.GroupFields, requests.GroupRequest, lists=frozenset({"questions"})
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job or a group as it was asked for. With faults, ``job`` may be None and pictures may be missing."""
+
+    kind: Kind
+    job: requests.JobFields | requests.GroupFields | None
     pictures: tuple[Picture, ...]
     faults: tuple[errors.Fault, ...]
 
 
-def read_order(request: Request, *, limits: requests.Limits, max_file_bytes: int) -> Order:
-    """Return the job that ``request`` asks for.
+def read_order(
+    request: Request, *, kind: Kind, limits: requests.Limits, max_file_bytes: int
+) -> Order:
+    """Return what ``request`` orders.
 
     Raises:
         jobs.errors.UnsupportedMediaType: the body is neither a form nor JSON.
@@ -51,9 +72,9 @@ def read_order(request: Request, *, limits: requests.Limits, max_file_bytes: int
     """
     if request.mimetype == FORM:
         form = framework.read_form(request, max_file_bytes=max_file_bytes)
-        return _order_of_form(form, limits, max_file_bytes)
+        return _order_of_form(form, kind, limits, max_file_bytes)
     if request.mimetype == JSON:
-        return _order_of_json(framework.read_json(request), limits)
+        return _order_of_json(framework.read_json(request), kind, limits)
     raise errors.UnsupportedMediaType(f"Send {FORM} or {JSON}.", param="Content-Type")
 
 
@@ -81,11 +102,11 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     raise errors.UnsupportedMediaType(f"Send an image, {FORM} or {JSON}.", param="Content-Type")
 
 
-def _order_of_json(body: Any, limits: requests.Limits) -> Order:  # noqa: ANN401 - JSON
+def _order_of_json(body: Any, kind: Kind, limits: requests.Limits) -> Order:  # noqa: ANN401 - JSON
     faults: list[errors.Fault] = []
-    job: requests.JobRequest | None = None
+    job: requests.JobRequest | requests.GroupRequest | None = None
     try:
-        job = requests.JobRequest.model_validate(body, context=limits)
+        job = kind.request.model_validate(body, context=limits)
     except ValidationError as error:
         faults = framework.faults_of(error, unknown=requests.unknown)
     inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
@@ -102,7 +123,7 @@ def _order_of_json(body: Any, limits: requests.Limits) -> Order:  # noqa: ANN401
             faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
         else:
             pictures.append(Picture(f"{pointer}/data", data, detail))
-    return Order(job, tuple(pictures), tuple(faults))
+    return Order(kind, job, tuple(pictures), tuple(faults))
 
 
 def _sound_images(
@@ -120,11 +141,13 @@ def _sound_images(
             continue  # It is among the faults already.
 
 
-def _order_of_form(form: framework.Form, limits: requests.Limits, max_file_bytes: int) -> Order:
-    values, faults = _form_values(form)
-    job: requests.JobFields | None = None
+def _order_of_form(
+    form: framework.Form, kind: Kind, limits: requests.Limits, max_file_bytes: int
+) -> Order:
+    values, faults = _form_values(form, kind.lists)
+    job: requests.JobFields | requests.GroupFields | None = None
     try:
-        job = requests.JobFields.model_validate(values, context=limits)
+        job = kind.fields.model_validate(values, context=limits)
     except ValidationError as error:
         faults += framework.faults_of(error, unknown=requests.unknown)
     files = [file for file in form.files if file.field == "image"]
@@ -136,7 +159,7 @@ def _order_of_form(form: framework.Form, limits: requests.Limits, max_file_bytes
     if not 1 <= len(files) <= limits.images:
         sentence = f"There have to be 1 to {limits.images} files called `image`."
         faults.append(errors.Fault("#/image", sentence))
-        return Order(job, (), tuple(faults))
+        return Order(kind, job, (), tuple(faults))
     pictures: list[Picture] = []
     for index, file in enumerate(files):
         pointer = f"#/image/{index}"
@@ -146,14 +169,19 @@ def _order_of_form(form: framework.Form, limits: requests.Limits, max_file_bytes
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
             pictures.append(Picture(pointer, data, job.options.detail if job else None))
-    return Order(job, tuple(pictures), tuple(faults))
+    return Order(kind, job, tuple(pictures), tuple(faults))
 
 
-def _form_values(form: framework.Form) -> tuple[dict[str, Any], list[errors.Fault]]:
+def _form_values(
+    form: framework.Form, lists: frozenset[str]
+) -> tuple[dict[str, Any], list[errors.Fault]]:
     """Return a form's text fields as JSON would have them."""
     values: dict[str, Any] = {}
     faults: list[errors.Fault] = []
     for name, texts in form.fields.items():
+        if name in lists:
+            values[name] = texts
+            continue
         if len(texts) > 1:
             faults.append(errors.Fault(f"#/{name}", "This may be given only once."))
         values[name] = texts[0]

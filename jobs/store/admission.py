@@ -62,33 +62,35 @@ class Admission:
         #: By account; under None all together.
         self._counts: dict[uuid.UUID | None, _Count] = {}
 
-    def check(self, account_id: uuid.UUID) -> None:
-        """Return when one more job of ``account_id`` may come in.
+    def check(self, account_id: uuid.UUID, *, jobs: int = 1) -> None:
+        """Return when so many more ``jobs`` of ``account_id`` may come in, all of them.
 
         Raises:
             jobs.errors.QueueFull: as many wait as may.
             jobs.database.Unavailable: the database does not answer.
         """
         queued = self._queued(None, cap=self._total)
-        if queued >= self._total:
+        if queued + jobs > self._total:
             raise errors.QueueFull(
-                f"The queue is full: {self._total} jobs wait.", retry_after=_QUEUE_RETRY_SECONDS
+                f"The queue is full: {queued} jobs wait.{_wanted(jobs)}",
+                retry_after=_QUEUE_RETRY_SECONDS,
             )
         # No account can have more than there are.
-        if queued < self._per_account:
+        if queued + jobs <= self._per_account:
             return
-        if self._queued(account_id, cap=self._per_account) >= self._per_account:
+        queued = self._queued(account_id, cap=self._per_account)
+        if queued + jobs > self._per_account:
             raise errors.QueueFull(
-                f"The account's queue is full: {self._per_account} of its jobs wait.",
+                f"The account's queue is full: {queued} of its jobs wait.{_wanted(jobs)}",
                 retry_after=_QUEUE_RETRY_SECONDS,
             )
 
-    def took(self, account_id: uuid.UUID) -> None:
-        """Note that a job of ``account_id`` has come in."""
+    def took(self, account_id: uuid.UUID, *, jobs: int = 1) -> None:
+        """Note that ``jobs`` of ``account_id`` have come in."""
         with self._lock:
             for whose in (account_id, None):
                 if whose in self._counts:
-                    self._counts[whose].jobs += 1
+                    self._counts[whose].jobs += jobs
 
     def _queued(self, account_id: uuid.UUID | None, *, cap: int) -> int:
         """Return how many jobs wait, counted up to ``cap``."""
@@ -158,3 +160,8 @@ def _count(database: Database, account_id: uuid.UUID | None, *, limit: int) -> i
             sa.select(sa.func.count()).select_from(queued.limit(limit).subquery())
         ).scalar_one()
         return counted
+
+
+def _wanted(jobs: int) -> str:
+    """Return what several jobs at once are told besides: there may be room for some of them."""
+    return f" There is no room for {jobs} more." if jobs > 1 else ""

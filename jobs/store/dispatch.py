@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from jobs.database import Transaction
 from jobs.lifecycle import HEAD_START, Priority, Status
 from jobs.records import Job
-from jobs.store import timeline
+from jobs.store import groups, timeline
 
 
 def rank_at(transaction: Transaction, priority: Priority) -> sa.ColumnElement[datetime]:
@@ -19,13 +19,14 @@ def rank_at(transaction: Transaction, priority: Priority) -> sa.ColumnElement[da
 
 
 def eligible(transaction: Transaction) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return what makes a job claimable: queued, due, and not past its deadline."""
+    """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader."""
     # As a bare column the deadline tempts SQLite to walk its index and to sort the whole queue for one job.
     deadline = sa.func.coalesce(Job.deadline_at, Job.deadline_at)
     return (
         timeline.standing(Status.QUEUED),
         Job.not_before <= transaction.now(),
         deadline > transaction.now(),
+        groups.free(transaction),
     )
 
 

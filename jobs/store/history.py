@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from jobs import filters
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
+from jobs.phrases import Phrase
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
-from jobs.store import dispatch, timeline
+from jobs.store import dispatch, search, timeline
 
 #: Beyond this a queue position is no longer counted.
 POSITION_LIMIT = 10_000
@@ -56,17 +57,8 @@ class JobView:
     reruns: tuple[uuid.UUID, ...] = ()
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which jobs to list. Times are bounds of ``created_at``, the first included, the second not."""
-
-    account_id: uuid.UUID | None
-    statuses: Sequence[Status] = ()
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    image_id: uuid.UUID | None = None
-    image_sha256: str | None = None
+#: Which jobs to list; the words for it are in :mod:`jobs.filters`.
+Filter = filters.Filter
 
 
 @dataclass(frozen=True)
@@ -101,6 +93,19 @@ def get(
         )
 
 
+def group(
+    database: Database, group_id: uuid.UUID, *, account_id: uuid.UUID | None
+) -> list[JobView]:
+    """Return the jobs of a group, the leader first; none when there is no such group (in this account)."""
+    with database.reading() as transaction:
+        wanted = sa.select(Job).where(Job.group_id == group_id).order_by(Job.id)
+        jobs = list(transaction.session.scalars(wanted))
+        if account_id is not None and any(job.account_id != account_id for job in jobs):
+            return []
+        images = _images(transaction, [job.id for job in jobs])
+        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
+
+
 def accepted(database: Database, job_id: uuid.UUID, *, farthest: int = 100) -> JobView | None:
     """Return a job that has just come in, at a cost that does not grow with the queue.
 
@@ -129,15 +134,15 @@ def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, 
 
 def page(
     database: Database,
-    filters: Filter,
+    asked: Filter,
     *,
     limit: int,
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries a page."""
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries, and one a phrase."""
     with database.reading() as transaction:
-        statement = sa.select(Job).where(*_conditions(filters, transaction.dialect))
+        statement = sa.select(Job).where(*_conditions(asked, transaction))
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()
@@ -148,31 +153,42 @@ def page(
         return [JobView(job=job, images=images.get(job.id, ())) for job in jobs], more
 
 
-def _conditions(filters: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:
+def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
-    if filters.account_id is not None:
-        conditions.append(Job.account_id == filters.account_id)
-    if filters.statuses:
-        conditions.append(sa.or_(*map(timeline.standing, filters.statuses)))
-    if filters.created_after is not None:
-        conditions.append(Job.created_at >= filters.created_after)
-    if filters.created_before is not None:
-        conditions.append(Job.created_at < filters.created_before)
-    for key, value in filters.metadata.items():
-        if dialect == "postgresql":
-            conditions.append(Job.metadata_.op("@>", is_comparison=True)({key: value}))
-        else:
-            conditions.append(_metadata_holds(key, value))
+    if asked.account_id is not None:
+        conditions.append(Job.account_id == asked.account_id)
+    if asked.statuses:
+        conditions.append(sa.or_(*map(timeline.standing, asked.statuses)))
+    if asked.error_codes:
+        conditions.append(Job.error_code.in_(asked.error_codes))
+    if asked.group_id is not None:
+        conditions.append(Job.group_id == asked.group_id)
+    if asked.created_after is not None:
+        conditions.append(Job.created_at >= asked.created_after)
+    if asked.created_before is not None:
+        conditions.append(Job.created_at < asked.created_before)
+    conditions += [
+        _metadata_holds(key, value, transaction.dialect) for key, value in asked.metadata.items()
+    ]
+    conditions += [
+        search.holds(transaction, Phrase.of(text), account_id=asked.account_id)
+        for text in asked.phrases
+    ]
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
-    if filters.image_id is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.id == filters.image_id)))
-    if filters.image_sha256 is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == filters.image_sha256)))
+    if asked.image_id is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.id == asked.image_id)))
+    if asked.image_sha256 is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == asked.image_sha256)))
     return conditions
 
 
-def _metadata_holds(key: str, value: str) -> sa.ColumnElement[bool]:
-    """Return the condition on SQLite. Not by a JSON path: there a key with a quote or a backslash has no spelling."""
+def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Return the condition of having this pair.
+
+    On SQLite not by a JSON path: there a key with a quote or a backslash has no spelling.
+    """
+    if dialect == "postgresql":
+        return Job.metadata_.op("@>", is_comparison=True)({key: value})
     pairs = sa.func.json_each(Job.metadata_).table_valued("key", "value")
     return sa.exists(sa.select(1).where(pairs.c.key == key, pairs.c.value == value))
 

@@ -17,8 +17,9 @@ from jobs import lifecycle
 from jobs.answers import Answer
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Outcome, Status
+from jobs.phrases import Part
 from jobs.records import Attempt, Job, Sample
-from jobs.store import timeline, traces
+from jobs.store import groups, search, timeline, traces
 from jobs.store.claims import Claim
 
 
@@ -216,6 +217,9 @@ def _settle(
     )
     if not changed:
         return False
+    if target.terminal and changed[0].values["group_id"] == claim.job_id:
+        groups.tell_freed(transaction, [claim.job_id])
+    search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
     if sample is not None:
         traces.finish(transaction, claim.job_id, claim.attempt, sample=0, ended=sample)

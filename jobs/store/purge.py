@@ -163,8 +163,7 @@ def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: 
         )
         marks = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
         _mark(transaction, due, marks, event="answer_removed", actor=actor)
-        retention.remove_prompts(transaction, due)
-        events.reduce(transaction, due)
+        retention.remove_answers(transaction, due)
         return len(due)
 
 

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from jobs import errors
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
+from jobs.phrases import Part
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk
-from jobs.store import events, timeline
+from jobs.store import events, search, timeline
 
 #: What goes with a job's question and answer.
 NO_ANSWER = {"question": None, "answer_text": None, "answer_rule": None}
@@ -49,7 +50,7 @@ def remove_job(
                 actor=actor,
             )
             remove_traces(transaction, [job_id])
-            events.reduce(transaction, [job_id])
+            remove_answers(transaction, [job_id])
             remove_orphans(transaction, [job_id])
         return True
 
@@ -58,6 +59,14 @@ def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> N
     """Remove what the model said in all attempts of finished jobs, and what it was asked."""
     transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
     transaction.execute(sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None))
+    search.remove(transaction, job_ids, parts=(Part.TRACE,))
+    remove_prompts(transaction, job_ids)
+    events.reduce(transaction, job_ids)
+
+
+def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Remove what goes with question and answer of finished jobs, whose rows have lost theirs: :data:`NO_ANSWER`."""
+    search.remove(transaction, job_ids, parts=(Part.QUESTION, Part.ANSWER))
     remove_prompts(transaction, job_ids)
 
 

@@ -147,6 +147,7 @@ _RETURNED = (
     "lease_owner",
     "deadline_at",
     "request_id",
+    "group_id",
     "priority",
     "created_at",
     "started_at",

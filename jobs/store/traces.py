@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
+from jobs.phrases import Part
 from jobs.records import Job, Sample, TraceChunk
-from jobs.store import timeline
+from jobs.store import groups, search, timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -150,6 +151,7 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
             .values(first_token_at=sa.bindparam("b_first")),
             [{"b_job": piece.job_id, "b_first": piece.first_token_at} for piece in firsts],
         )
+        groups.tell_freed(transaction, {piece.job_id for piece in firsts})
 
 
 def finish(
@@ -173,6 +175,7 @@ def finish(
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
+        search.keep(transaction, job_id, Part.TRACE, ended.output)
     transaction.execute(
         sa.delete(TraceChunk).where(
             TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
@@ -192,6 +195,7 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
             )
             .values(output=trace.text, finish_reason=finish_reason, ended_at=transaction.now())
         )
+        search.keep(transaction, job_id, Part.TRACE, trace.text)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
     )

@@ -83,6 +83,25 @@ class Caller:
         job: Json = answer.get_json()
         return job
 
+    def group(
+        self,
+        *questions: str,
+        image: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        **options: object,
+    ) -> Json:
+        """Submit a group that has to be accepted, and return it."""
+        data = pictures.data_url(pictures.png() if image is None else image)
+        body = {
+            "questions": questions or ["How many circles are there?"],
+            "images": [{"data": data}],
+            "options": options,
+        }
+        answer = self("POST", "/v1/groups", json=body, headers=headers)
+        assert answer.status_code == 202, answer.text
+        group: Json = answer.get_json()
+        return group
+
     def image(self, data: bytes | None = None, *, detail: str = "standard") -> Json:
         """Upload an image that has to be taken, and return it."""
         answer = self(

@@ -23,6 +23,7 @@ ON_THINGS = [
     ("POST", "/v1/jobs/<job_id>/run_now"),
     ("POST", "/v1/jobs/<job_id>/rerun"),
     ("DELETE", "/v1/jobs/<job_id>"),
+    ("GET", "/v1/groups/<group_id>"),
     ("GET", "/v1/images/<image_id>"),
     ("GET", "/v1/images/<image_id>/content"),
     ("DELETE", "/v1/images/<image_id>"),
@@ -30,6 +31,7 @@ ON_THINGS = [
 ON_ALL = [
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs"),
+    ("POST", "/v1/groups"),
     ("POST", "/v1/images"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<model_id>"),
@@ -42,6 +44,7 @@ PUBLIC = [("GET", "/livez"), ("GET", "/readyz"), ("GET", "/openapi.json")]
 def at(rule: str, job: Json) -> str:
     """Return the path of a rule for the things of ``job``."""
     path = rule.replace("<job_id>", job["id"]).replace("<image_id>", job["images"][0]["id"])
+    path = path.replace("<group_id>", job["group"])
     return path.replace("<model_id>", "tiny-qvq")
 
 
@@ -58,7 +61,7 @@ def test_every_route_is_in_one_of_the_three_lists(app: Door) -> None:
 def test_no_route_answers_without_a_key(
     client: FlaskClient, caller: Caller, method: str, rule: str
 ) -> None:
-    answer = client.open(at(rule, caller.job()), method=method)
+    answer = client.open(at(rule, caller.group()["jobs"][0]), method=method)
     assert answer.status_code == 401
 
 
@@ -73,11 +76,15 @@ def test_a_thing_of_another_account_is_as_one_that_is_not_there(
     database: Database, caller: Caller, role: Role, route: tuple[str, str]
 ) -> None:
     method, rule = route
-    job = caller.job()
+    job = caller.group()["jobs"][0]
     worker.finish(database)
     stranger = Caller(caller.client, factories.make_key(database, account="stranger", role=role))
     theirs = stranger(method, at(rule, job))
-    absent = {"id": f"job_{'0' * 32}", "images": [{"id": f"img_{'0' * 32}"}]}
+    absent = {
+        "id": f"job_{'0' * 32}",
+        "group": f"grp_{'0' * 32}",
+        "images": [{"id": f"img_{'0' * 32}"}],
+    }
     nobodys = stranger(method, at(rule, absent))
     assert theirs.status_code == nobodys.status_code
     assert theirs.status_code == (404 if method == "GET" or role is Role.SUBMIT else 403)
@@ -89,11 +96,11 @@ def test_a_thing_of_another_account_is_as_one_that_is_not_there(
 def test_another_accounts_jobs_are_not_listed_by_any_filter(
     caller: Caller, stranger: Caller
 ) -> None:
-    job = caller.job(metadata={"a": "b"})
+    job = caller.group(metadata={"a": "b"})["jobs"][0]
     image = job["images"][0]
     for query in (
         "", "metadata[a]=b", f"image={image['id']}", f"image={image['sha256']}", f"after={job['id']}&order=asc",
-        "status=queued",
+        "status=queued", f"q=group:{job['group']}",
     ):  # fmt: skip
         assert stranger("GET", f"/v1/jobs?{query}").get_json()["data"] == []
 

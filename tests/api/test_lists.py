@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 
 from jobs.database import Database, utcnow
 from jobs.store import accounts
@@ -72,6 +73,59 @@ class TestLists:
         image = job["images"][0]
         assert self.listed(caller, f"image={image['id']}") == [job["id"]]
         assert self.listed(caller, f"image={image['sha256']}") == [job["id"]]
+
+    def test_jobs_are_found_by_qualifiers_that_all_have_to_hold(
+        self, caller: Caller, database: Database, clock: databases.Clock
+    ) -> None:
+        failed = caller.job(metadata={"case": "4:2"})
+        worker.fail(database)
+        queued = caller.job(metadata={"case": "4:2"})
+        sha256 = queued["images"][0]["sha256"]
+        clock.advance(3600)
+        young = caller.job()
+
+        def asked(query: str) -> list[str]:
+            return self.listed(caller, urlencode({"q": query}))
+
+        assert asked("status:failed error:engine_rejected") == [failed["id"]]
+        assert asked("error:timeout error:worker_lost") == []
+        assert asked('meta.case:"4:2"') == [queued["id"], failed["id"]]
+        assert asked(f"image:{sha256} created:>30m status:queued") == [queued["id"]]
+        assert asked("created:<30m") == [young["id"]]
+        assert self.listed(caller, urlencode({"q": "created:>30m", "status": "queued"})) == [
+            queued["id"]
+        ]
+
+    def test_jobs_are_found_by_phrases_in_question_answer_and_trace(
+        self, caller: Caller, stranger: Caller, database: Database
+    ) -> None:
+        job = caller.job(question="Wie viele Kreise?")["id"]
+        worker.finish(database, text="我看到六个圆形。 Six of them.", answer="six")
+        caller.job()
+
+        for query in ("kreise", '"看到六个"', '"six of them" kreise', "six status:succeeded"):
+            assert self.listed(caller, urlencode({"q": query})) == [job], query
+            assert self.listed(stranger, urlencode({"q": query})) == [], query
+        assert self.listed(caller, urlencode({"q": '"of six"'})) == []
+        refused = caller("GET", "/v1/jobs?" + urlencode({"q": "六"}))
+        assert refused.status_code == 422
+        assert "q: Character 1: This is too short to be searched for" in refused.text
+
+    def test_every_fault_of_a_query_is_told_with_its_place(self, caller: Caller) -> None:
+        answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:loop"}))
+
+        assert answer.status_code == 422
+        told = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
+        assert told == [
+            ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
+            ("q", "Character 12: Findings are not kept by this version."),
+        ]
+
+    def test_a_query_and_a_parameter_cannot_ask_for_the_same(self, caller: Caller) -> None:
+        query = urlencode({"q": "status:failed", "status": "queued"})
+        answer = caller("GET", f"/v1/jobs?{query}")
+        assert answer.status_code == 422
+        assert "q: This asks for what a parameter asks for, too: statuses." in answer.text
 
     def test_a_listed_job_is_the_job_without_what_costs_a_query_each(self, caller: Caller) -> None:
         job = caller.job()

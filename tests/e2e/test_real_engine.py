@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from cli.client import Client
 from tests import children, databases
@@ -53,6 +56,41 @@ def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(
     usage = client.wait(client.submit([picture], "How many green shapes are there?")["id"])["usage"]
 
     assert usage["cached_tokens"] > 0.8 * usage["input_tokens"]
+
+
+def test_sixteen_questions_on_one_image_cost_little_more_prefill_than_if_all_were_shared(
+    client: Client, tmp_path: Path
+) -> None:
+    """Nothing is shared better than by asking one question after the other: that is the measure."""
+    shapes = ("circles", "squares", "triangles", "stars")
+    questions = [
+        f"How many {colour} {shape} do you see?"
+        for colour in ("red", "green", "blue", "yellow")
+        for shape in shapes
+    ]
+    picture = Image.open(RealEngine.samples / "s09.png")
+    first, second = tmp_path / "mirrored.png", tmp_path / "upside_down.png"
+    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(first)
+    picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(second)
+    perfect = sum(
+        prefilled(client.wait(client.submit([first], question)["id"])) for question in questions
+    )
+
+    group = client.submit_group([second], questions)
+    for job in group["jobs"]:
+        assert client.wait(job["id"])["status"] == "succeeded"
+
+    usage = client.group(group["id"])["usage"]
+    assert (usage["jobs"], usage["prefilled_tokens"]) == (
+        len(questions),
+        usage["input_tokens"] - usage["cached_tokens"],
+    )
+    assert usage["prefilled_tokens"] <= 1.3 * perfect, (usage, perfect)
+
+
+def prefilled(job: dict[str, Any]) -> int:
+    """Return the prompt tokens that the engine had to compute."""
+    return int(job["usage"]["input_tokens"]) - int(job["usage"]["cached_tokens"])
 
 
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:

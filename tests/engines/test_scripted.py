@@ -67,6 +67,17 @@ def test_the_first_token_waits_for_the_part_of_the_prompt_that_is_not_cached() -
     assert first_at[1] < 2
 
 
+def test_a_prompt_is_known_to_others_from_its_first_token_on() -> None:
+    subject = Scripted(options=Options(prefill_tokens_per_second=10), clock=Watch())
+    request = asking.ask("How many stars?")
+
+    with subject.stream(request) as leader:
+        next(iter(leader))
+        follower = asking.bill(asking.read(subject, asking.ask("How many?", salt=request.salt)))
+
+    assert follower.cached_tokens > 0.8 * follower.input_tokens
+
+
 def test_the_same_question_about_the_same_pictures_has_the_same_answer() -> None:
     assert answer() == answer()
     assert answer() != answer(pictures=(asking.png(9),))

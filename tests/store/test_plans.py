@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from jobs import errors, ids
 from jobs.database import Database, utcnow
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.phrases import Part
+from jobs.records import Job, SearchText
 from jobs.settings import Settings
 from jobs.store import (
     admission,
@@ -90,12 +91,29 @@ def fill(database: Database) -> Crowd:
             "lease_expires_at": now + timedelta(minutes=5) if status is Status.RUNNING else None,
             "deadline_at": now + timedelta(minutes=rng.choice([10, 60, 600])),
             "idempotency_key": f"key-{number}",
+            "id": ids.new(),
         }
+        # Half of them belong to groups of sixteen.
+        if number % 32 < 16:
+            row["group_id"] = rows[-1]["group_id"] if number % 16 else row["id"]
+        else:
+            row["group_id"] = None
         rows.append(row)
     rows = factories.job_rows(account_ids[0], rows)
     with database.transaction() as transaction:
         for start in range(0, JOBS, 500):
             transaction.execute(sa.insert(Job), rows[start : start + 500])
+    texts = [
+        {
+            "job_id": row["id"],
+            "account_id": row["account_id"],
+            "part": Part.TRACE,
+            "text": f"let me look at case {row['metadata_']['case']} , a long look",
+        }
+        for row in rows
+    ]
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(SearchText), texts)
     for number in range(100):
         picture = factories.make_image(str(number).encode())
         image_id = submission.keep_image(database, account_id=account_ids[0], image=picture)
@@ -143,7 +161,15 @@ def plans(crowd: Crowd, act: Callable[[], object]) -> str:
 
 def assert_no_scan(plan: str) -> None:
     """No table of jobs or images is read from one end to the other."""
-    for table in ("jobs", "images", "job_images", "samples", "timeline", "attempts"):
+    for table in (
+        "jobs",
+        "search_texts",
+        "images",
+        "job_images",
+        "samples",
+        "timeline",
+        "attempts",
+    ):
         assert f"Seq Scan on {table}" not in plan, plan
         for line in plan.splitlines():
             assert line.strip() != f"SCAN {table}", plan
@@ -240,6 +266,45 @@ def test_an_image_is_found_by_its_hash_in_one_account_and_in_all(crowd: Crowd) -
         plan = plans(crowd, lambda filters=filters: history.page(crowd.database, filters, limit=5))  # type: ignore[misc] # bound now
 
         assert_no_scan(plan)
+
+
+def test_a_group_and_its_followers_are_found_by_their_leader(crowd: Crowd) -> None:
+    leader = crowd.queued[0]
+    for act in (
+        lambda: history.group(crowd.database, leader, account_id=None),
+        lambda: history.page(
+            crowd.database, history.Filter(account_id=None, group_id=leader), limit=5
+        ),
+    ):
+        plan = plans(crowd, act)
+
+        assert "ix_jobs_group" in plan, plan
+        assert_no_scan(plan)
+
+
+def test_what_went_wrong_is_found_by_an_index(crowd: Crowd) -> None:
+    filters = history.Filter(account_id=None, error_codes=["engine_fault", "worker_lost"])
+    plan = plans(crowd, lambda: history.page(crowd.database, filters, limit=5))
+
+    assert "ix_jobs_error" in plan, plan
+    assert_no_scan(plan)
+
+
+@pytest.mark.parametrize("phrase", ["case 4711", "a long look"], ids=["rare", "frequent"])
+@pytest.mark.parametrize("whose", ["one", "all"])
+def test_a_phrase_is_found_by_the_index_of_words_and_tried_on_few_texts(
+    crowd: Crowd, phrase: str, whose: str
+) -> None:
+    account_id = crowd.account_id if whose == "one" else None
+    asked = history.Filter(account_id=account_id, phrases=(phrase,))
+    plan = plans(
+        crowd,
+        lambda: history.page(crowd.database, asked, limit=20, after=crowd.queued[-1]),
+    )
+
+    index = "VIRTUAL TABLE INDEX" if crowd.database.dialect == "sqlite" else "ix_search_texts_words"
+    assert index in plan, plan
+    assert_no_scan(plan)
 
 
 def test_an_idempotency_key_is_found_by_its_index(crowd: Crowd) -> None:

@@ -17,6 +17,8 @@ from tests.unit.fake_api import Canned, FakeApi, job, serving, trace
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")
+GROUP_ID = "grp_0123456789abcdef0123456789abcdef"
+GROUP = f"/v1/groups/{GROUP_ID}"
 QUEUE: dict[str, Any] = {
     "object": "queue",
     "depth": 3,
@@ -32,6 +34,11 @@ QUEUE: dict[str, Any] = {
         {"url": "http://e", "state": "away", "window": None, "model": None, "version": None}
     ],
 }
+
+
+def group(*states: str) -> dict[str, Any]:
+    """Return a group as the API shows it."""
+    return {"id": GROUP_ID, "object": "group", "jobs": [job(state) for state in states]}
 
 
 @pytest.fixture
@@ -50,6 +57,8 @@ def api() -> Iterator[FakeApi]:
             Canned(200, job("succeeded")),
         ],
         f"GET {JOB}/trace": [Canned(200, trace("One, ")), Canned(200, trace("One, two."))],
+        "POST /v1/groups": [Canned(202, group("queued", "queued"))],
+        f"GET {GROUP}": [Canned(200, group("succeeded", "succeeded"))],
         f"POST {JOB}/cancel": [Canned(200, job("cancelled"))],
         "GET /v1/jobs": [Canned(200, {"object": "list", "data": [job("succeeded")]})],
     }
@@ -81,6 +90,49 @@ def test_submit_takes_several_pictures_before_the_question(api: FakeApi, picture
     longlook(api, "submit", picture, picture, "What differs?")
     assert api.seen[0].body.count(b'name="image"') == 2
     assert b"What differs?" in api.seen[0].body
+
+
+def test_submit_asks_several_questions_about_the_same_pictures_as_a_group(
+    api: FakeApi, picture: Path
+) -> None:
+    code, printed = longlook(api, "submit", picture, picture, "How many?", "Which colours?")
+    assert (code, json.loads(printed)["id"]) == (0, GROUP_ID)
+    (sent,) = api.seen
+    assert (sent.path, sent.body.count(b'name="image"')) == ("/v1/groups", 2)
+    assert sent.body.count(b'name="questions"') == 2
+
+
+def test_submit_waits_for_all_jobs_of_a_group(api: FakeApi, picture: Path) -> None:
+    code, printed = longlook(api, "submit", picture, "How many?", "Which?", "--wait")
+    assert code == 0
+    assert {one["status"] for one in json.loads(printed)["jobs"]} == {"succeeded"}
+
+
+def test_a_group_in_which_a_job_failed_is_an_exit_code(picture: Path) -> None:
+    answers = {
+        "POST /v1/groups": [Canned(202, group("queued", "queued"))],
+        f"GET {JOB}": [Canned(200, job("failed"))],
+        f"GET {GROUP}": [Canned(200, group("succeeded", "failed"))],
+    }
+    with serving(answers) as faulty:
+        code, _ = longlook(faulty, "submit", picture, "How many?", "Which?", "--wait")
+    assert code == output.Exit.FAILED
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ([], "A question is missing"),
+        (["typo.png", "How many?"], r"There is no file typo\.png"),
+        (["How many?", "Which?", "--stream"], "--stream shows one trace"),
+    ],
+)
+def test_submit_refuses_what_cannot_be_meant_before_it_asks(
+    api: FakeApi, picture: Path, more: list[str], reason: str
+) -> None:
+    with pytest.raises(errors.InvalidRequest, match=reason):
+        longlook(api, "submit", picture, *more)
+    assert api.seen == []
 
 
 def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Path) -> None:
@@ -133,6 +185,13 @@ def test_jobs_are_listed_with_the_filters_that_were_given(api: FakeApi) -> None:
         ("status", "queued"),
         ("limit", "5"),
     ]
+
+
+def test_jobs_are_listed_by_a_query_in_one_piece_or_in_several(api: FakeApi) -> None:
+    for words in (["status:failed created:<2h"], ["status:failed", "created:<2h"]):
+        longlook(api, "jobs", "ls", *words, "--limit", "5")
+        asked = urllib.parse.parse_qs(api.seen[-1].path.partition("?")[2])
+        assert asked == {"q": ["status:failed created:<2h"], "limit": ["5"]}
 
 
 def test_a_job_is_shown_with_its_trace_when_asked(api: FakeApi) -> None:

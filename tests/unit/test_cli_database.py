@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 
 from cli import main
 from jobs import errors
+from jobs.database import Database
+from jobs.store import history
+from tests import factories
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
 
@@ -44,6 +47,21 @@ def test_the_migrations_make_what_the_models_say(upgraded: Path) -> None:
     code, printed = longlook(upgraded, "db", "check", LONGLOOK_TEST_POSTGRES_URL="")
     assert code == 0
     assert printed.split() == ["ok", "new", "SQLite", "database"]
+
+
+def test_jobs_of_before_are_found_after_a_reindex(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    assert longlook(tmp_path, "db", "reindex") == (0, "ok           there are no jobs\n")
+    database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
+    factories.insert_jobs(database, factories.make_account(database), [{}] * 60)
+
+    code, printed = longlook(tmp_path, "db", "reindex")
+
+    asked = history.Filter(account_id=None, phrases=("how many circles",))
+    views, _ = history.page(database, asked, limit=100)
+    database.close()
+    assert len(views) == 60
+    assert (code, views[0].job.id.hex in printed) == (0, True)
 
 
 def test_a_key_is_printed_once_listed_without_itself_and_revoked(upgraded: Path) -> None:

@@ -62,6 +62,7 @@ class Play:
         self._first_at = math.inf
         self._cached = 0
         self._refusal: script.Mishap | None = None
+        self._cache: PrefixCache | None = None
 
     def refuse(self, mishap: script.Mishap) -> None:
         """End before the beginning."""
@@ -69,6 +70,7 @@ class Play:
 
     def begin(self, now: float, cache: PrefixCache) -> None:
         """Start the prefill: what is cached costs no time."""
+        self._cache = cache
         self._cached = cache.match(self.prompt.parts)
         pace = self._options.prefill_tokens_per_second
         prefill = (self.prompt.tokens - self._cached) / pace if pace else 0.0
@@ -85,6 +87,9 @@ class Play:
         while self.next_at <= now:
             end = self._end()
             if end is None and (token := next(self._tokens, None)) is not None:
+                if not self._said and self._cache is not None:
+                    # As in SGLang, others find the prompt as soon as it has been computed.
+                    self._cache.insert(self.prompt.parts)
                 fresh.append(token)
                 self._said.append(token)
                 if pace:

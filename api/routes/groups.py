@@ -1,0 +1,101 @@
+"""``/v1/groups``: several questions about the same images, and how they do."""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPMethod, HTTPStatus
+
+import flask
+from flask import Response
+
+from api import errors as problems
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.routes import texts
+from api.schemas.groups import Group
+from api.schemas.requests import GroupHeaders, GroupPath
+from api.submission import GROUP, Intake, read_order
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.settings import Settings
+from jobs.store import history
+
+
+class GroupRoutes:
+    """What callers may do with groups.
+
+    Args:
+        settings: limits.
+        database: where jobs are kept.
+        intake: what takes new ones.
+    """
+
+    def __init__(self, settings: Settings, *, database: Database, intake: Intake) -> None:
+        self._max_file_bytes = settings.max_image_mb * 2**20
+        self._database = database
+        self._intake = intake
+
+    def declare(self, door: Door, gate: Gate) -> None:
+        """Put the routes into ``door``."""
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/groups",
+            self.create,
+            name="createGroup",
+            tag="groups",
+            guard=gate.admits(Right.SUBMIT),
+            answers={
+                202: Answer(Group, "The group and its jobs.", ("Location", "Idempotent-Replayed"))
+            },
+            faults=(400, 409, 413, 415, 422),
+            body=texts.CREATE_GROUP,
+        )
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/groups/<group_id>",
+            self.show,
+            name="getGroup",
+            tag="groups",
+            guard=gate.admits(Right.READ),
+            answers={200: Answer(Group, "The group and its jobs.")},
+            faults=(404,),
+        )
+
+    def create(self, caller: Caller, header: GroupHeaders) -> Response:
+        """Ask several questions about the same images.
+
+        Each question becomes a job, with the same options; all of them are kept, or none. The first runs
+        first, and the others when it has its first token, so that the engine computes the images once.
+        """
+        order = read_order(
+            flask.request,
+            kind=GROUP,
+            limits=self._intake.limits,
+            max_file_bytes=self._max_file_bytes,
+        )
+        accepted = self._intake.submit(
+            caller, order, header=header, request_id=problems.request_id()
+        )
+        group = self._find(accepted.job_id, None)
+        headers = {"Location": group.urls.self}
+        if accepted.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        return reply(group, HTTPStatus.ACCEPTED, headers=headers)
+
+    def show(self, caller: Caller, path: GroupPath) -> Response:
+        """Get a group: its jobs, where they stand, what they cost and what they shared."""
+        group_id = ids.parse("grp", path.group_id)
+        if group_id is None:
+            raise _not_found()
+        logs.bind(group_id=path.group_id)
+        return reply(self._find(group_id, caller.scope))
+
+    def _find(self, group_id: uuid.UUID, scope: uuid.UUID | None) -> Group:
+        views = history.group(self._database, group_id, account_id=scope)
+        if not views:
+            raise _not_found()
+        return Group.of(views)
+
+
+def _not_found() -> errors.NotFound:
+    return errors.NotFound("There is no such group.")

@@ -1,0 +1,162 @@
+"""The pictures of submissions: facts once per account, original and detail; bytes once per account and image key."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from jobs import errors, ids
+from jobs.database import Transaction
+from jobs.records import Image, ImageBytes
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """A canonical picture and the facts of its original, ready to be kept."""
+
+    key: str
+    detail: str
+    pipeline: str
+    media_type: str
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+    original_sha256: str
+    original_bytes: int
+    original_media_type: str
+    original_width: int
+    original_height: int
+    orientation: int
+    frames: int
+
+
+#: What makes two pictures of an account the same: the original's sha256, detail, pipeline.
+_Identity = tuple[str, str, str]
+
+
+def keep(
+    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+) -> list[uuid.UUID]:
+    """Keep those of ``images`` that are new, hold the known ones until the commit; return the ids of all.
+
+    All that touch several images lock facts in one order and then bytes in one order, so that
+    no two of them wait for each other.
+
+    Raises:
+        jobs.errors.NotFound: an image is gone or belongs to somebody else.
+    """
+    known = _identities(transaction, account_id, images)
+    identities = [
+        known[image] if isinstance(image, uuid.UUID) else _identity(image) for image in images
+    ]
+    wanted = dict(zip(identities, images, strict=True))
+    new = {_identity(image): image for image in images if isinstance(image, NewImage)}
+    found: dict[_Identity, uuid.UUID] = {}
+    for identity, image in sorted((wanted | new).items(), key=lambda item: item[0]):
+        found[identity] = (
+            _keep_facts(transaction, account_id, image, uploaded=False)
+            if isinstance(image, NewImage)
+            else _hold_facts(transaction, image)
+        )
+    for image in sorted(new.values(), key=lambda image: image.key):
+        _keep_bytes(transaction, account_id, image)
+    return [found[identity] for identity in identities]
+
+
+def keep_upload(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
+    """Keep an image that was uploaded by itself; return its id."""
+    image_id = _keep_facts(transaction, account_id, image, uploaded=True)
+    _keep_bytes(transaction, account_id, image)
+    return image_id
+
+
+def _identity(image: NewImage) -> _Identity:
+    return (image.original_sha256, image.detail, image.pipeline)
+
+
+def _identities(
+    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+) -> dict[uuid.UUID, _Identity]:
+    """Return the identities of those of ``images`` that are named by their ids."""
+    wanted = {image for image in images if isinstance(image, uuid.UUID)}
+    if not wanted:
+        return {}
+    rows = transaction.execute(
+        sa.select(Image.id, Image.original_sha256, Image.detail, Image.pipeline).where(
+            Image.account_id == account_id, Image.id.in_(wanted)
+        )
+    ).all()
+    if len(rows) < len(wanted):
+        raise _image_gone()
+    return {row.id: (row.original_sha256, row.detail, row.pipeline) for row in rows}
+
+
+def _hold_facts(transaction: Transaction, image_id: uuid.UUID) -> uuid.UUID:
+    """Make a concurrent removal wait and then see this job's reference."""
+    found: uuid.UUID | None = transaction.execute(
+        sa.select(Image.id)
+        .where(Image.id == image_id, Image.removed_at.is_(None))
+        .with_for_update(read=True)
+    ).scalar_one_or_none()
+    if found is None:
+        raise _image_gone()
+    return found
+
+
+def _image_gone() -> errors.NotFound:
+    return errors.NotFound("An image of this job no longer exists.", param="images")
+
+
+def _keep_facts(
+    transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
+) -> uuid.UUID:
+    """Insert the image's facts, or find (and if its bytes were removed, revive) the same one of this account."""
+    row = transaction.insert(Image).values(
+        id=ids.new(),
+        account_id=account_id,
+        image_key=image.key,
+        detail=image.detail,
+        pipeline=image.pipeline,
+        media_type=image.media_type,
+        width=image.width,
+        height=image.height,
+        original_sha256=image.original_sha256,
+        original_bytes=image.original_bytes,
+        original_media_type=image.original_media_type,
+        original_width=image.original_width,
+        original_height=image.original_height,
+        orientation=image.orientation,
+        frames=image.frames,
+        created_at=transaction.now(),
+        uploaded_at=transaction.now() if uploaded else None,
+    )
+    # A conflict updates the row rather than passing by: that locks it against a concurrent removal.
+    image_id: uuid.UUID = transaction.execute(
+        row.on_conflict_do_update(
+            index_elements=["account_id", "original_sha256", "detail", "pipeline"],
+            set_={
+                "removed_at": None,
+                "uploaded_at": sa.func.coalesce(row.excluded.uploaded_at, Image.uploaded_at),
+            },
+        ).returning(Image.id)
+    ).scalar_one()
+    return image_id
+
+
+def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> None:
+    """Keep the canonical bytes, which other images of the account may share."""
+    row = transaction.insert(ImageBytes).values(
+        account_id=account_id, image_key=image.key, data=image.data
+    )
+    if transaction.dialect == "sqlite":
+        transaction.execute(row.on_conflict_do_nothing())
+        return
+    # Setting the key to itself locks the row: a removal that does not see this image yet must wait for it.
+    transaction.execute(
+        row.on_conflict_do_update(
+            index_elements=["account_id", "image_key"], set_={"image_key": row.excluded.image_key}
+        )
+    )

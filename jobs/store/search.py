@@ -1,0 +1,123 @@
+"""What is searched of jobs: their questions, answers and traces, in an index of words; see :mod:`jobs.phrases`.
+
+The texts are rows of their own. They are indexed by FTS5 on SQLite, in a table that triggers keep in step, and by
+a GIN index on PostgreSQL, each together with the account, so that what others have costs an account nothing.
+They come and go in the transactions in which what they are taken from does.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from jobs.database import Database, Transaction
+from jobs.phrases import Part, Phrase, spellings
+from jobs.records import Job, Sample, SearchText
+
+#: Up to so many texts that hold a phrase's words are looked at by themselves. Of more, a page of jobs that hold the
+#: phrase is found sooner by looking at one job after the other, in the order of the page.
+_FEW = 1_000
+
+#: As the index of the migration has it, to the letter.
+_WORDS: sa.ColumnElement[Any] = sa.literal_column(
+    "(array_to_tsvector(ARRAY[CAST(search_texts.account_id AS text)])"
+    " || to_tsvector('simple'::regconfig, search_texts.text))"
+)
+#: FTS5's table; its column of its own name stands for all columns.
+_INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
+
+
+def keep(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
+    """Let a job be found by ``text``, beside what it is found by already."""
+    for spelling in spellings(text or ""):
+        transaction.execute(
+            sa.insert(SearchText).from_select(
+                ["job_id", "account_id", "part", "text"],
+                sa.select(
+                    Job.id,
+                    Job.account_id,
+                    sa.literal(part, SearchText.part.type),
+                    sa.literal(spelling, SearchText.text.type),
+                ).where(Job.id == job_id),
+            )
+        )
+
+
+def remove(
+    transaction: Transaction, job_ids: Collection[uuid.UUID], *, parts: Collection[Part]
+) -> None:
+    """Let jobs no longer be found by these ``parts`` of them."""
+    transaction.execute(
+        sa.delete(SearchText).where(SearchText.job_id.in_(job_ids), SearchText.part.in_(parts))
+    )
+
+
+def holds(
+    transaction: Transaction, phrase: Phrase, *, account_id: uuid.UUID | None
+) -> sa.ColumnElement[bool]:
+    """Return the condition on jobs of holding ``phrase``, for jobs of one account (None: of any)."""
+    contains = sa.func.instr if transaction.dialect == "sqlite" else sa.func.strpos
+    decided = contains(SearchText.text, phrase.spelling) > 0
+    if transaction.dialect == "sqlite":
+        wanted = sa.literal(_fts5(phrase, account_id))
+        matching = sa.select(_INDEX.c.rowid).where(_INDEX.c.search_index.op("MATCH")(wanted))
+    else:
+        matched = _WORDS.op("@@", is_comparison=True)(_tsquery(phrase, account_id))
+        matching = sa.select(SearchText.id).where(matched)
+    candidates: int = transaction.execute(
+        sa.select(sa.func.count()).select_from(matching.limit(_FEW + 1).subquery())
+    ).scalar_one()
+    if candidates > _FEW:
+        return sa.exists(sa.select(1).where(SearchText.job_id == Job.id, decided))
+    return Job.id.in_(sa.select(SearchText.job_id).where(SearchText.id.in_(matching), decided))
+
+
+def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> uuid.UUID | None:
+    """Write anew what up to ``limit`` jobs beyond ``after`` are found by; return the last of them, if any.
+
+    For jobs from before there was a search, and when phrases are spelled in a new way. Each call is a
+    transaction of its own; whatever happens to the jobs meanwhile waits for it, or comes before it.
+    """
+    with database.transaction() as transaction:
+        wanted = sa.select(Job).order_by(Job.id).limit(limit).with_for_update()
+        if after is not None:
+            wanted = wanted.where(Job.id > after)
+        jobs = list(transaction.session.scalars(wanted))
+        job_ids = [job.id for job in jobs]
+        remove(transaction, job_ids, parts=tuple(Part))
+        for job in jobs:
+            keep(transaction, job.id, Part.QUESTION, job.question)
+            keep(transaction, job.id, Part.ANSWER, job.answer_text)
+        outputs = transaction.execute(
+            sa.select(Sample.job_id, Sample.output)
+            .where(Sample.job_id.in_(job_ids), Sample.output.is_not(None))
+            .order_by(Sample.job_id, Sample.attempt, Sample.number)
+        )
+        for row in outputs:
+            keep(transaction, row.job_id, Part.TRACE, row.output)
+        return job_ids[-1] if job_ids else None
+
+
+def _fts5(phrase: Phrase, account_id: uuid.UUID | None) -> str:
+    """Return the query in FTS5's language. Words are letters and digits only: nothing in them has to be escaped."""
+    words = f'text : "{" ".join(phrase.words)}"{" *" if phrase.unfinished else ""}'
+    return words if account_id is None else f'account_id : "{account_id.hex}" AND {words}'
+
+
+def _tsquery(phrase: Phrase, account_id: uuid.UUID | None) -> sa.ColumnElement[Any]:
+    """Return the query as PostgreSQL's own parser, which has made the index as well, reads the words."""
+    whole = phrase.words[:-1] if phrase.unfinished else phrase.words
+    simple: sa.ColumnElement[Any] = sa.literal_column("'simple'")
+    parts: list[sa.ColumnElement[Any]] = []
+    if account_id is not None:
+        parts.append(sa.cast(sa.literal(f"'{account_id}'"), postgresql.TSQUERY()))
+    if whole:
+        parts.append(sa.func.plainto_tsquery(simple, " ".join(whole)))
+    if phrase.unfinished:
+        parts.append(sa.func.to_tsquery(simple, f"{phrase.words[-1]}:*"))
+    return functools.reduce(lambda one, other: one.op("&&")(other), parts)

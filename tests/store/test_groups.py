@@ -1,0 +1,224 @@
+"""Followers wait for their leader: until its first token, its end, or a bounded time. Nothing that dies holds them."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from jobs.database import Database
+from jobs.lifecycle import Priority, Status
+from jobs.records import Job
+from jobs.store import claims, groups, history, outcomes, submission, sweeps, timeline, traces
+from tests import factories
+from tests.databases import Age
+
+ACTOR = "key:test"
+FOLLOWERS = 3
+
+
+def submit(database: Database, account_id: uuid.UUID, **facts: object) -> list[uuid.UUID]:
+    """Submit a group; return its jobs, the leader first."""
+    followers = [
+        submission.Follower(f"Question {number}?", {"max_output_tokens": 64})
+        for number in range(1, FOLLOWERS + 1)
+    ]
+    leader = factories.make_job(database, account_id, followers=followers, **facts)
+    return [view.job.id for view in history.group(database, leader, account_id=account_id)]
+
+
+def claimable(database: Database) -> int:
+    return sweeps.due(database, limit=100)
+
+
+def next_job(database: Database) -> uuid.UUID | None:
+    """Claim the best job, if there is one."""
+    claimed = claims.claim(database, owner="worker-2", lease=factories.LEASE)
+    return claimed.job_id if claimed else None
+
+
+def first_token(database: Database, leader: claims.Claim) -> None:
+    assert not traces.append(
+        database, owner=leader.owner, pieces=[factories.make_piece(leader, "It")]
+    )
+
+
+def started(database: Database) -> claims.Claim:
+    """Claim the leader and begin its stream."""
+    leader = factories.claim(database)
+    factories.begin(database, leader)
+    return leader
+
+
+def test_a_group_is_kept_whole_with_one_image_and_one_key(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    jobs = submit(database, account_id, idempotency_key="k", fingerprint="f")
+
+    views = history.group(database, jobs[0], account_id=account_id)
+    assert [view.job.question for view in views] == [
+        "How many circles are there?", "Question 1?", "Question 2?", "Question 3?",
+    ]  # fmt: skip
+    assert {view.job.group_id for view in views} == {jobs[0]}
+    assert len({view.images[0].image.id for view in views}) == 1
+    assert [view.job.idempotency_key for view in views] == ["k", None, None, None]
+    assert submit(database, account_id, idempotency_key="k", fingerprint="f") == jobs
+    assert {entry.event for job in jobs for entry in timeline.read(database, job, limit=9)[0]} == {
+        "submitted"
+    }
+    other = factories.make_account(database)
+    assert history.group(database, jobs[0], account_id=other) == []
+
+
+def test_of_a_group_that_cannot_be_kept_nothing_is(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    unkeepable = {"seed": object()}
+    followers = [submission.Follower("One?", {}), submission.Follower("Two?", unkeepable)]
+    with pytest.raises((sa.exc.StatementError, TypeError)):
+        factories.make_job(database, account_id, followers=followers)
+
+    assert history.page(database, history.Filter(account_id=None), limit=5) == ([], False)
+
+
+def test_the_leader_is_claimed_first_and_its_followers_after_its_first_token(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    jobs = submit(database, account_id)
+    other = factories.make_job(database, account_id, priority=Priority.LOW)
+
+    leader = started(database)
+    assert leader.job_id == jobs[0]
+    assert claimable(database) == 1
+    assert next_job(database) == other
+    assert next_job(database) is None
+
+    first_token(database, leader)
+
+    assert claimable(database) == FOLLOWERS
+    assert [next_job(database) for _ in jobs] == [*jobs[1:], None]
+
+
+def ended(database: Database, leader: claims.Claim) -> None:
+    assert outcomes.succeed(database, leader, answer=None, sample=factories.make_ended())
+
+
+def failed(database: Database, leader: claims.Claim) -> None:
+    assert outcomes.fail(database, leader, outcomes.Fault("engine_rejected", "No."), sample=None)
+
+
+def stopped(database: Database, leader: claims.Claim) -> None:
+    history.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
+    assert outcomes.stop(database, leader, sample=None)
+
+
+@pytest.mark.parametrize("end", [ended, failed, stopped])
+def test_the_end_of_a_leader_frees_its_followers(
+    database: Database,
+    account_id: uuid.UUID,
+    end: Callable[[Database, claims.Claim], None],
+) -> None:
+    submit(database, account_id)
+    leader = started(database)
+    assert claimable(database) == 0
+
+    end(database, leader)
+
+    assert claimable(database) == FOLLOWERS
+
+
+def test_a_leader_that_is_cancelled_before_it_ran_frees_its_followers(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    jobs = submit(database, account_id)
+    history.cancel(database, jobs[0], account_id=None, actor=ACTOR)
+
+    assert [next_job(database) for _ in jobs] == [*jobs[1:], None]
+
+
+def test_a_leader_whose_worker_is_gone_holds_its_followers_for_a_minute_at_most(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    jobs = submit(database, account_id)
+    started(database)
+    age(30)
+    assert claimable(database) == 0
+
+    age(31)
+
+    assert [next_job(database) for _ in jobs] == [*jobs[1:], None]
+    assert factories.get_job(database, jobs[0]).job.status is Status.RUNNING
+
+
+def test_a_leader_that_waits_for_another_try_holds_nobody_longer(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    submit(database, account_id)
+    leader = started(database)
+    fault = outcomes.Fault("engine_fault", "It broke.", retryable=True)
+    assert outcomes.retry(database, leader, fault, sample=None, rng=random.Random(1))
+    assert claimable(database) == 0
+
+    age(61)
+
+    assert claimable(database) == FOLLOWERS + 1
+
+
+def test_while_the_leader_waits_in_a_long_queue_its_followers_do(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    """However late it begins: else they would all begin with it."""
+    submit(database, account_id)
+    age(600)
+
+    assert claimable(database) == 1
+
+
+def test_followers_that_are_free_are_told_to_those_who_ring(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    heard: list[int] = []
+    database.listen(
+        lambda note: heard.append(note.jobs) if isinstance(note, groups.Freed) else None
+    )
+    factories.make_job(database, account_id)
+    alone = started(database)
+    first_token(database, alone)
+    ended(database, alone)
+    submit(database, account_id)
+    leader = started(database)
+    assert heard == []
+
+    first_token(database, leader)
+    next_job(database)
+    ended(database, leader)
+
+    assert heard == [FOLLOWERS, FOLLOWERS - 1]
+
+
+def test_the_place_of_a_leader_counts_no_followers_that_wait(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    submit(database, account_id)
+    after = factories.make_job(database, account_id)
+
+    place = factories.get_job(database, after).queue
+
+    assert place is not None
+    assert place.position == 2
+
+
+def test_a_follower_whose_leader_is_only_being_claimed_is_not_claimed_beside_it(
+    database: Database, account_id: uuid.UUID, dialect: str
+) -> None:
+    """Whoever claims at the same moment passes the locked leader by, and must not take what stands behind it."""
+    if dialect == "sqlite":
+        pytest.skip("there are no two writers at once")
+    jobs = submit(database, account_id)
+    with database.transaction() as transaction:
+        transaction.execute(sa.select(Job.id).where(Job.id == jobs[0]).with_for_update())
+
+        assert next_job(database) is None

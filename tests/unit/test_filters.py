@@ -1,0 +1,170 @@
+"""The words in which people ask for jobs: what they mean, and that what is written back means the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import errors, filters, ids
+from jobs.filters import Filter
+from jobs.lifecycle import Status
+
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+SHA256 = "0123456789abcdef" * 4
+
+text = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"))
+moments = st.datetimes(
+    min_value=datetime(1, 1, 2),  # noqa: DTZ001 - hypothesis adds the zone
+    max_value=datetime(9999, 12, 30),  # noqa: DTZ001 - same
+    timezones=st.just(UTC),
+)
+wanted = st.builds(
+    Filter,
+    account_id=st.none(),
+    statuses=st.lists(st.sampled_from(Status), unique=True).map(tuple),
+    error_codes=st.lists(st.from_regex(r"[a-z][a-z_]{0,20}", fullmatch=True), unique=True)
+    .filter(lambda codes: "timeout" not in codes)
+    .map(tuple),
+    created_after=st.none() | moments,
+    created_before=st.none() | moments,
+    metadata=st.dictionaries(text.filter(bool), text, max_size=3),
+    image_id=st.none() | st.uuids(),
+    image_sha256=st.none() | st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    group_id=st.none() | st.uuids(),
+    phrases=st.lists(text.map(lambda words: f'{words[:90]} "six\\'), unique=True, max_size=3).map(
+        tuple
+    ),
+)
+
+
+def parse(words: str) -> Filter:
+    return filters.parse(words, now=NOW)
+
+
+def faults(words: str) -> list[str]:
+    """Return what is wrong with ``words``."""
+    with pytest.raises(errors.InvalidRequest) as refused:
+        parse(words)
+    assert {fault.pointer for fault in refused.value.faults} == {"q"}
+    return [fault.detail for fault in refused.value.faults]
+
+
+@given(wanted)
+def test_what_is_written_back_means_the_same(asked: Filter) -> None:
+    assert parse(filters.render(asked)) == asked
+
+
+@given(st.text())
+def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: str) -> None:
+    try:
+        asked = parse(words)
+    except errors.InvalidRequest as refused:
+        told = [fault.detail for fault in refused.faults if fault.detail.startswith("Character")]
+        places = [int(detail.split()[1].strip(":")) for detail in told]
+        assert places == sorted(places)
+        assert all(not words[place - 1].isspace() for place in places)
+    else:
+        assert parse(filters.render(asked)) == asked
+
+
+def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
+    image_id = ids.new()
+    asked = parse(
+        f"status:failed  status:cancelled error:timeout error:worker_lost meta.case:42 meta.site:a.b "
+        f"image:{ids.show('img', image_id)} image:{SHA256} status:failed"
+    )
+
+    assert asked == Filter(
+        account_id=None,
+        statuses=(Status.FAILED, Status.CANCELLED),
+        error_codes=("deadline_exceeded", "worker_lost"),
+        metadata={"case": "42", "site": "a.b"},
+        image_id=image_id,
+        image_sha256=SHA256,
+    )
+    assert parse(" \n ") == Filter(account_id=None)
+
+
+def test_words_and_phrases_stand_beside_qualifiers() -> None:
+    asked = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
+
+    assert asked.phrases == ("pelican", "six of them", "圆形", "status:failed")
+    assert asked.statuses == (Status.FAILED,)
+
+
+def test_quotes_hold_what_would_end_a_word() -> None:
+    asked = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
+
+    assert asked.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "after", "before"),
+    [
+        ("created:<2h", NOW - timedelta(hours=2) + TICK, None),
+        ("created:<=90s", NOW - timedelta(seconds=90), None),
+        ("created:>10m", None, NOW - timedelta(minutes=10)),
+        ("created:>=7d", None, NOW - timedelta(days=7) + TICK),
+        ("created:2026-11-20", datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC)),
+        ("created:>=2026-11-20", datetime(2026, 11, 20, tzinfo=UTC), None),
+        ("created:<2026-11-20T12:00:00+02:00", None, datetime(2026, 11, 20, 10, tzinfo=UTC)),
+        (
+            "created:>=2026-11-20 created:<=2026-11-21T00:00:00Z",
+            datetime(2026, 11, 20, tzinfo=UTC),
+            datetime(2026, 11, 21, tzinfo=UTC) + TICK,
+        ),
+    ],
+)  # fmt: skip
+def test_times_are_compared_as_they_are_and_durations_as_ages(
+    words: str, after: datetime | None, before: datetime | None
+) -> None:
+    asked = parse(words)
+
+    assert (asked.created_after, asked.created_before) == (after, before)
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "reason"),
+    [
+        ("status:odd", 1, "A status is one of"),
+        ("status:failed status:", 15, "a value is missing"),
+        ('meta.case:"open', 1, "a quote is not closed"),
+        ('status:failed meta.a:"b"c', 15, "ends inside of a word"),
+        ("error:Time-Out", 1, "an error's code"),
+        ("image:123", 1, "an image id or the sha256"),
+        (f"image:{SHA256} image:{'0' * 64}", 72, "only once"),
+        (f"group:{ids.show('job', ids.new())}", 1, "the id of a group"),
+        ("meta.case:1 meta.case:2", 13, "only once"),
+        ("meta:1", 1, "no such qualifier"),
+        ("status.x:failed", 1, "no such qualifier"),
+        ("12:30", 1, "no such qualifier"),
+        ("status:failed 圆", 15, "too short to be searched for"),
+        ('""', 1, "too short to be searched for"),
+        ("x" * 201, 1, "at most 200 characters"),
+        ("finding:loop", 1, "not kept by this version"),
+        ("created:2h", 1, "an age or a time"),
+        ("created:>999999d", 1, "an age or a time"),
+        ("created:>2026-11-20T10:00:00", 1, "an age or a time"),
+        ("created:<2026-11-20 created:<2026-11-21", 21, "only once"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(words: str, place: int, reason: str) -> None:
+    (told,) = faults(words)
+
+    assert told.startswith(f"Character {place}: ")
+    assert reason in told
+
+
+def test_all_faults_are_told_at_once() -> None:
+    assert len(faults("status:odd created:now meta.case:42 finding:loop")) == 3
+
+
+def test_there_may_be_only_so_many_phrases() -> None:
+    words = [f"word{number}" for number in range(9)]
+
+    assert faults(" ".join(words)) == ["There may be at most 8 words and phrases."]
+    assert len(parse(" ".join(words[:8])).phrases) == 8

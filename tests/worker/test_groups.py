@@ -1,0 +1,136 @@
+"""A group on a worker with many slots: the engine computes the image once, whoever comes first."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from jobs import profiles
+from jobs.database import Database
+from jobs.lifecycle import Status
+from jobs.store import groups, history, submission
+from tests import factories, pictures
+from tests.worker.conftest import LEASE
+from worker import leases
+from worker.engines.pool import Engines
+from worker.engines.scripted import Scripted
+from worker.engines.scripted.options import Options
+from worker.recorder import Recorder
+from worker.runner import Runner
+
+QUESTIONS = 16
+#: Of 280 by 280 pixels.
+IMAGE_TOKENS = 100
+
+
+@dataclass
+class House:
+    """A worker whose slots hear bells, around the scripted engine with its prefix cache."""
+
+    database: Database
+    account_id: uuid.UUID
+    runner: Runner
+    bells: threading.Semaphore
+
+    def submit(self, *, grouped: bool) -> list[uuid.UUID]:
+        """Submit questions about one image, and ring as the door does."""
+        picture = factories.make_image(
+            data=pictures.file_of(pictures.gradient(280, 280)), width=280, height=280
+        )
+        about: dict[str, object] = {"images": [(picture, IMAGE_TOKENS)]}
+        followers = [
+            submission.Follower(f"How many shapes of kind {number}?", {"max_output_tokens": 64})
+            for number in range(1, QUESTIONS)
+        ]
+        if grouped:
+            first = factories.make_job(self.database, self.account_id, followers=followers, **about)
+            self.bells.release()
+            return [view.job.id for view in history.group(self.database, first, account_id=None)]
+        made = [factories.make_job(self.database, self.account_id, **about)]
+        made += [
+            factories.make_job(self.database, self.account_id, question=follower.question, **about)
+            for follower in followers
+        ]
+        self.bells.release(QUESTIONS)
+        return made
+
+    def done(self, jobs: list[uuid.UUID]) -> bool:
+        return set(history.status(self.database, jobs).values()) == {Status.SUCCEEDED}
+
+    def prefilled(self, jobs: list[uuid.UUID]) -> list[int]:
+        """Return the prompt tokens of each job that the engine had to compute."""
+        rows = [factories.get_job(self.database, job).job for job in jobs]
+        return [(row.input_tokens or 0) - (row.cached_tokens or 0) for row in rows]
+
+
+@pytest.fixture
+def dialect() -> str:
+    """The order is SQL's and tried on both; here one is enough."""
+    return "sqlite"
+
+
+@pytest.fixture
+def house(database: Database) -> Iterator[House]:
+    """Return a worker with a slot for each question."""
+    options = Options(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
+    engines = Engines([Scripted(options=options)])
+    engines.refresh()
+    holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    recorder = Recorder(database, owner="me", flush_seconds=0.05, on_lost=lambda _: None)
+    runner = Runner(
+        database,
+        engines=engines,
+        holdings=holdings,
+        recorder=recorder,
+        profile=profiles.TINY,
+        owner="me",
+        lease=LEASE,
+        rng=random.Random(1),
+    )
+    bells = threading.Semaphore(0)
+    database.listen(
+        lambda note: bells.release(note.jobs) if isinstance(note, groups.Freed) else None
+    )
+    over = threading.Event()
+
+    def slot() -> None:
+        while True:
+            bells.acquire()
+            if over.is_set():
+                return
+            runner.work()
+
+    slots = [threading.Thread(target=slot, daemon=True) for _ in range(QUESTIONS)]
+    recorder.start()
+    for thread in slots:
+        thread.start()
+    yield House(database, factories.make_account(database), runner, bells)
+    over.set()
+    bells.release(QUESTIONS)
+    for thread in slots:
+        thread.join(10)
+    recorder.stop()
+    holdings.stop()
+
+
+def test_followers_find_their_leaders_prefix_and_jobs_by_themselves_do_not(
+    house: House, wait_for: Callable[[Callable[[], bool]], bool]
+) -> None:
+    group = house.submit(grouped=True)
+    assert wait_for(lambda: house.done(group))
+    # The control: another account's cache is another one, and nobody waits there.
+    house.account_id = factories.make_account(house.database)
+    alone = house.submit(grouped=False)
+    assert wait_for(lambda: house.done(alone))
+
+    leader, *followers = house.prefilled(group)
+    rows = [factories.get_job(house.database, job).job for job in group[1:]]
+
+    assert all((row.cached_tokens or 0) > (row.image_tokens or 0) for row in rows)
+    assert max(followers) < leader
+    assert sum(house.prefilled(group)) < sum(house.prefilled(alone)) / 2
