@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+_SUCCESS = 2
+
 
 @dataclass(frozen=True)
 class Got:
@@ -44,6 +46,8 @@ class Receiver:
     answer: bytes = b"thanks"
     got: list[Got] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
+    #: What it answered with 2xx.
+    took: list[Got] = field(default_factory=list)
     #: The connections that came in.
     peers: list[socket.socket] = field(default_factory=list)
 
@@ -75,10 +79,14 @@ def receiving(*, port: int = 0) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            receiver.got.append(Got(self.path, headers, body))
+            got = Got(self.path, headers, body)
+            receiver.got.append(got)
             receiver.held.wait(30)
+            status = receiver.status
+            if status // 100 == _SUCCESS:
+                receiver.took.append(got)
             with contextlib.suppress(OSError):  # Whoever asked may have gone.
-                self.send_response(receiver.status)
+                self.send_response(status)
                 for name, value in receiver.headers.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(receiver.answer)))

@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from jobs import webhooks as signing
 from jobs.answers import Answer
 from jobs.database import Database
-from jobs.delivery import ENDS, TryOutcome
+from jobs.delivery import ENDS, TryOutcome, TryState
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.store import deliveries, endpoints, outcomes, tries
 from jobs.vault import Vault
 from tests import factories
+from tests.e2e.stack import VAULT_KEY
 
 LEASE = timedelta(seconds=60)
-VAULT_KEY = "the vault's key in tests"
 VAULT = Vault([VAULT_KEY])
 PLAIN_SECRET = signing.new_secret()
 SECRET = endpoints.Secret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
@@ -93,6 +93,16 @@ def try_first_of_any(database: Database, result: tries.Result) -> tries.Settled:
     settled = tries.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
+
+
+def hurry(database: Database) -> None:
+    """Let no try wait for its time."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.update(WebhookAttempt)
+            .where(WebhookAttempt.state == TryState.DUE)
+            .values(due_at=transaction.now())
+        )
 
 
 def events(database: Database) -> list[WebhookEvent]:

@@ -21,6 +21,7 @@ from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
 from jobs.store import timeline
 from tests.chaos.orders import Order
+from tests.receivers import Got
 
 
 @dataclass
@@ -94,6 +95,26 @@ def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
             wrong.append(f"{order.key}: was told {sorted(order.ids)}, kept are {len(kept)} jobs")
         wrong += [f"{life.shown}: {told}" for life in kept for told in _unseen(life, order)]
     wrong += [f"{life.shown}: nobody ordered it" for rest in by_key.values() for life in rest]
+    return wrong
+
+
+def untold(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
+    """Return which ends and starts a receiver that was up in the end was not told, or by several names."""
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for got in took:
+        event = got.event
+        names[event["data"]["id"], event["type"]].add(got.headers["webhook-id"])
+    wrong = []
+    for life in found:
+        expected = {f"job.{life.job.status}"} | ({"job.started"} if life.job.attempt else set())
+        told = {event_type for job, event_type in names if job == life.shown}
+        if told != expected:
+            wrong.append(f"{life.shown}: its receiver was told {sorted(told)}")
+    wrong += [
+        f"{job}: {kind} has {len(ids_)} names"
+        for (job, kind), ids_ in names.items()
+        if len(ids_) > 1
+    ]
     return wrong
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -13,9 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import children, databases, postgres
+from jobs import delivery
+from jobs.database import Database
+from jobs.store import accounts
+from tests import children, databases, postgres, webhooks
 from tests.chaos.proxy import Proxy
 from tests.e2e.stack import Stack, eventually, free_port
+from tests.receivers import Receiver, receiving
 from tests.redis_servers import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +28,7 @@ LEASE_SECONDS = 3.0
 DRAIN_SECONDS = 1.0
 CRASH_LIMIT = 3
 WORKERS = ("worker-1", "worker-2", "worker-3")
+DELIVERIES = ("delivery-1", "delivery-2")
 #: Fewer than the slots of all workers, so that the engine refuses some streams for lack of room.
 ENGINE_OPTIONS = (
     "tokens_per_second=160",
@@ -44,6 +50,8 @@ _VARIABLES = {
     # All clients share one key, and look often.
     "LONGLOOK_REQUESTS_PER_MINUTE": "1000000",
     "LONGLOOK_API_THREADS": "16",
+    # Short, for a lease is half a minute longer, and what a killed sender left waits for its end.
+    "LONGLOOK_WEBHOOK_SECONDS": "2",
     "LONGLOOK_ENGINE_CONNECT_SECONDS": "2",
     "LONGLOOK_ENGINE_FIRST_TOKEN_SECONDS": "6",
     "LONGLOOK_ENGINE_TOKEN_SECONDS": "3",
@@ -122,6 +130,11 @@ class House:
         return f"http://127.0.0.1:{self._api_port}"
 
     @property
+    def deliveries(self) -> dict[str, Place]:
+        """The places of those who tell receivers."""
+        return {name: self.places[name] for name in DELIVERIES}
+
+    @property
     def workers(self) -> dict[str, Place]:
         """The places of the workers."""
         return {name: self.places[name] for name in WORKERS}
@@ -140,10 +153,14 @@ class House:
             variables=_VARIABLES,
         )
         self._exits.callback(self._stop_processes)
+        self.receiver: Receiver = self._exits.enter_context(receiving())
+        self._listen()
         self._place("engine", self._start_engine)
         self._place("api", lambda: self.stack.spawn_api(self._api_port))
         for name in WORKERS:
             self._place(name, self._worker(name))
+        for name in DELIVERIES:
+            self._place(name, functools.partial(self.stack.start_delivery, name))
         self.stack.url = self.api_url
         if not eventually(self.stack.ready):
             raise RuntimeError(f"the API did not come up:\n{self.stack.log('api')}")
@@ -212,6 +229,15 @@ class House:
         folder = self.folder / name
         folder.mkdir()
         return folder
+
+    def _listen(self) -> None:
+        """Register the receiver for all that happens."""
+        database = Database(self.stack.database_url)
+        account_id = accounts.account_id(database, "default")
+        webhooks.make_endpoint(
+            database, account_id, url=self.receiver.url, event_types=[*delivery.EventType]
+        )
+        database.close()
 
     def _start_database(self) -> str:
         if self._database == "sqlite":

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ import redis
 
 from jobs import queue
 from jobs.database import Database
-from tests import children
+from jobs.store import deliveries
+from tests import children, webhooks
 from tests.chaos import checks
 from tests.chaos.callers import Api, Caller
 from tests.chaos.figures import Figures, figures
-from tests.chaos.house import CRASH_LIMIT, WORKERS, House
+from tests.chaos.house import CRASH_LIMIT, DELIVERIES, WORKERS, House
 from tests.chaos.storm import Storm
 from tests.e2e.stack import eventually, running
 
@@ -33,7 +35,9 @@ _BELLS_SECONDS = 10
 #: Celery's own few keys, and bells that nobody has to hear.
 _REDIS_KEYS = 8
 #: What a process logs when something happened that nobody foresaw.
-_UNFORESEEN = ("attempt_crashed", "thread_died", "request_failed")
+_UNFORESEEN = ("attempt_crashed", "delivery_crashed", "thread_died", "request_failed")
+#: Until all is told: what a killed sender held waits for the end of its lease, and then for a look.
+TOLD_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ def _report(house: House, plan: Plan) -> Report:
         wrong += caller.wrong
     database = Database(house.stack.database_url)
     lives = checks.lives(database)
+    wrong += _untold(house, storm, database, lives)
     database.close()
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
@@ -148,9 +153,20 @@ def _noisy(house: House) -> Iterator[str]:
         yield f"Redis holds {keys} keys"
 
 
+def _untold(
+    house: House, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
+) -> list[str]:
+    """Wait until all is told, with nobody waiting for a retry; return what the receiver missed or got twice by name."""
+    until = time.monotonic() + TOLD_SECONDS
+    while deliveries.backlog(database).pending and time.monotonic() < until:
+        webhooks.hurry(database)
+        storm.calm(0.5)
+    return checks.untold(lives.values(), house.receiver.took)
+
+
 def _events(house: House) -> Iterator[str]:
     """Yield the events that our processes have logged."""
-    for line in house.logged("api", *WORKERS):
+    for line in house.logged("api", *WORKERS, *DELIVERIES):
         with contextlib.suppress(
             ValueError, LookupError, TypeError
         ):  # Celery's own, or one whose writer was killed.

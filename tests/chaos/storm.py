@@ -63,6 +63,9 @@ class Storm:
             "engine killed": self._kill_engine,
             "engine reset": self._reset_engine,
             "engine half open": self._break_engine,
+            "delivery killed": self._kill_delivery,
+            "delivery drained": self._drain_delivery,
+            "receiver failing": self._break_receiver,
             "api killed": self._kill_api,
             "api's process killed": self._kill_api_process,
         }
@@ -160,6 +163,21 @@ class Storm:
     def _break_engine(self) -> None:
         self._house.engine_proxy.break_half()
         self._after(self._rng.uniform(4, 10), self._house.engine_proxy.reset)
+
+    def _kill_delivery(self) -> None:
+        self._house.kill(self._rng.choice([*self._house.deliveries]))
+
+    def _drain_delivery(self) -> None:
+        name = self._rng.choice([*self._house.deliveries])
+        if self._house.up(name):
+            self._house.ask_to_leave(name)
+
+    def _break_receiver(self) -> None:
+        self._house.receiver.status = 503
+        self._after(self._rng.uniform(1, 4), self._mend_receiver)
+
+    def _mend_receiver(self) -> None:
+        self._house.receiver.status = 200
 
     def _kill_api(self) -> None:
         self._house.kill("api")

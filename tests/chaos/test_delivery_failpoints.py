@@ -19,7 +19,7 @@ from jobs.store import endpoints, tellings
 from tests import factories, webhooks
 from tests.chaos import couriers, victims
 from tests.chaos.scene import killed
-from tests.e2e.stack import eventually
+from tests.e2e.stack import VAULT_KEY, eventually
 from tests.receivers import Receiver, receiving
 
 
@@ -73,7 +73,7 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
         "LONGLOOK_HOME": str(tmp_path),
         "LONGLOOK_DATABASE_URL": database_url,
         "LONGLOOK_REDIS_URL": redis_url,
-        "LONGLOOK_VAULT_KEY": webhooks.VAULT_KEY,
+        "LONGLOOK_VAULT_KEY": VAULT_KEY,
         "LONGLOOK_WEBHOOK_ALLOW": "127.0.0.0/8",
     }
     with receiving() as receiver:

@@ -24,6 +24,7 @@ from tests import children
 
 BIN = Path(sys.executable).parent
 PEPPER = "the pepper of the tests"
+VAULT_KEY = "the vault's key in tests"
 #: Short, so that a lost worker is noticed within a test.
 LEASE_SECONDS = 3
 WAIT_SECONDS = 60
@@ -114,6 +115,13 @@ class Stack:
         process = self.spawn(name, command.split(), **more)
         self.workers.append(process)
         return process
+
+    def start_delivery(self, name: str = "delivery", **more: str) -> subprocess.Popen[bytes]:
+        """Start the process that tells receivers; those on this host may be reached."""
+        flags = "--without-gossip --without-mingle --without-heartbeat"
+        command = f"celery -A worker.delivery_app worker {flags}".split()
+        allowed = {"LONGLOOK_WEBHOOK_ALLOW": "127.0.0.0/8", "LONGLOOK_VAULT_KEY": VAULT_KEY}
+        return self.spawn(name, command, **allowed, **more)
 
     def stop_workers(self) -> None:
         """Kill the workers and leave the rest."""
