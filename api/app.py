@@ -19,13 +19,15 @@ from api.auth import Gate
 from api.limits import Limiter
 from api.schemas.problems import Problem
 from api.streams import Waits
-from api.submission import Intake, Pictures
-from jobs import queue
+from api.submission import Downloads, Intake, Pictures, Receivers
+from jobs import egress, queue
 from jobs.database import Clock, Database, utcnow
+from jobs.egress import Egress
 from jobs.images import Images
 from jobs.settings import Settings
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
+from jobs.vault import Vault
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -53,13 +55,20 @@ class Service:
     """What lives as long as the application: it is drained, and closed in the end."""
 
     def __init__(
-        self, *, database: Database, bells: tuple[Bell, ...], images: Images, waits: Waits
+        self,
+        *,
+        database: Database,
+        bells: tuple[Bell, ...],
+        images: Images,
+        waits: Waits,
+        fetching: Egress,
     ) -> None:
         self.draining = threading.Event()
         self._database = database
         self._bells = bells
         self._images = images
         self._waits = waits
+        self._fetching = fetching
 
     def drain(self) -> None:
         """Be no longer ready, and let all go who wait. A signal handler may call it."""
@@ -70,6 +79,7 @@ class Service:
         """Let go of everything; nothing can be served after it."""
         self.drain()
         self._images.close()
+        self._fetching.close()
         for bell in self._bells:
             bell.close()
         self._database.close()
@@ -108,12 +118,23 @@ def create_app(
     limiter = Limiter(per_minute=settings.requests_per_minute, timer=timer)
     gate = Gate(database, pepper=accounts.pepper(settings), count=limiter.count)
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
+    fetching = Egress(settings.webhook_allow, doors=egress.WEB)
+    told = Egress(settings.webhook_allow)
+    receivers = Receivers(database, egress=told)
     waits = Waits(database, permits=settings.max_streams)
-    service = Service(database=database, bells=(bell, delivery_bell), images=images, waits=waits)
+    service = Service(
+        database=database,
+        bells=(bell, delivery_bell),
+        images=images,
+        waits=waits,
+        fetching=fetching,
+    )
     intake = Intake(
         settings,
         database=database,
         pictures=Pictures(settings, database=database, decoder=images),
+        downloads=Downloads(settings, egress=fetching),
+        receivers=receivers,
         bell=bell,
         admission=Admission(database, settings, timer=timer),
         disk=disk,
@@ -127,6 +148,14 @@ def create_app(
     routes.GroupRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.RunRoutes(database=database).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
+    routes.EndpointRoutes(
+        settings,
+        database=database,
+        receivers=receivers,
+        vault=functools.cache(lambda: Vault.of(settings)),
+        timer=timer,
+    ).declare(door, gate)
+    routes.DeliveryRoutes(database=database).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
     metrics.MetricsRoutes(settings, database=database, gate=gate).declare(door)

@@ -1,8 +1,9 @@
 """The guarded transport: requests to addresses that strangers name, and never to a private place.
 
 The address is checked when connecting, after the name was resolved, and it is this address that is connected to: a
-name that turns to another one meanwhile gains nothing. TLS is verified against the name. Redirects are not
-followed. A network on the allow-list may be reached by plain HTTP and on any port; all else by HTTPS on its port.
+name that turns to another one meanwhile gains nothing. TLS is verified against the name. What is posted follows no
+redirects; what is fetched follows a few, each of them guarded like the first. A network on the allow-list may be
+reached by plain HTTP and on any port; all else on the ports that its user names, HTTPS's own by default.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from jobs import errors
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 _HTTPS: Final = 443
 _PORTS: Final = {"http": 80, "https": _HTTPS}
+#: Where public addresses may be reached: scheme and port.
+Doors = frozenset[tuple[str, int]]
+HTTPS_ONLY: Final[Doors] = frozenset({("https", _HTTPS)})
+WEB: Final[Doors] = frozenset(_PORTS.items())
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS: Final = 3
 #: Networks whose addresses carry an IPv4 address, and how many bits follow it.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 #: What no address of which is anybody's on the Internet, though the standard library takes some for global.
@@ -39,7 +46,7 @@ class EgressError(errors.LonglookError):
 
     Args:
         reason: ``url_invalid``, ``name_not_resolved``, ``address_forbidden``, ``unreachable``, ``tls_failed``,
-            ``timed_out`` or ``answer_broken``.
+            ``timed_out``, ``answer_broken`` or ``redirected_too_often``.
         address: where the name led to, as far as it came.
     """
 
@@ -70,8 +77,9 @@ class _Origin:
 
 @dataclass(frozen=True)
 class _Request:
+    method: str
     path: str
-    body: bytes
+    body: bytes | None
     headers: Mapping[str, str]
     #: When it has to be over, by the monotonic clock.
     until: float
@@ -106,11 +114,19 @@ class Egress:
 
     Args:
         allow: private networks that may be reached all the same, such as ``127.0.0.0/8``.
+        doors: where public addresses may be reached.
         context: TLS; by default the system's authorities are trusted.
     """
 
-    def __init__(self, allow: Sequence[str] = (), *, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        allow: Sequence[str] = (),
+        *,
+        doors: Doors = HTTPS_ONLY,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._allow = tuple(ipaddress.ip_network(network) for network in allow)
+        self._doors = doors
         self._context = context or ssl.create_default_context()
         self._lock = threading.Lock()
         self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
@@ -137,7 +153,47 @@ class Egress:
             EgressError: no answer came.
         """
         origin, path = _parts(url)
-        request = _Request(path, body, headers, time.monotonic() + seconds, cap)
+        return self._send(
+            origin, _Request("POST", path, body, headers, time.monotonic() + seconds, cap)
+        )
+
+    def fetch(self, url: str, *, headers: Mapping[str, str], seconds: float, cap: int) -> Reply:
+        """GET ``url`` and where it redirects to, three times at most; return the last answer, whatever its status.
+
+        Args:
+            url: from where.
+            headers: beside the host.
+            seconds: for all of it, redirects included.
+            cap: bytes of the body after which the reading ends.
+
+        Raises:
+            EgressError: no answer came, or it only leads on.
+        """
+        until = time.monotonic() + seconds
+        for _ in range(1 + _MOST_REDIRECTS):
+            origin, path = _parts(url)
+            reply = self._send(origin, _Request("GET", path, None, headers, until, cap))
+            target = reply.headers.get("location")
+            if reply.status not in _REDIRECTS or target is None:
+                return reply
+            url = _redirected(url, target)
+        raise EgressError("redirected_too_often", address=reply.address)
+
+    def refuses(self, url: str) -> str | None:
+        """Return why ``url`` can never be reached, as far as that can be told without looking; else None."""
+        try:
+            origin, _ = _parts(url)
+        except EgressError as error:
+            return error.reason
+        try:
+            address = ipaddress.ip_address(origin.host)
+        except ValueError:
+            open_to_all = (origin.scheme, origin.port) in self._doors
+            return None if open_to_all or self._allow else "address_forbidden"
+        permitted = self.permits(address, scheme=origin.scheme, port=origin.port)
+        return None if permitted else "address_forbidden"
+
+    def _send(self, origin: _Origin, request: _Request) -> Reply:
         line = self._take(origin)
         if line is not None:
             with contextlib.suppress(_Stale):
@@ -157,7 +213,7 @@ class Egress:
         meant = _meant(address)
         if any(meant in network for network in self._allow if network.version == meant.version):
             return True
-        if scheme != "https" or port != _HTTPS:
+        if (scheme, port) not in self._doors:
             return False
         nobodys = any(meant in network for network in _NOBODYS if network.version == meant.version)
         return meant.is_global and not (nobodys or meant.is_multicast or meant.is_reserved)
@@ -172,7 +228,7 @@ class Egress:
         try:
             line.sock.settimeout(max(0.001, request.until - time.monotonic()))
             line.http.request(
-                "POST", request.path, body=request.body, headers=dict(request.headers)
+                request.method, request.path, body=request.body, headers=dict(request.headers)
             )
             answer = line.http.getresponse()
             told = answer.read(request.cap)
@@ -276,6 +332,14 @@ def _parts(url: str) -> tuple[_Origin, str]:
     path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
+
+
+def _redirected(url: str, target: str) -> str:
+    """Return where an answer leads. Raises :class:`EgressError`."""
+    try:
+        return urllib.parse.urljoin(url, target)
+    except ValueError as error:
+        raise EgressError("url_invalid") from error
 
 
 def _resolve(origin: _Origin) -> list[_IP]:

@@ -6,6 +6,7 @@ Fields marked ``_LATER`` are accepted and checked but nothing reads them yet.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -252,13 +253,13 @@ class Settings(BaseSettings):
     # Webhooks and outgoing requests
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Private networks that webhooks may reach, also by plain http and on any port.",
+        description="Private networks that webhooks and image URLs may reach, also by http and on any port.",
     )
     webhook_seconds: float = Field(
         default=15.0, gt=0, description="Longest wait for a receiver's whole answer."
     )
     image_url_seconds: float = Field(
-        default=10.0, gt=0, description="Longest fetch of an image URL.", json_schema_extra=_LATER
+        default=10.0, gt=0, description="Longest fetch of the image URLs of a job, in all."
     )
 
     # The live trace and its guards
@@ -307,6 +308,16 @@ class Settings(BaseSettings):
         for url in value:
             if not url.startswith(("http://", "https://", "scripted:")):
                 raise ValueError("an engine is an http(s) URL or `scripted:`")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError("a network is such as `127.0.0.0/8` or `fd00::/8`") from None
         return value
 
     @field_validator("database_url")

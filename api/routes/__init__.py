@@ -1,7 +1,9 @@
-"""The native API, ``/v1``: jobs, groups, images, models, the queue."""
+"""The native API, ``/v1``: jobs, groups, images, models, the queue, webhooks."""
 
 from __future__ import annotations
 
+from api.routes.deliveries import DeliveryRoutes
+from api.routes.endpoints import EndpointRoutes
 from api.routes.groups import GroupRoutes
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
@@ -9,4 +11,13 @@ from api.routes.models import ModelRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
 
-__all__ = ["GroupRoutes", "ImageRoutes", "JobRoutes", "ModelRoutes", "QueueRoutes", "RunRoutes"]
+__all__ = [
+    "DeliveryRoutes",
+    "EndpointRoutes",
+    "GroupRoutes",
+    "ImageRoutes",
+    "JobRoutes",
+    "ModelRoutes",
+    "QueueRoutes",
+    "RunRoutes",
+]

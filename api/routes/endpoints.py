@@ -248,11 +248,11 @@ class EndpointRoutes:
 
     def show(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Get a webhook endpoint."""
-        found = endpoints.get(self._database, _id(path), account_id=caller.scope)
-        return reply(schemas.Endpoint.of(_there(found)))
+        return reply(schemas.Endpoint.of(self._find(path, caller)))
 
     def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change a webhook endpoint. What is still to be told goes to its new URL."""
+        self._find(path, caller)
         asked = _read(schemas.EndpointUpdate)
         if asked.url is not None:
             self._receivers.check(asked.url, pointer="#/url")
@@ -274,6 +274,7 @@ class EndpointRoutes:
 
     def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
+        self._find(path, caller)
         asked = _read(schemas.SecretRotate)
         secret, kept = keyring.new_secret(self._vault())
         found = endpoints.rotate(
@@ -290,6 +291,7 @@ class EndpointRoutes:
 
         It is sent to a disabled endpoint, too, and says nothing of its health.
         """
+        self._find(path, caller)
         asked = _read(schemas.EndpointTest)
         if not self._tests.acquire(blocking=False):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
@@ -321,6 +323,7 @@ class EndpointRoutes:
 
     def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Send again, in the background, all that failed since a time."""
+        self._find(path, caller)
         asked = _read(schemas.EndpointRecover)
         found = endpoints.recover(
             self._database, _id(path), account_id=caller.scope, since=asked.since
@@ -369,6 +372,10 @@ class EndpointRoutes:
         """Get the installation's public key for `v1a` signatures."""
         found = keyring.signing_key(self._database, make=lambda: keyring.new_pair(self._vault()))
         return reply(schemas.PublicKey(public_key=found.public))
+
+    def _find(self, path: schemas.EndpointPath, caller: Caller) -> outbox.WebhookEndpoint:
+        """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
+        return _there(endpoints.get(self._database, _id(path), account_id=caller.scope))
 
     def _tried(self, delivery_id: uuid.UUID) -> outbox.WebhookAttempt:
         """Wait for the end of a delivery's first try."""

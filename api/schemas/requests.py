@@ -130,7 +130,7 @@ class Options(Sent):
 
 
 class ImageInput(Sent):
-    """One picture: `data` or `image_id`."""
+    """One picture: `data`, `image_id` or `url`."""
 
     data: str | None = Field(
         default=None,
@@ -142,7 +142,11 @@ class ImageInput(Sent):
         description="An image that was uploaded before.",
         examples=["img_0190c0de00007000800000000000abcd"],
     )
-    url: str | None = Field(default=None, description="Not supported yet: 422.")
+    url: words.Url | None = Field(
+        default=None,
+        description="Where the file is fetched from, before the answer: http or https, at a public address.",
+        examples=["https://example.com/pelicans.jpg"],
+    )
     detail: profiles.Detail | None = Field(
         default=None,
         description="Detail tier. With `image_id` it has to be the one of the upload.",
@@ -150,13 +154,8 @@ class ImageInput(Sent):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.url is not None:
-            raise words.Wrong(
-                "Image URLs are not supported: send the file, a data URL or an image id.",
-                code="unsupported_parameter",
-            )
-        if (self.data is None) == (self.image_id is None):
-            raise ValueError("This has to have exactly one of `data` and `image_id`.")
+        if [self.data, self.image_id, self.url].count(None) != 2:  # noqa: PLR2004 - of three
+            raise ValueError("This has to have exactly one of `data`, `image_id` and `url`.")
         return self
 
 

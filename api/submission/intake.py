@@ -15,8 +15,10 @@ from api import errors as problems
 from api.auth import Caller
 from api.schemas import requests
 from api.submission import fit
+from api.submission.downloads import Downloads
 from api.submission.orders import GROUP, Order
 from api.submission.pictures import Pictures, originals
+from api.submission.receivers import Receivers
 from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.delivery import Webhook
@@ -51,6 +53,8 @@ class Intake:
         settings: limits and defaults.
         database: where jobs are kept.
         pictures: what finds and makes images.
+        downloads: what fetches those that are named by URL.
+        receivers: says who may be told of jobs.
         bell: what is rung after a job was kept.
         admission: says whether the queue has room.
         disk: says whether the disk has.
@@ -62,6 +66,8 @@ class Intake:
         *,
         database: Database,
         pictures: Pictures,
+        downloads: Downloads,
+        receivers: Receivers,
         bell: Bell,
         admission: Admission,
         disk: Disk,
@@ -69,6 +75,8 @@ class Intake:
         self._settings = settings
         self._database = database
         self._pictures = pictures
+        self._downloads = downloads
+        self._receivers = receivers
         self._bell = bell
         self._admission = admission
         self._disk = disk
@@ -96,6 +104,8 @@ class Intake:
         """
         faults = list(order.faults)
         known = self._pictures.known(caller.account_id, order.pictures, faults)
+        asked_webhook = order.job.options.webhook if order.job is not None else None
+        webhook = self._receivers.of_job(caller.account_id, asked_webhook, faults)
         fingerprint: str | None = None
         if header.idempotency_key is not None and order.job is not None and not faults:
             asked = _asked(order.job, originals(order.pictures, known), header)
@@ -113,7 +123,9 @@ class Intake:
             )
             if replayed is not None:
                 return replayed
-        pictures = self._pictures.chosen(order.pictures, known, faults)
+        # With faults the job will not be; then nobody's server is asked for its pictures.
+        sent = order.pictures if faults else self._downloads.fetched(order.pictures, faults)
+        pictures = self._pictures.chosen(sent, known, faults)
         if order.job is None or faults:
             raise problems.refused(faults)
         job, options = order.job, order.job.options
@@ -140,6 +152,7 @@ class Intake:
                 idempotency_key=header.idempotency_key,
                 fingerprint=fingerprint,
                 followers=others if order.kind is GROUP else None,
+                webhook=webhook,
             )
         )
 

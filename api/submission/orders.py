@@ -22,12 +22,19 @@ _RAW = ("image/", "application/octet-stream")
 
 
 @dataclass(frozen=True)
+class Link:
+    """Where a picture is to be fetched from."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A picture as it was sent: a file's bytes, or the id of an image that is kept already."""
+    """A picture as it was sent: a file's bytes, a URL, or the id of an image that is kept already."""
 
     #: Where it stands in the request.
     pointer: str
-    source: bytes | str = field(repr=False)
+    source: bytes | str | Link = field(repr=False)
     #: What was asked for, for it or for all; None: nothing.
     detail: Detail | None
 
@@ -116,6 +123,9 @@ def _order_of_json(body: Any, kind: Kind, limits: requests.Limits) -> Order:  # 
         detail = image.detail or (job.options.detail if job else None)
         if image.image_id is not None:
             pictures.append(Picture(f"{pointer}/image_id", image.image_id, detail))
+            continue
+        if image.url is not None:
+            pictures.append(Picture(f"{pointer}/url", Link(image.url), detail))
             continue
         try:
             data = images.from_data_url(image.data or "")

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from api.submission.orders import Picture
+from api.submission.orders import Link, Picture
 from jobs import errors, ids, images, records
 from jobs.database import Database
 from jobs.profiles import Detail
@@ -122,15 +122,18 @@ class Pictures:
 
 
 def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]]:
-    """Return what the pictures are of: sha256 of the original file, and detail.
+    """Return what the pictures are of: sha256 of the original file, or the URL, and detail.
 
-    So a file, a data URL and an image id of one picture are the same.
+    So a file, a data URL and an image id of one picture are the same. A URL is itself: what it leads to may be
+    another picture the next time, or gone, and the same request has to find its job all the same.
     """
     found: list[tuple[str, str]] = []
     for picture in pictures:
         if isinstance(picture.source, bytes):
             sha256 = hashlib.sha256(picture.source).hexdigest()
             found.append((sha256, picture.detail or DEFAULT_DETAIL))
+        elif isinstance(picture.source, Link):
+            found.append((picture.source.url, picture.detail or DEFAULT_DETAIL))
         else:
             image = known[picture.pointer]
             found.append((image.original_sha256, image.detail))

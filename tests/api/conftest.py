@@ -152,15 +152,29 @@ def bell() -> RecordingBell:
 
 
 @pytest.fixture
-def app(
+def delivery_bell() -> RecordingBell:
+    """Return the bell of those who tell receivers."""
+    return RecordingBell()
+
+
+@pytest.fixture
+def app(  # noqa: PLR0917 - fixtures, which are given by name
     settings: Settings,
     database: Database,
     bell: RecordingBell,
+    delivery_bell: RecordingBell,
     decoder: Images,
     clock: databases.Clock,
 ) -> Iterator[Door]:
     """Return the application."""
-    app = create_app(settings, database=database, bell=bell, images=decoder, clock=clock)
+    app = create_app(
+        settings,
+        database=database,
+        bell=bell,
+        delivery_bell=delivery_bell,
+        images=decoder,
+        clock=clock,
+    )
     yield app
     service_of(app).drain()
 

@@ -27,6 +27,18 @@ ON_THINGS = [
     ("GET", "/v1/images/<image_id>"),
     ("GET", "/v1/images/<image_id>/content"),
     ("DELETE", "/v1/images/<image_id>"),
+    ("GET", "/v1/jobs/<job_id>/deliveries"),
+    ("GET", "/v1/deliveries/<delivery_id>"),
+    ("POST", "/v1/deliveries/<delivery_id>/redeliver"),
+    ("GET", "/v1/webhook_endpoints/<endpoint_id>"),
+    ("POST", "/v1/webhook_endpoints/<endpoint_id>"),
+    ("DELETE", "/v1/webhook_endpoints/<endpoint_id>"),
+    ("POST", "/v1/webhook_endpoints/<endpoint_id>/rotate_secret"),
+    ("POST", "/v1/webhook_endpoints/<endpoint_id>/test"),
+    ("POST", "/v1/webhook_endpoints/<endpoint_id>/enable"),
+    ("POST", "/v1/webhook_endpoints/<endpoint_id>/recover"),
+    ("GET", "/v1/webhook_endpoints/<endpoint_id>/recoveries/<recovery_id>"),
+    ("GET", "/v1/webhook_endpoints/<endpoint_id>/deliveries"),
 ]
 ON_ALL = [
     ("POST", "/v1/jobs"),
@@ -36,16 +48,46 @@ ON_ALL = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<model_id>"),
     ("GET", "/v1/queue"),
+    ("POST", "/v1/webhook_endpoints"),
+    ("GET", "/v1/webhook_endpoints"),
+    ("GET", "/v1/webhook_event_types"),
+    ("GET", "/v1/webhook_secret"),
+    ("POST", "/v1/webhook_secret/rotate"),
+    ("GET", "/v1/deliveries"),
     ("GET", "/metrics"),
 ]
-PUBLIC = [("GET", "/livez"), ("GET", "/readyz"), ("GET", "/openapi.json")]
+PUBLIC = [
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/openapi.json"),
+    ("GET", "/.well-known/longlook-webhook-key"),
+]
 
 
 def at(rule: str, job: Json) -> str:
     """Return the path of a rule for the things of ``job``."""
     path = rule.replace("<job_id>", job["id"]).replace("<image_id>", job["images"][0]["id"])
-    path = path.replace("<group_id>", job["group"])
+    for name in ("group", "endpoint", "delivery", "recovery"):
+        path = path.replace(f"<{name}_id>", job.get(name, ""))
     return path.replace("<model_id>", "tiny-qvq")
+
+
+def things(caller: Caller, database: Database) -> Json:
+    """Return a job that has ended, with one of everything that belongs to it."""
+    endpoint = caller(
+        "POST",
+        "/v1/webhook_endpoints",
+        json={"name": "a", "url": "https://a.example/", "event_types": ["job.succeeded"]},
+    ).get_json()["id"]
+    job: Json = caller.group()["jobs"][0]
+    worker.finish(database)
+    [told] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    recovery = caller("POST", f"/v1/webhook_endpoints/{endpoint}/recover", json={"since": "0"})
+    return job | {
+        "endpoint": endpoint,
+        "delivery": told["id"],
+        "recovery": recovery.get_json()["id"],
+    }
 
 
 def test_every_route_is_in_one_of_the_three_lists(app: Door) -> None:
@@ -59,9 +101,9 @@ def test_every_route_is_in_one_of_the_three_lists(app: Door) -> None:
 
 @pytest.mark.parametrize(("method", "rule"), ON_THINGS + ON_ALL)
 def test_no_route_answers_without_a_key(
-    client: FlaskClient, caller: Caller, method: str, rule: str
+    client: FlaskClient, caller: Caller, database: Database, method: str, rule: str
 ) -> None:
-    answer = client.open(at(rule, caller.group()["jobs"][0]), method=method)
+    answer = client.open(at(rule, things(caller, database)), method=method)
     assert answer.status_code == 401
 
 
@@ -76,13 +118,15 @@ def test_a_thing_of_another_account_is_as_one_that_is_not_there(
     database: Database, caller: Caller, role: Role, route: tuple[str, str]
 ) -> None:
     method, rule = route
-    job = caller.group()["jobs"][0]
-    worker.finish(database)
+    job = things(caller, database)
     stranger = Caller(caller.client, factories.make_key(database, account="stranger", role=role))
     theirs = stranger(method, at(rule, job))
     absent = {
         "id": f"job_{'0' * 32}",
         "group": f"grp_{'0' * 32}",
+        "endpoint": f"we_{'0' * 32}",
+        "delivery": f"dlv_{'0' * 32}",
+        "recovery": f"rcv_{'0' * 32}",
         "images": [{"id": f"img_{'0' * 32}"}],
     }
     nobodys = stranger(method, at(rule, absent))

@@ -78,11 +78,6 @@ class TestImages:
         assert answer.status_code == 422
         assert faults(answer)["#/images/0/data"][0] == "invalid_base64_image"
 
-    def test_an_image_url_is_not_supported(self, caller: Caller) -> None:
-        answer = ask(caller, images=[{"url": "https://example.org/a.png"}])
-        assert answer.status_code == 422
-        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
-
     @pytest.mark.parametrize(
         "images",
         [None, [], "x", {}, [{}], [{"data": PNG, "image_id": "img_1"}], [7], [{"data": PNG}] * 9],

@@ -73,7 +73,7 @@ class TestOptions:
         assert answer.status_code == 422
         assert all(place.startswith(f"#/options/{next(iter(options))}") for place in faults(answer))
 
-    @pytest.mark.parametrize("name", ["samples", "answer_format", "guards", "webhook"])
+    @pytest.mark.parametrize("name", ["samples", "answer_format", "guards"])
     def test_an_option_of_a_later_version_is_refused_by_name(
         self, caller: Caller, name: str
     ) -> None:
@@ -120,7 +120,7 @@ class TestBodies:
             "#/options/temperature": "invalid_request_error",
             "#/colour": "invalid_request_error",
             "#/images/1/data": "invalid_image_format",
-            "#/images/2": "unsupported_parameter",
+            "#/images/2/url": "invalid_request_error",
         }
         assert answer.get_json()["detail"].startswith("5 faults. ")
         assert rows(database) == 0

@@ -1,0 +1,110 @@
+"""Pictures that orders name by URL: fetched while the request waits, and never by the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+from api.submission.orders import Link, Picture
+from jobs import errors
+from jobs.egress import Egress, EgressError
+from jobs.settings import Settings
+
+#: Requests that may fetch at once.
+_AT_ONCE = 8
+_RETRY_SECONDS = 1
+_HEADERS = {
+    "accept": "image/*",
+    "accept-encoding": "identity",
+    "user-agent": "Longlook-Images/1.0",
+}
+#: One sentence for both: whether a name is known inside of this network is nobody's business.
+_NOT_PUBLIC = "This URL does not lead to a public address."
+_FAULTS = {
+    "url_invalid": ("invalid_image_url", "This URL, or what it leads to, is none."),
+    "name_not_resolved": ("invalid_image_url", _NOT_PUBLIC),
+    "address_forbidden": ("invalid_image_url", _NOT_PUBLIC),
+    "unreachable": ("failed_to_download_image", "There is no connection to this address."),
+    "tls_failed": ("failed_to_download_image", "The certificate of this address is not valid."),
+    "timed_out": ("failed_to_download_image", "The image did not come in time."),
+    "answer_broken": ("failed_to_download_image", "The answer broke off."),
+    "redirected_too_often": ("failed_to_download_image", "This URL redirects too often."),
+}
+
+
+class Downloads:
+    """Fetches pictures, for a few requests at a time.
+
+    Args:
+        settings: limits of time and size.
+        egress: the guarded transport.
+        timer: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        egress: Egress,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = settings.image_url_seconds
+        self._most_bytes = settings.max_image_mb * 2**20
+        self._egress = egress
+        self._timer = timer
+        self._requests = threading.BoundedSemaphore(_AT_ONCE)
+
+    def fetched(
+        self, pictures: Sequence[Picture], faults: list[errors.Fault]
+    ) -> tuple[Picture, ...]:
+        """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
+
+        Raises:
+            jobs.errors.Unavailable: as many requests fetch as may.
+        """
+        links = [picture for picture in pictures if isinstance(picture.source, Link)]
+        if not links:
+            return tuple(pictures)
+        if not self._requests.acquire(blocking=False):
+            raise errors.Unavailable(
+                "Too many requests fetch image URLs at once.", retry_after=_RETRY_SECONDS
+            )
+        try:
+            until = self._timer() + self._seconds
+            with ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool:
+                found = pool.map(lambda picture: self._file(picture, until=until), links)
+                came = dict(zip((picture.pointer for picture in links), found, strict=True))
+        finally:
+            self._requests.release()
+        files: list[Picture] = []
+        for picture in pictures:
+            file = came.get(picture.pointer, picture)
+            if isinstance(file, errors.Fault):
+                faults.append(file)
+            else:
+                files.append(file)
+        return tuple(files)
+
+    def _file(self, picture: Picture, *, until: float) -> Picture | errors.Fault:
+        assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
+        try:
+            reply = self._egress.fetch(
+                picture.source.url,
+                headers=_HEADERS,
+                seconds=until - self._timer(),
+                cap=self._most_bytes + 1,
+            )
+        except EgressError as error:
+            code, sentence = _FAULTS[error.reason]
+            return errors.Fault(picture.pointer, sentence, code)
+        if reply.status != HTTPStatus.OK:
+            sentence = f"This URL was answered with {reply.status}."
+            return errors.Fault(picture.pointer, sentence, "failed_to_download_image")
+        if len(reply.body) > self._most_bytes:
+            sentence = f"The image has more than {self._most_bytes // 2**20} MiB."
+            return errors.Fault(picture.pointer, sentence, "image_file_too_large")
+        return dataclasses.replace(picture, source=reply.body)

@@ -1,0 +1,254 @@
+"""Images that are named by URL: fetched from real servers over HTTP and HTTPS, guarded, and never told to an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import sqlalchemy as sa
+
+from api.app import create_app, service_of
+from jobs.database import Database
+from jobs.images import Images
+from jobs.records import Job
+from jobs.settings import Settings
+from tests import factories
+from tests.api import pictures
+from tests.api.conftest import Caller, Json
+from tests.fakes import RecordingBell
+
+
+@dataclass
+class Site:
+    """A web server with one picture, and what it does with those who want it."""
+
+    url: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = field(default_factory=pictures.png)
+    #: Redirects before the picture.
+    hops: int = 0
+    asked: list[dict[str, str]] = field(default_factory=list)
+    held: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    site.held.set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.asked.append({name.lower(): value for name, value in self.headers.items()})
+            site.held.wait(20)
+            leads_on = len(site.asked) <= site.hops
+            with contextlib.suppress(OSError):
+                self.send_response(302 if leads_on else site.status)
+                for name, value in site.headers.items():
+                    self.send_header(name, value)
+                if leads_on:
+                    self.send_header("location", f"/hop/{len(site.asked)}")
+                self.end_headers()
+                self.wfile.write(site.body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    site.url = f"http://127.0.0.1:{server.server_port}/picture.png"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield site
+    site.held.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"webhook_allow": ("127.0.0.0/8",), "image_url_seconds": 1.0, "max_image_mb": 1}
+    )
+
+
+def ask(caller: Caller, *urls: str, key: str | None = None) -> tuple[int, Json]:
+    body = {"question": "How many?", "images": [{"url": url} for url in urls]}
+    headers = {"Idempotency-Key": key} if key else {}
+    answer = caller("POST", "/v1/jobs", json=body, headers=headers)
+    told: Json = answer.get_json()
+    return answer.status_code, told
+
+
+def codes(told: Json) -> dict[str, str]:
+    return {fault["pointer"]: fault["code"] for fault in told["errors"]}
+
+
+def jobs(database: Database) -> int:
+    with database.reading() as transaction:
+        count: int = transaction.execute(sa.select(sa.func.count()).select_from(Job)).scalar_one()
+        return count
+
+
+def test_a_picture_is_fetched_and_kept_like_one_that_was_sent(caller: Caller, site: Site) -> None:
+    status, job = ask(caller, site.url)
+
+    assert status == 202
+    assert job["images"][0]["id"] == caller.image(site.body)["id"]
+    assert site.asked[0]["accept"] == "image/*"
+    assert "authorization" not in site.asked[0]
+
+
+def test_several_pictures_come_at_once_and_in_order(caller: Caller, site: Site) -> None:
+    data = pictures.data_url(pictures.png())
+    body = {"question": "?", "images": [{"url": site.url}, {"data": data}, {"url": site.url}]}
+
+    job = caller("POST", "/v1/jobs", json=body).get_json()
+
+    assert len({image["id"] for image in job["images"]}) == 1
+    assert len(job["images"]) == 3
+    assert len(site.asked) == 2
+
+
+def test_three_redirects_are_followed_and_a_fourth_is_not(caller: Caller, site: Site) -> None:
+    site.hops = 3
+    assert ask(caller, site.url)[0] == 202
+
+    site.asked.clear()
+    site.hops = 4
+    status, told = ask(caller, site.url)
+    assert (status, codes(told)) == (422, {"#/images/0/url": "failed_to_download_image"})
+
+
+def test_a_redirect_to_a_private_place_is_not_followed(caller: Caller, site: Site) -> None:
+    site.status = 302
+    site.headers = {"location": "http://10.0.0.1/secret"}
+
+    status, told = ask(caller, site.url)
+
+    assert (status, codes(told)) == (422, {"#/images/0/url": "invalid_image_url"})
+    assert len(site.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ((404, b"no"), "failed_to_download_image"),
+        ((500, b"no"), "failed_to_download_image"),
+        ((200, b"no picture"), "invalid_image_format"),
+        ((200, b""), "empty_image_file"),
+        ((200, b"x" * (2**20 + 1)), "image_file_too_large"),
+    ],
+)
+def test_what_is_no_picture_is_refused_and_nothing_is_kept(
+    caller: Caller, site: Site, database: Database, what: tuple[int, bytes], code: str
+) -> None:
+    site.status, site.body = what
+
+    answer, told = ask(caller, site.url)
+
+    assert answer in (413, 422)
+    assert codes(told) == {"#/images/0/url": code}
+    assert jobs(database) == 0
+
+
+def test_a_picture_that_does_not_come_in_time_is_given_up(caller: Caller, site: Site) -> None:
+    site.held.clear()
+
+    status, told = ask(caller, site.url)
+
+    assert (status, codes(told)) == (422, {"#/images/0/url": "failed_to_download_image"})
+
+
+def test_every_url_that_does_not_work_is_named(caller: Caller, site: Site) -> None:
+    closed = "http://127.0.0.1:9/picture.png"
+
+    status, told = ask(caller, closed, site.url, "http://name.invalid/a.png", "http://10.0.0.1/")
+
+    assert status == 422
+    assert codes(told) == {
+        "#/images/0/url": "failed_to_download_image",
+        "#/images/2/url": "invalid_image_url",
+        "#/images/3/url": "invalid_image_url",
+    }
+    # Whether a name is known inside of this network is nobody's business.
+    assert told["errors"][1]["detail"] == told["errors"][2]["detail"]
+
+
+def test_with_another_fault_nobodys_server_is_asked(caller: Caller, site: Site) -> None:
+    body = {"question": "", "images": [{"url": site.url}]}
+
+    answer = caller("POST", "/v1/jobs", json=body)
+
+    assert answer.status_code == 422
+    assert site.asked == []
+
+
+@pytest.mark.parametrize("url", ["ftp://a.example/", "file:///etc/passwd", "x", "http://a b/"])
+def test_what_is_no_web_address_is_refused_as_it_is_read(caller: Caller, url: str) -> None:
+    status, told = ask(caller, url)
+
+    assert status == 422
+    assert list(codes(told)) == ["#/images/0/url"]
+
+
+def test_a_repeated_request_finds_its_job_though_the_picture_is_gone(
+    caller: Caller, site: Site, database: Database
+) -> None:
+    _, first = ask(caller, site.url, key="a")
+    site.status = 404
+
+    status, again = ask(caller, site.url, key="a")
+    other, _ = ask(caller, site.url + "?other", key="a")
+
+    assert (status, again["id"]) == (202, first["id"])
+    assert other == 422
+    assert len(site.asked) == 1
+    assert jobs(database) == 1
+
+
+def test_an_upload_by_url_is_no_way_around_the_allow_list(
+    settings: Settings, database: Database, decoder: Images, site: Site
+) -> None:
+    closed = settings.model_copy(update={"webhook_allow": ()})
+    app = create_app(
+        closed,
+        database=database,
+        bell=RecordingBell(),
+        delivery_bell=RecordingBell(),
+        images=decoder,
+    )
+    caller = Caller(app.test_client(), factories.make_key(database))
+
+    status, told = ask(caller, site.url)
+
+    assert (status, codes(told)) == (422, {"#/images/0/url": "invalid_image_url"})
+    assert site.asked == []
+    service_of(app).drain()
+
+
+def test_a_ninth_request_at_once_is_told_to_come_again(caller: Caller, site: Site) -> None:
+    site.held.clear()
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(caller, site.url)[0])) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    until = threading.Event()
+    while len(site.asked) < 8:
+        until.wait(0.01)
+
+    status, told = ask(caller, site.url)
+    site.held.set()
+    for thread in threads:
+        thread.join()
+
+    assert status == 503
+    assert told["error"]["code"] == "unavailable"
+    assert answers == [202] * 8

@@ -1,0 +1,364 @@
+"""Webhook endpoints and secrets, as callers see them and as the official client does."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import threading
+from collections.abc import Iterator
+
+import openai
+import pytest
+from werkzeug.serving import make_server
+
+from api.app import create_app, service_of
+from api.framework import Door
+from jobs.database import Database
+from jobs.images import Images
+from jobs.lifecycle import Role
+from jobs.settings import Settings
+from jobs.store import redeliveries
+from tests import factories
+from tests import webhooks as told
+from tests.api import worker
+from tests.api.conftest import Caller, Json
+from tests.databases import Age
+from tests.fakes import RecordingBell
+
+NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
+ROOT = "/v1/webhook_endpoints"
+
+
+def create(caller: Caller, **facts: object) -> Json:
+    answer = caller("POST", ROOT, json=NEW | facts)
+    assert answer.status_code == 201, answer.text
+    made: Json = answer.get_json()
+    return made
+
+
+def test_an_endpoint_is_shown_with_its_secret_once(caller: Caller) -> None:
+    made = create(caller)
+    shown = caller("GET", f"{ROOT}/{made['id']}").get_json()
+
+    assert len(base64.b64decode(made["signing_secret"].removeprefix("whsec_"))) == 32
+    assert made["signing_secret"].endswith(made["signing_secret_hint"][-4:])
+    assert shown == made | {"signing_secret": None}
+    assert {name: shown[name] for name in NEW} == NEW
+
+
+def test_a_secret_is_kept_encrypted(caller: Caller, database: Database) -> None:
+    secret = create(caller)["signing_secret"].removeprefix("whsec_").encode()
+
+    with database.reading() as transaction:
+        kept = transaction.session.connection().exec_driver_sql(
+            "SELECT secret FROM webhook_endpoints"
+        )
+        assert secret not in kept.scalar_one()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pointers"),
+    [
+        ({"name": ""}, ["#/name"]),
+        ({"name": None, "event_types": []}, ["#/name", "#/event_types"]),
+        ({"event_types": ["job.exploded"]}, ["#/event_types/0"]),
+        ({"url": "ftp://receiver.example/"}, ["#/url"]),
+        ({"url": "https://user:password@receiver.example/"}, ["#/url"]),
+        ({"url": "https://receiver.example/#part"}, ["#/url"]),
+        ({"url": "http://receiver.example/"}, ["#/url"]),
+        ({"url": "https://receiver.example:8443/"}, ["#/url"]),
+        ({"url": "https://127.0.0.1/"}, ["#/url"]),
+        ({"url": "https://[::ffff:10.0.0.1]/"}, ["#/url"]),
+        ({"url": "https://169.254.169.254/latest"}, ["#/url"]),
+        ({"colour": "red"}, ["#/colour"]),
+    ],
+)
+def test_every_fault_of_an_endpoint_is_named(
+    caller: Caller, wrong: Json, pointers: list[str]
+) -> None:
+    answer = caller("POST", ROOT, json=NEW | wrong)
+
+    assert answer.status_code == 422
+    assert [fault["pointer"] for fault in answer.get_json()["errors"]] == pointers
+    assert caller("GET", ROOT).get_json()["data"] == []
+
+
+def test_what_is_given_is_changed_and_nothing_else(caller: Caller) -> None:
+    made = create(caller)
+    path = f"{ROOT}/{made['id']}"
+
+    changed = caller("POST", path, json={"event_types": ["job.failed", "job.failed"]}).get_json()
+
+    assert changed["event_types"] == ["job.failed"]
+    assert changed["name"] == made["name"]
+    assert caller("POST", path, json={"url": "https://10.0.0.1/"}).status_code == 422
+    assert caller("GET", path).get_json() == changed
+
+
+def test_endpoints_come_in_pages_and_a_deleted_one_is_gone(caller: Caller) -> None:
+    made = [create(caller, name=f"number {number}")["id"] for number in range(3)]
+
+    first = caller("GET", f"{ROOT}?limit=2").get_json()
+    rest = caller("GET", f"{ROOT}?limit=2&after={first['last_id']}").get_json()
+    assert [one["id"] for one in first["data"] + rest["data"]] == made[::-1]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+
+    gone = caller("DELETE", f"{ROOT}/{made[0]}").get_json()
+    assert gone == {"id": made[0], "object": "webhook_endpoint.deleted", "deleted": True}
+    assert caller("GET", f"{ROOT}/{made[0]}").status_code == 404
+    assert caller("DELETE", f"{ROOT}/{made[0]}").status_code == 404
+
+
+def test_a_rotated_secret_ends_at_once_or_in_a_day(caller: Caller) -> None:
+    made = create(caller)
+    path = f"{ROOT}/{made['id']}/rotate_secret"
+
+    now = caller("POST", path, json={}).get_json()
+    later = caller("POST", path, json={"keep_old_secret_active_for_24_hours": True}).get_json()
+
+    assert len({made["signing_secret"], now["signing_secret"], later["signing_secret"]}) == 3
+    assert now["old_secret_expires_at"] is None
+    assert later["old_secret_expires_at"] - later["updated_at"] == pytest.approx(86400, abs=2)
+
+
+def test_the_accounts_secret_is_hinted_at_and_shown_when_it_is_rotated(
+    caller: Caller, stranger: Caller
+) -> None:
+    first = caller("GET", "/v1/webhook_secret").get_json()
+    rotated = caller("POST", "/v1/webhook_secret/rotate", json={}).get_json()
+
+    assert first["signing_secret"] is None
+    assert rotated["signing_secret"].startswith("whsec_")
+    again = caller("GET", "/v1/webhook_secret").get_json()
+    assert again["signing_secret_hint"] == rotated["signing_secret_hint"]
+    assert first["signing_secret_hint"] != again["signing_secret_hint"]
+    theirs = stranger("GET", "/v1/webhook_secret").get_json()
+    assert theirs["signing_secret_hint"] != again["signing_secret_hint"]
+
+
+def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None:
+    path = "/.well-known/longlook-webhook-key"
+
+    first, second = (caller.client.get(path).get_json() for _ in range(2))
+
+    assert first == second
+    assert len(base64.b64decode(first["public_key"].removeprefix("whpk_"))) == 32
+
+
+def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Database) -> None:
+    made = create(caller)
+    done = threading.Event()
+
+    def deliver() -> None:
+        while not done.wait(0.02):
+            if told.attempts(database):
+                told.try_once(database, told.DOWN)
+                return
+
+    sender = threading.Thread(target=deliver)
+    sender.start()
+    tested = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": "job.failed"})
+    done.set()
+    sender.join()
+
+    assert tested.status_code == 200
+    answer = tested.get_json()
+    assert answer["status_code"] == 500
+    assert answer["success"] is True
+    sent = caller("GET", f"/v1/deliveries/{answer['delivery_id']}").get_json()
+    assert (sent["attempts"][0]["kind"], sent["payload"]["type"]) == ("test", "job.failed")
+    assert caller("GET", f"{ROOT}/{made['id']}").get_json()["failing_since"] is None
+
+
+def test_a_test_that_nobody_sends_is_told_as_that(
+    settings: Settings, database: Database, decoder: Images
+) -> None:
+    hours = itertools.count(0, 3600)
+    app = create_app(
+        settings,
+        database=database,
+        bell=RecordingBell(),
+        delivery_bell=RecordingBell(),
+        images=decoder,
+        timer=lambda: float(next(hours)),
+    )
+    caller = Caller(app.test_client(), factories.make_key(database))
+    made = create(caller)
+
+    answer = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": "job.failed"})
+
+    assert answer.status_code == 503
+    assert len(told.attempts(database)) == 1
+    service_of(app).drain()
+
+
+def test_a_disabled_endpoint_is_enabled_and_gets_what_it_missed(
+    caller: Caller, database: Database, delivery_bell: RecordingBell
+) -> None:
+    made = create(caller)
+    caller.job()
+    worker.finish(database)
+    told.try_once(database, told.GONE)
+    path = f"{ROOT}/{made['id']}"
+    assert caller("GET", path).get_json()["disabled_reason"] == "gone"
+
+    enabled = caller("POST", f"{path}/enable").get_json()
+    rung = delivery_bell.rung
+    asked = caller("POST", f"{path}/recover", json={"since": "2020-01-01T00:00:00Z"})
+
+    assert enabled["disabled_at"] is None
+    assert asked.status_code == 202
+    assert asked.get_json()["status"] == "running"
+    assert delivery_bell.rung > rung
+    redeliveries.recover(database)
+    redeliveries.recover(database)
+    recovered = caller("GET", asked.headers["Location"]).get_json()
+    assert (recovered["status"], recovered["resent"]) == ("done", 1)
+    assert caller("POST", f"{path}/recover", json={"since": "yesterday"}).status_code == 422
+
+
+def test_another_accounts_endpoints_are_not_there(caller: Caller, stranger: Caller) -> None:
+    path = f"{ROOT}/{create(caller)['id']}"
+    bodies = {"/test": {"event_type": "job.failed"}, "/recover": {"since": "0"}}
+
+    assert stranger("GET", ROOT).get_json()["data"] == []
+    for method, end in [
+        ("GET", ""),
+        ("POST", ""),
+        ("DELETE", ""),
+        ("POST", "/rotate_secret"),
+        ("POST", "/test"),
+        ("POST", "/enable"),
+        ("POST", "/recover"),
+        ("GET", "/deliveries"),
+    ]:
+        content = {} if method == "GET" else {"json": bodies.get(end, {})}
+        assert stranger(method, path + end, **content).status_code == 404, end
+
+
+def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
+    caller: Caller, stranger: Caller, database: Database, age: Age
+) -> None:
+    made = create(caller)
+    job = caller.job(webhook={"url": "https://single.example/done?token=hidden"})
+    worker.finish(database)
+    told.try_first_of_any(database, told.DOWN)
+    age(10)
+    told.try_first_of_any(database, told.OK)
+    told.try_first_of_any(database, told.OK)
+
+    of_job = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    of_endpoint = caller("GET", f"{ROOT}/{made['id']}/deliveries?status=delivered").get_json()
+
+    assert {one["origin"] for one in of_job} == {
+        "https://receiver.example",
+        "https://single.example",
+    }
+    assert sorted(len(one["attempts"]) for one in of_job) == [1, 2]
+    assert {one["event_type"] for one in of_job} == {"job.succeeded"}
+    assert len({one["event_id"] for one in of_job}) == 1
+    assert [one["webhook_endpoint_id"] for one in of_endpoint["data"]] == [made["id"]]
+    assert "hidden" not in str(of_job)
+    everything = caller("GET", "/v1/deliveries?limit=1").get_json()
+    assert (len(everything["data"]), everything["has_more"]) == (1, True)
+    assert stranger("GET", f"/v1/jobs/{job['id']}/deliveries").status_code == 404
+    assert stranger("GET", f"/v1/deliveries/{of_job[0]['id']}").status_code == 404
+    assert stranger("POST", f"/v1/deliveries/{of_job[0]['id']}/redeliver").status_code == 404
+    assert stranger("GET", "/v1/deliveries").get_json()["data"] == []
+
+
+def test_a_delivery_is_sent_again_with_the_same_id(
+    caller: Caller, database: Database, delivery_bell: RecordingBell
+) -> None:
+    create(caller)
+    job = caller.job()
+    worker.finish(database)
+    told.try_once(database, told.OK)
+    [sent] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    rung = delivery_bell.rung
+
+    again = caller("POST", f"/v1/deliveries/{sent['id']}/redeliver")
+
+    assert again.status_code == 202
+    assert again.get_json()["event_id"] == sent["event_id"]
+    assert [one["kind"] for one in again.get_json()["attempts"]] == ["automatic", "manual"]
+    assert delivery_bell.rung > rung
+
+
+@pytest.mark.parametrize(
+    ("webhook", "pointer"),
+    [
+        ({}, "#/options/webhook"),
+        ({"url": "https://a.example/", "endpoint_id": "we_1"}, "#/options/webhook"),
+        ({"url": "http://a.example/"}, "#/options/webhook/url"),
+        ({"url": "https://192.168.0.1/"}, "#/options/webhook/url"),
+        ({"endpoint_id": "we_" + "0" * 32}, "#/options/webhook/endpoint_id"),
+        (
+            {"url": "https://a.example/", "events": ["endpoint.disabled"]},
+            "#/options/webhook/events/0",
+        ),
+    ],
+)
+def test_a_jobs_own_webhook_is_refused_with_its_fault(
+    caller: Caller, webhook: Json, pointer: str
+) -> None:
+    answer = caller.submit(webhook=webhook)
+
+    assert answer.status_code == 422
+    assert [fault["pointer"] for fault in answer.get_json()["errors"]] == [pointer]
+
+
+def test_a_job_may_name_an_endpoint_whatever_its_types_are(
+    caller: Caller, stranger: Caller, database: Database
+) -> None:
+    made = create(caller, event_types=["endpoint.disabled"])
+    webhook = {"endpoint_id": made["id"], "events": ["job.started"]}
+    job = caller.job(webhook=webhook)
+    worker.finish(database)
+
+    [sent] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+
+    assert (sent["event_type"], sent["webhook_endpoint_id"]) == ("job.started", made["id"])
+    assert stranger.submit(webhook=webhook).status_code == 422
+
+
+def test_a_reader_may_look_and_change_nothing(caller: Caller, database: Database) -> None:
+    path = f"{ROOT}/{create(caller)['id']}"
+    reader = Caller(caller.client, factories.make_key(database, role=Role.READ))
+
+    assert reader("GET", path).status_code == 200
+    for method, target in [("POST", ROOT), ("POST", path), ("POST", "/v1/webhook_secret/rotate")]:
+        assert reader(method, target, json={}).status_code == 403
+    assert reader("DELETE", path).status_code == 403
+
+
+@pytest.fixture
+def client_of_openai(app: Door, caller: Caller) -> Iterator[openai.OpenAI]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    base_url = f"http://127.0.0.1:{server.server_port}/v1"
+    with openai.OpenAI(base_url=base_url, api_key=caller.key) as client:
+        yield client
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_official_client_manages_endpoints_unchanged(
+    client_of_openai: openai.OpenAI, database: Database
+) -> None:
+    hooks = client_of_openai.webhooks
+    assert "job.succeeded" in hooks.event_types.list().data
+
+    made = hooks.create(**NEW)  # type: ignore[arg-type] # its types know OpenAI's events only
+    assert made.signing_secret.startswith("whsec_")
+    assert [one.id for one in hooks.list()] == [made.id]
+    assert hooks.retrieve(made.id).name == "prod"
+    assert hooks.update(made.id, name="other").name == "other"
+    rotated = hooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
+    assert rotated.signing_secret != made.signing_secret
+    assert hooks.delete(made.id).deleted is True
+    with pytest.raises(openai.NotFoundError):
+        hooks.retrieve(made.id)
+    assert told.events(database) == []
