@@ -387,7 +387,7 @@ class SearchText(Record):
     """A part of a job, as it is spelled to be searched: see :mod:`jobs.store.search`.
 
     What it is found by is its migration's alone, for the two databases have nothing in common there: on SQLite the
-    table ``search_index``, which triggers keep in step, on PostgreSQL the index ``ix_search_texts_words``.
+    table ``search_index``, which triggers keep in step, on PostgreSQL the column ``words`` and its index.
     """
 
     __tablename__ = "search_texts"

@@ -24,8 +24,10 @@ def _include(item: Any, _name: str | None, _kind: str, _reflected: bool, _other:
     return info is None or info.dialect == context.get_context().dialect.name
 
 
-def _named(name: str | None, kind: str, _parents: Any) -> bool:  # noqa: ANN401 - Alembic's own hook
-    """Leave out what texts are searched by, which the records do not describe: SQLite's tables, PostgreSQL's index."""
+def _named(name: str | None, kind: str, parents: Any) -> bool:  # noqa: ANN401 - Alembic's own hook
+    """Leave out what texts are searched by, which the records do not describe: SQLite's tables, PostgreSQL's column."""
+    if kind == "column":
+        return (parents["table_name"], name) != ("search_texts", "words")
     return kind not in ("table", "index") or not (name or "").startswith(_SEARCH)
 
 

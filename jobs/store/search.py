@@ -1,8 +1,8 @@
 """What is searched of jobs: their questions, answers and traces, in an index of words; see :mod:`jobs.phrases`.
 
 The texts are rows of their own. They are indexed by FTS5 on SQLite, in a table that triggers keep in step, and by
-a GIN index on PostgreSQL, each together with the account, so that what others have costs an account nothing.
-They come and go in the transactions in which what they are taken from does.
+a GIN index of a generated column on PostgreSQL, each together with the account, so that what others have costs an
+account nothing. They come and go in the transactions in which what they are taken from does.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from jobs.records import Job, Sample, SearchText
 #: phrase is found sooner by looking at one job after the other, in the order of the page.
 _FEW = 1_000
 
-#: As the index of the migration has it, to the letter.
-_WORDS: sa.ColumnElement[Any] = sa.literal_column(
-    "(array_to_tsvector(ARRAY[CAST(search_texts.account_id AS text)])"
-    " || to_tsvector('simple'::regconfig, search_texts.text))"
-)
+#: PostgreSQL's column, made from the text and the account, which the records do not describe.
+_WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
 #: FTS5's table; its column of its own name stands for all columns.
 _INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
 
@@ -61,20 +58,21 @@ def holds(
     transaction: Transaction, phrase: Phrase, *, account_id: uuid.UUID | None
 ) -> sa.ColumnElement[bool]:
     """Return the condition on jobs of holding ``phrase``, for jobs of one account (None: of any)."""
-    contains = sa.func.instr if transaction.dialect == "sqlite" else sa.func.strpos
-    decided = contains(SearchText.text, phrase.spelling) > 0
     if transaction.dialect == "sqlite":
         wanted = sa.literal(_fts5(phrase, account_id))
         matching = sa.select(_INDEX.c.rowid).where(_INDEX.c.search_index.op("MATCH")(wanted))
+        matches: sa.ColumnElement[bool] = SearchText.id.in_(matching)
+        decided = sa.func.instr(SearchText.text, phrase.spelling) > 0
     else:
-        matched = _WORDS.op("@@", is_comparison=True)(_tsquery(phrase, account_id))
-        matching = sa.select(SearchText.id).where(matched)
+        matches = _WORDS.op("@@", is_comparison=True)(_tsquery(phrase, account_id))
+        matching = sa.select(SearchText.id).where(matches)
+        decided = sa.func.strpos(SearchText.text, phrase.spelling) > 0
     candidates: int = transaction.execute(
         sa.select(sa.func.count()).select_from(matching.limit(_FEW + 1).subquery())
     ).scalar_one()
     if candidates > _FEW:
         return sa.exists(sa.select(1).where(SearchText.job_id == Job.id, decided))
-    return Job.id.in_(sa.select(SearchText.job_id).where(SearchText.id.in_(matching), decided))
+    return Job.id.in_(sa.select(SearchText.job_id).where(matches, decided))
 
 
 def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> uuid.UUID | None:
