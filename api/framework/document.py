@@ -46,6 +46,8 @@ _HEADERS: dict[str, Json] = {
     },
     "ETag": {"description": "The image's key.", "schema": {"type": "string"}},
 }
+#: Standard Webhooks 1.0.0.
+_SIGNED = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _PROBLEMS = {
     400: "The request is malformed.",
     401: "No key, or one that is not known here.",
@@ -96,16 +98,32 @@ class Operation:
     body: Body | None
 
 
+@dataclass(frozen=True)
+class Message:
+    """What the service sends by itself: its model, and when."""
+
+    model: type[BaseModel]
+    summary: str
+
+
 class Document:
     """Completes the document.
 
     Args:
         operations: by their ids.
+        messages: what the service sends to those who asked for it, by their types.
         problem: the model of all error bodies.
     """
 
-    def __init__(self, operations: Mapping[str, Operation], *, problem: type[BaseModel]) -> None:
+    def __init__(
+        self,
+        operations: Mapping[str, Operation],
+        *,
+        messages: Mapping[str, Message],
+        problem: type[BaseModel],
+    ) -> None:
         self._operations = operations
+        self._messages = messages
         self._problem = problem
         self._schemas: Json = {}
 
@@ -115,6 +133,7 @@ class Document:
             path: {verb: self._operation(operation) for verb, operation in operations.items()}
             for path, operations in document["paths"].items()
         }
+        webhooks = {kind: {"post": self._message(told)} for kind, told in self._messages.items()}
         content = {problems.CONTENT_TYPE: {"schema": self._schema(self._problem, "serialization")}}
         components = document["components"] | {
             "schemas": dict(sorted(self._schemas.items())),
@@ -125,7 +144,7 @@ class Document:
                 for status, description in _PROBLEMS.items()
             },
         }
-        return document | {"paths": paths, "components": components}
+        return document | {"paths": paths, "webhooks": webhooks, "components": components}
 
     def _operation(self, told: Json) -> Json:
         operation = self._operations[told["operationId"]]
@@ -143,6 +162,22 @@ class Document:
             },
         }
         return completed
+
+    def _message(self, message: Message) -> Json:
+        schema = self._schema(message.model, "serialization")
+        return {
+            "summary": message.summary,
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+                for name in _SIGNED
+            ],
+            "requestBody": {"content": {"application/json": {"schema": schema}}, "required": True},
+            "responses": {
+                "2XX": {"description": "It came; it is not sent again."},
+                "410": {"description": "Never again: the endpoint is disabled."},
+                "default": {"description": "It is sent again later. Redirects are not followed."},
+            },
+        }
 
     def _answer(self, answer: Answer) -> Json:
         told: Json = {"description": answer.description}

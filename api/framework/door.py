@@ -16,7 +16,7 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
 from api.framework import parameters
-from api.framework.document import Answer, Body, Document, Operation
+from api.framework.document import Answer, Body, Document, Message, Operation
 
 View = Callable[..., Response]
 
@@ -53,6 +53,7 @@ class Door(OpenAPI):
         )
         self._problem = problem
         self._operations: dict[str, Operation] = {}
+        self._messages: dict[str, Message] = {}
         self.config["MAX_CONTENT_LENGTH"] = max_body_bytes
         # A path that is not exactly a route's is none: no redirects.
         self.url_map.merge_slashes = False
@@ -107,9 +108,14 @@ class Door(OpenAPI):
         handle = functools.partial(_handle, view, guard, path=path, query=query, header=header)
         self.add_url_rule(rule, name, handle, methods=[verb])
 
+    def announce(self, kind: str, model: type[BaseModel], *, summary: str) -> None:
+        """Describe a message that the service sends by itself, among the document's webhooks."""
+        self._messages[kind] = Message(model, summary)
+
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
-        return Document(self._operations, problem=self._problem).complete(self.api_doc)
+        document = Document(self._operations, messages=self._messages, problem=self._problem)
+        return document.complete(self.api_doc)
 
 
 def _handle(

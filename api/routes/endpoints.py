@@ -21,6 +21,7 @@ from api import errors as problems
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
 from api.schemas import webhooks as schemas
+from api.schemas.events import EndpointEvent, JobEvent
 from api.submission import Receivers
 from jobs import errors, ids, outbox
 from jobs.database import Database, Unavailable
@@ -37,6 +38,14 @@ _SPARE_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 #: Tests that may hold a thread at once.
 _TESTS = 8
+
+_SUMMARIES = {
+    EventType.JOB_STARTED: "A job runs, for the first time.",
+    EventType.JOB_SUCCEEDED: "A job has its answer and its trace.",
+    EventType.JOB_FAILED: "A job failed for good.",
+    EventType.JOB_CANCELLED: "A job was cancelled.",
+    EventType.ENDPOINT_DISABLED: "Another endpoint of the account was disabled.",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -73,6 +82,9 @@ class EndpointRoutes:
         self._declare_endpoints(door, gate)
         self._declare_steering(door, gate)
         self._declare_secrets(door, gate)
+        for event, summary in _SUMMARIES.items():
+            model = EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent
+            door.announce(str(event), model, summary=summary)
 
     def _declare_endpoints(self, door: Door, gate: Gate) -> None:
         look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)

@@ -10,6 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.app import openapi_document
+from jobs.database import Database
+from jobs.delivery import EventType
+from tests.api import worker
 from tests.api.conftest import Caller, Json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +64,27 @@ def test_creating_a_job_is_described_whole(document: Json) -> None:
         operation["responses"]
     )
     assert operation["security"] == [{"key": []}]
+
+
+def test_the_messages_of_webhooks_have_the_members_that_are_sent(
+    document: Json, caller: Caller, database: Database
+) -> None:
+    assert set(document["webhooks"]) == {str(event) for event in EventType}
+    job = caller.job(webhook={"url": "https://a.example/", "events": ["job.succeeded"]})
+    worker.finish(database)
+    [told] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+
+    event = caller("GET", f"/v1/deliveries/{told['id']}").get_json()["payload"]
+
+    schemas = document["components"]["schemas"]
+    for name, shown in (
+        ("JobEvent", event),
+        ("JobEventData", event["data"]),
+        ("EventAnswer", event["data"]["answer"]),
+        ("EventUsage", event["data"]["usage"]),
+        ("EventUrls", event["data"]["urls"]),
+    ):
+        assert set(shown) == set(schemas[name]["properties"]), name
 
 
 def test_the_metadata_filter_is_an_object_in_the_query(document: Json) -> None:
