@@ -133,6 +133,8 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     sample = trace["samples"][0]
     assert (sample["attempt"], sample["index"], sample["text"]) == (1, 0, "I see circ")
     assert (sample["complete"], sample["usage"]) == (False, None)
+    assert sample["steps"] == [{"kind": "observation", "start": 0, "end": 10}]
+    assert sample["steps_version"] == 1
 
 
 def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
@@ -160,6 +162,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     trace = caller("GET", job["urls"]["trace"]).get_json()
     assert (trace["complete"], trace["samples"][0]["text"]) == (True, "**Final Answer** 6")
     assert trace["samples"][0]["usage"]["cached_tokens"] == 40
+    assert trace["samples"][0]["steps"] == [{"kind": "answer", "start": 0, "end": 18}]
 
 
 def test_attempts_tell_what_was_sent_where_and_how_it_ended(
@@ -264,6 +267,7 @@ class TestSteering:
         assert shown["usage"]["output_tokens"] == 11
         trace = caller("GET", job["urls"]["trace"]).get_json()
         assert (trace["data_removed"], trace["samples"][0]["text"]) == (True, "")
+        assert trace["samples"][0]["steps"] == []
         assert caller("GET", f"/v1/images/{job['images'][0]['id']}").status_code == 404
         assert caller("POST", job["urls"]["rerun"]).status_code == 409
 
