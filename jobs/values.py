@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 _LONGEST = 200
 _MOST_DIGITS = 30
@@ -50,6 +51,19 @@ _NO = ("no", "false", "否", "不", "不是", "没有", "错", "错误")
 _LETTER = re.compile(
     r"(?:option|choice|选项?)?\s*\(?\s*([a-z])\s*\)?(?:[.:)、\s]|\Z)", re.IGNORECASE
 )
+
+
+def read(text: str, wanted: Mapping[str, Any] | None) -> int | float | bool | str | None:
+    """Return ``text`` as what a job's option ``answer_format`` asks for; without one the text is all there is."""
+    match (wanted or {}).get("type"):
+        case "number":
+            return number(text)
+        case "boolean":
+            return boolean(text)
+        case "choice":
+            return choice(text, (wanted or {})["options"])
+        case _:
+            return None
 
 
 def number(text: str) -> int | float | None:
