@@ -22,7 +22,8 @@ Rule = Literal["heading+boxed", "heading", "boxed", "phrase"]
 _FINAL = r"(?:Final\s+Answer|最终答案|最終答案)"
 # Every pattern is linear in the length of the text, whatever a looping model writes: quantifiers that
 # could share a run of characters are possessive (``*+``), and a run is entered at its first character only.
-_HEADING = re.compile(
+#: The heading of a final answer.
+HEADING = re.compile(
     rf"\*\*\s*+{_FINAL}\s*[:：]?\s*(?:\*\*)?\s*[:：]?|(?<!#)#++\s*+{_FINAL}\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
     re.IGNORECASE,
 )
@@ -46,7 +47,7 @@ class Answer:
 
 def extract(trace: str) -> Answer | None:
     """Return the answer in ``trace`` (raw text), or None when it has none."""
-    headings = list(_HEADING.finditer(trace))
+    headings = list(HEADING.finditer(trace))
     if headings:
         tail = trace[headings[-1].end() :]
         if (boxed := _last_boxed(tail)) is not None:

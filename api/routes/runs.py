@@ -55,7 +55,7 @@ class RunRoutes:
         )
 
     def trace(self, caller: Caller, path: JobPath, query: TraceQuery) -> Response:
-        """Get a job's reasoning: the raw text of all its attempts, partial while it runs."""
+        """Get a job's reasoning: the raw text of all its attempts and its steps, partial while it runs."""
         # The job comes first: when it has finished, what is read after it is whole.
         job = self._find(path, caller).job
         if query.attempt is not None and query.attempt > job.attempt:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
-from jobs import ids, records
+from jobs import ids, records, values
 from jobs.store import history
 
 #: The classes of what is kept, each for a time of its own.
@@ -44,7 +44,18 @@ class JobAnswer(Given):
     """The final answer, and the rule by which it was found in the text."""
 
     text: str
+    value: int | float | bool | str | None = Field(
+        description="The text as `answer_format` asks for it; null without one, and when it says no such value."
+    )
     rule: str | None
+
+    @classmethod
+    def of(cls, job: records.Job) -> Self | None:
+        """Return the answer of ``job``, if it has one."""
+        if job.answer_text is None:
+            return None
+        value = values.read(job.answer_text, job.options.get("answer_format"))
+        return cls(text=job.answer_text, value=value, rule=job.answer_rule)
 
 
 class JobUsage(Usage):
@@ -96,6 +107,7 @@ class EffectiveOptions(Given):
     temperature: float | None
     top_p: float | None
     seed: int | None
+    answer_format: dict[str, Any] | None
     max_attempts: int
 
     @classmethod
@@ -106,6 +118,7 @@ class EffectiveOptions(Given):
             temperature=job.options.get("temperature"),
             top_p=job.options.get("top_p"),
             seed=job.options.get("seed"),
+            answer_format=job.options.get("answer_format"),
             max_attempts=job.max_attempts,
         )
 
@@ -183,9 +196,7 @@ class Job(Given):
             model=job.model,
             question=job.question,
             images=[JobImage.of(image) for image in view.images],
-            answer=None
-            if job.answer_text is None
-            else JobAnswer(text=job.answer_text, rule=job.answer_rule),
+            answer=JobAnswer.of(job),
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),

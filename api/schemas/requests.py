@@ -21,7 +21,7 @@ from api.schemas import words
 from jobs import errors, profiles
 
 #: Options of later versions: named, so that the refusal is a precise one.
-_LATER = ("samples", "answer_format", "guards")
+_LATER = ("samples", "guards")
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
 #: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
@@ -78,6 +78,31 @@ def _short_enough(value: str, info: ValidationInfo) -> str:
 _Question = Annotated[words.Question, AfterValidator(_short_enough)]
 
 
+class AnswerFormat(Sent):
+    """As what the answer's text is to be read; `value` of the answer is null when it cannot be."""
+
+    type: Literal["free", "number", "boolean", "choice"]
+    options: (
+        Annotated[
+            list[Annotated[words.Question, Field(max_length=200)]],
+            Field(min_length=2, max_length=26),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="For `choice`: what can be chosen. The answer names one by its text or its letter, A the first.",
+    )
+
+    @model_validator(mode="after")
+    def _options_for_a_choice(self) -> Self:
+        if (self.type == "choice") != (self.options is not None):
+            raise ValueError("`options` and the type `choice` have to be given together.")
+        folded = {option.casefold().strip() for option in self.options or ()}
+        if len(folded) < len(self.options or ()):
+            raise ValueError("Two of the options are the same.")
+        return self
+
+
 class Options(Sent):
     """How the job is to be run. All of it is optional."""
 
@@ -97,6 +122,11 @@ class Options(Sent):
     top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling.")
     seed: int | None = Field(
         default=None, ge=0, le=2**31 - 1, description="Best effort; no effect on a CPU engine."
+    )
+    answer_format: AnswerFormat | None = Field(
+        default=None,
+        description="What `value` of the answer is to be. The question itself should say so too.",
+        examples=[{"type": "choice", "options": ["red", "green"]}],
     )
     priority: Literal["high", "normal", "low"] | None = Field(
         default=None, description="Default: `normal`."

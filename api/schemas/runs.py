@@ -10,8 +10,22 @@ from pydantic import Field
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
 from jobs import records
+from jobs import trace as steps
 from jobs.lifecycle import Outcome
 from jobs.store import history, traces
+
+
+class TraceStep(Given):
+    """A stretch of a trace, and what it does."""
+
+    kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
+    start: int = Field(description="Its first character, in code points of `text`.")
+    end: int = Field(description="The character after its last one.")
+
+    @classmethod
+    def of(cls, step: steps.Step) -> Self:
+        """Return what callers see of ``step``."""
+        return cls(kind=step.kind.value, start=step.start, end=step.end)
 
 
 class TraceSample(Given):
@@ -20,6 +34,10 @@ class TraceSample(Given):
     attempt: int
     index: int
     text: str
+    steps: list[TraceStep] = Field(
+        description="The text cut into paragraphs and sentences that do the same; only white space is between them."
+    )
+    steps_version: int = Field(description="Of the rules by which the steps were read.")
     complete: bool
     finish_reason: str | None
     usage: Usage | None
@@ -34,6 +52,8 @@ class TraceSample(Given):
             attempt=trace.attempt,
             index=trace.number,
             text=trace.text,
+            steps=[TraceStep.of(step) for step in steps.parse(trace.text)],
+            steps_version=steps.VERSION,
             complete=trace.complete,
             finish_reason=trace.finish_reason,
             usage=_usage(trace),

@@ -228,6 +228,8 @@ class Intake:
             "temperature": _first(options.temperature, profile.sampling.temperature),
             "top_p": _first(options.top_p, profile.sampling.top_p),
             "seed": options.seed,
+            "answer_format": options.answer_format
+            and options.answer_format.model_dump(exclude_none=True),
         }
 
     def _admit(

@@ -54,6 +54,7 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
         "temperature": 0.0,
         "top_p": 1.0,
         "seed": 7,
+        "answer_format": None,
         "max_attempts": 5,
     }
     assert TIME.fullmatch(job["created_at"])
@@ -133,6 +134,8 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     sample = trace["samples"][0]
     assert (sample["attempt"], sample["index"], sample["text"]) == (1, 0, "I see circ")
     assert (sample["complete"], sample["usage"]) == (False, None)
+    assert sample["steps"] == [{"kind": "observation", "start": 0, "end": 10}]
+    assert sample["steps_version"] == 1
 
 
 def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
@@ -144,7 +147,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     shown = answer.get_json()
     assert "Retry-After" not in answer.headers
     assert shown["status"] == "succeeded"
-    assert shown["answer"] == {"text": "6", "rule": "heading"}
+    assert shown["answer"] == {"text": "6", "value": None, "rule": "heading"}
     assert shown["finish_reason"] == "stop"
     usage = shown["usage"]
     assert usage.pop("engine_seconds") >= 0
@@ -160,6 +163,26 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     trace = caller("GET", job["urls"]["trace"]).get_json()
     assert (trace["complete"], trace["samples"][0]["text"]) == (True, "**Final Answer** 6")
     assert trace["samples"][0]["usage"]["cached_tokens"] == 40
+    assert trace["samples"][0]["steps"] == [{"kind": "answer", "start": 0, "end": 18}]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value"),
+    [
+        ({"type": "number"}, 6),
+        ({"type": "choice", "options": ["5", "6"]}, "6"),
+        ({"type": "boolean"}, None),
+        ({"type": "free"}, None),
+    ],
+)
+def test_an_answer_has_the_value_that_was_asked_for(
+    caller: Caller, database: Database, wanted: dict[str, object], value: object
+) -> None:
+    job = caller.job(answer_format=wanted)
+    worker.finish(database, text="**Final Answer** 6", answer="6")
+    shown = caller("GET", job["urls"]["self"]).get_json()
+    assert shown["answer"] == {"text": "6", "value": value, "rule": "heading"}
+    assert shown["options"]["answer_format"] == wanted
 
 
 def test_attempts_tell_what_was_sent_where_and_how_it_ended(
@@ -264,6 +287,7 @@ class TestSteering:
         assert shown["usage"]["output_tokens"] == 11
         trace = caller("GET", job["urls"]["trace"]).get_json()
         assert (trace["data_removed"], trace["samples"][0]["text"]) == (True, "")
+        assert trace["samples"][0]["steps"] == []
         assert caller("GET", f"/v1/images/{job['images'][0]['id']}").status_code == 404
         assert caller("POST", job["urls"]["rerun"]).status_code == 409
 

@@ -1,0 +1,214 @@
+"""The steps of traces: kinds, places that are never cut, growth, marks, and time that is linear."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import trace
+from jobs.trace import Kind, Mark, Parser, parse
+
+SAMPLES = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "samples.json"
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ENGLISH = (
+    "So I've got this picture with pelicans. On the left there are 3 pelicans, e.g. the big one. Since 3 plus 3 is"
+    " 6, that makes 6.\n\nWait, let me count again. There is one more behind the rock.\n\nThe area is:\n\n\\[\n\nA ="
+    " \\frac{1}{2}. B\n\n\\]\n\nTherefore, the total is 7.\n\n**Final Answer**\n\n\\[ \\boxed{7} \\]"
+)
+CHINESE = (
+    "我来仔细看这张图片。左边有3只鹈鹕。因为右边有2只，所以一共5只。\n\n等等，让我再数一遍。"  # noqa: RUF001 - Chinese punctuation
+    "图中还有一只在后面。\n\n因此总共是6只。\n\n**最终答案**\n\n6"
+)
+#: What texts are made of, the awkward things among it.
+PIECES = st.sampled_from(
+    [
+        *(
+            "Wait, ",
+            "so the total is 4. ",
+            "There is a duck. ",
+            "因为。",
+            "等等，",  # noqa: RUF001 - same
+            "图中有3只。",
+            "e.g. ",
+        ),
+        *(
+            "\n",
+            "\n\n",
+            " \n \n",
+            "\\[",
+            "\\]",
+            "$",
+            "$$",
+            "\\(",
+            "\\)",
+            "\\$",
+            "`",
+            "```\n",
+            "~~~",
+        ),
+        *(
+            "- a\n",
+            "1. b\n",
+            "| c |\n",
+            "\\begin{align}",
+            "\\end{align}",
+            "**Final Answer**",
+            "## T\n",
+        ),
+        *("\\boxed{4}", "**", "...", "3.5", "?!", ":", " "),
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=40).map("".join)
+
+
+def told(text: str) -> list[tuple[Kind, str]]:
+    return [(step.kind, text[step.start : step.end]) for step in parse(text)]
+
+
+def test_an_english_trace_is_told_step_by_step() -> None:
+    assert told(ENGLISH) == [
+        (
+            Kind.OBSERVATION,
+            "So I've got this picture with pelicans. On the left there are 3 pelicans, e.g. the big one.",
+        ),
+        (Kind.INFERENCE, "Since 3 plus 3 is 6, that makes 6."),
+        (Kind.RECHECK, "Wait, let me count again."),
+        (Kind.OBSERVATION, "There is one more behind the rock."),
+        (Kind.INFERENCE, "The area is:\n\n\\[\n\nA = \\frac{1}{2}. B\n\n\\]"),
+        (Kind.CONCLUSION, "Therefore, the total is 7."),
+        (Kind.ANSWER, "**Final Answer**\n\n\\[ \\boxed{7} \\]"),
+    ]
+
+
+def test_a_chinese_trace_is_told_step_by_step() -> None:
+    assert [kind for kind, _ in told(CHINESE)] == [
+        Kind.OBSERVATION,
+        Kind.INFERENCE,
+        Kind.RECHECK,
+        Kind.OBSERVATION,
+        Kind.CONCLUSION,
+        Kind.ANSWER,
+    ]
+
+
+def test_the_small_models_own_traces_begin_with_a_look_and_end_with_the_answer() -> None:
+    for sample in json.loads(SAMPLES.read_text()):
+        kinds = [kind for kind, _ in told(sample["trace"])]
+        assert kinds[0] is Kind.OBSERVATION
+        assert kinds[-1] is Kind.ANSWER
+        assert kinds.count(Kind.ANSWER) == 1
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "$a. B$",
+        "$$a. B\n\nC. D$$",
+        "\\(a. B\\)",
+        "\\[a. B\n\nC\\]",
+        "\\begin{align}a. B\n\nC\\end{align}",
+        "`a. B`",
+        "```python\na. B\n\n# C. D\n```",
+        "| a. B |\n| C. D |",
+    ],
+)
+def test_mathematics_code_and_tables_are_never_cut(whole: str) -> None:
+    text = f"There is a duck.\n\n{whole}\n\nWait, there is more. Therefore, it is 4."
+    spans = [(step.start, step.end) for step in parse(text)]
+    at = text.index(whole)
+    assert any(start <= at and at + len(whole) <= end for start, end in spans)
+    assert len(spans) >= 3
+
+
+def test_a_list_belongs_to_the_paragraph_that_announces_it() -> None:
+    text = "I see these:\n\n- Wait. A duck.\n\n- A goose.\n\nTherefore, it is 2."
+    assert [kind for kind, _ in told(text)] == [Kind.OBSERVATION, Kind.CONCLUSION]
+
+
+def test_two_prices_are_no_formula_and_an_open_bracket_loses_nothing() -> None:
+    text = "There is $5 here. Wait, $6 there.\n\n\\[ oh.\n\nTherefore, it is 11."
+    assert [kind for kind, _ in told(text)][::2] == [Kind.OBSERVATION, Kind.CONCLUSION]
+
+
+def test_a_second_thought_after_the_answer_ends_it() -> None:
+    text = "**Final Answer**\n\n6\n\nWait, let me look again. There are 7.\n\n**Final Answer**\n\n7"
+    assert [kind for kind, _ in told(text)] == [
+        Kind.ANSWER,
+        Kind.RECHECK,
+        Kind.OBSERVATION,
+        Kind.ANSWER,
+    ]
+
+
+@given(TEXTS, st.data())
+def test_a_text_that_grows_has_the_steps_of_the_whole(text: str, data: st.DataObject) -> None:
+    parser, at = Parser(), 0
+    while at < len(text):
+        size = data.draw(st.integers(1, len(text) - at))
+        parser.feed(text[at : at + size])
+        at += size
+        assert parser.steps() == parse(text[:at])
+    assert parser.steps() == parse(text)
+
+
+@given(TEXTS)
+def test_nothing_but_white_space_is_outside_of_steps(text: str) -> None:
+    at, outside = 0, ""
+    for step in parse(text):
+        assert at <= step.start < step.end
+        outside += text[at : step.start]
+        at = step.end
+    assert not (outside + text[at:]).strip()
+
+
+def test_marks_tell_times_and_tokens_no_finer_than_they_are() -> None:
+    text = "There is a duck.\n\nTherefore, it is 1."
+    marks = [
+        Mark(10, NOON, 3),
+        Mark(20, NOON + timedelta(seconds=1), 6),
+        Mark(len(text), NOON + timedelta(seconds=2), 11),
+    ]
+    first, second = parse(text, marks)
+    assert (first.start_token, first.end_token) == (0, 6)
+    assert (first.started_at, first.ended_at) == (NOON, NOON + timedelta(seconds=1))
+    assert (second.start_token, second.end_token) == (3, 11)
+    assert second.started_at == NOON + timedelta(seconds=1)
+    assert second.ended_at == NOON + timedelta(seconds=2)
+
+
+def test_without_marks_nothing_is_claimed_of_time() -> None:
+    step = parse("There is a duck.")[0]
+    assert (step.started_at, step.ended_at, step.start_token, step.end_token) == (None,) * 4
+    assert trace.VERSION >= 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("\\[", "\\[\n\n", "$", "```a\n", ". ", ".", "\n", " ", "- a\n\n", "a:\n\n- b\n\n", "** "),
+        *(
+            "# a\n\n",
+            "\\begin{a}",
+            "`",
+            "` ",
+            "**Final Answer**\n",
+            "let me ",
+            "again ",
+            "。",
+            "图",
+            "|\n",
+        ),
+    ],
+)
+def test_hostile_texts_take_time_in_proportion_to_their_length(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    begun = time.process_time()
+    steps = parse(text)
+    assert time.process_time() - begun < 10
+    assert len(steps) <= len(text)

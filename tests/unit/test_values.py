@@ -1,0 +1,85 @@
+"""Answers as values: what is understood, and what is not guessed at."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("6", 6),
+        ("6.0", 6),
+        ("-3.5 cm", -3.5),
+        ("1,234,567 people", 1234567),
+        ("\\frac{1}{4}", 0.25),
+        ("$-\\dfrac{1}{2}$", -0.5),
+        ("3/4", 0.75),
+        ("50\\%", 0.5),
+        ("12.5 percent", 0.125),
+        ("1e3", 1000),
+        ("7\\text{ pelicans}", 7),
+        ("\uff16", 6),
+        ("five ducks", 5),
+        ("三只", 3),
+        ("十二", 12),
+        ("二十三", 23),
+        ("3 or 4", None),
+        ("1/0", None),
+        ("many", None),
+        ("", None),
+        ("9" * 50, None),
+    ],
+)
+def test_a_number_is_read_as_it_is_written(text: str, value: float | None) -> None:
+    assert values.number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Yes.", True),
+        ("\\text{no}", False),
+        ("**True**", True),
+        ("是的", True),
+        ("否", False),
+        ("Yes, there are.", True),
+        ("maybe", None),
+        ("nobody", None),
+    ],
+)
+def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> None:  # noqa: FBT001 - a table's column
+    assert values.boolean(text) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("red", "Red"),
+        ("B", "Green"),
+        ("(b)", "Green"),
+        ("C. blue", "Blue"),
+        ("\\text{A}", "Red"),
+        ("A. blue", None),
+        ("D", None),
+        ("red or green", None),
+        ("beautiful", None),
+    ],
+)
+def test_a_choice_is_named_by_its_text_or_its_letter(text: str, value: str | None) -> None:
+    assert values.choice(text, ["Red", "Green", "Blue"]) == value
+
+
+def test_two_options_that_read_the_same_are_none() -> None:
+    assert values.choice("red", ["red", "RED"]) is None
+
+
+@given(st.text(max_size=300))
+def test_no_text_makes_the_reading_fail(text: str) -> None:
+    assert values.number(text) is None or isinstance(values.number(text), int | float)
+    assert values.boolean(text) in (True, False, None)
+    assert values.choice(text, ["a", "b"]) in ("a", "b", None)
