@@ -234,14 +234,13 @@ def _follow(
 
 
 def _judge_health(transaction: Transaction, claim: Claim, result: Result) -> str | None:
-    """Keep count of an endpoint's and its lane's health; return why the endpoint is disabled now, if it is."""
-    if result.outcome is TryOutcome.DELIVERED:
-        _set_lane(transaction, claim, failures=0, delivered_at=transaction.now())
-    else:
-        _set_lane(transaction, claim, failures=WebhookLane.failures + 1)
-    if claim.endpoint_id is None:
-        return None
-    if result.outcome is TryOutcome.DELIVERED:
+    """Keep count of an endpoint's and its lane's health; return why the endpoint is disabled now, if it is.
+
+    The endpoint is locked before its lane, as by those who change it.
+    """
+    delivered = result.outcome is TryOutcome.DELIVERED
+    disabled = None
+    if claim.endpoint_id is not None and delivered:
         _set_health(
             transaction,
             WebhookEndpoint.id == claim.endpoint_id,
@@ -249,8 +248,13 @@ def _judge_health(transaction: Transaction, claim: Claim, result: Result) -> str
             failing_since=None,
             last_failed_at=None,
         )
-        return None
-    return _judge_failure(transaction, claim.endpoint_id, result)
+    elif claim.endpoint_id is not None:
+        disabled = _judge_failure(transaction, claim.endpoint_id, result)
+    if delivered:
+        _set_lane(transaction, claim, failures=0, delivered_at=transaction.now())
+    else:
+        _set_lane(transaction, claim, failures=WebhookLane.failures + 1)
+    return disabled
 
 
 def _judge_failure(transaction: Transaction, endpoint_id: uuid.UUID, result: Result) -> str | None:

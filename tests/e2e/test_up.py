@@ -289,7 +289,7 @@ def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "scripted", "--workers", "2") as up:
         children = up.children()
         sessions = sessions_of(children)
-        assert len(sessions) == 4
+        assert len(sessions) == 5
         os.kill(up.process.pid, signal.SIGINT)
         assert up.ends() == 0
         assert "stopped" in up.output

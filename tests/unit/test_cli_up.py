@@ -122,6 +122,10 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
     assert read.flush_seconds == 0.2
     assert (read.redis_url, read.engine_urls) == ("unix:///r", ("http://a", "http://b"))
     assert read.database == "sqlite:////home/ll/longlook.db"
+    delivery = programs.delivery(wiring, environ=environ | {"LONGLOOK_METRICS_PORT": "9700"})
+    assert "worker.delivery_app" in delivery.command
+    assert Settings.read(delivery.environment).metrics_port == 0
+    assert delivery.stop_seconds > settings.webhook_seconds
 
 
 def test_programs_that_are_not_ours_get_none_of_our_settings() -> None:

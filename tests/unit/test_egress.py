@@ -7,10 +7,12 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from jobs.egress import Egress, EgressError, Reply
+from tests.certificates import Authority, serving
 from tests.receivers import Receiver, receiving
 
 ALLOW = ["127.0.0.0/8"]
@@ -201,3 +203,29 @@ def test_plain_http_where_tls_is_expected_fails(egress: Egress, receiver: Receiv
         send(egress, receiver.url.replace("http:", "https:"))
 
     assert failed.value.reason == "tls_failed"
+
+
+@pytest.mark.parametrize(
+    ("host", "days", "trusted", "reason"),
+    [
+        ("localhost", 30, True, None),
+        ("localhost", 30, False, "tls_failed"),
+        ("localhost", -1, True, "tls_failed"),
+        ("elsewhere.example", 30, True, "tls_failed"),
+    ],
+)
+def test_tls_is_verified_against_the_name_though_an_address_is_connected_to(
+    tmp_path: Path, *, host: str, days: int, trusted: bool, reason: str | None
+) -> None:
+    authority = Authority.make(tmp_path)
+    egress = Egress([*ALLOW, "::1/128"], context=authority.context() if trusted else None)
+
+    with serving(authority.issue(host, days=days)) as port:
+        url = f"https://localhost:{port}/"
+        if reason is None:
+            assert send(egress, url).status == 204
+        else:
+            with pytest.raises(EgressError) as failed:
+                send(egress, url)
+            assert failed.value.reason == reason
+    egress.close()

@@ -1,0 +1,156 @@
+"""Endpoints and what messages are signed with: kept sealed, rotated with an overlap, sealed again by a new key."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from jobs.database import Database
+from jobs.delivery import Webhook
+from jobs.outbox import WebhookEndpoint
+from jobs.store import endpoints, keyring, tries
+from jobs.vault import Vault
+from tests import factories, races, webhooks
+from tests.databases import Age
+
+NEW = endpoints.Secret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
+OLD = webhooks.SECRET.sealed
+
+
+def rotated(database: Database, endpoint: WebhookEndpoint, *, keep_old: bool) -> WebhookEndpoint:
+    found = endpoints.rotate(database, endpoint.id, account_id=None, secret=NEW, keep_old=keep_old)
+    assert found is not None
+    return found
+
+
+def test_endpoints_are_listed_in_pages_of_their_account(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    made = [webhooks.make_endpoint(database, account_id).id for _ in range(3)]
+    webhooks.make_endpoint(database, factories.make_account(database))
+
+    first, more = endpoints.page(database, account_id=account_id, limit=2)
+    rest, no_more = endpoints.page(database, account_id=account_id, limit=2, after=first[-1].id)
+
+    assert [endpoint.id for endpoint in (*first, *rest)] == made[::-1]
+    assert (more, no_more) == (True, False)
+
+
+def test_an_update_that_changes_nothing_moves_no_time(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    age(60)
+    same = endpoints.update(database, endpoint.id, account_id=account_id, name=endpoint.name)
+    assert same is not None
+    assert same.updated_at - same.created_at < timedelta(seconds=1)
+
+    changed = endpoints.update(
+        database, endpoint.id, account_id=account_id, event_types=["job.failed"]
+    )
+
+    assert changed is not None
+    assert changed.event_types == ["job.failed"]
+    assert changed.updated_at - changed.created_at > timedelta(seconds=59)
+
+
+def test_a_deleted_endpoint_is_gone_with_its_secrets(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+
+    assert endpoints.delete(database, endpoint.id, account_id=account_id)
+    assert not endpoints.delete(database, endpoint.id, account_id=account_id)
+
+    assert endpoints.get(database, endpoint.id, account_id=None) is None
+    [left] = webhooks.claim(database)
+    assert (left.barred, left.secrets) == ("endpoint_deleted", ())
+
+
+def test_the_old_secret_signs_beside_the_new_one_for_a_day(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    rotated(database, endpoint, keep_old=True)
+    webhooks.run_job(database, account_id)
+    age(86_400 - 60)
+    [during] = webhooks.claim(database)
+    tries.settle(database, during, webhooks.OK, rng=webhooks.RNG)
+    webhooks.run_job(database, account_id)
+    age(120)
+    [after] = webhooks.claim(database)
+
+    assert during.secrets == (NEW.sealed, OLD)
+    assert after.secrets == (NEW.sealed,)
+
+
+def test_a_secret_that_is_not_kept_is_dead_at_once(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    endpoint = rotated(database, webhooks.make_endpoint(database, account_id), keep_old=False)
+    webhooks.run_job(database, account_id)
+
+    [claimed] = webhooks.claim(database)
+
+    assert claimed.secrets == (NEW.sealed,)
+    assert (endpoint.secret_hint, endpoint.previous_secret) == (NEW.hint, None)
+
+
+def test_an_accounts_default_secret_is_made_once_and_rotated(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    def make() -> bytes:
+        found = keyring.default_secret(database, account_id, make=lambda: secret(uuid.uuid4().hex))
+        return found.secret
+
+    first = races.race(make, make)
+    assert len(set(first)) == 1
+    kept = keyring.rotate_default(database, account_id, secret=NEW)
+    webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/"))
+    [claimed] = webhooks.claim(database)
+
+    assert claimed.secrets == (NEW.sealed, first[0])
+    assert kept.previous_expires_at is not None
+    assert kept.previous_expires_at - kept.updated_at == pytest.approx(
+        timedelta(hours=24), abs=timedelta(seconds=1)
+    )
+
+
+def secret(text: str) -> endpoints.Secret:
+    return endpoints.Secret(sealed=text.encode(), hint=text[-4:])
+
+
+def test_the_installations_key_is_made_once(database: Database) -> None:
+    first = keyring.signing_key(database, make=lambda: keyring.KeyPair(b"a", "A"))
+    again = keyring.signing_key(database, make=lambda: keyring.KeyPair(b"b", "B"))
+
+    assert first == again == keyring.KeyPair(b"a", "A")
+
+
+def test_all_secrets_are_sealed_again_by_a_new_key(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    old, new = Vault(["old"]), Vault(["new"])
+    endpoint = webhooks.make_endpoint(
+        database, account_id, secret=endpoints.Secret(old.seal("one"), "…")
+    )
+    endpoints.rotate(
+        database,
+        endpoint.id,
+        account_id=None,
+        secret=endpoints.Secret(old.seal("two"), "…"),
+        keep_old=True,
+    )
+    keyring.rotate_default(database, account_id, secret=endpoints.Secret(old.seal("three"), "…"))
+    keyring.signing_key(database, make=lambda: keyring.KeyPair(old.seal("four"), "whpk_"))
+
+    assert keyring.reseal(database, Vault(["new", "old"]).seal_again) == 4
+
+    found = endpoints.get(database, endpoint.id, account_id=None)
+    assert found is not None
+    assert found.secret is not None
+    assert found.previous_secret is not None
+    assert [new.open(found.secret), new.open(found.previous_secret)] == ["two", "one"]
