@@ -178,6 +178,15 @@ class Client:
         """Return a job's trace, partial while it runs."""
         return self._call("GET", f"{_path(job_id)}/trace").json
 
+    def look(self, path: str, **query: str | int) -> Json:
+        """Return what is at ``path``."""
+        asked = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return self._call("GET", path + asked).json
+
+    def act(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
+        """Post ``body`` as JSON to ``path``; return the answer."""
+        return self._call("POST", path, body=body or {}).json
+
     def queue(self, *, account: str | None = None) -> Json:
         """Return how the queue does; operators may name one ``account``."""
         query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
@@ -241,21 +250,23 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         fields: Sequence[tuple[str, Any]] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> _Answer:
+        content: dict[str, Any] = {"fields": fields} if body is None else {"json": body}
         try:
             response = self._pool.request(
-                method, self.url + path, headers={**self._headers, **(headers or {})}, fields=fields
+                method, self.url + path, headers={**self._headers, **(headers or {})}, **content
             )
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise Unreachable(
                 f"No answer from {self.url}. Is the service running (`longlook up`)? "
                 "LONGLOOK_URL says where it is."
             ) from error
-        body = _json(response.data)
+        answer = _json(response.data)
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
-            raise fault(response.status, body, retry_after=_seconds(response.headers))
+            raise fault(response.status, answer, retry_after=_seconds(response.headers))
         told = _seconds(response.headers)
-        return _Answer(json=body, retry_after=1 if told is None else told)
+        return _Answer(json=answer, retry_after=1 if told is None else told)
 
 
 @dataclass(frozen=True)

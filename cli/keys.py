@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from cli import output
 from jobs import errors, ids
-from jobs.database import Database
 from jobs.lifecycle import Role
 from jobs.settings import Settings
 from jobs.store import accounts
@@ -32,7 +29,7 @@ def create(
     """Make a key and print it: the only time that it is shown."""
     settings = Settings.read()
     key = accounts.new_key()
-    with _open(settings) as database:
+    with schema.opened(settings) as database:
         key_id = accounts.create_key(
             database,
             key,
@@ -52,7 +49,7 @@ def create(
 @app.command("ls")
 def ls(*, as_json: AsJson = False) -> None:
     """List keys, never the keys themselves."""
-    with _open(Settings.read()) as database:
+    with schema.opened(Settings.read()) as database:
         rows = accounts.keys(database)
     if output.for_people(as_json=as_json):
         output.table(
@@ -93,20 +90,7 @@ def revoke(
 ) -> None:
     """Revoke a key at once."""
     parsed = ids.parse("key", key_id)
-    with _open(Settings.read()) as database:
+    with schema.opened(Settings.read()) as database:
         if parsed is None or not accounts.revoke_key(database, parsed):
             raise errors.NotFound(f"There is no live key {key_id}.")
     output.note(f"{key_id} is revoked")
-
-
-@contextlib.contextmanager
-def _open(settings: Settings) -> Iterator[Database]:
-    database = Database(settings.database)
-    try:
-        if schema.current(database) not in schema.heads():
-            raise errors.LaunchError(
-                "The database is not at this version's schema: run `longlook db upgrade` first."
-            )
-        yield database
-    finally:
-        database.close()

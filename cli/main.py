@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "jobs": "cli.jobs:app",
     "queue": "cli.queue:queue",
     "keys": "cli.keys:app",
+    "webhooks": "cli.webhooks:app",
+    "secrets": "cli.secrets:app",
     "db": "cli.db:app",
     "doctor": "cli.doctor:doctor",
     "config": "cli.config:app",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,11 +26,12 @@ class Vault:
     """Seals and opens secrets; may be used by any thread.
 
     Args:
-        keys: any texts, the newest first. The first one seals, each of them opens.
+        keys: any texts, the newest first; or what returns them, asked each time, so that a key that is added
+            while a process runs is used from then on. The first one seals, each of them opens.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(_key(key)) for key in keys])
+    def __init__(self, keys: Sequence[str] | Callable[[], Sequence[str]]) -> None:
+        self._keys: Callable[[], Sequence[str]] = keys if callable(keys) else lambda: keys
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -50,7 +52,8 @@ class Vault:
         try:
             if not path.exists():
                 _make(path)
-            return cls([path.read_text().strip()])
+            _read(path)
+            return cls(functools.partial(_read, path))
         except OSError as error:
             raise errors.SettingsError(
                 f"LONGLOOK_VAULT_KEY: not set, and {path} cannot be read or made"
@@ -58,12 +61,12 @@ class Vault:
 
     def seal(self, secret: str) -> bytes:
         """Return ``secret`` encrypted."""
-        return self._fernet.encrypt(secret.encode())
+        return _fernet(tuple(self._keys())).encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
         """Return what was sealed. Raises :class:`jobs.errors.SettingsError`: by none of these keys."""
         try:
-            return self._fernet.decrypt(sealed).decode()
+            return _fernet(tuple(self._keys())).decrypt(sealed).decode()
         except InvalidToken as error:
             raise errors.SettingsError(
                 "LONGLOOK_VAULT_KEY: a secret was encrypted by a key that is not among these"
@@ -74,16 +77,52 @@ class Vault:
         return self.seal(self.open(sealed))
 
 
+def add_key(settings: Settings) -> None:
+    """Put a new key in front of the one in the home directory, which goes on opening what it has sealed.
+
+    Keys before that one are dropped: see :func:`jobs.store.keyring.reseal`, which has to come after it.
+
+    Raises:
+        jobs.errors.SettingsError: the keys come from the environment, or the file cannot be changed.
+    """
+    if settings.vault_key is not None:
+        raise errors.SettingsError("LONGLOOK_VAULT_KEY: the keys are set there, not in a file")
+    path = settings.home / VAULT_FILE
+    try:
+        newest = _read(path)[0]
+        draft = _draft(path, f"{secrets.token_hex(32)}\n{newest}\n")
+        draft.replace(path)
+    except OSError as error:
+        raise errors.SettingsError(f"{path} cannot be changed") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _fernet(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(_key(key)) for key in keys])
+
+
+def _read(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
 def _key(text: str) -> bytes:
     """Return a text as a Fernet key. It has to be random itself, as 32 bytes of it in hex are."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
 
 
 def _make(path: Path) -> None:
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+    draft = _draft(path, secrets.token_hex(32) + "\n")
     # A link, unlike a rename, leaves the file alone that another process has just made.
     with contextlib.suppress(FileExistsError):
         path.hardlink_to(draft)
-    Path(draft).unlink()
+    draft.unlink()
+
+
+def _draft(path: Path, text: str) -> Path:
+    """Write a file beside ``path``, for its owner only."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(draft)

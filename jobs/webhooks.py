@@ -9,19 +9,27 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+
+from jobs import errors
 
 _SYMMETRIC: Final = "whsec_"
 _PRIVATE: Final = "whsk_"
 _PUBLIC: Final = "whpk_"
 _SECRET_BYTES: Final = 32
 _HINT_CHARS: Final = 4
+#: How far a message's time may be off: what the scheme recommends.
+_TOLERANCE_SECONDS: Final = 300
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,59 @@ def headers(
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(signatures),
     }
+
+
+class NotGenuine(errors.LonglookError):
+    """A message that is not from who it seems to be from, or is too old."""
+
+    code = "not_genuine"
+
+
+def verify(
+    received: Mapping[str, str],
+    body: bytes,
+    *,
+    at: datetime,
+    secrets: Sequence[str] = (),
+    public_key: str | None = None,
+) -> str:
+    """Return the id of a message whose signature holds by one of ``secrets`` or by ``public_key``.
+
+    Args:
+        received: its headers, names in lower case.
+        body: exactly as it came.
+        at: now; the message may be five minutes off.
+        secrets: ``whsec_…``.
+        public_key: ``whpk_…`` of the installation.
+
+    Raises:
+        NotGenuine: no signature holds.
+    """
+    message_id, timestamp = received.get("webhook-id", ""), received.get("webhook-timestamp", "")
+    if not message_id or not timestamp.isdigit():
+        raise NotGenuine("It is not signed.")
+    if abs(int(timestamp) - at.timestamp()) > _TOLERANCE_SECONDS:
+        raise NotGenuine("It is too old, or from the future.")
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    for part in received.get("webhook-signature", "").split():
+        version, _, signature = part.partition(",")
+        if version == "v1" and any(
+            hmac.compare_digest(signature.encode(), _mac(secret, signed).encode())
+            for secret in secrets
+        ):
+            return message_id
+        if version == "v1a" and public_key and _holds(public_key, signature, signed):
+            return message_id
+    raise NotGenuine("No signature holds.")
+
+
+def _holds(public_key: str, signature: str, signed: bytes) -> bool:
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix(_PUBLIC)))
+        key.verify(base64.b64decode(signature), signed)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _mac(secret: str, signed: bytes) -> str:

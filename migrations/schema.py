@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 
 from jobs import errors
 from jobs.database import Database
+from jobs.settings import Settings
 
 
 def heads() -> tuple[str, ...]:
@@ -42,6 +43,20 @@ def upgrade(url: str) -> None:
     """
     with _faults_told(url):
         command.upgrade(_config(url), "head")
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """Yield the database that ``settings`` names. Raises :class:`jobs.errors.LaunchError`: it is not at this schema."""
+    database = Database(settings.database)
+    try:
+        if current(database) not in heads():
+            raise errors.LaunchError(
+                "The database is not at this version's schema: run `longlook db upgrade` first."
+            )
+        yield database
+    finally:
+        database.close()
 
 
 def difference(url: str) -> str:

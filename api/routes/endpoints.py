@@ -215,7 +215,7 @@ class EndpointRoutes:
             guard=gate.admits(Right.SUBMIT),
             answers={200: Answer(schemas.Secret, "The new secret.")},
             faults=(400, 413, 415, 422),
-            body=_body(schemas.SecretRotate),
+            body=_body(schemas.DefaultRotate),
         )
         declare(
             HTTPMethod.GET,
@@ -370,7 +370,7 @@ class EndpointRoutes:
 
     def rotate_default(self, caller: Caller) -> Response:
         """Change the account's default secret. The new one is in this answer and never shown again."""
-        asked = _read(schemas.SecretRotate)
+        asked = _read(schemas.DefaultRotate)
         secret, kept = keyring.new_secret(self._vault())
         found = keyring.rotate_default(
             self._database,

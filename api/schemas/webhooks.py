@@ -54,6 +54,14 @@ class SecretRotate(Sent):
     )
 
 
+class DefaultRotate(Sent):
+    """How the account's default secret is to be changed."""
+
+    keep_old_secret_active_for_24_hours: bool = Field(
+        default=True, description="Sign with the old one, too, for a day, or end it now."
+    )
+
+
 class EndpointTest(Sent):
     """What kind of event to send."""
 

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from cli import main
 from jobs import errors
 from jobs.database import Database
-from jobs.store import history
+from jobs.settings import Settings
+from jobs.store import history, keyring
+from jobs.vault import Vault
 from tests import factories
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
@@ -112,3 +114,27 @@ def test_the_doctor_fails_and_advises_when_something_needed_is_missing(tmp_path:
     assert code == 1
     assert found["database"]["verdict"] == found["Redis"]["verdict"] == "missing"
     assert "longlook db upgrade" in found["database"]["remedy"]
+
+
+def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
+    vault = Vault.of(Settings.read({}, home=tmp_path))
+    secret, kept = keyring.new_secret(vault)
+    account_id = factories.make_account(database)
+    keyring.default_secret(database, account_id, make=lambda: kept)
+    keyring.signing_key(database, make=lambda: keyring.new_pair(vault))
+    [old] = (tmp_path / "vault").read_text().split()
+
+    for _ in range(2):
+        assert longlook(tmp_path, "secrets", "rotate") == (
+            0,
+            "ok           2 secrets are encrypted with the newest key\n",
+        )
+
+    again = keyring.default_secret(database, account_id, make=lambda: kept)
+    database.close()
+    assert vault.open(again.secret) == secret
+    assert old not in (tmp_path / "vault").read_text()
+    with pytest.raises(errors.SettingsError):
+        Vault([old]).open(again.secret)

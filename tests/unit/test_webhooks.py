@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import openai
@@ -12,10 +12,11 @@ import standardwebhooks
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import SecretStr
 
-from jobs import errors, webhooks
+from jobs import errors, vault, webhooks
 from jobs.settings import Settings
 from jobs.vault import Vault
 
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BODY = (
     b'{"id":"evt_1","object":"event","created_at":1,"type":"job.succeeded","data":{"id":"job_1"}}'
 )
@@ -120,3 +121,59 @@ def test_without_a_key_one_is_made_once_for_its_owner_only(tmp_path: Path) -> No
     assert Vault.of(given).open(Vault(["old"]).seal("b")) == "b"
     with pytest.raises(errors.SettingsError):
         Vault.of(Settings.read({}, vault_key=SecretStr(",")))
+
+
+@pytest.mark.parametrize("by", ["secret", "old secret", "public key"])
+def test_what_was_signed_is_genuine(by: str) -> None:
+    new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()
+    sent = webhooks.headers("evt_1", b"{}", at=NOW, secrets=[new, old], private_key=pair.private)
+    secrets = {"secret": [new], "old secret": [old]}.get(by, [])
+    key = pair.public if by == "public key" else None
+
+    assert webhooks.verify(sent, b"{}", at=NOW, secrets=secrets, public_key=key) == "evt_1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "body", "minutes"),
+    [
+        ({}, b"{ }", 0),
+        ({}, b"{}", 6),
+        ({}, b"{}", -6),
+        ({"webhook-id": "evt_2"}, b"{}", 0),
+        ({"webhook-id": ""}, b"{}", 0),
+        ({"webhook-timestamp": "soon"}, b"{}", 0),
+        ({"webhook-signature": ""}, b"{}", 0),
+        ({"webhook-signature": "v1,é v1a,é v2,AAAA v1"}, b"{}", 0),
+    ],
+)
+def test_what_was_changed_or_is_late_is_not_genuine(
+    changed: dict[str, str], body: bytes, minutes: int
+) -> None:
+    secret, pair = webhooks.new_secret(), webhooks.new_pair()
+    sent = webhooks.headers("evt_1", b"{}", at=NOW, secrets=[secret], private_key=pair.private)
+
+    with pytest.raises(webhooks.NotGenuine):
+        webhooks.verify(
+            sent | changed,
+            body,
+            at=NOW + timedelta(minutes=minutes),
+            secrets=[secret],
+            public_key=pair.public,
+        )
+
+
+def test_a_key_that_is_added_while_a_process_runs_is_used_by_it(tmp_path: Path) -> None:
+    given = Settings.read({}, home=tmp_path)
+    running = Vault.of(given)
+    before = running.seal("whsec_secret")
+
+    vault.add_key(given)
+
+    after = running.seal("whsec_secret")
+    assert running.open(before) == running.open(after) == "whsec_secret"
+    newest, old = (tmp_path / vault.VAULT_FILE).read_text().split()
+    assert Vault([newest]).open(after) == "whsec_secret"
+    assert Vault([old]).open(before) == "whsec_secret"
+    assert (tmp_path / vault.VAULT_FILE).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(errors.SettingsError):
+        vault.add_key(Settings.read({"LONGLOOK_VAULT_KEY": "set"}, home=tmp_path))

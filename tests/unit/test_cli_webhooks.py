@@ -1,0 +1,201 @@
+"""``longlook webhooks`` against canned answers, and its receiver against real requests."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import urllib3
+from typer.testing import CliRunner
+
+from cli import main, output
+from cli import webhooks as commands
+from jobs import errors, webhooks
+from tests.unit.fake_api import Canned, FakeApi, serving
+
+ENDPOINT: dict[str, Any] = {
+    "id": "we_1",
+    "name": "prod",
+    "url": "https://receiver.example/hook",
+    "event_types": ["job.succeeded"],
+    "disabled_at": None,
+    "disabled_reason": None,
+    "failing_since": None,
+}
+TRY: dict[str, Any] = {
+    "number": 1,
+    "kind": "automatic",
+    "state": "ended",
+    "outcome": "failed",
+    "status_code": 500,
+    "error_code": "refused",
+    "seconds": 0.25,
+    "address": "192.0.2.1",
+    "started_at": "2026-11-23T10:00:00.000Z",
+    "due_at": "2026-11-23T10:00:00.000Z",
+}
+DELIVERY: dict[str, Any] = {
+    "id": "dlv_1",
+    "status": "failed",
+    "event_type": "job.succeeded",
+    "origin": "https://receiver.example",
+    "attempts": [TRY],
+    "created_at": "2026-11-23T10:00:00.000Z",
+    "payload": {"type": "job.succeeded"},
+}
+PAGE = {"object": "list", "data": [DELIVERY], "has_more": False}
+ROOT = "/v1/webhook_endpoints"
+PAIR = webhooks.new_pair()
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with serving(
+        {
+            f"GET {ROOT}": [Canned(200, {"object": "list", "data": [ENDPOINT]})],
+            f"GET {ROOT}/we_1": [Canned(200, ENDPOINT)],
+            f"GET {ROOT}/we_1/deliveries": [Canned(200, PAGE)],
+            "GET /v1/jobs/job_1/deliveries": [Canned(200, PAGE)],
+            "GET /v1/deliveries": [Canned(200, PAGE)],
+            "GET /v1/deliveries/dlv_1": [Canned(200, DELIVERY)],
+            "POST /v1/deliveries/dlv_1/redeliver": [Canned(202, DELIVERY)],
+            f"POST {ROOT}/we_1/recover": [Canned(202, {"id": "rcv_1", "since": "x"})],
+            f"POST {ROOT}/we_1/test": [
+                Canned(200, {"status_code": 204, "error_code": None}),
+                Canned(200, {"status_code": None, "error_code": "timed_out"}),
+            ],
+            "GET /.well-known/longlook-webhook-key": [Canned(200, {"public_key": PAIR.public})],
+        }
+    ) as fake:
+        yield fake
+
+
+def longlook(api: FakeApi, *words: str) -> tuple[int, Any]:
+    result = CliRunner().invoke(
+        main.make_app(["webhooks"]),
+        ["webhooks", *words],
+        env={"LONGLOOK_URL": api.url, "LONGLOOK_API_KEY": "ll_key"},
+    )
+    if isinstance(result.exception, errors.LonglookError):
+        raise result.exception
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_endpoints_and_failed_deliveries_are_listed(api: FakeApi) -> None:
+    assert longlook(api, "ls")[1]["data"] == [ENDPOINT]
+    assert longlook(api, "ls", "--failed", "--limit", "5")[1]["data"] == [DELIVERY]
+    assert api.seen[-1].path == "/v1/deliveries?status=failed&limit=5"
+
+
+def test_an_endpoint_a_delivery_and_a_job_are_shown_by_their_ids(api: FakeApi) -> None:
+    assert longlook(api, "show", "we_1")[1] == ENDPOINT | {"deliveries": [DELIVERY]}
+    assert longlook(api, "show", "dlv_1")[1] == DELIVERY
+    assert longlook(api, "show", "job_1")[1] == PAGE
+    with pytest.raises(errors.InvalidRequest):
+        longlook(api, "show", "img_1")
+
+
+def test_a_delivery_is_sent_again(api: FakeApi) -> None:
+    assert longlook(api, "redeliver", "dlv_1") == (0, DELIVERY)
+
+
+def test_a_recovery_names_its_time(api: FakeApi) -> None:
+    longlook(api, "recover", "we_1", "--since", "2026-11-23T10:00:00Z")
+
+    assert json.loads(api.seen[-1].body) == {"since": "2026-11-23T10:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("30m", "2026-11-23T11:30:00+00:00"),
+        ("2h", "2026-11-23T10:00:00+00:00"),
+        ("3d", "2026-11-20T12:00:00+00:00"),
+        ("1763892000", "1763892000"),
+    ],
+)
+def test_a_time_may_be_so_long_ago(given: str, asked: str) -> None:
+    now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+    assert commands.moment(given, now=now) == asked
+
+
+def test_a_test_that_is_not_taken_fails_the_command(api: FakeApi) -> None:
+    assert longlook(api, "test", "we_1", "--event", "job.failed")[0] == output.Exit.OK
+    assert json.loads(api.seen[-1].body) == {"event_type": "job.failed"}
+    assert longlook(api, "test", "we_1")[0] == output.Exit.FAILED
+
+
+def test_rows_say_how_things_are() -> None:
+    gone = ENDPOINT | {"disabled_at": 1, "disabled_reason": "gone"}
+    assert commands.endpoint_row(ENDPOINT)[1] == "ok"
+    assert commands.endpoint_row(ENDPOINT | {"failing_since": 1})[1] == "failing"
+    assert commands.endpoint_row(gone)[1] == "disabled: gone"
+    assert commands.delivery_row(DELIVERY)[4:6] == ("1", "500")
+    assert commands.try_row(TRY)[2:5] == ("failed", "500", "0.25 s")
+
+
+def test_the_receiver_takes_what_is_genuine_and_refuses_the_rest() -> None:
+    body = json.dumps({"type": "job.succeeded", "id": "evt_1"}).encode()
+    secret = webhooks.new_secret()
+    taken: list[bytes] = []
+
+    def heard(headers: dict[str, str], told: bytes) -> bool:
+        try:
+            webhooks.verify(headers, told, at=datetime.now(UTC), public_key=PAIR.public)
+        except webhooks.NotGenuine:
+            return False
+        taken.append(told)
+        return True
+
+    signed = webhooks.headers(
+        "evt_1", body, at=datetime.now(UTC), secrets=[secret], private_key=PAIR.private
+    )
+    with commands.server(0, heard) as receiver:
+        thread = threading.Thread(target=lambda: [receiver.handle_request() for _ in range(2)])
+        thread.start()
+        url = f"http://127.0.0.1:{receiver.server_port}/"
+        good = urllib3.request("POST", url, body=body, headers=signed)
+        bad = urllib3.request("POST", url, body=body + b" ", headers=signed)
+        thread.join()
+
+    assert (good.status, bad.status) == (204, 400)
+    assert taken == [body]
+
+
+def test_the_receiver_of_the_command_line_verifies_by_the_services_key(api: FakeApi) -> None:
+    with pytest.raises(errors.LaunchError), commands.server(0, lambda *_: True) as other:
+        commands.server(other.server_port, lambda *_: True)
+    done: list[int] = []
+    with commands.server(0, lambda *_: True) as probe:
+        port = probe.server_port
+
+    def run() -> None:
+        result = CliRunner().invoke(
+            main.make_app(["webhooks"]),
+            ["webhooks", "listen", "--port", str(port), "--count", "1"],
+            env={"LONGLOOK_URL": api.url, "LONGLOOK_API_KEY": "ll_key"},
+        )
+        assert '"evt_1"' in result.stdout
+        done.append(result.exit_code)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    body = json.dumps({"id": "evt_1", "type": "job.succeeded"}).encode()
+    signed = webhooks.headers(
+        "evt_1", body, at=datetime.now(UTC), secrets=[], private_key=PAIR.private
+    )
+    answer = urllib3.request(
+        "POST",
+        f"http://127.0.0.1:{port}/",
+        body=body,
+        headers=signed,
+        retries=urllib3.Retry(20, backoff_factor=0.1, allowed_methods=None),
+    )
+    thread.join()
+
+    assert (answer.status, done) == (204, [0])
