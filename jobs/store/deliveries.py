@@ -122,7 +122,10 @@ def _turn(
     if not lanes:
         return []
     first = _due_of(WebhookLane.id, transaction).limit(1).correlate(WebhookLane).scalar_subquery()
-    chosen = sa.select(first).select_from(WebhookLane).where(WebhookLane.id.in_(lanes))
+    # By their ids, not by a sub-query: with that PostgreSQL may read all tries that ever were.
+    chosen = transaction.session.scalars(
+        sa.select(first).select_from(WebhookLane).where(WebhookLane.id.in_(lanes))
+    ).all()
     taken = transaction.session.scalars(
         sa.update(WebhookAttempt)
         .where(WebhookAttempt.id.in_(chosen), WebhookAttempt.state == TryState.DUE)
