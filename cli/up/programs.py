@@ -51,6 +51,7 @@ class Wiring:
             "PORT": str(self.port),
             "LOG_FORMAT": "json",
             "FLUSH_SECONDS": str(self.settings.flush_seconds),
+            "WEBHOOK_ALLOW": ",".join(self.settings.webhook_allow),
         }
         kept = {name: value for name, value in environ.items() if name not in _PRIVATE}
         return kept | {f"{PREFIX}{name}": value for name, value in told.items()}

@@ -156,11 +156,12 @@ def test_the_receiver_takes_what_is_genuine_and_refuses_the_rest() -> None:
         "evt_1", body, at=datetime.now(UTC), secrets=[secret], private_key=PAIR.private
     )
     with commands.server(0, heard) as receiver:
-        thread = threading.Thread(target=lambda: [receiver.handle_request() for _ in range(2)])
+        thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"http://127.0.0.1:{receiver.server_port}/"
         good = urllib3.request("POST", url, body=body, headers=signed)
         bad = urllib3.request("POST", url, body=body + b" ", headers=signed)
+        receiver.shutdown()
         thread.join()
 
     assert (good.status, bad.status) == (204, 400)
