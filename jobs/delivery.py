@@ -117,11 +117,19 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Webhook:
-    """What a job itself asks to be told: where (a URL, or one of its account's endpoints), and of which events."""
+    """What a job itself asks to be told: where (a URL, or one of its account's endpoints), and of which events.
+
+    Raises:
+        ValueError: the URL cannot be read. It must not come as far as the end of the job.
+    """
 
     url: str | None = None
     endpoint_id: uuid.UUID | None = None
     events: tuple[str, ...] = ENDS
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            origin(self.url)
 
     def plain(self) -> dict[str, Any]:
         """Return it as the job's row keeps it."""
@@ -174,10 +182,16 @@ def lane(account_id: uuid.UUID, url: str) -> tuple[uuid.UUID, str]:
 
 
 def origin(url: str) -> str:
-    """Return scheme, host and port of ``url``: what can be shown of it without a secret in its path or query."""
+    """Return scheme, host and port of ``url``: what can be shown of it without a secret in its path or query.
+
+    Raises:
+        ValueError: it is no URL of this kind.
+    """
     parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
+    host = parts.hostname
+    if not host or parts.scheme not in _PORTS:
+        raise ValueError("this is not the URL of a receiver")
     shown = f"[{host}]" if ":" in host else host
-    port = parts.port or _PORTS.get(parts.scheme, 0)
-    standard = port == _PORTS.get(parts.scheme)
+    port = parts.port or _PORTS[parts.scheme]
+    standard = port == _PORTS[parts.scheme]
     return f"{parts.scheme}://{shown}" + ("" if standard else f":{port}")

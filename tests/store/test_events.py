@@ -270,3 +270,20 @@ def test_a_replay_of_a_submission_makes_no_second_lane(
 
     assert again.replayed
     assert Webhook.of(factories.get_job(database, first.job_id).job.webhook) == Webhook(url=URL)
+
+
+@pytest.mark.parametrize("url", ["https://a.example:99999/", "mailto:a@b.example", "https://", "x"])
+def test_a_url_that_cannot_be_read_does_not_come_as_far_as_the_end_of_a_job(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Webhook(url=url)
+
+
+def test_an_origin_shows_nothing_of_a_path_and_tells_ports_apart() -> None:
+    told = {
+        "https://A.example/secret?token=x": "https://a.example",
+        "https://a.example:443": "https://a.example",
+        "http://a.example:8080/": "http://a.example:8080",
+        "http://[::1]:80/": "http://[::1]",
+    }
+
+    assert {url: delivery.origin(url) for url in told} == told
