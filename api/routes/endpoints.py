@@ -21,7 +21,7 @@ from api import errors as problems
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
 from api.schemas import webhooks as schemas
-from api.schemas.events import EndpointEvent, JobEvent
+from api.schemas.messages import EndpointEvent, JobEvent
 from api.submission import Receivers
 from jobs import errors, ids, outbox
 from jobs.database import Database, Unavailable
