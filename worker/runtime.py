@@ -15,6 +15,7 @@ import structlog
 
 from jobs import metrics
 from jobs.database import Database
+from jobs.live import Publisher
 from jobs.queue import Bell
 from jobs.settings import Settings
 from jobs.store import purge, workers
@@ -63,8 +64,10 @@ class Runtime:
             renew_seconds=settings.renew_interval,
             watch_seconds=settings.watch_seconds,
         )
+        self._publisher = Publisher(settings.redis_url)
         self.recorder = Recorder(
             self.database,
+            publisher=self._publisher,
             owner=self.owner,
             flush_seconds=settings.flush_seconds,
             on_lost=lambda key: self.leases.end(key, leases.Reason.LOST),
@@ -119,6 +122,7 @@ class Runtime:
         self._exporter.start()
         self._presence.start()
         self.leases.start()
+        self._publisher.start()
         self.recorder.start()
         self._sweeper.start()
         self._standby.start()
@@ -142,6 +146,7 @@ class Runtime:
         self._standby.stop()
         self._drained.set()
         self.recorder.stop()
+        self._publisher.stop()
         self.leases.stop()
         self._presence.stop()
         self.bell.close()

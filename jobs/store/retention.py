@@ -56,7 +56,9 @@ def remove_job(
 def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove what the model said in all attempts of finished jobs, and what it was asked."""
     transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
-    transaction.execute(sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None))
+    transaction.execute(
+        sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None, marks=None)
+    )
     remove_prompts(transaction, job_ids)
 
 

@@ -16,6 +16,9 @@ from jobs.lifecycle import Priority, Status
 from jobs.records import Image, ImageBytes, Job, JobImage
 from jobs.store import dispatch, idempotency, timeline
 
+#: Under which a job's first event, that it is queued, is told.
+_FIRST_NUMBER = 1
+
 
 @dataclass(frozen=True)
 class NewImage:
@@ -133,6 +136,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                 Job.not_before: now,
                 Job.deadline_at: transaction.now(submission.deadline),
                 Job.attempt: 0,
+                Job.event_number: _FIRST_NUMBER,
                 Job.crashes: 0,
                 Job.failures: 0,
                 Job.max_attempts: submission.max_attempts,
@@ -170,6 +174,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
                     "failures": 0,
                     "not_before": row.not_before,
                 },
+                number=_FIRST_NUMBER,
             )
         ],
     )

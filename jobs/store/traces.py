@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
+from jobs import marks
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job, Sample, TraceChunk
+from jobs.marks import Mark
+from jobs.records import Attempt, Job, Sample, TraceChunk
 from jobs.store import timeline
 
 Holding = tuple[uuid.UUID, int]
@@ -29,11 +32,16 @@ class Piece:
     #: Tokens of the whole stream so far.
     output_tokens: int
     first_token_at: datetime | None
+    #: The index of the text; of all marks of an attempt those not yet written are written together.
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What one engine stream left behind. Times are the database's; text is raw."""
+    """What one engine stream left behind. Times are the database's; text is raw.
+
+    What ``marks`` do not cover of the output gets a mark when it is written.
+    """
 
     output: str = field(repr=False)
     finish_reason: str
@@ -43,6 +51,7 @@ class Ended:
     output_tokens: int
     first_token_at: datetime | None
     ended_at: datetime
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,14 +100,29 @@ def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[H
     return {(row.id, row.attempt) for row in rows}
 
 
-def append(database: Database, *, owner: str, pieces: Sequence[Piece]) -> set[Holding]:
-    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost."""
-    wanted = {(piece.job_id, piece.attempt) for piece in pieces}
+def append(
+    database: Database,
+    *,
+    owner: str,
+    pieces: Sequence[Piece],
+    reserve: Mapping[Holding, int] = MappingProxyType({}),
+) -> set[Holding]:
+    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost.
+
+    Args:
+        database: where they are kept.
+        owner: who holds their jobs.
+        pieces: of all streams, so that what has a lower number is never written later.
+        reserve: up to which number holders want to use numbers of events from now on.
+    """
+    wanted = {(piece.job_id, piece.attempt) for piece in pieces} | set(reserve)
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
         kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
         if kept:
             _write(transaction, kept)
+            _keep_through(transaction, kept)
+        _reserve(transaction, {one: end for one, end in reserve.items() if one in held})
     return wanted - held
 
 
@@ -114,6 +138,8 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
                 "sample": piece.sample,
                 "position": piece.position,
                 "text": piece.text,
+                "marks": marks.pack(piece.marks),
+                "last_number": piece.marks[-1].number if piece.marks else None,
                 "at": now,
             }
             for piece in pieces
@@ -152,15 +178,56 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
         )
 
 
+def _keep_through(transaction: Transaction, pieces: Iterable[Piece]) -> None:
+    """Note up to which number the events of each attempt are written now."""
+    through: dict[Holding, int] = {}
+    for piece in pieces:
+        if piece.marks:
+            holding = (piece.job_id, piece.attempt)
+            through[holding] = max(piece.marks[-1].number, through.get(holding, 0))
+    table = Attempt.__table__
+    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
+    if through:
+        transaction.execute(
+            sa.update(table)
+            .where(
+                table.c.job_id == sa.bindparam("b_job"), table.c.number == sa.bindparam("b_attempt")
+            )
+            .values(kept_through=sa.bindparam("b_through")),
+            [
+                {"b_job": job_id, "b_attempt": attempt, "b_through": number}
+                for (job_id, attempt), number in through.items()
+            ],
+        )
+
+
+def _reserve(transaction: Transaction, ends: Mapping[Holding, int]) -> None:
+    """Reserve numbers up to ``ends``. Nobody but its holder takes numbers of a running job."""
+    table = Job.__table__
+    assert isinstance(table, sa.Table)  # noqa: S101 - same
+    if ends:
+        transaction.execute(
+            sa.update(table)
+            .where(table.c.id == sa.bindparam("b_job"))
+            .values(event_number=sa.bindparam("b_end")),
+            [{"b_job": job_id, "b_end": end} for (job_id, _), end in ends.items()],
+        )
+
+
 def finish(
     transaction: Transaction, job_id: uuid.UUID, attempt: int, *, sample: int, ended: Ended
 ) -> None:
-    """Write a stream's whole output and bill; its chunks are no longer needed."""
+    """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
+
+    All streams of an attempt are finished in the transaction that ends it, so that readers see its events in order.
+    """
+    index = _cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
     started_at: datetime | None = transaction.execute(
         sa.update(Sample)
         .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
         .values(
             output=ended.output,
+            marks=marks.pack(index),
             finish_reason=ended.finish_reason,
             input_tokens=ended.input_tokens,
             cached_tokens=ended.cached_tokens,
@@ -173,6 +240,7 @@ def finish(
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
+    _end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(
             TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
@@ -185,16 +253,69 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
     for trace in _samples(transaction, job_id, attempt=attempt):
         if trace.complete:
             continue
+        now = transaction.execute(sa.select(transaction.now())).scalar_one()
+        written = [
+            mark
+            for index in transaction.session.scalars(
+                sa.select(TraceChunk.marks)
+                .where(
+                    TraceChunk.job_id == job_id,
+                    TraceChunk.attempt == attempt,
+                    TraceChunk.sample == trace.number,
+                )
+                .order_by(TraceChunk.position)
+            )
+            for mark in marks.unpack(index)
+        ]
+        index = _cover(transaction, job_id, trace.text, written, at=now)
         transaction.execute(
             sa.update(Sample)
             .where(
                 Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == trace.number
             )
-            .values(output=trace.text, finish_reason=finish_reason, ended_at=transaction.now())
+            .values(
+                output=trace.text,
+                marks=marks.pack(index),
+                finish_reason=finish_reason,
+                ended_at=now,
+            )
         )
+        _end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
     )
+
+
+def _cover(
+    transaction: Transaction, job_id: uuid.UUID, text: str, index: Sequence[Mark], *, at: datetime
+) -> list[Mark]:
+    """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
+    rest = len(text) - marks.covered(index)
+    if not rest:
+        return list(index)
+    number: int = transaction.execute(
+        sa.update(Job)
+        .where(Job.id == job_id)
+        .values(event_number=Job.event_number + 1)
+        .returning(Job.event_number)
+    ).scalar_one()
+    return [*index, Mark(number, rest, round(at.timestamp() * 1000))]
+
+
+def _end_through(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[Mark]
+) -> None:
+    """Note that the events of ``index`` are written; another stream's may be later ones."""
+    if index:
+        transaction.execute(
+            sa.update(Attempt)
+            .where(
+                Attempt.job_id == job_id,
+                Attempt.number == attempt,
+                sa.func.coalesce(Attempt.kept_through, 0) < index[-1].number,
+            )
+            .values(kept_through=index[-1].number)
+        )
 
 
 def read(database: Database, job_id: uuid.UUID, *, attempt: int | None = None) -> list[SampleTrace]:
