@@ -13,16 +13,18 @@ import orjson
 from flask import Response
 from pydantic import SecretStr
 
+from api import cors, framework, health, metrics, routes
 from api import errors as problems
-from api import framework, health, metrics, routes
 from api.auth import Gate
 from api.limits import Limiter
 from api.schemas.problems import Problem
-from api.streams import Waits
+from api.streams import Permits, Streams, Waits
 from api.submission import Intake, Pictures
+from api.tokens import StreamTokens
 from jobs import queue
 from jobs.database import Clock, Database, utcnow
 from jobs.images import Images
+from jobs.live import Subscriber
 from jobs.settings import Settings
 from jobs.store import accounts
 from jobs.store.admission import Admission, Disk
@@ -52,17 +54,21 @@ class Bell(health.Bell, Protocol):
 class Service:
     """What lives as long as the application: it is drained, and closed in the end."""
 
-    def __init__(self, *, database: Database, bell: Bell, images: Images, waits: Waits) -> None:
+    def __init__(
+        self, *, database: Database, bell: Bell, images: Images, waits: Waits, streams: Streams
+    ) -> None:
         self.draining = threading.Event()
         self._database = database
         self._bell = bell
         self._images = images
         self._waits = waits
+        self._streams = streams
 
     def drain(self) -> None:
-        """Be no longer ready, and let all go who wait. A signal handler may call it."""
+        """Be no longer ready, and let all go who wait or follow. A signal handler may call it."""
         self.draining.set()
         self._waits.close()
+        self._streams.close()
 
     def close(self) -> None:
         """Let go of everything; nothing can be served after it."""
@@ -99,10 +105,14 @@ def create_app(
     bell = bell or queue.Bell(settings)
     images = images or Images.start(settings)
     limiter = Limiter(per_minute=settings.requests_per_minute, timer=timer)
-    gate = Gate(database, pepper=accounts.pepper(settings), count=limiter.count)
+    pepper = accounts.pepper(settings)
+    tokens = StreamTokens(pepper=pepper, clock=clock)
+    gate = Gate(database, pepper=pepper, tokens=tokens, count=limiter.count)
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
-    waits = Waits(database, permits=settings.max_streams)
-    service = Service(database=database, bell=bell, images=images, waits=waits)
+    permits = Permits(settings.max_streams)
+    waits = Waits(database, permits=permits)
+    streams = Streams(database, subscriber=Subscriber(settings.redis_url), permits=permits)
+    service = Service(database=database, bell=bell, images=images, waits=waits, streams=streams)
     intake = Intake(
         settings,
         database=database,
@@ -113,15 +123,19 @@ def create_app(
     )
     door = _door(settings)
     limiter.install(door)
+    cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
     routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
         door
     )
     routes.RunRoutes(database=database).declare(door, gate)
+    routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
-    metrics.MetricsRoutes(settings, database=database, gate=gate).declare(door)
+    metrics.MetricsRoutes(
+        settings, database=database, gate=gate, streams=lambda: streams.open
+    ).declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining
     ).declare(door)

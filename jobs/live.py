@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Publisher:
         self._batches: queue.Queue[Sequence[Told] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._rest_until = 0.0
+        self._lost = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -86,8 +87,11 @@ class Publisher:
             pipeline.publish(_channel(job_id), encode(events))
         try:
             pipeline.execute()
+            self._lost = False
         except (redis.RedisError, OSError) as error:
-            _log.warning("events_not_published", error_type=type(error).__name__)
+            if not self._lost:
+                _log.warning("events_not_published", error_type=type(error).__name__)
+            self._lost = True
             self._rest_until = time.monotonic() + _REST_SECONDS
 
 
@@ -100,6 +104,7 @@ class Subscriber:
         self._pubsub: Any = None
         self._heard: set[uuid.UUID] = set()
         self._rest_until = 0.0
+        self._lost = False
 
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
         """Hear the events of these jobs from now on, and no others."""
@@ -117,6 +122,7 @@ class Subscriber:
             if fewer := self._heard - wanted:
                 self._pubsub.unsubscribe(*map(_channel, fewer))
             self._heard = wanted
+            self._lost = False
 
     def hear(self) -> list[Told]:
         """Return what has come in, without waiting for more."""
@@ -143,11 +149,13 @@ class Subscriber:
         self._heard = set()
 
     @contextlib.contextmanager
-    def _faults_noted(self) -> Any:  # noqa: ANN401 - a generator for contextlib
+    def _faults_noted(self) -> Iterator[None]:
         try:
             yield
         except (redis.RedisError, OSError) as error:
-            _log.warning("events_not_heard", error_type=type(error).__name__)
+            if not self._lost:
+                _log.warning("events_not_heard", error_type=type(error).__name__)
+            self._lost = True
             self.close()
             self._rest_until = time.monotonic() + _REST_SECONDS
 

@@ -7,5 +7,17 @@ from api.routes.jobs import JobRoutes
 from api.routes.models import ModelRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
+from api.routes.streams import EVENTS, TOKEN, StreamRoutes
 
-__all__ = ["ImageRoutes", "JobRoutes", "ModelRoutes", "QueueRoutes", "RunRoutes"]
+#: What pages of other origins may be let to.
+STREAM_RULES = (EVENTS, TOKEN)
+
+__all__ = [
+    "STREAM_RULES",
+    "ImageRoutes",
+    "JobRoutes",
+    "ModelRoutes",
+    "QueueRoutes",
+    "RunRoutes",
+    "StreamRoutes",
+]

@@ -115,6 +115,7 @@ class JobUrls(Given):
 
     self: str
     trace: str
+    events: str
     attempts: str
     timeline: str
     cancel: str
@@ -270,6 +271,7 @@ def _urls(shown: str) -> JobUrls:
     return JobUrls(
         self=here,
         trace=f"{here}/trace",
+        events=f"{here}/events",
         attempts=f"{here}/attempts",
         timeline=f"{here}/timeline",
         cancel=f"{here}/cancel",

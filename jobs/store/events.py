@@ -67,6 +67,8 @@ class Page:
     more: bool
     #: Whether the job has finished: after these, if there are no more, nothing will ever come.
     finished: bool
+    #: If there are no more: everything up to this number has been told.
+    through: int
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,16 @@ class Standing:
     finished: bool
 
 
+_JOBS = sa.select(
+    Job.id, Job.status, Job.attempt, Job.event_number, Job.finished_at, Attempt.kept_through
+).outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
+
+
 def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Standing]:
     """Return how far each of ``job_ids`` is, in one query, for those who follow them."""
     with database.reading() as transaction:
-        rows = transaction.execute(
-            sa.select(Job.id, Job.status, Job.event_number, Attempt.kept_through)
-            .outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
-            .where(Job.id.in_(job_ids))
-        )
+        rows = transaction.execute(_JOBS.where(Job.id.in_(job_ids)))
         return {row.id: _standing(row) for row in rows}
-
-
-def standing(database: Database, job_id: uuid.UUID) -> Standing | None:
-    """Return how far a job is, or None when there is none."""
-    return standings(database, [job_id]).get(job_id)
 
 
 def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> Page:
@@ -102,22 +100,24 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
     with database.reading() as transaction:
         # The row comes first: of what is read after it, later numbers are left for the next time. So whatever
         # is returned has everything before it.
-        job = transaction.execute(
-            sa.select(Job.id, Job.status, Job.attempt, Job.event_number, Job.finished_at).where(
-                Job.id == job_id
-            )
-        ).one_or_none()
+        job = transaction.execute(_JOBS.where(Job.id == job_id)).one_or_none()
         if job is None:
-            return Page([], more=False, finished=True)
+            return Page([], more=False, finished=True, through=after)
         moves = _moves(transaction, job, after=after, limit=limit)
         found = heapq.merge(
             moves,
             *_streams(transaction, job, after=after),
-            _end(transaction, job, after=after),
+            _end(job, after=after),
             key=lambda event: event.number,
         )
         events = list(itertools.islice(found, limit + 1))
-    return Page(events[:limit], more=len(events) > limit, finished=job.status.terminal)
+    standing = _standing(job)
+    return Page(
+        events[:limit],
+        more=len(events) > limit,
+        finished=standing.finished,
+        through=standing.number,
+    )
 
 
 def _standing(row: sa.Row[Any]) -> Standing:
@@ -207,17 +207,10 @@ def _told(
         )
 
 
-def _end(transaction: Transaction, job: sa.Row[Any], *, after: int) -> Iterator[Event]:
-    if not job.status.terminal or job.event_number + 1 <= after:
-        return
-    kept = transaction.execute(
-        sa.select(Attempt.kept_through).where(
-            Attempt.job_id == job.id, Attempt.number == job.attempt
-        )
-    ).scalar_one_or_none()
-    yield Event(
-        job.event_number + 1, Kind.FINISHED, _milliseconds(job.finished_at), kept_through=kept
-    )
+def _end(job: sa.Row[Any], *, after: int) -> Iterator[Event]:
+    if job.status.terminal and job.event_number + 1 > after:
+        at = _milliseconds(job.finished_at)
+        yield Event(job.event_number + 1, Kind.FINISHED, at, kept_through=job.kept_through)
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -106,7 +106,7 @@ def test_a_piece_whose_reply_was_lost_is_not_written_twice(
 
 def told(database: Database, live: Live) -> str:
     """Return the text that a reader of SQL is told."""
-    page = events.read(database, live.claim.job_id, after=0)
+    page = events.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
 
 
@@ -179,7 +179,7 @@ def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
 
     recorder.flush()
 
-    page = events.read(database, live.claim.job_id, after=0)
+    page = events.read(database, live.claim.job_id, after=0, limit=10_000)
     assert [(event.sample, event.delta) for event in page.events[2:]] == [
         (0, "first"),
         (1, "second"),
