@@ -32,8 +32,6 @@ _ENGINE_POLL_SECONDS: Final = 0.5
 _WATCH_SECONDS: Final = 5.0
 _REDIS_START_SECONDS: Final = 10.0
 _API_START_SECONDS: Final = 60.0
-#: The small model has answered in a second or two: to be seen growing its trace is written more often.
-_DEMO_FLUSH_SECONDS: Final = 0.2
 _BACKLOG: Final = 1024
 #: Addresses that mean all of a machine's, and how one of them is reached from here.
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, never bound to
@@ -71,8 +69,6 @@ def up(
 ) -> None:
     """Start the whole service here and keep it running until Ctrl-C."""
     settings = Settings.read(home=home_path, port=port)
-    if show_demo and "flush_seconds" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"flush_seconds": _DEMO_FLUSH_SECONDS})
     # The files of the database and the logs are for their owner only, whichever process makes them.
     os.umask(0o077)
     settings = settings.model_copy(update={"home": home.prepare(settings.home)})
