@@ -14,8 +14,8 @@ from jobs import marks
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.marks import Mark
-from jobs.records import Attempt, Job, Sample, TraceChunk
-from jobs.store import timeline
+from jobs.records import Job, Sample, TraceChunk
+from jobs.store import numbers, timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -119,10 +119,11 @@ def append(
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
         kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
+        # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
+        numbers.reserve(transaction, {one: end for one, end in reserve.items() if one in held})
         if kept:
             _write(transaction, kept)
-            _keep_through(transaction, kept)
-        _reserve(transaction, {one: end for one, end in reserve.items() if one in held})
+            numbers.keep_through(transaction, _through(kept))
     return wanted - held
 
 
@@ -178,40 +179,14 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
         )
 
 
-def _keep_through(transaction: Transaction, pieces: Iterable[Piece]) -> None:
-    """Note up to which number the events of each attempt are written now."""
+def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
+    """Return the last number in ``pieces`` of each attempt."""
     through: dict[Holding, int] = {}
     for piece in pieces:
         if piece.marks:
             holding = (piece.job_id, piece.attempt)
             through[holding] = max(piece.marks[-1].number, through.get(holding, 0))
-    table = Attempt.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
-    if through:
-        transaction.execute(
-            sa.update(table)
-            .where(
-                table.c.job_id == sa.bindparam("b_job"), table.c.number == sa.bindparam("b_attempt")
-            )
-            .values(kept_through=sa.bindparam("b_through")),
-            [
-                {"b_job": job_id, "b_attempt": attempt, "b_through": number}
-                for (job_id, attempt), number in through.items()
-            ],
-        )
-
-
-def _reserve(transaction: Transaction, ends: Mapping[Holding, int]) -> None:
-    """Reserve numbers up to ``ends``. Nobody but its holder takes numbers of a running job."""
-    table = Job.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - same
-    if ends:
-        transaction.execute(
-            sa.update(table)
-            .where(table.c.id == sa.bindparam("b_job"))
-            .values(event_number=sa.bindparam("b_end")),
-            [{"b_job": job_id, "b_end": end} for (job_id, _), end in ends.items()],
-        )
+    return through
 
 
 def finish(
@@ -221,7 +196,7 @@ def finish(
 
     All streams of an attempt are finished in the transaction that ends it, so that readers see its events in order.
     """
-    index = _cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
+    index = numbers.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
     started_at: datetime | None = transaction.execute(
         sa.update(Sample)
         .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
@@ -240,7 +215,7 @@ def finish(
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
-    _end_through(transaction, job_id, attempt, index)
+    numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(
             TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
@@ -267,7 +242,7 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
             )
             for mark in marks.unpack(index)
         ]
-        index = _cover(transaction, job_id, trace.text, written, at=now)
+        index = numbers.cover(transaction, job_id, trace.text, written, at=now)
         transaction.execute(
             sa.update(Sample)
             .where(
@@ -280,42 +255,10 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
                 ended_at=now,
             )
         )
-        _end_through(transaction, job_id, attempt, index)
+        numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
     )
-
-
-def _cover(
-    transaction: Transaction, job_id: uuid.UUID, text: str, index: Sequence[Mark], *, at: datetime
-) -> list[Mark]:
-    """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
-    rest = len(text) - marks.covered(index)
-    if not rest:
-        return list(index)
-    number: int = transaction.execute(
-        sa.update(Job)
-        .where(Job.id == job_id)
-        .values(event_number=Job.event_number + 1)
-        .returning(Job.event_number)
-    ).scalar_one()
-    return [*index, Mark(number, rest, round(at.timestamp() * 1000))]
-
-
-def _end_through(
-    transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[Mark]
-) -> None:
-    """Note that the events of ``index`` are written; another stream's may be later ones."""
-    if index:
-        transaction.execute(
-            sa.update(Attempt)
-            .where(
-                Attempt.job_id == job_id,
-                Attempt.number == attempt,
-                sa.func.coalesce(Attempt.kept_through, 0) < index[-1].number,
-            )
-            .values(kept_through=index[-1].number)
-        )
 
 
 def read(database: Database, job_id: uuid.UUID, *, attempt: int | None = None) -> list[SampleTrace]:
