@@ -44,6 +44,8 @@ class Feed:
         self._base: int | None = None
         self._last = 0
         self._over = False
+        #: From which position to which, and the frames between them.
+        self._answer = (0, 0, b"")
         self._pending: deque[Told] = deque(maxlen=_PENDING)
 
     @property
@@ -94,10 +96,9 @@ class Feed:
                 return Taken(b"", position)
             if position < self._base:
                 return Taken(b"", position, behind=True)
-            new = [(number, data) for number, data in self._events if number > position]
-            position = max([position, *(number for number, _ in new)])
-            over = self._over and position >= self._last
-            return Taken(b"".join(data for _, data in new), position, over=over)
+            data = self._beyond(position)
+            position = max(position, self._last)
+            return Taken(data, position, over=self._over)
 
     def pause(self, seconds: float) -> None:
         """Wait until something changes, at most ``seconds``."""
@@ -108,6 +109,17 @@ class Feed:
         return self._base is not None and (
             self._over or position < self._base or position < self._last
         )
+
+    def _beyond(self, position: int) -> bytes:
+        """Return the frames beyond ``position``; most followers are at the same one, so the last answer is kept."""
+        if self._answer[:2] != (position, self._last):
+            new: list[bytes] = []
+            for number, data in reversed(self._events):
+                if number <= position:
+                    break
+                new.append(data)
+            self._answer = (position, self._last, b"".join(reversed(new)))
+        return self._answer[2]
 
     def _tell(self, number: int, data: bytes) -> None:
         if number <= self._last:
