@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import uuid
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
@@ -126,7 +127,9 @@ class StreamRoutes:
 def _bound_writes(connection: socket.socket | None) -> None:
     """Let a write to a follower fail that takes nothing, or whose host has vanished without a word."""
     if connection is not None:
-        connection.settimeout(_STALL_SECONDS)
+        # Not by a timeout of Python's: that asks the system twice for each write.
+        timeout = struct.pack("ll", _STALL_SECONDS, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         with contextlib.suppress(OSError):
             connection.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _STALL_SECONDS

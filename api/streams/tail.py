@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -20,9 +21,10 @@ from jobs.store.events import Event, Kind
 
 _log = structlog.get_logger(__name__)
 
-#: Between two rounds: what Redis brought meanwhile goes to each follower in one piece. Five hundred followers are
-#: five hundred threads to wake for a piece each, which is what a process can do some ten times a second.
-_ROUND_SECONDS = 0.1
+#: Between two rounds, in each of which one of the shifts of feeds gets what Redis has brought meanwhile, in one piece.
+#: Each follower is a thread to wake: hundreds of them ten times a second are enough, and not all at the same moment.
+_ROUND_SECONDS = 0.025
+_SHIFTS = 4
 #: Between two looks into SQL, each one query for all jobs that are followed.
 _LOOK_SECONDS = 0.25
 
@@ -52,6 +54,8 @@ class Tail:
         self._subscriber = subscriber
         self._lock = threading.Lock()
         self._feeds: dict[uuid.UUID, Feed] = {}
+        #: What Redis has brought, by job, until its shift.
+        self._heard: dict[uuid.UUID, list[Told]] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -87,12 +91,14 @@ class Tail:
 
     def _run(self) -> None:
         looked = 0.0
-        while not self._closed.is_set():
+        for shift in itertools.cycle(range(_SHIFTS)):
+            if self._closed.is_set():
+                break
             new = self._wake.is_set()
             self._wake.clear()
             feeds = self._followed()
             self._subscriber.want(feeds)
-            self._hear(feeds)
+            self._hear(feeds, shift)
             if new or time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
                 self._look(feeds)
@@ -104,13 +110,13 @@ class Tail:
         for feed in self._followed().values():
             feed.end()
 
-    def _hear(self, feeds: dict[uuid.UUID, Feed]) -> None:
-        heard: dict[uuid.UUID, list[Told]] = {}
+    def _hear(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
         for told in self._subscriber.hear():
-            heard.setdefault(told.job_id, []).append(told)
-        for job_id, by_job in heard.items():
+            self._heard.setdefault(told.job_id, []).append(told)
+        for job_id in [one for one in self._heard if one.int % _SHIFTS == shift]:
+            events = self._heard.pop(job_id)
             if feed := feeds.get(job_id):
-                feed.hear(by_job)
+                feed.hear(events)
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
