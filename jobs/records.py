@@ -381,7 +381,7 @@ class TimelineEntry(Record):
     event: Mapped[str]
     #: The columns that changed, with their new values.
     changes: Mapped[dict[str, Any]]
-    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.events`.
+    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.streams`.
     number: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 

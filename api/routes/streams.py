@@ -20,7 +20,7 @@ from api.streams import Streams, frames
 from api.tokens import StreamTokens
 from jobs import errors, ids, logs
 from jobs.database import Database
-from jobs.store import events, history
+from jobs.store import history, streams
 
 EVENTS: Final = "/v1/jobs/<job_id>/events"
 TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
@@ -86,7 +86,7 @@ class StreamRoutes:
         """
         job_id = self._find(path, caller)
         after = query.after if header.after is None else header.after
-        standing = events.standings(self._database, [job_id])[job_id]
+        standing = streams.standings(self._database, [job_id])[job_id]
         if standing.finished and standing.number <= after:
             # For EventSource, which would come back for ever, this is the end.
             return Response(status=HTTPStatus.NO_CONTENT)

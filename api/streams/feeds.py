@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from api.streams import frames
 from jobs.live import Told
-from jobs.store.events import Event, Kind, Standing
+from jobs.store.streams import Event, Kind, Standing
 
 #: Events that are kept for those who are a little late; who is later than that reads SQL.
 _KEPT = 256

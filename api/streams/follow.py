@@ -15,7 +15,7 @@ from api.streams.permits import Permits
 from api.streams.tail import Subscriber, Tail
 from jobs import errors, ids
 from jobs.database import Database, Unavailable
-from jobs.store import events
+from jobs.store import streams
 
 _log = structlog.get_logger(__name__)
 
@@ -116,9 +116,9 @@ class Streams:
                 position = max(position, page.through)
                 over = page.finished
 
-    def _replay(self, job_id: uuid.UUID, *, after: int) -> events.Page:
+    def _replay(self, job_id: uuid.UUID, *, after: int) -> streams.Page:
         with self._replays:
-            return events.read(self._database, job_id, after=after)
+            return streams.read(self._database, job_id, after=after)
 
     def _count(self, change: int) -> None:
         with self._lock:

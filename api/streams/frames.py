@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from api.schemas.words import rfc3339
-from jobs.store.events import Event, Kind
+from jobs.store.streams import Event, Kind
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 HEARTBEAT: Final = b":\n"

@@ -16,8 +16,8 @@ from api.streams import frames
 from api.streams.feeds import Feed
 from jobs.database import Database, Unavailable
 from jobs.live import Told
-from jobs.store import events, history
-from jobs.store.events import Event, Kind
+from jobs.store import history, streams
+from jobs.store.streams import Event, Kind
 
 _log = structlog.get_logger(__name__)
 
@@ -120,7 +120,7 @@ class Tail:
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
-            found = events.standings(self._database, list(feeds))
+            found = streams.standings(self._database, list(feeds))
             for job_id, feed in feeds.items():
                 standing = found.get(job_id)
                 if standing is None:
@@ -132,7 +132,7 @@ class Tail:
             _log.warning("events_not_looked_at", jobs=len(feeds))
 
     def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
-        page = events.read(self._database, job_id, after=feed.last)
+        page = streams.read(self._database, job_id, after=feed.last)
         told = [(event.number, self.frame(job_id, event)) for event in page.events]
         through = told[-1][0] if page.more else page.through
         feed.read(told, through=through, over=page.finished and not page.more)

@@ -7,7 +7,7 @@ import uuid
 from api.streams.feeds import Feed
 from jobs.live import Told
 from jobs.marks import Mark
-from jobs.store.events import Standing
+from jobs.store.streams import Standing
 
 JOB = uuid.uuid4()
 

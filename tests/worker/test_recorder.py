@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from jobs.database import Database, Transaction, Unavailable
 from jobs.marks import Numbers
 from jobs.records import TraceChunk
-from jobs.store import events
+from jobs.store import streams
 from tests import factories
 from tests.databases import Clock
 from tests.fakes import RecordingPublisher
@@ -106,7 +106,7 @@ def test_a_piece_whose_reply_was_lost_is_not_written_twice(
 
 def told(database: Database, live: Live) -> str:
     """Return the text that a reader of SQL is told."""
-    page = events.read(database, live.claim.job_id, after=0, limit=10_000)
+    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
 
 
@@ -138,7 +138,7 @@ def test_what_is_told_live_is_what_sql_tells_later(
     recorder.find(live, {"kind": "loop"})
     recorder.flush()
 
-    found = events.read(database, live.claim.job_id, after=0).events[2:]
+    found = streams.read(database, live.claim.job_id, after=0).events[2:]
 
     assert [(event.number, event.at, event.delta or "", event.finding) for event in found] == [
         (event.mark.number, event.mark.at, event.delta, event.mark.finding)
@@ -179,7 +179,7 @@ def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
 
     recorder.flush()
 
-    page = events.read(database, live.claim.job_id, after=0, limit=10_000)
+    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
     assert [(event.sample, event.delta) for event in page.events[2:]] == [
         (0, "first"),
         (1, "second"),

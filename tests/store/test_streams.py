@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from jobs.database import Database
 from jobs.marks import Mark, Numbers
-from jobs.store import claims, events, history, outcomes, purge, retention, sweeps, traces
-from jobs.store.events import Event, Kind
+from jobs.store import claims, history, outcomes, purge, retention, streams, sweeps, traces
+from jobs.store.streams import Event, Kind
 from tests import factories
 from tests.databases import Age
 
@@ -52,7 +52,7 @@ def flush(
 
 
 def read(database: Database, job_id: uuid.UUID, *, after: int = 0) -> list[Event]:
-    return events.read(database, job_id, after=after).events
+    return streams.read(database, job_id, after=after).events
 
 
 def kinds(found: list[Event]) -> list[str]:
@@ -71,12 +71,12 @@ def finish(database: Database, claimed: claims.Claim, output: str, index: tuple[
 def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id: uuid.UUID) -> None:
     claimed = begun(database, account_id)
     index = flush(database, claimed, "Let me ", "look: 圆 🟢\n")
-    running = events.read(database, claimed.job_id, after=0)
+    running = streams.read(database, claimed.job_id, after=0)
     assert (kinds(running.events)[-1], running.finished) == ("trace.delta", False)
     last = mark(claimed, "6.")
     finish(database, claimed, "Let me look: 圆 🟢\n6.", (*index, last))
 
-    page = events.read(database, claimed.job_id, after=0)
+    page = streams.read(database, claimed.job_id, after=0)
 
     assert (page.more, page.finished) == (False, True)
     told = ["job.queued", "job.started", *["trace.delta"] * 3, "job.finished"]
@@ -101,7 +101,7 @@ def test_a_log_is_read_in_pages_that_fit_together(
     whole = read(database, claimed.job_id)
 
     pages, after = [], 0
-    while (page := events.read(database, claimed.job_id, after=after, limit=3)).events:
+    while (page := streams.read(database, claimed.job_id, after=after, limit=3)).events:
         pages.append(page)
         after = page.events[-1].number
 
@@ -205,15 +205,15 @@ def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uu
     waiting = factories.make_job(database, account_id)
     [first] = flush(database, claimed, "I see ")
 
-    found = events.standings(database, [claimed.job_id, waiting])
+    found = streams.standings(database, [claimed.job_id, waiting])
 
-    assert found[waiting] == events.Standing(1, finished=False)
-    assert found[claimed.job_id] == events.Standing(first.number, finished=False)
+    assert found[waiting] == streams.Standing(1, finished=False)
+    assert found[claimed.job_id] == streams.Standing(first.number, finished=False)
     history.cancel(database, waiting, account_id=None, actor="key:test")
-    cancelled = {waiting: events.Standing(2, finished=True)}
-    assert events.standings(database, [waiting, uuid.uuid4()]) == cancelled
+    cancelled = {waiting: streams.Standing(2, finished=True)}
+    assert streams.standings(database, [waiting, uuid.uuid4()]) == cancelled
     assert kinds(read(database, waiting)) == ["job.queued", "job.finished"]
-    assert events.read(database, uuid.uuid4(), after=0) == events.Page(
+    assert streams.read(database, uuid.uuid4(), after=0) == streams.Page(
         [], more=False, finished=True, through=0
     )
 
