@@ -13,17 +13,19 @@ import orjson
 from flask import Response
 from pydantic import SecretStr
 
+from api import cors, framework, health, metrics, routes
 from api import errors as problems
-from api import framework, health, metrics, routes
 from api.auth import Gate
 from api.limits import Limiter
 from api.schemas.problems import Problem
-from api.streams import Waits
+from api.streams import Permits, Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
+from api.tokens import StreamTokens
 from jobs import egress, queue
 from jobs.database import Clock, Database, utcnow
 from jobs.egress import Egress
 from jobs.images import Images
+from jobs.live import Subscriber
 from jobs.settings import Settings
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
@@ -61,6 +63,7 @@ class Service:
         bells: tuple[Bell, ...],
         images: Images,
         waits: Waits,
+        streams: Streams,
         fetching: Egress,
     ) -> None:
         self.draining = threading.Event()
@@ -69,11 +72,13 @@ class Service:
         self._images = images
         self._waits = waits
         self._fetching = fetching
+        self._streams = streams
 
     def drain(self) -> None:
-        """Be no longer ready, and let all go who wait. A signal handler may call it."""
+        """Be no longer ready, and let all go who wait or follow. A signal handler may call it."""
         self.draining.set()
         self._waits.close()
+        self._streams.close()
 
     def close(self) -> None:
         """Let go of everything; nothing can be served after it."""
@@ -116,17 +121,22 @@ def create_app(
     database.listen(events.Ringer(delivery_bell))
     images = images or Images.start(settings)
     limiter = Limiter(per_minute=settings.requests_per_minute, timer=timer)
-    gate = Gate(database, pepper=accounts.pepper(settings), count=limiter.count)
+    pepper = accounts.pepper(settings)
+    tokens = StreamTokens(pepper=pepper, clock=clock)
+    gate = Gate(database, pepper=pepper, tokens=tokens, count=limiter.count)
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     fetching = Egress(settings.webhook_allow, doors=egress.WEB)
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
-    waits = Waits(database, permits=settings.max_streams)
+    permits = Permits(settings.max_streams)
+    waits = Waits(database, permits=permits)
+    streams = Streams(database, subscriber=Subscriber(settings.redis_url), permits=permits)
     service = Service(
         database=database,
         bells=(bell, delivery_bell),
         images=images,
         waits=waits,
+        streams=streams,
         fetching=fetching,
     )
     intake = Intake(
@@ -141,12 +151,14 @@ def create_app(
     )
     door = _door(settings)
     limiter.install(door)
+    cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
     routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
         door
     )
     routes.GroupRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.RunRoutes(database=database).declare(door, gate)
+    routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.EndpointRoutes(
         settings,
@@ -158,7 +170,9 @@ def create_app(
     routes.DeliveryRoutes(database=database).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
-    metrics.MetricsRoutes(settings, database=database, gate=gate).declare(door)
+    metrics.MetricsRoutes(
+        settings, database=database, gate=gate, streams=lambda: streams.open
+    ).declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining
     ).declare(door)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import flask
 
+from api.tokens import StreamTokens
 from jobs import errors, ids
 from jobs.database import Database
 from jobs.lifecycle import Role
@@ -45,6 +46,7 @@ class Caller:
     role: Role
     #: The name under which the timeline tells of it.
     actor: str
+    key_id: uuid.UUID
 
     @property
     def scope(self) -> uuid.UUID | None:
@@ -58,14 +60,21 @@ class Gate:
     Args:
         database: where keys are kept.
         pepper: what they are hashed with.
+        tokens: that let in those who follow one job.
         count: told of each request with a known key by the key's id; it may refuse it.
     """
 
     def __init__(
-        self, database: Database, *, pepper: bytes, count: Callable[[uuid.UUID], None]
+        self,
+        database: Database,
+        *,
+        pepper: bytes,
+        tokens: StreamTokens,
+        count: Callable[[uuid.UUID], None],
     ) -> None:
         self._database = database
         self._pepper = pepper
+        self._tokens = tokens
         self._count = count
 
     def admits(self, right: Right) -> Callable[[], Caller]:
@@ -84,6 +93,26 @@ class Gate:
                     f"This key has the role `{caller.role}`; this needs {' or '.join(allowed)}."
                 )
             return caller
+
+        return guard
+
+    def admits_follower(self) -> Callable[[], Caller]:
+        """Return a guard as :meth:`admits` does for reading, which also takes a token of the job in ``?token=``.
+
+        With a token the caller is the key that it was made for.
+        """
+        admit = self.admits(Right.READ)
+
+        def guard() -> Caller:
+            token = flask.request.args.get("token")
+            if token is None or "Authorization" in flask.request.headers:
+                return admit()
+            job_id = ids.parse("job", (flask.request.view_args or {}).get("job_id", ""))
+            key_id = job_id and self._tokens.read(token, job_id=job_id)
+            principal = accounts.principal(self._database, key_id) if key_id else None
+            if principal is None:
+                raise errors.Unauthenticated("This token is not, or no longer, good for this job.")
+            return self._admitted(principal)
 
         return guard
 
@@ -111,5 +140,8 @@ class Gate:
         )
         if principal is None:
             raise errors.Unauthenticated("This API key is not known here.")
+        return self._admitted(principal)
+
+    def _admitted(self, principal: accounts.Principal) -> Caller:
         self._count(principal.key_id)
-        return Caller(principal.account_id, principal.role, principal.actor)
+        return Caller(principal.account_id, principal.role, principal.actor, principal.key_id)

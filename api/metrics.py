@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http import HTTPMethod
 from typing import Final
@@ -14,6 +14,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -39,14 +40,22 @@ class MetricsRoutes:
         settings: who may ask; how recent a live worker's heartbeat is.
         database: is asked at each scrape; its commits in this process are counted.
         gate: what lets operators in.
+        streams: how many streams are open now.
     """
 
-    def __init__(self, settings: Settings, *, database: Database, gate: Gate) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, gate: Gate, streams: Callable[[], int]
+    ) -> None:
         self._public = settings.metrics_public
         self._gate = gate
         self._registry = new_registry()
         JobMetrics(database, registry=self._registry)
         self._http = _HttpMetrics(self._registry)
+        Gauge(
+            "longlook_sse_connections",
+            "Event streams that are open at this process.",
+            registry=self._registry,
+        ).set_function(streams)
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 

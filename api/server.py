@@ -37,6 +37,10 @@ class OnePipe(Logger):  # type: ignore[misc] # gunicorn has no types
             logs.configure(Settings.read(), service="api")
         self.error_log.propagate = True
 
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
+        """Log a traceback. An address goes without its query, which may hold a token."""
+        super().exception(msg, *map(_without_query, args), **kwargs)
+
 
 logger_class = OnePipe
 worker_class = "gthread"
@@ -76,6 +80,10 @@ def worker_exit(_server: Arbiter, worker: Worker) -> None:
     """Close what the application holds, its decoding processes above all."""
     if worker.wsgi is not None:
         service_of(worker.wsgi).close()
+
+
+def _without_query(value: object) -> object:
+    return value.partition("?")[0] if isinstance(value, str) else value
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""A small client of our own API, for the command line: typed errors, safe repeats, waiting, a growing trace."""
+"""A small client of our own API, for the command line: typed errors, safe repeats, waiting, following."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mimetypes
 import time
@@ -27,7 +28,9 @@ _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 90.0
 #: How long one request of :meth:`Client.wait` is held open; the API's own limit is 60.
 _HOLD_SECONDS: Final = 30
-_LOOK_SECONDS: Final = 0.25
+#: A stream that broke is taken up again, so often in vain at most.
+_RESUMES: Final = 60
+_RESUME_SECONDS: Final = 1.0
 #: Repeating is safe: a submit carries an Idempotency-Key and a second cancel changes nothing. A refused
 #: connection is not repeated, so that a service that is not there is told at once.
 _RETRIES: Final = urllib3.Retry(
@@ -48,26 +51,6 @@ class Unreachable(errors.Unavailable):
     """Nothing answers at the service's address."""
 
     code = "unreachable"
-
-
-@dataclass(frozen=True)
-class Look:
-    """A job and its trace as they are at one moment.
-
-    Attributes:
-        job: the job as the API shows it.
-        text: the raw text of the newest attempt's first sample so far.
-        attempt: which attempt wrote it; 0 before the first.
-    """
-
-    job: Json
-    text: str
-    attempt: int
-
-    @property
-    def finished(self) -> bool:
-        """Whether the job will never change again."""
-        return finished(self.job)
 
 
 def metadata(given: Sequence[str]) -> dict[str, str]:
@@ -210,21 +193,44 @@ class Client:
                 return answer.json
             pause(answer.retry_after)
 
-    def follow(self, job_id: str, *, pause: Pause = time.sleep) -> Iterator[Look]:
-        """Yield a job and its trace a few times a second; the last one is finished and whole."""
+    def follow(self, job_id: str, *, pause: Pause = time.sleep) -> Iterator[Json]:
+        """Yield a job's events from the first to ``job.finished``, over broken connections and restarts.
+
+        Args:
+            job_id: which job.
+            pause: how to spend the time until the next try; also called, for no time, between events.
+        """
+        after = failures = 0
         while True:
-            # The job first: when it has finished, the trace that is asked for after it is whole.
-            job = self.job(job_id)
-            samples = self.trace(job_id)["samples"]
-            newest = max((sample["attempt"] for sample in samples), default=0)
-            text = next(
-                (s["text"] for s in samples if s["attempt"] == newest and s["index"] == 0), ""
-            )
-            look = Look(job=job, text=text, attempt=newest)
-            yield look
-            if look.finished:
-                return
-            pause(_LOOK_SECONDS)
+            try:
+                for event in self._events(job_id, after=after):
+                    pause(0)
+                    if event is None:
+                        continue
+                    after, failures = int(event["sequence_number"]), 0
+                    yield event
+                    if event["type"] == "job.finished":
+                        return
+            except errors.Unavailable:
+                failures += 1
+                if not after or failures > _RESUMES:
+                    raise
+            pause(_RESUME_SECONDS)
+
+    def _events(self, job_id: str, *, after: int) -> Iterator[Json | None]:
+        """Yield the events of one stream, and None for each sign of life, until it breaks or ends."""
+        response = self._open(
+            "GET",
+            f"{_path(job_id)}/events",
+            headers={"Last-Event-ID": str(after)},
+            stream=True,
+        )
+        with contextlib.suppress(urllib3.exceptions.HTTPError), contextlib.closing(response):
+            for line in _lines(response):
+                if line.startswith(b":"):
+                    yield None
+                elif line.startswith(b"data:") and (event := _json(line.removeprefix(b"data:"))):
+                    yield event
 
     def _send(
         self,
@@ -252,21 +258,47 @@ class Client:
         fields: Sequence[tuple[str, Any]] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> _Answer:
+        response = self._open(method, path, headers=headers, fields=fields, body=body)
+        told = _seconds(response.headers)
+        return _Answer(json=_json(response.data), retry_after=1 if told is None else told)
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        fields: Sequence[tuple[str, Any]] | None = None,
+        body: Mapping[str, Any] | None = None,
+        stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """Return an answer that is no error; the body of a ``stream`` has not been read."""
         content: dict[str, Any] = {"fields": fields} if body is None else {"json": body}
         try:
             response = self._pool.request(
-                method, self.url + path, headers={**self._headers, **(headers or {})}, **content
+                method,
+                self.url + path,
+                headers={**self._headers, **(headers or {})},
+                **content,
+                preload_content=not stream,
             )
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise Unreachable(
                 f"No answer from {self.url}. Is the service running (`longlook up`)? "
                 "LONGLOOK_URL says where it is."
             ) from error
-        answer = _json(response.data)
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
-            raise fault(response.status, answer, retry_after=_seconds(response.headers))
-        told = _seconds(response.headers)
-        return _Answer(json=answer, retry_after=1 if told is None else told)
+            body = _json(response.data)
+            raise fault(response.status, body, retry_after=_seconds(response.headers))
+        return response
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """Yield the whole lines of an answer as they come in."""
+    rest = b""
+    while piece := response.read1():
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
 
 
 @dataclass(frozen=True)

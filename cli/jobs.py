@@ -1,4 +1,4 @@
-"""``longlook jobs``: look at jobs, and cancel one."""
+"""``longlook jobs``: look at jobs, watch one, and cancel one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output
+from cli import client, output, view
 from jobs.lifecycle import Status
 from jobs.settings import Settings
 
-app = typer.Typer(help="List, show and cancel jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="job_…", show_default=False)]
@@ -106,6 +106,14 @@ def show(
     if client.finished(job):
         output.line()
         output.result(job)
+
+
+@app.command("watch")
+def watch(job_id: JobId, *, as_json: AsJson = False) -> None:
+    """Show a job's trace from its beginning, as it grows, and how it comes out. In a pipe: its events."""
+    service = client.connect(Settings.read())
+    people = output.for_people(as_json=as_json)
+    view.tell(view.follow(service, job_id, people=people), people=people)
 
 
 @app.command("cancel")

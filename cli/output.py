@@ -111,28 +111,19 @@ def table(
 
 
 class Growth:
-    """Prints a text as it grows. A new attempt starts it again from the beginning."""
+    """Prints a job's text as it grows, of several samples the first. A new attempt starts it again."""
 
     def __init__(self) -> None:
-        self._attempt = 0
-        self._shown = 0
+        self._shown = False
 
-    def show(self, text: str, *, attempt: int) -> None:
-        """Print what ``text`` has more than last time."""
-        delta = self.delta(text, attempt=attempt)
-        if delta:
-            typer.secho(printable(delta), nl=False, dim=True)
+    def show(self, event: Json) -> None:
+        """Print what an event of the job adds."""
+        if event["type"] == "attempt.restarted" and self._shown:
+            note(f"\n(attempt {event['attempt']} starts again)")
+        elif event["type"] == "trace.delta" and event["sample"] == 0:
+            typer.secho(printable(event["delta"]), nl=False, dim=True)
             sys.stdout.flush()
-
-    def delta(self, text: str, *, attempt: int) -> str:
-        """Return what ``text`` has more than last time; from its beginning when the attempt is another."""
-        if attempt != self._attempt:
-            if self._shown:
-                note(f"\n(attempt {attempt} starts again)")
-            self._attempt, self._shown = attempt, 0
-        delta = text[self._shown :]
-        self._shown = len(text)
-        return delta
+            self._shown = True
 
     def end(self) -> None:
         """End the line that the text ended in."""

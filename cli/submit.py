@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output
+from cli import client, output, view
 from jobs import errors, profiles
 from jobs.lifecycle import Priority, Status
 from jobs.settings import Settings
@@ -75,10 +74,10 @@ def submit(
     if (wait or stream) and people:
         output.note(f"{job['id']} is {job['status']}; Ctrl-C leaves it to itself")
     if stream:
-        job = _follow(service, str(job["id"]), people=people)
+        job = view.follow(service, str(job["id"]), people=people)
     elif wait:
         job = service.wait(str(job["id"]))
-    _tell(job, people=people)
+    view.tell(job, people=people)
 
 
 def _told_apart(given: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -103,36 +102,6 @@ def _waited(service: client.Client, group: output.Json) -> output.Json:
     for job in group["jobs"]:
         service.wait(str(job["id"]))
     return service.group(str(group["id"]))
-
-
-def _follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
-    """Show the trace as it grows (a line of JSON for each growth in a pipe); return the finished job."""
-    growth = output.Growth()
-    job: output.Json = {}
-    for look in service.follow(job_id):
-        job = look.job
-        if people:
-            growth.show(look.text, attempt=look.attempt)
-        elif delta := growth.delta(look.text, attempt=look.attempt):
-            output.line(json.dumps({"attempt": look.attempt, "delta": delta}, ensure_ascii=False))
-    if people:
-        growth.end()
-    return job
-
-
-def _tell(job: output.Json, *, people: bool) -> None:
-    """Print the job as it is now; a job that did not succeed ends the command with an exit code of its own."""
-    if not people:
-        output.as_json(job)
-    elif client.finished(job):
-        output.result(job)
-    else:
-        queue = job.get("queue") or {}
-        place = f", position {queue['position']}" if queue.get("position") else ""
-        output.line(f"{job['id']} is {job['status']}{place}")
-        output.line(f"longlook jobs show {job['id']}")
-    if client.finished(job) and job["status"] != Status.SUCCEEDED:
-        raise typer.Exit(output.Exit.FAILED)
 
 
 def _tell_group(group: output.Json, *, people: bool) -> None:

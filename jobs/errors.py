@@ -17,6 +17,7 @@
     * QueueFull
     * RateLimitExceeded
   * Unavailable: the service cannot do it now (HTTP 503)
+    * StreamsInUse
   * EngineError: what went wrong between the worker and its engine
     * EngineUnavailable
     * EngineBusy
@@ -220,6 +221,12 @@ class Unavailable(LonglookError):
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+
+
+class StreamsInUse(Unavailable):
+    """As many requests are held open as may be."""
+
+    code = "streams_in_use"
 
 
 class EngineError(LonglookError):

@@ -249,6 +249,8 @@ class Job(Record):
 
     #: The fencing token: grows by one per claim, never reused.
     attempt: Mapped[int]
+    #: The last number of an event that was given away or reserved. The end of a job is the number after it.
+    event_number: Mapped[int] = mapped_column(sa.BigInteger(), server_default="0")
     #: Leases lost.
     crashes: Mapped[int]
     #: Faults after the engine took the request.
@@ -337,6 +339,8 @@ class Attempt(Record):
     #: The chat messages as sent, pictures by their keys.
     prompt: Mapped[dict[str, Any] | None]
     sampling: Mapped[dict[str, Any] | None]
+    #: The number of its last event that was written; later ones that were told meanwhile are void once it has ended.
+    kept_through: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 
 class Sample(Record):
@@ -354,6 +358,8 @@ class Sample(Record):
     rid: Mapped[str]
     #: The raw text; None while running, when it is in TraceChunk.
     output: Mapped[str | None]
+    #: The index of the output, see :mod:`jobs.marks`.
+    marks: Mapped[bytes | None]
     finish_reason: Mapped[str | None]
     input_tokens: Mapped[int | None]
     cached_tokens: Mapped[int | None]
@@ -380,6 +386,9 @@ class TraceChunk(Record):
     sample: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
+    #: The index of the text, see :mod:`jobs.marks`, and the number of its last mark.
+    marks: Mapped[bytes | None]
+    last_number: Mapped[int | None] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
 
 
@@ -419,6 +428,8 @@ class TimelineEntry(Record):
     event: Mapped[str]
     #: The columns that changed, with their new values.
     changes: Mapped[dict[str, Any]]
+    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.streams`.
+    number: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 
 class Worker(Record):

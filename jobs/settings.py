@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ PREFIX = "LONGLOOK_"
 #: Variables of the test suite: they tell the tests where things are, not the service.
 TEST_PREFIX = "LONGLOOK_TEST_"
 
+_ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 _LATER: dict[str, Any] = {"in_use": False}
 
 
@@ -264,7 +266,8 @@ class Settings(BaseSettings):
 
     # The live trace and its guards
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Origins whose pages may read streams.", json_schema_extra=_LATER
+        default=(),
+        description="Origins whose pages may read streams, separated by commas. `*` is any.",
     )
     guard_loop: bool = Field(
         default=True, description="Stop endless loops.", json_schema_extra=_LATER
@@ -318,6 +321,14 @@ class Settings(BaseSettings):
                 ipaddress.ip_network(network)
             except ValueError:
                 raise ValueError("a network is such as `127.0.0.0/8` or `fd00::/8`") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError("an origin is `https://name`, with a port if it has one, or `*`")
         return value
 
     @field_validator("database_url")

@@ -118,13 +118,13 @@ def claim(database: Database, owner: str = "worker-1", *, lease: timedelta = LEA
     return claimed
 
 
-def begin(database: Database, claimed: claims.Claim) -> datetime | None:
-    """Begin the stream of a claimed job."""
+def begin(database: Database, claimed: claims.Claim, *, sample: int = 0) -> datetime | None:
+    """Begin a stream of a claimed job."""
     return claims.begin(
         database,
         claimed,
         rid=uuid.uuid4().hex,
-        sample=0,
+        sample=sample,
         engine="http://engine",
         engine_version="1.0",
         prompt={"messages": [{"role": "user", "content": claimed.question}]},

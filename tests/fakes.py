@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from jobs.live import Told
+
 
 class RecordingBell:
     """A doorbell that counts instead of ringing; its Redis can be away."""
@@ -22,6 +26,17 @@ class RecordingBell:
     def close(self) -> None:
         """Remember it."""
         self.closed = True
+
+
+class RecordingPublisher:
+    """A publisher that keeps what it is to tell."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+
+    def tell(self, events: Sequence[Told]) -> None:
+        """Keep ``events``."""
+        self.told += events
 
 
 class HandTimer:

@@ -14,6 +14,7 @@ import structlog
 
 from jobs import metrics
 from jobs.database import Database
+from jobs.live import Publisher
 from jobs.queue import DELIVER, Bell
 from jobs.settings import Settings
 from jobs.store import events, groups, purge, workers
@@ -65,8 +66,10 @@ class Runtime:
             renew_seconds=settings.renew_interval,
             watch_seconds=settings.watch_seconds,
         )
+        self._publisher = Publisher(settings.redis_url)
         self.recorder = Recorder(
             self.database,
+            publisher=self._publisher,
             owner=self.owner,
             flush_seconds=settings.flush_seconds,
             on_lost=lambda key: self.leases.end(key, leases.Reason.LOST),
@@ -121,6 +124,7 @@ class Runtime:
         self._exporter.start()
         self._presence.start()
         self.leases.start()
+        self._publisher.start()
         self.recorder.start()
         self._sweeper.start()
         self._standby.start()
@@ -144,6 +148,7 @@ class Runtime:
         self._standby.stop()
         self._drained.set()
         self.recorder.stop()
+        self._publisher.stop()
         self.leases.stop()
         self._presence.stop()
         self.bell.close()

@@ -43,7 +43,7 @@ def run(
         started_at: the start by the database's clock; further times are measured from it.
         on_first_token: called when the engine has begun to answer.
     """
-    live = recorder.open(holding.claim, sample=0)
+    live = recorder.open(holding.claim, sample=0, started_at=started_at)
     begun = time.monotonic()
     ending = _Ending()
     fault: errors.EngineError | None = None
@@ -118,4 +118,5 @@ def _ended(live: Live, ending: _Ending, *, finish_reason: str, ended_at: datetim
         output_tokens=usage.output_tokens if usage else live.tokens,
         first_token_at=live.first_token_at,
         ended_at=ended_at,
+        marks=live.marks,
     )

@@ -10,8 +10,13 @@ from api.routes.jobs import JobRoutes
 from api.routes.models import ModelRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
+from api.routes.streams import EVENTS, TOKEN, StreamRoutes
+
+#: What pages of other origins may be let to.
+STREAM_RULES = (EVENTS, TOKEN)
 
 __all__ = [
+    "STREAM_RULES",
     "DeliveryRoutes",
     "EndpointRoutes",
     "GroupRoutes",
@@ -20,4 +25,5 @@ __all__ = [
     "ModelRoutes",
     "QueueRoutes",
     "RunRoutes",
+    "StreamRoutes",
 ]

@@ -128,6 +128,7 @@ class JobUrls(Given):
 
     self: str
     trace: str
+    events: str
     attempts: str
     timeline: str
     cancel: str
@@ -287,6 +288,7 @@ def _urls(shown: str) -> JobUrls:
     return JobUrls(
         self=here,
         trace=f"{here}/trace",
+        events=f"{here}/events",
         attempts=f"{here}/attempts",
         timeline=f"{here}/timeline",
         cancel=f"{here}/cancel",

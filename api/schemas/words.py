@@ -103,7 +103,8 @@ def _url(text: str) -> str:
     return text
 
 
-def _rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime) -> str:
+    """Return a time as callers get it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -129,7 +130,7 @@ IdempotencyKey = Annotated[
 #: A time that a caller gets: UTC, RFC 3339 with milliseconds.
 Time = Annotated[
     datetime,
-    PlainSerializer(_rfc3339, return_type=str),
+    PlainSerializer(rfc3339, return_type=str),
     WithJsonSchema(
         {"type": "string", "format": "date-time", "examples": ["2026-11-23T10:00:00.000Z"]}
     ),

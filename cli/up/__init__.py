@@ -32,9 +32,8 @@ _ENGINE_POLL_SECONDS: Final = 0.5
 _WATCH_SECONDS: Final = 5.0
 _REDIS_START_SECONDS: Final = 10.0
 _API_START_SECONDS: Final = 60.0
-#: Settings of the demo where none are given. The small model has answered in a second or two: to be seen growing its
-#: trace is written more often. And who tries webhooks receives them on the same machine.
-_DEMO: Final[Mapping[str, Any]] = {"flush_seconds": 0.2, "webhook_allow": ("127.0.0.0/8",)}
+#: Settings of the demo where none are given: who tries webhooks receives them on the same machine.
+_DEMO: Final[Mapping[str, Any]] = {"webhook_allow": ("127.0.0.0/8",)}
 _BACKLOG: Final = 1024
 #: Addresses that mean all of a machine's, and how one of them is reached from here.
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, never bound to

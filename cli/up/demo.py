@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cli import output
-from cli.client import Client, Look, Pause
+from cli.client import Client, Pause
 from cli.up.programs import ROOT
 from jobs import errors
 
@@ -68,12 +68,13 @@ def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
     output.line()
     output.event("question", question)
     job = client.submit([picture], question)
-    growth, look = output.Growth(), Look(job=job, text="", attempt=0)
-    for look in client.follow(str(job["id"]), pause=pause):
-        growth.show(look.text, attempt=look.attempt)
+    growth = output.Growth()
+    for event in client.follow(str(job["id"]), pause=pause):
+        growth.show(event)
+        job = event.get("job", job)
     growth.end()
     output.line()
-    output.result(look.job)
+    output.result(job)
 
 
 def _invite(url: str, *, key: str, shown: Sample) -> None:

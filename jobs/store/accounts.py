@@ -115,6 +115,15 @@ def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | 
         return None if row is None else Principal(row.id, row.account_id, row.role)
 
 
+def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
+    """Return whose the key ``key_id`` is, or None when there is none or it is revoked."""
+    with database.reading() as transaction:
+        key = transaction.session.get(ApiKey, key_id)
+        if key is None or key.revoked_at is not None:
+            return None
+        return Principal(key.id, key.account_id, key.role)
+
+
 def create_key(
     database: Database, key: str, *, pepper: bytes, account: str, role: Role, name: str
 ) -> uuid.UUID:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
+from jobs.marks import Numbers
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
 from jobs.store import dispatch, timeline, traces
 
@@ -47,6 +48,8 @@ class Claim:
     failures: int
     max_attempts: int
     request_id: str
+    #: For the events of this attempt; all its streams share them.
+    numbers: Numbers = field(default_factory=Numbers, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,19 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
             },
             event="claimed",
             actor=f"worker:{owner}",
+            numbers=Numbers.BLOCK,
         )
         if not changed:
             return None
         job = transaction.session.get_one(Job, changed[0].id)
+        own = job.event_number - Numbers.BLOCK
         transaction.execute(
             sa.insert(Attempt).values(
-                job_id=job.id, number=job.attempt, worker=owner, claimed_at=transaction.now()
+                job_id=job.id,
+                number=job.attempt,
+                worker=owner,
+                claimed_at=transaction.now(),
+                kept_through=own,
             )
         )
         return Claim(
@@ -94,6 +103,7 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
             failures=job.failures,
             max_attempts=job.max_attempts,
             request_id=job.request_id,
+            numbers=Numbers(own, job.event_number),
         )
 
 

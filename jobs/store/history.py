@@ -125,6 +125,15 @@ def accepted(database: Database, job_id: uuid.UUID, *, farthest: int = 100) -> J
         )
 
 
+def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
+    """Whether there is such a job (in this account; None: in any)."""
+    with database.reading() as transaction:
+        owner = transaction.execute(
+            sa.select(Job.account_id).where(Job.id == job_id)
+        ).scalar_one_or_none()
+        return owner is not None and account_id in (None, owner)
+
+
 def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Status]:
     """Return where each of ``job_ids`` stands, in one query, for those who wait."""
     with database.reading() as transaction:

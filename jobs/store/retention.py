@@ -58,15 +58,17 @@ def remove_job(
 def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove what the model said in all attempts of finished jobs, and what it was asked."""
     transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
-    transaction.execute(sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None))
+    transaction.execute(
+        sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None, marks=None)
+    )
     search.remove(transaction, job_ids, parts=(Part.TRACE,))
     remove_prompts(transaction, job_ids)
-    events.reduce(transaction, job_ids)
 
 
 def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove what goes with question and answer of finished jobs, whose rows have lost theirs: :data:`NO_ANSWER`."""
     search.remove(transaction, job_ids, parts=(Part.QUESTION, Part.ANSWER))
+    events.reduce(transaction, job_ids)
     remove_prompts(transaction, job_ids)
 
 

@@ -21,6 +21,9 @@ from jobs.store import dispatch, idempotency, pictures, search, timeline
 #: A picture to be kept, as :mod:`jobs.store.pictures` takes it.
 NewImage = pictures.NewImage
 
+#: Under which a job's first event, that it is queued, is told.
+_FIRST_NUMBER = 1
+
 
 @dataclass(frozen=True)
 class Follower:
@@ -164,6 +167,7 @@ def _insert_job(
         "not_before": now,
         "deadline_at": transaction.now(submission.deadline),
         "attempt": 0,
+        "event_number": _FIRST_NUMBER,
         "crashes": 0,
         "failures": 0,
         "max_attempts": submission.max_attempts,
@@ -203,6 +207,7 @@ def _tell(
                     "failures": 0,
                     "not_before": row.not_before,
                 },
+                number=_FIRST_NUMBER,
             )
             for row in rows
         ],

@@ -76,6 +76,7 @@ def change(
     values: Mapping[str, Any],
     event: str,
     actor: str,
+    numbers: int = 0,
 ) -> list[Changed]:
     """Move the jobs that match ``where`` from ``source`` to ``target`` (which may be the same) and tell it.
 
@@ -89,6 +90,7 @@ def change(
         values: columns of ``jobs`` to set, by name.
         event: what happened, one word in the past tense.
         actor: who did it.
+        numbers: of events, to be reserved beyond the move's own; the last one is the new ``event_number``.
 
     Returns:
         The jobs changed, none when the race was lost.
@@ -103,6 +105,8 @@ def change(
         full["status"] = target
         if target.terminal:
             full["finished_at"] = transaction.now()
+        else:
+            full["event_number"] = Job.event_number + 1 + numbers
     if source is Status.RUNNING and target is not Status.RUNNING:
         full |= {"lease_owner": None, "lease_expires_at": None}
     statement = (
@@ -115,6 +119,7 @@ def change(
     )
     rows = transaction.execute(statement).mappings().all()
     told = [name for name in TOLD if name in full]
+    numbered = "event_number" in full
     tell(
         transaction,
         [
@@ -124,6 +129,7 @@ def change(
                 actor=actor,
                 event=event,
                 changes={name: row[name] for name in told},
+                number=row["event_number"] - numbers if numbered else None,
             )
             for row in rows
         ],
@@ -142,6 +148,7 @@ def change(
 
 _RETURNED = (
     *TOLD,
+    "event_number",
     "account_id",
     "webhook",
     "lease_owner",
@@ -157,13 +164,14 @@ _NOTED = ("at", "priority", "attempt", "created_at", "started_at", "error_code")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is told: who changed which columns of a job, and when."""
+    """What is told: who changed which columns of a job, and when; under a ``number`` when it moved the job on."""
 
     job_id: uuid.UUID
     at: datetime
     actor: str
     event: str
     changes: Mapping[str, Any]
+    number: int | None = None
 
 
 def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
@@ -175,6 +183,7 @@ def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
             "actor": entry.actor,
             "event": entry.event,
             "changes": {name: _plain(value) for name, value in entry.changes.items()},
+            "number": entry.number,
         }
         for entry in entries
     ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
+from jobs import marks
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
+from jobs.marks import Mark
 from jobs.phrases import Part
 from jobs.records import Job, Sample, TraceChunk
-from jobs.store import groups, search, timeline
+from jobs.store import groups, numbers, search, timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -30,11 +33,16 @@ class Piece:
     #: Tokens of the whole stream so far.
     output_tokens: int
     first_token_at: datetime | None
+    #: The index of the text; of all marks of an attempt those not yet written are written together.
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What one engine stream left behind. Times are the database's; text is raw."""
+    """What one engine stream left behind. Times are the database's; text is raw.
+
+    What ``marks`` do not cover of the output gets a mark when it is written.
+    """
 
     output: str = field(repr=False)
     finish_reason: str
@@ -44,6 +52,7 @@ class Ended:
     output_tokens: int
     first_token_at: datetime | None
     ended_at: datetime
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,14 +101,30 @@ def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[H
     return {(row.id, row.attempt) for row in rows}
 
 
-def append(database: Database, *, owner: str, pieces: Sequence[Piece]) -> set[Holding]:
-    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost."""
-    wanted = {(piece.job_id, piece.attempt) for piece in pieces}
+def append(
+    database: Database,
+    *,
+    owner: str,
+    pieces: Sequence[Piece],
+    reserve: Mapping[Holding, int] = MappingProxyType({}),
+) -> set[Holding]:
+    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost.
+
+    Args:
+        database: where they are kept.
+        owner: who holds their jobs.
+        pieces: of all streams, so that what has a lower number is never written later.
+        reserve: up to which number holders want to use numbers of events from now on.
+    """
+    wanted = {(piece.job_id, piece.attempt) for piece in pieces} | set(reserve)
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
         kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
+        # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
+        numbers.reserve(transaction, {one: end for one, end in reserve.items() if one in held})
         if kept:
             _write(transaction, kept)
+            numbers.keep_through(transaction, _through(kept))
     return wanted - held
 
 
@@ -115,6 +140,8 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
                 "sample": piece.sample,
                 "position": piece.position,
                 "text": piece.text,
+                "marks": marks.pack(piece.marks),
+                "last_number": piece.marks[-1].number if piece.marks else None,
                 "at": now,
             }
             for piece in pieces
@@ -154,15 +181,30 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
         groups.tell_freed(transaction, {piece.job_id for piece in firsts})
 
 
+def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
+    """Return the last number in ``pieces`` of each attempt."""
+    through: dict[Holding, int] = {}
+    for piece in pieces:
+        if piece.marks:
+            holding = (piece.job_id, piece.attempt)
+            through[holding] = max(piece.marks[-1].number, through.get(holding, 0))
+    return through
+
+
 def finish(
     transaction: Transaction, job_id: uuid.UUID, attempt: int, *, sample: int, ended: Ended
 ) -> None:
-    """Write a stream's whole output and bill; its chunks are no longer needed."""
+    """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
+
+    All streams of an attempt are finished in the transaction that ends it, so that readers see its events in order.
+    """
+    index = numbers.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
     started_at: datetime | None = transaction.execute(
         sa.update(Sample)
         .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
         .values(
             output=ended.output,
+            marks=marks.pack(index),
             finish_reason=ended.finish_reason,
             input_tokens=ended.input_tokens,
             cached_tokens=ended.cached_tokens,
@@ -176,6 +218,7 @@ def finish(
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
         search.keep(transaction, job_id, Part.TRACE, ended.output)
+    numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(
             TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
@@ -188,14 +231,35 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
     for trace in _samples(transaction, job_id, attempt=attempt):
         if trace.complete:
             continue
+        now = transaction.execute(sa.select(transaction.now())).scalar_one()
+        written = [
+            mark
+            for index in transaction.session.scalars(
+                sa.select(TraceChunk.marks)
+                .where(
+                    TraceChunk.job_id == job_id,
+                    TraceChunk.attempt == attempt,
+                    TraceChunk.sample == trace.number,
+                )
+                .order_by(TraceChunk.position)
+            )
+            for mark in marks.unpack(index)
+        ]
+        index = numbers.cover(transaction, job_id, trace.text, written, at=now)
         transaction.execute(
             sa.update(Sample)
             .where(
                 Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == trace.number
             )
-            .values(output=trace.text, finish_reason=finish_reason, ended_at=transaction.now())
+            .values(
+                output=trace.text,
+                marks=marks.pack(index),
+                finish_reason=finish_reason,
+                ended_at=now,
+            )
         )
         search.keep(transaction, job_id, Part.TRACE, trace.text)
+        numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
     )

@@ -19,6 +19,8 @@ ON_THINGS = [
     ("GET", "/v1/jobs/<job_id>/trace"),
     ("GET", "/v1/jobs/<job_id>/attempts"),
     ("GET", "/v1/jobs/<job_id>/timeline"),
+    ("GET", "/v1/jobs/<job_id>/events"),
+    ("POST", "/v1/jobs/<job_id>/stream_token"),
     ("POST", "/v1/jobs/<job_id>/cancel"),
     ("POST", "/v1/jobs/<job_id>/run_now"),
     ("POST", "/v1/jobs/<job_id>/rerun"),
@@ -131,7 +133,8 @@ def test_a_thing_of_another_account_is_as_one_that_is_not_there(
     }
     nobodys = stranger(method, at(rule, absent))
     assert theirs.status_code == nobodys.status_code
-    assert theirs.status_code == (404 if method == "GET" or role is Role.SUBMIT else 403)
+    reads = method == "GET" or rule.endswith("/stream_token")
+    assert theirs.status_code == (404 if reads or role is Role.SUBMIT else 403)
     assert theirs.get_json()["detail"] == nobodys.get_json()["detail"]
     assert caller("GET", at(rule, job)).status_code in (200, 405)
     assert caller("GET", job["urls"]["self"]).get_json()["data_removed"] is False

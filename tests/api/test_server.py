@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,13 @@ import openai
 import pytest
 import urllib3
 
+from api.server import OnePipe
 from jobs.database import Database
 from jobs.store import history
 from tests import factories
 from tests.api import pictures
 from tests.api.gunicorn_server import GunicornServer, ended
+from tests.e2e.stack import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -128,6 +131,50 @@ def test_every_line_of_the_log_is_json_and_tells_nothing_of_what_was_sent(live: 
     assert {line["service"] for line in lines} == {"api"}
     for secret in (CANARY, live.key, factories.PEPPER.decode(), "base64"):
         assert secret not in live.server.log
+
+
+def test_a_follower_that_vanishes_makes_room_and_its_token_is_in_no_log(live: Live) -> None:
+    job = live.submit(prefer="wait=0").json()
+    made = live.request("POST", f"{job['urls']['self']}/stream_token").json()
+    streams = [
+        urllib3.request("GET", live.url + made["url"], preload_content=False, retries=False)
+        for _ in range(4)
+    ]
+    assert [stream.status for stream in streams] == [200] * 4
+    assert all(b"job.queued" in stream.read1() + stream.read1() for stream in streams)
+    full = live.request("GET", job["urls"]["events"])
+    assert (full.status, full.json()["error"]["code"]) == (503, "streams_in_use")
+
+    for stream in streams:
+        stream.close()
+
+    def has_room() -> bool:
+        answer = live.request("GET", job["urls"]["events"], preload_content=False)
+        answer.close()
+        return answer.status == 200
+
+    assert eventually(has_room)
+    live.server.stop()
+    assert made["token"] not in live.server.log
+    assert made["token"][:12] not in live.server.log
+
+
+def test_an_address_is_logged_without_its_query() -> None:
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    lines: list[str] = []
+    logger = OnePipe.__new__(OnePipe)
+    logger.error_log = logging.getLogger("tests.gunicorn")
+    logger.error_log.addHandler(Kept())
+
+    try:
+        int("no number")
+    except ValueError:
+        logger.exception("Error handling request %s %s", "GET", "/v1/jobs/x/events?token=secret")
+
+    assert lines == ["Error handling request GET /v1/jobs/x/events"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from api.app import service_of
 from api.framework import Door
-from api.streams import Waits
+from api.streams import Permits, Waits
 from jobs import ids
 from jobs.database import Database
 from jobs.store import history
@@ -23,7 +23,7 @@ class Patient(Waits):
     """Waits that tell when somebody has begun to wait."""
 
     def __init__(self, database: Database, *, permits: int) -> None:
-        super().__init__(database, permits=permits, look_seconds=0.01)
+        super().__init__(database, permits=Permits(permits), look_seconds=0.01)
         self.begun = threading.Semaphore(0)
 
     def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
@@ -55,7 +55,7 @@ def test_those_who_wait_for_one_job_or_several_are_told_when_theirs_has_finished
 
 
 def test_the_wait_ends_when_its_time_is_over(database: Database, job_id: uuid.UUID) -> None:
-    waits = Waits(database, permits=1)
+    waits = Waits(database, permits=Permits(1))
     assert waits.wait(job_id, seconds=0.01) is True
     assert history.status(database, [job_id])[job_id] == "queued"
     waits.close()
@@ -71,11 +71,11 @@ def test_one_more_than_there_are_permits_does_not_wait(
         assert waits.wait(job_id, seconds=60) is False
         waits.close()
         assert first.result(30) is True
-    assert Waits(database, permits=0).wait(job_id, seconds=60) is False
+    assert Waits(database, permits=Permits(0)).wait(job_id, seconds=60) is False
 
 
 def test_a_closed_service_keeps_nobody_waiting(database: Database, job_id: uuid.UUID) -> None:
-    waits = Waits(database, permits=1)
+    waits = Waits(database, permits=Permits(1))
     waits.close()
     assert waits.wait(job_id, seconds=60) is True
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import answers, ids
+from jobs import answers, ids, marks
 from jobs.database import Database
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
@@ -259,6 +259,37 @@ def _stops(life: Life, _: Limits) -> Iterator[str]:
         yield f"asked to stop at {job.cancel_requested_at}, engine stopped {job.engine_stopped_at}"
 
 
+def _numbers(life: Life, _: Limits) -> Iterator[str]:
+    """Its events have numbers of their own, in the order of what happened, and tell all of each text."""
+    claims = {
+        entry.changes["attempt"]: entry.number or 0
+        for entry in life.moves
+        if entry.event == "claimed"
+    }
+    moves = [entry.number for entry in life.moves if entry.number is not None]
+    told = {(sample.attempt, sample.number): marks.unpack(sample.marks) for sample in life.samples}
+    if moves != sorted(set(moves)):
+        yield f"moved under the numbers {moves}"
+    numbers = [mark.number for index in told.values() for mark in index] + moves
+    if len(numbers) != len(set(numbers)) or max(numbers, default=0) > life.job.event_number:
+        yield "told two events under one number, or under one that was not reserved"
+    for sample in life.samples:
+        index = told[sample.attempt, sample.number]
+        if marks.covered(index) != len(sample.output or ""):
+            yield f"attempt {sample.attempt} is not told as far as it was kept"
+        until = claims.get(sample.attempt + 1, life.job.event_number + 1)
+        if any(not claims[sample.attempt] < mark.number < until for mark in index):
+            yield f"attempt {sample.attempt} was told before its begin or after the next one's"
+    for attempt in life.attempts:
+        last = [
+            index[-1].number
+            for (number, _), index in told.items()
+            if number == attempt.number and index
+        ]
+        if attempt.kept_through != max(last, default=claims[attempt.number]):
+            yield f"attempt {attempt.number} is kept through {attempt.kept_through}"
+
+
 CHECKS: tuple[Callable[[Life, Limits], Iterator[str]], ...] = (
     _ends,
     _moves,
@@ -266,5 +297,6 @@ CHECKS: tuple[Callable[[Life, Limits], Iterator[str]], ...] = (
     _counters,
     _result,
     _traces,
+    _numbers,
     _stops,
 )

@@ -93,6 +93,17 @@ def prefilled(job: dict[str, Any]) -> int:
     return int(job["usage"]["input_tokens"]) - int(job["usage"]["cached_tokens"])
 
 
+def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) -> None:
+    job = client.submit([RealEngine.samples / "s07.png"], "How many shapes are there?")
+
+    deltas = [
+        event["delta"] for event in client.follow(job["id"]) if event["type"] == "trace.delta"
+    ]
+
+    [sample] = client.trace(job["id"])["samples"]
+    assert "".join(deltas) == sample["text"] != ""
+
+
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
     """Greedy answers end too soon to be caught; a hot one rambles on."""
     picture = RealEngine.samples / "s07.png"

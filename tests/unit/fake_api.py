@@ -18,6 +18,9 @@ class Canned:
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: What is sent as it is, instead of the body; it breaks off in the middle when it says so.
+    raw: bytes | None = None
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ def serving(answers: Mapping[str, list[Canned]]) -> Iterator[FakeApi]:
         def _give(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             canned = fake.answer(Seen(self.command, self.path, dict(self.headers), body))
-            content = json.dumps(canned.body).encode()
+            content = json.dumps(canned.body).encode() if canned.raw is None else canned.raw
             self.send_response(canned.status)
             for name, value in canned.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(content) + canned.broken))
             self.end_headers()
             self.wfile.write(content)
+            self.close_connection = self.close_connection or canned.broken
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -109,6 +113,19 @@ def job(status: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever 
         "created_at": "2026-11-23T10:00:00.000Z",
         **more,
     }
+
+
+def events(*told: dict[str, Any], broken: bool = False) -> Canned:
+    """Return a stream of events, numbered from 1 on where they are not."""
+    numbered = [{"sequence_number": number, **one} for number, one in enumerate(told, 1)]
+    frames = [f"id: {one['sequence_number']}\ndata: {json.dumps(one)}\n\n" for one in numbered]
+    return Canned(raw=b":\n" + ":\n".join(frames).encode(), broken=broken)
+
+
+def delta(text: str, *, attempt: int = 1, sample: int = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever an event carries
+    """Return an event that adds to a trace."""
+    told = {"type": "trace.delta", "attempt": attempt, "sample": sample, "delta": text}
+    return told | more
 
 
 def trace(text: str, *, attempt: int = 1) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cli import client
 from jobs import errors
 from jobs.settings import Settings
-from tests.unit.fake_api import Canned, job, serving, trace
+from tests.unit.fake_api import Canned, delta, events, job, serving
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")
@@ -94,22 +94,36 @@ def test_waiting_asks_to_be_held_and_pauses_as_long_as_the_api_says() -> None:
     assert {request.headers["Prefer"] for request in api.seen} == {"wait=30"}
 
 
-def test_following_ends_with_the_whole_trace_of_the_newest_attempt() -> None:
-    jobs = [Canned(200, job("queued")), Canned(200, job("running")), Canned(200, job("succeeded"))]
-    older = {"attempt": 1, "index": 0, "text": "lost"}
-    whole = trace("There are six.", attempt=2)
-    traces = [
-        Canned(200, {"samples": []}),
-        Canned(200, {"samples": [older, *trace("There", attempt=2)["samples"]]}),
-        Canned(200, {"samples": [older, *whole["samples"]]}),
-    ]
-    with serving({f"GET {JOB}": jobs, f"GET {JOB}/trace": traces}) as api:
-        looks = list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
-    assert [(look.text, look.attempt, look.finished) for look in looks] == [
-        ("", 0, False),
-        ("There", 2, False),
-        ("There are six.", 2, True),
-    ]
+FINISHED = {"type": "job.finished", "job": job("succeeded")}
+
+
+def test_following_goes_on_after_a_break_where_it_was() -> None:
+    first = events({"type": "job.queued"}, delta("There"), broken=True)
+    second = events(delta(" are six.", sequence_number=7), FINISHED | {"sequence_number": 9})
+    with serving({f"GET {JOB}/events": [first, second]}) as api:
+        told = list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
+
+    assert [event["sequence_number"] for event in told] == [1, 2, 7, 9]
+    assert [event.get("delta") for event in told[1:3]] == ["There", " are six."]
+    assert told[-1]["job"]["status"] == "succeeded"
+    assert [request.headers["Last-Event-ID"] for request in api.seen] == ["0", "2"]
+
+
+def test_following_goes_on_after_the_service_has_closed_the_stream() -> None:
+    streams = [events({"type": "job.queued"}), events(FINISHED | {"sequence_number": 9})]
+    pauses: list[float] = []
+    with serving({f"GET {JOB}/events": streams}) as api:
+        told = list(client.Client(api.url, key="k").follow(JOB_ID, pause=pauses.append))
+
+    assert [event["sequence_number"] for event in told] == [1, 9]
+    assert [pause for pause in pauses if pause] == [1.0]
+
+
+def test_following_what_is_not_there_is_an_error_and_not_a_wait() -> None:
+    with serving({}) as api, pytest.raises(errors.NotFound):
+        list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
+    with pytest.raises(client.Unreachable):
+        list(client.Client(unused_url(), key="k").follow(JOB_ID, pause=never))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cli import client, main, output, queue
 from jobs import errors
-from tests.unit.fake_api import Canned, FakeApi, job, serving, trace
+from tests.unit.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")
@@ -56,9 +56,16 @@ def api() -> Iterator[FakeApi]:
             Canned(200, job("running"), {"Retry-After": "0"}),
             Canned(200, job("succeeded")),
         ],
-        f"GET {JOB}/trace": [Canned(200, trace("One, ")), Canned(200, trace("One, two."))],
         "POST /v1/groups": [Canned(202, group("queued", "queued"))],
         f"GET {GROUP}": [Canned(200, group("succeeded", "succeeded"))],
+        f"GET {JOB}/trace": [Canned(200, trace("One, "))],
+        f"GET {JOB}/events": [
+            events(
+                delta("One, "),
+                delta("two."),
+                {"type": "job.finished", "job": job("succeeded")},
+            )
+        ],
         f"POST {JOB}/cancel": [Canned(200, job("cancelled"))],
         "GET /v1/jobs": [Canned(200, {"object": "list", "data": [job("succeeded")]})],
     }
@@ -148,7 +155,7 @@ def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) ->
     assert json.loads(printed)["answer"] == {"text": "6"}
 
 
-def test_submit_and_stream_prints_a_line_for_each_growth_and_then_the_job(
+def test_submit_and_stream_prints_a_line_for_each_event_and_then_the_job(
     api: FakeApi, picture: Path
 ) -> None:
     code, printed = longlook(api, "submit", picture, "How many?", "--stream")
@@ -156,6 +163,14 @@ def test_submit_and_stream_prints_a_line_for_each_growth_and_then_the_job(
     assert code == 0
     assert [line["delta"] for line in lines[:-1]] == ["One, ", "two."]
     assert lines[-1]["status"] == "succeeded"
+
+
+def test_a_job_is_watched_from_its_beginning(api: FakeApi) -> None:
+    code, printed = longlook(api, "jobs", "watch", JOB_ID)
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert code == 0
+    assert [line.get("delta") for line in lines] == ["One, ", "two.", None]
+    assert lines[-1]["answer"] == {"text": "6"}
 
 
 def test_a_job_that_failed_is_an_exit_code(picture: Path) -> None:

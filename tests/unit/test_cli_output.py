@@ -12,7 +12,7 @@ from cli import output
 from cli.client import Unreachable
 from jobs import errors
 from jobs.database import Unavailable
-from tests.unit.fake_api import job
+from tests.unit.fake_api import delta, job
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,25 @@ def test_a_model_cannot_steer_the_terminal() -> None:
     assert output.printable("\x1b[2Jsix\x9b5n\r\a") == "[2Jsix5n"
 
 
-@given(st.lists(st.text(min_size=1), min_size=1))
-def test_the_pieces_of_a_growing_text_make_the_text(pieces: list[str]) -> None:
+def test_a_trace_grows_and_a_new_attempt_starts_it_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     growth = output.Growth()
-    texts = ["".join(pieces[: end + 1]) for end in range(len(pieces))]
-    assert [growth.delta(text, attempt=1) for text in texts] == pieces
+    restarted = {"type": "attempt.restarted", "attempt": 2}
+    for event in (
+        restarted,
+        delta("Let me "),
+        delta("not shown", sample=1),
+        delta("look\x1b"),
+        restarted,
+        delta("Six."),
+    ):
+        growth.show(event)
+    growth.end()
 
-
-def test_a_new_attempt_starts_the_text_again() -> None:
-    growth = output.Growth()
-    growth.delta("Let me look", attempt=1)
-    assert growth.delta("Let me", attempt=2) == "Let me"
+    printed = capsys.readouterr()
+    assert printed.out == "Let me lookSix.\n"
+    assert printed.err == "\n(attempt 2 starts again)\n"
 
 
 def test_a_pipe_gets_json_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

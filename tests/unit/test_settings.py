@@ -164,5 +164,5 @@ def test_every_setting_says_what_it_is_and_whether_it_is_in_use() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert isinstance(Settings.in_use(name), bool)
-    assert not Settings.in_use("image_url_seconds")
+    assert not Settings.in_use("guard_verify")
     assert Settings.in_use("port")

@@ -17,6 +17,7 @@ from jobs.database import Database
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job
 from jobs.store import accounts, claims, history, submission, sweeps, traces
+from tests.fakes import RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import leases
 from worker.engines.pool import Engines
@@ -137,6 +138,7 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
     recorder = Recorder(
         database,
+        publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=1,
         on_lost=lambda key: holdings.end(key, leases.Reason.LOST),

@@ -15,6 +15,7 @@ from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
 from tests import factories, pictures
+from tests.fakes import RecordingPublisher
 from tests.worker.conftest import LEASE
 from worker import leases
 from worker.engines.pool import Engines
@@ -81,7 +82,13 @@ def house(database: Database) -> Iterator[House]:
     engines = Engines([Scripted(options=options)])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = Recorder(database, owner="me", flush_seconds=0.05, on_lost=lambda _: None)
+    recorder = Recorder(
+        database,
+        publisher=RecordingPublisher(),
+        owner="me",
+        flush_seconds=0.05,
+        on_lost=lambda _: None,
+    )
     runner = Runner(
         database,
         engines=engines,

@@ -9,9 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from jobs.database import Database, Transaction, Unavailable
+from jobs.marks import Numbers
 from jobs.records import TraceChunk
+from jobs.store import streams
 from tests import factories
 from tests.databases import Clock
+from tests.fakes import RecordingPublisher
 from worker.recorder import Live, Recorder
 
 
@@ -39,15 +42,27 @@ def database(database_url: str, clock: Clock) -> Iterator[Flickering]:
 
 
 @pytest.fixture
-def recorder(database: Flickering) -> Recorder:
-    return Recorder(database, owner="me", flush_seconds=1, on_lost=lambda _: None)
+def publisher() -> RecordingPublisher:
+    return RecordingPublisher()
+
+
+@pytest.fixture
+def recorder(database: Flickering, publisher: RecordingPublisher) -> Recorder:
+    return Recorder(
+        database,
+        publisher=publisher,
+        owner="me",
+        flush_seconds=1,
+        on_lost=lambda _: None,
+    )
 
 
 def begin(database: Database, recorder: Recorder) -> Live:
     factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database, "me")
-    assert factories.begin(database, claimed) is not None
-    return recorder.open(claimed, sample=0)
+    started_at = factories.begin(database, claimed)
+    assert started_at is not None
+    return recorder.open(claimed, sample=0, started_at=started_at)
 
 
 def chunks(database: Database, live: Live) -> list[str]:
@@ -87,3 +102,85 @@ def test_a_piece_whose_reply_was_lost_is_not_written_twice(
     recorder.flush()
 
     assert chunks(database, live) == ["I ", "see six."]
+
+
+def told(database: Database, live: Live) -> str:
+    """Return the text that a reader of SQL is told."""
+    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
+    return "".join(event.delta or "" for event in page.events)
+
+
+def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before(
+    database: Flickering, recorder: Recorder, publisher: RecordingPublisher
+) -> None:
+    live = begin(database, recorder)
+    claimed = live.claim.numbers.last
+    for words in (["I ", "see "], [], ["six"]):
+        for word in words:
+            live.add(word)
+        recorder.tick()
+    live.add(".")
+    recorder.close(live)
+
+    assert [event.delta for event in publisher.told] == ["I see ", "six", "."]
+    numbers = [claimed, *(event.mark.number for event in publisher.told)]
+    assert [event.previous for event in publisher.told] == numbers[:-1]
+    assert list(live.marks) == [event.mark for event in publisher.told]
+
+
+def test_what_is_told_live_is_what_sql_tells_later(
+    database: Flickering, recorder: Recorder, publisher: RecordingPublisher
+) -> None:
+    live = begin(database, recorder)
+    for word in ("I ", "see ", "six."):
+        live.add(word)
+        recorder.tick()
+    recorder.find(live, {"kind": "loop"})
+    recorder.flush()
+
+    found = streams.read(database, live.claim.job_id, after=0).events[2:]
+
+    assert [(event.number, event.at, event.delta or "", event.finding) for event in found] == [
+        (event.mark.number, event.mark.at, event.delta, event.mark.finding)
+        for event in publisher.told
+    ]
+    assert [str(event.kind) for event in found] == [*["trace.delta"] * 3, "finding"]
+
+
+def test_without_numbers_text_waits_and_comes_when_there_are_more(
+    database: Flickering, recorder: Recorder, publisher: RecordingPublisher
+) -> None:
+    live = begin(database, recorder)
+    database.away = True
+    for _ in range(Numbers.BLOCK + 2):
+        live.add("x")
+        recorder.tick()
+    assert len(publisher.told) == Numbers.BLOCK
+    recorder.flush()
+    database.away = False
+
+    recorder.flush()
+    recorder.flush()
+
+    assert told(database, live) == "x" * (Numbers.BLOCK + 2)
+    assert publisher.told[-1].delta == "xx"
+
+
+def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
+    database: Flickering, recorder: Recorder
+) -> None:
+    live = begin(database, recorder)
+    started_at = factories.begin(database, live.claim, sample=1)
+    assert started_at is not None
+    other = recorder.open(live.claim, sample=1, started_at=started_at)
+    live.add("first")
+    recorder.close(live)
+    other.add("second")
+
+    recorder.flush()
+
+    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
+    assert [(event.sample, event.delta) for event in page.events[2:]] == [
+        (0, "first"),
+        (1, "second"),
+    ]

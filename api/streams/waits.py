@@ -7,6 +7,7 @@ import uuid
 
 import structlog
 
+from api.streams.permits import Permits
 from jobs import errors
 from jobs.database import Database
 from jobs.store import history
@@ -22,15 +23,15 @@ class Waits:
 
     Args:
         database: where to look.
-        permits: how many may wait; one more is not let in.
+        permits: of those who may be held open; without one nobody is let in.
         look_seconds: the time between two looks, each one query for all who wait.
     """
 
     def __init__(
-        self, database: Database, *, permits: int, look_seconds: float = _LOOK_SECONDS
+        self, database: Database, *, permits: Permits, look_seconds: float = _LOOK_SECONDS
     ) -> None:
         self._database = database
-        self._permits = threading.BoundedSemaphore(permits) if permits else None
+        self._permits = permits
         self._look_seconds = look_seconds
         self._lock = threading.Lock()
         self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
@@ -44,7 +45,7 @@ class Waits:
         Returns:
             False, at once, when no permit was free.
         """
-        if self._permits is None or not self._permits.acquire(blocking=False):
+        if not self._permits.take():
             return False
         finished = threading.Event()
         try:
@@ -52,7 +53,7 @@ class Waits:
             finished.wait(seconds)
         finally:
             self._leave(job_id, finished)
-            self._permits.release()
+            self._permits.give_back()
         return True
 
     def close(self) -> None:

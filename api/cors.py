@@ -1,0 +1,44 @@
+"""Which pages of other origins may read what (WHATWG Fetch, section 3.3): those of some origins, some routes.
+
+Nothing here works by cookies, so no answer allows credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from http import HTTPMethod
+from typing import Final
+
+import flask
+from flask import Response
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
+_EXPOSED: Final = "x-request-id, Retry-After"
+
+
+def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[str]) -> None:
+    """Let pages of ``origins`` (``*``: of any) read the answers of ``routes``, errors included."""
+
+    def allow(response: Response) -> Response:
+        rule = flask.request.url_rule
+        if rule is None or rule.rule not in routes:
+            return response
+        if "*" not in origins:
+            # Who keeps the answer must not show it to another page.
+            response.vary.add("Origin")
+        origin = flask.request.headers.get("Origin")
+        if origin is None or not ({origin, "*"} & set(origins)):
+            return response
+        response.headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
+        if flask.request.method == HTTPMethod.OPTIONS:
+            response.headers.update(_PREFLIGHT)
+        else:
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        return response
+
+    if origins:
+        app.after_request(allow)

@@ -1,0 +1,136 @@
+"""``/v1/jobs/{id}/events`` and ``/stream_token``: following a job as it runs, or as it ran."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import uuid
+from http import HTTPMethod, HTTPStatus
+from typing import Any, Final
+
+import flask
+from flask import Response
+
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
+from api.schemas.requests import JobPath
+from api.streams import Streams, frames
+from api.tokens import StreamTokens
+from jobs import errors, ids, logs
+from jobs.database import Database
+from jobs.store import history, streams
+
+EVENTS: Final = "/v1/jobs/<job_id>/events"
+TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
+#: A follower that takes nothing for so long is let go.
+_STALL_SECONDS: Final = 30
+_STREAM: Final[dict[str, Any]] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "string",
+            "description": "Frames of `id:` (the event's number) and `data:` (one line of JSON: `sequence_number`, "
+            "`type`, `at`, and what the type has), with comment lines between them.",
+        },
+        "example": 'id: 7\ndata: {"sequence_number":7,"type":"trace.delta","at":"2026-11-23T10:00:00.000Z",'
+        '"attempt":1,"sample":0,"delta":"Let me "}\n\n',
+    }
+}
+
+
+class StreamRoutes:
+    """What callers may follow."""
+
+    def __init__(self, *, database: Database, streams: Streams, tokens: StreamTokens) -> None:
+        self._database = database
+        self._streams = streams
+        self._tokens = tokens
+
+    def declare(self, door: Door, gate: Gate) -> None:
+        """Put the routes into ``door``."""
+        door.declare(
+            HTTPMethod.GET,
+            EVENTS,
+            self.events,
+            name="streamEvents",
+            tag="jobs",
+            guard=gate.admits_follower(),
+            answers={
+                200: Answer(None, "The events, to the end of the job.", content=_STREAM),
+                204: Answer(None, "The job has finished and there is no event after this number."),
+            },
+            faults=(404, 422),
+        )
+        door.declare(
+            HTTPMethod.POST,
+            TOKEN,
+            self.issue,
+            name="createStreamToken",
+            tag="jobs",
+            guard=gate.admits(Right.READ),
+            answers={201: Answer(StreamToken, "The token.")},
+            faults=(404,),
+        )
+
+    def events(
+        self, caller: Caller, path: JobPath, query: EventsQuery, header: EventsHeaders
+    ) -> Response:
+        """Follow a job's events, live or as they were.
+
+        Server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with its
+        `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the whole
+        `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
+        attempt was lost, what it said beyond `kept_through` of `attempt.restarted` or `job.finished` is void: only
+        those who followed live can have seen it.
+        """
+        job_id = self._find(path, caller)
+        after = query.after if header.after is None else header.after
+        standing = streams.standings(self._database, [job_id])[job_id]
+        if standing.finished and standing.number <= after:
+            # For EventSource, which would come back for ever, this is the end.
+            return Response(status=HTTPStatus.NO_CONTENT)
+        # The answer closes its stream, but one to HEAD has no body that anybody would close.
+        body = (
+            b""
+            if flask.request.method == HTTPMethod.HEAD
+            else self._streams.follow(job_id, after=after)
+        )
+        _bound_writes(flask.request.environ.get("gunicorn.socket"))
+        return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
+
+    def issue(self, caller: Caller, path: JobPath) -> Response:
+        """Make a token that lets a page follow this job.
+
+        It opens the job's event stream (`?token=`) and nothing else, for an hour, and no longer than the key lives.
+        """
+        job_id = self._find(path, caller)
+        token, expires_at = self._tokens.issue(job_id=job_id, key_id=caller.key_id)
+        return reply(
+            StreamToken(
+                job_id=path.job_id,
+                token=token,
+                expires_at=expires_at,
+                url=f"/v1/jobs/{path.job_id}/events?token={token}",
+            ),
+            HTTPStatus.CREATED,
+        )
+
+    def _find(self, path: JobPath, caller: Caller) -> uuid.UUID:
+        job_id = ids.parse("job", path.job_id)
+        if job_id is None or not history.exists(self._database, job_id, account_id=caller.scope):
+            raise errors.NotFound("There is no such job.")
+        logs.bind(job_id=path.job_id)
+        return job_id
+
+
+def _bound_writes(connection: socket.socket | None) -> None:
+    """Let a write to a follower fail that takes nothing, or whose host has vanished without a word."""
+    if connection is not None:
+        # Not by a timeout of Python's: that asks the system twice for each write.
+        timeout = struct.pack("ll", _STALL_SECONDS, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        with contextlib.suppress(OSError):
+            connection.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _STALL_SECONDS
+            )

@@ -1,0 +1,146 @@
+"""The one thread of a process that looks for new events, for all who follow jobs here."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Collection
+from typing import Protocol
+
+import structlog
+
+from api.schemas.jobs import Job
+from api.streams import frames
+from api.streams.feeds import Feed
+from jobs.database import Database, Unavailable
+from jobs.live import Told
+from jobs.store import history, streams
+from jobs.store.streams import Event, Kind
+
+_log = structlog.get_logger(__name__)
+
+#: Between two rounds, in each of which one of the shifts of feeds gets what Redis has brought meanwhile, in one piece.
+#: Each follower is a thread to wake: hundreds of them ten times a second are enough, and not all at the same moment.
+_ROUND_SECONDS = 0.025
+_SHIFTS = 4
+#: Between two looks into SQL, each one query for all jobs that are followed.
+_LOOK_SECONDS = 0.25
+
+
+class Subscriber(Protocol):
+    """The hot path, as :class:`jobs.live.Subscriber` is."""
+
+    def want(self, job_ids: Collection[uuid.UUID]) -> None:
+        """Hear the events of these jobs from now on, and no others."""
+
+    def hear(self) -> list[Told]:
+        """Return what has come in, without waiting."""
+
+    def close(self) -> None:
+        """Let go of Redis."""
+
+
+class Tail:
+    """Keeps a :class:`Feed` for each job that is followed.
+
+    Redis brings the running texts at once; SQL is looked at a few times a second and has everything else, and
+    what Redis lost. Without Redis all of it comes from SQL.
+    """
+
+    def __init__(self, database: Database, *, subscriber: Subscriber) -> None:
+        self._database = database
+        self._subscriber = subscriber
+        self._lock = threading.Lock()
+        self._feeds: dict[uuid.UUID, Feed] = {}
+        #: What Redis has brought, by job, until its shift.
+        self._heard: dict[uuid.UUID, list[Told]] = {}
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def attach(self, job_id: uuid.UUID) -> Feed:
+        """Begin to follow a job; to be ended by :meth:`detach`."""
+        with self._lock:
+            feed = self._feeds.setdefault(job_id, Feed())
+            feed.followers += 1
+            if self._closed.is_set():
+                feed.end()
+            elif self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
+                self._thread.start()
+        self._wake.set()
+        return feed
+
+    def detach(self, job_id: uuid.UUID, feed: Feed) -> None:
+        """End to follow a job."""
+        with self._lock:
+            feed.followers -= 1
+            if not feed.followers and self._feeds.get(job_id) is feed:
+                del self._feeds[job_id]
+
+    def close(self) -> None:
+        """Let all followers go, soon. A signal handler may call it: no lock is taken here."""
+        self._closed.set()
+        self._wake.set()
+
+    def _followed(self) -> dict[uuid.UUID, Feed]:
+        with self._lock:
+            return dict(self._feeds)
+
+    def _run(self) -> None:
+        looked = 0.0
+        for shift in itertools.cycle(range(_SHIFTS)):
+            if self._closed.is_set():
+                break
+            new = self._wake.is_set()
+            self._wake.clear()
+            feeds = self._followed()
+            self._subscriber.want(feeds)
+            self._hear(feeds, shift)
+            if new or time.monotonic() - looked >= _LOOK_SECONDS:
+                looked = time.monotonic()
+                self._look(feeds)
+            if feeds:
+                self._closed.wait(_ROUND_SECONDS)
+            else:
+                self._wake.wait()
+        self._subscriber.close()
+        for feed in self._followed().values():
+            feed.end()
+
+    def _hear(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
+        for told in self._subscriber.hear():
+            self._heard.setdefault(told.job_id, []).append(told)
+        for job_id in [one for one in self._heard if one.int % _SHIFTS == shift]:
+            events = self._heard.pop(job_id)
+            if feed := feeds.get(job_id):
+                feed.hear(events)
+
+    def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
+        try:
+            found = streams.standings(self._database, list(feeds))
+            for job_id, feed in feeds.items():
+                standing = found.get(job_id)
+                if standing is None:
+                    feed.end()
+                elif feed.stale(standing):
+                    self._read(job_id, feed)
+        except Unavailable:
+            # Who follows is not harmed by a look that failed; the next one may not.
+            _log.warning("events_not_looked_at", jobs=len(feeds))
+
+    def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
+        page = streams.read(self._database, job_id, after=feed.last)
+        told = [(event.number, self.frame(job_id, event)) for event in page.events]
+        through = told[-1][0] if page.more else page.through
+        feed.read(told, through=through, over=page.finished and not page.more)
+
+    def frame(self, job_id: uuid.UUID, event: Event) -> bytes:
+        """Return an event of a job as it goes to a follower."""
+        if event.kind is not Kind.FINISHED:
+            return frames.frame(event)
+        view = history.get(self._database, job_id, account_id=None)
+        job = None if view is None else Job.of(view).model_dump_json().encode()
+        return frames.frame(event, job=job)

@@ -1,0 +1,105 @@
+"""The marks in a growing text: what became known under which number and when. Pure.
+
+A text is told in pieces, each under a number that stays for ever. The text itself is kept in one; beside it
+lies a compact index with one :class:`Mark` for each piece, so that it can be told again from any number.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One event of a stream: the next ``length`` characters of its text, or a finding, which has none.
+
+    Attributes:
+        number: of the event.
+        length: in characters (code points).
+        at: milliseconds since 1970, by the database's clock.
+        finding: what was found at this place, as JSON, or None.
+    """
+
+    number: int
+    length: int
+    at: int
+    finding: dict[str, Any] | None = field(default=None, repr=False)
+
+
+class Numbers:
+    """The numbers that a holder may use for its job's events: a block that was reserved in SQL before.
+
+    Not for several threads at once.
+
+    Args:
+        last: the last number in use, that of the claim itself.
+        end: the last number of the block.
+    """
+
+    #: How many a holder has at hand after a refill: half of them last for a second of 16 streams.
+    BLOCK = 1024
+
+    def __init__(self, last: int = 0, end: int = 0) -> None:
+        self.last = last
+        self._end = end
+
+    def take(self) -> int | None:
+        """Return the next number, None when the block is used up."""
+        if self.last >= self._end:
+            return None
+        self.last += 1
+        return self.last
+
+    def wanted(self) -> int | None:
+        """Return up to which number to reserve now, None while there are enough.
+
+        It is the same until :meth:`extend` is called: a reservation whose answer was lost is made again, not twice.
+        """
+        return None if self._end - self.last >= self.BLOCK // 2 else self._end + self.BLOCK // 2
+
+    def extend(self, end: int) -> None:
+        """Use numbers up to ``end``, which have been reserved."""
+        self._end = max(self._end, end)
+
+
+def pack(marks: Iterable[Mark]) -> bytes:
+    """Return ``marks``, in order, as an index: some three bytes for each."""
+    rows: list[list[Any]] = []
+    number = at = 0
+    for mark in marks:
+        row: list[Any] = [mark.number - number, mark.length, mark.at - at]
+        rows.append(row if mark.finding is None else [*row, mark.finding])
+        number, at = mark.number, mark.at
+    return zlib.compress(orjson.dumps(rows), 1)
+
+
+def unpack(index: bytes | None) -> list[Mark]:
+    """Return the marks of an index; None has none."""
+    if index is None:
+        return []
+    marks: list[Mark] = []
+    number = at = 0
+    for gap, length, later, *rest in orjson.loads(zlib.decompress(index)):
+        number, at = number + gap, at + later
+        marks.append(Mark(number, length, at, rest[0] if rest else None))
+    return marks
+
+
+def covered(marks: Iterable[Mark]) -> int:
+    """Return how many characters of a text ``marks`` cover."""
+    return sum(mark.length for mark in marks)
+
+
+def cut(text: str, marks: Sequence[Mark], *, after: int) -> Iterator[tuple[Mark, str]]:
+    """Yield each mark beyond the number ``after`` with its piece of ``text``."""
+    start = 0
+    for mark in marks:
+        end = start + mark.length
+        if mark.number > after:
+            yield mark, text[start:end]
+        start = end

@@ -1,0 +1,77 @@
+"""The numbers of events in SQL: reserved before they are used, and up to which of them everything is written."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from jobs import marks
+from jobs.database import Transaction
+from jobs.marks import Mark
+from jobs.records import Attempt, Job
+
+
+def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
+    """Reserve numbers up to ``ends`` for those who hold these attempts: nobody else takes numbers of a running job."""
+    table = Job.__table__
+    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
+    if ends:
+        transaction.execute(
+            sa.update(table)
+            .where(table.c.id == sa.bindparam("b_job"))
+            .values(event_number=sa.bindparam("b_end")),
+            [{"b_job": job_id, "b_end": end} for (job_id, _), end in ends.items()],
+        )
+
+
+def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
+    """Note up to which number the events of each attempt are written now."""
+    table = Attempt.__table__
+    assert isinstance(table, sa.Table)  # noqa: S101 - same
+    if through:
+        transaction.execute(
+            sa.update(table)
+            .where(
+                table.c.job_id == sa.bindparam("b_job"), table.c.number == sa.bindparam("b_attempt")
+            )
+            .values(kept_through=sa.bindparam("b_through")),
+            [
+                {"b_job": job_id, "b_attempt": attempt, "b_through": number}
+                for (job_id, attempt), number in through.items()
+            ],
+        )
+
+
+def cover(
+    transaction: Transaction, job_id: uuid.UUID, text: str, index: Sequence[Mark], *, at: datetime
+) -> list[Mark]:
+    """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
+    rest = len(text) - marks.covered(index)
+    if rest <= 0:
+        return list(index)
+    number: int = transaction.execute(
+        sa.update(Job)
+        .where(Job.id == job_id)
+        .values(event_number=Job.event_number + 1)
+        .returning(Job.event_number)
+    ).scalar_one()
+    return [*index, Mark(number, rest, round(at.timestamp() * 1000))]
+
+
+def end_through(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[Mark]
+) -> None:
+    """Note that the events of ``index`` are written; another stream's may be later ones."""
+    if index:
+        transaction.execute(
+            sa.update(Attempt)
+            .where(
+                Attempt.job_id == job_id,
+                Attempt.number == attempt,
+                sa.func.coalesce(Attempt.kept_through, 0) < index[-1].number,
+            )
+            .values(kept_through=index[-1].number)
+        )

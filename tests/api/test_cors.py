@@ -1,0 +1,80 @@
+"""Pages of the origins that are set may read streams, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs import errors
+from jobs.settings import Settings
+from tests.api.conftest import Caller
+
+PAGE = "https://app.example.com"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"cors_origins": (PAGE, "http://localhost:5173")})
+
+
+def test_a_page_of_a_known_origin_may_read_a_stream(caller: Caller) -> None:
+    job = caller.job()
+    caller("POST", job["urls"]["cancel"])
+
+    answer = caller("GET", job["urls"]["events"], headers={"Origin": PAGE})
+
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "Origin" in answer.headers["Vary"]
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+def test_a_preflight_is_answered_without_a_key(caller: Caller) -> None:
+    path = caller.job()["urls"]["events"]
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
+
+    answer = caller.client.options(path, headers=asked)
+
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    assert "Last-Event-ID" in answer.headers["Access-Control-Allow-Headers"]
+    assert "GET" in answer.headers["Access-Control-Allow-Methods"]
+
+
+def test_an_error_can_be_read_too(caller: Caller) -> None:
+    path = caller.job()["urls"]["events"]
+    answer = caller.client.get(path, headers={"Origin": PAGE})
+    assert answer.status_code == 401
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+
+
+def test_other_origins_and_other_routes_get_nothing(caller: Caller) -> None:
+    job = caller.job()
+    caller("POST", job["urls"]["cancel"])
+
+    strange = caller("GET", job["urls"]["events"], headers={"Origin": f"{PAGE}.evil.com"})
+    elsewhere = caller("GET", job["urls"]["self"], headers={"Origin": PAGE})
+
+    for answer in (strange, elsewhere):
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    assert "Origin" in strange.headers["Vary"]
+
+
+class TestAnyOrigin:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"cors_origins": ("*",)})
+
+    def test_any_page_may_read_a_stream(self, caller: Caller) -> None:
+        job = caller.job()
+        caller("POST", job["urls"]["cancel"])
+        answer = caller("GET", job["urls"]["events"], headers={"Origin": "https://x.test"})
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    "text", ["app.example.com", "https://a/b", "https://a?x", "null", "https://"]
+)
+def test_what_is_no_origin_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(errors.SettingsError, match="LONGLOOK_CORS_ORIGINS"):
+        Settings.read({"LONGLOOK_CORS_ORIGINS": text})

@@ -1,0 +1,326 @@
+"""``GET /v1/jobs/{id}/events``: live or replayed, from any number, and never more of them than may be."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from api.app import create_app, service_of
+from api.framework import Door
+from jobs import ids
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.images import Images
+from jobs.live import Publisher
+from jobs.settings import Settings
+from jobs.store import claims, outcomes, retention, sweeps
+from tests import databases, factories
+from tests.api import following, worker
+from tests.api.conftest import Caller
+from tests.api.following import Follower
+from tests.e2e.stack import eventually
+from tests.fakes import RecordingBell, RecordingPublisher
+from worker.recorder import Live, Recorder
+from worker.recorder import Publisher as Tells
+
+Follow = Callable[..., Follower]
+
+
+def opened(answer: TestResponse) -> Follower:
+    """Follow the stream of an answer."""
+    assert answer.status_code == 200, answer.text
+    assert answer.content_type == "text/event-stream; charset=utf-8"
+    return Follower(answer.response, close=answer.close)  # type: ignore[arg-type] # bytes, for us
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"max_streams": 3})
+
+
+@pytest.fixture
+def follow(caller: Caller) -> Iterator[Follow]:
+    """Return what follows a job; whoever is still there at the end is sent away."""
+    followers: list[Follower] = []
+
+    def begin(job: dict[str, Any], query: str = "", **headers: str) -> Follower:
+        answer = caller("GET", f"{job['urls']['events']}{query}", headers=headers, buffered=False)
+        followers.append(opened(answer))
+        return followers[-1]
+
+    yield begin
+    for follower in followers:
+        service_of(caller.client.application).drain()
+        follower.leave()
+
+
+@pytest.fixture
+def another(
+    settings: Settings, database: Database, decoder: Images, caller: Caller
+) -> Iterator[Caller]:
+    """Return the same caller at another API."""
+    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    yield Caller(app.test_client(), caller.key)
+    service_of(app).drain()
+
+
+def record(database: Database, claimed: claims.Claim, publisher: Tells) -> tuple[Recorder, Live]:
+    """Begin the stream of a claimed job and return what records it."""
+    recorder = Recorder(
+        database,
+        publisher=publisher,
+        owner=claimed.owner,
+        flush_seconds=1,
+        on_lost=lambda _: None,
+    )
+    started_at = factories.begin(database, claimed)
+    assert started_at is not None
+    return recorder, recorder.open(claimed, sample=0, started_at=started_at)
+
+
+def say(recorder: Recorder, live: Live, *words: str) -> None:
+    """Say ``words``, each as an event of its own."""
+    for word in words:
+        live.add(word)
+        recorder.tick()
+
+
+def succeed(database: Database, claimed: claims.Claim, recorder: Recorder, live: Live) -> None:
+    """End the job with what the stream has said."""
+    recorder.close(live)
+    ended = factories.make_ended(live.text(), marks=live.marks)
+    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+
+
+@pytest.fixture
+def finished(database: Database, caller: Caller) -> dict[str, Any]:
+    """Return a job that has said five things and finished."""
+    job = caller.job()
+    claimed = factories.claim(database)
+    recorder, live = record(database, claimed, RecordingPublisher())
+    say(recorder, live, "Let me ", "look:\n", "圆 🟢 ", "six", ".")
+    succeed(database, claimed, recorder, live)
+    return caller.job() | job
+
+
+def test_a_finished_job_is_told_again_from_every_number(
+    follow: Follow, finished: dict[str, Any], caller: Caller
+) -> None:
+    events = follow(finished).join()
+
+    kinds = ["job.queued", "job.started", *["trace.delta"] * 5, "job.finished"]
+    assert [event["type"] for event in events] == kinds
+    assert following.text(events) == "Let me look:\n圆 🟢 six."
+    assert events[-1]["job"] == caller("GET", finished["urls"]["self"]).get_json()
+    assert events[-1]["kept_through"] == events[-2]["sequence_number"]
+    for event in events[:-1]:
+        number = event["sequence_number"]
+        rest = [later for later in events if later["sequence_number"] > number]
+        assert follow(finished, f"?after={number}").join() == rest
+        assert follow(finished, "?after=0", **{"Last-Event-ID": str(number)}).join() == rest
+
+
+def test_each_frames_id_is_its_number_and_a_foreign_last_event_id_is_ignored(
+    follow: Follow, finished: dict[str, Any]
+) -> None:
+    follower = follow(finished, **{"Last-Event-ID": "from elsewhere"})
+
+    events = follower.join()
+
+    assert follower.ids == [str(event["sequence_number"]) for event in events]
+    assert len(events) == 8
+
+
+def test_after_the_end_there_is_no_content_so_that_eventsource_stays_away(
+    follow: Follow, finished: dict[str, Any], caller: Caller
+) -> None:
+    last = follow(finished).join()[-1]["sequence_number"]
+
+    answer = caller("GET", finished["urls"]["events"], headers={"Last-Event-ID": str(last)})
+
+    assert (answer.status_code, answer.data) == (204, b"")
+
+
+def test_who_follows_from_the_queue_on_is_told_everything_even_without_redis(
+    follow: Follow, database: Database, caller: Caller
+) -> None:
+    follower = follow(caller.job())
+    assert eventually(lambda: follower.kinds() == ["job.queued"])
+    claimed = factories.claim(database)
+    recorder, live = record(database, claimed, RecordingPublisher())
+    say(recorder, live, "Let me ", "look")
+    recorder.flush()
+    assert eventually(lambda: follower.text() == "Let me look")
+    say(recorder, live, ": six.")
+    succeed(database, claimed, recorder, live)
+
+    events = follower.join()
+
+    assert following.text(events) == "Let me look: six."
+    assert events[-1]["job"]["status"] == "succeeded"
+    assert events[-1]["job"]["answer"]["text"] == "6"
+
+
+def test_a_job_that_waits_is_followed_to_its_cancel(follow: Follow, caller: Caller) -> None:
+    job = caller.job()
+    follower = follow(job)
+
+    caller("POST", job["urls"]["cancel"])
+
+    assert [event["type"] for event in follower.join()] == ["job.queued", "job.finished"]
+    assert follower.events[-1]["kept_through"] is None
+
+
+@pytest.mark.parametrize("after", ["-1", "x", str(2**63), "1.5"])
+def test_a_number_that_is_none_is_refused(caller: Caller, after: str) -> None:
+    answer = caller("GET", f"{caller.job()['urls']['events']}?after={after}")
+    assert answer.status_code == 422
+    assert answer.get_json()["errors"][0]["parameter"] == "after"
+
+
+def test_one_more_than_may_be_is_refused_and_whoever_leaves_makes_room(
+    caller: Caller, follow: Follow, operator: Caller, database: Database
+) -> None:
+    job = caller.job()
+    followers = [follow(job) for _ in range(3)]
+
+    refused = caller("GET", job["urls"]["events"])
+
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (503, "streams_in_use")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert caller("HEAD", job["urls"]["events"]).status_code == 200
+    assert "longlook_sse_connections 3.0" in operator("GET", "/metrics").text
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(followers[0].leave)
+        worker.start(database)
+        leaving.result(30)
+    assert "longlook_sse_connections 2.0" in operator("GET", "/metrics").text
+    again = follow(job)
+    assert eventually(lambda: len(again.events) == 2)
+
+
+def test_a_draining_service_ends_all_streams(app: Door, follow: Follow, caller: Caller) -> None:
+    follower = follow(caller.job())
+    assert eventually(lambda: bool(follower.events))
+
+    service_of(app).drain()
+
+    assert [event["type"] for event in follower.join()] == ["job.queued"]
+
+
+def test_a_removed_job_is_told_without_its_text(
+    follow: Follow, finished: dict[str, Any], database: Database
+) -> None:
+    whole = follow(finished).join()
+    job_id = ids.parse("job", finished["id"])
+    assert job_id is not None
+    retention.remove_job(database, job_id, account_id=None, actor="key:test")
+
+    left = follow(finished).join()
+
+    assert [event["sequence_number"] for event in left] == [
+        event["sequence_number"] for event in whole if event["type"] != "trace.delta"
+    ]
+    assert left[-1]["job"]["data_removed"] is True
+    assert "six" not in str(left)
+
+
+class TestTheHotPath:
+    """Redis brings what SQL does not have yet."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, redis_url: str) -> Settings:
+        return settings.model_copy(update={"redis_url": redis_url})
+
+    @pytest.fixture
+    def publisher(self, redis_url: str) -> Iterator[Publisher]:
+        publisher = Publisher(redis_url)
+        publisher.start()
+        yield publisher
+        publisher.stop()
+
+    def test_text_comes_before_it_is_written_and_a_lost_tail_is_withdrawn(
+        self,
+        follow: Follow,
+        another: Caller,
+        database: Database,
+        publisher: Publisher,
+        age: databases.Age,
+    ) -> None:
+        job = another.job()
+        follower = follow(job)
+        claimed = factories.claim(database)
+        recorder, live = record(database, claimed, publisher)
+        say(recorder, live, "I see ")
+        recorder.flush()
+        assert eventually(lambda: follower.text() == "I see ")
+        say(recorder, live, "six ", "or seven")
+        assert eventually(lambda: follower.text() == "I see six or seven")
+        # A process where nobody has followed knows what is written.
+        late = opened(another("GET", job["urls"]["events"], buffered=False))
+        assert eventually(lambda: late.text() == "I see ")
+        age(61)
+        sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+        age(10)
+        second = factories.claim(database)
+        again, anew = record(database, second, publisher)
+        # What a worker that has lost its job still says reaches nobody any more.
+        assert eventually(lambda: "attempt.restarted" in follower.kinds())
+        say(recorder, live, " or eight")
+        say(again, anew, "It is ", "6.")
+        succeed(database, second, again, anew)
+
+        events = follower.join()
+
+        numbers = [event["sequence_number"] for event in events]
+        assert numbers == sorted(set(numbers))
+        [restarted] = [event for event in events if event["type"] == "attempt.restarted"]
+        kept = [
+            event
+            for event in events
+            if event.get("attempt") != 1 or event["sequence_number"] <= restarted["kept_through"]
+        ]
+        assert following.text(kept, attempt=1) == "I see "
+        assert following.text(events, attempt=1) == "I see six or seven"
+        assert following.text(events, attempt=2) == "It is 6."
+        assert follow(job).join() == late.join() == kept
+
+    def test_everyone_is_told_the_same_by_all_ways(
+        self, follow: Follow, caller: Caller, database: Database, publisher: Publisher
+    ) -> None:
+        job = caller.job()
+        early = follow(job)
+        assert eventually(lambda: bool(early.events))
+        claimed = factories.claim(database)
+        recorder, live = record(database, claimed, publisher)
+        rng = random.Random(7)
+        joined: list[Follower] = []
+        pause = threading.Event()
+        for number in range(300):
+            say(recorder, live, f"word{number}\n")
+            pause.wait(0.002)
+            if rng.random() < 0.1:
+                recorder.flush()
+            if number in (100, 200):
+                joined.append(follow(job))
+        succeed(database, claimed, recorder, live)
+
+        told = early.join()
+
+        assert following.text(told) == "".join(f"word{number}\n" for number in range(300))
+        assert [follower.join() for follower in joined] == [told, told]
+        assert follow(job).join() == told
+
+
+def test_another_process_tells_the_same(
+    another: Caller, finished: dict[str, Any], follow: Follow
+) -> None:
+    told = opened(another("GET", finished["urls"]["events"], buffered=False)).join()
+
+    assert told == follow(finished).join()

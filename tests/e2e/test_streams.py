@@ -1,0 +1,140 @@
+"""A job is followed through the death of the API and of its worker: what was told is what is kept, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from cli.client import Client
+from tests import children, databases
+from tests.api.following import Follower, text
+from tests.e2e.stack import Stack, eventually
+from tests.redis_servers import RedisServer
+from worker.engines.scripted.options import Options
+from worker.engines.scripted_server import BackgroundServer
+
+pytestmark = pytest.mark.e2e
+
+PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def stack(
+    dialect: str, request: pytest.FixtureRequest, redis_server: RedisServer
+) -> Iterator[Stack]:
+    """Return the service around an engine that takes some seconds for an answer."""
+    name = "sqlite_source" if dialect == "sqlite" else "postgres_source"
+    source: databases.Source = request.getfixturevalue(name)
+    redis_server.flush()
+    folder = children.short_folder()
+    with BackgroundServer(Options(tokens_per_second=25)) as engine:
+        stack = Stack(folder, source.create(), redis_server.url, engine.url)
+        yield stack
+        stack.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Watching:
+    """The command line's client, following a job over whatever dies."""
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self.events: list[Json] = []
+        self._client, self._job_id = client, job_id
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def join(self) -> list[Json]:
+        self._thread.join(90)
+        assert not self._thread.is_alive()
+        return self.events
+
+    def _run(self) -> None:
+        for event in self._client.follow(self._job_id):
+            self.events.append(event)
+
+
+def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]:
+    """Return the events beyond a number, as anybody gets them hours later."""
+    answer = urllib3.request(
+        "GET",
+        f"{stack.url}{job['urls']['events']}?after={after}",
+        headers={"Authorization": f"Bearer {stack.key}"},
+        preload_content=False,
+        retries=False,
+    )
+    assert client.url == stack.url
+    return Follower(answer.stream(), close=answer.close).join()
+
+
+def valid(events: list[Json]) -> list[Json]:
+    """Return what holds of ``events``: without the tails that later events withdraw."""
+    void = [
+        (before["sequence_number"], event["kept_through"])
+        for event in events
+        if event["type"] in {"attempt.restarted", "job.finished"}
+        for before in events
+        if before["sequence_number"] < event["sequence_number"]
+        and before["type"] == "trace.delta"
+        and before["attempt"] == event.get("attempt", before["attempt"] + 1) - 1
+        and before["sequence_number"] > event["kept_through"]
+    ]
+    gone = {number for number, _ in void}
+    return [event for event in events if event["sequence_number"] not in gone]
+
+
+def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> None:
+    client = stack.start_api()
+    stack.start_worker()
+    job = client.submit([PICTURE], "How many shapes are there?")
+    watching = Watching(client, job["id"])
+    assert eventually(lambda: len(text(watching.events)) > 20)
+
+    for pid in [stack.api.pid, *children.of(stack.api.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    stack.api.wait(10)
+    stack.api = stack.spawn_api(int(stack.url.rpartition(":")[2]))
+    assert eventually(stack.ready)
+    told = len(text(watching.events))
+    assert eventually(lambda: len(text(watching.events)) > told)
+    assert eventually(lambda: bool(client.trace(job["id"])["samples"][0]["text"]))
+    stack.stop_workers()
+    stack.start_worker("successor")
+
+    live = watching.join()
+
+    kept = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
+    assert set(kept) == {1, 2}
+    numbers = [event["sequence_number"] for event in live]
+    assert numbers == sorted(set(numbers))
+    assert text(live, attempt=1).startswith(kept[1])
+    assert text(valid(live), attempt=1) == kept[1] != ""
+    assert text(live, attempt=2) == kept[2] != ""
+    whole = replay(client, stack, job, after=0)
+    assert whole == valid(live)
+    for event in whole[:: max(1, len(whole) // 10)]:
+        number = event["sequence_number"]
+        rest = [later for later in whole if later["sequence_number"] > number]
+        if rest:
+            assert replay(client, stack, job, after=number) == rest
+
+
+def test_without_redis_a_job_is_followed_all_the_same(stack: Stack) -> None:
+    stack.redis_url = "unix:///nowhere/redis.sock"
+    client = stack.start_api()
+    stack.start_worker(LONGLOOK_REDIS_URL=stack.redis_url, LONGLOOK_SWEEP_SECONDS="0.2")
+
+    job = client.submit([PICTURE], "How many shapes are there?")
+    events = list(client.follow(job["id"]))
+
+    [sample] = client.trace(job["id"])["samples"]
+    assert text(events) == sample["text"] != ""
+    assert len([event for event in events if event["type"] == "trace.delta"]) > 10

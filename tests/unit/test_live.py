@@ -1,0 +1,128 @@
+"""The hot path: events of a job reach those who hear it, and a Redis that is away keeps nobody waiting."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import live
+from jobs.live import Publisher, Subscriber, Told
+from jobs.marks import Mark
+from tests.e2e.stack import eventually
+from tests.redis_servers import RedisServer
+
+NOWHERE = "unix:///nowhere/redis.sock"
+
+
+def told(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> Told:
+    return Told(job_id, 1, 0, number - 1, Mark(number, len(text), 5), text)
+
+
+@pytest.fixture
+def publisher(redis_url: str) -> Iterator[Publisher]:
+    publisher = Publisher(redis_url)
+    publisher.start()
+    yield publisher
+    publisher.stop()
+
+
+@pytest.fixture
+def subscriber(redis_url: str) -> Iterator[Subscriber]:
+    subscriber = Subscriber(redis_url)
+    yield subscriber
+    subscriber.close()
+
+
+def heard(subscriber: Subscriber) -> tuple[list[Told], Callable[[], int]]:
+    """Return a list of what is heard, and what listens and counts."""
+    events: list[Told] = []
+
+    def listen() -> int:
+        events.extend(subscriber.hear())
+        return len(events)
+
+    return events, listen
+
+
+def test_who_follows_a_job_hears_its_events_and_no_others(
+    publisher: Publisher, subscriber: Subscriber
+) -> None:
+    mine, other = uuid.uuid4(), uuid.uuid4()
+    subscriber.want([mine])
+    events, listen = heard(subscriber)
+    finding = Told(mine, 1, 2, 8, Mark(9, 0, 5, {"kind": "loop"}), "")
+
+    def ready() -> bool:
+        # A subscription has landed when an event comes through.
+        publisher.tell([told(mine, 1), told(other, 1)])
+        return listen() > 0
+
+    assert eventually(ready)
+    publisher.tell([told(mine, 8), told(other, 2), finding])
+
+    assert eventually(lambda: listen() > 0 and finding in events)
+    assert {event.job_id for event in events} == {mine}
+    assert told(mine, 8) in events
+
+
+def test_who_follows_no_more_hears_no_more(publisher: Publisher, subscriber: Subscriber) -> None:
+    job_id = uuid.uuid4()
+    subscriber.want([job_id])
+    events, listen = heard(subscriber)
+
+    def ready() -> bool:
+        publisher.tell([told(job_id, 1)])
+        return listen() > 0
+
+    assert eventually(ready)
+    subscriber.want([])
+    assert subscriber.hear() == []
+    assert events
+
+
+def test_without_redis_nothing_is_heard_and_nobody_waits() -> None:
+    publisher, subscriber = Publisher(NOWHERE), Subscriber(NOWHERE)
+    publisher.start()
+    for number in range(100):
+        publisher.tell([told(uuid.uuid4(), number)])
+    subscriber.want([uuid.uuid4()])
+    assert subscriber.hear() == []
+    publisher.stop()
+    subscriber.close()
+
+
+def test_a_message_in_another_form_is_no_event() -> None:
+    job_id = uuid.uuid4()
+    channel = f"longlook:live:{job_id.hex}".encode()
+
+    assert live.decode(channel, live.encode([told(job_id, 3)])) == [told(job_id, 3)]
+    for message in (b"", b"{}", b"[[1]]", b"[[1,2,3,4,5,6]]", b'["x"]', b"1"):
+        assert live.decode(channel, message) == []
+    assert live.decode(b"longlook:live:x", live.encode([told(job_id, 3)])) == []
+
+
+def test_a_redis_that_comes_back_is_heard_again(short_folder: Path) -> None:
+    server = RedisServer(short_folder)
+    server.start()
+    job_id = uuid.uuid4()
+    publisher, subscriber = Publisher(server.url), Subscriber(server.url)
+    publisher.start()
+    events, listen = heard(subscriber)
+
+    def through() -> bool:
+        subscriber.want([job_id])
+        publisher.tell([told(job_id, 1)])
+        return listen() > 0
+
+    assert eventually(through)
+    server.stop()
+    assert eventually(lambda: subscriber.hear() == [])
+    server.start()
+    events.clear()
+    assert eventually(through)
+    publisher.stop()
+    subscriber.close()
+    server.stop()
