@@ -169,6 +169,7 @@ def create_app(
     ).declare(door, gate)
     routes.DeliveryRoutes(database=database).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
+    routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
     metrics.MetricsRoutes(
         settings, database=database, gate=gate, streams=lambda: streams.open

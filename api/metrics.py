@@ -26,7 +26,7 @@ from api.framework import Answer, Door
 from jobs.database import Database, Unavailable
 from jobs.metrics import JobMetrics, new_registry
 from jobs.settings import Settings
-from jobs.store import deliveries, figures, workers
+from jobs.store import deliveries, figures, quarantine, workers
 
 METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
@@ -129,6 +129,7 @@ class _Service(Collector):
             queue = figures.queue(self._database, account_id=None)
             seen = workers.seen(self._database, alive=self._alive)
             backlog = deliveries.backlog(self._database)
+            refused = quarantine.count(self._database)
         except Unavailable:
             yield _gauge("database_up", "Whether SQL answered at this scrape.", 0)
             return
@@ -136,6 +137,7 @@ class _Service(Collector):
         yield from _of_queue(queue)
         yield from _of_workers(seen)
         yield from _of_deliveries(backlog)
+        yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 
 
 def _of_queue(queue: figures.QueueFigures) -> Iterator[GaugeMetricFamily]:

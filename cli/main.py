@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "submit": "cli.submit:submit",
     "jobs": "cli.jobs:app",
     "queue": "cli.queue:queue",
+    "quarantine": "cli.quarantine:app",
     "keys": "cli.keys:app",
     "webhooks": "cli.webhooks:app",
     "secrets": "cli.secrets:app",

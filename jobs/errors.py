@@ -4,6 +4,7 @@
   * RequestError: the caller can mend it (HTTP 4xx)
     * InvalidRequest
       * UnsupportedParameter
+      * ImageQuarantined
     * ImageRejected
     * Unauthenticated
     * InsufficientScope
@@ -100,6 +101,13 @@ class UnsupportedParameter(InvalidRequest):
 
     code = "unsupported_parameter"
     title = "Unsupported parameter"
+
+
+class ImageQuarantined(InvalidRequest):
+    """An image over which engines died again and again; an operator can release it."""
+
+    code = "image_quarantined"
+    title = "Image in quarantine"
 
 
 class ImageRejected(RequestError):

@@ -32,6 +32,7 @@ CODES: Final = frozenset(
         errors.EngineRejected.code,
         errors.EngineUnavailable.code,
         errors.LonglookError.code,
+        errors.ImageQuarantined.code,
         "image_removed",
         "worker_lost",
     }

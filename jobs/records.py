@@ -143,6 +143,30 @@ class ImageBytes(Record):
     data: Mapped[bytes]
 
 
+class Suspect(Record):
+    """A picture of an account that was being looked at when engines died: see :mod:`jobs.store.quarantine`."""
+
+    __tablename__ = "suspects"
+    __table_args__ = (
+        sa.Index(
+            "ix_suspects_quarantined",
+            "quarantined_at",
+            postgresql_where=sa.text("quarantined_at IS NOT NULL"),
+            sqlite_where=sa.text("quarantined_at IS NOT NULL"),
+        ),
+    )
+
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
+    image_key: Mapped[str] = mapped_column(primary_key=True)
+    #: Engines that died over it since it last did well.
+    deaths: Mapped[int]
+    died_at: Mapped[datetime]
+    quarantined_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+    #: As the timeline names actors.
+    released_by: Mapped[str | None]
+
+
 def _kept(name: str, condition: str) -> sa.Index:
     """Return an index of finished jobs by their end, of those that meet ``condition``."""
     kept = sa.text(f"finished_at IS NOT NULL AND {condition}")

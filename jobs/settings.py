@@ -230,8 +230,7 @@ class Settings(BaseSettings):
     quarantine_crashes: int = Field(
         default=3,
         ge=1,
-        description="Engine crashes after which an image is refused.",
-        json_schema_extra=_LATER,
+        description="Engines that died over an image, after which it is refused until an operator releases it.",
     )
     retention_image_days: float = Field(
         default=0,

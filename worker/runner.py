@@ -41,6 +41,7 @@ class Runner:
         owner: this process's name in leases.
         lease: the length of a lease.
         rng: jitter.
+        quarantine_crashes: engines that died over an image, from which on it is refused.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Runner:
         owner: str,
         lease: timedelta,
         rng: random.Random,
+        quarantine_crashes: int,
     ) -> None:
         self._database = database
         self._engines = engines
@@ -62,7 +64,7 @@ class Runner:
         self._profile = profile
         self._owner = owner
         self._lease = lease
-        self._settlement = Settlement(database, rng=rng)
+        self._settlement = Settlement(database, rng=rng, quarantine_crashes=quarantine_crashes)
         self._draining = threading.Event()
 
     def drain(self) -> None:
@@ -105,6 +107,9 @@ class Runner:
     def _run(self, claim: claims.Claim, *, permit: Permit, holding: leases.Holding) -> None:
         """Run one attempt. Whatever nobody foresaw ends here, at the worker's one boundary, as a counted failure."""
         try:
+            if claim.quarantined:
+                self._settlement.fail(claim, outcomes.QUARANTINED)
+                return
             request = self._request(claim)
             if request is None:
                 self._settlement.fail(claim, _IMAGE_REMOVED)

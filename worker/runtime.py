@@ -83,6 +83,7 @@ class Runtime:
             owner=self.owner,
             lease=lease,
             rng=rng,
+            quarantine_crashes=settings.quarantine_crashes,
         )
         self._sweeper = Sweeper(
             self.database,

@@ -28,8 +28,9 @@ _DEADLINE = outcomes.Fault(
 class Settlement:
     """Ends attempts. Every verb returns when the end is written, or turned out to be somebody else's to write."""
 
-    def __init__(self, database: Database, *, rng: random.Random) -> None:
+    def __init__(self, database: Database, *, rng: random.Random, quarantine_crashes: int) -> None:
         self._database = database
+        self._quarantine_crashes = quarantine_crashes
         self._rng = rng
 
     def settle(self, claim: claims.Claim, result: Result, *, reason: Reason | None) -> None:
@@ -65,29 +66,42 @@ class Settlement:
                 self._settle_error(claim, error, result)
 
     def fail(
-        self, claim: claims.Claim, fault: outcomes.Fault, *, result: Result | None = None
+        self,
+        claim: claims.Claim,
+        fault: outcomes.Fault,
+        *,
+        result: Result | None = None,
+        deadly: int | None = None,
     ) -> None:
         """End the job as failed."""
         ended = result.ended if result else None
         self._write(
             claim,
             Outcome.FAILED,
-            lambda: outcomes.fail(self._database, claim, fault, sample=ended),
+            lambda: outcomes.fail(self._database, claim, fault, sample=ended, deadly=deadly),
             fault,
         )
 
     def retry(
-        self, claim: claims.Claim, fault: outcomes.Fault, *, result: Result | None = None
+        self,
+        claim: claims.Claim,
+        fault: outcomes.Fault,
+        *,
+        result: Result | None = None,
+        engine_died: bool = False,
     ) -> None:
         """Put the job back after a counted fault, or end it when its tries are used up."""
+        deadly = self._quarantine_crashes if engine_died else None
         if claim.failures + 1 >= claim.max_attempts:
-            self.fail(claim, fault, result=result)
+            self.fail(claim, fault, result=result, deadly=deadly)
             return
         ended = result.ended if result else None
         self._write(
             claim,
             Outcome.RETRIED,
-            lambda: outcomes.retry(self._database, claim, fault, sample=ended, rng=self._rng),
+            lambda: outcomes.retry(
+                self._database, claim, fault, sample=ended, rng=self._rng, deadly=deadly
+            ),
             fault,
         )
 
@@ -113,7 +127,8 @@ class Settlement:
         if not error.retryable:
             self.fail(claim, fault, result=result)
         elif error.counted:
-            self.retry(claim, fault, result=result)
+            died = isinstance(error, errors.EngineLost)
+            self.retry(claim, fault, result=result, engine_died=died)
         else:
             self.release(claim, result=result, fault=fault)
 

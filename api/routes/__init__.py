@@ -8,6 +8,7 @@ from api.routes.groups import GroupRoutes
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.models import ModelRoutes
+from api.routes.quarantine import QuarantineRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
 from api.routes.streams import EVENTS, TOKEN, StreamRoutes
@@ -23,6 +24,7 @@ __all__ = [
     "ImageRoutes",
     "JobRoutes",
     "ModelRoutes",
+    "QuarantineRoutes",
     "QueueRoutes",
     "RunRoutes",
     "StreamRoutes",

@@ -125,7 +125,7 @@ class Intake:
                 return replayed
         # With faults the job will not be; then nobody's server is asked for its pictures.
         sent = order.pictures if faults else self._downloads.fetched(order.pictures, faults)
-        pictures = self._pictures.chosen(sent, known, faults)
+        pictures = self._pictures.chosen(caller.account_id, sent, known, faults)
         if order.job is None or faults:
             raise problems.refused(faults)
         job, options = order.job, order.job.options
@@ -164,6 +164,7 @@ class Intake:
         Raises:
             jobs.errors.NotFound: there is no such job for ``caller``.
             jobs.errors.Conflict: its input is gone, or its model is no longer served.
+            jobs.errors.ImageQuarantined: an image of it may not be asked about.
         """
         view = history.get(self._database, job_id, account_id=caller.scope)
         if view is None:
@@ -179,6 +180,7 @@ class Intake:
             raise errors.Conflict("The input of this job was removed.")
         if job.model != self._settings.model:
             raise errors.Conflict("The model of this job is no longer served here.")
+        self._pictures.check(job.account_id, [image.image.image_key for image in view.images])
         replayed = self._admit(job.account_id, key, fingerprint)
         if replayed is not None:
             return replayed
@@ -207,10 +209,12 @@ class Intake:
 
         Raises:
             jobs.errors.ImageRejected: the file cannot be used.
+            jobs.errors.ImageQuarantined: it may not be asked about.
             jobs.database.DiskFull: there is no disk space.
         """
         self._disk.check()
         image = self._pictures.new(data, detail=detail)
+        self._pictures.check(caller.account_id, [image.key])
         return submission.keep_image(self._database, account_id=caller.account_id, image=image)
 
     def _effective(

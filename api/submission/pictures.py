@@ -12,10 +12,11 @@ from jobs import errors, ids, images, records
 from jobs.database import Database
 from jobs.profiles import Detail
 from jobs.settings import Settings
-from jobs.store import history, submission
+from jobs.store import history, quarantine, submission
 
 DEFAULT_DETAIL: Detail = "standard"
 
+_QUARANTINED = "Engines died over this image again and again; an operator can release it."
 #: Kept images by the pointers of the pictures that name them.
 Known = Mapping[str, records.Image]
 #: A picture as the store takes it, and its visual tokens.
@@ -61,15 +62,24 @@ class Pictures:
         return known
 
     def chosen(
-        self, pictures: Sequence[Picture], known: Known, faults: list[errors.Fault]
+        self,
+        account_id: uuid.UUID,
+        pictures: Sequence[Picture],
+        known: Known,
+        faults: list[errors.Fault],
     ) -> list[Chosen]:
         """Return ``pictures`` ready for the store; what is wrong with the others is added to ``faults``."""
         made = self._made([picture for picture in pictures if isinstance(picture.source, bytes)])
+        sound = [image for image in made.values() if not isinstance(image, errors.Fault)]
+        keys = {image.key for image in sound} | {image.image_key for image in known.values()}
+        held = quarantine.held(self._database, account_id, keys)
         chosen: list[Chosen] = []
         for picture in pictures:
             image = known.get(picture.pointer) or made.get(picture.pointer)
             if isinstance(image, records.Image) and image.removed_at is not None:
                 image = _not_found(picture)
+            if image is not None and _key(image) in held:
+                image = errors.Fault(picture.pointer, _QUARANTINED, quarantine.CODE)
             if isinstance(image, errors.Fault):
                 faults.append(image)
             elif image is not None:
@@ -77,6 +87,11 @@ class Pictures:
                 source = image.id if isinstance(image, records.Image) else image
                 chosen.append((source, tokens))
         return chosen
+
+    def check(self, account_id: uuid.UUID, keys: Sequence[str]) -> None:
+        """Return when none of the images is in quarantine. Raises :class:`jobs.errors.ImageQuarantined`."""
+        if quarantine.held(self._database, account_id, keys):
+            raise errors.ImageQuarantined(_QUARANTINED)
 
     def new(self, data: bytes, *, detail: Detail) -> submission.NewImage:
         """Return a file as the store takes it.
@@ -119,6 +134,12 @@ class Pictures:
             with ThreadPoolExecutor(self._at_once) as pool:
                 made = list(pool.map(make, files))
         return dict(zip((file.pointer for file in files), made, strict=True))
+
+
+def _key(image: records.Image | submission.NewImage | errors.Fault) -> str | None:
+    if isinstance(image, errors.Fault):
+        return None
+    return image.image_key if isinstance(image, records.Image) else image.key
 
 
 def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]]:

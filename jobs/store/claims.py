@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.marks import Numbers
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
+from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect
 from jobs.store import dispatch, timeline, traces
 
 
@@ -48,6 +48,8 @@ class Claim:
     failures: int
     max_attempts: int
     request_id: str
+    #: One of the pictures has killed too many engines: it must not get to another one.
+    quarantined: bool
     #: For the events of this attempt; all its streams share them.
     numbers: Numbers = field(default_factory=Numbers, repr=False, compare=False)
 
@@ -91,6 +93,7 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
                 kept_through=own,
             )
         )
+        images, quarantined = _claimed_images(transaction, job.id)
         return Claim(
             job_id=job.id,
             attempt=job.attempt,
@@ -99,7 +102,8 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
             model=job.model,
             question=job.question or "",
             options=job.options,
-            images=_claimed_images(transaction, job.id),
+            images=images,
+            quarantined=quarantined,
             failures=job.failures,
             max_attempts=job.max_attempts,
             request_id=job.request_id,
@@ -107,9 +111,14 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
         )
 
 
-def _claimed_images(transaction: Transaction, job_id: uuid.UUID) -> tuple[ClaimedImage, ...]:
+def _claimed_images(
+    transaction: Transaction, job_id: uuid.UUID
+) -> tuple[tuple[ClaimedImage, ...], bool]:
+    """Return the pictures of a job, and whether one of them is in quarantine."""
+    suspect = sa.and_(Suspect.account_id == Image.account_id, Suspect.image_key == Image.image_key)
     rows = transaction.execute(
         sa.select(
+            Suspect.quarantined_at,
             Image.image_key.label("key"),
             Image.media_type,
             Image.width,
@@ -117,10 +126,13 @@ def _claimed_images(transaction: Transaction, job_id: uuid.UUID) -> tuple[Claime
             JobImage.tokens,
         )
         .join(JobImage, JobImage.image_id == Image.id)
+        .outerjoin(Suspect, suspect)
         .where(JobImage.job_id == job_id)
         .order_by(JobImage.position)
-    )
-    return tuple(ClaimedImage(**row) for row in rows.mappings())
+    ).mappings()
+    found = [dict(row) for row in rows]
+    marks = [row.pop("quarantined_at") for row in found]
+    return tuple(ClaimedImage(**row) for row in found), any(marks)
 
 
 def picture(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:

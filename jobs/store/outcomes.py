@@ -19,7 +19,7 @@ from jobs.database import Database, Transaction
 from jobs.lifecycle import Outcome, Status
 from jobs.phrases import Part
 from jobs.records import Attempt, Job, Sample
-from jobs.store import groups, search, timeline, traces
+from jobs.store import groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
 
 
@@ -46,7 +46,7 @@ def succeed(
 ) -> bool:
     """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost."""
     with database.transaction("succeed") as transaction:
-        return _settle(
+        settled = _settle(
             transaction,
             claim,
             target=Status.SUCCEEDED,
@@ -59,11 +59,30 @@ def succeed(
                 "first_token_at": sample.first_token_at,
             },
         )
+        if settled:
+            began = sa.select(Attempt.claimed_at).where(
+                Attempt.job_id == claim.job_id, Attempt.number == claim.attempt
+            )
+            keys = [image.key for image in claim.images]
+            quarantine.forgive(transaction, claim.account_id, keys, since=began.scalar_subquery())
+        return settled
 
 
-def fail(database: Database, claim: Claim, fault: Fault, *, sample: traces.Ended | None) -> bool:
-    """End the job as failed, its partial trace kept; False when it is lost."""
+QUARANTINED = Fault(code=quarantine.CODE, message="An image of the job took too many engines down.")
+
+
+def fail(
+    database: Database,
+    claim: Claim,
+    fault: Fault,
+    *,
+    sample: traces.Ended | None,
+    deadly: int | None = None,
+) -> bool:
+    """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
     with database.transaction("fail") as transaction:
+        if _quarantines(transaction, claim, deadly):
+            fault = QUARANTINED
         return _settle(
             transaction,
             claim,
@@ -88,14 +107,26 @@ def retry(
     *,
     sample: traces.Ended | None,
     rng: random.Random,
+    deadly: int | None = None,
 ) -> bool:
     """Put the job back for another try after a counted fault, with backoff; False when it is lost.
 
-    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
+    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
+    engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
     """
     with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
+        if _quarantines(transaction, claim, deadly):
+            return _settle(
+                transaction,
+                claim,
+                target=Status.FAILED,
+                outcome=Outcome.FAILED,
+                sample=sample,
+                fault=QUARANTINED,
+                values=QUARANTINED.columns,
+            )
         wait = lifecycle.backoff(claim.failures + 1, rng=rng)
         return _settle(
             transaction,
@@ -179,6 +210,17 @@ def _cancel_requested(transaction: Transaction, claim: Claim) -> bool:
         sa.select(Job.cancel_requested_at).where(*_fence(claim)).with_for_update()
     )
     return requested.scalar_one_or_none() is not None
+
+
+def _quarantines(transaction: Transaction, claim: Claim, deadly: int | None) -> bool:
+    """Whether an engine's death puts an image of the job into quarantine; a lost claim accuses nobody."""
+    if deadly is None:
+        return False
+    held = transaction.execute(sa.select(Job.id).where(*_fence(claim)).with_for_update())
+    if held.first() is None:
+        return False
+    keys = [image.key for image in claim.images]
+    return quarantine.blame(transaction, claim.account_id, keys, limit=deadly)
 
 
 def _stop(transaction: Transaction, claim: Claim, *, sample: traces.Ended | None) -> bool:

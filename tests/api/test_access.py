@@ -56,6 +56,8 @@ ON_ALL = [
     ("GET", "/v1/webhook_secret"),
     ("POST", "/v1/webhook_secret/rotate"),
     ("GET", "/v1/deliveries"),
+    ("GET", "/v1/quarantine"),
+    ("POST", "/v1/quarantine/<image_id>/release"),
     ("GET", "/metrics"),
 ]
 PUBLIC = [

@@ -130,6 +130,7 @@ def claim_of(job_id: uuid.UUID, account_id: uuid.UUID) -> claims.Claim:
         failures=0,
         max_attempts=5,
         request_id="req_test",
+        quarantined=False,
     )
 
 

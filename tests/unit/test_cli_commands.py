@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import client, main, output, queue
+from cli import client, main, output, quarantine, queue
 from jobs import errors
 from tests.unit.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
@@ -33,6 +33,15 @@ QUEUE: dict[str, Any] = {
     "engines": [
         {"url": "http://e", "state": "away", "window": None, "model": None, "version": None}
     ],
+}
+
+
+HELD = {
+    "image_id": "img_1",
+    "account_id": "acct_1",
+    "deaths": 3,
+    "died_at": "2026-11-23T10:00:00.000Z",
+    "quarantined_at": "2026-11-23T10:00:01.000Z",
 }
 
 
@@ -67,6 +76,8 @@ def api() -> Iterator[FakeApi]:
             )
         ],
         f"POST {JOB}/cancel": [Canned(200, job("cancelled"))],
+        "GET /v1/quarantine": [Canned(200, {"object": "list", "data": [HELD]})],
+        "POST /v1/quarantine/img_1/release": [Canned(200, {"image_id": "img_1"})],
         "GET /v1/jobs": [Canned(200, {"object": "list", "data": [job("succeeded")]})],
     }
     with serving(answers) as fake:
@@ -265,3 +276,12 @@ def test_a_fault_is_told_in_one_line_that_repeats_nothing() -> None:
 
 def test_the_key_file_is_where_up_leaves_the_key() -> None:
     assert client.KEY_FILE == "admin.key"
+
+
+def test_images_in_quarantine_are_listed_and_released(api: FakeApi) -> None:
+    code, printed = longlook(api, "quarantine", "ls")
+    assert (code, json.loads(printed)["data"]) == (0, [HELD])
+    assert quarantine.row(HELD)[:3] == ("img_1", "acct_1", "3")
+
+    code, printed = longlook(api, "quarantine", "release", "img_1")
+    assert (code, json.loads(printed)) == (0, {"image_id": "img_1"})

@@ -158,6 +158,7 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
             owner="me",
             lease=LEASE,
             rng=random.Random(1),
+            quarantine_crashes=2,
         ),
         account_id=accounts.account_id(database, "default"),
     )

@@ -98,6 +98,7 @@ def house(database: Database) -> Iterator[House]:
         owner="me",
         lease=LEASE,
         rng=random.Random(1),
+        quarantine_crashes=2,
     )
     bells = threading.Semaphore(0)
     database.listen(

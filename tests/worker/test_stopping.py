@@ -43,6 +43,7 @@ def some_claim() -> claims.Claim:
         failures=0,
         max_attempts=3,
         request_id="req_test",
+        quarantined=False,
     )
 
 

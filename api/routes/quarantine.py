@@ -1,0 +1,66 @@
+"""``/v1/quarantine``: images over which engines died, for operators."""
+
+from __future__ import annotations
+
+from http import HTTPMethod
+
+import structlog
+from flask import Response
+
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.schemas.quarantine import HeldImages, QuarantineQuery, Released
+from api.schemas.requests import ImagePath
+from jobs import errors, ids
+from jobs.database import Database
+from jobs.store import quarantine
+
+_log = structlog.get_logger(__name__)
+
+
+class QuarantineRoutes:
+    """What operators may do with images in quarantine."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    def declare(self, door: Door, gate: Gate) -> None:
+        """Put the routes into ``door``."""
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/quarantine",
+            self.listed,
+            name="listQuarantine",
+            tag="operations",
+            guard=gate.admits(Right.EVERYWHERE),
+            answers={200: Answer(HeldImages, "The images.")},
+            faults=(422,),
+        )
+        door.declare(
+            HTTPMethod.POST,
+            "/v1/quarantine/<image_id>/release",
+            self.release,
+            name="releaseImage",
+            tag="operations",
+            guard=gate.admits(Right.EVERYWHERE),
+            answers={200: Answer(Released, "It may be asked about again.")},
+            faults=(404,),
+        )
+
+    def listed(self, caller: Caller, query: QuarantineQuery) -> Response:
+        """List the images in quarantine.
+
+        Engines died over them, `LONGLOOK_QUARANTINE_CRASHES` times. Jobs with them fail with
+        `image_quarantined`, and new ones are refused, until they are released.
+        """
+        del caller
+        held, more = quarantine.listed(self._database, limit=query.limit)
+        return reply(HeldImages.of(held, has_more=more))
+
+    def release(self, caller: Caller, path: ImagePath) -> Response:
+        """Let an image be asked about again, as if it had never done harm."""
+        image_id = ids.parse("img", path.image_id)
+        if image_id is None or not quarantine.release(self._database, image_id, actor=caller.actor):
+            raise errors.NotFound("There is no such image in quarantine.")
+        _log.info("image_released", image_id=path.image_id, actor=caller.actor)
+        return reply(Released(image_id=path.image_id))

@@ -1,0 +1,162 @@
+"""Images that took engines down: counted by account and picture, refused from so many deaths on, released by operators.
+
+A death counts when an engine hangs up on a request that it had. All that ran on it are suspects then; what an image
+has against it is forgotten when a job with it succeeds later, so that only the one that does it again stays. What
+is kept belongs to one account: nobody learns what others ask about, or can get their pictures refused.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from jobs import errors
+from jobs.database import Database, Transaction
+from jobs.records import Image, Suspect
+
+CODE: Final = errors.ImageQuarantined.code
+#: Engines need longer to come back: what is cut within this time was cut by the same death.
+_SAME_DEATH: Final = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An image in quarantine; ``image_id`` is one of those that have these pixels."""
+
+    image_id: uuid.UUID
+    account_id: uuid.UUID
+    sha256: str
+    deaths: int
+    died_at: datetime
+    quarantined_at: datetime
+
+
+def blame(
+    transaction: Transaction, account_id: uuid.UUID, keys: Collection[str], *, limit: int
+) -> bool:
+    """Count the death of an engine against images; return whether one of them is in quarantine now.
+
+    Args:
+        transaction: the one that settles the attempt, which is still its holder's.
+        account_id: whose they are.
+        keys: the images' keys.
+        limit: so many deaths put one into quarantine.
+    """
+    for key in sorted(set(keys)):
+        row = transaction.insert(Suspect).values(
+            account_id=account_id, image_key=key, deaths=1, died_at=transaction.now()
+        )
+        transaction.execute(
+            row.on_conflict_do_update(
+                index_elements=["account_id", "image_key"],
+                set_={"deaths": Suspect.deaths + 1, "died_at": row.excluded.died_at},
+                where=Suspect.died_at <= transaction.now(-_SAME_DEATH),
+            )
+        )
+    transaction.execute(
+        sa.update(Suspect)
+        .where(*_of(account_id, keys), Suspect.deaths >= limit, Suspect.quarantined_at.is_(None))
+        .values(quarantined_at=transaction.now())
+    )
+    found = sa.select(Suspect.deaths).where(
+        *_of(account_id, keys), Suspect.quarantined_at.is_not(None)
+    )
+    return transaction.execute(found.limit(1)).first() is not None
+
+
+def forgive(
+    transaction: Transaction,
+    account_id: uuid.UUID,
+    keys: Collection[str],
+    *,
+    since: sa.ColumnElement[datetime],
+) -> None:
+    """Forget what is held against images that did well in an attempt that began at ``since``, after the last death."""
+    transaction.execute(
+        sa.delete(Suspect).where(
+            *_of(account_id, keys), Suspect.quarantined_at.is_(None), Suspect.died_at < since
+        )
+    )
+
+
+def held(database: Database, account_id: uuid.UUID, keys: Collection[str]) -> set[str]:
+    """Return those of ``keys`` that are in quarantine."""
+    if not keys:
+        return set()
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(Suspect.image_key).where(
+                *_of(account_id, keys), Suspect.quarantined_at.is_not(None)
+            )
+        )
+        return {row.image_key for row in rows}
+
+
+def listed(database: Database, *, limit: int) -> tuple[list[Held], bool]:
+    """Return up to ``limit`` images in quarantine, the last one first, and whether there are more."""
+    with database.reading() as transaction:
+        ordered = _listing().order_by(Suspect.quarantined_at.desc(), Suspect.image_key)
+        rows = transaction.execute(ordered.limit(limit + 1)).mappings().all()
+        return [Held(**row) for row in rows[:limit]], len(rows) > limit
+
+
+def count(database: Database) -> int:
+    """Return how many images are in quarantine."""
+    with database.reading() as transaction:
+        counted: int = transaction.execute(
+            sa.select(sa.func.count()).where(Suspect.quarantined_at.is_not(None))
+        ).scalar_one()
+        return counted
+
+
+def release(database: Database, image_id: uuid.UUID, *, actor: str) -> bool:
+    """Let an image be asked about again, as if it had never done harm; False when it is not in quarantine."""
+    with database.transaction() as transaction:
+        image = transaction.session.get(Image, image_id)
+        if image is None:
+            return False
+        released = transaction.execute(
+            sa.update(Suspect)
+            .where(*_of(image.account_id, [image.image_key]), Suspect.quarantined_at.is_not(None))
+            .values(deaths=0, quarantined_at=None, released_at=transaction.now(), released_by=actor)
+            .returning(Suspect.image_key)
+        )
+        return released.first() is not None
+
+
+def _of(account_id: uuid.UUID, keys: Collection[str]) -> Sequence[sa.ColumnElement[bool]]:
+    return (Suspect.account_id == account_id, Suspect.image_key.in_(keys))
+
+
+def _listing() -> sa.Select[uuid.UUID, uuid.UUID, str, int, datetime, datetime | None]:
+    # Several originals may have become the same picture: the first of them stands for all.
+    first = (
+        sa.select(sa.func.min(Image.created_at))
+        .where(Image.account_id == Suspect.account_id, Image.image_key == Suspect.image_key)
+        .correlate(Suspect)
+        .scalar_subquery()
+    )
+    return (
+        sa.select(
+            Image.id.label("image_id"),
+            Suspect.account_id,
+            Image.original_sha256.label("sha256"),
+            Suspect.deaths,
+            Suspect.died_at,
+            Suspect.quarantined_at,
+        )
+        .join(
+            Image,
+            sa.and_(
+                Image.account_id == Suspect.account_id,
+                Image.image_key == Suspect.image_key,
+                Image.created_at == first,
+            ),
+        )
+        .where(Suspect.quarantined_at.is_not(None))
+    )

@@ -1,0 +1,97 @@
+"""Images in quarantine, as their callers and operators see them."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from jobs import ids
+from jobs.database import Database
+from jobs.store import history, quarantine
+from tests.api import pictures
+from tests.api.conftest import Caller
+
+
+@pytest.fixture
+def image_id(caller: Caller, database: Database) -> str:
+    """Return an image of the caller's that took an engine down."""
+    shown: str = caller.image()["id"]
+    found = ids.parse("img", shown)
+    assert found is not None
+    image = history.image(database, found, account_id=None)
+    assert image is not None
+    with database.transaction() as transaction:
+        assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+    return shown
+
+
+def test_a_new_job_is_refused_at_the_images_place(caller: Caller, image_id: str) -> None:
+    other = pictures.data_url(pictures.png(seed=2))
+    same = pictures.data_url(pictures.png())
+    body = {
+        "question": "How many?",
+        "images": [{"data": other}, {"data": same}, {"image_id": image_id}],
+    }
+
+    answer = caller("POST", "/v1/jobs", json=body)
+
+    assert answer.status_code == 422
+    assert {fault["pointer"]: fault["code"] for fault in answer.get_json()["errors"]} == {
+        "#/images/1/data": "image_quarantined",
+        "#/images/2/image_id": "image_quarantined",
+    }
+
+
+def test_an_upload_and_a_rerun_are_refused(
+    caller: Caller, operator: Caller, image_id: str, database: Database
+) -> None:
+    assert operator("POST", f"/v1/quarantine/{image_id}/release").status_code == 200
+    job = caller.job()
+    image = history.image(database, uuid.UUID(hex=image_id[4:]), account_id=None)
+    assert image is not None
+    with database.transaction() as transaction:
+        assert not quarantine.blame(transaction, image.account_id, [image.image_key], limit=9)
+        quarantine.forgive(
+            transaction, image.account_id, [image.image_key], since=transaction.now()
+        )
+        assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+
+    upload = caller("POST", "/v1/images", data=pictures.png(), content_type="image/png")
+    rerun = caller("POST", f"/v1/jobs/{job['id']}/rerun")
+
+    for answer in (upload, rerun):
+        assert answer.status_code == 422
+        assert answer.get_json()["error"]["code"] == "image_quarantined"
+
+
+def test_a_repeated_request_still_finds_its_job(caller: Caller, database: Database) -> None:
+    headers = {"Idempotency-Key": "a"}
+    job = caller.submit(headers=headers).get_json()
+    image = history.image(database, uuid.UUID(hex=job["images"][0]["id"][4:]), account_id=None)
+    assert image is not None
+    with database.transaction() as transaction:
+        assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+
+    again = caller.submit(headers=headers)
+
+    assert (again.status_code, again.get_json()["id"]) == (202, job["id"])
+    assert caller.submit().status_code == 422
+
+
+def test_an_operator_lists_and_releases(caller: Caller, operator: Caller, image_id: str) -> None:
+    [held] = operator("GET", "/v1/quarantine").get_json()["data"]
+    assert (held["image_id"], held["deaths"]) == (image_id, 1)
+
+    released = operator("POST", f"/v1/quarantine/{image_id}/release")
+
+    assert released.get_json()["released"] is True
+    assert operator("GET", "/v1/quarantine").get_json()["data"] == []
+    assert operator("POST", f"/v1/quarantine/{image_id}/release").status_code == 404
+    assert caller.submit().status_code == 202
+
+
+def test_others_may_not_look(caller: Caller, stranger: Caller, image_id: str) -> None:
+    assert caller("GET", "/v1/quarantine").status_code == 403
+    assert caller("POST", f"/v1/quarantine/{image_id}/release").status_code == 403
+    assert stranger.submit().status_code == 202
