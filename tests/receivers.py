@@ -109,6 +109,33 @@ def receiving(*, port: int = 0) -> Iterator[Receiver]:
         thread.join()
 
 
+@contextlib.contextmanager
+def answering(answer: bytes, *, drip: bool = False) -> Iterator[str]:
+    """Serve one connection with raw bytes, whole or one by one for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65536)
+            try:
+                peer.sendall(answer)
+                while drip and not over.wait(0.05):
+                    peer.sendall(b"x")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        over.set()
+        thread.join()
+        listener.close()
+
+
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128

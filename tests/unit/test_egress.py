@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import pytest
 
 from jobs.egress import Egress, EgressError, Reply
 from tests.certificates import Authority, serving
-from tests.receivers import Receiver, receiving
+from tests.receivers import Receiver, answering, receiving
 
 ALLOW = ["127.0.0.0/8"]
 
@@ -149,33 +146,6 @@ def test_each_way_not_to_get_there_has_its_code(egress: Egress, url: str, reason
         send(egress, url)
 
     assert failed.value.reason == reason
-
-
-@contextlib.contextmanager
-def answering(answer: bytes, *, drip: bool = False) -> Iterator[str]:
-    """Serve one connection with raw bytes, whole or one by one for ever."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    over = threading.Event()
-
-    def serve() -> None:
-        peer, _ = listener.accept()
-        with peer:
-            peer.recv(65536)
-            try:
-                peer.sendall(answer)
-                while drip and not over.wait(0.05):
-                    peer.sendall(b"x")
-            except OSError:
-                return
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        over.set()
-        thread.join()
-        listener.close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""Every way in which a receiver can fail, over real sockets: each ends as promised, with its row and its next try."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import pytest
+
+from jobs import delivery
+from jobs.database import Database
+from jobs.delivery import DeliveryStatus, TryOutcome
+from jobs.egress import Egress
+from tests import certificates, factories, webhooks
+from tests.certificates import Authority
+from tests.receivers import answering, receiving
+from worker.courier import Courier
+from worker.signing import Signing
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+SECONDS = 0.6
+HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+DRIP = b"HTTP/1.1 200 OK\r\ncontent-length: 16000\r\n\r\n"
+
+Place = Callable[[Authority], AbstractContextManager[str]]
+
+
+@contextlib.contextmanager
+def web(
+    status: int, *, host: str = "127.0.0.1", answer: bytes = b"", **headers: str
+) -> Iterator[str]:
+    with receiving() as receiver:
+        receiver.status, receiver.answer = status, answer
+        receiver.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        yield receiver.url.replace("127.0.0.1", host)
+
+
+@contextlib.contextmanager
+def tls(authority: Authority, *, host: str = "localhost", days: int = 30) -> Iterator[str]:
+    with certificates.serving(authority.issue(host, days=days)) as port:
+        yield f"https://localhost:{port}/"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A receiver, what may be reached, and how the first try ends."""
+
+    place: Place
+    code: str | None
+    status: int | None = None
+    answer: int = 0
+    allow: tuple[str, ...] = LOOPBACK
+    #: Seconds until the next try, at least and at most; None: there is none.
+    wait: tuple[float, float] | None = (4.0, 6.0)
+
+
+CASES = {
+    "200": Case(lambda _: web(200, answer=b"thanks"), None, 200, 6, wait=None),
+    "204": Case(lambda _: web(204), None, 204, wait=None),
+    "301": Case(lambda _: web(301, location="http://127.0.0.1:1/"), "redirected", 301),
+    "400": Case(lambda _: web(400, answer=b"no"), "refused", 400, 2),
+    "410": Case(lambda _: web(410), "gone", 410, wait=None),
+    "429, an hour": Case(lambda _: web(429, retry_after="3600"), "refused", 429, wait=(3590, 3610)),
+    "500": Case(lambda _: web(500), "refused", 500),
+    "503, a second": Case(lambda _: web(503, retry_after="1"), "refused", 503),
+    "5 MB": Case(lambda _: web(200, answer=b"x" * 5_000_000), None, 200, 16384, wait=None),
+    "silence": Case(lambda _: answering(b"", drip=True), "timed_out"),
+    "refused": Case(lambda _: contextlib.nullcontext("http://127.0.0.1:9/"), "unreachable"),
+    "reset": Case(lambda _: answering(HALF), "answer_broken"),
+    "drip": Case(lambda _: answering(DRIP, drip=True), "timed_out"),
+    "good certificate": Case(tls, None, 204, wait=None),
+    "expired": Case(lambda authority: tls(authority, days=-1), "tls_failed"),
+    "another's name": Case(lambda authority: tls(authority, host="a.example"), "tls_failed"),
+    "no TLS": Case(lambda _: contextlib.nullcontext("https://name.invalid/"), "name_not_resolved"),
+    "name of a private place": Case(
+        lambda _: web(200, host="localhost"), "address_forbidden", allow=()
+    ),
+    "IPv6-mapped": Case(
+        lambda _: web(200, host="[::ffff:127.0.0.1]"), "address_forbidden", allow=()
+    ),
+    "IPv6-mapped, allowed": Case(
+        lambda _: web(200, host="[::ffff:127.0.0.1]"), None, 200, wait=None
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.make(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def account_id(database: Database) -> uuid.UUID:
+    return factories.make_account(database)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_receiver_ends_as_promised_with_its_row(
+    database: Database, account_id: uuid.UUID, authority: Authority, case: Case
+) -> None:
+    egress = Egress(case.allow, context=authority.context())
+    with case.place(authority) as url:
+        webhooks.make_endpoint(database, account_id, url=url)
+        webhooks.run_job(database, account_id)
+        [claimed] = webhooks.claim(database)
+        courier = Courier(
+            database,
+            signer=Signing(database, vault=webhooks.VAULT),
+            post=egress.post,
+            seconds=SECONDS,
+            rng=random.Random(5),
+            give_up=threading.Event(),
+        )
+        courier.send(claimed)
+    egress.close()
+
+    first, *further = webhooks.attempts(database)
+    [told] = webhooks.all_deliveries(database)
+    delivered = case.code is None
+    assert first.outcome is (TryOutcome.DELIVERED if delivered else TryOutcome.FAILED)
+    assert (first.error_code, first.status_code) == (case.code, case.status)
+    assert len(first.answer or b"") == case.answer <= delivery.ANSWER_BYTES
+    assert first.seconds is not None
+    assert first.seconds < SECONDS + 2
+    assert first.ended_at is not None
+    if case.wait is None:
+        ends = DeliveryStatus.DELIVERED if delivered else DeliveryStatus.FAILED
+        assert (told.status, further, first.next_at) == (ends, [], None)
+        return
+    [again] = further
+    assert told.status is DeliveryStatus.PENDING
+    assert again.due_at == first.next_at
+    assert case.wait[0] <= (again.due_at - first.ended_at).total_seconds() <= case.wait[1]
