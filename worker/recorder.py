@@ -127,8 +127,12 @@ class Recorder:
         of any length leaves one piece a stream to make up for, not thousands that would hold up renewals.
         """
         lives = self.lives()
-        open_now = {(live.claim.job_id, live.claim.attempt) for live in lives}
-        pieces = [piece for piece in self._pending if (piece.job_id, piece.attempt) in open_now]
+        open_now = {(live.claim.job_id, live.claim.attempt, live.sample) for live in lives}
+        pieces = [
+            piece
+            for piece in self._pending
+            if (piece.job_id, piece.attempt, piece.sample) in open_now
+        ]
         pieces = pieces or [piece for live in lives if (piece := live.take()) is not None]
         self._pending = pieces
         if not pieces:

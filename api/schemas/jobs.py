@@ -45,6 +45,40 @@ class JobAnswer(Given):
 
     text: str
     rule: str | None
+    forced: bool = Field(description="Whether a guard made the model answer; see `findings`.")
+
+
+class Finding(Given):
+    """What a guard found in a trace, and what was done about it."""
+
+    kind: Literal["loop", "paraphrase_loop", "budget", "language", "no_answer"]
+    attempt: int
+    sample: int = Field(description="The `index` of the trace's sample.")
+    start: int = Field(description="First character of the place in the sample's text.")
+    end: int = Field(description="The character after the place.")
+    action: Literal["forced", "stopped", "none"] = Field(
+        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands."
+    )
+    evidence: dict[str, float]
+    tokens_saved: int = Field(
+        description="What the stream had left of its budget when it was cut: an upper bound."
+    )
+
+    @classmethod
+    def of(cls, entry: records.FindingEntry) -> Self:
+        """Return what callers see of ``entry``."""
+        return cls.model_validate(
+            {
+                "kind": entry.kind,
+                "attempt": entry.attempt,
+                "sample": entry.sample,
+                "start": entry.begins,
+                "end": entry.ends,
+                "action": entry.action,
+                "evidence": entry.evidence,
+                "tokens_saved": entry.tokens_saved,
+            }
+        )
 
 
 class JobUsage(Usage):
@@ -96,6 +130,7 @@ class EffectiveOptions(Given):
     temperature: float | None
     top_p: float | None
     seed: int | None
+    guards: dict[str, bool]
     max_attempts: int
 
     @classmethod
@@ -106,6 +141,7 @@ class EffectiveOptions(Given):
             temperature=job.options.get("temperature"),
             top_p=job.options.get("top_p"),
             seed=job.options.get("seed"),
+            guards=job.options.get("guards") or {},
             max_attempts=job.max_attempts,
         )
 
@@ -133,6 +169,7 @@ class Job(Given):
     question: str | None = Field(description="Null when the job's data was removed.")
     images: list[JobImage]
     answer: JobAnswer | None
+    findings: list[Finding] = Field(description="What the guards found, oldest attempt first.")
     finish_reason: str | None = Field(
         description="Why the model stopped: `stop`, or `length` when it had no tokens left."
     )
@@ -180,7 +217,10 @@ class Job(Given):
             images=[JobImage.of(image) for image in view.images],
             answer=None
             if job.answer_text is None
-            else JobAnswer(text=job.answer_text, rule=job.answer_rule),
+            else JobAnswer(
+                text=job.answer_text, rule=job.answer_rule, forced=bool(job.answer_forced)
+            ),
+            findings=[Finding.of(entry) for entry in view.findings],
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),

@@ -20,7 +20,7 @@ from api.schemas import words
 from jobs import errors, profiles
 
 #: Options of later versions: named, so that the refusal is a precise one.
-_LATER = ("samples", "answer_format", "guards", "webhook")
+_LATER = ("samples", "answer_format", "webhook")
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
 
@@ -37,6 +37,23 @@ class Limits:
 
 class _Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class Guards(_Sent):
+    """Which guards watch the trace. One that is not named is as the installation has it."""
+
+    loop: bool | None = Field(
+        default=None, description="Stops an endless loop; the answer is then asked for."
+    )
+    budget: bool | None = Field(
+        default=None,
+        description="Keeps 80 tokens of `max_output_tokens` (from 256 on) for an answer when the reasoning uses up "
+        "the others; ends a final answer that does not come to its end.",
+    )
+    language: bool | None = Field(
+        default=None,
+        description="Asks again for an answer in another script than the question's, when the reasoning drifted there.",
+    )
 
 
 class Options(_Sent):
@@ -71,6 +88,7 @@ class Options(_Sent):
     max_attempts: int | None = Field(
         default=None, ge=1, le=20, description="Engine faults after which the job fails."
     )
+    guards: Guards | None = Field(default=None, description="Guards, on or off.")
     metadata: words.Metadata | None = Field(
         default=None,
         description="Up to 16 pairs of text to find the job by. Keys: 1 to 64 characters; values: up to 512.",

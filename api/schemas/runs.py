@@ -14,12 +14,30 @@ from jobs.lifecycle import Outcome
 from jobs.store import history, traces
 
 
+class Continued(Given):
+    """Where a stream goes on from: the start of another one's text, and words that were put after it."""
+
+    sample: int = Field(description="The `index` of the stream that was cut.")
+    kept: int = Field(description="So many characters of its text stand.")
+    inserted: str
+
+    @classmethod
+    def of(cls, sample: records.Sample | traces.SampleTrace) -> Self | None:
+        """Return where ``sample`` goes on from, or None when it began by itself."""
+        if sample.continues is None or sample.kept is None:
+            return None
+        return cls(sample=sample.continues, kept=sample.kept, inserted=sample.inserted or "")
+
+
 class TraceSample(Given):
     """The raw output of one engine stream, as far as it is known."""
 
     attempt: int
     index: int
     text: str
+    continues: Continued | None = Field(
+        description="Set when a guard cut another stream and had this one go on from it."
+    )
     complete: bool
     finish_reason: str | None
     usage: Usage | None
@@ -34,6 +52,7 @@ class TraceSample(Given):
             attempt=trace.attempt,
             index=trace.number,
             text=trace.text,
+            continues=Continued.of(trace),
             complete=trace.complete,
             finish_reason=trace.finish_reason,
             usage=_usage(trace),

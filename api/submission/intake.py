@@ -200,7 +200,17 @@ class Intake:
             "temperature": _first(options.temperature, profile.sampling.temperature),
             "top_p": _first(options.top_p, profile.sampling.top_p),
             "seed": options.seed,
+            "guards": self._guards(options.guards),
         }
+
+    def _guards(self, asked: requests.Guards | None) -> dict[str, bool]:
+        """Return which guards watch the job: those asked for, the others as the installation has them."""
+        settings = self._settings
+        return {
+            "loop": settings.guard_loop,
+            "budget": settings.guard_budget,
+            "language": settings.guard_language,
+        } | (asked.model_dump(exclude_none=True) if asked else {})
 
     def _admit(
         self, account_id: uuid.UUID, key: str | None, fingerprint: str | None

@@ -16,9 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
+from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
-from jobs.store import dispatch, timeline, traces
+from jobs.store import dispatch, findings, timeline, traces
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,51 @@ def begin(
                 started_at=transaction.now(),
             )
             .returning(Sample.started_at)
+        ).scalar_one()
+        return started_at
+
+
+def follow(
+    database: Database,
+    claim: Claim,
+    *,
+    ended: traces.Ended,
+    finding: Finding,
+    rid: str,
+    kept: int,
+    inserted: str,
+) -> datetime | None:
+    """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
+
+    It may be called again when it is not known whether it has been done.
+    """
+    with database.transaction("follow") as transaction:
+        if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
+            return None
+        traces.finish(transaction, claim.job_id, claim.attempt, ended)
+        findings.keep(transaction, claim.job_id, claim.attempt, [finding])
+        number = ended.sample + 1
+        transaction.execute(
+            transaction.insert(Sample)
+            .values(
+                job_id=claim.job_id,
+                attempt=claim.attempt,
+                number=number,
+                rid=rid,
+                output_tokens=0,
+                started_at=transaction.now(),
+                continues=ended.sample,
+                kept=kept,
+                inserted=inserted,
+            )
+            .on_conflict_do_nothing()
+        )
+        started_at: datetime = transaction.execute(
+            sa.select(Sample.started_at).where(
+                Sample.job_id == claim.job_id,
+                Sample.attempt == claim.attempt,
+                Sample.number == number,
+            )
         ).scalar_one()
         return started_at
 

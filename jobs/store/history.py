@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
-from jobs.store import dispatch, timeline
+from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample
+from jobs.store import dispatch, findings, timeline
 
 #: Beyond this a queue position is no longer counted.
 POSITION_LIMIT = 10_000
@@ -54,6 +54,7 @@ class JobView:
     queue: QueuePlace | None = None
     progress: Progress | None = None
     reruns: tuple[uuid.UUID, ...] = ()
+    findings: tuple[FindingEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def get(
             images=_images(transaction, [job.id]).get(job.id, ()),
             queue=_place(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
+            findings=findings.of(transaction, [job.id]).get(job.id, ()),
             reruns=tuple(
                 transaction.session.scalars(
                     sa.select(Job.id).where(Job.rerun_of == job.id).order_by(Job.id)
@@ -135,7 +137,7 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries a page."""
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; four queries a page."""
     with database.reading() as transaction:
         statement = sa.select(Job).where(*_conditions(filters, transaction.dialect))
         if after is not None:
@@ -145,7 +147,12 @@ def page(
         more = len(jobs) > limit
         jobs = jobs[:limit]
         images = _images(transaction, [job.id for job in jobs])
-        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs], more
+        found = findings.of(transaction, [job.id for job in jobs])
+        views = [
+            JobView(job=job, images=images.get(job.id, ()), findings=found.get(job.id, ()))
+            for job in jobs
+        ]
+        return views, more
 
 
 def _conditions(filters: Filter, dialect: str) -> list[sa.ColumnElement[bool]]:

@@ -43,6 +43,8 @@ class Ended:
     output_tokens: int
     first_token_at: datetime | None
     ended_at: datetime
+    #: Which of the attempt's streams.
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class SampleTrace:
     started_at: datetime
     first_token_at: datetime | None
     ended_at: datetime | None
+    continues: int | None = None
+    kept: int | None = None
+    inserted: str | None = None
 
 
 def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -80,13 +85,18 @@ def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool]
     )
 
 
-def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[Holding]:
-    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit."""
+def hold(
+    transaction: Transaction, owner: str, held: Iterable[Holding], *, alone: bool = False
+) -> set[Holding]:
+    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit.
+
+    With ``alone`` they are locked against every other holder of theirs, the recorder among them.
+    """
     rows = transaction.execute(
         sa.select(Job.id, Job.attempt)
         .where(*held_by(owner, held))
         .order_by(Job.id)
-        .with_for_update(read=True)
+        .with_for_update(read=not alone)
     )
     return {(row.id, row.attempt) for row in rows}
 
@@ -96,10 +106,28 @@ def append(database: Database, *, owner: str, pieces: Sequence[Piece]) -> set[Ho
     wanted = {(piece.job_id, piece.attempt) for piece in pieces}
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
-        kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
+        # A piece may be late: an attempt goes on when one of its streams has ended and been folded.
+        over = _over(transaction, held)
+        kept = [
+            piece
+            for piece in pieces
+            if (piece.job_id, piece.attempt) in held
+            and (piece.job_id, piece.attempt, piece.sample) not in over
+        ]
         if kept:
             _write(transaction, kept)
     return wanted - held
+
+
+def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
+    """Return the streams of ``held`` that have ended: (job, attempt, sample)."""
+    rows = transaction.execute(
+        sa.select(Sample.job_id, Sample.attempt, Sample.number).where(
+            sa.tuple_(Sample.job_id, Sample.attempt).in_(sorted(held)),
+            Sample.ended_at.is_not(None),
+        )
+    )
+    return {(row.job_id, row.attempt, row.number) for row in rows}
 
 
 def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
@@ -152,13 +180,11 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
         )
 
 
-def finish(
-    transaction: Transaction, job_id: uuid.UUID, attempt: int, *, sample: int, ended: Ended
-) -> None:
+def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
     """Write a stream's whole output and bill; its chunks are no longer needed."""
     started_at: datetime | None = transaction.execute(
         sa.update(Sample)
-        .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
+        .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == ended.sample)
         .values(
             output=ended.output,
             finish_reason=ended.finish_reason,
@@ -175,13 +201,20 @@ def finish(
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
     transaction.execute(
         sa.delete(TraceChunk).where(
-            TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
+            TraceChunk.job_id == job_id,
+            TraceChunk.attempt == attempt,
+            TraceChunk.sample == ended.sample,
         )
     )
 
 
 def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
     """Close the streams of an attempt whose end nobody brought, with what had been written of them."""
+    open_ones = sa.select(Sample.number).where(
+        Sample.job_id == job_id, Sample.attempt == attempt, Sample.ended_at.is_(None)
+    )
+    if transaction.execute(open_ones.limit(1)).first() is None:
+        return
     for trace in _samples(transaction, job_id, attempt=attempt):
         if trace.complete:
             continue
@@ -233,6 +266,9 @@ def _samples(
             started_at=row.started_at,
             first_token_at=row.first_token_at,
             ended_at=row.ended_at,
+            continues=row.continues,
+            kept=row.kept,
+            inserted=row.inserted,
         )
         for row in rows
     ]
