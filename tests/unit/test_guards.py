@@ -8,6 +8,7 @@ import pytest
 
 from jobs import profiles
 from jobs.findings import Kind
+from models.training import questions, scenes
 from worker import engine, guards
 from worker.engines.scripted import script
 from worker.guards import Verdict, Watch
@@ -90,6 +91,18 @@ def test_three_hundred_clean_traces_raise_no_finding() -> None:
         watch = make_watch()
         assert feed(watch, text)[0] is None
         assert watch.end(text, "stop") is None
+
+
+def test_three_hundred_traces_of_the_small_model_raise_no_finding() -> None:
+    for seed in range(300):
+        dice = random.Random(seed)
+        scene = scenes.sample(dice)
+        kind = dice.choice(list(questions.KINDS))
+        question = questions.ask(dice, scene, kind)
+        trace, _ = questions.reason(dice, scene, question)
+        watch = make_watch()
+        assert feed(watch, trace)[0] is None
+        assert watch.end(trace, "stop") is None
 
 
 def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
