@@ -93,3 +93,9 @@ def _unwrap(text: str) -> str:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
             text = text[len(left) : -len(right)].strip()
     return text.rstrip(_STOPS)
+
+
+def heading(trace: str) -> int | None:
+    """Return where the last heading of a final answer begins in ``trace``, or None when it has none."""
+    headings = list(HEADING.finditer(trace))
+    return headings[-1].start() if headings else None

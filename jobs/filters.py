@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jobs import errors, ids
+from jobs import errors, findings, ids
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 
@@ -49,8 +49,6 @@ _TICK = timedelta(microseconds=1)
 _MOST_PHRASES = 8
 #: What people call an error, and its code.
 _ERROR_NAMES = {"timeout": "deadline_exceeded"}
-#: Qualifiers of later versions: named, so that the refusal is a precise one.
-_LATER = {"finding": "Findings are not kept by this version."}
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class Filter:
     account_id: uuid.UUID | None
     statuses: Sequence[Status] = ()
     error_codes: Sequence[str] = ()
+    findings: Sequence[findings.Kind] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +116,7 @@ def render(asked: Filter) -> str:
     """Return the words that :func:`parse` reads as ``asked``; whose jobs are meant is not among them."""
     terms = [f"status:{status.value}" for status in asked.statuses]
     terms += [f"error:{code}" for code in asked.error_codes]
+    terms += [f"finding:{kind.value}" for kind in asked.findings]
     if asked.created_after is not None:
         terms.append(f"created:>={_moment(asked.created_after)}")
     if asked.created_before is not None:
@@ -157,8 +157,6 @@ def _read(term: _Term, now: datetime) -> dict[str, Any]:
         raise _Wrong("Here a value is missing, or a quote is not closed or ends inside of a word.")
     if term.name is None:
         return _phrase(term.value)
-    if term.name in _LATER:
-        raise _Wrong(_LATER[term.name])
     if (term.name == "meta") != (term.key is not None) or term.name not in _QUALIFIERS:
         shown = "`, `".join(f"{name}:" if name != "meta" else "meta.KEY:" for name in _QUALIFIERS)
         raise _Wrong(f"There is no such qualifier. There are `{shown}`; text stands in quotes.")
@@ -197,6 +195,13 @@ def _error(term: _Term, _now: datetime) -> dict[str, Any]:
     if not _ERROR.fullmatch(term.value):
         raise _Wrong("This has to be an error's code, such as engine_fault.")
     return {"error_codes": (_ERROR_NAMES.get(term.value, term.value),)}
+
+
+def _finding(term: _Term, _now: datetime) -> dict[str, Any]:
+    try:
+        return {"findings": (findings.Kind(term.value),)}
+    except ValueError:
+        raise _Wrong(f"A finding is one of {', '.join(findings.Kind)}.") from None
 
 
 def _meta(term: _Term, _now: datetime) -> dict[str, Any]:
@@ -263,6 +268,7 @@ def _bounds(sign: str, value: str, now: datetime) -> dict[str, Any]:
 _QUALIFIERS: dict[str, Callable[[_Term, datetime], dict[str, Any]]] = {
     "status": _status,
     "error": _error,
+    "finding": _finding,
     "created": _created,
     "meta": _meta,
     "image": _image,

@@ -62,6 +62,11 @@ class Numbers:
         """
         return None if self._end - self.last >= self.BLOCK // 2 else self._end + self.BLOCK // 2
 
+    def pass_by(self, number: int) -> None:
+        """Use no number up to ``number`` any more: somebody else took it, beyond the block."""
+        self.last = max(self.last, number)
+        self._end = max(self._end, self.last)
+
     def extend(self, end: int) -> None:
         """Use numbers up to ``end``, which have been reserved."""
         self._end = max(self._end, end)

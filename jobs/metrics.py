@@ -20,6 +20,7 @@ from prometheus_client import (
 
 from jobs import errors
 from jobs.database import Database
+from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.store import timeline, traces, tries
 
@@ -104,6 +105,12 @@ class JobMetrics:
             buckets=_RUN_SECONDS,
             registry=registry,
         )
+        self._findings = Counter(
+            "longlook_findings_total",
+            "What guards found in traces, and what was done about it.",
+            ["kind", "action"],
+            registry=registry,
+        )
         self._streams = _StreamMetrics(registry)
         database.listen(self._hear)
 
@@ -112,6 +119,8 @@ class JobMetrics:
             self._count(note)
         elif isinstance(note, traces.Finished):
             self._streams.count(note)
+        elif isinstance(note, Finding):
+            self._findings.labels(note.kind, note.action).inc()
 
     def _count(self, move: timeline.Move) -> None:
         if move.source is None:

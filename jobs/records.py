@@ -289,6 +289,8 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
+    #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
+    answer_forced: Mapped[bool | None]
     finish_reason: Mapped[str | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
@@ -392,6 +394,36 @@ class Sample(Record):
     started_at: Mapped[datetime]
     first_token_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    #: The stream of the same attempt that this one goes on from: after the first ``kept`` characters of
+    #: its text, and after the words ``inserted``.
+    continues: Mapped[int | None]
+    kept: Mapped[int | None]
+    inserted: Mapped[str | None]
+
+
+class FindingEntry(Record):
+    """What a guard found in a sample; see :class:`jobs.findings.Finding`."""
+
+    __tablename__ = "findings"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["job_id", "attempt", "sample"],
+            ["samples.job_id", "samples.attempt", "samples.number"],
+        ),
+        sa.Index(None, "kind", "job_id"),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    sample: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    #: Characters of the sample's text.
+    begins: Mapped[int]
+    ends: Mapped[int]
+    action: Mapped[str]
+    evidence: Mapped[dict[str, Any]]
+    tokens_saved: Mapped[int]
+    found_at: Mapped[datetime]
 
 
 class TraceChunk(Record):

@@ -269,12 +269,15 @@ class Settings(BaseSettings):
         description="Origins whose pages may read streams, separated by commas. `*` is any.",
     )
     guard_loop: bool = Field(
-        default=True, description="Stop endless loops.", json_schema_extra=_LATER
+        default=True, description="Stop endless loops and have the answer given."
+    )
+    guard_budget: bool = Field(
+        default=True,
+        description="Keep some tokens for an answer when the reasoning uses up its budget.",
     )
     guard_language: bool = Field(
         default=True,
-        description="Ask again when the answer's language is wrong.",
-        json_schema_extra=_LATER,
+        description="Ask again when reasoning and answer drifted into another script.",
     )
     guard_verify: bool = Field(
         default=False,

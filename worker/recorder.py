@@ -185,6 +185,11 @@ class Recorder:
             self._lives.discard(live)
             self._closed.append(live)
 
+    def pass_by(self, claim: Claim, number: int) -> None:
+        """Tell what comes of a claim's streams under later numbers than ``number``."""
+        with self._marking:
+            claim.numbers.pass_by(number)
+
     def find(self, live: Live, finding: dict[str, Any]) -> None:
         """Tell a finding behind the text so far, as an event of the stream."""
         self._mark([live])

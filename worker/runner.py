@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import uuid
@@ -13,7 +14,7 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, leases, prompt, sample
+from worker import engine, guards, inquiry, leases, prompt
 from worker.engines.pool import Engines, Permit
 from worker.leases import Reason
 from worker.recorder import Recorder
@@ -148,6 +149,13 @@ class Runner:
         permit: Permit,
         holding: leases.Holding,
     ) -> None:
+        watch = guards.Watch(
+            claim.options.get("guards") or {},
+            question=claim.question,
+            sample=0,
+            budget=request.max_output_tokens,
+        )
+        request = dataclasses.replace(request, max_output_tokens=watch.limit)
         started_at = claims.begin(
             self._database,
             claim,
@@ -162,14 +170,14 @@ class Runner:
             holding.mark(Reason.LOST)
             _log.warning("job_lost")
             return
-        result = sample.run(
-            request,
+        asking = inquiry.Inquiry(
+            self._database,
             engine_=permit.engine,
             holding=holding,
             recorder=self._recorder,
-            started_at=started_at,
             on_first_token=lambda: self._engines.report(permit.engine, None),
         )
+        result = asking.run(request, watch, started_at=started_at)
         if result.fault is not None:
             self._engines.report(permit.engine, result.fault)
         permit.release()

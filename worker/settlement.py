@@ -11,10 +11,11 @@ import structlog
 
 from jobs import answers, errors, lifecycle
 from jobs.database import Database, Unavailable
+from jobs.findings import Action, Finding, Kind
 from jobs.lifecycle import Outcome
 from jobs.store import claims, outcomes
+from worker.inquiry import Result
 from worker.leases import Reason
-from worker.sample import Result
 
 _log = structlog.get_logger(__name__)
 
@@ -56,11 +57,19 @@ class Settlement:
             case Reason.DRAIN, _:
                 self.release(claim, result=result)
             case _, None:
-                answer = answers.extract(ended.output)
+                answer = answers.extract(result.text)
+                found = result.found if answer else (*result.found, _no_answer(result))
                 self._write(
                     claim,
                     Outcome.SUCCEEDED,
-                    lambda: outcomes.succeed(self._database, claim, answer=answer, sample=ended),
+                    lambda: outcomes.succeed(
+                        self._database,
+                        claim,
+                        answer=answer,
+                        sample=ended,
+                        forced=result.forced,
+                        found=found,
+                    ),
                 )
             case _, error:
                 self._settle_error(claim, error, result)
@@ -158,3 +167,14 @@ class Settlement:
             else:
                 _log.warning("job_lost")
             return
+
+
+def _no_answer(result: Result) -> Finding:
+    """Return the finding of an attempt whose last stream has no answer either."""
+    return Finding(
+        kind=Kind.NO_ANSWER,
+        sample=result.ended.sample,
+        start=0,
+        end=len(result.ended.output),
+        action=Action.NONE,
+    )

@@ -48,6 +48,7 @@ class JobAnswer(Given):
         description="The text as `answer_format` asks for it; null without one, and when it says no such value."
     )
     rule: str | None
+    forced: bool = Field(description="Whether a guard made the model answer; see `findings`.")
 
     @classmethod
     def of(cls, job: records.Job) -> Self | None:
@@ -55,7 +56,45 @@ class JobAnswer(Given):
         if job.answer_text is None:
             return None
         value = values.read(job.answer_text, job.options.get("answer_format"))
-        return cls(text=job.answer_text, value=value, rule=job.answer_rule)
+        return cls(
+            text=job.answer_text,
+            value=value,
+            rule=job.answer_rule,
+            forced=bool(job.answer_forced),
+        )
+
+
+class Finding(Given):
+    """What a guard found in a trace, and what was done about it."""
+
+    kind: Literal["loop", "paraphrase_loop", "budget", "language", "no_answer"]
+    attempt: int
+    sample: int = Field(description="The `index` of the trace's sample.")
+    start: int = Field(description="First character of the place in the sample's text.")
+    end: int = Field(description="The character after the place.")
+    action: Literal["forced", "stopped", "none"] = Field(
+        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands."
+    )
+    evidence: dict[str, float]
+    tokens_saved: int = Field(
+        description="What the stream had left of its budget when it was cut: an upper bound."
+    )
+
+    @classmethod
+    def of(cls, entry: records.FindingEntry) -> Self:
+        """Return what callers see of ``entry``."""
+        return cls.model_validate(
+            {
+                "kind": entry.kind,
+                "attempt": entry.attempt,
+                "sample": entry.sample,
+                "start": entry.begins,
+                "end": entry.ends,
+                "action": entry.action,
+                "evidence": entry.evidence,
+                "tokens_saved": entry.tokens_saved,
+            }
+        )
 
 
 class JobUsage(Usage):
@@ -108,6 +147,7 @@ class EffectiveOptions(Given):
     top_p: float | None
     seed: int | None
     answer_format: dict[str, Any] | None
+    guards: dict[str, bool]
     max_attempts: int
 
     @classmethod
@@ -119,6 +159,7 @@ class EffectiveOptions(Given):
             top_p=job.options.get("top_p"),
             seed=job.options.get("seed"),
             answer_format=job.options.get("answer_format"),
+            guards=job.options.get("guards") or {},
             max_attempts=job.max_attempts,
         )
 
@@ -147,6 +188,7 @@ class Job(Given):
     question: str | None = Field(description="Null when the job's data was removed.")
     images: list[JobImage]
     answer: JobAnswer | None
+    findings: list[Finding] = Field(description="What the guards found, oldest attempt first.")
     finish_reason: str | None = Field(
         description="Why the model stopped: `stop`, or `length` when it had no tokens left."
     )
@@ -198,6 +240,7 @@ class Job(Given):
             question=job.question,
             images=[JobImage.of(image) for image in view.images],
             answer=JobAnswer.of(job),
+            findings=[Finding.of(entry) for entry in view.findings],
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),

@@ -21,7 +21,7 @@ from api.schemas import words
 from jobs import errors, profiles
 
 #: Options of later versions: named, so that the refusal is a precise one.
-_LATER = ("samples", "guards")
+_LATER = ("samples",)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
 #: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
@@ -103,6 +103,23 @@ class AnswerFormat(Sent):
         return self
 
 
+class Guards(Sent):
+    """Which guards watch the trace. One that is not named is as the installation has it."""
+
+    loop: bool | None = Field(
+        default=None, description="Stops an endless loop; the answer is then asked for."
+    )
+    budget: bool | None = Field(
+        default=None,
+        description="Keeps 80 tokens of `max_output_tokens` (from 256 on) for an answer when the reasoning uses up "
+        "the others; ends a final answer that does not come to its end.",
+    )
+    language: bool | None = Field(
+        default=None,
+        description="Asks again for an answer in another script than the question's, when the reasoning drifted there.",
+    )
+
+
 class Options(Sent):
     """How the job is to be run. All of it is optional."""
 
@@ -140,6 +157,7 @@ class Options(Sent):
     max_attempts: int | None = Field(
         default=None, ge=1, le=20, description="Engine faults after which the job fails."
     )
+    guards: Guards | None = Field(default=None, description="Guards, on or off.")
     metadata: words.Metadata | None = Field(
         default=None,
         description="Up to 16 pairs of text to find the job by. Keys: 1 to 64 characters; values: up to 512.",

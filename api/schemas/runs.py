@@ -28,6 +28,21 @@ class TraceStep(Given):
         return cls(kind=step.kind.value, start=step.start, end=step.end)
 
 
+class Continued(Given):
+    """Where a stream goes on from: the start of another one's text, and words that were put after it."""
+
+    sample: int = Field(description="The `index` of the stream that was cut.")
+    kept: int = Field(description="So many characters of its text stand.")
+    inserted: str
+
+    @classmethod
+    def of(cls, sample: records.Sample | traces.SampleTrace) -> Self | None:
+        """Return where ``sample`` goes on from, or None when it began by itself."""
+        if sample.continues is None or sample.kept is None:
+            return None
+        return cls(sample=sample.continues, kept=sample.kept, inserted=sample.inserted or "")
+
+
 class TraceSample(Given):
     """The raw output of one engine stream, as far as it is known."""
 
@@ -38,6 +53,9 @@ class TraceSample(Given):
         description="The text cut into paragraphs and sentences that do the same; only white space is between them."
     )
     steps_version: int = Field(description="Of the rules by which the steps were read.")
+    continues: Continued | None = Field(
+        description="Set when a guard cut another stream and had this one go on from it."
+    )
     complete: bool
     finish_reason: str | None
     usage: Usage | None
@@ -54,6 +72,7 @@ class TraceSample(Given):
             text=trace.text,
             steps=[TraceStep.of(step) for step in steps.parse(trace.text)],
             steps_version=steps.VERSION,
+            continues=Continued.of(trace),
             complete=trace.complete,
             finish_reason=trace.finish_reason,
             usage=_usage(trace),

@@ -234,7 +234,17 @@ class Intake:
             "seed": options.seed,
             "answer_format": options.answer_format
             and options.answer_format.model_dump(exclude_none=True),
+            "guards": self._guards(options.guards),
         }
+
+    def _guards(self, asked: requests.Guards | None) -> dict[str, bool]:
+        """Return which guards watch the job: those asked for, the others as the installation has them."""
+        settings = self._settings
+        return {
+            "loop": settings.guard_loop,
+            "budget": settings.guard_budget,
+            "language": settings.guard_language,
+        } | (asked.model_dump(exclude_none=True) if asked else {})
 
     def _admit(
         self, account_id: uuid.UUID, key: str | None, fingerprint: str | None, *, jobs: int = 1

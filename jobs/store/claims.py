@@ -16,10 +16,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
+from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.marks import Numbers
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect
-from jobs.store import dispatch, timeline, traces
+from jobs.store import dispatch, findings, timeline, traces
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Claim:
     quarantined: bool
     #: For the events of this attempt; all its streams share them.
     numbers: Numbers = field(default_factory=Numbers, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """When a sample that goes on from another one began, and the last number of the other one's events."""
+
+    started_at: datetime
+    through: int
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,59 @@ def begin(
             .returning(Sample.started_at)
         ).scalar_one()
         return started_at
+
+
+def follow(
+    database: Database,
+    claim: Claim,
+    *,
+    ended: traces.Ended,
+    finding: Finding,
+    rid: str,
+    kept: int,
+    inserted: str,
+) -> Followed | None:
+    """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
+
+    It may be called again when it is not known whether it has been done.
+    """
+    number = ended.sample + 1
+    with database.transaction("follow") as transaction:
+        if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
+            return None
+        done = _followed(transaction, claim, number)
+        if done is not None:
+            return done
+        traces.finish(transaction, claim.job_id, claim.attempt, ended)
+        findings.keep(transaction, claim.job_id, claim.attempt, [finding])
+        transaction.execute(
+            sa.insert(Sample).values(
+                job_id=claim.job_id,
+                attempt=claim.attempt,
+                number=number,
+                rid=rid,
+                output_tokens=0,
+                started_at=transaction.now(),
+                continues=ended.sample,
+                kept=kept,
+                inserted=inserted,
+            )
+        )
+        return _followed(transaction, claim, number)
+
+
+def _followed(transaction: Transaction, claim: Claim, number: int) -> Followed | None:
+    """Return when a sample of an attempt began, and up to which number everything is written; None: it did not."""
+    row = transaction.execute(
+        sa.select(Sample.started_at, Attempt.kept_through)
+        .join(Attempt, sa.and_(Attempt.job_id == Sample.job_id, Attempt.number == Sample.attempt))
+        .where(
+            Sample.job_id == claim.job_id,
+            Sample.attempt == claim.attempt,
+            Sample.number == number,
+        )
+    ).one_or_none()
+    return None if row is None else Followed(row.started_at, row.kept_through or 0)
 
 
 def renew(

@@ -13,8 +13,8 @@ from jobs import filters
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample
-from jobs.store import dispatch, search, timeline
+from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample
+from jobs.store import dispatch, findings, search, timeline
 
 #: Beyond this a queue position is no longer counted.
 POSITION_LIMIT = 10_000
@@ -55,6 +55,7 @@ class JobView:
     queue: QueuePlace | None = None
     progress: Progress | None = None
     reruns: tuple[uuid.UUID, ...] = ()
+    findings: tuple[FindingEntry, ...] = ()
 
 
 #: Which jobs to list; the words for it are in :mod:`jobs.filters`.
@@ -85,6 +86,7 @@ def get(
             images=_images(transaction, [job.id]).get(job.id, ()),
             queue=_place(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
+            findings=findings.of(transaction, [job.id]).get(job.id, ()),
             reruns=tuple(
                 transaction.session.scalars(
                     sa.select(Job.id).where(Job.rerun_of == job.id).order_by(Job.id)
@@ -149,7 +151,7 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; three queries, and one a phrase."""
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; four queries, and one a phrase."""
     with database.reading() as transaction:
         statement = sa.select(Job).where(*_conditions(asked, transaction))
         if after is not None:
@@ -159,7 +161,12 @@ def page(
         more = len(jobs) > limit
         jobs = jobs[:limit]
         images = _images(transaction, [job.id for job in jobs])
-        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs], more
+        found = findings.of(transaction, [job.id for job in jobs])
+        views = [
+            JobView(job=job, images=images.get(job.id, ()), findings=found.get(job.id, ()))
+            for job in jobs
+        ]
+        return views, more
 
 
 def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
@@ -170,6 +177,8 @@ def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElemen
         conditions.append(sa.or_(*map(timeline.standing, asked.statuses)))
     if asked.error_codes:
         conditions.append(Job.error_code.in_(asked.error_codes))
+    if asked.findings:
+        conditions.append(findings.among(asked.findings))
     if asked.group_id is not None:
         conditions.append(Job.group_id == asked.group_id)
     if asked.created_after is not None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,10 +17,11 @@ import sqlalchemy as sa
 from jobs import lifecycle
 from jobs.answers import Answer
 from jobs.database import Database, Transaction
+from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
 from jobs.phrases import Part
 from jobs.records import Attempt, Job, Sample
-from jobs.store import groups, quarantine, search, timeline, traces
+from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
 
 
@@ -42,9 +44,18 @@ class Fault:
 
 
 def succeed(
-    database: Database, claim: Claim, *, answer: Answer | None, sample: traces.Ended
+    database: Database,
+    claim: Claim,
+    *,
+    answer: Answer | None,
+    sample: traces.Ended,
+    forced: bool = False,
+    found: Iterable[Finding] = (),
 ) -> bool:
-    """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost."""
+    """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost.
+
+    ``forced`` says that the model was made to answer, ``found`` what guards saw in this last stream.
+    """
     with database.transaction("succeed") as transaction:
         settled = _settle(
             transaction,
@@ -55,8 +66,9 @@ def succeed(
             values={
                 "answer_text": answer.text if answer else None,
                 "answer_rule": answer.rule if answer else None,
+                "answer_forced": forced if answer else None,
                 "finish_reason": sample.finish_reason,
-                "first_token_at": sample.first_token_at,
+                "first_token_at": sa.func.coalesce(Job.first_token_at, sample.first_token_at),
             },
         )
         if settled:
@@ -65,6 +77,7 @@ def succeed(
             )
             keys = [image.key for image in claim.images]
             quarantine.forgive(transaction, claim.account_id, keys, since=began.scalar_subquery())
+            findings.keep(transaction, claim.job_id, claim.attempt, found)
         return settled
 
 
@@ -264,24 +277,36 @@ def _settle(
     search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
     if sample is not None:
-        traces.finish(transaction, claim.job_id, claim.attempt, sample=0, ended=sample)
-    else:
-        traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
+        traces.finish(transaction, claim.job_id, claim.attempt, sample)
+    traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
     return True
 
 
 def _usage(transaction: Transaction, claim: Claim, sample: traces.Ended) -> dict[str, Any]:
-    """Return the job's bill, the last attempt's that an engine took; engine seconds add up over all of them."""
-    started: datetime | None = transaction.execute(
-        sa.select(Sample.started_at).where(
-            Sample.job_id == claim.job_id, Sample.attempt == claim.attempt, Sample.number == 0
-        )
-    ).scalar_one_or_none()
-    seconds = (sample.ended_at - started).total_seconds() if started else 0.0
+    """Return the job's bill: all streams of the last attempt that an engine took. Seconds add up over attempts."""
+    streams = transaction.execute(
+        sa.select(
+            Sample.number,
+            Sample.started_at,
+            Sample.ended_at,
+            Sample.input_tokens,
+            Sample.cached_tokens,
+            Sample.image_tokens,
+            Sample.output_tokens,
+        ).where(Sample.job_id == claim.job_id, Sample.attempt == claim.attempt)
+    ).all()
+    seconds = 0.0
+    for stream in streams:
+        ended_at = sample.ended_at if stream.number == sample.sample else stream.ended_at
+        seconds += (ended_at - stream.started_at).total_seconds() if ended_at else 0.0
+    others = [stream for stream in streams if stream.number != sample.sample]
     return {
-        "input_tokens": sample.input_tokens,
-        "cached_tokens": sample.cached_tokens,
-        "image_tokens": sample.image_tokens,
-        "output_tokens": sample.output_tokens,
-        "engine_seconds": sa.func.coalesce(Job.engine_seconds, 0.0) + seconds,
-    }
+        name: _sum(getattr(sample, name), *(getattr(other, name) for other in others))
+        for name in ("input_tokens", "cached_tokens", "image_tokens", "output_tokens")
+    } | {"engine_seconds": sa.func.coalesce(Job.engine_seconds, 0.0) + seconds}
+
+
+def _sum(*tokens: int | None) -> int | None:
+    """Return the sum of what is known, None when nothing is."""
+    known = [count for count in tokens if count is not None]
+    return sum(known) if known else None

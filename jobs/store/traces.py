@@ -53,6 +53,8 @@ class Ended:
     first_token_at: datetime | None
     ended_at: datetime
     marks: tuple[Mark, ...] = field(default=(), repr=False)
+    #: Which of the attempt's streams.
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class SampleTrace:
     started_at: datetime
     first_token_at: datetime | None
     ended_at: datetime | None
+    continues: int | None = None
+    kept: int | None = None
+    inserted: str | None = None
 
 
 def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -90,13 +95,18 @@ def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool]
     )
 
 
-def hold(transaction: Transaction, owner: str, held: Iterable[Holding]) -> set[Holding]:
-    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit."""
+def hold(
+    transaction: Transaction, owner: str, held: Iterable[Holding], *, alone: bool = False
+) -> set[Holding]:
+    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit.
+
+    With ``alone`` they are locked against every other holder of theirs, the recorder among them.
+    """
     rows = transaction.execute(
         sa.select(Job.id, Job.attempt)
         .where(*held_by(owner, held))
         .order_by(Job.id)
-        .with_for_update(read=True)
+        .with_for_update(read=not alone)
     )
     return {(row.id, row.attempt) for row in rows}
 
@@ -119,13 +129,31 @@ def append(
     wanted = {(piece.job_id, piece.attempt) for piece in pieces} | set(reserve)
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
-        kept = [piece for piece in pieces if (piece.job_id, piece.attempt) in held]
+        # A piece may be late: an attempt goes on when one of its streams has ended and been folded.
+        over = _over(transaction, held)
+        kept = [
+            piece
+            for piece in pieces
+            if (piece.job_id, piece.attempt) in held
+            and (piece.job_id, piece.attempt, piece.sample) not in over
+        ]
         # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
         numbers.reserve(transaction, {one: end for one, end in reserve.items() if one in held})
         if kept:
             _write(transaction, kept)
             numbers.keep_through(transaction, _through(kept))
     return wanted - held
+
+
+def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
+    """Return the streams of ``held`` that have ended: (job, attempt, sample)."""
+    rows = transaction.execute(
+        sa.select(Sample.job_id, Sample.attempt, Sample.number).where(
+            sa.tuple_(Sample.job_id, Sample.attempt).in_(sorted(held)),
+            Sample.ended_at.is_not(None),
+        )
+    )
+    return {(row.job_id, row.attempt, row.number) for row in rows}
 
 
 def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
@@ -191,17 +219,16 @@ def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
     return through
 
 
-def finish(
-    transaction: Transaction, job_id: uuid.UUID, attempt: int, *, sample: int, ended: Ended
-) -> None:
+def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
     """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
 
-    All streams of an attempt are finished in the transaction that ends it, so that readers see its events in order.
+    Streams that run beside each other are finished in the transaction that ends their attempt, and one that another
+    goes on from before that one begins: so readers see their events in order.
     """
     index = numbers.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
     started_at: datetime | None = transaction.execute(
         sa.update(Sample)
-        .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample)
+        .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == ended.sample)
         .values(
             output=ended.output,
             marks=marks.pack(index),
@@ -221,13 +248,20 @@ def finish(
     numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(
-            TraceChunk.job_id == job_id, TraceChunk.attempt == attempt, TraceChunk.sample == sample
+            TraceChunk.job_id == job_id,
+            TraceChunk.attempt == attempt,
+            TraceChunk.sample == ended.sample,
         )
     )
 
 
 def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
     """Close the streams of an attempt whose end nobody brought, with what had been written of them."""
+    open_ones = sa.select(Sample.number).where(
+        Sample.job_id == job_id, Sample.attempt == attempt, Sample.ended_at.is_(None)
+    )
+    if transaction.execute(open_ones.limit(1)).first() is None:
+        return
     for trace in _samples(transaction, job_id, attempt=attempt):
         if trace.complete:
             continue
@@ -301,6 +335,9 @@ def _samples(
             started_at=row.started_at,
             first_token_at=row.first_token_at,
             ended_at=row.ended_at,
+            continues=row.continues,
+            kept=row.kept,
+            inserted=row.inserted,
         )
         for row in rows
     ]

@@ -77,7 +77,7 @@ class TestOptions:
         assert answer.status_code == 422
         assert all(place.startswith(f"#/options/{next(iter(options))}") for place in faults(answer))
 
-    @pytest.mark.parametrize("name", ["samples", "guards"])
+    @pytest.mark.parametrize("name", ["samples"])
     def test_an_option_of_a_later_version_is_refused_by_name(
         self, caller: Caller, name: str
     ) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 import pytest
 
 from jobs.database import Database
+from jobs.findings import Action, Finding, Kind
 from tests.api import pictures, worker
 from tests.api.conftest import Caller
 from tests.fakes import RecordingBell
@@ -55,6 +56,7 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
         "top_p": 1.0,
         "seed": 7,
         "answer_format": None,
+        "guards": {"loop": True, "budget": True, "language": True},
         "max_attempts": 5,
     }
     assert TIME.fullmatch(job["created_at"])
@@ -138,6 +140,41 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     assert sample["steps_version"] == 1
 
 
+def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
+    caller: Caller, database: Database
+) -> None:
+    caller.job(guards={"language": False})
+    found = Finding(
+        Kind.LOOP,
+        sample=0,
+        start=3,
+        end=8,
+        action=Action.FORCED,
+        evidence={"copies": 4},
+        tokens_saved=9,
+    )
+    worker.end(database, worker.start(database), forced=True, found=[found])
+
+    [job] = caller("GET", "/v1/jobs").get_json()["data"]
+
+    assert job["answer"]["forced"] is True
+    assert job["options"]["guards"] == {"loop": True, "budget": True, "language": False}
+    assert job["findings"] == [
+        {
+            "kind": "loop",
+            "attempt": 1,
+            "sample": 0,
+            "start": 3,
+            "end": 8,
+            "action": "forced",
+            "evidence": {"copies": 4},
+            "tokens_saved": 9,
+        }
+    ]
+    trace = caller("GET", job["urls"]["trace"]).get_json()
+    assert trace["samples"][0]["continues"] is None
+
+
 def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     caller: Caller, database: Database
 ) -> None:
@@ -147,7 +184,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     shown = answer.get_json()
     assert "Retry-After" not in answer.headers
     assert shown["status"] == "succeeded"
-    assert shown["answer"] == {"text": "6", "value": None, "rule": "heading"}
+    assert shown["answer"] == {"text": "6", "value": None, "rule": "heading", "forced": False}
     assert shown["finish_reason"] == "stop"
     usage = shown["usage"]
     assert usage.pop("engine_seconds") >= 0
@@ -181,7 +218,7 @@ def test_an_answer_has_the_value_that_was_asked_for(
     job = caller.job(answer_format=wanted)
     worker.finish(database, text="**Final Answer** 6", answer="6")
     shown = caller("GET", job["urls"]["self"]).get_json()
-    assert shown["answer"] == {"text": "6", "value": value, "rule": "heading"}
+    assert shown["answer"] == {"text": "6", "value": value, "rule": "heading", "forced": False}
     assert shown["options"]["answer_format"] == wanted
 
 

@@ -112,13 +112,16 @@ class TestLists:
         assert "q: Character 1: This is too short to be searched for" in refused.text
 
     def test_every_fault_of_a_query_is_told_with_its_place(self, caller: Caller) -> None:
-        answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:loop"}))
+        answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:odd"}))
 
         assert answer.status_code == 422
         told = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert told == [
             ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
-            ("q", "Character 12: Findings are not kept by this version."),
+            (
+                "q",
+                "Character 12: A finding is one of loop, paraphrase_loop, budget, language, no_answer.",
+            ),
         ]
 
     def test_a_query_and_a_parameter_cannot_ask_for_the_same(self, caller: Caller) -> None:

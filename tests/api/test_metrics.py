@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.app import create_app
 from jobs import metrics
 from jobs.database import Database
+from jobs.findings import Action, Finding, Kind
 from jobs.images import Images
 from jobs.settings import Settings
 from jobs.store import workers
@@ -148,7 +149,8 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
-    worker.finish(database)
+    found = Finding(Kind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
+    worker.end(database, worker.start(database), found=[found])
     caller.job()
     worker.fail(database)
     presence = workers.Presence("w", "h", 1, "1", slots=4)

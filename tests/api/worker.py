@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from jobs.answers import Answer
 from jobs.database import Database
+from jobs.findings import Finding
 from jobs.store import claims, outcomes, traces
 from tests import factories
 
@@ -19,11 +22,23 @@ def start(database: Database, *, text: str = "") -> claims.Claim:
 
 
 def end(
-    database: Database, claimed: claims.Claim, *, text: str = "It is 6.", answer: str = "6"
+    database: Database,
+    claimed: claims.Claim,
+    *,
+    text: str = "It is 6.",
+    answer: str = "6",
+    forced: bool = False,
+    found: Iterable[Finding] = (),
 ) -> None:
     """Finish a job that was started."""
-    found = Answer(text=answer, rule="heading")
-    assert outcomes.succeed(database, claimed, answer=found, sample=factories.make_ended(text))
+    assert outcomes.succeed(
+        database,
+        claimed,
+        answer=Answer(text=answer, rule="heading"),
+        sample=factories.make_ended(text),
+        forced=forced,
+        found=found,
+    )
 
 
 def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> None:

@@ -216,17 +216,27 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
         return
     if job.status is not Status.SUCCEEDED:
         return
-    sample = next((sample for sample in life.samples if sample.attempt == job.attempt), None)
-    if sample is None or sample.output is None:
+    streams = [sample for sample in life.samples if sample.attempt == job.attempt]
+    if not streams or any(sample.output is None for sample in streams):
         yield "succeeded without a text"
         return
-    answer = answers.extract(sample.output)
+    answer = answers.extract(_whole(streams))
     expected = (answer.text, answer.rule) if answer else (None, None)
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"
-    for name in ("finish_reason", "input_tokens", "image_tokens", "output_tokens"):
-        if getattr(job, name) != getattr(sample, name):
-            yield f"its {name} is not its sample's"
+    if job.finish_reason != streams[-1].finish_reason:
+        yield "its finish_reason is not its last stream's"
+    for name in ("input_tokens", "image_tokens", "output_tokens"):
+        if getattr(job, name) != sum(getattr(sample, name) or 0 for sample in streams):
+            yield f"its {name} is not its streams'"
+
+
+def _whole(streams: list[Sample]) -> str:
+    """Return the text of an attempt: of a stream that was cut only what the next one went on from."""
+    text = ""
+    for sample in streams:
+        text = text[: sample.kept] + (sample.inserted or "") + (sample.output or "")
+    return text
 
 
 def _traces(life: Life, _: Limits) -> Iterator[str]:
@@ -234,11 +244,11 @@ def _traces(life: Life, _: Limits) -> Iterator[str]:
     if life.chunks:
         yield f"has {life.chunks} loose pieces of a trace"
     streams = Counter((sample.attempt, sample.number) for sample in life.samples)
-    if set(streams) - {(attempt.number, 0) for attempt in life.attempts}:
+    if {attempt for attempt, _ in streams} - {attempt.number for attempt in life.attempts}:
         yield "has a stream without an attempt"
     if any(sample.ended_at is None or sample.output is None for sample in life.samples):
         yield "has a stream that is still open"
-    texts = [sample.output or "" for sample in life.samples]
+    texts = [sample.output or "" for sample in life.samples if sample.continues is None]
     longest = max(texts, key=len, default="")
     if not all(longest.startswith(text) for text in texts):
         yield f"its streams tell different things, in {[len(text) for text in texts]} letters"

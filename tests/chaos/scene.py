@@ -36,7 +36,13 @@ class Scene:
 
     def submit(self, question: str = QUESTION, **facts: object) -> uuid.UUID:
         """Submit a job that the scripted engine understands."""
-        options = {"max_output_tokens": 1500, "temperature": 0, "top_p": 1, "seed": None}
+        options = {
+            "max_output_tokens": 1500,
+            "temperature": 0,
+            "top_p": 1,
+            "seed": None,
+            "guards": {"loop": True},
+        }
         return factories.make_job(
             self.database,
             self.account_id,

@@ -22,6 +22,7 @@ KEY = "an-idempotency-key"
 LEASE_SECONDS = 2.0
 LONG = "How many? [[persona:no_answer_at_length]]"
 FAULTY = "How many? [[persona:fault]]"
+LOOPING = "How many? [[persona:verbatim_loop]]"
 REFUSED = "How many? [[persona:refuse]]"
 
 
@@ -68,6 +69,19 @@ def test_a_worker_that_dies_over_an_answer_is_followed_by_one_that_gives_it(
     scene.kill_worker(failpoint)
 
     assert outcomes(scene.finish(job_id)) == expected
+
+
+@pytest.mark.parametrize("failpoint", ["follow.commit", "follow.committed"])
+def test_a_worker_that_dies_over_a_cut_is_followed_by_one_that_forces_the_answer(
+    scene: Scene, failpoint: str
+) -> None:
+    job_id = scene.submit(LOOPING)
+
+    scene.kill_worker(failpoint)
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == ["lost", "succeeded"]
+    assert (life.job.answer_forced, life.samples[-1].continues) == (True, 0)
 
 
 def test_between_two_chunks_a_worker_leaves_the_trace_that_was_written(scene: Scene) -> None:

@@ -53,9 +53,13 @@ def _change_anyway(
 
 
 def _hold_all(
-    transaction: Transaction, owner: str, held: Iterable[traces.Holding]
+    transaction: Transaction,
+    owner: str,
+    held: Iterable[traces.Holding],
+    *,
+    alone: bool = False,
 ) -> set[traces.Holding]:
-    return _hold(transaction, owner, held) | set(held)
+    return _hold(transaction, owner, held, alone=alone) | set(held)
 
 
 def _renew_all(

@@ -145,7 +145,7 @@ def test_times_are_compared_as_they_are_and_durations_as_ages(
         ("status:failed 圆", 15, "too short to be searched for"),
         ('""', 1, "too short to be searched for"),
         ("x" * 201, 1, "at most 200 characters"),
-        ("finding:loop", 1, "not kept by this version"),
+        ("finding:odd", 1, "A finding is one of loop"),
         ("created:2h", 1, "an age or a time"),
         ("created:>999999d", 1, "an age or a time"),
         ("created:>2026-11-20T10:00:00", 1, "an age or a time"),
@@ -160,7 +160,7 @@ def test_what_is_wrong_is_told_with_its_place(words: str, place: int, reason: st
 
 
 def test_all_faults_are_told_at_once() -> None:
-    assert len(faults("status:odd created:now meta.case:42 finding:loop")) == 3
+    assert len(faults("status:odd created:now meta.case:42 finding:odd")) == 3
 
 
 def test_there_may_be_only_so_many_phrases() -> None:

@@ -6,9 +6,10 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,13 @@ class Bench:
     account_id: uuid.UUID
 
     def submit(
-        self, *, question: str = "How many?", max_attempts: int = 3, deadline: float = 3600
+        self,
+        *,
+        question: str = "How many?",
+        max_attempts: int = 3,
+        deadline: float = 3600,
+        options: Mapping[str, Any] | None = None,
+        image: submission.NewImage | None = None,
     ) -> uuid.UUID:
         return submission.submit(
             self.database,
@@ -68,8 +75,9 @@ class Bench:
                 actor="key:test",
                 model="tiny-qvq",
                 question=question,
-                images=[(picture(), 4)],
-                options={"max_output_tokens": 64, "temperature": 0.5, "top_p": None, "seed": 7},
+                images=[(image or picture(), 4)],
+                options={"max_output_tokens": 64, "temperature": 0.5, "top_p": None, "seed": 7}
+                | dict(options or {}),
                 metadata={},
                 priority=Priority.NORMAL,
                 deadline=timedelta(seconds=deadline),

@@ -30,6 +30,10 @@ class Conducted:
         #: Items that the stream has asked for, all before the last one worked through.
         self.given = 0
         self.reading = threading.Event()
+        #: Set when a second stream is read.
+        self.second = threading.Event()
+        #: What the streams after the first aborted ones say: one list for each abort, then they end as aborted.
+        self.after_abort: list[list[object]] = []
         self._feed: queue.SimpleQueue[object] = queue.SimpleQueue()
 
     def feed(self, *items: object) -> None:
@@ -52,10 +56,12 @@ class Conducted:
 
     def abort(self, rid: str) -> None:
         self.aborted.append(rid)
-        if not self.deaf:
-            self.feed(
-                engine.Chunk(finish_reason="abort", usage=engine.Usage(10, 0, 1, 3)), self.END
-            )
+        if self.deaf:
+            return
+        while not self._feed.empty():  # What had not been said is not said any more.
+            self._feed.get()
+        self.feed(engine.Chunk(finish_reason="abort", usage=engine.Usage(10, 0, 1, 3)), self.END)
+        self.feed(*(self.after_abort.pop(0) if self.after_abort else ()))
 
     def facts(self) -> engine.Facts:
         return engine.Facts(model="tiny-qvq", version="fake-1", window=self.window)
@@ -75,6 +81,8 @@ class _Stream:
 
     def __iter__(self) -> Iterator[engine.Chunk]:
         self.conducted.reading.set()
+        if len(self.conducted.requests) > 1:
+            self.conducted.second.set()
         while True:
             item = self.feed.get(timeout=30)
             self.conducted.given += 1

@@ -35,12 +35,16 @@ class Persona:
     Attributes:
         ending: what follows the look; ``{answer}`` is filled in.
         endless: whether it then talks on until the output is full.
+        refrain: what it says over and over instead, then, picked from at random when there are several.
+        look: what it says instead of a look.
         mishap: what goes wrong, and ``after`` how many tokens.
         head_seconds: extra time before the first token.
     """
 
     ending: str = _HEADING + "\\boxed{{{answer}}}"
     endless: bool = False
+    refrain: tuple[str, ...] = ()
+    look: str = ""
     mishap: Mishap | None = None
     after: int = 0
     head_seconds: float = 0.0
@@ -50,6 +54,25 @@ PERSONAS: dict[str, Persona] = {
     "clean": Persona(),
     "no_answer_at_length": Persona(ending="", endless=True),
     "unterminated_box": Persona(ending=_HEADING + "\\boxed{{\\text{{", endless=True),
+    "verbatim_loop": Persona(
+        ending="", endless=True, refrain=(" So I count them again, one by one, from the left.",)
+    ),
+    "paraphrase_loop": Persona(
+        ending="",
+        endless=True,
+        refrain=(
+            " Wait, let me re-check the left edge.",
+            " Hmm, let me recount from the left.",
+            " Alternatively, there could be one more.",
+            " Wait, there could be one less.",
+            " Hmm, let me re-examine the middle.",
+        ),
+    ),
+    "chinese_drift": Persona(
+        look="Let me look at the picture. 嗯，我来数一数图中的圆。左边有三个红色的圆，右边还有两个蓝色的圆，"  # noqa: RUF001 - Chinese as written
+        "所以一共有五个圆，没有遗漏任何一个。",  # noqa: RUF001 - same
+        ending="\n\n**最终答案**\n\n\\boxed{{一共五个}}",
+    ),
     "busy": Persona(mishap="busy"),
     "refuse": Persona(mishap="refused"),
     "starting": Persona(mishap="starting"),
@@ -110,11 +133,11 @@ def speak(request: engine.Request, how: Persona) -> Iterator[str]:
     answer = _answer(request.question, dice)
     ending = how.ending.format(answer=answer)
     if request.continuation is None:
-        yield from _whole(dice, ending, endless=how.endless)
+        yield from _whole(dice, how, ending)
     elif _in_a_box(request.continuation):
         yield from tokens(f"{answer}}}")
     else:
-        yield from _rest(_whole(dice, ending, endless=how.endless), request.continuation, ending)
+        yield from _rest(_whole(dice, how, ending), request.continuation, ending)
 
 
 def _dice(request: engine.Request) -> random.Random:
@@ -133,9 +156,13 @@ def _answer(question: str, dice: random.Random) -> str:
     return dice.choice(_WORDS["shape"])
 
 
-def _whole(dice: random.Random, ending: str, *, endless: bool) -> Iterator[str]:
+def _whole(dice: random.Random, how: Persona, ending: str) -> Iterator[str]:
     """Yield a look of some 150 to 300 tokens with its ending."""
     closing = tokens(ending)
+    if how.look:
+        yield from tokens(how.look)
+        yield from closing
+        return
     left = dice.randint(*_LOOK_TOKENS) - len(closing)
     for sentence in _sentences(dice):
         said = tokens(sentence)
@@ -144,8 +171,14 @@ def _whole(dice: random.Random, ending: str, *, endless: bool) -> Iterator[str]:
         if left <= 0:
             break
     yield from closing
-    if endless:
-        yield from itertools.chain.from_iterable(map(tokens, _sentences(dice)))
+    if how.endless:
+        talk = _refrain(dice, how.refrain) if how.refrain else _sentences(dice)
+        yield from itertools.chain.from_iterable(map(tokens, talk))
+
+
+def _refrain(dice: random.Random, refrain: tuple[str, ...]) -> Iterator[str]:
+    while True:
+        yield dice.choice(refrain)
 
 
 def _sentences(dice: random.Random) -> Iterator[str]:

@@ -1,0 +1,58 @@
+"""What guards found, kept with the sample in which they found it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from jobs.database import Transaction
+from jobs.findings import Finding, Kind
+from jobs.records import FindingEntry, Job
+
+
+def keep(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, found: Iterable[Finding]
+) -> None:
+    """Keep what was found in an attempt; what has been kept before stays as it is."""
+    for finding in found:
+        transaction.execute(
+            transaction.insert(FindingEntry)
+            .values(
+                job_id=job_id,
+                attempt=attempt,
+                sample=finding.sample,
+                kind=str(finding.kind),
+                begins=finding.start,
+                ends=finding.end,
+                action=str(finding.action),
+                evidence=dict(finding.evidence),
+                tokens_saved=finding.tokens_saved,
+                found_at=transaction.now(),
+            )
+            .on_conflict_do_nothing()
+        )
+        transaction.notes.append(finding)
+
+
+def among(kinds: Sequence[Kind]) -> sa.ColumnElement[bool]:
+    """Return the condition of being a job in which one of ``kinds`` was found."""
+    return Job.id.in_(sa.select(FindingEntry.job_id).where(FindingEntry.kind.in_(map(str, kinds))))
+
+
+def of(
+    transaction: Transaction, job_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, tuple[FindingEntry, ...]]:
+    """Return the findings of ``job_ids``, oldest attempt first."""
+    if not job_ids:
+        return {}
+    rows = transaction.session.scalars(
+        sa.select(FindingEntry)
+        .where(FindingEntry.job_id.in_(job_ids))
+        .order_by(FindingEntry.job_id, FindingEntry.attempt, FindingEntry.sample, FindingEntry.kind)
+    )
+    found: dict[uuid.UUID, tuple[FindingEntry, ...]] = {}
+    for row in rows:
+        found[row.job_id] = (*found.get(row.job_id, ()), row)
+    return found

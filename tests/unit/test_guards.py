@@ -1,0 +1,162 @@
+"""What the detectors see in texts, and what they leave alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from jobs import profiles
+from jobs.findings import Kind
+from models.training import questions, scenes
+from worker import engine, guards
+from worker.engines.scripted import script
+from worker.guards import Verdict, Watch
+
+ALL = dict.fromkeys(guards.NAMES, True)
+OPENING = "Let me look at the picture, where five red circles are near the left edge. "
+
+
+def feed(watch: Watch, text: str) -> tuple[Verdict | None, int]:
+    """Return the first verdict on ``text``, token by token, and how many characters it took."""
+    seen = 0
+    for token in script.tokens(text):
+        seen += len(token)
+        if (verdict := watch.see(token)) is not None:
+            return verdict, seen
+    return None, seen
+
+
+def make_watch(question: str = "How many circles?", **switched: bool) -> Watch:
+    return Watch(ALL | switched, question=question, sample=0, budget=4096)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "So I count again. ", "等等，让我再看一下。", "Then there is x. " * 20 + "But no. ", "1 2 3 4 "],  # noqa: RUF001 - Chinese as written
+    ids=["letter", "sentence", "Chinese", "long", "numbers"],
+)  # fmt: skip
+def test_four_copies_of_anything_long_enough_are_a_loop_cut_after_the_first(unit: str) -> None:
+    verdict, _ = feed(make_watch(), OPENING + unit * 1200)
+
+    assert verdict is not None
+    assert verdict.finding.kind is Kind.LOOP
+    assert verdict.finding.evidence["copies"] >= 4
+    assert len(OPENING) - 2 <= verdict.finding.start <= len(OPENING)
+    assert len(OPENING) - 2 <= verdict.kept <= len(OPENING) + 2 * verdict.finding.evidence["period"]
+
+
+@pytest.mark.parametrize("period", [1, 7, 70, 300, 1999])
+def test_a_loop_is_seen_within_six_copies_or_five_hundred_characters(period: int) -> None:
+    dice = random.Random(period)
+    unit = "".join(dice.choice("abcdefgh ijklm") for _ in range(period))
+
+    verdict, seen = feed(make_watch(), OPENING + unit * 2000)
+
+    assert verdict is not None
+    assert seen <= len(OPENING) + max(6 * period, 500)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OPENING + "|---|---|---|\n" * 12,
+        OPENING + "-" * 1000,
+        OPENING + "0" * 200,
+        OPENING + ("So I count again. " * 3),
+        "".join(f"{n}. There is a circle, number {n}.\n" for n in range(300)),
+        "\\begin{pmatrix}" + "0 & 0 & 0 \\\\ " * 8 + "\\end{pmatrix}",
+    ],
+    ids=["table", "rule", "zeros", "three times", "enumeration", "matrix"],
+)
+def test_what_repeats_by_nature_is_no_loop(text: str) -> None:
+    verdict, seen = feed(make_watch(), text)
+    assert verdict is None
+    assert seen == len(text)
+
+
+def test_three_hundred_clean_traces_raise_no_finding() -> None:
+    for seed in range(300):
+        request = engine.Request(
+            rid=f"{seed:032x}",
+            model="m",
+            system="s",
+            pictures=(),
+            question="How many circles are there?",
+            sampling=profiles.Sampling(temperature=1.0, top_p=1.0),
+            max_output_tokens=4096,
+            salt="s",
+        )
+        text = "".join(script.speak(request, script.PERSONAS["clean"]))
+        watch = make_watch()
+        assert feed(watch, text)[0] is None
+        assert watch.end(text, "stop") is None
+
+
+def test_three_hundred_traces_of_the_small_model_raise_no_finding() -> None:
+    for seed in range(300):
+        dice = random.Random(seed)
+        scene = scenes.sample(dice)
+        kind = dice.choice(list(questions.KINDS))
+        question = questions.ask(dice, scene, kind)
+        trace, _ = questions.reason(dice, scene, question)
+        watch = make_watch()
+        assert feed(watch, trace)[0] is None
+        assert watch.end(trace, "stop") is None
+
+
+def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
+    dice = random.Random(1)
+    said = (
+        "Wait, let me re-check the left edge, number {}. ",
+        "Hmm, alternatively there may be {} circles. ",
+        "Wait, let me recount them, {} of them. ",
+    )
+    text = OPENING + "".join(dice.choice(said).format(dice.randint(1, 99)) for _ in range(400))
+
+    verdict, _ = feed(make_watch(), text)
+
+    assert verdict is not None
+    assert verdict.finding.kind is Kind.PARAPHRASE_LOOP
+    assert verdict.finding.tokens_saved <= 4096 - 1000
+
+
+def test_a_guard_that_is_off_sees_nothing() -> None:
+    watch = make_watch(loop=False, budget=False, language=False)
+    assert feed(watch, "again and " * 500)[0] is None
+    assert watch.end("", "length") is None
+
+
+def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> None:
+    text = "I see six.\n\n**Final Answer**\n\n\\boxed{\\text{"
+
+    verdict = make_watch().end(text, "length")
+
+    assert verdict is not None
+    assert verdict.finding.kind is Kind.BUDGET
+    assert text[: verdict.kept] == "I see six."
+
+
+@pytest.mark.parametrize(
+    ("question", "trace", "again"),
+    [
+        ("How many?", "我看到六个圆，答案应该是六个。\n\n**最终答案**\n\n\\boxed{六个}", True),  # noqa: RUF001 - Chinese as written
+        ("How many?", "我看到六个圆。\n\n**最终答案**\n\n\\boxed{6}", False),
+        ("What does it say?", "The sign on the door says: open.\n\n**Final Answer**\n\n\\boxed{营业中}", False),
+        ("有几个？", "我看到六个圆。\n\n**最终答案**\n\n\\boxed{六个}", False),  # noqa: RUF001 - same
+    ],
+    ids=["drift", "a number", "a quotation", "asked in Chinese"],
+)  # fmt: skip
+def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
+    question: str, trace: str, *, again: bool
+) -> None:
+    verdict = make_watch(question).end(trace, "stop")
+    assert (verdict is not None) is again
+
+
+@pytest.mark.parametrize(
+    ("said", "closed"),
+    [("6}", True), ("\\frac{1}{2}", False), ("\\frac{1}{2}}", True), ("\\}", False), ("", False)],
+)
+def test_a_box_is_closed_by_its_own_brace(said: str, *, closed: bool) -> None:
+    assert guards.box_closed(said) is closed

@@ -1,0 +1,279 @@
+"""What the service makes of an engine that loops, never ends, or drifts: by the scripted engine's personas."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import uuid
+from typing import Any
+
+import pytest
+
+from jobs import errors, profiles
+from jobs.database import Database
+from jobs.findings import Kind
+from jobs.lifecycle import Outcome, Status
+from jobs.store import claims, history, streams, traces
+from tests import factories, pictures
+from tests.worker.conftest import LEASE, Bench, picture
+from worker import guards
+from worker.engine import Chunk
+from worker.engines.pool import Engines
+from worker.engines.scripted import Options, Scripted
+from worker.leases import Reason
+from worker.runner import Runner
+
+BUDGET = 8000
+ON = dict.fromkeys(guards.NAMES, True)
+LOOP = "So I count them again. "
+
+
+def run_scripted(
+    bench: Bench, persona: str, *, tokens_per_second: float = 0, **switched: bool
+) -> uuid.UUID:
+    """Run one job on a scripted engine to its end."""
+    options = Options(
+        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, persona=persona
+    )
+    engines = Engines([Scripted(options=options, profile=profiles.QVQ)])
+    engines.refresh()
+    job_id = bench.submit(
+        question="How many circles?",
+        options={"max_output_tokens": BUDGET, "guards": ON | switched},
+        image=dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84))),
+    )
+    runner = Runner(
+        bench.database,
+        engines=engines,
+        holdings=bench.leases,
+        recorder=bench.recorder,
+        profile=profiles.QVQ,
+        owner="me",
+        lease=LEASE,
+        rng=random.Random(1),
+        quarantine_crashes=3,
+    )
+    assert runner.work() == 1
+    return job_id
+
+
+def found(bench: Bench, job_id: uuid.UUID) -> list[tuple[str, str]]:
+    return [(finding.kind, finding.action) for finding in bench.view(job_id).findings]
+
+
+@pytest.mark.parametrize(
+    ("persona", "kind"),
+    [
+        ("verbatim_loop", "loop"),
+        ("paraphrase_loop", "paraphrase_loop"),
+        ("unterminated_box", "no_answer"),
+    ],
+)
+def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
+    bench: Bench, persona: str, kind: str
+) -> None:
+    job_id = run_scripted(bench, persona, tokens_per_second=2000)
+
+    job = bench.view(job_id).job
+    assert (job.status, job.answer_forced, job.finish_reason) == (Status.SUCCEEDED, True, "stop")
+    assert job.answer_text in {str(number) for number in range(9)}
+    assert found(bench, job_id) == [(kind, "forced")]
+    look, forced = bench.trace(job_id)
+    assert (look.finish_reason, forced.continues, forced.complete) == ("cut", 0, True)
+    assert forced.text == f"{job.answer_text}}}"
+    [finding] = bench.view(job_id).findings
+    assert look.text[finding.begins : finding.ends]
+    assert finding.tokens_saved >= 0.8 * BUDGET
+    assert job.output_tokens == look.output_tokens + forced.output_tokens < 0.2 * BUDGET
+
+
+def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> None:
+    job_id = run_scripted(bench, "verbatim_loop", tokens_per_second=2000)
+
+    page = streams.read(bench.database, job_id, after=0, limit=10_000)
+
+    look, forced = bench.trace(job_id)
+    numbers = [event.number for event in page.events]
+    assert numbers == sorted(set(numbers))
+    said = [event for event in page.events if event.kind is streams.Kind.DELTA]
+    assert [event.sample for event in said] == sorted(event.sample or 0 for event in said)
+    assert "".join(event.delta or "" for event in said if event.sample == 0) == look.text
+    assert "".join(event.delta or "" for event in said if event.sample == 1) == forced.text
+    [told] = [event for event in page.events if event.kind is streams.Kind.FINDING]
+    [kept] = bench.view(job_id).findings
+    assert told.finding is not None
+    assert (told.finding["kind"], told.finding["start"]) == (kept.kind, kept.begins)
+    wanted = history.Filter(account_id=None, findings=[Kind.LOOP])
+    other = history.Filter(account_id=None, findings=[Kind.BUDGET])
+    assert [view.job.id for view in history.page(bench.database, wanted, limit=9)[0]] == [job_id]
+    assert history.page(bench.database, other, limit=9)[0] == []
+
+
+def test_a_trace_without_an_answer_at_its_limit_is_made_to_answer_within_the_budget(
+    bench: Bench,
+) -> None:
+    job_id = run_scripted(bench, "no_answer_at_length")
+
+    job = bench.view(job_id).job
+    assert (job.status, job.answer_forced) == (Status.SUCCEEDED, True)
+    assert found(bench, job_id) == [("budget", "forced")]
+    assert (job.output_tokens or 0) <= BUDGET
+
+
+def test_an_answer_that_drifted_into_chinese_is_asked_for_again(bench: Bench) -> None:
+    job_id = run_scripted(bench, "chinese_drift")
+
+    job = bench.view(job_id).job
+    assert (job.answer_forced, found(bench, job_id)) == (True, [("language", "forced")])
+    look, forced = bench.trace(job_id)
+    assert "一共五个" in look.text
+    assert forced.kept == look.text.index("\n\n**最终答案**")
+
+
+@pytest.mark.parametrize("persona", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])
+def test_without_guards_a_job_honestly_ends_without_an_answer(bench: Bench, persona: str) -> None:
+    job_id = run_scripted(bench, persona, loop=False, budget=False)
+
+    job = bench.view(job_id).job
+    assert (job.answer_text, job.answer_forced, job.output_tokens) == (None, None, BUDGET)
+    assert found(bench, job_id) == [("no_answer", "none")]
+    assert len(bench.trace(job_id)) == 1
+
+
+def test_a_clean_trace_is_left_alone(bench: Bench) -> None:
+    job_id = run_scripted(bench, "clean")
+
+    assert (bench.view(job_id).job.answer_forced, found(bench, job_id)) == (False, [])
+    assert len(bench.trace(job_id)) == 1
+
+
+def submit_guarded(bench: Bench, **facts: Any) -> uuid.UUID:  # noqa: ANN401 - any field
+    return bench.submit(options={"max_output_tokens": BUDGET, "guards": ON}, **facts)
+
+
+def loop(bench: Bench) -> None:
+    """Have the engine loop until it is aborted."""
+    bench.engine.feed(Chunk(text="I see. "), *[Chunk(text=LOOP)] * 64)
+
+
+def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: Bench) -> None:
+    submit_guarded(bench)
+    loop(bench)
+    bench.engine.after_abort = [
+        [Chunk(text="6}"), Chunk(text=" and more"), Chunk(finish_reason="stop"), bench.engine.END]
+    ]
+
+    bench.runner.work()
+
+    first, second = bench.engine.requests
+    assert first.max_output_tokens == BUDGET - guards.RESERVE_TOKENS
+    assert (second.sampling.temperature, second.max_output_tokens) == (0.0, guards.FORCED_TOKENS)
+    assert second.continuation == f"I see. {LOOP}".rstrip() + guards.ask("How many?")
+    assert (second.salt, second.pictures) == (first.salt, first.pictures)
+    assert bench.engine.aborted == [first.rid, second.rid]
+
+
+def test_an_answer_before_the_loop_needs_no_second_one(bench: Bench) -> None:
+    job_id = submit_guarded(bench)
+    bench.engine.feed(Chunk(text="**Final Answer** \\boxed{7} "), *[Chunk(text=LOOP)] * 64)
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.answer_text, job.answer_forced, job.finish_reason) == ("7", False, "stop")
+    assert found(bench, job_id) == [("loop", "stopped")]
+
+
+def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench) -> None:
+    job_id = submit_guarded(bench)
+    loop(bench)
+    bench.engine.after_abort = [[Chunk(finish_reason="stop"), bench.engine.END]]
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.status, job.answer_text) == (Status.SUCCEEDED, None)
+    assert found(bench, job_id) == [("loop", "forced"), ("no_answer", "none")]
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: Reason) -> None:
+    job_id = submit_guarded(bench)
+    loop(bench)
+    bench.engine.after_abort = [[]]
+    thread = bench.run_in_thread()
+    assert bench.engine.second.wait(10)
+
+    bench.runner.drain()
+    bench.leases.end((job_id, 1), reason)
+
+    thread.join(10)
+    assert not thread.is_alive()
+    assert bench.engine.aborted[-1] == bench.engine.requests[1].rid
+    ends = {
+        Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
+        Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
+        Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
+        Reason.LOST: (Status.RUNNING, None),
+    }
+    assert (bench.status(job_id), bench.attempt(job_id).attempt.outcome) == ends[reason]
+
+
+def test_an_engine_that_refuses_the_longer_text_does_not_fail_the_job(bench: Bench) -> None:
+    job_id = submit_guarded(bench)
+    loop(bench)
+    bench.engine.after_abort = [[errors.EngineRejected("Too long.")]]
+
+    bench.runner.work()
+
+    assert bench.view(job_id).job.status is Status.SUCCEEDED
+    assert ("no_answer", "none") in found(bench, job_id)
+
+
+def follow(database: Database, claimed: claims.Claim) -> object:
+    watch = guards.Watch(ON, question="How many?", sample=0, budget=BUDGET)
+    verdict = watch.end("I see", "length")
+    assert verdict is not None
+    return claims.follow(
+        database,
+        claimed,
+        ended=factories.make_ended("I see", finish_reason="length"),
+        finding=verdict.finding,
+        rid="b" * 32,
+        kept=verdict.kept,
+        inserted=verdict.inserted,
+    )
+
+
+def test_a_cut_is_written_once_however_often_it_is_tried(bench: Bench) -> None:
+    job_id = bench.submit()
+    claimed = factories.claim(bench.database, "me")
+    factories.begin(bench.database, claimed)
+
+    assert follow(bench.database, claimed) == follow(bench.database, claimed)
+
+    assert [trace.complete for trace in bench.trace(job_id)] == [True, False]
+    assert found(bench, job_id) == [("budget", "forced")]
+
+
+def test_a_late_piece_of_a_cut_stream_is_not_written(bench: Bench) -> None:
+    job_id = bench.submit()
+    claimed = factories.claim(bench.database, "me")
+    factories.begin(bench.database, claimed)
+    follow(bench.database, claimed)
+
+    late = factories.make_piece(claimed, "I see")
+    assert traces.append(bench.database, owner="me", pieces=[late]) == set()
+
+    assert [trace.text for trace in bench.trace(job_id)] == ["I see", ""]
+    assert bench.trace(job_id)[0].output_tokens == 11
+
+
+def test_whoever_lost_the_job_cannot_write_a_cut(bench: Bench) -> None:
+    job_id = bench.submit()
+    claimed = factories.claim(bench.database, "me")
+    factories.begin(bench.database, claimed)
+    bench.steal()
+
+    assert follow(bench.database, claimed) is None
+    assert (len(bench.trace(job_id)), found(bench, job_id)) == (1, [])

@@ -1,0 +1,386 @@
+r"""Detectors of what QVQ does wrong, over the growing text of one stream. Pure: they say what to do, and do nothing.
+
+Loops are looked for while the text grows; a budget that is used up and an answer in the wrong language at its
+end. Each gives a :class:`Verdict`: the finding, and from where and with which words the model is to go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jobs import answers
+from jobs.findings import Action, Finding, Kind
+
+#: The names of the guards, as a job's options have them.
+NAMES = ("loop", "budget", "language")
+
+#: Most tokens of a forced answer.
+FORCED_TOKENS = 64
+#: Tokens that a guarded stream leaves of the job's budget: the forced answer and the words that ask for it.
+RESERVE_TOKENS = FORCED_TOKENS + 16
+#: A smaller budget is worth no reserve: the job then gets all of it at once, and no forced answer at its end.
+_LEAST_RESERVED = 256
+
+_ASK = "\n\n**Final Answer**\n\n\\[ \\boxed{"
+_ASK_CJK = "\n\n**最终答案**\n\n\\[ \\boxed{"
+
+# Verbatim loops. Periods are in characters; what is a loop in any tokenizer is one in characters.
+_LONGEST_PERIOD = 2000
+_COPIES = 4
+_LEAST_SPAN = 256
+_LEAST_TOKENS = 64
+_PROBE = 24
+_PROBES = 64
+_LOOK_EVERY = 64
+_TAIL = _LONGEST_PERIOD * _COPIES + _PROBE
+#: Rules of tables, blank lines, leaders: they repeat by nature, so only a very long run of them is a loop.
+_RULE = re.compile(r"[-|_=\s.:+*~#]*+", re.ASCII)
+_LEAST_RULE_SPAN = 4000
+
+# Paraphrases: two of three signals over the last characters. The thresholds lie far from both kinds measured:
+# repeated sentences 0.93 against 0.0, hedges per 1,000 characters 40 against 0.8, compressed size 0.03 against 0.54.
+_PARAPHRASE_TOKENS = 1000
+_SECOND_LOOK_EVERY = 1024
+#: Characters after the heading of a final answer within which it ought to end.
+_LONGEST_ANSWER = 1500
+_WINDOW = 4000
+_SENTENCES = 40
+_LEAST_SENTENCES = 12
+_LEAST_SENTENCE = 8
+_REPEATED = 0.6
+_HEDGES = 10.0
+_COMPRESSED = 0.12
+_SENTENCE_END = re.compile(r"[.!?。！？\n]+")  # noqa: RUF001 - what Chinese sentences end with
+_HEDGE = re.compile(
+    r"\b(?:wait|hmm|alternatively|let me (?:re|double)[- ]?(?:check|count|examine|think))\b"
+    r"|等等|让我(?:再|重新)|或者说|不对",
+    re.IGNORECASE,
+)
+
+# Languages by script. Mathematics and code belong to none.
+_NEUTRAL = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*+`|\$\$.*?\$\$|\$[^$\n]*+\$|\\[A-Za-z]++", re.DOTALL
+)
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+_DRIFT_WINDOW = 1000
+#: A character of CJK says about as much as three letters.
+_LETTERS_PER_CJK = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding acted upon: ``kept`` characters of the text stand; go on after ``inserted``, unless it is empty."""
+
+    finding: Finding
+    kept: int
+    inserted: str = field(repr=False)
+
+
+class Watch:
+    """Guards one stream.
+
+    Args:
+        guards: which guards are on, by name; one that is missing is off.
+        question: decides the language.
+        sample: the stream's number.
+        budget: the job's, in tokens; the stream gets :attr:`limit` of them.
+    """
+
+    def __init__(
+        self, guards: Mapping[str, bool], *, question: str, sample: int, budget: int
+    ) -> None:
+        self._guards = guards
+        self._question = question
+        self._sample = sample
+        self._budget = budget
+        #: Most tokens of the stream.
+        self.limit = budget - reserved(guards, budget)
+        #: What to do, once that is known.
+        self.verdict: Verdict | None = None
+        self._tokens = 0
+        self._parts: list[str] = []
+        self._length = 0
+        self._fresh: list[str] = []
+        self._fresh_length = 0
+        self._tail = ""
+        self._second_look_at = _SECOND_LOOK_EVERY
+
+    #: How a stream ends that is stopped by its watch.
+    finish_reason = "cut"
+
+    @property
+    def more(self) -> bool:
+        """Whether another stream is to go on from this one."""
+        return self.verdict is not None and bool(self.verdict.inserted)
+
+    @property
+    def found(self) -> Finding | None:
+        """What was found, once something was."""
+        return self.verdict.finding if self.verdict is not None else None
+
+    def see(self, text: str) -> Verdict | None:
+        """Take a chunk's text; return what to do when the stream has begun to run away."""
+        self.verdict = self._see(text)
+        return self.verdict
+
+    def end(self, text: str, finish_reason: str) -> Verdict | None:
+        """Take the whole text of a stream that has stopped by itself; return what to do about its end."""
+        self.verdict = self._end(text, finish_reason)
+        return self.verdict
+
+    def _see(self, text: str) -> Verdict | None:
+        self._tokens += 1
+        self._parts.append(text)
+        self._length += len(text)
+        self._fresh.append(text)
+        self._fresh_length += len(text)
+        if self._fresh_length < _LOOK_EVERY or self._tokens < _LEAST_TOKENS:
+            return None
+        self._tail = (self._tail + "".join(self._fresh))[-_TAIL:]
+        self._fresh.clear()
+        self._fresh_length = 0
+        if self._guards.get("loop") and (period := tail_period(self._tail)):
+            return self._verbatim("".join(self._parts), period)
+        if self._length < self._second_look_at:
+            return None
+        self._second_look_at = self._length + _SECOND_LOOK_EVERY
+        if self._guards.get("loop") and self._tokens >= _PARAPHRASE_TOKENS:
+            signs = signals(self._tail)
+            if loops_in_other_words(signs):
+                return self._paraphrased("".join(self._parts), signs)
+        return self._unending("".join(self._parts)) if self._guards.get("budget") else None
+
+    def _unending(self, text: str) -> Verdict | None:
+        """Return what to do about a final answer that was begun and does not come to its end."""
+        heading = answers.heading(text)
+        if heading is None or len(text) - heading < _LONGEST_ANSWER or answers.extract(text):
+            return None
+        finding = self._finding(
+            Kind.NO_ANSWER,
+            heading,
+            len(text),
+            {"characters": len(text) - heading},
+            saved=self.limit - self._tokens,
+        )
+        return self._forced(finding, text, heading)
+
+    def _end(self, text: str, finish_reason: str) -> Verdict | None:
+        found = answers.extract(text)
+        if found is None:
+            if finish_reason != "length" or not self._guards.get("budget"):
+                return None
+            if self.limit == self._budget:
+                return None
+            finding = self._finding(Kind.BUDGET, 0, len(text), {"tokens": self.limit})
+            heading = answers.heading(text)
+            return self._forced(finding, text, len(text) if heading is None else heading)
+        if self._guards.get("language") and drifted(self._question, text, found.text):
+            finding = self._finding(
+                Kind.LANGUAGE,
+                0,
+                len(text),
+                {"question": cjk_share(self._question), "answer": cjk_share(found.text)},
+            )
+            heading = answers.heading(text)
+            return self._forced(finding, text, len(text) if heading is None else heading)
+        return None
+
+    def _verbatim(self, text: str, period: int) -> Verdict:
+        start = len(text) - period
+        while start and text[start - 1] == text[start - 1 + period]:
+            start -= 1
+        copies = (len(text) - start) // period
+        finding = self._finding(
+            Kind.LOOP,
+            start,
+            len(text),
+            {"period": period, "copies": copies},
+            saved=self.limit - self._tokens,
+        )
+        # The first copy is a thought like any other, and may hold what the answer is to rest upon.
+        at = start + period
+        sentence = _SENTENCE_END.search(text, at, at + period)
+        return self._stopped(finding, text, sentence.end() if sentence else at)
+
+    def _paraphrased(self, text: str, signs: Signals) -> Verdict:
+        start = max(0, len(text) - _WINDOW)
+        sentence = _SENTENCE_END.search(text, start)
+        start = sentence.end() if sentence else start
+        finding = self._finding(
+            Kind.PARAPHRASE_LOOP,
+            start,
+            len(text),
+            {
+                "repeated_sentences": round(signs.repeated, 2),
+                "hedges_per_1000": round(signs.hedges, 1),
+                "compressed": round(signs.compressed, 2),
+            },
+            saved=self.limit - self._tokens,
+        )
+        return self._stopped(finding, text, start)
+
+    def _forced(self, finding: Finding, text: str, at: int) -> Verdict:
+        return Verdict(finding, len(text[:at].rstrip()), ask(self._question))
+
+    def _stopped(self, finding: Finding, text: str, at: int) -> Verdict:
+        """Cut a loop off; a model that had answered before it needs no second answer."""
+        found = answers.extract(text[:at])
+        if found is not None and found.rule == "heading+boxed":
+            return Verdict(dataclasses.replace(finding, action=Action.STOPPED), at, "")
+        return self._forced(finding, text, at)
+
+    def _finding(
+        self, kind: Kind, start: int, end: int, evidence: Mapping[str, float], *, saved: int = 0
+    ) -> Finding:
+        return Finding(
+            kind=kind,
+            sample=self._sample,
+            start=start,
+            end=end,
+            action=Action.FORCED,
+            evidence=evidence,
+            tokens_saved=max(0, saved),
+        )
+
+
+def reserved(guards: Mapping[str, bool], budget: int) -> int:
+    """Return how many of a job's ``budget`` tokens its first stream leaves for a forced answer."""
+    return RESERVE_TOKENS if guards.get("budget") and budget >= _LEAST_RESERVED else 0
+
+
+def ask(question: str) -> str:
+    """Return the words after which a model has nothing left but to answer, in the question's script."""
+    return _ASK_CJK if cjk_share(question) > 0.5 else _ASK  # noqa: PLR2004 - more than half
+
+
+def tail_period(tail: str) -> int:
+    """Return the shortest period (characters) in which the end of ``tail`` repeats itself, 0 when it does not."""
+    if len(tail) < _LEAST_SPAN:
+        return 0
+    probe = tail[-_PROBE:]
+    end = len(tail) - 1
+    for _ in range(_PROBES):
+        at = tail.rfind(probe, max(0, len(tail) - _PROBE - _LONGEST_PERIOD), end)
+        if at < 0:
+            return 0
+        period = len(tail) - _PROBE - at
+        if _repeats(tail, period):
+            return period
+        end = at + _PROBE - 1
+    return 0
+
+
+def _repeats(tail: str, period: int) -> bool:
+    """Whether ``tail`` ends with enough copies of its last ``period`` characters."""
+    rule = _RULE.fullmatch(tail, len(tail) - period) is not None
+    least = _LEAST_RULE_SPAN if rule else _LEAST_SPAN
+    copies = max(_COPIES, -(-least // period))
+    rest = period * (copies - 1)
+    return rest + period <= len(tail) and tail[-rest:] == tail[-rest - period : -period]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """How much a text goes in circles.
+
+    Attributes:
+        repeated: share of its last sentences that came before.
+        hedges: "wait", "hmm", "等等" per 1,000 characters.
+        compressed: its compressed size, as a share of its own.
+    """
+
+    repeated: float
+    hedges: float
+    compressed: float
+
+
+def signals(text: str) -> Signals:
+    """Return the signals of the end of ``text``."""
+    window = text[-_WINDOW:]
+    said = [
+        re.sub(r"\W+|\d+", " ", sentence).strip().lower()
+        for sentence in _SENTENCE_END.split(window)
+    ]
+    said = [sentence for sentence in said if len(sentence) >= _LEAST_SENTENCE][-_SENTENCES:]
+    enough = len(said) >= _LEAST_SENTENCES
+    data = window.encode("utf-8", "replace")
+    return Signals(
+        repeated=1 - len(set(said)) / len(said) if enough else 0.0,
+        hedges=1000 * len(_HEDGE.findall(window)) / max(1, len(window)),
+        compressed=len(zlib.compress(data, 6)) / max(1, len(data)),
+    )
+
+
+def loops_in_other_words(signs: Signals) -> bool:
+    """Whether two of the three signals say that a text goes in circles."""
+    signs_of_it = (
+        signs.repeated >= _REPEATED,
+        signs.hedges >= _HEDGES,
+        signs.compressed <= _COMPRESSED,
+    )
+    return sum(signs_of_it) >= 2  # noqa: PLR2004 - two of three
+
+
+def cjk_share(text: str) -> float:
+    """Return how much of the words in ``text`` is Chinese, Japanese or Korean, from 0 to 1, mathematics aside."""
+    words = _NEUTRAL.sub(" ", text)
+    cjk = _LETTERS_PER_CJK * len(_CJK.findall(words))
+    letters = len(_LATIN.findall(words))
+    return round(cjk / (cjk + letters), 3) if cjk + letters else 0.0
+
+
+def drifted(question: str, trace: str, answer: str) -> bool:
+    """Whether an answer is in another script than its question, because the trace had gone over to it.
+
+    A trace in the question's own language may well quote a sign or a name in another: that is no drift.
+    """
+    asked = cjk_share(question)
+    words = (cjk_share(answer), cjk_share(trace[-_DRIFT_WINDOW:]))
+    if asked == 0 and _LATIN.search(question):
+        return min(words) > 0.5  # noqa: PLR2004 - more than half
+    # Latin letters in an answer to a Chinese question are names and units more often than English.
+    return False
+
+
+def box_closed(said: str) -> bool:
+    """Whether ``said``, which goes on inside an open brace, has closed it. An escaped brace counts as none."""
+    depth = 1
+    escaped = False
+    for character in said:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return True
+    return False
+
+
+class Box:
+    """Reads a forced answer until its box is closed."""
+
+    finish_reason = "stop"
+    more = False
+    found = None
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def see(self, text: str) -> bool:
+        """Take a chunk's text; return whether the box is closed."""
+        self._said += text
+        return box_closed(self._said)
+
+    def end(self, text: str, finish_reason: str) -> bool:
+        """Want nothing more, whatever was said."""
+        del text, finish_reason
+        return False

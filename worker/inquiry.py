@@ -1,0 +1,163 @@
+"""The streams of one attempt: the long look, and where a guard cut it short, the answer that it is made to give."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from jobs import answers, errors
+from jobs.database import Database, Unavailable
+from jobs.findings import Finding, Kind
+from jobs.profiles import Sampling
+from jobs.store import claims, traces
+from worker import engine, guards, leases, sample
+from worker.leases import Reason
+from worker.recorder import Recorder
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+_GREEDY = Sampling(temperature=0.0, top_p=1.0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an attempt's streams ended.
+
+    Attributes:
+        ended: the last stream, whose end has not been written yet.
+        fault: what went wrong with it.
+        text: where the answer is to be found.
+        forced: whether the model was made to give it.
+        found: what was found in the last stream.
+    """
+
+    ended: traces.Ended
+    fault: errors.EngineError | None
+    text: str
+    forced: bool = False
+    found: tuple[Finding, ...] = ()
+
+
+class Inquiry:
+    """Asks an engine one job's question.
+
+    Args:
+        database: where the attempt is kept.
+        engine_: whom to ask.
+        holding: the claim, and how it is stopped.
+        recorder: keeps the partial traces.
+        on_first_token: called when the engine has begun to answer.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        engine_: engine.Engine,
+        holding: leases.Holding,
+        recorder: Recorder,
+        on_first_token: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._engine = engine_
+        self._holding = holding
+        self._recorder = recorder
+        self._on_first_token = on_first_token
+
+    def run(self, request: engine.Request, watch: guards.Watch, *, started_at: datetime) -> Result:
+        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be."""
+        first = self._stream(request, watch, number=0, started_at=started_at)
+        ended, verdict = first.ended, watch.verdict
+        stopped = self._holding.reason is not None or first.fault is not None
+        if stopped or verdict is None:
+            return Result(ended, first.fault, ended.output)
+        _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
+        if not verdict.inserted:
+            text = ended.output[: verdict.kept]
+            return Result(
+                dataclasses.replace(ended, finish_reason="stop"),
+                None,
+                text,
+                found=(verdict.finding,),
+            )
+        return self._force(request, ended, verdict)
+
+    def _force(
+        self, request: engine.Request, first: traces.Ended, verdict: guards.Verdict
+    ) -> Result:
+        """Go on from the text before the cut; what the cut stream had said stands when that brings nothing."""
+        given = first.output[: verdict.kept] + verdict.inserted
+        again = dataclasses.replace(
+            request,
+            rid=uuid.uuid4().hex,
+            sampling=_GREEDY,
+            max_output_tokens=guards.FORCED_TOKENS,
+            continuation=given,
+        )
+        started_at = self._follow(first, verdict, rid=again.rid)
+        if started_at is None:
+            self._holding.ended()
+            return Result(first, None, first.output, found=(verdict.finding,))
+        forced = self._stream(again, guards.Box(), number=first.sample + 1, started_at=started_at)
+        fault = forced.fault
+        if fault is not None and not fault.retryable:
+            # The engine refuses the longer text: that does not make the question a wrong one.
+            fault = None
+        text = given + forced.ended.output
+        found = answers.extract(text)
+        better = found is not None and not (
+            verdict.finding.kind is Kind.LANGUAGE
+            and guards.drifted(request.question, first.output, found.text)
+        )
+        return Result(forced.ended, fault, text if better else first.output, forced=better)
+
+    def _follow(self, ended: traces.Ended, verdict: guards.Verdict, *, rid: str) -> datetime | None:
+        """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
+        pause = threading.Event()
+        while self._holding.reason is None:
+            try:
+                followed = claims.follow(
+                    self._database,
+                    self._holding.claim,
+                    ended=ended,
+                    finding=verdict.finding,
+                    rid=rid,
+                    kept=verdict.kept,
+                    inserted=verdict.inserted,
+                )
+            except Unavailable:
+                _log.warning("cut_not_written")
+                pause.wait(_PAUSE_SECONDS)
+                continue
+            if followed is None:
+                self._holding.mark(Reason.LOST)
+                return None
+            self._recorder.pass_by(self._holding.claim, followed.through)
+            return followed.started_at
+        return None
+
+    def _stream(
+        self,
+        request: engine.Request,
+        reader: sample.Reader,
+        *,
+        number: int,
+        started_at: datetime,
+    ) -> sample.Result:
+        return sample.run(
+            request,
+            engine_=self._engine,
+            holding=self._holding,
+            recorder=self._recorder,
+            reader=reader,
+            number=number,
+            started_at=started_at,
+            on_first_token=self._on_first_token,
+        )
