@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import uuid
 
 import pytest
 from PIL import Image
@@ -11,7 +13,7 @@ from PIL import Image
 from jobs import errors
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker import engine
+from worker import engine, guards
 from worker.engines.sglang import SGLang
 
 pytestmark = pytest.mark.engine
@@ -76,3 +78,50 @@ def _scaled(real_engine: RealEngine, name: str) -> engine.Picture:
     with Image.open(real_engine.samples / name) as image:
         image.convert("RGB").resize((252, 252)).save(buffer, "PNG")
     return engine.Picture(key=name, media_type="image/png", data=buffer.getvalue())
+
+
+def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
+    sglang: SGLang, real_engine: RealEngine
+) -> None:
+    right = 0
+    for case in SAMPLES:
+        asked = asking.ask(
+            case["question"],
+            pictures=(subjects.sample(real_engine, case["file"]),),
+            max_output_tokens=30,
+        )
+        begun = asking.text(asking.read(sglang, asked))
+        again = dataclasses.replace(
+            asked,
+            rid=uuid.uuid4().hex,
+            continuation=begun + guards.ask(asked.question),
+            max_output_tokens=guards.FORCED_TOKENS,
+        )
+
+        chunks = asking.read(sglang, again)
+
+        said, bill = asking.text(chunks), asking.bill(chunks)
+        assert guards.box_closed(said), said
+        assert bill.cached_tokens > 0.5 * bill.input_tokens
+        right += said.startswith(case["truth"] + "}")
+    # Cut in the middle it has not counted everything: the model card says how often it is right.
+    assert right >= len(SAMPLES) // 2
+
+
+def test_a_stream_that_is_aborted_goes_on_where_it_is_told_to(
+    sglang: SGLang, real_engine: RealEngine
+) -> None:
+    asked = asking.ask(pictures=(subjects.sample(real_engine, "s07.png"),))
+    begun = ""
+    with sglang.stream(asked) as stream:
+        for chunk in stream:
+            begun += chunk.text
+            if begun.count("\n") == 2:
+                sglang.abort(asked.rid)
+                break
+
+    again = dataclasses.replace(asked, rid=uuid.uuid4().hex, continuation=begun)
+    rest = asking.text(asking.read(sglang, again))
+
+    assert "Let me" not in rest
+    assert "\\boxed{" in rest
