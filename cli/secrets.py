@@ -23,10 +23,12 @@ def rotate() -> None:
     then take the old one away. It may be run again at any time.
     """
     settings = Settings.read()
-    if settings.vault_key is None:
-        # Made first if there is none yet, so that there is one to replace.
-        Vault.of(settings)
-        vault.add_key(settings)
     with schema.opened(settings) as database:
+        if settings.vault_key is None:
+            # Made first if there is none yet, so that there is one to replace.
+            Vault.of(settings)
+            vault.add_key(settings)
         count = keyring.reseal(database, Vault.of(settings).seal_again)
+        if settings.vault_key is None:
+            vault.drop_keys(settings)
     output.event("ok", f"{count} secrets are encrypted with the newest key")

@@ -17,7 +17,9 @@ import threading
 import time
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,7 +37,23 @@ _MOST_REDIRECTS: Final = 3
 #: Networks whose addresses carry an IPv4 address, and how many bits follow it.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 #: What no address of which is anybody's on the Internet, though the standard library takes some for global.
-_NOBODYS: Final = (ipaddress.ip_network("64:ff9b:1::/48"), ipaddress.ip_network("2001::/32"))
+_NOBODYS: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "64:ff9b:1::/48",
+            "2001::/32",
+            "3fff::/20",
+            "fec0::/10",
+            "192.0.0.0/24",
+            "192.88.99.0/24",
+            # Where a cloud's own services answer its virtual machines.
+            "168.63.129.16/32",
+        ),
+    )
+)
+#: Names looked up at once in a process: the resolver has no time limit of its own, and its threads no end.
+_RESOLVERS: Final = 32
 #: Idle connections kept to one origin, and how long; receivers close theirs after a minute or so.
 _IDLE_EACH: Final = 4
 _IDLE_SECONDS: Final = 30.0
@@ -116,6 +134,7 @@ class Egress:
         allow: private networks that may be reached all the same, such as ``127.0.0.0/8``.
         doors: where public addresses may be reached.
         context: TLS; by default the system's authorities are trusted.
+        look_up: returns the addresses of a name, for a port; by default the system's resolver.
     """
 
     def __init__(
@@ -124,10 +143,13 @@ class Egress:
         *,
         doors: Doors = HTTPS_ONLY,
         context: ssl.SSLContext | None = None,
+        look_up: Callable[[str, int], list[_IP]] | None = None,
     ) -> None:
         self._allow = tuple(ipaddress.ip_network(network) for network in allow)
         self._doors = doors
+        self._look_up = look_up or _look_up
         self._context = context or ssl.create_default_context()
+        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
         self._lock = threading.Lock()
         self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
 
@@ -207,6 +229,7 @@ class Egress:
             self._idle.clear()
         for line in lines:
             line.close()
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     def permits(self, address: _IP, *, scheme: str, port: int) -> bool:
         """Whether a connection to ``address`` may be made."""
@@ -255,26 +278,39 @@ class Egress:
 
     def _connect(self, origin: _Origin, until: float) -> _Line:
         """Resolve the name, and connect to the first of its addresses that may be reached and answers."""
-        found = _resolve(origin)
+        found = self._resolve(origin, until)
         permitted = [
             address
             for address in found
             if self.permits(address, scheme=origin.scheme, port=origin.port)
         ]
         if not permitted:
-            raise EgressError("address_forbidden", address=str(found[0]))
-        for address in permitted:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise EgressError("timed_out", address=str(address))
+            raise EgressError("address_forbidden", address=str(found[0]) if found else None)
+        for place, address in enumerate(permitted):
+            # Each of them gets its share: one that swallows packets must not use up the time of the others.
+            share = (until - time.monotonic()) / (len(permitted) - place)
             try:
-                sock = socket.create_connection((str(address), origin.port), timeout=left)
+                sock = socket.create_connection(
+                    (str(address), origin.port), timeout=max(0.001, share)
+                )
             except TimeoutError as error:
-                raise EgressError("timed_out", address=str(address)) from error
+                if address is permitted[-1]:
+                    raise EgressError("timed_out", address=str(address)) from error
+                continue
             except OSError:
                 continue
             return _Line(origin, self._secured(sock, origin, str(address), until), str(address))
         raise EgressError("unreachable", address=str(permitted[-1]))
+
+    def _resolve(self, origin: _Origin, until: float) -> list[_IP]:
+        looking = self._resolvers.submit(self._look_up, origin.host, origin.port)
+        try:
+            return looking.result(timeout=max(0.0, until - time.monotonic()))
+        except FutureTimeout as error:
+            looking.cancel()
+            raise EgressError("timed_out") from error
+        except (OSError, UnicodeError, ValueError) as error:
+            raise EgressError("name_not_resolved") from error
 
     def _secured(
         self, sock: socket.socket, origin: _Origin, address: str, until: float
@@ -342,11 +378,8 @@ def _redirected(url: str, target: str) -> str:
         raise EgressError("url_invalid") from error
 
 
-def _resolve(origin: _Origin) -> list[_IP]:
-    try:
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise EgressError("name_not_resolved") from error
+def _look_up(host: str, port: int) -> list[_IP]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ipaddress.ip_address(entry[4][0]) for entry in found]
 
 

@@ -78,19 +78,28 @@ class Vault:
 
 
 def add_key(settings: Settings) -> None:
-    """Put a new key in front of the one in the home directory, which goes on opening what it has sealed.
-
-    Keys before that one are dropped: see :func:`jobs.store.keyring.reseal`, which has to come after it.
+    """Put a new key in front of those in the home directory, which go on opening what they have sealed.
 
     Raises:
         jobs.errors.SettingsError: the keys come from the environment, or the file cannot be changed.
     """
+    _change(settings, lambda keys: [secrets.token_hex(32), *keys])
+
+
+def drop_keys(settings: Settings) -> None:
+    """Drop what is older than the newest key and the one before it: all has been sealed again.
+
+    The one before stays for whoever was about to seal with it. Raises as :func:`add_key` does.
+    """
+    _change(settings, lambda keys: keys[:2])
+
+
+def _change(settings: Settings, change: Callable[[list[str]], list[str]]) -> None:
     if settings.vault_key is not None:
         raise errors.SettingsError("LONGLOOK_VAULT_KEY: the keys are set there, not in a file")
     path = settings.home / VAULT_FILE
     try:
-        newest = _read(path)[0]
-        draft = _draft(path, f"{secrets.token_hex(32)}\n{newest}\n")
+        draft = _draft(path, "".join(f"{key}\n" for key in change(_read(path))))
         draft.replace(path)
     except OSError as error:
         raise errors.SettingsError(f"{path} cannot be changed") from error

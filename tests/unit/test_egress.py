@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +62,12 @@ def send(egress: Egress, url: str, *, seconds: float = 5.0) -> Reply:
         "2002:a00:1::1",
         "2001::1",
         "2001:db8::1",
+        "192.0.0.8",
+        "192.0.0.192",
+        "192.88.99.1",
+        "168.63.129.16",
+        "fec0::1",
+        "3fff::1",
     ],
 )
 def test_a_private_place_is_never_connected_to(address: str) -> None:
@@ -199,3 +207,40 @@ def test_tls_is_verified_against_the_name_though_an_address_is_connected_to(
                 send(egress, url)
             assert failed.value.reason == reason
     egress.close()
+
+
+def test_a_resolver_that_does_not_answer_takes_no_longer_than_the_request() -> None:
+    answered = threading.Event()
+
+    def look_up(host: str, port: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        del host, port
+        answered.wait(20)
+        return []
+
+    egress = Egress(ALLOW, look_up=look_up)
+    with pytest.raises(EgressError) as failed:
+        send(egress, "https://slow.example/", seconds=0.2)
+    answered.set()
+    egress.close()
+
+    assert failed.value.reason == "timed_out"
+
+
+def test_an_address_that_swallows_packets_leaves_time_for_the_next_one(receiver: Receiver) -> None:
+    port = int(receiver.url.rsplit(":", 1)[1].split("/")[0])
+    swallowing = socket.socket()
+    swallowing.bind(("127.0.0.2", port))
+    swallowing.listen(0)
+    waiting = [socket.socket() for _ in range(4)]
+    for one in waiting:
+        one.setblocking(False)
+        one.connect_ex(("127.0.0.2", port))
+    addresses = [ipaddress.ip_address("127.0.0.2"), ipaddress.ip_address("127.0.0.1")]
+    egress = Egress(ALLOW, look_up=lambda *_: list(addresses))
+
+    reply = send(egress, f"http://two.example:{port}/", seconds=2)
+
+    for one in (*waiting, swallowing):
+        one.close()
+    egress.close()
+    assert reply.address == "127.0.0.1"
