@@ -17,7 +17,7 @@ from models.training import forced, foreign, pixels, prompts, questions, scenes
 #: No loss is taken where the label is this.
 IGNORED = -100
 #: Shares of the questions that a picture does not answer, and of the traces that are cut short.
-FOREIGN, CUT = 0.08, 0.25
+FOREIGN, CUT = 0.06, 0.4
 
 
 class Encoder:
