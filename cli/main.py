@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "keys": "cli.keys:app",
     "webhooks": "cli.webhooks:app",
     "secrets": "cli.secrets:app",
+    "traces": "cli.traces:app",
     "db": "cli.db:app",
     "doctor": "cli.doctor:doctor",
     "config": "cli.config:app",

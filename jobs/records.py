@@ -386,6 +386,8 @@ class Sample(Record):
     output: Mapped[str | None]
     #: The index of the output, see :mod:`jobs.marks`.
     marks: Mapped[bytes | None]
+    #: The steps of the output by some version of the rules, see :mod:`jobs.store.steps`.
+    steps: Mapped[dict[str, Any] | None]
     finish_reason: Mapped[str | None]
     input_tokens: Mapped[int | None]
     cached_tokens: Mapped[int | None]

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from jobs import ids
 from jobs.database import Database, utcnow
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Job
+from jobs.records import Job, Sample
 from jobs.store import accounts, claims, history, submission, traces
 
 PEPPER = b"pepper"
@@ -159,6 +159,12 @@ def make_ended(output: str = "It is 6.", **facts: Any) -> traces.Ended:  # noqa:
         ended_at=now,
     )
     return dataclasses.replace(known, **facts)
+
+
+def forget_steps(database: Database) -> None:
+    """Take the steps of all traces away, as if workers from before there were any had ended them."""
+    with database.transaction() as transaction:
+        transaction.execute(sa.update(Sample).values(steps=sa.null()))
 
 
 def get_job(database: Database, job_id: uuid.UUID) -> history.JobView:

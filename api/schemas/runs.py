@@ -21,11 +21,21 @@ class TraceStep(Given):
     kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
     start: int = Field(description="Its first character, in code points of `text`.")
     end: int = Field(description="The character after its last one.")
+    started_at: Time | None = Field(
+        description="When its first character was there, as finely as that is known."
+    )
+    ended_at: Time | None = Field(description="When it was there, whole.")
 
     @classmethod
     def of(cls, step: steps.Step) -> Self:
         """Return what callers see of ``step``."""
-        return cls(kind=step.kind.value, start=step.start, end=step.end)
+        return cls(
+            kind=step.kind.value,
+            start=step.start,
+            end=step.end,
+            started_at=step.started_at,
+            ended_at=step.ended_at,
+        )
 
 
 class Continued(Given):
@@ -70,7 +80,7 @@ class TraceSample(Given):
             attempt=trace.attempt,
             index=trace.number,
             text=trace.text,
-            steps=[TraceStep.of(step) for step in steps.parse(trace.text)],
+            steps=[TraceStep.of(step) for step in trace.steps()],
             steps_version=steps.VERSION,
             continues=Continued.of(trace),
             complete=trace.complete,

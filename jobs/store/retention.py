@@ -59,7 +59,9 @@ def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> N
     """Remove what the model said in all attempts of finished jobs, and what it was asked."""
     transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
     transaction.execute(
-        sa.update(Sample).where(Sample.job_id.in_(job_ids)).values(output=None, marks=None)
+        sa.update(Sample)
+        .where(Sample.job_id.in_(job_ids))
+        .values(output=None, marks=None, steps=sa.null())
     )
     search.remove(transaction, job_ids, parts=(Part.TRACE,))
     remove_prompts(transaction, job_ids)

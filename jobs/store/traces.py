@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import marks
+from jobs import marks, trace
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.marks import Mark
 from jobs.phrases import Part
 from jobs.records import Job, Sample, TraceChunk
-from jobs.store import groups, numbers, search, timeline
+from jobs.store import groups, numbers, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -84,6 +85,14 @@ class SampleTrace:
     continues: int | None = None
     kept: int | None = None
     inserted: str | None = None
+    #: The index of the text.
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    #: The steps that are kept of the text, by whatever rules.
+    kept_steps: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def steps(self) -> list[trace.Step]:
+        """Return the steps of the text by today's rules."""
+        return steps.read(self.text, self.marks, self.kept_steps)
 
 
 def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -232,6 +241,7 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
         .values(
             output=ended.output,
             marks=marks.pack(index),
+            steps=steps.pack(ended.output),
             finish_reason=ended.finish_reason,
             input_tokens=ended.input_tokens,
             cached_tokens=ended.cached_tokens,
@@ -262,37 +272,25 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
     )
     if transaction.execute(open_ones.limit(1)).first() is None:
         return
-    for trace in _samples(transaction, job_id, attempt=attempt):
-        if trace.complete:
+    for sample in _samples(transaction, job_id, attempt=attempt):
+        if sample.complete:
             continue
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
-        written = [
-            mark
-            for index in transaction.session.scalars(
-                sa.select(TraceChunk.marks)
-                .where(
-                    TraceChunk.job_id == job_id,
-                    TraceChunk.attempt == attempt,
-                    TraceChunk.sample == trace.number,
-                )
-                .order_by(TraceChunk.position)
-            )
-            for mark in marks.unpack(index)
-        ]
-        index = numbers.cover(transaction, job_id, trace.text, written, at=now)
+        index = numbers.cover(transaction, job_id, sample.text, sample.marks, at=now)
         transaction.execute(
             sa.update(Sample)
             .where(
-                Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == trace.number
+                Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample.number
             )
             .values(
-                output=trace.text,
+                output=sample.text,
                 marks=marks.pack(index),
+                steps=steps.pack(sample.text),
                 finish_reason=finish_reason,
                 ended_at=now,
             )
         )
-        search.keep(transaction, job_id, Part.TRACE, trace.text)
+        search.keep(transaction, job_id, Part.TRACE, sample.text)
         numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
@@ -314,30 +312,34 @@ def _samples(
         samples = samples.where(Sample.attempt == attempt)
         chunks = chunks.where(TraceChunk.attempt == attempt)
     # The chunks come first: when a stream ends between the two reads, its row has the whole text.
-    texts: dict[tuple[int, int], list[str]] = {}
+    pieces: dict[tuple[int, int], list[TraceChunk]] = {}
     ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.sample, TraceChunk.position)
     for chunk in transaction.session.scalars(ordered):
-        texts.setdefault((chunk.attempt, chunk.sample), []).append(chunk.text)
+        pieces.setdefault((chunk.attempt, chunk.sample), []).append(chunk)
     rows = transaction.session.scalars(samples.order_by(Sample.attempt, Sample.number))
-    return [
-        SampleTrace(
-            attempt=row.attempt,
-            number=row.number,
-            text="".join(texts.get((row.attempt, row.number), []))
-            if row.output is None
-            else row.output,
-            complete=row.ended_at is not None,
-            finish_reason=row.finish_reason,
-            input_tokens=row.input_tokens,
-            cached_tokens=row.cached_tokens,
-            image_tokens=row.image_tokens,
-            output_tokens=row.output_tokens,
-            started_at=row.started_at,
-            first_token_at=row.first_token_at,
-            ended_at=row.ended_at,
-            continues=row.continues,
-            kept=row.kept,
-            inserted=row.inserted,
-        )
-        for row in rows
-    ]
+    return [_trace(row, pieces.get((row.attempt, row.number), ())) for row in rows]
+
+
+def _trace(sample: Sample, pieces: Sequence[TraceChunk]) -> SampleTrace:
+    """Return the trace of ``sample``: its own once it has ended, before that what its ``pieces`` hold."""
+    ended = sample.output is not None
+    indexes = [sample.marks] if ended else [piece.marks for piece in pieces]
+    return SampleTrace(
+        attempt=sample.attempt,
+        number=sample.number,
+        text="".join(piece.text for piece in pieces) if sample.output is None else sample.output,
+        complete=sample.ended_at is not None,
+        finish_reason=sample.finish_reason,
+        input_tokens=sample.input_tokens,
+        cached_tokens=sample.cached_tokens,
+        image_tokens=sample.image_tokens,
+        output_tokens=sample.output_tokens,
+        started_at=sample.started_at,
+        first_token_at=sample.first_token_at,
+        ended_at=sample.ended_at,
+        marks=tuple(mark for index in indexes for mark in marks.unpack(index)),
+        kept_steps=sample.steps,
+        continues=sample.continues,
+        kept=sample.kept,
+        inserted=sample.inserted,
+    )

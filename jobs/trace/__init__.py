@@ -18,7 +18,7 @@ from typing import Self
 from jobs.trace import layout
 from jobs.trace.kinds import Kind, kind_of
 
-__all__ = ["VERSION", "Kind", "Mark", "Parser", "Step", "parse"]
+__all__ = ["VERSION", "Kind", "Mark", "Parser", "Step", "parse", "timed"]
 
 #: Grows with each change that gives a text other steps.
 VERSION = 1
@@ -98,7 +98,7 @@ class Parser:
         for paragraph in found:
             if paragraph.end > self._settled:
                 reading.take(text, paragraph)
-        return _timed(reading.steps, marks)
+        return timed(reading.steps, marks)
 
 
 class _Reading:
@@ -133,10 +133,10 @@ class _Reading:
         return bool(self.steps) and self.steps[-1].kind is kind
 
 
-def _timed(steps: list[Step], marks: Sequence[Mark]) -> list[Step]:
-    """Return ``steps`` with what ``marks`` tell of them."""
+def timed(steps: Sequence[Step], marks: Sequence[Mark]) -> list[Step]:
+    """Return ``steps`` with what ``marks``, in order, tell of them; without any they are as they were."""
     if not marks:
-        return steps
+        return list(steps)
     lengths = [mark.chars for mark in marks]
 
     def one(step: Step) -> Step:

@@ -136,7 +136,9 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     sample = trace["samples"][0]
     assert (sample["attempt"], sample["index"], sample["text"]) == (1, 0, "I see circ")
     assert (sample["complete"], sample["usage"]) == (False, None)
-    assert sample["steps"] == [{"kind": "observation", "start": 0, "end": 10}]
+    [step] = sample["steps"]
+    assert (step["kind"], step["start"], step["end"]) == ("observation", 0, 10)
+    assert (step["started_at"], step["ended_at"]) == (None, None)
     assert sample["steps_version"] == 1
 
 
@@ -200,7 +202,10 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     trace = caller("GET", job["urls"]["trace"]).get_json()
     assert (trace["complete"], trace["samples"][0]["text"]) == (True, "**Final Answer** 6")
     assert trace["samples"][0]["usage"]["cached_tokens"] == 40
-    assert trace["samples"][0]["steps"] == [{"kind": "answer", "start": 0, "end": 18}]
+    [step] = trace["samples"][0]["steps"]
+    assert (step["kind"], step["start"], step["end"]) == ("answer", 0, 18)
+    assert TIME.fullmatch(step["started_at"])
+    assert step["started_at"] == step["ended_at"]
 
 
 @pytest.mark.parametrize(

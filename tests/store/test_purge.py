@@ -126,6 +126,7 @@ class TestClasses:
         assert (outputs(database, job_id), prompts(database, job_id)) == ([None], [None])
         [trace] = traces.read(database, job_id)
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
+        assert (trace.kept_steps, trace.marks, trace.steps()) == (None, (), [])
         assert rest(database, job_id) == before
         assert kept(database, account_id, factories.make_image())
 

@@ -12,7 +12,7 @@ from cli import main
 from jobs import errors
 from jobs.database import Database
 from jobs.settings import Settings
-from jobs.store import history, keyring
+from jobs.store import history, keyring, outcomes, traces
 from jobs.vault import Vault, add_key
 from tests import factories
 
@@ -64,6 +64,24 @@ def test_jobs_of_before_are_found_after_a_reindex(tmp_path: Path) -> None:
     database.close()
     assert len(views) == 60
     assert (code, views[0].job.id.hex in printed) == (0, True)
+
+
+def test_traces_are_read_again_by_todays_rules(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    assert longlook(tmp_path, "traces", "reparse") == (0, "ok           0 traces were read again\n")
+    database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
+    job_id = factories.make_job(database, factories.make_account(database))
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    outcomes.succeed(database, claimed, answer=None, sample=factories.make_ended("I see a ball."))
+    factories.forget_steps(database)
+
+    code, printed = longlook(tmp_path, "traces", "reparse")
+
+    [trace] = traces.read(database, job_id)
+    database.close()
+    assert (code, "1 traces" in printed) == (0, True)
+    assert trace.kept_steps is not None
 
 
 def test_a_key_is_printed_once_listed_without_itself_and_revoked(upgraded: Path) -> None:

@@ -1,0 +1,113 @@
+"""The steps of traces, kept beside the texts that they were read from.
+
+The text is the truth. Steps that are missing, or that were read by other rules than today's, are read from it when
+they are asked for; :func:`reparse` keeps them as they are read today.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from jobs import trace
+from jobs.database import Database
+from jobs.marks import Mark
+from jobs.records import Sample
+
+#: Which stream: job, attempt, number.
+Place = tuple[uuid.UUID, int, int]
+
+_PLACE = (Sample.job_id, Sample.attempt, Sample.number)
+_STALE = sa.or_(Sample.steps.is_(sa.null()), Sample.steps["version"].as_integer() != trace.VERSION)
+
+
+def pack(text: str) -> dict[str, Any]:
+    """Return the steps of an ended trace as they are kept: the rules' version, and kind, start and end of each."""
+    found = trace.parse(text)
+    return {
+        "version": trace.VERSION,
+        "steps": [[step.kind.value, step.start, step.end] for step in found],
+    }
+
+
+def read(text: str, index: Iterable[Mark], kept: Mapping[str, Any] | None) -> list[trace.Step]:
+    """Return the steps of ``text`` with the times that its ``index`` tells.
+
+    Args:
+        text: a trace, whole or as far as it has come.
+        index: its marks, in order; what they do not cover has no times.
+        kept: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
+    """
+    if kept is None or kept["version"] != trace.VERSION:
+        found = trace.parse(text)
+    else:
+        found = [trace.Step(trace.Kind(kind), *place) for kind, *place in kept["steps"]]
+    return trace.timed(found, _moments(index))
+
+
+def reparse(
+    database: Database, *, after: Place | None, limit: int = 50
+) -> tuple[Place, int] | None:
+    """Keep the steps of up to ``limit`` ended traces beyond ``after`` that have none by today's rules.
+
+    The texts are read outside of the transaction that writes: nobody waits for it, and it waits for nobody. A
+    trace that somebody else has in hand at that moment is about to be removed, and is left alone.
+
+    Returns:
+        the last of them and how many were written; None when there are none.
+    """
+    wanted = (
+        sa.select(*_PLACE, Sample.output)
+        .where(Sample.output.is_not(None), _STALE)
+        .order_by(*_PLACE)
+        .limit(limit)
+    )
+    if after is not None:
+        wanted = wanted.where(sa.tuple_(*_PLACE) > after)
+    with database.reading() as transaction:
+        found = {tuple(row[:3]): row.output for row in transaction.execute(wanted)}
+    if not found:
+        return None
+    packed = {place: pack(text) for place, text in found.items()}
+    table = Sample.__table__
+    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
+    with database.transaction() as transaction:
+        still = transaction.execute(
+            sa.select(*_PLACE)
+            .where(sa.tuple_(*_PLACE).in_(list(found)), Sample.output.is_not(None))
+            .with_for_update(key_share=True, skip_locked=True)
+        ).all()
+        if still:
+            transaction.execute(
+                sa.update(table)
+                .where(
+                    table.c.job_id == sa.bindparam("b_job"),
+                    table.c.attempt == sa.bindparam("b_attempt"),
+                    table.c.number == sa.bindparam("b_number"),
+                )
+                .values(steps=sa.bindparam("b_steps")),
+                [
+                    {
+                        "b_job": row.job_id,
+                        "b_attempt": row.attempt,
+                        "b_number": row.number,
+                        "b_steps": packed[tuple(row)],
+                    }
+                    for row in still
+                ],
+            )
+    return list(found)[-1], len(still)
+
+
+def _moments(index: Iterable[Mark]) -> list[trace.Mark]:
+    """Return when the text of an index had grown how long."""
+    moments: list[trace.Mark] = []
+    chars = 0
+    for mark in index:
+        chars += mark.length
+        moments.append(trace.Mark(chars, datetime.fromtimestamp(mark.at / 1000, UTC)))
+    return moments

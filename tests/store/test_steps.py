@@ -1,0 +1,165 @@
+"""The steps of traces are kept with their text and gone with it; whatever is kept, they are today's."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+import uuid
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from jobs import trace
+from jobs.database import Database
+from jobs.marks import Mark
+from jobs.records import Sample
+from jobs.store import claims, outcomes, retention, steps, sweeps, traces
+from tests import factories
+from tests.databases import Age
+
+TEXT = "I see three circles.\n\nWait, let me check again.\n\n**Final Answer** 3"
+
+
+def begun(database: Database, account_id: uuid.UUID) -> claims.Claim:
+    """Submit, claim and begin a job."""
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    assert factories.begin(database, claimed) is not None
+    return claimed
+
+
+def ended(database: Database, account_id: uuid.UUID, text: str = TEXT) -> uuid.UUID:
+    """Return a job that has ended with a trace."""
+    claimed = begun(database, account_id)
+    sample = factories.make_ended(text)
+    assert outcomes.succeed(database, claimed, answer=None, sample=sample)
+    return claimed.job_id
+
+
+def keep(database: Database, kept: dict[str, object]) -> None:
+    """Let these be the steps that are kept of all traces."""
+    with database.transaction() as transaction:
+        transaction.execute(sa.update(Sample).values(steps=kept))
+
+
+def moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def reparse(database: Database, *, limit: int) -> list[int]:
+    """Reparse in batches until nothing is left; return how many were written in each."""
+    last: steps.Place | None = None
+    counts: list[int] = []
+    while (reached := steps.reparse(database, after=last, limit=limit)) is not None:
+        last, written = reached
+        counts.append(written)
+    return counts
+
+
+def test_the_steps_of_an_ended_stream_are_kept(database: Database, account_id: uuid.UUID) -> None:
+    job_id = ended(database, account_id)
+
+    [found] = traces.read(database, job_id)
+
+    assert found.kept_steps == steps.pack(TEXT)
+    assert found.kept_steps["version"] == trace.VERSION
+    assert [step.kind for step in found.steps()] == ["observation", "re-check", "answer"]
+
+
+def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    claimed = begun(database, account_id)
+    piece = dataclasses.replace(
+        factories.make_piece(claimed, "I see a ball."), marks=(Mark(7, 13, 5_000),)
+    )
+    assert not traces.append(database, owner=claimed.owner, pieces=[piece])
+    [before] = traces.read(database, claimed.job_id)
+    age(61)
+    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+
+    [found] = traces.read(database, claimed.job_id)
+
+    assert (before.kept_steps, found.kept_steps) == (None, steps.pack("I see a ball."))
+    assert before.steps() == found.steps()
+    assert [(step.started_at, step.ended_at) for step in found.steps()] == [(moment(5_000),) * 2]
+
+
+def test_each_step_has_the_times_of_the_marks_around_it(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+    index = tuple(
+        Mark(number, length, number * 1_000)
+        for number, length in enumerate([5, 15, 10, len(TEXT) - 30], start=1)
+    )
+    sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
+    outcomes.succeed(database, claimed, answer=None, sample=sample)
+
+    [found] = traces.read(database, claimed.job_id)
+
+    times = [(step.started_at, step.ended_at) for step in found.steps()]
+    assert times == [
+        (moment(1_000), moment(2_000)),
+        (moment(3_000), moment(4_000)),
+        (moment(4_000), moment(4_000)),
+    ]
+
+
+def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_id = ended(database, account_id)
+    [fresh] = traces.read(database, job_id)
+
+    for kept in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
+        keep(database, kept) if kept else factories.forget_steps(database)
+        [found] = traces.read(database, job_id)
+        assert found.kept_steps == kept
+        assert found.steps() == fresh.steps()
+
+
+def test_kept_steps_of_todays_rules_are_not_read_again(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_id = ended(database, account_id)
+    keep(database, {"version": trace.VERSION, "steps": [["inference", 2, 5]]})
+
+    [found] = traces.read(database, job_id)
+
+    assert [(step.kind, step.start, step.end) for step in found.steps()] == [("inference", 2, 5)]
+
+
+def test_all_traces_are_read_again_once_in_batches(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_ids = [ended(database, account_id) for _ in range(5)]
+    keep(database, {"version": trace.VERSION - 1, "steps": []})
+    begun(database, account_id)
+
+    assert reparse(database, limit=2) == [2, 2, 1]
+
+    found = itertools.chain.from_iterable(traces.read(database, job_id) for job_id in job_ids)
+    assert [one.kept_steps for one in found] == [steps.pack(TEXT)] * 5
+    assert reparse(database, limit=2) == []
+
+
+def test_an_interrupted_reparse_goes_on_where_it_was(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    for _ in range(3):
+        ended(database, account_id)
+    factories.forget_steps(database)
+    assert steps.reparse(database, after=None, limit=2) is not None
+
+    assert reparse(database, limit=2) == [1]
+
+
+def test_a_removed_trace_gets_no_steps(database: Database, account_id: uuid.UUID) -> None:
+    job_id = ended(database, account_id)
+    factories.forget_steps(database)
+    assert retention.remove_job(database, job_id, account_id=account_id, actor="test")
+
+    assert reparse(database, limit=2) == []
+    assert [one.kept_steps for one in traces.read(database, job_id)] == [None]
