@@ -12,6 +12,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event, orm
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from jobs import errors, failpoints
 
@@ -23,6 +26,8 @@ Clock = Callable[[], datetime]
 _STATEMENT_TIMEOUT_MS = 10_000
 _LOCK_TIMEOUT_MS = 5_000
 _SQLITE_BUSY_MS = 10_000
+#: The function of :class:`Now` on SQLite.
+_SQLITE_NOW = "longlook_now"
 #: A full disk is not emptied in a moment.
 _DISK_SECONDS = 60
 #: When a server's host has vanished, its connections end within half a minute, not within a quarter of an hour.
@@ -64,6 +69,50 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Seconds(sa.TypeDecorator[timedelta]):
+    """A length of time, bound as seconds."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def process_bind_param(self, value: timedelta | None, dialect: sa.Dialect) -> float | None:
+        """Return ``value`` in seconds."""
+        del dialect
+        return None if value is None else value.total_seconds()
+
+
+class Now(FunctionElement[datetime]):
+    """The database's time, plus ``delta`` if there is one: a statement that holds it serves both databases.
+
+    On PostgreSQL it is a sub-query, run once, so that the planner sees a constant and can use an
+    index: ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
+    process's clock. Two of them in one statement may differ by microseconds.
+
+    Args:
+        delta: a length of time, or a parameter of the type :class:`Seconds`.
+    """
+
+    type = UTCDateTime()
+    name = "now"
+    inherit_cache = True
+
+    def __init__(self, delta: timedelta | sa.BindParameter[timedelta] | None = None) -> None:
+        if isinstance(delta, timedelta):
+            delta = sa.literal(delta, Seconds())
+        super().__init__(*(() if delta is None else (delta,)))
+
+
+@compiles(Now, "postgresql")
+def _now_on_postgresql(element: Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - the compiler's own
+    delta = compiler.process(element.clauses, **options)
+    return f"(SELECT clock_timestamp(){f' + make_interval(secs => {delta})' if delta else ''})"
+
+
+@compiles(Now, "sqlite")
+def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - the compiler's own
+    return f"{_SQLITE_NOW}({compiler.process(element.clauses, **options) or 0})"
+
+
 class Unavailable(errors.Unavailable):
     """The database did not answer. After a failed commit nobody knows whether it landed: ask again."""
 
@@ -83,25 +132,15 @@ class DiskFull(Unavailable):
 class Transaction:
     """An open transaction: a session, and the database's own time."""
 
-    def __init__(self, session: orm.Session, *, clock: Clock) -> None:
+    def __init__(self, session: orm.Session) -> None:
         self.session = session
         self.dialect = session.get_bind().dialect.name
         #: What the listeners of the database hear once it has been committed; see :meth:`Database.listen`.
         self.notes: list[object] = []
-        self._clock = clock
 
     def now(self, delta: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
-        """Return an expression for the database's time plus ``delta``.
-
-        On PostgreSQL it is a sub-query, run once, so that the planner sees a constant and can use an
-        index: ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
-        process's clock. Two of them in one statement may differ by microseconds.
-        """
-        if self.dialect == "sqlite":
-            return sa.literal(self._clock() + delta, UTCDateTime())
-        now = sa.func.clock_timestamp(type_=UTCDateTime())
-        later = now + sa.literal(delta, sa.Interval()) if delta else now
-        return sa.type_coerce(sa.select(later).scalar_subquery(), UTCDateTime())
+        """Return an expression for the database's time plus ``delta``; see :class:`Now`."""
+        return Now(delta or None)
 
     def insert(self, table: type[orm.DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
         """Return an INSERT that knows ``ON CONFLICT`` in this database's dialect."""
@@ -147,7 +186,7 @@ class Database:
         }
         if self.dialect == "sqlite":
             engine = sa.create_engine(self.url, **arguments)
-            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "connect", self._prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         options = (
@@ -164,6 +203,28 @@ class Database:
         event.listen(engine, "handle_error", _hide_details)
         return engine
 
+    def _prepare_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
+        """Set what SQLite forgets between connections. FULL: an accepted job survives a power cut."""
+        connection.isolation_level = (
+            None  # The driver's own BEGIN comes too late; see _begin_sqlite.
+        )
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={_SQLITE_BUSY_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+        # Deterministic, as SQLite understands it: the same within a statement, so that it is called once for it.
+        connection.create_function(_SQLITE_NOW, 1, self._now_in_sqlite, deterministic=True)
+
+    def _now_in_sqlite(self, delta: float) -> str:
+        """Return the clock's time as :class:`UTCDateTime` keeps it in SQLite, ``delta`` seconds later."""
+        at = (self.clock() + timedelta(seconds=delta)).astimezone(UTC).replace(tzinfo=None)
+        return at.isoformat(sep=" ", timespec="microseconds")
+
     @contextlib.contextmanager
     def transaction(self, name: str = "") -> Iterator[Transaction]:
         """Open a transaction that writes; it commits at the end of the block.
@@ -175,7 +236,7 @@ class Database:
             Unavailable: the database is away, locked or restarting.
         """
         with self._writers_turn(), self._session(write=True) as session:
-            transaction = Transaction(session, clock=self.clock)
+            transaction = Transaction(session)
             yield transaction
             with _faults_told():
                 failpoints.hit(name, "commit")
@@ -189,7 +250,7 @@ class Database:
     def reading(self) -> Iterator[Transaction]:
         """Open a transaction that only reads. Raises :class:`Unavailable` as above."""
         with self._session(write=False) as session:
-            yield Transaction(session, clock=self.clock)
+            yield Transaction(session)
 
     @contextlib.contextmanager
     def _writers_turn(self) -> Iterator[None]:
@@ -271,20 +332,6 @@ def _hide_details(context: sa.ExceptionContext) -> None:
         if context.sqlalchemy_exception is not None:
             name = f"psycopg.errors.{type(original).__name__}"
             context.sqlalchemy_exception.args = (f"({name}) {original.diag.message_primary}",)
-
-
-def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    """Set what SQLite forgets between connections. FULL: an accepted job survives a power cut."""
-    connection.isolation_level = None  # The driver's own BEGIN comes too late; see _begin_sqlite.
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={_SQLITE_BUSY_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

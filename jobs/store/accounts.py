@@ -102,16 +102,17 @@ def ensure_pepper(settings: Settings) -> bytes:
     return pepper(settings)
 
 
+_PRINCIPAL = sa.select(ApiKey.id, ApiKey.account_id, ApiKey.role).where(
+    ApiKey.digest == sa.bindparam("digest"), ApiKey.revoked_at.is_(None)
+)
+
+
 def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:
     """Return whose ``key`` it is, or None when it is unknown or revoked."""
     if not well_formed(key):
         return None
     with database.reading() as transaction:
-        row = transaction.execute(
-            sa.select(ApiKey.id, ApiKey.account_id, ApiKey.role).where(
-                ApiKey.digest == digest(key, pepper=pepper), ApiKey.revoked_at.is_(None)
-            )
-        ).one_or_none()
+        row = transaction.execute(_PRINCIPAL, {"digest": digest(key, pepper=pepper)}).one_or_none()
         return None if row is None else Principal(row.id, row.account_id, row.role)
 
 

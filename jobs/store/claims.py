@@ -76,7 +76,7 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
     with database.transaction("claim") as transaction:
         changed = timeline.change(
             transaction,
-            where=(Job.id == dispatch.best(transaction),),
+            where=(Job.id == dispatch.best(),),
             source=Status.QUEUED,
             target=Status.RUNNING,
             values={

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from jobs.database import Transaction
+from jobs.database import Now
 from jobs.lifecycle import HEAD_START, Priority, Status
 from jobs.records import Job
 from jobs.store import groups, timeline
 
 
-def rank_at(transaction: Transaction, priority: Priority) -> sa.ColumnElement[datetime]:
-    """Return the rank of a job that is due now: due time minus the head start of its class."""
-    return transaction.now(-HEAD_START[priority])
+def rank_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
+    """Return the rank of a job that is due now: due time minus the head start of its class, as :func:`rank_delta`."""
+    return Now(delta)
 
 
-def eligible(transaction: Transaction) -> tuple[sa.ColumnElement[bool], ...]:
+def rank_delta(priority: Priority) -> timedelta:
+    """Return how far the rank of a class is from its due time."""
+    return -HEAD_START[priority]
+
+
+def eligible() -> tuple[sa.ColumnElement[bool], ...]:
     """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader."""
     # As a bare column the deadline tempts SQLite to walk its index and to sort the whole queue for one job.
     deadline = sa.func.coalesce(Job.deadline_at, Job.deadline_at)
     return (
         timeline.standing(Status.QUEUED),
-        Job.not_before <= transaction.now(),
-        deadline > transaction.now(),
-        groups.free(transaction),
+        Job.not_before <= Now(),
+        deadline > Now(),
+        groups.free(),
     )
 
 
-def best(transaction: Transaction) -> sa.ScalarSelect[uuid.UUID]:
+@functools.cache
+def best() -> sa.ScalarSelect[uuid.UUID]:
     """Return the id of the best eligible job as a sub-query, locked against other claimers on PostgreSQL."""
     choice = (
         sa.select(Job.id)
-        .where(*eligible(transaction))
+        .where(*eligible())
         .order_by(Job.rank_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -43,15 +50,16 @@ def best(transaction: Transaction) -> sa.ScalarSelect[uuid.UUID]:
     return sa.select(choice.c.id).scalar_subquery()
 
 
-def ahead_of(job: Job) -> sa.ColumnElement[bool]:
-    """Return the condition of being claimed before ``job``, for jobs that are eligible.
+def ahead() -> sa.ColumnElement[bool]:
+    """Return the condition of being claimed before the job whose ``id`` and ``rank_at`` are bound, if eligible.
 
     The head of the queue is named as well: PostgreSQL knows the ranks of all jobs that ever were, not of
     those that wait, and would else take the whole queue to be ahead and read it all.
     """
     head = sa.select(sa.func.min(Job.rank_at)).where(timeline.standing(Status.QUEUED))
-    rank_at = sa.literal(job.rank_at, Job.rank_at.type)
+    rank_at = sa.bindparam("rank_at", type_=Job.rank_at.type)
+    job_id = sa.bindparam("id", type_=Job.id.type)
     return sa.and_(
         Job.rank_at.between(head.scalar_subquery(), rank_at),
-        sa.tuple_(Job.rank_at, Job.id) < sa.tuple_(rank_at, sa.literal(job.id, Job.id.type)),
+        sa.tuple_(Job.rank_at, Job.id) < sa.tuple_(rank_at, job_id),
     )

@@ -15,7 +15,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from jobs.database import Transaction
+from jobs.database import Now, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job
 from jobs.store import timeline
@@ -31,7 +31,7 @@ class Freed:
     jobs: int
 
 
-def free(transaction: Transaction) -> sa.ColumnElement[bool]:
+def free() -> sa.ColumnElement[bool]:
     """Return the condition of waiting for no leader.
 
     A leader holds its followers until its first token, its end, or :data:`LONGEST_WAIT` after its first start.
@@ -40,7 +40,7 @@ def free(transaction: Transaction) -> sa.ColumnElement[bool]:
     holds = sa.and_(
         leader.first_token_at.is_(None),
         leader.finished_at.is_(None),
-        sa.or_(leader.started_at.is_(None), leader.started_at > transaction.now(-LONGEST_WAIT)),
+        sa.or_(leader.started_at.is_(None), leader.started_at > Now(-LONGEST_WAIT)),
     )
     # A value rather than EXISTS, which PostgreSQL may answer by reading all leaders at once.
     held = sa.select(holds).where(leader.id == Job.group_id, leader.id != Job.id)

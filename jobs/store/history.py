@@ -261,13 +261,19 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
         return found if account_id in (None, found.account_id) else None
 
 
+_IMAGES = sa.select(Image).where(
+    Image.id.in_(sa.bindparam("image_ids", expanding=True)),
+    Image.account_id == sa.bindparam("account_id"),
+)
+
+
 def images(
     database: Database, image_ids: Collection[uuid.UUID], *, account_id: uuid.UUID
 ) -> dict[uuid.UUID, Image]:
     """Return those of ``image_ids`` that are this account's, by id; ones whose bytes are gone too."""
     with database.reading() as transaction:
         found = transaction.session.scalars(
-            sa.select(Image).where(Image.id.in_(image_ids), Image.account_id == account_id)
+            _IMAGES, {"image_ids": list(image_ids), "account_id": account_id}
         )
         return {image.id: image for image in found}
 
@@ -279,17 +285,20 @@ def image_bytes(database: Database, found: Image) -> bytes | None:
         return None if row is None else row.data
 
 
+_IMAGES_OF_JOBS = (
+    sa.select(JobImage.job_id, JobImage.tokens, Image)
+    .join(Image, Image.id == JobImage.image_id)
+    .where(JobImage.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .order_by(JobImage.job_id, JobImage.position)
+)
+
+
 def _images(
     transaction: Transaction, job_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, tuple[ImageView, ...]]:
     if not job_ids:
         return {}
-    rows = transaction.execute(
-        sa.select(JobImage.job_id, JobImage.tokens, Image)
-        .join(Image, Image.id == JobImage.image_id)
-        .where(JobImage.job_id.in_(job_ids))
-        .order_by(JobImage.job_id, JobImage.position)
-    )
+    rows = transaction.execute(_IMAGES_OF_JOBS, {"job_ids": list(job_ids)})
     found: dict[uuid.UUID, tuple[ImageView, ...]] = {}
     for row in rows:
         found[row.job_id] = (*found.get(row.job_id, ()), ImageView(row.Image, row.tokens))
@@ -311,15 +320,19 @@ def _place(transaction: Transaction, job: Job) -> QueuePlace:
     return QueuePlace(position=position, eta_seconds=_eta(transaction, position))
 
 
+_AHEAD = sa.select(sa.func.count()).select_from(
+    sa.select(Job.id)
+    .where(*dispatch.eligible(), dispatch.ahead())
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+    .subquery()
+)
+
+
 def _ahead(transaction: Transaction, job: Job, *, limit: int) -> int:
     """Return how many jobs are claimed before ``job``, counted up to ``limit``."""
-    ahead = (
-        sa.select(Job.id)
-        .where(*dispatch.eligible(transaction), dispatch.ahead_of(job))
-        .limit(limit)
-        .subquery()
-    )
-    counted: int = transaction.execute(sa.select(sa.func.count()).select_from(ahead)).scalar_one()
+    counted: int = transaction.execute(
+        _AHEAD, {"id": job.id, "rank_at": job.rank_at, "most": limit}
+    ).scalar_one()
     return counted
 
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from jobs import errors
-from jobs.database import Database, Transaction
-from jobs.records import Job
+from jobs.database import Database, Now, Seconds, Transaction
+from jobs.records import Job, table
 
 
 def replay(
@@ -43,19 +43,22 @@ def winner(
     return _same(found, fingerprint)
 
 
+_FORGOTTEN = (
+    sa.update(table(Job))
+    .where(
+        table(Job).c.account_id == sa.bindparam("b_account"),
+        table(Job).c.idempotency_key == sa.bindparam("b_key"),
+        table(Job).c.created_at <= Now(sa.bindparam("b_kept", type_=Seconds())),
+    )
+    .values(idempotency_key=None)
+)
+
+
 def forget_expired(
     transaction: Transaction, *, account_id: uuid.UUID, key: str, kept: timedelta
 ) -> None:
     """Let go of a key that is older than ``kept``, so that it can be used anew."""
-    transaction.execute(
-        sa.update(Job)
-        .where(
-            Job.account_id == account_id,
-            Job.idempotency_key == key,
-            Job.created_at <= transaction.now(-kept),
-        )
-        .values(idempotency_key=None)
-    )
+    transaction.execute(_FORGOTTEN, {"b_account": account_id, "b_key": key, "b_kept": -kept})
 
 
 def _keyed(

@@ -11,33 +11,37 @@ import sqlalchemy as sa
 from jobs import marks
 from jobs.database import Transaction
 from jobs.marks import Mark
-from jobs.records import Attempt, Job
+from jobs.records import Attempt, Job, table
+
+_RESERVED = (
+    sa.update(table(Job))
+    .where(table(Job).c.id == sa.bindparam("b_job"))
+    .values(event_number=sa.bindparam("b_end"))
+)
+_KEPT = (
+    sa.update(table(Attempt))
+    .where(
+        table(Attempt).c.job_id == sa.bindparam("b_job"),
+        table(Attempt).c.number == sa.bindparam("b_attempt"),
+    )
+    .values(kept_through=sa.bindparam("b_through"))
+)
 
 
 def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
     """Reserve numbers up to ``ends`` for those who hold these attempts: nobody else takes numbers of a running job."""
-    table = Job.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
     if ends:
         transaction.execute(
-            sa.update(table)
-            .where(table.c.id == sa.bindparam("b_job"))
-            .values(event_number=sa.bindparam("b_end")),
+            _RESERVED,
             [{"b_job": job_id, "b_end": end} for (job_id, _), end in ends.items()],
         )
 
 
 def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
     """Note up to which number the events of each attempt are written now."""
-    table = Attempt.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - same
     if through:
         transaction.execute(
-            sa.update(table)
-            .where(
-                table.c.job_id == sa.bindparam("b_job"), table.c.number == sa.bindparam("b_attempt")
-            )
-            .values(kept_through=sa.bindparam("b_through")),
+            _KEPT,
             [
                 {"b_job": job_id, "b_attempt": attempt, "b_through": number}
                 for (job_id, attempt), number in through.items()

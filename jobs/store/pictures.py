@@ -77,6 +77,12 @@ def _identity(image: NewImage) -> _Identity:
     return (image.original_sha256, image.detail, image.pipeline)
 
 
+_IDENTITIES = sa.select(Image.id, Image.original_sha256, Image.detail, Image.pipeline).where(
+    Image.account_id == sa.bindparam("account_id"),
+    Image.id.in_(sa.bindparam("image_ids", expanding=True)),
+)
+
+
 def _identities(
     transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
 ) -> dict[uuid.UUID, _Identity]:
@@ -85,21 +91,24 @@ def _identities(
     if not wanted:
         return {}
     rows = transaction.execute(
-        sa.select(Image.id, Image.original_sha256, Image.detail, Image.pipeline).where(
-            Image.account_id == account_id, Image.id.in_(wanted)
-        )
+        _IDENTITIES, {"account_id": account_id, "image_ids": list(wanted)}
     ).all()
     if len(rows) < len(wanted):
         raise _image_gone()
     return {row.id: (row.original_sha256, row.detail, row.pipeline) for row in rows}
 
 
+_HELD = (
+    sa.select(Image.id)
+    .where(Image.id == sa.bindparam("image_id"), Image.removed_at.is_(None))
+    .with_for_update(read=True)
+)
+
+
 def _hold_facts(transaction: Transaction, image_id: uuid.UUID) -> uuid.UUID:
     """Make a concurrent removal wait and then see this job's reference."""
     found: uuid.UUID | None = transaction.execute(
-        sa.select(Image.id)
-        .where(Image.id == image_id, Image.removed_at.is_(None))
-        .with_for_update(read=True)
+        _HELD, {"image_id": image_id}
     ).scalar_one_or_none()
     if found is None:
         raise _image_gone()

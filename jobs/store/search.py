@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 
 from jobs.database import Database, Transaction
 from jobs.phrases import Part, Phrase, spellings
-from jobs.records import Job, Sample, SearchText
+from jobs.records import Job, Sample, SearchText, table
 
 #: Up to so many texts that hold a phrase's words are looked at by themselves. Of more, a page of jobs that hold the
 #: phrase is found sooner by looking at one job after the other, in the order of the page.
@@ -29,20 +29,21 @@ _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
 _INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
 
 
+_TEXT = sa.insert(table(SearchText)).from_select(
+    ["job_id", "account_id", "part", "text"],
+    sa.select(
+        table(Job).c.id,
+        table(Job).c.account_id,
+        sa.bindparam("b_part", type_=SearchText.part.type),
+        sa.bindparam("b_text", type_=SearchText.text.type),
+    ).where(table(Job).c.id == sa.bindparam("b_job")),
+)
+
+
 def keep(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
     """Let a job be found by ``text``, beside what it is found by already."""
     for spelling in spellings(text or ""):
-        transaction.execute(
-            sa.insert(SearchText).from_select(
-                ["job_id", "account_id", "part", "text"],
-                sa.select(
-                    Job.id,
-                    Job.account_id,
-                    sa.literal(part, SearchText.part.type),
-                    sa.literal(spelling, SearchText.text.type),
-                ).where(Job.id == job_id),
-            )
-        )
+        transaction.execute(_TEXT, {"b_job": job_id, "b_part": part, "b_text": spelling})
 
 
 def remove(

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from jobs import trace
 from jobs.database import Database
 from jobs.marks import Mark
-from jobs.records import Sample
+from jobs.records import Sample, table
 
 #: Which stream: job, attempt, number.
 Place = tuple[uuid.UUID, int, int]
@@ -49,6 +49,17 @@ def read(text: str, index: Iterable[Mark], kept: Mapping[str, Any] | None) -> li
     return trace.timed(found, _moments(index))
 
 
+_STEPS = (
+    sa.update(table(Sample))
+    .where(
+        table(Sample).c.job_id == sa.bindparam("b_job"),
+        table(Sample).c.attempt == sa.bindparam("b_attempt"),
+        table(Sample).c.number == sa.bindparam("b_number"),
+    )
+    .values(steps=sa.bindparam("b_steps"))
+)
+
+
 def reparse(
     database: Database, *, after: Place | None, limit: int = 50
 ) -> tuple[Place, int] | None:
@@ -73,8 +84,6 @@ def reparse(
     if not found:
         return None
     packed = {place: pack(text) for place, text in found.items()}
-    table = Sample.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
     with database.transaction() as transaction:
         still = transaction.execute(
             sa.select(*_PLACE)
@@ -83,13 +92,7 @@ def reparse(
         ).all()
         if still:
             transaction.execute(
-                sa.update(table)
-                .where(
-                    table.c.job_id == sa.bindparam("b_job"),
-                    table.c.attempt == sa.bindparam("b_attempt"),
-                    table.c.number == sa.bindparam("b_number"),
-                )
-                .values(steps=sa.bindparam("b_steps")),
+                _STEPS,
                 [
                     {
                         "b_job": row.job_id,

@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs import errors, ids
-from jobs.database import Database, LockTimeout, Transaction
+from jobs.database import Database, LockTimeout, Now, Seconds, Transaction
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
-from jobs.records import Job, JobImage
+from jobs.records import Job, JobImage, table
 from jobs.store import dispatch, idempotency, pictures, search, timeline
 
 #: A picture to be kept, as :mod:`jobs.store.pictures` takes it.
@@ -135,7 +135,7 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
         for follower in submission.followers or ()
     ]
     transaction.execute(
-        sa.insert(JobImage),
+        _JOB_IMAGE,
         [
             {"job_id": row.id, "position": position, "image_id": image_id, "tokens": tokens}
             for row in rows
@@ -148,40 +148,46 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
     return job_id
 
 
+_JOB_IMAGE = sa.insert(table(JobImage))
+_JOB = (
+    sa.insert(table(Job))
+    .values(
+        status=Status.QUEUED,
+        rank_at=dispatch.rank_at(sa.bindparam("b_rank", type_=Seconds())),
+        not_before=Now(),
+        deadline_at=Now(sa.bindparam("b_deadline", type_=Seconds())),
+        attempt=0,
+        event_number=_FIRST_NUMBER,
+        crashes=0,
+        failures=0,
+        created_at=Now(),
+    )
+    .returning(table(Job).c.id, table(Job).c.created_at, table(Job).c.not_before)
+)
+
+
 def _insert_job(
     transaction: Transaction,
     submission: Submission,
     **columns: Any,  # noqa: ANN401 - any column's value goes in
 ) -> sa.Row[Any]:
     """Insert a queued job as ``submission`` wants it, but for ``columns``; return id and times."""
-    now = transaction.now()
     values: dict[str, Any] = {
         "account_id": submission.account_id,
-        "status": Status.QUEUED,
         "model": submission.model,
         "question": submission.question,
         "options": dict(submission.options),
-        "metadata_": dict(submission.metadata),
+        "metadata": dict(submission.metadata),
         "priority": submission.priority,
-        "rank_at": dispatch.rank_at(transaction, submission.priority),
-        "not_before": now,
-        "deadline_at": transaction.now(submission.deadline),
-        "attempt": 0,
-        "event_number": _FIRST_NUMBER,
-        "crashes": 0,
-        "failures": 0,
+        "b_rank": dispatch.rank_delta(submission.priority),
+        "b_deadline": submission.deadline,
         "max_attempts": submission.max_attempts,
         "request_id": submission.request_id,
         "rerun_of": submission.rerun_of,
         "webhook": submission.webhook and submission.webhook.plain(),
-        "created_at": now,
         **columns,
     }
-    row = transaction.execute(
-        sa.insert(Job)
-        .values({getattr(Job, name): value for name, value in values.items()})
-        .returning(Job.id, Job.created_at, Job.not_before)
-    ).one()
+    row = transaction.execute(_JOB, values).one()
     search.keep(transaction, row.id, Part.QUESTION, values["question"])
     return row
 

@@ -70,7 +70,7 @@ def sweep(
 def due(database: Database, *, limit: int) -> int:
     """Return how many jobs could be claimed now, counted up to ``limit``."""
     with database.reading() as transaction:
-        found = sa.select(Job.id).where(*dispatch.eligible(transaction)).limit(limit).subquery()
+        found = sa.select(Job.id).where(*dispatch.eligible()).limit(limit).subquery()
         counted: int = transaction.execute(
             sa.select(sa.func.count()).select_from(found)
         ).scalar_one()

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from jobs import lifecycle
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Priority, Status
-from jobs.records import Job, TimelineEntry
+from jobs.records import Job, TimelineEntry, table
 from jobs.store import events
 
 #: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
@@ -39,7 +39,7 @@ def standing(status: Status) -> sa.ColumnElement[bool]:
 
     The value is written out: bound as a parameter it would hide the partial indexes from a prepared plan.
     """
-    return Job.status == sa.literal(status, Job.status.type, literal_execute=True)
+    return Job.status == sa.literal_column(f"'{status.value}'", Job.status.type)
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,9 @@ class Entry:
     number: int | None = None
 
 
+_ENTRY = sa.insert(table(TimelineEntry))
+
+
 def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
     """Append ``entries`` to the timeline."""
     rows = [
@@ -188,7 +191,7 @@ def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
         for entry in entries
     ]
     if rows:
-        transaction.execute(sa.insert(TimelineEntry), rows)
+        transaction.execute(_ENTRY, rows)
 
 
 def read(

@@ -16,7 +16,7 @@ from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.marks import Mark
 from jobs.phrases import Part
-from jobs.records import Job, Sample, TraceChunk
+from jobs.records import Job, Sample, TraceChunk, table
 from jobs.store import groups, numbers, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]
@@ -165,6 +165,22 @@ def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.U
     return {(row.job_id, row.attempt, row.number) for row in rows}
 
 
+_WRITTEN = (
+    sa.update(table(Sample))
+    .where(
+        table(Sample).c.job_id == sa.bindparam("b_job"),
+        table(Sample).c.attempt == sa.bindparam("b_attempt"),
+        table(Sample).c.number == sa.bindparam("b_number"),
+    )
+    .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
+)
+_FIRST_TOKEN = (
+    sa.update(table(Job))
+    .where(table(Job).c.id == sa.bindparam("b_job"), table(Job).c.first_token_at.is_(None))
+    .values(first_token_at=sa.bindparam("b_first"))
+)
+
+
 def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
     now = transaction.execute(sa.select(transaction.now())).scalar_one()
     # A piece whose write was not answered comes again, unchanged.
@@ -184,16 +200,8 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
             for piece in pieces
         ],
     )
-    table = Sample.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
     transaction.execute(
-        sa.update(table)
-        .where(
-            table.c.job_id == sa.bindparam("b_job"),
-            table.c.attempt == sa.bindparam("b_attempt"),
-            table.c.number == sa.bindparam("b_number"),
-        )
-        .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first")),
+        _WRITTEN,
         [
             {
                 "b_job": piece.job_id,
@@ -207,12 +215,8 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
     )
     firsts = [piece for piece in pieces if piece.position == 0]
     if firsts:
-        jobs = Job.__table__
-        assert isinstance(jobs, sa.Table)  # noqa: S101 - same
         transaction.execute(
-            sa.update(jobs)
-            .where(jobs.c.id == sa.bindparam("b_job"), jobs.c.first_token_at.is_(None))
-            .values(first_token_at=sa.bindparam("b_first")),
+            _FIRST_TOKEN,
             [{"b_job": piece.job_id, "b_first": piece.first_token_at} for piece in firsts],
         )
         groups.tell_freed(transaction, {piece.job_id for piece in firsts})
