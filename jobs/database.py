@@ -113,6 +113,13 @@ def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str: 
     return f"{_SQLITE_NOW}({compiler.process(element.clauses, **options) or 0})"
 
 
+def insert(
+    dialect: str, table: sa.Table | type[orm.DeclarativeBase]
+) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that knows ``ON CONFLICT`` in ``dialect``."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
 class Unavailable(errors.Unavailable):
     """The database did not answer. After a failed commit nobody knows whether it landed: ask again."""
 
@@ -144,7 +151,7 @@ class Transaction:
 
     def insert(self, table: type[orm.DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
         """Return an INSERT that knows ``ON CONFLICT`` in this database's dialect."""
-        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+        return insert(self.dialect, table)
 
     def execute(self, statement: sa.Executable, rows: Any = None) -> sa.Result[Any]:  # noqa: ANN401 - SQLAlchemy's own parameter type
         """Run ``statement``; the session's objects are not kept in step with bulk updates."""

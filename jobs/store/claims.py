@@ -15,11 +15,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction
+from jobs.database import Database, Now, Transaction
 from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.marks import Numbers
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect
+from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect, table
 from jobs.store import dispatch, findings, timeline, traces
 
 
@@ -71,6 +71,9 @@ class Flags:
     overdue: bool
 
 
+_ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
+
+
 def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
     """Claim the best eligible job for ``owner``, or return None when there is none."""
     with database.transaction("claim") as transaction:
@@ -94,13 +97,8 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
         job = transaction.session.get_one(Job, changed[0].id)
         own = job.event_number - Numbers.BLOCK
         transaction.execute(
-            sa.insert(Attempt).values(
-                job_id=job.id,
-                number=job.attempt,
-                worker=owner,
-                claimed_at=transaction.now(),
-                kept_through=own,
-            )
+            _ATTEMPT,
+            {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
         )
         images, quarantined = _claimed_images(transaction, job.id)
         return Claim(
@@ -120,25 +118,30 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
         )
 
 
+_IMAGES = (
+    sa.select(
+        Suspect.quarantined_at,
+        Image.image_key.label("key"),
+        Image.media_type,
+        Image.width,
+        Image.height,
+        JobImage.tokens,
+    )
+    .join(JobImage, JobImage.image_id == Image.id)
+    .outerjoin(
+        Suspect,
+        sa.and_(Suspect.account_id == Image.account_id, Suspect.image_key == Image.image_key),
+    )
+    .where(JobImage.job_id == sa.bindparam("job_id"))
+    .order_by(JobImage.position)
+)
+
+
 def _claimed_images(
     transaction: Transaction, job_id: uuid.UUID
 ) -> tuple[tuple[ClaimedImage, ...], bool]:
     """Return the pictures of a job, and whether one of them is in quarantine."""
-    suspect = sa.and_(Suspect.account_id == Image.account_id, Suspect.image_key == Image.image_key)
-    rows = transaction.execute(
-        sa.select(
-            Suspect.quarantined_at,
-            Image.image_key.label("key"),
-            Image.media_type,
-            Image.width,
-            Image.height,
-            JobImage.tokens,
-        )
-        .join(JobImage, JobImage.image_id == Image.id)
-        .outerjoin(Suspect, suspect)
-        .where(JobImage.job_id == job_id)
-        .order_by(JobImage.position)
-    ).mappings()
+    rows = transaction.execute(_IMAGES, {"job_id": job_id}).mappings()
     found = [dict(row) for row in rows]
     marks = [row.pop("quarantined_at") for row in found]
     return tuple(ClaimedImage(**row) for row in found), any(marks)
@@ -149,6 +152,17 @@ def picture(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | N
     with database.reading() as transaction:
         row = transaction.session.get(ImageBytes, (account_id, key))
         return None if row is None else row.data
+
+
+_ASKED = sa.update(table(Attempt)).where(
+    table(Attempt).c.job_id == sa.bindparam("b_job"),
+    table(Attempt).c.number == sa.bindparam("b_number"),
+)
+_SAMPLE = (
+    sa.insert(table(Sample))
+    .values(output_tokens=0, started_at=Now())
+    .returning(table(Sample).c.started_at)
+)
 
 
 def begin(
@@ -166,29 +180,16 @@ def begin(
     with database.transaction("begin") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)]):
             return None
-        transaction.execute(
-            sa.update(Attempt)
-            .where(Attempt.job_id == claim.job_id, Attempt.number == claim.attempt)
-            .values(
-                engine=engine,
-                engine_version=engine_version,
-                model=claim.model,
-                prompt=dict(prompt),
-                sampling=dict(sampling),
-            )
-        )
-        started_at: datetime = transaction.execute(
-            sa.insert(Sample)
-            .values(
-                job_id=claim.job_id,
-                attempt=claim.attempt,
-                number=sample,
-                rid=rid,
-                output_tokens=0,
-                started_at=transaction.now(),
-            )
-            .returning(Sample.started_at)
-        ).scalar_one()
+        asked = {
+            "engine": engine,
+            "engine_version": engine_version,
+            "model": claim.model,
+            "prompt": dict(prompt),
+            "sampling": dict(sampling),
+        }
+        transaction.execute(_ASKED, asked | {"b_job": claim.job_id, "b_number": claim.attempt})
+        new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": sample, "rid": rid}
+        started_at: datetime = transaction.execute(_SAMPLE, new).scalar_one()
         return started_at
 
 
@@ -215,19 +216,9 @@ def follow(
             return done
         traces.finish(transaction, claim.job_id, claim.attempt, ended)
         findings.keep(transaction, claim.job_id, claim.attempt, [finding])
-        transaction.execute(
-            sa.insert(Sample).values(
-                job_id=claim.job_id,
-                attempt=claim.attempt,
-                number=number,
-                rid=rid,
-                output_tokens=0,
-                started_at=transaction.now(),
-                continues=ended.sample,
-                kept=kept,
-                inserted=inserted,
-            )
-        )
+        new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
+        after = {"continues": ended.sample, "kept": kept, "inserted": inserted}
+        transaction.execute(_SAMPLE, new | after)
         return _followed(transaction, claim, number)
 
 

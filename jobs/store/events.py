@@ -367,16 +367,17 @@ def _deliveries_of(job_ids: Collection[uuid.UUID]) -> sa.Select[uuid.UUID]:
     )
 
 
+_LISTENERS = sa.select(
+    WebhookEndpoint.id, WebhookEndpoint.account_id, WebhookEndpoint.event_types
+).where(WebhookEndpoint.account_id.in_(sa.bindparam("accounts", expanding=True)), *listening())
+
+
 def _listeners(
     transaction: Transaction, accounts: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, list[_Listener]]:
     """Return the endpoints that are told of events, by account."""
     found: dict[uuid.UUID, list[_Listener]] = {}
-    for row in transaction.execute(
-        sa.select(
-            WebhookEndpoint.id, WebhookEndpoint.account_id, WebhookEndpoint.event_types
-        ).where(WebhookEndpoint.account_id.in_(accounts), *listening())
-    ):
+    for row in transaction.execute(_LISTENERS, {"accounts": list(accounts)}):
         found.setdefault(row.account_id, []).append((row.id, row.event_types))
     return found
 

@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 from jobs import lifecycle
 from jobs.answers import Answer
-from jobs.database import Database, Transaction
+from jobs.database import Database, Now, Transaction
 from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
 from jobs.phrases import Part
-from jobs.records import Attempt, Job, Sample
+from jobs.records import Attempt, Job, Sample, table
 from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
 
@@ -188,6 +188,16 @@ def landed(database: Database, claim: Claim) -> Outcome | None:
         return attempt.outcome if attempt else None
 
 
+_ATTEMPT_ENDED = (
+    sa.update(table(Attempt))
+    .where(
+        table(Attempt).c.job_id == sa.bindparam("b_job"),
+        table(Attempt).c.number == sa.bindparam("b_number"),
+    )
+    .values(ended_at=Now())
+)
+
+
 def end_attempt(
     transaction: Transaction,
     job_id: uuid.UUID,
@@ -198,14 +208,14 @@ def end_attempt(
 ) -> None:
     """Write the end of an attempt, whose job has been moved on."""
     transaction.execute(
-        sa.update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.number == attempt)
-        .values(
-            ended_at=transaction.now(),
-            outcome=outcome,
-            error_code=fault.code if fault else None,
-            error_message=fault.message if fault else None,
-        )
+        _ATTEMPT_ENDED,
+        {
+            "b_job": job_id,
+            "b_number": attempt,
+            "outcome": outcome,
+            "error_code": fault.code if fault else None,
+            "error_message": fault.message if fault else None,
+        },
     )
 
 
@@ -282,19 +292,20 @@ def _settle(
     return True
 
 
+_BILLS = sa.select(
+    Sample.number,
+    Sample.started_at,
+    Sample.ended_at,
+    Sample.input_tokens,
+    Sample.cached_tokens,
+    Sample.image_tokens,
+    Sample.output_tokens,
+).where(Sample.job_id == sa.bindparam("job_id"), Sample.attempt == sa.bindparam("attempt"))
+
+
 def _usage(transaction: Transaction, claim: Claim, sample: traces.Ended) -> dict[str, Any]:
     """Return the job's bill: all streams of the last attempt that an engine took. Seconds add up over attempts."""
-    streams = transaction.execute(
-        sa.select(
-            Sample.number,
-            Sample.started_at,
-            Sample.ended_at,
-            Sample.input_tokens,
-            Sample.cached_tokens,
-            Sample.image_tokens,
-            Sample.output_tokens,
-        ).where(Sample.job_id == claim.job_id, Sample.attempt == claim.attempt)
-    ).all()
+    streams = transaction.execute(_BILLS, {"job_id": claim.job_id, "attempt": claim.attempt}).all()
     seconds = 0.0
     for stream in streams:
         ended_at = sample.ended_at if stream.number == sample.sample else stream.ended_at

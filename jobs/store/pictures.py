@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from jobs import errors, ids
-from jobs.database import Transaction
-from jobs.records import Image, ImageBytes
+from jobs.database import Now, Transaction, insert
+from jobs.records import Image, ImageBytes, table
 
 
 @dataclass(frozen=True)
@@ -123,49 +124,63 @@ def _keep_facts(
     transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
 ) -> uuid.UUID:
     """Insert the image's facts, or find (and if its bytes were removed, revive) the same one of this account."""
-    row = transaction.insert(Image).values(
-        id=ids.new(),
-        account_id=account_id,
-        image_key=image.key,
-        detail=image.detail,
-        pipeline=image.pipeline,
-        media_type=image.media_type,
-        width=image.width,
-        height=image.height,
-        original_sha256=image.original_sha256,
-        original_bytes=image.original_bytes,
-        original_media_type=image.original_media_type,
-        original_width=image.original_width,
-        original_height=image.original_height,
-        orientation=image.orientation,
-        frames=image.frames,
-        created_at=transaction.now(),
-        uploaded_at=transaction.now() if uploaded else None,
-    )
-    # A conflict updates the row rather than passing by: that locks it against a concurrent removal.
     image_id: uuid.UUID = transaction.execute(
-        row.on_conflict_do_update(
-            index_elements=["account_id", "original_sha256", "detail", "pipeline"],
-            set_={
-                "removed_at": None,
-                "uploaded_at": sa.func.coalesce(row.excluded.uploaded_at, Image.uploaded_at),
-            },
-        ).returning(Image.id)
+        _facts(transaction.dialect, uploaded=uploaded),
+        {
+            "id": ids.new(),
+            "account_id": account_id,
+            "image_key": image.key,
+            "detail": image.detail,
+            "pipeline": image.pipeline,
+            "media_type": image.media_type,
+            "width": image.width,
+            "height": image.height,
+            "original_sha256": image.original_sha256,
+            "original_bytes": image.original_bytes,
+            "original_media_type": image.original_media_type,
+            "original_width": image.original_width,
+            "original_height": image.original_height,
+            "orientation": image.orientation,
+            "frames": image.frames,
+        },
     ).scalar_one()
     return image_id
 
 
+@functools.cache
+def _facts(dialect: str, *, uploaded: bool) -> sa.Insert:
+    """Return the statement that keeps an image's facts.
+
+    A conflict updates the row rather than passing by: that locks it against a concurrent removal.
+    """
+    columns = table(Image).c
+    row = insert(dialect, table(Image)).values(
+        created_at=Now(), uploaded_at=Now() if uploaded else None
+    )
+    return row.on_conflict_do_update(
+        index_elements=["account_id", "original_sha256", "detail", "pipeline"],
+        set_={
+            "removed_at": None,
+            "uploaded_at": sa.func.coalesce(row.excluded.uploaded_at, columns.uploaded_at),
+        },
+    ).returning(columns.id)
+
+
 def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> None:
     """Keep the canonical bytes, which other images of the account may share."""
-    row = transaction.insert(ImageBytes).values(
-        account_id=account_id, image_key=image.key, data=image.data
-    )
-    if transaction.dialect == "sqlite":
-        transaction.execute(row.on_conflict_do_nothing())
-        return
-    # Setting the key to itself locks the row: a removal that does not see this image yet must wait for it.
     transaction.execute(
-        row.on_conflict_do_update(
-            index_elements=["account_id", "image_key"], set_={"image_key": row.excluded.image_key}
-        )
+        _bytes(transaction.dialect),
+        {"account_id": account_id, "image_key": image.key, "data": image.data},
+    )
+
+
+@functools.cache
+def _bytes(dialect: str) -> sa.Insert:
+    """Return the statement that keeps an image's bytes."""
+    row = insert(dialect, table(ImageBytes))
+    if dialect == "sqlite":
+        return row.on_conflict_do_nothing()
+    # Setting the key to itself locks the row: a removal that does not see this image yet must wait for it.
+    return row.on_conflict_do_update(
+        index_elements=["account_id", "image_key"], set_={"image_key": row.excluded.image_key}
     )

@@ -84,16 +84,19 @@ def forgive(
     )
 
 
+_HELD = sa.select(Suspect.image_key).where(
+    Suspect.account_id == sa.bindparam("account_id"),
+    Suspect.image_key.in_(sa.bindparam("keys", expanding=True)),
+    Suspect.quarantined_at.is_not(None),
+)
+
+
 def held(database: Database, account_id: uuid.UUID, keys: Collection[str]) -> set[str]:
     """Return those of ``keys`` that are in quarantine."""
     if not keys:
         return set()
     with database.reading() as transaction:
-        rows = transaction.execute(
-            sa.select(Suspect.image_key).where(
-                *_of(account_id, keys), Suspect.quarantined_at.is_not(None)
-            )
-        )
+        rows = transaction.execute(_HELD, {"account_id": account_id, "keys": list(keys)})
         return {row.image_key for row in rows}
 
 

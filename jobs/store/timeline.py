@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs import lifecycle
-from jobs.database import Database, Transaction
+from jobs.database import Database, Now, Transaction
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
 from jobs.store import events
@@ -67,6 +67,28 @@ class Changed:
     values: Mapping[str, Any]
 
 
+_RETURNED = (
+    *TOLD,
+    "event_number",
+    "account_id",
+    "webhook",
+    "lease_owner",
+    "deadline_at",
+    "request_id",
+    "group_id",
+    "priority",
+    "created_at",
+    "started_at",
+)
+#: The part of each change that is always the same, by the state it begins in.
+_CHANGES = {
+    source: sa.update(Job)
+    .where(standing(source))
+    .returning(Job.id, Now().label("at"), *(getattr(Job, name) for name in _RETURNED))
+    for source in Status
+}
+
+
 def change(
     transaction: Transaction,
     *,
@@ -110,12 +132,9 @@ def change(
     if source is Status.RUNNING and target is not Status.RUNNING:
         full |= {"lease_owner": None, "lease_expires_at": None}
     statement = (
-        sa.update(Job)
-        .where(standing(source), *where)
+        _CHANGES[source]
+        .where(*where)
         .values({getattr(Job, name): value for name, value in full.items()})
-        .returning(
-            Job.id, transaction.now().label("at"), *(getattr(Job, name) for name in _RETURNED)
-        )
     )
     rows = transaction.execute(statement).mappings().all()
     told = [name for name in TOLD if name in full]
@@ -146,19 +165,6 @@ def change(
     ]
 
 
-_RETURNED = (
-    *TOLD,
-    "event_number",
-    "account_id",
-    "webhook",
-    "lease_owner",
-    "deadline_at",
-    "request_id",
-    "group_id",
-    "priority",
-    "created_at",
-    "started_at",
-)
 _NOTED = ("at", "priority", "attempt", "created_at", "started_at", "error_code")
 
 

@@ -232,6 +232,22 @@ def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
     return through
 
 
+_FINISHED = (
+    sa.update(table(Sample))
+    .where(
+        table(Sample).c.job_id == sa.bindparam("b_job"),
+        table(Sample).c.attempt == sa.bindparam("b_attempt"),
+        table(Sample).c.number == sa.bindparam("b_sample"),
+    )
+    .returning(table(Sample).c.started_at)
+)
+_FOLDED = sa.delete(table(TraceChunk)).where(
+    table(TraceChunk).c.job_id == sa.bindparam("b_job"),
+    table(TraceChunk).c.attempt == sa.bindparam("b_attempt"),
+    table(TraceChunk).c.sample == sa.bindparam("b_sample"),
+)
+
+
 def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
     """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
 
@@ -239,34 +255,27 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     goes on from before that one begins: so readers see their events in order.
     """
     index = numbers.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
+    place = {"b_job": job_id, "b_attempt": attempt, "b_sample": ended.sample}
+    written = {
+        "output": ended.output,
+        "marks": marks.pack(index),
+        "steps": steps.pack(ended.output),
+        "finish_reason": ended.finish_reason,
+        "input_tokens": ended.input_tokens,
+        "cached_tokens": ended.cached_tokens,
+        "image_tokens": ended.image_tokens,
+        "output_tokens": ended.output_tokens,
+        "first_token_at": ended.first_token_at,
+        "ended_at": ended.ended_at,
+    }
     started_at: datetime | None = transaction.execute(
-        sa.update(Sample)
-        .where(Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == ended.sample)
-        .values(
-            output=ended.output,
-            marks=marks.pack(index),
-            steps=steps.pack(ended.output),
-            finish_reason=ended.finish_reason,
-            input_tokens=ended.input_tokens,
-            cached_tokens=ended.cached_tokens,
-            image_tokens=ended.image_tokens,
-            output_tokens=ended.output_tokens,
-            first_token_at=ended.first_token_at,
-            ended_at=ended.ended_at,
-        )
-        .returning(Sample.started_at)
+        _FINISHED, place | written
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
         search.keep(transaction, job_id, Part.TRACE, ended.output)
     numbers.end_through(transaction, job_id, attempt, index)
-    transaction.execute(
-        sa.delete(TraceChunk).where(
-            TraceChunk.job_id == job_id,
-            TraceChunk.attempt == attempt,
-            TraceChunk.sample == ended.sample,
-        )
-    )
+    transaction.execute(_FOLDED, place)
 
 
 def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
