@@ -22,7 +22,7 @@ from jobs import errors
 from jobs.database import Database
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.store import timeline, traces, tries
+from jobs.store import pictures, timeline, traces, tries
 
 #: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
@@ -41,6 +41,9 @@ CODES: Final = frozenset(
 #: A reasoning job takes from a second to half an hour; it may wait for hours.
 _RUN_SECONDS: Final = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
 _QUEUE_SECONDS: Final = (0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600, 14400)
+#: From its submission: what waits for hours ends after hours.
+_TOTAL_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+_IMAGE_BYTES: Final = tuple(2**power for power in range(12, 26))
 _ATTEMPT_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _FIRST_TOKEN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 _TOKEN_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
@@ -105,6 +108,13 @@ class JobMetrics:
             buckets=_RUN_SECONDS,
             registry=registry,
         )
+        self._total = Histogram(
+            "longlook_job_total_seconds",
+            "From the submission of a job to its end: what its caller waited.",
+            ["outcome"],
+            buckets=_TOTAL_SECONDS,
+            registry=registry,
+        )
         self._findings = Counter(
             "longlook_findings_total",
             "What guards found in traces, and what was done about it.",
@@ -112,6 +122,7 @@ class JobMetrics:
             registry=registry,
         )
         self._streams = _StreamMetrics(registry)
+        self._images = _ImageMetrics(registry)
         database.listen(self._hear)
 
     def _hear(self, note: object) -> None:
@@ -119,6 +130,8 @@ class JobMetrics:
             self._count(note)
         elif isinstance(note, traces.Finished):
             self._streams.count(note)
+        elif isinstance(note, pictures.Taken):
+            self._images.count(note)
         elif isinstance(note, Finding):
             self._findings.labels(note.kind, note.action).inc()
 
@@ -136,6 +149,8 @@ class JobMetrics:
             code = move.error_code or ""
             known = code if code in CODES or not code else "other"
             self._finished.labels(move.target, known).inc()
+            took = (move.at - move.created_at).total_seconds()
+            self._total.labels(move.target).observe(max(0.0, took))
             if move.started_at is not None:
                 ran = (move.at - move.started_at).total_seconds()
                 self._run.labels(move.target).observe(max(0.0, ran))
@@ -173,6 +188,30 @@ class DeliveryMetrics:
         self._attempts.labels(note.outcome, f"{code // 100}xx" if code and known else "none").inc()
         if note.seconds is not None:
             self._seconds.observe(note.seconds)
+
+
+class _ImageMetrics:
+    """Counts the pictures that jobs and uploads bring or name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "longlook_cache_requests_total",
+            "Pictures that came in or were named, by whether the account had them already.",
+            ["cache", "result"],
+            registry=registry,
+        )
+        self._bytes = Histogram(
+            "longlook_image_bytes",
+            "Sizes of the files that came in.",
+            buckets=_IMAGE_BYTES,
+            registry=registry,
+        )
+
+    def count(self, taken: pictures.Taken) -> None:
+        """Count a picture."""
+        self._requests.labels("image", "hit" if taken.known else "miss").inc()
+        if taken.size is not None:
+            self._bytes.observe(taken.size)
 
 
 class _StreamMetrics:

@@ -34,6 +34,19 @@ class NewImage:
     frames: int
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A picture that came in or was named, noted for those who count once it is committed.
+
+    Attributes:
+        known: whether the account had it already.
+        size: bytes of the file that came in; None when it was named by its id.
+    """
+
+    known: bool
+    size: int | None = None
+
+
 #: What makes two pictures of an account the same: the original's sha256, detail, pipeline.
 _Identity = tuple[str, str, str]
 
@@ -113,6 +126,7 @@ def _hold_facts(transaction: Transaction, image_id: uuid.UUID) -> uuid.UUID:
     ).scalar_one_or_none()
     if found is None:
         raise _image_gone()
+    transaction.notes.append(Taken(known=True))
     return found
 
 
@@ -124,10 +138,11 @@ def _keep_facts(
     transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
 ) -> uuid.UUID:
     """Insert the image's facts, or find (and if its bytes were removed, revive) the same one of this account."""
+    new_id = ids.new()
     image_id: uuid.UUID = transaction.execute(
         _facts(transaction.dialect, uploaded=uploaded),
         {
-            "id": ids.new(),
+            "id": new_id,
             "account_id": account_id,
             "image_key": image.key,
             "detail": image.detail,
@@ -144,6 +159,7 @@ def _keep_facts(
             "frames": image.frames,
         },
     ).scalar_one()
+    transaction.notes.append(Taken(known=image_id != new_id, size=image.original_bytes))
     return image_id
 
 

@@ -136,6 +136,23 @@ def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
     assert job["id"] not in operator("GET", "/metrics").text
 
 
+def test_a_picture_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
+    caller: Caller, operator: Caller
+) -> None:
+    image = caller.image()
+    caller.job()
+    body = {"question": "How many?", "images": [{"image_id": image["id"]}]}
+    caller("POST", "/v1/jobs", json=body)
+    caller("POST", "/v1/jobs", json=body | {"images": [{"image_id": "img_unknown"}]})
+
+    shown = scrape(operator)
+
+    count = "longlook_cache_requests_total"
+    assert shown(count, cache="image", result="miss") == 1
+    assert shown(count, cache="image", result="hit") == 2
+    assert shown("longlook_image_bytes_count") == 2
+
+
 def names(
     database: Database, counting: type[metrics.JobMetrics | metrics.DeliveryMetrics]
 ) -> set[str]:

@@ -56,6 +56,7 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
     assert value(registry, "job_queue_seconds_count", priority="high") == 1
     assert value(registry, "jobs_finished_total", outcome="succeeded", error_code="") == 1
     assert value(registry, "job_run_seconds_count", outcome="succeeded") == 1
+    assert value(registry, "job_total_seconds_count", outcome="succeeded") == 1
     assert value(registry, "job_attempts_total", outcome="succeeded") == 1
     assert value(registry, "time_to_first_token_seconds_sum") == pytest.approx(3)
     assert value(registry, "time_per_output_token_seconds_sum") == pytest.approx(0.1)
