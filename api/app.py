@@ -160,13 +160,11 @@ def create_app(
     routes.RunRoutes(database=database).declare(door, gate)
     routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
+    vault = functools.cache(lambda: Vault.of(settings))
     routes.EndpointRoutes(
-        settings,
-        database=database,
-        receivers=receivers,
-        vault=functools.cache(lambda: Vault.of(settings)),
-        timer=timer,
+        settings, database=database, receivers=receivers, vault=vault, timer=timer
     ).declare(door, gate)
+    routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
     routes.DeliveryRoutes(database=database).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)

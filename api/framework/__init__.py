@@ -6,7 +6,7 @@ named in :mod:`api.framework.door` only, so that it can be replaced.
 
 from __future__ import annotations
 
-from api.framework.bodies import File, Form, read_form, read_json
+from api.framework.bodies import File, Form, read_form, read_json, read_model
 from api.framework.document import Answer, Body
 from api.framework.door import Door
 from api.framework.exchange import install, reply
@@ -24,5 +24,6 @@ __all__ = [
     "parse",
     "read_form",
     "read_json",
+    "read_model",
     "reply",
 ]

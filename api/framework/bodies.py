@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import orjson
+from pydantic import BaseModel, ValidationError
 from werkzeug import Request
 from werkzeug.formparser import MultiPartParser
 
+from api import errors as problems
+from api.framework.parameters import faults_of
 from jobs import errors
+
+Model = TypeVar("Model", bound=BaseModel)
 
 #: Bytes of a form's text fields, all of them together at most.
 _MAX_TEXT_BYTES = 2**20
@@ -49,6 +54,21 @@ def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise errors.RequestError("The request body is not valid JSON.") from None
+
+
+def read_model(request: Request, model: type[Model]) -> Model:
+    """Return the body as ``model``; none at all is an empty object.
+
+    Raises:
+        jobs.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
+    """
+    if request.mimetype not in ("", "application/json"):
+        raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
+    empty = request.content_length in (None, 0)
+    try:
+        return model.model_validate({} if empty else read_json(request))
+    except ValidationError as error:
+        raise problems.refused(faults_of(error)) from None
 
 
 def read_form(request: Request, *, max_file_bytes: int) -> Form:

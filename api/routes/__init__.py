@@ -11,6 +11,7 @@ from api.routes.models import ModelRoutes
 from api.routes.quarantine import QuarantineRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
+from api.routes.secrets import SecretRoutes
 from api.routes.streams import EVENTS, TOKEN, StreamRoutes
 
 #: What pages of other origins may be let to.
@@ -27,5 +28,6 @@ __all__ = [
     "QuarantineRoutes",
     "QueueRoutes",
     "RunRoutes",
+    "SecretRoutes",
     "StreamRoutes",
 ]

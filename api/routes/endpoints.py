@@ -1,10 +1,11 @@
-"""``/v1/webhook_endpoints`` and what belongs to it: who is told, signed by which secrets.
+"""``/v1/webhook_endpoints``: who is told, and how it went.
 
 The API sends no webhooks itself: a test writes a delivery, rings, and looks for its end.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import uuid
@@ -14,14 +15,11 @@ from typing import Any, TypeVar
 
 import flask
 from flask import Response
-from pydantic import BaseModel, ValidationError
 
 from api import cursors, framework
-from api import errors as problems
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
 from api.schemas import webhooks as schemas
-from api.schemas.messages import EndpointEvent, JobEvent
 from api.submission import Receivers
 from jobs import errors, ids, outbox
 from jobs.database import Database, Unavailable
@@ -30,8 +28,6 @@ from jobs.settings import Settings
 from jobs.store import endpoints, keyring, redeliveries, tellings
 from jobs.vault import Vault
 
-KEY = "/.well-known/longlook-webhook-key"
-
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
 #: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
 _SPARE_SECONDS = 5.0
@@ -39,19 +35,9 @@ _LOOK_SECONDS = 0.1
 #: Tests that may hold a thread at once.
 _TESTS = 8
 
-_SUMMARIES = {
-    EventType.JOB_STARTED: "A job runs, for the first time.",
-    EventType.JOB_SUCCEEDED: "A job has its answer and its trace.",
-    EventType.JOB_FAILED: "A job failed for good.",
-    EventType.JOB_CANCELLED: "A job was cancelled.",
-    EventType.ENDPOINT_DISABLED: "Another endpoint of the account was disabled.",
-}
-
-Model = TypeVar("Model", bound=BaseModel)
-
 
 class EndpointRoutes:
-    """What callers may do with webhook endpoints and secrets.
+    """What callers may do with webhook endpoints.
 
     Args:
         settings: how long a receiver may take.
@@ -81,14 +67,10 @@ class EndpointRoutes:
         """Put the routes into ``door``."""
         self._declare_endpoints(door, gate)
         self._declare_steering(door, gate)
-        self._declare_secrets(door, gate)
-        for event, summary in _SUMMARIES.items():
-            model = EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent
-            door.announce(str(event), model, summary=summary)
 
     def _declare_endpoints(self, door: Door, gate: Gate) -> None:
         look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = _declarer(door)
+        declare = functools.partial(door.declare, tag="webhooks")
         declare(
             HTTPMethod.POST,
             "/v1/webhook_endpoints",
@@ -97,7 +79,7 @@ class EndpointRoutes:
             guard=gate.admits(Right.SUBMIT),
             answers={201: Answer(schemas.Endpoint, "The endpoint with its secret.", ("Location",))},
             faults=(400, 413, 415, 422),
-            body=_body(schemas.EndpointCreate),
+            body=Body({"application/json": schemas.EndpointCreate}),
         )
         declare(
             HTTPMethod.GET,
@@ -125,7 +107,7 @@ class EndpointRoutes:
             guard=steer,
             answers={200: Answer(schemas.Endpoint, "The endpoint.")},
             faults=(400, 404, 413, 415, 422),
-            body=_body(schemas.EndpointUpdate),
+            body=Body({"application/json": schemas.EndpointUpdate}),
         )
         declare(
             HTTPMethod.DELETE,
@@ -139,7 +121,7 @@ class EndpointRoutes:
 
     def _declare_steering(self, door: Door, gate: Gate) -> None:
         look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = _declarer(door)
+        declare = functools.partial(door.declare, tag="webhooks")
         declare(
             HTTPMethod.POST,
             f"{_ONE}/rotate_secret",
@@ -148,7 +130,7 @@ class EndpointRoutes:
             guard=steer,
             answers={200: Answer(schemas.Endpoint, "The endpoint with its new secret.")},
             faults=(400, 404, 413, 415, 422),
-            body=_body(schemas.SecretRotate),
+            body=Body({"application/json": schemas.SecretRotate}),
         )
         declare(
             HTTPMethod.POST,
@@ -158,7 +140,7 @@ class EndpointRoutes:
             guard=steer,
             answers={200: Answer(schemas.EndpointTested, "What came of it.")},
             faults=(400, 404, 413, 415, 422),
-            body=_body(schemas.EndpointTest),
+            body=Body({"application/json": schemas.EndpointTest}),
         )
         declare(
             HTTPMethod.POST,
@@ -177,7 +159,7 @@ class EndpointRoutes:
             guard=steer,
             answers={202: Answer(schemas.Recovery, "The recovery as it begins.", ("Location",))},
             faults=(400, 404, 413, 415, 422),
-            body=_body(schemas.EndpointRecover),
+            body=Body({"application/json": schemas.EndpointRecover}),
         )
         declare(
             HTTPMethod.GET,
@@ -189,49 +171,12 @@ class EndpointRoutes:
             faults=(404,),
         )
 
-    def _declare_secrets(self, door: Door, gate: Gate) -> None:
-        declare = _declarer(door)
-        declare(
-            HTTPMethod.GET,
-            "/v1/webhook_event_types",
-            self.types,
-            name="listWebhookEventTypes",
-            guard=gate.admits(Right.READ),
-            answers={200: Answer(schemas.EventTypes, "All types.")},
-        )
-        declare(
-            HTTPMethod.GET,
-            "/v1/webhook_secret",
-            self.secret,
-            name="getWebhookSecret",
-            guard=gate.admits(Right.READ),
-            answers={200: Answer(schemas.Secret, "The secret's hint.")},
-        )
-        declare(
-            HTTPMethod.POST,
-            "/v1/webhook_secret/rotate",
-            self.rotate_default,
-            name="rotateWebhookSecret",
-            guard=gate.admits(Right.SUBMIT),
-            answers={200: Answer(schemas.Secret, "The new secret.")},
-            faults=(400, 413, 415, 422),
-            body=_body(schemas.DefaultRotate),
-        )
-        declare(
-            HTTPMethod.GET,
-            KEY,
-            self.public_key,
-            name="getWebhookKey",
-            answers={200: Answer(schemas.PublicKey, "The public key.")},
-            faults=(503,),
-        )
-
     def create(self, caller: Caller) -> Response:
         """Register a webhook endpoint.
 
         It is told of the account's jobs from now on. Its secret is in this answer and never shown again.
         """
-        asked = _read(schemas.EndpointCreate)
+        asked = framework.read_model(flask.request, schemas.EndpointCreate)
         self._receivers.check(asked.url, pointer="#/url")
         secret, kept = keyring.new_secret(self._vault())
         endpoint = endpoints.create(
@@ -265,7 +210,7 @@ class EndpointRoutes:
     def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change a webhook endpoint. What is still to be told goes to its new URL."""
         self._find(path, caller)
-        asked = _read(schemas.EndpointUpdate)
+        asked = framework.read_model(flask.request, schemas.EndpointUpdate)
         if asked.url is not None:
             self._receivers.check(asked.url, pointer="#/url")
         found = endpoints.update(
@@ -287,7 +232,7 @@ class EndpointRoutes:
     def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
         self._find(path, caller)
-        asked = _read(schemas.SecretRotate)
+        asked = framework.read_model(flask.request, schemas.SecretRotate)
         secret, kept = keyring.new_secret(self._vault())
         found = endpoints.rotate(
             self._database,
@@ -304,7 +249,7 @@ class EndpointRoutes:
         It is sent to a disabled endpoint, too, and says nothing of its health.
         """
         self._find(path, caller)
-        asked = _read(schemas.EndpointTest)
+        asked = framework.read_model(flask.request, schemas.EndpointTest)
         if not self._tests.acquire(blocking=False):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
@@ -336,7 +281,7 @@ class EndpointRoutes:
     def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Send again, in the background, all that failed since a time."""
         self._find(path, caller)
-        asked = _read(schemas.EndpointRecover)
+        asked = framework.read_model(flask.request, schemas.EndpointRecover)
         found = endpoints.recover(
             self._database, _id(path), account_id=caller.scope, since=asked.since
         )
@@ -353,37 +298,6 @@ class EndpointRoutes:
         if not found or ids.show("we", found.endpoint_id) != path.endpoint_id:
             raise errors.NotFound("There is no such recovery.")
         return reply(schemas.Recovery.of(found))
-
-    def types(self, caller: Caller) -> Response:
-        """List what webhook endpoints can be told of."""
-        del caller
-        return reply(schemas.EventTypes())
-
-    def secret(self, caller: Caller) -> Response:
-        """Get the hint of the account's default secret, which signs what goes to the URLs of single jobs."""
-        kept = keyring.default_secret(
-            self._database,
-            caller.account_id,
-            make=lambda: keyring.new_secret(self._vault())[1],
-        )
-        return reply(schemas.Secret.of(kept))
-
-    def rotate_default(self, caller: Caller) -> Response:
-        """Change the account's default secret. The new one is in this answer and never shown again."""
-        asked = _read(schemas.DefaultRotate)
-        secret, kept = keyring.new_secret(self._vault())
-        found = keyring.rotate_default(
-            self._database,
-            caller.account_id,
-            secret=kept,
-            keep_old=asked.keep_old_secret_active_for_24_hours,
-        )
-        return reply(schemas.Secret.of(found, secret=secret))
-
-    def public_key(self) -> Response:
-        """Get the installation's public key for `v1a` signatures."""
-        found = keyring.signing_key(self._database, make=lambda: keyring.new_pair(self._vault()))
-        return reply(schemas.PublicKey(public_key=found.public))
 
     def _find(self, path: schemas.EndpointPath, caller: Caller) -> outbox.WebhookEndpoint:
         """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
@@ -403,28 +317,6 @@ class EndpointRoutes:
                 return ended[0]
             pause.wait(_LOOK_SECONDS)
         raise Unavailable("No delivery process took the test in time.")
-
-
-def _declarer(door: Door) -> Callable[..., None]:
-    def declare(*what: Any, **how: Any) -> None:  # noqa: ANN401 - those of Door.declare
-        door.declare(*what, tag="webhooks", **how)
-
-    return declare
-
-
-def _body(model: type[BaseModel]) -> Body:
-    return Body({"application/json": model})
-
-
-def _read(model: type[Model]) -> Model:
-    """Return the body of the current request; none at all is an empty object."""
-    if flask.request.mimetype not in ("", "application/json"):
-        raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
-    empty = flask.request.content_length in (None, 0)
-    try:
-        return model.model_validate({} if empty else framework.read_json(flask.request))
-    except ValidationError as error:
-        raise problems.refused(framework.faults_of(error)) from None
 
 
 def _id(path: schemas.EndpointPath) -> uuid.UUID:

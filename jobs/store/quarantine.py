@@ -55,7 +55,7 @@ def blame(
             row.on_conflict_do_update(
                 index_elements=["account_id", "image_key"],
                 set_={"deaths": Suspect.deaths + 1, "died_at": row.excluded.died_at},
-                where=Suspect.died_at <= transaction.now(-_SAME_DEATH),
+                where=sa.or_(Suspect.deaths == 0, Suspect.died_at <= transaction.now(-_SAME_DEATH)),
             )
         )
     transaction.execute(
@@ -78,9 +78,14 @@ def forgive(
 ) -> None:
     """Forget what is held against images that did well in an attempt that began at ``since``, after the last death."""
     transaction.execute(
-        sa.delete(Suspect).where(
-            *_of(account_id, keys), Suspect.quarantined_at.is_(None), Suspect.died_at < since
+        sa.update(Suspect)
+        .where(
+            *_of(account_id, keys),
+            Suspect.quarantined_at.is_(None),
+            Suspect.deaths > 0,
+            Suspect.died_at < since,
         )
+        .values(deaths=0)
     )
 
 
@@ -139,8 +144,10 @@ def _of(account_id: uuid.UUID, keys: Collection[str]) -> Sequence[sa.ColumnEleme
 def _listing() -> sa.Select[uuid.UUID, uuid.UUID, str, int, datetime, datetime | None]:
     # Several originals may have become the same picture: the first of them stands for all.
     first = (
-        sa.select(sa.func.min(Image.created_at))
+        sa.select(Image.id)
         .where(Image.account_id == Suspect.account_id, Image.image_key == Suspect.image_key)
+        .order_by(Image.created_at, Image.id)
+        .limit(1)
         .correlate(Suspect)
         .scalar_subquery()
     )
@@ -153,13 +160,6 @@ def _listing() -> sa.Select[uuid.UUID, uuid.UUID, str, int, datetime, datetime |
             Suspect.died_at,
             Suspect.quarantined_at,
         )
-        .join(
-            Image,
-            sa.and_(
-                Image.account_id == Suspect.account_id,
-                Image.image_key == Suspect.image_key,
-                Image.created_at == first,
-            ),
-        )
+        .join(Image, Image.id == first)
         .where(Suspect.quarantined_at.is_not(None))
     )

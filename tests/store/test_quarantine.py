@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import uuid
 
+import sqlalchemy as sa
+
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Outcome, Status
+from jobs.records import Suspect
 from jobs.store import claims, history, outcomes, quarantine, sweeps
 from tests import factories
 from tests.databases import Age
@@ -163,6 +166,15 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
     assert not quarantine.release(database, listed.image_id, actor="key:key_1")
     assert not quarantine.release(database, uuid.uuid4(), actor="key:key_1")
     assert quarantine.listed(database, limit=10) == ([], False)
+    factories.make_job(database, account_id, images=[(PICTURE, 4)])
+    good = factories.claim(database)
+    factories.begin(database, good)
+    assert outcomes.succeed(
+        database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
+    )
+    with database.reading() as transaction:
+        [row] = transaction.session.scalars(sa.select(Suspect))
+        assert (row.deaths, row.released_by) == (0, "key:key_1")
     assert die(database, begun(database, account_id))
     assert not held(database, account_id)
 
