@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +20,7 @@ from cli.launch import redis
 from cli.launch.engine import EngineRoom
 from jobs import database, errors
 from jobs.settings import Settings
+from jobs.store import workers
 from migrations import schema
 
 Verdict = Literal["ok", "warning", "missing"]
@@ -65,12 +67,18 @@ def examine(settings: Settings, room: EngineRoom) -> Iterator[Finding]:
     """Look at one thing after the other. ``missing`` is what jobs cannot run without."""
     yield Finding("Python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _disk(settings)
-    yield _database(settings)
+    kept = _database(settings)
+    yield kept
     yield _redis(settings)
     yield _api(settings)
     yield _engine_environment(settings, room)
     yield _gpus(room)
-    for url in settings.engine_urls:
+    # Those that `longlook up` started are at ports that no setting names; its workers tell of them.
+    asked = "engine_urls" in settings.model_fields_set or kept.verdict != "ok"
+    told = [] if asked else _engines_of_workers(settings)
+    for engine in told:
+        yield _told(engine)
+    for url in () if told else settings.engine_urls:
         yield from _engine(url, settings)
 
 
@@ -152,6 +160,27 @@ def _gpus(room: EngineRoom) -> Finding:
     if found:
         return Finding("GPUs", "ok", ", ".join(found))
     return Finding("GPUs", "warning", "none usable", "the small model needs none; QVQ-72B does")
+
+
+def _engines_of_workers(settings: Settings) -> list[workers.EngineState]:
+    """Return the engines as the live workers see them, none without one."""
+    opened = database.Database(settings.database)
+    try:
+        seen = workers.seen(opened, alive=timedelta(seconds=settings.lease_seconds))
+    except database.Unavailable:
+        return []
+    finally:
+        opened.close()
+    return workers.engines(seen)
+
+
+def _told(engine: workers.EngineState) -> Finding:
+    what = f"engine {engine.url}"
+    if engine.state == "ok":
+        window = f": {engine.window} streams" if engine.window else ""
+        return Finding(what, "ok", f"{engine.model}{window}, as the workers see it")
+    detail = f"{engine.state}, as the workers see it"
+    return Finding(what, "warning", detail, "jobs wait until it is back; see its log")
 
 
 def _engine(url: str, settings: Settings) -> Iterator[Finding]:

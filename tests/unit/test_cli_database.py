@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cli import main
 from jobs import errors
 from jobs.database import Database
 from jobs.settings import Settings
-from jobs.store import history, keyring, outcomes, traces
+from jobs.store import history, keyring, outcomes, traces, workers
 from jobs.vault import Vault, add_key
 from tests import factories
 
@@ -121,6 +122,27 @@ def test_the_doctor_finds_what_is_there(upgraded: Path) -> None:
     assert code == 0
     assert {found[what] for what in ("Python", "disk", "database", "Redis")} == {"ok"}
     assert found["engine scripted:"] == "ok"
+
+
+def test_the_doctor_hears_of_engines_from_the_workers_when_no_setting_names_them(
+    upgraded: Path,
+) -> None:
+    database = Database(f"sqlite:///{upgraded / 'longlook.db'}")
+    engines = (
+        workers.EngineState("http://127.0.0.1:4711", "ok", model="tiny-qvq", window=8),
+        workers.EngineState("http://127.0.0.1:4712", "away"),
+    )
+    presence = workers.Presence("w", "h", 1, "1", slots=4, engines=engines)
+    workers.beat(database, presence, alive=timedelta(minutes=1))
+    _, printed = longlook(upgraded, "doctor")
+    workers.retire(database, "w")
+    database.close()
+
+    found = {one["what"]: one for one in json.loads(printed)}
+    assert found["engine http://127.0.0.1:4711"]["verdict"] == "ok"
+    assert "tiny-qvq: 8 streams" in found["engine http://127.0.0.1:4711"]["detail"]
+    assert found["engine http://127.0.0.1:4712"]["verdict"] == "warning"
+    assert "engine http://127.0.0.1:30000" not in found
 
 
 def test_the_doctor_fails_and_advises_when_something_needed_is_missing(tmp_path: Path) -> None:
