@@ -275,14 +275,17 @@ class Settings(BaseSettings):
         default=True,
         description="Keep some tokens for an answer when the reasoning uses up its budget.",
     )
+    guard_convergence: bool = Field(
+        default=False,
+        description="Ask for the answer on the way, and stop the reasoning when it has not changed.",
+    )
     guard_language: bool = Field(
         default=True,
         description="Ask again when reasoning and answer drifted into another script.",
     )
     guard_verify: bool = Field(
         default=False,
-        description="Look at the image again before answering.",
-        json_schema_extra=_LATER,
+        description="Have each answer checked against the image by a second look.",
     )
 
     @classmethod

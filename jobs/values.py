@@ -105,6 +105,14 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two answers are the same, case, spaces and markup aside, or the same number."""
+    if _folded(one) == _folded(other):
+        return True
+    value = number(one)
+    return value is not None and value == number(other)
+
+
 def _plain(text: str) -> str:
     """Return the first characters of ``text`` without LaTeX and Markdown around them."""
     normal = unicodedata.normalize("NFKC", text[:_LONGEST])

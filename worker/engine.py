@@ -27,6 +27,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A second turn of a chat: what the assistant had ``said`` to the question, and what it is ``asked`` then."""
+
+    said: str = field(repr=False)
+    asked: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Request:
     """One engine stream: system prompt, pictures, question, in this order, so that prefixes are shared.
 
@@ -34,6 +42,7 @@ class Request:
         rid: 32 hex characters. SGLang matches aborts by prefix, so ids have one length.
         salt: isolates the prefix cache: the account and the ordered image keys.
         continuation: text of the assistant's that the engine goes on from, or None.
+        turn: what was said and asked since the question, or None.
     """
 
     rid: str
@@ -46,6 +55,7 @@ class Request:
     salt: str
     seed: int | None = None
     continuation: str | None = field(default=None, repr=False)
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True)

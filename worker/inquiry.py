@@ -1,22 +1,24 @@
-"""The streams of one attempt: the long look, and where a guard cut it short, the answer that it is made to give."""
+"""The streams of one attempt: the long look, the answer that it is made to give if it was cut, and a second look."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
 
 from jobs import answers, errors
+from jobs.answers import Answer
 from jobs.database import Database, Unavailable
-from jobs.findings import Finding, Kind
+from jobs.findings import Action, Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
-from worker import engine, guards, leases, sample
+from worker import engine, guards, leases, probes, sample, second_look
 from worker.leases import Reason
 from worker.recorder import Recorder
 
@@ -71,26 +73,69 @@ class Inquiry:
         self._recorder = recorder
         self._on_first_token = on_first_token
 
-    def run(self, request: engine.Request, watch: guards.Watch, *, started_at: datetime) -> Result:
-        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be."""
-        first = self._stream(request, watch, number=0, started_at=started_at)
+    def run(
+        self,
+        request: engine.Request,
+        watch: guards.Watch,
+        *,
+        started_at: datetime,
+        answer_format: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Stream ``request``, whose start has been noted, under ``watch``; force the answer, look again if need be.
+
+        Args:
+            request: what to ask.
+            watch: guards the stream; its limit is the request's.
+            started_at: the start by the database's clock.
+            answer_format: what the answer's value is to be, or None.
+        """
+        first = self._look(request, watch, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
-        stopped = self._holding.reason is not None or first.fault is not None
-        if stopped or verdict is None:
-            return Result(ended, first.fault, ended.output)
-        _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
-        if not verdict.inserted:
-            text = ended.output[: verdict.kept]
-            return Result(
-                dataclasses.replace(ended, finish_reason="stop"),
-                None,
-                text,
-                found=(verdict.finding,),
+        result = Result(ended, first.fault, ended.output)
+        if self._stopped(result):
+            return result
+        if verdict is not None:
+            _log.info(
+                "trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action)
             )
-        return self._force(request, ended, verdict)
+            if verdict.inserted:
+                result = self._force(request, ended, verdict, more=bool(watch.second_look))
+            else:
+                result = Result(
+                    dataclasses.replace(ended, finish_reason="stop"),
+                    None,
+                    ended.output[: verdict.kept],
+                    found=(verdict.finding,),
+                )
+        answer = answers.extract(result.text)
+        if not watch.second_look or answer is None or self._stopped(result):
+            self._holding.ended()
+            return result
+        return self._look_again(
+            request, result, answer, tokens=watch.second_look, answer_format=answer_format
+        )
+
+    def _stopped(self, result: Result) -> bool:
+        """Whether nothing is to come after ``result``."""
+        return self._holding.reason is not None or result.fault is not None
+
+    def _look(
+        self, request: engine.Request, watch: guards.Watch, *, started_at: datetime
+    ) -> sample.Result:
+        """Stream ``request`` under ``watch``, with probes on the way if they are wanted."""
+        if not watch.probes:
+            return self._stream(request, watch, number=0, started_at=started_at)
+        with probes.Probing(watch, request, engine_=self._engine) as probing:
+            looked = self._stream(request, probing, number=0, started_at=started_at)
+        return dataclasses.replace(looked, ended=probing.billed(looked.ended))
 
     def _force(
-        self, request: engine.Request, first: traces.Ended, verdict: guards.Verdict
+        self,
+        request: engine.Request,
+        first: traces.Ended,
+        verdict: guards.Verdict,
+        *,
+        more: bool,
     ) -> Result:
         """Go on from the text before the cut; what the cut stream had said stands when that brings nothing."""
         given = first.output[: verdict.kept] + verdict.inserted
@@ -101,11 +146,19 @@ class Inquiry:
             max_output_tokens=guards.FORCED_TOKENS,
             continuation=given,
         )
-        started_at = self._follow(first, verdict, rid=again.rid)
+        started_at = self._follow(
+            first,
+            finding=verdict.finding,
+            rid=again.rid,
+            kept=verdict.kept,
+            inserted=verdict.inserted,
+        )
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(again, guards.Box(), number=first.sample + 1, started_at=started_at)
+        forced = self._stream(
+            again, guards.Box(more=more), number=first.sample + 1, started_at=started_at
+        )
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -118,8 +171,54 @@ class Inquiry:
         )
         return Result(forced.ended, fault, text if better else first.output, forced=better)
 
-    def _follow(self, ended: traces.Ended, verdict: guards.Verdict, *, rid: str) -> datetime | None:
-        """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
+    def _look_again(
+        self,
+        request: engine.Request,
+        first: Result,
+        answer: Answer,
+        *,
+        tokens: int,
+        answer_format: Mapping[str, Any] | None,
+    ) -> Result:
+        """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
+        asked = second_look.ask(request.question)
+        again = dataclasses.replace(
+            request,
+            rid=uuid.uuid4().hex,
+            sampling=_GREEDY,
+            max_output_tokens=tokens,
+            turn=engine.Turn(first.text, asked),
+        )
+        started_at = self._follow(
+            first.ended,
+            finding=first.found[0] if first.found else None,
+            rid=again.rid,
+            kept=len(first.ended.output),
+            inserted=asked,
+        )
+        if started_at is None:
+            self._holding.ended()
+            return first
+        number = first.ended.sample + 1
+        reader = second_look.SecondLook(
+            answer, question=request.question, answer_format=answer_format, sample=number
+        )
+        looked = self._stream(again, reader, number=number, started_at=started_at)
+        found = reader.found or reader.finding(Action.NONE, len(looked.ended.output))
+        _log.info("answer_verified", action=str(found.action))
+        corrected = found.action is Action.CORRECTED
+        return Result(
+            looked.ended,
+            None,
+            looked.ended.output if corrected else first.text,
+            forced=first.forced and not corrected,
+            found=(found,),
+        )
+
+    def _follow(
+        self, ended: traces.Ended, *, finding: Finding | None, rid: str, kept: int, inserted: str
+    ) -> datetime | None:
+        """Note a stream's end and the next one's start, through outages; None when the job is lost or was stopped."""
         pause = threading.Event()
         while self._holding.reason is None:
             try:
@@ -127,10 +226,10 @@ class Inquiry:
                     self._database,
                     self._holding.claim,
                     ended=ended,
-                    finding=verdict.finding,
+                    finding=finding,
                     rid=rid,
-                    kept=verdict.kept,
-                    inserted=verdict.inserted,
+                    kept=kept,
+                    inserted=inserted,
                 )
             except Unavailable:
                 _log.warning("cut_not_written")

@@ -14,7 +14,7 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, guards, inquiry, leases, prompt
+from worker import engine, guards, inquiry, leases, prompt, second_look
 from worker.engines.pool import Engines, Permit
 from worker.leases import Reason
 from worker.recorder import Recorder
@@ -149,11 +149,12 @@ class Runner:
         permit: Permit,
         holding: leases.Holding,
     ) -> None:
+        switched = claim.options.get("guards") or {}
+        budget, again = request.max_output_tokens, 0
+        if switched.get("verify"):
+            budget, again = second_look.budget(budget, claim.question)
         watch = guards.Watch(
-            claim.options.get("guards") or {},
-            question=claim.question,
-            sample=0,
-            budget=request.max_output_tokens,
+            switched, question=claim.question, sample=0, budget=budget, second_look=again
         )
         request = dataclasses.replace(request, max_output_tokens=watch.limit)
         started_at = claims.begin(
@@ -177,7 +178,12 @@ class Runner:
             recorder=self._recorder,
             on_first_token=lambda: self._engines.report(permit.engine, None),
         )
-        result = asking.run(request, watch, started_at=started_at)
+        result = asking.run(
+            request,
+            watch,
+            started_at=started_at,
+            answer_format=claim.options.get("answer_format"),
+        )
         if result.fault is not None:
             self._engines.report(permit.engine, result.fault)
         permit.release()

@@ -9,11 +9,14 @@ from pydantic import Field
 
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
-from jobs import ids, records, values
+from jobs import findings, ids, records, values
 from jobs.store import history
 
 #: The classes of what is kept, each for a time of its own.
 Removed = Literal["image", "trace", "answer", "event"]
+
+
+_CONFIDENCES = {"confirmed": 1.0, "corrected": 0.5, "doubted": 0.5}
 
 
 class JobImage(Given):
@@ -49,31 +52,46 @@ class JobAnswer(Given):
     )
     rule: str | None
     forced: bool = Field(description="Whether a guard made the model answer; see `findings`.")
+    verdict: Literal["confirmed", "corrected", "doubted"] | None = Field(
+        description="What a second look (`guards.verify`) came to: the same answer, this one instead of the first, or "
+        "none; null when there was no second look. Both answers are in the trace."
+    )
+    confidence: float | None = Field(
+        description="The share of the looks that came to this answer: 1, or 0.5 when it was corrected or doubted; null "
+        "when there was one look alone."
+    )
 
     @classmethod
-    def of(cls, job: records.Job) -> Self | None:
-        """Return the answer of ``job``, if it has one."""
+    def of(cls, view: history.JobView) -> Self | None:
+        """Return the answer of the job in ``view``, if it has one."""
+        job = view.job
         if job.answer_text is None:
             return None
+        verdict = _verdict(view)
         value = values.read(job.answer_text, job.options.get("answer_format"))
         return cls(
             text=job.answer_text,
             value=value,
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
+            verdict=verdict,
+            confidence=_CONFIDENCES.get(verdict or ""),
         )
 
 
 class Finding(Given):
     """What a guard found in a trace, and what was done about it."""
 
-    kind: Literal["loop", "paraphrase_loop", "budget", "language", "no_answer"]
+    kind: Literal[
+        "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
+    ]
     attempt: int
     sample: int = Field(description="The `index` of the trace's sample.")
     start: int = Field(description="First character of the place in the sample's text.")
     end: int = Field(description="The character after the place.")
-    action: Literal["forced", "stopped", "none"] = Field(
-        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands."
+    action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
+        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands; of a "
+        "second look, what it came to."
     )
     evidence: dict[str, float]
     tokens_saved: int = Field(
@@ -239,7 +257,7 @@ class Job(Given):
             model=job.model,
             question=job.question,
             images=[JobImage.of(image) for image in view.images],
-            answer=JobAnswer.of(job),
+            answer=JobAnswer.of(view),
             findings=[Finding.of(entry) for entry in view.findings],
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
@@ -300,6 +318,20 @@ class JobList(Given):
             last_id=data[-1].id if data else None,
             has_more=has_more,
         )
+
+
+def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubted"] | None:
+    """Return what the second look at the answer of the last attempt came to, if there was one."""
+    for entry in view.findings:
+        if entry.attempt == view.job.attempt and entry.kind == findings.Kind.VERIFY:
+            match findings.Action(entry.action):
+                case findings.Action.CONFIRMED:
+                    return "confirmed"
+                case findings.Action.CORRECTED:
+                    return "corrected"
+                case findings.Action.DOUBTED:
+                    return "doubted"
+    return None
 
 
 def _removed(view: history.JobView) -> list[Removed]:
