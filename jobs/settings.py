@@ -1,7 +1,6 @@
 """Everything that can be set, once: read from ``LONGLOOK_*`` in the environment, all faults told together.
 
 A field's description is its documentation: the README's table and ``longlook config show`` come from it.
-Fields marked ``_LATER`` are accepted and checked but nothing reads them yet.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ PREFIX = "LONGLOOK_"
 TEST_PREFIX = "LONGLOOK_TEST_"
 
 _ORIGIN = re.compile(r"https?://[^/\s?#@]+")
-_LATER: dict[str, Any] = {"in_use": False}
 
 
 class Settings(BaseSettings):
@@ -407,12 +405,6 @@ class Settings(BaseSettings):
         if faults:
             raise errors.SettingsError("\n".join(faults))
         return settings
-
-    @classmethod
-    def in_use(cls, name: str) -> bool:
-        """Whether this version reads the setting ``name``."""
-        extra = cls.model_fields[name].json_schema_extra
-        return not (isinstance(extra, dict) and extra.get("in_use") is False)
 
 
 def _fault(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary

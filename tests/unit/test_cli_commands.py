@@ -104,6 +104,18 @@ def test_submit_prints_the_job_as_it_was_accepted(api: FakeApi, picture: Path) -
     assert len(api.seen) == 1
 
 
+def test_submit_switches_guards(api: FakeApi, picture: Path) -> None:
+    longlook(api, "submit", picture, "How many?", "--guard", "verify=on", "--guard", "loop=off")
+
+    assert b'"guards": {"verify": true, "loop": false}' in api.seen[0].body
+
+
+@pytest.mark.parametrize("word", ["verify", "verify=yes", "=", ""])
+def test_a_guard_is_on_or_off(api: FakeApi, picture: Path, word: str) -> None:
+    with pytest.raises(errors.InvalidRequest, match="NAME=on or NAME=off"):
+        longlook(api, "submit", picture, "How many?", "--guard", word)
+
+
 def test_submit_takes_several_pictures_before_the_question(api: FakeApi, picture: Path) -> None:
     longlook(api, "submit", picture, picture, "What differs?")
     assert api.seen[0].body.count(b'name="image"') == 2
