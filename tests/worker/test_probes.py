@@ -46,7 +46,7 @@ def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench:
     right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
 
     job_id = run_persona(
-        bench, "no_answer_at_length", tokens_per_second=2000, temperature=0, convergence=True
+        bench, "no_answer_at_length", tokens_per_second=500, temperature=0, convergence=True
     )
 
     job = bench.view(job_id).job
