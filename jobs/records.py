@@ -296,6 +296,8 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
+    #: The text as the job's ``answer_format`` asks for it, see :mod:`jobs.values`; None too in jobs of older versions.
+    answer_value: Mapped[Any | None] = mapped_column(_JSON)
     #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
     answer_forced: Mapped[bool | None]
     finish_reason: Mapped[str | None]

@@ -208,6 +208,7 @@ def follow(
     It may be called again when it is not known whether it has been done.
     """
     number = ended.sample + 1
+    ended.read()
     with database.transaction("follow") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
             return None

@@ -5,9 +5,10 @@ Each verb returns False when the job is no longer the claim's, and then nothing 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from jobs.phrases import Part
 from jobs.records import Attempt, Job, Sample, table
 from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
+from jobs.values import read as read_value
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def succeed(
 
     ``forced`` says that the model was made to answer, ``found`` what guards saw in this last stream.
     """
-    with database.transaction("succeed") as transaction:
+    value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    with _ending(database, "succeed", sample) as transaction:
         settled = _settle(
             transaction,
             claim,
@@ -66,6 +69,7 @@ def succeed(
             values={
                 "answer_text": answer.text if answer else None,
                 "answer_rule": answer.rule if answer else None,
+                "answer_value": value,
                 "answer_forced": forced if answer else None,
                 "finish_reason": sample.finish_reason,
                 "first_token_at": sa.func.coalesce(Job.first_token_at, sample.first_token_at),
@@ -93,7 +97,7 @@ def fail(
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
-    with database.transaction("fail") as transaction:
+    with _ending(database, "fail", sample) as transaction:
         if _quarantines(transaction, claim, deadly):
             fault = QUARANTINED
         return _settle(
@@ -109,7 +113,7 @@ def fail(
 
 def stop(database: Database, claim: Claim, *, sample: traces.Ended | None) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
-    with database.transaction("stop") as transaction:
+    with _ending(database, "stop", sample) as transaction:
         return _stop(transaction, claim, sample=sample)
 
 
@@ -127,7 +131,7 @@ def retry(
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
     engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
     """
-    with database.transaction("retry") as transaction:
+    with _ending(database, "retry", sample) as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
         if _quarantines(transaction, claim, deadly):
@@ -166,7 +170,7 @@ def release(
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
-    with database.transaction("release") as transaction:
+    with _ending(database, "release", sample) as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
         return _settle(
@@ -179,6 +183,15 @@ def release(
             billed=fault is None,
             values={"not_before": transaction.now(wait)},
         )
+
+
+@contextlib.contextmanager
+def _ending(database: Database, name: str, sample: traces.Ended | None) -> Iterator[Transaction]:
+    """Open the transaction that ends an attempt, when what its text is to be read for has been read."""
+    if sample is not None:
+        sample.read()
+    with database.transaction(name) as transaction:
+        yield transaction
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:

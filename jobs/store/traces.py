@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 
-from jobs import marks, trace
+from jobs import marks, phrases, trace
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.marks import Mark
@@ -39,6 +40,24 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What is kept beside a text, read from it. That takes time, which no transaction should last.
+
+    Attributes:
+        steps: its steps, as :func:`jobs.store.steps.pack` makes them.
+        spellings: what it is found by.
+    """
+
+    steps: Mapping[str, Any] = field(repr=False)
+    spellings: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read ``text``."""
+        return cls(steps.pack(text), tuple(phrases.spellings(text)))
+
+
+@dataclass(frozen=True)
 class Ended:
     """What one engine stream left behind. Times are the database's; text is raw.
 
@@ -56,6 +75,14 @@ class Ended:
     marks: tuple[Mark, ...] = field(default=(), repr=False)
     #: Which of the attempt's streams.
     sample: int = 0
+
+    @functools.cached_property
+    def _reading(self) -> Reading:
+        return Reading.of(self.output)
+
+    def read(self) -> Reading:
+        """Read the output, once: before the transaction that writes its end begins."""
+        return self._reading
 
 
 @dataclass(frozen=True)
@@ -259,7 +286,7 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     written = {
         "output": ended.output,
         "marks": marks.pack(index),
-        "steps": steps.pack(ended.output),
+        "steps": ended.read().steps,
         "finish_reason": ended.finish_reason,
         "input_tokens": ended.input_tokens,
         "cached_tokens": ended.cached_tokens,
@@ -273,13 +300,40 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
-        search.keep(transaction, job_id, Part.TRACE, ended.output)
+        search.keep_spelled(transaction, job_id, Part.TRACE, ended.read().spellings)
     numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(_FOLDED, place)
 
 
-def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
-    """Close the streams of an attempt whose end nobody brought, with what had been written of them."""
+def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Reading]:
+    """Read what has been written of the open streams of ``holdings``; return it by text, for :func:`fold`."""
+    with database.reading() as transaction:
+        texts = {
+            sample.text
+            for job_id, attempt in holdings
+            for sample in _samples(transaction, job_id, attempt=attempt)
+            if not sample.complete
+        }
+    return {text: Reading.of(text) for text in texts}
+
+
+def fold(
+    transaction: Transaction,
+    job_id: uuid.UUID,
+    attempt: int,
+    *,
+    finish_reason: str,
+    read: Mapping[str, Reading] = MappingProxyType({}),
+) -> None:
+    """Close the streams of an attempt whose end nobody brought, with what had been written of them.
+
+    Args:
+        transaction: the open transaction.
+        job_id: whose streams they are.
+        attempt: the same.
+        finish_reason: why they ended.
+        read: what texts were read for beforehand; what is not among them has grown since, and is read now.
+    """
     open_ones = sa.select(Sample.number).where(
         Sample.job_id == job_id, Sample.attempt == attempt, Sample.ended_at.is_(None)
     )
@@ -288,6 +342,7 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
     for sample in _samples(transaction, job_id, attempt=attempt):
         if sample.complete:
             continue
+        reading = read.get(sample.text) or Reading.of(sample.text)
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
         index = numbers.cover(transaction, job_id, sample.text, sample.marks, at=now)
         transaction.execute(
@@ -298,12 +353,12 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
             .values(
                 output=sample.text,
                 marks=marks.pack(index),
-                steps=steps.pack(sample.text),
+                steps=reading.steps,
                 finish_reason=finish_reason,
                 ended_at=now,
             )
         )
-        search.keep(transaction, job_id, Part.TRACE, sample.text)
+        search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
         numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
