@@ -5,10 +5,9 @@ Each verb returns False when the job is no longer the claim's, and then nothing 
 
 from __future__ import annotations
 
-import contextlib
 import random
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -59,7 +58,8 @@ def succeed(
     ``forced`` says that the model was made to answer, ``found`` what guards saw in this last stream.
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
-    with _ending(database, "succeed", sample) as transaction:
+    _read(sample)
+    with database.transaction("succeed") as transaction:
         settled = _settle(
             transaction,
             claim,
@@ -97,7 +97,8 @@ def fail(
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
-    with _ending(database, "fail", sample) as transaction:
+    _read(sample)
+    with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):
             fault = QUARANTINED
         return _settle(
@@ -113,7 +114,8 @@ def fail(
 
 def stop(database: Database, claim: Claim, *, sample: traces.Ended | None) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
-    with _ending(database, "stop", sample) as transaction:
+    _read(sample)
+    with database.transaction("stop") as transaction:
         return _stop(transaction, claim, sample=sample)
 
 
@@ -131,7 +133,8 @@ def retry(
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
     engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
     """
-    with _ending(database, "retry", sample) as transaction:
+    _read(sample)
+    with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
         if _quarantines(transaction, claim, deadly):
@@ -170,7 +173,8 @@ def release(
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
-    with _ending(database, "release", sample) as transaction:
+    _read(sample)
+    with database.transaction("release") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample)
         return _settle(
@@ -185,13 +189,10 @@ def release(
         )
 
 
-@contextlib.contextmanager
-def _ending(database: Database, name: str, sample: traces.Ended | None) -> Iterator[Transaction]:
-    """Open the transaction that ends an attempt, when what its text is to be read for has been read."""
+def _read(sample: traces.Ended | None) -> None:
+    """Read what is kept beside a stream's text now, not while the transaction keeps others waiting."""
     if sample is not None:
         sample.read()
-    with database.transaction(name) as transaction:
-        yield transaction
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:
