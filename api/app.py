@@ -143,11 +143,17 @@ def create_app(
         streams=streams,
         fetching=fetching,
     )
+    measures = metrics.MetricsRoutes(
+        settings,
+        database=database,
+        gate=gate,
+        open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
+    )
     intake = Intake(
         settings,
         database=database,
         pictures=Pictures(settings, database=database, decoder=images),
-        downloads=Downloads(settings, egress=fetching),
+        downloads=Downloads(settings, egress=fetching, count=measures.fetched),
         receivers=receivers,
         bell=bell,
         admission=Admission(database, settings, timer=timer),
@@ -173,9 +179,7 @@ def create_app(
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
-    metrics.MetricsRoutes(
-        settings, database=database, gate=gate, streams=lambda: streams.open
-    ).declare(door)
+    measures.declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining
     ).declare(door)
