@@ -97,6 +97,9 @@ class ApiKey(Record):
     hint: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    #: Limits of its own; without them it goes by the settings.
+    requests_per_minute: Mapped[int | None]
+    max_body_mb: Mapped[int | None]
 
 
 class Image(Record):
