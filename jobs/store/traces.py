@@ -155,11 +155,11 @@ def append(
 
 
 def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
-    """Return the streams of ``held`` that have ended: (job, attempt, sample)."""
+    """Return the streams of ``held`` whose whole text is written: (job, attempt, sample)."""
     rows = transaction.execute(
         sa.select(Sample.job_id, Sample.attempt, Sample.number).where(
             sa.tuple_(Sample.job_id, Sample.attempt).in_(sorted(held)),
-            Sample.ended_at.is_not(None),
+            Sample.output.is_not(None),
         )
     )
     return {(row.job_id, row.attempt, row.number) for row in rows}
@@ -171,6 +171,8 @@ _WRITTEN = (
         table(Sample).c.job_id == sa.bindparam("b_job"),
         table(Sample).c.attempt == sa.bindparam("b_attempt"),
         table(Sample).c.number == sa.bindparam("b_number"),
+        # Of a stream that has ended beside others its bill is known.
+        table(Sample).c.ended_at.is_(None),
     )
     .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
 )
@@ -232,15 +234,12 @@ def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
     return through
 
 
-_FINISHED = (
-    sa.update(table(Sample))
-    .where(
-        table(Sample).c.job_id == sa.bindparam("b_job"),
-        table(Sample).c.attempt == sa.bindparam("b_attempt"),
-        table(Sample).c.number == sa.bindparam("b_sample"),
-    )
-    .returning(table(Sample).c.started_at)
+_NOTED = sa.update(table(Sample)).where(
+    table(Sample).c.job_id == sa.bindparam("b_job"),
+    table(Sample).c.attempt == sa.bindparam("b_attempt"),
+    table(Sample).c.number == sa.bindparam("b_sample"),
 )
+_FINISHED = _NOTED.returning(table(Sample).c.started_at)
 _FOLDED = sa.delete(table(TraceChunk)).where(
     table(TraceChunk).c.job_id == sa.bindparam("b_job"),
     table(TraceChunk).c.attempt == sa.bindparam("b_attempt"),
@@ -278,15 +277,40 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     transaction.execute(_FOLDED, place)
 
 
+def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
+    """Note the end and the bill of a stream beside which others run; its text is written with theirs.
+
+    Not earlier, for readers see the events of an attempt in the order of their numbers, and those of the others
+    that have lower ones than the last of this stream need not have been written yet.
+    """
+    transaction.execute(
+        _NOTED,
+        {
+            "b_job": job_id,
+            "b_attempt": attempt,
+            "b_sample": ended.sample,
+            "finish_reason": ended.finish_reason,
+            "input_tokens": ended.input_tokens,
+            "cached_tokens": ended.cached_tokens,
+            "image_tokens": ended.image_tokens,
+            "output_tokens": ended.output_tokens,
+            "first_token_at": ended.first_token_at,
+            "ended_at": ended.ended_at,
+        },
+    )
+
+
 def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
     """Close the streams of an attempt whose end nobody brought, with what had been written of them."""
-    open_ones = sa.select(Sample.number).where(
-        Sample.job_id == job_id, Sample.attempt == attempt, Sample.ended_at.is_(None)
-    )
-    if transaction.execute(open_ones.limit(1)).first() is None:
+    open_ones = transaction.session.scalars(
+        sa.select(Sample.number).where(
+            Sample.job_id == job_id, Sample.attempt == attempt, Sample.output.is_(None)
+        )
+    ).all()
+    if not open_ones:
         return
     for sample in _samples(transaction, job_id, attempt=attempt):
-        if sample.complete:
+        if sample.number not in open_ones:
             continue
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
         index = numbers.cover(transaction, job_id, sample.text, sample.marks, at=now)
@@ -299,8 +323,9 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
                 output=sample.text,
                 marks=marks.pack(index),
                 steps=steps.pack(sample.text),
-                finish_reason=finish_reason,
-                ended_at=now,
+                # Of one that ended beside others that did not, this much is known.
+                finish_reason=sa.func.coalesce(Sample.finish_reason, finish_reason),
+                ended_at=sa.func.coalesce(Sample.ended_at, now),
             )
         )
         search.keep(transaction, job_id, Part.TRACE, sample.text)
