@@ -53,7 +53,7 @@ def test_the_order_in_which_votes_come_in_changes_nothing(
 def test_what_is_decided_cannot_be_overtaken_and_only_that_is(
     data: st.DataObject, answers: list[str | None]
 ) -> None:
-    """Whichever votes are missing, a decision holds for all that they could be, and only for those that hold it is one."""
+    """Whatever the missing votes are, it holds; and what would hold, whatever they are, is a decision."""
     asked = len(answers)
     there = data.draw(st.sets(st.sampled_from(range(asked)), min_size=2))
     cast = {vote: answers[vote] for vote in there}
