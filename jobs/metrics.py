@@ -69,9 +69,11 @@ class JobMetrics:
     Args:
         database: whose commits are counted.
         registry: where the metrics are kept.
+        model: that is served, the label of what depends on it.
     """
 
-    def __init__(self, database: Database, *, registry: CollectorRegistry) -> None:
+    def __init__(self, database: Database, *, registry: CollectorRegistry, model: str) -> None:
+        self._model = model
         self._submitted = Counter(
             "longlook_jobs_submitted_total",
             "Jobs that were accepted.",
@@ -81,7 +83,7 @@ class JobMetrics:
         self._finished = Counter(
             "longlook_jobs_finished_total",
             "Jobs that ended, however they did.",
-            ["outcome", "error_code"],
+            ["priority", "outcome", "error_code"],
             registry=registry,
         )
         self._attempts = Counter(
@@ -105,7 +107,7 @@ class JobMetrics:
         self._run = Histogram(
             "longlook_job_run_seconds",
             "From the first attempt of a job to its end.",
-            ["outcome"],
+            ["model", "outcome"],
             buckets=_RUN_SECONDS,
             registry=registry,
         )
@@ -128,7 +130,7 @@ class JobMetrics:
             ["result"],
             registry=registry,
         )
-        self._streams = _StreamMetrics(registry)
+        self._streams = _StreamMetrics(registry, model=model)
         self._images = _ImageMetrics(registry)
         database.listen(self._hear)
 
@@ -159,12 +161,12 @@ class JobMetrics:
         if move.target.terminal and move.source is not move.target:
             code = move.error_code or ""
             known = code if code in CODES or not code else "other"
-            self._finished.labels(move.target, known).inc()
+            self._finished.labels(move.priority, move.target, known).inc()
             took = (move.at - move.created_at).total_seconds()
             self._total.labels(move.target).observe(max(0.0, took))
             if move.started_at is not None:
                 ran = (move.at - move.started_at).total_seconds()
-                self._run.labels(move.target).observe(max(0.0, ran))
+                self._run.labels(self._model, move.target).observe(max(0.0, ran))
 
 
 class DeliveryMetrics:
@@ -228,23 +230,26 @@ class _ImageMetrics:
 class _StreamMetrics:
     """Counts what engines gave: times and tokens of the streams that ended."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, model: str) -> None:
+        self._model = model
         self._first_token = Histogram(
             "longlook_time_to_first_token_seconds",
             "From asking the engine to the first token, its queue included.",
+            ["model"],
             buckets=_FIRST_TOKEN_SECONDS,
             registry=registry,
         )
         self._token = Histogram(
             "longlook_time_per_output_token_seconds",
             "The mean time from one token of a stream to the next.",
+            ["model"],
             buckets=_TOKEN_SECONDS,
             registry=registry,
         )
         self._tokens = Counter(
             "longlook_tokens_total",
             "Tokens of the streams that ended; cached and image tokens are input tokens too.",
-            ["kind"],
+            ["model", "kind"],
             registry=registry,
         )
 
@@ -257,11 +262,11 @@ class _StreamMetrics:
             ("image", ended.image_tokens),
             ("output", ended.output_tokens),
         ):
-            self._tokens.labels(kind).inc(tokens or 0)
+            self._tokens.labels(self._model, kind).inc(tokens or 0)
         if ended.first_token_at is None:
             return
         waited = (ended.first_token_at - finished.started_at).total_seconds()
-        self._first_token.observe(max(0.0, waited))
+        self._first_token.labels(self._model).observe(max(0.0, waited))
         if ended.output_tokens > 1:
             wrote = (ended.ended_at - ended.first_token_at).total_seconds()
-            self._token.observe(max(0.0, wrote) / (ended.output_tokens - 1))
+            self._token.labels(self._model).observe(max(0.0, wrote) / (ended.output_tokens - 1))

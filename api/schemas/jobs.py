@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
@@ -44,7 +44,7 @@ class JobAnswer(Given):
     """The final answer, and the rule by which it was found in the text."""
 
     text: str
-    value: int | float | bool | str | None = Field(
+    value: values.Value = Field(
         description="The text as `answer_format` asks for it; null without one, and when it says no such value."
     )
     rule: str | None
@@ -59,10 +59,9 @@ class JobAnswer(Given):
         """Return the answer of ``job``, if it has one."""
         if job.answer_text is None:
             return None
-        value = values.read(job.answer_text, job.options.get("answer_format"))
         return cls(
             text=job.answer_text,
-            value=value,
+            value=_value(job, job.answer_text),
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
             confidence=job.confidence,
@@ -339,6 +338,13 @@ class JobList(Given):
             last_id=data[-1].id if data else None,
             has_more=has_more,
         )
+
+
+def _value(job: records.Job, text: str) -> values.Value:
+    """Return the value of an answer: as it was kept, or as it is read today, when a worker before 0012 kept none."""
+    if job.answer_value is not None:
+        return cast("values.Value", job.answer_value)
+    return values.read(text, job.options.get("answer_format"))
 
 
 def _removed(view: history.JobView) -> list[Removed]:

@@ -223,19 +223,21 @@ def follow(
     ended: traces.Ended,
     finding: Finding,
     rid: str,
-    sample: int,
     kept: int,
     inserted: str,
+    sample: int | None = None,
     beside: bool = False,
 ) -> Followed | None:
-    """End a stream that was cut, and begin ``sample``, which goes on from it; return its start, or None if lost.
+    """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
 
     With ``beside`` other streams of the attempt may be running: then the text of the one that was cut is written
-    when all have ended.
+    when all have ended, and ``sample`` is the number of the next one.
 
     It may be called again when it is not known whether it has been done.
     """
-    number = sample
+    number = ended.sample + 1 if sample is None else sample
+    if not beside:
+        ended.read()
     with database.transaction("follow") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
             return None

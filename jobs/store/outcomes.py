@@ -23,6 +23,7 @@ from jobs.phrases import Part
 from jobs.records import Attempt, Job, Sample, table
 from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
+from jobs.values import read as read_value
 from jobs.votes import Tally
 
 
@@ -67,6 +68,8 @@ def succeed(
         found: what guards saw in these streams.
         tally: how its samples voted, if they did.
     """
+    value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    _read(sample, *others)
     firsts = [one.first_token_at for one in (sample, *others) if one.first_token_at is not None]
     with database.transaction("succeed") as transaction:
         settled = _settle(
@@ -79,6 +82,7 @@ def succeed(
             values={
                 "answer_text": answer.text if answer else None,
                 "answer_rule": answer.rule if answer else None,
+                "answer_value": value,
                 "answer_forced": forced if answer else None,
                 "votes": tally.plain() if tally else None,
                 "confidence": tally.confidence if tally else None,
@@ -111,6 +115,7 @@ def fail(
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
+    _read(sample, *others)
     with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):
             fault = QUARANTINED
@@ -134,6 +139,7 @@ def stop(
     others: Sequence[traces.Ended] = (),
 ) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
+    _read(sample, *others)
     with database.transaction("stop") as transaction:
         return _stop(transaction, claim, sample=sample, others=others)
 
@@ -153,6 +159,7 @@ def retry(
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
     engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
     """
+    _read(sample, *others)
     with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample, others=others)
@@ -195,6 +202,7 @@ def release(
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
+    _read(sample, *others)
     with database.transaction("release") as transaction:
         if _cancel_requested(transaction, claim):
             return _stop(transaction, claim, sample=sample, others=others)
@@ -209,6 +217,13 @@ def release(
             billed=fault is None,
             values={"not_before": transaction.now(wait)},
         )
+
+
+def _read(*samples: traces.Ended | None) -> None:
+    """Read what is kept beside the streams' texts now, not while the transaction keeps others waiting."""
+    for sample in samples:
+        if sample is not None:
+            sample.read()
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:

@@ -19,6 +19,7 @@ NO_ANSWER = {
     "question": None,
     "answer_text": None,
     "answer_rule": None,
+    "answer_value": None,
     "answer_forced": None,
     "votes": None,
 }

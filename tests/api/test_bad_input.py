@@ -181,6 +181,19 @@ class TestBodies:
         assert untold.status_code == 413
         assert untold.get_json()["error"]["code"] == "request_too_large"
 
+    def test_a_body_over_the_keys_own_limit_is_413_and_no_key_passes_the_limit_of_all(
+        self, client: FlaskClient, database: Database
+    ) -> None:
+        def ask(limit: int, *, mib: float) -> int:
+            caller = Caller(client, factories.make_key(database, max_body_mb=limit))
+            body = b'{"question": "' + b" " * int(mib * 2**20) + b'"}'
+            answer = caller("POST", "/v1/jobs", data=body, content_type="application/json")
+            return answer.status_code
+
+        assert ask(1, mib=1.5) == 413
+        assert ask(2, mib=1.5) == 422
+        assert ask(100, mib=5) == 413
+
 
 class TestPlaces:
     @pytest.mark.parametrize("job_id", ["job_" + "0" * 32, "job_x", "x", "img_" + "0" * 32, "%00"])
