@@ -303,6 +303,9 @@ class Job(Record):
     answer_value: Mapped[Any | None] = mapped_column(_JSON)
     #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
     answer_forced: Mapped[bool | None]
+    #: How its samples voted, as :class:`jobs.votes.Tally` tells it, and the winner's share; None: there was no vote.
+    votes: Mapped[dict[str, Any] | None]
+    confidence: Mapped[float | None] = mapped_column(sa.Double())
     finish_reason: Mapped[str | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
