@@ -36,7 +36,8 @@ class _LookUp:
         self.began = time.monotonic()
         self.done = threading.Event()
         self.found: list[IP] = []
-        self.error: Exception | None = None
+        #: What it failed by; until it is done, that it is not.
+        self.error: Exception | None = OSError("not done")
 
 
 class Resolver:
@@ -92,8 +93,9 @@ class Resolver:
         thread = threading.Thread(target=self._run, args=(asked,), name="resolver", daemon=True)
         try:
             thread.start()
-        except RuntimeError:
-            self._end(asked, OSError("no thread can be started"))
+        except RuntimeError as error:
+            asked.error = error
+            self._end(asked)
         return asked
 
     def _fresh(self, key: _Key) -> _LookUp | None:
@@ -105,15 +107,15 @@ class Resolver:
         return self._running[party] < self._each and self._running.total() < self._threads
 
     def _run(self, asked: _LookUp) -> None:
-        error: Exception | None = None
         try:
             asked.found = self._look_up(*asked.key)
-        except Exception as raised:  # noqa: BLE001 - told to whoever waits
-            error = raised
-        self._end(asked, error)
+            asked.error = None
+        except (OSError, ValueError) as error:
+            asked.error = error
+        finally:
+            self._end(asked)
 
-    def _end(self, asked: _LookUp, error: Exception | None) -> None:
-        asked.error = error
+    def _end(self, asked: _LookUp) -> None:
         asked.done.set()
         with self._changed:
             self._running[asked.party] -= 1
