@@ -38,7 +38,6 @@ class Spent:
     answer: str | None
     samples: float
     output_tokens: float
-    prefilled_tokens: float
 
 
 @dataclass
@@ -67,7 +66,6 @@ class Way:
             f"{self.same} of {self.asked}",
             f"{mean(one.samples for one in self.spent):.2f}",
             f"{mean(one.output_tokens for one in self.spent):.0f}",
-            f"{mean(one.prefilled_tokens for one in self.spent):.0f}",
         ]
 
 
@@ -113,7 +111,7 @@ def main() -> None:
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
-        ("way", "right", "as the full vote", "samples", "tokens out", "prefilled"),
+        ("way", "right", "as the full vote", "samples", "tokens out"),
         [way.row() for way in ways],
     )
     if shares:
@@ -137,9 +135,10 @@ def _submit(service: client.Client, options: argparse.Namespace) -> list[Asked]:
                 job = service.submit([picture], question, options={**sampling, "samples": samples})
                 return str(job["id"])
 
-            # A job of one sample has the same sampling: it is what is asked for, not what it is for.
+            # The vote comes first: nobody but its own leader has shown the engine the picture before.
+            vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
-            asked.append(Asked(sheet.answer, singles, ask(sheet.question, options.samples)))
+            asked.append(Asked(sheet.answer, singles, vote))
     return asked
 
 
@@ -172,12 +171,11 @@ def _collect(
 
 def _spent(job: client.Json) -> Spent:
     """Return what a job cost; one without an answer, however it ended, has none."""
-    usage = job["usage"] or {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    usage = job["usage"] or {"output_tokens": 0}
     return Spent(
         answer=job["answer"]["text"] if job["answer"] else None,
         samples=job["votes"]["begun"] if job["votes"] else 1,
         output_tokens=usage["output_tokens"],
-        prefilled_tokens=usage["input_tokens"] - (usage["cached_tokens"] or 0),
     )
 
 
@@ -188,7 +186,6 @@ def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
         answer=ranked[0].text if ranked else None,
         samples=len(singles),
         output_tokens=sum(one.output_tokens for one in singles),
-        prefilled_tokens=sum(one.prefilled_tokens for one in singles),
     )
 
 

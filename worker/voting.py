@@ -110,6 +110,12 @@ class Voting:
                 finally:
                     self._dismiss()
             self._collect()
+            if self._fault is not None and votes.decided(
+                self._classes, cast=self._cast, asked=asked
+            ):
+                # It was decided all the same, while the others were stopped for it.
+                self._rest.append(self._fault)
+                self._fault = None
         finally:
             self._holding.ended()
             for permit in self._permits:
