@@ -85,6 +85,7 @@ class Voting:
         self._running: dict[int, _Voice] = {}
         #: Votes that the engine had no room for; they are asked for again when it may have.
         self._refused: list[int] = []
+        self._insisted: set[int] = set()
         self._begun: set[int] = set()
         self._cast: dict[int, Result] = {}
         self._classes: list[votes.AnswerClass] = []
@@ -268,10 +269,7 @@ class Voting:
         Args:
             wanted: votes of the wave that are still to be asked for; None: no more will be.
         """
-        done = {vote: voice for vote, voice in self._running.items() if voice.future.done()}
-        # An engine that answered a sample meanwhile may have room for another: see _again.
-        answered = any(_answered(voice.future.result()) for voice in done.values())
-        for vote, voice in done.items():
+        for vote, voice in [one for one in self._running.items() if one[1].future.done()]:
             del self._running[vote]
             # Whatever came of the leader, the others need not wait for it any longer.
             self._led.set()
@@ -287,7 +285,7 @@ class Voting:
             elif result.fault is None:
                 self._cast[vote] = result
                 self._again(wanted)
-            elif self._full(result) and (self._running or answered):
+            elif self._full(result) and (self._running or self._may_insist(vote)):
                 self._rest.append(result)
                 self._refused.append(vote)
             elif self._fault is None:
@@ -305,6 +303,16 @@ class Voting:
         if wanted is not None:
             wanted.extend(self._refused)
             self._refused.clear()
+
+    def _may_insist(self, vote: int) -> bool:
+        """Whether a sample that was refused with none beside it any more is asked for again: once, after an answer.
+
+        The one that ended before it may have taken the room that it was refused, and gives it back now.
+        """
+        if not self._cast or vote in self._insisted:
+            return False
+        self._insisted.add(vote)
+        return True
 
     @staticmethod
     def _full(result: Result) -> bool:
@@ -347,10 +355,6 @@ class Voting:
             abstained=tuple(sorted(self._cast.keys() - heard)),
             samples={vote: result.ended.sample for vote, result in self._cast.items()},
         )
-
-
-def _answered(result: Result | None) -> bool:
-    return result is not None and result.fault is None
 
 
 def _without(one: traces.Ended, ends: Iterable[traces.Ended]) -> tuple[traces.Ended, ...]:

@@ -250,7 +250,8 @@ def test_a_stop_reaches_every_sample(
     stage.leases.end((job_id, 1), reason)
 
     assert ended(thread)
-    assert sorted(choir.aborted) == [0, 1, 2]
+    # Once is enough; the loss of a lease may be noticed by two.
+    assert set(choir.aborted) == {0, 1, 2}
     ends = {
         Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
         Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
