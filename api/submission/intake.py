@@ -125,7 +125,11 @@ class Intake:
             if replayed is not None:
                 return replayed
         # With faults the job will not be; then nobody's server is asked for its pictures.
-        sent = order.pictures if faults else self._downloads.fetched(order.pictures, faults)
+        sent = (
+            order.pictures
+            if faults
+            else self._downloads.fetched(caller.account_id, order.pictures, faults)
+        )
         pictures = self._pictures.chosen(caller.account_id, sent, known, faults)
         if order.job is None or faults:
             raise problems.refused(faults)
