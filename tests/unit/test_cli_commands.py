@@ -160,6 +160,11 @@ def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Pa
     assert sent.encode() in api.seen[0].body
 
 
+def test_submit_has_several_samples_vote(api: FakeApi, picture: Path) -> None:
+    longlook(api, "submit", picture, "How many?", "--samples", "5")
+    assert b'{"samples": 5}' in api.seen[0].body
+
+
 def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:
     code, printed = longlook(api, "submit", picture, "How many?", "--wait")
     assert code == 0
