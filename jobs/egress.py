@@ -372,12 +372,12 @@ def _parts(url: str) -> tuple[_Origin, str]:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
         host = (parts.hostname or "").encode("idna").decode()
+        path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     except (ValueError, KeyError) as error:
         raise EgressError("url_invalid") from error
     if not host or parts.username is not None or parts.password is not None:
         raise EgressError("url_invalid")
-    path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
 
 

@@ -130,7 +130,7 @@ def numeric(host: str) -> IP | None:
     """Return the address that ``host`` is, however it is written (``2130706433`` and ``0x7f.1`` too); None: a name."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):  # What cannot be asked for is no address either.
         return None
     return ipaddress.ip_address(found[0][4][0])
 

@@ -157,7 +157,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | Non
         return min(timedelta(seconds=int(text[:9])), delivery.LONGEST_RETRY_AFTER)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -157,6 +157,8 @@ def test_an_address_is_one_however_it_is_written(host: str, address: str) -> Non
     assert numeric(host) == ipaddress.ip_address(address)
 
 
-@pytest.mark.parametrize("host", ["localhost", "a.example", "127.0.0.1.example", "", "a" * 300])
+@pytest.mark.parametrize(
+    "host", ["localhost", "a.example", "127.0.0.1.example", "", "a" * 300, "a\0b"]
+)
 def test_a_name_is_no_address(host: str) -> None:
     assert numeric(host) is None
