@@ -16,7 +16,7 @@ from jobs.database import Database, Unavailable
 from jobs.findings import Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
-from worker import engine, guards, leases, sample
+from worker import engine, grammar, guards, leases, sample
 from worker.leases import Reason
 from worker.recorder import Recorder
 
@@ -34,6 +34,7 @@ class Result:
         ended: the last stream, whose end has not been written yet.
         fault: what went wrong with it.
         text: where the answer is to be found.
+        form: the form that it was asked for in, when the text is to be that and nothing else.
         forced: whether the model was made to give it.
         found: what was found in the last stream.
     """
@@ -43,6 +44,12 @@ class Result:
     text: str
     forced: bool = False
     found: tuple[Finding, ...] = ()
+    form: grammar.Form | None = None
+
+    @property
+    def answer(self) -> answers.Answer | None:
+        """The answer, None when there is none."""
+        return answers.extract(self.text) if self.form is None else self.form.read(self.text)
 
 
 class Inquiry:
@@ -72,10 +79,17 @@ class Inquiry:
         self._on_first_token = on_first_token
 
     def run(self, request: engine.Request, watch: guards.Watch, *, started_at: datetime) -> Result:
-        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be."""
-        first = self._stream(request, watch, number=0, started_at=started_at)
+        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be.
+
+        An answer in JSON comes in a stream of its own, after whatever has been said.
+        """
+        form = grammar.Form.of(self._holding.claim.options)
+        reader = watch if form is None else grammar.Reasoning(watch)
+        first = self._stream(request, reader, number=0, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
         stopped = self._holding.reason is not None or first.fault is not None
+        if form is not None and not stopped:
+            return self._typed(request, ended, verdict, form)
         if stopped or verdict is None:
             return Result(ended, first.fault, ended.output)
         _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
@@ -101,7 +115,9 @@ class Inquiry:
             max_output_tokens=guards.FORCED_TOKENS,
             continuation=given,
         )
-        started_at = self._follow(first, verdict, rid=again.rid)
+        started_at = self._follow(
+            first, verdict.finding, rid=again.rid, kept=verdict.kept, inserted=verdict.inserted
+        )
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
@@ -118,7 +134,48 @@ class Inquiry:
         )
         return Result(forced.ended, fault, text if better else first.output, forced=better)
 
-    def _follow(self, ended: traces.Ended, verdict: guards.Verdict, *, rid: str) -> datetime | None:
+    def _typed(
+        self,
+        request: engine.Request,
+        first: traces.Ended,
+        verdict: guards.Verdict | None,
+        form: grammar.Form,
+    ) -> Result:
+        """Go on under a grammar, from the whole text or from before the cut."""
+        kept = len(first.output.rstrip()) if verdict is None else verdict.kept
+        reasoning = first.output[:kept]
+        inserted = grammar.ask(reasoning, request.question)
+        again = dataclasses.replace(
+            request,
+            rid=uuid.uuid4().hex,
+            sampling=_GREEDY,
+            max_output_tokens=grammar.tokens(self._budget(request)),
+            continuation=reasoning + inserted,
+            schema=form.schema,
+        )
+        finding = verdict.finding if verdict is not None else None
+        started_at = self._follow(first, finding, rid=again.rid, kept=kept, inserted=inserted)
+        if started_at is None:
+            self._holding.ended()
+            found = () if finding is None else (finding,)
+            return Result(first, None, "", found=found, form=form)
+        last = self._stream(again, grammar.Json(), number=first.sample + 1, started_at=started_at)
+        return Result(
+            last.ended,
+            last.fault,
+            last.ended.output,
+            forced=verdict is not None and bool(verdict.inserted),
+            form=form,
+        )
+
+    def _budget(self, request: engine.Request) -> int:
+        """Return the tokens of the whole job, as they were settled at submission."""
+        asked: int | None = self._holding.claim.options.get("max_output_tokens")
+        return asked or request.max_output_tokens
+
+    def _follow(
+        self, ended: traces.Ended, finding: Finding | None, *, rid: str, kept: int, inserted: str
+    ) -> datetime | None:
         """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
         pause = threading.Event()
         while self._holding.reason is None:
@@ -127,10 +184,10 @@ class Inquiry:
                     self._database,
                     self._holding.claim,
                     ended=ended,
-                    finding=verdict.finding,
+                    finding=finding,
                     rid=rid,
-                    kept=verdict.kept,
-                    inserted=verdict.inserted,
+                    kept=kept,
+                    inserted=inserted,
                 )
             except Unavailable:
                 _log.warning("cut_not_written")

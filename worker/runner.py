@@ -14,7 +14,7 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, guards, inquiry, leases, prompt
+from worker import engine, grammar, guards, inquiry, leases, prompt
 from worker.engines.pool import Engines, Permit
 from worker.leases import Reason
 from worker.recorder import Recorder
@@ -149,11 +149,12 @@ class Runner:
         permit: Permit,
         holding: leases.Holding,
     ) -> None:
+        budget = request.max_output_tokens
         watch = guards.Watch(
             claim.options.get("guards") or {},
             question=claim.question,
             sample=0,
-            budget=request.max_output_tokens,
+            budget=budget if grammar.Form.of(claim.options) is None else grammar.rest(budget),
         )
         request = dataclasses.replace(request, max_output_tokens=watch.limit)
         started_at = claims.begin(

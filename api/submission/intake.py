@@ -233,7 +233,7 @@ class Intake:
             "top_p": _first(options.top_p, profile.sampling.top_p),
             "seed": options.seed,
             "answer_format": options.answer_format
-            and options.answer_format.model_dump(exclude_none=True),
+            and options.answer_format.model_dump(exclude_none=True, by_alias=True),
             "guards": self._guards(options.guards),
         }
 

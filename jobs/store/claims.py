@@ -198,13 +198,14 @@ def follow(
     claim: Claim,
     *,
     ended: traces.Ended,
-    finding: Finding,
+    finding: Finding | None,
     rid: str,
     kept: int,
     inserted: str,
 ) -> Followed | None:
     """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
 
+    ``finding`` is what it was cut for; None: it had come to its end.
     It may be called again when it is not known whether it has been done.
     """
     number = ended.sample + 1
@@ -216,7 +217,7 @@ def follow(
         if done is not None:
             return done
         traces.finish(transaction, claim.job_id, claim.attempt, ended)
-        findings.keep(transaction, claim.job_id, claim.attempt, [finding])
+        findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
         after = {"continues": ended.sample, "kept": kept, "inserted": inserted}
         transaction.execute(_SAMPLE, new | after)
