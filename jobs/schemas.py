@@ -6,11 +6,12 @@ with any property. Whatever :func:`faults` finds nothing wrong with can be gener
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
 from jsonschema import Draft202012Validator
 from referencing import Registry
 
@@ -45,6 +46,8 @@ _SCALAR = frozenset({"string", "integer", "number", "boolean", "null"})
 _KINDS = ("$ref", "anyOf", "enum", "const", "type")
 _KNOWN = frozenset({*_NOTES, *_KINDS, *frozenset().union(*_OF_TYPE.values())})
 _REF = "#/$defs/"
+#: Of a part that is referred to: such names need no escapes.
+_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")
 _MOST_FAULTS = 20
 
 
@@ -52,7 +55,7 @@ def faults(schema: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with ``schema``, each with its place; nothing: an answer can be asked for by it."""
     if (deepest := _depth(schema)) is not None:
         return [deepest]
-    if len(orjson.dumps(schema)) > MAX_BYTES:
+    if len(json.dumps(schema, ensure_ascii=False).encode()) > MAX_BYTES:
         return [f"It has more than {MAX_BYTES} bytes."]
     check = _Check(schema)
     found = list(dict.fromkeys(check.run()))
@@ -100,10 +103,13 @@ class _Check:
             yield f"/$schema: the dialect has to be {_DIALECT}."
         if not isinstance(self._root.get("$defs", {}), dict):
             yield "/$defs: this has to be an object."
+        if not all(map(_NAME.fullmatch, self._defs)):
+            yield "/$defs: names are of letters, digits, `_`, `.` and `-`."
         if self._root.get("type") != "object":
             yield '/type: the whole has to be an object: {"type": "object", "properties": …}.'
-        own = {key: part for key, part in self._root.items() if key not in ("$schema", "$defs")}
-        yield from self._schema(own, "", 1, ())
+        else:
+            own = {key: part for key, part in self._root.items() if key not in ("$schema", "$defs")}
+            yield from self._schema(own, "", 1, ())
         for name, part in self._defs.items():
             # One that nobody refers to is looked at as well; others have been.
             yield from self._schema(part, f"/$defs/{name}", 1, (name,))
@@ -121,13 +127,16 @@ class _Check:
         if not isinstance(schema, dict):
             yield f"{place}: this has to be an object."
             return
-        for key in sorted(schema.keys() - _KNOWN):
+        strange = sorted(schema.keys() - _KNOWN)
+        for key in strange:
             yield f"{place}/{_short(key)}: this keyword is not supported."
         if depth > MAX_DEPTH:
             yield f"{place}: objects and lists may lie in one another {MAX_DEPTH} deep."
             return
         kind = next((kind for kind in _KINDS if kind in schema), None)
         match kind:
+            case None if strange:
+                return
             case None:
                 yield f"{place}: one of `type`, `enum`, `const`, `anyOf` and `$ref` is needed."
             case "type":
