@@ -9,8 +9,11 @@ from datetime import datetime
 
 import pytest
 
+from jobs.answers import Answer
 from jobs.database import Database
 from jobs.findings import Action, Finding, Kind
+from jobs.store import outcomes
+from tests import factories
 from tests.api import pictures, worker
 from tests.api.conftest import Caller
 from tests.fakes import RecordingBell
@@ -225,6 +228,24 @@ def test_an_answer_has_the_value_that_was_asked_for(
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert shown["answer"] == {"text": "6", "value": value, "rule": "heading", "forced": False}
     assert shown["options"]["answer_format"] == wanted
+
+
+def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Database) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"count": {"type": "integer"}, "kind": {"enum": ["a", None]}},
+        "required": ["count"],
+    }
+    job = caller.job(answer_format={"type": "json_schema", "schema": schema})
+    answer = Answer('{"count": 6, "kind": null}', "json_schema")
+    sample = factories.make_ended(answer.text)
+    assert outcomes.succeed(database, worker.start(database), answer=answer, sample=sample)
+    shown = caller("GET", job["urls"]["self"]).get_json()
+    assert shown["answer"]["value"] == {"count": 6, "kind": None}
+    assert (shown["answer"]["text"], shown["answer"]["rule"]) == (answer.text, "json_schema")
+    assert shown["options"]["answer_format"] == {"type": "json_schema", "schema": schema}
+    rerun = caller("POST", job["urls"]["rerun"]).get_json()
+    assert rerun["options"]["answer_format"]["schema"] == schema
 
 
 def test_attempts_tell_what_was_sent_where_and_how_it_ended(

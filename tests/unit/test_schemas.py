@@ -107,7 +107,7 @@ def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
     parts = {"a": {"type": "text"}, "b": {"minimum": 1}, "c": {"enum": 3}}
     assert len(schemas.faults({"type": "object", "properties": parts})) == 3
 
-    flood = {str(number): {} for number in range(100)}
+    flood: dict[str, object] = {str(number): {} for number in range(100)}
     told = schemas.faults({"type": "object", "properties": flood})
     assert (len(told), told[-1]) == (21, "There are 80 more.")
 
