@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from jobs.database import Database, Unavailable
 from jobs.findings import Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
+from jobs.votes import Tally
 from worker import engine, grammar, guards, leases, sample
 from worker.leases import Reason
 from worker.recorder import Recorder
@@ -44,6 +45,10 @@ class Result:
     text: str
     forced: bool = False
     found: tuple[Finding, ...] = ()
+    #: The attempt's other streams whose end has not been written whole.
+    others: tuple[traces.Ended, ...] = ()
+    #: How its samples voted, if they did.
+    tally: Tally | None = None
     form: grammar.Form | None = None
 
     @property
@@ -61,6 +66,8 @@ class Inquiry:
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
         on_first_token: called when the engine has begun to answer.
+        numbers: gives each further stream its number. Without it the streams come one after the other; with it
+            others of the same attempt may run beside them, and the result has all that are to be ended with those.
     """
 
     def __init__(
@@ -71,21 +78,30 @@ class Inquiry:
         holding: leases.Holding,
         recorder: Recorder,
         on_first_token: Callable[[], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._database = database
         self._engine = engine_
         self._holding = holding
         self._recorder = recorder
         self._on_first_token = on_first_token
+        self._numbers = numbers
 
-    def run(self, request: engine.Request, watch: guards.Watch, *, started_at: datetime) -> Result:
+    def run(
+        self,
+        request: engine.Request,
+        watch: guards.Watch,
+        *,
+        started_at: datetime,
+        number: int = 0,
+    ) -> Result:
         """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be.
 
         An answer in JSON comes in a stream of its own, after whatever has been said.
         """
         form = grammar.Form.of(self._holding.claim.options)
         reader = watch if form is None else grammar.Reasoning(watch)
-        first = self._stream(request, reader, number=0, started_at=started_at)
+        first = self._stream(request, reader, number=number, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
         stopped = self._holding.reason is not None or first.fault is not None
         if form is not None and not stopped:
@@ -115,13 +131,19 @@ class Inquiry:
             max_output_tokens=guards.FORCED_TOKENS,
             continuation=given,
         )
+        number = self._next(first)
         started_at = self._follow(
-            first, verdict.finding, rid=again.rid, kept=verdict.kept, inserted=verdict.inserted
+            first,
+            verdict.finding,
+            rid=again.rid,
+            number=number,
+            kept=verdict.kept,
+            inserted=verdict.inserted,
         )
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(again, guards.Box(), number=first.sample + 1, started_at=started_at)
+        forced = self._stream(again, guards.Box(), number=number, started_at=started_at)
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -132,7 +154,13 @@ class Inquiry:
             verdict.finding.kind is Kind.LANGUAGE
             and guards.drifted(request.question, first.output, found.text)
         )
-        return Result(forced.ended, fault, text if better else first.output, forced=better)
+        return Result(
+            forced.ended,
+            fault,
+            text if better else first.output,
+            forced=better,
+            others=() if self._numbers is None else (first,),
+        )
 
     def _typed(
         self,
@@ -154,17 +182,21 @@ class Inquiry:
             schema=form.schema,
         )
         finding = verdict.finding if verdict is not None else None
-        started_at = self._follow(first, finding, rid=again.rid, kept=kept, inserted=inserted)
+        number = self._next(first)
+        started_at = self._follow(
+            first, finding, rid=again.rid, number=number, kept=kept, inserted=inserted
+        )
         if started_at is None:
             self._holding.ended()
             found = () if finding is None else (finding,)
             return Result(first, None, "", found=found, form=form)
-        last = self._stream(again, grammar.Json(), number=first.sample + 1, started_at=started_at)
+        last = self._stream(again, grammar.Json(), number=number, started_at=started_at)
         return Result(
             last.ended,
             last.fault,
             last.ended.output,
             forced=verdict is not None and bool(verdict.inserted),
+            others=() if self._numbers is None else (first,),
             form=form,
         )
 
@@ -173,8 +205,19 @@ class Inquiry:
         asked: int | None = self._holding.claim.options.get("max_output_tokens")
         return asked or request.max_output_tokens
 
+    def _next(self, ended: traces.Ended) -> int:
+        """Return the number of the stream that goes on from one that has ended."""
+        return ended.sample + 1 if self._numbers is None else next(self._numbers)
+
     def _follow(
-        self, ended: traces.Ended, finding: Finding | None, *, rid: str, kept: int, inserted: str
+        self,
+        ended: traces.Ended,
+        finding: Finding | None,
+        *,
+        rid: str,
+        number: int,
+        kept: int,
+        inserted: str,
     ) -> datetime | None:
         """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
         pause = threading.Event()
@@ -186,8 +229,10 @@ class Inquiry:
                     ended=ended,
                     finding=finding,
                     rid=rid,
+                    sample=number,
                     kept=kept,
                     inserted=inserted,
+                    beside=self._numbers is not None,
                 )
             except Unavailable:
                 _log.warning("cut_not_written")
@@ -196,7 +241,8 @@ class Inquiry:
             if followed is None:
                 self._holding.mark(Reason.LOST)
                 return None
-            self._recorder.pass_by(self._holding.claim, followed.through)
+            if self._numbers is None:
+                self._recorder.pass_by(self._holding.claim, followed.through)
             return followed.started_at
         return None
 

@@ -105,11 +105,17 @@ def held(database: Database, account_id: uuid.UUID, keys: Collection[str]) -> se
         return {row.image_key for row in rows}
 
 
-def listed(database: Database, *, limit: int) -> tuple[list[Held], bool]:
-    """Return up to ``limit`` images in quarantine, the last one first, and whether there are more."""
+def listed(
+    database: Database, *, limit: int, after: uuid.UUID | None = None
+) -> tuple[list[Held], bool]:
+    """Return up to ``limit`` images in quarantine beyond the image ``after``, and whether there are more.
+
+    They come newest first by when they were sent: what is released meanwhile moves no page.
+    """
     with database.reading() as transaction:
-        ordered = _listing().order_by(Suspect.quarantined_at.desc(), Suspect.image_key)
-        rows = transaction.execute(ordered.limit(limit + 1)).mappings().all()
+        listing = _listing() if after is None else _listing().where(Image.id < after)
+        ordered = listing.order_by(Image.id.desc()).limit(limit + 1)
+        rows = transaction.execute(ordered).mappings().all()
         return [Held(**row) for row in rows[:limit]], len(rows) > limit
 
 

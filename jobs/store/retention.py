@@ -21,6 +21,7 @@ NO_ANSWER = {
     "answer_rule": None,
     "answer_value": None,
     "answer_forced": None,
+    "votes": None,
 }
 #: Whether a job still needs its images: it may run, or be run again.
 NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None))

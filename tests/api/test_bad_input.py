@@ -64,6 +64,7 @@ class TestOptions:
             {"answer_format": {"type": "json_schema", "schema": [1]}},
             {"answer_format": {"type": "free", "schema": {"type": "object", "properties": {"a": {"type": "null"}}}}},
             {"max_output_tokens": 0}, {"max_output_tokens": 1537}, {"max_output_tokens": 10**30},
+            {"samples": 0}, {"samples": 17}, {"samples": "3"}, {"samples": 2, "temperature": 0},
             {"priority": "urgent"}, {"deadline_seconds": 0}, {"deadline_seconds": 10**9},
             {"max_attempts": 0}, {"max_attempts": 21}, {"detail": "huge"},
             {"metadata": {"a": 1}}, {"metadata": {"": "x"}}, {"metadata": {"a" * 65: "x"}},
@@ -110,13 +111,6 @@ class TestOptions:
         answer = caller("POST", "/v1/jobs", data=body.encode(), content_type="application/json")
 
         assert answer.status_code in (400, 422)
-
-    @pytest.mark.parametrize("name", ["samples"])
-    def test_an_option_of_a_later_version_is_refused_by_name(
-        self, caller: Caller, name: str
-    ) -> None:
-        answer = ask(caller, options={name: {}})
-        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
 
     def test_an_option_outside_of_options_is_told_where_it_belongs(self, caller: Caller) -> None:
         answer = ask(caller, temperature=0.5)
@@ -220,6 +214,19 @@ class TestBodies:
         )  # fmt: skip
         assert untold.status_code == 413
         assert untold.get_json()["error"]["code"] == "request_too_large"
+
+    def test_a_body_over_the_keys_own_limit_is_413_and_no_key_passes_the_limit_of_all(
+        self, client: FlaskClient, database: Database
+    ) -> None:
+        def ask(limit: int, *, mib: float) -> int:
+            caller = Caller(client, factories.make_key(database, max_body_mb=limit))
+            body = b'{"question": "' + b" " * int(mib * 2**20) + b'"}'
+            answer = caller("POST", "/v1/jobs", data=body, content_type="application/json")
+            return answer.status_code
+
+        assert ask(1, mib=1.5) == 413
+        assert ask(2, mib=1.5) == 422
+        assert ask(100, mib=5) == 413
 
 
 class TestPlaces:

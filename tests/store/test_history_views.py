@@ -93,6 +93,7 @@ def test_a_job_is_told_in_words_and_seconds(database: Database, past: Past) -> N
     job = factories.get_job(database, past.succeeded).job
     assert (row["account"], row["status"], row["answer"]) == ("web", "succeeded", "6")
     assert (plain(row["answer_value"]), row["answer_forced"]) == (6, False)
+    assert row["confidence"] is None
     assert row["account_id"] == ids.show("acct", job.account_id)
     assert (row["attempts"], row["images"], row["output_tokens"]) == (2, 1, 11)
     assert job.started_at is not None

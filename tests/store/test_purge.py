@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -391,10 +392,10 @@ class TestBatches:
 
         purged = [run(database, limit=2)]
         # A new process, which knows nothing of the batch before.
-        again = Database(database.url.render_as_string(hide_password=False), clock=database.clock)
-        while purged[-1].more:
-            purged.append(run(again, limit=2))
-        again.close()
+        url = database.url.render_as_string(hide_password=False)
+        with contextlib.closing(Database(url, clock=database.clock)) as again:
+            while purged[-1].more:
+                purged.append(run(again, limit=2))
 
         assert [batch.traces for batch in purged] == [2, 2, 1]
         assert sum(batch.answers for batch in purged) == 5

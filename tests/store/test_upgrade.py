@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -265,14 +266,13 @@ def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # On SQLite nobody who reads is in the way.
 def test_an_upgrade_that_cannot_have_its_table_gives_up_and_changes_nothing(old: Old) -> None:
-    holder = Database(old.url)
-    with holder.reading() as transaction:
-        transaction.execute(sa.text("LOCK TABLE workers IN ACCESS SHARE MODE"))
-        with pytest.raises(errors.LaunchError, match="lock timeout"):
-            schema.upgrade(old.url)
-        assert schema.current(holder) == FIRST
+    with contextlib.closing(Database(old.url)) as holder:
+        with holder.reading() as transaction:
+            transaction.execute(sa.text("LOCK TABLE workers IN ACCESS SHARE MODE"))
+            with pytest.raises(errors.LaunchError, match="lock timeout"):
+                schema.upgrade(old.url)
+            assert schema.current(holder) == FIRST
 
-    schema.upgrade(old.url)
+        schema.upgrade(old.url)
 
-    assert schema.current(holder) in schema.heads()
-    holder.close()
+        assert schema.current(holder) in schema.heads()

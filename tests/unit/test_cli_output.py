@@ -97,6 +97,23 @@ def test_usage_of_nothing_is_no_division_by_nothing() -> None:
     assert output.usage({"input_tokens": 0, "output_tokens": 0}) == "0 tokens in, 0 tokens out"
 
 
+def test_a_narrow_terminal_shows_ids_and_states_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    job_id = "job_" + "0" * 32
+
+    output.table(
+        ("id", "state", "created", "question"),
+        [(job_id, "succeeded", "11-23 10:00", "How many " * 20)],
+        short_rows=True,
+    )
+
+    [_, row] = capsys.readouterr().out.splitlines()
+    assert row.startswith(f"{job_id}  succeeded  11-23 10:00  How many")
+    assert len(row.rstrip()) <= 80
+
+
 def test_a_table_shows_markup_and_controls_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("id", "text"), [("job_1", "[red]not red[/red] \x1b[31m")])
     assert "[red]not red[/red] [31m" in capsys.readouterr().out

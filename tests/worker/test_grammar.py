@@ -13,7 +13,7 @@ from jobs import errors, profiles, schemas, values
 from jobs.lifecycle import Outcome, Status
 from jobs.store import claims, streams
 from tests import factories, pictures
-from tests.worker.conftest import LEASE, Bench, picture
+from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
 from worker import grammar, guards
 from worker.engine import Chunk, Usage
 from worker.engines.pool import Engines
@@ -181,7 +181,7 @@ def test_an_engine_that_fails_over_the_answer_is_asked_again(bench: Bench) -> No
     assert [trace.text for trace in bench.trace(job_id)] == ["I see six.", "{"]
 
 
-@pytest.mark.parametrize("reason_", list(Reason))
+@pytest.mark.parametrize("reason_", [one for one in Reason if one is not Reason.UNNEEDED])
 def test_an_answer_in_json_can_be_stopped_like_any_stream(bench: Bench, reason_: Reason) -> None:
     job_id = submit(bench)
     reason(bench)
@@ -236,14 +236,19 @@ def test_the_next_stream_is_noted_once_however_often_it_is_tried(bench: Bench) -
     assert bench.view(job_id).findings == ()
 
 
-def run_scripted(bench: Bench, persona: str, schema: dict[str, Any]) -> uuid.UUID:
+def run_scripted(
+    bench: Bench,
+    persona: str,
+    schema: dict[str, Any],
+    **options: Any,  # noqa: ANN401 - any option
+) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
-    options = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
-    engines = Engines([Scripted(options=options)])
+    script = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    engines = Engines([Scripted(options=script)])
     engines.refresh()
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
-        options=OPTIONS | {"answer_format": form},
+        options=OPTIONS | {"answer_format": form} | options,
         image=dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84))),
     )
     runner = Runner(
@@ -256,6 +261,7 @@ def run_scripted(bench: Bench, persona: str, schema: dict[str, Any]) -> uuid.UUI
         lease=LEASE,
         rng=random.Random(1),
         quarantine_crashes=3,
+        equality=NO_MATHEMATICS,
     )
     assert runner.work() == 1
     return job_id
@@ -293,3 +299,24 @@ def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     assert [event.sample for event in said] == sorted(event.sample or 0 for event in said)
     assert "".join(event.delta or "" for event in said if event.sample == 0) == look.text
     assert "".join(event.delta or "" for event in said if event.sample == 1) == typed.text
+
+
+def test_samples_vote_on_what_their_json_says(bench: Bench) -> None:
+    schema = {"type": "object", "properties": {"sure": {"const": True}}, "required": ["sure"]}
+
+    view = bench.view(run_scripted(bench, "clean", schema, samples=5, temperature=1.0))
+
+    job = view.job
+    assert (job.status, job.answer_value, job.confidence) == (Status.SUCCEEDED, {"sure": True}, 1.0)
+    assert job.votes is not None
+    assert (job.votes["begun"], job.votes["counted"]) == (3, 3)
+    typed = [trace for trace in bench.trace(job.id) if trace.continues is not None]
+    assert [trace.text for trace in typed] == ['{"sure":true}'] * 3
+
+
+def test_when_no_sample_is_of_the_schema_the_job_fails_with_all_their_traces(bench: Bench) -> None:
+    job_id = run_scripted(bench, "deaf", SCHEMA, samples=2, temperature=1.0)
+
+    assert bench.view(job_id).job.error_code == "answer_format_unmet"
+    assert len(bench.trace(job_id)) == 4
+    assert all(trace.complete for trace in bench.trace(job_id))
