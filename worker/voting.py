@@ -268,7 +268,10 @@ class Voting:
         Args:
             wanted: votes of the wave that are still to be asked for; None: no more will be.
         """
-        for vote, voice in [one for one in self._running.items() if one[1].future.done()]:
+        done = {vote: voice for vote, voice in self._running.items() if voice.future.done()}
+        # An engine that answered a sample meanwhile may have room for another: see _again.
+        answered = any(_answered(voice.future.result()) for voice in done.values())
+        for vote, voice in done.items():
             del self._running[vote]
             # Whatever came of the leader, the others need not wait for it any longer.
             self._led.set()
@@ -284,7 +287,7 @@ class Voting:
             elif result.fault is None:
                 self._cast[vote] = result
                 self._again(wanted)
-            elif self._full(result) and self._running:
+            elif self._full(result) and (self._running or answered):
                 self._rest.append(result)
                 self._refused.append(vote)
             elif self._fault is None:
@@ -344,6 +347,10 @@ class Voting:
             abstained=tuple(sorted(self._cast.keys() - heard)),
             samples={vote: result.ended.sample for vote, result in self._cast.items()},
         )
+
+
+def _answered(result: Result | None) -> bool:
+    return result is not None and result.fault is None
 
 
 def _without(one: traces.Ended, ends: Iterable[traces.Ended]) -> tuple[traces.Ended, ...]:
