@@ -113,9 +113,9 @@ class Caller(threading.Thread):
         if persona:
             question += f" [[persona:{persona}]]"
             options["max_attempts"] = 2
-        cancel = self._rng.uniform(0, 3) if self._rng.random() < 0.12 else None
         elif self._rng.random() < _VOTES:
             options = {"samples": 3}
+        cancel = self._rng.uniform(0, 3) if self._rng.random() < 0.12 else None
         if persona == "no_answer_at_length":
             options["max_output_tokens"] = 1500
             cancel = self._rng.uniform(0.5, 3)
