@@ -191,7 +191,13 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     shown = answer.get_json()
     assert "Retry-After" not in answer.headers
     assert shown["status"] == "succeeded"
-    assert shown["answer"] == {"text": "6", "value": None, "rule": "heading", "forced": False}
+    assert shown["answer"] == {
+        "text": "6",
+        "value": None,
+        "rule": "heading",
+        "forced": False,
+        "confidence": None,
+    }
     assert shown["finish_reason"] == "stop"
     usage = shown["usage"]
     assert usage.pop("engine_seconds") >= 0

@@ -22,14 +22,11 @@ from worker.leases import Reason
 from worker.runner import Runner
 
 BUDGET = 1000
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "count": {"type": "integer", "minimum": 0, "maximum": 9},
-        "sure": {"type": "boolean"},
-    },
-    "required": ["count"],
+PROPERTIES: dict[str, object] = {
+    "count": {"type": "integer", "minimum": 0, "maximum": 9},
+    "sure": {"type": "boolean"},
 }
+SCHEMA = {"type": "object", "properties": PROPERTIES, "required": ["count"]}
 OPTIONS = {
     "max_output_tokens": BUDGET,
     "answer_format": {"type": "json_schema", "schema": SCHEMA},
@@ -271,7 +268,7 @@ def run_scripted(
     "persona", ["clean", "chinese_drift", "no_answer_at_length", "unterminated_box"]
 )
 def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona: str) -> None:
-    schema = SCHEMA | {"properties": {**SCHEMA["properties"], "who": {"enum": ["甲", "乙"]}}}  # type: ignore[dict-item]
+    schema = SCHEMA | {"properties": {**PROPERTIES, "who": {"enum": ["甲", "乙"]}}}
 
     job = bench.view(run_scripted(bench, persona, schema)).job
 
