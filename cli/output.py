@@ -152,10 +152,22 @@ def result(job: Json) -> None:
     elif answer:
         typer.secho("answer: ", fg=typer.colors.GREEN, bold=True, nl=False)
         line(printable(str(answer["text"])))
+        if job.get("votes"):
+            line(votes(job["votes"]))
     else:
         line(str(job["status"]))
     if job.get("usage"):
         line(usage(job["usage"]))
+
+
+def votes(told: Json) -> str:
+    """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
+    winner, *others = [(printable(one["text"]), len(one["samples"])) for one in told["classes"]]
+    words = [f"{winner[1]} of {told['counted']} samples say so"]
+    words += [f"{text}: {count}" for text, count in others]
+    if told["abstained"]:
+        words.append(f"without an answer: {len(told['abstained'])}")
+    return f"{'; '.join(words)} ({told['asked']} asked for)"
 
 
 def usage(counts: Json) -> str:

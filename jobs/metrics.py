@@ -23,6 +23,7 @@ from jobs.database import Database
 from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.store import pictures, timeline, traces, tries
+from jobs.votes import Tally
 
 #: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
@@ -123,6 +124,12 @@ class JobMetrics:
             ["kind", "action"],
             registry=registry,
         )
+        self._samples = Counter(
+            "longlook_vote_samples_total",
+            "Samples that jobs with several asked for: counted, begun in vain, or spared.",
+            ["result"],
+            registry=registry,
+        )
         self._streams = _StreamMetrics(registry, model=model)
         self._images = _ImageMetrics(registry)
         database.listen(self._hear)
@@ -136,6 +143,10 @@ class JobMetrics:
             self._images.count(note)
         elif isinstance(note, Finding):
             self._findings.labels(note.kind, note.action).inc()
+        elif isinstance(note, Tally):
+            self._samples.labels("counted").inc(note.counted)
+            self._samples.labels("unneeded").inc(note.begun - note.counted)
+            self._samples.labels("spared").inc(note.asked - note.begun)
 
     def _count(self, move: timeline.Move) -> None:
         if move.source is None:

@@ -193,6 +193,9 @@ class Settings(BaseSettings):
         le=20,
         description="Engine faults after which a job fails, unless it says so itself.",
     )
+    max_samples: int = Field(
+        default=16, ge=1, le=64, description="Most samples that one job may have vote."
+    )
     deadline_seconds: int = Field(
         default=3600, ge=1, description="Deadline of a job that names none, from its submission."
     )

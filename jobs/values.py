@@ -53,7 +53,11 @@ _LETTER = re.compile(
 )
 
 
-def read(text: str, wanted: Mapping[str, Any] | None) -> int | float | bool | str | None:
+#: What JSON can say.
+Value = int | float | bool | str | list[Any] | dict[str, Any] | None
+
+
+def read(text: str, wanted: Mapping[str, Any] | None) -> Value:
     """Return ``text`` as what a job's option ``answer_format`` asks for; without one the text is all there is."""
     match (wanted or {}).get("type"):
         case "number":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from jobs.database import Database, Unavailable
 from jobs.findings import Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
+from jobs.votes import Tally
 from worker import engine, guards, leases, sample
 from worker.leases import Reason
 from worker.recorder import Recorder
@@ -43,6 +44,10 @@ class Result:
     text: str
     forced: bool = False
     found: tuple[Finding, ...] = ()
+    #: The attempt's other streams whose end has not been written whole.
+    others: tuple[traces.Ended, ...] = ()
+    #: How its samples voted, if they did.
+    tally: Tally | None = None
 
 
 class Inquiry:
@@ -54,6 +59,8 @@ class Inquiry:
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
         on_first_token: called when the engine has begun to answer.
+        numbers: gives each further stream its number. Without it the streams come one after the other; with it
+            others of the same attempt may run beside them, and the result has all that are to be ended with those.
     """
 
     def __init__(
@@ -64,16 +71,25 @@ class Inquiry:
         holding: leases.Holding,
         recorder: Recorder,
         on_first_token: Callable[[], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._database = database
         self._engine = engine_
         self._holding = holding
         self._recorder = recorder
         self._on_first_token = on_first_token
+        self._numbers = numbers
 
-    def run(self, request: engine.Request, watch: guards.Watch, *, started_at: datetime) -> Result:
+    def run(
+        self,
+        request: engine.Request,
+        watch: guards.Watch,
+        *,
+        started_at: datetime,
+        number: int = 0,
+    ) -> Result:
         """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be."""
-        first = self._stream(request, watch, number=0, started_at=started_at)
+        first = self._stream(request, watch, number=number, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
         stopped = self._holding.reason is not None or first.fault is not None
         if stopped or verdict is None:
@@ -101,11 +117,12 @@ class Inquiry:
             max_output_tokens=guards.FORCED_TOKENS,
             continuation=given,
         )
-        started_at = self._follow(first, verdict, rid=again.rid)
+        number = first.sample + 1 if self._numbers is None else next(self._numbers)
+        started_at = self._follow(first, verdict, rid=again.rid, number=number)
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(again, guards.Box(), number=first.sample + 1, started_at=started_at)
+        forced = self._stream(again, guards.Box(), number=number, started_at=started_at)
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -116,9 +133,17 @@ class Inquiry:
             verdict.finding.kind is Kind.LANGUAGE
             and guards.drifted(request.question, first.output, found.text)
         )
-        return Result(forced.ended, fault, text if better else first.output, forced=better)
+        return Result(
+            forced.ended,
+            fault,
+            text if better else first.output,
+            forced=better,
+            others=() if self._numbers is None else (first,),
+        )
 
-    def _follow(self, ended: traces.Ended, verdict: guards.Verdict, *, rid: str) -> datetime | None:
+    def _follow(
+        self, ended: traces.Ended, verdict: guards.Verdict, *, rid: str, number: int
+    ) -> datetime | None:
         """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
         pause = threading.Event()
         while self._holding.reason is None:
@@ -129,8 +154,10 @@ class Inquiry:
                     ended=ended,
                     finding=verdict.finding,
                     rid=rid,
+                    sample=number,
                     kept=verdict.kept,
                     inserted=verdict.inserted,
+                    beside=self._numbers is not None,
                 )
             except Unavailable:
                 _log.warning("cut_not_written")
@@ -139,7 +166,8 @@ class Inquiry:
             if followed is None:
                 self._holding.mark(Reason.LOST)
                 return None
-            self._recorder.pass_by(self._holding.claim, followed.through)
+            if self._numbers is None:
+                self._recorder.pass_by(self._holding.claim, followed.through)
             return followed.started_at
         return None
 

@@ -50,7 +50,9 @@ class Settlement:
                 self._write(
                     claim,
                     Outcome.CANCELLED,
-                    lambda: outcomes.stop(self._database, claim, sample=ended),
+                    lambda: outcomes.stop(
+                        self._database, claim, sample=ended, others=result.others
+                    ),
                 )
             case Reason.DEADLINE, _:
                 self.fail(claim, _DEADLINE, result=result)
@@ -67,8 +69,10 @@ class Settlement:
                         claim,
                         answer=answer,
                         sample=ended,
+                        others=result.others,
                         forced=result.forced,
                         found=found,
+                        tally=result.tally,
                     ),
                 )
             case _, error:
@@ -83,11 +87,13 @@ class Settlement:
         deadly: int | None = None,
     ) -> None:
         """End the job as failed."""
-        ended = result.ended if result else None
+        ended, others = (result.ended, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.FAILED,
-            lambda: outcomes.fail(self._database, claim, fault, sample=ended, deadly=deadly),
+            lambda: outcomes.fail(
+                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+            ),
             fault,
         )
 
@@ -104,12 +110,18 @@ class Settlement:
         if claim.failures + 1 >= claim.max_attempts:
             self.fail(claim, fault, result=result, deadly=deadly)
             return
-        ended = result.ended if result else None
+        ended, others = (result.ended, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RETRIED,
             lambda: outcomes.retry(
-                self._database, claim, fault, sample=ended, rng=self._rng, deadly=deadly
+                self._database,
+                claim,
+                fault,
+                sample=ended,
+                others=others,
+                rng=self._rng,
+                deadly=deadly,
             ),
             fault,
         )
@@ -123,11 +135,13 @@ class Settlement:
     ) -> None:
         """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
-        ended = result.ended if result else None
+        ended, others = (result.ended, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RELEASED,
-            lambda: outcomes.release(self._database, claim, sample=ended, wait=wait, fault=fault),
+            lambda: outcomes.release(
+                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+            ),
             fault,
         )
 

@@ -20,8 +20,6 @@ from pydantic import (
 from api.schemas import words
 from jobs import errors, profiles
 
-#: Options of later versions: named, so that the refusal is a precise one.
-_LATER = ("samples",)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
 #: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
@@ -38,6 +36,7 @@ class Limits:
     question_chars: int
     output_tokens: int
     images: int
+    samples: int
 
 
 class Sent(BaseModel):
@@ -138,7 +137,17 @@ class Options(Sent):
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling.")
     seed: int | None = Field(
-        default=None, ge=0, le=2**31 - 1, description="Best effort; no effect on a CPU engine."
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="Best effort; no effect on a CPU engine. Each further sample has the next one.",
+    )
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        description="So many samples vote on the answer, at most: they are asked for in waves, until the leading "
+        "answer cannot be overtaken. Needs a temperature above 0; its default is then the model's for voting. "
+        "Default: 1.",
     )
     answer_format: AnswerFormat | None = Field(
         default=None,
@@ -174,6 +183,16 @@ class Options(Sent):
         limits: Limits | None = info.context
         if limits and value is not None and value > limits.output_tokens:
             raise ValueError(f"This model gives at most {limits.output_tokens} tokens.")
+        return value
+
+    @field_validator("samples")
+    @classmethod
+    def _within_the_limit(cls, value: int | None, info: ValidationInfo) -> int | None:
+        limits: Limits | None = info.context
+        if limits and value is not None and value > limits.samples:
+            raise ValueError(f"There may be at most {limits.samples} samples here.")
+        if (value or 1) > 1 and info.data.get("temperature") == 0:
+            raise ValueError("At temperature 0 all samples would be the same.")
         return value
 
 
@@ -421,8 +440,6 @@ def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
             "Several questions about the same images are a group: POST /v1/groups.",
             errors.Fault.code,
         )
-    if name in _LATER:
-        return f"`{name}` is not supported by this version.", "unsupported_parameter"
     if len(place) == 1 and name in Options.model_fields:
         return f"`{name}` belongs inside `options`.", errors.Fault.code
     return "There is no such field.", errors.Fault.code

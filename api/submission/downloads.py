@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -66,9 +67,14 @@ class Downloads:
         self._requests = threading.BoundedSemaphore(_AT_ONCE)
 
     def fetched(
-        self, pictures: Sequence[Picture], faults: list[errors.Fault]
+        self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
     ) -> tuple[Picture, ...]:
         """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
+
+        Args:
+            account_id: for whom.
+            pictures: those with a URL are fetched.
+            faults: what is wrong so far.
 
         Raises:
             jobs.errors.Unavailable: as many requests fetch as may.
@@ -83,7 +89,9 @@ class Downloads:
         try:
             until = self._timer() + self._seconds
             with ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool:
-                found = pool.map(lambda picture: self._file(picture, until=until), links)
+                found = pool.map(
+                    lambda picture: self._file(picture, account_id=account_id, until=until), links
+                )
                 came = dict(zip((picture.pointer for picture in links), found, strict=True))
         finally:
             self._requests.release()
@@ -96,14 +104,18 @@ class Downloads:
                 files.append(file)
         return tuple(files)
 
-    def _file(self, picture: Picture, *, until: float) -> Picture | errors.Fault:
+    def _file(
+        self, picture: Picture, *, account_id: uuid.UUID, until: float
+    ) -> Picture | errors.Fault:
         began = self._timer()
-        found = self._fetch(picture, until=until)
+        found = self._fetch(picture, account_id=account_id, until=until)
         outcome = found.code if isinstance(found, errors.Fault) else "ok"
         self._count(outcome, self._timer() - began)
         return found
 
-    def _fetch(self, picture: Picture, *, until: float) -> Picture | errors.Fault:
+    def _fetch(
+        self, picture: Picture, *, account_id: uuid.UUID, until: float
+    ) -> Picture | errors.Fault:
         assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
         try:
             reply = self._egress.fetch(
@@ -111,6 +123,7 @@ class Downloads:
                 headers=_HEADERS,
                 seconds=until - self._timer(),
                 cap=self._most_bytes + 1,
+                party=account_id,
             )
         except EgressError as error:
             code, sentence = _FAULTS[error.reason]

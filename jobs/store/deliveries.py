@@ -93,19 +93,22 @@ def pause(database: Database) -> timedelta | None:
         return row.first - row.now if row.first is not None else None
 
 
-def backlog(database: Database) -> Backlog:
-    """Return what is still to be told, by all processes together."""
+def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backlog:
+    """Return what is still to be told by all processes together, of one account or (None) of all."""
     pending = WebhookDelivery.status == sa.literal(
         DeliveryStatus.PENDING, WebhookDelivery.status.type, literal_execute=True
     )
     with database.reading() as transaction:
-        row = transaction.execute(
-            sa.select(
-                sa.func.count().label("pending"),
-                sa.func.min(WebhookDelivery.created_at).label("first"),
-                transaction.now().label("now"),
-            ).where(pending)
-        ).one()
+        statement = sa.select(
+            sa.func.count().label("pending"),
+            sa.func.min(WebhookDelivery.created_at).label("first"),
+            transaction.now().label("now"),
+        ).where(pending)
+        if account_id is not None:
+            statement = statement.join(
+                WebhookLane, WebhookLane.id == WebhookDelivery.lane_id
+            ).where(WebhookLane.account_id == account_id)
+        row = transaction.execute(statement).one()
         return Backlog(row.pending, row.now - row.first if row.first is not None else None)
 
 

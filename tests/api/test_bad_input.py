@@ -61,6 +61,7 @@ class TestOptions:
             {"answer_format": {"options": ["a"], "type": "choice"}},
             {"answer_format": {"options": ["a", "A "], "type": "choice"}},
             {"max_output_tokens": 0}, {"max_output_tokens": 1537}, {"max_output_tokens": 10**30},
+            {"samples": 0}, {"samples": 17}, {"samples": "3"}, {"samples": 2, "temperature": 0},
             {"priority": "urgent"}, {"deadline_seconds": 0}, {"deadline_seconds": 10**9},
             {"max_attempts": 0}, {"max_attempts": 21}, {"detail": "huge"},
             {"metadata": {"a": 1}}, {"metadata": {"": "x"}}, {"metadata": {"a" * 65: "x"}},
@@ -76,13 +77,6 @@ class TestOptions:
         answer = ask(caller, options=options)
         assert answer.status_code == 422
         assert all(place.startswith(f"#/options/{next(iter(options))}") for place in faults(answer))
-
-    @pytest.mark.parametrize("name", ["samples"])
-    def test_an_option_of_a_later_version_is_refused_by_name(
-        self, caller: Caller, name: str
-    ) -> None:
-        answer = ask(caller, options={name: {}})
-        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
 
     def test_an_option_outside_of_options_is_told_where_it_belongs(self, caller: Caller) -> None:
         answer = ask(caller, temperature=0.5)

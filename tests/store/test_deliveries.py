@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -13,6 +17,7 @@ import sqlalchemy as sa
 from jobs import delivery
 from jobs.database import Database
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
+from jobs.lifecycle import Status
 from jobs.outbox import WebhookEndpoint, WebhookLane
 from jobs.store import deliveries, endpoints, events, redeliveries, tellings, tries
 from tests import factories, webhooks
@@ -419,3 +424,44 @@ def test_deliveries_are_read_by_job_and_by_endpoint_in_pages(
         database, endpoint.id, limit=3, statuses=[DeliveryStatus.DELIVERED]
     )
     assert none == []
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])  # SQLite has one writer at a time.
+@pytest.mark.parametrize("verb", ["claim", "settle", "expire", "update", "recover", "enable"])
+def test_no_job_waits_for_those_who_tell_of_others(
+    database: Database, account_id: uuid.UUID, verb: str
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    held = [] if verb == "claim" else webhooks.claim(database)
+    endpoints.recover(database, endpoint.id, account_id=None, since=endpoint.created_at)
+    written, over = threading.Event(), threading.Event()
+    other = Database(database.url.render_as_string(hide_password=False))
+
+    def stop(_: sa.Connection) -> None:
+        written.set()
+        over.wait(30)
+
+    sa.event.listen(other.engine, "commit", stop)
+    verbs: dict[str, Callable[[], object]] = {
+        "claim": lambda: webhooks.claim(other),
+        "settle": lambda: tries.settle(other, held[0], webhooks.GONE, rng=webhooks.RNG),
+        "expire": lambda: tries.expire(other),
+        "update": lambda: endpoints.update(
+            other, endpoint.id, account_id=None, event_types=["job.failed"]
+        ),
+        "enable": lambda: endpoints.enable(other, endpoint.id, account_id=None),
+        "recover": lambda: redeliveries.recover(other),
+    }
+    with contextlib.closing(other), ThreadPoolExecutor(1) as pool:
+        try:
+            telling = pool.submit(verbs[verb])
+            assert written.wait(30)
+            # Its rows are locked until the end of its transaction, and this one does not wait for it.
+            job_id = webhooks.run_job(database, account_id)
+        finally:
+            over.set()
+        telling.result()
+
+    assert factories.get_job(database, job_id).job.status is Status.SUCCEEDED
+    assert len(webhooks.events(database)) >= 2

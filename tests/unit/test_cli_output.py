@@ -67,6 +67,13 @@ def test_a_trace_grows_and_a_new_attempt_starts_it_again(
     assert printed.err == "\n(attempt 2 starts again)\n"
 
 
+def test_a_vote_is_told_in_a_sentence() -> None:
+    classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
+    told = {"asked": 8, "counted": 5, "classes": classes, "abstained": [3]}
+
+    assert output.votes(told) == "3 of 5 samples say so; 7: 1; without an answer: 1 (8 asked for)"
+
+
 def test_a_pipe_gets_json_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert not output.for_people()
     output.as_json({"answer": "sechs Möwen"})

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from jobs import metrics
+from jobs import metrics, votes
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Priority
@@ -68,6 +68,27 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
     assert [
         value(registry, "tokens_total", model="tiny-qvq", kind=kind) for kind in ("input", "output")
     ] == [50, 11]
+
+
+def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
+    database: Database, registry: CollectorRegistry, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    agreed = (votes.AnswerClass("6", (0, 1, 3)),)
+    tally = votes.Tally(asked=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3})
+
+    outcomes.succeed(
+        database,
+        claimed,
+        answer=Answer("6", "boxed"),
+        sample=factories.make_ended(),
+        tally=tally,
+    )
+
+    results = ("counted", "unneeded", "spared")
+    assert [value(registry, "vote_samples_total", result=one) for one in results] == [3, 2, 3]
 
 
 def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
