@@ -20,7 +20,7 @@ from cli.launch import redis
 from cli.launch.engine import EngineRoom
 from jobs import database, errors
 from jobs.settings import Settings
-from jobs.store import workers
+from jobs.store import deliveries, workers
 from migrations import schema
 
 Verdict = Literal["ok", "warning", "missing"]
@@ -28,6 +28,8 @@ Verdict = Literal["ok", "warning", "missing"]
 _OK: Final = 200
 _SECONDS: Final = 3.0
 _SCRIPTED: Final = "scripted:"
+#: A try that is due for longer is told of.
+_LATE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def examine(settings: Settings, room: EngineRoom) -> Iterator[Finding]:
     yield kept
     yield _redis(settings)
     yield _api(settings)
+    if kept.verdict == "ok":
+        yield from _deliveries(settings)
     yield _engine_environment(settings, room)
     yield _gpus(room)
     # Those that `longlook up` started are at ports that no setting names; its workers tell of them.
@@ -141,6 +145,29 @@ def _api(settings: Settings) -> Finding:
         return Finding("API", "missing", f"{settings.url}/readyz says {status}", "see its log")
     return Finding(
         "API", "warning", f"nothing answers at {settings.url}", "`longlook up`, or see LONGLOOK_URL"
+    )
+
+
+def _deliveries(settings: Settings) -> Iterator[Finding]:
+    """Look at what is still to be told to receivers, and whether somebody tells it."""
+    opened = database.Database(settings.database)
+    try:
+        backlog, pause = deliveries.backlog(opened), deliveries.pause(opened)
+    except database.Unavailable:
+        return
+    finally:
+        opened.close()
+    detail = f"{backlog.pending} to be told"
+    if backlog.oldest is not None:
+        detail += f", the first for {backlog.oldest.total_seconds():.0f} s"
+    if pause is None or pause > -_LATE:
+        yield Finding("webhooks", "ok", detail)
+        return
+    yield Finding(
+        "webhooks",
+        "warning",
+        f"{detail}; a try has been due for {-pause.total_seconds():.0f} s",
+        "`celery -A worker.delivery_app worker` has to run; or receivers are slow: see its log",
     )
 
 

@@ -36,6 +36,10 @@ def submit(
     temperature: Annotated[float | None, typer.Option(show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(show_default=False)] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="So many vote on the answer, at most.", show_default=False),
+    ] = None,
     priority: Annotated[Priority | None, typer.Option(show_default=False)] = None,
     deadline_seconds: Annotated[int | None, typer.Option(show_default=False)] = None,
     max_attempts: Annotated[int | None, typer.Option(show_default=False)] = None,
@@ -61,6 +65,7 @@ def submit(
         "temperature": temperature,
         "top_p": top_p,
         "seed": seed,
+        "samples": samples,
         "priority": priority,
         "deadline_seconds": deadline_seconds,
         "max_attempts": max_attempts,

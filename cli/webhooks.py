@@ -171,7 +171,7 @@ def server(port: int, heard: Callable[[dict[str, str], bytes], bool]) -> http.se
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = self.headers.get("content-length", "")
-            size = int(length) if length.isdigit() else _MOST_BYTES + 1
+            size = int(length[:9]) if length.isascii() and length.isdigit() else _MOST_BYTES + 1
             if size > _MOST_BYTES:
                 self.send_error(413)
                 return

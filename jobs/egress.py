@@ -17,15 +17,13 @@ import threading
 import time
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from jobs import errors
+from jobs.resolver import IP, LookUp, Resolver, numeric
 
-_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 _HTTPS: Final = 443
 _PORTS: Final = {"http": 80, "https": _HTTPS}
 #: Where public addresses may be reached: scheme and port.
@@ -52,8 +50,6 @@ _NOBODYS: Final = tuple(
         ),
     )
 )
-#: Names looked up at once in a process: the resolver has no time limit of its own, and its threads no end.
-_RESOLVERS: Final = 32
 #: Idle connections kept to one origin, and how long; receivers close theirs after a minute or so.
 _IDLE_EACH: Final = 4
 _IDLE_SECONDS: Final = 30.0
@@ -102,6 +98,7 @@ class _Request:
     #: When it has to be over, by the monotonic clock.
     until: float
     cap: int
+    party: Hashable
 
 
 class _Line:
@@ -135,6 +132,9 @@ class Egress:
         doors: where public addresses may be reached.
         context: TLS; by default the system's authorities are trusted.
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
+
+    A connection that is kept leads to the address that was checked when it was made, wherever its name leads now;
+    for each new one the name is looked up again.
     """
 
     def __init__(
@@ -143,13 +143,12 @@ class Egress:
         *,
         doors: Doors = HTTPS_ONLY,
         context: ssl.SSLContext | None = None,
-        look_up: Callable[[str, int], list[_IP]] | None = None,
+        look_up: LookUp | None = None,
     ) -> None:
         self._allow = tuple(ipaddress.ip_network(network) for network in allow)
         self._doors = doors
-        self._look_up = look_up or _look_up
+        self._resolver = Resolver(look_up)
         self._context = context or ssl.create_default_context()
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
         self._lock = threading.Lock()
         self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
 
@@ -161,6 +160,7 @@ class Egress:
         headers: Mapping[str, str],
         seconds: float,
         cap: int = 16 * 1024,
+        party: Hashable = None,
     ) -> Reply:
         """POST ``body``; return the answer, whatever its status, with up to ``cap`` bytes of its body.
 
@@ -170,16 +170,26 @@ class Egress:
             headers: beside host and length.
             seconds: for all of it, from resolving the name to the last byte.
             cap: where the reading ends, and with it the connection.
+            party: on whose behalf: silent names of one party keep no other one waiting.
 
         Raises:
             EgressError: no answer came.
         """
         origin, path = _parts(url)
         return self._send(
-            origin, _Request("POST", path, body, headers, time.monotonic() + seconds, cap)
+            origin,
+            _Request("POST", path, body, headers, time.monotonic() + seconds, cap, party),
         )
 
-    def fetch(self, url: str, *, headers: Mapping[str, str], seconds: float, cap: int) -> Reply:
+    def fetch(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        seconds: float,
+        cap: int,
+        party: Hashable = None,
+    ) -> Reply:
         """GET ``url`` and where it redirects to, three times at most; return the last answer, whatever its status.
 
         Args:
@@ -187,6 +197,7 @@ class Egress:
             headers: beside the host.
             seconds: for all of it, redirects included.
             cap: bytes of the body after which the reading ends.
+            party: on whose behalf, as above.
 
         Raises:
             EgressError: no answer came, or it only leads on.
@@ -194,7 +205,7 @@ class Egress:
         until = time.monotonic() + seconds
         for _ in range(1 + _MOST_REDIRECTS):
             origin, path = _parts(url)
-            reply = self._send(origin, _Request("GET", path, None, headers, until, cap))
+            reply = self._send(origin, _Request("GET", path, None, headers, until, cap, party))
             target = reply.headers.get("location")
             if reply.status not in _REDIRECTS or target is None:
                 return reply
@@ -207,9 +218,8 @@ class Egress:
             origin, _ = _parts(url)
         except EgressError as error:
             return error.reason
-        try:
-            address = ipaddress.ip_address(origin.host)
-        except ValueError:
+        address = numeric(origin.host)
+        if address is None:
             open_to_all = (origin.scheme, origin.port) in self._doors
             return None if open_to_all or self._allow else "address_forbidden"
         permitted = self.permits(address, scheme=origin.scheme, port=origin.port)
@@ -220,7 +230,7 @@ class Egress:
         if line is not None:
             with contextlib.suppress(_Stale):
                 return self._ask(line, origin, request, kept=True)
-        return self._ask(self._connect(origin, request.until), origin, request, kept=False)
+        return self._ask(self._connect(origin, request), origin, request, kept=False)
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -229,9 +239,8 @@ class Egress:
             self._idle.clear()
         for line in lines:
             line.close()
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
-    def permits(self, address: _IP, *, scheme: str, port: int) -> bool:
+    def permits(self, address: IP, *, scheme: str, port: int) -> bool:
         """Whether a connection to ``address`` may be made."""
         meant = _meant(address)
         if any(meant in network for network in self._allow if network.version == meant.version):
@@ -276,9 +285,10 @@ class Egress:
             else:
                 line.close()
 
-    def _connect(self, origin: _Origin, until: float) -> _Line:
+    def _connect(self, origin: _Origin, request: _Request) -> _Line:
         """Resolve the name, and connect to the first of its addresses that may be reached and answers."""
-        found = self._resolve(origin, until)
+        until = request.until
+        found = self._resolve(origin, until=until, party=request.party)
         permitted = [
             address
             for address in found
@@ -302,14 +312,15 @@ class Egress:
             return _Line(origin, self._secured(sock, origin, str(address), until), str(address))
         raise EgressError("unreachable", address=str(permitted[-1]))
 
-    def _resolve(self, origin: _Origin, until: float) -> list[_IP]:
-        looking = self._resolvers.submit(self._look_up, origin.host, origin.port)
+    def _resolve(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
+        address = numeric(origin.host)
+        if address is not None:
+            return [address]
         try:
-            return looking.result(timeout=max(0.0, until - time.monotonic()))
-        except FutureTimeout as error:
-            looking.cancel()
+            return self._resolver.resolve(origin.host, origin.port, party=party, until=until)
+        except TimeoutError as error:
             raise EgressError("timed_out") from error
-        except (OSError, UnicodeError, ValueError) as error:
+        except OSError as error:
             raise EgressError("name_not_resolved") from error
 
     def _secured(
@@ -361,12 +372,12 @@ def _parts(url: str) -> tuple[_Origin, str]:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
         host = (parts.hostname or "").encode("idna").decode()
+        path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     except (ValueError, KeyError) as error:
         raise EgressError("url_invalid") from error
     if not host or parts.username is not None or parts.password is not None:
         raise EgressError("url_invalid")
-    path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
 
 
@@ -378,12 +389,7 @@ def _redirected(url: str, target: str) -> str:
         raise EgressError("url_invalid") from error
 
 
-def _look_up(host: str, port: int) -> list[_IP]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ipaddress.ip_address(entry[4][0]) for entry in found]
-
-
-def _meant(address: _IP) -> _IP:
+def _meant(address: IP) -> IP:
     """Return the IPv4 address inside of an IPv6 one that carries one, else the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address

@@ -51,6 +51,12 @@ class ModelProfile:
     #: Tokens of the chat template and the system prompt, an upper bound.
     overhead_tokens: int
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)
+    #: Of jobs with several samples: greedy ones would all be the same.
+    voting: Sampling = Sampling(temperature=0.7, top_p=0.9, top_k=40)
+
+    def sampling_of(self, samples: int) -> Sampling:
+        """Return the sampling of a job with so many samples that asks for none of its own."""
+        return self.sampling if samples == 1 else self.voting
 
 
 QVQ = ModelProfile(
@@ -79,6 +85,8 @@ TINY = ModelProfile(
     # less than 80 % of a second question's prompt would come from the cache.
     system_prompt=QVQ_SYSTEM_PROMPT,
     overhead_tokens=48,
+    # It is surer of itself than a large model: at 0.7 its samples hardly differ.
+    voting=Sampling(temperature=1.0, top_p=1.0),
 )
 
 PROFILES: dict[str, ModelProfile] = {"qvq": QVQ, "tiny": TINY}

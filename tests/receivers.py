@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,8 +65,8 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(*, port: int = 0) -> Iterator[Receiver]:
-    """Run a receiver while the block runs."""
+def receiving(*, host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
+    """Run a receiver on an address of this machine while the block runs."""
     receiver = Receiver(url="")
     receiver.held.set()
 
@@ -96,8 +97,8 @@ def receiving(*, port: int = 0) -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = _Server(("127.0.0.1", port), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
+    server = _Server((host, port), Handler)
+    receiver.url = f"http://{host}:{server.server_port}/hook"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -110,8 +111,8 @@ def receiving(*, port: int = 0) -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def answering(answer: bytes, *, drip: bool = False) -> Iterator[str]:
-    """Serve one connection with raw bytes, whole or one by one for ever."""
+def answering(answer: bytes, *, drip: bool = False, reset: bool = False) -> Iterator[str]:
+    """Serve one connection with raw bytes: then one by one for ever, or end it, by a reset if that is asked for."""
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
@@ -121,6 +122,9 @@ def answering(answer: bytes, *, drip: bool = False) -> Iterator[str]:
             peer.recv(65536)
             try:
                 peer.sendall(answer)
+                if reset:
+                    # Closed without lingering: the other side is sent a RST.
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 while drip and not over.wait(0.05):
                     peer.sendall(b"x")
             except OSError:

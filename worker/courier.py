@@ -10,6 +10,7 @@ import email.utils
 import random
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -43,9 +44,15 @@ class Post(Protocol):
     """What sends."""
 
     def __call__(
-        self, url: str, *, body: bytes, headers: Mapping[str, str], seconds: float
+        self,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        seconds: float,
+        party: uuid.UUID,
     ) -> Reply:
-        """Send and return the answer, whatever its status. Raises :class:`jobs.egress.EgressError`."""
+        """Send for an account and return the answer, whatever its status. Raises :class:`jobs.egress.EgressError`."""
 
 
 class Courier:
@@ -98,7 +105,11 @@ class Courier:
         began = time.monotonic()
         try:
             reply = self._post(
-                claim.url, body=claim.payload, headers=headers, seconds=self._seconds
+                claim.url,
+                body=claim.payload,
+                headers=headers,
+                seconds=self._seconds,
+                party=claim.account_id,
             )
         except EgressError as error:
             return tries.Result(
@@ -146,7 +157,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | Non
         return min(timedelta(seconds=int(text[:9])), delivery.LONGEST_RETRY_AFTER)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

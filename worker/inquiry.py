@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import structlog
 
@@ -18,7 +17,8 @@ from jobs.database import Database, Unavailable
 from jobs.findings import Action, Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
-from worker import engine, guards, leases, probes, sample, second_look
+from jobs.votes import Tally
+from worker import engine, grammar, guards, leases, probes, sample, second_look
 from worker.leases import Reason
 from worker.recorder import Recorder
 
@@ -36,6 +36,7 @@ class Result:
         ended: the last stream, whose end has not been written yet.
         fault: what went wrong with it.
         text: where the answer is to be found.
+        form: the form that it was asked for in, when the text is to be that and nothing else.
         forced: whether the model was made to give it.
         found: what was found in the last stream.
     """
@@ -45,6 +46,16 @@ class Result:
     text: str
     forced: bool = False
     found: tuple[Finding, ...] = ()
+    #: The attempt's other streams whose end has not been written whole.
+    others: tuple[traces.Ended, ...] = ()
+    #: How its samples voted, if they did.
+    tally: Tally | None = None
+    form: grammar.Form | None = None
+
+    @property
+    def answer(self) -> answers.Answer | None:
+        """The answer, None when there is none."""
+        return answers.extract(self.text) if self.form is None else self.form.read(self.text)
 
 
 class Inquiry:
@@ -56,6 +67,8 @@ class Inquiry:
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
         on_first_token: called when the engine has begun to answer.
+        numbers: gives each further stream its number. Without it the streams come one after the other; with it
+            others of the same attempt may run beside them, and the result has all that are to be ended with those.
     """
 
     def __init__(
@@ -66,12 +79,14 @@ class Inquiry:
         holding: leases.Holding,
         recorder: Recorder,
         on_first_token: Callable[[], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._database = database
         self._engine = engine_
         self._holding = holding
         self._recorder = recorder
         self._on_first_token = on_first_token
+        self._numbers = numbers
 
     def run(
         self,
@@ -79,17 +94,21 @@ class Inquiry:
         watch: guards.Watch,
         *,
         started_at: datetime,
-        answer_format: Mapping[str, Any] | None = None,
+        number: int = 0,
     ) -> Result:
         """Stream ``request``, whose start has been noted, under ``watch``; force the answer, look again if need be.
 
-        Args:
-            request: what to ask.
-            watch: guards the stream; its limit is the request's.
-            started_at: the start by the database's clock.
-            answer_format: what the answer's value is to be, or None.
+        An answer in JSON comes in a stream of its own, after whatever has been said.
         """
-        first = self._look(request, watch, started_at=started_at)
+        form = grammar.Form.of(self._holding.claim.options)
+        if form is not None:
+            reader = grammar.Reasoning(watch)
+            reasoned = self._stream(request, reader, number=number, started_at=started_at)
+            result = Result(reasoned.ended, reasoned.fault, reasoned.ended.output)
+            if self._stopped(result):
+                return result
+            return self._typed(request, reasoned.ended, watch.verdict, form)
+        first = self._look(request, watch, number=number, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
         result = Result(ended, first.fault, ended.output)
         if self._stopped(result):
@@ -107,26 +126,29 @@ class Inquiry:
                     ended.output[: verdict.kept],
                     found=(verdict.finding,),
                 )
-        answer = answers.extract(result.text)
+        answer = result.answer
         if not watch.second_look or answer is None or self._stopped(result):
             self._holding.ended()
             return result
-        return self._look_again(
-            request, result, answer, tokens=watch.second_look, answer_format=answer_format
-        )
+        return self._look_again(request, result, answer, tokens=watch.second_look)
 
     def _stopped(self, result: Result) -> bool:
         """Whether nothing is to come after ``result``."""
         return self._holding.reason is not None or result.fault is not None
 
     def _look(
-        self, request: engine.Request, watch: guards.Watch, *, started_at: datetime
+        self,
+        request: engine.Request,
+        watch: guards.Watch,
+        *,
+        number: int,
+        started_at: datetime,
     ) -> sample.Result:
         """Stream ``request`` under ``watch``, with probes on the way if they are wanted."""
         if not watch.probes:
-            return self._stream(request, watch, number=0, started_at=started_at)
+            return self._stream(request, watch, number=number, started_at=started_at)
         with probes.Probing(watch, request, engine_=self._engine) as probing:
-            looked = self._stream(request, probing, number=0, started_at=started_at)
+            looked = self._stream(request, probing, number=number, started_at=started_at)
         return dataclasses.replace(looked, ended=probing.billed(looked.ended))
 
     def _force(
@@ -146,19 +168,19 @@ class Inquiry:
             max_output_tokens=guards.FORCED_TOKENS,
             continuation=given,
         )
+        number = self._next(first)
         started_at = self._follow(
             first,
-            finding=verdict.finding,
+            verdict.finding,
             rid=again.rid,
+            number=number,
             kept=verdict.kept,
             inserted=verdict.inserted,
         )
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(
-            again, guards.Box(more=more), number=first.sample + 1, started_at=started_at
-        )
+        forced = self._stream(again, guards.Box(more=more), number=number, started_at=started_at)
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -169,16 +191,16 @@ class Inquiry:
             verdict.finding.kind is Kind.LANGUAGE
             and guards.drifted(request.question, first.output, found.text)
         )
-        return Result(forced.ended, fault, text if better else first.output, forced=better)
+        return Result(
+            forced.ended,
+            fault,
+            text if better else first.output,
+            forced=better,
+            others=() if self._numbers is None else (first,),
+        )
 
     def _look_again(
-        self,
-        request: engine.Request,
-        first: Result,
-        answer: Answer,
-        *,
-        tokens: int,
-        answer_format: Mapping[str, Any] | None,
+        self, request: engine.Request, first: Result, answer: Answer, *, tokens: int
     ) -> Result:
         """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
         asked = second_look.ask(request.question)
@@ -189,19 +211,23 @@ class Inquiry:
             max_output_tokens=tokens,
             turn=engine.Turn(first.text, asked),
         )
+        number = self._next(first.ended)
         started_at = self._follow(
             first.ended,
-            finding=first.found[0] if first.found else None,
+            first.found[0] if first.found else None,
             rid=again.rid,
+            number=number,
             kept=len(first.ended.output),
             inserted=asked,
         )
         if started_at is None:
             self._holding.ended()
             return first
-        number = first.ended.sample + 1
         reader = second_look.SecondLook(
-            answer, question=request.question, answer_format=answer_format, sample=number
+            answer,
+            question=request.question,
+            answer_format=self._holding.claim.options.get("answer_format"),
+            sample=number,
         )
         looked = self._stream(again, reader, number=number, started_at=started_at)
         found = reader.found or reader.finding(Action.NONE, len(looked.ended.output))
@@ -213,12 +239,67 @@ class Inquiry:
             looked.ended.output if corrected else first.text,
             forced=first.forced and not corrected,
             found=(found,),
+            others=() if self._numbers is None else (*first.others, first.ended),
         )
 
+    def _typed(
+        self,
+        request: engine.Request,
+        first: traces.Ended,
+        verdict: guards.Verdict | None,
+        form: grammar.Form,
+    ) -> Result:
+        """Go on under a grammar, from the whole text or from before the cut."""
+        kept = len(first.output.rstrip()) if verdict is None else verdict.kept
+        reasoning = first.output[:kept]
+        inserted = grammar.ask(reasoning, request.question)
+        again = dataclasses.replace(
+            request,
+            rid=uuid.uuid4().hex,
+            sampling=_GREEDY,
+            max_output_tokens=grammar.tokens(self._budget(request)),
+            continuation=reasoning + inserted,
+            schema=form.schema,
+        )
+        finding = verdict.finding if verdict is not None else None
+        number = self._next(first)
+        started_at = self._follow(
+            first, finding, rid=again.rid, number=number, kept=kept, inserted=inserted
+        )
+        if started_at is None:
+            self._holding.ended()
+            found = () if finding is None else (finding,)
+            return Result(first, None, "", found=found, form=form)
+        last = self._stream(again, grammar.Json(), number=number, started_at=started_at)
+        return Result(
+            last.ended,
+            last.fault,
+            last.ended.output,
+            forced=verdict is not None and bool(verdict.inserted),
+            others=() if self._numbers is None else (first,),
+            form=form,
+        )
+
+    def _budget(self, request: engine.Request) -> int:
+        """Return the tokens of the whole job, as they were settled at submission."""
+        asked: int | None = self._holding.claim.options.get("max_output_tokens")
+        return asked or request.max_output_tokens
+
+    def _next(self, ended: traces.Ended) -> int:
+        """Return the number of the stream that goes on from one that has ended."""
+        return ended.sample + 1 if self._numbers is None else next(self._numbers)
+
     def _follow(
-        self, ended: traces.Ended, *, finding: Finding | None, rid: str, kept: int, inserted: str
+        self,
+        ended: traces.Ended,
+        finding: Finding | None,
+        *,
+        rid: str,
+        number: int,
+        kept: int,
+        inserted: str,
     ) -> datetime | None:
-        """Note a stream's end and the next one's start, through outages; None when the job is lost or was stopped."""
+        """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
         pause = threading.Event()
         while self._holding.reason is None:
             try:
@@ -228,8 +309,10 @@ class Inquiry:
                     ended=ended,
                     finding=finding,
                     rid=rid,
+                    sample=number,
                     kept=kept,
                     inserted=inserted,
+                    beside=self._numbers is not None,
                 )
             except Unavailable:
                 _log.warning("cut_not_written")
@@ -238,7 +321,8 @@ class Inquiry:
             if followed is None:
                 self._holding.mark(Reason.LOST)
                 return None
-            self._recorder.pass_by(self._holding.claim, followed.through)
+            if self._numbers is None:
+                self._recorder.pass_by(self._holding.claim, followed.through)
             return followed.started_at
         return None
 

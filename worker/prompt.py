@@ -29,7 +29,7 @@ def build(
     """
     options = claim.options
     sampling = dataclasses.replace(
-        profile.sampling,
+        profile.sampling_of(options.get("samples") or 1),
         **{
             name: options[name]
             for name in ("temperature", "top_p")

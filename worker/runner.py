@@ -14,8 +14,18 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, guards, inquiry, leases, prompt, second_look
+from worker import (
+    engine,
+    grammar,
+    guards,
+    inquiry,
+    leases,
+    prompt,
+    second_look,
+    voting,
+)
 from worker.engines.pool import Engines, Permit
+from worker.equality import Equality
 from worker.leases import Reason
 from worker.recorder import Recorder
 from worker.settlement import Settlement
@@ -43,6 +53,7 @@ class Runner:
         lease: the length of a lease.
         rng: jitter.
         quarantine_crashes: engines that died over an image, from which on it is refused.
+        equality: compares the answers of samples that vote.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class Runner:
         lease: timedelta,
         rng: random.Random,
         quarantine_crashes: int,
+        equality: Equality,
     ) -> None:
         self._database = database
         self._engines = engines
@@ -65,6 +77,7 @@ class Runner:
         self._profile = profile
         self._owner = owner
         self._lease = lease
+        self._equality = equality
         self._settlement = Settlement(database, rng=rng, quarantine_crashes=quarantine_crashes)
         self._draining = threading.Event()
 
@@ -149,14 +162,22 @@ class Runner:
         permit: Permit,
         holding: leases.Holding,
     ) -> None:
+        def watch(number: int) -> guards.Watch:
+            return guards.Watch(
+                switched,
+                question=claim.question,
+                sample=number,
+                budget=budget,
+                second_look=again,
+            )
+
         switched = claim.options.get("guards") or {}
         budget, again = request.max_output_tokens, 0
-        if switched.get("verify"):
+        if grammar.Form.of(claim.options) is not None:
+            budget = grammar.rest(budget)
+        elif switched.get("verify"):
             budget, again = second_look.budget(budget, claim.question)
-        watch = guards.Watch(
-            switched, question=claim.question, sample=0, budget=budget, second_look=again
-        )
-        request = dataclasses.replace(request, max_output_tokens=watch.limit)
+        request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,
             claim,
@@ -171,20 +192,28 @@ class Runner:
             holding.mark(Reason.LOST)
             _log.warning("job_lost")
             return
-        asking = inquiry.Inquiry(
-            self._database,
-            engine_=permit.engine,
-            holding=holding,
-            recorder=self._recorder,
-            on_first_token=lambda: self._engines.report(permit.engine, None),
-        )
-        result = asking.run(
-            request,
-            watch,
-            started_at=started_at,
-            answer_format=claim.options.get("answer_format"),
-        )
-        if result.fault is not None:
-            self._engines.report(permit.engine, result.fault)
+        samples = claim.options.get("samples") or 1
+        if samples > 1:
+            vote = voting.Voting(
+                self._database,
+                engines=self._engines,
+                permit=permit,
+                holding=holding,
+                recorder=self._recorder,
+                same=self._equality.of(claim.options.get("answer_format")),
+                watch=watch,
+            )
+            result = vote.run(request, asked=samples, started_at=started_at)
+        else:
+            asking = inquiry.Inquiry(
+                self._database,
+                engine_=permit.engine,
+                holding=holding,
+                recorder=self._recorder,
+                on_first_token=lambda: self._engines.report(permit.engine, None),
+            )
+            result = asking.run(request, watch(0), started_at=started_at)
+            if result.fault is not None:
+                self._engines.report(permit.engine, result.fault)
         permit.release()
         self._settlement.settle(claim, result, reason=holding.reason)

@@ -17,7 +17,7 @@ from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.settings import Settings
-from jobs.store import figures, history, steering, workers
+from jobs.store import deliveries, figures, history, steering, workers
 
 
 class Bell(Protocol):
@@ -70,12 +70,13 @@ class QueueRoutes:
         """Get the state of the queue.
 
         Operators see all accounts' jobs, or those of one by `account`, and the workers and engines; all
-        others see their own jobs.
+        others see their own jobs. `deliveries` are the webhooks of the same accounts.
         """
         account_id = self._gate.account(caller, query.account)
         queue = figures.queue(self._database, account_id=account_id)
         seen = None if caller.scope is not None else workers.seen(self._database, alive=self._alive)
-        return reply(QueueState.of(queue, seen=seen))
+        backlog = deliveries.backlog(self._database, account_id=account_id)
+        return reply(QueueState.of(queue, backlog=backlog, seen=seen))
 
     def run_now(self, caller: Caller, path: JobPath) -> Response:
         """Let a queued job wait no longer.

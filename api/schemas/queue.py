@@ -11,6 +11,7 @@ from api.schemas.parts import Given
 from api.schemas.words import Time
 from jobs.store import figures
 from jobs.store import workers as workforce
+from jobs.store.deliveries import Backlog
 
 
 class QueueEngine(Given):
@@ -69,6 +70,24 @@ class QueueWorker(Given):
         )
 
 
+class QueueDeliveries(Given):
+    """Webhooks that are still to be told."""
+
+    depth: int = Field(description="Those whose receiver has not taken them, retries included.")
+    oldest_age_seconds: float | None = Field(
+        description="Since when the first of them is to be told; null without one."
+    )
+
+    @classmethod
+    def of(cls, backlog: Backlog) -> Self:
+        """Return what callers see of ``backlog``."""
+        oldest = backlog.oldest
+        return cls(
+            depth=backlog.pending,
+            oldest_age_seconds=None if oldest is None else round(oldest.total_seconds(), 3),
+        )
+
+
 class QueueState(Given):
     """How the queue does: of the caller's account, or of all for operators."""
 
@@ -81,14 +100,21 @@ class QueueState(Given):
     running: int
     submitted_per_minute: float = Field(description="Over the last five minutes.")
     finished_per_minute: float = Field(description="The same, however jobs ended.")
+    deliveries: QueueDeliveries
     workers: list[QueueWorker] | None = Field(description="For operators; else null.")
     engines: list[QueueEngine] | None = Field(
         description="For operators, as the live workers see them; else null."
     )
 
     @classmethod
-    def of(cls, queue: figures.QueueFigures, *, seen: Sequence[workforce.Seen] | None) -> Self:
-        """Return what callers see of ``queue``; with what is ``seen`` of workers, for operators."""
+    def of(
+        cls,
+        queue: figures.QueueFigures,
+        *,
+        backlog: Backlog,
+        seen: Sequence[workforce.Seen] | None,
+    ) -> Self:
+        """Return what callers see of ``queue`` and ``backlog``; with what is ``seen`` of workers, for operators."""
         minutes = figures.RECENT.total_seconds() / 60
         oldest = queue.oldest
         return cls(
@@ -98,6 +124,7 @@ class QueueState(Given):
             running=queue.running,
             submitted_per_minute=round(queue.submitted / minutes, 1),
             finished_per_minute=round(queue.finished / minutes, 1),
+            deliveries=QueueDeliveries.of(backlog),
             workers=None if seen is None else [QueueWorker.of(worker) for worker in seen],
             engines=None
             if seen is None

@@ -76,7 +76,10 @@ class TraceSample(Given):
     )
     answer: str | None = Field(description="What this stream came to by itself, if anything.")
     complete: bool
-    finish_reason: str | None
+    finish_reason: str | None = Field(
+        description="`stop`, `length`, `cut` by a guard, `error`, or what stopped it: `cancel`, `deadline`, `drain`, "
+        "`unneeded` (a vote was decided without it)."
+    )
     usage: Usage | None
     started_at: Time
     first_token_at: Time | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -34,6 +35,10 @@ _FAULTS = {
     "answer_broken": ("failed_to_download_image", "The answer broke off."),
     "redirected_too_often": ("failed_to_download_image", "This URL redirects too often."),
 }
+_TOO_LARGE = "image_file_too_large"
+_NOT_GIVEN = "failed_to_download_image"
+#: How a fetch may end: that, or the code of its fault.
+OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_NOT_GIVEN}))
 
 
 class Downloads:
@@ -42,6 +47,7 @@ class Downloads:
     Args:
         settings: limits of time and size.
         egress: the guarded transport.
+        count: told of each fetch: ``ok`` or the code of its fault, and its seconds.
         timer: seconds that never go back.
     """
 
@@ -50,18 +56,25 @@ class Downloads:
         settings: Settings,
         *,
         egress: Egress,
+        count: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = settings.image_url_seconds
         self._most_bytes = settings.max_image_mb * 2**20
         self._egress = egress
+        self._count = count
         self._timer = timer
         self._requests = threading.BoundedSemaphore(_AT_ONCE)
 
     def fetched(
-        self, pictures: Sequence[Picture], faults: list[errors.Fault]
+        self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
     ) -> tuple[Picture, ...]:
         """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
+
+        Args:
+            account_id: for whom.
+            pictures: those with a URL are fetched.
+            faults: what is wrong so far.
 
         Raises:
             jobs.errors.Unavailable: as many requests fetch as may.
@@ -76,7 +89,9 @@ class Downloads:
         try:
             until = self._timer() + self._seconds
             with ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool:
-                found = pool.map(lambda picture: self._file(picture, until=until), links)
+                found = pool.map(
+                    lambda picture: self._file(picture, account_id=account_id, until=until), links
+                )
                 came = dict(zip((picture.pointer for picture in links), found, strict=True))
         finally:
             self._requests.release()
@@ -89,7 +104,18 @@ class Downloads:
                 files.append(file)
         return tuple(files)
 
-    def _file(self, picture: Picture, *, until: float) -> Picture | errors.Fault:
+    def _file(
+        self, picture: Picture, *, account_id: uuid.UUID, until: float
+    ) -> Picture | errors.Fault:
+        began = self._timer()
+        found = self._fetch(picture, account_id=account_id, until=until)
+        outcome = found.code if isinstance(found, errors.Fault) else "ok"
+        self._count(outcome, self._timer() - began)
+        return found
+
+    def _fetch(
+        self, picture: Picture, *, account_id: uuid.UUID, until: float
+    ) -> Picture | errors.Fault:
         assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
         try:
             reply = self._egress.fetch(
@@ -97,14 +123,15 @@ class Downloads:
                 headers=_HEADERS,
                 seconds=until - self._timer(),
                 cap=self._most_bytes + 1,
+                party=account_id,
             )
         except EgressError as error:
             code, sentence = _FAULTS[error.reason]
             return errors.Fault(picture.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:
             sentence = f"This URL was answered with {reply.status}."
-            return errors.Fault(picture.pointer, sentence, "failed_to_download_image")
+            return errors.Fault(picture.pointer, sentence, _NOT_GIVEN)
         if len(reply.body) > self._most_bytes:
             sentence = f"The image has more than {self._most_bytes // 2**20} MiB."
-            return errors.Fault(picture.pointer, sentence, "image_file_too_large")
+            return errors.Fault(picture.pointer, sentence, _TOO_LARGE)
         return dataclasses.replace(picture, source=reply.body)

@@ -91,6 +91,7 @@ class Intake:
             question_chars=profile.max_question_chars,
             output_tokens=profile.max_output_tokens,
             images=self._settings.max_images,
+            samples=self._settings.max_samples,
         )
 
     def submit(
@@ -124,7 +125,11 @@ class Intake:
             if replayed is not None:
                 return replayed
         # With faults the job will not be; then nobody's server is asked for its pictures.
-        sent = order.pictures if faults else self._downloads.fetched(order.pictures, faults)
+        sent = (
+            order.pictures
+            if faults
+            else self._downloads.fetched(caller.account_id, order.pictures, faults)
+        )
         pictures = self._pictures.chosen(caller.account_id, sent, known, faults)
         if order.job is None or faults:
             raise problems.refused(faults)
@@ -222,6 +227,8 @@ class Intake:
     ) -> dict[str, Any]:
         """Return all options of sampling as they will hold, whatever the defaults are later."""
         profile = self._settings.profile
+        samples = options.samples or 1
+        sampling = profile.sampling_of(samples)
         return {
             "max_output_tokens": fit.output_tokens(
                 profile,
@@ -229,11 +236,12 @@ class Intake:
                 image_tokens=image_tokens,
                 asked=options.max_output_tokens,
             ),
-            "temperature": _first(options.temperature, profile.sampling.temperature),
-            "top_p": _first(options.top_p, profile.sampling.top_p),
+            "temperature": _first(options.temperature, sampling.temperature),
+            "top_p": _first(options.top_p, sampling.top_p),
             "seed": options.seed,
+            "samples": samples,
             "answer_format": options.answer_format
-            and options.answer_format.model_dump(exclude_none=True),
+            and options.answer_format.model_dump(exclude_none=True, by_alias=True),
             "guards": self._guards(options.guards),
         }
 

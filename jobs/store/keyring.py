@@ -47,7 +47,7 @@ def default_secret(
     if kept is not None:
         return kept
     made = make()
-    with database.transaction() as transaction:
+    with database.transaction("secret") as transaction:
         transaction.execute(
             transaction.insert(WebhookSecret)
             .values(
@@ -90,7 +90,7 @@ def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
         kept = transaction.session.get(SigningKey, 1)
     if kept is None:
         made = make()
-        with database.transaction() as transaction:
+        with database.transaction("key") as transaction:
             transaction.execute(
                 transaction.insert(SigningKey)
                 .values(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from jobs.database import Database
 from jobs.store import outcomes, workers
 from tests import factories
+from tests import webhooks as told
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Age
@@ -126,3 +127,24 @@ def test_operators_see_workers_and_engines(operator: Caller, database: Database,
     assert told["workers"][0]["heartbeat_age_seconds"] >= 61
     assert told["engines"] == told["workers"][1]["engines"] == [dataclasses.asdict(ENGINE)]
     assert told["workers"][2]["engines"] == []
+
+
+def test_callers_see_how_many_of_their_webhooks_are_still_to_be_told(
+    caller: Caller, stranger: Caller, operator: Caller, database: Database, age: Age
+) -> None:
+    nothing = {"depth": 0, "oldest_age_seconds": None}
+    assert caller("GET", "/v1/queue").get_json()["deliveries"] == nothing
+    for _ in range(2):
+        caller.job(webhook={"url": "https://app.example/hook"})
+        worker.finish(database)
+    age(30)
+    told.try_once(database, told.OK)
+    told.try_once(database, told.DOWN)
+
+    mine = caller("GET", "/v1/queue").get_json()["deliveries"]
+
+    assert mine["depth"] == 1
+    assert mine["oldest_age_seconds"] >= 30
+    assert stranger("GET", "/v1/queue").get_json()["deliveries"] == nothing
+    assert operator("GET", "/v1/queue").get_json()["deliveries"]["depth"] == 1
+    assert operator("GET", "/v1/queue?account=stranger").get_json()["deliveries"] == nothing

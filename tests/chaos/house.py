@@ -234,12 +234,11 @@ class House:
 
     def _listen(self) -> None:
         """Register the receiver for all that happens."""
-        database = Database(self.stack.database_url)
-        account_id = accounts.account_id(database, "default")
-        webhooks.make_endpoint(
-            database, account_id, url=self.receiver.url, event_types=[*delivery.EventType]
-        )
-        database.close()
+        with contextlib.closing(Database(self.stack.database_url)) as database:
+            account_id = accounts.account_id(database, "default")
+            webhooks.make_endpoint(
+                database, account_id, url=self.receiver.url, event_types=[*delivery.EventType]
+            )
 
     def _start_database(self) -> str:
         if self._database == "sqlite":

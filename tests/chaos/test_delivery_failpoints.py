@@ -5,17 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from jobs import webhooks as signing
 from jobs.database import Database
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
+from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
 from jobs.failpoints import VARIABLE
 from jobs.outbox import WebhookAttempt
-from jobs.store import endpoints, tellings
+from jobs.store import endpoints, keyring, tellings
 from tests import factories, webhooks
 from tests.chaos import couriers, victims
 from tests.chaos.scene import killed
@@ -103,6 +105,33 @@ def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
 
     assert post.finish() == expected
     assert len(post.receiver.got) == sent
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
+)
+def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
+    post: Post, failpoint: str
+) -> None:
+    account_id = factories.make_account(post.database)
+    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url))
+
+    post.kill(failpoint)
+    post.let_leases_end()
+
+    assert post.finish() == ["lost", "delivered"]
+    [got] = post.receiver.got
+    kept = keyring.default_secret(post.database, account_id, make=nobody)
+    pair = keyring.signing_key(post.database, make=nobody)
+    now = datetime.now(UTC)
+    secret = webhooks.VAULT.open(kept.secret)
+    assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
+    assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
+
+
+def nobody() -> Any:  # noqa: ANN401 - it returns nothing
+    """Make no secret: there has to be one."""
+    raise AssertionError
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])

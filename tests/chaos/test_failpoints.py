@@ -84,6 +84,22 @@ def test_a_worker_that_dies_over_a_cut_is_followed_by_one_that_forces_the_answer
     assert (life.job.answer_forced, life.samples[-1].continues) == (True, 0)
 
 
+@pytest.mark.parametrize(
+    "failpoint", ["join.commit", "join.committed", "leave.commit", "leave.committed"]
+)
+def test_a_worker_that_dies_over_a_vote_is_followed_by_one_that_has_all_vote_anew(
+    scene: Scene, failpoint: str
+) -> None:
+    job_id = scene.submit(samples=3)
+
+    scene.kill_worker(failpoint)
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == ["lost", "succeeded"]
+    assert life.job.votes is not None
+    assert life.job.votes["counted"] == life.job.votes["begun"] >= 2
+
+
 def test_between_two_chunks_a_worker_leaves_the_trace_that_was_written(scene: Scene) -> None:
     job_id = scene.submit()
 

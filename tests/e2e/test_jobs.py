@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -135,11 +136,10 @@ def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack:
     done = client.wait(job["id"])
 
     assert done["status"] == "succeeded"
-    database = Database(stack.database_url)
     job_id = ids.parse("job", job["id"])
     assert job_id is not None
-    attempts = history.attempts(database, job_id)
-    database.close()
+    with contextlib.closing(Database(stack.database_url)) as database:
+        attempts = history.attempts(database, job_id)
     assert [str(view.attempt.outcome) for view in attempts] == ["lost", "succeeded"]
     partial, whole = client.trace(job["id"])["samples"]
     assert partial["text"]

@@ -104,6 +104,43 @@ def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) ->
     assert "".join(deltas) == sample["text"] != ""
 
 
+def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
+    client: Client, tmp_path: Path
+) -> None:
+    """The picture is one that the engine has not seen, and it is hot enough to need the third sample sometimes."""
+    picture = tmp_path / "mirrored.png"
+    mirrored = Image.open(RealEngine.samples / "s15.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(picture)
+    options = {"samples": 3, "temperature": 1.3}
+
+    job = client.submit([picture], "How many stars do you see?", options=options)
+    told = list(client.follow(job["id"]))
+
+    done = client.job(job["id"])
+    kept = client.trace(job["id"])["samples"]
+    leader, *followers = [sample for sample in kept if sample["continues"] is None]
+    assert done["status"] == "succeeded"
+    assert done["votes"]["asked"] == 3
+    assert done["votes"]["begun"] == 1 + len(followers) >= 2
+    if done["answer"]:
+        winner = done["votes"]["classes"][0]
+        assert done["answer"]["text"] == winner["text"]
+        assert done["answer"]["confidence"] == len(winner["samples"]) / done["votes"]["counted"]
+    assert leader["usage"]["input_tokens"] > 0
+    for sample in followers:
+        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], kept
+        assert sample["first_token_at"] > leader["first_token_at"]
+    for sample in kept:
+        said = [
+            event["delta"]
+            for event in told
+            if event["type"] == "trace.delta" and event["sample"] == sample["index"]
+        ]
+        assert "".join(said) == sample["text"] != ""
+    for name in ("input_tokens", "cached_tokens", "output_tokens"):
+        assert done["usage"][name] == sum(sample["usage"][name] for sample in kept)
+
+
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
     """Greedy answers end too soon to be caught; a hot one rambles on."""
     picture = RealEngine.samples / "s07.png"

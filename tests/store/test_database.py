@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
@@ -161,12 +162,11 @@ def test_a_database_that_is_not_there_is_unavailable(database: Database) -> None
     url = database.url.set(database="/nowhere/at/all" if database.dialect == "sqlite" else "nope")
     nowhere = Database(url.render_as_string(hide_password=False))
 
-    with pytest.raises(Unavailable) as failed:
+    with contextlib.closing(nowhere), pytest.raises(Unavailable) as failed:
         nowhere.ping()
 
     assert isinstance(failed.value, errors.Unavailable)
     assert (failed.value.code, failed.value.retryable) == ("database_unavailable", True)
-    nowhere.close()
 
 
 @only_postgresql
@@ -204,14 +204,13 @@ def test_a_database_that_goes_away_for_good_is_an_outage(
     postgres_source: PostgresSource,
 ) -> None:
     name = postgres_source.server.create()
-    database = Database(postgres_source.server.url(name))
-    database.ping()
-
-    postgres_source.server.drop(name)
-
-    with pytest.raises(Unavailable):
+    with contextlib.closing(Database(postgres_source.server.url(name))) as database:
         database.ping()
-    database.close()
+
+        postgres_source.server.drop(name)
+
+        with pytest.raises(Unavailable):
+            database.ping()
 
 
 @only_postgresql
@@ -267,19 +266,15 @@ def test_a_writer_waits_for_the_other_one_but_not_for_ever(
 def test_writers_of_one_process_take_turns_and_hold_no_connection_while_they_wait(
     database_url: str,
 ) -> None:
-    small = Database(database_url, pool_size=1, pool_seconds=0)
+    with contextlib.closing(Database(database_url, pool_size=1, pool_seconds=0)) as small:
+        races.race(*[lambda: add_account(small, utcnow())] * 8)
 
-    races.race(*[lambda: add_account(small, utcnow())] * 8)
-
-    assert accounts_of(small) == 8
-    small.close()
+        assert accounts_of(small) == 8
 
 
 def test_more_threads_than_connections_wait_and_are_told(database_url: str) -> None:
-    small = Database(database_url, pool_size=1, pool_seconds=0.05)
+    with contextlib.closing(Database(database_url, pool_size=1, pool_seconds=0.05)) as small:
+        with small.reading(), small.reading(), pytest.raises(Unavailable), small.reading():
+            pass
 
-    with small.reading(), small.reading(), pytest.raises(Unavailable), small.reading():
-        pass
-
-    small.ping()
-    small.close()
+        small.ping()

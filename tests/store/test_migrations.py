@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,10 +78,8 @@ def test_nothing_is_left_for_a_migration_to_do(database_url: str) -> None:
 
 def test_a_difference_would_be_found(empty_url: str) -> None:
     databases.migrate(empty_url)
-    database = Database(empty_url)
-    with database.transaction() as transaction:
+    with contextlib.closing(Database(empty_url)) as database, database.transaction() as transaction:
         transaction.execute(sa.text("DROP INDEX ix_jobs_claim"))
-    database.close()
 
     with pytest.raises(CommandError, match="New upgrade operations detected"):
         command.check(databases.alembic(empty_url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -50,7 +51,8 @@ def finished(
 ) -> uuid.UUID:
     """Run a job about ``images`` to its end; return its id."""
     chosen = [(image, 4) for image in images or (factories.make_image(),)]
-    job_id = factories.make_job(database, account_id, images=chosen)
+    options = {"answer_format": {"type": "number"}}
+    job_id = factories.make_job(database, account_id, images=chosen, options=options)
     claimed = factories.claim(database)
     assert claimed.job_id == job_id
     factories.begin(database, claimed)
@@ -122,7 +124,11 @@ class TestClasses:
         row = job(database, job_id)
         assert row.trace_removed
         assert not row.answer_removed
-        assert (row.question, row.answer_text) == ("How many circles are there?", "6")
+        assert (row.question, row.answer_text, row.answer_value) == (
+            "How many circles are there?",
+            "6",
+            6,
+        )
         assert (outputs(database, job_id), prompts(database, job_id)) == ([None], [None])
         [trace] = traces.read(database, job_id)
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
@@ -142,7 +148,7 @@ class TestClasses:
         row = job(database, job_id)
         assert row.answer_removed
         assert not row.trace_removed
-        assert (row.question, row.answer_text, row.answer_rule) == (None, None, None)
+        assert {getattr(row, name) for name in retention.NO_ANSWER} == {None}
         assert (outputs(database, job_id), prompts(database, job_id)) == (["I see 6."], [None])
         assert rest(database, job_id) == before
 
@@ -386,10 +392,10 @@ class TestBatches:
 
         purged = [run(database, limit=2)]
         # A new process, which knows nothing of the batch before.
-        again = Database(database.url.render_as_string(hide_password=False), clock=database.clock)
-        while purged[-1].more:
-            purged.append(run(again, limit=2))
-        again.close()
+        url = database.url.render_as_string(hide_password=False)
+        with contextlib.closing(Database(url, clock=database.clock)) as again:
+            while purged[-1].more:
+                purged.append(run(again, limit=2))
 
         assert [batch.traces for batch in purged] == [2, 2, 1]
         assert sum(batch.answers for batch in purged) == 5

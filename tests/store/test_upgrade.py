@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from api.schemas.jobs import JobAnswer
 from jobs import errors, ids
 from jobs.answers import Answer
 from jobs.database import Database, UTCDateTime, utcnow
@@ -194,6 +196,43 @@ def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> 
     assert [entry.event for entry in entries] == ["claimed", "failed"]
 
 
+def view_columns(url: str) -> list[str]:
+    database = Database(url)
+    try:
+        return [
+            column["name"] for column in sa.inspect(database.engine).get_columns("history_jobs")
+        ]
+    finally:
+        database.close()
+
+
+def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after_it(
+    old: Old, upgraded: Database
+) -> None:
+    job_id = factories.make_job(
+        upgraded, old.account_id, options={"answer_format": {"type": "number"}}
+    )
+    steering.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
+    while (claimed := factories.claim(upgraded)).job_id != job_id:
+        outcomes.stop(upgraded, claimed, sample=None)
+    factories.begin(upgraded, claimed)
+    answer = Answer("six", "boxed")
+    assert outcomes.succeed(upgraded, claimed, answer=answer, sample=factories.make_ended())
+    assert factories.get_job(upgraded, job_id).job.answer_value == 6
+    columns = view_columns(old.url)
+
+    command.downgrade(databases.alembic(old.url), "0011")
+
+    assert view_columns(old.url) == columns[: columns.index("id") + 1]
+    schema.upgrade(old.url)
+    assert view_columns(old.url) == columns
+    view = factories.get_job(upgraded, job_id)
+    assert (view.job.answer_text, view.job.answer_value) == ("six", None)
+    shown = JobAnswer.of(view)
+    assert shown is not None
+    assert shown.value == 6
+
+
 @pytest.fixture
 def heard() -> Iterator[list[str]]:
     """Return the statements of this process, as they are run."""
@@ -227,14 +266,13 @@ def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # On SQLite nobody who reads is in the way.
 def test_an_upgrade_that_cannot_have_its_table_gives_up_and_changes_nothing(old: Old) -> None:
-    holder = Database(old.url)
-    with holder.reading() as transaction:
-        transaction.execute(sa.text("LOCK TABLE workers IN ACCESS SHARE MODE"))
-        with pytest.raises(errors.LaunchError, match="lock timeout"):
-            schema.upgrade(old.url)
-        assert schema.current(holder) == FIRST
+    with contextlib.closing(Database(old.url)) as holder:
+        with holder.reading() as transaction:
+            transaction.execute(sa.text("LOCK TABLE workers IN ACCESS SHARE MODE"))
+            with pytest.raises(errors.LaunchError, match="lock timeout"):
+                schema.upgrade(old.url)
+            assert schema.current(holder) == FIRST
 
-    schema.upgrade(old.url)
+        schema.upgrade(old.url)
 
-    assert schema.current(holder) in schema.heads()
-    holder.close()
+        assert schema.current(holder) in schema.heads()

@@ -27,6 +27,7 @@ QUEUE: dict[str, Any] = {
     "running": 1,
     "submitted_per_minute": 0.4,
     "finished_per_minute": 2.0,
+    "deliveries": {"depth": 2, "oldest_age_seconds": 70.2},
     "workers": [
         {"id": "w", "state": "live", "slots": 4, "heartbeat_age_seconds": 2.1, "version": "1.0"}
     ],
@@ -172,6 +173,11 @@ def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Pa
     assert sent.encode() in api.seen[0].body
 
 
+def test_submit_has_several_samples_vote(api: FakeApi, picture: Path) -> None:
+    longlook(api, "submit", picture, "How many?", "--samples", "5")
+    assert b'{"samples": 5}' in api.seen[0].body
+
+
 def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:
     code, printed = longlook(api, "submit", picture, "How many?", "--wait")
     assert code == 0
@@ -251,11 +257,12 @@ def test_the_queue_is_shown_whole_or_of_one_account() -> None:
     assert api.seen[0].path == "/v1/queue?account=web+%26+co"
 
 
-def test_the_queue_is_told_to_people_in_three_lines_and_two_tables() -> None:
+def test_the_queue_is_told_to_people_in_four_lines_and_two_tables() -> None:
     assert queue.summary(QUEUE) == [
         "queued   3 (2 due, the first of them for 12 s)",
         "running  1",
         "a minute 0.4 in, 2 out",
+        "webhooks 2 to be told (the first of them for 70 s)",
     ]
     idle = QUEUE | {"oldest_age_seconds": None, "depth": 0, "due": 0}
     assert queue.summary(idle)[0] == "queued   0 (0 due)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +13,11 @@ from typer.testing import CliRunner
 from cli import main
 from jobs import errors
 from jobs.database import Database
+from jobs.delivery import Webhook
 from jobs.settings import Settings
 from jobs.store import history, keyring, outcomes, traces, workers
 from jobs.vault import Vault, add_key
-from tests import factories
+from tests import databases, factories, webhooks
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
 
@@ -98,6 +100,24 @@ def test_a_key_is_printed_once_listed_without_itself_and_revoked(upgraded: Path)
         longlook(upgraded, "keys", "revoke", made["id"])
 
 
+def test_a_key_has_limits_of_its_own_until_it_is_given_others(upgraded: Path) -> None:
+    limits = ("--requests-per-minute", "60", "--max-body-mb", "2")
+    key_id = json.loads(longlook(upgraded, "keys", "create", *limits)[1])["id"]
+
+    def listed() -> tuple[int | None, int | None]:
+        rows = json.loads(longlook(upgraded, "keys", "ls")[1])
+        row = next(row for row in rows if row["id"] == key_id)
+        return row["requests_per_minute"], row["max_body_mb"]
+
+    assert listed() == (60, 2)
+    assert longlook(upgraded, "keys", "limit", key_id, "--max-body-mb", "3")[0] == 0
+    assert listed() == (None, 3)
+    assert longlook(upgraded, "keys", "limit", key_id)[0] == 0
+    assert listed() == (None, None)
+    with pytest.raises(errors.NotFound):
+        longlook(upgraded, "keys", "limit", "key_" + "0" * 32)
+
+
 @pytest.mark.parametrize("key_id", ["key_1", "nonsense", "key_" + "0" * 32])
 def test_a_key_that_is_not_there_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
     with pytest.raises(errors.NotFound, match=key_id):
@@ -143,6 +163,33 @@ def test_the_doctor_hears_of_engines_from_the_workers_when_no_setting_names_them
     assert "tiny-qvq: 8 streams" in found["engine http://127.0.0.1:4711"]["detail"]
     assert found["engine http://127.0.0.1:4712"]["verdict"] == "warning"
     assert "engine http://127.0.0.1:30000" not in found
+
+
+def test_the_doctor_tells_of_webhooks_that_nobody_tells(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    clock = databases.Clock()
+    url = f"sqlite:///{tmp_path / 'longlook.db'}"
+    with contextlib.closing(Database(url, clock=clock)) as database:
+        before = webhooks_found(tmp_path)
+        clock.advance(-90)
+        webhooks.run_job(
+            database,
+            factories.make_account(database),
+            webhook=Webhook(url="https://app.example/hook"),
+        )
+
+    assert (before["verdict"], before["detail"]) == ("ok", "0 to be told")
+    after = webhooks_found(tmp_path)
+    assert after["verdict"] == "warning"
+    assert after["detail"].startswith("1 to be told, the first for ")
+    assert "worker.delivery_app" in after["remedy"]
+
+
+def webhooks_found(home: Path) -> dict[str, str]:
+    """Return what the doctor finds of webhooks."""
+    _, printed = longlook(home, "doctor", **ENGINELESS)
+    [found] = [one for one in json.loads(printed) if one["what"] == "webhooks"]
+    return dict(found)
 
 
 def test_the_doctor_fails_and_advises_when_something_needed_is_missing(tmp_path: Path) -> None:

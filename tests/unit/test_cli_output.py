@@ -81,6 +81,13 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
     assert "found: loop, forced, 7012 tokens saved\nfound: verify, doubted\n" in printed.out
 
 
+def test_a_vote_is_told_in_a_sentence() -> None:
+    classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
+    told = {"asked": 8, "counted": 5, "classes": classes, "abstained": [3]}
+
+    assert output.votes(told) == "3 of 5 samples say so; 7: 1; without an answer: 1 (8 asked for)"
+
+
 def test_a_pipe_gets_json_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert not output.for_people()
     output.as_json({"answer": "sechs Möwen"})
@@ -109,6 +116,23 @@ def test_a_cancelled_job_shows_that_it_is(capsys: pytest.CaptureFixture[str]) ->
 
 def test_usage_of_nothing_is_no_division_by_nothing() -> None:
     assert output.usage({"input_tokens": 0, "output_tokens": 0}) == "0 tokens in, 0 tokens out"
+
+
+def test_a_narrow_terminal_shows_ids_and_states_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    job_id = "job_" + "0" * 32
+
+    output.table(
+        ("id", "state", "created", "question"),
+        [(job_id, "succeeded", "11-23 10:00", "How many " * 20)],
+        short_rows=True,
+    )
+
+    [_, row] = capsys.readouterr().out.splitlines()
+    assert row.startswith(f"{job_id}  succeeded  11-23 10:00  How many")
+    assert len(row.rstrip()) <= 80
 
 
 def test_a_table_shows_markup_and_controls_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
 import socket
 import threading
@@ -143,6 +144,7 @@ def test_redirects_are_not_followed(egress: Egress, receiver: Receiver) -> None:
         ("ftp://example.com/", "url_invalid"),
         ("https://user:pass@example.com/", "url_invalid"),
         ("https:///path", "url_invalid"),
+        ("https://example.com/\ud800", "url_invalid"),
         ("https://example.com:99999/", "url_invalid"),
         ("http://127.0.0.1:9/", "unreachable"),
         ("https://name.invalid/", "name_not_resolved"),
@@ -174,6 +176,55 @@ def test_an_answer_that_does_not_come_whole_and_in_time_is_none(
 
     assert failed.value.reason == reason
     assert failed.value.address == "127.0.0.1"
+
+
+def test_a_reset_in_the_middle_of_an_answer_is_no_answer(egress: Egress) -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+    with answering(half, reset=True) as url, pytest.raises(EgressError) as failed:
+        send(egress, url)
+
+    assert failed.value.reason == "answer_broken"
+    assert isinstance(failed.value.__cause__, ConnectionResetError)
+
+
+def test_what_is_compressed_is_not_unpacked(egress: Egress, receiver: Receiver) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    receiver.answer, receiver.headers = bomb, {"content-encoding": "gzip"}
+
+    reply = send(egress, receiver.url)
+
+    assert reply.body == bomb[: 16 * 1024]
+    assert receiver.got[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("end", ["%0d%0ax-evil:%201", "\r\nx-evil: 1", "\nx-evil: 1", "é\u2028?ü"])
+def test_nothing_in_a_url_becomes_a_header(egress: Egress, receiver: Receiver, end: str) -> None:
+    send(egress, receiver.url + end)
+
+    [got] = receiver.got
+    assert "x-evil" not in got.headers
+    assert got.body == b"{}"
+    assert got.path.startswith("/hook")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "[::ffff:127.0.0.1]",
+        "[::1]",
+        "\uff11\uff12\uff17\u3002\uff10.0.1",
+        "169.254.169.254",
+    ],
+)
+def test_a_private_address_is_refused_before_anything_is_sent_however_it_is_written(
+    host: str,
+) -> None:
+    assert Egress().refuses(f"https://{host}/") == "address_forbidden"
+    assert Egress(["0.0.0.0/0", "::/0"]).refuses(f"https://{host}/") is None
 
 
 def test_plain_http_where_tls_is_expected_fails(egress: Egress, receiver: Receiver) -> None:

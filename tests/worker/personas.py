@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs import profiles
 from tests import pictures
-from tests.worker.conftest import LEASE, Bench, picture
+from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
 from worker import engine
 from worker.engines.pool import Engines
 from worker.engines.scripted import Options, RealTime, Scripted
@@ -84,6 +84,7 @@ def work(bench: Bench, engine_: engine.Engine, *, jobs: int | None = 1) -> None:
         lease=LEASE,
         rng=random.Random(1),
         quarantine_crashes=3,
+        equality=NO_MATHEMATICS,
     )
     done = runner.work()
     assert jobs is None or done == jobs

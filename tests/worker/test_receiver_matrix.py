@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import ipaddress
 import random
 import threading
 import uuid
@@ -14,17 +16,21 @@ import pytest
 
 from jobs import delivery
 from jobs.database import Database
-from jobs.delivery import DeliveryStatus, TryOutcome
+from jobs.delivery import DeliveryStatus, TryOutcome, TryState
 from jobs.egress import Egress
 from tests import certificates, factories, webhooks
 from tests.certificates import Authority
+from tests.databases import Age
 from tests.receivers import answering, receiving
 from worker.courier import Courier
 from worker.signing import Signing
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-SECONDS = 0.6
+#: For those that do not answer in time; the others have as long as a busy machine may need.
+SHORT, LONG = 0.6, 30.0
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+#: What fifty million zeros are, compressed.
+BOMB = gzip.compress(bytes(50_000_000))
 DRIP = b"HTTP/1.1 200 OK\r\ncontent-length: 16000\r\n\r\n"
 
 Place = Callable[[Authority], AbstractContextManager[str]]
@@ -41,9 +47,30 @@ def web(
 
 
 @contextlib.contextmanager
-def tls(authority: Authority, *, host: str = "localhost", days: int = 30) -> Iterator[str]:
+def tls(
+    authority: Authority, *, host: str = "localhost", days: int = 30, trusted: bool = True
+) -> Iterator[str]:
+    if not trusted:
+        folder = authority.folder / "others"
+        folder.mkdir(exist_ok=True)
+        authority = Authority.make(folder)
     with certificates.serving(authority.issue(host, days=days)) as port:
         yield f"https://localhost:{port}/"
+
+
+@contextlib.contextmanager
+def plain(_: Authority) -> Iterator[str]:
+    """Serve plain HTTP at an https URL."""
+    with receiving() as receiver:
+        yield receiver.url.replace("http:", "https:")
+
+
+@contextlib.contextmanager
+def silent(_: Authority) -> Iterator[str]:
+    """Take what is sent and say nothing."""
+    with receiving() as receiver:
+        receiver.held.clear()
+        yield receiver.url
 
 
 @dataclass(frozen=True)
@@ -57,6 +84,7 @@ class Case:
     allow: tuple[str, ...] = LOOPBACK
     #: Seconds until the next try, at least and at most; None: there is none.
     wait: tuple[float, float] | None = (4.0, 6.0)
+    seconds: float = LONG
 
 
 CASES = {
@@ -69,14 +97,25 @@ CASES = {
     "500": Case(lambda _: web(500), "refused", 500),
     "503, a second": Case(lambda _: web(503, retry_after="1"), "refused", 503),
     "5 MB": Case(lambda _: web(200, answer=b"x" * 5_000_000), None, 200, 16384, wait=None),
-    "silence": Case(lambda _: answering(b"", drip=True), "timed_out"),
+    "50 MB in 48 kB": Case(
+        lambda _: web(200, answer=BOMB, content_encoding="gzip"), None, 200, 16384, wait=None
+    ),
+    "silence": Case(silent, "timed_out", seconds=SHORT),
+    "drip from the first byte": Case(
+        lambda _: answering(b"", drip=True), "timed_out", seconds=SHORT
+    ),
     "refused": Case(lambda _: contextlib.nullcontext("http://127.0.0.1:9/"), "unreachable"),
-    "reset": Case(lambda _: answering(HALF), "answer_broken"),
-    "drip": Case(lambda _: answering(DRIP, drip=True), "timed_out"),
+    "half an answer": Case(lambda _: answering(HALF), "answer_broken"),
+    "reset": Case(lambda _: answering(HALF, reset=True), "answer_broken"),
+    "drip": Case(lambda _: answering(DRIP, drip=True), "timed_out", seconds=SHORT),
     "good certificate": Case(tls, None, 204, wait=None),
     "expired": Case(lambda authority: tls(authority, days=-1), "tls_failed"),
     "another's name": Case(lambda authority: tls(authority, host="a.example"), "tls_failed"),
-    "no TLS": Case(lambda _: contextlib.nullcontext("https://name.invalid/"), "name_not_resolved"),
+    "another's authority": Case(lambda authority: tls(authority, trusted=False), "tls_failed"),
+    "no TLS": Case(plain, "tls_failed"),
+    "no such name": Case(
+        lambda _: contextlib.nullcontext("https://name.invalid/"), "name_not_resolved"
+    ),
     "name of a private place": Case(
         lambda _: web(200, host="localhost"), "address_forbidden", allow=()
     ),
@@ -99,6 +138,19 @@ def account_id(database: Database) -> uuid.UUID:
     return factories.make_account(database)
 
 
+def try_next(database: Database, egress: Egress, *, seconds: float = LONG) -> None:
+    """Make the one try that is due."""
+    [claimed] = webhooks.claim(database)
+    Courier(
+        database,
+        signer=Signing(database, vault=webhooks.VAULT),
+        post=egress.post,
+        seconds=seconds,
+        rng=random.Random(5),
+        give_up=threading.Event(),
+    ).send(claimed)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_receiver_ends_as_promised_with_its_row(
     database: Database, account_id: uuid.UUID, authority: Authority, case: Case
@@ -107,16 +159,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
     with case.place(authority) as url:
         webhooks.make_endpoint(database, account_id, url=url)
         webhooks.run_job(database, account_id)
-        [claimed] = webhooks.claim(database)
-        courier = Courier(
-            database,
-            signer=Signing(database, vault=webhooks.VAULT),
-            post=egress.post,
-            seconds=SECONDS,
-            rng=random.Random(5),
-            give_up=threading.Event(),
-        )
-        courier.send(claimed)
+        try_next(database, egress, seconds=case.seconds)
     egress.close()
 
     first, *further = webhooks.attempts(database)
@@ -126,7 +169,8 @@ def test_a_receiver_ends_as_promised_with_its_row(
     assert (first.error_code, first.status_code) == (case.code, case.status)
     assert len(first.answer or b"") == case.answer <= delivery.ANSWER_BYTES
     assert first.seconds is not None
-    assert first.seconds < SECONDS + 2
+    # Cut in time: the drip would go on for minutes.
+    assert (first.seconds >= SHORT) if case.code == "timed_out" else (first.seconds < LONG)
     assert first.ended_at is not None
     if case.wait is None:
         ends = DeliveryStatus.DELIVERED if delivered else DeliveryStatus.FAILED
@@ -136,3 +180,42 @@ def test_a_receiver_ends_as_promised_with_its_row(
     assert told.status is DeliveryStatus.PENDING
     assert again.due_at == first.next_at
     assert case.wait[0] <= (again.due_at - first.ended_at).total_seconds() <= case.wait[1]
+
+
+def test_a_name_that_turns_to_a_private_place_between_two_tries_is_refused_when_connecting(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    turning = ["127.0.0.2"]
+    egress = Egress(
+        ["127.0.0.2/32"], look_up=lambda _host, _port: [ipaddress.ip_address(turning[-1])]
+    )
+    with contextlib.ExitStack() as running:
+        outside = running.enter_context(receiving(host="127.0.0.2"))
+        port = int(outside.url.rsplit(":", 1)[1].partition("/")[0])
+        inside = running.enter_context(receiving(port=port))
+        outside.status = 503
+        webhooks.make_endpoint(database, account_id, url=f"http://turning.example:{port}/hook")
+        webhooks.run_job(database, account_id)
+
+        try_next(database, egress)
+        turning.append("127.0.0.1")
+        age(10)
+        # The connection that was kept leads where it led when it was checked.
+        try_next(database, egress)
+        outside.hang_up()
+        age(400)
+        try_next(database, egress)
+
+        assert len(outside.got) == 2
+        assert inside.got == []
+    egress.close()
+    rows = [
+        (row.error_code, row.address)
+        for row in webhooks.attempts(database)
+        if row.state is TryState.ENDED
+    ]
+    assert rows == [
+        ("refused", "127.0.0.2"),
+        ("refused", "127.0.0.2"),
+        ("address_forbidden", "127.0.0.1"),
+    ]

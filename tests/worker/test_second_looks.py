@@ -6,13 +6,15 @@ import uuid
 
 import pytest
 
-from jobs import errors
+from jobs import errors, profiles
 from jobs.findings import Action, Kind
 from jobs.lifecycle import Status
+from tests.worker import personas
 from tests.worker.conftest import Bench
 from tests.worker.personas import BUDGET, found, run_persona
 from worker import engine, guards, second_look
 from worker.engine import Chunk
+from worker.engines.scripted import Options, Scripted
 from worker.leases import Reason
 
 TRACE = "I see six. **Final Answer** \\boxed{6}"
@@ -138,7 +140,7 @@ def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
     assert [trace.text for trace in bench.trace(job_id)] == [TRACE, "Look"]
 
 
-@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("reason", [one for one in Reason if one is not Reason.UNNEEDED])
 def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reason) -> None:
     job_id = submit(bench)
     bench.engine.answer(TRACE)
@@ -173,3 +175,47 @@ def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
     assert "再看一遍" in second_look.ask("有几个圆？")  # noqa: RUF001 - Chinese as written
     assert second_look.ask("How {many}?").endswith("How {many}?")
     assert not guards.in_cjk(second_look.ask("How many?"))
+
+
+def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:
+    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
+    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken")
+
+    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+
+    job = bench.view(job_id).job
+    traces = {trace.number: trace for trace in bench.trace(job_id)}
+    looks = [trace for trace in traces.values() if trace.continues is None]
+    seconds = [trace for trace in traces.values() if trace.continues is not None]
+    assert job.votes is not None
+    assert job.votes["begun"] == len(looks) >= 2
+    voted = job.votes["classes"][0]["samples"]
+    assert set(voted) <= {trace.number for trace in seconds}
+    wrong = {trace.text.rpartition("\\boxed{")[2].removesuffix("}") for trace in looks}
+    assert job.answer_text not in wrong
+    assert {(one.kind, one.action) for one in bench.view(job_id).findings} == {
+        ("verify", "corrected")
+    }
+    assert all(trace.complete for trace in traces.values())
+    assert job.output_tokens == sum(trace.output_tokens for trace in traces.values())
+
+
+def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"count": {"type": "integer"}},
+        "required": ["count"],
+        "additionalProperties": False,
+    }
+    job_id = personas.submit(
+        bench,
+        verify=True,
+        convergence=True,
+        answer_format={"type": "json_schema", "schema": schema},
+    )
+    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0)
+
+    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+
+    assert bench.view(job_id).job.answer_rule == "json_schema"
+    assert (found(bench, job_id), len(bench.trace(job_id))) == ([], 2)
