@@ -106,6 +106,14 @@ PAUSE: Final = timedelta(days=2)
 TRIP: Final = 3
 #: Tries at once in a lane whose last one was delivered; in any other it is one.
 LANE_ROOM: Final = 4
+#: Tries at once of a process: to lanes that do well or are new, and to slow ones.
+SLOTS: Final = 48
+SLOW_SLOTS: Final = 16
+#: Of these, to lanes that have proved nothing: of one account, and of all. The rest is for those that do well.
+UNPROVEN_EACH: Final = 24
+UNPROVEN: Final = 36
+#: To slow lanes of one account.
+SLOW_EACH: Final = 8
 #: Bytes of an answer that are kept.
 ANSWER_BYTES: Final = 16 * 1024
 #: A payload has to be smaller.

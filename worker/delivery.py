@@ -14,14 +14,12 @@ from datetime import timedelta
 
 import structlog
 
+from jobs import delivery
 from jobs.database import Database, Unavailable
 from jobs.store import deliveries, redeliveries, tries
 
 _log = structlog.get_logger(__name__)
 
-#: Tries at once to lanes that do well, and to those that do not.
-SLOTS = 48
-SLOW_SLOTS = 8
 #: The longest sleep: bells may be lost, and other processes may write tries or die.
 _LONGEST_SECONDS = 5.0
 #: The sleep while tries are due whose lanes are full; the end of any try of ours ends it too.
@@ -107,8 +105,8 @@ class Dispatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._rooms = (
-            Room(SLOTS, slow=False, send=send, on_end=self._wake.set),
-            Room(SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
+            Room(delivery.SLOTS, slow=False, send=send, on_end=self._wake.set),
+            Room(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
         )
         self._swept_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)

@@ -12,13 +12,13 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import metrics
+from jobs import delivery, metrics
 from jobs.database import Database
 from jobs.egress import Egress
 from jobs.settings import Settings
 from worker import lifeline
 from worker.courier import Courier, Signer
-from worker.delivery import SLOTS, Dispatcher
+from worker.delivery import Dispatcher
 from worker.exporter import Exporter
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class DeliveryRuntime:
     ) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self.database = Database(settings.database, pool_size=SLOTS // 4)
+        self.database = Database(settings.database, pool_size=delivery.SLOTS // 4)
         registry = metrics.new_registry()
         metrics.DeliveryMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)

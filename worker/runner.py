@@ -14,7 +14,7 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, guards, inquiry, leases, prompt, voting
+from worker import engine, grammar, guards, inquiry, leases, prompt, voting
 from worker.engines.pool import Engines, Permit
 from worker.equality import Equality
 from worker.leases import Reason
@@ -162,6 +162,8 @@ class Runner:
             )
 
         budget = request.max_output_tokens
+        if grammar.Form.of(claim.options) is not None:
+            budget = grammar.rest(budget)
         request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,

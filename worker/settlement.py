@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import answers, errors, lifecycle
+from jobs import errors, lifecycle
 from jobs.database import Database, Unavailable
 from jobs.findings import Action, Finding, Kind
 from jobs.lifecycle import Outcome
@@ -59,7 +59,10 @@ class Settlement:
             case Reason.DRAIN, _:
                 self.release(claim, result=result)
             case _, None:
-                answer = answers.extract(result.text)
+                answer = result.answer
+                if answer is None and result.form is not None:
+                    self.fail(claim, _unmet(result), result=result)
+                    return
                 found = result.found if answer else (*result.found, _no_answer(result))
                 self._write(
                     claim,
@@ -181,6 +184,18 @@ class Settlement:
             else:
                 _log.warning("job_lost")
             return
+
+
+def _unmet(result: Result) -> outcomes.Fault:
+    """Return why a job fails whose answer is not of the form that was asked for."""
+    ran_out = result.ended.finish_reason == "length"
+    return outcomes.Fault(
+        code="answer_format_unmet",
+        message="The tokens kept for the answer did not suffice for JSON of the schema."
+        if ran_out
+        else "The model's answer is no JSON of the schema.",
+        retryable=True,
+    )
 
 
 def _no_answer(result: Result) -> Finding:

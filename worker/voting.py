@@ -20,7 +20,7 @@ from datetime import datetime
 
 import structlog
 
-from jobs import answers, votes
+from jobs import votes
 from jobs.database import Database, Unavailable
 from jobs.store import claims, traces
 from worker import engine, guards, inquiry, leases
@@ -295,7 +295,7 @@ class Voting:
         if self._refused and not self._running and wanted is not None and self._fault is None:
             # Those beside which it was refused have ended as badly: nothing is left to wait for.
             self._again(wanted)
-        said = {vote: answers.extract(result.text) for vote, result in self._cast.items()}
+        said = {vote: result.answer for vote, result in self._cast.items()}
         texts = {vote: answer.text if answer else None for vote, answer in said.items()}
         self._classes = votes.classes(texts, self._same)
 

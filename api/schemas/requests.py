@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from api.schemas import words
-from jobs import errors, profiles
+from jobs import errors, profiles, schemas
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
@@ -78,9 +78,13 @@ _Question = Annotated[words.Question, AfterValidator(_short_enough)]
 
 
 class AnswerFormat(Sent):
-    """As what the answer's text is to be read; `value` of the answer is null when it cannot be."""
+    """As what the answer's text is to be read; `value` of the answer is null when it cannot be.
 
-    type: Literal["free", "number", "boolean", "choice"]
+    For `json_schema` the model reasons freely first; then the engine's grammar holds it to the schema, and a job
+    whose answer does not come out so fails with `answer_format_unmet`.
+    """
+
+    type: Literal["free", "number", "boolean", "choice", "json_schema"]
     options: (
         Annotated[
             list[Annotated[words.Question, Field(max_length=200)]],
@@ -91,6 +95,33 @@ class AnswerFormat(Sent):
         default=None,
         description="For `choice`: what can be chosen. The answer names one by its text or its letter, A the first.",
     )
+
+    schema_: dict[str, Any] | None = Field(
+        default=None,
+        alias="schema",
+        description="For `json_schema`: an object, in JSON Schema 2020-12 without what no grammar holds a model to. "
+        f"At most {schemas.MAX_BYTES} bytes, {schemas.MAX_DEPTH} levels and {schemas.MAX_PARTS} parts.",
+        examples=[
+            {
+                "type": "object",
+                "properties": {"count": {"type": "integer", "minimum": 0}},
+                "required": ["count"],
+            }
+        ],
+    )
+
+    @field_validator("schema_")
+    @classmethod
+    def _can_be_met(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and (faults := schemas.faults(value)):
+            raise ValueError(f"An answer cannot be asked for by this schema. {' '.join(faults)}")
+        return value
+
+    @model_validator(mode="after")
+    def _schema_for_json(self) -> Self:
+        if (self.type == "json_schema") != (self.schema_ is not None):
+            raise ValueError("`schema` and the type `json_schema` have to be given together.")
+        return self
 
     @model_validator(mode="after")
     def _options_for_a_choice(self) -> Self:

@@ -241,7 +241,7 @@ class Intake:
             "seed": options.seed,
             "samples": samples,
             "answer_format": options.answer_format
-            and options.answer_format.model_dump(exclude_none=True),
+            and options.answer_format.model_dump(exclude_none=True, by_alias=True),
             "guards": self._guards(options.guards),
         }
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from jobs import errors, ids
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Role
-from jobs.records import Account, ApiKey
+from jobs.records import Account, ApiKey, table
 from jobs.settings import Settings
 
 DEFAULT_ACCOUNT = "default"
@@ -106,15 +106,16 @@ def ensure_pepper(settings: Settings) -> bytes:
     return pepper(settings)
 
 
+_KEY = table(ApiKey).c
 _LIVE = sa.select(
-    ApiKey.id.label("key_id"),
-    ApiKey.account_id,
-    ApiKey.role,
-    ApiKey.requests_per_minute,
-    ApiKey.max_body_mb,
-).where(ApiKey.revoked_at.is_(None))
-_BY_DIGEST = _LIVE.where(ApiKey.digest == sa.bindparam("digest"))
-_BY_ID = _LIVE.where(ApiKey.id == sa.bindparam("key_id"))
+    _KEY.id.label("key_id"),
+    _KEY.account_id,
+    _KEY.role,
+    _KEY.requests_per_minute,
+    _KEY.max_body_mb,
+).where(_KEY.revoked_at.is_(None))
+_BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
+_BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
 
 def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:

@@ -221,7 +221,7 @@ def follow(
     claim: Claim,
     *,
     ended: traces.Ended,
-    finding: Finding,
+    finding: Finding | None,
     rid: str,
     kept: int,
     inserted: str,
@@ -230,8 +230,9 @@ def follow(
 ) -> Followed | None:
     """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
 
-    With ``beside`` other streams of the attempt may be running: then the text of the one that was cut is written
-    when all have ended, and ``sample`` is the number of the next one.
+    ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
+    be running: then the text of the one that was cut is written when all have ended, and ``sample`` is the number of
+    the next one.
 
     It may be called again when it is not known whether it has been done.
     """
@@ -246,7 +247,7 @@ def follow(
             return done
         end = traces.note if beside else traces.finish
         end(transaction, claim.job_id, claim.attempt, ended)
-        findings.keep(transaction, claim.job_id, claim.attempt, [finding])
+        findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
         after = {"continues": ended.sample, "kept": kept, "inserted": inserted}
         transaction.execute(_SAMPLE, new | after)

@@ -2,7 +2,9 @@
 
 A lane is what an endpoint's tries queue up in (of a job's own URLs: those of one origin). Lanes have their turns one
 after the other, so that one with a long queue takes nothing from the others. One that failed several times in a row
-is slow: it is claimed for separately, by threads that nobody else needs.
+is slow: it is claimed for separately, by threads that nobody else needs. Those that have proved nothing, because they
+are new or failed lately, share a part of the threads, and one account's have a part of that: whoever names thousands
+of receivers that never answer keeps neither those that do well waiting, nor another account's new ones.
 
 A try is claimed once. How it ends is in :mod:`jobs.store.tries`.
 """
@@ -34,6 +36,9 @@ _DUE: Final = WebhookAttempt.state == sa.literal(
 _SENDING: Final = WebhookAttempt.state == sa.literal(
     TryState.SENDING, WebhookAttempt.state.type, literal_execute=True
 )
+
+_PROVEN: Final = sa.and_(WebhookLane.failures == 0, WebhookLane.delivered_at.is_not(None))
+_SLOW: Final = WebhookLane.failures >= delivery.TRIP
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _turn(
 ) -> list[uuid.UUID]:
     """Take the first due try of each lane that has one and has room, those first whose last turn is longest ago."""
     lanes = transaction.session.scalars(
-        _lanes(transaction, slow=slow)
+        _lanes(transaction, owner=owner, slow=slow)
         .limit(limit)
         # Whoever writes an event refers to the lane: a lock of the key itself would make jobs wait.
         .with_for_update(of=WebhookLane, skip_locked=True, key_share=True)
@@ -147,7 +152,7 @@ def _turn(
     return list(taken)
 
 
-def _lanes(transaction: Transaction, *, slow: bool) -> sa.Select[uuid.UUID]:
+def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uuid.UUID]:
     """Return lanes with a due try and room for it. Only those with something to do are looked at."""
     busy = _lanes_with_tries()
     sending = (
@@ -157,15 +162,60 @@ def _lanes(transaction: Transaction, *, slow: bool) -> sa.Select[uuid.UUID]:
         .correlate(WebhookLane)
         .scalar_subquery()
     )
-    proven = sa.and_(WebhookLane.failures == 0, WebhookLane.delivered_at.is_not(None))
-    room = sa.case((proven, delivery.LANE_ROOM), else_=1)
-    tripped = WebhookLane.failures >= delivery.TRIP
+    room = sa.case((_PROVEN, delivery.LANE_ROOM), else_=1)
     due = _due_of(WebhookLane.id, transaction).correlate(WebhookLane)
+    held = _held(owner=owner, slow=slow)
+    longest_ago = (WebhookLane.served_at.asc().nulls_first(), WebhookLane.id)
+    ready = (
+        sa.select(
+            WebhookLane.id,
+            _PROVEN.label("proven"),
+            # Its place among the account's, behind those that are being sent to.
+            (
+                sa.func.coalesce(held.c.tries, 0)
+                + sa.func.row_number().over(
+                    partition_by=(WebhookLane.account_id, _PROVEN), order_by=longest_ago
+                )
+            ).label("place"),
+        )
+        .join(busy, busy.c.lane_id == WebhookLane.id)
+        .outerjoin(held, held.c.account_id == WebhookLane.account_id)
+        .where(_SLOW if slow else ~_SLOW, sa.exists(due), sending < room)
+        .subquery("ready")
+    )
+    ranked = sa.select(
+        ready,
+        sa.func.row_number()
+        .over(partition_by=ready.c.proven, order_by=(ready.c.place, ready.c.id))
+        .label("rank"),
+    ).subquery("ranked")
+    held_by_all = sa.select(sa.func.coalesce(sa.func.sum(held.c.tries), 0)).scalar_subquery()
+    each, all_together = (
+        (delivery.SLOW_EACH, delivery.SLOW_SLOTS)
+        if slow
+        else (delivery.UNPROVEN_EACH, delivery.UNPROVEN)
+    )
     return (
         sa.select(WebhookLane.id)
-        .join(busy, busy.c.lane_id == WebhookLane.id)
-        .where(tripped if slow else ~tripped, sa.exists(due), sending < room)
-        .order_by(WebhookLane.served_at.asc().nulls_first(), WebhookLane.id)
+        .join(ranked, ranked.c.id == WebhookLane.id)
+        .where(
+            sa.or_(
+                ranked.c.proven,
+                sa.and_(ranked.c.place <= each, ranked.c.rank + held_by_all <= all_together),
+            )
+        )
+        .order_by(*longest_ago)
+    )
+
+
+def _held(*, owner: str, slow: bool) -> sa.Subquery:
+    """Return how many tries a process makes, by account, to lanes that are slow, or have proved nothing."""
+    return (
+        sa.select(WebhookLane.account_id, sa.func.count().label("tries"))
+        .join(WebhookAttempt, WebhookAttempt.lane_id == WebhookLane.id)
+        .where(_SENDING, WebhookAttempt.owner == owner, _SLOW if slow else ~(_PROVEN | _SLOW))
+        .group_by(WebhookLane.account_id)
+        .subquery("held")
     )
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from jobs import errors
 from jobs.database import Database, Transaction
-from jobs.records import Image, Suspect
+from jobs.records import Image, Suspect, table
 
 CODE: Final = errors.ImageQuarantined.code
 #: Engines need longer to come back: what is cut within this time was cut by the same death.
@@ -89,10 +89,11 @@ def forgive(
     )
 
 
-_HELD = sa.select(Suspect.image_key).where(
-    Suspect.account_id == sa.bindparam("account_id"),
-    Suspect.image_key.in_(sa.bindparam("keys", expanding=True)),
-    Suspect.quarantined_at.is_not(None),
+_SUSPECT = table(Suspect).c
+_HELD = sa.select(_SUSPECT.image_key).where(
+    _SUSPECT.account_id == sa.bindparam("account_id"),
+    _SUSPECT.image_key.in_(sa.bindparam("keys", expanding=True)),
+    _SUSPECT.quarantined_at.is_not(None),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import random
@@ -182,6 +183,74 @@ def test_a_lane_that_fails_again_and_again_is_slow_until_it_takes_something(
     tries.settle(database, slow, webhooks.OK, rng=webhooks.RNG)
     assert webhooks.claim(database, slow=True) == []
     assert len(webhooks.claim(database)) == delivery.LANE_ROOM
+
+
+def make_lanes(
+    database: Database, account_id: uuid.UUID, number: int, *, failures: int = 0
+) -> None:
+    """Let an account have so many receivers that have something to be told, each at a place of its own."""
+    with database.transaction() as transaction:
+        for count in range(number):
+            lane_id, origin = delivery.lane(account_id, f"https://{count}.example/")
+            events.open_lane(transaction, lane_id, account_id=account_id, origin=origin)
+            transaction.execute(
+                sa.update(WebhookLane).where(WebhookLane.id == lane_id).values(failures=failures)
+            )
+            events.write(
+                transaction,
+                account_id=account_id,
+                event_type=EventType.JOB_CANCELLED,
+                data={"omitted": []},
+                targets=[events.Target(lane_id, None, f"https://{count}.example/")],
+            )
+
+
+def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those_that_do_well(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    others = [factories.make_account(database) for _ in range(2)]
+    for owner in (account_id, *others):
+        make_lanes(database, owner, delivery.SLOTS)
+    well = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
+    make_proven(database, well.id)
+    tell(database, account_id)
+
+    claimed = webhooks.claim(database, limit=delivery.SLOTS)
+
+    served = collections.Counter(one.account_id for one in claimed if one.lane_id != well.id)
+    assert well.id in {one.lane_id for one in claimed}
+    assert served.total() == delivery.UNPROVEN
+    assert set(served.values()) == {delivery.UNPROVEN // 3}
+    # The rest is for those that do well, and for one new receiver when another has answered.
+    tell(database, account_id)
+    assert [one.lane_id for one in webhooks.claim(database)] == [well.id]
+    new = next(one for one in claimed if one.lane_id != well.id)
+    tries.settle(database, new, webhooks.OK, rng=webhooks.RNG)
+    assert len(webhooks.claim(database)) == 1
+
+
+def test_one_accounts_new_receivers_have_a_part_of_the_threads(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    make_lanes(database, account_id, delivery.SLOTS)
+
+    assert len(webhooks.claim(database, limit=delivery.SLOTS)) == delivery.UNPROVEN_EACH
+    assert webhooks.claim(database) == []
+    other = factories.make_account(database)
+    make_lanes(database, other, 2)
+    assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
+
+
+def test_one_accounts_slow_receivers_have_a_part_of_the_threads(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    other = factories.make_account(database)
+    make_lanes(database, account_id, delivery.SLOW_SLOTS, failures=delivery.TRIP)
+    assert len(webhooks.claim(database, limit=delivery.SLOW_SLOTS, slow=True)) == delivery.SLOW_EACH
+
+    make_lanes(database, other, 2, failures=delivery.TRIP)
+
+    assert [one.account_id for one in webhooks.claim(database, slow=True)] == [other] * 2
 
 
 def test_a_try_has_one_owner_and_ends_once(database: Database, account_id: uuid.UUID) -> None:
