@@ -42,7 +42,6 @@ class Scene:
             "samples": samples,
             "top_p": 1,
             "seed": None,
-            "samples": samples,
             "guards": {"loop": True},
         }
         return factories.make_job(
