@@ -154,6 +154,8 @@ def result(job: Json) -> None:
     elif answer:
         typer.secho("answer: ", fg=typer.colors.GREEN, bold=True, nl=False)
         line(printable(str(answer["text"])))
+        if told := value(job):
+            line(printable(f"value: {told}"))
         if job.get("votes"):
             line(votes(job["votes"]))
     else:
@@ -170,6 +172,15 @@ def finding(found: Json) -> str:
     if found.get("tokens_saved"):
         words.append(f"{found['tokens_saved']} tokens saved")
     return printable(", ".join(words))
+
+
+def value(job: Json) -> str:
+    """Return what an answer's value says beyond its text, as JSON; nothing when none was asked for."""
+    wanted = (job.get("options") or {}).get("answer_format") or {}
+    if wanted.get("type", "free") == "free" or not job.get("answer"):
+        return ""
+    plain = json.dumps(job["answer"].get("value"), ensure_ascii=False)
+    return "" if plain == job["answer"]["text"] else plain
 
 
 def votes(told: Json) -> str:

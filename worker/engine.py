@@ -40,6 +40,7 @@ class Request:
 
     Attributes:
         rid: 32 hex characters. SGLang matches aborts by prefix, so ids have one length.
+        instruction: what stands behind the question, with the white space before it.
         salt: isolates the prefix cache: the account and the ordered image keys.
         continuation: text of the assistant's that the engine goes on from, or None.
         turn: what was said and asked since the question, or None.
@@ -58,6 +59,12 @@ class Request:
     continuation: str | None = field(default=None, repr=False)
     turn: Turn | None = None
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    instruction: str = field(default="", repr=False)
+
+    @property
+    def asked(self) -> str:
+        """The question with what stands behind it."""
+        return self.question + self.instruction
 
 
 @dataclass(frozen=True)

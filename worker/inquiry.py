@@ -203,7 +203,7 @@ class Inquiry:
         self, request: engine.Request, first: Result, answer: Answer, *, tokens: int
     ) -> Result:
         """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
-        asked = second_look.ask(request.question)
+        asked = second_look.ask(request.question) + request.instruction
         again = dataclasses.replace(
             request,
             rid=uuid.uuid4().hex,

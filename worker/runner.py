@@ -176,7 +176,7 @@ class Runner:
         if grammar.Form.of(claim.options) is not None:
             budget = grammar.rest(budget)
         elif switched.get("verify"):
-            budget, again = second_look.budget(budget, claim.question)
+            budget, again = second_look.budget(budget, request.asked)
         request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,

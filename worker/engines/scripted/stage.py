@@ -57,7 +57,7 @@ class Stage:
         Raises:
             worker.engines.scripted.prompt.Refused: the request can never be taken.
         """
-        how = script.persona(request.question, self.options.persona, markers=self.options.markers)
+        how = script.persona(request.asked, self.options.persona, markers=self.options.markers)
         deadly = self.options.deadly_image
         if deadly and any(picture.key.startswith(deadly) for picture in request.pictures):
             how = script.PERSONAS["reset"]
