@@ -227,8 +227,9 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
         yield "its answer is not the one in its text"
     if job.finish_reason != chosen[-1].finish_reason:
         yield "its finish_reason is not its last stream's"
-    if (job.votes is not None) != (job.options["samples"] > 1):
-        yield f"asked for {job.options['samples']} samples and has the votes {job.votes}"
+    asked = job.options.get("samples", 1)
+    if (job.votes is not None) != (asked > 1):
+        yield f"asked for {asked} samples and has the votes {job.votes}"
     for name in ("input_tokens", "image_tokens", "output_tokens"):
         if getattr(job, name) != sum(getattr(sample, name) or 0 for sample in streams):
             yield f"its {name} is not its streams'"
@@ -263,7 +264,7 @@ def _traces(life: Life, _: Limits) -> Iterator[str]:
         yield "has a stream without an attempt"
     if any(sample.ended_at is None or sample.output is None for sample in life.samples):
         yield "has a stream that is still open"
-    if life.job.options["samples"] > 1:
+    if life.job.options.get("samples", 1) > 1:
         return  # They are asked warmly.
     texts = [sample.output or "" for sample in life.samples if sample.continues is None]
     longest = max(texts, key=len, default="")

@@ -38,10 +38,10 @@ class Scene:
         """Submit a job that the scripted engine understands."""
         options = {
             "max_output_tokens": 1500,
-            "temperature": 0,
+            "temperature": 0 if samples == 1 else 1,
+            "samples": samples,
             "top_p": 1,
             "seed": None,
-            "samples": samples,
             "guards": {"loop": True},
         }
         return factories.make_job(

@@ -13,6 +13,7 @@ from worker import equality
 from worker.equality import Equality
 
 NO_MATHEMATICS = Equality(NoSandbox())
+JSON: dict[str, Any] = {"type": "json_schema", "schema": {"type": "object"}}
 CHOICE = {"type": "choice", "options": ["red", "green"]}
 
 
@@ -52,6 +53,10 @@ def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
         ({"type": "number"}, "6", "7", False),
         ({"type": "boolean"}, "Yes, it is.", "true", True),
         ({"type": "boolean"}, "yes", "no", False),
+        (JSON, '{"a": [1, "x"], "b": 2}', '{ "b": 2.0, "a": [1, "x"] }', True),
+        (JSON, '{"a": true}', '{"a": 1}', False),
+        (JSON, '{"a": [1]}', '{"a": [1, 2]}', False),
+        (JSON, '{"a": 1}', '{"b": 1}', False),
     ],
 )
 def test_what_the_format_reads_is_compared(
