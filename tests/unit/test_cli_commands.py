@@ -212,8 +212,9 @@ def test_a_form_that_cannot_be_meant_is_wrong_usage(
     api: FakeApi, picture: Path, spelled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(picture.parent)
-    code, _ = longlook(api, "submit", picture, "How many?", "--format", spelled)
-    assert (code, api.seen) == (output.Exit.USAGE, [])
+    with pytest.raises(errors.InvalidRequest, match=r"free, number|cannot be read|is no JSON"):
+        longlook(api, "submit", picture, "How many?", "--format", spelled)
+    assert api.seen == []
 
 
 def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:
