@@ -152,12 +152,23 @@ def result(job: Json) -> None:
     elif answer:
         typer.secho("answer: ", fg=typer.colors.GREEN, bold=True, nl=False)
         line(printable(str(answer["text"])))
+        if told := value(job):
+            line(printable(f"value: {told}"))
         if job.get("votes"):
             line(votes(job["votes"]))
     else:
         line(str(job["status"]))
     if job.get("usage"):
         line(usage(job["usage"]))
+
+
+def value(job: Json) -> str:
+    """Return what an answer's value says beyond its text, as JSON; nothing when none was asked for."""
+    wanted = (job.get("options") or {}).get("answer_format") or {}
+    if wanted.get("type", "free") == "free" or not job.get("answer"):
+        return ""
+    plain = json.dumps(job["answer"].get("value"), ensure_ascii=False)
+    return "" if plain == job["answer"]["text"] else plain
 
 
 def votes(told: Json) -> str:

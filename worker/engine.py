@@ -32,6 +32,7 @@ class Request:
 
     Attributes:
         rid: 32 hex characters. SGLang matches aborts by prefix, so ids have one length.
+        instruction: what stands behind the question, with the white space before it.
         salt: isolates the prefix cache: the account and the ordered image keys.
         continuation: text of the assistant's that the engine goes on from, or None.
         schema: what the engine's grammar holds the text to, as :mod:`jobs.schemas` has it; None: nothing.
@@ -48,6 +49,12 @@ class Request:
     seed: int | None = None
     continuation: str | None = field(default=None, repr=False)
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    instruction: str = field(default="", repr=False)
+
+    @property
+    def asked(self) -> str:
+        """The question with what stands behind it."""
+        return self.question + self.instruction
 
 
 @dataclass(frozen=True)

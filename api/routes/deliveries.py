@@ -75,7 +75,7 @@ class DeliveryRoutes:
             tag="webhooks",
             guard=gate.admits(Right.STEER),
             answers={202: Answer(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
-            faults=(404,),
+            faults=(404, 409),
         )
 
     def of_job(self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery) -> Response:

@@ -78,7 +78,7 @@ class EndpointRoutes:
             name="createWebhookEndpoint",
             guard=gate.admits(Right.SUBMIT),
             answers={201: Answer(schemas.Endpoint, "The endpoint with its secret.", ("Location",))},
-            faults=(400, 413, 415, 422),
+            faults=(400, 409, 413, 415, 422),
             body=Body({"application/json": schemas.EndpointCreate}),
         )
         declare(
@@ -174,7 +174,8 @@ class EndpointRoutes:
     def create(self, caller: Caller) -> Response:
         """Register a webhook endpoint.
 
-        It is told of the account's jobs from now on. Its secret is in this answer and never shown again.
+        It is told of the account's jobs from now on. Its secret is in this answer and never shown again. An
+        account may have 500 of them.
         """
         asked = framework.read_model(flask.request, schemas.EndpointCreate)
         self._receivers.check(asked.url, pointer="#/url")
@@ -274,7 +275,11 @@ class EndpointRoutes:
         )
 
     def enable(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Tell a disabled endpoint of events again. `recover` sends what it missed."""
+        """Tell a disabled endpoint of events again.
+
+        `recover` sends again what had failed. What happened while it was disabled was not to be told to it: ask
+        for the jobs of that time.
+        """
         found = endpoints.enable(self._database, _id(path), account_id=caller.scope)
         return reply(schemas.Endpoint.of(_there(found)))
 

@@ -14,12 +14,15 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from jobs import delivery, ids
+from jobs import delivery, errors, ids
 from jobs.database import Database, Transaction
 from jobs.delivery import EventType
 from jobs.outbox import WebhookEndpoint, WebhookLane, WebhookRecovery
 from jobs.store import events
 
+#: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
+#: two that are made at the same time may pass it by one.
+MOST: Final = 500
 #: How long an old secret signs beside the new one.
 OVERLAP: Final = timedelta(hours=24)
 
@@ -40,10 +43,20 @@ def create(
     url: str,
     event_types: Sequence[str],
     secret: Secret,
+    most: int = MOST,
 ) -> WebhookEndpoint:
-    """Register a receiver; it is told of what happens from now on."""
+    """Register a receiver; it is told of what happens from now on.
+
+    Raises:
+        jobs.errors.Conflict: the account has as many as it may.
+    """
     endpoint_id = ids.new()
     with database.transaction() as transaction:
+        kept = sa.select(sa.func.count()).where(
+            WebhookEndpoint.account_id == account_id, WebhookEndpoint.deleted_at.is_(None)
+        )
+        if transaction.execute(kept).scalar_one() >= most:
+            raise errors.Conflict(f"An account has {most} webhook endpoints at the most.")
         transaction.execute(
             sa.insert(WebhookEndpoint).values(
                 id=endpoint_id,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from jobs import ids
+from jobs import errors, ids
 from jobs.database import Database, Transaction
 from jobs.delivery import DeliveryStatus, Kind, TryState
 from jobs.outbox import (
@@ -25,6 +25,9 @@ from jobs.outbox import (
     WebhookRecovery,
 )
 from jobs.store import events
+
+#: Tries of a delivery after which people get no more of them; they are shown all together.
+MOST_TRIES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,17 @@ class Recovered:
 
 
 def redeliver(
-    database: Database, delivery_id: uuid.UUID, *, account_id: uuid.UUID | None
+    database: Database,
+    delivery_id: uuid.UUID,
+    *,
+    account_id: uuid.UUID | None,
+    most: int = MOST_TRIES,
 ) -> uuid.UUID | None:
-    """Make one more try of a delivery, now; return the try's id, None when there is no such delivery."""
+    """Make one more try of a delivery, now; return the try's id, None when there is no such delivery.
+
+    Raises:
+        jobs.errors.Conflict: it has been tried too often; each try is kept with what the receiver said.
+    """
     with database.transaction() as transaction:
         statement = (
             sa.select(WebhookDelivery)
@@ -51,6 +62,8 @@ def redeliver(
         found = transaction.session.scalars(statement).one_or_none()
         if found is None:
             return None
+        if found.attempts >= most:
+            raise errors.Conflict(f"A delivery is sent again up to {most} times.")
         [made] = _try_again(transaction, [found], kind=Kind.MANUAL)
         return made
 
@@ -131,6 +144,7 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
         # What came after it was asked for is not meant.
         WebhookDelivery.created_at <= recovery.created_at,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
+        WebhookDelivery.attempts < MOST_TRIES,
         sa.or_(WebhookDelivery.status == DeliveryStatus.FAILED, sa.exists(failed_once)),
         ~sa.exists(on_its_way),
     )

@@ -224,8 +224,11 @@ def test_a_disabled_endpoint_is_enabled_and_gets_what_it_missed(
 def test_another_accounts_endpoints_are_not_there(caller: Caller, stranger: Caller) -> None:
     path = f"{ROOT}/{create(caller)['id']}"
     bodies = {"/test": {"event_type": "job.failed"}, "/recover": {"since": "0"}}
+    begun = caller("POST", f"{path}/recover", json={"since": "0"}).get_json()
+    theirs = f"{ROOT}/{create(stranger)['id']}/recoveries/{begun['id']}"
 
-    assert stranger("GET", ROOT).get_json()["data"] == []
+    assert stranger("GET", theirs).status_code == 404
+    assert path.rpartition("/")[2] not in str(stranger("GET", ROOT).get_json())
     for method, end in [
         ("GET", ""),
         ("POST", ""),
@@ -235,6 +238,7 @@ def test_another_accounts_endpoints_are_not_there(caller: Caller, stranger: Call
         ("POST", "/enable"),
         ("POST", "/recover"),
         ("GET", "/deliveries"),
+        ("GET", f"/recoveries/{begun['id']}"),
     ]:
         content = {} if method == "GET" else {"json": bodies.get(end, {})}
         assert stranger(method, path + end, **content).status_code == 404, end

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cli.client import Client
+from jobs import schemas
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.real_engine import RealEngine
@@ -45,6 +46,42 @@ def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str
     assert done["status"] == "succeeded"
     assert done["answer"]["text"] == sample["truth"]
     assert done["usage"]["image_tokens"] == done["images"][0]["tokens"]
+
+
+def test_a_number_is_a_value(client: Client) -> None:
+    form = {"answer_format": {"type": "number"}}
+    picture = RealEngine.samples / "s07.png"
+
+    job = client.submit([picture], "How many shapes can you see in this image?", options=form)
+
+    answer = client.wait(job["id"])["answer"]
+    assert (answer["text"], answer["value"]) == ("7", 7)
+
+
+def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "count": {"type": "integer", "minimum": 0, "maximum": 20},
+            "colours": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
+        },
+        "required": ["count", "colours"],
+    }
+    form = {"answer_format": {"type": "json_schema", "schema": schema}}
+    question = "How many shapes can you see in this image?"
+
+    job = client.submit([RealEngine.samples / "s07.png"], question, options=form)
+
+    done = client.wait(job["id"])
+    assert done["status"] == "succeeded", done["error"]
+    answer = done["answer"]
+    assert (answer["rule"], answer["forced"]) == ("json_schema", False)
+    assert schemas.holds(schema, answer["value"])
+    assert json.loads(answer["text"]) == answer["value"]
+    look, typed = client.trace(job["id"])["samples"]
+    assert "\\boxed{7}" in look["text"]
+    assert json.loads(typed["text"]) == answer["value"]
+    assert typed["usage"]["cached_tokens"] > 0.8 * typed["usage"]["input_tokens"]
 
 
 def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(

@@ -81,6 +81,12 @@ def test_a_continuation_is_the_assistants_and_says_so() -> None:
     assert body["continue_final_message"] is True
 
 
+def test_the_instruction_stands_behind_the_question() -> None:
+    content = sent(asking.ask("How many?", instruction="\n\nA number."))["messages"][1]["content"]
+
+    assert content[-1] == {"type": "text", "text": "How many?\n\nA number."}
+
+
 def test_a_schema_is_what_the_grammar_is_made_of() -> None:
     schema = {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "null"}}}
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import delivery
+from jobs import delivery, errors
 from jobs.database import Database
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
 from jobs.lifecycle import Status
@@ -408,6 +408,25 @@ def test_a_resend_that_is_delivered_ends_the_schedule(
     assert deliveries.pause(database) is None
     [told] = webhooks.all_deliveries(database)
     assert told.status is DeliveryStatus.DELIVERED
+
+
+def test_a_delivery_is_sent_again_so_often_and_not_more(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    webhooks.try_once(database, webhooks.GONE)
+    [told] = webhooks.all_deliveries(database)
+    for _ in range(redeliveries.MOST_TRIES - told.attempts):
+        redeliveries.redeliver(database, told.id, account_id=account_id)
+
+    with pytest.raises(errors.Conflict):
+        redeliveries.redeliver(database, told.id, account_id=account_id)
+
+    while claimed := webhooks.claim(database):
+        tries.settle(database, claimed[0], webhooks.DOWN, rng=webhooks.RNG)
+    endpoints.recover(database, endpoint.id, account_id=None, since=told.created_at)
+    assert redeliveries.recover(database).resent == 0
 
 
 def test_another_account_finds_nothing_to_resend_test_or_recover(

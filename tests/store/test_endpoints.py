@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from jobs import errors
 from jobs.database import Database
 from jobs.delivery import Webhook
 from jobs.outbox import WebhookEndpoint
@@ -36,6 +37,31 @@ def test_endpoints_are_listed_in_pages_of_their_account(
 
     assert [endpoint.id for endpoint in (*first, *rest)] == made[::-1]
     assert (more, no_more) == (True, False)
+
+
+def test_an_account_has_so_many_endpoints_at_the_most(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    def make(owner: uuid.UUID) -> uuid.UUID:
+        return endpoints.create(
+            database,
+            account_id=owner,
+            name="prod",
+            url="https://receiver.example/hook",
+            event_types=["job.failed"],
+            secret=NEW,
+            most=2,
+        ).id
+
+    first, _ = (make(account_id) for _ in range(2))
+
+    with pytest.raises(errors.Conflict):
+        make(account_id)
+
+    make(factories.make_account(database))
+    endpoints.delete(database, first, account_id=account_id)
+    made = make(account_id)
+    assert endpoints.get(database, made, account_id=account_id) is not None
 
 
 def test_an_update_that_changes_nothing_moves_no_time(

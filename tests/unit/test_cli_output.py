@@ -90,6 +90,26 @@ def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFix
     assert "100 tokens in, 93 of them cached (93%), 40 tokens out" in printed
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "value", "told"),
+    [
+        ("number", "6", 6, ""),
+        ("number", "six", 6, "value: 6\n"),
+        ("choice", "B", "深绿", 'value: "深绿"\n'),
+        ("number", "many", None, "value: null\n"),
+        ("free", "six", None, ""),
+    ],
+)
+def test_an_answers_value_is_shown_when_its_text_does_not_say_it(
+    kind: str, text: str, value: object, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"answer_format": {"type": kind}}
+
+    output.result(job("succeeded", options=options, answer={"text": text, "value": value}))
+
+    assert f"answer: {text}\n{told}100 tokens in" in capsys.readouterr().out
+
+
 def test_a_failed_job_shows_message_and_code(capsys: pytest.CaptureFixture[str]) -> None:
     output.result(job("failed"))
     assert "failed: The engine failed. (engine_fault)" in capsys.readouterr().out

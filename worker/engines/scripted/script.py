@@ -140,7 +140,7 @@ def speak(request: engine.Request, how: Persona) -> Iterator[str]:
     if request.schema is not None and not how.deaf:
         yield from tokens(orjson.dumps(instances.make(request.schema, dice)).decode())
         return
-    answer = _answer(request.question, dice)
+    answer = _answer(request.asked, dice)
     ending = how.ending.format(answer=answer)
     if request.continuation is None:
         yield from _whole(dice, how, ending)
@@ -152,7 +152,7 @@ def speak(request: engine.Request, how: Persona) -> Iterator[str]:
 
 def _dice(request: engine.Request) -> random.Random:
     """Return dice that fall the same way for the same request."""
-    parts = [request.system, request.question, *(picture.key for picture in request.pictures)]
+    parts = [request.system, request.asked, *(picture.key for picture in request.pictures)]
     if request.sampling.temperature > 0 and request.sampling.top_k != 1:
         parts.append(request.rid if request.seed is None else str(request.seed))
     seed = hashlib.sha256("\0".join(parts).encode()).digest()

@@ -57,7 +57,7 @@ class Stage:
         Raises:
             worker.engines.scripted.prompt.Refused: the request can never be taken.
         """
-        how = script.persona(request.question, self.options.persona, markers=self.options.markers)
+        how = script.persona(request.asked, self.options.persona, markers=self.options.markers)
         if how.mishap == "refused":
             raise Refused("The scripted engine was told to refuse this.")
         if request.schema is not None and schemas.faults(request.schema):

@@ -71,7 +71,7 @@ def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
             "role": "user",
             "content": [
                 *(pictures.part(picture) for picture in request.pictures),
-                {"type": "text", "text": request.question},
+                {"type": "text", "text": request.asked},
             ],
         },
     ]
