@@ -16,12 +16,13 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
-from api.limits import Limiter
+from api.limits import Limiter, Shared
 from api.schemas.problems import Problem
 from api.streams import Permits, Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
 from api.tokens import StreamTokens
 from jobs import egress, queue
+from jobs.buckets import Buckets
 from jobs.database import Clock, Database, utcnow
 from jobs.egress import Egress
 from jobs.images import Images
@@ -97,6 +98,7 @@ def create_app(
     bell: Bell | None = None,
     delivery_bell: Bell | None = None,
     images: Images | None = None,
+    buckets: Shared | None = None,
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
 ) -> framework.Door:
@@ -108,6 +110,7 @@ def create_app(
         bell: likewise.
         delivery_bell: likewise; rung when something is to be told to receivers.
         images: by default decoders in a sandbox of their own.
+        buckets: of which requests are taken, by default those that the settings' Redis keeps for all processes.
         clock: the time on SQLite.
         timer: seconds that never go back, for what is looked at or counted at intervals.
 
@@ -120,7 +123,8 @@ def create_app(
     delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
     database.listen(events.Ringer(delivery_bell))
     images = images or Images.start(settings)
-    limiter = Limiter(per_minute=settings.requests_per_minute, timer=timer)
+    buckets = buckets or Buckets(settings.redis_url, timer=timer)
+    limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
     gate = Gate(database, pepper=pepper, tokens=tokens, count=limiter.count)
@@ -139,11 +143,17 @@ def create_app(
         streams=streams,
         fetching=fetching,
     )
+    measures = metrics.MetricsRoutes(
+        settings,
+        database=database,
+        gate=gate,
+        open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
+    )
     intake = Intake(
         settings,
         database=database,
         pictures=Pictures(settings, database=database, decoder=images),
-        downloads=Downloads(settings, egress=fetching),
+        downloads=Downloads(settings, egress=fetching, count=measures.fetched),
         receivers=receivers,
         bell=bell,
         admission=Admission(database, settings, timer=timer),
@@ -169,9 +179,7 @@ def create_app(
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
-    metrics.MetricsRoutes(
-        settings, database=database, gate=gate, streams=lambda: streams.open
-    ).declare(door)
+    measures.declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining
     ).declare(door)

@@ -61,7 +61,7 @@ class Gate:
         database: where keys are kept.
         pepper: what they are hashed with.
         tokens: that let in those who follow one job.
-        count: told of each request with a known key by the key's id; it may refuse it.
+        count: told of each request with a known key; it may refuse it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Gate:
         *,
         pepper: bytes,
         tokens: StreamTokens,
-        count: Callable[[uuid.UUID], None],
+        count: Callable[[accounts.Principal], None],
     ) -> None:
         self._database = database
         self._pepper = pepper
@@ -143,5 +143,5 @@ class Gate:
         return self._admitted(principal)
 
     def _admitted(self, principal: accounts.Principal) -> Caller:
-        self._count(principal.key_id)
+        self._count(principal)
         return Caller(principal.account_id, principal.role, principal.actor, principal.key_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from datetime import timedelta
 from http import HTTPMethod, HTTPStatus
@@ -38,7 +39,7 @@ class HealthRoutes:
 
     Args:
         settings: the lease.
-        database: has to answer, at the newest revision.
+        database: has to answer, at this version's revision or a later one's.
         disk: has to have room.
         bell: is asked for Redis.
         draining: set when the service stops.
@@ -58,7 +59,7 @@ class HealthRoutes:
         self._bell = bell
         self._draining = draining
         self._alive = timedelta(seconds=settings.lease_seconds)
-        self._heads = schema.heads()
+        self._fits = functools.cache(schema.fits)
 
     def declare(self, door: Door) -> None:
         """Put the routes into ``door``."""
@@ -105,7 +106,7 @@ class HealthRoutes:
 
     def _check_database(self) -> dict[str, State]:
         try:
-            if schema.current(self._database) not in self._heads:
+            if not self._fits(schema.current(self._database)):
                 return {"database": "unavailable"}
             force = workers.workforce(self._database, alive=self._alive)
         except errors.Unavailable:

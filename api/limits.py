@@ -1,8 +1,8 @@
-"""How many requests a key may send: a bucket for each, and what every answer tells of it.
+"""What a key may send: so many requests a minute, so large ones, and what every answer tells of it.
 
 A bucket holds one minute's requests and is filled all the time, so a burst is fine and a flood is evened out.
-The buckets are in this process: with several API processes each has its own, and a key may send that many
-times more. Their headers are those of draft-ietf-httpapi-ratelimit-headers-10.
+All API processes take from the same buckets, over Redis. While that is away each goes on by itself from what it
+knew last. The headers are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 from __future__ import annotations
@@ -13,19 +13,29 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import flask
 from flask import Response
 
 from jobs import errors
+from jobs.store.accounts import Principal
 
 _WINDOW_SECONDS = 60
+
+
+class Shared(Protocol):
+    """The buckets of all processes, as :class:`jobs.buckets.Buckets` keeps them."""
+
+    def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
+        """Take a request out; return what is left and whether there was one, or None when nobody knows."""
 
 
 @dataclass(frozen=True)
 class Standing:
     """What a key may still send: so many requests at once, and one more in so many seconds."""
 
+    per_minute: int
     remaining: int
     seconds: int
 
@@ -34,12 +44,20 @@ class Limiter:
     """Counts requests by their keys.
 
     Args:
-        per_minute: requests of one key.
+        per_minute: requests of a key that has no limit of its own.
+        shared: the buckets of all processes; by default this process is the only one.
         timer: seconds, by any clock that never goes back.
     """
 
-    def __init__(self, *, per_minute: int, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        per_minute: int,
+        shared: Shared | None = None,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._per_minute = per_minute
+        self._shared = shared
         self._timer = timer
         self._lock = threading.Lock()
         #: What was in each bucket, and when. Only known keys come here, so there are few.
@@ -49,38 +67,47 @@ class Limiter:
         """Have every answer to a known key tell where it stands."""
         app.after_request(self._tell)
 
-    def count(self, key_id: uuid.UUID) -> None:
-        """Count the current request.
+    def count(self, principal: Principal) -> None:
+        """Count the current request, and let its body be as large as the key's may be.
 
         Raises:
             jobs.errors.RateLimitExceeded: the key has none left.
         """
-        standing, taken = self.take(key_id)
+        standing, taken = self.take(principal.key_id, per_minute=principal.requests_per_minute)
         flask.g.standing = standing
         if not taken:
             raise errors.RateLimitExceeded(
-                f"This key may send {self._per_minute} requests a minute.",
+                f"This key may send {standing.per_minute} requests a minute.",
                 retry_after=standing.seconds,
             )
+        if principal.max_body_mb is not None:
+            most = flask.request.max_content_length
+            own = principal.max_body_mb * 2**20
+            flask.request.max_content_length = own if most is None else min(own, most)
 
-    def take(self, key_id: uuid.UUID) -> tuple[Standing, bool]:
+    def take(self, key_id: uuid.UUID, *, per_minute: int | None = None) -> tuple[Standing, bool]:
         """Take a request out of the key's bucket; return what is left, and whether there was one."""
+        per_minute = per_minute or self._per_minute
+        told = self._shared.take(key_id, per_minute=per_minute) if self._shared else None
         with self._lock:
             now = self._timer()
-            left, since = self._buckets.get(key_id, (float(self._per_minute), now))
-            left += (now - since) * self._per_minute / _WINDOW_SECONDS
-            left = min(left, float(self._per_minute))
-            taken = left >= 1
-            left -= taken
+            if told is None:
+                left, since = self._buckets.get(key_id, (float(per_minute), now))
+                left += (now - since) * per_minute / _WINDOW_SECONDS
+                left = min(left, float(per_minute))
+                taken = left >= 1
+                left -= taken
+            else:
+                left, taken = told
             self._buckets[key_id] = (left, now)
         missing = 1 - left % 1
-        seconds = math.ceil(missing * _WINDOW_SECONDS / self._per_minute)
-        return Standing(remaining=int(left), seconds=seconds), taken
+        seconds = math.ceil(missing * _WINDOW_SECONDS / per_minute)
+        return Standing(per_minute, remaining=int(left), seconds=seconds), taken
 
     def _tell(self, response: Response) -> Response:
         standing: Standing | None = flask.g.get("standing")
         if standing is not None:
-            policy = f'"default";q={self._per_minute};w={_WINDOW_SECONDS}'
+            policy = f'"default";q={standing.per_minute};w={_WINDOW_SECONDS}'
             response.headers["RateLimit-Policy"] = policy
             response.headers["RateLimit"] = f'"default";r={standing.remaining};t={standing.seconds}'
         return response

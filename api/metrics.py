@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from http import HTTPMethod
 from typing import Final
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door
+from api.submission import downloads
 from jobs.database import Database, Unavailable
 from jobs.metrics import JobMetrics, new_registry
 from jobs.settings import Settings
@@ -31,6 +32,7 @@ from jobs.store import deliveries, figures, quarantine, workers
 METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_FETCH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class MetricsRoutes:
@@ -40,22 +42,39 @@ class MetricsRoutes:
         settings: who may ask; how recent a live worker's heartbeat is.
         database: is asked at each scrape; its commits in this process are counted.
         gate: what lets operators in.
-        streams: how many streams are open now.
+        open_now: how many requests are held open now, by their kind.
     """
 
     def __init__(
-        self, settings: Settings, *, database: Database, gate: Gate, streams: Callable[[], int]
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        gate: Gate,
+        open_now: Mapping[str, Callable[[], int]],
     ) -> None:
         self._public = settings.metrics_public
         self._gate = gate
         self._registry = new_registry()
-        JobMetrics(database, registry=self._registry)
+        JobMetrics(database, registry=self._registry, model=settings.model)
         self._http = _HttpMetrics(self._registry)
-        Gauge(
-            "longlook_sse_connections",
-            "Event streams that are open at this process.",
+        self._fetches = Histogram(
+            "longlook_image_fetch_seconds",
+            "Fetching an image by its URL, redirects included.",
+            ["outcome"],
+            buckets=_FETCH_SECONDS,
             registry=self._registry,
-        ).set_function(streams)
+        )
+        for outcome in downloads.OUTCOMES:
+            self._fetches.labels(outcome)
+        held_open = Gauge(
+            "longlook_sse_connections",
+            "Requests that are held open at this process: event streams, and waits for a job's end.",
+            ["kind"],
+            registry=self._registry,
+        )
+        for kind, count in open_now.items():
+            held_open.labels(kind).set_function(count)
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 
@@ -73,6 +92,10 @@ class MetricsRoutes:
             answers={200: Answer(None, "The metrics, in Prometheus' text format.", content=text)},
         )
         door.after_request(self._http.count)
+
+    def fetched(self, outcome: str, seconds: float) -> None:
+        """Count the fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
+        self._fetches.labels(outcome).observe(seconds)
 
     def shown(self, _caller: Caller) -> Response:
         """Show the metrics, for Prometheus."""
@@ -96,7 +119,7 @@ class _HttpMetrics:
         self._seconds = Histogram(
             "longlook_http_request_duration_seconds",
             "From a request to its answer; one that is held open included.",
-            ["route", "method"],
+            ["route", "method", "code"],
             buckets=_SECONDS,
             registry=registry,
         )
@@ -107,8 +130,9 @@ class _HttpMetrics:
         route = "none" if rule is None else rule.rule
         method = flask.request.method
         method = method if method in HTTPMethod.__members__ else "other"
-        self._requests.labels(route, method, response.status_code).inc()
-        self._seconds.labels(route, method).observe(time.perf_counter() - flask.g.started)
+        labels = (route, method, response.status_code)
+        self._requests.labels(*labels).inc()
+        self._seconds.labels(*labels).observe(time.perf_counter() - flask.g.started)
         return response
 
 
@@ -128,6 +152,7 @@ class _Service(Collector):
         try:
             queue = figures.queue(self._database, account_id=None)
             seen = workers.seen(self._database, alive=self._alive)
+            held = figures.held(self._database)
             backlog = deliveries.backlog(self._database)
             refused = quarantine.count(self._database)
         except Unavailable:
@@ -135,7 +160,7 @@ class _Service(Collector):
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
         yield from _of_queue(queue)
-        yield from _of_workers(seen)
+        yield from _of_workers(seen, held)
         yield from _of_deliveries(backlog)
         yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 
@@ -166,7 +191,7 @@ def _of_deliveries(backlog: deliveries.Backlog) -> Iterator[GaugeMetricFamily]:
     )
 
 
-def _of_workers(seen: list[workers.Seen]) -> Iterator[GaugeMetricFamily]:
+def _of_workers(seen: list[workers.Seen], held: Mapping[str, int]) -> Iterator[GaugeMetricFamily]:
     live = [worker for worker in seen if worker.alive]
     taking = [worker for worker in live if not worker.presence.draining]
     yield _by(
@@ -184,12 +209,18 @@ def _of_workers(seen: list[workers.Seen]) -> Iterator[GaugeMetricFamily]:
         "Jobs that the live workers run at once, at most.",
         sum(worker.presence.slots for worker in taking),
     )
-    if seen:
-        yield _gauge(
-            "worker_heartbeat_age_seconds",
-            "Age of the newest heartbeat of all workers; absent without any.",
-            min(worker.age for worker in seen).total_seconds(),
-        )
+    yield _by(
+        "worker_heartbeat_age_seconds",
+        "Age of a worker's newest heartbeat.",
+        "worker",
+        {worker.presence.id: worker.age.total_seconds() for worker in seen},
+    )
+    yield _by(
+        "worker_busy",
+        "Jobs that a worker holds.",
+        "worker",
+        {worker.presence.id: held.get(worker.presence.id, 0) for worker in seen},
+    )
     states = [engine.state for engine in workers.engines(seen)]
     yield _by(
         "engines",
@@ -203,7 +234,7 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"longlook_{name}", text, value=value)
 
 
-def _by(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+def _by(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"longlook_{name}", text, labels=[label])
     for member, value in values.items():
         family.add_metric([member], value)

@@ -62,7 +62,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         settings = Settings.read(url=options.url, api_key=options.api_key)
         if options.url is None:
-            settings = stack.enter_context(_own_service())
+            settings = stack.enter_context(own_service())
         marks, faults, seconds = _sit(client.connect(settings), options.n, options.seed)
     _print(marks, faults, f"{options.n} pictures, seed {options.seed}, {seconds:.0f} s")
 
@@ -122,7 +122,7 @@ def card() -> dict[str, Marks]:
 
 
 @contextlib.contextmanager
-def _own_service() -> Iterator[Settings]:
+def own_service() -> Iterator[Settings]:
     """Yield the settings of a client of a service that ends with the benchmark."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

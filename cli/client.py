@@ -68,6 +68,35 @@ def metadata(given: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def answer_format(given: str) -> dict[str, Any]:
+    """Return a text such as ``number``, ``choice:red,green`` or ``json:@schema.json`` as a job's ``answer_format``.
+
+    Raises:
+        jobs.errors.InvalidRequest: it is none, or its file cannot be read.
+    """
+    kind, _, rest = given.partition(":")
+    match kind, rest:
+        case "free" | "number" | "boolean", "":
+            return {"type": kind}
+        case "choice", str(options) if options:
+            return {"type": kind, "options": [option.strip() for option in options.split(",")]}
+        case "json", str(name) if name.startswith("@"):
+            return {"type": "json_schema", "schema": _schema(Path(name[1:]))}
+    raise errors.InvalidRequest(
+        f"{given!r} is not free, number, boolean, choice:red,green or json:@schema.json.",
+        param="format",
+    )
+
+
+def _schema(path: Path) -> Any:  # noqa: ANN401 - JSON; the service says what is wrong with it
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise errors.InvalidRequest(f"{path} cannot be read.", param="format") from error
+    except ValueError as error:
+        raise errors.InvalidRequest(f"{path} is no JSON.", param="format") from error
+
+
 def finished(job: Mapping[str, Any]) -> bool:
     """Whether ``job`` will never change again."""
     return Status(job["status"]).terminal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Annotated
 
@@ -100,6 +101,9 @@ def show(
     for name in ("id", "status", "attempt", "created_at", "started_at", "finished_at", "question"):
         if job.get(name):
             output.line(output.printable(f"{name:<12} {job[name]}"))
+    if wanted := (job.get("options") or {}).get("answer_format"):
+        shown = json.dumps(wanted, ensure_ascii=False)
+        output.line(output.printable(f"{'format':<12} {shown}"))
     for sample in kept["samples"] if kept else []:
         output.line(f"\nattempt {sample['attempt']}, sample {sample['index']}:")
         output.line(output.printable(sample["text"]))

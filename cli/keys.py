@@ -15,6 +15,20 @@ from migrations import schema
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
+Requests = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Of this key. Default: LONGLOOK_REQUESTS_PER_MINUTE.", show_default=False
+    ),
+]
+Body = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Largest request body of this key, in MiB. Default: LONGLOOK_MAX_BODY_MB, which holds besides.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
 
 
@@ -24,6 +38,8 @@ def create(
     account: Annotated[str, typer.Option(help="Made if it is new.")] = accounts.DEFAULT_ACCOUNT,
     role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.SUBMIT,
     name: Annotated[str, typer.Option(help="To tell keys apart.")] = "",
+    requests_per_minute: Requests = None,
+    max_body_mb: Body = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: the only time that it is shown."""
@@ -37,6 +53,8 @@ def create(
             account=account,
             role=role,
             name=name,
+            requests_per_minute=requests_per_minute,
+            max_body_mb=max_body_mb,
         )
     shown = ids.show("key", key_id)
     if output.for_people(as_json=as_json):
@@ -53,7 +71,7 @@ def ls(*, as_json: AsJson = False) -> None:
         rows = accounts.keys(database)
     if output.for_people(as_json=as_json):
         output.table(
-            ("id", "account", "role", "name", "key", "created", "revoked"),
+            ("id", "account", "role", "name", "key", "limits", "created", "revoked"),
             [
                 (
                     ids.show("key", row.id),
@@ -61,6 +79,7 @@ def ls(*, as_json: AsJson = False) -> None:
                     row.role,
                     row.name,
                     row.hint,
+                    _limits(row),
                     f"{row.created_at:%Y-%m-%d %H:%M}",
                     f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "",
                 )
@@ -78,10 +97,29 @@ def ls(*, as_json: AsJson = False) -> None:
                 "hint": row.hint,
                 "created_at": row.created_at.isoformat(),
                 "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
+                "requests_per_minute": row.requests_per_minute,
+                "max_body_mb": row.max_body_mb,
             }
             for row in rows
         ]
     )
+
+
+@app.command("limit")
+def limit(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
+    *,
+    requests_per_minute: Requests = None,
+    max_body_mb: Body = None,
+) -> None:
+    """Give a key limits of its own, from its next request on. Without options: those of the settings again."""
+    parsed = ids.parse("key", key_id)
+    with schema.opened(Settings.read()) as database:
+        if parsed is None or not accounts.limit_key(
+            database, parsed, requests_per_minute=requests_per_minute, max_body_mb=max_body_mb
+        ):
+            raise errors.NotFound(f"There is no live key {key_id}.")
+    output.note(f"{key_id} is limited")
 
 
 @app.command("revoke")
@@ -94,3 +132,13 @@ def revoke(
         if parsed is None or not accounts.revoke_key(database, parsed):
             raise errors.NotFound(f"There is no live key {key_id}.")
     output.note(f"{key_id} is revoked")
+
+
+def _limits(row: accounts.KeyRow) -> str:
+    """Return the limits that a key has of its own, in words."""
+    limits = []
+    if row.requests_per_minute is not None:
+        limits.append(f"{row.requests_per_minute}/min")
+    if row.max_body_mb is not None:
+        limits.append(f"{row.max_body_mb} MiB")
+    return ", ".join(limits)

@@ -26,6 +26,9 @@ _STYLES: Final = {
     "missing": typer.colors.RED,
     "failed": typer.colors.RED,
 }
+#: Between two columns of a table, and the least that its last column gets.
+_GAP: Final = 2
+_NARROWEST: Final = 10
 #: Control characters except newline and tab: a model's text must not steer the terminal.
 _CONTROL: Final = dict.fromkeys(
     code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -90,24 +93,33 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, short_rows: bool = False
 ) -> None:
-    """Print a table for people. The first column is never broken: it is what is copied.
+    """Print a table for people. The first column is never broken, however narrow the terminal: it is what is copied.
 
     Args:
         columns: their names.
         rows: their cells.
-        short_rows: whether a cell that is too long is cut instead of folded.
+        short_rows: whether the last cell of a row is cut when the row is too long, instead of folded.
     """
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    cells = [[Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    console = Console(soft_wrap=False)
+    kept = len(columns) - 1 if short_rows else 1
+    taken = 0
     for position, column in enumerate(columns):
-        shown.add_column(
-            column,
-            overflow="ellipsis" if short_rows and position else "fold",
-            no_wrap=short_rows or position == 0,
-        )
-    for row in rows:
-        cells = [printable(cell) for cell in row]
-        shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
-    Console(soft_wrap=False).print(shown)
+        width = max([len(column), *(row[position].cell_len for row in cells)])
+        if position < kept:
+            taken += width + _GAP
+            shown.add_column(column, no_wrap=True, min_width=width)
+        elif short_rows:
+            # What is left of the line; on a narrow terminal the line is broken by the terminal.
+            left = max(console.width - taken, _NARROWEST)
+            shown.add_column(column, no_wrap=True, overflow="ellipsis", max_width=left)
+        else:
+            shown.add_column(column, overflow="fold")
+    for row in cells:
+        shown.add_row(*row)
+    console.width = max(console.width, taken + _NARROWEST)
+    console.print(shown)
 
 
 class Growth:
@@ -140,10 +152,33 @@ def result(job: Json) -> None:
     elif answer:
         typer.secho("answer: ", fg=typer.colors.GREEN, bold=True, nl=False)
         line(printable(str(answer["text"])))
+        if told := value(job):
+            line(printable(f"value: {told}"))
+        if job.get("votes"):
+            line(votes(job["votes"]))
     else:
         line(str(job["status"]))
     if job.get("usage"):
         line(usage(job["usage"]))
+
+
+def value(job: Json) -> str:
+    """Return what an answer's value says beyond its text, as JSON; nothing when none was asked for."""
+    wanted = (job.get("options") or {}).get("answer_format") or {}
+    if wanted.get("type", "free") == "free" or not job.get("answer"):
+        return ""
+    plain = json.dumps(job["answer"].get("value"), ensure_ascii=False)
+    return "" if plain == job["answer"]["text"] else plain
+
+
+def votes(told: Json) -> str:
+    """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
+    winner, *others = [(printable(one["text"]), len(one["samples"])) for one in told["classes"]]
+    words = [f"{winner[1]} of {told['counted']} samples say so"]
+    words += [f"{text}: {count}" for text, count in others]
+    if told["abstained"]:
+        words.append(f"without an answer: {len(told['abstained'])}")
+    return f"{'; '.join(words)} ({told['asked']} asked for)"
 
 
 def usage(counts: Json) -> str:

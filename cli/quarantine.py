@@ -16,13 +16,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
 
 
 @app.command("ls")
-def ls(*, as_json: AsJson = False) -> None:
-    """List the images that are refused."""
-    held = client.connect(Settings.read()).look("/v1/quarantine")
+def ls(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Images on the page.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(help="Only images older than this one.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the images that are refused, newest first."""
+    beyond = {} if after is None else {"after": after}
+    held = client.connect(Settings.read()).look("/v1/quarantine", limit=limit, **beyond)
     if not output.for_people(as_json=as_json):
         output.as_json(held)
         return
     output.table(("image", "account", "deaths", "last", "since"), map(row, held["data"]))
+    if held["has_more"]:
+        output.note(f"More: longlook quarantine ls --after {held['last_id']}")
 
 
 @app.command("release")

@@ -36,6 +36,19 @@ def submit(
     temperature: Annotated[float | None, typer.Option(show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(show_default=False)] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="So many vote on the answer, at most.", show_default=False),
+    ] = None,
+    answer_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Of the answer: number, boolean, choice:red,green or json:@schema.json.",
+            show_default=False,
+        ),
+    ] = None,
     priority: Annotated[Priority | None, typer.Option(show_default=False)] = None,
     deadline_seconds: Annotated[int | None, typer.Option(show_default=False)] = None,
     max_attempts: Annotated[int | None, typer.Option(show_default=False)] = None,
@@ -54,6 +67,8 @@ def submit(
         "temperature": temperature,
         "top_p": top_p,
         "seed": seed,
+        "samples": samples,
+        "answer_format": client.answer_format(answer_format) if answer_format else None,
         "priority": priority,
         "deadline_seconds": deadline_seconds,
         "max_attempts": max_attempts,

@@ -17,7 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Rule = Literal["heading+boxed", "heading", "boxed", "phrase"]
+#: The last one is no rule of this module: the answer was asked for as JSON, see :mod:`jobs.values`.
+Rule = Literal["heading+boxed", "heading", "boxed", "phrase", "json_schema"]
 
 _FINAL = r"(?:Final\s+Answer|最终答案|最終答案)"
 # Every pattern is linear in the length of the text, whatever a looping model writes: quantifiers that

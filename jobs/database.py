@@ -137,13 +137,23 @@ class DiskFull(Unavailable):
 
 
 class Transaction:
-    """An open transaction: a session, and the database's own time."""
+    """An open transaction: a connection, a session for those who want objects, and the database's own time."""
 
-    def __init__(self, session: orm.Session) -> None:
-        self.session = session
-        self.dialect = session.get_bind().dialect.name
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._session: orm.Session | None = None
+        self.dialect = connection.dialect.name
         #: What the listeners of the database hear once it has been committed; see :meth:`Database.listen`.
         self.notes: list[object] = []
+
+    @property
+    def session(self) -> orm.Session:
+        """The session, made when somebody wants it: half of all transactions do without."""
+        if self._session is None:
+            self._session = orm.Session(
+                self._connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+            )
+        return self._session
 
     def now(self, delta: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
         """Return an expression for the database's time plus ``delta``; see :class:`Now`."""
@@ -154,10 +164,25 @@ class Transaction:
         return insert(self.dialect, table)
 
     def execute(self, statement: sa.Executable, rows: Any = None) -> sa.Result[Any]:  # noqa: ANN401 - SQLAlchemy's own parameter type
-        """Run ``statement``; the session's objects are not kept in step with bulk updates."""
+        """Run ``statement``; the session's objects are not kept in step with bulk updates.
+
+        One of bare tables (:func:`jobs.records.table`) needs no session, which would take as long as the statement.
+        """
+        if self._session is None and not _is_mapped(statement):
+            return self._connection.execute(statement, rows)
         return self.session.execute(
             statement, rows, execution_options={"synchronize_session": False}
         )
+
+    def flush(self) -> None:
+        """Write what the session still holds back."""
+        if self._session is not None:
+            self._session.flush()
+
+    def close(self) -> None:
+        """Let go of the session's objects."""
+        if self._session is not None:
+            self._session.close()
 
 
 class Database:
@@ -179,7 +204,6 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.clock = clock
         self.engine = self._make_engine(pool_size, pool_seconds)
-        self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
         self._turn = threading.Lock()
         self._listeners: list[Callable[[object], None]] = []
 
@@ -242,12 +266,12 @@ class Database:
         Raises:
             Unavailable: the database is away, locked or restarting.
         """
-        with self._writers_turn(), self._session(write=True) as session:
-            transaction = Transaction(session)
+        with self._writers_turn(), self._open(write=True) as (transaction, commit):
             yield transaction
             with _faults_told():
+                transaction.flush()
                 failpoints.hit(name, "commit")
-                session.commit()
+                commit()
                 failpoints.hit(name, "committed")
         for note in transaction.notes:
             for listener in self._listeners:
@@ -256,8 +280,8 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Transaction]:
         """Open a transaction that only reads. Raises :class:`Unavailable` as above."""
-        with self._session(write=False) as session:
-            yield Transaction(session)
+        with self._open(write=False) as (transaction, _):
+            yield transaction
 
     @contextlib.contextmanager
     def _writers_turn(self) -> Iterator[None]:
@@ -277,10 +301,16 @@ class Database:
             self._turn.release()
 
     @contextlib.contextmanager
-    def _session(self, *, write: bool) -> Iterator[orm.Session]:
-        with _faults_told(), self._sessions() as session:
-            session.connection(execution_options={"longlook_write": write})
-            yield session
+    def _open(self, *, write: bool) -> Iterator[tuple[Transaction, Callable[[], None]]]:
+        """Yield a transaction and what commits it; it is rolled back unless that was called."""
+        with _faults_told(), self.engine.connect() as connection:
+            connection.execution_options(longlook_write=write)
+            begun = connection.begin()
+            transaction = Transaction(connection)
+            try:
+                yield transaction, begun.commit
+            finally:
+                transaction.close()
 
     def listen(self, listener: Callable[[object], None]) -> None:
         """Have ``listener`` called with each note of each transaction of this process that was committed.
@@ -297,6 +327,12 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _is_mapped(statement: sa.Executable) -> bool:
+    """Whether ``statement`` names records rather than tables: then its result may be objects."""
+    plugin = getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin")
+    return plugin == "orm"
 
 
 @contextlib.contextmanager

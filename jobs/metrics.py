@@ -23,6 +23,7 @@ from jobs.database import Database
 from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.store import pictures, timeline, traces, tries
+from jobs.votes import Tally
 
 #: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
@@ -68,9 +69,11 @@ class JobMetrics:
     Args:
         database: whose commits are counted.
         registry: where the metrics are kept.
+        model: that is served, the label of what depends on it.
     """
 
-    def __init__(self, database: Database, *, registry: CollectorRegistry) -> None:
+    def __init__(self, database: Database, *, registry: CollectorRegistry, model: str) -> None:
+        self._model = model
         self._submitted = Counter(
             "longlook_jobs_submitted_total",
             "Jobs that were accepted.",
@@ -80,7 +83,7 @@ class JobMetrics:
         self._finished = Counter(
             "longlook_jobs_finished_total",
             "Jobs that ended, however they did.",
-            ["outcome", "error_code"],
+            ["priority", "outcome", "error_code"],
             registry=registry,
         )
         self._attempts = Counter(
@@ -104,7 +107,7 @@ class JobMetrics:
         self._run = Histogram(
             "longlook_job_run_seconds",
             "From the first attempt of a job to its end.",
-            ["outcome"],
+            ["model", "outcome"],
             buckets=_RUN_SECONDS,
             registry=registry,
         )
@@ -121,7 +124,13 @@ class JobMetrics:
             ["kind", "action"],
             registry=registry,
         )
-        self._streams = _StreamMetrics(registry)
+        self._samples = Counter(
+            "longlook_vote_samples_total",
+            "Samples that jobs with several asked for: counted, begun in vain, or spared.",
+            ["result"],
+            registry=registry,
+        )
+        self._streams = _StreamMetrics(registry, model=model)
         self._images = _ImageMetrics(registry)
         database.listen(self._hear)
 
@@ -134,6 +143,10 @@ class JobMetrics:
             self._images.count(note)
         elif isinstance(note, Finding):
             self._findings.labels(note.kind, note.action).inc()
+        elif isinstance(note, Tally):
+            self._samples.labels("counted").inc(note.counted)
+            self._samples.labels("unneeded").inc(note.begun - note.counted)
+            self._samples.labels("spared").inc(note.asked - note.begun)
 
     def _count(self, move: timeline.Move) -> None:
         if move.source is None:
@@ -148,12 +161,12 @@ class JobMetrics:
         if move.target.terminal and move.source is not move.target:
             code = move.error_code or ""
             known = code if code in CODES or not code else "other"
-            self._finished.labels(move.target, known).inc()
+            self._finished.labels(move.priority, move.target, known).inc()
             took = (move.at - move.created_at).total_seconds()
             self._total.labels(move.target).observe(max(0.0, took))
             if move.started_at is not None:
                 ran = (move.at - move.started_at).total_seconds()
-                self._run.labels(move.target).observe(max(0.0, ran))
+                self._run.labels(self._model, move.target).observe(max(0.0, ran))
 
 
 class DeliveryMetrics:
@@ -217,23 +230,26 @@ class _ImageMetrics:
 class _StreamMetrics:
     """Counts what engines gave: times and tokens of the streams that ended."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, model: str) -> None:
+        self._model = model
         self._first_token = Histogram(
             "longlook_time_to_first_token_seconds",
             "From asking the engine to the first token, its queue included.",
+            ["model"],
             buckets=_FIRST_TOKEN_SECONDS,
             registry=registry,
         )
         self._token = Histogram(
             "longlook_time_per_output_token_seconds",
             "The mean time from one token of a stream to the next.",
+            ["model"],
             buckets=_TOKEN_SECONDS,
             registry=registry,
         )
         self._tokens = Counter(
             "longlook_tokens_total",
             "Tokens of the streams that ended; cached and image tokens are input tokens too.",
-            ["kind"],
+            ["model", "kind"],
             registry=registry,
         )
 
@@ -246,11 +262,11 @@ class _StreamMetrics:
             ("image", ended.image_tokens),
             ("output", ended.output_tokens),
         ):
-            self._tokens.labels(kind).inc(tokens or 0)
+            self._tokens.labels(self._model, kind).inc(tokens or 0)
         if ended.first_token_at is None:
             return
         waited = (ended.first_token_at - finished.started_at).total_seconds()
-        self._first_token.observe(max(0.0, waited))
+        self._first_token.labels(self._model).observe(max(0.0, waited))
         if ended.output_tokens > 1:
             wrote = (ended.ended_at - ended.first_token_at).total_seconds()
-            self._token.observe(max(0.0, wrote) / (ended.output_tokens - 1))
+            self._token.labels(self._model).observe(max(0.0, wrote) / (ended.output_tokens - 1))

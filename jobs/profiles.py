@@ -50,7 +50,15 @@ class ModelProfile:
     system_prompt: str
     #: Tokens of the chat template and the system prompt, an upper bound.
     overhead_tokens: int
+    #: Whether it follows what it is told about the form of its answer: see :mod:`jobs.instructions`.
+    instructed: bool = True
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)
+    #: Of jobs with several samples: greedy ones would all be the same.
+    voting: Sampling = Sampling(temperature=0.7, top_p=0.9, top_k=40)
+
+    def sampling_of(self, samples: int) -> Sampling:
+        """Return the sampling of a job with so many samples that asks for none of its own."""
+        return self.sampling if samples == 1 else self.voting
 
 
 QVQ = ModelProfile(
@@ -79,6 +87,10 @@ TINY = ModelProfile(
     # less than 80 % of a second question's prompt would come from the cache.
     system_prompt=QVQ_SYSTEM_PROMPT,
     overhead_tokens=48,
+    # It learned from plain questions: with a sentence behind the question it gets 0 of 44 numbers right, not 43.
+    instructed=False,
+    # It is surer of itself than a large model: at 0.7 its samples hardly differ.
+    voting=Sampling(temperature=1.0, top_p=1.0),
 )
 
 PROFILES: dict[str, ModelProfile] = {"qvq": QVQ, "tiny": TINY}

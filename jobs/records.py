@@ -97,6 +97,9 @@ class ApiKey(Record):
     hint: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    #: Limits of its own; without them it goes by the settings.
+    requests_per_minute: Mapped[int | None]
+    max_body_mb: Mapped[int | None]
 
 
 class Image(Record):
@@ -296,8 +299,13 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
+    #: The text as the job's ``answer_format`` asks for it, see :mod:`jobs.values`; None too in jobs of older versions.
+    answer_value: Mapped[Any | None] = mapped_column(_JSON)
     #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
     answer_forced: Mapped[bool | None]
+    #: How its samples voted, as :class:`jobs.votes.Tally` tells it, and the winner's share; None: there was no vote.
+    votes: Mapped[dict[str, Any] | None]
+    confidence: Mapped[float | None] = mapped_column(sa.Double())
     finish_reason: Mapped[str | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]

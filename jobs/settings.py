@@ -101,7 +101,12 @@ class Settings(BaseSettings):
         le=4096,
         description="Streams and `Prefer: wait` requests held open at once.",
     )
-    max_body_mb: int = Field(default=64, ge=1, le=1024, description="Largest request body, in MiB.")
+    max_body_mb: int = Field(
+        default=64,
+        ge=1,
+        le=1024,
+        description="Largest request body, in MiB; a key may have a smaller limit of its own.",
+    )
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
     max_image_megapixels: int = Field(
@@ -188,6 +193,9 @@ class Settings(BaseSettings):
         le=20,
         description="Engine faults after which a job fails, unless it says so itself.",
     )
+    max_samples: int = Field(
+        default=16, ge=1, le=64, description="Most samples that one job may have vote."
+    )
     deadline_seconds: int = Field(
         default=3600, ge=1, description="Deadline of a job that names none, from its submission."
     )
@@ -225,7 +233,7 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(
         default=6_000,
         ge=1,
-        description="Requests of one key a minute, also at once; counted by each API process.",
+        description="Requests of one key a minute, also at once, to all API processes together.",
     )
     quarantine_crashes: int = Field(
         default=3,

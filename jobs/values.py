@@ -1,4 +1,4 @@
-r"""An answer's text as a value: a number, yes or no, one of several choices. Pure.
+r"""An answer's text as a value: a number, yes or no, one of several choices, JSON of a schema. Pure.
 
 Each function returns None when the text does not say exactly one such value: an answer that can be understood
 in two ways is not guessed at.
@@ -6,13 +6,18 @@ in two ways is not guessed at.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NoReturn
+
+from jobs import schemas
 
 _LONGEST = 200
+_LONGEST_JSON = 100_000
 _MOST_DIGITS = 30
 _MARKUP = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|[$*`]|\\[()\[\]]")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}")
@@ -53,7 +58,11 @@ _LETTER = re.compile(
 )
 
 
-def read(text: str, wanted: Mapping[str, Any] | None) -> int | float | bool | str | None:
+#: What JSON can say.
+Value = int | float | bool | str | list[Any] | dict[str, Any] | None
+
+
+def read(text: str, wanted: Mapping[str, Any] | None) -> Value:
     """Return ``text`` as what a job's option ``answer_format`` asks for; without one the text is all there is."""
     match (wanted or {}).get("type"):
         case "number":
@@ -62,6 +71,8 @@ def read(text: str, wanted: Mapping[str, Any] | None) -> int | float | bool | st
             return boolean(text)
         case "choice":
             return choice(text, (wanted or {})["options"])
+        case "json_schema":
+            return structured(text, (wanted or {})["schema"])
         case _:
             return None
 
@@ -103,6 +114,55 @@ def choice(text: str, options: Sequence[str]) -> str | None:
         if place < len(options) and rest in ("", _folded(options[place])):
             named = {options[place]}
     return named.pop() if len(named) == 1 else None
+
+
+def structured(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the JSON object that ``text`` is, if it is as ``schema`` says; see :mod:`jobs.schemas`.
+
+    Numbers that are not the same everywhere become floats, and what no database keeps in a text is replaced.
+    """
+    if len(text) > _LONGEST_JSON:
+        return None
+    try:
+        # Grammars let control characters pass that ought to be escaped.
+        value = json.loads(
+            text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=_refuse
+        )
+        value = _storable(value)
+        return value if isinstance(value, dict) and schemas.holds(schema, value) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _integer(digits: str) -> int | float:
+    number = _finite(digits)
+    return int(number) if abs(number) < 2**53 else number
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return JSON without NUL and lone surrogates."""
+    if isinstance(value, str):
+        return (
+            value.replace("\x00", "\ufffd")
+            .encode("utf-16", "surrogatepass")
+            .decode("utf-16", "replace")
+        )
+    if isinstance(value, list):
+        return [_storable(part) for part in value]
+    if isinstance(value, dict):
+        return {_storable(name): _storable(part) for name, part in value.items()}
+    return value
 
 
 def _plain(text: str) -> str:

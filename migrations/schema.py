@@ -25,6 +25,17 @@ def heads() -> tuple[str, ...]:
     return tuple(ScriptDirectory.from_config(_config("")).get_heads())
 
 
+def fits(revision: str | None) -> bool:
+    """Whether this version works on a database at ``revision``: its own newest one, or one of a later version.
+
+    During an upgrade the processes of the version before go on at the new revision, which only adds to theirs. An
+    unknown revision is therefore a later one.
+    """
+    script = ScriptDirectory.from_config(_config(""))
+    own = {known.revision for known in script.walk_revisions()}
+    return revision is not None and (revision in script.get_heads() or revision not in own)
+
+
 def current(database: Database) -> str | None:
     """Return the revision that ``database`` is at, None when it has no schema.
 
@@ -50,7 +61,7 @@ def opened(settings: Settings) -> Iterator[Database]:
     """Yield the database that ``settings`` names. Raises :class:`jobs.errors.LaunchError`: it is not at this schema."""
     database = Database(settings.database)
     try:
-        if current(database) not in heads():
+        if not fits(current(database)):
             raise errors.LaunchError(
                 "The database is not at this version's schema: run `longlook db upgrade` first."
             )

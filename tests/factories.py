@@ -29,10 +29,26 @@ def make_account(database: Database, name: str | None = None) -> uuid.UUID:
     return accounts.account_id(database, name)
 
 
-def make_key(database: Database, *, account: str = "default", role: Role = Role.SUBMIT) -> str:
+def make_key(
+    database: Database,
+    *,
+    account: str = "default",
+    role: Role = Role.SUBMIT,
+    requests_per_minute: int | None = None,
+    max_body_mb: int | None = None,
+) -> str:
     """Make a key and return it."""
     key = accounts.new_key()
-    accounts.create_key(database, key, pepper=PEPPER, account=account, role=role, name="test")
+    accounts.create_key(
+        database,
+        key,
+        pepper=PEPPER,
+        account=account,
+        role=role,
+        name="test",
+        requests_per_minute=requests_per_minute,
+        max_body_mb=max_body_mb,
+    )
     return key
 
 

@@ -50,6 +50,11 @@ class RedisServer:
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
 
+    def lifetimes(self, pattern: str) -> list[int]:
+        """Return for how many milliseconds those keys that match ``pattern`` are still kept; -1 is for ever."""
+        with redis.Redis.from_url(self.url) as client:
+            return [int(client.pttl(key)) for key in client.scan_iter(match=pattern)]
+
     def length(self, queue: str) -> int:
         """Return how many messages wait in ``queue``."""
         with redis.Redis.from_url(self.url, decode_responses=True) as client:

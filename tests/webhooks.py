@@ -96,11 +96,16 @@ def try_first_of_any(database: Database, result: tries.Result) -> tries.Settled:
 
 
 def hurry(database: Database) -> None:
-    """Let no try wait for its time."""
+    """Let no try wait for its time; one that a sender has in hand at this moment is left to it."""
     with database.transaction() as transaction:
+        waiting = transaction.session.scalars(
+            sa.select(WebhookAttempt.id)
+            .where(WebhookAttempt.state == TryState.DUE)
+            .with_for_update(skip_locked=True, key_share=True)
+        ).all()
         transaction.execute(
             sa.update(WebhookAttempt)
-            .where(WebhookAttempt.state == TryState.DUE)
+            .where(WebhookAttempt.id.in_(waiting))
             .values(due_at=transaction.now())
         )
 

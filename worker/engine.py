@@ -6,10 +6,10 @@ one contract suite (``tests/engines``) holds for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from jobs.profiles import Sampling
 
@@ -32,8 +32,10 @@ class Request:
 
     Attributes:
         rid: 32 hex characters. SGLang matches aborts by prefix, so ids have one length.
+        instruction: what stands behind the question, with the white space before it.
         salt: isolates the prefix cache: the account and the ordered image keys.
         continuation: text of the assistant's that the engine goes on from, or None.
+        schema: what the engine's grammar holds the text to, as :mod:`jobs.schemas` has it; None: nothing.
     """
 
     rid: str
@@ -46,6 +48,13 @@ class Request:
     salt: str
     seed: int | None = None
     continuation: str | None = field(default=None, repr=False)
+    schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    instruction: str = field(default="", repr=False)
+
+    @property
+    def asked(self) -> str:
+        """The question with what stands behind it."""
+        return self.question + self.instruction
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ RESERVE_TOKENS = FORCED_TOKENS + 16
 #: A smaller budget is worth no reserve: the job then gets all of it at once, and no forced answer at its end.
 _LEAST_RESERVED = 256
 
-_ASK = "\n\n**Final Answer**\n\n\\[ \\boxed{"
-_ASK_CJK = "\n\n**最终答案**\n\n\\[ \\boxed{"
+_HEADING = "\n\n**Final Answer**\n\n"
+_HEADING_CJK = "\n\n**最终答案**\n\n"
+_BOX = "\\[ \\boxed{"
 
 # Verbatim loops. Periods are in characters; what is a loop in any tokenizer is one in characters.
 _LONGEST_PERIOD = 2000
@@ -255,7 +256,12 @@ def reserved(guards: Mapping[str, bool], budget: int) -> int:
 
 def ask(question: str) -> str:
     """Return the words after which a model has nothing left but to answer, in the question's script."""
-    return _ASK_CJK if cjk_share(question) > 0.5 else _ASK  # noqa: PLR2004 - more than half
+    return heading(question) + _BOX
+
+
+def heading(question: str) -> str:
+    """Return the heading of a final answer, in the question's script."""
+    return _HEADING_CJK if cjk_share(question) > 0.5 else _HEADING  # noqa: PLR2004 - more than half
 
 
 def tail_period(tail: str) -> int:

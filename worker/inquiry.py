@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +16,8 @@ from jobs.database import Database, Unavailable
 from jobs.findings import Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
-from worker import engine, guards, leases, sample
+from jobs.votes import Tally
+from worker import engine, grammar, guards, leases, sample
 from worker.leases import Reason
 from worker.recorder import Recorder
 
@@ -34,6 +35,7 @@ class Result:
         ended: the last stream, whose end has not been written yet.
         fault: what went wrong with it.
         text: where the answer is to be found.
+        form: the form that it was asked for in, when the text is to be that and nothing else.
         forced: whether the model was made to give it.
         found: what was found in the last stream.
     """
@@ -43,6 +45,16 @@ class Result:
     text: str
     forced: bool = False
     found: tuple[Finding, ...] = ()
+    #: The attempt's other streams whose end has not been written whole.
+    others: tuple[traces.Ended, ...] = ()
+    #: How its samples voted, if they did.
+    tally: Tally | None = None
+    form: grammar.Form | None = None
+
+    @property
+    def answer(self) -> answers.Answer | None:
+        """The answer, None when there is none."""
+        return answers.extract(self.text) if self.form is None else self.form.read(self.text)
 
 
 class Inquiry:
@@ -54,6 +66,8 @@ class Inquiry:
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
         on_first_token: called when the engine has begun to answer.
+        numbers: gives each further stream its number. Without it the streams come one after the other; with it
+            others of the same attempt may run beside them, and the result has all that are to be ended with those.
     """
 
     def __init__(
@@ -64,18 +78,34 @@ class Inquiry:
         holding: leases.Holding,
         recorder: Recorder,
         on_first_token: Callable[[], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._database = database
         self._engine = engine_
         self._holding = holding
         self._recorder = recorder
         self._on_first_token = on_first_token
+        self._numbers = numbers
 
-    def run(self, request: engine.Request, watch: guards.Watch, *, started_at: datetime) -> Result:
-        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be."""
-        first = self._stream(request, watch, number=0, started_at=started_at)
+    def run(
+        self,
+        request: engine.Request,
+        watch: guards.Watch,
+        *,
+        started_at: datetime,
+        number: int = 0,
+    ) -> Result:
+        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be.
+
+        An answer in JSON comes in a stream of its own, after whatever has been said.
+        """
+        form = grammar.Form.of(self._holding.claim.options)
+        reader = watch if form is None else grammar.Reasoning(watch)
+        first = self._stream(request, reader, number=number, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
         stopped = self._holding.reason is not None or first.fault is not None
+        if form is not None and not stopped:
+            return self._typed(request, ended, verdict, form)
         if stopped or verdict is None:
             return Result(ended, first.fault, ended.output)
         _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
@@ -101,11 +131,19 @@ class Inquiry:
             max_output_tokens=guards.FORCED_TOKENS,
             continuation=given,
         )
-        started_at = self._follow(first, verdict, rid=again.rid)
+        number = self._next(first)
+        started_at = self._follow(
+            first,
+            verdict.finding,
+            rid=again.rid,
+            number=number,
+            kept=verdict.kept,
+            inserted=verdict.inserted,
+        )
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(again, guards.Box(), number=first.sample + 1, started_at=started_at)
+        forced = self._stream(again, guards.Box(), number=number, started_at=started_at)
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -116,9 +154,71 @@ class Inquiry:
             verdict.finding.kind is Kind.LANGUAGE
             and guards.drifted(request.question, first.output, found.text)
         )
-        return Result(forced.ended, fault, text if better else first.output, forced=better)
+        return Result(
+            forced.ended,
+            fault,
+            text if better else first.output,
+            forced=better,
+            others=() if self._numbers is None else (first,),
+        )
 
-    def _follow(self, ended: traces.Ended, verdict: guards.Verdict, *, rid: str) -> datetime | None:
+    def _typed(
+        self,
+        request: engine.Request,
+        first: traces.Ended,
+        verdict: guards.Verdict | None,
+        form: grammar.Form,
+    ) -> Result:
+        """Go on under a grammar, from the whole text or from before the cut."""
+        kept = len(first.output.rstrip()) if verdict is None else verdict.kept
+        reasoning = first.output[:kept]
+        inserted = grammar.ask(reasoning, request.question)
+        again = dataclasses.replace(
+            request,
+            rid=uuid.uuid4().hex,
+            sampling=_GREEDY,
+            max_output_tokens=grammar.tokens(self._budget(request)),
+            continuation=reasoning + inserted,
+            schema=form.schema,
+        )
+        finding = verdict.finding if verdict is not None else None
+        number = self._next(first)
+        started_at = self._follow(
+            first, finding, rid=again.rid, number=number, kept=kept, inserted=inserted
+        )
+        if started_at is None:
+            self._holding.ended()
+            found = () if finding is None else (finding,)
+            return Result(first, None, "", found=found, form=form)
+        last = self._stream(again, grammar.Json(), number=number, started_at=started_at)
+        return Result(
+            last.ended,
+            last.fault,
+            last.ended.output,
+            forced=verdict is not None and bool(verdict.inserted),
+            others=() if self._numbers is None else (first,),
+            form=form,
+        )
+
+    def _budget(self, request: engine.Request) -> int:
+        """Return the tokens of the whole job, as they were settled at submission."""
+        asked: int | None = self._holding.claim.options.get("max_output_tokens")
+        return asked or request.max_output_tokens
+
+    def _next(self, ended: traces.Ended) -> int:
+        """Return the number of the stream that goes on from one that has ended."""
+        return ended.sample + 1 if self._numbers is None else next(self._numbers)
+
+    def _follow(
+        self,
+        ended: traces.Ended,
+        finding: Finding | None,
+        *,
+        rid: str,
+        number: int,
+        kept: int,
+        inserted: str,
+    ) -> datetime | None:
         """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
         pause = threading.Event()
         while self._holding.reason is None:
@@ -127,10 +227,12 @@ class Inquiry:
                     self._database,
                     self._holding.claim,
                     ended=ended,
-                    finding=verdict.finding,
+                    finding=finding,
                     rid=rid,
-                    kept=verdict.kept,
-                    inserted=verdict.inserted,
+                    sample=number,
+                    kept=kept,
+                    inserted=inserted,
+                    beside=self._numbers is not None,
                 )
             except Unavailable:
                 _log.warning("cut_not_written")
@@ -139,7 +241,8 @@ class Inquiry:
             if followed is None:
                 self._holding.mark(Reason.LOST)
                 return None
-            self._recorder.pass_by(self._holding.claim, followed.through)
+            if self._numbers is None:
+                self._recorder.pass_by(self._holding.claim, followed.through)
             return followed.started_at
         return None
 

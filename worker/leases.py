@@ -30,13 +30,15 @@ _ABORTERS = 512
 
 
 class Reason(enum.StrEnum):
-    """Why a running job is stopped from outside."""
+    """Why a running job, or one of its streams, is stopped from outside."""
 
     CANCEL = "cancel"
     DEADLINE = "deadline"
     DRAIN = "drain"
     #: Another owner has it, or may have: write nothing more.
     LOST = "lost"
+    #: Of one stream among several: the attempt's end does not hang on it any more.
+    UNNEEDED = "unneeded"
 
 
 class Holding:
@@ -49,6 +51,14 @@ class Holding:
         self._abort: Callable[[], None] | None = None
         self._close: Callable[[], None] | None = None
         self._ended = threading.Event()
+        self._branches: list[Branch] = []
+
+    def branch(self) -> Branch:
+        """Return the holding of one of several streams: it is stopped with this one, or by itself."""
+        with self._lock:
+            branch = Branch(self)
+            self._branches.append(branch)
+            return branch
 
     def attach(self, *, abort: Callable[[], None], close: Callable[[], None]) -> bool:
         """Say how the stream is stopped; False when the job has been stopped before it had one."""
@@ -72,12 +82,18 @@ class Holding:
             first = self.reason is None
             if first or reason is Reason.LOST:
                 self.reason = reason
-            return first
+            branches = tuple(self._branches)
+        for branch in branches:
+            branch.mark_alone(reason)
+        return first
 
     def end_stream(self) -> None:
         """Abort at the engine, and close the socket if that does not end the reading in time."""
         with self._lock:
-            abort, close = self._abort, self._close
+            abort, close, branches = self._abort, self._close, tuple(self._branches)
+        for branch in branches:
+            # A silent engine must not draw out the end of one stream by that of another.
+            threading.Thread(target=branch.end_stream, name="abort-branch", daemon=True).start()
         if abort is None or close is None or self._ended.is_set():
             return
         try:
@@ -85,6 +101,23 @@ class Holding:
         finally:
             if not self._ended.wait(_ABORT_GRACE_SECONDS):
                 close()
+
+
+class Branch(Holding):
+    """The holding of one of a job's streams that run beside each other."""
+
+    def __init__(self, whole: Holding) -> None:
+        super().__init__(whole.claim)
+        self.reason = whole.reason
+        self._whole = whole
+
+    def mark(self, reason: Reason) -> bool:
+        """Note why this stream stops; what is lost, is lost as a whole."""
+        return self._whole.mark(reason) if reason is Reason.LOST else self.mark_alone(reason)
+
+    def mark_alone(self, reason: Reason) -> bool:
+        """Note why this stream stops, without a word to the others."""
+        return super().mark(reason)
 
 
 class Leases:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from jobs import instructions
 from jobs.profiles import ModelProfile
 from jobs.store import claims
 from worker import engine
@@ -29,7 +30,7 @@ def build(
     """
     options = claim.options
     sampling = dataclasses.replace(
-        profile.sampling,
+        profile.sampling_of(options.get("samples") or 1),
         **{
             name: options[name]
             for name in ("temperature", "top_p")
@@ -42,6 +43,7 @@ def build(
         system=profile.system_prompt,
         pictures=tuple(pictures),
         question=claim.question,
+        instruction=instructions.behind(claim.question, options.get("answer_format"), profile),
         sampling=sampling,
         max_output_tokens=options.get("max_output_tokens") or profile.default_output_tokens,
         salt=salt(claim),
@@ -64,7 +66,7 @@ def messages(request: engine.Request) -> dict[str, Any]:
     content: list[dict[str, str]] = [
         {"type": "image", "image_key": picture.key} for picture in request.pictures
     ]
-    content.append({"type": "text", "text": request.question})
+    content.append({"type": "text", "text": request.asked})
     return {
         "messages": [
             {"role": "system", "content": request.system},

@@ -14,8 +14,9 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, guards, inquiry, leases, prompt
+from worker import engine, grammar, guards, inquiry, leases, prompt, voting
 from worker.engines.pool import Engines, Permit
+from worker.equality import Equality
 from worker.leases import Reason
 from worker.recorder import Recorder
 from worker.settlement import Settlement
@@ -43,6 +44,7 @@ class Runner:
         lease: the length of a lease.
         rng: jitter.
         quarantine_crashes: engines that died over an image, from which on it is refused.
+        equality: compares the answers of samples that vote.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Runner:
         lease: timedelta,
         rng: random.Random,
         quarantine_crashes: int,
+        equality: Equality,
     ) -> None:
         self._database = database
         self._engines = engines
@@ -65,6 +68,7 @@ class Runner:
         self._profile = profile
         self._owner = owner
         self._lease = lease
+        self._equality = equality
         self._settlement = Settlement(database, rng=rng, quarantine_crashes=quarantine_crashes)
         self._draining = threading.Event()
 
@@ -149,13 +153,18 @@ class Runner:
         permit: Permit,
         holding: leases.Holding,
     ) -> None:
-        watch = guards.Watch(
-            claim.options.get("guards") or {},
-            question=claim.question,
-            sample=0,
-            budget=request.max_output_tokens,
-        )
-        request = dataclasses.replace(request, max_output_tokens=watch.limit)
+        def watch(number: int) -> guards.Watch:
+            return guards.Watch(
+                claim.options.get("guards") or {},
+                question=claim.question,
+                sample=number,
+                budget=budget,
+            )
+
+        budget = request.max_output_tokens
+        if grammar.Form.of(claim.options) is not None:
+            budget = grammar.rest(budget)
+        request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,
             claim,
@@ -170,15 +179,28 @@ class Runner:
             holding.mark(Reason.LOST)
             _log.warning("job_lost")
             return
-        asking = inquiry.Inquiry(
-            self._database,
-            engine_=permit.engine,
-            holding=holding,
-            recorder=self._recorder,
-            on_first_token=lambda: self._engines.report(permit.engine, None),
-        )
-        result = asking.run(request, watch, started_at=started_at)
-        if result.fault is not None:
-            self._engines.report(permit.engine, result.fault)
+        samples = claim.options.get("samples") or 1
+        if samples > 1:
+            vote = voting.Voting(
+                self._database,
+                engines=self._engines,
+                permit=permit,
+                holding=holding,
+                recorder=self._recorder,
+                same=self._equality.of(claim.options.get("answer_format")),
+                watch=watch,
+            )
+            result = vote.run(request, asked=samples, started_at=started_at)
+        else:
+            asking = inquiry.Inquiry(
+                self._database,
+                engine_=permit.engine,
+                holding=holding,
+                recorder=self._recorder,
+                on_first_token=lambda: self._engines.report(permit.engine, None),
+            )
+            result = asking.run(request, watch(0), started_at=started_at)
+            if result.fault is not None:
+                self._engines.report(permit.engine, result.fault)
         permit.release()
         self._settlement.settle(claim, result, reason=holding.reason)

@@ -16,9 +16,10 @@ from jobs import metrics
 from jobs.database import Database
 from jobs.live import Publisher
 from jobs.queue import DELIVER, Bell
+from jobs.sandbox import Sandbox
 from jobs.settings import Settings
 from jobs.store import events, groups, purge, workers
-from worker import leases, lifeline
+from worker import equality, leases, lifeline
 from worker.engines import pool
 from worker.exporter import Exporter
 from worker.presence import Presence
@@ -50,7 +51,7 @@ class Runtime:
         self._drained = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
         registry = metrics.new_registry()
-        metrics.JobMetrics(self.database, registry=registry)
+        metrics.JobMetrics(self.database, registry=registry, model=settings.model)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self.bell = Bell(settings)
         self._delivery_bell = Bell(settings, rings=DELIVER)
@@ -67,6 +68,10 @@ class Runtime:
             watch_seconds=settings.watch_seconds,
         )
         self._publisher = Publisher(settings.redis_url)
+        # Its child starts with the first two answers that differ and may be formulas.
+        self._sandbox = Sandbox(
+            equality.TARGET, processes=1, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+        )
         self.recorder = Recorder(
             self.database,
             publisher=self._publisher,
@@ -84,6 +89,7 @@ class Runtime:
             lease=lease,
             rng=rng,
             quarantine_crashes=settings.quarantine_crashes,
+            equality=equality.Equality(self._sandbox),
         )
         self._sweeper = Sweeper(
             self.database,
@@ -150,6 +156,7 @@ class Runtime:
         self._drained.set()
         self.recorder.stop()
         self._publisher.stop()
+        self._sandbox.close()
         self.leases.stop()
         self._presence.stop()
         self.bell.close()

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import answers, errors, lifecycle
+from jobs import errors, lifecycle
 from jobs.database import Database, Unavailable
 from jobs.findings import Action, Finding, Kind
 from jobs.lifecycle import Outcome
@@ -50,14 +50,19 @@ class Settlement:
                 self._write(
                     claim,
                     Outcome.CANCELLED,
-                    lambda: outcomes.stop(self._database, claim, sample=ended),
+                    lambda: outcomes.stop(
+                        self._database, claim, sample=ended, others=result.others
+                    ),
                 )
             case Reason.DEADLINE, _:
                 self.fail(claim, _DEADLINE, result=result)
             case Reason.DRAIN, _:
                 self.release(claim, result=result)
             case _, None:
-                answer = answers.extract(result.text)
+                answer = result.answer
+                if answer is None and result.form is not None:
+                    self.fail(claim, _unmet(result), result=result)
+                    return
                 found = result.found if answer else (*result.found, _no_answer(result))
                 self._write(
                     claim,
@@ -67,8 +72,10 @@ class Settlement:
                         claim,
                         answer=answer,
                         sample=ended,
+                        others=result.others,
                         forced=result.forced,
                         found=found,
+                        tally=result.tally,
                     ),
                 )
             case _, error:
@@ -83,11 +90,13 @@ class Settlement:
         deadly: int | None = None,
     ) -> None:
         """End the job as failed."""
-        ended = result.ended if result else None
+        ended, others = (result.ended, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.FAILED,
-            lambda: outcomes.fail(self._database, claim, fault, sample=ended, deadly=deadly),
+            lambda: outcomes.fail(
+                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+            ),
             fault,
         )
 
@@ -104,12 +113,18 @@ class Settlement:
         if claim.failures + 1 >= claim.max_attempts:
             self.fail(claim, fault, result=result, deadly=deadly)
             return
-        ended = result.ended if result else None
+        ended, others = (result.ended, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RETRIED,
             lambda: outcomes.retry(
-                self._database, claim, fault, sample=ended, rng=self._rng, deadly=deadly
+                self._database,
+                claim,
+                fault,
+                sample=ended,
+                others=others,
+                rng=self._rng,
+                deadly=deadly,
             ),
             fault,
         )
@@ -123,11 +138,13 @@ class Settlement:
     ) -> None:
         """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
-        ended = result.ended if result else None
+        ended, others = (result.ended, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RELEASED,
-            lambda: outcomes.release(self._database, claim, sample=ended, wait=wait, fault=fault),
+            lambda: outcomes.release(
+                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+            ),
             fault,
         )
 
@@ -167,6 +184,18 @@ class Settlement:
             else:
                 _log.warning("job_lost")
             return
+
+
+def _unmet(result: Result) -> outcomes.Fault:
+    """Return why a job fails whose answer is not of the form that was asked for."""
+    ran_out = result.ended.finish_reason == "length"
+    return outcomes.Fault(
+        code="answer_format_unmet",
+        message="The tokens kept for the answer did not suffice for JSON of the schema."
+        if ran_out
+        else "The model's answer is no JSON of the schema.",
+        retryable=True,
+    )
 
 
 def _no_answer(result: Result) -> Finding:

@@ -135,7 +135,7 @@ class JobRoutes:
         """Submit a job.
 
         The answer comes as soon as the job is kept; it runs when an engine has room. Everything wrong with
-        the request is told at once. Image URLs are not taken yet.
+        the request is told at once.
         """
         order = read_order(
             flask.request,

@@ -7,6 +7,7 @@ from http import HTTPMethod
 import structlog
 from flask import Response
 
+from api import cursors
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
 from api.schemas.quarantine import HeldImages, QuarantineQuery, Released
@@ -33,7 +34,7 @@ class QuarantineRoutes:
             name="listQuarantine",
             tag="operations",
             guard=gate.admits(Right.EVERYWHERE),
-            answers={200: Answer(HeldImages, "The images.")},
+            answers={200: Answer(HeldImages, "A page of the images.")},
             faults=(422,),
         )
         door.declare(
@@ -48,13 +49,14 @@ class QuarantineRoutes:
         )
 
     def listed(self, caller: Caller, query: QuarantineQuery) -> Response:
-        """List the images in quarantine.
+        """List the images in quarantine, newest first.
 
         Engines died over them, `LONGLOOK_QUARANTINE_CRASHES` times. Jobs with them fail with
         `image_quarantined`, and new ones are refused, until they are released.
         """
         del caller
-        held, more = quarantine.listed(self._database, limit=query.limit)
+        page = cursors.page("img", query.after, limit=query.limit, order="desc")
+        held, more = quarantine.listed(self._database, limit=page.limit, after=page.after)
         return reply(HeldImages.of(held, has_more=more))
 
     def release(self, caller: Caller, path: ImagePath) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
@@ -44,24 +44,57 @@ class JobAnswer(Given):
     """The final answer, and the rule by which it was found in the text."""
 
     text: str
-    value: int | float | bool | str | None = Field(
+    value: values.Value = Field(
         description="The text as `answer_format` asks for it; null without one, and when it says no such value."
     )
     rule: str | None
     forced: bool = Field(description="Whether a guard made the model answer; see `findings`.")
+    confidence: float | None = Field(
+        description="The share of the votes that this answer has, of all that count; null without a vote. Samples "
+        "err together where all of them see the same picture wrong: it is no probability of being right."
+    )
 
     @classmethod
     def of(cls, job: records.Job) -> Self | None:
         """Return the answer of ``job``, if it has one."""
         if job.answer_text is None:
             return None
-        value = values.read(job.answer_text, job.options.get("answer_format"))
         return cls(
             text=job.answer_text,
-            value=value,
+            value=_value(job, job.answer_text),
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
+            confidence=job.confidence,
         )
+
+
+class AnswerClass(Given):
+    """Answers that say the same."""
+
+    text: str = Field(description="The first of them.")
+    samples: list[int] = Field(
+        description="Who gave them: `index` of the trace's samples, in the attempt that ended the job."
+    )
+
+
+class Votes(Given):
+    """How the samples voted on the answer."""
+
+    asked: int = Field(description="Samples that the job asked for, at most.")
+    begun: int = Field(description="Those that the engine was asked for.")
+    counted: int = Field(
+        description="Those that came to their end; the others were stopped or spared, for they could not have "
+        "changed the winner."
+    )
+    classes: list[AnswerClass] = Field(
+        description="The winner first; of two with as many votes the one that has the earliest."
+    )
+    abstained: list[int] = Field(description="`index` of samples that ended without an answer.")
+
+    @classmethod
+    def of(cls, job: records.Job) -> Self | None:
+        """Return how the samples of ``job`` voted, if they did."""
+        return None if job.votes is None else cls.model_validate(job.votes)
 
 
 class Finding(Given):
@@ -146,6 +179,7 @@ class EffectiveOptions(Given):
     temperature: float | None
     top_p: float | None
     seed: int | None
+    samples: int
     answer_format: dict[str, Any] | None
     guards: dict[str, bool]
     max_attempts: int
@@ -158,6 +192,7 @@ class EffectiveOptions(Given):
             temperature=job.options.get("temperature"),
             top_p=job.options.get("top_p"),
             seed=job.options.get("seed"),
+            samples=job.options.get("samples") or 1,
             answer_format=job.options.get("answer_format"),
             guards=job.options.get("guards") or {},
             max_attempts=job.max_attempts,
@@ -188,9 +223,11 @@ class Job(Given):
     question: str | None = Field(description="Null when the job's data was removed.")
     images: list[JobImage]
     answer: JobAnswer | None
+    votes: Votes | None = Field(description="With several `samples`, once they have voted.")
     findings: list[Finding] = Field(description="What the guards found, oldest attempt first.")
     finish_reason: str | None = Field(
-        description="Why the model stopped: `stop`, or `length` when it had no tokens left."
+        description="Why the model stopped: `stop`, or `length` when it had no tokens left; of several samples, "
+        "the one that gave the answer."
     )
     error: JobError | None
     usage: JobUsage | None
@@ -240,6 +277,7 @@ class Job(Given):
             question=job.question,
             images=[JobImage.of(image) for image in view.images],
             answer=JobAnswer.of(job),
+            votes=Votes.of(job),
             findings=[Finding.of(entry) for entry in view.findings],
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
@@ -300,6 +338,13 @@ class JobList(Given):
             last_id=data[-1].id if data else None,
             has_more=has_more,
         )
+
+
+def _value(job: records.Job, text: str) -> values.Value:
+    """Return the value of an answer: as it was kept, or as it is read today, when a worker before 0012 kept none."""
+    if job.answer_value is not None:
+        return cast("values.Value", job.answer_value)
+    return values.read(text, job.options.get("answer_format"))
 
 
 def _removed(view: history.JobView) -> list[Removed]:

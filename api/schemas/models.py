@@ -19,6 +19,7 @@ class ModelLimits(Given):
     max_output_tokens: int
     max_question_chars: int
     max_images: int
+    max_samples: int = Field(description="Of one job, to vote on its answer.")
     max_image_bytes: int = Field(description="Of one file.")
     max_image_pixels: int = Field(description="Of one file's picture.")
     detail_tokens: dict[Detail, int] = Field(
@@ -49,6 +50,7 @@ class Model(Given):
                 max_output_tokens=profile.max_output_tokens,
                 max_question_chars=profile.max_question_chars,
                 max_images=settings.max_images,
+                max_samples=settings.max_samples,
                 max_image_bytes=settings.max_image_mb * 2**20,
                 max_image_pixels=settings.max_image_megapixels * 1_000_000,
                 detail_tokens=DETAIL_TOKENS,

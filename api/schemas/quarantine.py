@@ -15,9 +15,10 @@ from jobs.store import quarantine
 
 
 class QuarantineQuery(Named):
-    """How many images to list."""
+    """Which page of the images."""
 
-    limit: int = Field(default=100, ge=1, le=1000, description="Images, the last one first.")
+    after: str | None = Field(default=None, description="The `last_id` of the page before.")
+    limit: int = Field(default=20, ge=1, le=100, description="Images on a page, the newest first.")
 
 
 class HeldImage(Given):
@@ -44,16 +45,24 @@ class HeldImage(Given):
 
 
 class HeldImages(Given):
-    """All images that are refused."""
+    """A page of the images that are refused."""
 
     object: Literal["list"] = "list"
     data: list[HeldImage]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
     @classmethod
     def of(cls, held: Sequence[quarantine.Held], *, has_more: bool) -> Self:
-        """Return a list of them."""
-        return cls(data=[HeldImage.of(one) for one in held], has_more=has_more)
+        """Return a page with ``held``."""
+        data = [HeldImage.of(one) for one in held]
+        return cls(
+            data=data,
+            first_id=data[0].image_id if data else None,
+            last_id=data[-1].image_id if data else None,
+            has_more=has_more,
+        )
 
 
 class Released(Given):

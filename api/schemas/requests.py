@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,10 +18,8 @@ from pydantic import (
 )
 
 from api.schemas import words
-from jobs import errors, profiles
+from jobs import errors, profiles, schemas
 
-#: Options of later versions: named, so that the refusal is a precise one.
-_LATER = ("samples",)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
 #: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
@@ -38,6 +36,7 @@ class Limits:
     question_chars: int
     output_tokens: int
     images: int
+    samples: int
 
 
 class Sent(BaseModel):
@@ -79,9 +78,13 @@ _Question = Annotated[words.Question, AfterValidator(_short_enough)]
 
 
 class AnswerFormat(Sent):
-    """As what the answer's text is to be read; `value` of the answer is null when it cannot be."""
+    """As what the answer's text is to be read; `value` of the answer is null when it cannot be.
 
-    type: Literal["free", "number", "boolean", "choice"]
+    For `json_schema` the model reasons freely first; then the engine's grammar holds it to the schema, and a job
+    whose answer does not come out so fails with `answer_format_unmet`.
+    """
+
+    type: Literal["free", "number", "boolean", "choice", "json_schema"]
     options: (
         Annotated[
             list[Annotated[words.Question, Field(max_length=200)]],
@@ -92,6 +95,33 @@ class AnswerFormat(Sent):
         default=None,
         description="For `choice`: what can be chosen. The answer names one by its text or its letter, A the first.",
     )
+
+    schema_: dict[str, Any] | None = Field(
+        default=None,
+        alias="schema",
+        description="For `json_schema`: an object, in JSON Schema 2020-12 without what no grammar holds a model to. "
+        f"At most {schemas.MAX_BYTES} bytes, {schemas.MAX_DEPTH} levels and {schemas.MAX_PARTS} parts.",
+        examples=[
+            {
+                "type": "object",
+                "properties": {"count": {"type": "integer", "minimum": 0}},
+                "required": ["count"],
+            }
+        ],
+    )
+
+    @field_validator("schema_")
+    @classmethod
+    def _can_be_met(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and (faults := schemas.faults(value)):
+            raise ValueError(f"An answer cannot be asked for by this schema. {' '.join(faults)}")
+        return value
+
+    @model_validator(mode="after")
+    def _schema_for_json(self) -> Self:
+        if (self.type == "json_schema") != (self.schema_ is not None):
+            raise ValueError("`schema` and the type `json_schema` have to be given together.")
+        return self
 
     @model_validator(mode="after")
     def _options_for_a_choice(self) -> Self:
@@ -138,7 +168,17 @@ class Options(Sent):
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling.")
     seed: int | None = Field(
-        default=None, ge=0, le=2**31 - 1, description="Best effort; no effect on a CPU engine."
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="Best effort; no effect on a CPU engine. Each further sample has the next one.",
+    )
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        description="So many samples vote on the answer, at most: they are asked for in waves, until the leading "
+        "answer cannot be overtaken. Needs a temperature above 0; its default is then the model's for voting. "
+        "Default: 1.",
     )
     answer_format: AnswerFormat | None = Field(
         default=None,
@@ -174,6 +214,16 @@ class Options(Sent):
         limits: Limits | None = info.context
         if limits and value is not None and value > limits.output_tokens:
             raise ValueError(f"This model gives at most {limits.output_tokens} tokens.")
+        return value
+
+    @field_validator("samples")
+    @classmethod
+    def _within_the_limit(cls, value: int | None, info: ValidationInfo) -> int | None:
+        limits: Limits | None = info.context
+        if limits and value is not None and value > limits.samples:
+            raise ValueError(f"There may be at most {limits.samples} samples here.")
+        if (value or 1) > 1 and info.data.get("temperature") == 0:
+            raise ValueError("At temperature 0 all samples would be the same.")
         return value
 
 
@@ -421,8 +471,6 @@ def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
             "Several questions about the same images are a group: POST /v1/groups.",
             errors.Fault.code,
         )
-    if name in _LATER:
-        return f"`{name}` is not supported by this version.", "unsupported_parameter"
     if len(place) == 1 and name in Options.model_fields:
         return f"`{name}` belongs inside `options`.", errors.Fault.code
     return "There is no such field.", errors.Fault.code

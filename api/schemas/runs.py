@@ -67,7 +67,10 @@ class TraceSample(Given):
         description="Set when a guard cut another stream and had this one go on from it."
     )
     complete: bool
-    finish_reason: str | None
+    finish_reason: str | None = Field(
+        description="`stop`, `length`, `cut` by a guard, `error`, or what stopped it: `cancel`, `deadline`, `drain`, "
+        "`unneeded` (a vote was decided without it)."
+    )
     usage: Usage | None
     started_at: Time
     first_token_at: Time | None

@@ -39,6 +39,12 @@ class Waits:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def open(self) -> int:
+        """How many wait now."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
     def wait(self, job_id: uuid.UUID, *, seconds: float) -> bool:
         """Return when the job has finished, ``seconds`` are over or the service stops.
 

@@ -35,6 +35,10 @@ _FAULTS = {
     "answer_broken": ("failed_to_download_image", "The answer broke off."),
     "redirected_too_often": ("failed_to_download_image", "This URL redirects too often."),
 }
+_TOO_LARGE = "image_file_too_large"
+_NOT_GIVEN = "failed_to_download_image"
+#: How a fetch may end: that, or the code of its fault.
+OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_NOT_GIVEN}))
 
 
 class Downloads:
@@ -43,6 +47,7 @@ class Downloads:
     Args:
         settings: limits of time and size.
         egress: the guarded transport.
+        count: told of each fetch: ``ok`` or the code of its fault, and its seconds.
         timer: seconds that never go back.
     """
 
@@ -51,11 +56,13 @@ class Downloads:
         settings: Settings,
         *,
         egress: Egress,
+        count: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = settings.image_url_seconds
         self._most_bytes = settings.max_image_mb * 2**20
         self._egress = egress
+        self._count = count
         self._timer = timer
         self._requests = threading.BoundedSemaphore(_AT_ONCE)
 
@@ -100,6 +107,15 @@ class Downloads:
     def _file(
         self, picture: Picture, *, account_id: uuid.UUID, until: float
     ) -> Picture | errors.Fault:
+        began = self._timer()
+        found = self._fetch(picture, account_id=account_id, until=until)
+        outcome = found.code if isinstance(found, errors.Fault) else "ok"
+        self._count(outcome, self._timer() - began)
+        return found
+
+    def _fetch(
+        self, picture: Picture, *, account_id: uuid.UUID, until: float
+    ) -> Picture | errors.Fault:
         assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
         try:
             reply = self._egress.fetch(
@@ -114,8 +130,8 @@ class Downloads:
             return errors.Fault(picture.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:
             sentence = f"This URL was answered with {reply.status}."
-            return errors.Fault(picture.pointer, sentence, "failed_to_download_image")
+            return errors.Fault(picture.pointer, sentence, _NOT_GIVEN)
         if len(reply.body) > self._most_bytes:
             sentence = f"The image has more than {self._most_bytes // 2**20} MiB."
-            return errors.Fault(picture.pointer, sentence, "image_file_too_large")
+            return errors.Fault(picture.pointer, sentence, _TOO_LARGE)
         return dataclasses.replace(picture, source=reply.body)

@@ -19,7 +19,7 @@ from api.submission.downloads import Downloads
 from api.submission.orders import GROUP, Order
 from api.submission.pictures import Pictures, originals
 from api.submission.receivers import Receivers
-from jobs import errors, ids, logs
+from jobs import errors, ids, instructions, logs
 from jobs.database import Database
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority
@@ -91,6 +91,7 @@ class Intake:
             question_chars=profile.max_question_chars,
             output_tokens=profile.max_output_tokens,
             images=self._settings.max_images,
+            samples=self._settings.max_samples,
         )
 
     def submit(
@@ -226,18 +227,22 @@ class Intake:
     ) -> dict[str, Any]:
         """Return all options of sampling as they will hold, whatever the defaults are later."""
         profile = self._settings.profile
+        samples = options.samples or 1
+        sampling = profile.sampling_of(samples)
+        form = options.answer_format
+        wanted = form.model_dump(exclude_none=True, by_alias=True) if form is not None else None
         return {
             "max_output_tokens": fit.output_tokens(
                 profile,
-                question=question,
+                question=question + instructions.behind(question, wanted, profile),
                 image_tokens=image_tokens,
                 asked=options.max_output_tokens,
             ),
-            "temperature": _first(options.temperature, profile.sampling.temperature),
-            "top_p": _first(options.top_p, profile.sampling.top_p),
+            "temperature": _first(options.temperature, sampling.temperature),
+            "top_p": _first(options.top_p, sampling.top_p),
             "seed": options.seed,
-            "answer_format": options.answer_format
-            and options.answer_format.model_dump(exclude_none=True),
+            "samples": samples,
+            "answer_format": wanted,
             "guards": self._guards(options.guards),
         }
 

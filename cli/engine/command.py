@@ -117,6 +117,11 @@ def common(order: Order) -> list[Reason]:
         ),
         Reason("--sampling-defaults", "openai", "the checkpoint's own defaults are near-greedy"),
         Reason("--enable-cache-report", "", "without it usage says 0 cached tokens"),
+        Reason(
+            "--constrained-json-disable-any-whitespace",
+            "",
+            "in a JSON answer it could use up all tokens",
+        ),
         Reason("--enable-metrics", "", "Prometheus at /metrics"),
         Reason(
             "--limit-mm-data-per-request",

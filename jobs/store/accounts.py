@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from jobs import errors, ids
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Role
-from jobs.records import Account, ApiKey
+from jobs.records import Account, ApiKey, table
 from jobs.settings import Settings
 
 DEFAULT_ACCOUNT = "default"
@@ -31,11 +31,13 @@ _KEY_SHAPE = re.compile(r"ll_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: a key's account and role."""
+    """Who asks: a key's account and role, and limits of its own if it has any."""
 
     key_id: uuid.UUID
     account_id: uuid.UUID
     role: Role
+    requests_per_minute: int | None = None
+    max_body_mb: int | None = None
 
     @property
     def actor(self) -> str:
@@ -54,6 +56,8 @@ class KeyRow:
     hint: str
     created_at: datetime
     revoked_at: datetime | None
+    requests_per_minute: int | None
+    max_body_mb: int | None
 
 
 def new_key() -> str:
@@ -102,9 +106,16 @@ def ensure_pepper(settings: Settings) -> bytes:
     return pepper(settings)
 
 
-_PRINCIPAL = sa.select(ApiKey.id, ApiKey.account_id, ApiKey.role).where(
-    ApiKey.digest == sa.bindparam("digest"), ApiKey.revoked_at.is_(None)
-)
+_KEY = table(ApiKey).c
+_LIVE = sa.select(
+    _KEY.id.label("key_id"),
+    _KEY.account_id,
+    _KEY.role,
+    _KEY.requests_per_minute,
+    _KEY.max_body_mb,
+).where(_KEY.revoked_at.is_(None))
+_BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
+_BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
 
 def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:
@@ -112,23 +123,44 @@ def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | 
     if not well_formed(key):
         return None
     with database.reading() as transaction:
-        row = transaction.execute(_PRINCIPAL, {"digest": digest(key, pepper=pepper)}).one_or_none()
-        return None if row is None else Principal(row.id, row.account_id, row.role)
+        row = (
+            transaction.execute(_BY_DIGEST, {"digest": digest(key, pepper=pepper)})
+            .mappings()
+            .one_or_none()
+        )
+        return None if row is None else Principal(**row)
 
 
 def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
     """Return whose the key ``key_id`` is, or None when there is none or it is revoked."""
     with database.reading() as transaction:
-        key = transaction.session.get(ApiKey, key_id)
-        if key is None or key.revoked_at is not None:
-            return None
-        return Principal(key.id, key.account_id, key.role)
+        row = transaction.execute(_BY_ID, {"key_id": key_id}).mappings().one_or_none()
+        return None if row is None else Principal(**row)
 
 
 def create_key(
-    database: Database, key: str, *, pepper: bytes, account: str, role: Role, name: str
+    database: Database,
+    key: str,
+    *,
+    pepper: bytes,
+    account: str,
+    role: Role,
+    name: str,
+    requests_per_minute: int | None = None,
+    max_body_mb: int | None = None,
 ) -> uuid.UUID:
-    """Keep ``key`` for ``account`` (made if it is new); a key that is there already is left as it is."""
+    """Keep ``key`` for ``account`` (made if it is new); a key that is there already is left as it is.
+
+    Args:
+        database: where keys are kept.
+        key: as :func:`new_key` makes them.
+        pepper: what it is hashed with.
+        account: its account's name.
+        role: what it may do.
+        name: to tell keys apart.
+        requests_per_minute: of this key; by default as the settings say.
+        max_body_mb: MiB of its largest request body; the settings' limit holds besides.
+    """
     with database.transaction() as transaction:
         transaction.execute(
             transaction.insert(ApiKey)
@@ -140,6 +172,8 @@ def create_key(
                 digest=digest(key, pepper=pepper),
                 hint=f"{key[:5]}…{key[-4:]}",
                 created_at=transaction.now(),
+                requests_per_minute=requests_per_minute,
+                max_body_mb=max_body_mb,
             )
             .on_conflict_do_nothing(index_elements=["digest"])
         )
@@ -166,9 +200,29 @@ def keys(database: Database) -> list[KeyRow]:
                 hint=row.ApiKey.hint,
                 created_at=row.ApiKey.created_at,
                 revoked_at=row.ApiKey.revoked_at,
+                requests_per_minute=row.ApiKey.requests_per_minute,
+                max_body_mb=row.ApiKey.max_body_mb,
             )
             for row in rows
         ]
+
+
+def limit_key(
+    database: Database,
+    key_id: uuid.UUID,
+    *,
+    requests_per_minute: int | None,
+    max_body_mb: int | None,
+) -> bool:
+    """Give a key these limits, from its next request on (None: the settings'); False when there is no such live key."""
+    with database.transaction() as transaction:
+        limited = transaction.execute(
+            sa.update(ApiKey)
+            .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+            .values(requests_per_minute=requests_per_minute, max_body_mb=max_body_mb)
+            .returning(ApiKey.id)
+        )
+        return limited.first() is not None
 
 
 def revoke_key(database: Database, key_id: uuid.UUID) -> bool:

@@ -193,29 +193,61 @@ def begin(
         return started_at
 
 
+def join(database: Database, claim: Claim, *, rid: str, sample: int) -> datetime | None:
+    """Note a stream that begins beside others of its attempt; return its start, or None if the job is lost.
+
+    It may be called again when it is not known whether it has been done.
+    """
+    with database.transaction("join") as transaction:
+        if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
+            return None
+        done = _followed(transaction, claim, sample)
+        if done is None:
+            new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": sample, "rid": rid}
+            started_at: datetime = transaction.execute(_SAMPLE, new).scalar_one()
+            return started_at
+        return done.started_at
+
+
+def leave(database: Database, claim: Claim, ended: traces.Ended) -> None:
+    """Note the end of a stream beside which others of its attempt go on; it is written again with theirs."""
+    with database.transaction("leave") as transaction:
+        if traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
+            traces.note(transaction, claim.job_id, claim.attempt, ended)
+
+
 def follow(
     database: Database,
     claim: Claim,
     *,
     ended: traces.Ended,
-    finding: Finding,
+    finding: Finding | None,
     rid: str,
     kept: int,
     inserted: str,
+    sample: int | None = None,
+    beside: bool = False,
 ) -> Followed | None:
     """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
 
+    ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
+    be running: then the text of the one that was cut is written when all have ended, and ``sample`` is the number of
+    the next one.
+
     It may be called again when it is not known whether it has been done.
     """
-    number = ended.sample + 1
+    number = ended.sample + 1 if sample is None else sample
+    if not beside:
+        ended.read()
     with database.transaction("follow") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
             return None
         done = _followed(transaction, claim, number)
         if done is not None:
             return done
-        traces.finish(transaction, claim.job_id, claim.attempt, ended)
-        findings.keep(transaction, claim.job_id, claim.attempt, [finding])
+        end = traces.note if beside else traces.finish
+        end(transaction, claim.job_id, claim.attempt, ended)
+        findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
         after = {"continues": ended.sample, "kept": kept, "inserted": inserted}
         transaction.execute(_SAMPLE, new | after)

@@ -65,6 +65,17 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
         )
 
 
+def held(database: Database) -> dict[str, int]:
+    """Return how many jobs each worker holds, by the name of those who hold any."""
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(Job.lease_owner, sa.func.count().label("jobs"))
+            .where(timeline.standing(Status.RUNNING), Job.lease_owner.is_not(None))
+            .group_by(Job.lease_owner)
+        )
+        return {row.lease_owner: row.jobs for row in rows}
+
+
 def _waiting(now: sa.ColumnElement[datetime]) -> sa.Select[int, int, datetime, datetime]:
     return sa.select(
         sa.func.count().label("depth"),

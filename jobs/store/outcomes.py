@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,6 +23,8 @@ from jobs.phrases import Part
 from jobs.records import Attempt, Job, Sample, table
 from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
+from jobs.values import read as read_value
+from jobs.votes import Tally
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,26 @@ def succeed(
     *,
     answer: Answer | None,
     sample: traces.Ended,
+    others: Sequence[traces.Ended] = (),
     forced: bool = False,
     found: Iterable[Finding] = (),
+    tally: Tally | None = None,
 ) -> bool:
     """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost.
 
-    ``forced`` says that the model was made to answer, ``found`` what guards saw in this last stream.
+    Args:
+        database: where it is kept.
+        claim: the fence.
+        answer: what was read in ``sample``.
+        sample: the stream that gave the answer.
+        others: the attempt's other streams whose end is not written yet.
+        forced: whether the model was made to answer.
+        found: what guards saw in these streams.
+        tally: how its samples voted, if they did.
     """
+    value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    _read(sample, *others)
+    firsts = [one.first_token_at for one in (sample, *others) if one.first_token_at is not None]
     with database.transaction("succeed") as transaction:
         settled = _settle(
             transaction,
@@ -63,12 +78,16 @@ def succeed(
             target=Status.SUCCEEDED,
             outcome=Outcome.SUCCEEDED,
             sample=sample,
+            others=others,
             values={
                 "answer_text": answer.text if answer else None,
                 "answer_rule": answer.rule if answer else None,
+                "answer_value": value,
                 "answer_forced": forced if answer else None,
+                "votes": tally.plain() if tally else None,
+                "confidence": tally.confidence if tally else None,
                 "finish_reason": sample.finish_reason,
-                "first_token_at": sa.func.coalesce(Job.first_token_at, sample.first_token_at),
+                "first_token_at": sa.func.coalesce(Job.first_token_at, min(firsts, default=None)),
             },
         )
         if settled:
@@ -78,6 +97,8 @@ def succeed(
             keys = [image.key for image in claim.images]
             quarantine.forgive(transaction, claim.account_id, keys, since=began.scalar_subquery())
             findings.keep(transaction, claim.job_id, claim.attempt, found)
+            if tally is not None:
+                transaction.notes.append(tally)
         return settled
 
 
@@ -90,9 +111,11 @@ def fail(
     fault: Fault,
     *,
     sample: traces.Ended | None,
+    others: Sequence[traces.Ended] = (),
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
+    _read(sample, *others)
     with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):
             fault = QUARANTINED
@@ -102,15 +125,23 @@ def fail(
             target=Status.FAILED,
             outcome=Outcome.FAILED,
             sample=sample,
+            others=others,
             fault=fault,
             values=fault.columns,
         )
 
 
-def stop(database: Database, claim: Claim, *, sample: traces.Ended | None) -> bool:
+def stop(
+    database: Database,
+    claim: Claim,
+    *,
+    sample: traces.Ended | None,
+    others: Sequence[traces.Ended] = (),
+) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
+    _read(sample, *others)
     with database.transaction("stop") as transaction:
-        return _stop(transaction, claim, sample=sample)
+        return _stop(transaction, claim, sample=sample, others=others)
 
 
 def retry(
@@ -119,6 +150,7 @@ def retry(
     fault: Fault,
     *,
     sample: traces.Ended | None,
+    others: Sequence[traces.Ended] = (),
     rng: random.Random,
     deadly: int | None = None,
 ) -> bool:
@@ -127,9 +159,10 @@ def retry(
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
     engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
     """
+    _read(sample, *others)
     with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
-            return _stop(transaction, claim, sample=sample)
+            return _stop(transaction, claim, sample=sample, others=others)
         if _quarantines(transaction, claim, deadly):
             return _settle(
                 transaction,
@@ -137,6 +170,7 @@ def retry(
                 target=Status.FAILED,
                 outcome=Outcome.FAILED,
                 sample=sample,
+                others=others,
                 fault=QUARANTINED,
                 values=QUARANTINED.columns,
             )
@@ -147,6 +181,7 @@ def retry(
             target=Status.QUEUED,
             outcome=Outcome.RETRIED,
             sample=sample,
+            others=others,
             fault=fault,
             values={"failures": Job.failures + 1, "not_before": transaction.now(wait)},
         )
@@ -157,6 +192,7 @@ def release(
     claim: Claim,
     *,
     sample: traces.Ended | None,
+    others: Sequence[traces.Ended] = (),
     wait: timedelta = timedelta(0),
     fault: Fault | None = None,
 ) -> bool:
@@ -166,19 +202,28 @@ def release(
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
+    _read(sample, *others)
     with database.transaction("release") as transaction:
         if _cancel_requested(transaction, claim):
-            return _stop(transaction, claim, sample=sample)
+            return _stop(transaction, claim, sample=sample, others=others)
         return _settle(
             transaction,
             claim,
             target=Status.QUEUED,
             outcome=Outcome.RELEASED,
             sample=sample,
+            others=others,
             fault=fault,
             billed=fault is None,
             values={"not_before": transaction.now(wait)},
         )
+
+
+def _read(*samples: traces.Ended | None) -> None:
+    """Read what is kept beside the streams' texts now, not while the transaction keeps others waiting."""
+    for sample in samples:
+        if sample is not None:
+            sample.read()
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:
@@ -246,13 +291,20 @@ def _quarantines(transaction: Transaction, claim: Claim, deadly: int | None) -> 
     return quarantine.blame(transaction, claim.account_id, keys, limit=deadly)
 
 
-def _stop(transaction: Transaction, claim: Claim, *, sample: traces.Ended | None) -> bool:
+def _stop(
+    transaction: Transaction,
+    claim: Claim,
+    *,
+    sample: traces.Ended | None,
+    others: Sequence[traces.Ended],
+) -> bool:
     return _settle(
         transaction,
         claim,
         target=Status.CANCELLED,
         outcome=Outcome.CANCELLED,
         sample=sample,
+        others=others,
         values={"engine_stopped_at": transaction.now()} if sample is not None else {},
     )
 
@@ -264,13 +316,15 @@ def _settle(
     target: Status,
     outcome: Outcome,
     sample: traces.Ended | None,
+    others: Sequence[traces.Ended],
     values: dict[str, Any],
     fault: Fault | None = None,
     billed: bool = True,
 ) -> bool:
     """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill."""
-    if sample is not None and billed:
-        values = values | _usage(transaction, claim, sample)
+    samples = [*others] if sample is None else [sample, *others]
+    if samples and billed:
+        values = values | _usage(transaction, claim, samples)
     changed = timeline.change(
         transaction,
         where=_fence(claim),
@@ -286,8 +340,8 @@ def _settle(
         groups.tell_freed(transaction, [claim.job_id])
     search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
-    if sample is not None:
-        traces.finish(transaction, claim.job_id, claim.attempt, sample)
+    for one in sorted(samples, key=lambda one: one.sample):
+        traces.finish(transaction, claim.job_id, claim.attempt, one)
     traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
     return True
 
@@ -303,16 +357,19 @@ _BILLS = sa.select(
 ).where(Sample.job_id == sa.bindparam("job_id"), Sample.attempt == sa.bindparam("attempt"))
 
 
-def _usage(transaction: Transaction, claim: Claim, sample: traces.Ended) -> dict[str, Any]:
+def _usage(
+    transaction: Transaction, claim: Claim, samples: Iterable[traces.Ended]
+) -> dict[str, Any]:
     """Return the job's bill: all streams of the last attempt that an engine took. Seconds add up over attempts."""
+    ends = {one.sample: one for one in samples}
     streams = transaction.execute(_BILLS, {"job_id": claim.job_id, "attempt": claim.attempt}).all()
     seconds = 0.0
     for stream in streams:
-        ended_at = sample.ended_at if stream.number == sample.sample else stream.ended_at
+        ended_at = ends[stream.number].ended_at if stream.number in ends else stream.ended_at
         seconds += (ended_at - stream.started_at).total_seconds() if ended_at else 0.0
-    others = [stream for stream in streams if stream.number != sample.sample]
+    bills = [*ends.values(), *(stream for stream in streams if stream.number not in ends)]
     return {
-        name: _sum(getattr(sample, name), *(getattr(other, name) for other in others))
+        name: _sum(*(getattr(bill, name) for bill in bills))
         for name in ("input_tokens", "cached_tokens", "image_tokens", "output_tokens")
     } | {"engine_seconds": sa.func.coalesce(Job.engine_seconds, 0.0) + seconds}
 

@@ -91,9 +91,10 @@ def _identity(image: NewImage) -> _Identity:
     return (image.original_sha256, image.detail, image.pipeline)
 
 
-_IDENTITIES = sa.select(Image.id, Image.original_sha256, Image.detail, Image.pipeline).where(
-    Image.account_id == sa.bindparam("account_id"),
-    Image.id.in_(sa.bindparam("image_ids", expanding=True)),
+_IMAGE = table(Image).c
+_IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE.pipeline).where(
+    _IMAGE.account_id == sa.bindparam("account_id"),
+    _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),
 )
 
 
@@ -113,8 +114,8 @@ def _identities(
 
 
 _HELD = (
-    sa.select(Image.id)
-    .where(Image.id == sa.bindparam("image_id"), Image.removed_at.is_(None))
+    sa.select(_IMAGE.id)
+    .where(_IMAGE.id == sa.bindparam("image_id"), _IMAGE.removed_at.is_(None))
     .with_for_update(read=True)
 )
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from jobs import errors
 from jobs.database import Database, Transaction
-from jobs.records import Image, Suspect
+from jobs.records import Image, Suspect, table
 
 CODE: Final = errors.ImageQuarantined.code
 #: Engines need longer to come back: what is cut within this time was cut by the same death.
@@ -89,10 +89,11 @@ def forgive(
     )
 
 
-_HELD = sa.select(Suspect.image_key).where(
-    Suspect.account_id == sa.bindparam("account_id"),
-    Suspect.image_key.in_(sa.bindparam("keys", expanding=True)),
-    Suspect.quarantined_at.is_not(None),
+_SUSPECT = table(Suspect).c
+_HELD = sa.select(_SUSPECT.image_key).where(
+    _SUSPECT.account_id == sa.bindparam("account_id"),
+    _SUSPECT.image_key.in_(sa.bindparam("keys", expanding=True)),
+    _SUSPECT.quarantined_at.is_not(None),
 )
 
 
@@ -105,11 +106,17 @@ def held(database: Database, account_id: uuid.UUID, keys: Collection[str]) -> se
         return {row.image_key for row in rows}
 
 
-def listed(database: Database, *, limit: int) -> tuple[list[Held], bool]:
-    """Return up to ``limit`` images in quarantine, the last one first, and whether there are more."""
+def listed(
+    database: Database, *, limit: int, after: uuid.UUID | None = None
+) -> tuple[list[Held], bool]:
+    """Return up to ``limit`` images in quarantine beyond the image ``after``, and whether there are more.
+
+    They come newest first by when they were sent: what is released meanwhile moves no page.
+    """
     with database.reading() as transaction:
-        ordered = _listing().order_by(Suspect.quarantined_at.desc(), Suspect.image_key)
-        rows = transaction.execute(ordered.limit(limit + 1)).mappings().all()
+        listing = _listing() if after is None else _listing().where(Image.id < after)
+        ordered = listing.order_by(Image.id.desc()).limit(limit + 1)
+        rows = transaction.execute(ordered).mappings().all()
         return [Held(**row) for row in rows[:limit]], len(rows) > limit
 
 

@@ -15,7 +15,14 @@ from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Trac
 from jobs.store import events, search, timeline
 
 #: What goes with a job's question and answer.
-NO_ANSWER = {"question": None, "answer_text": None, "answer_rule": None, "answer_forced": None}
+NO_ANSWER = {
+    "question": None,
+    "answer_text": None,
+    "answer_rule": None,
+    "answer_value": None,
+    "answer_forced": None,
+    "votes": None,
+}
 #: Whether a job still needs its images: it may run, or be run again.
 NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,7 +42,14 @@ _TEXT = sa.insert(table(SearchText)).from_select(
 
 def keep(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
     """Let a job be found by ``text``, beside what it is found by already."""
-    for spelling in spellings(text or ""):
+    keep_spelled(transaction, job_id, part, spellings(text or ""))
+
+
+def keep_spelled(
+    transaction: Transaction, job_id: uuid.UUID, part: Part, spelled: Iterable[str]
+) -> None:
+    """Let a job be found by a text that :func:`jobs.phrases.spellings` has ``spelled``."""
+    for spelling in spelled:
         transaction.execute(_TEXT, {"b_job": job_id, "b_part": part, "b_text": spelling})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from jobs import lifecycle
-from jobs.database import Database, Transaction
+from jobs.database import Database, Now, Transaction
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
 from jobs.store import dispatch, outcomes, timeline, traces
@@ -37,11 +38,20 @@ def sweep(
 ) -> Swept:
     """End dead leases (if ``leases``) and the deadlines of queued jobs, up to 200 of each."""
     requeued = failed = cancelled = 0
+    # What has been written of their traces is read before the transaction, on SQLite everybody's, begins.
+    expected = _look(database) if leases else []
+    read = traces.read_open(database, expected)
     with database.transaction("expire") as transaction:
         dead = _dead(transaction) if leases else []
         for job_id, attempt in dead:
             status = _expire(
-                transaction, job_id, attempt, actor=actor, crash_limit=crash_limit, rng=rng
+                transaction,
+                job_id,
+                attempt,
+                actor=actor,
+                crash_limit=crash_limit,
+                rng=rng,
+                read=read,
             )
             requeued += status is Status.QUEUED
             failed += status is Status.FAILED
@@ -90,18 +100,23 @@ def uptime(database: Database) -> timedelta:
         return up
 
 
+_DEAD = (
+    sa.select(Job.id, Job.attempt)
+    .where(timeline.standing(Status.RUNNING), Job.lease_expires_at < Now())
+    .order_by(Job.lease_expires_at)
+    .limit(_LIMIT)
+)
+
+
+def _look(database: Database) -> list[tuple[uuid.UUID, int]]:
+    """Return the running jobs whose lease has run out, as they are to be expected a moment later."""
+    with database.reading() as transaction:
+        return [(row.id, row.attempt) for row in transaction.execute(_DEAD)]
+
+
 def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
     """Return (and on PostgreSQL lock) the running jobs whose lease has run out."""
-    rows = transaction.execute(
-        sa.select(Job.id, Job.attempt)
-        .where(
-            timeline.standing(Status.RUNNING),
-            Job.lease_expires_at < transaction.now(),
-        )
-        .order_by(Job.lease_expires_at)
-        .limit(_LIMIT)
-        .with_for_update(skip_locked=True)
-    )
+    rows = transaction.execute(_DEAD.with_for_update(skip_locked=True))
     return [(row.id, row.attempt) for row in rows]
 
 
@@ -124,6 +139,7 @@ def _expire(
     actor: str,
     crash_limit: int,
     rng: random.Random,
+    read: Mapping[str, traces.Reading],
 ) -> Status | None:
     """End one dead lease; return what became of the job, or None when its owner was quicker."""
     job = transaction.session.get_one(Job, job_id, populate_existing=True)
@@ -153,5 +169,5 @@ def _expire(
     if not changed:
         return None
     outcomes.end_attempt(transaction, job_id, attempt, outcome=Outcome.LOST, fault=fault)
-    traces.fold(transaction, job_id, attempt, finish_reason="lost")
+    traces.fold(transaction, job_id, attempt, finish_reason="lost", read=read)
     return target

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 
-from jobs import marks, trace
+from jobs import marks, phrases, trace
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.marks import Mark
@@ -39,6 +40,24 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What is kept beside a text, read from it. That takes time, which no transaction should last.
+
+    Attributes:
+        steps: its steps, as :func:`jobs.store.steps.pack` makes them.
+        spellings: what it is found by.
+    """
+
+    steps: Mapping[str, Any] = field(repr=False)
+    spellings: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read ``text``."""
+        return cls(steps.pack(text), tuple(phrases.spellings(text)))
+
+
+@dataclass(frozen=True)
 class Ended:
     """What one engine stream left behind. Times are the database's; text is raw.
 
@@ -57,6 +76,14 @@ class Ended:
     #: Which of the attempt's streams.
     sample: int = 0
 
+    @functools.cached_property
+    def _reading(self) -> Reading:
+        return Reading.of(self.output)
+
+    def read(self) -> Reading:
+        """Read the output, once: before the transaction that writes its end begins."""
+        return self._reading
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -73,7 +100,9 @@ class SampleTrace:
     attempt: int
     number: int
     text: str = field(repr=False)
+    #: Whether the stream has ended, and whether its text is written whole: beside others that comes with theirs.
     complete: bool
+    folded: bool
     finish_reason: str | None
     input_tokens: int | None
     cached_tokens: int | None
@@ -155,11 +184,11 @@ def append(
 
 
 def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
-    """Return the streams of ``held`` that have ended: (job, attempt, sample)."""
+    """Return the streams of ``held`` whose whole text is written: (job, attempt, sample)."""
     rows = transaction.execute(
         sa.select(Sample.job_id, Sample.attempt, Sample.number).where(
             sa.tuple_(Sample.job_id, Sample.attempt).in_(sorted(held)),
-            Sample.ended_at.is_not(None),
+            Sample.output.is_not(None),
         )
     )
     return {(row.job_id, row.attempt, row.number) for row in rows}
@@ -171,6 +200,8 @@ _WRITTEN = (
         table(Sample).c.job_id == sa.bindparam("b_job"),
         table(Sample).c.attempt == sa.bindparam("b_attempt"),
         table(Sample).c.number == sa.bindparam("b_number"),
+        # Of a stream that has ended beside others its bill is known.
+        table(Sample).c.ended_at.is_(None),
     )
     .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
 )
@@ -232,15 +263,12 @@ def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
     return through
 
 
-_FINISHED = (
-    sa.update(table(Sample))
-    .where(
-        table(Sample).c.job_id == sa.bindparam("b_job"),
-        table(Sample).c.attempt == sa.bindparam("b_attempt"),
-        table(Sample).c.number == sa.bindparam("b_sample"),
-    )
-    .returning(table(Sample).c.started_at)
+_NOTED = sa.update(table(Sample)).where(
+    table(Sample).c.job_id == sa.bindparam("b_job"),
+    table(Sample).c.attempt == sa.bindparam("b_attempt"),
+    table(Sample).c.number == sa.bindparam("b_sample"),
 )
+_FINISHED = _NOTED.returning(table(Sample).c.started_at)
 _FOLDED = sa.delete(table(TraceChunk)).where(
     table(TraceChunk).c.job_id == sa.bindparam("b_job"),
     table(TraceChunk).c.attempt == sa.bindparam("b_attempt"),
@@ -259,7 +287,7 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     written = {
         "output": ended.output,
         "marks": marks.pack(index),
-        "steps": steps.pack(ended.output),
+        "steps": ended.read().steps,
         "finish_reason": ended.finish_reason,
         "input_tokens": ended.input_tokens,
         "cached_tokens": ended.cached_tokens,
@@ -273,21 +301,72 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
-        search.keep(transaction, job_id, Part.TRACE, ended.output)
+        search.keep_spelled(transaction, job_id, Part.TRACE, ended.read().spellings)
     numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(_FOLDED, place)
 
 
-def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_reason: str) -> None:
-    """Close the streams of an attempt whose end nobody brought, with what had been written of them."""
+def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
+    """Note the end and the bill of a stream beside which others run; its text is written with theirs.
+
+    Not earlier, for readers see the events of an attempt in the order of their numbers, and those of the others
+    that have lower ones than the last of this stream need not have been written yet.
+    """
+    transaction.execute(
+        _NOTED,
+        {
+            "b_job": job_id,
+            "b_attempt": attempt,
+            "b_sample": ended.sample,
+            "finish_reason": ended.finish_reason,
+            "input_tokens": ended.input_tokens,
+            "cached_tokens": ended.cached_tokens,
+            "image_tokens": ended.image_tokens,
+            "output_tokens": ended.output_tokens,
+            "first_token_at": ended.first_token_at,
+            "ended_at": ended.ended_at,
+        },
+    )
+
+
+def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Reading]:
+    """Read what has been written of the open streams of ``holdings``; return it by text, for :func:`fold`."""
+    with database.reading() as transaction:
+        texts = {
+            sample.text
+            for job_id, attempt in holdings
+            for sample in _samples(transaction, job_id, attempt=attempt)
+            if not sample.folded
+        }
+    return {text: Reading.of(text) for text in texts}
+
+
+def fold(
+    transaction: Transaction,
+    job_id: uuid.UUID,
+    attempt: int,
+    *,
+    finish_reason: str,
+    read: Mapping[str, Reading] = MappingProxyType({}),
+) -> None:
+    """Close the streams of an attempt whose end nobody brought, with what had been written of them.
+
+    Args:
+        transaction: the open transaction.
+        job_id: whose streams they are.
+        attempt: the same.
+        finish_reason: why they ended.
+        read: what texts were read for beforehand; what is not among them has grown since, and is read now.
+    """
     open_ones = sa.select(Sample.number).where(
-        Sample.job_id == job_id, Sample.attempt == attempt, Sample.ended_at.is_(None)
+        Sample.job_id == job_id, Sample.attempt == attempt, Sample.output.is_(None)
     )
     if transaction.execute(open_ones.limit(1)).first() is None:
         return
     for sample in _samples(transaction, job_id, attempt=attempt):
-        if sample.complete:
+        if sample.folded:
             continue
+        reading = read.get(sample.text) or Reading.of(sample.text)
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
         index = numbers.cover(transaction, job_id, sample.text, sample.marks, at=now)
         transaction.execute(
@@ -298,12 +377,13 @@ def fold(transaction: Transaction, job_id: uuid.UUID, attempt: int, *, finish_re
             .values(
                 output=sample.text,
                 marks=marks.pack(index),
-                steps=steps.pack(sample.text),
-                finish_reason=finish_reason,
-                ended_at=now,
+                steps=reading.steps,
+                # Of one that ended beside others that did not, this much is known.
+                finish_reason=sa.func.coalesce(Sample.finish_reason, finish_reason),
+                ended_at=sa.func.coalesce(Sample.ended_at, now),
             )
         )
-        search.keep(transaction, job_id, Part.TRACE, sample.text)
+        search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
         numbers.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
@@ -342,6 +422,7 @@ def _trace(sample: Sample, pieces: Sequence[TraceChunk]) -> SampleTrace:
         number=sample.number,
         text="".join(piece.text for piece in pieces) if sample.output is None else sample.output,
         complete=sample.ended_at is not None,
+        folded=ended,
         finish_reason=sample.finish_reason,
         input_tokens=sample.input_tokens,
         cached_tokens=sample.cached_tokens,

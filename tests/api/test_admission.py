@@ -212,6 +212,55 @@ class TestRates:
 
         assert Caller(client, factories.make_key(database))("GET", "/v1/models").status_code == 200
 
+    def test_a_key_may_have_a_limit_of_its_own(
+        self, client: FlaskClient, database: Database
+    ) -> None:
+        key = factories.make_key(database, requests_per_minute=2)
+        own = Caller(client, key)
+
+        answers = [own("GET", "/v1/models") for _ in range(3)]
+
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[0].headers["RateLimit-Policy"] == '"default";q=2;w=60'
+        assert answers[2].headers["RateLimit"] == '"default";r=0;t=30'
+        assert answers[2].get_json()["detail"] == "This key may send 2 requests a minute."
+        principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+        assert principal is not None
+        accounts.limit_key(database, principal.key_id, requests_per_minute=None, max_body_mb=None)
+        assert own("GET", "/v1/models").headers["RateLimit-Policy"] == '"default";q=30;w=60'
+
+    def test_all_api_processes_count_together(  # noqa: PLR0917 - fixtures
+        self,
+        settings: Settings,
+        database: Database,
+        decoder: Images,
+        clock: Clock,
+        timer: HandTimer,
+        redis_url: str,
+    ) -> None:
+        joined = settings.model_copy(update={"redis_url": redis_url})
+        apps = [
+            create_app(
+                joined,
+                database=database,
+                bell=RecordingBell(),
+                images=decoder,
+                clock=clock,
+                timer=timer,
+            )
+            for _ in range(2)
+        ]
+        key = factories.make_key(database, requests_per_minute=3)
+        callers = [Caller(app.test_client(), key) for app in apps]
+
+        answers = [caller("GET", "/v1/models") for caller in callers * 2]
+
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        left = [RATE.fullmatch(answer.headers["RateLimit"]) for answer in answers]
+        assert [match and match[1] for match in left] == ["2", "1", "0", "0"]
+        for app in apps:
+            service_of(app).drain()
+
     def test_what_the_role_does_not_allow_counts_as_well(
         self, client: FlaskClient, database: Database
     ) -> None:

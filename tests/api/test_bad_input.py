@@ -60,7 +60,11 @@ class TestOptions:
             {"answer_format": {"type": "number", "options": ["1", "2"]}},
             {"answer_format": {"options": ["a"], "type": "choice"}},
             {"answer_format": {"options": ["a", "A "], "type": "choice"}},
+            {"answer_format": {"type": "json_schema"}}, {"answer_format": {"type": "json_schema", "schema": {}}},
+            {"answer_format": {"type": "json_schema", "schema": [1]}},
+            {"answer_format": {"type": "free", "schema": {"type": "object", "properties": {"a": {"type": "null"}}}}},
             {"max_output_tokens": 0}, {"max_output_tokens": 1537}, {"max_output_tokens": 10**30},
+            {"samples": 0}, {"samples": 17}, {"samples": "3"}, {"samples": 2, "temperature": 0},
             {"priority": "urgent"}, {"deadline_seconds": 0}, {"deadline_seconds": 10**9},
             {"max_attempts": 0}, {"max_attempts": 21}, {"detail": "huge"},
             {"metadata": {"a": 1}}, {"metadata": {"": "x"}}, {"metadata": {"a" * 65: "x"}},
@@ -68,7 +72,7 @@ class TestOptions:
             {"metadata": {'a"b': "x"}}, {"metadata": {"a\\b": "x"}}, {"metadata": {"a\nb": "x"}},
             {"metadata": {"a": "x\x00"}}, {"metadata": []},
         ],
-        ids=lambda options: json.dumps(options)[:48],
+        ids=lambda options: json.dumps(options)[:96],
     )  # fmt: skip
     def test_an_option_out_of_range_is_refused_at_its_place(
         self, caller: Caller, options: dict[str, Any]
@@ -77,12 +81,36 @@ class TestOptions:
         assert answer.status_code == 422
         assert all(place.startswith(f"#/options/{next(iter(options))}") for place in faults(answer))
 
-    @pytest.mark.parametrize("name", ["samples"])
-    def test_an_option_of_a_later_version_is_refused_by_name(
-        self, caller: Caller, name: str
+    def test_all_faults_of_a_schema_are_told_at_once(self, caller: Caller) -> None:
+        schema = {
+            "type": "object",
+            "properties": {"a": {"type": "text"}, "b": {"type": "string", "pattern": "x"}},
+            "required": ["c"],
+        }
+        form = {"type": "json_schema", "schema": schema}
+
+        answer = ask(caller, options={"answer_format": form})
+
+        assert answer.status_code == 422
+        [(place, (_, sentence))] = faults(answer).items()
+        assert place == "#/options/answer_format/schema"
+        for wrong in ("/properties/a/type: ", "/properties/b/pattern: ", "/required: "):
+            assert wrong in sentence
+
+    @pytest.mark.parametrize("default", ["\\u0000", "[" * 400 + "]" * 400, "1e999"])
+    def test_a_schema_that_no_database_could_keep_is_refused(
+        self, caller: Caller, default: str
     ) -> None:
-        answer = ask(caller, options={name: {}})
-        assert answer.get_json()["error"]["code"] == "unsupported_parameter"
+        value = default if default.startswith("[") or default[0].isdigit() else f'"{default}"'
+        schema = f'{{"type":"object","properties":{{"a":{{"type":"null","default":{value}}}}}}}'
+        body = (
+            f'{{"question":"?","images":[{{"data":"{PNG}"}}],"options":{{"answer_format":'
+            f'{{"type":"json_schema","schema":{schema}}}}}}}'
+        )
+
+        answer = caller("POST", "/v1/jobs", data=body.encode(), content_type="application/json")
+
+        assert answer.status_code in (400, 422)
 
     def test_an_option_outside_of_options_is_told_where_it_belongs(self, caller: Caller) -> None:
         answer = ask(caller, temperature=0.5)
@@ -186,6 +214,19 @@ class TestBodies:
         )  # fmt: skip
         assert untold.status_code == 413
         assert untold.get_json()["error"]["code"] == "request_too_large"
+
+    def test_a_body_over_the_keys_own_limit_is_413_and_no_key_passes_the_limit_of_all(
+        self, client: FlaskClient, database: Database
+    ) -> None:
+        def ask(limit: int, *, mib: float) -> int:
+            caller = Caller(client, factories.make_key(database, max_body_mb=limit))
+            body = b'{"question": "' + b" " * int(mib * 2**20) + b'"}'
+            answer = caller("POST", "/v1/jobs", data=body, content_type="application/json")
+            return answer.status_code
+
+        assert ask(1, mib=1.5) == 413
+        assert ask(2, mib=1.5) == 422
+        assert ask(100, mib=5) == 413
 
 
 class TestPlaces:

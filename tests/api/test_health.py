@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from api.app import create_app, service_of
@@ -81,3 +82,15 @@ def test_on_a_full_disk_the_service_is_not_ready(
     app = create_app(floor, database=database, bell=RecordingBell(), images=decoder)
     answer = app.test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["checks"]["disk"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize(("revision", "status"), [("0001", 503), ("of a later version", 200)])
+def test_processes_of_the_version_before_stay_ready_when_the_schema_grows(
+    client: FlaskClient, database: Database, revision: str, status: int
+) -> None:
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision}
+        )
+
+    assert client.get("/readyz").status_code == status

@@ -125,6 +125,19 @@ def test_three_redirects_are_followed_and_a_fourth_is_not(caller: Caller, site: 
     assert (status, codes(told)) == (422, {"#/images/0/url": "failed_to_download_image"})
 
 
+def test_fetches_are_counted_by_how_they_ended(
+    caller: Caller, operator: Caller, site: Site
+) -> None:
+    ask(caller, site.url)
+    ask(caller, site.url, "http://10.0.0.1/secret")
+
+    shown = operator("GET", "/metrics").text
+
+    assert 'longlook_image_fetch_seconds_count{outcome="ok"} 2.0' in shown
+    assert 'longlook_image_fetch_seconds_count{outcome="invalid_image_url"} 1.0' in shown
+    assert 'longlook_image_fetch_seconds_count{outcome="failed_to_download_image"} 0.0' in shown
+
+
 def test_a_redirect_to_a_private_place_is_not_followed(caller: Caller, site: Site) -> None:
     site.status = 302
     site.headers = {"location": "http://10.0.0.1/secret"}

@@ -9,8 +9,12 @@ from datetime import datetime
 
 import pytest
 
+from jobs import votes
+from jobs.answers import Answer
 from jobs.database import Database
 from jobs.findings import Action, Finding, Kind
+from jobs.store import outcomes
+from tests import factories
 from tests.api import pictures, worker
 from tests.api.conftest import Caller
 from tests.fakes import RecordingBell
@@ -55,6 +59,7 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
         "temperature": 0.0,
         "top_p": 1.0,
         "seed": 7,
+        "samples": 1,
         "answer_format": None,
         "guards": {"loop": True, "budget": True, "language": True},
         "max_attempts": 5,
@@ -186,7 +191,13 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     shown = answer.get_json()
     assert "Retry-After" not in answer.headers
     assert shown["status"] == "succeeded"
-    assert shown["answer"] == {"text": "6", "value": None, "rule": "heading", "forced": False}
+    assert shown["answer"] == {
+        "text": "6",
+        "value": None,
+        "rule": "heading",
+        "forced": False,
+        "confidence": None,
+    }
     assert shown["finish_reason"] == "stop"
     usage = shown["usage"]
     assert usage.pop("engine_seconds") >= 0
@@ -223,8 +234,59 @@ def test_an_answer_has_the_value_that_was_asked_for(
     job = caller.job(answer_format=wanted)
     worker.finish(database, text="**Final Answer** 6", answer="6")
     shown = caller("GET", job["urls"]["self"]).get_json()
-    assert shown["answer"] == {"text": "6", "value": value, "rule": "heading", "forced": False}
+    assert shown["answer"] == {
+        "text": "6",
+        "value": value,
+        "rule": "heading",
+        "forced": False,
+        "confidence": None,
+    }
+    assert shown["votes"] is None
     assert shown["options"]["answer_format"] == wanted
+
+
+def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_removed(
+    caller: Caller, database: Database
+) -> None:
+    job = caller.job(samples=5)
+    assert job["options"]["samples"] == 5
+    assert job["options"]["temperature"] == 1.0
+    ranked = (votes.AnswerClass("6", (0, 2)), votes.AnswerClass("7", (1,)))
+    cast = {0: 0, 1: 1, 2: 4, 3: 3}
+    tally = votes.Tally(asked=5, begun=5, classes=ranked, abstained=(3,), samples=cast)
+
+    worker.end(database, worker.start(database), tally=tally)
+
+    shown = caller("GET", job["urls"]["self"]).get_json()
+    assert (shown["answer"]["text"], shown["answer"]["confidence"]) == ("6", 0.5)
+    assert shown["votes"] == {
+        "asked": 5,
+        "begun": 5,
+        "counted": 4,
+        "classes": [{"text": "6", "samples": [0, 4]}, {"text": "7", "samples": [1]}],
+        "abstained": [3],
+    }
+    caller("DELETE", job["urls"]["self"])
+    gone = caller("GET", job["urls"]["self"]).get_json()
+    assert (gone["answer"], gone["votes"]) == (None, None)
+
+
+def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Database) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"count": {"type": "integer"}, "kind": {"enum": ["a", None]}},
+        "required": ["count"],
+    }
+    job = caller.job(answer_format={"type": "json_schema", "schema": schema})
+    answer = Answer('{"count": 6, "kind": null}', "json_schema")
+    sample = factories.make_ended(answer.text)
+    assert outcomes.succeed(database, worker.start(database), answer=answer, sample=sample)
+    shown = caller("GET", job["urls"]["self"]).get_json()
+    assert shown["answer"]["value"] == {"count": 6, "kind": None}
+    assert (shown["answer"]["text"], shown["answer"]["rule"]) == (answer.text, "json_schema")
+    assert shown["options"]["answer_format"] == {"type": "json_schema", "schema": schema}
+    rerun = caller("POST", job["urls"]["rerun"]).get_json()
+    assert rerun["options"]["answer_format"]["schema"] == schema
 
 
 def test_attempts_tell_what_was_sent_where_and_how_it_ended(

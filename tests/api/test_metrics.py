@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -111,7 +111,8 @@ def test_the_gauges_tell_of_queue_and_workers(
     assert shown("longlook_workers", state="live") == 1
     assert shown("longlook_worker_slots") == 4
     assert shown("longlook_engines", state="resting") == 1
-    age = shown("longlook_worker_heartbeat_age_seconds")
+    assert shown("longlook_worker_busy", worker="w") == 0
+    age = shown("longlook_worker_heartbeat_age_seconds", worker="w")
     assert age is not None
     assert age >= 0
 
@@ -132,7 +133,10 @@ def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
     assert shown(count, route="none", method="GET", code="404") == 1
     assert shown(count, route="none", method="other", code="405") == 1
     assert shown("longlook_jobs_submitted_total", priority="high") == 1
-    assert shown("longlook_jobs_finished_total", outcome="cancelled", error_code="") == 1
+    assert (
+        shown("longlook_jobs_finished_total", priority="high", outcome="cancelled", error_code="")
+        == 1
+    )
     assert job["id"] not in operator("GET", "/metrics").text
 
 
@@ -153,12 +157,10 @@ def test_a_picture_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
     assert shown("longlook_image_bytes_count") == 2
 
 
-def names(
-    database: Database, counting: type[metrics.JobMetrics | metrics.DeliveryMetrics]
-) -> set[str]:
+def names(counting: Callable[..., object], database: Database, **more: str) -> set[str]:
     """Return the names of what a process of a kind counts."""
     registry = metrics.new_registry()
-    counting(database, registry=registry)
+    counting(database, registry=registry, **more)
     return {family.name for family in registry.collect()}
 
 
@@ -174,8 +176,8 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     workers.beat(database, presence, alive=timedelta(minutes=1))
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)
-    of_worker = names(database, metrics.JobMetrics)
-    of_delivery = names(database, metrics.DeliveryMetrics) - of_worker
+    of_worker = names(metrics.JobMetrics, database, model="tiny-qvq")
+    of_delivery = names(metrics.DeliveryMetrics, database) - of_worker
     page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
 
     told = {(name, kind) for name, kind, _, where in page if where != "delivery"}

@@ -91,6 +91,29 @@ def test_an_operator_lists_and_releases(caller: Caller, operator: Caller, image_
     assert caller.submit().status_code == 202
 
 
+def test_the_list_comes_in_pages(caller: Caller, operator: Caller, database: Database) -> None:
+    shown = [caller.image(pictures.png(seed=seed))["id"] for seed in range(5)]
+    for one in shown:
+        image = history.image(database, uuid.UUID(hex=one[4:]), account_id=None)
+        assert image is not None
+        with database.transaction() as transaction:
+            assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+
+    seen, after = [], ""
+    while True:
+        page = operator("GET", f"/v1/quarantine?limit=2{after}").get_json()
+        seen += [held["image_id"] for held in page["data"]]
+        assert (page["first_id"], page["last_id"]) == (seen[-len(page["data"])], seen[-1])
+        if not page["has_more"]:
+            break
+        # What is released meanwhile neither hides nor repeats another one.
+        operator("POST", f"/v1/quarantine/{page['last_id']}/release")
+        after = f"&after={page['last_id']}"
+
+    assert seen == shown[::-1]
+    assert operator("GET", "/v1/quarantine?after=x").status_code == 422
+
+
 def test_others_may_not_look(caller: Caller, stranger: Caller, image_id: str) -> None:
     assert caller("GET", "/v1/quarantine").status_code == 403
     assert caller("POST", f"/v1/quarantine/{image_id}/release").status_code == 403

@@ -195,12 +195,12 @@ def test_one_more_than_may_be_is_refused_and_whoever_leaves_makes_room(
     assert (refused.status_code, refused.get_json()["error"]["code"]) == (503, "streams_in_use")
     assert int(refused.headers["Retry-After"]) > 0
     assert caller("HEAD", job["urls"]["events"]).status_code == 200
-    assert "longlook_sse_connections 3.0" in operator("GET", "/metrics").text
+    assert 'longlook_sse_connections{kind="stream"} 3.0' in operator("GET", "/metrics").text
     with ThreadPoolExecutor(1) as pool:
         leaving = pool.submit(followers[0].leave)
         worker.start(database)
         leaving.result(30)
-    assert "longlook_sse_connections 2.0" in operator("GET", "/metrics").text
+    assert 'longlook_sse_connections{kind="stream"} 2.0' in operator("GET", "/metrics").text
     again = follow(job)
     assert eventually(lambda: len(again.events) == 2)
 

@@ -8,6 +8,7 @@ from jobs.answers import Answer
 from jobs.database import Database
 from jobs.findings import Finding
 from jobs.store import claims, outcomes, traces
+from jobs.votes import Tally
 from tests import factories
 
 
@@ -29,6 +30,7 @@ def end(
     answer: str = "6",
     forced: bool = False,
     found: Iterable[Finding] = (),
+    tally: Tally | None = None,
 ) -> None:
     """Finish a job that was started."""
     assert outcomes.succeed(
@@ -38,6 +40,7 @@ def end(
         sample=factories.make_ended(text),
         forced=forced,
         found=found,
+        tally=tally,
     )
 
 

@@ -23,6 +23,18 @@ def test_each_test_that_is_named_exists() -> None:
     assert missing == []
 
 
+def test_each_promise_names_its_test() -> None:
+    tables = [
+        part.split("\n\n", 1)[0]
+        for part in PAGE.split("| promise | how it is tried |\n|---|---|\n")[1:]
+    ]
+    rows = [row for table in tables for row in table.splitlines()]
+
+    assert len(tables) == 2
+    assert len(rows) > 30
+    assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::\w+`", row)] == []
+
+
 def test_each_failpoint_is_told_and_hit() -> None:
     tests = (source.ROOT / "tests" / "chaos").glob("test_*failpoints.py")
     tried = "".join(path.read_text(encoding="utf-8") for path in tests)

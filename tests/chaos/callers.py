@@ -35,6 +35,8 @@ _PERSONAS = {
     "refuse": 3,
     "busy": 2,
 }
+#: How many of the plain ones have several samples vote.
+_VOTES = 0.25
 
 
 class Api(Client):
@@ -111,6 +113,8 @@ class Caller(threading.Thread):
         if persona:
             question += f" [[persona:{persona}]]"
             options["max_attempts"] = 2
+        elif self._rng.random() < _VOTES:
+            options = {"samples": 3}
         cancel = self._rng.uniform(0, 3) if self._rng.random() < 0.12 else None
         if persona == "no_answer_at_length":
             options["max_output_tokens"] = 1500

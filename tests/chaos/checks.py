@@ -220,15 +220,31 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
     if not streams or any(sample.output is None for sample in streams):
         yield "succeeded without a text"
         return
-    answer = answers.extract(_whole(streams))
+    chosen = _chosen(job, streams)
+    answer = answers.extract(_whole(chosen))
     expected = (answer.text, answer.rule) if answer else (None, None)
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"
-    if job.finish_reason != streams[-1].finish_reason:
+    if job.finish_reason != chosen[-1].finish_reason:
         yield "its finish_reason is not its last stream's"
+    asked = job.options.get("samples", 1)
+    if (job.votes is not None) != (asked > 1):
+        yield f"asked for {asked} samples and has the votes {job.votes}"
     for name in ("input_tokens", "image_tokens", "output_tokens"):
         if getattr(job, name) != sum(getattr(sample, name) or 0 for sample in streams):
             yield f"its {name} is not its streams'"
+
+
+def _chosen(job: Job, streams: list[Sample]) -> list[Sample]:
+    """Return the streams that lead to the answer: all of them, or of several samples the winner's."""
+    if not job.votes:
+        return streams
+    by_number = {sample.number: sample for sample in streams}
+    [first, *_] = job.votes["classes"] or [{"samples": job.votes["abstained"]}]
+    chain = [by_number[first["samples"][0]]]
+    while (before := chain[0].continues) is not None:
+        chain.insert(0, by_number[before])
+    return chain
 
 
 def _whole(streams: list[Sample]) -> str:
@@ -248,6 +264,8 @@ def _traces(life: Life, _: Limits) -> Iterator[str]:
         yield "has a stream without an attempt"
     if any(sample.ended_at is None or sample.output is None for sample in life.samples):
         yield "has a stream that is still open"
+    if life.job.options.get("samples", 1) > 1:
+        return  # They are asked warmly.
     texts = [sample.output or "" for sample in life.samples if sample.continues is None]
     longest = max(texts, key=len, default="")
     if not all(longest.startswith(text) for text in texts):

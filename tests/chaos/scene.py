@@ -34,11 +34,12 @@ class Scene:
     key: str
     environment: dict[str, str]
 
-    def submit(self, question: str = QUESTION, **facts: object) -> uuid.UUID:
+    def submit(self, question: str = QUESTION, *, samples: int = 1, **facts: object) -> uuid.UUID:
         """Submit a job that the scripted engine understands."""
         options = {
             "max_output_tokens": 1500,
-            "temperature": 0,
+            "temperature": 0 if samples == 1 else 1,
+            "samples": samples,
             "top_p": 1,
             "seed": None,
             "guards": {"loop": True},

@@ -84,6 +84,38 @@ def test_a_worker_that_dies_over_a_cut_is_followed_by_one_that_forces_the_answer
     assert (life.job.answer_forced, life.samples[-1].continues) == (True, 0)
 
 
+@pytest.mark.parametrize(
+    "failpoint", ["join.commit", "join.committed", "leave.commit", "leave.committed"]
+)
+def test_a_worker_that_dies_over_a_vote_is_followed_by_one_that_votes_anew(
+    scene: Scene, failpoint: str
+) -> None:
+    job_id = scene.submit(samples=3)
+
+    scene.kill_worker(failpoint)
+
+    life = scene.finish(job_id)
+    assert outcomes(life) == ["lost", "succeeded"]
+    assert life.job.votes is not None
+    last = [sample.number for sample in life.samples if sample.attempt == 2]
+    assert last == list(range(life.job.votes["begun"]))
+
+
+@pytest.mark.parametrize("failpoint", ["join", "leave"])
+def test_a_sample_whose_commit_was_not_answered_is_begun_and_ended_once(
+    scene: Scene, failpoint: str
+) -> None:
+    job_id = scene.submit(samples=3)
+
+    with victims.running(victims.worker, scene.armed(f"{failpoint}.committed=raise")):
+        assert eventually(lambda: scene.hurry(job_id).terminal)
+
+    life = scene.life(job_id)
+    assert outcomes(life) == ["succeeded"]
+    assert life.job.votes is not None
+    assert len(life.samples) == life.job.votes["begun"]
+
+
 def test_between_two_chunks_a_worker_leaves_the_trace_that_was_written(scene: Scene) -> None:
     job_id = scene.submit()
 

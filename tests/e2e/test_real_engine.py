@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cli.client import Client
+from jobs import schemas
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.real_engine import RealEngine
@@ -45,6 +46,42 @@ def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str
     assert done["status"] == "succeeded"
     assert done["answer"]["text"] == sample["truth"]
     assert done["usage"]["image_tokens"] == done["images"][0]["tokens"]
+
+
+def test_a_number_is_a_value(client: Client) -> None:
+    form = {"answer_format": {"type": "number"}}
+    picture = RealEngine.samples / "s07.png"
+
+    job = client.submit([picture], "How many shapes can you see in this image?", options=form)
+
+    answer = client.wait(job["id"])["answer"]
+    assert (answer["text"], answer["value"]) == ("7", 7)
+
+
+def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "count": {"type": "integer", "minimum": 0, "maximum": 20},
+            "colours": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
+        },
+        "required": ["count", "colours"],
+    }
+    form = {"answer_format": {"type": "json_schema", "schema": schema}}
+    question = "How many shapes can you see in this image?"
+
+    job = client.submit([RealEngine.samples / "s07.png"], question, options=form)
+
+    done = client.wait(job["id"])
+    assert done["status"] == "succeeded", done["error"]
+    answer = done["answer"]
+    assert (answer["rule"], answer["forced"]) == ("json_schema", False)
+    assert schemas.holds(schema, answer["value"])
+    assert json.loads(answer["text"]) == answer["value"]
+    look, typed = client.trace(job["id"])["samples"]
+    assert "\\boxed{7}" in look["text"]
+    assert json.loads(typed["text"]) == answer["value"]
+    assert typed["usage"]["cached_tokens"] > 0.8 * typed["usage"]["input_tokens"]
 
 
 def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(
@@ -102,6 +139,43 @@ def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) ->
 
     [sample] = client.trace(job["id"])["samples"]
     assert "".join(deltas) == sample["text"] != ""
+
+
+def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
+    client: Client, tmp_path: Path
+) -> None:
+    """The picture is one that the engine has not seen, and it is hot enough to need the third sample sometimes."""
+    picture = tmp_path / "mirrored.png"
+    mirrored = Image.open(RealEngine.samples / "s15.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(picture)
+    options = {"samples": 3, "temperature": 1.3}
+
+    job = client.submit([picture], "How many stars do you see?", options=options)
+    told = list(client.follow(job["id"]))
+
+    done = client.job(job["id"])
+    kept = client.trace(job["id"])["samples"]
+    leader, *followers = [sample for sample in kept if sample["continues"] is None]
+    assert done["status"] == "succeeded"
+    assert done["votes"]["asked"] == 3
+    assert done["votes"]["begun"] == 1 + len(followers) >= 2
+    if done["answer"]:
+        winner = done["votes"]["classes"][0]
+        assert done["answer"]["text"] == winner["text"]
+        assert done["answer"]["confidence"] == len(winner["samples"]) / done["votes"]["counted"]
+    assert leader["usage"]["input_tokens"] > 0
+    for sample in followers:
+        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], kept
+        assert sample["first_token_at"] > leader["first_token_at"]
+    for sample in kept:
+        said = [
+            event["delta"]
+            for event in told
+            if event["type"] == "trace.delta" and event["sample"] == sample["index"]
+        ]
+        assert "".join(said) == sample["text"] != ""
+    for name in ("input_tokens", "cached_tokens", "output_tokens"):
+        assert done["usage"][name] == sum(sample["usage"][name] for sample in kept)
 
 
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jobs import errors
+from jobs import errors, profiles, values
 from tests.engines import asking
 from tests.engines.subjects import Subject
 
@@ -168,3 +168,41 @@ def test_a_stream_that_was_closed_before_it_was_read_is_empty(subject: Subject) 
         closer.join()
 
         assert list(stream) == []
+
+
+@pytest.mark.parametrize("given", ["I see. ", None])
+def test_under_a_grammar_all_that_is_said_is_of_the_schema(
+    subject: Subject, given: str | None
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "count": {"type": "integer", "minimum": 3, "maximum": 9},
+            "colours": {"type": "array", "items": {"enum": ["red", 'gr"een']}, "maxItems": 3},
+            "note": {"anyOf": [{"type": "string", "maxLength": 8}, {"type": "null"}]},
+            "share": {"type": "number", "minimum": 0.25, "maximum": 0.5},
+            "part": {"$ref": "#/$defs/part"},
+        },
+        "required": ["count", "share", "part"],
+        "$defs": {
+            "part": {
+                "type": "object",
+                "properties": {"sure": {"type": "boolean"}, "kind": {"const": "shape"}},
+                "required": ["kind"],
+            }
+        },
+    }
+    sampling = profiles.Sampling(temperature=1.5, top_p=1.0)
+    asked = subject.ask(schema=schema, continuation=given, sampling=sampling, max_output_tokens=200)
+
+    chunks = asking.read(subject.engine, asked)
+
+    assert chunks[-2].finish_reason == "stop"
+    assert values.structured(asking.text(chunks), schema) is not None, asking.text(chunks)
+
+
+def test_a_schema_that_no_grammar_can_be_made_of_is_rejected(subject: Subject) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "number", "multipleOf": 2}}}
+
+    with pytest.raises(errors.EngineRejected, match="schema of the answer"):
+        asking.read(subject.engine, subject.ask(schema=schema))

@@ -59,6 +59,7 @@ def test_a_mishap_of_the_engine_is_the_right_fault(
         ),
         (400, b'{"message":"Image count 9 exceeds limit 8 per request."}', "R", "so many images"),
         (400, b'{"error":{"message":"Could not decode image: it"}}', "R", "cannot read the image"),
+        (400, b'{"message":"Failed to compile json grammar: at #/a"}', "R", "schema of the answer"),
         (413, b"too large", "R", "does not take"),
         (422, b'{"detail":[]}', "R", "does not take"),
         (401, b'{"error":"Unauthorized"}', "U", "LONGLOOK_ENGINE_API_KEY"),

@@ -81,6 +81,23 @@ def test_a_continuation_is_the_assistants_and_says_so() -> None:
     assert body["continue_final_message"] is True
 
 
+def test_the_instruction_stands_behind_the_question() -> None:
+    content = sent(asking.ask("How many?", instruction="\n\nA number."))["messages"][1]["content"]
+
+    assert content[-1] == {"type": "text", "text": "How many?\n\nA number."}
+
+
+def test_a_schema_is_what_the_grammar_is_made_of() -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "null"}}}
+
+    form = sent(asking.ask(schema=schema))["response_format"]
+
+    assert (form["type"], form["json_schema"]["schema"]) == ("json_schema", schema)
+    assert list(form["json_schema"]["schema"]["properties"]) == ["b", "a"]
+    assert form["json_schema"]["strict"] is True
+    assert "response_format" not in sent(asking.ask())
+
+
 def test_a_picture_is_encoded_once_while_there_is_room() -> None:
     pictures = wire.EncodedPictures(budget=10_000)
     first = asking.png(1)

@@ -57,6 +57,19 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     assert (queue.depth, queue.due, queue.oldest) == (1, 0, None)
 
 
+def test_what_each_worker_holds_is_counted_by_its_name(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    for _ in range(3):
+        factories.make_job(database, account_id)
+    held = [factories.claim(database, owner=owner) for owner in ("one", "two", "two")]
+    assert figures.held(database) == {"one": 1, "two": 2}
+
+    outcomes.release(database, held[0], sample=None)
+
+    assert figures.held(database) == {"two": 2}
+
+
 def test_age_is_counted_from_when_a_job_was_due(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:

@@ -41,7 +41,9 @@ class Past:
 def past(database: Database) -> Past:
     account = factories.make_account(database, "web")
     webhooks.make_endpoint(database, account, url="https://receiver.example/a-secret-path")
-    succeeded = factories.make_job(database, account, metadata={"case": "42"})
+    succeeded = factories.make_job(
+        database, account, metadata={"case": "42"}, options={"answer_format": {"type": "number"}}
+    )
     fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
     outcomes.release(database, factories.claim(database), sample=None, fault=fault)
     again = factories.claim(database)
@@ -66,6 +68,10 @@ def utc(value: Any) -> datetime:  # noqa: ANN401 - text on SQLite
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
+def plain(value: Any) -> Any:  # noqa: ANN401 - JSON, which is text on SQLite
+    return json.loads(value) if isinstance(value, str) else value
+
+
 def documented(view: str) -> list[str]:
     table = PAGE.split(f"`{view}`: one row", 1)[1].split("\n\n", 2)[1]
     return re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
@@ -86,6 +92,8 @@ def test_a_job_is_told_in_words_and_seconds(database: Database, past: Past) -> N
     row = by_job[ids.show("job", past.succeeded)]
     job = factories.get_job(database, past.succeeded).job
     assert (row["account"], row["status"], row["answer"]) == ("web", "succeeded", "6")
+    assert (plain(row["answer_value"]), row["answer_forced"]) == (6, False)
+    assert row["confidence"] is None
     assert row["account_id"] == ids.show("acct", job.account_id)
     assert (row["attempts"], row["images"], row["output_tokens"]) == (2, 1, 11)
     assert job.started_at is not None
@@ -97,8 +105,7 @@ def test_a_job_is_told_in_words_and_seconds(database: Database, past: Past) -> N
     ):
         assert row[name] == pytest.approx((end - start).total_seconds(), abs=0.002), name
     assert utc(row["created_at"]) == job.created_at
-    metadata = row["metadata"]
-    assert (json.loads(metadata) if isinstance(metadata, str) else metadata) == {"case": "42"}
+    assert plain(row["metadata"]) == {"case": "42"}
     rerun = by_job[ids.show("job", past.queued)]
     assert rerun["rerun_of"] == ids.show("job", past.failed)
     assert (rerun["status"], rerun["run_seconds"], rerun["finished_at"]) == ("queued", None, None)
@@ -173,7 +180,7 @@ def test_the_page_has_each_query_for_both_databases() -> None:
     kinds = [kind for kind, _ in QUERIES]
 
     assert set(kinds) == {"PostgreSQL", "SQLite", "both"}
-    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 6
+    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 7
 
 
 @pytest.mark.parametrize(("kind", "query"), QUERIES, ids=[f"{n}" for n, _ in enumerate(QUERIES)])
@@ -201,6 +208,10 @@ def test_a_query_of_the_page_runs_and_finds_what_it_is_for(
         assert [row["job"] for row in found] == [ids.show("job", past.queued)]
     if "percent" in query and "failed" in query:
         assert [(row["finished"], row["failed"], row["percent"]) for row in found] == [(2, 1, 50)]
+    if "answer_value" in query:
+        assert [(plain(row["answer_value"]), row["jobs"], row["forced"]) for row in found] == [
+            (6, 1, 0)
+        ]
     if "cached_tokens" in query and "percent" in query:
         assert [(row["account"], row["percent"]) for row in found] == [("web", 80)]
 

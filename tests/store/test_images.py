@@ -166,7 +166,7 @@ def test_removing_a_job_takes_its_texts_and_keeps_its_counters(
     assert remove_job(database, job_id, account_id)
 
     job = factories.get_job(database, job_id).job
-    assert (job.question, job.answer_text, job.answer_rule) == (None, None, None)
+    assert {getattr(job, name) for name in retention.NO_ANSWER} == {None}
     assert job.data_removed_at is not None
     assert (job.status, job.finished_at, job.output_tokens) == (
         before.status,

@@ -51,7 +51,8 @@ def finished(
 ) -> uuid.UUID:
     """Run a job about ``images`` to its end; return its id."""
     chosen = [(image, 4) for image in images or (factories.make_image(),)]
-    job_id = factories.make_job(database, account_id, images=chosen)
+    options = {"answer_format": {"type": "number"}}
+    job_id = factories.make_job(database, account_id, images=chosen, options=options)
     claimed = factories.claim(database)
     assert claimed.job_id == job_id
     factories.begin(database, claimed)
@@ -123,7 +124,11 @@ class TestClasses:
         row = job(database, job_id)
         assert row.trace_removed
         assert not row.answer_removed
-        assert (row.question, row.answer_text) == ("How many circles are there?", "6")
+        assert (row.question, row.answer_text, row.answer_value) == (
+            "How many circles are there?",
+            "6",
+            6,
+        )
         assert (outputs(database, job_id), prompts(database, job_id)) == ([None], [None])
         [trace] = traces.read(database, job_id)
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
@@ -143,7 +148,7 @@ class TestClasses:
         row = job(database, job_id)
         assert row.answer_removed
         assert not row.trace_removed
-        assert (row.question, row.answer_text, row.answer_rule) == (None, None, None)
+        assert {getattr(row, name) for name in retention.NO_ANSWER} == {None}
         assert (outputs(database, job_id), prompts(database, job_id)) == (["I see 6."], [None])
         assert rest(database, job_id) == before
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from jobs.answers import Answer
 from jobs.database import Database
+from jobs.findings import Action, Finding, Kind
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, history, outcomes, traces
+from jobs.records import Job
+from jobs.store import claims, history, outcomes, steps, traces
 from tests import factories
 from tests.databases import Age
 
@@ -71,6 +75,82 @@ def test_success_writes_answer_usage_trace_and_attempt(
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("So \\boxed{6}.", True, "stop")
     assert outcomes.landed(database, claimed) is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "value"),
+    [
+        ({"type": "number"}, "six", 6),
+        ({"type": "number"}, "0.1 m", 0.1),
+        ({"type": "boolean"}, "No.", False),
+        ({"type": "choice", "options": ["12", "true"]}, "A", "12"),
+        ({"type": "choice", "options": ["12", "true"]}, "B", "true"),
+        ({"type": "number"}, "many", None),
+        ({"type": "free"}, "6", None),
+        (None, "6", None),
+    ],
+)
+def test_the_value_of_an_answer_is_kept_as_it_was_asked_for(
+    database: Database,
+    account_id: uuid.UUID,
+    wanted: dict[str, object] | None,
+    text: str,
+    value: object,
+) -> None:
+    job_id = factories.make_job(database, account_id, options={"answer_format": wanted})
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+
+    outcomes.succeed(database, claimed, answer=Answer(text, "boxed"), sample=factories.make_ended())
+
+    job = factories.get_job(database, job_id).job
+    assert (job.answer_text, job.answer_value, type(job.answer_value)) == (text, value, type(value))
+    with database.reading() as transaction:  # No value is SQL's NULL, not JSON's.
+        missing = sa.select(Job.answer_value.is_(sa.null()))
+        assert transaction.execute(missing).scalar_one() is (value is None)
+
+
+class Heard(traces.Ended):
+    """What a stream left behind, and when it is read."""
+
+    def read(self) -> traces.Reading:
+        moments.append("read")
+        return super().read()
+
+
+moments: list[str] = []
+
+
+@pytest.mark.parametrize("verb", ["succeed", "fail", "stop", "retry", "release", "follow"])
+def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
+    database: Database, account_id: uuid.UUID, verb: str
+) -> None:
+    claimed = begun(database, account_id)
+    known = dataclasses.asdict(factories.make_ended())
+    sample = Heard(**known)
+    sa.event.listen(database.engine, "begin", lambda _: moments.append("begin"))
+    moments.clear()
+
+    match verb:
+        case "succeed":
+            outcomes.succeed(database, claimed, answer=None, sample=sample)
+        case "fail":
+            outcomes.fail(database, claimed, FAULT, sample=sample)
+        case "stop":
+            outcomes.stop(database, claimed, sample=sample)
+        case "retry":
+            outcomes.retry(database, claimed, FAULT, sample=sample, rng=RNG)
+        case "release":
+            outcomes.release(database, claimed, sample=sample)
+        case "follow":
+            found = Finding(Kind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
+            claims.follow(
+                database, claimed, ended=sample, finding=found, rid="b" * 32, kept=0, inserted=""
+            )
+
+    assert moments[:2] == ["read", "begin"]
+    [trace, *_] = traces.read(database, claimed.job_id)
+    assert trace.kept_steps == steps.pack(sample.output)
 
 
 def test_a_trace_without_an_answer_is_a_success_without_one(

@@ -8,6 +8,7 @@ import random
 import uuid
 from datetime import UTC, datetime
 
+import pytest
 import sqlalchemy as sa
 
 from jobs import trace
@@ -15,7 +16,7 @@ from jobs.database import Database
 from jobs.marks import Mark
 from jobs.records import Sample
 from jobs.store import claims, outcomes, retention, steps, sweeps, traces
-from tests import factories
+from tests import factories, races
 from tests.databases import Age
 
 TEXT = "I see three circles.\n\nWait, let me check again.\n\n**Final Answer** 3"
@@ -154,6 +155,50 @@ def test_an_interrupted_reparse_goes_on_where_it_was(
     assert steps.reparse(database, after=None, limit=2) is not None
 
     assert reparse(database, limit=2) == [1]
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])  # SQLite has one writer at a time.
+@pytest.mark.parametrize(("strong", "written"), [(True, 2), (False, 3)])
+def test_a_reparse_passes_by_what_others_have_in_hand(
+    database: Database, account_id: uuid.UUID, *, strong: bool, written: int
+) -> None:
+    job_ids = [ended(database, account_id) for _ in range(3)]
+    factories.forget_steps(database)
+    held = sa.select(Sample.number).where(Sample.job_id == job_ids[1])
+    other = Database(database.url.render_as_string(hide_password=False))
+
+    with other.transaction() as transaction:
+        # A removal locks the row for itself; a finding that refers to it only keeps it from going.
+        transaction.execute(held.with_for_update(read=not strong, key_share=not strong))
+        # It would end with a lock timeout, if it waited for the row.
+        counts = reparse(database, limit=3)
+
+    other.close()
+    assert counts == [written]
+    found = itertools.chain.from_iterable(traces.read(database, job_id) for job_id in job_ids)
+    assert [one.kept_steps is not None for one in found] == [True, not strong, True]
+    assert reparse(database, limit=3) == ([1] if strong else [])
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])
+def test_a_trace_that_goes_while_it_is_read_again_stays_gone(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_ids = [ended(database, account_id) for _ in range(4)]
+    factories.forget_steps(database)
+
+    races.race(
+        lambda: reparse(database, limit=1),
+        lambda: reparse(database, limit=3),
+        lambda: [
+            int(retention.remove_job(database, job_id, account_id=account_id, actor="test"))
+            for job_id in job_ids[:2]
+        ],
+    )
+
+    reparse(database, limit=4)
+    found = [one for job_id in job_ids for one in traces.read(database, job_id)]
+    assert [one.kept_steps for one in found] == [None, None, steps.pack(TEXT), steps.pack(TEXT)]
 
 
 def test_a_removed_trace_gets_no_steps(database: Database, account_id: uuid.UUID) -> None:

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from api.schemas.jobs import JobAnswer
 from jobs import errors, ids
 from jobs.answers import Answer
 from jobs.database import Database, UTCDateTime, utcnow
@@ -193,6 +194,43 @@ def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> 
     assert factories.claim(upgraded).job_id == new
     entries, _ = timeline.read(upgraded, old.queued, limit=10)
     assert [entry.event for entry in entries] == ["claimed", "failed"]
+
+
+def view_columns(url: str) -> list[str]:
+    database = Database(url)
+    try:
+        return [
+            column["name"] for column in sa.inspect(database.engine).get_columns("history_jobs")
+        ]
+    finally:
+        database.close()
+
+
+def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after_it(
+    old: Old, upgraded: Database
+) -> None:
+    job_id = factories.make_job(
+        upgraded, old.account_id, options={"answer_format": {"type": "number"}}
+    )
+    steering.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
+    while (claimed := factories.claim(upgraded)).job_id != job_id:
+        outcomes.stop(upgraded, claimed, sample=None)
+    factories.begin(upgraded, claimed)
+    answer = Answer("six", "boxed")
+    assert outcomes.succeed(upgraded, claimed, answer=answer, sample=factories.make_ended())
+    assert factories.get_job(upgraded, job_id).job.answer_value == 6
+    columns = view_columns(old.url)
+
+    command.downgrade(databases.alembic(old.url), "0011")
+
+    assert view_columns(old.url) == columns[: columns.index("id") + 1]
+    schema.upgrade(old.url)
+    assert view_columns(old.url) == columns
+    job = factories.get_job(upgraded, job_id).job
+    assert (job.answer_text, job.answer_value) == ("six", None)
+    shown = JobAnswer.of(job)
+    assert shown is not None
+    assert shown.value == 6
 
 
 @pytest.fixture

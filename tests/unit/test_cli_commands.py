@@ -161,6 +161,49 @@ def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Pa
     assert sent.encode() in api.seen[0].body
 
 
+def test_submit_has_several_samples_vote(api: FakeApi, picture: Path) -> None:
+    longlook(api, "submit", picture, "How many?", "--samples", "5")
+    assert b'{"samples": 5}' in api.seen[0].body
+
+
+@pytest.mark.parametrize(
+    ("spelled", "sent"),
+    [
+        ("number", {"type": "number"}),
+        ("boolean", {"type": "boolean"}),
+        ("choice:red, green", {"type": "choice", "options": ["red", "green"]}),
+    ],
+)
+def test_submit_asks_for_a_form_of_the_answer(
+    api: FakeApi, picture: Path, spelled: str, sent: dict[str, Any]
+) -> None:
+    longlook(api, "submit", picture, "How many?", "--format", spelled)
+    assert json.dumps({"answer_format": sent}).encode() in api.seen[0].body
+
+
+def test_submit_takes_a_schema_from_its_file(api: FakeApi, picture: Path) -> None:
+    schema = {"type": "object", "properties": {"数": {"type": "integer"}}}
+    (picture.parent / "schema.json").write_text(json.dumps(schema))
+    spelled = f"json:@{picture.parent / 'schema.json'}"
+
+    longlook(api, "submit", picture, "How many?", "--format", spelled)
+
+    form = {"answer_format": {"type": "json_schema", "schema": schema}}
+    assert json.dumps(form).encode() in api.seen[0].body
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["verse", "number:3", "choice:", "json:{}", "json:@nowhere.json", "json:@picture.png"],
+)
+def test_a_form_that_cannot_be_meant_is_wrong_usage(
+    api: FakeApi, picture: Path, spelled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(picture.parent)
+    code, _ = longlook(api, "submit", picture, "How many?", "--format", spelled)
+    assert (code, api.seen) == (output.Exit.USAGE, [])
+
+
 def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:
     code, printed = longlook(api, "submit", picture, "How many?", "--wait")
     assert code == 0

@@ -100,6 +100,24 @@ def test_a_key_is_printed_once_listed_without_itself_and_revoked(upgraded: Path)
         longlook(upgraded, "keys", "revoke", made["id"])
 
 
+def test_a_key_has_limits_of_its_own_until_it_is_given_others(upgraded: Path) -> None:
+    limits = ("--requests-per-minute", "60", "--max-body-mb", "2")
+    key_id = json.loads(longlook(upgraded, "keys", "create", *limits)[1])["id"]
+
+    def listed() -> tuple[int | None, int | None]:
+        rows = json.loads(longlook(upgraded, "keys", "ls")[1])
+        row = next(row for row in rows if row["id"] == key_id)
+        return row["requests_per_minute"], row["max_body_mb"]
+
+    assert listed() == (60, 2)
+    assert longlook(upgraded, "keys", "limit", key_id, "--max-body-mb", "3")[0] == 0
+    assert listed() == (None, 3)
+    assert longlook(upgraded, "keys", "limit", key_id)[0] == 0
+    assert listed() == (None, None)
+    with pytest.raises(errors.NotFound):
+        longlook(upgraded, "keys", "limit", "key_" + "0" * 32)
+
+
 @pytest.mark.parametrize("key_id", ["key_1", "nonsense", "key_" + "0" * 32])
 def test_a_key_that_is_not_there_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
     with pytest.raises(errors.NotFound, match=key_id):

@@ -67,6 +67,13 @@ def test_a_trace_grows_and_a_new_attempt_starts_it_again(
     assert printed.err == "\n(attempt 2 starts again)\n"
 
 
+def test_a_vote_is_told_in_a_sentence() -> None:
+    classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
+    told = {"asked": 8, "counted": 5, "classes": classes, "abstained": [3]}
+
+    assert output.votes(told) == "3 of 5 samples say so; 7: 1; without an answer: 1 (8 asked for)"
+
+
 def test_a_pipe_gets_json_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert not output.for_people()
     output.as_json({"answer": "sechs Möwen"})
@@ -83,6 +90,26 @@ def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFix
     assert "100 tokens in, 93 of them cached (93%), 40 tokens out" in printed
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "value", "told"),
+    [
+        ("number", "6", 6, ""),
+        ("number", "six", 6, "value: 6\n"),
+        ("choice", "B", "深绿", 'value: "深绿"\n'),
+        ("number", "many", None, "value: null\n"),
+        ("free", "six", None, ""),
+    ],
+)
+def test_an_answers_value_is_shown_when_its_text_does_not_say_it(
+    kind: str, text: str, value: object, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"answer_format": {"type": kind}}
+
+    output.result(job("succeeded", options=options, answer={"text": text, "value": value}))
+
+    assert f"answer: {text}\n{told}100 tokens in" in capsys.readouterr().out
+
+
 def test_a_failed_job_shows_message_and_code(capsys: pytest.CaptureFixture[str]) -> None:
     output.result(job("failed"))
     assert "failed: The engine failed. (engine_fault)" in capsys.readouterr().out
@@ -95,6 +122,23 @@ def test_a_cancelled_job_shows_that_it_is(capsys: pytest.CaptureFixture[str]) ->
 
 def test_usage_of_nothing_is_no_division_by_nothing() -> None:
     assert output.usage({"input_tokens": 0, "output_tokens": 0}) == "0 tokens in, 0 tokens out"
+
+
+def test_a_narrow_terminal_shows_ids_and_states_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    job_id = "job_" + "0" * 32
+
+    output.table(
+        ("id", "state", "created", "question"),
+        [(job_id, "succeeded", "11-23 10:00", "How many " * 20)],
+        short_rows=True,
+    )
+
+    [_, row] = capsys.readouterr().out.splitlines()
+    assert row.startswith(f"{job_id}  succeeded  11-23 10:00  How many")
+    assert len(row.rstrip()) <= 80
 
 
 def test_a_table_shows_markup_and_controls_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,14 +18,16 @@ from jobs.database import Database
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job
 from jobs.store import accounts, claims, history, submission, sweeps, traces
-from tests.fakes import RecordingPublisher
+from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import leases
 from worker.engines.pool import Engines
+from worker.equality import Equality
 from worker.recorder import Recorder
 from worker.runner import Runner
 
 LEASE = timedelta(seconds=60)
+NO_MATHEMATICS = Equality(NoSandbox())
 
 
 def picture(name: str = "a") -> submission.NewImage:
@@ -167,6 +169,7 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
             lease=LEASE,
             rng=random.Random(1),
             quarantine_crashes=2,
+            equality=NO_MATHEMATICS,
         ),
         account_id=accounts.account_id(database, "default"),
     )

@@ -16,7 +16,7 @@ from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
 from tests import factories, pictures
 from tests.fakes import RecordingPublisher
-from tests.worker.conftest import LEASE
+from tests.worker.conftest import LEASE, NO_MATHEMATICS
 from worker import leases
 from worker.engines.pool import Engines
 from worker.engines.scripted import Scripted
@@ -99,6 +99,7 @@ def house(database: Database) -> Iterator[House]:
         lease=LEASE,
         rng=random.Random(1),
         quarantine_crashes=2,
+        equality=NO_MATHEMATICS,
     )
     bells = threading.Semaphore(0)
     database.listen(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from jobs import metrics
+from jobs import metrics, votes
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.lifecycle import Priority
@@ -25,7 +25,7 @@ FAULT = outcomes.Fault("engine_fault", "It failed.", retryable=True)
 @pytest.fixture
 def registry(database: Database) -> CollectorRegistry:
     registry = metrics.new_registry()
-    metrics.JobMetrics(database, registry=registry)
+    metrics.JobMetrics(database, registry=registry, model="tiny-qvq")
     return registry
 
 
@@ -54,13 +54,41 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
 
     assert value(registry, "jobs_submitted_total", priority="high") == 1
     assert value(registry, "job_queue_seconds_count", priority="high") == 1
-    assert value(registry, "jobs_finished_total", outcome="succeeded", error_code="") == 1
-    assert value(registry, "job_run_seconds_count", outcome="succeeded") == 1
+    assert (
+        value(registry, "jobs_finished_total", priority="high", outcome="succeeded", error_code="")
+        == 1
+    )
+    assert value(registry, "job_run_seconds_count", model="tiny-qvq", outcome="succeeded") == 1
     assert value(registry, "job_total_seconds_count", outcome="succeeded") == 1
     assert value(registry, "job_attempts_total", outcome="succeeded") == 1
-    assert value(registry, "time_to_first_token_seconds_sum") == pytest.approx(3)
-    assert value(registry, "time_per_output_token_seconds_sum") == pytest.approx(0.1)
-    assert [value(registry, "tokens_total", kind=kind) for kind in ("input", "output")] == [50, 11]
+    assert value(registry, "time_to_first_token_seconds_sum", model="tiny-qvq") == pytest.approx(3)
+    assert value(registry, "time_per_output_token_seconds_sum", model="tiny-qvq") == pytest.approx(
+        0.1
+    )
+    assert [
+        value(registry, "tokens_total", model="tiny-qvq", kind=kind) for kind in ("input", "output")
+    ] == [50, 11]
+
+
+def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
+    database: Database, registry: CollectorRegistry, account_id: uuid.UUID
+) -> None:
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    agreed = (votes.AnswerClass("6", (0, 1, 3)),)
+    tally = votes.Tally(asked=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3})
+
+    outcomes.succeed(
+        database,
+        claimed,
+        answer=Answer("6", "boxed"),
+        sample=factories.make_ended(),
+        tally=tally,
+    )
+
+    results = ("counted", "unneeded", "spared")
+    assert [value(registry, "vote_samples_total", result=one) for one in results] == [3, 2, 3]
 
 
 def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
@@ -75,7 +103,7 @@ def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
     assert value(registry, "job_attempts_total", outcome="lost") == 1
     assert value(registry, "leases_expired_total") == 1
     assert value(registry, "job_queue_seconds_count", priority="normal") == 1
-    failed = {"outcome": "failed", "error_code": "worker_lost"}
+    failed = {"priority": "normal", "outcome": "failed", "error_code": "worker_lost"}
     assert value(registry, "jobs_finished_total", **failed) == 1
 
 
@@ -86,7 +114,12 @@ def test_a_cancel_of_a_queued_job_is_an_end_but_no_attempt(
     history.cancel(database, job_id, account_id=None, actor="key:test")
     history.cancel(database, job_id, account_id=None, actor="key:test")
 
-    assert value(registry, "jobs_finished_total", outcome="cancelled", error_code="") == 1
+    assert (
+        value(
+            registry, "jobs_finished_total", priority="normal", outcome="cancelled", error_code=""
+        )
+        == 1
+    )
     assert value(registry, "job_attempts_total", outcome="cancelled") is None
 
 
@@ -96,7 +129,12 @@ def test_a_code_that_nobody_listed_is_other(
     factories.make_job(database, account_id)
     outcomes.fail(database, factories.claim(database), outcomes.Fault("novel", "New."), sample=None)
 
-    assert value(registry, "jobs_finished_total", outcome="failed", error_code="other") == 1
+    assert (
+        value(
+            registry, "jobs_finished_total", priority="normal", outcome="failed", error_code="other"
+        )
+        == 1
+    )
 
 
 def test_what_is_rolled_back_is_not_counted(database: Database) -> None:

@@ -122,11 +122,15 @@ class Engines:
             )
             if post is None or post.facts is None:
                 return None
-            permit = Permit(self, post, post.facts)
-            post.permits.add(permit)
-            if post.faults:
-                post.trial = permit
-            return permit
+            return self._give(post, post.facts)
+
+    def another(self, permit: Permit) -> Permit | None:
+        """Return one more permit for the engine of ``permit``, which knows the prompt, or None. Never waits."""
+        with self._lock:
+            post = next(post for post in self._posts if post.engine is permit.engine)
+            if post.facts is None or not self._has_room(post):
+                return None
+            return self._give(post, post.facts)
 
     def window(self) -> int:
         """Return how many permits this process can hold at once while all engines do well."""
@@ -177,6 +181,13 @@ class Engines:
             post.permits.discard(permit)
             if post.trial is permit:
                 post.trial = None
+
+    def _give(self, post: _Post, facts: Facts) -> Permit:
+        permit = Permit(self, post, facts)
+        post.permits.add(permit)
+        if post.faults:
+            post.trial = permit
+        return permit
 
     def _ask(self, post: _Post) -> None:
         try:

@@ -79,7 +79,15 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Request:
         salt=str(fields.get("cache_salt") or ""),
         seed=fields.get("seed"),
         continuation=continuation,
+        schema=_schema(fields.get("response_format")),
     )
+
+
+def _schema(form: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the schema that the text is to be held to, if there is one."""
+    if not form or form["type"] != "json_schema":
+        return None
+    return dict(form["json_schema"]["schema"])
 
 
 def _sampling(fields: dict[str, Any]) -> profiles.Sampling:

@@ -58,7 +58,7 @@ class Prompt:
             seen = images.image_tokens(*size, profile)
             asked.append((("image", picture.key), seen + images.MARKER_TOKENS))
             image_tokens += seen
-        asked += ((token, 1) for token in script.tokens(request.question))
+        asked += ((token, 1) for token in script.tokens(request.asked))
         asked.append(("assistant", _TURN_FRAME))
         prompt = cls(tuple(asked), tuple(script.tokens(request.continuation or "")), image_tokens)
         prompt._check(request.max_output_tokens, profile.context_tokens)

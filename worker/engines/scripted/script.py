@@ -2,7 +2,7 @@ r"""What the scripted engine says: personas as data, and answers worked out from
 
 Equal questions about equal pictures get equal answers, unless the temperature is above 0: then the seed
 (or the stream's id) counts too. The text has QVQ's form: a long look in the first person, then
-``**Final Answer**`` and ``\boxed{…}``.
+``**Final Answer**`` and ``\boxed{…}``. Under a grammar it is JSON of the schema, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import random
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import orjson
+
+from worker.engines.scripted import instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +42,7 @@ class Persona:
         refrain: what it says over and over instead, then, picked from at random when there are several.
         look: what it says instead of a look.
         mishap: what goes wrong, and ``after`` how many tokens.
+        deaf: whether it takes no notice of a grammar.
         head_seconds: extra time before the first token.
     """
 
@@ -47,6 +52,7 @@ class Persona:
     look: str = ""
     mishap: Mishap | None = None
     after: int = 0
+    deaf: bool = False
     head_seconds: float = 0.0
 
 
@@ -73,6 +79,7 @@ PERSONAS: dict[str, Persona] = {
         "所以一共有五个圆，没有遗漏任何一个。",  # noqa: RUF001 - same
         ending="\n\n**最终答案**\n\n\\boxed{{一共五个}}",
     ),
+    "deaf": Persona(deaf=True),
     "busy": Persona(mishap="busy"),
     "refuse": Persona(mishap="refused"),
     "starting": Persona(mishap="starting"),
@@ -130,7 +137,10 @@ def persona(question: str, default: str, *, markers: bool) -> Persona:
 def speak(request: engine.Request, how: Persona) -> Iterator[str]:
     """Yield the answer's tokens, without end for an endless persona; a continuation is gone on from."""
     dice = _dice(request)
-    answer = _answer(request.question, dice)
+    if request.schema is not None and not how.deaf:
+        yield from tokens(orjson.dumps(instances.make(request.schema, dice)).decode())
+        return
+    answer = _answer(request.asked, dice)
     ending = how.ending.format(answer=answer)
     if request.continuation is None:
         yield from _whole(dice, how, ending)
@@ -142,7 +152,7 @@ def speak(request: engine.Request, how: Persona) -> Iterator[str]:
 
 def _dice(request: engine.Request) -> random.Random:
     """Return dice that fall the same way for the same request."""
-    parts = [request.system, request.question, *(picture.key for picture in request.pictures)]
+    parts = [request.system, request.asked, *(picture.key for picture in request.pictures)]
     if request.sampling.temperature > 0 and request.sampling.top_k != 1:
         parts.append(request.rid if request.seed is None else str(request.seed))
     seed = hashlib.sha256("\0".join(parts).encode()).digest()

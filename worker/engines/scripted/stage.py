@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from jobs import schemas
 from worker import engine
 from worker.engines.scripted import script
 from worker.engines.scripted.play import Play
@@ -56,9 +57,11 @@ class Stage:
         Raises:
             worker.engines.scripted.prompt.Refused: the request can never be taken.
         """
-        how = script.persona(request.question, self.options.persona, markers=self.options.markers)
+        how = script.persona(request.asked, self.options.persona, markers=self.options.markers)
         if how.mishap == "refused":
             raise Refused("The scripted engine was told to refuse this.")
+        if request.schema is not None and schemas.faults(request.schema):
+            raise Refused("Failed to compile json grammar: the schema has faults.")
         if len(request.pictures) > self.options.max_images:
             raise Refused(
                 f"Image count {len(request.pictures)} exceeds limit {self.options.max_images} "

@@ -30,6 +30,11 @@ _REJECTED = (
         "context_exceeded",
         "The images, the question and the room for the answer exceed the model's context.",
     ),
+    (
+        ("compile json grammar",),
+        "grammar_refused",
+        "The engine's grammar does not take the schema of the answer.",
+    ),
     (("exceeds limit",), "too_many_images", "The engine does not take so many images at once."),
     (
         ("loading IMAGE data", "decode image", "aspect ratio"),

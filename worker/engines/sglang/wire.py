@@ -71,7 +71,7 @@ def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
             "role": "user",
             "content": [
                 *(pictures.part(picture) for picture in request.pictures),
-                {"type": "text", "text": request.question},
+                {"type": "text", "text": request.asked},
             ],
         },
     ]
@@ -95,6 +95,9 @@ def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
     if request.continuation is not None:
         messages.append({"role": "assistant", "content": request.continuation})
         fields["continue_final_message"] = True
+    if request.schema is not None:
+        form = {"name": "answer", "schema": request.schema, "strict": True}
+        fields["response_format"] = {"type": "json_schema", "json_schema": form}
     return orjson.dumps(fields)
 
 

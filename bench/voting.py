@@ -1,0 +1,214 @@
+"""What voting is worth, and what waves save: tiny-qvq with sampling, through the whole service.
+
+    python -m bench.voting [--n 200] [--seed 1] [--samples 5] [--temperature 1.3] [--url … --api-key …]
+
+Asks each question of the model card's exam several times by jobs of one sample each, which is the full vote, and once
+by a job with that many ``samples``. From the first come three rows: one sample; all of them voting; the same
+samples in waves, each wave counted whole, so that nothing but the waves makes a difference. The last row is what
+the service itself spent, on samples of its own. Without ``--url`` it starts a service of its own, with the real engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import track
+
+from bench import figures
+from bench.scenes import own_service
+from cli import client
+from jobs import votes
+from jobs.sandbox import Sandbox
+from jobs.settings import Settings
+from models.training import exam
+from worker import equality
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one way to an answer cost for one question."""
+
+    answer: str | None
+    samples: float
+    output_tokens: float
+
+
+@dataclass
+class Way:
+    """One way to an answer, over all questions."""
+
+    name: str
+    right: int = 0
+    asked: int = 0
+    same: int = 0
+    spent: list[Spent] = field(default_factory=list)
+
+    def add(self, spent: Spent, *, truth: str, full: str | None) -> None:
+        """Count what one question came to, beside the truth and the full vote's answer."""
+        self.asked += 1
+        self.right += spent.answer == truth
+        self.same += spent.answer == full
+        self.spent.append(spent)
+
+    def row(self) -> list[str]:
+        """Return the way as a row of the table."""
+        mean = statistics.fmean
+        return [
+            self.name,
+            f"{self.right / self.asked:.1%}",
+            f"{self.same} of {self.asked}",
+            f"{mean(one.samples for one in self.spent):.2f}",
+            f"{mean(one.output_tokens for one in self.spent):.0f}",
+        ]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question as it was submitted: as single samples, and as a vote."""
+
+    truth: str
+    singles: tuple[str, ...]
+    vote: str
+
+
+def main() -> None:
+    """Have the exam sat in all ways and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--n", type=int, default=200, help="scenes")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the scenes")
+    parser.add_argument("--samples", type=int, default=5, help="that vote, at most")
+    parser.add_argument("--temperature", type=float, default=1.3)
+    parser.add_argument("--url", help="a running service; without it one is started")
+    parser.add_argument(
+        "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
+    )
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        settings = Settings.read(url=options.url, api_key=options.api_key)
+        if options.url is None:
+            settings = stack.enter_context(own_service())
+        sandbox = stack.enter_context(
+            Sandbox(
+                equality.TARGET,
+                processes=1,
+                seconds=equality.SECONDS,
+                memory_mb=equality.MEMORY_MB,
+            )
+        )
+        began = time.monotonic()
+        service = client.connect(settings)
+        asked = _submit(service, options)
+        ways, shares = _collect(
+            service, asked, same=equality.Equality(sandbox).of(None), samples=options.samples
+        )
+        seconds = time.monotonic() - began
+    figures.show(
+        f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
+        ("way", "right", "as the full vote", "samples", "tokens out"),
+        [way.row() for way in ways],
+    )
+    if shares:
+        low = sum(share < 0.8 for share in shares)
+        print(
+            f"{len(shares)} followers found {statistics.fmean(shares):.0%} of their prompt in the cache, "
+            f"{low} of them less than 80 %."
+        )
+
+
+def _submit(service: client.Client, options: argparse.Namespace) -> list[Asked]:
+    """Submit all questions in both ways."""
+    sampling = {"temperature": options.temperature, "top_p": 1.0, "deadline_seconds": 24 * 3600}
+    asked: list[Asked] = []
+    with tempfile.TemporaryDirectory(prefix="ll-voting-") as folder:
+        picture = Path(folder, "scene.png")
+        for sheet in track(exam.sheets(options.n, options.seed), "submitting", total=options.n):
+            sheet.image.save(picture)
+
+            def ask(question: str, samples: int) -> str:
+                job = service.submit([picture], question, options={**sampling, "samples": samples})
+                return str(job["id"])
+
+            # The vote comes first: nobody but its own leader has shown the engine the picture before.
+            vote = ask(sheet.question, options.samples)
+            singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
+            asked.append(Asked(sheet.answer, singles, vote))
+    return asked
+
+
+def _collect(
+    service: client.Client,
+    asked: Iterable[Asked],
+    *,
+    same: Callable[[str, str], bool],
+    samples: int,
+) -> tuple[list[Way], list[float]]:
+    """Wait for all jobs; return the ways, and the shares of the prompt that followers found in the cache."""
+    one, full = Way("one sample"), Way(f"{samples} votes")
+    waves, real = Way(f"the same {samples} in waves"), Way("waves, by the service")
+    shares: list[float] = []
+    for question in track(list(asked), "answers"):
+        singles = [_spent(service.wait(job_id)) for job_id in question.singles]
+        whole = _vote(singles, same)
+        voted = service.wait(question.vote)
+        for way, spent in (
+            (full, whole),
+            (waves, _waves(singles, same)),
+            (real, _spent(voted)),
+        ):
+            way.add(spent, truth=question.truth, full=whole.answer)
+        for single in singles:
+            one.add(single, truth=question.truth, full=whole.answer)
+        shares += _shares(service.trace(question.vote))
+    return [one, full, waves, real], shares
+
+
+def _spent(job: client.Json) -> Spent:
+    """Return what a job cost; one without an answer, however it ended, has none."""
+    usage = job["usage"] or {"output_tokens": 0}
+    return Spent(
+        answer=job["answer"]["text"] if job["answer"] else None,
+        samples=job["votes"]["begun"] if job["votes"] else 1,
+        output_tokens=usage["output_tokens"],
+    )
+
+
+def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
+    """Return what ``singles`` come to when they vote."""
+    ranked = votes.classes({vote: one.answer for vote, one in enumerate(singles)}, same)
+    return Spent(
+        answer=ranked[0].text if ranked else None,
+        samples=len(singles),
+        output_tokens=sum(one.output_tokens for one in singles),
+    )
+
+
+def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
+    """Return what ``singles`` come to when they vote in waves, and the waves after the decision are spared."""
+    there = 0
+    for size in votes.waves(len(singles)):
+        there += size
+        answers = {vote: one.answer for vote, one in enumerate(singles[:there])}
+        if votes.decided(votes.classes(answers, same), cast=answers, asked=len(singles)):
+            break
+    return _vote(singles[:there], same)
+
+
+def _shares(trace: client.Json) -> list[float]:
+    """Return how much of its prompt each follower found in the cache."""
+    return [
+        (sample["usage"]["cached_tokens"] or 0) / sample["usage"]["input_tokens"]
+        for sample in trace["samples"]
+        if sample["index"] and sample["continues"] is None and sample["usage"]
+        if sample["usage"]["input_tokens"]
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Schemas of answers: which can be asked for, what is told of the others, and that what is made of one is of it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import schemas, values
+from worker.engines.scripted import instances
+
+COUNT = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Count",
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer", "minimum": 0, "description": "of all shapes"},
+        "colours": {"type": "array", "items": {"$ref": "#/$defs/Colour"}, "maxItems": 5},
+        "note": {"anyOf": [{"type": "string", "maxLength": 80}, {"type": "null"}]},
+        "share": {"type": ["number", "null"], "exclusiveMaximum": 1},
+        "kind": {"const": "count"},
+    },
+    "required": ["count", "kind"],
+    "additionalProperties": False,
+    "$defs": {"Colour": {"enum": ["red", "green"], "type": "string"}},
+}
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels - 1):
+        schema = {"type": "array", "items": schema}
+    return {"type": "object", "properties": {"a": schema}}
+
+
+def one(part: object) -> dict[str, Any]:
+    """Return a schema with one property, ``a``."""
+    return {"type": "object", "properties": {"a": part}}
+
+
+def test_an_ordinary_schema_has_no_faults() -> None:
+    assert schemas.faults(COUNT) == []
+    assert schemas.faults(deep(schemas.MAX_DEPTH - 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({}, "/type"),
+        ({"type": "array", "items": {"type": "null"}}, "/type"),
+        ({"type": "object"}, "/properties"),
+        ({"type": "object", "properties": {}}, "/properties"),
+        (one({"type": "object"}), "/properties/a/properties"),
+        (one({}), "/properties/a"),
+        (one(True), "/properties/a"),
+        (one({"type": "text"}), "/properties/a/type"),
+        (one({"type": []}), "/properties/a/type"),
+        (one({"type": ["object", "null"]}), "/properties/a/type"),
+        (one({"type": "array"}), "/properties/a/items"),
+        (one({"type": "string", "pattern": "(a+)+b"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date"}), "/properties/a/format"),
+        (one({"type": "integer", "multipleOf": 2}), "/properties/a/multipleOf"),
+        (one({"type": "integer", "maxLength": 2}), "/properties/a/maxLength"),
+        (one({"type": "string", "maxLength": -1}), "/properties/a/maxLength"),
+        (one({"type": "string", "maxLength": 2001}), "/properties/a/maxLength"),
+        (one({"type": "string", "minLength": 3, "maxLength": 2}), "/properties/a/maxLength"),
+        (one({"type": "string", "maxLength": True}), "/properties/a/maxLength"),
+        (one({"type": "integer", "minimum": 0.5}), "/properties/a/minimum"),
+        (one({"type": "number", "minimum": "0"}), "/properties/a/minimum"),
+        (one({"type": "number", "minimum": 1e300}), "/properties/a/minimum"),
+        (one({"type": "integer", "minimum": 2, "maximum": 1}), "/properties/a"),
+        (one({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2}), "/properties/a"),
+        (one({"type": "number", "minimum": 1, "exclusiveMaximum": 1}), "/properties/a"),
+        (one({"enum": []}), "/properties/a/enum"),
+        (one({"enum": [[1]]}), "/properties/a/enum"),
+        (one({"enum": [10**30]}), "/properties/a/enum"),
+        (one({"enum": ["a", 1], "type": "string"}), "/properties/a/enum"),
+        (one({"enum": ["a"], "maxLength": 1}), "/properties/a/maxLength"),
+        (one({"const": {}}), "/properties/a/const"),
+        (one({"anyOf": []}), "/properties/a/anyOf"),
+        (one({"anyOf": [{"type": "null"}], "type": "null"}), "/properties/a/type"),
+        (one({"oneOf": [{"type": "null"}]}), "/properties/a/oneOf"),
+        (one({"$ref": "#/$defs/b"}), "/properties/a/$ref"),
+        (one({"$ref": "https://example.com/schema"}), "/properties/a/$ref"),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "required": ["b"]}, "/required"),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "required": "a"}, "/required"),
+        (one({"type": "null"}) | {"additionalProperties": True}, "/additionalProperties"),
+        (one({"type": "null"}) | {"$schema": "http://json-schema.org/draft-07/schema#"}, "/$schema"),
+        (one({"type": "null"}) | {"$defs": []}, "/$defs"),
+        (one({"$ref": "#/$defs/a/b"}) | {"$defs": {"a/b": {"type": "null"}}}, "/$defs"),
+        (one({"type": "null", "title": "a\x00b"}), "/properties/a/title"),
+        (one({"type": "null"}) | {"$defs": {"x": {"type": "nix"}}}, "/$defs/x/type"),
+        (deep(schemas.MAX_DEPTH + 1), "/properties/a" + 7 * "/items"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_its_place(schema: dict[str, Any], place: str) -> None:
+    [fault] = schemas.faults(schema)
+
+    assert fault.startswith(f"{place}: ")
+
+
+def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
+    parts = {"a": {"type": "text"}, "b": {"minimum": 1}, "c": {"enum": 3}}
+    assert len(schemas.faults({"type": "object", "properties": parts})) == 3
+
+    flood: dict[str, object] = {str(number): {} for number in range(100)}
+    told = schemas.faults({"type": "object", "properties": flood})
+    assert (len(told), told[-1]) == (21, "There are 80 more.")
+
+
+def test_a_schema_that_refers_to_itself_is_refused_by_whatever_way() -> None:
+    defs = {"a": one({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
+
+    told = schemas.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
+
+    assert [fault for fault in told if "leads back to itself" in fault]
+
+
+def test_what_would_grow_without_end_is_refused_soon() -> None:
+    doubled = {f"d{level}": {"type": "object", "properties": {
+        "l": {"$ref": f"#/$defs/d{level + 1}"}, "r": {"$ref": f"#/$defs/d{level + 1}"}
+    }} for level in range(40)}  # fmt: skip
+    doubled["d40"] = {"type": "null"}
+    assert schemas.faults(one({"$ref": "#/$defs/d0"}) | {"$defs": doubled})
+
+    nested: object = 1
+    for _ in range(1000):
+        nested = [nested]
+    assert schemas.faults(one({"type": "null", "default": nested})) == ["It is nested too deep."]
+    assert schemas.faults(one({"type": "null", "title": "x" * 9000})) == [
+        "It has more than 8192 bytes."
+    ]
+    long = {str(n): {"type": "string", "maxLength": 2000} for n in range(11)}
+    [fault] = schemas.faults({"type": "object", "properties": long})
+    assert fault.startswith("The lengths of all texts")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"count": 6, "kind": "count"}', {"count": 6, "kind": "count"}),
+        (' {"kind":"count","count":6.0}\n', {"count": 6.0, "kind": "count"}),
+        (
+            '{"count": 1, "kind": "count", "note": "a\tb\\u0000\\ud800"}',
+            {"count": 1, "kind": "count", "note": "a\tb\ufffd\ufffd"},
+        ),
+        ('{"count": 1, "kind": "count", "note": "\\ud83d\\ude00"}', {"count": 1, "kind": "count", "note": "😀"}),
+        ('{"count": 36893488147419103232, "kind": "count"}', {"count": 2.0**65, "kind": "count"}),
+        ('{"count": 6}', None),
+        ('{"count": -1, "kind": "count"}', None),
+        ('{"count": 6, "kind": "count", "more": 1}', None),
+        ('{"count": 6, "kind": "count", "share": NaN}', None),
+        ('{"count": 6, "kind": "count", "share": -1e999}', None),
+        ('{"count": ' + "9" * 5000 + ', "kind": "count"}', None),
+        ('{"count": 6, "kind": "co', None),
+        ('{"count": 6, "kind": "count"} and more', None),
+        ("[1]", None),
+        ("6", None),
+        ("", None),
+        ("[" * 100_000, None),
+        ("[" * 100_001, None),
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_when_it_is_as_the_schema_says(text: str, value: object) -> None:
+    wanted = {"type": "json_schema", "schema": COUNT}
+
+    assert values.read(text, wanted) == value
+
+
+names = st.text(min_size=1, max_size=6).filter(lambda name: "\x00" not in name)
+whole = st.integers(-1000, 1000)
+scalars = st.one_of(names, whole, st.booleans(), st.none(), st.floats(-1e6, 1e6))
+
+
+@st.composite
+def strings(draw: st.DrawFn) -> dict[str, Any]:
+    least = draw(st.integers(0, 20))
+    return {"type": "string", "minLength": least, "maxLength": draw(st.integers(least, 30))}
+
+
+@st.composite
+def numbers(draw: st.DrawFn) -> dict[str, Any]:
+    kind = draw(st.sampled_from(["integer", "number"]))
+    low = draw(whole)
+    bounds = {
+        draw(st.sampled_from(["minimum", "exclusiveMinimum"])): low,
+        draw(st.sampled_from(["maximum", "exclusiveMaximum"])): low + draw(st.integers(2, 50)),
+    }
+    kept = draw(st.sets(st.sampled_from(sorted(bounds))))
+    return {"type": kind} | {name: bounds[name] for name in kept}
+
+
+def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
+    leaf = st.one_of(
+        strings(),
+        numbers(),
+        st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"$ref": "#/$defs/leaf"}]),
+        st.lists(scalars, min_size=1, max_size=4).map(lambda found: {"enum": found}),
+        scalars.map(lambda found: {"const": found}),
+    )
+    parts = st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            st.builds(
+                lambda items, least: {"type": "array", "items": items, "minItems": least},
+                inner,
+                st.integers(0, 3),
+            ),
+            st.lists(inner, min_size=1, max_size=3).map(lambda found: {"anyOf": found}),
+            objects(inner),
+        ),
+        max_leaves=6,
+    )
+    return objects(parts).map(lambda found: found | {"$defs": {"leaf": {"type": "integer"}}})
+
+
+def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    found = st.dictionaries(names, parts, min_size=1, max_size=3)
+    return found.map(
+        lambda properties: {
+            "type": "object",
+            "properties": properties,
+            "required": sorted(properties)[:1],
+        }
+    )
+
+
+@given(whole_schemas(), st.randoms(use_true_random=False))
+def test_what_is_made_of_a_sound_schema_is_read_as_its_value(
+    schema: dict[str, Any], dice: random.Random
+) -> None:
+    if schemas.faults(schema):
+        return
+    made = instances.make(schema, dice)
+
+    read = values.structured(orjson.dumps(made).decode(), schema)
+
+    assert read is not None
+    assert schemas.holds(schema, made)
+
+
+json = st.recursive(
+    scalars, lambda inner: st.one_of(st.lists(inner), st.dictionaries(names, inner)), max_leaves=8
+)
+keywords = st.sampled_from([*sorted(schemas._KNOWN), "$defs", "pattern"])  # noqa: SLF001 - all words of the language
+
+
+@given(st.dictionaries(keywords, json))
+def test_whatever_is_sent_is_judged_and_what_is_sound_can_be_used(schema: dict[str, Any]) -> None:
+    told = schemas.faults(schema)
+
+    assert all(isinstance(fault, str) for fault in told)
+    if not told:
+        assert schemas.holds(schema, instances.make(schema, random.Random(1)))

@@ -1,0 +1,29 @@
+"""Whether two formulas are equal: what a sandbox's child runs. Nobody else imports this, for sympy is large.
+
+Formulas come from a model that may write anything, and simplifying them may take for ever: so it is done in a
+process that can be killed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import math_verify
+
+
+def serve(payload: bytes, *, other: str) -> tuple[dict[str, Any], bytes]:
+    """Say whether the formula in ``payload`` (UTF-8) equals ``other``, as the fact ``equal``."""
+    first, second = _parsed(payload.decode()), _parsed(other)
+    # Not symmetric: what stands for the truth may be an equation, of which the other side has the right side only.
+    equal = bool(first and second) and (_equal(first, second) or _equal(second, first))
+    return {"equal": equal}, b""
+
+
+def _parsed(text: str) -> list[Any]:
+    """Return what ``text`` may mean, nothing when it is no formula. The library's own timeout needs a main thread."""
+    found: list[Any] = math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+    return found
+
+
+def _equal(truth: list[Any], claim: list[Any]) -> bool:
+    return bool(math_verify.verify(truth, claim, timeout_seconds=None))
