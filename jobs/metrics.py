@@ -130,6 +130,8 @@ class JobMetrics:
             ["result"],
             registry=registry,
         )
+        for result in ("counted", "unneeded", "spared"):
+            self._samples.labels(result)
         self._streams = _StreamMetrics(registry, model=model)
         self._images = _ImageMetrics(registry)
         database.listen(self._hear)
