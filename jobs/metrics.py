@@ -35,6 +35,7 @@ CODES: Final = frozenset(
         errors.EngineUnavailable.code,
         errors.LonglookError.code,
         errors.ImageQuarantined.code,
+        "answer_format_unmet",
         "image_removed",
         "worker_lost",
     }

@@ -425,6 +425,33 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
         assert "".join(said) == trace.text
 
 
+def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> None:
+    schema = {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
+    job_id = ask(stage, 3, answer_format={"type": "json_schema", "schema": schema})
+    for vote, text in enumerate(['{"count": 6, "sure": true}', '{"sure": true, "count": 6.0}']):
+        choir.feed(vote, Chunk(text="I see six."), Chunk(finish_reason="stop"), choir.END)
+        choir.feed(vote, Chunk(text=text), Chunk(finish_reason="stop"), choir.END)
+
+    stage.runner.work()
+
+    job = stage.view(job_id).job
+    assert (job.answer_value, job.confidence) == ({"count": 6, "sure": True}, 1.0)
+    kept = {trace.number: trace for trace in stage.trace(job_id)}
+    assert job.votes is not None
+    [agreed] = job.votes["classes"]
+    assert [kept[number].text for number in agreed["samples"]] == [
+        '{"count": 6, "sure": true}',
+        '{"sure": true, "count": 6.0}',
+    ]
+    assert {kept[number].continues for number in agreed["samples"]} == set(kept) - {
+        *agreed["samples"]
+    }
+    told = streams.read(stage.database, job_id, after=0, limit=1000).events
+    for number, trace in kept.items():
+        said = [event.delta or "" for event in told if event.sample == number]
+        assert "".join(said) == trace.text
+
+
 def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) -> None:
     bench.submit()
     claimed = factories.claim(bench.database, "me")
