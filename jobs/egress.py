@@ -50,8 +50,9 @@ _NOBODYS: Final = tuple(
         ),
     )
 )
-#: Idle connections kept to one origin, and how long; receivers close theirs after a minute or so.
+#: Idle connections kept to one origin and to all, and how long; receivers close theirs after a minute or so.
 _IDLE_EACH: Final = 4
+_IDLE: Final = 256
 _IDLE_SECONDS: Final = 30.0
 
 
@@ -132,6 +133,7 @@ class Egress:
         doors: where public addresses may be reached.
         context: TLS; by default the system's authorities are trusted.
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
+        idle: connections kept.
 
     A connection that is kept leads to the address that was checked when it was made, wherever its name leads now;
     for each new one the name is looked up again.
@@ -144,13 +146,17 @@ class Egress:
         doors: Doors = HTTPS_ONLY,
         context: ssl.SSLContext | None = None,
         look_up: LookUp | None = None,
+        idle: int = _IDLE,
     ) -> None:
         self._allow = tuple(ipaddress.ip_network(network) for network in allow)
         self._doors = doors
         self._resolver = Resolver(look_up)
         self._context = context or ssl.create_default_context()
         self._lock = threading.Lock()
+        self._most_idle = idle
         self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
+        #: The same connections, the one that is idle for longest first.
+        self._oldest: dict[_Line, _Origin] = {}
 
     def post(
         self,
@@ -235,7 +241,8 @@ class Egress:
     def close(self) -> None:
         """Close the connections that are kept."""
         with self._lock:
-            lines = [line for kept in self._idle.values() for line in kept]
+            lines = list(self._oldest)
+            self._oldest.clear()
             self._idle.clear()
         for line in lines:
             line.close()
@@ -341,25 +348,45 @@ class Egress:
 
     def _take(self, origin: _Origin) -> _Line | None:
         """Return a connection that was kept and is not too old."""
-        now = time.monotonic()
         with self._lock:
-            kept = self._idle[origin]
-            while kept:
-                line = kept.pop()
-                if now - line.idle_since < _IDLE_SECONDS:
-                    return line
-                line.close()
-            del self._idle[origin]
-        return None
+            old = self._too_old()
+            kept = self._idle.get(origin)
+            line = kept[-1] if kept else None
+            if line is not None:
+                self._drop(line)
+        for one in old:
+            one.close()
+        return line
 
     def _keep(self, origin: _Origin, line: _Line) -> None:
         line.idle_since = time.monotonic()
         with self._lock:
-            kept = self._idle[origin]
-            kept.append(line)
-            old = kept.pop(0) if len(kept) > _IDLE_EACH else None
-        if old is not None:
-            old.close()
+            self._idle[origin].append(line)
+            self._oldest[line] = origin
+            old = self._too_old()
+            kept = self._idle.get(origin, [])
+            if len(kept) > _IDLE_EACH:
+                old.append(self._drop(kept[0]))
+        for one in old:
+            one.close()
+
+    def _too_old(self) -> list[_Line]:
+        """Drop and return those that are idle for too long or are too many: nobody may ever take them."""
+        old = []
+        now = time.monotonic()
+        while self._oldest:
+            line = next(iter(self._oldest))
+            if now - line.idle_since < _IDLE_SECONDS and len(self._oldest) <= self._most_idle:
+                break
+            old.append(self._drop(line))
+        return old
+
+    def _drop(self, line: _Line) -> _Line:
+        origin = self._oldest.pop(line)
+        self._idle[origin].remove(line)
+        if not self._idle[origin]:
+            del self._idle[origin]
+        return line
 
 
 class _Stale(Exception):

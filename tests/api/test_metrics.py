@@ -12,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
-from jobs import metrics
+from jobs import metrics, votes
 from jobs.database import Database
 from jobs.findings import Action, Finding, Kind
 from jobs.images import Images
@@ -169,7 +169,9 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
 ) -> None:
     caller.job()
     found = Finding(Kind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
-    worker.end(database, worker.start(database), found=[found])
+    agreed = (votes.AnswerClass("6", (0, 1)),)
+    tally = votes.Tally(asked=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
+    worker.end(database, worker.start(database), found=[found], tally=tally)
     caller.job()
     worker.fail(database)
     presence = workers.Presence("w", "h", 1, "1", slots=4)

@@ -112,6 +112,23 @@ def test_a_connection_is_kept_for_the_next_request(egress: Egress, receiver: Rec
     assert len(receiver.peers) == 1
 
 
+def test_connections_to_many_places_are_not_kept_for_ever() -> None:
+    egress = Egress(ALLOW, idle=2)
+    with receiving(host="0.0.0.0") as receiver:  # noqa: S104 - all of the loopback's addresses
+        port = int(receiver.url.rsplit(":", 1)[1].partition("/")[0])
+        urls = [f"http://127.0.0.{number}:{port}/" for number in range(1, 6)]
+        for url in urls:
+            send(egress, url)
+        assert len(receiver.peers) == 5
+
+        send(egress, urls[-1])
+        send(egress, urls[-2])
+        assert len(receiver.peers) == 5
+        send(egress, urls[0])
+        assert len(receiver.peers) == 6
+        egress.close()
+
+
 def test_a_connection_that_was_closed_meanwhile_is_made_anew(
     egress: Egress, receiver: Receiver
 ) -> None:
