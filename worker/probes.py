@@ -87,8 +87,10 @@ class Probing:
         if verdict is not None:
             return verdict
         verdict = self._heard()
-        if verdict is None and self._checkpoints and self._watch.tokens >= self._checkpoints[0]:
-            self._checkpoints.pop(0)
+        # While one is on its way the next one waits: a slow engine is asked later, and less often.
+        passed = [tokens for tokens in self._checkpoints if tokens <= self._watch.tokens]
+        if verdict is None and passed and self._asking is None:
+            del self._checkpoints[: len(passed)]
             self._ask()
         return verdict
 
@@ -122,9 +124,9 @@ class Probing:
             self._asking = None
 
     def _ask(self) -> None:
-        """Ask after the text so far, unless a probe is on its way or the final answer has begun."""
+        """Ask after the text so far, unless the final answer has begun."""
         text = self._watch.text
-        if self._asking is not None or answers.heading(text) is not None:
+        if answers.heading(text) is not None:
             return
         self._asked += 1
         self._asking = _Asking(

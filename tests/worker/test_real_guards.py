@@ -92,13 +92,17 @@ def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
 def test_answers_on_the_way_that_agree_stop_the_real_engine(
     bench: Bench, real_engine: RealEngine, connect: Connect
 ) -> None:
-    subject = Runaway(connect(real_engine.url))
-    job_id = submit(bench, SAMPLES[0], loop=False, convergence=True)
-
-    personas.work(bench, subject)
+    # Which words stand before a probe hangs on how quick the engine is, and what it says hangs on them: the answers to
+    # one question may never agree.
+    for sample in SAMPLES:
+        subject = Runaway(connect(real_engine.url))
+        job_id = submit(bench, sample, loop=False, convergence=True)
+        personas.work(bench, subject)
+        [finding] = bench.view(job_id).findings
+        if finding.kind == "converged":
+            break
 
     job = bench.view(job_id).job
-    [finding] = bench.view(job_id).findings
     assert (finding.kind, finding.action, job.status) == ("converged", "forced", Status.SUCCEEDED)
     look, forced = bench.trace(job_id)
     asked = [request for request in subject.asked if request.max_output_tokens == probes.TOKENS]
