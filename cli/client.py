@@ -68,6 +68,21 @@ def metadata(given: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def switches(given: Sequence[str]) -> dict[str, bool]:
+    """Return texts such as ``verify=on`` as what is on and what is off.
+
+    Raises:
+        jobs.errors.InvalidRequest: one says neither.
+    """
+    pairs = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if value not in ("on", "off"):
+            raise errors.InvalidRequest(f"{text!r} is not NAME=on or NAME=off.", param="guards")
+        pairs[name] = value == "on"
+    return pairs
+
+
 def answer_format(given: str) -> dict[str, Any]:
     """Return a text such as ``number``, ``choice:red,green`` or ``json:@schema.json`` as a job's ``answer_format``.
 

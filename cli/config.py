@@ -30,7 +30,6 @@ class Row:
     value: str
     source: str
     description: str
-    in_use: bool
 
 
 @app.callback()
@@ -61,7 +60,7 @@ def show(
                 row.variable,
                 row.value,
                 row.source,
-                row.description + ("" if row.in_use else " (Not yet in use.)"),
+                row.description,
             )
             for row in rows
         ],
@@ -81,7 +80,6 @@ def effective(environ: Mapping[str, str]) -> list[Row]:
             value=_shown(getattr(settings, name)),
             source="environment" if name in settings.model_fields_set else "default",
             description=field.description or "",
-            in_use=Settings.in_use(name),
         )
         for name, field in Settings.model_fields.items()
     ]
@@ -94,8 +92,7 @@ def documentation() -> str:
     for name, field in Settings.model_fields.items():
         value = _shown(getattr(defaults, name))
         default = _OWN_WORDS.get(name) or (f"`{value}`" if value else "")
-        later = "" if Settings.in_use(name) else " Not yet in use."
-        text = f"{field.description}{later}".replace("|", "\\|")
+        text = str(field.description).replace("|", "\\|")
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {text} |")
     return "\n".join(lines)
 

@@ -123,7 +123,7 @@ def table(
 
 
 class Growth:
-    """Prints a job's text as it grows, of several samples the first. A new attempt starts it again."""
+    """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again."""
 
     def __init__(self) -> None:
         self._shown = False
@@ -132,6 +132,8 @@ class Growth:
         """Print what an event of the job adds."""
         if event["type"] == "attempt.restarted" and self._shown:
             note(f"\n(attempt {event['attempt']} starts again)")
+        elif event["type"] == "finding":
+            note(("\n" if self._shown else "") + f"({finding(event['finding'])})")
         elif event["type"] == "trace.delta" and event["sample"] == 0:
             typer.secho(printable(event["delta"]), nl=False, dim=True)
             sys.stdout.flush()
@@ -158,8 +160,18 @@ def result(job: Json) -> None:
             line(votes(job["votes"]))
     else:
         line(str(job["status"]))
+    for found in job.get("findings") or ():
+        line(f"found: {finding(found)}")
     if job.get("usage"):
         line(usage(job["usage"]))
+
+
+def finding(found: Json) -> str:
+    """Return what a guard found in a few words, for example ``loop, forced, 7012 tokens saved``."""
+    words = [str(found["kind"]), str(found["action"])]
+    if found.get("tokens_saved"):
+        words.append(f"{found['tokens_saved']} tokens saved")
+    return printable(", ".join(words))
 
 
 def value(job: Json) -> str:

@@ -52,6 +52,13 @@ def submit(
     priority: Annotated[Priority | None, typer.Option(show_default=False)] = None,
     deadline_seconds: Annotated[int | None, typer.Option(show_default=False)] = None,
     max_attempts: Annotated[int | None, typer.Option(show_default=False)] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=on|off",
+            help="loop, budget, convergence, language or verify. May be repeated.",
+        ),
+    ] = None,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")
     ] = None,
@@ -72,6 +79,7 @@ def submit(
         "priority": priority,
         "deadline_seconds": deadline_seconds,
         "max_attempts": max_attempts,
+        "guards": client.switches(guard or []) or None,
         "metadata": client.metadata(metadata or []) or None,
     }
     asked = {name: value for name, value in options.items() if value is not None}

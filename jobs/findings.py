@@ -20,8 +20,12 @@ class Kind(enum.StrEnum):
     PARAPHRASE_LOOP = "paraphrase_loop"
     #: The tokens were used up before there was an answer.
     BUDGET = "budget"
+    #: Answers asked for on the way had been the same for a while.
+    CONVERGED = "converged"
     #: The answer is in another script than the question, at the end of a trace that drifted there.
     LANGUAGE = "language"
+    #: The answer was compared with the picture once more; the action says what came of it.
+    VERIFY = "verify"
     #: A final answer was begun and did not end, or the job ended without any.
     NO_ANSWER = "no_answer"
 
@@ -33,6 +37,12 @@ class Action(enum.StrEnum):
     FORCED = "forced"
     #: The text was cut back; the answer before the loop stands.
     STOPPED = "stopped"
+    #: A second look came to the same answer.
+    CONFIRMED = "confirmed"
+    #: It came to another answer, which is the job's now.
+    CORRECTED = "corrected"
+    #: It came to none; the first answer stands.
+    DOUBTED = "doubted"
     NONE = "none"
 
 

@@ -1,7 +1,6 @@
 """Everything that can be set, once: read from ``LONGLOOK_*`` in the environment, all faults told together.
 
 A field's description is its documentation: the README's table and ``longlook config show`` come from it.
-Fields marked ``_LATER`` are accepted and checked but nothing reads them yet.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ PREFIX = "LONGLOOK_"
 TEST_PREFIX = "LONGLOOK_TEST_"
 
 _ORIGIN = re.compile(r"https?://[^/\s?#@]+")
-_LATER: dict[str, Any] = {"in_use": False}
 
 
 class Settings(BaseSettings):
@@ -283,14 +281,17 @@ class Settings(BaseSettings):
         default=True,
         description="Keep some tokens for an answer when the reasoning uses up its budget.",
     )
+    guard_convergence: bool = Field(
+        default=False,
+        description="Ask for the answer on the way, and stop the reasoning when it has not changed.",
+    )
     guard_language: bool = Field(
         default=True,
         description="Ask again when reasoning and answer drifted into another script.",
     )
     guard_verify: bool = Field(
         default=False,
-        description="Look at the image again before answering.",
-        json_schema_extra=_LATER,
+        description="Have each answer checked against the image by a second look.",
     )
 
     @classmethod
@@ -412,12 +413,6 @@ class Settings(BaseSettings):
         if faults:
             raise errors.SettingsError("\n".join(faults))
         return settings
-
-    @classmethod
-    def in_use(cls, name: str) -> bool:
-        """Whether this version reads the setting ``name``."""
-        extra = cls.model_fields[name].json_schema_extra
-        return not (isinstance(extra, dict) and extra.get("in_use") is False)
 
 
 def _fault(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary

@@ -116,6 +116,14 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two answers are the same, case, spaces and markup aside, or the same number."""
+    if _folded(one) == _folded(other):
+        return True
+    value = number(one)
+    return value is not None and value == number(other)
+
+
 def structured(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the JSON object that ``text`` is, if it is as ``schema`` says; see :mod:`jobs.schemas`.
 

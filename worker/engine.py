@@ -27,6 +27,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A second turn of a chat: what the assistant had ``said`` to the question, and what it is ``asked`` then."""
+
+    said: str = field(repr=False)
+    asked: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Request:
     """One engine stream: system prompt, pictures, question, in this order, so that prefixes are shared.
 
@@ -35,6 +43,7 @@ class Request:
         instruction: what stands behind the question, with the white space before it.
         salt: isolates the prefix cache: the account and the ordered image keys.
         continuation: text of the assistant's that the engine goes on from, or None.
+        turn: what was said and asked since the question, or None.
         schema: what the engine's grammar holds the text to, as :mod:`jobs.schemas` has it; None: nothing.
     """
 
@@ -48,6 +57,7 @@ class Request:
     salt: str
     seed: int | None = None
     continuation: str | None = field(default=None, repr=False)
+    turn: Turn | None = None
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
     instruction: str = field(default="", repr=False)
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from jobs import answers
 from jobs.findings import Action, Finding, Kind
+from jobs.trace import scripts
 
 #: The names of the guards, as a job's options have them.
-NAMES = ("loop", "budget", "language")
+NAMES = ("loop", "budget", "convergence", "language", "verify")
 
 #: Most tokens of a forced answer.
 FORCED_TOKENS = 64
@@ -62,15 +63,7 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 
-# Languages by script. Mathematics and code belong to none.
-_NEUTRAL = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*+`|\$\$.*?\$\$|\$[^$\n]*+\$|\\[A-Za-z]++", re.DOTALL
-)
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
-_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _DRIFT_WINDOW = 1000
-#: A character of CJK says about as much as three letters.
-_LETTERS_PER_CJK = 3
 
 
 @dataclass(frozen=True)
@@ -89,11 +82,18 @@ class Watch:
         guards: which guards are on, by name; one that is missing is off.
         question: decides the language.
         sample: the stream's number.
-        budget: the job's, in tokens; the stream gets :attr:`limit` of them.
+        budget: the job's, in tokens, without those for a second look; the stream gets :attr:`limit` of them.
+        second_look: most tokens of a second look at the answer; 0: there is none.
     """
 
     def __init__(
-        self, guards: Mapping[str, bool], *, question: str, sample: int, budget: int
+        self,
+        guards: Mapping[str, bool],
+        *,
+        question: str,
+        sample: int,
+        budget: int,
+        second_look: int = 0,
     ) -> None:
         self._guards = guards
         self._question = question
@@ -101,6 +101,9 @@ class Watch:
         self._budget = budget
         #: Most tokens of the stream.
         self.limit = budget - reserved(guards, budget)
+        self.second_look = second_look
+        #: Whether answers are to be asked for on the way.
+        self.probes = bool(guards.get("convergence"))
         #: What to do, once that is known.
         self.verdict: Verdict | None = None
         self._tokens = 0
@@ -117,7 +120,18 @@ class Watch:
     @property
     def more(self) -> bool:
         """Whether another stream is to go on from this one."""
-        return self.verdict is not None and bool(self.verdict.inserted)
+        cut = self.verdict is not None and bool(self.verdict.inserted)
+        return cut or bool(self.second_look)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen so far."""
+        return self._tokens
+
+    @property
+    def text(self) -> str:
+        """What has been seen so far."""
+        return "".join(self._parts)
 
     @property
     def found(self) -> Finding | None:
@@ -134,6 +148,14 @@ class Watch:
         self.verdict = self._end(text, finish_reason)
         return self.verdict
 
+    def converged(self, kept: int, evidence: Mapping[str, float]) -> Verdict:
+        """Take it that the answer has been the same since before the first ``kept`` characters."""
+        finding = self._finding(
+            Kind.CONVERGED, kept, self._length, evidence, saved=self.limit - self._tokens
+        )
+        self.verdict = self._forced(finding, self.text, kept)
+        return self.verdict
+
     def _see(self, text: str) -> Verdict | None:
         self._tokens += 1
         self._parts.append(text)
@@ -146,15 +168,15 @@ class Watch:
         self._fresh.clear()
         self._fresh_length = 0
         if self._guards.get("loop") and (period := tail_period(self._tail)):
-            return self._verbatim("".join(self._parts), period)
+            return self._verbatim(self.text, period)
         if self._length < self._second_look_at:
             return None
         self._second_look_at = self._length + _SECOND_LOOK_EVERY
         if self._guards.get("loop") and self._tokens >= _PARAPHRASE_TOKENS:
             signs = signals(self._tail)
             if loops_in_other_words(signs):
-                return self._paraphrased("".join(self._parts), signs)
-        return self._unending("".join(self._parts)) if self._guards.get("budget") else None
+                return self._paraphrased(self.text, signs)
+        return self._unending(self.text) if self._guards.get("budget") else None
 
     def _unending(self, text: str) -> Verdict | None:
         """Return what to do about a final answer that was begun and does not come to its end."""
@@ -175,7 +197,7 @@ class Watch:
         if found is None:
             if finish_reason != "length" or not self._guards.get("budget"):
                 return None
-            if self.limit == self._budget:
+            if not reserved(self._guards, self._budget):
                 return None
             finding = self._finding(Kind.BUDGET, 0, len(text), {"tokens": self.limit})
             heading = answers.heading(text)
@@ -185,7 +207,11 @@ class Watch:
                 Kind.LANGUAGE,
                 0,
                 len(text),
-                {"question": cjk_share(self._question), "answer": cjk_share(found.text)},
+                {
+                    "question": scripts.cjk_share(self._question) or 0.0,
+                    "answer": scripts.cjk_share(found.text) or 0.0,
+                    "trace": scripts.cjk_share(text) or 0.0,
+                },
             )
             heading = answers.heading(text)
             return self._forced(finding, text, len(text) if heading is None else heading)
@@ -261,7 +287,12 @@ def ask(question: str) -> str:
 
 def heading(question: str) -> str:
     """Return the heading of a final answer, in the question's script."""
-    return _HEADING_CJK if cjk_share(question) > 0.5 else _HEADING  # noqa: PLR2004 - more than half
+    return _HEADING_CJK if in_cjk(question) else _HEADING
+
+
+def in_cjk(question: str) -> bool:
+    """Whether more than half of ``question`` is in a CJK script."""
+    return (scripts.cjk_share(question) or 0.0) > 0.5  # noqa: PLR2004 - more than half
 
 
 def tail_period(tail: str) -> int:
@@ -332,25 +363,16 @@ def loops_in_other_words(signs: Signals) -> bool:
     return sum(signs_of_it) >= 2  # noqa: PLR2004 - two of three
 
 
-def cjk_share(text: str) -> float:
-    """Return how much of the words in ``text`` is Chinese, Japanese or Korean, from 0 to 1, mathematics aside."""
-    words = _NEUTRAL.sub(" ", text)
-    cjk = _LETTERS_PER_CJK * len(_CJK.findall(words))
-    letters = len(_LATIN.findall(words))
-    return round(cjk / (cjk + letters), 3) if cjk + letters else 0.0
-
-
 def drifted(question: str, trace: str, answer: str) -> bool:
     """Whether an answer is in another script than its question, because the trace had gone over to it.
 
     A trace in the question's own language may well quote a sign or a name in another: that is no drift.
     """
-    asked = cjk_share(question)
-    words = (cjk_share(answer), cjk_share(trace[-_DRIFT_WINDOW:]))
-    if asked == 0 and _LATIN.search(question):
-        return min(words) > 0.5  # noqa: PLR2004 - more than half
     # Latin letters in an answer to a Chinese question are names and units more often than English.
-    return False
+    if scripts.cjk_share(question) != 0:
+        return False
+    words = (scripts.cjk_share(answer), scripts.cjk_share(trace[-_DRIFT_WINDOW:]))
+    return min(share or 0.0 for share in words) > 0.5  # noqa: PLR2004 - more than half
 
 
 def box_closed(said: str) -> bool:
@@ -372,13 +394,17 @@ def box_closed(said: str) -> bool:
 
 
 class Box:
-    """Reads a forced answer until its box is closed."""
+    """Reads a forced answer until its box is closed.
+
+    Args:
+        more: whether another stream is to go on from it.
+    """
 
     finish_reason = "stop"
-    more = False
     found = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, more: bool = False) -> None:
+        self.more = more
         self._said = ""
 
     def see(self, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The streams of one attempt: the long look, and where a guard cut it short, the answer that it is made to give."""
+"""The streams of one attempt: the long look, the answer that it is made to give if it was cut, and a second look."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from datetime import datetime
 import structlog
 
 from jobs import answers, errors
+from jobs.answers import Answer
 from jobs.database import Database, Unavailable
-from jobs.findings import Finding, Kind
+from jobs.findings import Action, Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
 from jobs.votes import Tally
-from worker import engine, grammar, guards, leases, sample
+from worker import engine, grammar, guards, leases, probes, sample, second_look
 from worker.leases import Reason
 from worker.recorder import Recorder
 
@@ -95,32 +96,68 @@ class Inquiry:
         started_at: datetime,
         number: int = 0,
     ) -> Result:
-        """Stream ``request``, whose start has been noted, under ``watch``; force the answer if need be.
+        """Stream ``request``, whose start has been noted, under ``watch``; force the answer, look again if need be.
 
         An answer in JSON comes in a stream of its own, after whatever has been said.
         """
         form = grammar.Form.of(self._holding.claim.options)
-        reader = watch if form is None else grammar.Reasoning(watch)
-        first = self._stream(request, reader, number=number, started_at=started_at)
+        if form is not None:
+            reader = grammar.Reasoning(watch)
+            reasoned = self._stream(request, reader, number=number, started_at=started_at)
+            result = Result(reasoned.ended, reasoned.fault, reasoned.ended.output)
+            if self._stopped(result):
+                return result
+            return self._typed(request, reasoned.ended, watch.verdict, form)
+        first = self._look(request, watch, number=number, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
-        stopped = self._holding.reason is not None or first.fault is not None
-        if form is not None and not stopped:
-            return self._typed(request, ended, verdict, form)
-        if stopped or verdict is None:
-            return Result(ended, first.fault, ended.output)
-        _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
-        if not verdict.inserted:
-            text = ended.output[: verdict.kept]
-            return Result(
-                dataclasses.replace(ended, finish_reason="stop"),
-                None,
-                text,
-                found=(verdict.finding,),
+        result = Result(ended, first.fault, ended.output)
+        if self._stopped(result):
+            return result
+        if verdict is not None:
+            _log.info(
+                "trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action)
             )
-        return self._force(request, ended, verdict)
+            if verdict.inserted:
+                result = self._force(request, ended, verdict, more=bool(watch.second_look))
+            else:
+                result = Result(
+                    dataclasses.replace(ended, finish_reason="stop"),
+                    None,
+                    ended.output[: verdict.kept],
+                    found=(verdict.finding,),
+                )
+        answer = result.answer
+        if not watch.second_look or answer is None or self._stopped(result):
+            self._holding.ended()
+            return result
+        return self._look_again(request, result, answer, tokens=watch.second_look)
+
+    def _stopped(self, result: Result) -> bool:
+        """Whether nothing is to come after ``result``."""
+        return self._holding.reason is not None or result.fault is not None
+
+    def _look(
+        self,
+        request: engine.Request,
+        watch: guards.Watch,
+        *,
+        number: int,
+        started_at: datetime,
+    ) -> sample.Result:
+        """Stream ``request`` under ``watch``, with probes on the way if they are wanted."""
+        if not watch.probes:
+            return self._stream(request, watch, number=number, started_at=started_at)
+        with probes.Probing(watch, request, engine_=self._engine) as probing:
+            looked = self._stream(request, probing, number=number, started_at=started_at)
+        return dataclasses.replace(looked, ended=probing.billed(looked.ended))
 
     def _force(
-        self, request: engine.Request, first: traces.Ended, verdict: guards.Verdict
+        self,
+        request: engine.Request,
+        first: traces.Ended,
+        verdict: guards.Verdict,
+        *,
+        more: bool,
     ) -> Result:
         """Go on from the text before the cut; what the cut stream had said stands when that brings nothing."""
         given = first.output[: verdict.kept] + verdict.inserted
@@ -143,7 +180,7 @@ class Inquiry:
         if started_at is None:
             self._holding.ended()
             return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(again, guards.Box(), number=number, started_at=started_at)
+        forced = self._stream(again, guards.Box(more=more), number=number, started_at=started_at)
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -160,6 +197,49 @@ class Inquiry:
             text if better else first.output,
             forced=better,
             others=() if self._numbers is None else (first,),
+        )
+
+    def _look_again(
+        self, request: engine.Request, first: Result, answer: Answer, *, tokens: int
+    ) -> Result:
+        """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
+        asked = second_look.ask(request.question) + request.instruction
+        again = dataclasses.replace(
+            request,
+            rid=uuid.uuid4().hex,
+            sampling=_GREEDY,
+            max_output_tokens=tokens,
+            turn=engine.Turn(first.text, asked),
+        )
+        number = self._next(first.ended)
+        started_at = self._follow(
+            first.ended,
+            first.found[0] if first.found else None,
+            rid=again.rid,
+            number=number,
+            kept=len(first.ended.output),
+            inserted=asked,
+        )
+        if started_at is None:
+            self._holding.ended()
+            return first
+        reader = second_look.SecondLook(
+            answer,
+            question=request.question,
+            answer_format=self._holding.claim.options.get("answer_format"),
+            sample=number,
+        )
+        looked = self._stream(again, reader, number=number, started_at=started_at)
+        found = reader.found or reader.finding(Action.NONE, len(looked.ended.output))
+        _log.info("answer_verified", action=str(found.action))
+        corrected = found.action is Action.CORRECTED
+        return Result(
+            looked.ended,
+            None,
+            looked.ended.output if corrected else first.text,
+            forced=first.forced and not corrected,
+            found=(found,),
+            others=() if self._numbers is None else (*first.others, first.ended),
         )
 
     def _typed(

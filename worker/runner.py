@@ -14,7 +14,16 @@ from jobs import ids, logs
 from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
-from worker import engine, grammar, guards, inquiry, leases, prompt, voting
+from worker import (
+    engine,
+    grammar,
+    guards,
+    inquiry,
+    leases,
+    prompt,
+    second_look,
+    voting,
+)
 from worker.engines.pool import Engines, Permit
 from worker.equality import Equality
 from worker.leases import Reason
@@ -155,15 +164,19 @@ class Runner:
     ) -> None:
         def watch(number: int) -> guards.Watch:
             return guards.Watch(
-                claim.options.get("guards") or {},
+                switched,
                 question=claim.question,
                 sample=number,
                 budget=budget,
+                second_look=again,
             )
 
-        budget = request.max_output_tokens
+        switched = claim.options.get("guards") or {}
+        budget, again = request.max_output_tokens, 0
         if grammar.Form.of(claim.options) is not None:
             budget = grammar.rest(budget)
+        elif switched.get("verify"):
+            budget, again = second_look.budget(budget, request.asked)
         request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,

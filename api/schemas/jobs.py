@@ -9,11 +9,14 @@ from pydantic import Field
 
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
-from jobs import ids, records, values
+from jobs import findings, ids, records, values
 from jobs.store import history
 
 #: The classes of what is kept, each for a time of its own.
 Removed = Literal["image", "trace", "answer", "event"]
+
+
+_CONFIDENCES = {"confirmed": 1.0, "corrected": 0.5, "doubted": 0.5}
 
 
 class JobImage(Given):
@@ -49,22 +52,32 @@ class JobAnswer(Given):
     )
     rule: str | None
     forced: bool = Field(description="Whether a guard made the model answer; see `findings`.")
+    verdict: Literal["confirmed", "corrected", "doubted"] | None = Field(
+        description="What a second look (`guards.verify`) came to: the same answer, this one instead of the first, or "
+        "none; null when there was no second look. Both answers are in the trace."
+    )
     confidence: float | None = Field(
-        description="The share of the votes that this answer has, of all that count; null without a vote. Samples "
+        description="The share of the votes that this answer has, of all that count. Without a vote, the share of the "
+        "looks: 1, or 0.5 when a second look corrected or doubted it; null without either. Samples "
         "err together where all of them see the same picture wrong: it is no probability of being right."
     )
 
     @classmethod
-    def of(cls, job: records.Job) -> Self | None:
-        """Return the answer of ``job``, if it has one."""
+    def of(cls, view: history.JobView) -> Self | None:
+        """Return the answer of the job in ``view``, if it has one."""
+        job = view.job
         if job.answer_text is None:
             return None
+        verdict = _verdict(view)
         return cls(
             text=job.answer_text,
             value=_value(job, job.answer_text),
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
-            confidence=job.confidence,
+            verdict=verdict,
+            confidence=_CONFIDENCES.get(verdict or "")
+            if job.confidence is None
+            else job.confidence,
         )
 
 
@@ -100,13 +113,16 @@ class Votes(Given):
 class Finding(Given):
     """What a guard found in a trace, and what was done about it."""
 
-    kind: Literal["loop", "paraphrase_loop", "budget", "language", "no_answer"]
+    kind: Literal[
+        "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
+    ]
     attempt: int
     sample: int = Field(description="The `index` of the trace's sample.")
     start: int = Field(description="First character of the place in the sample's text.")
     end: int = Field(description="The character after the place.")
-    action: Literal["forced", "stopped", "none"] = Field(
-        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands."
+    action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
+        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands; of a "
+        "second look, what it came to."
     )
     evidence: dict[str, float]
     tokens_saved: int = Field(
@@ -276,7 +292,7 @@ class Job(Given):
             model=job.model,
             question=job.question,
             images=[JobImage.of(image) for image in view.images],
-            answer=JobAnswer.of(job),
+            answer=JobAnswer.of(view),
             votes=Votes.of(job),
             findings=[Finding.of(entry) for entry in view.findings],
             finish_reason=job.finish_reason,
@@ -338,6 +354,25 @@ class JobList(Given):
             last_id=data[-1].id if data else None,
             has_more=has_more,
         )
+
+
+def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubted"] | None:
+    """Return what the second look at the job's answer came to, if there was one."""
+    classes = (view.job.votes or {}).get("classes")
+    # Of several samples each has been looked at by itself: the one that the answer is of counts.
+    chosen = classes[0]["samples"][0] if classes else None
+    for entry in view.findings:
+        if chosen is not None and entry.sample != chosen:
+            continue
+        if entry.attempt == view.job.attempt and entry.kind == findings.Kind.VERIFY:
+            match findings.Action(entry.action):
+                case findings.Action.CONFIRMED:
+                    return "confirmed"
+                case findings.Action.CORRECTED:
+                    return "corrected"
+                case findings.Action.DOUBTED:
+                    return "doubted"
+    return None
 
 
 def _value(job: records.Job, text: str) -> values.Value:

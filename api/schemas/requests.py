@@ -144,9 +144,19 @@ class Guards(Sent):
         description="Keeps 80 tokens of `max_output_tokens` (from 256 on) for an answer when the reasoning uses up "
         "the others; ends a final answer that does not come to its end.",
     )
+    convergence: bool | None = Field(
+        default=None,
+        description="Has the answer given on the way, at 1/16, 1/8, 1/4 and 1/2 of `max_output_tokens`, and stops the "
+        "reasoning when two in a row are the same. Costs up to 24 tokens each, beside `max_output_tokens`.",
+    )
     language: bool | None = Field(
         default=None,
         description="Asks again for an answer in another script than the question's, when the reasoning drifted there.",
+    )
+    verify: bool | None = Field(
+        default=None,
+        description="Keeps a quarter of `max_output_tokens`, 512 at most, for a second look at the image, by which the "
+        "answer is confirmed or corrected. Nothing is done when that would be less than 32 tokens.",
     )
 
 

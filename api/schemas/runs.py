@@ -9,10 +9,11 @@ from pydantic import Field
 
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
-from jobs import records
+from jobs import answers, records
 from jobs import trace as steps
 from jobs.lifecycle import Outcome
 from jobs.store import history, traces
+from jobs.trace import scripts
 
 
 class TraceStep(Given):
@@ -21,27 +22,34 @@ class TraceStep(Given):
     kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
     start: int = Field(description="Its first character, in code points of `text`.")
     end: int = Field(description="The character after its last one.")
+    cjk_share: float | None = Field(
+        description="How much of its words is Chinese, Japanese or Korean, from 0 to 1; null without words."
+    )
     started_at: Time | None = Field(
         description="When its first character was there, as finely as that is known."
     )
     ended_at: Time | None = Field(description="When it was there, whole.")
 
     @classmethod
-    def of(cls, step: steps.Step) -> Self:
-        """Return what callers see of ``step``."""
+    def of(cls, step: steps.Step, text: str) -> Self:
+        """Return what callers see of ``step`` of ``text``."""
         return cls(
             kind=step.kind.value,
             start=step.start,
             end=step.end,
+            cjk_share=scripts.cjk_share(text[step.start : step.end]),
             started_at=step.started_at,
             ended_at=step.ended_at,
         )
 
 
 class Continued(Given):
-    """Where a stream goes on from: the start of another one's text, and words that were put after it."""
+    """Where a stream goes on from: the start of another one's text, and words that were put after it.
 
-    sample: int = Field(description="The `index` of the stream that was cut.")
+    They are the model's own beginning of an answer, or what it is asked by a second look.
+    """
+
+    sample: int = Field(description="The `index` of the stream that it goes on from.")
     kept: int = Field(description="So many characters of its text stand.")
     inserted: str
 
@@ -64,8 +72,9 @@ class TraceSample(Given):
     )
     steps_version: int = Field(description="Of the rules by which the steps were read.")
     continues: Continued | None = Field(
-        description="Set when a guard cut another stream and had this one go on from it."
+        description="Set when a guard had this stream go on from another one."
     )
+    answer: str | None = Field(description="What this stream came to by itself, if anything.")
     complete: bool
     finish_reason: str | None = Field(
         description="`stop`, `length`, `cut` by a guard, `error`, or what stopped it: `cancel`, `deadline`, `drain`, "
@@ -83,9 +92,10 @@ class TraceSample(Given):
             attempt=trace.attempt,
             index=trace.number,
             text=trace.text,
-            steps=[TraceStep.of(step) for step in trace.steps()],
+            steps=[TraceStep.of(step, trace.text) for step in trace.steps()],
             steps_version=steps.VERSION,
             continues=Continued.of(trace),
+            answer=_answer(trace),
             complete=trace.complete,
             finish_reason=trace.finish_reason,
             usage=_usage(trace),
@@ -224,6 +234,13 @@ class Timeline(Given):
             last_id=data[-1].id if data else None,
             has_more=has_more,
         )
+
+
+def _answer(trace: traces.SampleTrace) -> str | None:
+    """Return the answer in a stream's own text; of one that was put into a box, with the box."""
+    inserted = trace.inserted or ""
+    found = answers.extract((inserted if inserted.endswith("{") else "") + trace.text)
+    return found.text if found else None
 
 
 def _usage(sample: records.Sample | traces.SampleTrace) -> Usage | None:

@@ -252,7 +252,9 @@ class Intake:
         return {
             "loop": settings.guard_loop,
             "budget": settings.guard_budget,
+            "convergence": settings.guard_convergence,
             "language": settings.guard_language,
+            "verify": settings.guard_verify,
         } | (asked.model_dump(exclude_none=True) if asked else {})
 
     def _admit(

@@ -228,7 +228,7 @@ def follow(
     sample: int | None = None,
     beside: bool = False,
 ) -> Followed | None:
-    """End a stream that was cut, and begin the next sample, which goes on from it; return its start, or None if lost.
+    """End a stream, and begin the next sample, which goes on from it; return its start, or None if lost.
 
     ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
     be running: then the text of the one that was cut is written when all have ended, and ``sample`` is the number of

@@ -61,7 +61,13 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
         "seed": 7,
         "samples": 1,
         "answer_format": None,
-        "guards": {"loop": True, "budget": True, "language": True},
+        "guards": {
+            "loop": True,
+            "budget": True,
+            "convergence": False,
+            "language": True,
+            "verify": False,
+        },
         "max_attempts": 5,
     }
     assert TIME.fullmatch(job["created_at"])
@@ -165,7 +171,13 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
     [job] = caller("GET", "/v1/jobs").get_json()["data"]
 
     assert job["answer"]["forced"] is True
-    assert job["options"]["guards"] == {"loop": True, "budget": True, "language": False}
+    assert job["options"]["guards"] == {
+        "loop": True,
+        "budget": True,
+        "convergence": False,
+        "language": False,
+        "verify": False,
+    }
     assert job["findings"] == [
         {
             "kind": "loop",
@@ -182,6 +194,38 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
     assert trace["samples"][0]["continues"] is None
 
 
+@pytest.mark.parametrize(
+    ("action", "confidence"),
+    [(Action.CONFIRMED, 1.0), (Action.CORRECTED, 0.5), (Action.DOUBTED, 0.5), (Action.NONE, None)],
+)
+def test_a_second_look_is_shown_with_the_answer(
+    caller: Caller, database: Database, action: Action, confidence: float | None
+) -> None:
+    caller.job(guards={"verify": True})
+    found = Finding(Kind.VERIFY, sample=0, start=0, end=8, action=action)
+    worker.end(database, worker.start(database), found=[found])
+
+    [job] = caller("GET", "/v1/jobs", query_string={"q": "finding:verify"}).get_json()["data"]
+
+    shown = (job["answer"]["verdict"], job["answer"]["confidence"])
+    assert shown == (None if action is Action.NONE else str(action), confidence)
+    assert job["findings"][0]["action"] == str(action)
+
+
+def test_each_sample_tells_its_answer_and_each_step_its_script(
+    caller: Caller, database: Database
+) -> None:
+    job = caller.job()
+    worker.finish(
+        database, text="图里有六个圆。\n\nSo it is six.\n\n**Final Answer** 6", answer="6"
+    )
+
+    [sample] = caller("GET", job["urls"]["trace"]).get_json()["samples"]
+
+    assert sample["answer"] == "6"
+    assert [step["cjk_share"] for step in sample["steps"]] == [1.0, 0.0, 0.0]
+
+
 def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     caller: Caller, database: Database
 ) -> None:
@@ -196,6 +240,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
         "value": None,
         "rule": "heading",
         "forced": False,
+        "verdict": None,
         "confidence": None,
     }
     assert shown["finish_reason"] == "stop"
@@ -239,6 +284,7 @@ def test_an_answer_has_the_value_that_was_asked_for(
         "value": value,
         "rule": "heading",
         "forced": False,
+        "verdict": None,
         "confidence": None,
     }
     assert shown["votes"] is None

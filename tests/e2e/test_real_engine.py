@@ -194,3 +194,26 @@ def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine)
     ended = {client.wait(job["id"])["status"] for job in jobs}
     assert "cancelled" in ended
     assert eventually(lambda: running(real_engine.url) == 0, seconds=10)
+
+
+def test_a_second_look_by_the_real_engine_is_told_live_found_and_shown(client: Client) -> None:
+    picture = RealEngine.samples / "s07.png"
+    job = client.submit(
+        [picture], "How many shapes are there?", options={"guards": {"verify": True}}
+    )
+
+    events = list(client.follow(job["id"]))
+
+    told = [event for event in events if event["type"] == "finding"]
+    assert [(event["sample"], event["finding"]["kind"]) for event in told] == [(1, "verify")]
+    done = events[-1]["job"]
+    assert done["answer"]["verdict"] == told[0]["finding"]["action"]
+    assert done["answer"]["confidence"] in (0.5, 1.0)
+    assert done["id"] in [one["id"] for one in client.jobs({"q": "finding:verify"})["data"]]
+    first, second = client.trace(job["id"])["samples"]
+    assert first["answer"]
+    assert second["usage"]["cached_tokens"] > first["usage"]["input_tokens"]
+    assert second["continues"]["sample"] == 0
+    assert done["usage"]["output_tokens"] == sum(
+        sample["usage"]["output_tokens"] for sample in (first, second)
+    )

@@ -28,6 +28,7 @@ def server() -> Iterator[BackgroundServer]:
         ("starting", errors.EngineUnavailable, "not ready"),
         ("refuse", errors.EngineRejected, "does not take"),
         ("fault", errors.EngineFault, "failed in the middle"),
+        ("evicted", errors.EngineFault, "failed in the middle"),
         ("reset", errors.EngineLost, "broke off"),
         ("cut_off", errors.EngineFault, "no end"),
         ("bare_abort", errors.EngineFault, "by itself"),

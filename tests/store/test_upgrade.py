@@ -226,9 +226,9 @@ def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after
     assert view_columns(old.url) == columns[: columns.index("id") + 1]
     schema.upgrade(old.url)
     assert view_columns(old.url) == columns
-    job = factories.get_job(upgraded, job_id).job
-    assert (job.answer_text, job.answer_value) == ("six", None)
-    shown = JobAnswer.of(job)
+    view = factories.get_job(upgraded, job_id)
+    assert (view.job.answer_text, view.job.answer_value) == ("six", None)
+    shown = JobAnswer.of(view)
     assert shown is not None
     assert shown.value == 6
 

@@ -105,6 +105,18 @@ def test_submit_prints_the_job_as_it_was_accepted(api: FakeApi, picture: Path) -
     assert len(api.seen) == 1
 
 
+def test_submit_switches_guards(api: FakeApi, picture: Path) -> None:
+    longlook(api, "submit", picture, "How many?", "--guard", "verify=on", "--guard", "loop=off")
+
+    assert b'"guards": {"verify": true, "loop": false}' in api.seen[0].body
+
+
+@pytest.mark.parametrize("word", ["verify", "verify=yes", "=", ""])
+def test_a_guard_is_on_or_off(api: FakeApi, picture: Path, word: str) -> None:
+    with pytest.raises(errors.InvalidRequest, match="NAME=on or NAME=off"):
+        longlook(api, "submit", picture, "How many?", "--guard", word)
+
+
 def test_submit_takes_several_pictures_before_the_question(api: FakeApi, picture: Path) -> None:
     longlook(api, "submit", picture, picture, "What differs?")
     assert api.seen[0].body.count(b'name="image"') == 2
@@ -200,8 +212,9 @@ def test_a_form_that_cannot_be_meant_is_wrong_usage(
     api: FakeApi, picture: Path, spelled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(picture.parent)
-    code, _ = longlook(api, "submit", picture, "How many?", "--format", spelled)
-    assert (code, api.seen) == (output.Exit.USAGE, [])
+    with pytest.raises(errors.InvalidRequest, match=r"free, number|cannot be read|is no JSON"):
+        longlook(api, "submit", picture, "How many?", "--format", spelled)
+    assert api.seen == []
 
 
 def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:

@@ -28,13 +28,6 @@ def test_no_secret_is_shown_anywhere() -> None:
     assert sum(row.value == "(set)" for row in rows) == len(names)
 
 
-def test_what_nothing_reads_yet_is_marked() -> None:
-    rows = {row.variable: row for row in config.effective({})}
-    assert not rows["LONGLOOK_GUARD_VERIFY"].in_use
-    assert rows["LONGLOOK_PORT"].in_use
-    assert re.search(r"`LONGLOOK_GUARD_VERIFY`.*Not yet in use\.", config.documentation())
-
-
 def test_the_documentation_is_the_same_on_every_machine_and_names_every_setting() -> None:
     text = config.documentation()
     assert str(Settings.read({}).home) not in text

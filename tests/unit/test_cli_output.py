@@ -67,6 +67,20 @@ def test_a_trace_grows_and_a_new_attempt_starts_it_again(
     assert printed.err == "\n(attempt 2 starts again)\n"
 
 
+def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = {"kind": "loop", "action": "forced", "tokens_saved": 7012}
+    growth = output.Growth()
+    growth.show(delta("Again "))
+    growth.show({"type": "finding", "attempt": 1, "sample": 0, "finding": found})
+    output.result(job("succeeded") | {"findings": [found, {"kind": "verify", "action": "doubted"}]})
+
+    printed = capsys.readouterr()
+    assert printed.err == "\n(loop, forced, 7012 tokens saved)\n"
+    assert "found: loop, forced, 7012 tokens saved\nfound: verify, doubted\n" in printed.out
+
+
 def test_a_vote_is_told_in_a_sentence() -> None:
     classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
     told = {"asked": 8, "counted": 5, "classes": classes, "abstained": [3]}

@@ -9,11 +9,12 @@ import pytest
 from jobs import profiles
 from jobs.findings import Kind
 from models.training import questions, scenes
+from tests import recorded_traces
 from worker import engine, guards
 from worker.engines.scripted import script
 from worker.guards import Verdict, Watch
 
-ALL = dict.fromkeys(guards.NAMES, True)
+ALL = dict.fromkeys(("loop", "budget", "language"), True)
 OPENING = "Let me look at the picture, where five red circles are near the left edge. "
 
 
@@ -93,7 +94,19 @@ def test_three_hundred_clean_traces_raise_no_finding() -> None:
         assert watch.end(text, "stop") is None
 
 
-def test_three_hundred_traces_of_the_small_model_raise_no_finding() -> None:
+def test_three_hundred_traces_that_the_small_model_wrote_on_the_real_engine_raise_no_finding() -> (
+    None
+):
+    recorded = recorded_traces.read()
+    assert len(recorded) == recorded_traces.COUNT
+    assert len({"".join(trace["tokens"]) for trace in recorded}) > 0.9 * len(recorded)
+    for trace in recorded:
+        watch = make_watch(trace["question"])
+        assert not any(watch.see(token) for token in trace["tokens"])
+        assert watch.end("".join(trace["tokens"]), "stop") is None
+
+
+def test_three_hundred_traces_that_the_small_model_was_taught_raise_no_finding() -> None:
     for seed in range(300):
         dice = random.Random(seed)
         scene = scenes.sample(dice)

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import uuid
 from typing import Any
 
 import pytest
 
-from jobs import errors, profiles
+from jobs import errors
 from jobs.database import Database
 from jobs.findings import Kind
 from jobs.lifecycle import Outcome, Status
 from jobs.store import claims, history, streams, traces
-from tests import factories, pictures
-from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
+from tests import factories
+from tests.worker.conftest import Bench
+from tests.worker.personas import BUDGET, ON, found, run_persona
 from worker import guards
 from worker.engine import Chunk
-from worker.engines.pool import Engines
-from worker.engines.scripted import Options, Scripted
 from worker.leases import Reason
-from worker.runner import Runner
 
-BUDGET = 8000
-ON = dict.fromkeys(guards.NAMES, True)
 LOOP = "So I count them again. "
-
-
-def run_scripted(
-    bench: Bench, persona: str, *, tokens_per_second: float = 0, **switched: bool
-) -> uuid.UUID:
-    """Run one job on a scripted engine to its end."""
-    options = Options(
-        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, persona=persona
-    )
-    engines = Engines([Scripted(options=options, profile=profiles.QVQ)])
-    engines.refresh()
-    job_id = bench.submit(
-        question="How many circles?",
-        options={"max_output_tokens": BUDGET, "guards": ON | switched},
-        image=dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84))),
-    )
-    runner = Runner(
-        bench.database,
-        engines=engines,
-        holdings=bench.leases,
-        recorder=bench.recorder,
-        profile=profiles.QVQ,
-        owner="me",
-        lease=LEASE,
-        rng=random.Random(1),
-        quarantine_crashes=3,
-        equality=NO_MATHEMATICS,
-    )
-    assert runner.work() == 1
-    return job_id
-
-
-def found(bench: Bench, job_id: uuid.UUID) -> list[tuple[str, str]]:
-    return [(finding.kind, finding.action) for finding in bench.view(job_id).findings]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +33,7 @@ def found(bench: Bench, job_id: uuid.UUID) -> list[tuple[str, str]]:
 def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
     bench: Bench, persona: str, kind: str
 ) -> None:
-    job_id = run_scripted(bench, persona, tokens_per_second=2000)
+    job_id = run_persona(bench, persona, tokens_per_second=2000)
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_forced, job.finish_reason) == (Status.SUCCEEDED, True, "stop")
@@ -89,7 +49,7 @@ def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
 
 
 def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> None:
-    job_id = run_scripted(bench, "verbatim_loop", tokens_per_second=2000)
+    job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000)
 
     page = streams.read(bench.database, job_id, after=0, limit=10_000)
 
@@ -113,7 +73,7 @@ def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> 
 def test_a_trace_without_an_answer_at_its_limit_is_made_to_answer_within_the_budget(
     bench: Bench,
 ) -> None:
-    job_id = run_scripted(bench, "no_answer_at_length")
+    job_id = run_persona(bench, "no_answer_at_length")
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_forced) == (Status.SUCCEEDED, True)
@@ -122,7 +82,7 @@ def test_a_trace_without_an_answer_at_its_limit_is_made_to_answer_within_the_bud
 
 
 def test_an_answer_that_drifted_into_chinese_is_asked_for_again(bench: Bench) -> None:
-    job_id = run_scripted(bench, "chinese_drift")
+    job_id = run_persona(bench, "chinese_drift")
 
     job = bench.view(job_id).job
     assert (job.answer_forced, found(bench, job_id)) == (True, [("language", "forced")])
@@ -133,7 +93,7 @@ def test_an_answer_that_drifted_into_chinese_is_asked_for_again(bench: Bench) ->
 
 @pytest.mark.parametrize("persona", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])
 def test_without_guards_a_job_honestly_ends_without_an_answer(bench: Bench, persona: str) -> None:
-    job_id = run_scripted(bench, persona, loop=False, budget=False)
+    job_id = run_persona(bench, persona, loop=False, budget=False)
 
     job = bench.view(job_id).job
     assert (job.answer_text, job.answer_forced, job.output_tokens) == (None, None, BUDGET)
@@ -142,7 +102,7 @@ def test_without_guards_a_job_honestly_ends_without_an_answer(bench: Bench, pers
 
 
 def test_a_clean_trace_is_left_alone(bench: Bench) -> None:
-    job_id = run_scripted(bench, "clean")
+    job_id = run_persona(bench, "clean")
 
     assert (bench.view(job_id).job.answer_forced, found(bench, job_id)) == (False, [])
     assert len(bench.trace(job_id)) == 1

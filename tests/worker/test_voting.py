@@ -18,9 +18,9 @@ from jobs.live import Told
 from jobs.store import claims, history, retention, streams, traces
 from tests import factories, pictures
 from tests.fakes import RecordingPublisher
+from tests.worker import personas
 from tests.worker.choir import Choir
 from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
-from worker import guards
 from worker.engine import Chunk
 from worker.engines.pool import Engines
 from worker.engines.scripted import Options, Scripted
@@ -399,7 +399,7 @@ def live(told: list[Told], sample: int) -> str:
 
 
 def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) -> None:
-    on = dict.fromkeys(guards.NAMES, True)
+    on = personas.ON
     job_id = scripted(
         bench,
         samples=3,

@@ -55,6 +55,10 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Request:
     continuation = None
     if messages[-1]["role"] == "assistant" and fields.get("continue_final_message"):
         continuation = str(messages.pop()["content"])
+    turn = None
+    if [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
+        said, asked = (str(message["content"]) for message in messages[-2:])
+        turn, messages = engine.Turn(said, asked), messages[:-2]
     system = ""
     texts: list[str] = []
     pictures: list[engine.Picture] = []
@@ -79,6 +83,7 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Request:
         salt=str(fields.get("cache_salt") or ""),
         seed=fields.get("seed"),
         continuation=continuation,
+        turn=turn,
         schema=_schema(fields.get("response_format")),
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from jobs import errors, profiles
 from worker import engine
+from worker.engines.leaving import Leaving
 from worker.engines.scripted.options import Options
 from worker.engines.scripted.prompt import Refused
 from worker.engines.scripted.stage import Stage
@@ -16,7 +17,6 @@ from worker.engines.sglang import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from worker.engines.scripted.play import Play, Step
 
@@ -95,7 +95,7 @@ class Scripted:
         """Do nothing: there is nothing to release."""
 
 
-class ScriptedStream:
+class ScriptedStream(Leaving):
     """A stream as :class:`worker.engine.Stream` promises it; reading ends silently once it is closed."""
 
     def __init__(self, request: engine.Request, stage: Stage, clock: Time) -> None:
@@ -106,16 +106,8 @@ class ScriptedStream:
         self._play: Play | None = None
         self._closed = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def left(self) -> None:
+        """Give up the place."""
         if self._play is not None:
             self._stage.leave(self._play)
 
@@ -164,6 +156,8 @@ def _ending(step: Step, play: Play, *, spoke: bool) -> Iterator[engine.Chunk]:
             raise errors.EngineUnavailable("The engine is not ready.")
         case "busy":
             raise errors.EngineBusy("The engine has no room.")
+        case "reset":
+            raise errors.EngineLost("The engine broke off in the middle of its answer.")
         case "given_up" if not spoke:
             raise errors.EngineBusy("The engine gave the request up before it began.")
         case _:

@@ -30,6 +30,9 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     persona: str = "clean"
     #: Whether ``[[persona:name]]`` in a question chooses another one.
     markers: bool = False
+    #: The beginning of the key of a picture that takes the engine down after a few tokens; over HTTP a picture's key is
+    #: the sha256 of its bytes.
+    deadly_image: str = ""
     #: How late a lost client is noticed, over HTTP.
     disconnect_seconds: float = Field(default=2.0, ge=0)
 

@@ -36,7 +36,7 @@ class Prompt:
     """What is computed before the first token.
 
     Attributes:
-        asked: system prompt, pictures and question.
+        asked: system prompt, pictures and question; what was said to it and asked then, if anything was.
         given: tokens of the assistant's that are gone on from.
         image_tokens: visual tokens, their markers apart.
     """
@@ -60,6 +60,10 @@ class Prompt:
             image_tokens += seen
         asked += ((token, 1) for token in script.tokens(request.asked))
         asked.append(("assistant", _TURN_FRAME))
+        if request.turn is not None:
+            asked += _pages(script.tokens(request.turn.said))
+            asked += ((token, 1) for token in script.tokens(request.turn.asked))
+            asked.append(("assistant again", _TURN_FRAME))
         prompt = cls(tuple(asked), tuple(script.tokens(request.continuation or "")), image_tokens)
         prompt._check(request.max_output_tokens, profile.context_tokens)
         return prompt

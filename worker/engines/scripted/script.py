@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from worker import engine
 
 #: What can go wrong. The first three are answers to the request, the others come ``after`` some tokens.
-Mishap = Literal["busy", "refused", "starting", "failed", "reset", "cut_off", "given_up", "silent"]
+Mishap = Literal[
+    "busy", "refused", "starting", "failed", "evicted", "reset", "cut_off", "given_up", "silent"
+]
 
 _HEADING = "\n\n**Final Answer**\n\n"
 #: Pieces of at most six letters, a sign, or white space: about as many as a model's tokens.
@@ -41,6 +43,8 @@ class Persona:
         endless: whether it then talks on until the output is full.
         refrain: what it says over and over instead, then, picked from at random when there are several.
         look: what it says instead of a look.
+        second: what a second look at its answer comes to: the same, the right answer (the first one is wrong then),
+            or none.
         mishap: what goes wrong, and ``after`` how many tokens.
         deaf: whether it takes no notice of a grammar.
         head_seconds: extra time before the first token.
@@ -50,6 +54,7 @@ class Persona:
     endless: bool = False
     refrain: tuple[str, ...] = ()
     look: str = ""
+    second: Literal["confirmed", "corrected", "doubted"] = "confirmed"
     mishap: Mishap | None = None
     after: int = 0
     deaf: bool = False
@@ -79,11 +84,14 @@ PERSONAS: dict[str, Persona] = {
         "所以一共有五个圆，没有遗漏任何一个。",  # noqa: RUF001 - same
         ending="\n\n**最终答案**\n\n\\boxed{{一共五个}}",
     ),
+    "mistaken": Persona(second="corrected"),
+    "unsure": Persona(second="doubted"),
     "deaf": Persona(deaf=True),
     "busy": Persona(mishap="busy"),
     "refuse": Persona(mishap="refused"),
     "starting": Persona(mishap="starting"),
     "fault": Persona(mishap="failed", after=20),
+    "evicted": Persona(mishap="evicted", after=20),
     "reset": Persona(mishap="reset", after=20),
     "cut_off": Persona(mishap="cut_off", after=20),
     "bare_abort": Persona(mishap="given_up", after=20),
@@ -141,6 +149,11 @@ def speak(request: engine.Request, how: Persona) -> Iterator[str]:
         yield from tokens(orjson.dumps(instances.make(request.schema, dice)).decode())
         return
     answer = _answer(request.asked, dice)
+    if request.turn is not None:
+        yield from _again(request.turn, how, answer)
+        return
+    if how.second == "corrected":
+        answer = _another(request.asked, answer)
     ending = how.ending.format(answer=answer)
     if request.continuation is None:
         yield from _whole(dice, how, ending)
@@ -160,10 +173,31 @@ def _dice(request: engine.Request) -> random.Random:
 
 
 def _answer(question: str, dice: random.Random) -> str:
-    for pattern, answers in _ANSWERS:
+    return dice.choice(_choices(question))
+
+
+def _another(question: str, answer: str) -> str:
+    choices = _choices(question)
+    return choices[(choices.index(answer) + 1) % len(choices)]
+
+
+def _choices(question: str) -> tuple[str, ...]:
+    """Return the answers that fit ``question``."""
+    for pattern, choices in _ANSWERS:
         if pattern.search(question):
-            return dice.choice(answers)
-    return dice.choice(_WORDS["shape"])
+            return choices
+    return _WORDS["shape"]
+
+
+def _again(turn: engine.Turn, how: Persona, right: str) -> Iterator[str]:
+    """Yield a second look at the answer in ``turn``."""
+    yield from tokens("Let me look at the picture again, from the left to the right.")
+    if how.second == "doubted":
+        yield from tokens(" It could be so, or it could be different.")
+        return
+    first = turn.said.rpartition("\\boxed{")[2].partition("}")[0]
+    answer = first if how.second == "confirmed" else right
+    yield from tokens(f"{_HEADING}\\boxed{{{answer}}}")
 
 
 def _whole(dice: random.Random, how: Persona, ending: str) -> Iterator[str]:

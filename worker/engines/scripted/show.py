@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ERRORS = {
     "busy": (503, "The request queue is full."),
     "starting": (503, "The server is starting."),
+    "evicted": (503, "The request is aborted by a higher priority request."),
     "failed": (500, "The scripted engine was told to fail."),
 }
 

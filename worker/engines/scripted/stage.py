@@ -58,6 +58,9 @@ class Stage:
             worker.engines.scripted.prompt.Refused: the request can never be taken.
         """
         how = script.persona(request.asked, self.options.persona, markers=self.options.markers)
+        deadly = self.options.deadly_image
+        if deadly and any(picture.key.startswith(deadly) for picture in request.pictures):
+            how = script.PERSONAS["reset"]
         if how.mishap == "refused":
             raise Refused("The scripted engine was told to refuse this.")
         if request.schema is not None and schemas.faults(request.schema):

@@ -7,16 +7,16 @@ import threading
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import structlog
 
 from jobs import errors
+from worker.engines.leaving import Leaving
 from worker.engines.sglang import refusals, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
 
     from worker import engine
     from worker.engines.sglang.connections import Connection, Connections
@@ -43,7 +43,7 @@ class Patience:
     token: float
 
 
-class Chat:
+class Chat(Leaving):
     """A stream as :class:`worker.engine.Stream` promises it; reading ends silently once it is closed.
 
     Args:
@@ -74,17 +74,8 @@ class Chat:
         self._connection: Connection | None = None
         self._closed = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close; what was not read to its end is not used again."""
-        self.close()
+    def left(self) -> None:
+        """Close a connection that was not read to its end: it is not used again."""
         self._drop()
 
     def __iter__(self) -> Iterator[engine.Chunk]:

@@ -92,6 +92,9 @@ def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
     }
     if request.seed is not None:
         fields["seed"] = request.seed
+    if request.turn is not None:
+        messages.append({"role": "assistant", "content": request.turn.said})
+        messages.append({"role": "user", "content": request.turn.asked})
     if request.continuation is not None:
         messages.append({"role": "assistant", "content": request.continuation})
         fields["continue_final_message"] = True

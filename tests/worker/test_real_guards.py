@@ -1,0 +1,158 @@
+"""The guards on the real SGLang: what they stop, what they have it go on with, and how much of that it had cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobs.lifecycle import Status
+from jobs.store import history
+from tests.engines.conftest import connect
+from tests.engines.subjects import Connect
+from tests.real_engine import RealEngine
+from tests.worker import personas
+from tests.worker.conftest import Bench, picture
+from tests.worker.personas import found
+from worker import engine, probes
+from worker.engines.sglang import SGLang
+from worker.engines.sglang.chat import Chat
+
+pytestmark = pytest.mark.engine
+
+__all__ = ["connect"]
+
+SAMPLES: list[dict[str, str]] = json.loads((RealEngine.samples / "samples.json").read_text())
+BUDGET = 1000
+
+
+class Runaway:
+    """The real engine, told to say each word again rather than a new one, when it begins by itself."""
+
+    def __init__(self, inner: SGLang) -> None:
+        self.url = inner.url
+        self.inner = inner
+        self.asked: list[engine.Request] = []
+
+    def stream(self, request: engine.Request) -> Chat:
+        self.asked.append(request)
+        if request.continuation is None and request.turn is None:
+            sampling = dataclasses.replace(request.sampling, repetition_penalty=0.02)
+            request = dataclasses.replace(request, sampling=sampling)
+        return self.inner.stream(request)
+
+    def abort(self, rid: str) -> None:
+        self.inner.abort(rid)
+
+    def facts(self) -> engine.Facts:
+        return self.inner.facts()
+
+    def load(self) -> engine.Load:
+        return self.inner.load()
+
+    def close(self) -> None:
+        return
+
+
+def submit(bench: Bench, sample: dict[str, str], **switched: bool) -> uuid.UUID:
+    options: dict[str, Any] = {"max_output_tokens": BUDGET, "temperature": 0.0}
+    data = (RealEngine.samples / sample["file"]).read_bytes()
+    return bench.submit(
+        question=sample["question"],
+        options=options | {"guards": personas.ON | switched},
+        image=dataclasses.replace(picture(), data=data),
+    )
+
+
+def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
+    bench: Bench, real_engine: RealEngine, connect: Connect
+) -> None:
+    subject = Runaway(connect(real_engine.url))
+    job_id = submit(bench, SAMPLES[0])
+
+    personas.work(bench, subject)
+
+    job = bench.view(job_id).job
+    [finding] = bench.view(job_id).findings
+    assert (finding.kind, finding.action, job.status) == ("loop", "forced", Status.SUCCEEDED)
+    assert finding.tokens_saved >= 0.5 * BUDGET
+    look, forced = bench.trace(job_id)
+    assert (look.finish_reason, forced.continues) == ("cut", 0)
+    assert job.answer_text is not None
+    assert forced.text.startswith(job.answer_text)
+    assert (forced.cached_tokens or 0) > 0.7 * (forced.input_tokens or 0)
+    assert subject.load().running == 0
+
+
+def test_answers_on_the_way_that_agree_stop_the_real_engine(
+    bench: Bench, real_engine: RealEngine, connect: Connect
+) -> None:
+    subject = Runaway(connect(real_engine.url))
+    job_id = submit(bench, SAMPLES[0], loop=False, convergence=True)
+
+    personas.work(bench, subject)
+
+    job = bench.view(job_id).job
+    [finding] = bench.view(job_id).findings
+    assert (finding.kind, finding.action, job.status) == ("converged", "forced", Status.SUCCEEDED)
+    look, forced = bench.trace(job_id)
+    asked = [request for request in subject.asked if request.max_output_tokens == probes.TOKENS]
+    assert len(asked) == finding.evidence["probes"] >= 2
+    # On the bill of the look are the prompts of its probes. Each has only that computed which came since the one
+    # before it: all together no more than the prompt of the answer, trace included.
+    alone = look.input_tokens or 0
+    assert alone > 1.5 * (forced.input_tokens or 0)
+    assert alone - (look.cached_tokens or 0) <= 1.2 * (forced.input_tokens or 0)
+    assert job.input_tokens == alone + (forced.input_tokens or 0)
+    assert (forced.cached_tokens or 0) > 0.7 * (forced.input_tokens or 0)
+    assert job.answer_text
+    assert subject.load().running == 0
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["file"])
+def test_a_second_look_is_a_turn_that_the_real_engine_has_in_its_cache(
+    bench: Bench, real_engine: RealEngine, connect: Connect, sample: dict[str, str]
+) -> None:
+    job_id = submit(bench, sample, verify=True)
+
+    personas.work(bench, connect(real_engine.url))
+
+    job = bench.view(job_id).job
+    [(kind, action)] = found(bench, job_id)
+    assert (kind, job.status) == ("verify", Status.SUCCEEDED)
+    assert action in {"confirmed", "corrected", "doubted"}
+    first, second = bench.trace(job_id)
+    assert f"\\boxed{{{sample['truth']}}}" in first.text
+    # The model was trained for one turn; what stands is the first answer unless the second one is one.
+    assert (job.answer_text == sample["truth"]) is (action != "corrected")
+    assert second.text
+    assert (second.cached_tokens or 0) > (first.input_tokens or 0)
+    assert job.output_tokens == first.output_tokens + second.output_tokens
+
+
+def test_a_cancel_while_answers_are_asked_for_leaves_nothing_at_the_real_engine(
+    bench: Bench,
+    real_engine: RealEngine,
+    connect: Connect,
+    wait_for: Callable[[Callable[[], bool]], bool],
+) -> None:
+    subject = Runaway(connect(real_engine.url))
+    job_id = submit(bench, SAMPLES[0], loop=False, budget=False, convergence=True)
+    slot = threading.Thread(target=personas.work, args=(bench, subject))
+    slot.start()
+    assert wait_for(lambda: len(subject.asked) > 1)
+
+    history.cancel(bench.database, job_id, account_id=None, actor="key:test")
+    bench.leases.look()
+    slot.join(30)
+
+    assert not slot.is_alive()
+    assert bench.status(job_id) is Status.CANCELLED
+    assert wait_for(lambda: subject.load().running == 0)
+    [look] = bench.trace(job_id)
+    assert (look.finish_reason, look.complete) == ("cancel", True)
