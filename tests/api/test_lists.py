@@ -120,11 +120,8 @@ class TestLists:
             ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
             (
                 "q",
-                "Character 12: A finding is one of "
-                + ", ".join(
-                    ("loop", "paraphrase_loop", "budget", "converged", "language", "verify")
-                )
-                + ", no_answer.",
+                "Character 12: A finding is one of loop, paraphrase_loop, budget, converged,"
+                + " language, verify, no_answer.",
             ),
         ]
 
