@@ -115,14 +115,11 @@ class TestLists:
         answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:odd"}))
 
         assert answer.status_code == 422
+        kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
         told = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert told == [
             ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
-            (
-                "q",
-                "Character 12: A finding is one of loop, paraphrase_loop, budget, converged,"
-                + " language, verify, no_answer.",
-            ),
+            ("q", f"Character 12: A finding is one of {kinds}."),
         ]
 
     def test_a_query_and_a_parameter_cannot_ask_for_the_same(self, caller: Caller) -> None:
