@@ -403,7 +403,9 @@ def _parts(url: str) -> tuple[_Origin, str]:
         query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     except (ValueError, KeyError) as error:
         raise EgressError("url_invalid") from error
-    if not host or parts.username is not None or parts.password is not None:
+    # What is not printable, or a space, has no place in a Host header.
+    sound = host.isprintable() and " " not in host
+    if not host or not sound or parts.username is not None or parts.password is not None:
         raise EgressError("url_invalid")
     return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
 

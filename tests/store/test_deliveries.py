@@ -283,6 +283,59 @@ def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused
     assert [row.outcome for row in webhooks.attempts(database)] == [TryOutcome.LOST, None]
 
 
+def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less_often(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    waits = []
+    for _ in range(delivery.LOSSES_FORGIVEN + 2):
+        assert len(webhooks.claim(database)) == 1
+        age(61)
+        tries.expire(database)
+        pause = deliveries.pause(database)
+        assert pause is not None
+        waits.append(max(pause, timedelta()))
+        age(waits[-1].total_seconds())
+
+    *first, sixth, seventh = waits
+    assert first == [timedelta()] * delivery.LOSSES_FORGIVEN
+    assert timedelta() < sixth < seventh
+    assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
+
+
+def test_a_try_that_was_not_made_is_put_off_and_leaves_no_row(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    [claimed] = webhooks.claim(database)
+
+    tries.put_off(database, claimed, wait=timedelta(minutes=1))
+
+    assert webhooks.claim(database) == []
+    assert tries.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is None
+    age(61)
+    assert tries.expire(database) == 0
+    [again] = webhooks.claim(database)
+    assert (again.attempt_id, again.step, again.number) == (claimed.attempt_id, 0, 1)
+
+
+def test_a_try_that_somebody_else_has_is_not_put_off(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    [late] = webhooks.claim(database)
+    age(61)
+    tries.expire(database)
+
+    tries.put_off(database, late, wait=timedelta(minutes=1))
+
+    assert [row.state for row in webhooks.attempts(database)] == [TryState.ENDED, TryState.DUE]
+    assert len(webhooks.claim(database)) == 1
+
+
 def test_410_disables_an_endpoint_and_the_others_are_told(
     database: Database, account_id: uuid.UUID
 ) -> None:

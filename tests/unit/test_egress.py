@@ -161,6 +161,8 @@ def test_redirects_are_not_followed(egress: Egress, receiver: Receiver) -> None:
         ("ftp://example.com/", "url_invalid"),
         ("https://user:pass@example.com/", "url_invalid"),
         ("https:///path", "url_invalid"),
+        ("https://a host.example/", "url_invalid"),
+        ("https://a\x7fhost.example/", "url_invalid"),
         ("https://example.com/\ud800", "url_invalid"),
         ("https://example.com:99999/", "url_invalid"),
         ("http://127.0.0.1:9/", "unreachable"),
