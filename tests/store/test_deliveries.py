@@ -20,8 +20,8 @@ from jobs.database import Database
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEndpoint, WebhookLane
-from jobs.store import deliveries, endpoints, events, redeliveries, tellings, tries
-from tests import factories, webhooks
+from jobs.store import deliveries, endpoints, events, purge, redeliveries, tellings, tries
+from tests import factories, races, webhooks
 from tests.databases import Age
 
 SLOW = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=503,
@@ -606,3 +606,36 @@ def test_no_job_waits_for_those_who_tell_of_others(
 
     assert factories.get_job(database, job_id).job.status is Status.SUCCEEDED
     assert len(webhooks.events(database)) >= 2
+
+
+def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    for _ in range(6):
+        webhooks.run_job(database, account_id)
+        webhooks.try_once(database, webhooks.GONE)
+        with database.transaction() as transaction:
+            transaction.execute(
+                sa.update(WebhookEndpoint).values(disabled_at=None, disabled_reason=None)
+            )
+    told = webhooks.all_deliveries(database)
+    periods = purge.Periods(event=timedelta(0))
+
+    def resend() -> int:
+        made = [redeliveries.redeliver(database, one.id, account_id=None) for one in told]
+        return sum(attempt_id is not None for attempt_id in made)
+
+    def take_away() -> int:
+        return sum(
+            purge.batch(database, periods, actor="sweeper:test", limit=1).timelines for _ in told
+        )
+
+    resent, *purged = races.race(resend, take_away, take_away)
+
+    # Each of them is sent again or gone, never both.
+    left = {one.id for one in webhooks.all_deliveries(database)}
+    due = {row.delivery_id for row in webhooks.attempts(database) if row.state is TryState.DUE}
+    assert len(left) == len(told) - sum(purged)
+    assert len(due) == resent
+    assert due <= left
