@@ -262,9 +262,9 @@ class Egress:
         # Each byte may come in time and all of them never end: one clock cuts it all.
         clock = threading.Timer(max(0.0, request.until - time.monotonic()), line.cut)
         clock.daemon = True
-        clock.start()
         reusable = False
         try:
+            clock.start()
             line.sock.settimeout(max(0.001, request.until - time.monotonic()))
             line.http.request(
                 request.method, request.path, body=request.body, headers=dict(request.headers)
