@@ -6,6 +6,7 @@ next try is written by the same transaction. Whoever comes too late changes noth
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from collections.abc import Mapping
@@ -18,7 +19,13 @@ import sqlalchemy as sa
 from jobs import delivery, ids
 from jobs.database import Database, Transaction
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookLane
+from jobs.outbox import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookLane,
+)
 from jobs.store import endpoints
 from jobs.store.deliveries import Claim
 
@@ -71,6 +78,8 @@ def settle(
 ) -> Settled | None:
     """Write how a try ended, and what follows. None: it is no longer the claim's, and nothing was written."""
     with database.transaction("settle") as transaction:
+        if result.answer and _is_reduced(transaction, claim.event_id):
+            result = dataclasses.replace(result, answer=None)
         attempt = _end(transaction, claim, result)
         if attempt is None:
             return None
@@ -147,6 +156,16 @@ def expire(database: Database) -> int:
                 _follow(transaction, attempt, step=attempt.step, wait=wait)
             transaction.notes.append(Tried(TryOutcome.LOST, None, None))
         return len(dead)
+
+
+def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
+    """Whether a job's answer has been removed; until the commit it is not. What is said now may echo it."""
+    reduced_at = transaction.execute(
+        sa.select(WebhookEvent.reduced_at)
+        .where(WebhookEvent.id == event_id)
+        .with_for_update(read=True)
+    ).scalar_one_or_none()
+    return reduced_at is not None
 
 
 def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
