@@ -116,6 +116,8 @@ SLOW_SLOTS: Final = 16
 #: Of these, to lanes that have proved nothing: of one account, and of all. The rest is for those that do well.
 UNPROVEN_EACH: Final = 24
 UNPROVEN: Final = 36
+#: To one account's lanes that do well: they may all fall silent at the same time.
+PROVEN_EACH: Final = 40
 #: To slow lanes of one account.
 SLOW_EACH: Final = 8
 #: Bytes of an answer that are kept.

@@ -179,7 +179,10 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
             ).label("place"),
         )
         .join(busy, busy.c.lane_id == WebhookLane.id)
-        .outerjoin(held, held.c.account_id == WebhookLane.account_id)
+        .outerjoin(
+            held,
+            sa.and_(held.c.account_id == WebhookLane.account_id, held.c.proven == _PROVEN),
+        )
         .where(_SLOW if slow else ~_SLOW, sa.exists(due), sending < room)
         .subquery("ready")
     )
@@ -189,7 +192,11 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
         .over(partition_by=ready.c.proven, order_by=(ready.c.place, ready.c.id))
         .label("rank"),
     ).subquery("ranked")
-    held_by_all = sa.select(sa.func.coalesce(sa.func.sum(held.c.tries), 0)).scalar_subquery()
+    held_by_all = (
+        sa.select(sa.func.coalesce(sa.func.sum(held.c.tries), 0))
+        .where(~held.c.proven)
+        .scalar_subquery()
+    )
     each, all_together = (
         (delivery.SLOW_EACH, delivery.SLOW_SLOTS)
         if slow
@@ -200,8 +207,12 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
         .join(ranked, ranked.c.id == WebhookLane.id)
         .where(
             sa.or_(
-                ranked.c.proven,
-                sa.and_(ranked.c.place <= each, ranked.c.rank + held_by_all <= all_together),
+                sa.and_(ranked.c.proven, ranked.c.place <= delivery.PROVEN_EACH),
+                sa.and_(
+                    ~ranked.c.proven,
+                    ranked.c.place <= each,
+                    ranked.c.rank + held_by_all <= all_together,
+                ),
             )
         )
         .order_by(*longest_ago)
@@ -209,12 +220,12 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
 
 
 def _held(*, owner: str, slow: bool) -> sa.Subquery:
-    """Return how many tries a process makes, by account, to lanes that are slow, or have proved nothing."""
+    """Return how many tries a process makes, of slow lanes or of the others, by account and whether they do well."""
     return (
-        sa.select(WebhookLane.account_id, sa.func.count().label("tries"))
+        sa.select(WebhookLane.account_id, _PROVEN.label("proven"), sa.func.count().label("tries"))
         .join(WebhookAttempt, WebhookAttempt.lane_id == WebhookLane.id)
-        .where(_SENDING, WebhookAttempt.owner == owner, _SLOW if slow else ~(_PROVEN | _SLOW))
-        .group_by(WebhookLane.account_id)
+        .where(_SENDING, WebhookAttempt.owner == owner, _SLOW if slow else ~_SLOW)
+        .group_by(WebhookLane.account_id, _PROVEN)
         .subquery("held")
     )
 

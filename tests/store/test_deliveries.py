@@ -241,6 +241,24 @@ def test_one_accounts_new_receivers_have_a_part_of_the_threads(
     assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
 
 
+def test_one_accounts_receivers_that_did_well_leave_threads_to_others(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    other = factories.make_account(database)
+    make_lanes(database, account_id, delivery.SLOTS)
+    with database.transaction() as transaction:
+        transaction.execute(sa.update(WebhookLane).values(delivered_at=transaction.now()))
+
+    claimed = webhooks.claim(database, limit=delivery.SLOTS)
+    assert len(claimed) == delivery.PROVEN_EACH
+    assert webhooks.claim(database) == []
+    make_lanes(database, other, 2)
+    assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
+
+    tries.settle(database, claimed[0], webhooks.OK, rng=webhooks.RNG)
+    assert [one.account_id for one in webhooks.claim(database)] == [account_id]
+
+
 def test_one_accounts_slow_receivers_have_a_part_of_the_threads(
     database: Database, account_id: uuid.UUID
 ) -> None:
