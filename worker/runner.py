@@ -169,11 +169,13 @@ class Runner:
                 sample=number,
                 budget=budget,
                 second_look=again,
+                typed=typed,
             )
 
         switched = claim.options.get("guards") or {}
         budget, again = request.max_output_tokens, 0
-        if grammar.Form.of(claim.options) is not None:
+        typed = grammar.Form.of(claim.options) is not None
+        if typed:
             budget = grammar.rest(budget)
         elif switched.get("verify"):
             budget, again = second_look.budget(budget, request.asked)

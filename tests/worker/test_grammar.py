@@ -67,7 +67,7 @@ def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
 
     first, second = bench.engine.requests
     assert (first.schema, first.continuation) == (None, None)
-    assert first.max_output_tokens == grammar.rest(BUDGET) - guards.RESERVE_TOKENS
+    assert first.max_output_tokens == grammar.rest(BUDGET)
     assert (second.schema, second.max_output_tokens) == (SCHEMA, grammar.tokens(BUDGET))
     assert second.continuation == "I see six.\n\n**Final Answer** \\boxed{6}\n\n"
     assert (second.salt, second.pictures, second.sampling.temperature) == (
