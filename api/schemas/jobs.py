@@ -16,9 +16,6 @@ from jobs.store import history
 Removed = Literal["image", "trace", "answer", "event"]
 
 
-_CONFIDENCES = {"confirmed": 1.0, "corrected": 0.5, "doubted": 0.5}
-
-
 class JobImage(Given):
     """A picture of a job."""
 
@@ -75,7 +72,8 @@ class JobAnswer(Given):
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
             verdict=verdict,
-            confidence=_CONFIDENCES.get(verdict or "")
+            # A worker of the version before keeps none of a second look.
+            confidence=findings.CONFIDENCES.get(verdict or "")
             if job.confidence is None
             else job.confidence,
         )

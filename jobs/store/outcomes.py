@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobs import findings as guarded
 from jobs import lifecycle
 from jobs.answers import Answer
 from jobs.database import Database, Now, Transaction
@@ -69,6 +70,7 @@ def succeed(
         tally: how its samples voted, if they did.
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    found = tuple(found)
     _read(sample, *others)
     firsts = [one.first_token_at for one in (sample, *others) if one.first_token_at is not None]
     with database.transaction("succeed") as transaction:
@@ -85,7 +87,7 @@ def succeed(
                 "answer_value": value,
                 "answer_forced": forced if answer else None,
                 "votes": tally.plain() if tally else None,
-                "confidence": tally.confidence if tally else None,
+                "confidence": tally.confidence if tally else guarded.confidence(found),
                 "finish_reason": sample.finish_reason,
                 "first_token_at": sa.func.coalesce(Job.first_token_at, min(firsts, default=None)),
             },
