@@ -51,6 +51,15 @@ class Result:
     #: How its samples voted, if they did.
     tally: Tally | None = None
     form: grammar.Form | None = None
+    #: The stream in which the answer stands, when a later one brought none.
+    stands_in: traces.Ended | None = None
+    #: The number of the second look at the answer, if there was one.
+    look: int | None = None
+
+    @property
+    def said(self) -> traces.Ended:
+        """The stream that gave the answer."""
+        return self.stands_in or self.ended
 
     @property
     def answer(self) -> answers.Answer | None:
@@ -240,6 +249,8 @@ class Inquiry:
             forced=first.forced and not corrected,
             found=(found,),
             others=() if self._numbers is None else (*first.others, first.ended),
+            stands_in=None if corrected else first.said,
+            look=number,
         )
 
     def _typed(

@@ -56,6 +56,7 @@ def succeed(
     forced: bool = False,
     found: Iterable[Finding] = (),
     tally: Tally | None = None,
+    finish_reason: str | None = None,
 ) -> bool:
     """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost.
 
@@ -63,11 +64,12 @@ def succeed(
         database: where it is kept.
         claim: the fence.
         answer: what was read in ``sample``.
-        sample: the stream that gave the answer.
+        sample: the stream that ended last.
         others: the attempt's other streams whose end is not written yet.
         forced: whether the model was made to answer.
         found: what guards saw in these streams.
         tally: how its samples voted, if they did.
+        finish_reason: of the stream that gave the answer, when that is another one.
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
     found = tuple(found)
@@ -88,7 +90,7 @@ def succeed(
                 "answer_forced": forced if answer else None,
                 "votes": tally.plain() if tally else None,
                 "confidence": tally.confidence if tally else guarded.confidence(found),
-                "finish_reason": sample.finish_reason,
+                "finish_reason": finish_reason or sample.finish_reason,
                 "first_token_at": sa.func.coalesce(Job.first_token_at, min(firsts, default=None)),
             },
         )

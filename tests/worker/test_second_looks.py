@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from api.schemas import jobs as jobs_shown
 from jobs import errors, profiles
 from jobs.findings import Action, Kind
 from jobs.lifecycle import Status
@@ -136,8 +137,21 @@ def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_text, job.failures) == (Status.SUCCEEDED, "6", 0)
+    assert (job.finish_reason, job.confidence) == ("stop", None)
     assert found(bench, job_id) == [("verify", "none")]
     assert [trace.text for trace in bench.trace(job_id)] == [TRACE, "Look"]
+
+
+@pytest.mark.parametrize("said", ["Yes, it is \\boxed{6}", "I cannot tell."])
+def test_how_a_second_look_ends_is_not_why_the_model_stopped(bench: Bench, said: str) -> None:
+    job_id = submit(bench)
+    bench.engine.answer(TRACE)
+    bench.engine.feed(Chunk(text=said), Chunk(finish_reason="length"), bench.engine.END)
+
+    bench.runner.work()
+
+    assert bench.view(job_id).job.finish_reason == "stop"
+    assert [trace.finish_reason for trace in bench.trace(job_id)] == ["stop", "length"]
 
 
 @pytest.mark.parametrize("reason", [one for one in Reason if one is not Reason.UNNEEDED])
@@ -198,6 +212,29 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
     }
     assert all(trace.complete for trace in traces.values())
     assert job.output_tokens == sum(trace.output_tokens for trace in traces.values())
+
+
+@pytest.mark.parametrize(("persona", "verdict"), [("clean", "confirmed"), ("unsure", "doubted")])
+def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
+    bench: Bench, persona: str, verdict: str
+) -> None:
+    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
+    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+
+    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+
+    view = bench.view(job_id)
+    traces = {trace.number: trace for trace in bench.trace(job_id)}
+    assert view.job.votes is not None
+    voted = view.job.votes["classes"][0]["samples"]
+    assert all(traces[number].continues is None for number in voted)
+    assert traces[view.job.votes["look"]].continues == voted[0]
+    shown = jobs_shown.JobAnswer.of(view)
+    assert shown is not None
+    assert (shown.verdict, shown.confidence) == (verdict, 1.0)
+    votes = jobs_shown.Votes.of(view.job)
+    assert votes is not None
+    assert votes.classes[0].samples == voted
 
 
 def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> None:
