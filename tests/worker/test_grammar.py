@@ -278,6 +278,14 @@ def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona:
     assert (job.output_tokens or 0) <= BUDGET
 
 
+@pytest.mark.parametrize("budget", [1, 2, 17])
+def test_a_job_with_hardly_any_tokens_fails_for_want_of_them(bench: Bench, budget: int) -> None:
+    job = bench.view(run_scripted(bench, "clean", SCHEMA, max_output_tokens=budget)).job
+
+    assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
+    assert min(grammar.rest(budget), grammar.tokens(budget)) >= 1
+
+
 def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
     job = bench.view(run_scripted(bench, "deaf", SCHEMA)).job
 
