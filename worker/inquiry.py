@@ -130,7 +130,7 @@ class Inquiry:
                 result = self._force(request, ended, verdict, more=bool(watch.second_look))
             else:
                 result = Result(
-                    dataclasses.replace(ended, finish_reason="stop"),
+                    _by_itself(ended),
                     None,
                     ended.output[: verdict.kept],
                     found=(verdict.finding,),
@@ -206,6 +206,7 @@ class Inquiry:
             text if better else first.output,
             forced=better,
             others=() if self._numbers is None else (first,),
+            stands_in=None if better else _by_itself(first),
         )
 
     def _look_again(
@@ -213,6 +214,9 @@ class Inquiry:
     ) -> Result:
         """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
         asked = second_look.ask(request.question) + request.instruction
+        # Of a loop that was cut off behind its answer the engine gets no more than that.
+        whole = first.ended.output
+        kept = len(first.text) if whole.startswith(first.text) else len(whole)
         again = dataclasses.replace(
             request,
             rid=uuid.uuid4().hex,
@@ -226,7 +230,7 @@ class Inquiry:
             first.found[0] if first.found else None,
             rid=again.rid,
             number=number,
-            kept=len(first.ended.output),
+            kept=kept,
             inserted=asked,
         )
         if started_at is None:
@@ -355,3 +359,10 @@ class Inquiry:
             started_at=started_at,
             on_first_token=self._on_first_token,
         )
+
+
+def _by_itself(ended: traces.Ended) -> traces.Ended:
+    """Return a stream whose answer stands: why it was cut off behind that is in the finding."""
+    return (
+        dataclasses.replace(ended, finish_reason="stop") if ended.finish_reason == "cut" else ended
+    )

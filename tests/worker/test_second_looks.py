@@ -142,6 +142,23 @@ def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
     assert [trace.text for trace in bench.trace(job_id)] == [TRACE, "Look"]
 
 
+def test_of_a_loop_behind_the_answer_the_second_look_gets_nothing(bench: Bench) -> None:
+    job_id = submit(bench, guards={"verify": True, "loop": True})
+    bench.engine.feed(Chunk(text=f"{TRACE} "), *[Chunk(text="So I count them again. ")] * 64)
+    bench.engine.after_abort = [
+        [Chunk(text=TRACE), Chunk(finish_reason="stop"), bench.engine.END],
+    ]
+
+    bench.runner.work()
+
+    turn = bench.engine.requests[1].turn
+    first, second = bench.trace(job_id)
+    assert turn is not None
+    assert first.text[: second.kept] == turn.said
+    assert len(turn.said) < len(first.text)
+    assert found(bench, job_id) == [("loop", "stopped"), ("verify", "confirmed")]
+
+
 @pytest.mark.parametrize("said", ["Yes, it is \\boxed{6}", "I cannot tell."])
 def test_how_a_second_look_ends_is_not_why_the_model_stopped(bench: Bench, said: str) -> None:
     job_id = submit(bench)
