@@ -25,9 +25,9 @@ TARGET = "worker.mathematics:serve"
 MEMORY_MB = 1024
 SECONDS = 5.0
 _LONGEST = 300
-#: Comparisons of one vote that may end with the child's death; from then on its texts decide. The child is shared:
-#: a vote on formulas that never end must not keep those of other jobs from it, nor its own job from its end.
-_MOST_KILLED = 2
+#: Comparisons of one vote that may fail, by the child's death or for want of one; from then on its texts decide.
+#: The child is shared: formulas that never end must not keep other jobs' from it, nor a job from its end.
+_MOST_FAILED = 2
 _MATHEMATICAL = re.compile(r"[0-9\\+*/^=%√π²³½]")
 #: Versions and addresses: no number has two points.
 _DOTTED = re.compile(r"\d\.\d+\.\d")
@@ -62,7 +62,7 @@ class _Comparison:
     def __init__(self, sandbox: Sandbox, answer_format: Mapping[str, Any] | None) -> None:
         self._sandbox = sandbox
         self._format = answer_format
-        self._killed = 0
+        self._failed = 0
 
     def same(self, one: str, other: str) -> bool:
         """Whether two answers say the same."""
@@ -74,15 +74,12 @@ class _Comparison:
         return formulas(one, other) and self._equal_formulas(one, other)
 
     def _equal_formulas(self, one: str, other: str) -> bool:
-        if self._killed >= _MOST_KILLED:
+        if self._failed >= _MOST_FAILED:
             return False
         try:
             facts, _ = self._sandbox.call(one.encode("utf-8", "replace"), other=other)
-        except (SandboxTimeout, SandboxCrashed) as error:
-            self._killed += 1
-            _log.warning("formulas_not_compared", reason=error.code)
-            return False
-        except errors.Unavailable as error:
+        except (SandboxTimeout, SandboxCrashed, errors.Unavailable) as error:
+            self._failed += 1
             _log.warning("formulas_not_compared", reason=error.code)
             return False
         return bool(facts["equal"])

@@ -53,8 +53,9 @@ class Result:
     form: grammar.Form | None = None
     #: The stream in which the answer stands, when a later one brought none.
     stands_in: traces.Ended | None = None
-    #: The number of the second look at the answer, if there was one.
+    #: The number of the second look at the answer, if there was one, and what went wrong with it.
     look: int | None = None
+    missed: errors.EngineError | None = None
 
     @property
     def said(self) -> traces.Ended:
@@ -255,6 +256,7 @@ class Inquiry:
             others=() if self._numbers is None else (*first.others, first.ended),
             stands_in=None if corrected else first.said,
             look=number,
+            missed=looked.fault,
         )
 
     def _typed(

@@ -215,7 +215,7 @@ class Runner:
                 on_first_token=lambda: self._engines.report(permit.engine, None),
             )
             result = asking.run(request, watch(0), started_at=started_at)
-            if result.fault is not None:
-                self._engines.report(permit.engine, result.fault)
+            if fault := result.fault or result.missed:
+                self._engines.report(permit.engine, fault)
         permit.release()
         self._settlement.settle(claim, result, reason=holding.reason)

@@ -213,8 +213,8 @@ class Voting:
             started_at=started_at,
             number=number,
         )
-        if result.fault is not None:
-            self._engines.report(permit.engine, result.fault)
+        if fault := result.fault or result.missed:
+            self._engines.report(permit.engine, fault)
         self._leave(result.ended)
         return result
 

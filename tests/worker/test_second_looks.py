@@ -140,6 +140,10 @@ def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
     assert (job.finish_reason, job.confidence) == ("stop", None)
     assert found(bench, job_id) == [("verify", "none")]
     assert [trace.text for trace in bench.trace(job_id)] == [TRACE, "Look"]
+    # An engine that is full or gone gets no stream, or one at a time.
+    permits = [bench.engines.acquire() for _ in range(2)]
+    rests = isinstance(fault, errors.EngineBusy | errors.EngineLost)
+    assert (None in permits) is rests
 
 
 def test_of_a_loop_behind_the_answer_the_second_look_gets_nothing(bench: Bench) -> None:
