@@ -8,6 +8,7 @@ import pytest
 
 from api.schemas import jobs as jobs_shown
 from jobs import errors, profiles
+from jobs.answers import Answer
 from jobs.findings import Action, Kind
 from jobs.lifecycle import Status
 from tests.worker import personas
@@ -194,6 +195,31 @@ def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reas
         Reason.DRAIN: Status.QUEUED,
         Reason.LOST: Status.RUNNING,
     }.get(reason)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "action"),
+    [
+        ("unknown", "Unknown", None, Action.CONFIRMED),
+        ("6", "unknown", None, Action.DOUBTED),
+        ("unknown", "B", ["red", "unknown"], Action.CONFIRMED),
+        ("red", "unknown", ["red", "unknown"], Action.CORRECTED),
+        ("red", "unclear", ["red", "unknown"], Action.DOUBTED),
+    ],
+)
+def test_an_option_that_sounds_like_a_refusal_is_an_answer(
+    first: str, second: str, options: list[str] | None, action: Action
+) -> None:
+    look = second_look.SecondLook(
+        Answer(first, "boxed"),
+        question="Which?",
+        answer_format={"type": "choice", "options": options} if options else None,
+        sample=1,
+    )
+    look.end(f"**Final Answer** \\boxed{{{second}}}", "stop")
+
+    assert look.found is not None
+    assert look.found.action is action
 
 
 def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
