@@ -98,6 +98,10 @@ SCHEDULE: Final = (
 JITTER: Final = 0.2
 #: A ``Retry-After`` beyond this is cut.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=24)
+#: So many senders may be lost over a try and the next takes its place at once. With more of them it is the try.
+LOSSES_FORGIVEN: Final = 5
+#: The longest wait after that, as a place in the schedule.
+_LONGEST_AFTER_LOSSES: Final = 5
 #: An endpoint that only failed for so long is disabled.
 PATIENCE: Final = timedelta(days=5)
 #: When nothing was tried for so long, a failure begins the count anew: it takes more than two of them far apart.
@@ -170,6 +174,16 @@ def wait(step: int, *, rng: random.Random, retry_after: timedelta | None = None)
     if retry_after is None:
         return planned
     return max(planned, min(retry_after, LONGEST_RETRY_AFTER))
+
+
+def wait_after_losses(losses: int) -> timedelta:
+    """Return the wait before a try takes the place of one that was lost, for the ``losses``-th time.
+
+    Senders are restarted and killed, and that is no reason to wait. A try over which each of them is lost must not be
+    made for ever without a pause, and leave a row every time.
+    """
+    over = losses - LOSSES_FORGIVEN
+    return SCHEDULE[min(over + 1, _LONGEST_AFTER_LOSSES)] if over > 0 else timedelta()
 
 
 def judge(status: int) -> tuple[TryOutcome, str | None]:

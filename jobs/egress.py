@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import select
 import socket
 import ssl
 import threading
@@ -19,6 +20,7 @@ import urllib.parse
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 from jobs import errors
@@ -102,17 +104,36 @@ class _Request:
     party: Hashable
 
 
+class _Answer(http.client.HTTPResponse):
+    """An answer, beyond those that only announce it (103, 102): what follows them is not the next request's."""
+
+    def begin(self) -> None:
+        """Read status and headers."""
+        super().begin()
+        while HTTPStatus.SWITCHING_PROTOCOLS < self.status < HTTPStatus.OK:
+            self.headers = None  # type: ignore[assignment] # as before the first one
+            super().begin()
+
+
 class _Line:
     """A connection to an origin that was checked, and the moment from which it is idle."""
 
     def __init__(self, origin: _Origin, sock: socket.socket, address: str) -> None:
         self.http = http.client.HTTPConnection(origin.host, origin.port)
+        self.http.response_class = _Answer
         # It must not open a connection by itself: that one would be unguarded.
         self.http.auto_open = 0
         self.http.sock = sock
         self.sock = sock
         self.address = address
         self.idle_since = 0.0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing came since it is idle: no end, and nothing that the next request takes for its answer."""
+        waiting = select.poll()
+        waiting.register(self.sock, select.POLLIN)
+        return not waiting.poll(0)
 
     def cut(self) -> None:
         """End whatever another thread waits for on it."""
@@ -262,9 +283,9 @@ class Egress:
         # Each byte may come in time and all of them never end: one clock cuts it all.
         clock = threading.Timer(max(0.0, request.until - time.monotonic()), line.cut)
         clock.daemon = True
-        clock.start()
         reusable = False
         try:
+            clock.start()
             line.sock.settimeout(max(0.001, request.until - time.monotonic()))
             line.http.request(
                 request.method, request.path, body=request.body, headers=dict(request.headers)
@@ -276,7 +297,9 @@ class Egress:
                 raise TimeoutError
             if len(told) < request.cap and answer.length:
                 raise http.client.IncompleteRead(told, answer.length)
-            reusable = answer.isclosed() and not answer.will_close
+            reusable = (
+                answer.isclosed() and not answer.will_close and answer.status >= HTTPStatus.OK
+            )
             named = {name.lower(): value for name, value in answer.getheaders()}
             return Reply(answer.status, named, told, line.address)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -347,7 +370,7 @@ class Egress:
             raise EgressError("tls_failed", address=address) from error
 
     def _take(self, origin: _Origin) -> _Line | None:
-        """Return a connection that was kept and is not too old."""
+        """Return a connection that was kept, is not too old, and on which nothing came."""
         with self._lock:
             old = self._too_old()
             kept = self._idle.get(origin)
@@ -356,6 +379,9 @@ class Egress:
                 self._drop(line)
         for one in old:
             one.close()
+        if line is not None and not line.quiet:
+            line.close()
+            return None
         return line
 
     def _keep(self, origin: _Origin, line: _Line) -> None:
@@ -403,7 +429,9 @@ def _parts(url: str) -> tuple[_Origin, str]:
         query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     except (ValueError, KeyError) as error:
         raise EgressError("url_invalid") from error
-    if not host or parts.username is not None or parts.password is not None:
+    # What is not printable, or a space, has no place in a Host header.
+    sound = host.isprintable() and " " not in host
+    if not host or not sound or parts.username is not None or parts.password is not None:
         raise EgressError("url_invalid")
     return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
 

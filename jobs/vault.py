@@ -60,17 +60,27 @@ class Vault:
             ) from error
 
     def seal(self, secret: str) -> bytes:
-        """Return ``secret`` encrypted."""
-        return _fernet(tuple(self._keys())).encrypt(secret.encode())
+        """Return ``secret`` encrypted. Raises :class:`jobs.errors.SettingsError`: there is no key now."""
+        return self._box().encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
         """Return what was sealed. Raises :class:`jobs.errors.SettingsError`: by none of these keys."""
         try:
-            return _fernet(tuple(self._keys())).decrypt(sealed).decode()
+            return self._box().decrypt(sealed).decode()
         except InvalidToken as error:
             raise errors.SettingsError(
                 "LONGLOOK_VAULT_KEY: a secret was encrypted by a key that is not among these"
             ) from error
+
+    def _box(self) -> MultiFernet:
+        """Return what seals and opens now. The file of the keys may have gone since the process began."""
+        try:
+            keys = tuple(self._keys())
+        except OSError as error:
+            raise errors.SettingsError("LONGLOOK_VAULT_KEY: the keys cannot be read") from error
+        if not keys:
+            raise errors.SettingsError("LONGLOOK_VAULT_KEY: there is no key")
+        return _fernet(keys)
 
     def seal_again(self, sealed: bytes) -> bytes:
         """Return what was sealed, sealed by the newest key."""

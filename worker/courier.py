@@ -26,6 +26,8 @@ from jobs.store import deliveries, tries
 _log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS = 1.0
+#: Until another look whether what an operator has to mend is mended.
+_PUT_OFF = timedelta(minutes=1)
 
 
 class Signer(Protocol):
@@ -95,10 +97,18 @@ class Courier:
             try:
                 headers = self._signer.headers(claim, at=datetime.now(UTC))
             except (Unavailable, errors.SettingsError) as error:
-                # The lease runs out and it is tried again; the receiver has no part in this.
+                # The receiver has no part in this: nothing was tried, and no step of its schedule is used up.
                 _log.error("delivery_not_signed", reason=str(error))
+                if isinstance(error, errors.SettingsError):
+                    self._put_off(claim)
                 return
             self._write(claim, self._try(claim, headers))
+
+    def _put_off(self, claim: deliveries.Claim) -> None:
+        try:
+            tries.put_off(self._database, claim, wait=_PUT_OFF)
+        except Unavailable:
+            _log.warning("delivery_not_put_off")  # Its lease runs out.
 
     def _try(self, claim: deliveries.Claim, headers: Mapping[str, str]) -> tries.Result:
         failpoints.hit("deliver", "post")

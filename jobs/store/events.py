@@ -328,6 +328,26 @@ def told_out() -> sa.ColumnElement[bool]:
     return ~sa.exists(pending.correlate(Job))
 
 
+def held_told_out(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those jobs of which nothing is to be told, and let nothing be until the commit.
+
+    Whoever sends again meanwhile comes first, and then the job is not among them; or waits, and finds nothing to send.
+    """
+    _hold(transaction, WebhookDelivery.id.in_(_deliveries_of(job_ids)))
+    held = sa.select(Job.id).where(Job.id.in_(job_ids), told_out())
+    return set(transaction.session.scalars(held))
+
+
+def _hold(transaction: Transaction, condition: sa.ColumnElement[bool]) -> None:
+    """Lock deliveries, in the order in which whoever sends several of them again does."""
+    transaction.execute(
+        sa.select(WebhookDelivery.id)
+        .where(condition)
+        .order_by(WebhookDelivery.id)
+        .with_for_update()
+    )
+
+
 def forget(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
     """Remove events with their deliveries and tries."""
     theirs = sa.select(WebhookDelivery.id).where(WebhookDelivery.event_id.in_(events))
@@ -337,7 +357,7 @@ def forget(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
 
 
 def forget_jobs(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove all events of jobs, of which nothing is still to be told."""
+    """Remove all events of jobs that :func:`held_told_out` has returned."""
     found = transaction.session.scalars(
         sa.select(WebhookEvent.id).where(WebhookEvent.job_id.in_(job_ids))
     )
@@ -351,16 +371,18 @@ def forget_others(
     pending = sa.select(WebhookDelivery.id).where(
         WebhookDelivery.event_id == WebhookEvent.id, _open_deliveries()
     )
-    found = transaction.session.scalars(
+    told_out = ~sa.exists(pending.correlate(WebhookEvent))
+    chosen = transaction.session.scalars(
         sa.select(WebhookEvent.id)
-        .where(
-            WebhookEvent.job_id.is_(None),
-            WebhookEvent.created_at < before,
-            ~sa.exists(pending.correlate(WebhookEvent)),
-        )
+        .where(WebhookEvent.job_id.is_(None), WebhookEvent.created_at < before, told_out)
         .order_by(WebhookEvent.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+    ).all()
+    # Again, as for jobs: somebody may have sent one of them again meanwhile.
+    _hold(transaction, WebhookDelivery.event_id.in_(chosen))
+    found = transaction.session.scalars(
+        sa.select(WebhookEvent.id).where(WebhookEvent.id.in_(chosen), told_out)
     ).all()
     forget(transaction, found)
     return len(found)

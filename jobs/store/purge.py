@@ -177,6 +177,8 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
             events.told_out(),
             limit=limit,
         )
+        held = events.held_told_out(transaction, due)
+        due = {job_id: status for job_id, status in due.items() if job_id in held}
         events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
         marks = {name: getattr(Job, name) for name in timeline.TOLD}

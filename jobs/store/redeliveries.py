@@ -56,6 +56,7 @@ def redeliver(
             sa.select(WebhookDelivery)
             .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
             .where(WebhookDelivery.id == delivery_id)
+            .with_for_update(of=WebhookDelivery, key_share=True)
         )
         if account_id is not None:
             statement = statement.where(WebhookEvent.account_id == account_id)
@@ -114,7 +115,10 @@ def recover(database: Database, *, limit: int = 100) -> Recovered:
         ).one_or_none()
         if recovery is None:
             return Recovered(resent=0, more=False)
-        found = transaction.session.scalars(_missed(recovery).limit(limit)).all()
+        found = transaction.session.scalars(
+            # What is purged meanwhile is gone, and not to be missed.
+            _missed(recovery).limit(limit).with_for_update(of=WebhookDelivery, key_share=True)
+        ).all()
         made = _try_again(transaction, found, kind=Kind.RECOVER)
         done = len(found) < limit
         transaction.execute(

@@ -6,6 +6,7 @@ next try is written by the same transaction. Whoever comes too late changes noth
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from collections.abc import Mapping
@@ -18,7 +19,13 @@ import sqlalchemy as sa
 from jobs import delivery, ids
 from jobs.database import Database, Transaction
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookLane
+from jobs.outbox import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookLane,
+)
 from jobs.store import endpoints
 from jobs.store.deliveries import Claim
 
@@ -71,6 +78,8 @@ def settle(
 ) -> Settled | None:
     """Write how a try ended, and what follows. None: it is no longer the claim's, and nothing was written."""
     with database.transaction("settle") as transaction:
+        if result.answer and _is_reduced(transaction, claim.event_id):
+            result = dataclasses.replace(result, answer=None)
         attempt = _end(transaction, claim, result)
         if attempt is None:
             return None
@@ -91,6 +100,22 @@ def settle(
         return Settled(status, next_at, disabled)
 
 
+def put_off(database: Database, claim: Claim, *, wait: timedelta) -> None:
+    """Give a try back that was not made, to be claimed again after ``wait``: the same row, as if nobody had had it."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.update(WebhookAttempt)
+            .where(*_held(claim))
+            .values(
+                state=TryState.DUE,
+                owner=None,
+                lease_expires_at=None,
+                started_at=None,
+                due_at=transaction.now(wait),
+            )
+        )
+
+
 def landed(database: Database, claim: Claim) -> bool:
     """Whether the claim's own try has ended: the answer after a commit whose outcome is unknown."""
     with database.reading() as transaction:
@@ -99,7 +124,10 @@ def landed(database: Database, claim: Claim) -> bool:
 
 
 def expire(database: Database) -> int:
-    """End tries whose sender has been silent for longer than its lease; another one takes the place of each."""
+    """End tries whose sender has been silent for longer than its lease; another one takes the place of each.
+
+    At once, unless they are lost again and again.
+    """
     with database.transaction("lost") as transaction:
         dead = transaction.session.scalars(
             sa.select(WebhookAttempt)
@@ -124,9 +152,33 @@ def expire(database: Database) -> int:
             # A resend may have been delivered meanwhile: then nothing is left to say.
             status = _status(transaction, attempt.delivery_id)
             if attempt.kind is not Kind.AUTOMATIC or status is DeliveryStatus.PENDING:
-                _follow(transaction, attempt, step=attempt.step, wait=timedelta(0))
+                wait = delivery.wait_after_losses(_losses(transaction, attempt))
+                _follow(transaction, attempt, step=attempt.step, wait=wait)
             transaction.notes.append(Tried(TryOutcome.LOST, None, None))
         return len(dead)
+
+
+def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
+    """Whether a job's answer has been removed; until the commit it is not. What is said now may echo it."""
+    reduced_at = transaction.execute(
+        sa.select(WebhookEvent.reduced_at)
+        .where(WebhookEvent.id == event_id)
+        .with_for_update(read=True)
+    ).scalar_one_or_none()
+    return reduced_at is not None
+
+
+def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
+    """Return how often a sender was lost over this place in the schedule."""
+    counted: int = transaction.execute(
+        sa.select(sa.func.count()).where(
+            WebhookAttempt.delivery_id == attempt.delivery_id,
+            WebhookAttempt.kind == attempt.kind,
+            WebhookAttempt.step == attempt.step,
+            WebhookAttempt.outcome == TryOutcome.LOST,
+        )
+    ).scalar_one()
+    return counted
 
 
 def _is_last(claim: Claim, result: Result) -> bool:
@@ -147,14 +199,18 @@ def _status(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
     return status
 
 
+def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        WebhookAttempt.id == claim.attempt_id,
+        WebhookAttempt.state == TryState.SENDING,
+        WebhookAttempt.owner == claim.owner,
+    )
+
+
 def _end(transaction: Transaction, claim: Claim, result: Result) -> WebhookAttempt | None:
     ended = transaction.session.scalars(
         sa.update(WebhookAttempt)
-        .where(
-            WebhookAttempt.id == claim.attempt_id,
-            WebhookAttempt.state == TryState.SENDING,
-            WebhookAttempt.owner == claim.owner,
-        )
+        .where(*_held(claim))
         .values(
             state=TryState.ENDED,
             outcome=result.outcome,

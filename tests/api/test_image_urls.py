@@ -71,9 +71,15 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def seconds() -> float:
+    """Return how long a fetch may take."""
+    return 1.0
+
+
+@pytest.fixture
+def settings(settings: Settings, seconds: float) -> Settings:
     return settings.model_copy(
-        update={"webhook_allow": ("127.0.0.0/8",), "image_url_seconds": 1.0, "max_image_mb": 1}
+        update={"webhook_allow": ("127.0.0.0/8",), "image_url_seconds": seconds, "max_image_mb": 1}
     )
 
 
@@ -245,23 +251,47 @@ def test_an_upload_by_url_is_no_way_around_the_allow_list(
     service_of(app).drain()
 
 
-def test_a_ninth_request_at_once_is_told_to_come_again(caller: Caller, site: Site) -> None:
+@contextlib.contextmanager
+def fetching(site: Site, *callers: Caller) -> Iterator[list[int]]:
+    """Have a request of each of ``callers`` wait for ``site``; yield how they are answered in the end."""
+    before = len(site.asked)
     site.held.clear()
     answers: list[int] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(ask(caller, site.url)[0])) for _ in range(8)
+        threading.Thread(target=lambda caller=caller: answers.append(ask(caller, site.url)[0]))
+        for caller in callers
     ]
     for thread in threads:
         thread.start()
     until = threading.Event()
-    while len(site.asked) < 8:
+    while len(site.asked) < before + len(callers):
         until.wait(0.01)
-
-    status, told = ask(caller, site.url)
+    yield answers
     site.held.set()
     for thread in threads:
         thread.join()
 
+
+@pytest.mark.parametrize("seconds", [20.0])
+def test_a_ninth_request_at_once_is_told_to_come_again(
+    caller: Caller, stranger: Caller, site: Site
+) -> None:
+    with fetching(site, *[caller] * 5, *[stranger] * 3) as answers:
+        status, told = ask(stranger, site.url)
+
     assert status == 503
     assert told["error"]["code"] == "unavailable"
     assert answers == [202] * 8
+
+
+@pytest.mark.parametrize("seconds", [20.0])
+def test_an_account_that_fetches_much_leaves_room_to_others(
+    caller: Caller, stranger: Caller, site: Site
+) -> None:
+    with fetching(site, *[caller] * 6) as answers:
+        assert ask(caller, site.url)[0] == 503
+        with fetching(site, *[stranger] * 2) as others:
+            assert ask(stranger, site.url)[0] == 503
+
+    assert answers == [202] * 6
+    assert others == [202] * 2

@@ -20,8 +20,8 @@ from jobs.database import Database
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEndpoint, WebhookLane
-from jobs.store import deliveries, endpoints, events, redeliveries, tellings, tries
-from tests import factories, webhooks
+from jobs.store import deliveries, endpoints, events, purge, redeliveries, tellings, tries
+from tests import factories, races, webhooks
 from tests.databases import Age
 
 SLOW = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=503,
@@ -281,6 +281,59 @@ def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused
 
     assert (again.event_id, again.step, again.number) == (late.event_id, 0, 2)
     assert [row.outcome for row in webhooks.attempts(database)] == [TryOutcome.LOST, None]
+
+
+def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less_often(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    waits = []
+    for _ in range(delivery.LOSSES_FORGIVEN + 2):
+        assert len(webhooks.claim(database)) == 1
+        age(61)
+        tries.expire(database)
+        pause = deliveries.pause(database)
+        assert pause is not None
+        waits.append(max(pause, timedelta()))
+        age(waits[-1].total_seconds())
+
+    *first, sixth, seventh = waits
+    assert first == [timedelta()] * delivery.LOSSES_FORGIVEN
+    assert timedelta() < sixth < seventh
+    assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
+
+
+def test_a_try_that_was_not_made_is_put_off_and_leaves_no_row(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    [claimed] = webhooks.claim(database)
+
+    tries.put_off(database, claimed, wait=timedelta(minutes=1))
+
+    assert webhooks.claim(database) == []
+    assert tries.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is None
+    age(61)
+    assert tries.expire(database) == 0
+    [again] = webhooks.claim(database)
+    assert (again.attempt_id, again.step, again.number) == (claimed.attempt_id, 0, 1)
+
+
+def test_a_try_that_somebody_else_has_is_not_put_off(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    [late] = webhooks.claim(database)
+    age(61)
+    tries.expire(database)
+
+    tries.put_off(database, late, wait=timedelta(minutes=1))
+
+    assert [row.state for row in webhooks.attempts(database)] == [TryState.ENDED, TryState.DUE]
+    assert len(webhooks.claim(database)) == 1
 
 
 def test_410_disables_an_endpoint_and_the_others_are_told(
@@ -553,3 +606,36 @@ def test_no_job_waits_for_those_who_tell_of_others(
 
     assert factories.get_job(database, job_id).job.status is Status.SUCCEEDED
     assert len(webhooks.events(database)) >= 2
+
+
+def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    for _ in range(6):
+        webhooks.run_job(database, account_id)
+        webhooks.try_once(database, webhooks.GONE)
+        with database.transaction() as transaction:
+            transaction.execute(
+                sa.update(WebhookEndpoint).values(disabled_at=None, disabled_reason=None)
+            )
+    told = webhooks.all_deliveries(database)
+    periods = purge.Periods(event=timedelta(0))
+
+    def resend() -> int:
+        made = [redeliveries.redeliver(database, one.id, account_id=None) for one in told]
+        return sum(attempt_id is not None for attempt_id in made)
+
+    def take_away() -> int:
+        return sum(
+            purge.batch(database, periods, actor="sweeper:test", limit=1).timelines for _ in told
+        )
+
+    resent, *purged = races.race(resend, take_away, take_away)
+
+    # Each of them is sent again or gone, never both.
+    left = {one.id for one in webhooks.all_deliveries(database)}
+    due = {row.delivery_id for row in webhooks.attempts(database) if row.state is TryState.DUE}
+    assert len(left) == len(told) - sum(purged)
+    assert len(due) == resent
+    assert due <= left

@@ -12,7 +12,7 @@ import pytest
 from jobs import delivery, findings, ids
 from jobs.answers import Answer
 from jobs.database import Database
-from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
+from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEvent
 from jobs.store import (
@@ -25,6 +25,7 @@ from jobs.store import (
     submission,
     sweeps,
     timeline,
+    tries,
 )
 from tests import factories, webhooks
 from tests.databases import Age
@@ -304,6 +305,23 @@ def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
     assert {attempt.answer for attempt in webhooks.attempts(database)} == {None}
     [left] = webhooks.claim(database)
     assert b"the answer" not in left.payload
+
+
+def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    job_id = webhooks.run_job(database, account_id, answer="the answer")
+    [under_way] = webhooks.claim(database)
+    assert b"the answer" in under_way.payload
+
+    retention.remove_job(database, job_id, account_id=None, actor="key:test")
+    echoed = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=under_way.payload)
+    assert tries.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
+
+    [attempt] = webhooks.attempts(database)
+    assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)
+    assert attempt.answer is None
 
 
 def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(

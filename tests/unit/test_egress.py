@@ -138,6 +138,42 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(
     assert send(egress, receiver.url).status == 200
 
 
+def test_an_answer_that_is_only_announced_is_waited_for(egress: Egress) -> None:
+    announced = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    with answering(announced + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as url:
+        reply = send(egress, url)
+
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+def test_what_comes_unasked_on_a_kept_connection_is_nobodys_answer(egress: Egress) -> None:
+    answered, sent = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        first, _ = listener.accept()
+        with first:
+            first.recv(65536)
+            first.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+            answered.wait(20)
+            first.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            sent.set()
+            second, _ = listener.accept()
+            with second:
+                second.recv(65536)
+                second.sendall(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        assert send(egress, url).status == 500
+        answered.set()
+        assert sent.wait(20)
+
+        assert send(egress, url).status == 503
+        thread.join(20)
+
+
 def test_a_long_answer_is_cut_and_its_connection_dropped(
     egress: Egress, receiver: Receiver
 ) -> None:
@@ -161,6 +197,8 @@ def test_redirects_are_not_followed(egress: Egress, receiver: Receiver) -> None:
         ("ftp://example.com/", "url_invalid"),
         ("https://user:pass@example.com/", "url_invalid"),
         ("https:///path", "url_invalid"),
+        ("https://a host.example/", "url_invalid"),
+        ("https://a\x7fhost.example/", "url_invalid"),
         ("https://example.com/\ud800", "url_invalid"),
         ("https://example.com:99999/", "url_invalid"),
         ("http://127.0.0.1:9/", "unreachable"),

@@ -123,6 +123,25 @@ def test_without_a_key_one_is_made_once_for_its_owner_only(tmp_path: Path) -> No
         Vault.of(Settings.read({}, vault_key=SecretStr(",")))
 
 
+def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back(
+    tmp_path: Path,
+) -> None:
+    running = Vault.of(Settings.read({}, home=tmp_path))
+    sealed = running.seal("a")
+    file = tmp_path / vault.VAULT_FILE
+    kept = file.read_text()
+
+    file.write_text("")
+    with pytest.raises(errors.SettingsError, match="there is no key"):
+        running.open(sealed)
+    file.unlink()
+    with pytest.raises(errors.SettingsError, match="cannot be read"):
+        running.open(sealed)
+    file.write_text(kept)
+
+    assert running.open(sealed) == "a"
+
+
 @pytest.mark.parametrize("by", ["secret", "old secret", "public key"])
 def test_what_was_signed_is_genuine(by: str) -> None:
     new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()

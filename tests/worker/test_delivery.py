@@ -18,6 +18,7 @@ from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
 from jobs.egress import Egress
 from jobs.outbox import WebhookAttempt
 from jobs.store import endpoints, redeliveries
+from jobs.vault import Vault
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
@@ -51,10 +52,12 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def make_courier(database: Database, *, seconds: float = 5.0) -> Courier:
+def make_courier(
+    database: Database, *, seconds: float = 5.0, vault: Vault = webhooks.VAULT
+) -> Courier:
     return Courier(
         database,
-        signer=Signing(database, vault=webhooks.VAULT),
+        signer=Signing(database, vault=vault),
         post=EGRESS.post,
         seconds=seconds,
         rng=random.Random(5),
@@ -183,6 +186,25 @@ def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
 
     assert len(receiver.got) == 1
     assert delivered(database) == 1
+
+
+def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
+    database: Database, account_id: uuid.UUID, receiver: Receiver, age: Age
+) -> None:
+    webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+    keyless = make_courier(database, vault=Vault(["another key"]))
+    for _ in range(3):
+        [claimed] = webhooks.claim(database)
+        keyless.send(claimed)
+        assert webhooks.claim(database) == []
+        age(61)
+
+    send_one(database)
+
+    assert len(receiver.got) == 1
+    [row] = webhooks.attempts(database)
+    assert (row.number, row.outcome) == (1, TryOutcome.DELIVERED)
 
 
 def test_every_try_of_an_event_has_the_same_id_and_body(
