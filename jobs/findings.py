@@ -6,7 +6,7 @@ A finding quotes nothing of the trace: it says where to look, so that it can out
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,14 @@ class Action(enum.StrEnum):
     NONE = "none"
 
 
+#: What share of the two looks at an answer stands for it, by what the second one came to.
+CONFIDENCES: Mapping[str, float] = {
+    Action.CONFIRMED: 1.0,
+    Action.CORRECTED: 0.5,
+    Action.DOUBTED: 0.5,
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One finding.
@@ -79,3 +87,9 @@ class Finding:
             "evidence": dict(self.evidence),
             "tokens_saved": self.tokens_saved,
         }
+
+
+def confidence(found: Iterable[Finding]) -> float | None:
+    """Return the share of the looks at one answer that stand for it; None when there was no second look."""
+    looks = (finding.action for finding in found if finding.kind is Kind.VERIFY)
+    return next((CONFIDENCES[action] for action in looks if action in CONFIDENCES), None)

@@ -242,7 +242,11 @@ def _values(values: object, named: object, place: str) -> Iterator[str]:
     types = [named] if isinstance(named, str) else named
     if types is None:
         return
-    if not isinstance(types, list) or not types or not all(one in _SCALAR for one in types):
+    if (
+        not isinstance(types, list)
+        or not types
+        or not all(isinstance(one, str) and one in _SCALAR for one in types)
+    ):
         yield f"{place.rpartition('/')[0]}/type: this does not go with `{place.rpartition('/')[2]}`."
     elif not all(holds({"type": types}, value) for value in values):
         yield f"{place}: a value is not of the type."
@@ -278,7 +282,8 @@ def _bound(bound: object, *, whole: bool) -> bool:
 
 
 def _sound(number: float) -> bool:
-    return math.isfinite(number) and abs(number) <= _MOST
+    # Not by `math.isfinite`: a whole number may be too large for a float.
+    return -_MOST <= number <= _MOST
 
 
 def _room(bounds: Mapping[str, float], *, whole: bool) -> bool:
@@ -291,7 +296,7 @@ def _room(bounds: Mapping[str, float], *, whole: bool) -> bool:
 
 
 def _texts(whole: object, place: str) -> Iterator[str]:
-    """Yield where a text has characters that cannot be kept."""
+    """Yield where a text has characters, or a note a number, that cannot be kept or sent."""
     if isinstance(whole, str) and "\x00" in whole:
         yield f"{place}: a text has the character NUL."
     elif isinstance(whole, dict):
@@ -304,6 +309,8 @@ def _texts(whole: object, place: str) -> Iterator[str]:
             yield from _texts(part, place)
     elif isinstance(whole, float) and not math.isfinite(whole):
         yield f"{place}: a number is not finite."
+    elif isinstance(whole, int) and not _sound(whole):
+        yield f"{place}: a number is too large."
 
 
 def _short(name: str) -> str:

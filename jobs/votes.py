@@ -42,6 +42,7 @@ class Tally:
         classes: the answers, the winner first.
         abstained: votes whose samples ended without an answer.
         samples: the stream of the attempt in which each vote was cast.
+        look: the stream in which the winner was looked at once more, None: it was not.
     """
 
     asked: int
@@ -49,6 +50,7 @@ class Tally:
     classes: tuple[AnswerClass, ...]
     abstained: tuple[int, ...]
     samples: Mapping[int, int]
+    look: int | None = None
 
     @property
     def counted(self) -> int:
@@ -70,7 +72,7 @@ class Tally:
                 {"text": one.text, "samples": self._streams(one.votes)} for one in self.classes
             ],
             "abstained": self._streams(self.abstained),
-        }
+        } | ({} if self.look is None else {"look": self.look})
 
     def _streams(self, votes: Iterable[int]) -> list[int]:
         return [self.samples[vote] for vote in votes]

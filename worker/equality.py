@@ -25,7 +25,12 @@ TARGET = "worker.mathematics:serve"
 MEMORY_MB = 1024
 SECONDS = 5.0
 _LONGEST = 300
+#: Comparisons of one vote that may fail, by the child's death or for want of one; from then on its texts decide.
+#: The child is shared: formulas that never end must not keep other jobs' from it, nor a job from its end.
+_MOST_FAILED = 2
 _MATHEMATICAL = re.compile(r"[0-9\\+*/^=%√π²³½]")
+#: Versions and addresses: no number has two points.
+_DOTTED = re.compile(r"\d\.\d+\.\d")
 _EXACT = 1e-9
 
 
@@ -48,20 +53,33 @@ class Equality:
 
     def of(self, answer_format: Mapping[str, Any] | None) -> Callable[[str, str], bool]:
         """Return what compares answers to one question; it remembers, and is for one thread."""
-        return functools.cache(functools.partial(self._same, answer_format))
+        return functools.cache(_Comparison(self._sandbox, answer_format).same)
 
-    def _same(self, answer_format: Mapping[str, Any] | None, one: str, other: str) -> bool:
+
+class _Comparison:
+    """Compares the answers to one question."""
+
+    def __init__(self, sandbox: Sandbox, answer_format: Mapping[str, Any] | None) -> None:
+        self._sandbox = sandbox
+        self._format = answer_format
+        self._failed = 0
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two answers say the same."""
         if folded(one) == folded(other):
             return True
-        first, second = values.read(one, answer_format), values.read(other, answer_format)
+        first, second = values.read(one, self._format), values.read(other, self._format)
         if first is not None and second is not None:
             return _equal(first, second)
         return formulas(one, other) and self._equal_formulas(one, other)
 
     def _equal_formulas(self, one: str, other: str) -> bool:
+        if self._failed >= _MOST_FAILED:
+            return False
         try:
             facts, _ = self._sandbox.call(one.encode("utf-8", "replace"), other=other)
         except (SandboxTimeout, SandboxCrashed, errors.Unavailable) as error:
+            self._failed += 1
             _log.warning("formulas_not_compared", reason=error.code)
             return False
         return bool(facts["equal"])
@@ -80,7 +98,10 @@ def _wide(character: str) -> bool:
 
 def formulas(one: str, other: str) -> bool:
     """Whether two texts may be formulas that are worth a comparison as such."""
-    return all(len(text) <= _LONGEST and _MATHEMATICAL.search(text) for text in (one, other))
+    return all(
+        len(text) <= _LONGEST and _MATHEMATICAL.search(text) and not _DOTTED.search(text)
+        for text in (one, other)
+    )
 
 
 def _equal(one: object, other: object) -> bool:

@@ -37,8 +37,8 @@ class Form:
 
 
 def tokens(budget: int) -> int:
-    """Return how many of a job's ``budget`` tokens such an answer may have."""
-    return min(MOST_TOKENS, budget // 2)
+    """Return how many of a job's ``budget`` tokens such an answer may have; one at least, for 0 is no limit at all."""
+    return max(1, min(MOST_TOKENS, budget // 2))
 
 
 def rest(budget: int) -> int:

@@ -84,6 +84,7 @@ class Watch:
         sample: the stream's number.
         budget: the job's, in tokens, without those for a second look; the stream gets :attr:`limit` of them.
         second_look: most tokens of a second look at the answer; 0: there is none.
+        typed: whether the answer comes in a stream of its own in any case, which has tokens of its own.
     """
 
     def __init__(
@@ -94,13 +95,15 @@ class Watch:
         sample: int,
         budget: int,
         second_look: int = 0,
+        typed: bool = False,
     ) -> None:
         self._guards = guards
         self._question = question
         self._sample = sample
-        self._budget = budget
+        reserve = 0 if typed else reserved(guards, budget)
+        self._may_force = bool(reserve) or typed
         #: Most tokens of the stream.
-        self.limit = budget - reserved(guards, budget)
+        self.limit = budget - reserve
         self.second_look = second_look
         #: Whether answers are to be asked for on the way.
         self.probes = bool(guards.get("convergence"))
@@ -197,7 +200,7 @@ class Watch:
         if found is None:
             if finish_reason != "length" or not self._guards.get("budget"):
                 return None
-            if not reserved(self._guards, self._budget):
+            if not self._may_force:
                 return None
             finding = self._finding(Kind.BUDGET, 0, len(text), {"tokens": self.limit})
             heading = answers.heading(text)

@@ -51,6 +51,16 @@ class Result:
     #: How its samples voted, if they did.
     tally: Tally | None = None
     form: grammar.Form | None = None
+    #: The stream in which the answer stands, when a later one brought none.
+    stands_in: traces.Ended | None = None
+    #: The number of the second look at the answer, if there was one, and what went wrong with it.
+    look: int | None = None
+    missed: errors.EngineError | None = None
+
+    @property
+    def said(self) -> traces.Ended:
+        """The stream that gave the answer."""
+        return self.stands_in or self.ended
 
     @property
     def answer(self) -> answers.Answer | None:
@@ -121,7 +131,7 @@ class Inquiry:
                 result = self._force(request, ended, verdict, more=bool(watch.second_look))
             else:
                 result = Result(
-                    dataclasses.replace(ended, finish_reason="stop"),
+                    _by_itself(ended),
                     None,
                     ended.output[: verdict.kept],
                     found=(verdict.finding,),
@@ -197,6 +207,7 @@ class Inquiry:
             text if better else first.output,
             forced=better,
             others=() if self._numbers is None else (first,),
+            stands_in=None if better else _by_itself(first),
         )
 
     def _look_again(
@@ -204,6 +215,9 @@ class Inquiry:
     ) -> Result:
         """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
         asked = second_look.ask(request.question) + request.instruction
+        # Of a loop that was cut off behind its answer the engine gets no more than that.
+        whole = first.ended.output
+        kept = len(first.text) if whole.startswith(first.text) else len(whole)
         again = dataclasses.replace(
             request,
             rid=uuid.uuid4().hex,
@@ -217,7 +231,7 @@ class Inquiry:
             first.found[0] if first.found else None,
             rid=again.rid,
             number=number,
-            kept=len(first.ended.output),
+            kept=kept,
             inserted=asked,
         )
         if started_at is None:
@@ -240,6 +254,9 @@ class Inquiry:
             forced=first.forced and not corrected,
             found=(found,),
             others=() if self._numbers is None else (*first.others, first.ended),
+            stands_in=None if corrected else first.said,
+            look=number,
+            missed=looked.fault,
         )
 
     def _typed(
@@ -344,3 +361,10 @@ class Inquiry:
             started_at=started_at,
             on_first_token=self._on_first_token,
         )
+
+
+def _by_itself(ended: traces.Ended) -> traces.Ended:
+    """Return a stream whose answer stands: why it was cut off behind that is in the finding."""
+    return (
+        dataclasses.replace(ended, finish_reason="stop") if ended.finish_reason == "cut" else ended
+    )

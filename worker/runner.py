@@ -169,11 +169,13 @@ class Runner:
                 sample=number,
                 budget=budget,
                 second_look=again,
+                typed=typed,
             )
 
         switched = claim.options.get("guards") or {}
         budget, again = request.max_output_tokens, 0
-        if grammar.Form.of(claim.options) is not None:
+        typed = grammar.Form.of(claim.options) is not None
+        if typed:
             budget = grammar.rest(budget)
         elif switched.get("verify"):
             budget, again = second_look.budget(budget, request.asked)
@@ -213,7 +215,7 @@ class Runner:
                 on_first_token=lambda: self._engines.report(permit.engine, None),
             )
             result = asking.run(request, watch(0), started_at=started_at)
-            if result.fault is not None:
-                self._engines.report(permit.engine, result.fault)
+            if fault := result.fault or result.missed:
+                self._engines.report(permit.engine, fault)
         permit.release()
         self._settlement.settle(claim, result, reason=holding.reason)

@@ -96,7 +96,7 @@ class SecondLook:
 
     def _compared(self, text: str) -> Action:
         second = answers.extract(text)
-        if second is None or _REFUSAL.search(second.text):
+        if second is None or self._refuses(second.text):
             return Action.DOUBTED
         if self._same(second.text):
             return Action.CONFIRMED
@@ -107,6 +107,13 @@ class SecondLook:
         if known is not None and values.read(second.text, self._format) is None:
             return Action.DOUBTED
         return Action.CORRECTED
+
+    def _refuses(self, second: str) -> bool:
+        """Whether an answer says that there is none. An option like "unknown" is one; so is what was said before."""
+        if (self._format or {}).get("type") == "choice" and values.read(second, self._format):
+            return False
+        repeated = second.strip().casefold() == self._first.text.strip().casefold()
+        return not repeated and _REFUSAL.search(second) is not None
 
     def _same(self, second: str) -> bool:
         value = values.read(second, self._format)

@@ -76,6 +76,7 @@ class Settlement:
                         forced=result.forced,
                         found=found,
                         tally=result.tally,
+                        finish_reason=result.said.finish_reason,
                     ),
                 )
             case _, error:

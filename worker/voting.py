@@ -213,8 +213,8 @@ class Voting:
             started_at=started_at,
             number=number,
         )
-        if result.fault is not None:
-            self._engines.report(permit.engine, result.fault)
+        if fault := result.fault or result.missed:
+            self._engines.report(permit.engine, fault)
         self._leave(result.ended)
         return result
 
@@ -337,7 +337,7 @@ class Voting:
         ends = {end.sample: end for one in every for end in (one.ended, *one.others)}
         tally = None
         if self._fault is None and self._holding.reason is None:
-            tally = self._tally(asked)
+            tally = self._tally(asked, look=chosen.look)
             _log.info("votes_counted", asked=asked, begun=tally.begun, counted=tally.counted)
         return dataclasses.replace(
             chosen,
@@ -346,14 +346,15 @@ class Voting:
             tally=tally,
         )
 
-    def _tally(self, asked: int) -> votes.Tally:
+    def _tally(self, asked: int, *, look: int | None) -> votes.Tally:
         heard = {vote for one in self._classes for vote in one.votes}
         return votes.Tally(
             asked=asked,
             begun=len(self._begun),
             classes=tuple(self._classes),
             abstained=tuple(sorted(self._cast.keys() - heard)),
-            samples={vote: result.ended.sample for vote, result in self._cast.items()},
+            samples={vote: result.said.sample for vote, result in self._cast.items()},
+            look=look,
         )
 
 

@@ -16,9 +16,6 @@ from jobs.store import history
 Removed = Literal["image", "trace", "answer", "event"]
 
 
-_CONFIDENCES = {"confirmed": 1.0, "corrected": 0.5, "doubted": 0.5}
-
-
 class JobImage(Given):
     """A picture of a job."""
 
@@ -75,7 +72,8 @@ class JobAnswer(Given):
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
             verdict=verdict,
-            confidence=_CONFIDENCES.get(verdict or "")
+            # A worker of the version before keeps none of a second look.
+            confidence=findings.CONFIDENCES.get(verdict or "")
             if job.confidence is None
             else job.confidence,
         )
@@ -107,7 +105,9 @@ class Votes(Given):
     @classmethod
     def of(cls, job: records.Job) -> Self | None:
         """Return how the samples of ``job`` voted, if they did."""
-        return None if job.votes is None else cls.model_validate(job.votes)
+        if job.votes is None:
+            return None
+        return cls.model_validate({name: job.votes[name] for name in cls.model_fields})
 
 
 class Finding(Given):
@@ -360,7 +360,7 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
     """Return what the second look at the job's answer came to, if there was one."""
     classes = (view.job.votes or {}).get("classes")
     # Of several samples each has been looked at by itself: the one that the answer is of counts.
-    chosen = classes[0]["samples"][0] if classes else None
+    chosen = (view.job.votes or {}).get("look", classes[0]["samples"][0]) if classes else None
     for entry in view.findings:
         if chosen is not None and entry.sample != chosen:
             continue

@@ -8,13 +8,21 @@ from pydantic import Field
 
 from api.schemas.parts import Given, JobError
 from api.schemas.words import Time
+from jobs.values import Value
 
 
 class EventAnswer(Given):
     """The final answer of a job, and the rule by which it was found in the trace."""
 
     text: str
+    value: Value = Field(
+        description="The text as the job's `answer_format` asks for it; null without one, when it says no such value, "
+        "and when `omitted` names `answer.value`."
+    )
     rule: str
+    confidence: float | None = Field(
+        description="As the job's own: the share of the votes, or of the looks, that stand for the answer."
+    )
 
 
 class EventUsage(Given):
@@ -51,7 +59,7 @@ class JobEventData(Given):
     created_at: Time
     started_at: Time | None
     finished_at: Time | None
-    omitted: list[Literal["answer", "metadata"]] = Field(
+    omitted: list[Literal["answer.value", "answer", "metadata"]] = Field(
         description="What was left out because the message would be too long, or the data is gone."
     )
     urls: EventUrls

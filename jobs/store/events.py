@@ -31,7 +31,7 @@ from jobs.outbox import (
 from jobs.records import Job
 
 #: What a payload does without when it would be too long, in this order.
-_OMITTED: Final = ("answer", "metadata")
+_OMITTED: Final = ("answer.value", "answer", "metadata")
 #: An endpoint's id and the types that it is told of.
 _Listener = tuple[uuid.UUID, list[str]]
 
@@ -236,10 +236,21 @@ def payload(event_id: uuid.UUID, event_type: str, at: datetime, data: Mapping[st
     for name in _OMITTED:
         if len(text) < delivery.PAYLOAD_BYTES:
             break
-        if kept.get(name):
-            kept |= {name: None, "omitted": [*kept["omitted"], name]}
+        if _omit(kept, name):
             text = orjson.dumps(envelope)
     return text
+
+
+def _omit(data: dict[str, Any], name: str) -> bool:
+    """Leave a member, or a member of one, out of ``data`` and say so; False when there is none."""
+    whole, _, part = name.partition(".")
+    held = data.get(whole)
+    if not held or (part and held.get(part) is None):
+        return False
+    data[whole] = held | {part: None} if part else None
+    told = [one for one in data["omitted"] if not one.startswith(f"{whole}.")]
+    data["omitted"] = [*told, name]
+    return True
 
 
 def job_data(job: Job) -> dict[str, Any]:
@@ -255,7 +266,12 @@ def job_data(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "answer": None
         if job.answer_text is None
-        else {"text": job.answer_text, "rule": job.answer_rule},
+        else {
+            "text": job.answer_text,
+            "value": job.answer_value,
+            "rule": job.answer_rule,
+            "confidence": job.confidence,
+        },
         "finish_reason": job.finish_reason,
         "error": {
             "code": job.error_code,
@@ -289,8 +305,7 @@ def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     )
     for event in rows.all():
         told = orjson.loads(event.payload)
-        if told["data"].get("answer"):
-            told["data"] |= {"answer": None, "omitted": [*told["data"]["omitted"], "answer"]}
+        _omit(told["data"], "answer")
         transaction.execute(
             sa.update(WebhookEvent)
             .where(WebhookEvent.id == event.id)

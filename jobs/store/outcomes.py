@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jobs import findings as guarded
 from jobs import lifecycle
 from jobs.answers import Answer
 from jobs.database import Database, Now, Transaction
@@ -55,6 +56,7 @@ def succeed(
     forced: bool = False,
     found: Iterable[Finding] = (),
     tally: Tally | None = None,
+    finish_reason: str | None = None,
 ) -> bool:
     """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost.
 
@@ -62,13 +64,15 @@ def succeed(
         database: where it is kept.
         claim: the fence.
         answer: what was read in ``sample``.
-        sample: the stream that gave the answer.
+        sample: the stream that ended last.
         others: the attempt's other streams whose end is not written yet.
         forced: whether the model was made to answer.
         found: what guards saw in these streams.
         tally: how its samples voted, if they did.
+        finish_reason: of the stream that gave the answer, when that is another one.
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    found = tuple(found)
     _read(sample, *others)
     firsts = [one.first_token_at for one in (sample, *others) if one.first_token_at is not None]
     with database.transaction("succeed") as transaction:
@@ -85,8 +89,8 @@ def succeed(
                 "answer_value": value,
                 "answer_forced": forced if answer else None,
                 "votes": tally.plain() if tally else None,
-                "confidence": tally.confidence if tally else None,
-                "finish_reason": sample.finish_reason,
+                "confidence": tally.confidence if tally else guarded.confidence(found),
+                "finish_reason": finish_reason or sample.finish_reason,
                 "first_token_at": sa.func.coalesce(Job.first_token_at, min(firsts, default=None)),
             },
         )

@@ -62,6 +62,8 @@ class TestOptions:
             {"answer_format": {"options": ["a", "A "], "type": "choice"}},
             {"answer_format": {"type": "json_schema"}}, {"answer_format": {"type": "json_schema", "schema": {}}},
             {"answer_format": {"type": "json_schema", "schema": [1]}},
+            {"answer_format": {"type": "json_schema", "schema": {
+                "type": "object", "properties": {"a": {"enum": [1], "type": [{}]}}}}},
             {"answer_format": {"type": "free", "schema": {"type": "object", "properties": {"a": {"type": "null"}}}}},
             {"max_output_tokens": 0}, {"max_output_tokens": 1537}, {"max_output_tokens": 10**30},
             {"samples": 0}, {"samples": 17}, {"samples": "3"}, {"samples": 2, "temperature": 0},

@@ -9,13 +9,15 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from jobs import delivery, ids
+from jobs import delivery, findings, ids
+from jobs.answers import Answer
 from jobs.database import Database
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEvent
 from jobs.store import (
     endpoints,
+    events,
     history,
     outcomes,
     purge,
@@ -86,11 +88,73 @@ def test_a_payload_is_thin_and_has_the_answer(database: Database, account_id: uu
     assert isinstance(data, dict)
     shown = ids.show("job", job_id)
     assert (data["id"], data["object"], data["status"]) == (shown, "job", "succeeded")
-    assert data["answer"] == {"text": "42", "rule": "boxed"}
+    assert data["answer"] == {"text": "42", "value": None, "rule": "boxed", "confidence": None}
     assert data["metadata"] == {"case": "7"}
     assert data["urls"]["trace"] == f"/v1/jobs/{shown}/trace"
     assert data["usage"]["output_tokens"] == 11
     assert "question" not in data
+
+
+@pytest.mark.parametrize(
+    ("chars", "omitted"), [(100, []), (12_000, ["answer.value"]), (20_000, ["answer"])]
+)
+def test_a_payload_has_the_value_as_long_as_it_fits(
+    database: Database, account_id: uuid.UUID, chars: int, omitted: list[str]
+) -> None:
+    schema = {"type": "object", "properties": {"note": {"type": "string"}}}
+    value = {"note": "x" * chars}
+    webhooks.make_endpoint(database, account_id)
+    job_id = webhooks.run_job(
+        database,
+        account_id,
+        answer=orjson.dumps(value).decode(),
+        options={"answer_format": {"type": "json_schema", "schema": schema}},
+    )
+
+    [event] = webhooks.events(database)
+    data = payload(event)["data"]
+    assert isinstance(data, dict)
+    assert data["omitted"] == omitted
+    if "answer" not in omitted:
+        assert data["answer"]["text"] == orjson.dumps(value).decode()
+        assert data["answer"]["value"] == (None if omitted else value)
+    assert len(event.payload) < delivery.PAYLOAD_BYTES
+
+    with database.transaction() as transaction:
+        events.reduce(transaction, [job_id])
+    [event] = webhooks.events(database)
+    data = payload(event)["data"]
+    assert isinstance(data, dict)
+    assert (data["answer"], data["omitted"]) == (None, ["answer"])
+
+
+def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    outcomes.succeed(
+        database,
+        claimed,
+        answer=Answer("6", "boxed"),
+        sample=factories.make_ended(),
+        found=[
+            findings.Finding(
+                findings.Kind.VERIFY,
+                sample=0,
+                start=0,
+                end=8,
+                action=findings.Action.DOUBTED,
+            )
+        ],
+    )
+
+    [event] = webhooks.events(database)
+    data = payload(event)["data"]
+    assert isinstance(data, dict)
+    assert data["answer"]["confidence"] == 0.5
 
 
 def test_a_payload_leaves_out_what_makes_it_too_long(

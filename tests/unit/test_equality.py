@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.sandbox import Sandbox
+from jobs.sandbox import Sandbox, SandboxTimeout
 from tests.fakes import NoSandbox
 from worker import equality
 from worker.equality import Equality
@@ -15,6 +15,19 @@ from worker.equality import Equality
 NO_MATHEMATICS = Equality(NoSandbox())
 JSON: dict[str, Any] = {"type": "json_schema", "schema": {"type": "object"}}
 CHOICE = {"type": "choice", "options": ["red", "green"]}
+
+
+class Deadly:
+    """A sandbox in which every formula takes for ever."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
+        """Give up."""
+        del payload, arguments
+        self.calls += 1
+        raise SandboxTimeout("The call took too long.")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +90,13 @@ def test_what_the_format_reads_is_compared(
         ("3", "x=3", True),
         ("6 \\text{ circles}", "6", True),
         ("6", "7", False),
+        ("5 km", "5km", True),
+        ("5 km", "5 m", False),
+        ("6 \\text{ red}", "6 \\text{ blue}", False),
+        ("5 \\text{ m}", "5 \\mathrm{m}", True),
+        ("the number 5 bus", "the number 5 tram", False),
+        ("e^2", "\\exp(2)", True),
+        ("192.168.0.1", "192.168.0.2", False),
         ("\\pi", "3.14", False),
         ("\\boxed{", "6", False),
     ],
@@ -98,6 +118,17 @@ def test_a_formula_that_takes_for_ever_is_compared_as_text_and_the_next_one_as_a
 
         assert same("10^{10^{10}}", "10^{10^{10}} ")
         assert same("6", "6.0")
+
+
+def test_a_vote_on_formulas_that_never_end_gives_the_child_up_to_others_after_two() -> None:
+    deadly = Deadly()
+    same = Equality(deadly).of(None)
+
+    assert not any(same(f"9^{{9^{number}}}", "7") for number in range(9))
+
+    assert deadly.calls == 2
+    assert not Equality(deadly).of(None)("1", "2")
+    assert deadly.calls == 3
 
 
 def test_long_texts_and_plain_words_are_no_formulas() -> None:

@@ -78,6 +78,10 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         (one({"enum": []}), "/properties/a/enum"),
         (one({"enum": [[1]]}), "/properties/a/enum"),
         (one({"enum": [10**30]}), "/properties/a/enum"),
+        (one({"enum": [10**400]}), "/properties/a/enum"),
+        (one({"enum": [1], "type": [{}]}), "/properties/a/type"),
+        (one({"const": 1, "type": [["integer"]]}), "/properties/a/type"),
+        (one({"type": "null", "default": 10**400}), "/properties/a/default"),
         (one({"enum": ["a", 1], "type": "string"}), "/properties/a/enum"),
         (one({"enum": ["a"], "maxLength": 1}), "/properties/a/maxLength"),
         (one({"const": {}}), "/properties/a/const"),
@@ -101,6 +105,12 @@ def test_a_fault_is_told_with_its_place(schema: dict[str, Any], place: str) -> N
     [fault] = schemas.faults(schema)
 
     assert fault.startswith(f"{place}: ")
+
+
+@pytest.mark.parametrize("name", ["minimum", "maximum", "exclusiveMinimum", "maxLength"])
+def test_a_bound_that_is_too_large_for_a_float_is_a_fault_like_any(name: str) -> None:
+    kind = "string" if name == "maxLength" else "integer"
+    assert schemas.faults(one({"type": kind, name: 10**400}))
 
 
 def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:

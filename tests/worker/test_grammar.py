@@ -67,7 +67,7 @@ def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
 
     first, second = bench.engine.requests
     assert (first.schema, first.continuation) == (None, None)
-    assert first.max_output_tokens == grammar.rest(BUDGET) - guards.RESERVE_TOKENS
+    assert first.max_output_tokens == grammar.rest(BUDGET)
     assert (second.schema, second.max_output_tokens) == (SCHEMA, grammar.tokens(BUDGET))
     assert second.continuation == "I see six.\n\n**Final Answer** \\boxed{6}\n\n"
     assert (second.salt, second.pictures, second.sampling.temperature) == (
@@ -276,6 +276,14 @@ def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona:
     assert schemas.holds(schema, job.answer_value)
     assert values.structured(job.answer_text or "", schema) == job.answer_value
     assert (job.output_tokens or 0) <= BUDGET
+
+
+@pytest.mark.parametrize("budget", [1, 2, 17])
+def test_a_job_with_hardly_any_tokens_fails_for_want_of_them(bench: Bench, budget: int) -> None:
+    job = bench.view(run_scripted(bench, "clean", SCHEMA, max_output_tokens=budget)).job
+
+    assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
+    assert min(grammar.rest(budget), grammar.tokens(budget)) >= 1
 
 
 def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:

@@ -187,7 +187,8 @@ def test_an_engine_that_refuses_the_longer_text_does_not_fail_the_job(bench: Ben
 
     bench.runner.work()
 
-    assert bench.view(job_id).job.status is Status.SUCCEEDED
+    job = bench.view(job_id).job
+    assert (job.status, job.finish_reason) == (Status.SUCCEEDED, "stop")
     assert ("no_answer", "none") in found(bench, job_id)
 
 

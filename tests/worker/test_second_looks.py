@@ -6,7 +6,9 @@ import uuid
 
 import pytest
 
+from api.schemas import jobs as jobs_shown
 from jobs import errors, profiles
+from jobs.answers import Answer
 from jobs.findings import Action, Kind
 from jobs.lifecycle import Status
 from tests.worker import personas
@@ -136,8 +138,42 @@ def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_text, job.failures) == (Status.SUCCEEDED, "6", 0)
+    assert (job.finish_reason, job.confidence) == ("stop", None)
     assert found(bench, job_id) == [("verify", "none")]
     assert [trace.text for trace in bench.trace(job_id)] == [TRACE, "Look"]
+    # An engine that is full or gone gets no stream, or one at a time.
+    permits = [bench.engines.acquire() for _ in range(2)]
+    rests = isinstance(fault, errors.EngineBusy | errors.EngineLost)
+    assert (None in permits) is rests
+
+
+def test_of_a_loop_behind_the_answer_the_second_look_gets_nothing(bench: Bench) -> None:
+    job_id = submit(bench, guards={"verify": True, "loop": True})
+    bench.engine.feed(Chunk(text=f"{TRACE} "), *[Chunk(text="So I count them again. ")] * 64)
+    bench.engine.after_abort = [
+        [Chunk(text=TRACE), Chunk(finish_reason="stop"), bench.engine.END],
+    ]
+
+    bench.runner.work()
+
+    turn = bench.engine.requests[1].turn
+    first, second = bench.trace(job_id)
+    assert turn is not None
+    assert first.text[: second.kept] == turn.said
+    assert len(turn.said) < len(first.text)
+    assert found(bench, job_id) == [("loop", "stopped"), ("verify", "confirmed")]
+
+
+@pytest.mark.parametrize("said", ["Yes, it is \\boxed{6}", "I cannot tell."])
+def test_how_a_second_look_ends_is_not_why_the_model_stopped(bench: Bench, said: str) -> None:
+    job_id = submit(bench)
+    bench.engine.answer(TRACE)
+    bench.engine.feed(Chunk(text=said), Chunk(finish_reason="length"), bench.engine.END)
+
+    bench.runner.work()
+
+    assert bench.view(job_id).job.finish_reason == "stop"
+    assert [trace.finish_reason for trace in bench.trace(job_id)] == ["stop", "length"]
 
 
 @pytest.mark.parametrize("reason", [one for one in Reason if one is not Reason.UNNEEDED])
@@ -159,6 +195,31 @@ def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reas
         Reason.DRAIN: Status.QUEUED,
         Reason.LOST: Status.RUNNING,
     }.get(reason)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "action"),
+    [
+        ("unknown", "Unknown", None, Action.CONFIRMED),
+        ("6", "unknown", None, Action.DOUBTED),
+        ("unknown", "B", ["red", "unknown"], Action.CONFIRMED),
+        ("red", "unknown", ["red", "unknown"], Action.CORRECTED),
+        ("red", "unclear", ["red", "unknown"], Action.DOUBTED),
+    ],
+)
+def test_an_option_that_sounds_like_a_refusal_is_an_answer(
+    first: str, second: str, options: list[str] | None, action: Action
+) -> None:
+    look = second_look.SecondLook(
+        Answer(first, "boxed"),
+        question="Which?",
+        answer_format={"type": "choice", "options": options} if options else None,
+        sample=1,
+    )
+    look.end(f"**Final Answer** \\boxed{{{second}}}", "stop")
+
+    assert look.found is not None
+    assert look.found.action is action
 
 
 def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
@@ -198,6 +259,29 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
     }
     assert all(trace.complete for trace in traces.values())
     assert job.output_tokens == sum(trace.output_tokens for trace in traces.values())
+
+
+@pytest.mark.parametrize(("persona", "verdict"), [("clean", "confirmed"), ("unsure", "doubted")])
+def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
+    bench: Bench, persona: str, verdict: str
+) -> None:
+    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
+    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+
+    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+
+    view = bench.view(job_id)
+    traces = {trace.number: trace for trace in bench.trace(job_id)}
+    assert view.job.votes is not None
+    voted = view.job.votes["classes"][0]["samples"]
+    assert all(traces[number].continues is None for number in voted)
+    assert traces[view.job.votes["look"]].continues == voted[0]
+    shown = jobs_shown.JobAnswer.of(view)
+    assert shown is not None
+    assert (shown.verdict, shown.confidence) == (verdict, 1.0)
+    votes = jobs_shown.Votes.of(view.job)
+    assert votes is not None
+    assert votes.classes[0].samples == voted
 
 
 def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> None:
