@@ -20,7 +20,7 @@ demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
 
 test: ## All tests, the real engine included
-	@$(PYTHON) deploy/environments.py dev engine && exec .venv/bin/pytest
+	@$(PYTHON) deploy/environments.py dev engine && exec .venv/bin/pytest --numprocesses 2 --dist loadgroup
 
 check: ## Lint, format, types, import contracts, migrations
 	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check

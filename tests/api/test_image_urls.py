@@ -19,6 +19,7 @@ from jobs.settings import Settings
 from tests import factories
 from tests.api import pictures
 from tests.api.conftest import Caller, Json
+from tests.e2e.stack import eventually
 from tests.fakes import RecordingBell
 
 
@@ -263,20 +264,20 @@ def fetching(site: Site, *callers: Caller) -> Iterator[list[int]]:
     ]
     for thread in threads:
         thread.start()
-    until = threading.Event()
-    while len(site.asked) < before + len(callers):
-        until.wait(0.01)
-    yield answers
-    site.held.set()
-    for thread in threads:
-        thread.join()
+    try:
+        assert eventually(lambda: len(site.asked) == before + len(callers))
+        yield answers
+    finally:
+        site.held.set()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.parametrize("seconds", [20.0])
 def test_a_ninth_request_at_once_is_told_to_come_again(
     caller: Caller, stranger: Caller, site: Site
 ) -> None:
-    with fetching(site, *[caller] * 5, *[stranger] * 3) as answers:
+    with fetching(site, *[caller] * 4, *[stranger] * 4) as answers:
         status, told = ask(stranger, site.url)
 
     assert status == 503

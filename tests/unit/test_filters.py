@@ -137,7 +137,7 @@ def test_times_are_compared_as_they_are_and_durations_as_ages(
         ("error:Time-Out", 1, "an error's code"),
         ("image:123", 1, "an image id or the sha256"),
         (f"image:{SHA256} image:{'0' * 64}", 72, "only once"),
-        (f"group:{ids.show('job', ids.new())}", 1, "the id of a group"),
+        ("group:job_01a2185b49b87394b739cee260c5543d", 1, "the id of a group"),
         ("meta.case:1 meta.case:2", 13, "only once"),
         ("meta:1", 1, "no such qualifier"),
         ("status.x:failed", 1, "no such qualifier"),
