@@ -24,8 +24,9 @@ hypothesis.settings.load_profile("longlook")
 _HEAVY = ("e2e", "chaos")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that need much of the machine together, where pytest runs in several processes."""
+    """Keep tests that need much of the machine together, where pytest runs in several processes; before xdist looks."""
     for item in items:
         heavy = (
             item.path.parent.name in _HEAVY
