@@ -3,6 +3,8 @@ PYTHON ?= python3
 MINUTES ?= 10
 SEED ?= 1
 DATABASE ?= postgresql
+# Tests that start no service run two at a time; the others, which need much of the machine, take turns.
+LIGHT = tests/api tests/architecture tests/store tests/unit
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engine demo test check bench chaos lock
@@ -20,7 +22,7 @@ demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
 
 test: ## All tests, the real engine included
-	@$(PYTHON) deploy/environments.py dev engine && exec .venv/bin/pytest --numprocesses 2 --dist loadgroup
+	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 2 $(LIGHT) && exec .venv/bin/pytest $(LIGHT:%=--ignore=%)
 
 check: ## Lint, format, types, import contracts, migrations
 	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check

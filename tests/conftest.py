@@ -20,23 +20,6 @@ hypothesis.settings.register_profile("longlook", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("longlook")
 
 
-#: What starts whole services or the real engine: those tests take turns, in one process.
-_HEAVY = ("e2e", "chaos")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that need much of the machine together, where pytest runs in several processes; before xdist looks."""
-    for item in items:
-        heavy = (
-            item.path.parent.name in _HEAVY
-            or item.get_closest_marker("engine") is not None
-            or "real_engine" in getattr(item, "fixturenames", ())
-        )
-        if heavy:
-            item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
     """Return a folder for sockets, whose path is short."""
