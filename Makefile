@@ -3,8 +3,6 @@ PYTHON ?= python3
 MINUTES ?= 10
 SEED ?= 1
 DATABASE ?= postgresql
-# Tests that start no service run two at a time; the others, which need much of the machine, take turns.
-LIGHT = tests/api tests/architecture tests/store tests/unit
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engine demo test check bench chaos lock
@@ -21,8 +19,9 @@ engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
 
+# Those of the real engine take turns: it has both cores and two gigabytes to itself. The others run two at a time.
 test: ## All tests, the real engine included
-	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 2 $(LIGHT) && exec .venv/bin/pytest $(LIGHT:%=--ignore=%)
+	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 2 -m "not engine" && exec .venv/bin/pytest -m engine
 
 check: ## Lint, format, types, import contracts, migrations
 	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check

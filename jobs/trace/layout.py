@@ -143,8 +143,12 @@ class _Layout:
     def _inline_end(self, mark: str, after: int) -> int:
         """Return where a short piece of mathematics or code ends: in its own paragraph, and not as two prices do."""
         closing = "\\)" if mark == "\\(" else mark
-        at = self._text.find(closing, after, after + _INLINE_REACH)
-        if at < 0 or _BLANK.search(self._text, after, at):
+        reach = after + _INLINE_REACH
+        at = self._text.find(closing, after, reach)
+        if _BLANK.search(self._text, after, reach if at < 0 else at):
+            return after
+        if at < 0:
+            self._open |= reach > len(self._text)
             return after
         end = at + len(closing)
         if mark == "$" and (

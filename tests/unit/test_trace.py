@@ -157,6 +157,17 @@ def test_a_text_that_grows_has_the_steps_of_the_whole(text: str, data: st.DataOb
     assert parser.steps() == parse(text)
 
 
+def test_code_that_is_not_closed_yet_settles_nothing_before_it_may_be() -> None:
+    text = "One.\n\n\\] `**Final Answer****Final Answer**"
+    parser = Parser()
+    parser.feed(text)
+    assert parser.steps() == parse(text)
+
+    parser.feed("`")
+
+    assert parser.steps() == parse(text + "`")
+
+
 @given(TEXTS)
 def test_nothing_but_white_space_is_outside_of_steps(text: str) -> None:
     at, outside = 0, ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from jobs.lifecycle import Status
@@ -19,8 +21,8 @@ from tests.real_engine import RealEngine
 from tests.worker import personas
 from tests.worker.conftest import Bench, picture
 from tests.worker.personas import found
-from worker import engine, probes
-from worker.engines.sglang import SGLang
+from worker import engine, guards, probes
+from worker.engines.sglang import SGLang, wire
 from worker.engines.sglang.chat import Chat
 
 pytestmark = pytest.mark.engine
@@ -59,6 +61,31 @@ class Runaway:
         return
 
 
+#: One line of the model's own, then these words, which it never learnt, and an answer of its own choice in Chinese.
+CHINESE = (
+    "我再看一遍这张图。先数绿色的。再数橙色的。两种都要数清楚。绿色的只有上面那个三角形。橙色的只有下面那个三角形。"
+    * 2
+)
+HEADING = "\n\n**最终答案**\n\n"
+DRIFT = (
+    rf"[ -)+-~]+\n{CHINESE}{re.escape(HEADING)}\\\[ \\boxed\{{[一二三四五六七八九十是否]\}} \\\]"
+)
+
+
+@pytest.fixture
+def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the real engine drift into Chinese, by its own grammar."""
+    plain = wire.body
+
+    def body(request: engine.Request, pictures: wire.EncodedPictures) -> bytes:
+        fields = orjson.loads(plain(request, pictures))
+        if request.continuation is None:
+            fields["regex"] = DRIFT
+        return orjson.dumps(fields)
+
+    monkeypatch.setattr(wire, "body", body)
+
+
 def submit(bench: Bench, sample: dict[str, str], **switched: bool) -> uuid.UUID:
     options: dict[str, Any] = {"max_output_tokens": BUDGET, "temperature": 0.0}
     data = (RealEngine.samples / sample["file"]).read_bytes()
@@ -87,6 +114,31 @@ def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
     assert forced.text.startswith(job.answer_text)
     assert (forced.cached_tokens or 0) > 0.7 * (forced.input_tokens or 0)
     assert subject.load().running == 0
+
+
+@pytest.mark.usefixtures("drifting")
+def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
+    bench: Bench, real_engine: RealEngine, connect: Connect
+) -> None:
+    job_id = submit(bench, SAMPLES[0])
+
+    personas.work(bench, connect(real_engine.url))
+
+    job = bench.view(job_id).job
+    [finding] = bench.view(job_id).findings
+    assert (finding.kind, finding.action, job.status) == ("language", "forced", Status.SUCCEEDED)
+    assert (finding.evidence["question"], finding.evidence["answer"]) == (0, 1)
+    assert finding.evidence["trace"] > 0.5
+    look, forced = bench.trace(job_id)
+    # It went over to Chinese before it had counted anything, and says so.
+    assert (job.answer_text, job.answer_forced) == ("I cannot tell", True)
+    assert forced.text.startswith(f"{job.answer_text}}}")
+    # What is thrown away is the Chinese answer alone; all that stood before it the engine still has.
+    assert look.text[: forced.kept].endswith(CHINESE)
+    assert look.text[forced.kept or 0 :].startswith(HEADING)
+    assert forced.inserted == guards.ask(SAMPLES[0]["question"])
+    assert (forced.cached_tokens or 0) > 0.9 * (forced.input_tokens or 0)
+    assert forced.output_tokens < 0.2 * look.output_tokens
 
 
 def test_answers_on_the_way_that_agree_stop_the_real_engine(
