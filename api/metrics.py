@@ -33,6 +33,8 @@ METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _FETCH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+#: For so long is a silent worker missed: an alert on it fires at any scrape interval, and resolves by itself.
+_MISSED: Final = timedelta(minutes=15)
 
 
 class MetricsRoutes:
@@ -160,7 +162,8 @@ class _Service(Collector):
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
         yield from _of_queue(queue)
-        yield from _of_workers(seen, held)
+        missed = [worker for worker in seen if worker.age < self._alive + _MISSED]
+        yield from _of_workers(missed, held)
         yield from _of_deliveries(backlog)
         yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 

@@ -20,6 +20,7 @@ from jobs.settings import Settings
 from jobs.store import workers
 from tests.api import worker
 from tests.api.conftest import Caller
+from tests.databases import Age
 from tests.fakes import RecordingBell
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +116,26 @@ def test_the_gauges_tell_of_queue_and_workers(
     age = shown("longlook_worker_heartbeat_age_seconds", worker="w")
     assert age is not None
     assert age >= 0
+
+
+def test_a_worker_that_fell_silent_is_missed_for_a_while_and_then_no_more(
+    operator: Caller, database: Database, age: Age
+) -> None:
+    workers.beat(database, workers.Presence("w", "h", 1, "1", slots=4), alive=timedelta(minutes=1))
+
+    age(61)
+    noticed = scrape(operator)
+    age(15 * 60)
+    over = scrape(operator)
+
+    heartbeat = "longlook_worker_heartbeat_age_seconds"
+    assert (noticed(heartbeat, worker="w") or 0) >= 61
+    assert noticed("longlook_workers", state="silent") == 1
+    assert over(heartbeat, worker="w") is None
+    assert over("longlook_worker_busy", worker="w") is None
+    assert over("longlook_workers", state="silent") == 0
+    [listed] = operator("GET", "/v1/queue").get_json()["workers"]
+    assert (listed["id"], listed["state"]) == ("w", "silent")
 
 
 def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
