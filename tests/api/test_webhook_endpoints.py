@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+import structlog
 from werkzeug.serving import make_server
 
 from api.app import create_app, service_of
@@ -18,6 +19,7 @@ from jobs.images import Images
 from jobs.lifecycle import Role
 from jobs.settings import Settings
 from jobs.store import redeliveries
+from jobs.vault import VAULT_FILE
 from tests import factories
 from tests import webhooks as told
 from tests.api import worker
@@ -27,6 +29,7 @@ from tests.fakes import RecordingBell
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
+VAULT_KEY = "key-of-the-vault"
 
 
 def create(caller: Caller, **facts: object) -> Json:
@@ -138,6 +141,40 @@ def test_the_accounts_secret_is_hinted_at_and_shown_when_it_is_rotated(
     assert first["signing_secret_hint"] != again["signing_secret_hint"]
     theirs = stranger("GET", "/v1/webhook_secret").get_json()
     assert theirs["signing_secret_hint"] != again["signing_secret_hint"]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff" + VAULT_KEY.encode()])
+@pytest.mark.parametrize("endpoints", [0, 1])
+def test_without_a_vault_key_nothing_is_made_and_the_log_says_why(
+    caller: Caller, settings: Settings, content: bytes, endpoints: int
+) -> None:
+    file = settings.home / VAULT_FILE
+    file.write_text(VAULT_KEY)
+    kept = [create(caller) for _ in range(endpoints)]
+    file.write_bytes(content)
+    doors = [
+        ("POST", ROOT, NEW),
+        ("GET", "/v1/webhook_secret", None),
+        ("POST", "/v1/webhook_secret/rotate", {}),
+        ("GET", "/.well-known/longlook-webhook-key", None),
+        *(("POST", f"{ROOT}/{one['id']}/rotate_secret", {}) for one in kept),
+    ]
+
+    with structlog.testing.capture_logs() as logged:
+        answers = [caller(verb, path, json=body) for verb, path, body in doors]
+
+    for answer in answers:
+        assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
+        assert answer.get_json()["error"]["code"] == "vault_unavailable"
+        assert int(answer.headers["Retry-After"]) > 0
+    told = [line for line in logged if line["event"] == "vault_unavailable"]
+    assert len(told) == len(doors)
+    assert all("LONGLOOK_VAULT_KEY" in line["reason"] for line in told)
+    assert VAULT_KEY not in str([logged, *(answer.text for answer in answers)])
+    shown = [one | {"signing_secret": None} for one in kept]
+    assert caller("GET", ROOT).get_json()["data"] == shown
+    file.write_text(VAULT_KEY)
+    assert all(caller(verb, path, json=body).status_code < 300 for verb, path, body in doors)
 
 
 def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None:
