@@ -17,8 +17,9 @@ from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
+from api.permits import Permits
 from api.schemas.problems import Problem
-from api.streams import Permits, Streams, Waits
+from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
 from api.tokens import StreamTokens
 from jobs import egress, queue

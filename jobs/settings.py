@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         default=512,
         ge=0,
         le=4096,
-        description="Streams and `Prefer: wait` requests held open at once.",
+        description="Streams and `Prefer: wait` requests held open at once; one account has three quarters at most.",
     )
     max_body_mb: int = Field(
         default=64,

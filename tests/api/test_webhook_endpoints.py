@@ -6,6 +6,7 @@ import base64
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -25,7 +26,8 @@ from tests import webhooks as told
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Age
-from tests.fakes import RecordingBell
+from tests.e2e.stack import eventually
+from tests.fakes import HandTimer, RecordingBell
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
@@ -230,6 +232,42 @@ def test_a_test_that_nobody_sends_is_told_as_that(
 
     assert answer.status_code == 503
     assert len(told.attempts(database)) == 1
+    service_of(app).drain()
+
+
+def test_tests_of_one_account_leave_threads_to_another(
+    settings: Settings, database: Database, decoder: Images
+) -> None:
+    timer = HandTimer()
+    app = create_app(
+        settings,
+        database=database,
+        bell=RecordingBell(),
+        delivery_bell=RecordingBell(),
+        images=decoder,
+        timer=timer,
+    )
+
+    def ask(caller: Caller, path: str) -> tuple[int, str]:
+        answer = caller("POST", f"{path}/test", json={"event_type": "job.failed"})
+        return answer.status_code, answer.get_json()["detail"]
+
+    greedy, other = (
+        Caller(app.test_client(), factories.make_key(database, account=account))
+        for account in ("greedy", "other")
+    )
+    of_greedy, of_other = (f"{ROOT}/{create(caller)['id']}" for caller in (greedy, other))
+    with ThreadPoolExecutor(7) as pool:
+        held = [pool.submit(ask, greedy, of_greedy) for _ in range(6)]
+        assert eventually(lambda: len(told.attempts(database)) == 6)
+        refused = ask(greedy, of_greedy)
+        held.append(pool.submit(ask, other, of_other))
+        assert eventually(lambda: len(told.attempts(database)) == 7)
+        timer.seconds += 3600
+        ends = {one.result(30) for one in held}
+
+    assert refused == (503, "Too many tests at once.")
+    assert ends == {(503, "No delivery process took the test in time.")}
     service_of(app).drain()
 
 
