@@ -67,6 +67,7 @@ class Service:
         waits: Waits,
         streams: Streams,
         fetching: Egress,
+        buckets: Shared,
     ) -> None:
         self.draining = threading.Event()
         self._database = database
@@ -75,6 +76,7 @@ class Service:
         self._waits = waits
         self._fetching = fetching
         self._streams = streams
+        self._buckets = buckets
 
     def drain(self) -> None:
         """Be no longer ready, and let all go who wait or follow. A signal handler may call it."""
@@ -89,6 +91,7 @@ class Service:
         self._fetching.close()
         for bell in self._bells:
             bell.close()
+        self._buckets.close()
         self._database.close()
 
 
@@ -143,6 +146,7 @@ def create_app(
         waits=waits,
         streams=streams,
         fetching=fetching,
+        buckets=buckets,
     )
     measures = metrics.MetricsRoutes(
         settings,
