@@ -209,6 +209,11 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="Address of a worker's metrics, which need no key.",
     )
+    revision: str = Field(
+        default="",
+        max_length=100,
+        description="Revision of the source, a label of `longlook_build_info`. Images have it set.",
+    )
 
     # Starting an engine
     engine_python: Path | None = Field(

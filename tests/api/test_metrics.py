@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -67,13 +68,17 @@ def test_metrics_are_for_operators(client: FlaskClient, caller: Caller, operator
     assert operator("GET", "/metrics").status_code == 200
 
 
-def test_metrics_can_be_made_public(
+def test_metrics_can_be_made_public_and_say_what_was_built(
     settings: Settings, database: Database, decoder: Images
 ) -> None:
-    public = settings.model_copy(update={"metrics_public": True})
+    public = settings.model_copy(update={"metrics_public": True, "revision": "abc123"})
     app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
 
-    assert Scrape(app.test_client().get("/metrics").text)("longlook_database_up") == 1
+    shown = Scrape(app.test_client().get("/metrics").text)
+
+    assert shown("longlook_database_up") == 1
+    version = importlib.metadata.version("longlook")
+    assert shown("longlook_build_info", version=version, revision="abc123") == 1
 
 
 def test_without_a_database_the_processs_own_metrics_are_shown(
@@ -98,7 +103,7 @@ def test_the_gauges_tell_of_queue_and_workers(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
-    caller.job()
+    caller.job(priority="high")
     worker.start(database)
     engine = workers.EngineState("http://engine", "resting")
     presence = workers.Presence("w", "h", 1, "1", slots=4, engines=(engine,))
@@ -106,8 +111,11 @@ def test_the_gauges_tell_of_queue_and_workers(
 
     shown = scrape(operator)
 
-    assert shown("longlook_queue_depth", state="due") == 1
-    assert shown("longlook_queue_depth", state="waiting") == 0
+    assert shown("longlook_queue_depth", priority="normal", state="due") == 1
+    assert shown("longlook_queue_depth", priority="high", state="due") == 0
+    assert shown("longlook_queue_depth", priority="normal", state="waiting") == 0
+    assert (shown("longlook_queue_oldest_age_seconds", priority="normal") or 0) > 0
+    assert shown("longlook_queue_oldest_age_seconds", priority="high") == 0
     assert shown("longlook_jobs_running") == 1
     assert shown("longlook_workers", state="live") == 1
     assert shown("longlook_worker_slots") == 4
