@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Now, Transaction
+from jobs.database import Database, Now, Seconds, Transaction
 from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.marks import Numbers
@@ -71,6 +71,20 @@ class Flags:
     overdue: bool
 
 
+_JOB = table(Job).c
+_CLAIMED = timeline.Change(
+    "claimed",
+    source=Status.QUEUED,
+    target=Status.RUNNING,
+    where=(_JOB.id == dispatch.best(),),
+    values={
+        "attempt": _JOB.attempt + 1,
+        "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
+        "started_at": sa.func.coalesce(_JOB.started_at, Now()),
+    },
+    numbers=Numbers.BLOCK,
+    shown=("model", "question", "options", "max_attempts"),
+)
 _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
 
 
@@ -79,23 +93,14 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
     with database.transaction("claim") as transaction:
         changed = timeline.change(
             transaction,
-            where=(Job.id == dispatch.best(),),
-            source=Status.QUEUED,
-            target=Status.RUNNING,
-            values={
-                "attempt": Job.attempt + 1,
-                "lease_owner": owner,
-                "lease_expires_at": transaction.now(lease),
-                "started_at": sa.func.coalesce(Job.started_at, transaction.now()),
-            },
-            event="claimed",
+            _CLAIMED,
             actor=f"worker:{owner}",
-            numbers=Numbers.BLOCK,
+            bound={"lease_owner": owner, "b_lease": lease},
         )
         if not changed:
             return None
-        job = transaction.session.get_one(Job, changed[0].id)
-        own = job.event_number - Numbers.BLOCK
+        job, values = changed[0], changed[0].values
+        own = values["event_number"] - Numbers.BLOCK
         transaction.execute(
             _ATTEMPT,
             {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
@@ -105,35 +110,39 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
             job_id=job.id,
             attempt=job.attempt,
             owner=owner,
-            account_id=job.account_id,
-            model=job.model,
-            question=job.question or "",
-            options=job.options,
+            account_id=values["account_id"],
+            model=values["model"],
+            question=values["question"] or "",
+            options=values["options"],
             images=images,
             quarantined=quarantined,
-            failures=job.failures,
-            max_attempts=job.max_attempts,
-            request_id=job.request_id,
-            numbers=Numbers(own, job.event_number),
+            failures=values["failures"],
+            max_attempts=values["max_attempts"],
+            request_id=values["request_id"],
+            numbers=Numbers(own, values["event_number"]),
         )
 
 
+_IMAGE = table(Image).c
+_JOB_IMAGE = table(JobImage).c
+_SUSPECT = table(Suspect).c
 _IMAGES = (
     sa.select(
-        Suspect.quarantined_at,
-        Image.image_key.label("key"),
-        Image.media_type,
-        Image.width,
-        Image.height,
-        JobImage.tokens,
+        _SUSPECT.quarantined_at,
+        _IMAGE.image_key.label("key"),
+        _IMAGE.media_type,
+        _IMAGE.width,
+        _IMAGE.height,
+        _JOB_IMAGE.tokens,
     )
-    .join(JobImage, JobImage.image_id == Image.id)
+    .select_from(table(JobImage))
+    .join(table(Image), _IMAGE.id == _JOB_IMAGE.image_id)
     .outerjoin(
-        Suspect,
-        sa.and_(Suspect.account_id == Image.account_id, Suspect.image_key == Image.image_key),
+        table(Suspect),
+        sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
     )
-    .where(JobImage.job_id == sa.bindparam("job_id"))
-    .order_by(JobImage.position)
+    .where(_JOB_IMAGE.job_id == sa.bindparam("job_id"))
+    .order_by(_JOB_IMAGE.position)
 )
 
 
@@ -147,11 +156,19 @@ def _claimed_images(
     return tuple(ClaimedImage(**row) for row in found), any(marks)
 
 
+_BYTES = table(ImageBytes).c
+_PICTURE = sa.select(_BYTES.data).where(
+    _BYTES.account_id == sa.bindparam("account_id"), _BYTES.image_key == sa.bindparam("key")
+)
+
+
 def picture(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:
     """Return the canonical bytes of a picture, or None when they have been removed."""
     with database.reading() as transaction:
-        row = transaction.session.get(ImageBytes, (account_id, key))
-        return None if row is None else row.data
+        data: bytes | None = transaction.execute(
+            _PICTURE, {"account_id": account_id, "key": key}
+        ).scalar_one_or_none()
+        return data
 
 
 _ASKED = sa.update(table(Attempt)).where(
@@ -268,6 +285,16 @@ def _followed(transaction: Transaction, claim: Claim, number: int) -> Followed |
     return None if row is None else Followed(row.started_at, row.kept_through or 0)
 
 
+# Rows are locked in the order in which the recorder locks them: else the two could wait for each other.
+_MINE = sa.select(_JOB.id).where(*traces.HELD).order_by(_JOB.id).with_for_update().cte("mine")
+_RENEWED = (
+    sa.update(table(Job))
+    .where(_JOB.id.in_(sa.select(_MINE.c.id)))
+    .values(lease_expires_at=Now(sa.bindparam("b_lease", type_=Seconds())))
+    .returning(_JOB.id, _JOB.attempt)
+)
+
+
 def renew(
     database: Database, *, owner: str, held: Iterable[tuple[uuid.UUID, int]], lease: timedelta
 ) -> set[tuple[uuid.UUID, int]]:
@@ -275,22 +302,19 @@ def renew(
     pairs = sorted(held)
     if not pairs:
         return set()
-    # Rows are locked in the order in which the recorder locks them: else the two could wait for each other.
-    mine = (
-        sa.select(Job.id)
-        .where(*traces.held_by(owner, pairs))
-        .order_by(Job.id)
-        .with_for_update()
-        .cte("mine")
-    )
     with database.transaction("renew") as transaction:
         rows = transaction.execute(
-            sa.update(Job)
-            .where(Job.id.in_(sa.select(mine.c.id)))
-            .values(lease_expires_at=transaction.now(lease))
-            .returning(Job.id, Job.attempt)
+            _RENEWED, {"b_owner": owner, "b_held": pairs, "b_lease": lease}
         ).all()
         return {(row.id, row.attempt) for row in rows}
+
+
+_FLAGS = sa.select(
+    _JOB.id,
+    _JOB.attempt,
+    _JOB.cancel_requested_at.is_not(None).label("cancel"),
+    (_JOB.deadline_at <= Now()).label("overdue"),
+).where(*traces.HELD)
 
 
 def watch(
@@ -301,14 +325,7 @@ def watch(
     if not pairs:
         return {}
     with database.reading() as transaction:
-        rows = transaction.execute(
-            sa.select(
-                Job.id,
-                Job.attempt,
-                Job.cancel_requested_at.is_not(None).label("cancel"),
-                (Job.deadline_at <= transaction.now()).label("overdue"),
-            ).where(*traces.held_by(owner, pairs))
-        ).all()
+        rows = transaction.execute(_FLAGS, {"b_owner": owner, "b_held": pairs}).all()
         return {
             (row.id, row.attempt): Flags(cancel=bool(row.cancel), overdue=bool(row.overdue))
             for row in rows

@@ -10,8 +10,10 @@ import sqlalchemy as sa
 
 from jobs.database import Now
 from jobs.lifecycle import HEAD_START, Priority, Status
-from jobs.records import Job
+from jobs.records import Job, table
 from jobs.store import groups, timeline
+
+_JOB = table(Job).c
 
 
 def rank_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
@@ -27,10 +29,10 @@ def rank_delta(priority: Priority) -> timedelta:
 def eligible() -> tuple[sa.ColumnElement[bool], ...]:
     """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader."""
     # As a bare column the deadline tempts SQLite to walk its index and to sort the whole queue for one job.
-    deadline = sa.func.coalesce(Job.deadline_at, Job.deadline_at)
+    deadline = sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at)
     return (
         timeline.standing(Status.QUEUED),
-        Job.not_before <= Now(),
+        _JOB.not_before <= Now(),
         deadline > Now(),
         groups.free(),
     )
@@ -40,9 +42,9 @@ def eligible() -> tuple[sa.ColumnElement[bool], ...]:
 def best() -> sa.ScalarSelect[uuid.UUID]:
     """Return the id of the best eligible job as a sub-query, locked against other claimers on PostgreSQL."""
     choice = (
-        sa.select(Job.id)
+        sa.select(_JOB.id)
         .where(*eligible())
-        .order_by(Job.rank_at, Job.id)
+        .order_by(_JOB.rank_at, _JOB.id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .cte("best")
@@ -56,10 +58,10 @@ def ahead() -> sa.ColumnElement[bool]:
     The head of the queue is named as well: PostgreSQL knows the ranks of all jobs that ever were, not of
     those that wait, and would else take the whole queue to be ahead and read it all.
     """
-    head = sa.select(sa.func.min(Job.rank_at)).where(timeline.standing(Status.QUEUED))
-    rank_at = sa.bindparam("rank_at", type_=Job.rank_at.type)
-    job_id = sa.bindparam("id", type_=Job.id.type)
+    head = sa.select(sa.func.min(_JOB.rank_at)).where(timeline.standing(Status.QUEUED))
+    rank_at = sa.bindparam("rank_at", type_=_JOB.rank_at.type)
+    job_id = sa.bindparam("id", type_=_JOB.id.type)
     return sa.and_(
-        Job.rank_at.between(head.scalar_subquery(), rank_at),
-        sa.tuple_(Job.rank_at, Job.id) < sa.tuple_(rank_at, job_id),
+        _JOB.rank_at.between(head.scalar_subquery(), rank_at),
+        sa.tuple_(_JOB.rank_at, _JOB.id) < sa.tuple_(rank_at, job_id),
     )

@@ -28,7 +28,7 @@ from jobs.outbox import (
     WebhookEvent,
     WebhookLane,
 )
-from jobs.records import Job
+from jobs.records import Job, table
 
 #: What a payload does without when it would be too long, in this order.
 _OMITTED: Final = ("answer.value", "answer", "metadata")
@@ -74,9 +74,12 @@ class Target:
     url: str = ""
 
 
+_ENDPOINT = table(WebhookEndpoint).c
+
+
 def listening() -> tuple[sa.ColumnElement[bool], ...]:
     """Return the condition of an endpoint that is told of events."""
-    return (WebhookEndpoint.disabled_at.is_(None), WebhookEndpoint.deleted_at.is_(None))
+    return (_ENDPOINT.disabled_at.is_(None), _ENDPOINT.deleted_at.is_(None))
 
 
 def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: Status) -> None:
@@ -415,9 +418,9 @@ def _deliveries_of(job_ids: Collection[uuid.UUID]) -> sa.Select[uuid.UUID]:
     )
 
 
-_LISTENERS = sa.select(
-    WebhookEndpoint.id, WebhookEndpoint.account_id, WebhookEndpoint.event_types
-).where(WebhookEndpoint.account_id.in_(sa.bindparam("accounts", expanding=True)), *listening())
+_LISTENERS = sa.select(_ENDPOINT.id, _ENDPOINT.account_id, _ENDPOINT.event_types).where(
+    _ENDPOINT.account_id.in_(sa.bindparam("accounts", expanding=True)), *listening()
+)
 
 
 def _listeners(

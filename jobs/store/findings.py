@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from jobs.database import Transaction
+from jobs.database import Now, Transaction, insert
 from jobs.findings import Finding, Kind
-from jobs.records import FindingEntry, Job
+from jobs.records import FindingEntry, Job, table
 
 
 def keep(
@@ -18,22 +19,26 @@ def keep(
     """Keep what was found in an attempt; what has been kept before stays as it is."""
     for finding in found:
         transaction.execute(
-            transaction.insert(FindingEntry)
-            .values(
-                job_id=job_id,
-                attempt=attempt,
-                sample=finding.sample,
-                kind=str(finding.kind),
-                begins=finding.start,
-                ends=finding.end,
-                action=str(finding.action),
-                evidence=dict(finding.evidence),
-                tokens_saved=finding.tokens_saved,
-                found_at=transaction.now(),
-            )
-            .on_conflict_do_nothing()
+            _kept(transaction.dialect),
+            {
+                "job_id": job_id,
+                "attempt": attempt,
+                "sample": finding.sample,
+                "kind": str(finding.kind),
+                "begins": finding.start,
+                "ends": finding.end,
+                "action": str(finding.action),
+                "evidence": dict(finding.evidence),
+                "tokens_saved": finding.tokens_saved,
+            },
         )
         transaction.notes.append(finding)
+
+
+@functools.cache
+def _kept(dialect: str) -> sa.Insert:
+    """Return the statement that keeps a finding."""
+    return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 
 
 def among(kinds: Sequence[Kind]) -> sa.ColumnElement[bool]:

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from jobs.database import Now, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records import Job, table
 from jobs.store import timeline
 
 #: After its leader's start a follower waits no longer than this: the leader's worker or engine may be gone.
 LONGEST_WAIT = timedelta(seconds=60)
+
+_JOB = table(Job).c
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,24 @@ def free() -> sa.ColumnElement[bool]:
 
     A leader holds its followers until its first token, its end, or :data:`LONGEST_WAIT` after its first start.
     """
-    leader = orm.aliased(Job)
+    leader = table(Job).alias().c
     holds = sa.and_(
         leader.first_token_at.is_(None),
         leader.finished_at.is_(None),
         sa.or_(leader.started_at.is_(None), leader.started_at > Now(-LONGEST_WAIT)),
     )
     # A value rather than EXISTS, which PostgreSQL may answer by reading all leaders at once.
-    held = sa.select(holds).where(leader.id == Job.group_id, leader.id != Job.id)
+    held = sa.select(holds).where(leader.id == _JOB.group_id, leader.id != _JOB.id)
     return sa.not_(sa.func.coalesce(held.scalar_subquery(), sa.false(), type_=sa.Boolean()))
+
+
+_FOLLOWERS = sa.select(sa.func.count(_JOB.id)).where(
+    _JOB.group_id.in_(sa.bindparam("leaders", expanding=True)), timeline.standing(Status.QUEUED)
+)
 
 
 def tell_freed(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
     """Note how many jobs wait for those of ``leaders`` that lead, because these hold them no longer."""
-    followers: int = transaction.execute(
-        sa.select(sa.func.count())
-        .select_from(Job)
-        .where(Job.group_id.in_(leaders), timeline.standing(Status.QUEUED))
-    ).scalar_one()
+    followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
     if followers:
         transaction.notes.append(Freed(followers))

@@ -13,7 +13,7 @@ from jobs import filters
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
-from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample
+from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample, table
 from jobs.store import dispatch, findings, search, timeline
 
 #: Beyond this a queue position is no longer counted.
@@ -240,15 +240,14 @@ def cancel(
         if job.status.terminal or job.cancel_requested_at is not None:
             return job.status
         target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
-        timeline.change(
-            transaction,
-            where=(Job.id == job_id,),
+        asked = timeline.Change(
+            "cancelled" if target is Status.CANCELLED else "cancel_requested",
             source=job.status,
             target=target,
+            where=(table(Job).c.id == job_id,),
             values={"cancel_requested_at": transaction.now()},
-            event="cancelled" if target is Status.CANCELLED else "cancel_requested",
-            actor=actor,
         )
+        timeline.change(transaction, asked, actor=actor)
         return target
 
 

@@ -26,6 +26,15 @@ _KEPT = (
     )
     .values(kept_through=sa.bindparam("b_through"))
 )
+_ENDED_THROUGH = _KEPT.where(
+    sa.func.coalesce(table(Attempt).c.kept_through, 0) < sa.bindparam("b_through")
+)
+_NEXT = (
+    sa.update(table(Job))
+    .where(table(Job).c.id == sa.bindparam("b_job"))
+    .values(event_number=table(Job).c.event_number + 1)
+    .returning(table(Job).c.event_number)
+)
 
 
 def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
@@ -56,12 +65,7 @@ def cover(
     rest = len(text) - marks.covered(index)
     if rest <= 0:
         return list(index)
-    number: int = transaction.execute(
-        sa.update(Job)
-        .where(Job.id == job_id)
-        .values(event_number=Job.event_number + 1)
-        .returning(Job.event_number)
-    ).scalar_one()
+    number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()
     return [*index, Mark(number, rest, round(at.timestamp() * 1000))]
 
 
@@ -71,11 +75,6 @@ def end_through(
     """Note that the events of ``index`` are written; another stream's may be later ones."""
     if index:
         transaction.execute(
-            sa.update(Attempt)
-            .where(
-                Attempt.job_id == job_id,
-                Attempt.number == attempt,
-                sa.func.coalesce(Attempt.kept_through, 0) < index[-1].number,
-            )
-            .values(kept_through=index[-1].number)
+            _ENDED_THROUGH,
+            {"b_job": job_id, "b_attempt": attempt, "b_through": index[-1].number},
         )

@@ -5,6 +5,7 @@ Each verb returns False when the job is no longer the claim's, and then nothing 
 
 from __future__ import annotations
 
+import functools
 import random
 import uuid
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from jobs import findings as guarded
 from jobs import lifecycle
 from jobs.answers import Answer
-from jobs.database import Database, Now, Transaction
+from jobs.database import Database, Now, Seconds, Transaction
 from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
 from jobs.phrases import Part
@@ -79,7 +80,6 @@ def succeed(
         settled = _settle(
             transaction,
             claim,
-            target=Status.SUCCEEDED,
             outcome=Outcome.SUCCEEDED,
             sample=sample,
             others=others,
@@ -91,15 +91,17 @@ def succeed(
                 "votes": tally.plain() if tally else None,
                 "confidence": tally.confidence if tally else guarded.confidence(found),
                 "finish_reason": finish_reason or sample.finish_reason,
-                "first_token_at": sa.func.coalesce(Job.first_token_at, min(firsts, default=None)),
+                "first_token_at": min(firsts, default=None),
             },
         )
         if settled:
-            began = sa.select(Attempt.claimed_at).where(
-                Attempt.job_id == claim.job_id, Attempt.number == claim.attempt
+            quarantine.forgive(
+                transaction,
+                claim.account_id,
+                [image.key for image in claim.images],
+                job_id=claim.job_id,
+                attempt=claim.attempt,
             )
-            keys = [image.key for image in claim.images]
-            quarantine.forgive(transaction, claim.account_id, keys, since=began.scalar_subquery())
             findings.keep(transaction, claim.job_id, claim.attempt, found)
             if tally is not None:
                 transaction.notes.append(tally)
@@ -126,7 +128,6 @@ def fail(
         return _settle(
             transaction,
             claim,
-            target=Status.FAILED,
             outcome=Outcome.FAILED,
             sample=sample,
             others=others,
@@ -171,7 +172,6 @@ def retry(
             return _settle(
                 transaction,
                 claim,
-                target=Status.FAILED,
                 outcome=Outcome.FAILED,
                 sample=sample,
                 others=others,
@@ -182,12 +182,11 @@ def retry(
         return _settle(
             transaction,
             claim,
-            target=Status.QUEUED,
             outcome=Outcome.RETRIED,
             sample=sample,
             others=others,
             fault=fault,
-            values={"failures": Job.failures + 1, "not_before": transaction.now(wait)},
+            values={"failures": 1, "not_before": wait},
         )
 
 
@@ -213,13 +212,12 @@ def release(
         return _settle(
             transaction,
             claim,
-            target=Status.QUEUED,
             outcome=Outcome.RELEASED,
             sample=sample,
             others=others,
             fault=fault,
             billed=fault is None,
-            values={"not_before": transaction.now(wait)},
+            values={"not_before": wait},
         )
 
 
@@ -268,28 +266,30 @@ def end_attempt(
     )
 
 
-def _fence(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        Job.id == claim.job_id,
-        Job.attempt == claim.attempt,
-        Job.lease_owner == claim.owner,
-    )
+_JOB = table(Job).c
+_FENCE: tuple[sa.ColumnElement[bool], ...] = (
+    _JOB.id == sa.bindparam("b_job"),
+    _JOB.attempt == sa.bindparam("b_attempt"),
+    _JOB.lease_owner == sa.bindparam("b_owner"),
+)
+_FENCED = sa.select(_JOB.cancel_requested_at).where(*_FENCE).with_for_update()
+
+
+def _fence(claim: Claim) -> dict[str, Any]:
+    """Return the parameters of what is fenced."""
+    return {"b_job": claim.job_id, "b_attempt": claim.attempt, "b_owner": claim.owner}
 
 
 def _cancel_requested(transaction: Transaction, claim: Claim) -> bool:
     """Whether somebody asked for the job's end; until the commit nobody else can."""
-    requested = transaction.execute(
-        sa.select(Job.cancel_requested_at).where(*_fence(claim)).with_for_update()
-    )
-    return requested.scalar_one_or_none() is not None
+    return transaction.execute(_FENCED, _fence(claim)).scalar_one_or_none() is not None
 
 
 def _quarantines(transaction: Transaction, claim: Claim, deadly: int | None) -> bool:
     """Whether an engine's death puts an image of the job into quarantine; a lost claim accuses nobody."""
     if deadly is None:
         return False
-    held = transaction.execute(sa.select(Job.id).where(*_fence(claim)).with_for_update())
-    if held.first() is None:
+    if transaction.execute(_FENCED, _fence(claim)).first() is None:
         return False
     keys = [image.key for image in claim.images]
     return quarantine.blame(transaction, claim.account_id, keys, limit=deadly)
@@ -305,11 +305,42 @@ def _stop(
     return _settle(
         transaction,
         claim,
-        target=Status.CANCELLED,
         outcome=Outcome.CANCELLED,
         sample=sample,
         others=others,
-        values={"engine_stopped_at": transaction.now()} if sample is not None else {},
+        values={} if sample is None else {"engine_stopped_at": timedelta(0)},
+    )
+
+
+#: What becomes of a job whose attempt has ended so.
+_TARGETS = {
+    Outcome.SUCCEEDED: Status.SUCCEEDED,
+    Outcome.FAILED: Status.FAILED,
+    Outcome.CANCELLED: Status.CANCELLED,
+    Outcome.RETRIED: Status.QUEUED,
+    Outcome.RELEASED: Status.QUEUED,
+}
+#: Columns that are not set to what is given but by it: to the first of two, to a sum, to a time from now.
+_COMPUTED: dict[str, sa.ColumnElement[Any]] = {
+    "first_token_at": sa.func.coalesce(
+        _JOB.first_token_at, sa.bindparam("b_first_token_at", type_=_JOB.first_token_at.type)
+    ),
+    "engine_seconds": sa.func.coalesce(_JOB.engine_seconds, 0.0) + sa.bindparam("b_engine_seconds"),
+    "failures": _JOB.failures + sa.bindparam("b_failures"),
+    "not_before": Now(sa.bindparam("b_not_before", type_=Seconds())),
+    "engine_stopped_at": Now(sa.bindparam("b_engine_stopped_at", type_=Seconds())),
+}
+
+
+@functools.cache
+def _ending(outcome: Outcome, computed: frozenset[str]) -> timeline.Change:
+    """Return the change that ends an attempt, with those of the ``computed`` columns that it sets."""
+    return timeline.Change(
+        str(outcome),
+        source=Status.RUNNING,
+        target=_TARGETS[outcome],
+        where=_FENCE,
+        values={name: _COMPUTED[name] for name in sorted(computed)},
     )
 
 
@@ -317,7 +348,6 @@ def _settle(
     transaction: Transaction,
     claim: Claim,
     *,
-    target: Status,
     outcome: Outcome,
     sample: traces.Ended | None,
     others: Sequence[traces.Ended],
@@ -325,22 +355,24 @@ def _settle(
     fault: Fault | None = None,
     billed: bool = True,
 ) -> bool:
-    """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill."""
+    """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill.
+
+    ``values`` are columns of the job, those among :data:`_COMPUTED` by what they are computed from.
+    """
     samples = [*others] if sample is None else [sample, *others]
     if samples and billed:
         values = values | _usage(transaction, claim, samples)
+    computed = values.keys() & _COMPUTED.keys()
+    given = {f"b_{name}" if name in computed else name: value for name, value in values.items()}
     changed = timeline.change(
         transaction,
-        where=_fence(claim),
-        source=Status.RUNNING,
-        target=target,
-        values=values,
-        event=str(outcome),
+        _ending(outcome, frozenset(computed)),
         actor=f"worker:{claim.owner}",
+        bound=_fence(claim) | given,
     )
     if not changed:
         return False
-    if target.terminal and changed[0].values["group_id"] == claim.job_id:
+    if changed[0].status.terminal and changed[0].values["group_id"] == claim.job_id:
         groups.tell_freed(transaction, [claim.job_id])
     search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
@@ -350,15 +382,16 @@ def _settle(
     return True
 
 
+_SAMPLE = table(Sample).c
 _BILLS = sa.select(
-    Sample.number,
-    Sample.started_at,
-    Sample.ended_at,
-    Sample.input_tokens,
-    Sample.cached_tokens,
-    Sample.image_tokens,
-    Sample.output_tokens,
-).where(Sample.job_id == sa.bindparam("job_id"), Sample.attempt == sa.bindparam("attempt"))
+    _SAMPLE.number,
+    _SAMPLE.started_at,
+    _SAMPLE.ended_at,
+    _SAMPLE.input_tokens,
+    _SAMPLE.cached_tokens,
+    _SAMPLE.image_tokens,
+    _SAMPLE.output_tokens,
+).where(_SAMPLE.job_id == sa.bindparam("job_id"), _SAMPLE.attempt == sa.bindparam("attempt"))
 
 
 def _usage(
@@ -375,7 +408,7 @@ def _usage(
     return {
         name: _sum(*(getattr(bill, name) for bill in bills))
         for name in ("input_tokens", "cached_tokens", "image_tokens", "output_tokens")
-    } | {"engine_seconds": sa.func.coalesce(Job.engine_seconds, 0.0) + seconds}
+    } | {"engine_seconds": seconds}
 
 
 def _sum(*tokens: int | None) -> int | None:

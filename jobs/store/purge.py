@@ -26,7 +26,7 @@ import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Image, Job, TimelineEntry
+from jobs.records import Image, Job, TimelineEntry, table
 from jobs.settings import Settings
 from jobs.store import events, retention, timeline
 
@@ -181,8 +181,9 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
         due = {job_id: status for job_id, status in due.items() if job_id in held}
         events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
-        marks = {name: getattr(Job, name) for name in timeline.TOLD}
-        marks["events_removed_at"] = transaction.now()
+        marks = {name: table(Job).c[name] for name in timeline.TOLD} | {
+            "events_removed_at": transaction.now()
+        }
         _mark(transaction, due, marks, event="events_removed", actor=actor)
         return len(due)
 
@@ -215,15 +216,15 @@ def _mark(
     actor: str,
 ) -> None:
     for status in set(jobs.values()):
-        timeline.change(
-            transaction,
-            where=(Job.id.in_([job_id for job_id in jobs if jobs[job_id] is status]),),
+        theirs = [job_id for job_id in jobs if jobs[job_id] is status]
+        marked = timeline.Change(
+            event,
             source=status,
             target=status,
+            where=(table(Job).c.id.in_(theirs),),
             values=values,
-            event=event,
-            actor=actor,
         )
+        timeline.change(transaction, marked, actor=actor)
 
 
 def _days(days: float) -> timedelta | None:

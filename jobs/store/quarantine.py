@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from jobs import errors
 from jobs.database import Database, Transaction
-from jobs.records import Image, Suspect, table
+from jobs.records import Attempt, Image, Suspect, table
 
 CODE: Final = errors.ImageQuarantined.code
 #: Engines need longer to come back: what is cut within this time was cut by the same death.
@@ -69,27 +69,41 @@ def blame(
     return transaction.execute(found.limit(1)).first() is not None
 
 
+_ATTEMPT = table(Attempt).c
+_SUSPECT = table(Suspect).c
+_FORGIVEN = (
+    sa.update(table(Suspect))
+    .where(
+        _SUSPECT.account_id == sa.bindparam("b_account"),
+        _SUSPECT.image_key.in_(sa.bindparam("b_keys", expanding=True)),
+        _SUSPECT.quarantined_at.is_(None),
+        _SUSPECT.deaths > 0,
+        _SUSPECT.died_at
+        < sa.select(_ATTEMPT.claimed_at)
+        .where(
+            _ATTEMPT.job_id == sa.bindparam("b_job"), _ATTEMPT.number == sa.bindparam("b_attempt")
+        )
+        .scalar_subquery(),
+    )
+    .values(deaths=0)
+)
+
+
 def forgive(
     transaction: Transaction,
     account_id: uuid.UUID,
     keys: Collection[str],
     *,
-    since: sa.ColumnElement[datetime],
+    job_id: uuid.UUID,
+    attempt: int,
 ) -> None:
-    """Forget what is held against images that did well in an attempt that began at ``since``, after the last death."""
+    """Forget what is held against images that did well in an attempt, if that began after the last death."""
     transaction.execute(
-        sa.update(Suspect)
-        .where(
-            *_of(account_id, keys),
-            Suspect.quarantined_at.is_(None),
-            Suspect.deaths > 0,
-            Suspect.died_at < since,
-        )
-        .values(deaths=0)
+        _FORGIVEN,
+        {"b_account": account_id, "b_keys": list(keys), "b_job": job_id, "b_attempt": attempt},
     )
 
 
-_SUSPECT = table(Suspect).c
 _HELD = sa.select(_SUSPECT.image_key).where(
     _SUSPECT.account_id == sa.bindparam("account_id"),
     _SUSPECT.image_key.in_(sa.bindparam("keys", expanding=True)),

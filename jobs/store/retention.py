@@ -11,7 +11,7 @@ from jobs import errors
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk
+from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk, table
 from jobs.store import events, search, timeline
 
 #: What goes with a job's question and answer.
@@ -47,15 +47,14 @@ def remove_job(
         if not job.status.terminal:
             raise errors.Conflict("The job has not finished; cancel it first.")
         if job.data_removed_at is None:
-            timeline.change(
-                transaction,
-                where=(Job.id == job_id, Job.data_removed_at.is_(None)),
+            removed = timeline.Change(
+                "data_removed",
                 source=job.status,
                 target=job.status,
+                where=(table(Job).c.id == job_id, table(Job).c.data_removed_at.is_(None)),
                 values={**NO_ANSWER, "data_removed_at": transaction.now()},
-                event="data_removed",
-                actor=actor,
             )
+            timeline.change(transaction, removed, actor=actor)
             remove_traces(transaction, [job_id])
             remove_answers(transaction, [job_id])
             remove_orphans(transaction, [job_id])

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import uuid
 
-from jobs.database import Database
+import sqlalchemy as sa
+
+from jobs.database import Database, Now
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records import Job, table
 from jobs.store import timeline
+
+_JOB = table(Job).c
+_RUN_NOW = timeline.Change(
+    "run_now",
+    source=Status.QUEUED,
+    target=Status.QUEUED,
+    where=(_JOB.id == sa.bindparam("b_job"), _JOB.not_before > Now()),
+    values={"not_before": Now()},
+)
 
 
 def run_now(
@@ -26,11 +37,8 @@ def run_now(
         if job.status is Status.QUEUED:
             timeline.change(
                 transaction,
-                where=(Job.id == job_id, Job.not_before > transaction.now()),
-                source=Status.QUEUED,
-                target=Status.QUEUED,
-                values={"not_before": transaction.now()},
-                event="run_now",
+                _RUN_NOW,
                 actor=actor,
+                bound={"b_job": job_id},
             )
         return job.status

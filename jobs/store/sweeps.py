@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from jobs import lifecycle
 from jobs.database import Database, Now, Transaction
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Job
+from jobs.records import Job, table
 from jobs.store import dispatch, events, outcomes, timeline, traces
 from jobs.store.outcomes import Fault
 
 _LIMIT = 200
+_JOB = table(Job).c
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,7 @@ def sweep(
             failed += status is Status.FAILED
             cancelled += status is Status.CANCELLED
     with database.transaction("overdue") as transaction:
-        overdue = timeline.change(
-            transaction,
-            where=(Job.id.in_(_overdue(transaction)),),
-            source=Status.QUEUED,
-            target=Status.FAILED,
-            values=Fault(
-                code="deadline_exceeded", message="The deadline passed while the job waited."
-            ).columns,
-            event="overdue",
-            actor=actor,
-        )
+        overdue = timeline.change(transaction, _OVERDUE, actor=actor)
     return Swept(
         requeued=requeued,
         failed=failed,
@@ -124,15 +115,26 @@ def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
     return [(row["id"], row["attempt"]) for row in sorted(rows, key=events.own_lane)]
 
 
-def _overdue(transaction: Transaction) -> sa.Select[uuid.UUID]:
+def _overdue() -> sa.Select[uuid.UUID]:
     choice = (
-        sa.select(Job.id)
-        .where(timeline.standing(Status.QUEUED), Job.deadline_at <= transaction.now())
+        sa.select(_JOB.id)
+        .where(timeline.standing(Status.QUEUED), _JOB.deadline_at <= Now())
         .limit(_LIMIT)
         .with_for_update(skip_locked=True)
         .cte("overdue")
     )
     return sa.select(choice.c.id)
+
+
+_OVERDUE = timeline.Change(
+    "overdue",
+    source=Status.QUEUED,
+    target=Status.FAILED,
+    where=(_JOB.id.in_(_overdue()),),
+    values=Fault(
+        code="deadline_exceeded", message="The deadline passed while the job waited."
+    ).columns,
+)
 
 
 def _expire(
@@ -148,7 +150,7 @@ def _expire(
     """End one dead lease; return what became of the job, or None when its owner was quicker."""
     job = transaction.session.get_one(Job, job_id, populate_existing=True)
     fault = Fault(code="worker_lost", message="The worker was lost while it ran the job.")
-    values: dict[str, Any] = {"crashes": Job.crashes + 1}
+    values: dict[str, Any] = {"crashes": _JOB.crashes + 1}
     if job.cancel_requested_at is not None:
         target = Status.CANCELLED
     elif job.crashes + 1 >= crash_limit:
@@ -157,20 +159,14 @@ def _expire(
     else:
         target = Status.QUEUED
         values["not_before"] = transaction.now(lifecycle.backoff(job.crashes + 1, rng=rng))
-    changed = timeline.change(
-        transaction,
-        where=(
-            Job.id == job_id,
-            Job.attempt == attempt,
-            Job.lease_expires_at < transaction.now(),
-        ),
+    lost = timeline.Change(
+        str(Outcome.LOST),
         source=Status.RUNNING,
         target=target,
+        where=(_JOB.id == job_id, _JOB.attempt == attempt, _JOB.lease_expires_at < Now()),
         values=values,
-        event=str(Outcome.LOST),
-        actor=actor,
     )
-    if not changed:
+    if not timeline.change(transaction, lost, actor=actor):
         return None
     outcomes.end_attempt(transaction, job_id, attempt, outcome=Outcome.LOST, fault=fault)
     traces.fold(transaction, job_id, attempt, finish_reason="lost", read=read)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,13 +34,15 @@ TOLD = (
     "events_removed_at",
 )
 
+_JOB = table(Job).c
+
 
 def standing(status: Status) -> sa.ColumnElement[bool]:
     """Return the condition of having ``status``.
 
     The value is written out: bound as a parameter it would hide the partial indexes from a prepared plan.
     """
-    return Job.status == sa.literal_column(f"'{status.value}'", Job.status.type)
+    return _JOB.status == sa.literal_column(f"'{status.value}'", _JOB.status.type)
 
 
 @dataclass(frozen=True)
@@ -80,65 +83,86 @@ _RETURNED = (
     "created_at",
     "started_at",
 )
-#: The part of each change that is always the same, by the state it begins in.
-_CHANGES = {
-    source: sa.update(Job)
-    .where(standing(source))
-    .returning(Job.id, Now().label("at"), *(getattr(Job, name) for name in _RETURNED))
-    for source in Status
-}
+
+
+class Change:
+    """What can be done to jobs: their move from one state to another (which may be the same).
+
+    Its statement is built once, which takes longer than to run it: what is done all the time is kept, and its values
+    are parameters. Its conditions name columns of the bare table (:func:`jobs.records.table`).
+
+    Args:
+        event: what happens, one word in the past tense.
+        source: the state they must be in.
+        target: the state they get; the move must be in :data:`jobs.lifecycle.TRANSITIONS`.
+        where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
+        values: columns of ``jobs`` to set, by name; what is bound later needs no mention here.
+        numbers: of events, to be reserved beyond the move's own; the last one is the new ``event_number``.
+        shown: further columns that the caller wants to see, as they are then.
+
+    Raises:
+        ValueError: the move is not a legal one.
+    """
+
+    def __init__(
+        self,
+        event: str,
+        *,
+        source: Status,
+        target: Status,
+        where: Iterable[sa.ColumnElement[bool]],
+        values: Mapping[str, Any] = MappingProxyType({}),
+        numbers: int = 0,
+        shown: Iterable[str] = (),
+    ) -> None:
+        if target is not source and target not in lifecycle.TRANSITIONS[source]:
+            raise ValueError(f"no job goes from {source} to {target}")
+        full = dict(values)
+        if target is not source:
+            full["status"] = target
+            if target.terminal:
+                full["finished_at"] = Now()
+            else:
+                full["event_number"] = _JOB.event_number + 1 + numbers
+        if source is Status.RUNNING and target is not Status.RUNNING:
+            full |= {"lease_owner": None, "lease_expires_at": None}
+        self.event = event
+        self.source = source
+        self.target = target
+        self.numbers = numbers
+        #: The columns that it sets, but for those that are bound.
+        self.names = frozenset(full)
+        self.statement = (
+            sa.update(table(Job))
+            .where(standing(source), *where)
+            .values(full)
+            .returning(_JOB.id, Now().label("at"), *(_JOB[name] for name in (*_RETURNED, *shown)))
+        )
 
 
 def change(
     transaction: Transaction,
+    what: Change,
     *,
-    where: Iterable[sa.ColumnElement[bool]],
-    source: Status,
-    target: Status,
-    values: Mapping[str, Any],
-    event: str,
     actor: str,
-    numbers: int = 0,
+    bound: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Changed]:
-    """Move the jobs that match ``where`` from ``source`` to ``target`` (which may be the same) and tell it.
+    """Do ``what`` to the jobs that it matches, and tell it.
 
     The timeline is told, and with :mod:`jobs.store.events` those who listen.
 
     Args:
         transaction: the open transaction.
-        where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
-        source: the state they must be in.
-        target: the state they get; the move must be in :data:`jobs.lifecycle.TRANSITIONS`.
-        values: columns of ``jobs`` to set, by name.
-        event: what happened, one word in the past tense.
-        actor: who did it.
-        numbers: of events, to be reserved beyond the move's own; the last one is the new ``event_number``.
+        what: the change.
+        actor: who does it.
+        bound: the parameters of ``what``, and values of further columns by name.
 
     Returns:
         The jobs changed, none when the race was lost.
-
-    Raises:
-        ValueError: the move is not a legal one.
     """
-    if target is not source and target not in lifecycle.TRANSITIONS[source]:
-        raise ValueError(f"no job goes from {source} to {target}")
-    full = dict(values)
-    if target is not source:
-        full["status"] = target
-        if target.terminal:
-            full["finished_at"] = transaction.now()
-        else:
-            full["event_number"] = Job.event_number + 1 + numbers
-    if source is Status.RUNNING and target is not Status.RUNNING:
-        full |= {"lease_owner": None, "lease_expires_at": None}
-    statement = (
-        _CHANGES[source]
-        .where(*where)
-        .values({getattr(Job, name): value for name, value in full.items()})
-    )
-    rows = transaction.execute(statement).mappings().all()
-    told = [name for name in TOLD if name in full]
-    numbered = "event_number" in full
+    rows = transaction.execute(what.statement, dict(bound)).mappings().all()
+    told = [name for name in TOLD if name in what.names or name in bound]
+    numbered = "event_number" in what.names
     tell(
         transaction,
         [
@@ -146,17 +170,22 @@ def change(
                 job_id=row["id"],
                 at=row["at"],
                 actor=actor,
-                event=event,
+                event=what.event,
                 changes={name: row[name] for name in told},
-                number=row["event_number"] - numbers if numbered else None,
+                number=row["event_number"] - what.numbers if numbered else None,
             )
             for row in rows
         ],
     )
-    if target is not source:
-        events.of_jobs(transaction, rows, target)
+    if what.target is not what.source:
+        events.of_jobs(transaction, rows, what.target)
     transaction.notes += [
-        Move(event=event, source=source, target=target, **{name: row[name] for name in _NOTED})
+        Move(
+            event=what.event,
+            source=what.source,
+            target=what.target,
+            **{name: row[name] for name in _NOTED},
+        )
         for row in rows
     ]
     return [

@@ -124,13 +124,16 @@ class SampleTrace:
         return steps.read(self.text, self.marks, self.kept_steps)
 
 
-def held_by(owner: str, held: Iterable[Holding]) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the condition of being one of ``held`` and still ``owner``'s."""
-    return (
-        timeline.standing(Status.RUNNING),
-        Job.lease_owner == owner,
-        sa.tuple_(Job.id, Job.attempt).in_(sorted(held)),
-    )
+_JOB = table(Job).c
+#: The condition of being one of ``b_held`` (job, attempt) and still ``b_owner``'s.
+HELD = (
+    timeline.standing(Status.RUNNING),
+    _JOB.lease_owner == sa.bindparam("b_owner"),
+    sa.tuple_(_JOB.id, _JOB.attempt).in_(sa.bindparam("b_held", expanding=True)),
+)
+_HOLD = sa.select(_JOB.id, _JOB.attempt).where(*HELD).order_by(_JOB.id)
+_HOLD_SHARED = _HOLD.with_for_update(read=True)
+_HOLD_ALONE = _HOLD.with_for_update()
 
 
 def hold(
@@ -141,10 +144,7 @@ def hold(
     With ``alone`` they are locked against every other holder of theirs, the recorder among them.
     """
     rows = transaction.execute(
-        sa.select(Job.id, Job.attempt)
-        .where(*held_by(owner, held))
-        .order_by(Job.id)
-        .with_for_update(read=not alone)
+        _HOLD_ALONE if alone else _HOLD_SHARED, {"b_owner": owner, "b_held": sorted(held)}
     )
     return {(row.id, row.attempt) for row in rows}
 
@@ -341,6 +341,13 @@ def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Read
     return {text: Reading.of(text) for text in texts}
 
 
+_OPEN = sa.select(table(Sample).c.number).where(
+    table(Sample).c.job_id == sa.bindparam("job_id"),
+    table(Sample).c.attempt == sa.bindparam("attempt"),
+    table(Sample).c.output.is_(None),
+)
+
+
 def fold(
     transaction: Transaction,
     job_id: uuid.UUID,
@@ -358,10 +365,7 @@ def fold(
         finish_reason: why they ended.
         read: what texts were read for beforehand; what is not among them has grown since, and is read now.
     """
-    open_ones = sa.select(Sample.number).where(
-        Sample.job_id == job_id, Sample.attempt == attempt, Sample.output.is_(None)
-    )
-    if transaction.execute(open_ones.limit(1)).first() is None:
+    if transaction.execute(_OPEN, {"job_id": job_id, "attempt": attempt}).first() is None:
         return
     for sample in _samples(transaction, job_id, attempt=attempt):
         if sample.folded:

@@ -9,6 +9,7 @@ import pytest
 from jobs import ids
 from jobs.database import Database
 from jobs.store import history, quarantine
+from tests import factories
 from tests.api import pictures
 from tests.api.conftest import Caller
 
@@ -52,8 +53,14 @@ def test_an_upload_and_a_rerun_are_refused(
     assert image is not None
     with database.transaction() as transaction:
         assert not quarantine.blame(transaction, image.account_id, [image.image_key], limit=9)
+    claimed = factories.claim(database)
+    with database.transaction() as transaction:
         quarantine.forgive(
-            transaction, image.account_id, [image.image_key], since=transaction.now()
+            transaction,
+            image.account_id,
+            [image.image_key],
+            job_id=claimed.job_id,
+            attempt=claimed.attempt,
         )
         assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
 

@@ -6,14 +6,15 @@ other functions in the place of the store's: nothing of the service can be set t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records import Job, table
 from jobs.store import claims, outcomes, timeline, traces
 from worker.app import app
 
@@ -25,23 +26,22 @@ _renew = claims.renew
 _watch = claims.watch
 
 
-def _fence(claim: claims.Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    """Any attempt, any owner."""
-    return (Job.id == claim.job_id,)
+#: Any attempt, any owner.
+_FENCE = (table(Job).c.id == sa.bindparam("b_job"),)
 
 
 def _change_anyway(
     transaction: Transaction,
+    what: timeline.Change,
     *,
-    where: Iterable[sa.ColumnElement[bool]],
-    source: Status,
-    **rest: Any,  # noqa: ANN401 - passed through whole
+    actor: str,
+    bound: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[timeline.Changed]:
     """In any state."""
-    if source is Status.RUNNING and rest["actor"].startswith("worker:"):
+    if what.source is Status.RUNNING and actor.startswith("worker:"):
         transaction.execute(
             sa.update(Job)
-            .where(*where)
+            .where(Job.id == bound["b_job"])
             .values(
                 status=Status.RUNNING,
                 lease_owner="nobody",
@@ -49,7 +49,7 @@ def _change_anyway(
                 finished_at=None,
             )
         )
-    return _change(transaction, where=where, source=source, **rest)
+    return _change(transaction, what, actor=actor, bound=bound)
 
 
 def _hold_all(
@@ -82,7 +82,8 @@ def _watch_all(
 
 
 # Assigned and not patched by a test: this is the process's own start.
-outcomes._fence = _fence  # noqa: SLF001 - what is taken out
+outcomes._FENCE = _FENCE  # noqa: SLF001 - what is taken out
+outcomes._FENCED = sa.select(table(Job).c.cancel_requested_at).where(*_FENCE).with_for_update()  # noqa: SLF001 - same
 timeline.change = _change_anyway
 traces.hold = _hold_all
 claims.renew = _renew_all

@@ -275,15 +275,14 @@ def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
 def end_and_break(database: Database) -> None:
     """End what runs in a transaction that does not come to its commit."""
     with database.transaction() as transaction:
-        changed = timeline.change(
-            transaction,
-            where=(),
+        failed = timeline.Change(
+            "failed",
             source=Status.RUNNING,
             target=Status.FAILED,
+            where=(),
             values={"error_code": "engine_fault"},
-            event="failed",
-            actor="worker:test",
         )
+        changed = timeline.change(transaction, failed, actor="worker:test")
         raise RuntimeError(len(changed))
 
 
