@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -43,12 +44,13 @@ def winner(
     return _same(found, fingerprint)
 
 
+_JOB = table(Job).c
 _FORGOTTEN = (
     sa.update(table(Job))
     .where(
-        table(Job).c.account_id == sa.bindparam("b_account"),
-        table(Job).c.idempotency_key == sa.bindparam("b_key"),
-        table(Job).c.created_at <= Now(sa.bindparam("b_kept", type_=Seconds())),
+        _JOB.account_id == sa.bindparam("b_account"),
+        _JOB.idempotency_key == sa.bindparam("b_key"),
+        _JOB.created_at <= Now(sa.bindparam("b_kept", type_=Seconds())),
     )
     .values(idempotency_key=None)
 )
@@ -61,15 +63,19 @@ def forget_expired(
     transaction.execute(_FORGOTTEN, {"b_account": account_id, "b_key": key, "b_kept": -kept})
 
 
+_KEYED = sa.select(_JOB.id, _JOB.fingerprint).where(
+    _JOB.account_id == sa.bindparam("account_id"), _JOB.idempotency_key == sa.bindparam("key")
+)
+_KEYED_SINCE = _KEYED.where(_JOB.created_at > Now(sa.bindparam("kept", type_=Seconds())))
+
+
 def _keyed(
     transaction: Transaction, account_id: uuid.UUID, key: str, *, kept: timedelta | None
 ) -> tuple[uuid.UUID, str | None] | None:
-    statement = sa.select(Job.id, Job.fingerprint).where(
-        Job.account_id == account_id, Job.idempotency_key == key
-    )
+    bound: dict[str, Any] = {"account_id": account_id, "key": key}
     if kept is not None:
-        statement = statement.where(Job.created_at > transaction.now(-kept))
-    row = transaction.execute(statement).one_or_none()
+        bound["kept"] = -kept
+    row = transaction.execute(_KEYED if kept is None else _KEYED_SINCE, bound).one_or_none()
     return None if row is None else (row.id, row.fingerprint)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from jobs import marks, phrases, trace
-from jobs.database import Database, Transaction
+from jobs.database import Database, Now, Transaction, insert
 from jobs.lifecycle import Status
 from jobs.marks import Mark
 from jobs.phrases import Part
@@ -125,6 +125,7 @@ class SampleTrace:
 
 
 _JOB = table(Job).c
+_SAMPLE = table(Sample).c
 #: The condition of being one of ``b_held`` (job, attempt) and still ``b_owner``'s.
 HELD = (
     timeline.standing(Status.RUNNING),
@@ -183,25 +184,26 @@ def append(
     return wanted - held
 
 
+_OVER = sa.select(_SAMPLE.job_id, _SAMPLE.attempt, _SAMPLE.number).where(
+    sa.tuple_(_SAMPLE.job_id, _SAMPLE.attempt).in_(sa.bindparam("held", expanding=True)),
+    _SAMPLE.output.is_not(None),
+)
+
+
 def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
     """Return the streams of ``held`` whose whole text is written: (job, attempt, sample)."""
-    rows = transaction.execute(
-        sa.select(Sample.job_id, Sample.attempt, Sample.number).where(
-            sa.tuple_(Sample.job_id, Sample.attempt).in_(sorted(held)),
-            Sample.output.is_not(None),
-        )
-    )
+    rows = transaction.execute(_OVER, {"held": sorted(held)})
     return {(row.job_id, row.attempt, row.number) for row in rows}
 
 
 _WRITTEN = (
     sa.update(table(Sample))
     .where(
-        table(Sample).c.job_id == sa.bindparam("b_job"),
-        table(Sample).c.attempt == sa.bindparam("b_attempt"),
-        table(Sample).c.number == sa.bindparam("b_number"),
+        _SAMPLE.job_id == sa.bindparam("b_job"),
+        _SAMPLE.attempt == sa.bindparam("b_attempt"),
+        _SAMPLE.number == sa.bindparam("b_number"),
         # Of a stream that has ended beside others its bill is known.
-        table(Sample).c.ended_at.is_(None),
+        _SAMPLE.ended_at.is_(None),
     )
     .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
 )
@@ -212,11 +214,20 @@ _FIRST_TOKEN = (
 )
 
 
+_NOW = sa.select(Now())
+
+
+@functools.cache
+def _chunk(dialect: str) -> sa.Insert:
+    """Return the statement that appends a piece, or passes it by when it is there already."""
+    return insert(dialect, table(TraceChunk)).on_conflict_do_nothing()
+
+
 def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
-    now = transaction.execute(sa.select(transaction.now())).scalar_one()
+    now = transaction.execute(_NOW).scalar_one()
     # A piece whose write was not answered comes again, unchanged.
     transaction.execute(
-        transaction.insert(TraceChunk).on_conflict_do_nothing(),
+        _chunk(transaction.dialect),
         [
             {
                 "job_id": piece.job_id,
@@ -264,11 +275,11 @@ def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
 
 
 _NOTED = sa.update(table(Sample)).where(
-    table(Sample).c.job_id == sa.bindparam("b_job"),
-    table(Sample).c.attempt == sa.bindparam("b_attempt"),
-    table(Sample).c.number == sa.bindparam("b_sample"),
+    _SAMPLE.job_id == sa.bindparam("b_job"),
+    _SAMPLE.attempt == sa.bindparam("b_attempt"),
+    _SAMPLE.number == sa.bindparam("b_sample"),
 )
-_FINISHED = _NOTED.returning(table(Sample).c.started_at)
+_FINISHED = _NOTED.returning(_SAMPLE.started_at)
 _FOLDED = sa.delete(table(TraceChunk)).where(
     table(TraceChunk).c.job_id == sa.bindparam("b_job"),
     table(TraceChunk).c.attempt == sa.bindparam("b_attempt"),
@@ -341,10 +352,10 @@ def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Read
     return {text: Reading.of(text) for text in texts}
 
 
-_OPEN = sa.select(table(Sample).c.number).where(
-    table(Sample).c.job_id == sa.bindparam("job_id"),
-    table(Sample).c.attempt == sa.bindparam("attempt"),
-    table(Sample).c.output.is_(None),
+_OPEN = sa.select(_SAMPLE.number).where(
+    _SAMPLE.job_id == sa.bindparam("job_id"),
+    _SAMPLE.attempt == sa.bindparam("attempt"),
+    _SAMPLE.output.is_(None),
 )
 
 
