@@ -219,11 +219,9 @@ class JobRoutes:
         held = wait > 0 and self._held(caller, accepted.job_id, wait)
         view = (
             self._find(accepted.job_id, None)
-            if held or accepted.replayed
-            else history.accepted(self._database, accepted.job_id)
+            if held or accepted.job is None
+            else history.accepted(self._database, accepted.job)
         )
-        if view is None:
-            raise _not_found()
         headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"

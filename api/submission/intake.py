@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -38,12 +37,8 @@ class Bell(Protocol):
         """Ask for a bell and return at once."""
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A job (of a group: its leader) that came in now, or had come in before by the same request."""
-
-    job_id: uuid.UUID
-    replayed: bool
+#: A job (of a group: its leader) that came in now, or had come in before by the same request.
+Accepted = submission.Submitted
 
 
 class Intake:
@@ -287,7 +282,7 @@ class Intake:
             fingerprint=fingerprint,
             kept=self._key_kept,
         )
-        return None if found is None else Accepted(found, replayed=True)
+        return None if found is None else Accepted(found)
 
     def _keep(self, order: submission.Submission) -> Accepted:
         kept = submission.submit(self._database, order, key_kept=self._key_kept)
@@ -303,7 +298,7 @@ class Intake:
                 rerun=order.rerun_of is not None,
                 jobs=jobs,
             )
-        return Accepted(kept.job_id, replayed=kept.replayed)
+        return kept
 
 
 def _asked(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from api.submission.orders import Link, Picture
-from jobs import errors, ids, images, records
+from jobs import errors, ids, images
 from jobs.database import Database
 from jobs.profiles import Detail
 from jobs.settings import Settings
@@ -18,7 +18,7 @@ DEFAULT_DETAIL: Detail = "standard"
 
 _QUARANTINED = "Engines died over this image again and again; an operator can release it."
 #: Kept images by the pointers of the pictures that name them.
-Known = Mapping[str, records.Image]
+Known = Mapping[str, history.ImageFacts]
 #: A picture as the store takes it, and its visual tokens.
 Chosen = tuple[submission.NewImage | uuid.UUID, int]
 
@@ -46,7 +46,7 @@ class Pictures:
         }
         wanted = {image_id for image_id in named.values() if image_id is not None}
         found = history.images(self._database, wanted, account_id=account_id) if wanted else {}
-        known: dict[str, records.Image] = {}
+        known: dict[str, history.ImageFacts] = {}
         for picture in pictures:
             if picture.pointer not in named:
                 continue
@@ -76,7 +76,7 @@ class Pictures:
         chosen: list[Chosen] = []
         for picture in pictures:
             image = known.get(picture.pointer) or made.get(picture.pointer)
-            if isinstance(image, records.Image) and image.removed_at is not None:
+            if isinstance(image, history.ImageFacts) and image.removed_at is not None:
                 image = _not_found(picture)
             if image is not None and _key(image) in held:
                 image = errors.Fault(picture.pointer, _QUARANTINED, quarantine.CODE)
@@ -84,7 +84,7 @@ class Pictures:
                 faults.append(image)
             elif image is not None:
                 tokens = images.image_tokens(image.width, image.height, self._profile)
-                source = image.id if isinstance(image, records.Image) else image
+                source = image.id if isinstance(image, history.ImageFacts) else image
                 chosen.append((source, tokens))
         return chosen
 
@@ -136,10 +136,10 @@ class Pictures:
         return dict(zip((file.pointer for file in files), made, strict=True))
 
 
-def _key(image: records.Image | submission.NewImage | errors.Fault) -> str | None:
+def _key(image: history.ImageFacts | submission.NewImage | errors.Fault) -> str | None:
     if isinstance(image, errors.Fault):
         return None
-    return image.image_key if isinstance(image, records.Image) else image.key
+    return image.image_key if isinstance(image, history.ImageFacts) else image.key
 
 
 def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -23,10 +24,25 @@ _ETA_JOBS = 20
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """What jobs and callers need to know of an image."""
+
+    id: uuid.UUID
+    image_key: str
+    detail: str
+    #: Of the canonical picture, in pixels.
+    width: int
+    height: int
+    original_sha256: str
+    #: Set when its bytes are gone.
+    removed_at: datetime | None
+
+
+@dataclass(frozen=True)
 class ImageView:
     """An image of a job."""
 
-    image: Image
+    image: ImageFacts
     tokens: int
 
 
@@ -108,18 +124,13 @@ def group(
         return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
 
 
-def accepted(database: Database, job_id: uuid.UUID, *, farthest: int = 100) -> JobView | None:
-    """Return a job that has just come in, at a cost that does not grow with the queue.
+def accepted(database: Database, job: Job, *, farthest: int = 100) -> JobView:
+    """Return a job as it has just come in, at a cost that does not grow with the queue.
 
     Its place is told when fewer than ``farthest`` jobs are ahead of it, without an estimate.
     """
     with database.reading() as transaction:
-        job = transaction.session.get(Job, job_id)
-        if job is None:
-            return None
-        ahead = (
-            _ahead(transaction, job, limit=farthest) if job.status is Status.QUEUED else farthest
-        )
+        ahead = _ahead(transaction, job, limit=farthest)
         return JobView(
             job=job,
             images=_images(transaction, [job.id]).get(job.id, ()),
@@ -260,21 +271,24 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
         return found if account_id in (None, found.account_id) else None
 
 
-_IMAGES = sa.select(Image).where(
-    Image.id.in_(sa.bindparam("image_ids", expanding=True)),
-    Image.account_id == sa.bindparam("account_id"),
+_IMAGE = table(Image).c
+_JOB_IMAGE = table(JobImage).c
+_FACTS = sa.select(*(_IMAGE[fact.name] for fact in fields(ImageFacts)))
+_IMAGES = _FACTS.where(
+    _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),
+    _IMAGE.account_id == sa.bindparam("account_id"),
 )
 
 
 def images(
     database: Database, image_ids: Collection[uuid.UUID], *, account_id: uuid.UUID
-) -> dict[uuid.UUID, Image]:
+) -> dict[uuid.UUID, ImageFacts]:
     """Return those of ``image_ids`` that are this account's, by id; ones whose bytes are gone too."""
     with database.reading() as transaction:
-        found = transaction.session.scalars(
+        found = transaction.execute(
             _IMAGES, {"image_ids": list(image_ids), "account_id": account_id}
         )
-        return {image.id: image for image in found}
+        return {row["id"]: ImageFacts(**row) for row in found.mappings()}
 
 
 def image_bytes(database: Database, found: Image) -> bytes | None:
@@ -285,10 +299,10 @@ def image_bytes(database: Database, found: Image) -> bytes | None:
 
 
 _IMAGES_OF_JOBS = (
-    sa.select(JobImage.job_id, JobImage.tokens, Image)
-    .join(Image, Image.id == JobImage.image_id)
-    .where(JobImage.job_id.in_(sa.bindparam("job_ids", expanding=True)))
-    .order_by(JobImage.job_id, JobImage.position)
+    _FACTS.add_columns(_JOB_IMAGE.job_id, _JOB_IMAGE.tokens)
+    .join(table(JobImage), _IMAGE.id == _JOB_IMAGE.image_id)
+    .where(_JOB_IMAGE.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+    .order_by(_JOB_IMAGE.job_id, _JOB_IMAGE.position)
 )
 
 
@@ -299,8 +313,10 @@ def _images(
         return {}
     rows = transaction.execute(_IMAGES_OF_JOBS, {"job_ids": list(job_ids)})
     found: dict[uuid.UUID, tuple[ImageView, ...]] = {}
-    for row in rows:
-        found[row.job_id] = (*found.get(row.job_id, ()), ImageView(row.Image, row.tokens))
+    for row in rows.mappings():
+        facts = dict(row)
+        job_id, tokens = facts.pop("job_id"), facts.pop("tokens")
+        found[job_id] = (*found.get(job_id, ()), ImageView(ImageFacts(**facts), tokens))
     return found
 
 

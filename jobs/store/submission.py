@@ -64,7 +64,13 @@ class Submitted:
     """The job (of a group: the leader) that a submission made, or had made before under the same key."""
 
     job_id: uuid.UUID
-    replayed: bool
+    #: The job as it came in, not of a session; None: it had come in before.
+    job: Job | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it had come in before."""
+        return self.job is None
 
 
 def submit(database: Database, submission: Submission, *, key_kept: timedelta) -> Submitted:
@@ -85,7 +91,8 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
                 idempotency.forget_expired(
                     transaction, account_id=submission.account_id, key=key, kept=key_kept
                 )
-            return Submitted(job_id=_insert(transaction, submission), replayed=False)
+            job = _insert(transaction, submission)
+            return Submitted(job_id=job.id, job=job)
     except sa.exc.IntegrityError:
         if key is None:
             raise
@@ -97,7 +104,7 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
         )
         if job_id is None:
             raise
-        return Submitted(job_id=job_id, replayed=True)
+        return Submitted(job_id=job_id)
     except LockTimeout as error:
         if key is None:
             raise
@@ -114,16 +121,16 @@ def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) ->
         return pictures.keep_upload(transaction, account_id, image)
 
 
-def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
-    """Insert the job of ``submission``, and its followers behind it; return its id."""
+def _insert(transaction: Transaction, submission: Submission) -> Job:
+    """Insert the job of ``submission``, and its followers behind it; return it."""
     job_id = ids.new()
     group_id = None if submission.followers is None else job_id
     # Its key comes first: who comes second with the same one waits here, before any image is touched.
     keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
-    rows = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
+    jobs = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
     images = [image for image, _ in submission.images]
     image_ids = pictures.keep(transaction, submission.account_id, images)
-    rows += [
+    jobs += [
         _insert_job(
             transaction,
             submission,
@@ -137,15 +144,15 @@ def _insert(transaction: Transaction, submission: Submission) -> uuid.UUID:
     transaction.execute(
         _JOB_IMAGE,
         [
-            {"job_id": row.id, "position": position, "image_id": image_id, "tokens": tokens}
-            for row in rows
+            {"job_id": job.id, "position": position, "image_id": image_id, "tokens": tokens}
+            for job in jobs
             for position, (image_id, (_, tokens)) in enumerate(
                 zip(image_ids, submission.images, strict=True)
             )
         ],
     )
-    _tell(transaction, submission, rows)
-    return job_id
+    _tell(transaction, submission, jobs)
+    return jobs[0]
 
 
 _JOB_IMAGE = sa.insert(table(JobImage))
@@ -162,7 +169,15 @@ _JOB = (
         failures=0,
         created_at=Now(),
     )
-    .returning(table(Job).c.id, table(Job).c.created_at, table(Job).c.not_before)
+    .returning(
+        *(
+            table(Job).c[name]
+            for name in (
+                *("status", "rank_at", "not_before", "deadline_at", "created_at"),
+                *("attempt", "event_number", "crashes", "failures"),
+            )
+        )
+    )
 )
 
 
@@ -170,40 +185,44 @@ def _insert_job(
     transaction: Transaction,
     submission: Submission,
     **columns: Any,  # noqa: ANN401 - any column's value goes in
-) -> sa.Row[Any]:
-    """Insert a queued job as ``submission`` wants it, but for ``columns``; return id and times."""
+) -> Job:
+    """Insert a queued job as ``submission`` wants it, but for ``columns``; return it, not of a session."""
     values: dict[str, Any] = {
         "account_id": submission.account_id,
         "model": submission.model,
         "question": submission.question,
         "options": dict(submission.options),
-        "metadata": dict(submission.metadata),
         "priority": submission.priority,
-        "b_rank": dispatch.rank_delta(submission.priority),
-        "b_deadline": submission.deadline,
         "max_attempts": submission.max_attempts,
         "request_id": submission.request_id,
         "rerun_of": submission.rerun_of,
         "webhook": submission.webhook and submission.webhook.plain(),
         **columns,
     }
-    row = transaction.execute(_JOB, values).one()
-    search.keep(transaction, row.id, Part.QUESTION, values["question"])
-    return row
+    metadata = dict(submission.metadata)
+    bound = {
+        "metadata": metadata,
+        "b_rank": dispatch.rank_delta(submission.priority),
+        "b_deadline": submission.deadline,
+    }
+    made = transaction.execute(_JOB, values | bound).mappings().one()
+    job = Job(**values, **made, metadata_=metadata)
+    search.keep(transaction, job.id, Part.QUESTION, job.question)
+    return job
 
 
 def _tell(
     transaction: Transaction,
     submission: Submission,
-    rows: Sequence[sa.Row[Any]],
+    jobs: Sequence[Job],
 ) -> None:
     """Tell that jobs have come in, in their timelines and to those who count."""
     timeline.tell(
         transaction,
         [
             timeline.Entry(
-                job_id=row.id,
-                at=row.created_at,
+                job_id=job.id,
+                at=job.created_at,
                 actor=submission.actor,
                 event="submitted",
                 changes={
@@ -211,11 +230,11 @@ def _tell(
                     "attempt": 0,
                     "crashes": 0,
                     "failures": 0,
-                    "not_before": row.not_before,
+                    "not_before": job.not_before,
                 },
                 number=_FIRST_NUMBER,
             )
-            for row in rows
+            for job in jobs
         ],
     )
     transaction.notes += [
@@ -223,10 +242,10 @@ def _tell(
             event="submitted",
             source=None,
             target=Status.QUEUED,
-            at=row.created_at,
+            at=job.created_at,
             priority=submission.priority,
             attempt=0,
-            created_at=row.created_at,
+            created_at=job.created_at,
         )
-        for row in rows
+        for job in jobs
     ]

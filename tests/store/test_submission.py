@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from jobs import errors, ids
 from jobs.database import Database
+from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry
 from jobs.store import idempotency, retention, submission
@@ -54,6 +55,27 @@ def test_a_job_is_kept_as_it_was_submitted(database: Database, account_id: uuid.
     assert (job.priority, job.max_attempts, job.request_id) == (Priority.HIGH, 2, "req_test")
     assert abs(job.deadline_at - job.created_at - timedelta(seconds=90)) < timedelta(seconds=1)
     assert [(shown.tokens, shown.image.width) for shown in view.images] == [(4, 56)]
+
+
+def test_what_a_submission_returns_is_what_it_has_kept(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    asked = keyed(
+        account_id,
+        metadata={"case": "42"},
+        options={"top_p": None, "answer_format": {"type": "choice", "choices": ["a", "b"]}},
+        webhook=Webhook(url="https://receiver.example/hook"),
+        followers=[submission.Follower("And squares?", {"seed": 7})],
+    )
+
+    returned = submission.submit(database, asked, key_kept=KEPT).job
+
+    assert returned is not None
+    kept = factories.get_job(database, returned.id).job
+    names = [column.key for column in sa.inspect(Job).column_attrs]
+    assert {name: getattr(returned, name) for name in names} == {
+        name: getattr(kept, name) for name in names
+    }
 
 
 def test_times_are_aware_and_in_utc(database: Database, account_id: uuid.UUID) -> None:
@@ -124,7 +146,7 @@ def test_the_same_key_and_request_replay_the_job(database: Database, account_id:
     first = submission.submit(database, keyed(account_id), key_kept=KEPT)
     second = submission.submit(database, keyed(account_id), key_kept=KEPT)
 
-    assert second == submission.Submitted(first.job_id, replayed=True)
+    assert (second.job_id, second.replayed) == (first.job_id, True)
     assert (
         idempotency.replay(
             database, account_id=account_id, key="key-1", fingerprint="f1", kept=KEPT

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import errors
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Job
+from jobs.records import Image, Job
 from jobs.store import history, retention
 from tests.worker.conftest import Bench
 from worker import engine
@@ -255,9 +255,9 @@ def test_text_that_no_database_keeps_is_made_readable(bench: Bench) -> None:
 
 def test_a_job_whose_picture_is_gone_fails_with_its_own_code(bench: Bench) -> None:
     job_id = bench.submit()
-    image = bench.view(job_id).images[0].image
+    image_id = bench.view(job_id).images[0].image.id
     with bench.database.transaction() as transaction:
-        retention.drop_image(transaction, image)
+        retention.drop_image(transaction, transaction.session.get_one(Image, image_id))
 
     bench.runner.work()
 
