@@ -191,6 +191,9 @@ def test_a_pepper_that_is_gone_is_told_and_not_made_anew(tmp_path: Path) -> None
         database.prepare(settings)
 
     assert not pepper.exists()
+    pepper.touch()
+    with pytest.raises(errors.LaunchError, match="LONGLOOK_PEPPER"):
+        database.prepare(settings)
     assert database.prepare(Settings.read({}, home=tmp_path, pepper=made.strip())) is None
 
 
