@@ -11,6 +11,7 @@ from jobs.settings import PREFIX, Settings
 from tests.architecture import source
 
 _ROW = re.compile(r"^\| `(LONGLOOK_[A-Z0-9_]+)` \|(.*)\|(.*)\|$", re.MULTILINE)
+_RAISED = re.compile(r'code="([a-z_]+)"')
 _BRANCH = re.compile(r"^( *)\* (\w+)", re.MULTILINE)
 
 
@@ -49,6 +50,24 @@ def test_no_two_faults_have_the_same_code() -> None:
 
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
+
+
+def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> None:
+    # Of classes the code is in the class; more specific ones stand where they are raised.
+    codes = {
+        fault.code
+        for _, name in branches(LonglookError)
+        if issubclass(fault := getattr(errors, name), errors.RequestError | errors.Unavailable)
+    }
+    for path in source.modules("api", "jobs"):
+        if source.name(path).startswith(("api/", "jobs/images/")):
+            codes |= set(_RAISED.findall(path.read_text(encoding="utf-8")))
+    # What stands for itself: what this version does not take yet, what it cannot do now, and our own faults.
+    codes -= {errors.UnsupportedParameter.code, errors.Unavailable.code, "server_error"}
+
+    told = (source.ROOT / "README.md").read_text(encoding="utf-8")
+    assert {code for code in codes if f"`{code}`" not in told} == set()
+    assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
 
 
 def test_each_fault_says_what_it_is() -> None:
