@@ -70,6 +70,20 @@ def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> Non
     assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
 
 
+def test_make_bench_runs_every_benchmark_and_their_page_names_it() -> None:
+    benchmarks = {
+        path.stem
+        for path in source.modules("bench")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    recipe = (source.ROOT / "Makefile").read_text(encoding="utf-8")
+    [names] = re.findall(r"for name in ([a-z_ ]+); do .venv/bin/python -m bench", recipe)
+    page = (source.ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+
+    assert set(names.split()) == benchmarks
+    assert {name for name in benchmarks if f"`{name}.py`" not in page} == set()
+
+
 def test_each_fault_says_what_it_is() -> None:
     for _, name in branches(LonglookError):
         assert getattr(errors, name).__doc__, name
