@@ -5,24 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from cli import config
 from jobs import errors
 from jobs.errors import LonglookError
-from jobs.settings import PREFIX, Settings
 from tests.architecture import source
 
-_ROW = re.compile(r"^\| `(LONGLOOK_[A-Z0-9_]+)` \|(.*)\|(.*)\|$", re.MULTILINE)
 _RAISED = re.compile(r'code="([a-z_]+)"')
 _BRANCH = re.compile(r"^( *)\* (\w+)", re.MULTILINE)
 
 
-def test_the_readme_has_one_row_for_each_setting() -> None:
-    rows = _ROW.findall((source.ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_readme_has_the_table_of_all_settings_with_their_defaults() -> None:
+    readme = (source.ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
 
-    assert [variable for variable, _, _ in rows] == [
-        f"{PREFIX}{name.upper()}" for name in Settings.model_fields
-    ]
-    for (variable, _, what_for), field in zip(rows, Settings.model_fields.values(), strict=True):
-        assert (field.description or "").replace("|", "\\|") in what_for, variable
+    # `longlook config show --markdown` prints it.
+    assert table == config.documentation()
 
 
 def branches(fault: type[LonglookError], depth: int = 0) -> Iterator[tuple[int, str]]:
