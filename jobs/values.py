@@ -97,6 +97,10 @@ _PART = re.compile(
 )
 _YES = ("yes", "true", "是", "是的", "对", "有", "正确")
 _NO = ("no", "false", "否", "不", "不是", "没有", "错", "错误")
+#: What a sentence says before it comes to a yes, a no or an option.
+_SAID = re.compile(
+    r"\A.{0,80}?(?:\b(?:answer|option|choice)\s+is\b|答案[是为:])\s*:?\s*", re.IGNORECASE
+)
 #: Begins as one of them, and says neither.
 _NEITHER = re.compile(
     r"(?:yes|true|no|false)\s+(?:or|and)\s+(?:yes|true|no|false)\b|no\s+(?:idea|answer)\b"
@@ -147,8 +151,11 @@ def number(text: str) -> int | float | None:
 
 
 def boolean(text: str) -> bool | None:
-    """Return whether ``text`` says yes or no, with its first word or as a whole, in English or Chinese."""
-    plain = _plain(text).casefold().strip(" .。")
+    """Return whether ``text`` says yes or no, with its first word or as a whole, in English or Chinese.
+
+    "The answer is" may stand before it, as before a choice.
+    """
+    plain = _SAID.sub("", _plain(text)).casefold().strip(" .。")
     if _NEITHER.match(plain):
         return None
     words = re.split(r"[\s,.;:!、。]+", plain, maxsplit=1)
@@ -164,6 +171,9 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     """
     plain = _folded(text)
     named = {option for option in options if _folded(option) == plain}
+    if not named:
+        plain = _SAID.sub("", plain)
+        named = {option for option in options if _folded(option) == plain}
     if not named:
         letter = _LETTER.match(plain)
         place = ord(letter[1]) - ord("a") if letter else len(options)

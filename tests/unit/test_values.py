@@ -83,6 +83,9 @@ def test_a_number_is_read_as_it_is_written(text: str, value: float | None) -> No
         ("yes or no", None),
         ("True and false", None),
         ("No idea", None),
+        ("The answer is yes.", True),
+        ("答案是：没有", False),  # noqa: RUF001 - Chinese as written
+        ("The answer is not yes", None),
         ("No circles", False),
     ],
 )
@@ -98,6 +101,10 @@ def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> 
         ("(b)", "Green"),
         ("C. blue", "Blue"),
         ("\\text{A}", "Red"),
+        ("The correct answer is B.", "Green"),
+        ("So the answer is **green**", "Green"),
+        ("答案是C", "Blue"),
+        ("The answer is not B", None),
         ("A. blue", None),
         ("D", None),
         ("red or green", None),
