@@ -128,6 +128,13 @@ def empty(database: Database) -> None:
             transaction.execute(sa.delete(table))
 
 
+def now(database: Database) -> datetime:
+    """Return the database's time."""
+    with database.reading() as transaction:
+        told: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+        return told
+
+
 def age_rows(database: Database, seconds: float) -> None:
     """Make every time in every row ``seconds`` older. JSON stays as it was written."""
     delta = sa.literal(timedelta(seconds=seconds), sa.Interval())

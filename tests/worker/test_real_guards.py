@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from jobs.lifecycle import Status
@@ -22,7 +20,7 @@ from tests.worker import personas
 from tests.worker.conftest import Bench, picture
 from tests.worker.personas import found
 from worker import engine, guards, probes
-from worker.engines.sglang import SGLang, wire
+from worker.engines.sglang import SGLang
 from worker.engines.sglang.chat import Chat
 
 pytestmark = pytest.mark.engine
@@ -34,18 +32,18 @@ BUDGET = 1000
 
 
 class Runaway:
-    """The real engine, told to say each word again rather than a new one, when it begins by itself."""
+    """The real engine, told to run away when it begins by itself."""
 
-    def __init__(self, inner: SGLang) -> None:
+    def __init__(self, inner: SGLang, how: Callable[[engine.Request], engine.Request]) -> None:
         self.url = inner.url
         self.inner = inner
+        self.how = how
         self.asked: list[engine.Request] = []
 
     def stream(self, request: engine.Request) -> Chat:
         self.asked.append(request)
         if request.continuation is None and request.turn is None:
-            sampling = dataclasses.replace(request.sampling, repetition_penalty=0.02)
-            request = dataclasses.replace(request, sampling=sampling)
+            request = self.how(request)
         return self.inner.stream(request)
 
     def abort(self, rid: str) -> None:
@@ -61,29 +59,27 @@ class Runaway:
         return
 
 
-#: One line of the model's own, then these words, which it never learnt, and an answer of its own choice in Chinese.
+#: Words that tiny-qvq never learnt, for it to begin with; only the answer after them is its own choice.
 CHINESE = (
     "我再看一遍这张图。先数绿色的。再数橙色的。两种都要数清楚。绿色的只有上面那个三角形。橙色的只有下面那个三角形。"
     * 2
 )
-HEADING = "\n\n**最终答案**\n\n"
-DRIFT = (
-    rf"[ -)+-~]+\n{CHINESE}{re.escape(HEADING)}\\\[ \\boxed\{{[一二三四五六七八九十是否]\}} \\\]"
-)
+#: By the engine's own grammar, which makes it a JSON string.
+DRIFT = {
+    "type": "string",
+    "pattern": rf"^{CHINESE}\*\*最终答案\*\*\\boxed\{{[一二三四五六七八九十是否]\}}$",
+}
 
 
-@pytest.fixture
-def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the real engine drift into Chinese, by its own grammar."""
-    plain = wire.body
+def circling(request: engine.Request) -> engine.Request:
+    """Have each word said again rather than a new one."""
+    sampling = dataclasses.replace(request.sampling, repetition_penalty=0.02)
+    return dataclasses.replace(request, sampling=sampling)
 
-    def body(request: engine.Request, pictures: wire.EncodedPictures) -> bytes:
-        fields = orjson.loads(plain(request, pictures))
-        if request.continuation is None:
-            fields["regex"] = DRIFT
-        return orjson.dumps(fields)
 
-    monkeypatch.setattr(wire, "body", body)
+def drifting(request: engine.Request) -> engine.Request:
+    """Have the rest said in Chinese."""
+    return dataclasses.replace(request, schema=DRIFT)
 
 
 def submit(bench: Bench, sample: dict[str, str], **switched: bool) -> uuid.UUID:
@@ -99,7 +95,7 @@ def submit(bench: Bench, sample: dict[str, str], **switched: bool) -> uuid.UUID:
 def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
     bench: Bench, real_engine: RealEngine, connect: Connect
 ) -> None:
-    subject = Runaway(connect(real_engine.url))
+    subject = Runaway(connect(real_engine.url), circling)
     job_id = submit(bench, SAMPLES[0])
 
     personas.work(bench, subject)
@@ -116,13 +112,12 @@ def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
     assert subject.load().running == 0
 
 
-@pytest.mark.usefixtures("drifting")
 def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
     bench: Bench, real_engine: RealEngine, connect: Connect
 ) -> None:
     job_id = submit(bench, SAMPLES[0])
 
-    personas.work(bench, connect(real_engine.url))
+    personas.work(bench, Runaway(connect(real_engine.url), drifting))
 
     job = bench.view(job_id).job
     [finding] = bench.view(job_id).findings
@@ -135,7 +130,7 @@ def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
     assert forced.text.startswith(f"{job.answer_text}}}")
     # What is thrown away is the Chinese answer alone; all that stood before it the engine still has.
     assert look.text[: forced.kept].endswith(CHINESE)
-    assert look.text[forced.kept or 0 :].startswith(HEADING)
+    assert look.text[forced.kept or 0 :].startswith("**最终答案**")
     assert forced.inserted == guards.ask(SAMPLES[0]["question"])
     assert (forced.cached_tokens or 0) > 0.9 * (forced.input_tokens or 0)
     assert forced.output_tokens < 0.2 * look.output_tokens
@@ -147,7 +142,7 @@ def test_answers_on_the_way_that_agree_stop_the_real_engine(
     # Which words stand before a probe hangs on how quick the engine is, and what it says hangs on them: the answers to
     # one question may never agree.
     for sample in SAMPLES:
-        subject = Runaway(connect(real_engine.url))
+        subject = Runaway(connect(real_engine.url), circling)
         job_id = submit(bench, sample, loop=False, convergence=True)
         personas.work(bench, subject)
         [finding] = bench.view(job_id).findings
@@ -197,7 +192,7 @@ def test_a_cancel_while_answers_are_asked_for_leaves_nothing_at_the_real_engine(
     connect: Connect,
     wait_for: Callable[[Callable[[], bool]], bool],
 ) -> None:
-    subject = Runaway(connect(real_engine.url))
+    subject = Runaway(connect(real_engine.url), circling)
     job_id = submit(bench, SAMPLES[0], loop=False, budget=False, convergence=True)
     slot = threading.Thread(target=personas.work, args=(bench, subject))
     slot.start()

@@ -83,7 +83,7 @@ def test_the_door_names_found_and_allowed_bytes(door: images.Images) -> None:
 def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
     order: str, seconds: float, said: str
 ) -> None:
-    target = f"tests.unit.sandbox_targets:{order}_on_any_image"
+    target = f"tests.integration.sandbox_targets:{order}_on_any_image"
     with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
         door = images.Images(sandbox, limits=images.Limits())
         with pytest.raises(errors.ImageRejected, match=said) as refused:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli import main, output
 from cli import webhooks as commands
 from jobs import errors, webhooks
-from tests.unit.fake_api import Canned, FakeApi, serving
+from tests.cli.fake_api import Canned, FakeApi, serving
 
 ENDPOINT: dict[str, Any] = {
     "id": "we_1",

@@ -17,7 +17,7 @@ from jobs.database import Database
 from jobs.lifecycle import Role
 from jobs.settings import Settings
 from jobs.store import accounts
-from tests.unit.fake_api import Canned, serving
+from tests.cli.fake_api import Canned, serving
 
 BOOTSTRAP = "ll_" + "b" * 43
 

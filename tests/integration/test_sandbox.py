@@ -21,7 +21,7 @@ import pytest
 from jobs import errors
 from jobs.sandbox import Sandbox, SandboxCrashed, SandboxTimeout
 
-TARGET = "tests.unit.sandbox_targets:obey"
+TARGET = "tests.integration.sandbox_targets:obey"
 MEBIBYTE = 2**20
 
 
@@ -257,7 +257,7 @@ def test_a_closed_pool_refuses_calls() -> None:
 
 
 def test_a_target_that_does_not_load_shows_when_the_pool_is_warmed() -> None:
-    with Sandbox("tests.unit.no_such_module:obey", processes=1) as pool:
+    with Sandbox("tests.integration.no_such_module:obey", processes=1) as pool:
         with pytest.raises(errors.Unavailable):
             pool.warm()
         assert pool.pids == frozenset()

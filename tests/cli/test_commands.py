@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cli import client, main, output, quarantine, queue
 from jobs import errors
-from tests.unit.fake_api import Canned, FakeApi, delta, events, job, serving, trace
+from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")

@@ -12,7 +12,7 @@ from cli import output
 from cli.client import Unreachable
 from jobs import errors
 from jobs.database import Unavailable
-from tests.unit.fake_api import delta, job
+from tests.cli.fake_api import delta, job
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cli import client
 from jobs import errors
 from jobs.settings import Settings
-from tests.unit.fake_api import Canned, delta, events, job, serving
+from tests.cli.fake_api import Canned, delta, events, job, serving
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")
