@@ -222,8 +222,8 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
 ) -> None:
     """A worker of a later version, say, has found what this one does not know."""
     strange, plain = follow(caller.job()), follow(caller.job())
+    assert eventually(lambda: bool(strange.events and plain.events))
     for begun in (strange, plain):
-        assert eventually(lambda follower=begun: bool(follower.events))
         claimed = factories.claim(database)
         recorder, live = record(database, claimed, RecordingPublisher())
         say(recorder, live, "six")
