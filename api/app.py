@@ -17,8 +17,9 @@ from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
+from api.permits import Permits
 from api.schemas.problems import Problem
-from api.streams import Permits, Streams, Waits
+from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
 from api.tokens import StreamTokens
 from jobs import egress, queue
@@ -66,6 +67,7 @@ class Service:
         waits: Waits,
         streams: Streams,
         fetching: Egress,
+        buckets: Shared,
     ) -> None:
         self.draining = threading.Event()
         self._database = database
@@ -74,6 +76,7 @@ class Service:
         self._waits = waits
         self._fetching = fetching
         self._streams = streams
+        self._buckets = buckets
 
     def drain(self) -> None:
         """Be no longer ready, and let all go who wait or follow. A signal handler may call it."""
@@ -88,6 +91,7 @@ class Service:
         self._fetching.close()
         for bell in self._bells:
             bell.close()
+        self._buckets.close()
         self._database.close()
 
 
@@ -142,6 +146,7 @@ def create_app(
         waits=waits,
         streams=streams,
         fetching=fetching,
+        buckets=buckets,
     )
     measures = metrics.MetricsRoutes(
         settings,

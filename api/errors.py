@@ -23,6 +23,8 @@ _log = structlog.get_logger(__name__)
 
 #: Faults that are told in one sentence each, and in the list.
 _IN_MESSAGE, _IN_BODY = 10, 100
+#: An operator has to mend the vault.
+_VAULT_SECONDS = 60
 #: Image codes that have an HTTP status of their own, if nothing else is wrong.
 _IMAGE_SIZE_AND_TYPE = {"image_file_too_large", "unsupported_image_media_type"}
 #: What HTTP itself refuses before a route is reached, in our words: a library's are never shown.
@@ -53,6 +55,7 @@ def install(app: flask.Flask) -> None:
     """Answer all errors of ``app`` in that one body."""
     app.register_error_handler(errors.RequestError, _on_request_error)
     app.register_error_handler(errors.Unavailable, _on_unavailable)
+    app.register_error_handler(errors.VaultError, _on_vault_error)
     app.register_error_handler(exceptions.HTTPException, _on_http_exception)
     app.register_error_handler(Exception, _on_exception)
 
@@ -82,6 +85,18 @@ def _on_unavailable(error: errors.Unavailable) -> Response:
         title="Service unavailable",
         detail=error.message,
         headers={"Retry-After": str(error.retry_after), "x-should-retry": "true"},
+    )
+
+
+def _on_vault_error(error: errors.VaultError) -> Response:
+    """Answer that secrets cannot be sealed. Why is for operators, in the log."""
+    _log.error("vault_unavailable", reason=str(error))
+    return _problem(
+        error.status,
+        code=error.code,
+        title="Service unavailable",
+        detail="Webhook secrets cannot be encrypted now: the service lacks its vault key.",
+        headers={"Retry-After": str(_VAULT_SECONDS), "x-should-retry": "true"},
     )
 
 

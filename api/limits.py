@@ -30,6 +30,9 @@ class Shared(Protocol):
     def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
         """Take a request out; return what is left and whether there was one, or None when nobody knows."""
 
+    def close(self) -> None:
+        """Let go of them."""
+
 
 @dataclass(frozen=True)
 class Standing:

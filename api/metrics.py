@@ -25,6 +25,7 @@ from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door
 from api.submission import downloads
 from jobs.database import Database, Unavailable
+from jobs.lifecycle import Priority
 from jobs.metrics import JobMetrics, new_registry
 from jobs.settings import Settings
 from jobs.store import deliveries, figures, quarantine, workers
@@ -33,6 +34,8 @@ METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _FETCH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+#: For so long is a silent worker missed: an alert on it fires at any scrape interval, and resolves by itself.
+_MISSED: Final = timedelta(minutes=15)
 
 
 class MetricsRoutes:
@@ -55,7 +58,7 @@ class MetricsRoutes:
     ) -> None:
         self._public = settings.metrics_public
         self._gate = gate
-        self._registry = new_registry()
+        self._registry = new_registry(revision=settings.revision)
         JobMetrics(database, registry=self._registry, model=settings.model)
         self._http = _HttpMetrics(self._registry)
         self._fetches = Histogram(
@@ -150,7 +153,7 @@ class _Service(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
         try:
-            queue = figures.queue(self._database, account_id=None)
+            queue = figures.waiting(self._database)
             seen = workers.seen(self._database, alive=self._alive)
             held = figures.held(self._database)
             backlog = deliveries.backlog(self._database)
@@ -160,24 +163,32 @@ class _Service(Collector):
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
         yield from _of_queue(queue)
-        yield from _of_workers(seen, held)
+        yield _gauge("jobs_running", "Jobs that a worker holds.", sum(held.values()))
+        missed = [worker for worker in seen if worker.age < self._alive + _MISSED]
+        yield from _of_workers(missed, held)
         yield from _of_deliveries(backlog)
         yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 
 
-def _of_queue(queue: figures.QueueFigures) -> Iterator[GaugeMetricFamily]:
-    yield _by(
-        "queue_depth",
+def _of_queue(queue: Mapping[Priority, figures.Waiting]) -> Iterator[GaugeMetricFamily]:
+    depth = GaugeMetricFamily(
+        "longlook_queue_depth",
         "Queued jobs: due, or waiting for another try.",
-        "state",
-        {"due": queue.due, "waiting": queue.depth - queue.due},
+        labels=["priority", "state"],
     )
-    yield _gauge(
+    for priority, jobs in queue.items():
+        depth.add_metric([priority, "due"], jobs.due)
+        depth.add_metric([priority, "waiting"], jobs.later)
+    yield depth
+    yield _by(
         "queue_oldest_age_seconds",
         "For how long the first due job has been due; 0 without one.",
-        queue.oldest.total_seconds() if queue.oldest else 0,
+        "priority",
+        {
+            priority: jobs.oldest.total_seconds() if jobs.oldest else 0
+            for priority, jobs in queue.items()
+        },
     )
-    yield _gauge("jobs_running", "Jobs that a worker holds.", queue.running)
 
 
 def _of_deliveries(backlog: deliveries.Backlog) -> Iterator[GaugeMetricFamily]:

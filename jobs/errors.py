@@ -27,6 +27,7 @@
     * EngineRejected
     * DeadlineExceeded
   * SettingsError
+    * VaultError
   * LaunchError
 
 Each class has a stable ``code``, says in ``retryable`` whether the same request can succeed later, and
@@ -292,6 +293,14 @@ class SettingsError(LonglookError):
     """The environment is not usable; the message lists every fault."""
 
     code = "invalid_settings"
+
+
+class VaultError(SettingsError):
+    """The vault has no key that seals or opens; the message is for operators and holds nothing of any key."""
+
+    code = "vault_unavailable"
+    retryable = True
+    status = 503
 
 
 class LaunchError(LonglookError):

@@ -51,16 +51,19 @@ _FIRST_TOKEN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 _TOKEN_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
 
 
-def new_registry() -> CollectorRegistry:
-    """Return a registry with what every process tells of itself."""
+def new_registry(*, revision: str = "") -> CollectorRegistry:
+    """Return a registry with what every process tells of itself, and of what ``revision`` it is."""
     # They are a time beside each counter: twice the lines, and Prometheus has no use for it.
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library forgot to annotate it
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     build = Gauge(
-        "longlook_build_info", "1; the version is a label.", ["version"], registry=registry
+        "longlook_build_info",
+        "1; version and revision are labels.",
+        ["version", "revision"],
+        registry=registry,
     )
-    build.labels(importlib.metadata.version("longlook")).set(1)
+    build.labels(importlib.metadata.version("longlook"), revision).set(1)
     return registry
 
 

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         default=512,
         ge=0,
         le=4096,
-        description="Streams and `Prefer: wait` requests held open at once.",
+        description="Streams and `Prefer: wait` requests held open at once; one account has three quarters at most.",
     )
     max_body_mb: int = Field(
         default=64,
@@ -208,6 +208,11 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         default="127.0.0.1",
         description="Address of a worker's metrics, which need no key.",
+    )
+    revision: str = Field(
+        default="",
+        max_length=100,
+        description="Revision of the source, a label of `longlook_build_info`. Images have it set.",
     )
 
     # Starting an engine

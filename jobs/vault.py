@@ -40,13 +40,13 @@ class Vault:
         That one is made if need be.
 
         Raises:
-            jobs.errors.SettingsError: there is none, and none can be made.
+            jobs.errors.VaultError: there is none, and none can be made.
         """
         if settings.vault_key is not None:
             text = settings.vault_key.get_secret_value()
             keys = [part.strip() for part in text.split(",") if part.strip()]
             if not keys:
-                raise errors.SettingsError("LONGLOOK_VAULT_KEY: there is no key in it")
+                raise errors.VaultError("LONGLOOK_VAULT_KEY: there is no key in it")
             return cls(keys)
         path = settings.home / VAULT_FILE
         try:
@@ -55,20 +55,20 @@ class Vault:
             _read(path)
             return cls(functools.partial(_read, path))
         except OSError as error:
-            raise errors.SettingsError(
+            raise errors.VaultError(
                 f"LONGLOOK_VAULT_KEY: not set, and {path} cannot be read or made"
             ) from error
 
     def seal(self, secret: str) -> bytes:
-        """Return ``secret`` encrypted. Raises :class:`jobs.errors.SettingsError`: there is no key now."""
+        """Return ``secret`` encrypted. Raises :class:`jobs.errors.VaultError`: there is no key now."""
         return self._box().encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Return what was sealed. Raises :class:`jobs.errors.SettingsError`: by none of these keys."""
+        """Return what was sealed. Raises :class:`jobs.errors.VaultError`: by none of these keys."""
         try:
             return self._box().decrypt(sealed).decode()
         except InvalidToken as error:
-            raise errors.SettingsError(
+            raise errors.VaultError(
                 "LONGLOOK_VAULT_KEY: a secret was encrypted by a key that is not among these"
             ) from error
 
@@ -77,9 +77,9 @@ class Vault:
         try:
             keys = tuple(self._keys())
         except OSError as error:
-            raise errors.SettingsError("LONGLOOK_VAULT_KEY: the keys cannot be read") from error
+            raise errors.VaultError("LONGLOOK_VAULT_KEY: the keys cannot be read") from error
         if not keys:
-            raise errors.SettingsError("LONGLOOK_VAULT_KEY: there is no key")
+            raise errors.VaultError("LONGLOOK_VAULT_KEY: there is no key")
         return _fernet(keys)
 
     def seal_again(self, sealed: bytes) -> bytes:
@@ -121,7 +121,11 @@ def _fernet(keys: tuple[str, ...]) -> MultiFernet:
 
 
 def _read(path: Path) -> list[str]:
-    return path.read_text().split()
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError:
+        # Not from it: that error holds what the file holds.
+        raise errors.VaultError(f"LONGLOOK_VAULT_KEY: not set, and {path} is no text") from None
 
 
 def _key(text: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -145,3 +146,17 @@ def age_rows(database: Database, seconds: float) -> None:
                 transaction.execute(
                     sa.update(table).values({column: column - delta for column in times})
                 )
+
+
+def eventually_waiting(database: Database, count: int) -> bool:
+    """Look until ``count`` connections of the database wait for a lock, and return whether they came to it."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with database.reading() as transaction:
+            if transaction.session.scalar(waiting) == count:
+                return True
+    return False

@@ -55,6 +55,12 @@ class RedisServer:
         with redis.Redis.from_url(self.url) as client:
             return [int(client.pttl(key)) for key in client.scan_iter(match=pattern)]
 
+    def clients(self) -> set[str]:
+        """Return the ids of those who are connected now, beside whoever asks."""
+        with redis.Redis.from_url(self.url, decode_responses=True) as client:
+            own = str(client.client_id())
+            return {one["id"] for one in client.client_list()} - {own}
+
     def length(self, queue: str) -> int:
         """Return how many messages wait in ``queue``."""
         with redis.Redis.from_url(self.url, decode_responses=True) as client:

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from jobs import webhooks as signing
 from jobs.answers import Answer
 from jobs.database import Database
-from jobs.delivery import ENDS, TryOutcome, TryState
+from jobs.delivery import ENDS, EventType, TryOutcome, TryState
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.store import deliveries, endpoints, outcomes, tries
+from jobs.store.events import of_account
 from jobs.vault import Vault
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
@@ -128,3 +129,22 @@ def attempts(database: Database) -> list[WebhookAttempt]:
     with database.reading() as transaction:
         found = sa.select(WebhookAttempt).order_by(WebhookAttempt.id)
         return list(transaction.session.scalars(found))
+
+
+def tell(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
+    """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
+    for _ in range(times):
+        with database.transaction() as transaction:
+            of_account(
+                transaction,
+                account_id=account_id,
+                event_type=EventType.JOB_CANCELLED,
+                data={"omitted": []},
+            )
+
+
+def endpoint_now(database: Database, endpoint: WebhookEndpoint) -> WebhookEndpoint:
+    """Return an endpoint as it is kept now."""
+    found = endpoints.get(database, endpoint.id, account_id=None)
+    assert found is not None
+    return found

@@ -44,7 +44,7 @@ class DeliveryRuntime:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.database = Database(settings.database, pool_size=delivery.SLOTS // 4)
-        registry = metrics.new_registry()
+        registry = metrics.new_registry(revision=settings.revision)
         metrics.DeliveryMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self._stopping = threading.Event()

@@ -50,7 +50,7 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
-        registry = metrics.new_registry()
+        registry = metrics.new_registry(revision=settings.revision)
         metrics.JobMetrics(self.database, registry=registry, model=settings.model)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self.bell = Bell(settings)

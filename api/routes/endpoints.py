@@ -19,6 +19,7 @@ from flask import Response
 from api import cursors, framework
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
+from api.permits import Permits
 from api.schemas import webhooks as schemas
 from api.submission import Receivers
 from jobs import errors, ids, outbox
@@ -61,7 +62,7 @@ class EndpointRoutes:
         self._receivers = receivers
         self._vault = vault
         self._timer = timer
-        self._tests = threading.BoundedSemaphore(_TESTS)
+        self._tests = Permits(_TESTS)
 
     def declare(self, door: Door, gate: Gate) -> None:
         """Put the routes into ``door``."""
@@ -251,7 +252,7 @@ class EndpointRoutes:
         """
         self._find(path, caller)
         asked = framework.read_model(flask.request, schemas.EndpointTest)
-        if not self._tests.acquire(blocking=False):
+        if not self._tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
             delivery_id = redeliveries.test(
@@ -263,7 +264,7 @@ class EndpointRoutes:
             )
             tried = self._tried(_there(delivery_id))
         finally:
-            self._tests.release()
+            self._tests.give_back(caller.account_id)
         return reply(
             schemas.EndpointTested(
                 webhook_endpoint_id=path.endpoint_id,

@@ -145,7 +145,7 @@ class JobRoutes:
         )
         request_id = problems.request_id()
         accepted = self._intake.submit(caller, order, header=header, request_id=request_id)
-        return self._accepted(accepted, wait=header.wait)
+        return self._accepted(caller, accepted, wait=header.wait)
 
     def listed(self, caller: Caller, query: JobsQuery) -> Response:
         """List jobs, newest first.
@@ -167,7 +167,11 @@ class JobRoutes:
         """Get a job: its status, its answer, what it cost."""
         view = self._find(_job_id(path), caller.scope)
         headers: dict[str, str] = {}
-        if header.wait and not view.job.status.terminal and self._held(view.job.id, header.wait):
+        if (
+            header.wait
+            and not view.job.status.terminal
+            and self._held(caller, view.job.id, header.wait)
+        ):
             headers["Preference-Applied"] = f"wait={header.wait}"
             view = self._find(view.job.id, caller.scope)
         return reply(Job.of(view), headers=headers | _pace(view))
@@ -198,7 +202,7 @@ class JobRoutes:
             key=header.idempotency_key,
             request_id=problems.request_id(),
         )
-        return self._accepted(accepted, wait=header.wait)
+        return self._accepted(caller, accepted, wait=header.wait)
 
     def remove(self, caller: Caller, path: JobPath) -> Response:
         """Delete a job's question, answer and traces, and images that only it had brought in.
@@ -211,8 +215,8 @@ class JobRoutes:
             raise _not_found()
         return reply(JobDeleted(id=path.job_id))
 
-    def _accepted(self, accepted: Accepted, *, wait: int) -> Response:
-        held = wait > 0 and self._held(accepted.job_id, wait)
+    def _accepted(self, caller: Caller, accepted: Accepted, *, wait: int) -> Response:
+        held = wait > 0 and self._held(caller, accepted.job_id, wait)
         view = (
             self._find(accepted.job_id, None)
             if held or accepted.replayed
@@ -230,8 +234,8 @@ class JobRoutes:
             Job.of(view), HTTPStatus.OK if finished else HTTPStatus.ACCEPTED, headers=headers
         )
 
-    def _held(self, job_id: uuid.UUID, seconds: int) -> bool:
-        return self._waits.wait(job_id, seconds=seconds)
+    def _held(self, caller: Caller, job_id: uuid.UUID, seconds: int) -> bool:
+        return self._waits.wait(job_id, account_id=caller.account_id, seconds=seconds)
 
     def _find(self, job_id: uuid.UUID, scope: uuid.UUID | None) -> history.JobView:
         view = history.get(self._database, job_id, account_id=scope)

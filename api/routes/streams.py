@@ -95,7 +95,7 @@ class StreamRoutes:
         body = (
             b""
             if flask.request.method == HTTPMethod.HEAD
-            else self._streams.follow(job_id, after=after)
+            else self._streams.follow(job_id, account_id=caller.account_id, after=after)
         )
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from api.streams.follow import Streams
-from api.streams.permits import Permits
 from api.streams.waits import Waits
 
-__all__ = ["Permits", "Streams", "Waits"]
+__all__ = ["Streams", "Waits"]

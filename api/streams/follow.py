@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import structlog
 
+from api.permits import Permits
 from api.streams import frames
 from api.streams.feeds import Feed
-from api.streams.permits import Permits
 from api.streams.tail import Subscriber, Tail
 from jobs import errors, ids
 from jobs.database import Database, Unavailable
@@ -59,18 +59,19 @@ class Streams:
         """How many streams are open now."""
         return self._open
 
-    def follow(self, job_id: uuid.UUID, *, after: int) -> Stream:
+    def follow(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> Stream:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
-            jobs.errors.StreamsInUse: there is no permit.
+            jobs.errors.StreamsInUse: there is no permit for the account that follows.
         """
-        if not self._permits.take():
+        if not self._permits.take(account_id):
             raise errors.StreamsInUse(
-                "As many streams are open as may be.", retry_after=_BUSY_SECONDS
+                "As many streams and waits are open as may be, of this account or of all.",
+                retry_after=_BUSY_SECONDS,
             )
         self._count(1)
-        return Stream(self, job_id, after)
+        return Stream(self, job_id, account_id=account_id, after=after)
 
     def close(self) -> None:
         """End all streams, soon. A signal handler may call it."""
@@ -80,12 +81,12 @@ class Streams:
         """Return the feed of a job."""
         return self._tail.attach(job_id)
 
-    def let_go(self, job_id: uuid.UUID, feed: Feed | None) -> None:
+    def let_go(self, job_id: uuid.UUID, feed: Feed | None, *, account_id: uuid.UUID) -> None:
         """End what :meth:`follow` and :meth:`attach` began."""
         if feed is not None:
             self._tail.detach(job_id, feed)
         self._count(-1)
-        self._permits.give_back()
+        self._permits.give_back(account_id)
 
     def frames(self, job_id: uuid.UUID, feed: Feed, *, after: int) -> Iterator[bytes]:
         """Yield frames and heartbeats until the end of the job, or of the service."""
@@ -128,9 +129,12 @@ class Streams:
 class Stream:
     """One follower of a job; iterating blocks. Closing it frees its permit, whether it was read or not."""
 
-    def __init__(self, streams: Streams, job_id: uuid.UUID, after: int) -> None:
+    def __init__(
+        self, streams: Streams, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int
+    ) -> None:
         self._streams = streams
         self._job_id = job_id
+        self._account_id = account_id
         self._feed: Feed | None = None
         self._after = after
         self._began = time.monotonic()
@@ -145,7 +149,7 @@ class Stream:
         if self._closed:
             return
         self._closed = True
-        self._streams.let_go(self._job_id, self._feed)
+        self._streams.let_go(self._job_id, self._feed, account_id=self._account_id)
         _log.info(
             "stream_closed",
             job_id=ids.show("job", self._job_id),

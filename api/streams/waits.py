@@ -7,7 +7,7 @@ import uuid
 
 import structlog
 
-from api.streams.permits import Permits
+from api.permits import Permits
 from jobs import errors
 from jobs.database import Database
 from jobs.store import history
@@ -45,13 +45,18 @@ class Waits:
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
-    def wait(self, job_id: uuid.UUID, *, seconds: float) -> bool:
+    def wait(self, job_id: uuid.UUID, *, account_id: uuid.UUID, seconds: float) -> bool:
         """Return when the job has finished, ``seconds`` are over or the service stops.
 
+        Args:
+            job_id: what is waited for.
+            account_id: who waits.
+            seconds: for how long at most.
+
         Returns:
-            False, at once, when no permit was free.
+            False, at once, when there was no permit for the account.
         """
-        if not self._permits.take():
+        if not self._permits.take(account_id):
             return False
         finished = threading.Event()
         try:
@@ -59,7 +64,7 @@ class Waits:
             finished.wait(seconds)
         finally:
             self._leave(job_id, finished)
-            self._permits.give_back()
+            self._permits.give_back(account_id)
         return True
 
     def close(self) -> None:

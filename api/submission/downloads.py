@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
+from api.permits import Permits
 from api.submission.orders import Link, Picture
 from jobs import errors
 from jobs.egress import Egress, EgressError
 from jobs.settings import Settings
 
-#: Requests that may fetch at once; of these, so many are for accounts that have few of them.
+#: Requests that may fetch at once.
 _AT_ONCE = 8
-_SPARE = 2
-_FEW = 4
 _RETRY_SECONDS = 1
 _HEADERS = {
     "accept": "image/*",
@@ -67,9 +64,7 @@ class Downloads:
         self._egress = egress
         self._count = count
         self._timer = timer
-        self._lock = threading.Lock()
-        #: Requests that fetch now, by account.
-        self._running: collections.Counter[uuid.UUID] = collections.Counter()
+        self._permits = Permits(_AT_ONCE)
 
     def fetched(
         self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
@@ -82,12 +77,12 @@ class Downloads:
             faults: what is wrong so far.
 
         Raises:
-            jobs.errors.Unavailable: as many requests fetch as may.
+            jobs.errors.Unavailable: as many requests fetch as may, of the account or of all.
         """
         links = [picture for picture in pictures if isinstance(picture.source, Link)]
         if not links:
             return tuple(pictures)
-        if not self._enter(account_id):
+        if not self._permits.take(account_id):
             raise errors.Unavailable(
                 "Too many requests fetch image URLs at once.", retry_after=_RETRY_SECONDS
             )
@@ -99,7 +94,7 @@ class Downloads:
                 )
                 came = dict(zip((picture.pointer for picture in links), found, strict=True))
         finally:
-            self._leave(account_id)
+            self._permits.give_back(account_id)
         files: list[Picture] = []
         for picture in pictures:
             file = came.get(picture.pointer, picture)
@@ -108,21 +103,6 @@ class Downloads:
             else:
                 files.append(file)
         return tuple(files)
-
-    def _enter(self, account_id: uuid.UUID) -> bool:
-        """Let a request in if there is room; whoever names servers that never answer leaves some to the others."""
-        with self._lock:
-            most = _AT_ONCE if self._running[account_id] < _FEW else _AT_ONCE - _SPARE
-            if self._running.total() >= most:
-                return False
-            self._running[account_id] += 1
-            return True
-
-    def _leave(self, account_id: uuid.UUID) -> None:
-        with self._lock:
-            self._running[account_id] -= 1
-            if not self._running[account_id]:
-                del self._running[account_id]
 
     def _file(
         self, picture: Picture, *, account_id: uuid.UUID, until: float

@@ -199,7 +199,10 @@ def _open_lanes(
     moved: Iterable[sa.RowMapping],
     told: Mapping[uuid.UUID, Sequence[Target]],
 ) -> None:
-    """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other."""
+    """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other.
+
+    A transaction that calls this more than once has to keep to the order of :func:`own_lane` over all calls.
+    """
     lanes = {
         target.lane_id: (row["account_id"], delivery.origin(target.url))
         for row in moved
@@ -208,6 +211,14 @@ def _open_lanes(
     }
     for lane_id, (account_id, origin) in sorted(lanes.items()):
         open_lane(transaction, lane_id, account_id=account_id, origin=origin)
+
+
+def own_lane(row: sa.RowMapping) -> uuid.UUID:
+    """Return the lane of a job's own URL, by its ``account_id`` and ``webhook``; without a URL one before all."""
+    webhook = Webhook.of(row["webhook"])
+    if webhook is None or webhook.url is None:
+        return uuid.UUID(int=0)
+    return delivery.lane(row["account_id"], webhook.url)[0]
 
 
 def open_lane(

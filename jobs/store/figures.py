@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from jobs import ids
 from jobs.database import Database, Transaction, utcnow
-from jobs.lifecycle import Status
+from jobs.lifecycle import Priority, Status
 from jobs.records import Job
 from jobs.store import timeline
 
@@ -41,6 +41,21 @@ class QueueFigures:
     finished: int
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """The queued jobs of one priority.
+
+    Attributes:
+        due: those that could be claimed.
+        later: those that wait for another try.
+        oldest: for how long the first due one has been due; None without one.
+    """
+
+    due: int = 0
+    later: int = 0
+    oldest: timedelta | None = None
+
+
 def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
     """Return how the queue does, of one account or (None) of all."""
     with database.reading() as transaction:
@@ -63,6 +78,23 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
             ),
             finished=_count(transaction, Job.finished_at >= transaction.now(-RECENT), *theirs),
         )
+
+
+def waiting(database: Database) -> dict[Priority, Waiting]:
+    """Return how the queue of each priority does, of all accounts."""
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            _waiting(transaction.now()).add_columns(Job.priority).group_by(Job.priority)
+        )
+        found = {
+            row.priority: Waiting(
+                due=row.due,
+                later=row.depth - row.due,
+                oldest=row.now - row.first if row.due else None,
+            )
+            for row in rows
+        }
+        return {priority: found.get(priority, Waiting()) for priority in Priority}
 
 
 def held(database: Database) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -20,6 +21,7 @@ from jobs.settings import Settings
 from jobs.store import workers
 from tests.api import worker
 from tests.api.conftest import Caller
+from tests.databases import Age
 from tests.fakes import RecordingBell
 
 ROOT = Path(__file__).parents[2]
@@ -66,13 +68,17 @@ def test_metrics_are_for_operators(client: FlaskClient, caller: Caller, operator
     assert operator("GET", "/metrics").status_code == 200
 
 
-def test_metrics_can_be_made_public(
+def test_metrics_can_be_made_public_and_say_what_was_built(
     settings: Settings, database: Database, decoder: Images
 ) -> None:
-    public = settings.model_copy(update={"metrics_public": True})
+    public = settings.model_copy(update={"metrics_public": True, "revision": "abc123"})
     app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
 
-    assert Scrape(app.test_client().get("/metrics").text)("longlook_database_up") == 1
+    shown = Scrape(app.test_client().get("/metrics").text)
+
+    assert shown("longlook_database_up") == 1
+    version = importlib.metadata.version("longlook")
+    assert shown("longlook_build_info", version=version, revision="abc123") == 1
 
 
 def test_without_a_database_the_processs_own_metrics_are_shown(
@@ -97,7 +103,7 @@ def test_the_gauges_tell_of_queue_and_workers(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
-    caller.job()
+    caller.job(priority="high")
     worker.start(database)
     engine = workers.EngineState("http://engine", "resting")
     presence = workers.Presence("w", "h", 1, "1", slots=4, engines=(engine,))
@@ -105,8 +111,11 @@ def test_the_gauges_tell_of_queue_and_workers(
 
     shown = scrape(operator)
 
-    assert shown("longlook_queue_depth", state="due") == 1
-    assert shown("longlook_queue_depth", state="waiting") == 0
+    assert shown("longlook_queue_depth", priority="normal", state="due") == 1
+    assert shown("longlook_queue_depth", priority="high", state="due") == 0
+    assert shown("longlook_queue_depth", priority="normal", state="waiting") == 0
+    assert (shown("longlook_queue_oldest_age_seconds", priority="normal") or 0) > 0
+    assert shown("longlook_queue_oldest_age_seconds", priority="high") == 0
     assert shown("longlook_jobs_running") == 1
     assert shown("longlook_workers", state="live") == 1
     assert shown("longlook_worker_slots") == 4
@@ -115,6 +124,26 @@ def test_the_gauges_tell_of_queue_and_workers(
     age = shown("longlook_worker_heartbeat_age_seconds", worker="w")
     assert age is not None
     assert age >= 0
+
+
+def test_a_worker_that_fell_silent_is_missed_for_a_while_and_then_no_more(
+    operator: Caller, database: Database, age: Age
+) -> None:
+    workers.beat(database, workers.Presence("w", "h", 1, "1", slots=4), alive=timedelta(minutes=1))
+
+    age(61)
+    noticed = scrape(operator)
+    age(15 * 60)
+    over = scrape(operator)
+
+    heartbeat = "longlook_worker_heartbeat_age_seconds"
+    assert (noticed(heartbeat, worker="w") or 0) >= 61
+    assert noticed("longlook_workers", state="silent") == 1
+    assert over(heartbeat, worker="w") is None
+    assert over("longlook_worker_busy", worker="w") is None
+    assert over("longlook_workers", state="silent") == 0
+    [listed] = operator("GET", "/v1/queue").get_json()["workers"]
+    assert (listed["id"], listed["state"]) == ("w", "silent")
 
 
 def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(

@@ -208,6 +208,33 @@ def test_one_more_than_may_be_is_refused_and_whoever_leaves_makes_room(
     assert eventually(lambda: len(again.events) == 2)
 
 
+def test_an_account_that_holds_many_streams_keeps_no_other_one_out(
+    settings: Settings, database: Database, decoder: Images, caller: Caller
+) -> None:
+    few = settings.model_copy(update={"max_streams": 4})
+    app = create_app(few, database=database, bell=RecordingBell(), images=decoder)
+    greedy = Caller(app.test_client(), caller.key)
+    stranger = Caller(app.test_client(), factories.make_key(database, account="stranger"))
+    mine, theirs = (who.job()["urls"]["events"] for who in (greedy, stranger))
+
+    held = [greedy("GET", mine, buffered=False) for _ in range(4)]
+    waited = greedy.submit(headers={"Prefer": "wait=60"})
+    other = stranger("GET", theirs, buffered=False)
+
+    assert [answer.status_code for answer in held] == [200, 200, 200, 503]
+    assert held[-1].get_json()["error"]["code"] == "streams_in_use"
+    assert int(held[-1].headers["Retry-After"]) > 0
+    assert waited.status_code == 202
+    assert "Preference-Applied" not in waited.headers
+    assert other.status_code == 200
+    held[0].close()
+    again = greedy("GET", mine, buffered=False)
+    assert again.status_code == 200
+    for answer in (*held, other, again):
+        answer.close()
+    service_of(app).drain()
+
+
 def test_a_draining_service_ends_all_streams(app: Door, follow: Follow, caller: Caller) -> None:
     follower = follow(caller.job())
     assert eventually(lambda: bool(follower.events))

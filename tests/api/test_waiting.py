@@ -10,13 +10,17 @@ import pytest
 
 from api.app import service_of
 from api.framework import Door
-from api.streams import Permits, Waits
+from api.permits import Permits
+from api.streams import Waits
 from jobs import ids
 from jobs.database import Database
 from jobs.store import history
 from tests import factories
 from tests.api import worker
 from tests.api.conftest import Caller
+
+#: Of those who wait.
+ACCOUNT = uuid.UUID(int=0)
 
 
 class Patient(Waits):
@@ -41,13 +45,13 @@ def test_those_who_wait_for_one_job_or_several_are_told_when_theirs_has_finished
 ) -> None:
     waits = Patient(database, permits=3)
     with ThreadPoolExecutor(3) as pool:
-        both = [pool.submit(waits.wait, job_id, seconds=60) for _ in range(2)]
+        both = [pool.submit(waits.wait, job_id, account_id=ACCOUNT, seconds=60) for _ in range(2)]
         for _ in both:
             assert waits.begun.acquire(timeout=30)
         worker.finish(database)
         assert [wait.result(30) for wait in both] == [True, True]
         second = factories.make_job(database, factories.make_account(database))
-        again = pool.submit(waits.wait, second, seconds=60)
+        again = pool.submit(waits.wait, second, account_id=ACCOUNT, seconds=60)
         assert waits.begun.acquire(timeout=30)
         worker.finish(database)
         assert again.result(30) is True
@@ -56,7 +60,7 @@ def test_those_who_wait_for_one_job_or_several_are_told_when_theirs_has_finished
 
 def test_the_wait_ends_when_its_time_is_over(database: Database, job_id: uuid.UUID) -> None:
     waits = Waits(database, permits=Permits(1))
-    assert waits.wait(job_id, seconds=0.01) is True
+    assert waits.wait(job_id, account_id=ACCOUNT, seconds=0.01) is True
     assert history.status(database, [job_id])[job_id] == "queued"
     waits.close()
 
@@ -66,18 +70,36 @@ def test_one_more_than_there_are_permits_does_not_wait(
 ) -> None:
     waits = Patient(database, permits=1)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(waits.wait, job_id, seconds=60)
+        first = pool.submit(waits.wait, job_id, account_id=ACCOUNT, seconds=60)
         assert waits.begun.acquire(timeout=30)
-        assert waits.wait(job_id, seconds=60) is False
+        assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is False
         waits.close()
         assert first.result(30) is True
-    assert Waits(database, permits=Permits(0)).wait(job_id, seconds=60) is False
+    assert Waits(database, permits=Permits(0)).wait(job_id, account_id=ACCOUNT, seconds=60) is False
+
+
+def test_waits_of_one_account_leave_permits_to_another_and_give_theirs_back(
+    database: Database, job_id: uuid.UUID
+) -> None:
+    waits = Patient(database, permits=4)
+    other = uuid.UUID(int=1)
+    with ThreadPoolExecutor(4) as pool:
+        held = [pool.submit(waits.wait, job_id, account_id=ACCOUNT, seconds=60) for _ in range(3)]
+        for _ in held:
+            assert waits.begun.acquire(timeout=30)
+        assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is False
+        held.append(pool.submit(waits.wait, job_id, account_id=other, seconds=60))
+        assert waits.begun.acquire(timeout=30)
+        worker.finish(database)
+        assert [wait.result(30) for wait in held] == [True] * 4
+    assert waits.wait(job_id, account_id=ACCOUNT, seconds=0.01) is True
+    waits.close()
 
 
 def test_a_closed_service_keeps_nobody_waiting(database: Database, job_id: uuid.UUID) -> None:
     waits = Waits(database, permits=Permits(1))
     waits.close()
-    assert waits.wait(job_id, seconds=60) is True
+    assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is True
 
 
 def test_a_submitted_job_that_finishes_in_time_is_answered_with_200(

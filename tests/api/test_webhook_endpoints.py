@@ -6,9 +6,11 @@ import base64
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+import structlog
 from werkzeug.serving import make_server
 
 from api.app import create_app, service_of
@@ -18,15 +20,18 @@ from jobs.images import Images
 from jobs.lifecycle import Role
 from jobs.settings import Settings
 from jobs.store import redeliveries
+from jobs.vault import VAULT_FILE
 from tests import factories
 from tests import webhooks as told
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Age
-from tests.fakes import RecordingBell
+from tests.e2e.stack import eventually
+from tests.fakes import HandTimer, RecordingBell
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
+VAULT_KEY = "key-of-the-vault"
 
 
 def create(caller: Caller, **facts: object) -> Json:
@@ -140,6 +145,40 @@ def test_the_accounts_secret_is_hinted_at_and_shown_when_it_is_rotated(
     assert theirs["signing_secret_hint"] != again["signing_secret_hint"]
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff" + VAULT_KEY.encode()])
+@pytest.mark.parametrize("endpoints", [0, 1])
+def test_without_a_vault_key_nothing_is_made_and_the_log_says_why(
+    caller: Caller, settings: Settings, content: bytes, endpoints: int
+) -> None:
+    file = settings.home / VAULT_FILE
+    file.write_text(VAULT_KEY)
+    kept = [create(caller) for _ in range(endpoints)]
+    file.write_bytes(content)
+    doors = [
+        ("POST", ROOT, NEW),
+        ("GET", "/v1/webhook_secret", None),
+        ("POST", "/v1/webhook_secret/rotate", {}),
+        ("GET", "/.well-known/longlook-webhook-key", None),
+        *(("POST", f"{ROOT}/{one['id']}/rotate_secret", {}) for one in kept),
+    ]
+
+    with structlog.testing.capture_logs() as logged:
+        answers = [caller(verb, path, json=body) for verb, path, body in doors]
+
+    for answer in answers:
+        assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
+        assert answer.get_json()["error"]["code"] == "vault_unavailable"
+        assert int(answer.headers["Retry-After"]) > 0
+    told = [line for line in logged if line["event"] == "vault_unavailable"]
+    assert len(told) == len(doors)
+    assert all("LONGLOOK_VAULT_KEY" in line["reason"] for line in told)
+    assert VAULT_KEY not in str([logged, *(answer.text for answer in answers)])
+    shown = [one | {"signing_secret": None} for one in kept]
+    assert caller("GET", ROOT).get_json()["data"] == shown
+    file.write_text(VAULT_KEY)
+    assert all(caller(verb, path, json=body).status_code < 300 for verb, path, body in doors)
+
+
 def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None:
     path = "/.well-known/longlook-webhook-key"
 
@@ -193,6 +232,42 @@ def test_a_test_that_nobody_sends_is_told_as_that(
 
     assert answer.status_code == 503
     assert len(told.attempts(database)) == 1
+    service_of(app).drain()
+
+
+def test_tests_of_one_account_leave_threads_to_another(
+    settings: Settings, database: Database, decoder: Images
+) -> None:
+    timer = HandTimer()
+    app = create_app(
+        settings,
+        database=database,
+        bell=RecordingBell(),
+        delivery_bell=RecordingBell(),
+        images=decoder,
+        timer=timer,
+    )
+
+    def ask(caller: Caller, path: str) -> tuple[int, str]:
+        answer = caller("POST", f"{path}/test", json={"event_type": "job.failed"})
+        return answer.status_code, answer.get_json()["detail"]
+
+    greedy, other = (
+        Caller(app.test_client(), factories.make_key(database, account=account))
+        for account in ("greedy", "other")
+    )
+    of_greedy, of_other = (f"{ROOT}/{create(caller)['id']}" for caller in (greedy, other))
+    with ThreadPoolExecutor(7) as pool:
+        held = [pool.submit(ask, greedy, of_greedy) for _ in range(6)]
+        assert eventually(lambda: len(told.attempts(database)) == 6)
+        refused = ask(greedy, of_greedy)
+        held.append(pool.submit(ask, other, of_other))
+        assert eventually(lambda: len(told.attempts(database)) == 7)
+        timer.seconds += 3600
+        ends = {one.result(30) for one in held}
+
+    assert refused == (503, "Too many tests at once.")
+    assert ends == {(503, "No delivery process took the test in time.")}
     service_of(app).drain()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.records import Job, Record
 from jobs.store import claims, history, outcomes, sweeps, traces
-from tests import factories, races
+from tests import databases, factories, races
 from tests.databases import Age
 
 FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
@@ -296,19 +295,5 @@ def test_a_renewal_and_a_flush_that_meet_half_way_do_not_wait_for_each_other(
         with database.transaction() as transaction:
             transaction.execute(sa.select(Job.id).where(Job.id == jobs[4]).with_for_update())
             running = [pool.submit(renew), pool.submit(flush)]
-            assert eventually_waiting(database, 2)
+            assert databases.eventually_waiting(database, 2)
         assert [future.result(30) for future in running] == [9, 0]
-
-
-def eventually_waiting(database: Database, count: int) -> bool:
-    """Look until ``count`` connections of the database wait for a lock, and return whether they came to it."""
-    waiting = sa.text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        with database.reading() as transaction:
-            if transaction.session.scalar(waiting) == count:
-                return True
-    return False

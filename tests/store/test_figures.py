@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from jobs.answers import Answer
 from jobs.database import Database
+from jobs.lifecycle import Priority
 from jobs.store import figures, history, outcomes, workers
 from tests import factories
 from tests.databases import Age
@@ -55,6 +56,30 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     queue = figures.queue(database, account_id=None)
 
     assert (queue.depth, queue.due, queue.oldest) == (1, 0, None)
+
+
+def test_the_queue_of_each_priority_is_told(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    nothing = figures.Waiting()
+    assert figures.waiting(database) == dict.fromkeys(Priority, nothing)
+    factories.make_job(database, account_id, priority=Priority.HIGH)
+    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
+    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    factories.make_job(database, account_id, priority=Priority.LOW)
+    factories.make_job(database, factories.make_account(database), priority=Priority.LOW)
+
+    before = figures.waiting(database)
+    age(100)
+    after = figures.waiting(database)
+
+    assert before[Priority.HIGH] == figures.Waiting(due=0, later=1)
+    assert (before[Priority.LOW].due, before[Priority.LOW].later) == (2, 0)
+    assert before[Priority.NORMAL] == nothing
+    assert (after[Priority.HIGH].due, after[Priority.HIGH].later) == (1, 0)
+    oldest = after[Priority.LOW].oldest
+    assert oldest is not None
+    assert timedelta(seconds=100) <= oldest < timedelta(seconds=160)
 
 
 def test_what_each_worker_holds_is_counted_by_its_name(

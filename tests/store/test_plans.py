@@ -243,6 +243,7 @@ def test_the_queue_is_told_by_indexes_of_what_waits_runs_came_and_ended(crowd: C
 
         assert "ix_jobs_ended" in plan, plan
         assert_no_scan(plan)
+    assert_no_scan(plans(crowd, lambda: figures.waiting(crowd.database)))
 
 
 @pytest.mark.parametrize("statuses", [(), (Status.FAILED,)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import time
@@ -15,19 +16,29 @@ import pytest
 
 from jobs import profiles
 from jobs.database import Database
-from jobs.lifecycle import Priority, Role, Status
+from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
-from jobs.store import accounts, claims, history, submission, sweeps, traces
+from jobs.store import accounts, claims, history, streams, submission, sweeps, traces
+from tests import pictures
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import leases
+from worker.engine import Engine
 from worker.engines.pool import Engines
 from worker.equality import Equality
+from worker.leases import Reason
 from worker.recorder import Recorder
 from worker.runner import Runner
 
 LEASE = timedelta(seconds=60)
 NO_MATHEMATICS = Equality(NoSandbox())
+#: What becomes of a job and its attempt when its streams are stopped.
+ENDS = {
+    Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
+    Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
+    Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
+    Reason.LOST: (Status.RUNNING, None),
+}
 
 
 def picture(name: str = "a") -> submission.NewImage:
@@ -49,6 +60,34 @@ def picture(name: str = "a") -> submission.NewImage:
     )
 
 
+def real_picture() -> submission.NewImage:
+    """Return one that can be decoded, for engines that look at it."""
+    return dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84)))
+
+
+def make_runner(
+    database: Database,
+    *,
+    engines: Engines,
+    holdings: leases.Leases,
+    recorder: Recorder,
+    profile: profiles.ModelProfile = profiles.TINY,
+    quarantine_crashes: int = 2,
+) -> Runner:
+    return Runner(
+        database,
+        engines=engines,
+        holdings=holdings,
+        recorder=recorder,
+        profile=profile,
+        owner="me",
+        lease=LEASE,
+        rng=random.Random(1),
+        quarantine_crashes=quarantine_crashes,
+        equality=NO_MATHEMATICS,
+    )
+
+
 @dataclass
 class Bench:
     """One worker process's parts and the verbs a test needs."""
@@ -60,6 +99,27 @@ class Bench:
     recorder: Recorder
     runner: Runner
     account_id: uuid.UUID
+
+    def with_engine(
+        self,
+        other: Engine,
+        *,
+        margin: int = 4,
+        profile: profiles.ModelProfile = profiles.TINY,
+        quarantine_crashes: int = 2,
+    ) -> Bench:
+        """Return the same with another engine."""
+        engines = Engines([other], margin=margin)
+        engines.refresh()
+        runner = make_runner(
+            self.database,
+            engines=engines,
+            holdings=self.leases,
+            recorder=self.recorder,
+            profile=profile,
+            quarantine_crashes=quarantine_crashes,
+        )
+        return dataclasses.replace(self, engines=engines, runner=runner)
 
     def submit(
         self,
@@ -102,6 +162,30 @@ class Bench:
 
     def attempt(self, job_id: uuid.UUID) -> history.AttemptView:
         return history.attempts(self.database, job_id)[-1]
+
+    def outcome(self, job_id: uuid.UUID) -> tuple[Status, Outcome | None]:
+        """Return what became of a job and of its last attempt."""
+        return self.status(job_id), self.attempt(job_id).attempt.outcome
+
+    def told(self, job_id: uuid.UUID) -> list[streams.Event]:
+        """Return a job's events, in their order; their deltas must be the texts that are kept."""
+        events = streams.read(self.database, job_id, after=0, limit=10_000).events
+        numbers = [event.number for event in events]
+        assert numbers == sorted(set(numbers))
+        for trace in self.trace(job_id):
+            said = [event.delta or "" for event in events if event.sample == trace.number]
+            assert "".join(said) == trace.text
+        return list(events)
+
+    def stop_second(self, job_id: uuid.UUID, reason: Reason) -> None:
+        """Run the job until its second stream is read, stop it for ``reason``, and await its end."""
+        thread = self.run_in_thread()
+        assert self.engine.second.wait(10)
+        self.runner.drain()
+        self.leases.end((job_id, 1), reason)
+        thread.join(10)
+        assert not thread.is_alive()
+        assert self.engine.aborted[-1] == self.engine.requests[1].rid
 
     def steal(self) -> sweeps.Swept:
         """End all leases, as a sweeper does when their owner has been silent."""
@@ -151,7 +235,7 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=1,
-        on_lost=lambda key: holdings.end(key, leases.Reason.LOST),
+        on_lost=lambda key: holdings.end(key, Reason.LOST),
     )
     yield Bench(
         database=database,
@@ -159,18 +243,7 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
         engines=engines,
         leases=holdings,
         recorder=recorder,
-        runner=Runner(
-            database,
-            engines=engines,
-            holdings=holdings,
-            recorder=recorder,
-            profile=profiles.TINY,
-            owner="me",
-            lease=LEASE,
-            rng=random.Random(1),
-            quarantine_crashes=2,
-            equality=NO_MATHEMATICS,
-        ),
+        runner=make_runner(database, engines=engines, holdings=holdings, recorder=recorder),
         account_id=accounts.account_id(database, "default"),
     )
     holdings.stop()

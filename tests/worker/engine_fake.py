@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from jobs import errors
 from worker import engine
 
+#: What an engine says that goes round in circles.
+LOOP = "So I count them again. "
+
 
 class Conducted:
     """Gives out what the test puts in: chunks are yielded, exceptions raised; END ends the stream.
@@ -48,6 +51,10 @@ class Conducted:
             self.feed(engine.Chunk(text=word if index == 0 else f" {word}"))
         bill = usage or engine.Usage(10, 5, 1, len(words))
         self.feed(engine.Chunk(finish_reason="stop", usage=bill), self.END)
+
+    def loop(self, before: str = "I see. ") -> None:
+        """Have the stream go round in circles after ``before``, until it is aborted."""
+        self.feed(engine.Chunk(text=before), *[engine.Chunk(text=LOOP)] * 64)
 
     @contextlib.contextmanager
     def stream(self, request: engine.Request) -> Iterator[_Stream]:

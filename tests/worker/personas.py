@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import threading
 import uuid
 from typing import Any
 
 from jobs import profiles
-from tests import pictures
-from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
+from tests.worker.conftest import Bench, real_picture
 from worker import engine
-from worker.engines.pool import Engines
 from worker.engines.scripted import Options, RealTime, Scripted
-from worker.runner import Runner
 
 BUDGET = 8000
 #: What an installation has on that says nothing else.
@@ -66,27 +61,14 @@ def submit(bench: Bench, *, question: str = "How many circles?", **options: Any)
     return bench.submit(
         question=question,
         options={"max_output_tokens": BUDGET, "guards": ON | switched} | others,
-        image=dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84))),
+        image=real_picture(),
     )
 
 
 def work(bench: Bench, engine_: engine.Engine, *, jobs: int | None = 1) -> None:
     """Run the ``jobs`` that are due on an engine; None: however many there are."""
-    engines = Engines([engine_])
-    engines.refresh()
-    runner = Runner(
-        bench.database,
-        engines=engines,
-        holdings=bench.leases,
-        recorder=bench.recorder,
-        profile=profiles.QVQ,
-        owner="me",
-        lease=LEASE,
-        rng=random.Random(1),
-        quarantine_crashes=3,
-        equality=NO_MATHEMATICS,
-    )
-    done = runner.work()
+    of_its_own = bench.with_engine(engine_, profile=profiles.QVQ, quarantine_crashes=3)
+    done = of_its_own.runner.work()
     assert jobs is None or done == jobs
 
 

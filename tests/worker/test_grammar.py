@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import uuid
 from typing import Any
 
 import pytest
 
-from jobs import errors, profiles, schemas, values
-from jobs.lifecycle import Outcome, Status
+from jobs import errors, schemas, values
+from jobs.lifecycle import Status
 from jobs.store import claims, streams
-from tests import factories, pictures
-from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
+from tests import factories
+from tests.worker.conftest import ENDS, Bench, real_picture
+from tests.worker.engine_fake import LOOP
 from worker import grammar, guards
 from worker.engine import Chunk, Usage
-from worker.engines.pool import Engines
 from worker.engines.scripted import Options, Scripted
 from worker.leases import Reason
-from worker.runner import Runner
 
 BUDGET = 1000
 PROPERTIES: dict[str, object] = {
@@ -32,7 +29,6 @@ OPTIONS = {
     "answer_format": {"type": "json_schema", "schema": SCHEMA},
     "guards": dict.fromkeys(guards.NAMES, True),
 }
-LOOP = "So I count them again. "
 
 
 def submit(bench: Bench, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
@@ -108,7 +104,7 @@ def test_a_trace_without_an_answer_gets_its_heading_in_the_questions_script(benc
 
 def test_a_loop_is_cut_off_before_the_answer(bench: Bench) -> None:
     job_id = submit(bench)
-    bench.engine.feed(Chunk(text="I see. "), *[Chunk(text=LOOP)] * 64)
+    bench.engine.loop()
     bench.engine.after_abort = [
         [Chunk(text='{"count": 2}'), Chunk(finish_reason="stop"), bench.engine.END]
     ]
@@ -178,27 +174,15 @@ def test_an_engine_that_fails_over_the_answer_is_asked_again(bench: Bench) -> No
     assert [trace.text for trace in bench.trace(job_id)] == ["I see six.", "{"]
 
 
-@pytest.mark.parametrize("reason_", [one for one in Reason if one is not Reason.UNNEEDED])
+@pytest.mark.parametrize("reason_", ENDS)
 def test_an_answer_in_json_can_be_stopped_like_any_stream(bench: Bench, reason_: Reason) -> None:
     job_id = submit(bench)
     reason(bench)
     bench.engine.feed(Chunk(text="{"))
-    thread = bench.run_in_thread()
-    assert bench.engine.second.wait(10)
 
-    bench.runner.drain()
-    bench.leases.end((job_id, 1), reason_)
+    bench.stop_second(job_id, reason_)
 
-    thread.join(10)
-    assert not thread.is_alive()
-    assert bench.engine.aborted[-1] == bench.engine.requests[1].rid
-    ends = {
-        Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
-        Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
-        Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
-        Reason.LOST: (Status.RUNNING, None),
-    }
-    assert (bench.status(job_id), bench.attempt(job_id).attempt.outcome) == ends[reason_]
+    assert bench.outcome(job_id) == ENDS[reason_]
 
 
 def test_a_cancel_between_reasoning_and_answer_is_heard(bench: Bench) -> None:
@@ -241,26 +225,12 @@ def run_scripted(
 ) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
     script = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
-    engines = Engines([Scripted(options=script)])
-    engines.refresh()
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
         options=OPTIONS | {"answer_format": form} | options,
-        image=dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84))),
+        image=real_picture(),
     )
-    runner = Runner(
-        bench.database,
-        engines=engines,
-        holdings=bench.leases,
-        recorder=bench.recorder,
-        profile=profiles.TINY,
-        owner="me",
-        lease=LEASE,
-        rng=random.Random(1),
-        quarantine_crashes=3,
-        equality=NO_MATHEMATICS,
-    )
-    assert runner.work() == 1
+    assert bench.with_engine(Scripted(options=script)).runner.work() == 1
     return job_id
 
 
@@ -295,15 +265,9 @@ def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
 def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
-    page = streams.read(bench.database, job_id, after=0, limit=10_000)
-
-    look, typed = bench.trace(job_id)
-    numbers = [event.number for event in page.events]
-    assert numbers == sorted(set(numbers))
-    said = [event for event in page.events if event.kind is streams.Kind.DELTA]
-    assert [event.sample for event in said] == sorted(event.sample or 0 for event in said)
-    assert "".join(event.delta or "" for event in said if event.sample == 0) == look.text
-    assert "".join(event.delta or "" for event in said if event.sample == 1) == typed.text
+    said = [event.sample for event in bench.told(job_id) if event.kind is streams.Kind.DELTA]
+    assert said == sorted(said, key=lambda sample: sample or 0)
+    assert set(said) == {0, 1}
 
 
 def test_samples_vote_on_what_their_json_says(bench: Bench) -> None:

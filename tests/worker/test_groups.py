@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobs import profiles
 from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
 from tests import factories, pictures
 from tests.fakes import RecordingPublisher
-from tests.worker.conftest import LEASE, NO_MATHEMATICS
+from tests.worker.conftest import LEASE, make_runner
 from worker import leases
 from worker.engines.pool import Engines
 from worker.engines.scripted import Scripted
@@ -89,18 +87,7 @@ def house(database: Database) -> Iterator[House]:
         flush_seconds=0.05,
         on_lost=lambda _: None,
     )
-    runner = Runner(
-        database,
-        engines=engines,
-        holdings=holdings,
-        recorder=recorder,
-        profile=profiles.TINY,
-        owner="me",
-        lease=LEASE,
-        rng=random.Random(1),
-        quarantine_crashes=2,
-        equality=NO_MATHEMATICS,
-    )
+    runner = make_runner(database, engines=engines, holdings=holdings, recorder=recorder)
     bells = threading.Semaphore(0)
     database.listen(
         lambda note: bells.release(note.jobs) if isinstance(note, groups.Freed) else None

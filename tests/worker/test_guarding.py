@@ -10,16 +10,15 @@ import pytest
 from jobs import errors
 from jobs.database import Database
 from jobs.findings import Kind
-from jobs.lifecycle import Outcome, Status
+from jobs.lifecycle import Status
 from jobs.store import claims, history, streams, traces
 from tests import factories
-from tests.worker.conftest import Bench
+from tests.worker.conftest import ENDS, Bench
+from tests.worker.engine_fake import LOOP
 from tests.worker.personas import BUDGET, ON, found, run_persona
 from worker import guards
 from worker.engine import Chunk
 from worker.leases import Reason
-
-LOOP = "So I count them again. "
 
 
 @pytest.mark.parametrize(
@@ -51,16 +50,12 @@ def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
 def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000)
 
-    page = streams.read(bench.database, job_id, after=0, limit=10_000)
+    events = bench.told(job_id)
 
-    look, forced = bench.trace(job_id)
-    numbers = [event.number for event in page.events]
-    assert numbers == sorted(set(numbers))
-    said = [event for event in page.events if event.kind is streams.Kind.DELTA]
-    assert [event.sample for event in said] == sorted(event.sample or 0 for event in said)
-    assert "".join(event.delta or "" for event in said if event.sample == 0) == look.text
-    assert "".join(event.delta or "" for event in said if event.sample == 1) == forced.text
-    [told] = [event for event in page.events if event.kind is streams.Kind.FINDING]
+    said = [event.sample for event in events if event.kind is streams.Kind.DELTA]
+    assert said == sorted(said, key=lambda sample: sample or 0)
+    assert set(said) == {0, 1}
+    [told] = [event for event in events if event.kind is streams.Kind.FINDING]
     [kept] = bench.view(job_id).findings
     assert told.finding is not None
     assert (told.finding["kind"], told.finding["start"]) == (kept.kind, kept.begins)
@@ -112,14 +107,9 @@ def submit_guarded(bench: Bench, **facts: Any) -> uuid.UUID:  # noqa: ANN401 - a
     return bench.submit(options={"max_output_tokens": BUDGET, "guards": ON}, **facts)
 
 
-def loop(bench: Bench) -> None:
-    """Have the engine loop until it is aborted."""
-    bench.engine.feed(Chunk(text="I see. "), *[Chunk(text=LOOP)] * 64)
-
-
 def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: Bench) -> None:
     submit_guarded(bench)
-    loop(bench)
+    bench.engine.loop()
     bench.engine.after_abort = [
         [Chunk(text="6}"), Chunk(text=" and more"), Chunk(finish_reason="stop"), bench.engine.END]
     ]
@@ -154,7 +144,7 @@ def test_a_forced_answer_stays_within_the_budget_that_nothing_was_kept_of(
 
 def test_an_answer_before_the_loop_needs_no_second_one(bench: Bench) -> None:
     job_id = submit_guarded(bench)
-    bench.engine.feed(Chunk(text="**Final Answer** \\boxed{7} "), *[Chunk(text=LOOP)] * 64)
+    bench.engine.loop("**Final Answer** \\boxed{7} ")
 
     bench.runner.work()
 
@@ -165,7 +155,7 @@ def test_an_answer_before_the_loop_needs_no_second_one(bench: Bench) -> None:
 
 def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench) -> None:
     job_id = submit_guarded(bench)
-    loop(bench)
+    bench.engine.loop()
     bench.engine.after_abort = [[Chunk(finish_reason="stop"), bench.engine.END]]
 
     bench.runner.work()
@@ -175,32 +165,20 @@ def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench
     assert found(bench, job_id) == [("loop", "forced"), ("no_answer", "none")]
 
 
-@pytest.mark.parametrize("reason", [one for one in Reason if one is not Reason.UNNEEDED])
+@pytest.mark.parametrize("reason", ENDS)
 def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: Reason) -> None:
     job_id = submit_guarded(bench)
-    loop(bench)
+    bench.engine.loop()
     bench.engine.after_abort = [[]]
-    thread = bench.run_in_thread()
-    assert bench.engine.second.wait(10)
 
-    bench.runner.drain()
-    bench.leases.end((job_id, 1), reason)
+    bench.stop_second(job_id, reason)
 
-    thread.join(10)
-    assert not thread.is_alive()
-    assert bench.engine.aborted[-1] == bench.engine.requests[1].rid
-    ends = {
-        Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
-        Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
-        Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
-        Reason.LOST: (Status.RUNNING, None),
-    }
-    assert (bench.status(job_id), bench.attempt(job_id).attempt.outcome) == ends[reason]
+    assert bench.outcome(job_id) == ENDS[reason]
 
 
 def test_an_engine_that_refuses_the_longer_text_does_not_fail_the_job(bench: Bench) -> None:
     job_id = submit_guarded(bench)
-    loop(bench)
+    bench.engine.loop()
     bench.engine.after_abort = [[errors.EngineRejected("Too long.")]]
 
     bench.runner.work()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import threading
 import uuid
 from collections.abc import Callable
@@ -13,19 +11,17 @@ import pytest
 
 from jobs import errors, profiles
 from jobs.database import Database
-from jobs.lifecycle import Outcome, Status
+from jobs.lifecycle import Status
 from jobs.live import Told
 from jobs.store import claims, history, retention, streams, traces
-from tests import factories, pictures
+from tests import factories
 from tests.fakes import RecordingPublisher
 from tests.worker import personas
 from tests.worker.choir import Choir
-from tests.worker.conftest import LEASE, NO_MATHEMATICS, Bench, picture
+from tests.worker.conftest import ENDS, Bench, real_picture
 from worker.engine import Chunk
-from worker.engines.pool import Engines
 from worker.engines.scripted import Options, Scripted
 from worker.leases import Reason
-from worker.runner import Runner
 
 WaitFor = Callable[[Callable[[], bool]], bool]
 
@@ -38,28 +34,7 @@ def choir() -> Choir:
 @pytest.fixture
 def stage(bench: Bench, choir: Choir) -> Bench:
     """The bench with a choir for an engine."""
-    return with_engine(bench, choir)
-
-
-def with_engine(bench: Bench, *engines: Any) -> Bench:  # noqa: ANN401 - any engine
-    pool = Engines(engines, margin=0)
-    pool.refresh()
-    return dataclasses.replace(
-        bench,
-        engines=pool,
-        runner=Runner(
-            bench.database,
-            engines=pool,
-            holdings=bench.leases,
-            recorder=bench.recorder,
-            profile=profiles.TINY,
-            owner="me",
-            lease=LEASE,
-            rng=random.Random(1),
-            quarantine_crashes=2,
-            equality=NO_MATHEMATICS,
-        ),
-    )
+    return bench.with_engine(choir, margin=0)
 
 
 def ask(bench: Bench, samples: int, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
@@ -197,7 +172,7 @@ def test_with_one_permit_the_samples_run_one_after_the_other_and_two_jobs_get_on
     bench: Bench,
 ) -> None:
     choir = Choir(window=1)
-    alone = with_engine(bench, choir)
+    alone = bench.with_engine(choir, margin=0)
     jobs = [ask(alone, 3), ask(alone, 3)]
     for _ in jobs:
         for vote in range(2):
@@ -218,10 +193,11 @@ def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: B
         options=Options(tokens_per_second=0, prefill_tokens_per_second=0, window=3),
         profile=profiles.QVQ,
     )
-    crowd = with_engine(bench, engine)
-    image = dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84)))
+    crowd = bench.with_engine(engine, margin=0)
     jobs = [
-        crowd.submit(question="How many?", options={"samples": 4, "seed": seed}, image=image)
+        crowd.submit(
+            question="How many?", options={"samples": 4, "seed": seed}, image=real_picture()
+        )
         for seed in range(6)
     ]
 
@@ -233,7 +209,7 @@ def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: B
     assert taken(crowd) == 0
 
 
-@pytest.mark.parametrize("reason", [Reason.CANCEL, Reason.DEADLINE, Reason.DRAIN, Reason.LOST])
+@pytest.mark.parametrize("reason", ENDS)
 def test_a_stop_reaches_every_sample(
     stage: Bench, choir: Choir, wait_for: WaitFor, reason: Reason
 ) -> None:
@@ -252,13 +228,7 @@ def test_a_stop_reaches_every_sample(
     assert ended(thread)
     # Once is enough; the loss of a lease may be noticed by two.
     assert set(choir.aborted) == {0, 1, 2}
-    ends = {
-        Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
-        Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
-        Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
-        Reason.LOST: (Status.RUNNING, None),
-    }
-    assert (stage.status(job_id), stage.attempt(job_id).attempt.outcome) == ends[reason]
+    assert stage.outcome(job_id) == ENDS[reason]
     if reason is not Reason.LOST:
         assert finishes(stage, job_id) == [str(reason)] * 3
         assert sorted(trace.text for trace in stage.trace(job_id)) == ["More ", "More ", "One "]
@@ -356,11 +326,11 @@ def scripted(
         options=Options(tokens_per_second=2000, prefill_tokens_per_second=0, markers=True),
         profile=profiles.QVQ,
     )
-    voting = with_engine(bench, engine)
+    voting = bench.with_engine(engine, margin=0)
     job_id = voting.submit(
         question=question,
         options={"samples": samples, "max_output_tokens": 600} | options,
-        image=dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84))),
+        image=real_picture(),
     )
     voting.runner.work()
     return job_id
@@ -419,10 +389,7 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     cut = {forced[sample] for sample in cast}
     assert cut <= {entry.sample for entry in view.findings if entry.kind == "loop"}
     assert all(trace.text for trace in kept if trace.number in cut | cast)
-    told = streams.read(bench.database, job_id, after=0, limit=10_000).events
-    for trace in kept:
-        said = [event.delta or "" for event in told if event.sample == trace.number]
-        assert "".join(said) == trace.text
+    bench.told(job_id)
 
 
 def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> None:
@@ -446,10 +413,7 @@ def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> No
     assert {kept[number].continues for number in agreed["samples"]} == set(kept) - {
         *agreed["samples"]
     }
-    told = streams.read(stage.database, job_id, after=0, limit=1000).events
-    for number, trace in kept.items():
-        said = [event.delta or "" for event in told if event.sample == number]
-        assert "".join(said) == trace.text
+    stage.told(job_id)
 
 
 def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) -> None:
