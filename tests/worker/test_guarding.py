@@ -130,7 +130,7 @@ def test_a_forced_answer_stays_within_the_budget_that_nothing_was_kept_of(
 ) -> None:
     budget = 100
     job_id = bench.submit(options={"max_output_tokens": budget, "guards": ON | switched})
-    loop(bench)
+    bench.engine.loop()
     bench.engine.after_abort = [[Chunk(text="6}"), Chunk(finish_reason="stop"), bench.engine.END]]
 
     bench.runner.work()
