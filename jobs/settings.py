@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         description="Threads of the API beside those for streams and waits.",
     )
     max_streams: int = Field(
-        default=512,
+        default=680,
         ge=0,
         le=4096,
         description="Streams and `Prefer: wait` requests held open at once; one account has three quarters at most.",
