@@ -59,8 +59,8 @@ def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> Non
     for path in source.modules("api", "jobs"):
         if source.name(path).startswith(("api/", "jobs/images/")):
             codes |= set(_RAISED.findall(path.read_text(encoding="utf-8")))
-    # What stands for itself: what this version does not take yet, what it cannot do now, and our own faults.
-    codes -= {errors.UnsupportedParameter.code, errors.Unavailable.code, "server_error"}
+    # What stands for itself: what it cannot do now, and our own faults.
+    codes -= {errors.Unavailable.code, "server_error"}
 
     told = (source.ROOT / "README.md").read_text(encoding="utf-8")
     assert {code for code in codes if f"`{code}`" not in told} == set()
