@@ -95,11 +95,7 @@ def _row(options: argparse.Namespace, count: int, seconds: int) -> list[str]:
     engine = f"{_OPTIONS}&window={options.jobs}&tokens_per_second={options.rate}"
     with service.ground(engine) as ground, service.databases(ground, options.database) as makers:
         make = next(iter(makers.values()))
-        # One account, which may have three quarters of them.
-        permits = max(4, 2 * count)
-        with service.running(
-            ground, make(), worker_slots=str(options.jobs), max_streams=str(permits)
-        ) as running:
+        with service.running(ground, make(), worker_slots=str(options.jobs)) as running:
             jobs = _submit(running, options.jobs, options.rate * (seconds + 4 * _SETTLE_SECONDS))
             worker = running.start_worker()
             readers, asked = Readers(), _Asking(running, jobs[0])

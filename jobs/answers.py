@@ -20,12 +20,14 @@ from typing import Literal
 #: The last one is no rule of this module: the answer was asked for as JSON, see :mod:`jobs.values`.
 Rule = Literal["heading+boxed", "heading", "boxed", "phrase", "json_schema"]
 
-_FINAL = r"(?:Final\s+Answer|最终答案|最終答案)"
+# A heading stands in one paragraph: so no blank line is in it. A line may be broken once.
+_GAP = r"[^\S\n]*+\n?+[^\S\n]*+"
+_FINAL = rf"(?:Final(?=\s){_GAP}Answer|最终答案|最終答案)"
 # Every pattern is linear in the length of the text, whatever a looping model writes: quantifiers that
 # could share a run of characters are possessive (``*+``), and a run is entered at its first character only.
 #: The heading of a final answer.
 HEADING = re.compile(
-    rf"\*\*\s*+{_FINAL}\s*[:：]?\s*(?:\*\*)?\s*[:：]?|(?<!#)#++\s*+{_FINAL}\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
+    rf"\*\*{_GAP}{_FINAL}\s*[:：]?\s*(?:\*\*)?\s*[:：]?|(?<!#)#++{_GAP}{_FINAL}\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
     re.IGNORECASE,
 )
 _PHRASE = re.compile(

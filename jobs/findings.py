@@ -35,7 +35,7 @@ class Action(enum.StrEnum):
 
     #: The text was cut back and the model made to answer.
     FORCED = "forced"
-    #: The text was cut back; the answer before the loop stands.
+    #: The text was cut back; the answer before it stands, if there is one.
     STOPPED = "stopped"
     #: A second look came to the same answer.
     CONFIRMED = "confirmed"

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         description="Threads of the API beside those for streams and waits.",
     )
     max_streams: int = Field(
-        default=512,
+        default=680,
         ge=0,
         le=4096,
         description="Streams and `Prefer: wait` requests held open at once; one account has three quarters at most.",
@@ -403,11 +403,12 @@ class Settings(BaseSettings):
         given = {
             name.removeprefix(PREFIX).lower(): value
             for name, value in environ.items()
-            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and value
+            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX)
         }
+        # Empty is not given; a name that nobody knows is a mistake whatever it holds.
         unknown = sorted(name for name in given if name not in cls.model_fields)
         known: dict[str, object] = {
-            name: value for name, value in given.items() if name in cls.model_fields
+            name: value for name, value in given.items() if name in cls.model_fields and value
         }
         known |= {name: value for name, value in overrides.items() if value is not None}
         faults = [f"{PREFIX}{name.upper()}: no such setting" for name in unknown]

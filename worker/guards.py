@@ -25,6 +25,8 @@ FORCED_TOKENS = 64
 RESERVE_TOKENS = FORCED_TOKENS + 16
 #: A smaller budget is worth no reserve: the job then gets all of it at once, and no forced answer at its end.
 _LEAST_RESERVED = 256
+#: With fewer tokens left no answer is asked for: it would not come to its end.
+_LEAST_FORCED = 8
 
 _HEADING = "\n\n**Final Answer**\n\n"
 _HEADING_CJK = "\n\n**最终答案**\n\n"
@@ -42,6 +44,9 @@ _TAIL = _LONGEST_PERIOD * _COPIES + _PROBE
 #: Rules of tables, blank lines, leaders: they repeat by nature, so only a very long run of them is a loop.
 _RULE = re.compile(r"[-|_=\s.:+*~#]*+", re.ASCII)
 _LEAST_RULE_SPAN = 4000
+#: Rows of a table or a matrix may well be alike, so it takes more of them.
+_CELLS = ("|", "&")
+_LEAST_CELLS_SPAN = 2000
 
 # Paraphrases: two of three signals over the last characters. The thresholds lie far from both kinds measured:
 # repeated sentences 0.93 against 0.0, hedges per 1,000 characters 40 against 0.8, compressed size 0.03 against 0.54.
@@ -52,11 +57,14 @@ _LONGEST_ANSWER = 1500
 _WINDOW = 4000
 _SENTENCES = 40
 _LEAST_SENTENCES = 12
+#: In letters. Shorter ones say too little to be the same.
 _LEAST_SENTENCE = 8
 _REPEATED = 0.6
 _HEDGES = 10.0
 _COMPRESSED = 0.12
 _SENTENCE_END = re.compile(r"[.!?。！？\n]+")  # noqa: RUF001 - what Chinese sentences end with
+#: What counts and parts words, in digits and Chinese numerals: "第三次" says the same as "第四次".
+_COUNTS = re.compile(r"\W+|[\d〇零一二两三四五六七八九十百千]+")  # noqa: RUF001 - Chinese zero
 _HEDGE = re.compile(
     r"\b(?:wait|hmm|alternatively|let me (?:re|double)[- ]?(?:check|count|examine|think))\b"
     r"|等等|让我(?:再|重新)|或者说|不对",
@@ -101,7 +109,8 @@ class Watch:
         self._question = question
         self._sample = sample
         reserve = 0 if typed else reserved(guards, budget)
-        self._may_force = bool(reserve) or typed
+        self._budget = budget
+        self._typed = typed
         #: Most tokens of the stream.
         self.limit = budget - reserve
         self.second_look = second_look
@@ -140,6 +149,15 @@ class Watch:
     def found(self) -> Finding | None:
         """What was found, once something was."""
         return self.verdict.finding if self.verdict is not None else None
+
+    @property
+    def forced_tokens(self) -> int:
+        """Most tokens of a forced answer: of those of the job that are left."""
+        return min(FORCED_TOKENS, max(1, self._budget - self._tokens))
+
+    def billed(self, tokens: int) -> None:
+        """Take it that the stream had ``tokens`` tokens, which may be more than chunks were seen."""
+        self._tokens = max(self._tokens, tokens)
 
     def see(self, text: str) -> Verdict | None:
         """Take a chunk's text; return what to do when the stream has begun to run away."""
@@ -184,7 +202,10 @@ class Watch:
     def _unending(self, text: str) -> Verdict | None:
         """Return what to do about a final answer that was begun and does not come to its end."""
         heading = answers.heading(text)
-        if heading is None or len(text) - heading < _LONGEST_ANSWER or answers.extract(text):
+        if heading is None or len(text) - heading < _LONGEST_ANSWER:
+            return None
+        # An earlier box is not what this heading announces.
+        if answers.extract(text[heading:]):
             return None
         finding = self._finding(
             Kind.NO_ANSWER,
@@ -200,6 +221,8 @@ class Watch:
         if found is None:
             if finish_reason != "length" or not self._guards.get("budget"):
                 return None
+            # Of what the engine counted a chunk may have had several.
+            self._tokens = self.limit
             if not self._may_force:
                 return None
             finding = self._finding(Kind.BUDGET, 0, len(text), {"tokens": self.limit})
@@ -216,6 +239,8 @@ class Watch:
                     "trace": scripts.cjk_share(text) or 0.0,
                 },
             )
+            if not self._may_force:
+                return Verdict(dataclasses.replace(finding, action=Action.NONE), len(text), "")
             heading = answers.heading(text)
             return self._forced(finding, text, len(text) if heading is None else heading)
         return None
@@ -254,8 +279,16 @@ class Watch:
         )
         return self._stopped(finding, text, start)
 
+    @property
+    def _may_force(self) -> bool:
+        """Whether enough tokens are left for an answer; one in JSON has its own."""
+        return self._typed or self._budget - self._tokens >= _LEAST_FORCED
+
     def _forced(self, finding: Finding, text: str, at: int) -> Verdict:
-        return Verdict(finding, len(text[:at].rstrip()), ask(self._question))
+        kept = len(text[:at].rstrip())
+        if not self._may_force:
+            return Verdict(dataclasses.replace(finding, action=Action.STOPPED), kept, "")
+        return Verdict(finding, kept, ask(self._question))
 
     def _stopped(self, finding: Finding, text: str, at: int) -> Verdict:
         """Cut a loop off; a model that had answered before it needs no second answer."""
@@ -317,8 +350,12 @@ def tail_period(tail: str) -> int:
 
 def _repeats(tail: str, period: int) -> bool:
     """Whether ``tail`` ends with enough copies of its last ``period`` characters."""
-    rule = _RULE.fullmatch(tail, len(tail) - period) is not None
-    least = _LEAST_RULE_SPAN if rule else _LEAST_SPAN
+    if _RULE.fullmatch(tail, len(tail) - period):
+        least = _LEAST_RULE_SPAN
+    elif any(mark in tail[-period:] for mark in _CELLS):
+        least = _LEAST_CELLS_SPAN
+    else:
+        least = _LEAST_SPAN
     copies = max(_COPIES, -(-least // period))
     rest = period * (copies - 1)
     return rest + period <= len(tail) and tail[-rest:] == tail[-rest - period : -period]
@@ -342,11 +379,8 @@ class Signals:
 def signals(text: str) -> Signals:
     """Return the signals of the end of ``text``."""
     window = text[-_WINDOW:]
-    said = [
-        re.sub(r"\W+|\d+", " ", sentence).strip().lower()
-        for sentence in _SENTENCE_END.split(window)
-    ]
-    said = [sentence for sentence in said if len(sentence) >= _LEAST_SENTENCE][-_SENTENCES:]
+    said = [_COUNTS.sub(" ", sentence).strip().lower() for sentence in _SENTENCE_END.split(window)]
+    said = [one for one in said if scripts.length(one) >= _LEAST_SENTENCE][-_SENTENCES:]
     enough = len(said) >= _LEAST_SENTENCES
     data = window.encode("utf-8", "replace")
     return Signals(

@@ -128,7 +128,13 @@ class Inquiry:
                 "trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action)
             )
             if verdict.inserted:
-                result = self._force(request, ended, verdict, more=bool(watch.second_look))
+                result = self._force(
+                    request,
+                    ended,
+                    verdict,
+                    tokens=watch.forced_tokens,
+                    more=bool(watch.second_look),
+                )
             else:
                 result = Result(
                     _by_itself(ended),
@@ -156,9 +162,12 @@ class Inquiry:
     ) -> sample.Result:
         """Stream ``request`` under ``watch``, with probes on the way if they are wanted."""
         if not watch.probes:
-            return self._stream(request, watch, number=number, started_at=started_at)
+            looked = self._stream(request, watch, number=number, started_at=started_at)
+            watch.billed(looked.ended.output_tokens)
+            return looked
         with probes.Probing(watch, request, engine_=self._engine) as probing:
             looked = self._stream(request, probing, number=number, started_at=started_at)
+        watch.billed(looked.ended.output_tokens)
         return dataclasses.replace(looked, ended=probing.billed(looked.ended))
 
     def _force(
@@ -167,6 +176,7 @@ class Inquiry:
         first: traces.Ended,
         verdict: guards.Verdict,
         *,
+        tokens: int,
         more: bool,
     ) -> Result:
         """Go on from the text before the cut; what the cut stream had said stands when that brings nothing."""
@@ -175,7 +185,7 @@ class Inquiry:
             request,
             rid=uuid.uuid4().hex,
             sampling=_GREEDY,
-            max_output_tokens=guards.FORCED_TOKENS,
+            max_output_tokens=tokens,
             continuation=given,
         )
         number = self._next(first)

@@ -63,7 +63,9 @@ class Probing:
         self._checkpoints = [
             tokens for share in _SHARES if (tokens := watch.limit // share) >= _LEAST_TOKENS
         ]
-        self._lock = threading.Lock()
+        if len(self._checkpoints) == 1:
+            # One answer agrees with nothing.
+            self._checkpoints.clear()
         self._asking: _Asking | None = None
         self._last: _Probe | None = None
         self._asked = 0

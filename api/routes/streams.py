@@ -90,13 +90,13 @@ class StreamRoutes:
         if standing.finished and standing.number <= after:
             # For EventSource, which would come back for ever, this is the end.
             return Response(status=HTTPStatus.NO_CONTENT)
+        _bound_writes(flask.request.environ.get("gunicorn.socket"))
         # The answer closes its stream, but one to HEAD has no body that anybody would close.
         body = (
             b""
             if flask.request.method == HTTPMethod.HEAD
             else self._streams.follow(job_id, account_id=caller.account_id, after=after)
         )
-        _bound_writes(flask.request.environ.get("gunicorn.socket"))
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 
     def issue(self, caller: Caller, path: JobPath) -> Response:

@@ -121,8 +121,8 @@ class Finding(Given):
     start: int = Field(description="First character of the place in the sample's text.")
     end: int = Field(description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
-        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it stands; of a "
-        "second look, what it came to."
+        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it, if any, "
+        "stands; of a second look, what it came to."
     )
     evidence: dict[str, float]
     tokens_saved: int = Field(

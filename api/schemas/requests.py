@@ -172,8 +172,8 @@ class Options(Sent):
     max_output_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Longest answer with its reasoning. Default: the model's, or what the images and the "
-        "question leave of its context.",
+        description="Longest answer with its reasoning, in all streams of a sample but the probes of the guard "
+        "`convergence`. Default: the model's, or what the images and the question leave of its context.",
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling.")

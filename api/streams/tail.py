@@ -14,6 +14,7 @@ import structlog
 from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
+from jobs import ids
 from jobs.database import Database, Unavailable
 from jobs.live import Told
 from jobs.store import history, streams
@@ -126,10 +127,20 @@ class Tail:
                 if standing is None:
                     feed.end()
                 elif feed.stale(standing):
-                    self._read(job_id, feed)
+                    self._bring(job_id, feed)
         except Unavailable:
             # Who follows is not harmed by a look that failed; the next one may not.
             _log.warning("events_not_looked_at", jobs=len(feeds))
+
+    def _bring(self, job_id: uuid.UUID, feed: Feed) -> None:
+        """Give a feed what SQL has. A job that cannot be told, such as a later version's, ends its own streams only."""
+        try:
+            self._read(job_id, feed)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - the boundary: the others are followed by this thread too
+            _log.exception("events_not_told", job_id=ids.show("job", job_id))
+            feed.end()
 
     def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
         page = streams.read(self._database, job_id, after=feed.last)

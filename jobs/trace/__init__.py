@@ -21,7 +21,7 @@ from jobs.trace.kinds import Kind, kind_of
 __all__ = ["VERSION", "Kind", "Mark", "Parser", "Step", "parse", "timed"]
 
 #: Grows with each change that gives a text other steps.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

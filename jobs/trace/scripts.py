@@ -22,3 +22,8 @@ def cjk_share(text: str) -> float | None:
     cjk = _LETTERS_PER_CJK * len(_CJK.findall(words))
     letters = len(_LATIN.findall(words))
     return round(cjk / (cjk + letters), 3) if cjk + letters else None
+
+
+def length(text: str) -> int:
+    """Return how long ``text`` is in letters, of which a character of CJK is as good as three."""
+    return len(text) + (_LETTERS_PER_CJK - 1) * len(_CJK.findall(text))

@@ -150,7 +150,7 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     [step] = sample["steps"]
     assert (step["kind"], step["start"], step["end"]) == ("observation", 0, 10)
     assert (step["started_at"], step["ended_at"]) == (None, None)
-    assert sample["steps_version"] == 1
+    assert sample["steps_version"] == 2
 
 
 def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(

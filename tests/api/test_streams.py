@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
 from api.framework import Door
-from jobs import ids
+from jobs import findings, ids
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.images import Images
 from jobs.live import Publisher
+from jobs.records import FindingEntry
 from jobs.settings import Settings
 from jobs.store import claims, outcomes, retention, sweeps
+from jobs.store import findings as kept
 from tests import databases, factories
 from tests.api import following, worker
 from tests.api.conftest import Caller
@@ -239,6 +242,29 @@ def test_a_draining_service_ends_all_streams(app: Door, follow: Follow, caller: 
     service_of(app).drain()
 
     assert [event["type"] for event in follower.join()] == ["job.queued"]
+
+
+def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
+    follow: Follow, caller: Caller, database: Database
+) -> None:
+    """A worker of a later version, say, has found what this one does not know."""
+    strange, plain = follow(caller.job()), follow(caller.job())
+    assert eventually(lambda: bool(strange.events and plain.events))
+    for begun in (strange, plain):
+        claimed = factories.claim(database)
+        recorder, live = record(database, claimed, RecordingPublisher())
+        say(recorder, live, "six")
+        if begun is strange:
+            later = findings.Finding(
+                findings.Kind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
+            )
+            with database.transaction() as transaction:
+                kept.keep(transaction, claimed.job_id, claimed.attempt, [later])
+                transaction.execute(sa.update(FindingEntry).values(kind="unheard_of"))
+        succeed(database, claimed, recorder, live)
+
+    assert plain.join()[-1]["type"] == "job.finished"
+    assert "job.finished" not in [event["type"] for event in strange.join()]
 
 
 def test_a_removed_job_is_told_without_its_text(

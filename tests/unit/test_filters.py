@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, filters, ids
+from jobs import errors, filters, findings, ids
 from jobs.filters import Filter
 from jobs.lifecycle import Status
 
@@ -29,6 +29,7 @@ wanted = st.builds(
     error_codes=st.lists(st.from_regex(r"[a-z][a-z_]{0,20}", fullmatch=True), unique=True)
     .filter(lambda codes: "timeout" not in codes)
     .map(tuple),
+    findings=st.lists(st.sampled_from(findings.Kind), unique=True).map(tuple),
     created_after=st.none() | moments,
     created_before=st.none() | moments,
     metadata=st.dictionaries(text.filter(bool), text, max_size=3),

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from jobs import profiles
-from jobs.findings import Kind
+from jobs.findings import Action, Kind
 from models.training import questions, scenes
 from tests import recorded_traces
 from worker import engine, guards
@@ -66,9 +66,10 @@ def test_a_loop_is_seen_within_six_copies_or_five_hundred_characters(period: int
         OPENING + "0" * 200,
         OPENING + ("So I count again. " * 3),
         "".join(f"{n}. There is a circle, number {n}.\n" for n in range(300)),
-        "\\begin{pmatrix}" + "0 & 0 & 0 \\\\ " * 8 + "\\end{pmatrix}",
+        "\\begin{pmatrix}\n" + ("0 & " * 19 + "0 \\\\\n") * 20 + "\\end{pmatrix}",
+        OPENING + "| circle | red | small |\n" * 40,
     ],
-    ids=["table", "rule", "zeros", "three times", "enumeration", "matrix"],
+    ids=["table", "rule", "zeros", "three times", "enumeration", "matrix", "rows"],
 )
 def test_what_repeats_by_nature_is_no_loop(text: str) -> None:
     verdict, seen = feed(make_watch(), text)
@@ -132,6 +133,79 @@ def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
     assert verdict is not None
     assert verdict.finding.kind is Kind.PARAPHRASE_LOOP
     assert verdict.finding.tokens_saved <= 4096 - 1000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["左边三只。", "右边两只。", "一共五只。", "中间一只。", "上面没有。", "下面四只。"],
+        [f"第{number}次数，左边有三只。" for number in "一二三四五六七八九十"],  # noqa: RUF001 - Chinese as written
+        [f"Count {number}: I see a circle on the left. " for number in range(90)],
+    ],
+    ids=["short sentences", "Chinese numerals", "numbers"],
+)
+def test_a_loop_without_a_doubt_is_one_by_its_sentences_in_chinese_too(said: list[str]) -> None:
+    dice = random.Random(1)
+    text = OPENING + "".join(dice.choice(said) for _ in range(1000))
+
+    verdict, _ = feed(make_watch(), text)
+
+    assert verdict is not None
+    assert verdict.finding.kind is Kind.PARAPHRASE_LOOP
+
+
+def test_rows_of_a_table_that_never_ends_are_a_loop() -> None:
+    verdict, seen = feed(make_watch(), OPENING + "| circle | red | small |\n" * 500)
+
+    assert verdict is not None
+    assert verdict.finding.kind is Kind.LOOP
+    assert seen < 2500
+
+
+def test_a_box_from_before_does_not_end_a_final_answer_that_goes_on_and_on() -> None:
+    dice = random.Random(1)
+    talk = "".join(chr(dice.randint(97, 122)) + " " * dice.randint(0, 1) for _ in range(4000))
+    text = f"So far \\boxed{{3}}.\n\n**Final Answer**\n\n\\boxed{{\\text{{{talk}"
+
+    verdict, _ = feed(make_watch(), text)
+
+    assert verdict is not None
+    assert (verdict.finding.kind, text[: verdict.kept]) == (Kind.NO_ANSWER, "So far \\boxed{3}.")
+
+
+def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
+    text = OPENING + "So I count again. " * 100
+    first = Watch({"loop": True}, question="How many?", sample=0, budget=4096)
+    feed(first, text)
+    assert first.forced_tokens == guards.FORCED_TOKENS
+
+    watch = Watch({"loop": True}, question="How many?", sample=0, budget=first.tokens + 20)
+    verdict, _ = feed(watch, text)
+
+    assert verdict is not None
+    assert verdict.inserted
+    assert watch.forced_tokens == 20
+    watch.billed(first.tokens + 15)
+    assert watch.forced_tokens == 5
+    watch.billed(first.tokens + 30)
+    assert watch.forced_tokens == 1
+
+
+def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
+    text = OPENING + "So I count again. " * 100
+    first = Watch({"loop": True}, question="How many?", sample=0, budget=4096)
+    feed(first, text)
+    loop = Watch({"loop": True}, question="How many?", sample=0, budget=first.tokens + 5)
+    verdict, _ = feed(loop, text)
+    assert verdict is not None
+    assert (verdict.finding.action, verdict.inserted) == (Action.STOPPED, "")
+
+    drift = Watch({"language": True}, question="How many?", sample=0, budget=100)
+    drift.billed(95)
+    text = "我看到六个圆，答案应该是六个。\n\n**最终答案**\n\n\\boxed{六个}"  # noqa: RUF001 - Chinese as written
+    verdict = drift.end(text, "stop")
+    assert verdict is not None
+    assert (verdict.finding.action, verdict.kept, verdict.inserted) == (Action.NONE, len(text), "")
 
 
 def test_a_guard_that_is_off_sees_nothing() -> None:

@@ -62,6 +62,7 @@ PIECES = st.sampled_from(
             "## T\n",
         ),
         *("\\boxed{4}", "**", "...", "3.5", "?!", ":", " "),
+        *("#", "Final", "Answer", "最终答案", "\u3000", "\x0c"),
     ]
 )
 TEXTS = st.lists(PIECES, max_size=40).map("".join)
@@ -166,6 +167,23 @@ def test_code_that_is_not_closed_yet_settles_nothing_before_it_may_be() -> None:
     parser.feed("`")
 
     assert parser.steps() == parse(text + "`")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "So it is **\n\nFinal\n\nAnswer",
+        "#\n\nFinal\n\nAnswer",
+        "So it is **\n\n\u2028\n\n最终答案",
+        "#\n\n\x0c\n\nfinal answer",
+    ],
+)
+def test_a_heading_has_no_blank_line_in_it_so_none_begins_in_what_is_settled(text: str) -> None:
+    parser = Parser()
+    for size, character in enumerate(text, 1):
+        parser.feed(character)
+        assert parser.steps() == parse(text[:size])
+    assert Kind.ANSWER not in [kind for kind, _ in told(text)]
 
 
 @given(TEXTS)

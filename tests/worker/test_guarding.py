@@ -124,6 +124,24 @@ def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: B
     assert bench.engine.aborted == [first.rid, second.rid]
 
 
+@pytest.mark.parametrize("switched", [{"budget": False}, {}])
+def test_a_forced_answer_stays_within_the_budget_that_nothing_was_kept_of(
+    bench: Bench, switched: dict[str, bool]
+) -> None:
+    budget = 100
+    job_id = bench.submit(options={"max_output_tokens": budget, "guards": ON | switched})
+    bench.engine.loop()
+    bench.engine.after_abort = [[Chunk(text="6}"), Chunk(finish_reason="stop"), bench.engine.END]]
+
+    bench.runner.work()
+
+    first, second = bench.engine.requests
+    assert first.max_output_tokens == budget
+    # A loop is seen after 64 tokens at the earliest.
+    assert second.max_output_tokens == budget - 64 < guards.FORCED_TOKENS
+    assert bench.view(job_id).job.answer_text == "6"
+
+
 def test_an_answer_before_the_loop_needs_no_second_one(bench: Bench) -> None:
     job_id = submit_guarded(bench)
     bench.engine.loop("**Final Answer** \\boxed{7} ")

@@ -90,6 +90,15 @@ def test_a_trace_that_comes_to_its_answer_is_not_probed_for_nothing(bench: Bench
     assert len(bench.trace(job_id)) == 1
 
 
+def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench) -> None:
+    subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    personas.submit(bench, convergence=True, max_output_tokens=100)
+
+    personas.work(bench, subject)
+
+    assert len(subject.asked) == 1
+
+
 def test_a_fault_of_a_probe_is_none_of_the_trace(bench: Bench) -> None:
     class Sparing(Told):
         def stream(self, request: engine.Request) -> ScriptedStream:
