@@ -156,29 +156,19 @@ def _insert(transaction: Transaction, submission: Submission) -> Job:
 
 
 _JOB_IMAGE = sa.insert(table(JobImage))
-_JOB = (
-    sa.insert(table(Job))
-    .values(
-        status=Status.QUEUED,
-        rank_at=dispatch.rank_at(sa.bindparam("b_rank", type_=Seconds())),
-        not_before=Now(),
-        deadline_at=Now(sa.bindparam("b_deadline", type_=Seconds())),
-        attempt=0,
-        event_number=_FIRST_NUMBER,
-        crashes=0,
-        failures=0,
-        created_at=Now(),
-    )
-    .returning(
-        *(
-            table(Job).c[name]
-            for name in (
-                *("status", "rank_at", "not_before", "deadline_at", "created_at"),
-                *("attempt", "event_number", "crashes", "failures"),
-            )
-        )
-    )
-)
+#: What is the same in all jobs that come in, and what the database's clock says.
+_NEW = {
+    "status": Status.QUEUED,
+    "rank_at": dispatch.rank_at(sa.bindparam("b_rank", type_=Seconds())),
+    "not_before": Now(),
+    "deadline_at": Now(sa.bindparam("b_deadline", type_=Seconds())),
+    "attempt": 0,
+    "event_number": _FIRST_NUMBER,
+    "crashes": 0,
+    "failures": 0,
+    "created_at": Now(),
+}
+_JOB = sa.insert(table(Job)).values(_NEW).returning(*(table(Job).c[name] for name in _NEW))
 
 
 def _insert_job(
