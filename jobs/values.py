@@ -122,6 +122,7 @@ _NEITHER = re.compile(
 _LETTER = re.compile(
     r"(?:option|choice|[应故]?选项?)?\s*\(?\s*([a-z])\s*\)?(?:[.:)、,\s]|项|\Z)", re.IGNORECASE
 )
+_EXPLAINED = re.compile(r"[*(\s]*([A-Za-z])(?:\)\s*[.:]?|\s*[.:、])\s*(?=\S)")
 _LETTER_BEHIND = re.compile(r"\s*\(([a-z])\)\Z")
 
 
@@ -187,7 +188,8 @@ def boolean(text: str) -> bool | None:
 def choice(text: str, options: Sequence[str]) -> str | None:
     """Return the one of ``options`` that ``text`` is, or whose letter (A is the first) it is or begins with.
 
-    An option's own text goes before letters; letter and text that name two options are none.
+    An option's own text goes before letters; letter and text that name two options are none. Options that are letters
+    themselves may be followed by what the question says of them (``C. a cat``).
     """
     plain = _folded(text)
     named = {option for option in options if _folded(option) == plain}
@@ -202,6 +204,8 @@ def choice(text: str, options: Sequence[str]) -> str | None:
         place = ord(letter[1]) - ord("a") if letter else len(options)
         if place < len(options) and rest in ("", _folded(options[place])):
             named = {options[place]}
+    if not named:
+        named = _lettered(_after_said(_plain(text[:_LONGEST])), options)
     return named.pop() if len(named) == 1 else None
 
 
@@ -266,6 +270,16 @@ def _plain(text: str) -> str:
     """Return ``text`` without LaTeX and Markdown around it."""
     normal = unicodedata.normalize("NFKC", text)
     return _MARKUP.sub("", _SPACES.sub(" ", _TEXT.sub(r" \1", normal))).strip()
+
+
+def _lettered(plain: str, options: Sequence[str]) -> set[str]:
+    """Return the option that ``plain`` begins with and explains, if options are letters and it names no other one."""
+    letters = {option.strip(_AROUND).upper(): option for option in options}
+    found = _EXPLAINED.match(plain)
+    if found is None or len(letters) < len(options) or any(len(letter) != 1 for letter in letters):
+        return set()
+    said = {found[1].upper(), *re.findall(r"\b[A-Z]\b", plain[found.end() :])}
+    return {letters[letter] for letter in said if letter in letters}
 
 
 def _after_said(plain: str) -> str:

@@ -206,6 +206,25 @@ def test_of_a_long_text_the_whole_counts() -> None:
     assert values.same(f"{begun}Red.", f"{begun}Red.")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("C", "C"),
+        ("C. a cat", "C"),
+        ("(C) cat", "C"),
+        ("\\text{C. Cat}", "C"),
+        ("The answer is **C: a cat**", "C"),
+        ("C、猫", "C"),
+        ("A. is wrong; B", None),
+        ("A) and B)", None),
+        ("A cat", None),
+        ("E. eel", None),
+    ],
+)
+def test_an_option_that_is_a_letter_may_be_explained(text: str, value: str | None) -> None:
+    assert values.choice(text, ["A", "B", "C", "D"]) == value
+
+
 def test_two_options_that_read_the_same_are_none() -> None:
     assert values.choice("red", ["red", "RED"]) is None
 
