@@ -16,8 +16,8 @@ from jobs.settings import PREFIX, Settings
 
 app = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
-#: What stands between a user's name and the host in a URL.
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^/@]*@")
+#: A password in a URL: between a user's name and the host, whatever it holds, or in the query.
+_PASSWORD = re.compile(r"(://[^:/@]*:).*(?=@)|([?&](?:ssl)?password=)[^&]*")
 #: Settings whose default belongs to the machine it is shown on, as the documentation says it.
 _OWN_WORDS = {"home": "`~/.longlook`"}
 
@@ -107,4 +107,4 @@ def _shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, float) else _PASSWORD.sub(r"\1***@", str(value))
+    return f"{value:g}" if isinstance(value, float) else _PASSWORD.sub(r"\1\2***", str(value))

@@ -45,6 +45,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except errors.LonglookError as error:
         output.note(told(error))
         sys.exit(output.exit_code(error))
+    except KeyboardInterrupt:
+        # While the command was still being imported; from then on it is the command's own matter.
+        sys.exit(output.Exit.INTERRUPTED)
 
 
 def make_app(names: Iterable[str]) -> typer.Typer:

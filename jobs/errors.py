@@ -3,7 +3,6 @@
 * LonglookError
   * RequestError: the caller can mend it (HTTP 4xx)
     * InvalidRequest
-      * UnsupportedParameter
       * ImageQuarantined
     * ImageRejected
     * Unauthenticated
@@ -95,13 +94,6 @@ class InvalidRequest(RequestError):
 
     status = 422
     title = "Invalid request"
-
-
-class UnsupportedParameter(InvalidRequest):
-    """A parameter that this version does not take."""
-
-    code = "unsupported_parameter"
-    title = "Unsupported parameter"
 
 
 class ImageQuarantined(InvalidRequest):

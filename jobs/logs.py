@@ -30,6 +30,8 @@ _QUIET = {
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
     "PIL": logging.WARNING,
+    # Of each request it would tell the path, in which may stand what somebody typed.
+    "gunicorn.error": logging.INFO,
 }
 
 

@@ -23,12 +23,15 @@ class Mark:
         length: in characters (code points).
         at: milliseconds since 1970, by the database's clock.
         finding: what was found at this place, as JSON, or None.
+        tokens: in how many chunks of the engine these characters came, which is in how many tokens, or a few less
+            (some characters take several); None when that is not known.
     """
 
     number: int
     length: int
     at: int
     finding: dict[str, Any] | None = field(default=None, repr=False)
+    tokens: int | None = None
 
 
 class Numbers:
@@ -73,12 +76,13 @@ class Numbers:
 
 
 def pack(marks: Iterable[Mark]) -> bytes:
-    """Return ``marks``, in order, as an index: some three bytes for each."""
+    """Return ``marks``, in order, as an index: some four bytes for each."""
     rows: list[list[Any]] = []
     number = at = 0
     for mark in marks:
         row: list[Any] = [mark.number - number, mark.length, mark.at - at]
-        rows.append(row if mark.finding is None else [*row, mark.finding])
+        more = mark.tokens if mark.finding is None else mark.finding
+        rows.append(row if more is None else [*row, more])
         number, at = mark.number, mark.at
     return zlib.compress(orjson.dumps(rows), 1)
 
@@ -91,7 +95,9 @@ def unpack(index: bytes | None) -> list[Mark]:
     number = at = 0
     for gap, length, later, *rest in orjson.loads(zlib.decompress(index)):
         number, at = number + gap, at + later
-        marks.append(Mark(number, length, at, rest[0] if rest else None))
+        more = rest[0] if rest else None
+        found, tokens = (more, None) if isinstance(more, dict) else (None, more)
+        marks.append(Mark(number, length, at, found, tokens))
     return marks
 
 

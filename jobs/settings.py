@@ -403,11 +403,12 @@ class Settings(BaseSettings):
         given = {
             name.removeprefix(PREFIX).lower(): value
             for name, value in environ.items()
-            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and value
+            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX)
         }
+        # Empty is not given; a name that nobody knows is a mistake whatever it holds.
         unknown = sorted(name for name in given if name not in cls.model_fields)
         known: dict[str, object] = {
-            name: value for name, value in given.items() if name in cls.model_fields
+            name: value for name, value in given.items() if name in cls.model_fields and value
         }
         known |= {name: value for name, value in overrides.items() if value is not None}
         faults = [f"{PREFIX}{name.upper()}: no such setting" for name in unknown]

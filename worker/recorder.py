@@ -89,7 +89,8 @@ class Live:
         numbers = self.claim.numbers
         previous = numbers.last
         with self._lock:
-            text = "" if finding is not None else "".join(self._parts[self._marked :])
+            chunks = [] if finding is not None else self._parts[self._marked :]
+            text = "".join(chunks)
             if not text and finding is None:
                 return None
             number = numbers.take()
@@ -98,7 +99,8 @@ class Live:
             if finding is None:
                 self._marked = len(self._parts)
             elapsed = round((time.monotonic() - self._begun) * 1000)
-            mark = Mark(number, len(text), self._started_ms + elapsed, finding)
+            tokens = len(chunks) if finding is None else None
+            mark = Mark(number, len(text), self._started_ms + elapsed, finding, tokens)
             self._marks.append(mark)
             self._untaken.append(text)
         return Told(self.claim.job_id, self.claim.attempt, self.sample, previous, mark, text)

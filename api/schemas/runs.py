@@ -22,6 +22,11 @@ class TraceStep(Given):
     kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
     start: int = Field(description="Its first character, in code points of `text`.")
     end: int = Field(description="The character after its last one.")
+    start_token: int | None = Field(
+        description="Tokens that had come before it, counted in chunks of the engine's stream, as finely as that is "
+        "known; null when it is not."
+    )
+    end_token: int | None = Field(description="Tokens when it was there, whole.")
     cjk_share: float | None = Field(
         description="How much of its words is Chinese, Japanese or Korean, from 0 to 1; null without words."
     )
@@ -37,6 +42,8 @@ class TraceStep(Given):
             kind=step.kind.value,
             start=step.start,
             end=step.end,
+            start_token=step.start_token,
+            end_token=step.end_token,
             cjk_share=scripts.cjk_share(text[step.start : step.end]),
             started_at=step.started_at,
             ended_at=step.ended_at,

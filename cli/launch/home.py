@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -19,6 +20,7 @@ _LONGEST_SOCKET: Final = 107
 _SOCKET: Final = "redis.sock"
 #: A log that is longer than this, in bytes, is put aside when its program starts.
 _LONGEST_LOG: Final = 10 * 2**20
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def prepare(path: Path) -> Path:
@@ -80,6 +82,24 @@ def check_space(home: Path, *, floor_mb: int) -> None:
 
 
 @contextlib.contextmanager
+def room(home: Path) -> Iterator[None]:
+    """Tell of a disk that fills up inside of the block.
+
+    Raises:
+        jobs.errors.LaunchError: there is no room for a file any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise errors.LaunchError(
+            f"There is no room left at {home}: {error.strerror}. Free some, or choose another directory "
+            "with --home."
+        ) from error
+
+
+@contextlib.contextmanager
 def socket(home: Path) -> Iterator[Path]:
     """Yield a path for a unix socket that is short enough; its folder is private and goes at the end."""
     folder = home / "run"
@@ -106,4 +126,6 @@ def write_secret(path: Path, secret: str) -> None:
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(handle, "w") as file:
         file.write(secret + "\n")
+        file.flush()
+        os.fsync(handle)  # It must not be empty after a power cut: the database remembers its key.
     Path(draft).replace(path)

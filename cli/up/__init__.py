@@ -85,7 +85,7 @@ def up(
         workers=0 if no_worker else workers,
         demo=show_demo,
     )
-    with home.held(settings.home), signals.watched() as stops:
+    with home.room(settings.home), home.held(settings.home), signals.watched() as stops:
         supervisor = Supervisor(
             settings.home, working=programs.ROOT, signals=stops, verbose=verbose
         )
@@ -205,9 +205,12 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        # The resolver's numbers are below zero, and no system's.
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else "it is not the name of an address"
         raise errors.LaunchError(
-            f"The API cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}. Choose "
-            "another port with --port."
+            f"The API cannot listen on {host} port {port}: {why}. Choose another port with --port, or "
+            "another address with LONGLOOK_HOST."
         ) from error
     with listener:
         yield listener

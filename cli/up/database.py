@@ -33,7 +33,7 @@ def prepare(settings: Settings) -> FirstKey | None:
 
     Raises:
         jobs.errors.SettingsError: the bootstrap key is no key, or the database's path is relative.
-        jobs.errors.LaunchError: the database cannot be used.
+        jobs.errors.LaunchError: the database cannot be used, or the pepper of its keys is gone.
     """
     given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
     if given is not None and not accounts.well_formed(given):
@@ -44,11 +44,12 @@ def prepare(settings: Settings) -> FirstKey | None:
     if url.startswith(_RELATIVE) and not url.startswith(_ABSOLUTE):
         raise errors.SettingsError("LONGLOOK_DATABASE_URL: give the full path of the SQLite file")
     schema.upgrade(url)
-    pepper = accounts.ensure_pepper(settings)
     database = Database(url)
     try:
         if accounts.keys(database):
+            _refuse_lost_pepper(settings)
             return None
+        pepper = accounts.ensure_pepper(settings)
         key = given or accounts.new_key()
         # The file first: a key that is in the database and nowhere else could never be used.
         home.write_secret(settings.home / client.KEY_FILE, key)
@@ -63,3 +64,14 @@ def prepare(settings: Settings) -> FirstKey | None:
         return FirstKey(key, made=given is None)
     finally:
         database.close()
+
+
+def _refuse_lost_pepper(settings: Settings) -> None:
+    """Refuse to serve keys without the pepper of their hashes: a new one would let none of them in."""
+    try:
+        accounts.pepper(settings)
+    except errors.SettingsError as error:
+        raise errors.LaunchError(
+            f"The keys of this database were made with a pepper that is gone: put {accounts.PEPPER_FILE} "
+            f"back into {settings.home}, or set LONGLOOK_PEPPER. With another one none of them works."
+        ) from error

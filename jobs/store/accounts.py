@@ -79,17 +79,20 @@ def pepper(settings: Settings) -> bytes:
     """Return the secret that keys are hashed with: the one that is set, else the one in the home directory.
 
     Raises:
-        jobs.errors.SettingsError: there is neither.
+        jobs.errors.SettingsError: there is neither, or the file is empty.
     """
     if settings.pepper is not None:
         return settings.pepper.get_secret_value().encode()
     path = settings.home / PEPPER_FILE
     try:
-        return path.read_bytes().strip()
+        found = path.read_bytes().strip()
     except OSError as error:
         raise errors.SettingsError(
             f"LONGLOOK_PEPPER: not set, and {path} cannot be read; `longlook up` makes it"
         ) from error
+    if not found:
+        raise errors.SettingsError(f"LONGLOOK_PEPPER: not set, and {path} is empty")
+    return found
 
 
 def ensure_pepper(settings: Settings) -> bytes:
@@ -97,12 +100,18 @@ def ensure_pepper(settings: Settings) -> bytes:
     path = settings.home / PEPPER_FILE
     if settings.pepper is None and not path.exists():
         handle, draft = tempfile.mkstemp(dir=settings.home, prefix=f".{PEPPER_FILE}-")
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-        # A link, unlike a rename, leaves the file alone that another process has just made.
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-        Path(draft).unlink()
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+                file.flush()
+                os.fsync(
+                    handle
+                )  # It must not be empty after a power cut: keys that are kept need it.
+            # A link, unlike a rename, leaves the file alone that another process has just made.
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(draft)
+        finally:
+            Path(draft).unlink()
     return pepper(settings)
 
 

@@ -35,11 +35,11 @@ def pack(text: str) -> dict[str, Any]:
 
 
 def read(text: str, index: Iterable[Mark], kept: Mapping[str, Any] | None) -> list[trace.Step]:
-    """Return the steps of ``text`` with the times that its ``index`` tells.
+    """Return the steps of ``text`` with the times and tokens that its ``index`` tells.
 
     Args:
         text: a trace, whole or as far as it has come.
-        index: its marks, in order; what they do not cover has no times.
+        index: its marks, in order; what they do not cover has neither.
         kept: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
     """
     if kept is None or kept["version"] != trace.VERSION:
@@ -110,7 +110,11 @@ def _moments(index: Iterable[Mark]) -> list[trace.Mark]:
     """Return when the text of an index had grown how long."""
     moments: list[trace.Mark] = []
     chars = 0
+    tokens: int | None = 0
     for mark in index:
-        chars += mark.length
-        moments.append(trace.Mark(chars, datetime.fromtimestamp(mark.at / 1000, UTC)))
+        if mark.length:
+            chars += mark.length
+            # Behind a piece of unknown tokens nobody knows how many they are.
+            tokens = None if tokens is None or mark.tokens is None else tokens + mark.tokens
+        moments.append(trace.Mark(chars, datetime.fromtimestamp(mark.at / 1000, UTC), tokens))
     return moments

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import structlog
 from flask.testing import FlaskClient
+from urllib3 import encode_multipart_formdata
+from urllib3.fields import RequestField
 
 from jobs.database import Database
 from jobs.lifecycle import Role
@@ -177,6 +179,33 @@ class TestBodies:
     def test_a_field_that_a_form_has_twice_is_refused(self, caller: Caller) -> None:
         answer = caller.form("/v1/jobs", {"question": ["a", "b"], "image": pictures.png()})
         assert list(faults(answer)) == ["#/question"]
+
+    @pytest.mark.parametrize(
+        ("kind", "question", "told"),
+        [
+            ("", "Où?".encode(), "Où?"),
+            ("", "\ufffd?".encode(), "\ufffd?"),
+            ("", b"O\xf9?", None),
+            ("text/plain; charset=iso-8859-1", b"O\xf9?", "Où?"),
+            ("text/plain; charset=us-ascii", b"O\xf9?", None),
+        ],
+    )
+    def test_a_text_of_a_form_is_taken_as_it_was_meant_or_not_at_all(
+        self, caller: Caller, kind: str, question: bytes, told: str | None
+    ) -> None:
+        field = RequestField("question", question)
+        field.make_multipart(content_type=kind or None)
+        image = RequestField("image", pictures.png(), filename="a.png")
+        image.make_multipart(content_type="image/png")
+        body, content_type = encode_multipart_formdata([field, image])
+
+        answer = caller("POST", "/v1/jobs", data=body, content_type=content_type)
+
+        if told is None:
+            assert answer.status_code == 400
+            assert answer.get_json()["detail"].startswith("`question` is not valid U")
+        else:
+            assert answer.get_json()["question"] == told
 
     @pytest.mark.parametrize("body", [b"{", b"", b"\xff\xfe", b'{"a": NaN}', b"[" * 10_000])
     def test_malformed_json_is_400(self, caller: Caller, body: bytes) -> None:

@@ -58,7 +58,11 @@ def live(
     database: Database, database_url: str, redis_url: str, short_folder: Path
 ) -> Iterator[Live]:
     server = GunicornServer(
-        short_folder, database_url=database_url, redis_url=redis_url, LONGLOOK_MAX_STREAMS="4"
+        short_folder,
+        database_url=database_url,
+        redis_url=redis_url,
+        LONGLOOK_MAX_STREAMS="4",
+        LONGLOOK_LOG_LEVEL="DEBUG",  # The most that is ever written.
     )
     url = server.start()
     yield Live(server, url, factories.make_key(database))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from cli.engine import devices, plan
+from jobs import queue
 from jobs.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +111,16 @@ def test_order_goes_by_health(services: dict[str, Any]) -> None:
     for name in ("api", "worker", "delivery"):
         needs = services[name]["depends_on"]
         assert needs["migrate"] == {"condition": "service_completed_successfully"}
-    assert all("healthcheck" in services[name] for name in ("postgres", "redis", "api", "engine"))
+    assert {name for name in services if "healthcheck" not in services[name]} == {"migrate"}
+
+
+@pytest.mark.parametrize("name", ["worker", "delivery"])
+def test_the_sign_of_life_is_looked_for_where_it_is_given(
+    services: dict[str, Any], name: str
+) -> None:
+    port = services[name]["environment"]["LONGLOOK_METRICS_PORT"]
+
+    assert f"http://127.0.0.1:{port}/metrics" in services[name]["healthcheck"]["test"][-1]
 
 
 def test_the_gpu_engine_has_the_flags_of_longlook_engine(services: dict[str, Any]) -> None:
@@ -139,6 +151,53 @@ def test_commands_are_installed_or_named_by_the_image(services: dict[str, Any]) 
         assert (ROOT / ".venv" / "bin" / program).exists(), program
     assert (ROOT / "deploy" / "Dockerfile").exists()
     assert (ROOT / "deploy" / "Dockerfile.engine-cpu").exists()
+
+
+@pytest.mark.parametrize(("name", "bell"), [("worker", queue.REASON), ("delivery", queue.DELIVER)])
+def test_who_hears_bells_hears_those_that_are_rung(
+    services: dict[str, Any], name: str, bell: str
+) -> None:
+    command = services[name]["command"]
+    assert (command[0], command[1], command[3]) == ("celery", "-A", "worker")
+    assert not {"-Q", "--queues", "-P", "--pool"}.intersection(command)
+
+    heard = ran(
+        services[name],
+        *(sys.executable, "-c"),
+        f"from {command[2]} import app; "
+        "print(app.conf.worker_pool, *(queue.name for queue in app.conf.task_queues))",
+    )
+
+    assert heard.split() == ["threads", bell]
+
+
+def test_the_api_is_what_gunicorn_finds(services: dict[str, Any]) -> None:
+    program, *words = services["api"]["command"]
+
+    ran(services["api"], ROOT / ".venv" / "bin" / program, "--check-config", *words)
+
+
+def test_the_schema_is_brought_about_by_a_command_that_exists(services: dict[str, Any]) -> None:
+    program, *words = services["migrate"]["command"]
+
+    shown = ran(services["migrate"], ROOT / ".venv" / "bin" / program, *words, "--help")
+
+    assert "schema" in shown
+
+
+def ran(service: dict[str, Any], *command: str | Path) -> str:
+    """Return what a program says that runs here with the environment of a service, and ends well."""
+    given = {name: defaulted(value) for name, value in service["environment"].items()}
+    finished = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PATH": os.defpath, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
 
 
 def test_the_dockerfiles_copy_what_exists() -> None:

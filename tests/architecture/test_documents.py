@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from cli import config
 from jobs import errors
 from jobs.errors import LonglookError
-from jobs.settings import PREFIX, Settings
 from tests.architecture import source
 
-_ROW = re.compile(r"^\| `(LONGLOOK_[A-Z0-9_]+)` \|(.*)\|(.*)\|$", re.MULTILINE)
+_RAISED = re.compile(r'code="([a-z_]+)"')
 _BRANCH = re.compile(r"^( *)\* (\w+)", re.MULTILINE)
 
 
-def test_the_readme_has_one_row_for_each_setting() -> None:
-    rows = _ROW.findall((source.ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_readme_has_the_table_of_all_settings_with_their_defaults() -> None:
+    readme = (source.ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
 
-    assert [variable for variable, _, _ in rows] == [
-        f"{PREFIX}{name.upper()}" for name in Settings.model_fields
-    ]
-    for (variable, _, what_for), field in zip(rows, Settings.model_fields.values(), strict=True):
-        assert (field.description or "").replace("|", "\\|") in what_for, variable
+    # `longlook config show --markdown` prints it.
+    assert table == config.documentation()
 
 
 def branches(fault: type[LonglookError], depth: int = 0) -> Iterator[tuple[int, str]]:
@@ -49,6 +47,38 @@ def test_no_two_faults_have_the_same_code() -> None:
 
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
+
+
+def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> None:
+    # Of classes the code is in the class; more specific ones stand where they are raised.
+    codes = {
+        fault.code
+        for _, name in branches(LonglookError)
+        if issubclass(fault := getattr(errors, name), errors.RequestError | errors.Unavailable)
+    }
+    for path in source.modules("api", "jobs"):
+        if source.name(path).startswith(("api/", "jobs/images/")):
+            codes |= set(_RAISED.findall(path.read_text(encoding="utf-8")))
+    # What stands for itself: what it cannot do now, and our own faults.
+    codes -= {errors.Unavailable.code, "server_error"}
+
+    told = (source.ROOT / "README.md").read_text(encoding="utf-8")
+    assert {code for code in codes if f"`{code}`" not in told} == set()
+    assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
+
+
+def test_make_bench_runs_every_benchmark_and_their_page_names_it() -> None:
+    benchmarks = {
+        path.stem
+        for path in source.modules("bench")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    recipe = (source.ROOT / "Makefile").read_text(encoding="utf-8")
+    [names] = re.findall(r"for name in ([a-z_ ]+); do .venv/bin/python -m bench", recipe)
+    page = (source.ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+
+    assert set(names.split()) == benchmarks
+    assert {name for name in benchmarks if f"`{name}.py`" not in page} == set()
 
 
 def test_each_fault_says_what_it_is() -> None:

@@ -56,3 +56,22 @@ def test_a_password_inside_a_url_is_not_shown() -> None:
     assert "s3cret-word" not in str(shown)
     assert shown["LONGLOOK_DATABASE_URL"] == "postgresql://longlook:***@db/longlook"
     assert shown["LONGLOOK_ENGINE_URLS"].endswith("@engine:30000,http://other:30000")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ll:s3c/r3t@db/ll", "postgresql://ll:***@db/ll"),
+        ("postgresql://ll:s3c@r3t@db/ll", "postgresql://ll:***@db/ll"),
+        ("postgresql:///ll?password=s3cr3t&host=db", "postgresql:///ll?password=***&host=db"),
+        ("postgresql://db:5432/ll?user=me", "postgresql://db:5432/ll?user=me"),
+    ],
+)
+def test_of_no_form_of_a_url_the_password_is_shown(url: str, shown: str) -> None:
+    [row] = [
+        row
+        for row in config.effective({"LONGLOOK_DATABASE_URL": url})
+        if row.variable == "LONGLOOK_DATABASE_URL"
+    ]
+
+    assert row.value == shown

@@ -170,6 +170,13 @@ def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
     assert home.log(tmp_path, "redis").exists()
 
 
+def test_a_disk_that_fills_up_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="no room left"), home.room(tmp_path):
+        Path("/dev/full").write_text("x")
+    with pytest.raises(FileNotFoundError), home.room(tmp_path):
+        (tmp_path / "nothing").read_text()
+
+
 def test_a_secret_is_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "admin.key"
     home.write_secret(path, "ll_old")

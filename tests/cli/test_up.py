@@ -180,6 +180,23 @@ def test_a_pepper_is_made_once_for_its_owner_and_one_that_is_set_wins(tmp_path: 
     assert accounts.pepper(Settings.read({}, home=tmp_path, pepper="given")) == b"given"
 
 
+def test_a_pepper_that_is_gone_is_told_and_not_made_anew(tmp_path: Path) -> None:
+    settings = Settings.read({}, home=tmp_path)
+    database.prepare(settings)
+    pepper = tmp_path / "pepper"
+    made = pepper.read_text()
+    pepper.unlink()
+
+    with pytest.raises(errors.LaunchError, match="LONGLOOK_PEPPER"):
+        database.prepare(settings)
+
+    assert not pepper.exists()
+    pepper.touch()
+    with pytest.raises(errors.LaunchError, match="LONGLOOK_PEPPER"):
+        database.prepare(settings)
+    assert database.prepare(Settings.read({}, home=tmp_path, pepper=made.strip())) is None
+
+
 def test_the_demo_asks_about_a_picture_that_is_there() -> None:
     sample = demo.sample()
     assert sample.picture.exists()

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.e2e
 
 #: A dispatcher that no bell wakes looks after so many seconds.
 WITHOUT_A_BELL = 5.0
+CANARY = "zebra-canary-7319"
 PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 
@@ -102,10 +103,13 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
         account_id = accounts.account_id(database, "default")
         webhooks.make_endpoint(database, account_id, url=receiver.url)
 
-        job = client.submit([PICTURE], "How many shapes are there?", options={})
+        job = client.submit(
+            [PICTURE], f"How many {CANARY} are there?", options={"metadata": {"case": CANARY}}
+        )
 
         assert eventually(lambda: len(receiver.took) == 1)
         [got] = receiver.took
+        assert got.event["data"]["metadata"] == {"case": CANARY}
         assert verified(got, webhooks.PLAIN_SECRET)
         assert (got.event["type"], got.event["data"]["id"]) == ("job.succeeded", job["id"])
         assert eventually(lambda: webhooks.attempts(database)[0].outcome == "delivered")
@@ -117,6 +121,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert webhooks.PLAIN_SECRET not in stack.log("delivery")
+    assert CANARY not in stack.log("delivery")
 
 
 def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_rotation(

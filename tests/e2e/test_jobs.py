@@ -161,11 +161,11 @@ def test_a_drained_worker_exits_cleanly_and_counts_nothing(client: Client, stack
 
 
 def test_with_redis_down_a_job_is_accepted_and_runs_when_it_is_back(
-    short_folder: Path, sqlite_source: databases.SqliteSource, engine: BackgroundServer
+    short_folder: Path, database_url: str, engine: BackgroundServer
 ) -> None:
     redis = RedisServer(short_folder)
     redis.start()
-    stack = Stack(short_folder, sqlite_source.create(), redis.url, engine.url)
+    stack = Stack(short_folder, database_url, redis.url, engine.url)
     try:
         client = stack.start_api()
         stack.start_worker()

@@ -139,6 +139,12 @@ def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) ->
 
     [sample] = client.trace(job["id"])["samples"]
     assert "".join(deltas) == sample["text"] != ""
+    # One chunk is one token here; the end of the turn is one without a text.
+    ends = [step["end_token"] for step in sample["steps"]]
+    assert ends == sorted(ends)
+    bill = client.job(job["id"])["usage"]["output_tokens"]
+    assert bill - 1 <= ends[-1] <= bill
+    assert sample["steps"][0]["start_token"] == 0
 
 
 def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(

@@ -346,6 +346,10 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_p
     [
         ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "make engine"),
         ({"LONGLOOK_DISK_FLOOR_MB": "999999999"}, "MiB are free"),
+        (
+            {"LONGLOOK_HOST": "no-such-host.invalid"},
+            "Choose another port with --port, or another address",
+        ),
         ({"LONGLOOK_BOOTSTRAP_KEY": "password"}, "LONGLOOK_BOOTSTRAP_KEY: not a key"),
         ({"LONGLOOK_LEASE": "1", "LONGLOOK_PORT": "x"}, "LONGLOOK_LEASE: no such setting"),
         ({"LONGLOOK_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "127.0.0.1:1/x cannot be used"),
@@ -359,6 +363,7 @@ def test_what_cannot_work_is_told_in_a_line(
     assert up.ends() in {1, 2}
     assert message in up.output
     assert "Traceback" not in up.output
+    assert "Unknown error" not in up.output
     assert "ready" not in up.output.replace("before it was ready", "")
 
 

@@ -87,12 +87,12 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
     assert [(step.started_at, step.ended_at) for step in found.steps()] == [(moment(5_000),) * 2]
 
 
-def test_each_step_has_the_times_of_the_marks_around_it(
+def test_each_step_has_the_times_and_tokens_of_the_marks_around_it(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
     index = tuple(
-        Mark(number, length, number * 1_000)
+        Mark(number, length, number * 1_000, tokens=number)
         for number, length in enumerate([5, 15, 10, len(TEXT) - 30], start=1)
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
@@ -106,6 +106,27 @@ def test_each_step_has_the_times_of_the_marks_around_it(
         (moment(3_000), moment(4_000)),
         (moment(4_000), moment(4_000)),
     ]
+    # As much as the marks around it can tell, and no more.
+    tokens = [(step.start_token, step.end_token) for step in found.steps()]
+    assert tokens == [(0, 1 + 2), (1 + 2, 1 + 2 + 3 + 4), (1 + 2 + 3, 1 + 2 + 3 + 4)]
+
+
+def test_behind_a_piece_of_unknown_tokens_no_step_claims_any(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    claimed = begun(database, account_id)
+    index = (
+        Mark(1, 5, 1_000, tokens=2),
+        Mark(2, 25, 2_000),
+        Mark(3, len(TEXT) - 30, 3_000, tokens=4),
+    )
+    sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
+    outcomes.succeed(database, claimed, answer=None, sample=sample)
+
+    [found] = traces.read(database, claimed.job_id)
+
+    tokens = [(step.start_token, step.end_token) for step in found.steps()]
+    assert tokens == [(0, None), (2, None), (None, None)]
 
 
 def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -173,3 +177,28 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_made(tmp_path: Path)
 
     with pytest.raises(SetUpError, match="are free on its disk"):
         environments.make(environment)
+
+
+def test_a_python_that_cannot_make_environments_is_told_with_debians_package_in_the_first_line(
+    tmp_path: Path,
+) -> None:
+    """As on a Debian without python3-venv: the module that a new environment's pip comes from is not there."""
+    checkout, without = tmp_path / "checkout", tmp_path / "without"
+    without.mkdir()
+    (without / "sitecustomize.py").write_text("import sys; sys.modules['ensurepip'] = None\n")
+    for part in ("requirements", "deploy"):
+        shutil.copytree(environments.ROOT / part, checkout / part)
+    shutil.copy(environments.ROOT / "pyproject.toml", checkout)
+
+    done = subprocess.run(
+        [sys.executable, checkout / "deploy" / "environments.py", "service"],
+        env=os.environ | {"PYTHONPATH": str(without)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Run `sudo apt install python{environments.RELEASE}-venv`")
+    assert not (checkout / ".venv").exists()

@@ -18,7 +18,7 @@ def marked(pieces: list[str], gaps: list[int]) -> list[Mark]:
     number = 0
     for piece, gap in zip(pieces, gaps, strict=False):
         number += gap
-        found.append(Mark(number, len(piece), 1_790_000_000_000 + number))
+        found.append(Mark(number, len(piece), 1_790_000_000_000 + number, tokens=gap))
     return found
 
 
@@ -45,7 +45,9 @@ def test_an_index_comes_back_as_it_was_packed(pieces: list[str], gaps: list[int]
 
 
 def test_an_index_takes_a_few_bytes_for_each_mark() -> None:
-    index = [Mark(n + 1, 4 + n % 7, 1_790_000_000_000 + 50 * n) for n in range(24_000)]
+    index = [
+        Mark(n + 1, 4 + n % 7, 1_790_000_000_000 + 50 * n, tokens=1 + n % 3) for n in range(24_000)
+    ]
     assert len(marks.pack(index)) < 4 * len(index)
     assert marks.unpack(None) == []
 

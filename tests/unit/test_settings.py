@@ -50,8 +50,9 @@ def test_an_empty_variable_is_none() -> None:
     assert Settings.read({"LONGLOOK_PORT": "", "LONGLOOK_PEPPER": ""}).port == 8700
 
 
-def test_a_variable_that_is_not_known_is_an_error() -> None:
-    assert faults(prot="9000") == ["LONGLOOK_PROT: no such setting"]
+@pytest.mark.parametrize("value", ["9000", ""])
+def test_a_variable_that_is_not_known_is_an_error(value: str) -> None:
+    assert faults(prot=value) == ["LONGLOOK_PROT: no such setting"]
 
 
 def test_the_test_suites_own_variables_are_not_the_services() -> None:
