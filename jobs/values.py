@@ -57,6 +57,8 @@ _UNIT_POWER = re.compile(
 _POWER = re.compile(rf"(?=⁻?[{_POWERS}])(?<![⁻{_POWERS}])")
 _HALF_BEHIND = re.compile(r"(?<=[\d)}])(?=[¼-¾⅐-⅞])")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+#: Of "US$5".
+_DOLLAR = re.compile(r"(?<=[A-Z])\\?\$(?=[\d.])")
 #: Units of which 千 is a part.
 _THOUSANDFOLD = tuple("米克瓦卡伏赫帕焦")
 _SCALE = (
@@ -65,7 +67,7 @@ _SCALE = (
 )
 _ONE_SCALE = re.compile("|".join(numerals.SCALES), re.IGNORECASE)
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?P<sign>[-+\u2212\u2013]?)(?P<apart>\s*)[€£¥₩]?\s*(?P<upper>{_DIGITS})"
+    rf"(?<![\w.])(?P<sign>[-+\u2212\u2013]?)(?P<apart>\s*)[(€£¥₩]?\s*(?P<upper>{_DIGITS})"
     rf"(?:e(?P<power>[-+]?\d{{1,2}}))?(?![\w.]*\d)"
     rf"(?:\s*/\s*(?P<lower>{_DIGITS})(?![\w.]*\d))?\s*(?P<percent>\\?%|per\s?cent\b)?"
     rf"(?P<scale>{_SCALE})?",
@@ -92,7 +94,7 @@ _PART = re.compile(
 #: Likewise of one in digits, right behind it.
 _PART_BEHIND = re.compile(
     r"[\s-]*(?:and\s+(?:a|one)[\s-]+)?(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?"
-    r"|hundredths?|thousandths?)\b|\s*.?半|\s*分之|[kKMB]\b",
+    r"|hundredths?|thousandths?)\b|\s*.?半|\s*分之|[kKMB]\b|\s*(?:mln|bn|tn)\b",
 )
 #: More or less than it.
 _BOUND = re.compile(
@@ -192,10 +194,10 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     themselves may be followed by what the question says of them (``C. a cat``).
     """
     plain = _folded(text)
-    named = {option for option in options if _folded(option) == plain}
+    named = _named(plain, options)
     if not named:
         plain = _after_said(plain)
-        named = {option for option in options if _folded(option) == plain}
+        named = _named(plain, options)
     if not named:
         letter = _LETTER.match(plain)
         rest = plain[letter.end() :].strip(" .:),-\u2013\u2014") if letter else ""
@@ -272,6 +274,16 @@ def _plain(text: str) -> str:
     return _MARKUP.sub("", _SPACES.sub(" ", _TEXT.sub(r" \1", normal))).strip()
 
 
+def _named(plain: str, options: Sequence[str]) -> set[str]:
+    """Return the options that ``plain`` is word for word, or but for quotes, brackets and spaces: ``5cm``."""
+    exactly = {option for option in options if _folded(option) == plain}
+    return exactly or {option for option in options if _bare(_folded(option)) == _bare(plain)}
+
+
+def _bare(folded: str) -> str:
+    return "".join(folded.strip(_AROUND).split())
+
+
 def _lettered(plain: str, options: Sequence[str]) -> set[str]:
     """Return the option that ``plain`` begins with and explains, if options are letters and it names no other one."""
     letters = {option.strip(_AROUND).upper(): option for option in options}
@@ -299,7 +311,7 @@ def _ready(text: str) -> str:
     """Return ``text`` with its numbers as :data:`_NUMBER` reads them."""
     text = _SCIENTIFIC.sub(_exponent, _THOUSANDS.sub(_joined, text))
     text = _POWER.sub("^", _HALF_BEHIND.sub(" ", _UNIT_POWER.sub(r"\1\2", text)))
-    text = _plain(_FRACTION.sub(_quotient, text)).replace("\u2044", "/")
+    text = _plain(_FRACTION.sub(_quotient, _DOLLAR.sub(" ", text))).replace("\u2044", "/")
     return _MINUS.sub("-", _PERCENT.sub(r"\1%", text))
 
 

@@ -77,7 +77,9 @@ from jobs import values
         ("1\u202f234\u202f567", 1_234_567),
         ("x = -3", -3),
         ("\\$12.50", 12.5),
+        ("US$5", 5),
         ("-€5", -5),
+        ("-(3)", -3),
         ("\u22125", -5),
         ("\u20135", -5),
         ("minus five", -5),
@@ -106,6 +108,7 @@ from jobs import values
         ("3个半", None),
         ("3 quarters", None),
         ("5k", None),
+        ("5bn", None),
         ("6‰", None),
         ("2x", None),
         ("x/2", None),
@@ -175,6 +178,7 @@ def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> 
         ("D", None),
         ("red or green", None),
         ("beautiful", None),
+        ('"Green"', "Green"),
         ("B, green", "Green"),
         ("Green (B)", "Green"),
         ("Red (B)", None),
@@ -223,6 +227,13 @@ def test_of_a_long_text_the_whole_counts() -> None:
 )
 def test_an_option_that_is_a_letter_may_be_explained(text: str, value: str | None) -> None:
     assert values.choice(text, ["A", "B", "C", "D"]) == value
+
+
+def test_spaces_and_brackets_make_no_other_option() -> None:
+    assert values.choice("(15\\text{ cm})", ["12 cm", "15cm"]) == "15cm"
+    assert values.choice("a b", ["ab", "a b"]) == "a b"
+    assert values.choice("(ab)", ["ab", "a b"]) is None
+    assert values.choice("()", ["(", ")"]) is None
 
 
 def test_two_options_that_read_the_same_are_none() -> None:
