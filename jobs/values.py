@@ -108,7 +108,7 @@ _NO = (
     *("错", "错的", "错误", "错误的"),
 )
 #: What stands around a word of an answer.
-_AROUND = " .。\"'“”\u2018\u2019()"
+_AROUND = " .。!\"'“”\u2018\u2019()"
 #: What a sentence says before it comes to a yes, a no or an option.
 _SAID = re.compile(
     r"\A(?P<before>.{0,80}?)(?:\b(?:answer|option|choice)\s+is\b|\banswer\s*(?=:)|答案应?(?:[是为选]|(?=:)))\s*:?\s*",
@@ -122,7 +122,8 @@ _NEITHER = re.compile(
     r"|no\s+(?:\w+\s+)?(?:idea|answer|information|conclusion|way)\b"
 )
 _LETTER = re.compile(
-    r"(?:option|choice|[应故]?选项?)?\s*\(?\s*([a-z])\s*\)?(?:[.:)、,\s]|项|\Z)", re.IGNORECASE
+    r"(?:option|choice|[应故]?选[项择]?)?\s*[(\[【]?\s*([a-z])\s*[)\]】]?(?:[.:)、,\s]|项|\Z)",
+    re.IGNORECASE,
 )
 _EXPLAINED = re.compile(r"[*(\s]*([A-Za-z])(?:\)\s*[.:]?|\s*[.:、])\s*(?=\S)")
 _LETTER_BEHIND = re.compile(r"\s*\(([a-z])\)\Z")
