@@ -36,6 +36,8 @@ _PHRASE = re.compile(
 )
 #: What the braces of a box are counted by. An escaped character, a brace among them, counts as nothing.
 _BRACES = re.compile(r"(?P<box>(?<!\\)\\++boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+#: What Markdown draws a line with, and closes a heading with.
+_RULER = re.compile(r"\A\s*+(?:[-*_]{3,}+|#++)[^\S\n]*+(?:\n|\Z)")
 _STOPS = " .。"
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 
@@ -55,7 +57,7 @@ def extract(trace: str) -> Answer | None:
         tail = trace[headings[-1].end() :]
         if (boxed := _last_boxed(tail)) is not None:
             return Answer(boxed, "heading+boxed")
-        text = _unwrap(tail.strip().split("\n\n")[0])
+        text = _unwrap(_RULER.sub("", tail, count=1).strip().split("\n\n")[0])
         if text and "\\boxed" not in text:
             return Answer(text, "heading")
     if (boxed := _last_boxed(trace)) is not None:

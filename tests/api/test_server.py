@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import openai
@@ -161,6 +164,47 @@ def test_a_follower_that_vanishes_makes_room_and_its_token_is_in_no_log(live: Li
     live.server.stop()
     assert made["token"] not in live.server.log
     assert made["token"][:12] not in live.server.log
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["stream", "wait"])
+def test_whoever_hangs_up_at_whatever_moment_makes_room(live: Live, *, wait: bool) -> None:
+    job = live.submit().json()
+    path = f"/v1/jobs/{job['id']}" if wait else job["urls"]["events"]
+    place = urllib3.util.parse_url(live.url)
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: {place.host}\r\nAuthorization: Bearer {live.key}\r\n"
+        + ("Prefer: wait=1\r\n\r\n" if wait else "\r\n")
+    ).encode()
+
+    def hang_up(number: int) -> None:
+        """Go in the middle of the request, behind it, with the answer's beginning, politely or by a reset."""
+        with socket.create_connection((place.host, place.port), timeout=60) as connection:
+            connection.sendall(request[: len(request) - (7 if number % 4 == 0 else 0)])
+            if number % 4 == 2:
+                connection.recv(1)
+            if number % 4 == 3:
+                connection.shutdown(socket.SHUT_WR)
+            if number % 8 < 4:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(hang_up, range(64)))
+
+    # One account has three of the four.
+    held: list[urllib3.BaseHTTPResponse] = []
+
+    def follow() -> bool:
+        answer = live.request("GET", job["urls"]["events"], preload_content=False)
+        if answer.status != HTTPStatus.OK:
+            answer.close()
+            return False
+        held.append(answer)
+        return len(held) == 3
+
+    assert eventually(follow)
+    assert live.request("GET", job["urls"]["events"]).status == HTTPStatus.SERVICE_UNAVAILABLE
+    for answer in held:
+        answer.close()
 
 
 def test_an_address_is_logged_without_its_query() -> None:

@@ -113,7 +113,7 @@ def test_a_time_without_a_zone_is_refused(database: Database) -> None:
 def test_now_is_the_databases_time_and_can_be_shifted(database: Database) -> None:
     with database.reading() as transaction:
         columns = (transaction.now(), transaction.now(timedelta(seconds=90)))
-        now, later = (transaction.execute(sa.select(column)).scalar_one() for column in columns)
+        now, later = tuple[datetime, ...](transaction.execute(sa.select(*columns)).one())
 
     assert now.tzinfo is UTC
     assert timedelta(seconds=89) < later - now < timedelta(seconds=91)

@@ -63,6 +63,66 @@ from jobs import values
         ("一个也没有", None),
         ("三百五", None),
         ("one two", None),
+        # As models write them.
+        ("12\\ \\text{cm}^2", 12),
+        ("9.8 \\, \\text{m/s}^2", 9.8),
+        ("12 cm^{2}", 12),
+        ("1.5 \\times 10^3", 1500),
+        ("3.0\\times10^{-8}\\ \\text{m}", 3e-8),
+        ("1.5 \u00d7 10⁵", 150_000),
+        ("\\frac34", 0.75),
+        ("\\frac{-3}{4}", -0.75),
+        ("1{,}234", 1234),
+        ("1\\,000\\,000", 1_000_000),
+        ("1\u202f234\u202f567", 1_234_567),
+        ("x = -3", -3),
+        ("\\$12.50", 12.5),
+        ("US$5", 5),
+        ("-€5", -5),
+        ("-(3)", -3),
+        ("\u22125", -5),
+        ("\u20135", -5),
+        ("minus five", -5),
+        ("零下5度", -5),
+        ("负三", -3),
+        ("ten per cent", 0.1),
+        ("百分之二十五", 0.25),
+        ("百分之25", 0.25),
+        ("3百万", 3_000_000),
+        ("2千万", 20_000_000),
+        ("5 hundred thousand", 500_000),
+        ("5 trillion", 5 * 10**12),
+        ("5 millions", 5_000_000),
+        ("5千克", 5),
+        ("6 (six)", 6),
+        ("the bigger one has 5 dots", 5),
+        ("有五个三角形", 5),
+        # Two numbers, or one of which only a part could be read.
+        ("1\\ 2", None),
+        ("1\\frac{1}{2}", None),
+        ("5*3", None),
+        ("3 hundred and five", None),
+        ("6万五千", None),
+        ("3 dogs and two cats", None),
+        ("3 and a half", None),
+        ("3个半", None),
+        ("3 quarters", None),
+        ("5k", None),
+        ("5bn", None),
+        ("6‰", None),
+        ("2x", None),
+        ("x/2", None),
+        ("x - 5", None),
+        ("Total - 5", None),
+        ("x² = 9", None),
+        ("3:1", None),
+        ("2024-01-02", None),
+        # A bound is no number, and no more is "ten or so".
+        ("> 5", None),
+        ("more than 5", None),
+        ("不到6个", None),
+        ("20多个", None),
+        ("十几个", None),
     ],
 )
 def test_a_number_is_read_as_it_is_written(text: str, value: float | None) -> None:
@@ -87,6 +147,15 @@ def test_a_number_is_read_as_it_is_written(text: str, value: float | None) -> No
         ("答案是：没有", False),  # noqa: RUF001 - Chinese as written
         ("The answer is not yes", None),
         ("No circles", False),
+        ("No information is given", None),
+        ("True/False", None),
+        ('"Yes"', True),
+        ("(No)", False),
+        ("是的，有三个", True),  # noqa: RUF001 - Chinese as written
+        ("不对", False),
+        ("不知道", None),
+        ("没有足够的信息", None),
+        ("It is not true that the answer is yes", None),
     ],
 )
 def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> None:  # noqa: FBT001 - a table's column
@@ -109,17 +178,122 @@ def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> 
         ("D", None),
         ("red or green", None),
         ("beautiful", None),
+        ('"Green"', "Green"),
+        ("B, green", "Green"),
+        ("Green (B)", "Green"),
+        ("Red (B)", None),
+        ("Answer: B", "Green"),
+        ("故选B。", "Green"),
+        ("B项", "Green"),
+        ("选择B", "Green"),
+        ("【B】", "Green"),
+        ("Green!", "Green"),
+        ("A, B", None),
+        ("The wrong answer is B", None),
+        ("It is not true that the answer is B", None),
     ],
 )
 def test_a_choice_is_named_by_its_text_or_its_letter(text: str, value: str | None) -> None:
     assert values.choice(text, ["Red", "Green", "Blue"]) == value
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("5*3", "53"), ("1\\ 2", "12"), ("5 \\times 10^3", "5")]
+)
+def test_what_markup_parts_is_not_the_same_as_what_it_does_not(one: str, other: str) -> None:
+    assert not values.same(one, other)
+
+
+def test_of_a_long_text_the_whole_counts() -> None:
+    begun = "There are many things to be seen here. " * 8
+    assert values.number(f"{begun}5 dogs.") == 5
+    assert values.number(f"5 dogs. {begun}3 cats.") is None
+    assert values.number("5 dogs. " + begun * 20) is None
+    assert not values.same(f"{begun}Red.", f"{begun}Blue.")
+    assert values.same(f"{begun}Red.", f"{begun}Red.")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("C", "C"),
+        ("C. a cat", "C"),
+        ("(C) cat", "C"),
+        ("\\text{C. Cat}", "C"),
+        ("The answer is **C: a cat**", "C"),
+        ("C、猫", "C"),
+        ("A. is wrong; B", None),
+        ("A) and B)", None),
+        ("A cat", None),
+        ("E. eel", None),
+    ],
+)
+def test_an_option_that_is_a_letter_may_be_explained(text: str, value: str | None) -> None:
+    assert values.choice(text, ["A", "B", "C", "D"]) == value
+
+
+def test_spaces_and_brackets_make_no_other_option() -> None:
+    assert values.choice("(15\\text{ cm})", ["12 cm", "15cm"]) == "15cm"
+    assert values.choice("a b", ["ab", "a b"]) == "a b"
+    assert values.choice("(ab)", ["ab", "a b"]) is None
+    assert values.choice("()", ["(", ")"]) is None
+
+
 def test_two_options_that_read_the_same_are_none() -> None:
     assert values.choice("red", ["red", "RED"]) is None
 
 
-@given(st.text(max_size=300))
+_PIECES = [
+    *(
+        "1",
+        "23",
+        "000",
+        ",",
+        ".",
+        "-",
+        "+",
+        "/",
+        " ",
+        "%",
+        "e9",
+        "^{2}",
+        "²",
+        "½",
+        "\u2044",
+        "ﷺ",
+        "\ud800",
+    ),
+    *(
+        "\\,",
+        "{,}",
+        "\\frac{1}{2}",
+        "\\frac{0}{.}",
+        "\\frac12",
+        "\\times 10^{99}",
+        "\\text{",
+        "}",
+        "*",
+        "$",
+    ),
+    *(
+        "十",
+        "百万亿",
+        "千",
+        "零",
+        "百分之",
+        "负",
+        "million",
+        "two",
+        "per cent",
+        "minus ",
+        "yes",
+        "B)",
+        "选",
+    ),
+]
+
+
+@given(st.text(max_size=300) | st.lists(st.sampled_from(_PIECES), max_size=80).map("".join))
 def test_no_text_makes_the_reading_fail(text: str) -> None:
     assert values.number(text) is None or isinstance(values.number(text), int | float)
     assert values.boolean(text) in (True, False, None)
