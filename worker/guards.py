@@ -156,8 +156,17 @@ class Watch:
         return min(FORCED_TOKENS, max(1, self._budget - self._tokens))
 
     def billed(self, tokens: int) -> None:
-        """Take it that the stream had ``tokens`` tokens, which may be more than chunks were seen."""
+        """Take it that the stream had ``tokens`` tokens: more than chunks were seen, if its engine stopped late.
+
+        When they leave none for an answer that was to be asked for, none is.
+        """
         self._tokens = max(self._tokens, tokens)
+        verdict = self.verdict
+        if verdict is not None and verdict.inserted and not self._may_force:
+            told = verdict.finding
+            action = Action.NONE if told.kind is Kind.LANGUAGE else Action.STOPPED
+            kept = len(self.text) if told.kind is Kind.LANGUAGE else verdict.kept
+            self.verdict = Verdict(dataclasses.replace(told, action=action), kept, "")
 
     def see(self, text: str) -> Verdict | None:
         """Take a chunk's text; return what to do when the stream has begun to run away."""

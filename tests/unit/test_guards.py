@@ -185,10 +185,14 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     assert verdict is not None
     assert verdict.inserted
     assert watch.forced_tokens == 20
+    watch.billed(first.tokens + 12)
+    assert watch.forced_tokens == 8
+    assert watch.verdict == verdict
+    # An engine that stops late has used up what the answer was to have.
     watch.billed(first.tokens + 15)
-    assert watch.forced_tokens == 5
-    watch.billed(first.tokens + 30)
-    assert watch.forced_tokens == 1
+    assert watch.verdict is not None
+    assert (watch.verdict.finding.action, watch.verdict.inserted) == (Action.STOPPED, "")
+    assert watch.verdict.kept == verdict.kept
 
 
 def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
