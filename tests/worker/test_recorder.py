@@ -126,6 +126,7 @@ def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before
     numbers = [claimed, *(event.mark.number for event in publisher.told)]
     assert [event.previous for event in publisher.told] == numbers[:-1]
     assert list(live.marks) == [event.mark for event in publisher.told]
+    assert [mark.tokens for mark in live.marks] == [2, 1, 1]
 
 
 def test_what_is_told_live_is_what_sql_tells_later(
