@@ -17,7 +17,6 @@ from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
-from api.permits import Permits
 from api.schemas.problems import Problem
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
@@ -29,6 +28,7 @@ from jobs.egress import Egress
 from jobs.images import Images
 from jobs.live import Subscriber
 from jobs.settings import Settings
+from jobs.shares import Shares
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
 from jobs.vault import Vault
@@ -136,9 +136,9 @@ def create_app(
     fetching = Egress(settings.webhook_allow, doors=egress.WEB)
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
-    permits = Permits(settings.max_streams)
-    waits = Waits(database, permits=permits)
-    streams = Streams(database, subscriber=Subscriber(settings.redis_url), permits=permits)
+    held_open = Shares(settings.max_streams, name="streams and waits")
+    waits = Waits(database, shares=held_open)
+    streams = Streams(database, subscriber=Subscriber(settings.redis_url), shares=held_open)
     service = Service(
         database=database,
         bells=(bell, delivery_bell),

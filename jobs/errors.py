@@ -17,6 +17,7 @@
     * QueueFull
     * RateLimitExceeded
   * Unavailable: the service cannot do it now (HTTP 503)
+    * Overloaded
     * StreamsInUse
   * EngineError: what went wrong between the worker and its engine
     * EngineUnavailable
@@ -222,6 +223,12 @@ class Unavailable(LonglookError):
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+
+
+class Overloaded(Unavailable):
+    """A resource that accounts share has no place for this call; ``retry_after`` fits what waits for one."""
+
+    code = "overloaded"
 
 
 class StreamsInUse(Unavailable):

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import structlog
 
-from api.permits import Permits
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
 from jobs import errors, ids
 from jobs.database import Database, Unavailable
+from jobs.shares import Shares
 from jobs.store import streams
 
 _log = structlog.get_logger(__name__)
@@ -29,12 +29,12 @@ _BUSY_SECONDS = 5
 
 
 class Streams:
-    """Opens streams, as many at once as there are permits.
+    """Opens streams, as many at once as there are places.
 
     Args:
         database: where events are kept.
         subscriber: the hot path.
-        permits: shared with those who wait.
+        shares: also of those who wait.
         heartbeat_seconds: the longest silence of a stream.
     """
 
@@ -43,11 +43,11 @@ class Streams:
         database: Database,
         *,
         subscriber: Subscriber,
-        permits: Permits,
+        shares: Shares,
         heartbeat_seconds: float = _HEARTBEAT_SECONDS,
     ) -> None:
         self._database = database
-        self._permits = permits
+        self._shares = shares
         self._heartbeat_seconds = heartbeat_seconds
         self._tail = Tail(database, subscriber=subscriber)
         self._replays = threading.BoundedSemaphore(_REPLAYS)
@@ -63,9 +63,9 @@ class Streams:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
-            jobs.errors.StreamsInUse: there is no permit for the account that follows.
+            jobs.errors.StreamsInUse: there is no place for the account that follows.
         """
-        if not self._permits.take(account_id):
+        if not self._shares.take(account_id):
             raise errors.StreamsInUse(
                 "As many streams and waits are open as may be, of this account or of all.",
                 retry_after=_BUSY_SECONDS,
@@ -86,7 +86,7 @@ class Streams:
         if feed is not None:
             self._tail.detach(job_id, feed)
         self._count(-1)
-        self._permits.give_back(account_id)
+        self._shares.give_back(account_id)
 
     def frames(self, job_id: uuid.UUID, feed: Feed, *, after: int) -> Iterator[bytes]:
         """Yield frames and heartbeats until the end of the job, or of the service."""
