@@ -122,7 +122,10 @@ class Settings(BaseSettings):
         default=24.0, gt=0, description="How long an Idempotency-Key is kept."
     )
     sandbox_processes: int = Field(
-        default=2, ge=1, le=64, description="Killable children that decode images, per process."
+        default=2,
+        ge=1,
+        le=64,
+        description="Killable children that decode images, per process, and one more for accounts that use none.",
     )
     sandbox_seconds: float = Field(
         default=15.0, gt=0, description="A decode that takes longer is killed."
