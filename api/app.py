@@ -122,7 +122,12 @@ def create_app(
         jobs.errors.SettingsError: the environment is not usable.
     """
     settings = settings or Settings.read()
-    database = database or Database(settings.database, clock=clock)
+    database = database or Database(
+        settings.database,
+        clock=clock,
+        searches=settings.searches,
+        search_seconds=settings.search_seconds,
+    )
     bell = bell or queue.Bell(settings)
     delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
     database.listen(events.Ringer(delivery_bell))
@@ -154,11 +159,12 @@ def create_app(
         gate=gate,
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
+    downloads = Downloads(settings, egress=fetching, count=measures.fetched)
     intake = Intake(
         settings,
         database=database,
         pictures=Pictures(settings, database=database, decoder=images),
-        downloads=Downloads(settings, egress=fetching, count=measures.fetched),
+        downloads=downloads,
         receivers=receivers,
         bell=bell,
         admission=Admission(database, settings, timer=timer),
@@ -176,14 +182,25 @@ def create_app(
     routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     vault = functools.cache(lambda: Vault.of(settings))
-    routes.EndpointRoutes(
+    endpoints = routes.EndpointRoutes(
         settings, database=database, receivers=receivers, vault=vault, timer=timer
-    ).declare(door, gate)
+    )
+    endpoints.declare(door, gate)
     routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
     routes.DeliveryRoutes(database=database).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
+    measures.watch(
+        (
+            held_open,
+            streams.replays,
+            images.shares,
+            downloads.shares,
+            database.searches,
+            endpoints.tests,
+        )
+    )
     measures.declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining

@@ -18,6 +18,7 @@
     * RateLimitExceeded
   * Unavailable: the service cannot do it now (HTTP 503)
     * Overloaded
+    * SearchTooSlow
     * StreamsInUse
   * EngineError: what went wrong between the worker and its engine
     * EngineUnavailable
@@ -229,6 +230,12 @@ class Overloaded(Unavailable):
     """A resource that accounts share has no place for this call; ``retry_after`` fits what waits for one."""
 
     code = "overloaded"
+
+
+class SearchTooSlow(Unavailable):
+    """A search, or a list with filters, was ended at its deadline."""
+
+    code = "search_too_slow"
 
 
 class StreamsInUse(Unavailable):

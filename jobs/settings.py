@@ -134,6 +134,16 @@ class Settings(BaseSettings):
         default=1536, ge=256, description="Address space of a decoding child, in MiB."
     )
 
+    searches: int = Field(
+        default=4,
+        ge=2,
+        le=10,
+        description="Searches and filtered lists at once, per API process; one place is for accounts that use none.",
+    )
+    search_seconds: float = Field(
+        default=5.0, gt=0, description="A search or filtered list that takes longer is ended."
+    )
+
     # The model
     model: str = Field(default=profiles.TINY.name, description="Name of the served model.")
     model_profile: Literal["auto", "qvq", "tiny"] = Field(

@@ -62,7 +62,7 @@ class EndpointRoutes:
         self._receivers = receivers
         self._vault = vault
         self._timer = timer
-        self._tests = Shares(_TESTS, name="endpoint tests")
+        self.tests = Shares(_TESTS, name="endpoint tests")
 
     def declare(self, door: Door, gate: Gate) -> None:
         """Put the routes into ``door``."""
@@ -252,7 +252,7 @@ class EndpointRoutes:
         """
         self._find(path, caller)
         asked = framework.read_model(flask.request, schemas.EndpointTest)
-        if not self._tests.take(caller.account_id):
+        if not self.tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
             delivery_id = redeliveries.test(
@@ -264,7 +264,7 @@ class EndpointRoutes:
             )
             tried = self._tried(_there(delivery_id))
         finally:
-            self._tests.give_back(caller.account_id)
+            self.tests.give_back(caller.account_id)
         return reply(
             schemas.EndpointTested(
                 webhook_endpoint_id=path.endpoint_id,

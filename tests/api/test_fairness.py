@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from jobs import ids
+from jobs.database import Database
 from jobs.images import Images
+from jobs.lifecycle import Role
+from jobs.phrases import Part
+from jobs.records import SearchText
 from jobs.settings import Settings
+from tests import databases, factories
 from tests.api import pictures
 from tests.api.conftest import Caller
 from tests.integration import sandbox_targets
@@ -73,3 +83,91 @@ def test_images_that_hang_leave_a_decoder_to_another_account(
     assert served == [201, 201, 201, 202, 202, 202]
     assert (held, done) == (2, [])
     assert {one.result().status_code for one in hanging} == {503}
+
+
+def account_of(database: Database, job_id: str) -> uuid.UUID:
+    """Return whose job it is."""
+    found = ids.parse("job", job_id)
+    assert found is not None
+    return factories.get_job(database, found).job.account_id
+
+
+_SEARCHES = (
+    "/v1/jobs?q=circles",
+    "/v1/jobs?q=status:failed",
+    "/v1/jobs?status=failed",
+    "/v1/jobs?q=meta.case:1",
+    "/v1/queue",
+)
+
+
+@pytest.fixture
+def database(database_url: str, clock: databases.Clock) -> Iterator[Database]:
+    """Return a database whose searches get all the time that a busy machine takes."""
+    with contextlib.closing(Database(database_url, clock=clock, search_seconds=60)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("role", [Role.READ, Role.SUBMIT])
+def test_searches_leave_room_to_another_account_and_to_all_that_is_no_search(
+    client: FlaskClient, caller: Caller, stranger: Caller, database: Database, role: Role
+) -> None:
+    job = caller.job()
+    reader = Caller(client, factories.make_key(database, role=role))
+    account_id = account_of(database, job["id"])
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(16) as threads:
+        for _ in range(3):
+            held.enter_context(database.searching(account_id))
+        queued = [threads.submit(reader, "GET", path) for path in 2 * _SEARCHES]
+        served = [stranger("GET", path).status_code for path in _SEARCHES]
+        plain = [reader("GET", path).status_code for path in ("/v1/jobs", f"/v1/jobs/{job['id']}")]
+        accepted, ready = caller.submit().status_code, client.get("/livez").status_code
+        done = [one for one in queued if one.done()]
+        held.close()
+        answers = [one.result(60).status_code for one in queued]
+
+    assert served == [200] * len(_SEARCHES)
+    assert (plain, accepted, ready, done) == ([200, 200], 202, 200, [])
+    assert answers == [200] * len(queued)
+
+
+def test_metrics_show_how_full_each_share_is(
+    caller: Caller, operator: Caller, database: Database, decoder: Images
+) -> None:
+    account_id = account_of(database, caller.job()["id"])
+    taken = [database.searches.take(account_id) for _ in range(5)]
+    for _ in range(sum(taken)):
+        database.searches.give_back(account_id)
+    with decoder.shares.hold(account_id, seconds=0), database.searching(account_id):
+        shown = operator("GET", "/metrics").text.splitlines()
+
+    assert 'longlook_share_places{resource="image_decoders",state="held"} 1.0' in shown
+    assert 'longlook_share_places{resource="image_decoders",state="free"} 2.0' in shown
+    assert 'longlook_share_places{resource="searches",state="held"} 1.0' in shown
+    assert 'longlook_share_waiting{resource="searches"} 0.0' in shown
+    assert 'longlook_share_refused_total{resource="searches"} 2.0' in shown
+    for name in ("streams_and_waits", "replays", "image_downloads", "endpoint_tests"):
+        assert f'longlook_share_refused_total{{resource="{name}"}} 0.0' in shown
+
+
+class TestASearchPastItsDeadline:
+    """With a deadline that is over at once."""
+
+    @pytest.fixture
+    def database(self, database_url: str, clock: databases.Clock) -> Iterator[Database]:
+        """Return a database whose searches get no time."""
+        with contextlib.closing(Database(database_url, clock=clock, search_seconds=1e-6)) as opened:
+            yield opened
+
+    def test_it_is_ended_and_told(self, caller: Caller, database: Database) -> None:
+        job = caller.job()
+        job_id, account_id = ids.parse("job", job["id"]), account_of(database, job["id"])
+        text = {"job_id": job_id, "account_id": account_id, "part": Part.TRACE, "text": "let me"}
+        with database.transaction() as transaction:
+            transaction.execute(sa.insert(SearchText), [text] * 2_000)
+
+        answer = caller("GET", "/v1/jobs?q=let")
+
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "search_too_slow")
+        assert answer.headers["Retry-After"] == "1"
+        assert caller("GET", "/v1/jobs").status_code == 200
