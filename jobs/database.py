@@ -43,7 +43,7 @@ _LIVENESS = {
 #: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
 _IDLE_TIMEOUT_MS = 20_000
 #: Searches that wait at once.
-_SEARCHES_WAITING = 32
+_SEARCHES_WAITING = 64
 #: Steps of SQLite's virtual machine between two looks at a search's deadline; some milliseconds.
 _SQLITE_STEPS = 1_000
 #: Where a connection to PostgreSQL keeps the deadline of its transaction.
@@ -214,7 +214,7 @@ class Database:
         clock: Clock = utcnow,
         pool_size: int = 10,
         pool_seconds: float = 10.0,
-        searches: int = 4,
+        searches: int = 3,
         search_seconds: float = 5.0,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:

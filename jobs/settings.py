@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
 
     searches: int = Field(
-        default=4,
+        default=3,
         ge=2,
         le=10,
         description="Searches and filtered lists at once, per API process; one place is for accounts that use none.",

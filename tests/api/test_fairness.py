@@ -14,13 +14,17 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from api.streams import Streams
 from jobs import ids
 from jobs.database import Database
 from jobs.images import Images
 from jobs.lifecycle import Role
+from jobs.live import Subscriber
 from jobs.phrases import Part
 from jobs.records import SearchText
 from jobs.settings import Settings
+from jobs.shares import Shares
+from jobs.store import history
 from tests import databases, factories
 from tests.api import pictures
 from tests.api.conftest import Caller
@@ -87,9 +91,14 @@ def test_images_that_hang_leave_a_decoder_to_another_account(
 
 def account_of(database: Database, job_id: str) -> uuid.UUID:
     """Return whose job it is."""
-    found = ids.parse("job", job_id)
+    return factories.get_job(database, parsed("job", job_id)).job.account_id
+
+
+def parsed(kind: ids.Kind, shown: str) -> uuid.UUID:
+    """Return the id that is ``shown``."""
+    found = ids.parse(kind, shown)
     assert found is not None
-    return factories.get_job(database, found).job.account_id
+    return found
 
 
 _SEARCHES = (
@@ -116,7 +125,7 @@ def test_searches_leave_room_to_another_account_and_to_all_that_is_no_search(
     reader = Caller(client, factories.make_key(database, role=role))
     account_id = account_of(database, job["id"])
     with contextlib.ExitStack() as held, ThreadPoolExecutor(16) as threads:
-        for _ in range(3):
+        for _ in range(2):
             held.enter_context(database.searching(account_id))
         queued = [threads.submit(reader, "GET", path) for path in 2 * _SEARCHES]
         served = [stranger("GET", path).status_code for path in _SEARCHES]
@@ -129,6 +138,33 @@ def test_searches_leave_room_to_another_account_and_to_all_that_is_no_search(
     assert served == [200] * len(_SEARCHES)
     assert (plain, accepted, ready, done) == ([200, 200], 202, 200, [])
     assert answers == [200] * len(queued)
+
+
+def test_reads_of_a_streams_past_leave_room_to_another_account(
+    caller: Caller, stranger: Caller, database: Database
+) -> None:
+    streams = Streams(
+        database, subscriber=Subscriber("redis://127.0.0.1:1/0"), shares=Shares(8, name="streams")
+    )
+    followed = [caller.job()["id"], stranger.job()["id"]]
+    (mine, account_id), (other, other_id) = [
+        (parsed("job", job_id), account_of(database, job_id)) for job_id in followed
+    ]
+    for job_id in (mine, other):
+        history.cancel(database, job_id, account_id=None, actor="key:test")
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(1) as threads:
+        for _ in range(3):
+            held.enter_context(streams.replays.hold(account_id, seconds=0))
+        queued = threads.submit(b"".join, streams.follow(mine, account_id=account_id, after=0))
+        told = b"".join(streams.follow(other, account_id=other_id, after=0))
+        done = queued.done()
+        held.close()
+        late = queued.result(60)
+    streams.close()
+
+    assert b"job.finished" in told
+    assert not done
+    assert b"job.finished" in late
 
 
 def test_metrics_show_how_full_each_share_is(
@@ -145,7 +181,7 @@ def test_metrics_show_how_full_each_share_is(
     assert 'longlook_share_places{resource="image_decoders",state="free"} 2.0' in shown
     assert 'longlook_share_places{resource="searches",state="held"} 1.0' in shown
     assert 'longlook_share_waiting{resource="searches"} 0.0' in shown
-    assert 'longlook_share_refused_total{resource="searches"} 2.0' in shown
+    assert 'longlook_share_refused_total{resource="searches"} 3.0' in shown
     for name in ("streams_and_waits", "replays", "image_downloads", "endpoint_tests"):
         assert f'longlook_share_refused_total{{resource="{name}"}} 0.0' in shown
 
