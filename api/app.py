@@ -17,7 +17,6 @@ from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
-from api.permits import Permits
 from api.schemas.problems import Problem
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
@@ -29,6 +28,7 @@ from jobs.egress import Egress
 from jobs.images import Images
 from jobs.live import Subscriber
 from jobs.settings import Settings
+from jobs.shares import Shares
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
 from jobs.vault import Vault
@@ -122,7 +122,12 @@ def create_app(
         jobs.errors.SettingsError: the environment is not usable.
     """
     settings = settings or Settings.read()
-    database = database or Database(settings.database, clock=clock)
+    database = database or Database(
+        settings.database,
+        clock=clock,
+        searches=settings.searches,
+        search_seconds=settings.search_seconds,
+    )
     bell = bell or queue.Bell(settings)
     delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
     database.listen(events.Ringer(delivery_bell))
@@ -136,9 +141,9 @@ def create_app(
     fetching = Egress(settings.webhook_allow, doors=egress.WEB)
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
-    permits = Permits(settings.max_streams)
-    waits = Waits(database, permits=permits)
-    streams = Streams(database, subscriber=Subscriber(settings.redis_url), permits=permits)
+    held_open = Shares(settings.max_streams, name="streams and waits")
+    waits = Waits(database, shares=held_open)
+    streams = Streams(database, subscriber=Subscriber(settings.redis_url), shares=held_open)
     service = Service(
         database=database,
         bells=(bell, delivery_bell),
@@ -154,11 +159,12 @@ def create_app(
         gate=gate,
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
+    downloads = Downloads(settings, egress=fetching, count=measures.fetched)
     intake = Intake(
         settings,
         database=database,
         pictures=Pictures(settings, database=database, decoder=images),
-        downloads=Downloads(settings, egress=fetching, count=measures.fetched),
+        downloads=downloads,
         receivers=receivers,
         bell=bell,
         admission=Admission(database, settings, timer=timer),
@@ -176,14 +182,25 @@ def create_app(
     routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     vault = functools.cache(lambda: Vault.of(settings))
-    routes.EndpointRoutes(
+    endpoints = routes.EndpointRoutes(
         settings, database=database, receivers=receivers, vault=vault, timer=timer
-    ).declare(door, gate)
+    )
+    endpoints.declare(door, gate)
     routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
     routes.DeliveryRoutes(database=database).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
+    measures.watch(
+        (
+            held_open,
+            streams.replays,
+            images.shares,
+            downloads.shares,
+            database.searches,
+            endpoints.tests,
+        )
+    )
     measures.declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPMethod
 from typing import Final
@@ -26,8 +26,9 @@ from api.framework import Answer, Door
 from api.submission import downloads
 from jobs.database import Database, Unavailable
 from jobs.lifecycle import Priority
-from jobs.metrics import JobMetrics, new_registry
+from jobs.metrics import JobMetrics, ShareMetrics, new_registry
 from jobs.settings import Settings
+from jobs.shares import Shares
 from jobs.store import deliveries, figures, quarantine, workers
 
 METRICS: Final = "/metrics"
@@ -99,6 +100,10 @@ class MetricsRoutes:
     def fetched(self, outcome: str, seconds: float) -> None:
         """Count the fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
         self._fetches.labels(outcome).observe(seconds)
+
+    def watch(self, shares: Sequence[Shares]) -> None:
+        """Show how full ``shares``, what accounts share in this process, are from now on. To be called once."""
+        self._registry.register(ShareMetrics(shares))
 
     def shown(self, _caller: Caller) -> Response:
         """Show the metrics, for Prometheus."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from jobs import errors, failpoints
+from jobs.shares import Shares
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -39,6 +42,12 @@ _LIVENESS = {
 }
 #: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
 _IDLE_TIMEOUT_MS = 20_000
+#: Searches that wait at once.
+_SEARCHES_WAITING = 64
+#: Steps of SQLite's virtual machine between two looks at a search's deadline; some milliseconds.
+_SQLITE_STEPS = 1_000
+#: Where a connection to PostgreSQL keeps the deadline of its transaction.
+_DEADLINE = "longlook_deadline"
 
 
 def utcnow() -> datetime:
@@ -193,10 +202,21 @@ class Database:
         clock: the time on SQLite; tests move it.
         pool_size: connections kept; twice as many at the most.
         pool_seconds: the longest wait for one of them.
+        searches: connections that searches use at once; one of them is for accounts that use none.
+        search_seconds: the longest search, and the longest wait before it.
+        timer: seconds that never go back, for the deadlines of searches.
     """
 
     def __init__(
-        self, url: str, *, clock: Clock = utcnow, pool_size: int = 10, pool_seconds: float = 10.0
+        self,
+        url: str,
+        *,
+        clock: Clock = utcnow,
+        pool_size: int = 10,
+        pool_seconds: float = 10.0,
+        searches: int = 3,
+        search_seconds: float = 5.0,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = sa.make_url(url)
         if self.url.drivername == "postgresql":
@@ -204,6 +224,11 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.clock = clock
         self.engine = self._make_engine(pool_size, pool_seconds)
+        self.searches = Shares(
+            searches, name="searches", most_waiting=_SEARCHES_WAITING, reserved=1
+        )
+        self._search_seconds = search_seconds
+        self._timer = timer
         self._turn = threading.Lock()
         self._listeners: list[Callable[[object], None]] = []
 
@@ -232,6 +257,7 @@ class Database:
             **arguments,
         )
         event.listen(engine, "handle_error", _hide_details)
+        event.listen(engine, "before_cursor_execute", self._limit_statement)
         return engine
 
     def _prepare_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
@@ -284,6 +310,34 @@ class Database:
             yield transaction
 
     @contextlib.contextmanager
+    def searching(self, account_id: Hashable) -> Iterator[Transaction]:
+        """Open a transaction for reads whose cost grows with an account's data.
+
+        A few run at once, in turns among accounts, on a fixed part of the connections; each ends at a deadline.
+
+        Args:
+            account_id: whose share the reads take; None is the share of those that are about all accounts.
+
+        Raises:
+            jobs.errors.Overloaded: no place was free in time.
+            jobs.errors.SearchTooSlow: the reads took too long.
+            Unavailable: as above.
+        """
+        with self.searches.hold(account_id, seconds=self._search_seconds):
+            until = self._timer() + self._search_seconds
+            try:
+                with self._open(write=False, until=until) as (transaction, _):
+                    yield transaction
+            except Unavailable as error:
+                if not _was_ended(error.__cause__):
+                    raise
+                raise errors.SearchTooSlow(
+                    f"This took more than {self._search_seconds:g} s and was ended. A search takes less time with a "
+                    "longer phrase, or with `created:`, `status:`, `group:` or `image:`.",
+                    retry_after=math.ceil(self._search_seconds),
+                ) from error
+
+    @contextlib.contextmanager
     def _writers_turn(self) -> Iterator[None]:
         """Let the writers of this process take turns on SQLite.
 
@@ -301,9 +355,18 @@ class Database:
             self._turn.release()
 
     @contextlib.contextmanager
-    def _open(self, *, write: bool) -> Iterator[tuple[Transaction, Callable[[], None]]]:
-        """Yield a transaction and what commits it; it is rolled back unless that was called."""
-        with _faults_told(), self.engine.connect() as connection:
+    def _open(
+        self, *, write: bool, until: float | None = None
+    ) -> Iterator[tuple[Transaction, Callable[[], None]]]:
+        """Yield a transaction and what commits it; it is rolled back unless that was called.
+
+        Its statements end at ``until``, if that is given.
+        """
+        with (
+            _faults_told(),
+            self.engine.connect() as connection,
+            self._limited(connection, until),
+        ):
             connection.execution_options(longlook_write=write)
             begun = connection.begin()
             transaction = Transaction(connection)
@@ -311,6 +374,34 @@ class Database:
                 yield transaction, begun.commit
             finally:
                 transaction.close()
+
+    @contextlib.contextmanager
+    def _limited(self, connection: sa.Connection, until: float | None) -> Iterator[None]:
+        """End the statements of ``connection`` in the block at ``until``."""
+        if until is None:
+            yield
+            return
+        if self.dialect == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            driver.set_progress_handler(lambda: self._timer() > until, _SQLITE_STEPS)
+            try:
+                yield
+            finally:
+                driver.set_progress_handler(None, 0)
+            return
+        connection.info[_DEADLINE] = until
+        try:
+            yield
+        finally:
+            connection.info.pop(_DEADLINE, None)
+
+    def _limit_statement(self, connection: sa.Connection, cursor: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own
+        """Give a statement on PostgreSQL the time that is left to its transaction, if that has a deadline."""
+        until = connection.info.get(_DEADLINE)
+        if until is not None:
+            # Zero would be no limit.
+            left = max(1, math.ceil((until - self._timer()) * 1000))
+            cursor.execute(f"SET LOCAL statement_timeout = {left}")
 
     def listen(self, listener: Callable[[object], None]) -> None:
         """Have ``listener`` called with each note of each transaction of this process that was committed.
@@ -357,6 +448,15 @@ def _faults_told() -> Iterator[None]:
             # A standby: during a failover the address can still, or already, lead to one.
             raise Unavailable("The database takes no writes.") from error
         raise
+
+
+def _was_ended(error: BaseException | None) -> bool:
+    """Whether the driver's ``error`` says that the statement took too long."""
+    cause = getattr(error, "orig", None)
+    return (
+        getattr(cause, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
+        or getattr(cause, "sqlstate", None) == "57014"
+    )
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

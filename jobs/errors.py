@@ -17,6 +17,8 @@
     * QueueFull
     * RateLimitExceeded
   * Unavailable: the service cannot do it now (HTTP 503)
+    * Overloaded
+    * SearchTooSlow
     * StreamsInUse
   * EngineError: what went wrong between the worker and its engine
     * EngineUnavailable
@@ -222,6 +224,18 @@ class Unavailable(LonglookError):
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+
+
+class Overloaded(Unavailable):
+    """A resource that accounts share has no place for this call; ``retry_after`` fits what waits for one."""
+
+    code = "overloaded"
+
+
+class SearchTooSlow(Unavailable):
+    """A search, or a list with filters, was ended at its deadline."""
+
+    code = "search_too_slow"
 
 
 class StreamsInUse(Unavailable):

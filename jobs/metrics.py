@@ -7,6 +7,7 @@ A process counts its own doings only: the API submissions, workers runs. What is
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -17,11 +18,14 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from jobs import errors
 from jobs.database import Database
 from jobs.findings import Finding
 from jobs.lifecycle import Status
+from jobs.shares import Shares
 from jobs.store import pictures, timeline, traces, tries
 from jobs.votes import Tally
 
@@ -65,6 +69,38 @@ def new_registry(*, revision: str = "") -> CollectorRegistry:
     )
     build.labels(importlib.metadata.version("longlook"), revision).set(1)
     return registry
+
+
+class ShareMetrics(Collector):
+    """Shows how full the resources of this process are that accounts share.
+
+    Args:
+        shares: one for each resource; its name is the label.
+    """
+
+    def __init__(self, shares: Sequence[Shares]) -> None:
+        self._shares = shares
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Yield places, calls that wait for one, and calls that got none."""
+        places = GaugeMetricFamily(
+            "longlook_share_places",
+            "Places of a resource that accounts share.",
+            labels=["resource", "state"],
+        )
+        waiting = GaugeMetricFamily(
+            "longlook_share_waiting", "Calls that wait for a place.", labels=["resource"]
+        )
+        refused = CounterMetricFamily(
+            "longlook_share_refused", "Calls that got no place in time.", labels=["resource"]
+        )
+        for one in self._shares:
+            resource, held = one.name.replace(" ", "_"), one.held
+            places.add_metric([resource, "held"], held)
+            places.add_metric([resource, "free"], one.capacity - held)
+            waiting.add_metric([resource], one.waiting)
+            refused.add_metric([resource], one.refused)
+        yield from (places, waiting, refused)
 
 
 class JobMetrics:

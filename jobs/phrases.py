@@ -48,13 +48,19 @@ class Phrase:
 
     Attributes:
         spelling: a text that holds the phrase has this in its own spelling.
-        words: those of its words that the text has as well, one after the other; at least one.
+        pieces: those of its words, and the marks between them, that the text has as well, one after the other; the
+            first and the last of them are words.
         unfinished: whether the text may have a longer word in the place of the last of them.
     """
 
     spelling: str
-    words: tuple[str, ...]
+    pieces: tuple[str, ...]
     unfinished: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words among the pieces; at least one."""
+        return tuple(filter(_is_word, self.pieces))
 
     @classmethod
     def of(cls, text: str) -> Self:
@@ -67,21 +73,31 @@ class Phrase:
         if len(folded) > MAX_CHARS:
             raise ValueError(f"A phrase has at most {MAX_CHARS} characters.")
         spelling = _spelled(folded).strip()
-        words = [word for word in spelling.split() if word[0].isalnum()]
-        if words and folded.startswith(words[0]) and _ONE_CJK.fullmatch(words[0]):
+        pieces = _trimmed(spelling.split())
+        if pieces and folded.startswith(pieces[0]) and _ONE_CJK.fullmatch(pieces[0]):
             # In the text it may be the second of a pair.
-            del words[0]
-        unfinished = bool(words) and folded.endswith(words[-1])
-        if unfinished and len(words[-1]) < _LEAST:
+            pieces = _trimmed(pieces[1:])
+        unfinished = bool(pieces) and folded.endswith(pieces[-1])
+        if unfinished and len(pieces[-1]) < _LEAST:
             # As the beginning of a word it would be found nearly everywhere.
-            del words[-1]
+            pieces = _trimmed(pieces[:-1])
             unfinished = False
-        if all(len(word) < _LEAST for word in words):
+        if all(len(word) < _LEAST for word in pieces):
             raise ValueError(
                 "This is too short to be searched for: it takes a word of two letters or digits, or two "
                 "Chinese characters in a row."
             )
-        return cls(spelling=spelling, words=tuple(words), unfinished=unfinished)
+        return cls(spelling=spelling, pieces=tuple(pieces), unfinished=unfinished)
+
+
+def _trimmed(pieces: list[str]) -> list[str]:
+    """Return ``pieces`` from the first word to the last."""
+    words = [at for at, piece in enumerate(pieces) if _is_word(piece)]
+    return pieces[words[0] : words[-1] + 1] if words else []
+
+
+def _is_word(piece: str) -> bool:
+    return piece[0].isalnum()
 
 
 def spellings(text: str) -> Iterator[str]:

@@ -122,13 +122,26 @@ class Settings(BaseSettings):
         default=24.0, gt=0, description="How long an Idempotency-Key is kept."
     )
     sandbox_processes: int = Field(
-        default=2, ge=1, le=64, description="Killable children that decode images, per process."
+        default=2,
+        ge=1,
+        le=64,
+        description="Killable children that decode images, per process, and one more for accounts that use none.",
     )
     sandbox_seconds: float = Field(
         default=15.0, gt=0, description="A decode that takes longer is killed."
     )
     sandbox_memory_mb: int = Field(
         default=1536, ge=256, description="Address space of a decoding child, in MiB."
+    )
+
+    searches: int = Field(
+        default=3,
+        ge=2,
+        le=10,
+        description="Searches and filtered lists at once, per API process; one place is for accounts that use none.",
+    )
+    search_seconds: float = Field(
+        default=5.0, gt=0, description="A search or filtered list that takes longer is ended."
     )
 
     # The model

@@ -19,13 +19,13 @@ from flask import Response
 from api import cursors, framework
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
-from api.permits import Permits
 from api.schemas import webhooks as schemas
 from api.submission import Receivers
 from jobs import errors, ids, outbox
 from jobs.database import Database, Unavailable
 from jobs.delivery import EventType
 from jobs.settings import Settings
+from jobs.shares import Shares
 from jobs.store import endpoints, keyring, redeliveries, tellings
 from jobs.vault import Vault
 
@@ -62,7 +62,7 @@ class EndpointRoutes:
         self._receivers = receivers
         self._vault = vault
         self._timer = timer
-        self._tests = Permits(_TESTS)
+        self.tests = Shares(_TESTS, name="endpoint tests")
 
     def declare(self, door: Door, gate: Gate) -> None:
         """Put the routes into ``door``."""
@@ -252,7 +252,7 @@ class EndpointRoutes:
         """
         self._find(path, caller)
         asked = framework.read_model(flask.request, schemas.EndpointTest)
-        if not self._tests.take(caller.account_id):
+        if not self.tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
             delivery_id = redeliveries.test(
@@ -264,7 +264,7 @@ class EndpointRoutes:
             )
             tried = self._tried(_there(delivery_id))
         finally:
-            self._tests.give_back(caller.account_id)
+            self.tests.give_back(caller.account_id)
         return reply(
             schemas.EndpointTested(
                 webhook_endpoint_id=path.endpoint_id,

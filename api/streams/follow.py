@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import structlog
 
-from api.permits import Permits
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
 from jobs import errors, ids
-from jobs.database import Database, Unavailable
+from jobs.database import Database
+from jobs.shares import Shares
 from jobs.store import streams
 
 _log = structlog.get_logger(__name__)
@@ -25,16 +25,19 @@ _HEARTBEAT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.25
 #: Reads of the past at once: however many come back after a break, they leave connections to everybody else.
 _REPLAYS = 4
+#: Reads that wait for their turn, and for how long at most: then their streams are sent another heartbeat.
+_REPLAYS_WAITING = 4096
+_REPLAY_SECONDS = 5.0
 _BUSY_SECONDS = 5
 
 
 class Streams:
-    """Opens streams, as many at once as there are permits.
+    """Opens streams, as many at once as there are places.
 
     Args:
         database: where events are kept.
         subscriber: the hot path.
-        permits: shared with those who wait.
+        shares: also of those who wait.
         heartbeat_seconds: the longest silence of a stream.
     """
 
@@ -43,14 +46,14 @@ class Streams:
         database: Database,
         *,
         subscriber: Subscriber,
-        permits: Permits,
+        shares: Shares,
         heartbeat_seconds: float = _HEARTBEAT_SECONDS,
     ) -> None:
         self._database = database
-        self._permits = permits
+        self._shares = shares
         self._heartbeat_seconds = heartbeat_seconds
         self._tail = Tail(database, subscriber=subscriber)
-        self._replays = threading.BoundedSemaphore(_REPLAYS)
+        self.replays = Shares(_REPLAYS, name="replays", most_waiting=_REPLAYS_WAITING, reserved=1)
         self._lock = threading.Lock()
         self._open = 0
 
@@ -63,9 +66,9 @@ class Streams:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
-            jobs.errors.StreamsInUse: there is no permit for the account that follows.
+            jobs.errors.StreamsInUse: there is no place for the account that follows.
         """
-        if not self._permits.take(account_id):
+        if not self._shares.take(account_id):
             raise errors.StreamsInUse(
                 "As many streams and waits are open as may be, of this account or of all.",
                 retry_after=_BUSY_SECONDS,
@@ -86,9 +89,11 @@ class Streams:
         if feed is not None:
             self._tail.detach(job_id, feed)
         self._count(-1)
-        self._permits.give_back(account_id)
+        self._shares.give_back(account_id)
 
-    def frames(self, job_id: uuid.UUID, feed: Feed, *, after: int) -> Iterator[bytes]:
+    def frames(
+        self, job_id: uuid.UUID, feed: Feed, *, account_id: uuid.UUID, after: int
+    ) -> Iterator[bytes]:
         """Yield frames and heartbeats until the end of the job, or of the service."""
         # At once, so that the answer's headers go out.
         yield frames.HEARTBEAT
@@ -101,8 +106,8 @@ class Streams:
                     yield taken.data or frames.HEARTBEAT
                 continue
             try:
-                page = self._replay(job_id, after=position)
-            except Unavailable:
+                page = self._replay(job_id, account_id=account_id, after=position)
+            except errors.Unavailable:
                 _log.warning("events_not_read", job_id=ids.show("job", job_id))
                 page = None
             if page is None or (not page.events and page.through <= position):
@@ -117,8 +122,8 @@ class Streams:
                 position = max(position, page.through)
                 over = page.finished
 
-    def _replay(self, job_id: uuid.UUID, *, after: int) -> streams.Page:
-        with self._replays:
+    def _replay(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> streams.Page:
+        with self.replays.hold(account_id, seconds=_REPLAY_SECONDS):
             return streams.read(self._database, job_id, after=after)
 
     def _count(self, change: int) -> None:
@@ -142,7 +147,9 @@ class Stream:
 
     def __iter__(self) -> Iterator[bytes]:
         self._feed = self._streams.attach(self._job_id)
-        return self._streams.frames(self._job_id, self._feed, after=self._after)
+        return self._streams.frames(
+            self._job_id, self._feed, account_id=self._account_id, after=self._after
+        )
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""

@@ -7,9 +7,9 @@ import uuid
 
 import structlog
 
-from api.permits import Permits
 from jobs import errors
 from jobs.database import Database
+from jobs.shares import Shares
 from jobs.store import history
 
 _log = structlog.get_logger(__name__)
@@ -23,15 +23,15 @@ class Waits:
 
     Args:
         database: where to look.
-        permits: of those who may be held open; without one nobody is let in.
+        shares: of those who may be held open; without a place nobody is let in.
         look_seconds: the time between two looks, each one query for all who wait.
     """
 
     def __init__(
-        self, database: Database, *, permits: Permits, look_seconds: float = _LOOK_SECONDS
+        self, database: Database, *, shares: Shares, look_seconds: float = _LOOK_SECONDS
     ) -> None:
         self._database = database
-        self._permits = permits
+        self._shares = shares
         self._look_seconds = look_seconds
         self._lock = threading.Lock()
         self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
@@ -54,9 +54,9 @@ class Waits:
             seconds: for how long at most.
 
         Returns:
-            False, at once, when there was no permit for the account.
+            False, at once, when there was no place for the account.
         """
-        if not self._permits.take(account_id):
+        if not self._shares.take(account_id):
             return False
         finished = threading.Event()
         try:
@@ -64,7 +64,7 @@ class Waits:
             finished.wait(seconds)
         finally:
             self._leave(job_id, finished)
-            self._permits.give_back(account_id)
+            self._shares.give_back(account_id)
         return True
 
     def close(self) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
-from api.permits import Permits
 from api.submission.orders import Link, Picture
 from jobs import errors
 from jobs.egress import Egress, EgressError
 from jobs.settings import Settings
+from jobs.shares import Shares
 
 #: Requests that may fetch at once.
 _AT_ONCE = 8
@@ -64,7 +64,7 @@ class Downloads:
         self._egress = egress
         self._count = count
         self._timer = timer
-        self._permits = Permits(_AT_ONCE)
+        self.shares = Shares(_AT_ONCE, name="image downloads")
 
     def fetched(
         self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
@@ -82,7 +82,7 @@ class Downloads:
         links = [picture for picture in pictures if isinstance(picture.source, Link)]
         if not links:
             return tuple(pictures)
-        if not self._permits.take(account_id):
+        if not self.shares.take(account_id):
             raise errors.Unavailable(
                 "Too many requests fetch image URLs at once.", retry_after=_RETRY_SECONDS
             )
@@ -94,7 +94,7 @@ class Downloads:
                 )
                 came = dict(zip((picture.pointer for picture in links), found, strict=True))
         finally:
-            self._permits.give_back(account_id)
+            self.shares.give_back(account_id)
         files: list[Picture] = []
         for picture in pictures:
             file = came.get(picture.pointer, picture)

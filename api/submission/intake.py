@@ -210,10 +210,11 @@ class Intake:
         Raises:
             jobs.errors.ImageRejected: the file cannot be used.
             jobs.errors.ImageQuarantined: it may not be asked about.
+            jobs.errors.Overloaded: no decoding process was free in time.
             jobs.database.DiskFull: there is no disk space.
         """
         self._disk.check()
-        image = self._pictures.new(data, detail=detail)
+        image = self._pictures.new(caller.account_id, data, detail=detail)
         self._pictures.check(caller.account_id, [image.key])
         return submission.keep_image(self._database, account_id=caller.account_id, image=image)
 

@@ -69,7 +69,8 @@ class Pictures:
         faults: list[errors.Fault],
     ) -> list[Chosen]:
         """Return ``pictures`` ready for the store; what is wrong with the others is added to ``faults``."""
-        made = self._made([picture for picture in pictures if isinstance(picture.source, bytes)])
+        files = [picture for picture in pictures if isinstance(picture.source, bytes)]
+        made = self._made(account_id, files)
         sound = [image for image in made.values() if not isinstance(image, errors.Fault)]
         keys = {image.key for image in sound} | {image.image_key for image in known.values()}
         held = quarantine.held(self._database, account_id, keys)
@@ -93,13 +94,14 @@ class Pictures:
         if quarantine.held(self._database, account_id, keys):
             raise errors.ImageQuarantined(_QUARANTINED)
 
-    def new(self, data: bytes, *, detail: Detail) -> submission.NewImage:
-        """Return a file as the store takes it.
+    def new(self, account_id: uuid.UUID, data: bytes, *, detail: Detail) -> submission.NewImage:
+        """Return a file of an account as the store takes it.
 
         Raises:
             jobs.errors.ImageRejected: it cannot be used.
+            jobs.errors.Overloaded: no decoding process was free in time.
         """
-        image = self._decoder.accept(data, detail=detail)
+        image = self._decoder.accept(data, account_id=account_id, detail=detail)
         return submission.NewImage(
             key=image.key,
             detail=detail,
@@ -117,13 +119,15 @@ class Pictures:
             frames=image.original.frames,
         )
 
-    def _made(self, files: Sequence[Picture]) -> dict[str, submission.NewImage | errors.Fault]:
-        """Return the images of ``files``, or what is wrong with them, by their pointers."""
+    def _made(
+        self, account_id: uuid.UUID, files: Sequence[Picture]
+    ) -> dict[str, submission.NewImage | errors.Fault]:
+        """Return the images of an account's ``files``, or what is wrong with them, by their pointers."""
 
         def make(file: Picture) -> submission.NewImage | errors.Fault:
             assert isinstance(file.source, bytes)  # noqa: S101 - only files come here
             try:
-                return self.new(file.source, detail=file.detail or DEFAULT_DETAIL)
+                return self.new(account_id, file.source, detail=file.detail or DEFAULT_DETAIL)
             except errors.ImageRejected as error:
                 return errors.Fault(file.pointer, error.message, error.specific_code)
 

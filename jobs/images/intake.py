@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import time
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Self
 
 from jobs import errors, profiles, sandbox
 from jobs.images.canonical import Canonical
 from jobs.images.formats import sniff
+from jobs.recent import Recent
+from jobs.shares import Shares
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
 TARGET = "jobs.images.pipeline:serve"
 
 _CHUNK = 1 << 20
+#: Files whose decoding timed out: how many are remembered, and for how long.
+_TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
 
 
 @dataclass(frozen=True)
@@ -31,21 +39,40 @@ class Limits:
 class Images:
     """The door's way to make canonical images of uploads.
 
+    Accounts share the decoding processes. A file whose decoding timed out is refused without another try for ten
+    minutes, to the account that sent it.
+
     Args:
         decoder: the sandbox that runs :data:`TARGET`.
         limits: what is refused unseen.
+        shares: its processes, as places.
+        wait_seconds: how long a file waits for its place.
+        timer: seconds that never go back.
     """
 
-    def __init__(self, decoder: sandbox.Sandbox, *, limits: Limits) -> None:
+    def __init__(
+        self,
+        decoder: sandbox.Sandbox,
+        *,
+        limits: Limits,
+        shares: Shares,
+        wait_seconds: float = 15.0,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._decoder = decoder
+        self._wait_seconds = wait_seconds
+        self._timed_out = Recent(_TIMED_OUT, seconds=_TIMED_OUT_SECONDS, timer=timer)
         self.limits = limits
+        self.shares = shares
 
     @classmethod
-    def start(cls, settings: Settings) -> Self:
+    def start(cls, settings: Settings, *, target: str = TARGET) -> Self:
         """Return the images of one process, with a sandbox of its own. Call it after any fork."""
+        # The process beyond the setting's number serves the accounts that have no file in work.
+        processes = settings.sandbox_processes + 1
         decoder = sandbox.Sandbox(
-            TARGET,
-            processes=settings.sandbox_processes,
+            target,
+            processes=processes,
             seconds=settings.sandbox_seconds,
             memory_mb=settings.sandbox_memory_mb,
         )
@@ -53,7 +80,10 @@ class Images:
             max_bytes=settings.max_image_mb * 2**20,
             max_pixels=settings.max_image_megapixels * 1_000_000,
         )
-        return cls(decoder, limits=limits)
+        shares = Shares(
+            processes, name="image decoders", most_waiting=settings.api_threads, reserved=1
+        )
+        return cls(decoder, limits=limits, shares=shares, wait_seconds=settings.sandbox_seconds)
 
     def warm(self) -> None:
         """Start the decoding processes now.
@@ -67,8 +97,15 @@ class Images:
         """End the decoding processes."""
         self._decoder.close()
 
-    def accept(self, data: bytes, *, detail: profiles.Detail = "standard") -> Canonical:
+    def accept(
+        self, data: bytes, *, account_id: uuid.UUID, detail: profiles.Detail = "standard"
+    ) -> Canonical:
         """Return the canonical image of an uploaded file, at the size of the detail tier.
+
+        Args:
+            data: the file.
+            account_id: whose share of the decoding processes it takes.
+            detail: the tier whose size the image gets.
 
         Raises:
             jobs.errors.ImageRejected: the file cannot be used; the code says why:
@@ -81,7 +118,8 @@ class Images:
                 * ``invalid_image``: the long side is more than 50 times the short one.
                 * ``invalid_image_mode``: the pixels have no meaning as colours.
                 * ``image_parse_error``: damaged, cut short, or too costly to decode.
-            jobs.errors.Unavailable: no decoding process is free; the same request may be sent again.
+            jobs.errors.Overloaded: no decoding process was free in time; the same request may be sent again.
+            jobs.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
         if not data:
             raise errors.ImageRejected("The image file is empty.", code="empty_image_file")
@@ -92,20 +130,28 @@ class Images:
                 "The file is not an image of a known format; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
                 code="invalid_image_format",
             )
-        try:
-            facts, canonical = self._decoder.call(
-                data, detail=detail, max_pixels=self.limits.max_pixels
-            )
-        except sandbox.SandboxTimeout:
-            raise errors.ImageRejected(
-                "The image took too long to decode.", code="image_parse_error"
-            ) from None
-        except sandbox.SandboxCrashed:
-            raise errors.ImageRejected(
-                "The image could not be decoded: it is damaged or needs too much memory.",
-                code="image_parse_error",
-            ) from None
+        file = (account_id, hashlib.sha256(data).digest())
+        self._refuse_timed_out(file)
+        with self.shares.hold(account_id, seconds=self._wait_seconds):
+            # The same file may have timed out while this one waited.
+            self._refuse_timed_out(file)
+            try:
+                facts, canonical = self._decoder.call(
+                    data, detail=detail, max_pixels=self.limits.max_pixels
+                )
+            except sandbox.SandboxTimeout:
+                self._timed_out.add(file)
+                raise _took_too_long() from None
+            except sandbox.SandboxCrashed:
+                raise errors.ImageRejected(
+                    "The image could not be decoded: it is damaged or needs too much memory.",
+                    code="image_parse_error",
+                ) from None
         return Canonical.from_facts(facts, canonical)
+
+    def _refuse_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
+        if file in self._timed_out:
+            raise _took_too_long()
 
 
 def read_capped(stream: IO[bytes], limit: int) -> bytes:
@@ -143,6 +189,10 @@ def from_data_url(url: str) -> bytes:
         raise errors.ImageRejected(
             "The data URL of the image is not valid base64.", code="invalid_base64_image"
         ) from None
+
+
+def _took_too_long() -> errors.ImageRejected:
+    return errors.ImageRejected("The image took too long to decode.", code="image_parse_error")
 
 
 def _too_many_bytes(found: str, limit: int) -> errors.ImageRejected:

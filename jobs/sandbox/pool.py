@@ -94,6 +94,10 @@ class Sandbox:
                 kept = child
         except (SandboxTimeout, SandboxCrashed):
             self._refuse_if_closed()
+            if child is not None:
+                self._discard(child)
+            # The call that cost a child waits for the next one, so that no other call has to.
+            kept = child = self._replacement()
             raise
         finally:
             if child is not None and kept is None:
@@ -161,6 +165,13 @@ class Sandbox:
             self._discard(started)
             raise
         return started
+
+    def _replacement(self) -> Child | None:
+        """Return a new child, or None when none can be started."""
+        try:
+            return self._ready(None)
+        except errors.Unavailable:
+            return None
 
     def _discard(self, child: Child) -> None:
         with self._lock:

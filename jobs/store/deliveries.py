@@ -99,11 +99,14 @@ def pause(database: Database) -> timedelta | None:
 
 
 def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backlog:
-    """Return what is still to be told by all processes together, of one account or (None) of all."""
+    """Return what is still to be told by all processes together, of one account or (None) of all.
+
+    It takes a share of the searches.
+    """
     pending = WebhookDelivery.status == sa.literal(
         DeliveryStatus.PENDING, WebhookDelivery.status.type, literal_execute=True
     )
-    with database.reading() as transaction:
+    with database.searching(account_id) as transaction:
         statement = sa.select(
             sa.func.count().label("pending"),
             sa.func.min(WebhookDelivery.created_at).label("first"),

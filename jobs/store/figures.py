@@ -57,8 +57,8 @@ class Waiting:
 
 
 def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
-    """Return how the queue does, of one account or (None) of all."""
-    with database.reading() as transaction:
+    """Return how the queue does, of one account or (None) of all. It takes a share of the searches."""
+    with database.searching(account_id) as transaction:
         mine = () if account_id is None else (Job.account_id == account_id,)
         # As a bare column the account tempts SQLite to look at all that it ever had for those of five minutes.
         by_account = sa.func.coalesce(Job.account_id, Job.account_id)
@@ -81,8 +81,8 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
 
 
 def waiting(database: Database) -> dict[Priority, Waiting]:
-    """Return how the queue of each priority does, of all accounts."""
-    with database.reading() as transaction:
+    """Return how the queue of each priority does, of all accounts. It takes a share of the searches."""
+    with database.searching(None) as transaction:
         rows = transaction.execute(
             _waiting(transaction.now()).add_columns(Job.priority).group_by(Job.priority)
         )
@@ -98,8 +98,8 @@ def waiting(database: Database) -> dict[Priority, Waiting]:
 
 
 def held(database: Database) -> dict[str, int]:
-    """Return how many jobs each worker holds, by the name of those who hold any."""
-    with database.reading() as transaction:
+    """Return how many jobs each worker holds, by the name of those who hold any. It takes a share of the searches."""
+    with database.searching(None) as transaction:
         rows = transaction.execute(
             sa.select(Job.lease_owner, sa.func.count().label("jobs"))
             .where(timeline.standing(Status.RUNNING), Job.lease_owner.is_not(None))

@@ -162,8 +162,16 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; four queries, and one a phrase."""
-    with database.reading() as transaction:
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; four queries, and one a phrase.
+
+    With any filter beside the account it is a search, which takes the account's share of these.
+
+    Raises:
+        jobs.errors.Overloaded: as many searches run as may, and none ended in time.
+        jobs.errors.SearchTooSlow: the search was ended at its deadline.
+    """
+    opened = database.searching(asked.account_id) if asked.given else database.reading()
+    with opened as transaction:
         statement = sa.select(Job).where(*_conditions(asked, transaction))
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)

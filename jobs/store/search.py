@@ -1,23 +1,22 @@
 """What is searched of jobs: their questions, answers and traces, in an index of words; see :mod:`jobs.phrases`.
 
 The texts are rows of their own. They are indexed by FTS5 on SQLite, in a table that triggers keep in step, and by
-a GIN index of a generated column on PostgreSQL, each together with the account, so that what others have costs an
-account nothing. They come and go in the transactions in which what they are taken from does.
+a GIN index of a generated column on PostgreSQL. In the index each word begins with a tag of its account, so that a
+search reads nothing of what others have, and its cost tells nothing about it. They come and go in the transactions
+in which what they are taken from does.
 """
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from jobs.database import Database, Transaction
 from jobs.phrases import Part, Phrase, spellings
-from jobs.records import Job, Sample, SearchText, table
+from jobs.records import Account, Job, Sample, SearchText, table
 
 #: Up to so many texts that hold a phrase's words are looked at by themselves. Of more, a page of jobs that hold the
 #: phrase is found sooner by looking at one job after the other, in the order of the page.
@@ -29,6 +28,7 @@ _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
 _INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
 
 
+_ACCOUNTS = sa.select(table(Account).c.id)
 _TEXT = sa.insert(table(SearchText)).from_select(
     ["job_id", "account_id", "part", "text"],
     sa.select(
@@ -66,13 +66,14 @@ def holds(
     transaction: Transaction, phrase: Phrase, *, account_id: uuid.UUID | None
 ) -> sa.ColumnElement[bool]:
     """Return the condition on jobs of holding ``phrase``, for jobs of one account (None: of any)."""
+    tags = _tags(transaction, account_id)
     if transaction.dialect == "sqlite":
-        wanted = sa.literal(_fts5(phrase, account_id))
+        wanted = sa.literal(_fts5(phrase, tags))
         matching = sa.select(_INDEX.c.rowid).where(_INDEX.c.search_index.op("MATCH")(wanted))
         matches: sa.ColumnElement[bool] = SearchText.id.in_(matching)
         decided = sa.func.instr(SearchText.text, phrase.spelling) > 0
     else:
-        matches = _WORDS.op("@@", is_comparison=True)(_tsquery(phrase, account_id))
+        matches = _WORDS.op("@@", is_comparison=True)(_tsquery(phrase, tags))
         matching = sa.select(SearchText.id).where(matches)
         decided = sa.func.strpos(SearchText.text, phrase.spelling) > 0
     candidates: int = transaction.execute(
@@ -109,21 +110,31 @@ def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> 
         return job_ids[-1] if job_ids else None
 
 
-def _fts5(phrase: Phrase, account_id: uuid.UUID | None) -> str:
-    """Return the query in FTS5's language. Words are letters and digits only: nothing in them has to be escaped."""
-    words = f'text : "{" ".join(phrase.words)}"{" *" if phrase.unfinished else ""}'
-    return words if account_id is None else f'account_id : "{account_id.hex}" AND {words}'
-
-
-def _tsquery(phrase: Phrase, account_id: uuid.UUID | None) -> sa.ColumnElement[Any]:
-    """Return the query as PostgreSQL's own parser, which has made the index as well, reads the words."""
-    whole = phrase.words[:-1] if phrase.unfinished else phrase.words
-    simple: sa.ColumnElement[Any] = sa.literal_column("'simple'")
-    parts: list[sa.ColumnElement[Any]] = []
+def _tags(transaction: Transaction, account_id: uuid.UUID | None) -> list[str]:
+    """Return the tag of the account, or those of all accounts; revision 0017 has the same in SQL."""
     if account_id is not None:
-        parts.append(sa.cast(sa.literal(f"'{account_id}'"), postgresql.TSQUERY()))
-    if whole:
-        parts.append(sa.func.plainto_tsquery(simple, " ".join(whole)))
-    if phrase.unfinished:
-        parts.append(sa.func.to_tsquery(simple, f"{phrase.words[-1]}:*"))
-    return functools.reduce(lambda one, other: one.op("&&")(other), parts)
+        return [_tag(account_id)]
+    return list(map(_tag, transaction.execute(_ACCOUNTS).scalars()))
+
+
+def _tag(account_id: uuid.UUID) -> str:
+    """Return what an account's words begin with: random, and nearly always its own."""
+    return f"a{account_id.hex[-7:]}"
+
+
+def _fts5(phrase: Phrase, tags: Collection[str]) -> str:
+    """Return the query in FTS5's language; without a tag nothing matches."""
+    last = " *" if phrase.unfinished else ""
+    pieces = [piece.replace('"', '""') for piece in phrase.pieces]
+    queries = (f'"{" ".join(tag + piece for piece in pieces)}"{last}' for tag in tags)
+    return " OR ".join(queries) or '""'
+
+
+def _tsquery(phrase: Phrase, tags: Collection[str]) -> sa.ColumnElement[Any]:
+    """Return the query as PostgreSQL's own parser, which has made the index as well, reads the words.
+
+    Words are letters and digits only: nothing in them has to be escaped.
+    """
+    last = ":*" if phrase.unfinished else ""
+    queries = (f"({' & '.join(tag + word for word in phrase.words)}{last})" for tag in tags)
+    return sa.func.to_tsquery(sa.literal_column("'simple'"), " | ".join(queries))

@@ -10,10 +10,10 @@ import pytest
 
 from api.app import service_of
 from api.framework import Door
-from api.permits import Permits
 from api.streams import Waits
 from jobs import ids
 from jobs.database import Database
+from jobs.shares import Shares
 from jobs.store import history
 from tests import factories
 from tests.api import worker
@@ -27,7 +27,7 @@ class Patient(Waits):
     """Waits that tell when somebody has begun to wait."""
 
     def __init__(self, database: Database, *, permits: int) -> None:
-        super().__init__(database, permits=Permits(permits), look_seconds=0.01)
+        super().__init__(database, shares=Shares(permits, name="waits"), look_seconds=0.01)
         self.begun = threading.Semaphore(0)
 
     def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
@@ -59,7 +59,7 @@ def test_those_who_wait_for_one_job_or_several_are_told_when_theirs_has_finished
 
 
 def test_the_wait_ends_when_its_time_is_over(database: Database, job_id: uuid.UUID) -> None:
-    waits = Waits(database, permits=Permits(1))
+    waits = Waits(database, shares=Shares(1, name="waits"))
     assert waits.wait(job_id, account_id=ACCOUNT, seconds=0.01) is True
     assert history.status(database, [job_id])[job_id] == "queued"
     waits.close()
@@ -75,7 +75,10 @@ def test_one_more_than_there_are_permits_does_not_wait(
         assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is False
         waits.close()
         assert first.result(30) is True
-    assert Waits(database, permits=Permits(0)).wait(job_id, account_id=ACCOUNT, seconds=60) is False
+    assert (
+        Waits(database, shares=Shares(0, name="waits")).wait(job_id, account_id=ACCOUNT, seconds=60)
+        is False
+    )
 
 
 def test_waits_of_one_account_leave_permits_to_another_and_give_theirs_back(
@@ -97,7 +100,7 @@ def test_waits_of_one_account_leave_permits_to_another_and_give_theirs_back(
 
 
 def test_a_closed_service_keeps_nobody_waiting(database: Database, job_id: uuid.UUID) -> None:
-    waits = Waits(database, permits=Permits(1))
+    waits = Waits(database, shares=Shares(1, name="waits"))
     waits.close()
     assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is True
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jobs import errors
+from jobs.images import pipeline
 
 Reply = tuple[dict[str, Any], bytes]
 
@@ -17,6 +18,22 @@ Reply = tuple[dict[str, Any], bytes]
 def obey(payload: bytes, *, order: str, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
     """Do what the function called ``order`` does: one pool is enough for most tests."""
     return _ORDERS[order](payload, **arguments)
+
+
+#: The target :func:`decode_or_hang`.
+DECODE_OR_HANG = f"{__name__}:decode_or_hang"
+_HANG = b"hang and tell "
+
+
+def hanging(image: bytes, name: str, *, salt: int) -> bytes:
+    """Return an image over which :func:`decode_or_hang` hangs once it has told the socket ``name``."""
+    return image + b"%d" % salt + _HANG + name.encode()
+
+
+def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
+    """Be the real decoder, which hangs over the images that :func:`hanging` makes."""
+    _, hangs, name = payload.partition(_HANG)
+    return _tell_and_sleep(name) if hangs else pipeline.serve(payload, **arguments)
 
 
 def sleep_forever_on_any_image(payload: bytes, **_: object) -> NoReturn:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import socket
 import subprocess
 import sys
+import uuid
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +21,11 @@ from jobs import errors, images
 from jobs.images import pipeline
 from jobs.sandbox import Sandbox
 from jobs.settings import Settings
+from jobs.shares import Shares
 from tests import pictures
+from tests.integration import sandbox_targets
+
+ACCOUNT, OTHER = (uuid.UUID(int=number) for number in (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +40,17 @@ def door() -> Iterator[images.Images]:
 def test_an_upload_is_made_canonical_in_a_child(door: images.Images) -> None:
     data = pictures.file_of(pictures.gradient(), "JPEG", exif=pictures.with_orientation(6))
 
-    assert door.accept(data, detail="low") == pipeline.canonicalise(data, detail="low")
+    assert door.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalise(
+        data, detail="low"
+    )
 
 
 def test_two_children_make_the_same_bytes(door: images.Images) -> None:
     data = pictures.file_of(pictures.gradient(640, 480), "WEBP", lossless=True)
     again = images.Images.start(Settings.read({}, sandbox_processes=1))
     try:
-        assert again.accept(data).key == door.accept(data).key == door.accept(data).key
+        keys = [one.accept(data, account_id=ACCOUNT).key for one in (again, door, door)]
+        assert keys[0] == keys[1] == keys[2]
     finally:
         again.close()
 
@@ -48,7 +59,10 @@ def test_an_avif_fits_into_a_childs_memory(door: images.Images) -> None:
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
 
-    assert door.accept(pictures.file_of(pictures.gradient(), "AVIF")).media_type == "image/jpeg"
+    assert (
+        door.accept(pictures.file_of(pictures.gradient(), "AVIF"), account_id=ACCOUNT).media_type
+        == "image/jpeg"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +79,7 @@ def test_the_door_refuses_with_one_sentence_and_a_code(
     door: images.Images, data: bytes, code: str, status: int
 ) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
-        door.accept(data)
+        door.accept(data, account_id=ACCOUNT)
 
     assert (refused.value.specific_code, refused.value.http_status) == (code, status)
     assert refused.value.message.endswith(".")
@@ -73,7 +87,7 @@ def test_the_door_refuses_with_one_sentence_and_a_code(
 
 def test_the_door_names_found_and_allowed_bytes(door: images.Images) -> None:
     with pytest.raises(errors.ImageRejected, match=r"has 1,048,579 bytes; at most 1,048,576 are"):
-        door.accept(b"\xff\xd8\xff" + bytes(2**20))
+        door.accept(b"\xff\xd8\xff" + bytes(2**20), account_id=ACCOUNT)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +99,81 @@ def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
     with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
-        door = images.Images(sandbox, limits=images.Limits())
+        door = images.Images(sandbox, limits=images.Limits(), shares=Shares(1, name="decoders"))
         with pytest.raises(errors.ImageRejected, match=said) as refused:
-            door.accept(pictures.file_of(pictures.gradient()))
+            door.accept(pictures.file_of(pictures.gradient()), account_id=ACCOUNT)
 
     assert refused.value.specific_code == "image_parse_error"
+
+
+@pytest.fixture
+def listener(short_folder: Path) -> Iterator[socket.socket]:
+    """Where a decode that hangs tells that it has begun."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(short_folder / "begun"))
+        server.listen(64)
+        server.settimeout(60)
+        yield server
+
+
+def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other(
+    listener: socket.socket,
+) -> None:
+    settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
+    door = images.Images.start(settings, target=sandbox_targets.DECODE_OR_HANG)
+    png = pictures.file_of(pictures.gradient())
+    with ThreadPoolExecutor(8) as threads:
+        hanging = [
+            threads.submit(
+                door.accept,
+                sandbox_targets.hanging(png, listener.getsockname(), salt=number),
+                account_id=ACCOUNT,
+            )
+            for number in range(8)
+        ]
+        for _ in range(2):
+            listener.accept()[0].close()
+        served = [door.accept(png, account_id=OTHER) for _ in range(3)]
+        held, unfinished = door.shares.held, [one for one in hanging if not one.done()]
+        door.close()
+
+    assert [image.media_type for image in served] == ["image/png"] * 3
+    assert (held, len(unfinished)) == (2, 8)
+    assert all(isinstance(one.exception(), errors.Unavailable) for one in hanging)
+
+
+def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes(
+    listener: socket.socket,
+) -> None:
+    now = 0.0
+    slow = sandbox_targets.hanging(
+        pictures.file_of(pictures.gradient()), listener.getsockname(), salt=1
+    )
+
+    def refused(account_id: uuid.UUID, *, decoded: bool) -> bool:
+        with pytest.raises(errors.ImageRejected, match="too long") as caught:
+            intake.accept(slow, account_id=account_id)
+        listener.settimeout(60 if decoded else 0)
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return not decoded and caught.value.specific_code == "image_parse_error"
+        return decoded
+
+    with Sandbox(sandbox_targets.DECODE_OR_HANG, processes=1, seconds=1.0) as sandbox:
+        sandbox.warm()
+        shares = Shares(1, name="decoders")
+        intake = images.Images(sandbox, limits=images.Limits(), shares=shares, timer=lambda: now)
+        assert refused(ACCOUNT, decoded=True)
+        assert refused(ACCOUNT, decoded=False)
+        with shares.hold(OTHER, seconds=0):
+            assert refused(ACCOUNT, decoded=False)
+        # What one account sent says nothing to another.
+        assert refused(OTHER, decoded=True)
+        now = 599
+        assert refused(ACCOUNT, decoded=False)
+        now = 601
+        assert refused(ACCOUNT, decoded=True)
 
 
 def test_reading_stops_at_the_cap() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from jobs.database import Database
+from jobs.phrases import Part
 from jobs.records import Record
-from tests import databases, postgres
+from jobs.store import history, search
+from tests import databases, factories, postgres
 
 _UPGRADE = """
 import sys
@@ -99,3 +102,43 @@ def test_two_processes_that_migrate_at_once_do_not_disturb_each_other(empty_url:
 
     assert [code for _, code in ends] == [0, 0], ends
     assert tables(empty_url) >= set(Record.metadata.tables)
+
+
+_FOUND_BEFORE = {
+    "sqlite": """
+    SELECT count(*) FROM search_index WHERE search_index MATCH 'account_id:"' || :hex || '" AND text:"red star"'
+    """,
+    "postgresql": """
+    SELECT count(*) FROM search_texts WHERE words @@ (CAST(:quoted AS tsquery) && plainto_tsquery('simple', 'red star'))
+    """,
+}
+
+
+def test_texts_are_found_before_and_after_the_words_of_accounts_are_told_apart(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    config = databases.alembic(database.url.render_as_string(hide_password=False))
+    kept, written, removed = (factories.make_job(database, account_id) for _ in range(3))
+
+    def keep(*job_ids: uuid.UUID) -> None:
+        with database.transaction() as transaction:
+            for job_id in job_ids:
+                search.keep(transaction, job_id, Part.TRACE, "A red star, a blue star.")
+
+    keep(kept, removed)
+    database.close()
+    command.downgrade(config, "0014")
+    keep(written)
+    account = {"hex": account_id.hex, "quoted": f"'{account_id}'"}
+    statement = sa.text(_FOUND_BEFORE[database.dialect])
+    used = {name: account[name] for name in account if f":{name}" in statement.text}
+    with database.reading() as transaction:
+        assert transaction.execute(statement, used).scalar_one() == 3
+    database.close()
+    command.upgrade(config, "head")
+    with database.transaction() as transaction:
+        search.remove(transaction, [removed], parts=[Part.TRACE])
+
+    asked = history.Filter(account_id, phrases=["red star", "star, a blue"])
+    found, _ = history.page(database, asked, limit=10)
+    assert {view.job.id for view in found} == {kept, written}

@@ -1,0 +1,209 @@
+"""What accounts share in the API: one that holds or queues all it can delays no other one's next call."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.streams import Streams
+from jobs import ids
+from jobs.database import Database
+from jobs.images import Images
+from jobs.lifecycle import Role
+from jobs.live import Subscriber
+from jobs.phrases import Part
+from jobs.records import SearchText
+from jobs.settings import Settings
+from jobs.shares import Shares
+from jobs.store import history
+from tests import databases, factories
+from tests.api import pictures
+from tests.api.conftest import Caller
+from tests.integration import sandbox_targets
+
+Send = Callable[[Caller, bytes], TestResponse]
+
+
+@pytest.fixture
+def listener(short_folder: Path) -> Iterator[socket.socket]:
+    """Where a decode that hangs tells that it has begun."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(short_folder / "begun"))
+        server.listen(64)
+        server.settimeout(60)
+        yield server
+
+
+@pytest.fixture
+def decoder() -> Iterator[Images]:
+    """Return the real decoders, which hang over some images."""
+    images = Images.start(
+        Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=30),
+        target=sandbox_targets.DECODE_OR_HANG,
+    )
+    yield images
+    images.close()
+
+
+#: All routes on which images come in.
+_SENDS: tuple[Send, ...] = (
+    lambda caller, image: caller("POST", "/v1/images", data=image, content_type="image/png"),
+    lambda caller, image: caller("POST", "/v1/images", json={"data": pictures.data_url(image)}),
+    lambda caller, image: caller.form("/v1/images", {"file": image}),
+    lambda caller, image: caller.submit(image=image),
+    lambda caller, image: caller.form("/v1/jobs", {"image": image, "question": "How many?"}),
+    lambda caller, image: caller(
+        "POST",
+        "/v1/groups",
+        json={"questions": ["How many?"], "images": [{"data": pictures.data_url(image)}]},
+    ),
+)
+
+
+def test_images_that_hang_leave_a_decoder_to_another_account(
+    caller: Caller, stranger: Caller, decoder: Images, listener: socket.socket
+) -> None:
+    begun = listener.getsockname()
+    with ThreadPoolExecutor(2 * len(_SENDS)) as threads:
+        hanging = [
+            threads.submit(send, caller, sandbox_targets.hanging(pictures.png(), begun, salt=salt))
+            for salt, send in enumerate(2 * _SENDS)
+        ]
+        for _ in range(2):
+            listener.accept()[0].close()
+        served = [send(stranger, pictures.png()).status_code for send in _SENDS]
+        held, done = decoder.shares.held, [one for one in hanging if one.done()]
+        decoder.close()
+
+    assert served == [201, 201, 201, 202, 202, 202]
+    assert (held, done) == (2, [])
+    assert {one.result().status_code for one in hanging} == {503}
+
+
+def account_of(database: Database, job_id: str) -> uuid.UUID:
+    """Return whose job it is."""
+    return factories.get_job(database, parsed("job", job_id)).job.account_id
+
+
+def parsed(kind: ids.Kind, shown: str) -> uuid.UUID:
+    """Return the id that is ``shown``."""
+    found = ids.parse(kind, shown)
+    assert found is not None
+    return found
+
+
+_SEARCHES = (
+    "/v1/jobs?q=circles",
+    "/v1/jobs?q=status:failed",
+    "/v1/jobs?status=failed",
+    "/v1/jobs?q=meta.case:1",
+    "/v1/queue",
+)
+
+
+@pytest.fixture
+def database(database_url: str, clock: databases.Clock) -> Iterator[Database]:
+    """Return a database whose searches get all the time that a busy machine takes."""
+    with contextlib.closing(Database(database_url, clock=clock, search_seconds=60)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("role", [Role.READ, Role.SUBMIT])
+def test_searches_leave_room_to_another_account_and_to_all_that_is_no_search(
+    client: FlaskClient, caller: Caller, stranger: Caller, database: Database, role: Role
+) -> None:
+    job = caller.job()
+    reader = Caller(client, factories.make_key(database, role=role))
+    account_id = account_of(database, job["id"])
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(16) as threads:
+        for _ in range(2):
+            held.enter_context(database.searching(account_id))
+        queued = [threads.submit(reader, "GET", path) for path in 2 * _SEARCHES]
+        served = [stranger("GET", path).status_code for path in _SEARCHES]
+        plain = [reader("GET", path).status_code for path in ("/v1/jobs", f"/v1/jobs/{job['id']}")]
+        accepted, ready = caller.submit().status_code, client.get("/livez").status_code
+        done = [one for one in queued if one.done()]
+        held.close()
+        answers = [one.result(60).status_code for one in queued]
+
+    assert served == [200] * len(_SEARCHES)
+    assert (plain, accepted, ready, done) == ([200, 200], 202, 200, [])
+    assert answers == [200] * len(queued)
+
+
+def test_reads_of_a_streams_past_leave_room_to_another_account(
+    caller: Caller, stranger: Caller, database: Database
+) -> None:
+    streams = Streams(
+        database, subscriber=Subscriber("redis://127.0.0.1:1/0"), shares=Shares(8, name="streams")
+    )
+    followed = [caller.job()["id"], stranger.job()["id"]]
+    (mine, account_id), (other, other_id) = [
+        (parsed("job", job_id), account_of(database, job_id)) for job_id in followed
+    ]
+    for job_id in (mine, other):
+        history.cancel(database, job_id, account_id=None, actor="key:test")
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(1) as threads:
+        for _ in range(3):
+            held.enter_context(streams.replays.hold(account_id, seconds=0))
+        queued = threads.submit(b"".join, streams.follow(mine, account_id=account_id, after=0))
+        told = b"".join(streams.follow(other, account_id=other_id, after=0))
+        done = queued.done()
+        held.close()
+        late = queued.result(60)
+    streams.close()
+
+    assert b"job.finished" in told
+    assert not done
+    assert b"job.finished" in late
+
+
+def test_metrics_show_how_full_each_share_is(
+    caller: Caller, operator: Caller, database: Database, decoder: Images
+) -> None:
+    account_id = account_of(database, caller.job()["id"])
+    taken = [database.searches.take(account_id) for _ in range(5)]
+    for _ in range(sum(taken)):
+        database.searches.give_back(account_id)
+    with decoder.shares.hold(account_id, seconds=0), database.searching(account_id):
+        shown = operator("GET", "/metrics").text.splitlines()
+
+    assert 'longlook_share_places{resource="image_decoders",state="held"} 1.0' in shown
+    assert 'longlook_share_places{resource="image_decoders",state="free"} 2.0' in shown
+    assert 'longlook_share_places{resource="searches",state="held"} 1.0' in shown
+    assert 'longlook_share_waiting{resource="searches"} 0.0' in shown
+    assert 'longlook_share_refused_total{resource="searches"} 3.0' in shown
+    for name in ("streams_and_waits", "replays", "image_downloads", "endpoint_tests"):
+        assert f'longlook_share_refused_total{{resource="{name}"}} 0.0' in shown
+
+
+class TestASearchPastItsDeadline:
+    """With a deadline that is over at once."""
+
+    @pytest.fixture
+    def database(self, database_url: str, clock: databases.Clock) -> Iterator[Database]:
+        """Return a database whose searches get no time."""
+        with contextlib.closing(Database(database_url, clock=clock, search_seconds=1e-6)) as opened:
+            yield opened
+
+    def test_it_is_ended_and_told(self, caller: Caller, database: Database) -> None:
+        job = caller.job()
+        job_id, account_id = ids.parse("job", job["id"]), account_of(database, job["id"])
+        text = {"job_id": job_id, "account_id": account_id, "part": Part.TRACE, "text": "let me"}
+        with database.transaction() as transaction:
+            transaction.execute(sa.insert(SearchText), [text] * 2_000)
+
+        answer = caller("GET", "/v1/jobs?q=let")
+
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "search_too_slow")
+        assert answer.headers["Retry-After"] == "1"
+        assert caller("GET", "/v1/jobs").status_code == 200
