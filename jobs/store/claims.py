@@ -72,31 +72,34 @@ class Flags:
 
 
 _JOB = table(Job).c
-_CLAIMED = timeline.Change(
-    "claimed",
-    source=Status.QUEUED,
-    target=Status.RUNNING,
-    where=(_JOB.id == dispatch.best(),),
-    values={
-        "attempt": _JOB.attempt + 1,
-        "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
-        "started_at": sa.func.coalesce(_JOB.started_at, Now()),
-    },
-    numbers=Numbers.BLOCK,
-    shown=("model", "question", "options", "max_attempts"),
-)
+
+
+def _claimed(*, of_turn: bool) -> timeline.Change:
+    """Return the change that claims the best job, of the turn that is bound or of all."""
+    return timeline.Change(
+        "claimed",
+        source=Status.QUEUED,
+        target=Status.RUNNING,
+        where=(_JOB.id == dispatch.best(of_turn=of_turn),),
+        values={
+            "attempt": _JOB.attempt + 1,
+            "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
+            "started_at": sa.func.coalesce(_JOB.started_at, Now()),
+        },
+        numbers=Numbers.BLOCK,
+        shown=("model", "question", "options", "max_attempts"),
+    )
+
+
+_CLAIMED_OF_TURN = _claimed(of_turn=True)
+_CLAIMED_OF_ALL = _claimed(of_turn=False)
 _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
 
 
 def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
     """Claim the best eligible job for ``owner``, or return None when there is none."""
     with database.transaction("claim") as transaction:
-        changed = timeline.change(
-            transaction,
-            _CLAIMED,
-            actor=f"worker:{owner}",
-            bound={"lease_owner": owner, "b_lease": lease},
-        )
+        changed = _next(transaction, owner, lease)
         if not changed:
             return None
         job, values = changed[0], changed[0].values
@@ -121,6 +124,22 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
             request_id=values["request_id"],
             numbers=Numbers(own, values["event_number"]),
         )
+
+
+def _next(transaction: Transaction, owner: str, lease: timedelta) -> list[timeline.Changed]:
+    """Claim the best job of the account whose turn it is; return it, or nothing when there is none.
+
+    Two cases have no turn to take, and the job with the lowest rank is claimed: on PostgreSQL other claims are taking
+    all turns at this moment, or only jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`).
+    """
+    actor, bound = f"worker:{owner}", {"lease_owner": owner, "b_lease": lease}
+    turn = transaction.execute(dispatch.turn()).first()
+    if turn is not None:
+        mine = {"b_account": turn.account_id, "b_class": turn.priority}
+        changed = timeline.change(transaction, _CLAIMED_OF_TURN, actor=actor, bound=bound | mine)
+        if changed:
+            return changed
+    return timeline.change(transaction, _CLAIMED_OF_ALL, actor=actor, bound=bound)
 
 
 _IMAGE = table(Image).c
