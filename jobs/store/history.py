@@ -120,6 +120,14 @@ def accepted(database: Database, job: Job, forecast: places.Forecast) -> JobView
         )
 
 
+def last_place(
+    database: Database, leader: Job, forecast: places.Forecast, *, behind: int
+) -> places.Place:
+    """Return the place of the last job of a group that has just come in, ``behind`` jobs after its leader."""
+    with database.reading() as transaction:
+        return forecast.of(transaction, leader, behind=behind)
+
+
 def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
     """Whether there is such a job (in this account; None: in any)."""
     with database.reading() as transaction:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -31,6 +32,7 @@ _KEEP_SECONDS = 1.0
 #: A count is not repeated before this many times its own duration.
 _KEEP_SHARE = 20
 
+_T = TypeVar("_T")
 Timer = Callable[[], float]
 
 
@@ -189,7 +191,9 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
         return _Counted(1 + own, bounded)
     step = TURN_STEP[job.priority]
     first = mine.next_turn
-    if first is None:  # A process of the version before queued it, and no sweep has added its turn yet.
+    if (
+        first is None
+    ):  # A process of the version before queued it, and no sweep has added its turn yet.
         first = mine.now + FIRST_TURN[job.priority]
     turn = first if own == 0 else max(first, mine.now) + own * step
     # What a turn of the highest class could have before it bounds what has to be counted of each.
@@ -219,7 +223,7 @@ def _standing(
     )
 
 
-def _bound(name: str, column: sa.ColumnElement[object]) -> sa.BindParameter[object]:
+def _bound(name: str, column: sa.ColumnElement[_T]) -> sa.BindParameter[_T]:
     return sa.bindparam(name, type_=column.type)
 
 
@@ -252,7 +256,8 @@ _MINE = sa.select(
 @functools.cache
 def _others() -> sa.Select[int, int, int]:
     """Return the statement that counts the jobs of other turns before the turn that is bound."""
-    turn, now = sa.bindparam("turn", type_=sa.BigInteger()), sa.bindparam("now", sa.BigInteger())
+    turn = sa.bindparam("turn", type_=sa.BigInteger())
+    now = sa.bindparam("now", type_=sa.BigInteger())
     own = sa.tuple_(_bound("step", turns.TURN.step), _ACCOUNT)
     # At the same turn the order of dispatch decides.
     limit = sa.case((sa.tuple_(turns.TURN.step, turns.TURN.account_id) < own, turn + 1), else_=turn)
@@ -283,7 +288,11 @@ def _others() -> sa.Select[int, int, int]:
     rest = before.c.limit - 1 - base
     fitting = 1 + sa.case((rest > 0, rest), else_=0) // before.c.step
     counted = sa.select(
-        sa.select(sa.func.count()).select_from(waiting).correlate(before).scalar_subquery().label("jobs"),
+        sa.select(sa.func.count())
+        .select_from(waiting)
+        .correlate(before)
+        .scalar_subquery()
+        .label("jobs"),
         fitting.label("fitting"),
     ).subquery("counted")
     jobs, fits = counted.c.jobs, counted.c.fitting
@@ -310,9 +319,7 @@ _BY_TURN = (
         sa.and_(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority),
     )
     .where(timeline.standing(Status.QUEUED))
-    .group_by(
-        turns.TURN.account_id, turns.TURN.priority, turns.TURN.step, turns.TURN.next_turn
-    )
+    .group_by(turns.TURN.account_id, turns.TURN.priority, turns.TURN.step, turns.TURN.next_turn)
 )
 _RECENT = (
     sa.select(_JOB.started_at, _JOB.finished_at)
@@ -320,7 +327,9 @@ _RECENT = (
     .order_by(_JOB.finished_at.desc())
     .limit(_PACE_JOBS)
 )
-_RUNNING = sa.select(sa.func.count()).select_from(table(Job)).where(timeline.standing(Status.RUNNING))
+_RUNNING = (
+    sa.select(sa.func.count()).select_from(table(Job)).where(timeline.standing(Status.RUNNING))
+)
 
 
 def _pace(transaction: Transaction) -> Pace | None:

@@ -79,7 +79,7 @@ def tidy(database: Database) -> int:
             key = {"b_account": row.account_id, "b_priority": row.priority}
             # The second statement sees every job that was committed before the lock of the first.
             if transaction.execute(_LOCKED, key).first() is not None:
-                removed += transaction.execute(_REMOVED, key).rowcount
+                removed += transaction.execute(_REMOVED, key).first() is not None
         return len(missing) + removed
 
 
@@ -107,4 +107,4 @@ _PASSED = (
 )
 _ONE = (TURN.account_id == sa.bindparam("b_account"), TURN.priority == sa.bindparam("b_priority"))
 _LOCKED = sa.select(TURN.next_turn).where(*_ONE).with_for_update(skip_locked=True)
-_REMOVED = sa.delete(table(QueueTurn)).where(*_ONE, ~_HAS_JOB)
+_REMOVED = sa.delete(table(QueueTurn)).where(*_ONE, ~_HAS_JOB).returning(TURN.account_id)
