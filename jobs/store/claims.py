@@ -97,49 +97,67 @@ _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
 
 
 def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
-    """Claim the best eligible job for ``owner``, or return None when there is none."""
-    with database.transaction("claim") as transaction:
-        changed = _next(transaction, owner, lease)
-        if not changed:
-            return None
-        job, values = changed[0], changed[0].values
-        own = values["event_number"] - Numbers.BLOCK
-        transaction.execute(
-            _ATTEMPT,
-            {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
-        )
-        images, quarantined = _claimed_images(transaction, job.id)
-        return Claim(
-            job_id=job.id,
-            attempt=job.attempt,
-            owner=owner,
-            account_id=values["account_id"],
-            model=values["model"],
-            question=values["question"] or "",
-            options=values["options"],
-            images=images,
-            quarantined=quarantined,
-            failures=values["failures"],
-            max_attempts=values["max_attempts"],
-            request_id=values["request_id"],
-            numbers=Numbers(own, values["event_number"]),
-        )
+    """Claim the best eligible job for ``owner``, or return None when there is none.
 
-
-def _next(transaction: Transaction, owner: str, lease: timedelta) -> list[timeline.Changed]:
-    """Claim the best job of the account whose turn it is; return it, or nothing when there is none.
-
-    Two cases have no turn to take, and the job with the lowest rank is claimed: on PostgreSQL other claims are taking
-    all turns at this moment, or only jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`).
+    It is the best job of the account whose turn it is. Two cases have no turn to take, and the job with the lowest
+    rank is claimed: on PostgreSQL other claims are taking all turns at this moment, or only jobs are left whose turns
+    are not there yet (see :mod:`jobs.store.turns`).
     """
-    actor, bound = f"worker:{owner}", {"lease_owner": owner, "b_lease": lease}
+    with database.transaction("claim") as transaction:
+        job = by_turn(transaction, owner, lease) or by_rank(transaction, owner, lease)
+        return None if job is None else hold(transaction, job, owner)
+
+
+def by_turn(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
+    """Take the first turn that has an eligible job, and claim its best one; return it, or None without such a turn."""
     turn = transaction.execute(dispatch.turn()).first()
-    if turn is not None:
-        mine = {"b_account": turn.account_id, "b_class": turn.priority}
-        changed = timeline.change(transaction, _CLAIMED_OF_TURN, actor=actor, bound=bound | mine)
-        if changed:
-            return changed
-    return timeline.change(transaction, _CLAIMED_OF_ALL, actor=actor, bound=bound)
+    if turn is None:
+        return None
+    bound = {"b_account": turn.account_id, "b_class": turn.priority}
+    return _change(transaction, _CLAIMED_OF_TURN, owner, lease, bound)
+
+
+def by_rank(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
+    """Claim the best eligible job of all, whoever's turn it is; return it, or None when there is none."""
+    return _change(transaction, _CLAIMED_OF_ALL, owner, lease, {})
+
+
+def _change(
+    transaction: Transaction,
+    what: timeline.Change,
+    owner: str,
+    lease: timedelta,
+    bound: Mapping[str, Any],
+) -> timeline.Changed | None:
+    bound = {"lease_owner": owner, "b_lease": lease, **bound}
+    changed = timeline.change(transaction, what, actor=f"worker:{owner}", bound=bound)
+    return changed[0] if changed else None
+
+
+def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
+    """Keep the attempt of a job that was claimed just now; return what its owner needs to know."""
+    values = job.values
+    own = values["event_number"] - Numbers.BLOCK
+    transaction.execute(
+        _ATTEMPT,
+        {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
+    )
+    images, quarantined = _claimed_images(transaction, job.id)
+    return Claim(
+        job_id=job.id,
+        attempt=job.attempt,
+        owner=owner,
+        account_id=values["account_id"],
+        model=values["model"],
+        question=values["question"] or "",
+        options=values["options"],
+        images=images,
+        quarantined=quarantined,
+        failures=values["failures"],
+        max_attempts=values["max_attempts"],
+        request_id=values["request_id"],
+        numbers=Numbers(own, values["event_number"]),
+    )
 
 
 _IMAGE = table(Image).c

@@ -14,6 +14,8 @@ from jobs.records import Job, QueueTurn, table
 from jobs.store import groups, timeline, turns
 
 _JOB = table(Job).c
+#: Written out: PostgreSQL takes a limit that is a parameter for a tenth of the rows, and plans each claim anew.
+_ONE = sa.literal_column("1", sa.Integer())
 
 
 def rank_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
@@ -55,7 +57,7 @@ def turn() -> sa.Update:
         .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
         .where(*eligible())
         .order_by(_JOB.rank_at, _JOB.id)
-        .limit(1)
+        .limit(_ONE)
         .correlate(table(QueueTurn))
         .scalar_subquery()
     )
@@ -69,7 +71,7 @@ def turn() -> sa.Update:
         )
         .where(has_job.is_not(None))
         .order_by(*TURN_ORDER)
-        .limit(1)
+        .limit(_ONE)
         # Not FOR UPDATE: submissions hold the row for their transaction, and are not to make a claim pass it.
         .with_for_update(skip_locked=True, key_share=True, of=table(QueueTurn))
         .cte("chosen")
@@ -99,7 +101,7 @@ def best(*, of_turn: bool) -> sa.ScalarSelect[uuid.UUID]:
         sa.select(_JOB.id)
         .where(*(mine if of_turn else ()), *eligible())
         .order_by(_JOB.rank_at, _JOB.id)
-        .limit(1)
+        .limit(_ONE)
         .with_for_update(skip_locked=True)
         .cte("best")
     )

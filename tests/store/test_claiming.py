@@ -102,7 +102,7 @@ def test_sixteen_jobs_of_a_class_go_before_each_one_of_the_class_below(
 
     first, second = (claimed.index(job_id) for job_id in below)
     # It begins behind the first job of the class above it, or behind a round of them.
-    assert first == (1 if lower is Priority.NORMAL else 16)
+    assert first == (1 if lower is Priority.NORMAL else 17)
     assert second - first == 17
 
 
