@@ -209,15 +209,15 @@ class Job(Record):
             postgresql_where=sa.text("status = 'queued'"),
             sqlite_where=sa.text("status = 'queued'"),
         ),
-        # The queue of one account in one class.
+        # The queue of one account in one class; see jobs.store.turns.waiting.
         sa.Index(
             "ix_jobs_turn",
             "account_id",
             "priority",
             "rank_at",
             "id",
-            postgresql_where=sa.text("status = 'queued'"),
-            sqlite_where=sa.text("status = 'queued'"),
+            postgresql_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
+            sqlite_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
         ),
         sa.Index(
             "ix_jobs_lease",

@@ -28,12 +28,17 @@ def rank_delta(priority: Priority) -> timedelta:
     return -HEAD_START[priority]
 
 
-def eligible() -> tuple[sa.ColumnElement[bool], ...]:
-    """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader."""
+def eligible(
+    queued: sa.ColumnElement[bool] | None = None,
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader.
+
+    ``queued`` is the condition of being queued, by default that of the status.
+    """
     # As a bare column the deadline tempts SQLite to walk its index and to sort the whole queue for one job.
     deadline = sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at)
     return (
-        timeline.standing(Status.QUEUED),
+        timeline.standing(Status.QUEUED) if queued is None else queued,
         _JOB.not_before <= Now(),
         deadline > Now(),
         groups.free(),
@@ -55,7 +60,7 @@ def turn() -> sa.Update:
     has_job = (
         sa.select(_JOB.id)
         .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
-        .where(*eligible())
+        .where(*eligible(turns.waiting()))
         .order_by(_JOB.rank_at, _JOB.id)
         .limit(_ONE)
         .correlate(table(QueueTurn))
@@ -96,10 +101,11 @@ def best(*, of_turn: bool) -> sa.ScalarSelect[uuid.UUID]:
     mine = (
         _JOB.account_id == sa.bindparam("b_account", type_=_JOB.account_id.type),
         _JOB.priority == sa.bindparam("b_class", type_=_JOB.priority.type),
+        *eligible(turns.waiting()),
     )
     choice = (
         sa.select(_JOB.id)
-        .where(*(mine if of_turn else ()), *eligible())
+        .where(*(mine if of_turn else eligible()))
         .order_by(_JOB.rank_at, _JOB.id)
         .limit(_ONE)
         .with_for_update(skip_locked=True)

@@ -10,7 +10,7 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 
-_QUEUED = sa.text("status = 'queued'")
+_QUEUED = sa.text("lease_owner IS NULL AND finished_at IS NULL")
 
 
 def _priority() -> sa.Enum:
