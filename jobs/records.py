@@ -366,10 +366,7 @@ class QueueTurn(Record):
     """The turn of an account in a class of the queue; see :mod:`jobs.store.turns`."""
 
     __tablename__ = "queue_turns"
-    __table_args__ = (
-        sa.Index("ix_queue_turns_next", "next_turn", "step", "account_id"),
-        sa.Index("ix_queue_turns_served", "served_turn"),
-    )
+    __table_args__ = (sa.Index("ix_queue_turns_next", "next_turn", "step", "account_id"),)
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     priority: Mapped[Priority] = mapped_column(primary_key=True)

@@ -38,7 +38,10 @@ def waiting() -> sa.ColumnElement[bool]:
 
 
 def virtual_time() -> sa.ColumnElement[int]:
-    """Return the turn that was served last, 0 before the first, as a sub-query."""
+    """Return the turn that was served last, 0 before the first, as a sub-query.
+
+    It reads all rows: an index would have to be written by each claim, for a value that few claims need.
+    """
     served = table(QueueTurn).alias("served").c.served_turn
     return sa.func.coalesce(sa.select(sa.func.max(served)).scalar_subquery(), 0)
 

@@ -40,7 +40,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_id", "priority", name=op.f("pk_queue_turns")),
     )
     op.create_index("ix_queue_turns_next", "queue_turns", ["next_turn", "step", "account_id"])
-    op.create_index("ix_queue_turns_served", "queue_turns", ["served_turn"])
     op.create_index(
         "ix_jobs_turn",
         "jobs",

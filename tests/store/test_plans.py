@@ -171,7 +171,6 @@ def assert_no_scan(plan: str) -> None:
         "samples",
         "timeline",
         "attempts",
-        "queue_turns",
     ):
         assert f"Seq Scan on {table}" not in plan, plan
         for line in plan.splitlines():
