@@ -55,9 +55,7 @@ class Group(Given):
     usage: GroupUsage | None
     jobs: list[Job] = Field(description="In the order of the questions.")
     warnings: list[Notice] = Field(
-        default=[],
-        exclude_if=lambda warnings: not warnings,
-        description="In the answer to a submission: what the caller should know; left out when there is nothing.",
+        description="In the answer to a submission: what the caller should know. Else empty."
     )
     created_at: Time
     urls: GroupUrls

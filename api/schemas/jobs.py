@@ -282,9 +282,7 @@ class Job(Given):
     usage: JobUsage | None
     queue: Queue | None = Field(description="While queued; null in lists.")
     warnings: list[Notice] = Field(
-        default=[],
-        exclude_if=lambda warnings: not warnings,
-        description="What the caller should know; left out when there is nothing.",
+        description="What the caller should know while the job waits; empty in lists."
     )
     progress: Progress | None = Field(description="While running; null in lists.")
     attempt: int = Field(description="0 before the first one.")

@@ -84,7 +84,7 @@ def tidy(database: Database) -> int:
         passed = transaction.execute(_PASSED).all()
     if not missing and not passed:
         return 0
-    with database.transaction("tidy") as transaction:
+    with database.transaction() as transaction:
         enter_all(transaction, [(row.account_id, row.priority) for row in missing])
         removed = 0
         for row in passed:

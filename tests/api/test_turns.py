@@ -12,7 +12,7 @@ from jobs.lifecycle import HEAD_START, Priority, Role, Status
 from jobs.store import accounts, turns
 from tests import factories
 from tests.api import pictures
-from tests.api.conftest import Caller
+from tests.api.conftest import Caller, Part
 
 
 def queue(database: Database, account: str, jobs: int) -> None:
@@ -85,7 +85,10 @@ def test_a_priority_above_the_highest_one_of_the_key_is_refused_by_name(  # noqa
 
 
 def test_a_group_and_a_form_are_refused_alike(stranger: Caller) -> None:
-    fields = {"options": '{"priority": "high"}', "image": pictures.png()}
+    fields: dict[str, Part | list[Part]] = {
+        "options": '{"priority": "high"}',
+        "image": pictures.png(),
+    }
     group = stranger.form("/v1/groups", fields | {"questions": ["Why?", "How?"]})
     job = stranger.form("/v1/jobs", fields | {"question": "Why?"})
 
@@ -123,7 +126,7 @@ def test_a_submission_that_would_begin_after_its_deadline_says_so(
     job = caller.job(deadline_seconds=deadline)
 
     assert job["queue"] == {"position": 101, "at_least": True, "eta_seconds": 1510}
-    codes = [warning["code"] for warning in job.get("warnings", [])]
+    codes = [warning["code"] for warning in job["warnings"]]
     assert codes == (["deadline_before_eta"] if late else [])
     if late:
         assert "1510" in job["warnings"][0]["message"]
@@ -133,12 +136,12 @@ def test_a_submission_that_would_begin_after_its_deadline_says_so(
 def test_a_group_says_so_for_its_last_job(caller: Caller, database: Database) -> None:
     have_run(database, "default", seconds=10)
     for questions, late in ((2, False), (8, True)):
-        fields = {
+        fields: dict[str, Part | list[Part]] = {
             "options": '{"deadline_seconds": 60}',
             "image": pictures.png(),
             "questions": [f"Question {number}?" for number in range(questions)],
         }
         group = caller.form("/v1/groups", fields).get_json()
 
-        codes = [warning["code"] for warning in group.get("warnings", [])]
+        codes = [warning["code"] for warning in group["warnings"]]
         assert codes == (["deadline_before_eta"] if late else [])
