@@ -31,6 +31,7 @@ from jobs.settings import Settings
 from jobs.shares import Shares
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
+from jobs.store.places import Forecast
 from jobs.vault import Vault
 
 #: Of the API that the document describes; the service's own version is another.
@@ -174,10 +175,13 @@ def create_app(
     limiter.install(door)
     cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
-    routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
-        door
+    forecast = Forecast(timer=timer)
+    routes.JobRoutes(
+        settings, database=database, intake=intake, waits=waits, gate=gate, forecast=forecast
+    ).declare(door)
+    routes.GroupRoutes(settings, database=database, intake=intake, forecast=forecast).declare(
+        door, gate
     )
-    routes.GroupRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.RunRoutes(database=database).declare(door, gate)
     routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)

@@ -12,7 +12,7 @@ import flask
 from api.tokens import StreamTokens
 from jobs import errors, ids
 from jobs.database import Database
-from jobs.lifecycle import Role
+from jobs.lifecycle import Priority, Role
 from jobs.store import accounts
 
 
@@ -47,6 +47,8 @@ class Caller:
     #: The name under which the timeline tells of it.
     actor: str
     key_id: uuid.UUID
+    #: The highest class of the jobs that it may bring in.
+    highest_priority: Priority
 
     @property
     def scope(self) -> uuid.UUID | None:
@@ -144,4 +146,10 @@ class Gate:
 
     def _admitted(self, principal: accounts.Principal) -> Caller:
         self._count(principal)
-        return Caller(principal.account_id, principal.role, principal.actor, principal.key_id)
+        return Caller(
+            principal.account_id,
+            principal.role,
+            principal.actor,
+            principal.key_id,
+            principal.highest_priority,
+        )

@@ -8,7 +8,7 @@ import typer
 
 from cli import output
 from jobs import errors, ids
-from jobs.lifecycle import Role
+from jobs.lifecycle import Priority, Role
 from jobs.settings import Settings
 from jobs.store import accounts
 from migrations import schema
@@ -29,6 +29,13 @@ Body = Annotated[
         show_default=False,
     ),
 ]
+MaxPriority = Annotated[
+    Priority | None,
+    typer.Option(
+        help="Highest priority of its jobs. Default: high for operate and admin, normal for others.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
 
 
@@ -40,6 +47,7 @@ def create(
     name: Annotated[str, typer.Option(help="To tell keys apart.")] = "",
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
+    max_priority: MaxPriority = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: the only time that it is shown."""
@@ -55,6 +63,7 @@ def create(
             name=name,
             requests_per_minute=requests_per_minute,
             max_body_mb=max_body_mb,
+            max_priority=max_priority,
         )
     shown = ids.show("key", key_id)
     if output.for_people(as_json=as_json):
@@ -71,7 +80,7 @@ def ls(*, as_json: AsJson = False) -> None:
         rows = accounts.keys(database)
     if output.for_people(as_json=as_json):
         output.table(
-            ("id", "account", "role", "name", "key", "limits", "created", "revoked"),
+            ("id", "account", "role", "name", "key", "priority", "limits", "created", "revoked"),
             [
                 (
                     ids.show("key", row.id),
@@ -79,6 +88,7 @@ def ls(*, as_json: AsJson = False) -> None:
                     row.role,
                     row.name,
                     row.hint,
+                    row.highest_priority,
                     _limits(row),
                     f"{row.created_at:%Y-%m-%d %H:%M}",
                     f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "",
@@ -99,6 +109,7 @@ def ls(*, as_json: AsJson = False) -> None:
                 "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
                 "requests_per_minute": row.requests_per_minute,
                 "max_body_mb": row.max_body_mb,
+                "max_priority": row.highest_priority,
             }
             for row in rows
         ]
@@ -111,12 +122,17 @@ def limit(
     *,
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
+    max_priority: MaxPriority = None,
 ) -> None:
-    """Give a key limits of its own, from its next request on. Without options: those of the settings again."""
+    """Give a key limits of its own, from its next request on. What is not given gets its default again."""
     parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
         if parsed is None or not accounts.limit_key(
-            database, parsed, requests_per_minute=requests_per_minute, max_body_mb=max_body_mb
+            database,
+            parsed,
+            requests_per_minute=requests_per_minute,
+            max_body_mb=max_body_mb,
+            max_priority=max_priority,
         ):
             raise errors.NotFound(f"There is no live key {key_id}.")
     output.note(f"{key_id} is limited")

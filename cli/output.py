@@ -166,6 +166,12 @@ def result(job: Json) -> None:
         line(usage(job["usage"]))
 
 
+def warnings(accepted: Json) -> None:
+    """Print what the answer to a submission warns of, if anything."""
+    for warning in accepted.get("warnings") or ():
+        note(printable(f"warning: {warning['message']} ({warning['code']})"))
+
+
 def finding(found: Json) -> str:
     """Return what a guard found in a few words, for example ``loop, forced, 7012 tokens saved``."""
     words = [str(found["kind"]), str(found["action"])]

@@ -91,11 +91,14 @@ def submit(
         group = service.submit_group(
             images, questions, options=asked, idempotency_key=idempotency_key
         )
+        if people:
+            output.warnings(group)
         _tell_group(_waited(service, group) if wait else group, people=people)
         return
     job = service.submit(images, questions[0], options=asked, idempotency_key=idempotency_key)
     if (wait or stream) and people:
         output.note(f"{job['id']} is {job['status']}; Ctrl-C leaves it to itself")
+        output.warnings(job)
     if stream:
         job = view.follow(service, str(job["id"]), people=people)
     elif wait:

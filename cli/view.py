@@ -34,8 +34,10 @@ def tell(job: output.Json, *, people: bool) -> None:
         output.result(job)
     else:
         queue = job.get("queue") or {}
-        place = f", position {queue['position']}" if queue.get("position") else ""
+        more = " or later" if queue.get("at_least") else ""
+        place = f", position {queue['position']}{more}" if queue.get("position") else ""
         output.line(f"{job['id']} is {job['status']}{place}")
+        output.warnings(job)
         output.line(f"longlook jobs show {job['id']}")
     if client.finished(job) and job["status"] != Status.SUCCEEDED:
         raise typer.Exit(output.Exit.FAILED)

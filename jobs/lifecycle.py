@@ -53,6 +53,11 @@ class Priority(enum.StrEnum):
     NORMAL = "normal"
     LOW = "low"
 
+    def exceeds(self, highest: Priority) -> bool:
+        """Whether this class is above ``highest``."""
+        order = list(Priority)
+        return order.index(self) < order.index(highest)
+
 
 class Role(enum.StrEnum):
     """What a key may do; each includes the ones before it."""
@@ -67,6 +72,11 @@ class Role(enum.StrEnum):
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
+    @property
+    def highest_priority(self) -> Priority:
+        """The highest class that a key of this role may ask for unless the key says otherwise."""
+        return Priority.HIGH if self.reaches(Role.OPERATE) else Priority.NORMAL
+
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
@@ -76,8 +86,19 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.CANCELLED: frozenset(),
 }
 
-#: A job of a class ranks as if it had been submitted this much earlier. So the class decides at first,
-#: and age in the end: a low job waits at most an hour longer than a high one submitted at its side.
+#: How far an account moves back in the queue when a job of the class is claimed: the inverse of the class's weight.
+#: While all three wait, an account gets 16 high jobs for one normal job, and 16 normal jobs for one low job.
+TURN_STEP: dict[Priority, int] = {Priority.HIGH: 1, Priority.NORMAL: 16, Priority.LOW: 256}
+#: How far behind the present turn a class begins when the account has had no job of it in the queue.
+#: High and normal jobs begin at once; low ones let a round of 16 normal jobs pass first.
+FIRST_TURN: dict[Priority, int] = {
+    Priority.HIGH: 0,
+    Priority.NORMAL: 0,
+    Priority.LOW: TURN_STEP[Priority.LOW],
+}
+
+#: A job of a class ranks as if it had been submitted this much earlier. Within an account and a class the rank is the
+#: order of submission. Between classes it counts only for a job that has no turn; see :mod:`jobs.store.turns`.
 HEAD_START: dict[Priority, timedelta] = {
     Priority.HIGH: timedelta(minutes=60),
     Priority.NORMAL: timedelta(minutes=30),

@@ -24,13 +24,13 @@ from jobs.phrases import Part
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
-def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
-    """Return a text column type with a CHECK over the enumeration's values."""
+def _enum(kind: type[enum.StrEnum], name: str, *, checked: bool = True) -> sa.Enum:
+    """Return a text column type with a CHECK over the enumeration's values, unless it is not ``checked``."""
     return sa.Enum(
         kind,
         name=name,
         native_enum=False,
-        create_constraint=True,
+        create_constraint=checked,
         length=16,
         values_callable=lambda members: [member.value for member in members],
     )
@@ -100,6 +100,11 @@ class ApiKey(Record):
     #: Limits of its own; without them it goes by the settings.
     requests_per_minute: Mapped[int | None]
     max_body_mb: Mapped[int | None]
+    #: The highest class of its jobs; without one, that of its role.
+    #: Without a CHECK: SQLite cannot add one to a table that is there.
+    max_priority: Mapped[Priority | None] = mapped_column(
+        _enum(Priority, "max_priority", checked=False)
+    )
 
 
 class Image(Record):
@@ -204,6 +209,16 @@ class Job(Record):
             postgresql_where=sa.text("status = 'queued'"),
             sqlite_where=sa.text("status = 'queued'"),
         ),
+        # The queue of one account in one class; see jobs.store.turns.waiting.
+        sa.Index(
+            "ix_jobs_turn",
+            "account_id",
+            "priority",
+            "rank_at",
+            "id",
+            postgresql_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
+            sqlite_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
+        ),
         sa.Index(
             "ix_jobs_lease",
             "lease_expires_at",
@@ -275,7 +290,7 @@ class Job(Record):
     options: Mapped[dict[str, Any]]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     priority: Mapped[Priority]
-    #: Due time minus the head start of the class: the order in which jobs are claimed.
+    #: Due time minus the head start of the class: the order in which jobs of one account and class are claimed.
     rank_at: Mapped[datetime]
     #: Not claimed before this.
     not_before: Mapped[datetime]
@@ -345,6 +360,22 @@ class Job(Record):
     def answer_removed(self) -> bool:
         """Whether question and answer are gone, by request or by retention."""
         return self.data_removed_at is not None or self.answer_removed_at is not None
+
+
+class QueueTurn(Record):
+    """The turn of an account in a class of the queue; see :mod:`jobs.store.turns`."""
+
+    __tablename__ = "queue_turns"
+    __table_args__ = (sa.Index("ix_queue_turns_next", "next_turn", "step", "account_id"),)
+
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
+    priority: Mapped[Priority] = mapped_column(primary_key=True)
+    #: How far a claim moves it, see :data:`jobs.lifecycle.TURN_STEP`.
+    step: Mapped[int]
+    #: The turn at which its next job is claimed; the lowest one is first.
+    next_turn: Mapped[int] = mapped_column(sa.BigInteger())
+    #: The turn at which its last job was claimed, or at which it entered.
+    served_turn: Mapped[int] = mapped_column(sa.BigInteger())
 
 
 class JobImage(Record):

@@ -36,6 +36,7 @@ def make_key(
     role: Role = Role.SUBMIT,
     requests_per_minute: int | None = None,
     max_body_mb: int | None = None,
+    max_priority: Priority | None = None,
 ) -> str:
     """Make a key and return it."""
     key = accounts.new_key()
@@ -48,6 +49,7 @@ def make_key(
         name="test",
         requests_per_minute=requests_per_minute,
         max_body_mb=max_body_mb,
+        max_priority=max_priority,
     )
     return key
 

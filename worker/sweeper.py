@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from jobs.database import Database, Unavailable
-from jobs.store import purge, sweeps, workers
+from jobs.store import purge, sweeps, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -100,6 +100,7 @@ class Sweeper:
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
+        turns.tidy(self._database)
         self.ring()
         workers.forget(self._database, silent=_FORGET)
 

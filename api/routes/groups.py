@@ -19,6 +19,7 @@ from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.store import history
+from jobs.store.places import Forecast
 
 
 class GroupRoutes:
@@ -28,12 +29,16 @@ class GroupRoutes:
         settings: limits.
         database: where jobs are kept.
         intake: what takes new ones.
+        forecast: when they may begin.
     """
 
-    def __init__(self, settings: Settings, *, database: Database, intake: Intake) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, intake: Intake, forecast: Forecast
+    ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
         self._intake = intake
+        self._forecast = forecast
 
     def declare(self, door: Door, gate: Gate) -> None:
         """Put the routes into ``door``."""
@@ -76,7 +81,14 @@ class GroupRoutes:
         accepted = self._intake.submit(
             caller, order, header=header, request_id=problems.request_id()
         )
-        group = self._find(accepted.job_id, None)
+        views = history.group(self._database, accepted.job_id, account_id=None)
+        if accepted.job is None:
+            group = Group.of(views)
+        else:
+            last = history.last_place(
+                self._database, accepted.job, self._forecast, behind=len(views) - 1
+            )
+            group = Group.of(views, last=last)
         headers = {"Location": group.urls.self}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"

@@ -24,6 +24,7 @@ from jobs.database import Database
 from jobs.lifecycle import Status
 from jobs.settings import Settings
 from jobs.store import history, retention
+from jobs.store.places import Forecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
@@ -50,16 +51,25 @@ class JobRoutes:
         intake: what takes new ones.
         waits: what holds answers back until a job has finished.
         gate: what lets callers in.
+        forecast: when they may begin.
     """
 
     def __init__(
-        self, settings: Settings, *, database: Database, intake: Intake, waits: Waits, gate: Gate
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        intake: Intake,
+        waits: Waits,
+        gate: Gate,
+        forecast: Forecast,
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
         self._intake = intake
         self._waits = waits
         self._gate = gate
+        self._forecast = forecast
 
     def declare(self, door: Door) -> None:
         """Put the routes into ``door``."""
@@ -194,7 +204,8 @@ class JobRoutes:
     def rerun(self, caller: Caller, path: JobPath, header: RerunHeaders) -> Response:
         """Run a job again.
 
-        It is a new job with the same input, for the same account, and both tell of each other.
+        It is a new job with the same input, for the same account, and both tell of each other. Its priority is the
+        same too, but not above the highest one of the key that asks.
         """
         accepted = self._intake.rerun(
             caller,
@@ -220,7 +231,7 @@ class JobRoutes:
         view = (
             self._find(accepted.job_id, None)
             if held or accepted.job is None
-            else history.accepted(self._database, accepted.job)
+            else history.accepted(self._database, accepted.job, self._forecast)
         )
         headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
         if accepted.replayed:

@@ -27,7 +27,7 @@ CREATE = Body(
                         {"image_id": "img_0190c0de00007000800000000000abce"},
                     ],
                     "options": {
-                        "priority": "high",
+                        "priority": "low",
                         "max_output_tokens": 2048,
                         "metadata": {"case": "42"},
                     },

@@ -8,12 +8,12 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.jobs import Job
+from api.schemas.jobs import Job, Notice
 from api.schemas.parts import Given
 from api.schemas.words import Time
 from jobs import ids, records
 from jobs.lifecycle import Status
-from jobs.store import history
+from jobs.store import history, places
 
 
 class GroupCounts(Given):
@@ -54,12 +54,15 @@ class Group(Given):
     counts: GroupCounts
     usage: GroupUsage | None
     jobs: list[Job] = Field(description="In the order of the questions.")
+    warnings: list[Notice] = Field(
+        description="In the answer to a submission: what the caller should know. Else empty."
+    )
     created_at: Time
     urls: GroupUrls
 
     @classmethod
-    def of(cls, views: Sequence[history.JobView]) -> Self:
-        """Return what callers see of a group with these jobs, at least one."""
+    def of(cls, views: Sequence[history.JobView], *, last: places.Place | None = None) -> Self:
+        """Return what callers see of a group with these jobs, at least one; ``last`` is the last one's place."""
         leader = views[0].job
         shown = ids.show("grp", leader.group_id or leader.id)
         states = Counter(view.job.status for view in views)
@@ -69,6 +72,7 @@ class Group(Given):
             counts=GroupCounts(**{status.value: states[status] for status in Status}),
             usage=_usage([view.job for view in views]),
             jobs=[Job.of(view, listed=True) for view in views],
+            warnings=Notice.late(last, leader),
             created_at=leader.created_at,
             urls=GroupUrls(self=f"/v1/groups/{shown}", jobs=f"/v1/jobs?q=group:{shown}"),
         )

@@ -10,7 +10,7 @@ from pydantic import Field
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
 from jobs import findings, ids, records, values
-from jobs.store import history
+from jobs.store import history, places
 
 #: The classes of what is kept, each for a time of its own.
 Removed = Literal["image", "trace", "answer", "event"]
@@ -155,10 +155,43 @@ class JobUsage(Usage):
 class Queue(Given):
     """The place of a queued job."""
 
-    position: int = Field(description="1 is next.")
-    eta_seconds: int | None = Field(
-        description="Until it may begin. Null until 20 jobs have finished, and in the answer to a submission."
+    position: int = Field(
+        description="1 is next. Accounts take turns, so it is not the number of older jobs."
     )
+    at_least: bool = Field(
+        description="Whether counting stopped at `position`, so that there may be more jobs ahead: after about 10,000, "
+        "in the answer to a submission after about 100."
+    )
+    eta_seconds: int | None = Field(
+        description="Until it may begin, at the pace of the last 20 jobs. Null until so many have finished. "
+        "With `at_least`, it may be longer."
+    )
+
+    @classmethod
+    def of(cls, place: places.Place) -> Self:
+        """Return what callers see of ``place``."""
+        return cls(position=place.position, at_least=place.at_least, eta_seconds=place.eta_seconds)
+
+
+class Notice(Given):
+    """Something about an accepted job that its caller should know."""
+
+    code: Literal["deadline_before_eta"]
+    message: str
+
+    @classmethod
+    def late(cls, place: places.Place | None, job: records.Job) -> list[Self]:
+        """Return a notice when ``job`` may not begin before its deadline, else nothing."""
+        deadline = round((job.deadline_at - job.created_at).total_seconds())
+        if place is None or place.eta_seconds is None or place.eta_seconds <= deadline:
+            return []
+        return [
+            cls(
+                code="deadline_before_eta",
+                message=f"The estimated start is {place.eta_seconds} s away, the deadline is {deadline} s after the "
+                "submission. A job that has not ended by its deadline fails with `deadline_exceeded`.",
+            )
+        ]
 
 
 class Progress(Given):
@@ -247,8 +280,9 @@ class Job(Given):
     )
     error: JobError | None
     usage: JobUsage | None
-    queue: Queue | None = Field(
-        description="While queued. Null in lists, and in the answer to a submission with a long queue before it."
+    queue: Queue | None = Field(description="While queued; null in lists.")
+    warnings: list[Notice] = Field(
+        description="What the caller should know while the job waits; empty in lists."
     )
     progress: Progress | None = Field(description="While running; null in lists.")
     attempt: int = Field(description="0 before the first one.")
@@ -298,8 +332,8 @@ class Job(Given):
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),
-            queue=view.queue
-            and Queue(position=view.queue.position, eta_seconds=view.queue.eta_seconds),
+            queue=view.queue and Queue.of(view.queue),
+            warnings=Notice.late(view.queue, job),
             progress=view.progress
             and Progress(
                 output_tokens=view.progress.output_tokens, samples_done=view.progress.samples_done

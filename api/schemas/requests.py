@@ -196,7 +196,9 @@ class Options(Sent):
         examples=[{"type": "choice", "options": ["red", "green"]}],
     )
     priority: Literal["high", "normal", "low"] | None = Field(
-        default=None, description="Default: `normal`."
+        default=None,
+        description="Default: `normal`. Within a priority, accounts take turns. A key has a highest priority: `normal` "
+        "unless its operator allows more; a higher one is refused with the code `priority_not_allowed`.",
     )
     deadline_seconds: int | None = Field(
         default=None,

@@ -98,7 +98,7 @@ class Intake:
             jobs.errors.RequestError: with every fault of the order; or its key came with another one.
             jobs.errors.Unavailable: not now; nothing was kept.
         """
-        faults = list(order.faults)
+        faults = [*order.faults, *_above(order, caller.highest_priority)]
         known = self._pictures.known(caller.account_id, order.pictures, faults)
         asked_webhook = order.job.options.webhook if order.job is not None else None
         webhook = self._receivers.of_job(caller.account_id, asked_webhook, faults)
@@ -143,7 +143,7 @@ class Intake:
                 images=pictures,
                 options=first.options,
                 metadata=options.metadata or {},
-                priority=Priority(options.priority or Priority.NORMAL),
+                priority=_class_of(options, caller.highest_priority),
                 deadline=timedelta(
                     seconds=_deadline(options, header) or self._settings.deadline_seconds
                 ),
@@ -193,7 +193,9 @@ class Intake:
                 images=[(image.image.id, image.tokens) for image in view.images],
                 options=job.options,
                 metadata=job.metadata_,
-                priority=job.priority,
+                priority=caller.highest_priority
+                if job.priority.exceeds(caller.highest_priority)
+                else job.priority,
                 deadline=job.deadline_at - job.created_at,
                 max_attempts=job.max_attempts,
                 request_id=request_id,
@@ -300,6 +302,22 @@ class Intake:
                 jobs=jobs,
             )
         return kept
+
+
+def _class_of(options: requests.Options, highest: Priority) -> Priority:
+    """Return the class that is asked for, by default normal or, if the key's ``highest`` one is lower, that."""
+    if options.priority is not None:
+        return Priority(options.priority)
+    return highest if Priority.NORMAL.exceeds(highest) else Priority.NORMAL
+
+
+def _above(order: Order, highest: Priority) -> list[errors.Fault]:
+    """Return the fault of an order whose class is above ``highest``, if it is."""
+    asked = order.job.options.priority if order.job is not None else None
+    if asked is None or not Priority(asked).exceeds(highest):
+        return []
+    sentence = f"The highest priority of this key is `{highest}`; `{asked}` was asked for."
+    return [errors.Fault("#/options/priority", sentence, "priority_not_allowed")]
 
 
 def _asked(

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from jobs import errors, ids
 from jobs.database import Database, Transaction
-from jobs.lifecycle import Role
+from jobs.lifecycle import Priority, Role
 from jobs.records import Account, ApiKey, table
 from jobs.settings import Settings
 
@@ -38,6 +38,12 @@ class Principal:
     role: Role
     requests_per_minute: int | None = None
     max_body_mb: int | None = None
+    max_priority: Priority | None = None
+
+    @property
+    def highest_priority(self) -> Priority:
+        """The highest class that this key may ask for."""
+        return self.max_priority or self.role.highest_priority
 
     @property
     def actor(self) -> str:
@@ -58,6 +64,12 @@ class KeyRow:
     revoked_at: datetime | None
     requests_per_minute: int | None
     max_body_mb: int | None
+    max_priority: Priority | None
+
+    @property
+    def highest_priority(self) -> Priority:
+        """The highest class that this key may ask for."""
+        return self.max_priority or self.role.highest_priority
 
 
 def new_key() -> str:
@@ -122,6 +134,7 @@ _LIVE = sa.select(
     _KEY.role,
     _KEY.requests_per_minute,
     _KEY.max_body_mb,
+    _KEY.max_priority,
 ).where(_KEY.revoked_at.is_(None))
 _BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
 _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
@@ -157,6 +170,7 @@ def create_key(
     name: str,
     requests_per_minute: int | None = None,
     max_body_mb: int | None = None,
+    max_priority: Priority | None = None,
 ) -> uuid.UUID:
     """Keep ``key`` for ``account`` (made if it is new); a key that is there already is left as it is.
 
@@ -169,6 +183,7 @@ def create_key(
         name: to tell keys apart.
         requests_per_minute: of this key; by default as the settings say.
         max_body_mb: MiB of its largest request body; the settings' limit holds besides.
+        max_priority: the highest class of its jobs; by default that of its role.
     """
     with database.transaction() as transaction:
         transaction.execute(
@@ -183,6 +198,7 @@ def create_key(
                 created_at=transaction.now(),
                 requests_per_minute=requests_per_minute,
                 max_body_mb=max_body_mb,
+                max_priority=max_priority,
             )
             .on_conflict_do_nothing(index_elements=["digest"])
         )
@@ -211,6 +227,7 @@ def keys(database: Database) -> list[KeyRow]:
                 revoked_at=row.ApiKey.revoked_at,
                 requests_per_minute=row.ApiKey.requests_per_minute,
                 max_body_mb=row.ApiKey.max_body_mb,
+                max_priority=row.ApiKey.max_priority,
             )
             for row in rows
         ]
@@ -222,13 +239,21 @@ def limit_key(
     *,
     requests_per_minute: int | None,
     max_body_mb: int | None,
+    max_priority: Priority | None = None,
 ) -> bool:
-    """Give a key these limits, from its next request on (None: the settings'); False when there is no such live key."""
+    """Give a key these limits, from its next request on; False when there is no such live key.
+
+    None is the default: the settings' limits, and the highest class of the key's role.
+    """
     with database.transaction() as transaction:
         limited = transaction.execute(
             sa.update(ApiKey)
             .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-            .values(requests_per_minute=requests_per_minute, max_body_mb=max_body_mb)
+            .values(
+                requests_per_minute=requests_per_minute,
+                max_body_mb=max_body_mb,
+                max_priority=max_priority,
+            )
             .returning(ApiKey.id)
         )
         return limited.first() is not None

@@ -72,55 +72,92 @@ class Flags:
 
 
 _JOB = table(Job).c
-_CLAIMED = timeline.Change(
-    "claimed",
-    source=Status.QUEUED,
-    target=Status.RUNNING,
-    where=(_JOB.id == dispatch.best(),),
-    values={
-        "attempt": _JOB.attempt + 1,
-        "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
-        "started_at": sa.func.coalesce(_JOB.started_at, Now()),
-    },
-    numbers=Numbers.BLOCK,
-    shown=("model", "question", "options", "max_attempts"),
-)
+
+
+def _claimed(*, of_turn: bool) -> timeline.Change:
+    """Return the change that claims the best job, of the turn that is bound or of all."""
+    return timeline.Change(
+        "claimed",
+        source=Status.QUEUED,
+        target=Status.RUNNING,
+        where=(_JOB.id == dispatch.best(of_turn=of_turn),),
+        values={
+            "attempt": _JOB.attempt + 1,
+            "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
+            "started_at": sa.func.coalesce(_JOB.started_at, Now()),
+        },
+        numbers=Numbers.BLOCK,
+        shown=("model", "question", "options", "max_attempts"),
+    )
+
+
+_CLAIMED_OF_TURN = _claimed(of_turn=True)
+_CLAIMED_OF_ALL = _claimed(of_turn=False)
 _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
 
 
 def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
-    """Claim the best eligible job for ``owner``, or return None when there is none."""
+    """Claim the best eligible job for ``owner``, or return None when there is none.
+
+    It is the best job of the account whose turn it is. Two cases have no turn to take, and the job with the lowest
+    rank is claimed: on PostgreSQL other claims are taking all turns at this moment, or only jobs are left whose turns
+    are not there yet (see :mod:`jobs.store.turns`).
+    """
     with database.transaction("claim") as transaction:
-        changed = timeline.change(
-            transaction,
-            _CLAIMED,
-            actor=f"worker:{owner}",
-            bound={"lease_owner": owner, "b_lease": lease},
-        )
-        if not changed:
-            return None
-        job, values = changed[0], changed[0].values
-        own = values["event_number"] - Numbers.BLOCK
-        transaction.execute(
-            _ATTEMPT,
-            {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
-        )
-        images, quarantined = _claimed_images(transaction, job.id)
-        return Claim(
-            job_id=job.id,
-            attempt=job.attempt,
-            owner=owner,
-            account_id=values["account_id"],
-            model=values["model"],
-            question=values["question"] or "",
-            options=values["options"],
-            images=images,
-            quarantined=quarantined,
-            failures=values["failures"],
-            max_attempts=values["max_attempts"],
-            request_id=values["request_id"],
-            numbers=Numbers(own, values["event_number"]),
-        )
+        job = by_turn(transaction, owner, lease) or by_rank(transaction, owner, lease)
+        return None if job is None else hold(transaction, job, owner)
+
+
+def by_turn(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
+    """Take the first turn that has an eligible job, and claim its best one; return it, or None without such a turn."""
+    turn = transaction.execute(dispatch.turn()).first()
+    if turn is None:
+        return None
+    bound = {"b_account": turn.account_id, "b_class": turn.priority}
+    return _change(transaction, _CLAIMED_OF_TURN, owner, lease, bound)
+
+
+def by_rank(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
+    """Claim the best eligible job of all, whoever's turn it is; return it, or None when there is none."""
+    return _change(transaction, _CLAIMED_OF_ALL, owner, lease, {})
+
+
+def _change(
+    transaction: Transaction,
+    what: timeline.Change,
+    owner: str,
+    lease: timedelta,
+    bound: Mapping[str, Any],
+) -> timeline.Changed | None:
+    bound = {"lease_owner": owner, "b_lease": lease, **bound}
+    changed = timeline.change(transaction, what, actor=f"worker:{owner}", bound=bound)
+    return changed[0] if changed else None
+
+
+def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
+    """Keep the attempt of a job that was claimed just now; return what its owner needs to know."""
+    values = job.values
+    own = values["event_number"] - Numbers.BLOCK
+    transaction.execute(
+        _ATTEMPT,
+        {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
+    )
+    images, quarantined = _claimed_images(transaction, job.id)
+    return Claim(
+        job_id=job.id,
+        attempt=job.attempt,
+        owner=owner,
+        account_id=values["account_id"],
+        model=values["model"],
+        question=values["question"] or "",
+        options=values["options"],
+        images=images,
+        quarantined=quarantined,
+        failures=values["failures"],
+        max_attempts=values["max_attempts"],
+        request_id=values["request_id"],
+        numbers=Numbers(own, values["event_number"]),
+    )
 
 
 _IMAGE = table(Image).c

@@ -1,4 +1,4 @@
-"""Which job is next. One indexed column, ``rank_at``, in one function; whatever else will decide goes in here."""
+"""Which job is next: the account and class whose turn it is, and of these the job with the lowest ``rank_at``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from jobs.database import Now
-from jobs.lifecycle import HEAD_START, Priority, Status
-from jobs.records import Job, table
-from jobs.store import groups, timeline
+from jobs.lifecycle import HEAD_START, TURN_STEP, Priority, Status
+from jobs.records import Job, QueueTurn, table
+from jobs.store import groups, timeline, turns
 
 _JOB = table(Job).c
+#: Written out: PostgreSQL takes a limit that is a parameter for a tenth of the rows, and plans each claim anew.
+_ONE = sa.literal_column("1", sa.Integer())
 
 
 def rank_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
@@ -26,42 +28,94 @@ def rank_delta(priority: Priority) -> timedelta:
     return -HEAD_START[priority]
 
 
-def eligible() -> tuple[sa.ColumnElement[bool], ...]:
-    """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader."""
+def eligible(
+    queued: sa.ColumnElement[bool] | None = None,
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader.
+
+    ``queued`` is the condition of being queued, by default that of the status.
+    """
     # As a bare column the deadline tempts SQLite to walk its index and to sort the whole queue for one job.
     deadline = sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at)
     return (
-        timeline.standing(Status.QUEUED),
+        timeline.standing(Status.QUEUED) if queued is None else queued,
         _JOB.not_before <= Now(),
         deadline > Now(),
         groups.free(),
     )
 
 
+#: The order of turns. Of two at the same turn the higher class is first, its step is the shorter one.
+TURN_ORDER = (turns.TURN.next_turn, turns.TURN.step, turns.TURN.account_id)
+
+
 @functools.cache
-def best() -> sa.ScalarSelect[uuid.UUID]:
-    """Return the id of the best eligible job as a sub-query, locked against other claimers on PostgreSQL."""
+def turn() -> sa.Update:
+    """Return the statement that takes the first turn with an eligible job, and gives account and class of it.
+
+    On PostgreSQL it passes turns that another claim is taking at this moment: nobody waits, and two claims at once
+    serve two accounts.
+    """
+    # A value with a limit rather than EXISTS, which PostgreSQL may answer by reading the whole queue at once.
+    has_job = (
+        sa.select(_JOB.id)
+        .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
+        .where(*eligible(turns.waiting()))
+        .order_by(_JOB.rank_at, _JOB.id)
+        .limit(_ONE)
+        .correlate(table(QueueTurn))
+        .scalar_subquery()
+    )
+    now = turns.virtual_time()
+    latest = sa.select(sa.func.max(table(QueueTurn).alias("latest").c.next_turn)).scalar_subquery()
+    step = TURN_STEP[Priority.NORMAL]
+    chosen = (
+        sa.select(
+            turns.TURN.account_id,
+            turns.TURN.priority,
+            # An account whose jobs could not run for a while does not make up for the turns that it missed. It missed
+            # none, or one, when all turns are near: then the present one need not be looked for.
+            sa.case(
+                (latest <= turns.TURN.next_turn + step, turns.TURN.next_turn),
+                (turns.TURN.next_turn < now, now),
+                else_=turns.TURN.next_turn,
+            ).label("served"),
+        )
+        .where(has_job.is_not(None))
+        .order_by(*TURN_ORDER)
+        .limit(_ONE)
+        # Not FOR UPDATE: submissions hold the row for their transaction, and are not to make a claim pass it.
+        .with_for_update(skip_locked=True, key_share=True, of=table(QueueTurn))
+        .cte("chosen")
+    )
+    return (
+        sa.update(table(QueueTurn))
+        .where(
+            turns.TURN.account_id == chosen.c.account_id,
+            turns.TURN.priority == chosen.c.priority,
+        )
+        .values(served_turn=chosen.c.served, next_turn=chosen.c.served + turns.TURN.step)
+        .returning(turns.TURN.account_id, turns.TURN.priority)
+    )
+
+
+@functools.cache
+def best(*, of_turn: bool) -> sa.ScalarSelect[uuid.UUID]:
+    """Return the id of the best eligible job as a sub-query, locked against other claimers on PostgreSQL.
+
+    With ``of_turn``, of the account and the class that are bound as ``b_account`` and ``b_class``; else of all.
+    """
+    mine = (
+        _JOB.account_id == sa.bindparam("b_account", type_=_JOB.account_id.type),
+        _JOB.priority == sa.bindparam("b_class", type_=_JOB.priority.type),
+        *eligible(turns.waiting()),
+    )
     choice = (
         sa.select(_JOB.id)
-        .where(*eligible())
+        .where(*(mine if of_turn else eligible()))
         .order_by(_JOB.rank_at, _JOB.id)
-        .limit(1)
+        .limit(_ONE)
         .with_for_update(skip_locked=True)
         .cte("best")
     )
     return sa.select(choice.c.id).scalar_subquery()
-
-
-def ahead() -> sa.ColumnElement[bool]:
-    """Return the condition of being claimed before the job whose ``id`` and ``rank_at`` are bound, if eligible.
-
-    The head of the queue is named as well: PostgreSQL knows the ranks of all jobs that ever were, not of
-    those that wait, and would else take the whole queue to be ahead and read it all.
-    """
-    head = sa.select(sa.func.min(_JOB.rank_at)).where(timeline.standing(Status.QUEUED))
-    rank_at = sa.bindparam("rank_at", type_=_JOB.rank_at.type)
-    job_id = sa.bindparam("id", type_=_JOB.id.type)
-    return sa.and_(
-        _JOB.rank_at.between(head.scalar_subquery(), rank_at),
-        sa.tuple_(_JOB.rank_at, _JOB.id) < sa.tuple_(rank_at, job_id),
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -15,12 +14,7 @@ from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample, table
-from jobs.store import dispatch, findings, search, timeline
-
-#: Beyond this a queue position is no longer counted.
-POSITION_LIMIT = 10_000
-#: So many finished jobs make an estimate.
-_ETA_JOBS = 20
+from jobs.store import findings, places, search, timeline
 
 
 @dataclass(frozen=True)
@@ -55,20 +49,12 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class QueuePlace:
-    """How many jobs are claimed first (plus one), and in how many seconds this one may begin, if known."""
-
-    position: int
-    eta_seconds: int | None
-
-
-@dataclass(frozen=True)
 class JobView:
     """A job with what every door shows of it."""
 
     job: Job
     images: tuple[ImageView, ...]
-    queue: QueuePlace | None = None
+    queue: places.Place | None = None
     progress: Progress | None = None
     reruns: tuple[uuid.UUID, ...] = ()
     findings: tuple[FindingEntry, ...] = ()
@@ -100,7 +86,7 @@ def get(
         return JobView(
             job=job,
             images=_images(transaction, [job.id]).get(job.id, ()),
-            queue=_place(transaction, job) if job.status is Status.QUEUED else None,
+            queue=places.of(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
             findings=findings.of(transaction, [job.id]).get(job.id, ()),
             reruns=tuple(
@@ -124,18 +110,22 @@ def group(
         return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
 
 
-def accepted(database: Database, job: Job, *, farthest: int = 100) -> JobView:
-    """Return a job as it has just come in, at a cost that does not grow with the queue.
-
-    Its place is told when fewer than ``farthest`` jobs are ahead of it, without an estimate.
-    """
+def accepted(database: Database, job: Job, forecast: places.Forecast) -> JobView:
+    """Return a job as it has just come in, at a cost that does not grow with the queue."""
     with database.reading() as transaction:
-        ahead = _ahead(transaction, job, limit=farthest)
         return JobView(
             job=job,
             images=_images(transaction, [job.id]).get(job.id, ()),
-            queue=QueuePlace(position=ahead + 1, eta_seconds=None) if ahead < farthest else None,
+            queue=forecast.of(transaction, job),
         )
+
+
+def last_place(
+    database: Database, leader: Job, forecast: places.Forecast, *, behind: int
+) -> places.Place:
+    """Return the place of the last job of a group that has just come in, ``behind`` jobs after its leader."""
+    with database.reading() as transaction:
+        return forecast.of(transaction, leader, behind=behind)
 
 
 def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
@@ -336,48 +326,3 @@ def _progress(transaction: Transaction, job: Job) -> Progress:
         ).where(Sample.job_id == job.id, Sample.attempt == job.attempt)
     ).one()
     return Progress(output_tokens=row.tokens, samples_done=row.done)
-
-
-def _place(transaction: Transaction, job: Job) -> QueuePlace:
-    position = _ahead(transaction, job, limit=POSITION_LIMIT) + 1
-    return QueuePlace(position=position, eta_seconds=_eta(transaction, position))
-
-
-_AHEAD = sa.select(sa.func.count()).select_from(
-    sa.select(Job.id)
-    .where(*dispatch.eligible(), dispatch.ahead())
-    .limit(sa.bindparam("most", type_=sa.Integer()))
-    .subquery()
-)
-
-
-def _ahead(transaction: Transaction, job: Job, *, limit: int) -> int:
-    """Return how many jobs are claimed before ``job``, counted up to ``limit``."""
-    counted: int = transaction.execute(
-        _AHEAD, {"id": job.id, "rank_at": job.rank_at, "most": limit}
-    ).scalar_one()
-    return counted
-
-
-def _eta(transaction: Transaction, position: int) -> int | None:
-    """Return seconds until a start: turns ahead times the mean run of the last jobs.
-
-    While jobs wait, as many run as the engines carry; that number is how many a turn takes.
-    """
-    recent = list(
-        transaction.execute(
-            sa.select(Job.started_at, Job.finished_at)
-            .where(timeline.standing(Status.SUCCEEDED))
-            .order_by(Job.finished_at.desc())
-            .limit(_ETA_JOBS)
-        )
-    )
-    if len(recent) < _ETA_JOBS:
-        return None
-    running: int = transaction.execute(
-        sa.select(sa.func.count()).select_from(Job).where(timeline.standing(Status.RUNNING))
-    ).scalar_one()
-    mean: float = (
-        sum((row.finished_at - row.started_at).total_seconds() for row in recent) / _ETA_JOBS
-    )
-    return round(math.ceil(position / max(1, running)) * mean)

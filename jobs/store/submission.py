@@ -16,7 +16,7 @@ from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, pictures, search, timeline
+from jobs.store import dispatch, idempotency, pictures, search, timeline, turns
 
 #: A picture to be kept, as :mod:`jobs.store.pictures` takes it.
 NewImage = pictures.NewImage
@@ -152,6 +152,8 @@ def _insert(transaction: Transaction, submission: Submission) -> Job:
         ],
     )
     _tell(transaction, submission, jobs)
+    # Last, behind the waits for the key and the images: so no two submissions wait for each other.
+    turns.enter(transaction, submission.account_id, submission.priority)
     return jobs[0]
 
 

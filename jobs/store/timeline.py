@@ -15,7 +15,7 @@ from jobs import lifecycle
 from jobs.database import Database, Now, Transaction
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
-from jobs.store import events
+from jobs.store import events, turns
 
 #: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
 TOLD = (
@@ -179,6 +179,8 @@ def change(
     )
     if what.target is not what.source:
         events.of_jobs(transaction, rows, what.target)
+        if what.target is Status.QUEUED:
+            turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in rows))
     transaction.notes += [
         Move(
             event=what.event,

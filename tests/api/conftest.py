@@ -17,7 +17,7 @@ from api.app import create_app, service_of
 from api.framework import Door
 from jobs.database import Database
 from jobs.images import Images
-from jobs.lifecycle import Role
+from jobs.lifecycle import Priority, Role
 from jobs.settings import Settings
 from tests import databases, factories
 from tests.api import pictures
@@ -187,8 +187,8 @@ def client(app: Door) -> FlaskClient:
 
 @pytest.fixture
 def caller(client: FlaskClient, database: Database) -> Caller:
-    """Return the holder of a submit key of the account ``default``."""
-    return Caller(client, factories.make_key(database))
+    """Return the holder of a submit key of the account ``default``, who may ask for any priority."""
+    return Caller(client, factories.make_key(database, max_priority=Priority.HIGH))
 
 
 @pytest.fixture

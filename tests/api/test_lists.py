@@ -145,16 +145,16 @@ def test_the_queue_position_counts_who_is_claimed_first(caller: Caller) -> None:
     assert positions == [4, 1]
 
 
-def test_a_submission_behind_a_long_queue_is_answered_without_counting_it(
+def test_a_submission_behind_a_long_queue_says_that_it_was_not_counted(
     caller: Caller, database: Database
 ) -> None:
     account = accounts.account_id(database, "default")
     long_ago = utcnow() - timedelta(days=1)
-    factories.insert_jobs(database, account, [{"rank_at": long_ago} for _ in range(100)])
+    factories.insert_jobs(database, account, [{"rank_at": long_ago} for _ in range(150)])
     job = caller.job()
-    assert job["queue"] is None
+    assert job["queue"] == {"position": 101, "at_least": True, "eta_seconds": None}
     shown = caller("GET", job["urls"]["self"]).get_json()
-    assert shown["queue"] == {"position": 101, "eta_seconds": None}
+    assert shown["queue"] == {"position": 151, "at_least": False, "eta_seconds": None}
 
 
 def test_a_long_wait_in_the_queue_is_asked_about_less_often(
@@ -167,7 +167,11 @@ def test_a_long_wait_in_the_queue_is_asked_about_less_often(
         worker.end(database, claimed)
     job = caller.job()
     answer = caller("GET", job["urls"]["self"])
-    assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 40}
+    assert answer.get_json()["queue"] == {
+        "position": 1,
+        "at_least": False,
+        "eta_seconds": 40,
+    }
     assert answer.headers["Retry-After"] == "10"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import client, main, output, quarantine, queue
+from cli import client, main, output, quarantine, queue, view
 from jobs import errors
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
@@ -171,6 +171,22 @@ def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Pa
     longlook(api, "submit", picture, "How many?", *given)
     sent = '{"temperature": 0.5, "priority": "high", "metadata": {"case": "42"}}'
     assert sent.encode() in api.seen[0].body
+
+
+def test_submit_tells_people_what_the_answer_warns_of(capfd: pytest.CaptureFixture[str]) -> None:
+    message = "The estimated start is 900 s away."
+    job = {
+        "id": "job_1",
+        "status": "queued",
+        "queue": {"position": 101, "at_least": True, "eta_seconds": 900},
+        "warnings": [{"code": "deadline_before_eta", "message": message}],
+    }
+
+    view.tell(job, people=True)
+
+    told = capfd.readouterr()
+    assert "job_1 is queued, position 101 or later" in told.out
+    assert f"warning: {message} (deadline_before_eta)" in told.err
 
 
 def test_submit_has_several_samples_vote(api: FakeApi, picture: Path) -> None:

@@ -118,6 +118,23 @@ def test_a_key_has_limits_of_its_own_until_it_is_given_others(upgraded: Path) ->
         longlook(upgraded, "keys", "limit", "key_" + "0" * 32)
 
 
+def test_a_key_has_the_highest_priority_of_its_role_or_its_own(upgraded: Path) -> None:
+    def made(*options: str) -> str:
+        return str(json.loads(longlook(upgraded, "keys", "create", *options)[1])["id"])
+
+    def listed(key_id: str) -> str:
+        rows = json.loads(longlook(upgraded, "keys", "ls")[1])
+        return str(next(row["max_priority"] for row in rows if row["id"] == key_id))
+
+    submits, administers = made(), made("--role", "admin")
+    assert (listed(submits), listed(administers)) == ("normal", "high")
+    assert listed(made("--max-priority", "low")) == "low"
+    assert longlook(upgraded, "keys", "limit", submits, "--max-priority", "high")[0] == 0
+    assert listed(submits) == "high"
+    assert longlook(upgraded, "keys", "limit", submits)[0] == 0
+    assert listed(submits) == "normal"
+
+
 @pytest.mark.parametrize("key_id", ["key_1", "nonsense", "key_" + "0" * 32])
 def test_a_key_that_is_not_there_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
     with pytest.raises(errors.NotFound, match=key_id):

@@ -73,7 +73,7 @@ def progress(client: Client, job_id: str) -> int:
 def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stack) -> None:
     stack.start_worker()
 
-    job = client.submit([PICTURE], "How many shapes are there?", options={"priority": "high"})
+    job = client.submit([PICTURE], "How many shapes are there?", options={"priority": "low"})
     done = client.wait(job["id"])
 
     assert done["status"] == "succeeded"

@@ -6,13 +6,13 @@ import uuid
 from collections import Counter
 from datetime import timedelta
 
+import pytest
+
 from jobs.database import Database
 from jobs.lifecycle import Priority, Status
 from jobs.store import claims, history, outcomes, sweeps
 from tests import factories, races
 from tests.databases import Age
-
-HEAD_START = 30 * 60
 
 
 def test_nothing_is_claimed_from_an_empty_queue(database: Database) -> None:
@@ -88,18 +88,22 @@ def test_a_higher_class_is_claimed_first(database: Database, account_id: uuid.UU
     assert [factories.claim(database).job_id for _ in range(3)] == [high, normal, low]
 
 
-def test_a_low_job_that_is_old_enough_goes_before_a_normal_one(
-    database: Database, account_id: uuid.UUID, age: Age
+@pytest.mark.parametrize(
+    ("lower", "higher"), [(Priority.NORMAL, Priority.HIGH), (Priority.LOW, Priority.NORMAL)]
+)
+def test_sixteen_jobs_of_a_class_go_before_each_one_of_the_class_below(
+    database: Database, account_id: uuid.UUID, lower: Priority, higher: Priority
 ) -> None:
-    younger_than_the_head_start = factories.make_job(database, account_id, priority=Priority.LOW)
-    age(HEAD_START - 60)
-    normal = factories.make_job(database, account_id)
-    assert factories.claim(database).job_id == normal
+    below = [factories.make_job(database, account_id, priority=lower) for _ in range(2)]
+    for _ in range(40):
+        factories.make_job(database, account_id, priority=higher)
 
-    age(120)
-    factories.make_job(database, account_id)
+    claimed = [factories.claim(database).job_id for _ in range(42)]
 
-    assert factories.claim(database).job_id == younger_than_the_head_start
+    first, second = (claimed.index(job_id) for job_id in below)
+    # It begins behind the first job of the class above it, or behind a round of them.
+    assert first == (1 if lower is Priority.NORMAL else 17)
+    assert second - first == 17
 
 
 def test_a_job_is_not_claimed_before_it_is_due(

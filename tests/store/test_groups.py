@@ -199,7 +199,7 @@ def test_followers_that_are_free_are_told_to_those_who_ring(
     assert heard == [FOLLOWERS, FOLLOWERS - 1]
 
 
-def test_the_place_of_a_leader_counts_no_followers_that_wait(
+def test_the_place_of_a_job_counts_the_followers_before_it(
     database: Database, account_id: uuid.UUID
 ) -> None:
     submit(database, account_id)
@@ -208,7 +208,7 @@ def test_the_place_of_a_leader_counts_no_followers_that_wait(
     place = factories.get_job(database, after).queue
 
     assert place is not None
-    assert place.position == 2
+    assert place.position == 2 + FOLLOWERS
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # SQLite has no two writers at once.

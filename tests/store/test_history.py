@@ -12,7 +12,7 @@ from jobs import ids
 from jobs.answers import Answer
 from jobs.database import Database, utcnow
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, history, outcomes, submission, traces
+from jobs.store import claims, history, outcomes, places, submission, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -235,15 +235,15 @@ def test_there_is_no_estimate_until_20_jobs_have_finished(
     factories.insert_jobs(database, account_id, [ran] * 19)
     waiting = factories.make_job(database, account_id)
     last = factories.make_job(database, account_id)
-    assert factories.get_job(database, waiting).queue == history.QueuePlace(1, None)
+    assert factories.get_job(database, waiting).queue == places.Place(1, None)
 
     factories.insert_jobs(database, account_id, [ran])
-    assert factories.get_job(database, last).queue == history.QueuePlace(2, 20)
+    assert factories.get_job(database, last).queue == places.Place(2, 20)
 
     # Two run at once, so a turn takes two.
     lease = {"lease_owner": "worker-1", "lease_expires_at": now + timedelta(hours=1)}
     factories.insert_jobs(database, account_id, [{"status": Status.RUNNING} | lease] * 2)
-    assert factories.get_job(database, last).queue == history.QueuePlace(2, 10)
+    assert factories.get_job(database, last).queue == places.Place(2, 10)
 
 
 def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.UUID) -> None:

@@ -28,6 +28,7 @@ from jobs.store import (
     retention,
     submission,
     sweeps,
+    turns,
 )
 from tests import factories
 from tests.databases import PostgresSource, SqliteSource
@@ -117,6 +118,7 @@ def fill(database: Database) -> Crowd:
     for number in range(100):
         picture = factories.make_image(str(number).encode())
         image_id = submission.keep_image(database, account_id=account_ids[0], image=picture)
+    assert turns.tidy(database) == len(account_ids)
     in_order = sorted(
         (row for row in rows if row["status"] is Status.QUEUED), key=lambda row: row["rank_at"]
     )
@@ -175,11 +177,26 @@ def assert_no_scan(plan: str) -> None:
             assert line.strip() != f"SCAN {table}", plan
 
 
-def test_a_claim_walks_the_claim_index(crowd: Crowd) -> None:
+def test_a_claim_walks_the_turns_and_the_queue_of_one_account(crowd: Crowd) -> None:
     plan = plans(
         crowd,
         lambda: claims.claim(crowd.database, owner="other", lease=factories.LEASE),
     )
+
+    assert "ix_queue_turns_next" in plan, plan
+    assert plan.count("ix_jobs_turn") == 2, plan
+    assert "ix_jobs_claim" not in plan, plan
+    assert "TEMP B-TREE" not in plan, plan
+    assert "Sort" not in plan, plan
+    assert_no_scan(plan)
+
+
+def test_a_claim_without_a_turn_walks_the_claim_index(crowd: Crowd) -> None:
+    def claim() -> None:
+        with crowd.database.transaction() as transaction:
+            assert claims.by_rank(transaction, "other", factories.LEASE) is not None
+
+    plan = plans(crowd, claim)
 
     assert "ix_jobs_claim" in plan, plan
     assert "TEMP B-TREE" not in plan, plan
@@ -219,7 +236,9 @@ def test_renewal_and_watch_look_at_running_jobs_only(crowd: Crowd) -> None:
 def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int) -> None:
     plan = plans(crowd, lambda: history.get(crowd.database, crowd.queued[place], account_id=None))
 
-    assert "ix_jobs_claim" in plan, plan
+    # Once for the job's own account, once for all others.
+    assert plan.count("ix_jobs_turn") == 2, plan
+    assert "ix_jobs_claim" not in plan, plan
     assert "ix_jobs_finished" in plan, plan
     # These would read the whole queue.
     assert "ix_jobs_deadline" not in plan, plan

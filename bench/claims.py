@@ -1,0 +1,160 @@
+"""What a claim costs with a long queue of many accounts that take turns.
+
+Against a claim of the job with the lowest rank, whoever's it is, on a database of its own without the index of the
+turns: what a claim was before there were any. Both are measured in blocks, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from bench import figures, postgres
+from jobs import ids
+from jobs.database import Database, utcnow
+from jobs.lifecycle import Priority, Role, Status
+from jobs.records import Job
+from jobs.store import accounts, claims, turns
+from migrations import schema
+
+_AT_ONCE = 2_000
+_BLOCKS = 10
+_LEASE = timedelta(hours=1)
+_OWNER = "bench"
+
+Claiming = Callable[[Database], object]
+
+
+def by_turn(database: Database) -> object:
+    """Claim as workers do."""
+    return claims.claim(database, owner=_OWNER, lease=_LEASE)
+
+
+def by_rank(database: Database) -> object:
+    """Claim in the order of submission alone."""
+    with database.transaction("claim") as transaction:
+        job = claims.by_rank(transaction, _OWNER, _LEASE)
+        return job and claims.hold(transaction, job, _OWNER)
+
+
+def fill(database: Database, jobs: int, owners: int) -> None:
+    """Put ``jobs`` into the queue, of so many accounts."""
+    account_ids = []
+    for number in range(owners):
+        name = f"account-{number}"
+        accounts.create_key(
+            database, accounts.new_key(), pepper=b"p", account=name, role=Role.SUBMIT, name="bench"
+        )
+        account_ids.append(accounts.account_id(database, name))
+    for start in range(0, jobs, _AT_ONCE):
+        now = utcnow()
+        rows = [
+            {
+                "id": ids.new(), "account_id": account_ids[number % owners], "status": Status.QUEUED,
+                "model": "tiny-qvq", "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
+                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=9), "attempt": 0,
+                "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
+                "created_at": now,
+            }
+            for number in range(start, min(start + _AT_ONCE, jobs))
+        ]  # fmt: skip
+        with database.transaction() as transaction:
+            transaction.execute(sa.insert(Job), rows)
+    turns.tidy(database)
+
+
+def opened(url: str, *, jobs: int, owners: int, turned: bool) -> Database:
+    """Return a new database with a full queue."""
+    schema.upgrade(url)
+    database = Database(url)
+    fill(database, jobs, owners)
+    with database.engine.connect() as connection:
+        if not turned:
+            connection.exec_driver_sql("DROP INDEX ix_jobs_turn")
+        if database.dialect == "postgresql":
+            connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    return database
+
+
+def cost(act: Claiming, database: Database, count: int, server: int | None) -> tuple[float, float]:
+    """Return the CPU seconds and the seconds of ``count`` claims, the database server's CPU included."""
+
+    def cpu() -> float:
+        return time.process_time() + (figures.cpu_seconds(server) if server is not None else 0.0)
+
+    began, used = time.perf_counter(), cpu()
+    for _ in range(count):
+        if act(database) is None:
+            raise SystemExit("the queue was empty too soon")
+    return cpu() - used, time.perf_counter() - began
+
+
+def rows_of(
+    name: str, new: Database, old: Database, *, count: int, server: int | None
+) -> Iterator[list[str]]:
+    """Yield the table's row of one database."""
+    for act, database in ((by_turn, new), (by_rank, old)):
+        cost(act, database, 50, server)  # Statements are compiled and prepared once.
+    pairs = [
+        (cost(by_turn, new, count, server), cost(by_rank, old, count, server))
+        for _ in range(_BLOCKS)
+    ]
+    used, before = (sum(block[0] for block in blocks) for blocks in zip(*pairs, strict=True))
+    taken, took = (
+        statistics.median(block[1] for block in blocks) for blocks in zip(*pairs, strict=True)
+    )
+    total = count * _BLOCKS
+    yield [
+        name,
+        f"{used / before:.2f}",
+        f"{used / total * 1e3:.2f}",
+        f"{before / total * 1e3:.2f}",
+        f"{taken / count * 1e3:.2f}",
+        f"{took / count * 1e3:.2f}",
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=50_000)
+    parser.add_argument("--accounts", type=int, default=500)
+    parser.add_argument("--claims", type=int, default=100, help="in each of ten blocks")
+    asked = parser.parse_args()
+    with contextlib.ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
+        folder.chmod(0o755)
+        server = running.enter_context(postgres.running(folder / "pg"))
+        rows: list[list[str]] = []
+        for name in ("SQLite", "PostgreSQL"):
+            if name == "SQLite":
+                urls, pid = [f"sqlite:///{folder / kind}.db" for kind in ("new", "old")], None
+            elif server is not None:
+                urls, pid = [server.create(), server.create()], server.process.pid
+            else:
+                continue
+            new, old = (
+                opened(url, jobs=asked.jobs, owners=asked.accounts, turned=turned)
+                for url, turned in zip(urls, (True, False), strict=True)
+            )
+            rows += rows_of(name, new, old, count=asked.claims, server=pid)
+            new.close()
+            old.close()
+    figures.show(
+        f"A claim with {asked.jobs} queued jobs of {asked.accounts} accounts ({figures.machine()})",
+        ("database", "CPU, ratio", "by turns, ms CPU", "by rank", "p50 of blocks, ms", "by rank"),
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
