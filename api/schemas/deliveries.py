@@ -35,7 +35,7 @@ class DeliveriesQuery(JobDeliveriesQuery):
     """Which page of which deliveries."""
 
     status: list[Status] = Field(
-        default=[], description="One of these; may be given several times."
+        default=[], max_length=16, description="One of these; may be given several times."
     )
 
     @property
