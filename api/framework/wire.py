@@ -51,14 +51,16 @@ def prepare(request: Request, *, carries_images: bool) -> None:
         request.max_content_length = most
     if most is not None and length is not None and length > most:
         raise problems.body_too_large(limit=most, seen=length)
-    request.environ["wsgi.input"] = _FromCaller(request.environ["wsgi.input"])
+    request.environ["wsgi.input"] = _FromCaller(request.environ["wsgi.input"], length=length)
 
 
 class _FromCaller:
     """The body as the server reads it. A failure in there is the caller's, or the network's, and not ours."""
 
-    def __init__(self, source: _Input) -> None:
+    def __init__(self, source: _Input, *, length: int | None) -> None:
         self._source = source
+        #: Bytes that are still to come, if that is known.
+        self._left = length
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes; none at the end.
@@ -68,16 +70,21 @@ class _FromCaller:
             jobs.errors.BodyTimeout: it took too long.
         """
         try:
-            return self._source.read(size)
+            data = self._source.read(size)
         except (errors.LonglookError, HTTPException, MemoryError):
             raise
         except TimeoutError as error:
             raise errors.BodyTimeout("The request body did not arrive in time.") from error
         except Exception as error:
             # Servers have exceptions of their own for bad chunks, with no base in common.
-            raise errors.MalformedBody(
-                "The request body is malformed, or ended too early."
-            ) from error
+            raise errors.MalformedBody("The request body is malformed.") from error
+        if self._left is not None:
+            self._left -= len(data)
+            if size and not data and self._left > 0:
+                raise errors.MalformedBody(
+                    f"The request body ended {self._left:,} bytes before its Content-Length."
+                )
+        return data
 
 
 def _codings(header: str | None) -> list[str]:
