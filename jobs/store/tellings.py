@@ -162,9 +162,7 @@ def _page(
     more = len(rows) > limit
     rows = rows[:limit]
     tries: dict[uuid.UUID, list[WebhookAttempt]] = {}
-    planned = sa.and_(
-        WebhookAttempt.state == TryState.DUE, WebhookAttempt.kind == Kind.AUTOMATIC
-    )
+    planned = sa.and_(WebhookAttempt.state == TryState.DUE, WebhookAttempt.kind == Kind.AUTOMATIC)
     newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_TRIES
     for attempt in transaction.session.scalars(
         _tries()
