@@ -1,4 +1,4 @@
-"""Bodies that break HTTP's own rules, over real sockets: one clear answer, a closed connection, and no alarm."""
+"""Bodies that break HTTP's own rules or cost too much, over real sockets: one clear answer, and no alarm."""
 
 from __future__ import annotations
 
@@ -114,3 +114,34 @@ def test_a_body_with_a_length_that_is_cut_short_is_malformed_too(live: Live) -> 
     answer = live.exchange("/v1/jobs", b"{}", kind=JSON, head="Content-Length: 100")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"ended 98 bytes before its Content-Length" in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/jobs", b'{"question":"q","images":[' + b"{}," * 300_000 + b"{}]}"),
+        ("/v1/webhook_endpoints", b'{"event_types":[' + b"1," * 300_000 + b"1]}"),
+    ],
+)
+@pytest.mark.parametrize("in_chunks", [True, False])
+def test_a_small_body_costs_the_server_a_few_megabytes(
+    live: Live, path: str, body: bytes, *, in_chunks: bool
+) -> None:
+    head = "" if in_chunks else f"Content-Length: {len(body)}"
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if in_chunks else body
+    before = most_memory(live.server)
+
+    answer = live.exchange(path, sent, kind=JSON, head=head)
+
+    assert answer.startswith(b"HTTP/1.1 422 "), answer[:200]
+    assert most_memory(live.server) - before < 64 * 2**20
+
+
+def most_memory(server: GunicornServer) -> int:
+    """Return the most bytes that the worker has ever had in memory."""
+    assert server.process is not None
+    tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    [worker] = {int(child) for task in tasks for child in task.read_text().split()}
+    status = Path(f"/proc/{worker}/status").read_text(encoding="ascii")
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
