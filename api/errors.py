@@ -23,6 +23,8 @@ _log = structlog.get_logger(__name__)
 
 #: Faults that are told in one sentence each, and in the list.
 _IN_MESSAGE, _IN_BODY = 10, 100
+#: Characters of a name that a caller chose, in what is said of it.
+_SHOWN_CHARS = 100
 #: An operator has to mend the vault.
 _VAULT_SECONDS = 60
 #: Image codes that have an HTTP status of their own, if nothing else is wrong.
@@ -32,22 +34,43 @@ _HTTP_FAULTS: dict[int, errors.RequestError] = {
     400: errors.RequestError("The request is malformed."),
     404: errors.NotFound("There is nothing at this path."),
     405: errors.MethodNotAllowed("This path does not take this method."),
-    413: errors.BodyTooLarge("The request body is too large."),
     415: errors.UnsupportedMediaType("This content type is not read here."),
 }
 
 
 def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
     """Return the one error that lists all of ``faults`` (at least one): 422, or an image's own 413 or 415."""
-    told = [f"{_name(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
-    message = told[0] if len(faults) == 1 else f"{len(faults)} faults. " + " ".join(told)
+    told = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
+    message = told[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(told)
+    if len(faults) > _IN_BODY:
+        message += f" The first {_IN_BODY} are listed."
     codes = {fault.code for fault in faults}
     kind = errors.ImageRejected if codes <= _IMAGE_SIZE_AND_TYPE else errors.InvalidRequest
     return kind(
         message,
         faults=tuple(faults[:_IN_BODY]),
         code=codes.pop() if len(codes) == 1 else None,
-        param=_name(faults[0].pointer),
+        param=name_of(faults[0].pointer),
+    )
+
+
+def pointer(*steps: str | int) -> str:
+    """Return the JSON pointer (RFC 6901) of a place in the body; names in it are cut to a length that can be shown."""
+    return "/".join(
+        ["#", *(shown(str(step)).replace("~", "~0").replace("/", "~1") for step in steps)]
+    )
+
+
+def shown(name: str) -> str:
+    """Return a name that a caller chose, cut to a length that can be shown."""
+    return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
+
+
+def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:
+    """Return what is wrong with a body of ``seen`` bytes (None: not known) where at most ``limit`` are read."""
+    size = "more" if seen is None or seen <= limit else f"{seen:,}"
+    return errors.BodyTooLarge(
+        f"The request body may have at most {limit:,} bytes here; this one has {size}."
     )
 
 
@@ -65,6 +88,8 @@ def _on_request_error(error: errors.RequestError) -> Response:
     headers = {"x-should-retry": "true" if error.retryable else "false"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, errors.UnsupportedContentEncoding):
+        headers["Accept-Encoding"] = "identity"
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="longlook"'
     return _problem(
@@ -105,6 +130,9 @@ def _on_http_exception(error: exceptions.HTTPException) -> Response:
     if status < HTTPStatus.BAD_REQUEST:
         return Response(error.get_response().data, status, error.get_headers())
     known = _HTTP_FAULTS.get(status)
+    limit = flask.request.max_content_length
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and limit is not None:
+        known = body_too_large(limit=limit, seen=flask.request.content_length)
     phrase = HTTPStatus(status).phrase
     answer = (
         _on_request_error(known)
@@ -169,7 +197,7 @@ def _told(fault: errors.Fault) -> dict[str, Any]:
     return {place: fault.pointer, "detail": fault.detail, "code": fault.code}
 
 
-def _name(pointer: str) -> str:
+def name_of(pointer: str) -> str:
     """Return ``#/options/temperature`` as ``options.temperature``, and a parameter's name as it is."""
     if not pointer.startswith("#"):
         return pointer

@@ -214,14 +214,17 @@ def endpoint_row(endpoint: output.Json) -> tuple[str, ...]:
 
 def delivery_row(delivery: output.Json) -> tuple[str, ...]:
     """Return a delivery's row of the table."""
-    tried = [one for one in delivery["attempts"] if one["outcome"]]
+    attempts = delivery["attempts"]
+    tried = [one for one in attempts if one["outcome"]]
+    # A list shows the newest tries only; those that have not ended are among them.
+    count = delivery.get("attempt_count", len(attempts)) - (len(attempts) - len(tried))
     last = str(tried[-1]["status_code"] or tried[-1]["error_code"]) if tried else ""
     return (
         delivery["id"],
         delivery["status"],
         delivery["event_type"],
         delivery["origin"],
-        str(len(tried)),
+        str(count),
         last,
         delivery["created_at"],
     )

@@ -13,6 +13,9 @@
     * IdempotencyInProgress
     * BodyTooLarge
     * UnsupportedMediaType
+      * UnsupportedContentEncoding
+    * MalformedBody
+    * BodyTimeout
     * MethodNotAllowed
     * QueueFull
     * RateLimitExceeded
@@ -193,6 +196,29 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
     status = 415
     title = "Unsupported media type"
+
+
+class UnsupportedContentEncoding(UnsupportedMediaType):
+    """A body that is compressed, or encoded in another way that is not decoded here."""
+
+    code = "unsupported_content_encoding"
+    title = "Unsupported content encoding"
+
+
+class MalformedBody(RequestError):
+    """The request body breaks HTTP's own framing, or ends before its end."""
+
+    code = "malformed_body"
+    title = "Malformed body"
+
+
+class BodyTimeout(RequestError):
+    """The request body did not arrive in time."""
+
+    code = "request_timeout"
+    retryable = True
+    status = 408
+    title = "Request timeout"
 
 
 class QueueFull(RequestError):

@@ -47,6 +47,10 @@ _UNITS = {
 #: The least difference between two times.
 _TICK = timedelta(microseconds=1)
 _MOST_PHRASES = 8
+#: Qualifiers, words and phrases of one query: each is a condition, or a fault.
+_MOST_TERMS = 100
+#: Pairs of metadata: no job has more.
+_MOST_PAIRS = 16
 #: What people call an error, and its code.
 _ERROR_NAMES = {"timeout": "deadline_exceeded"}
 
@@ -99,11 +103,17 @@ def parse(text: str, *, now: datetime) -> Filter:
     """
     asked: dict[str, Any] = {}
     faults: list[errors.Fault] = []
-    for term in _terms(text):
+    terms = list(_terms(text))
+    if len(terms) > _MOST_TERMS:
+        told = f"There may be at most {_MOST_TERMS} qualifiers, words and phrases; there are {len(terms)}."
+        raise errors.InvalidRequest(f"q: {told}", faults=(errors.Fault("q", told),), param="q")
+    for term in terms:
         try:
             _add(asked, _read(term, now))
         except _Wrong as wrong:
             faults.append(errors.Fault("q", f"Character {term.position}: {wrong}"))
+    if len(asked.get("metadata", ())) > _MOST_PAIRS:
+        faults.append(errors.Fault("q", f"There may be at most {_MOST_PAIRS} pairs of metadata."))
     if len(asked.get("phrases", ())) > _MOST_PHRASES:
         faults.append(errors.Fault("q", f"There may be at most {_MOST_PHRASES} words and phrases."))
     if faults:

@@ -207,6 +207,11 @@ class Settings(BaseSettings):
     max_samples: int = Field(
         default=16, ge=1, le=64, description="Most samples that one job may have vote."
     )
+    max_generations_per_request: int = Field(
+        default=256,
+        ge=1,
+        description="Most generations that one request may ask for: its questions times `samples`.",
+    )
     deadline_seconds: int = Field(
         default=3600, ge=1, description="Deadline of a job that names none, from its submission."
     )

@@ -11,6 +11,7 @@ from api.framework.document import Answer, Body
 from api.framework.door import Door
 from api.framework.exchange import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
+from api.framework.strict_json import loads
 
 __all__ = [
     "Answer",
@@ -21,6 +22,7 @@ __all__ = [
     "Unknown",
     "faults_of",
     "install",
+    "loads",
     "parse",
     "read_form",
     "read_json",

@@ -6,32 +6,33 @@ import functools
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
-import orjson
 from pydantic import BaseModel, ValidationError
 from werkzeug import Request
-from werkzeug.datastructures import FileStorage, Headers, MultiDict
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import MultiPartParser
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import File as FilePart
 
 from api import errors as problems
+from api.framework import strict_json
 from api.framework.parameters import faults_of
 from jobs import errors
-
-if TYPE_CHECKING:
-    from werkzeug.formparser import TStreamFactory
 
 Model = TypeVar("Model", bound=BaseModel)
 #: A text of a form: its name, its bytes, its encoding.
 _Field = tuple[str, bytes, str]
 
-#: Bytes of a form's text fields, all of them together at most.
+#: Bytes of a form's text fields, all of them together at most; likewise of what stands outside of its parts.
 _MAX_TEXT_BYTES = 2**20
 _MAX_PARTS = 128
+_MAX_PART_HEADER_BYTES = 4096
+#: Bad texts that are named in one answer, at most.
+_MOST_TOLD = 10
 #: Bytes read at a time; a photo takes few turns.
 _CHUNK = 2**18
-#: An encoding in which all bytes are text, and stay what they are.
-_BYTES = "iso-8859-1"
 
 
 @dataclass(frozen=True)
@@ -54,57 +55,53 @@ def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
     """Return the body as JSON.
 
     Raises:
-        jobs.errors.RequestError: it is none (RFC 8259: UTF-8, no lone surrogates, no NaN).
+        jobs.errors.RequestError: it is not JSON, or has more in it than :mod:`api.framework.strict_json` takes.
         werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
     """
-    # Only a read past the limit tells that there is more: what fits is not the whole, if no length was given.
-    body = b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise errors.RequestError("The request body is not valid JSON.") from None
+    return strict_json.loads(_whole(request))
 
 
 def read_model(request: Request, model: type[Model]) -> Model:
-    """Return the body as ``model``; none at all is an empty object.
+    """Return the body as ``model``; an empty body is an empty object, with or without a length.
 
     Raises:
         jobs.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
     """
     if request.mimetype not in ("", "application/json"):
         raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
-    empty = request.content_length in (None, 0)
+    body = _whole(request)
     try:
-        return model.model_validate({} if empty else read_json(request))
+        return model.model_validate(strict_json.loads(body) if body else {})
     except ValidationError as error:
         raise problems.refused(faults_of(error)) from None
+
+
+def _whole(request: Request) -> bytes:
+    # Only a read past the limit tells that there is more: what fits is not the whole, if no length was given.
+    return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
 
 
 def read_form(request: Request, *, max_file_bytes: int) -> Form:
     """Return the body as a form, files in memory up to ``max_file_bytes`` each and one byte.
 
     Raises:
-        jobs.errors.RequestError: it is none.
-        werkzeug.exceptions.RequestEntityTooLarge: it, or its text, is over the limit.
+        jobs.errors.RequestError: it is not a form, or one of its parts has no name.
+        jobs.errors.BodyTooLarge: it has too many parts, or too much text.
+        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
     """
-
-    def file(
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None,
-        content_length: int | None = None,
-    ) -> _CappedFile:
-        del total_content_length, content_type, filename, content_length  # A client's word for it.
-        return _CappedFile(max_file_bytes + 1)
-
     boundary = request.mimetype_params.get("boundary", "")
+    parts = _Parts(max_file_bytes)
     try:
-        fields, files = _Parser(file).read(
-            request.stream, boundary.encode("ascii"), request.content_length
+        decoder = _Decoder(
+            boundary.encode("ascii"), max_form_memory_size=_MAX_TEXT_BYTES, max_parts=_MAX_PARTS
         )
+        ended = False
+        while not ended:
+            decoder.receive_data(request.stream.read(_CHUNK) or None)
+            ended = parts.take(decoder)
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
-    return Form(_texts(fields), [File(name, cast("BinaryIO", file.stream)) for name, file in files])
+    return Form(_texts(parts.texts), parts.files)
 
 
 def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
@@ -115,44 +112,89 @@ def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
         try:
             texts.setdefault(name, []).append(data.decode(encoding))
         except UnicodeDecodeError:
-            strange.append(f"`{name}` is not valid {encoding.upper()}.")
+            strange.append(f"`{problems.shown(name)}` is not valid {encoding.upper()}.")
     if strange:
-        raise errors.RequestError(" ".join(strange))
+        raise errors.RequestError(" ".join(strange[:_MOST_TOLD]))
     return texts
 
 
-class _Parser(MultiPartParser):
-    """Gives the bytes of texts, where werkzeug's own puts a sign for what is none in the part's encoding."""
+class _Decoder(MultipartDecoder):
+    """Refuses what costs much more than its bytes, with words of ours."""
 
-    def __init__(self, file: TStreamFactory) -> None:
-        super().__init__(
-            file,
-            max_form_memory_size=_MAX_TEXT_BYTES,
-            # All that it makes of them is a list of pairs.
-            cls=cast("type[MultiDict[str, Any]]", list),
-            buffer_size=_CHUNK,
-            max_form_parts=_MAX_PARTS,
-        )
-        self._encodings: list[str] = []
+    def receive_data(self, data: bytes | None) -> None:
+        """Take the next bytes. Raises :class:`jobs.errors.BodyTooLarge` when they cannot be of any part."""
+        try:
+            super().receive_data(data)
+        except RequestEntityTooLarge:
+            raise errors.BodyTooLarge(
+                f"The form has more than {_MAX_TEXT_BYTES:,} bytes outside of its parts, or in a part's header."
+            ) from None
 
-    def get_part_charset(self, headers: Headers) -> str:
-        """Note the encoding of a text, for which this is called once; return one in which all bytes are text."""
-        self._encodings.append(super().get_part_charset(headers))
-        return _BYTES
+    def next_event(self) -> Event:
+        """Return what comes next. Raises :class:`jobs.errors.BodyTooLarge` at the first part too many."""
+        try:
+            return super().next_event()
+        except RequestEntityTooLarge:
+            raise errors.BodyTooLarge(
+                f"A form may have at most {_MAX_PARTS} parts; this one has more."
+            ) from None
 
-    def read(
-        self, stream: IO[bytes], boundary: bytes, length: int | None
-    ) -> tuple[list[_Field], list[tuple[str, FileStorage]]]:
-        """Return the texts and the files of a form in their order. Raises ValueError when it is none."""
-        fields, files = cast(
-            "tuple[list[tuple[str, str]], list[tuple[str, FileStorage]]]",
-            self.parse(stream, boundary, length),
-        )
-        texts = [
-            (name, text.encode(_BYTES), encoding)
-            for (name, text), encoding in zip(fields, self._encodings, strict=True)
-        ]
-        return texts, files
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        # Each line becomes several objects.
+        if len(data) > _MAX_PART_HEADER_BYTES:
+            raise errors.BodyTooLarge(
+                f"The header of a form part may have at most {_MAX_PART_HEADER_BYTES:,} bytes; "
+                f"one here has {len(data):,}."
+            )
+        return super()._parse_headers(data)
+
+
+class _Parts:
+    """Collects the parts of a form.
+
+    Args:
+        max_file_bytes: of a larger file one byte more than that is kept.
+    """
+
+    def __init__(self, max_file_bytes: int) -> None:
+        self.texts: list[_Field] = []
+        self.files: list[File] = []
+        self._most = max_file_bytes + 1
+        self._charsets = MultiPartParser()
+        self._text_bytes = 0
+        self._part: Field | FilePart | None = None
+        self._data = io.BytesIO()
+
+    def take(self, decoder: MultipartDecoder) -> bool:
+        """Take all that ``decoder`` has, and return whether the form is at its end."""
+        while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+            if isinstance(event, Data):
+                self._more(event)
+            elif isinstance(event, Field | FilePart):
+                if not event.name:
+                    raise errors.RequestError("A form part has no name.")
+                self._part = event
+                self._data = io.BytesIO() if isinstance(event, Field) else _CappedFile(self._most)
+        return isinstance(event, Epilogue)
+
+    def _more(self, event: Data) -> None:
+        part = self._part
+        assert part is not None  # noqa: S101 - data follow the head of their part
+        if isinstance(part, Field):
+            self._text_bytes += len(event.data)
+            if self._text_bytes > _MAX_TEXT_BYTES:
+                raise errors.BodyTooLarge(
+                    f"The text fields of a form may have at most {_MAX_TEXT_BYTES:,} bytes in all; these have more."
+                )
+        self._data.write(event.data)
+        if event.more_data:
+            return
+        if isinstance(part, Field):
+            encoding = self._charsets.get_part_charset(part.headers)
+            self.texts.append((part.name, self._data.getvalue(), encoding))
+        else:
+            self._data.seek(0)
+            self.files.append(File(part.name, self._data))
 
 
 class _CappedFile(io.BytesIO):

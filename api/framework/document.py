@@ -53,9 +53,10 @@ _PROBLEMS = {
     401: "No key, or one that is not known here.",
     403: "The key's role does not reach this far.",
     404: "No such thing, or a thing of another account.",
+    408: "The body did not arrive in time.",
     409: "The state of the thing forbids it, or the same Idempotency-Key is in progress.",
     413: "The body or the image file is too large.",
-    415: "A content type or an image type that is not read here.",
+    415: "A content type, a content encoding or an image type that is not read here.",
     422: "The request is understood but cannot be meant; `errors` lists every fault.",
     429: "Too many requests (`rate_limit_exceeded`) or queued jobs (`queue_full`): see `Retry-After`.",
     500: "A fault of ours; the body says the request id only.",
@@ -82,11 +83,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Body:
-    """A documented request body: models or bare schemas by media type, and examples."""
+    """A documented request body: models or bare schemas by media type, and examples.
+
+    One that ``carries_images`` may be as large as the installation allows, all others are small.
+    """
 
     content: Mapping[str, type[BaseModel] | Json]
     examples: Mapping[str, Json] = field(default_factory=dict)
     description: str = ""
+    carries_images: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
-from api.framework import parameters
+from api.framework import parameters, wire
 from api.framework.document import Answer, Body, Document, Message, Operation
 
 View = Callable[..., Response]
@@ -90,6 +90,8 @@ class Door(OpenAPI):
         """
         guarded = guard is not None
         always = {401, 403, 429, 500, 503} if guarded else {500}
+        if body is not None:
+            always |= {400, 408, 413, 415}
         if guarded:
             answers = {status: answer.and_headers(*_RATES) for status, answer in answers.items()}
         self._operations[name] = Operation(answers, frozenset({*faults, *always}), body)
@@ -105,7 +107,15 @@ class Door(OpenAPI):
             security=[{"key": []}] if guarded else None,
         )
 
-        handle = functools.partial(_handle, view, guard, path=path, query=query, header=header)
+        handle = functools.partial(
+            _handle,
+            view,
+            guard,
+            path=path,
+            query=query,
+            header=header,
+            body=body,
+        )
         self.add_url_rule(rule, name, handle, methods=[verb])
 
     def announce(self, kind: str, model: type[BaseModel], *, summary: str) -> None:
@@ -125,10 +135,13 @@ def _handle(
     path: type[BaseModel] | None,
     query: type[BaseModel] | None,
     header: type[BaseModel] | None,
+    body: Body | None,
     **path_values: str,
 ) -> Response:
-    """Let the caller in, check the parameters, and answer."""
+    """Let the caller in, check the head of the body and the parameters, and answer."""
     caller = () if guard is None else (guard(),)
+    if body is not None:
+        wire.prepare(flask.request, carries_images=body.carries_images)
     checked: dict[str, BaseModel] = {}
     if path is not None:
         checked["path"] = parameters.parse(path, path_values)

@@ -42,8 +42,10 @@ _SENTENCES = {
     "dict_type": "This has to be an object.",
     "model_type": "This has to be an object.",
     "too_short": "There has to be at least {min_length}.",
-    "too_long": "There may be at most {max_length}.",
+    "too_long": "There may be at most {max_length}; there are {actual_length}.",
 }
+#: Parameters of one request, at most.
+MAX_PARAMETERS = 100
 #: ``metadata[case]=42``, OpenAPI's ``deepObject``.
 _MEMBER = re.compile(r"^([a-z_]+)\[(.*)\]$", re.DOTALL)
 
@@ -61,8 +63,23 @@ def parse(model: type[Model], values: object) -> Model:
 
 
 def of_query(model: type[BaseModel], arguments: MultiDict[str, str]) -> dict[str, Any]:
-    """Return the query's values by name: lists where ``model`` has lists, objects where it has objects."""
+    """Return the query's values by name: lists where ``model`` has lists, objects where it has objects.
+
+    Raises:
+        jobs.errors.InvalidRequest: there are too many, or one that is no list is given more than once.
+    """
+    given = sum(len(texts) for _, texts in arguments.lists())
+    if given > MAX_PARAMETERS:
+        sentence = f"There may be at most {MAX_PARAMETERS} parameters; there are {given:,}."
+        raise problems.refused([errors.Fault("query", sentence)])
     kinds = _kinds(model)
+    repeated = [
+        errors.Fault(problems.shown(name), "This may be given only once.")
+        for name, texts in arguments.lists()
+        if len(texts) > 1 and kinds.get(name) is not list
+    ]
+    if repeated:
+        raise problems.refused(repeated)
     values: dict[str, Any] = {}
     for name in arguments:
         member = _MEMBER.match(name)
@@ -113,18 +130,15 @@ def _fault(detail: ErrorDetails, base: str | None, unknown: Unknown | None) -> e
         values = {name: _plain(value) for name, value in context.items()}
         sentence = _SENTENCES.get(kind, "This is not valid.").format(**values)
     if base is None:
-        return errors.Fault(str(place[0]) if place else "query", sentence, code)
-    return errors.Fault("/".join([base, *map(_escaped, place)]), sentence, code)
+        return errors.Fault(problems.shown(str(place[0])) if place else "query", sentence, code)
+    return errors.Fault(base + problems.pointer(*place)[1:], sentence, code)
 
 
 def _plain(value: object) -> object:
-    """Return 2.0 as 2."""
+    """Return 2.0 as 2, and a count that is not known as ``more``."""
+    if value is None:
+        return "more"
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _escaped(part: str | int) -> str:
-    """Return one step of a JSON pointer (RFC 6901, section 3)."""
-    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 @functools.cache

@@ -79,7 +79,7 @@ class DeliveryRoutes:
         )
 
     def of_job(self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery) -> Response:
-        """List who was told of a job, oldest first, with every try."""
+        """List who was told of a job, oldest first, with the newest tries of each."""
         job_id = ids.parse("job", path.job_id)
         if job_id is None or history.get(self._database, job_id, account_id=caller.scope) is None:
             raise errors.NotFound("There is no such job.")
@@ -91,7 +91,7 @@ class DeliveryRoutes:
     def of_endpoint(
         self, caller: Caller, path: EndpointPath, query: schemas.DeliveriesQuery
     ) -> Response:
-        """List what an endpoint was told, newest first, with every try."""
+        """List what an endpoint was told, newest first, with the newest tries of each."""
         endpoint_id = ids.parse("we", path.endpoint_id)
         if (
             endpoint_id is None
@@ -121,7 +121,7 @@ class DeliveryRoutes:
         return reply(schemas.DeliveryList.of(found, has_more=more))
 
     def show(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
-        """Get a delivery with every try and what is sent."""
+        """Get a delivery with every try, what receivers answered, and what is sent."""
         return reply(schemas.DeliveryWithPayload.of(self._find(_id(path), caller)))
 
     def redeliver(self, caller: Caller, path: schemas.DeliveryPath) -> Response:

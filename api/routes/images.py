@@ -27,6 +27,7 @@ _UPLOAD = Body(
         "image/*": _BYTES["schema"],
     },
     description="An image file: JPEG, PNG, WebP, GIF, BMP or TIFF.",
+    carries_images=True,
 )
 
 

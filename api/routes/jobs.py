@@ -160,7 +160,8 @@ class JobRoutes:
     def listed(self, caller: Caller, query: JobsQuery) -> Response:
         """List jobs, newest first.
 
-        Operators see all accounts' jobs, or those of one by `account`; all others see their own.
+        Operators see all accounts' jobs, or those of one by `account`; all others see their own. A page has fewer
+        than `limit` jobs when their texts are very long: `has_more` says whether there are more.
         """
         page = cursors.page("job", query.after, limit=query.limit, order=query.order)
         account_id = self._gate.account(caller, query.account)

@@ -14,6 +14,9 @@ from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.store import history, timeline, traces
 
+#: Characters of text in a trace; attempts before those that have them are left out.
+MAX_TRACE_CHARS = 2 * 2**20
+
 
 class RunRoutes:
     """What callers may ask of a job's running."""
@@ -55,17 +58,25 @@ class RunRoutes:
         )
 
     def trace(self, caller: Caller, path: JobPath, query: TraceQuery) -> Response:
-        """Get a job's reasoning: the raw text of all its attempts and its steps, partial while it runs."""
+        """Get a job's reasoning: the raw text of its attempts and its steps, partial while it runs.
+
+        Very long traces are told in parts: the newest attempts come first, and `omitted_attempts` names the others.
+        """
         # The job comes first: when it has finished, what is read after it is whole.
         job = self._find(path, caller).job
         if query.attempt is not None and query.attempt > job.attempt:
             raise errors.NotFound("There is no such attempt.", param="attempt")
-        samples = traces.read(self._database, job.id, attempt=query.attempt)
+        samples, omitted = (
+            traces.newest(self._database, job.id, chars=MAX_TRACE_CHARS)
+            if query.attempt is None
+            else (traces.read(self._database, job.id, attempt=query.attempt), [])
+        )
         return reply(
             Trace(
                 job_id=path.job_id,
                 complete=job.status.terminal,
                 data_removed=job.trace_removed,
+                omitted_attempts=omitted,
                 samples=[TraceSample.of(sample) for sample in samples],
             )
         )

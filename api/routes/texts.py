@@ -37,6 +37,7 @@ CREATE = Body(
     },
     description="A form with files, or JSON with data URLs and image ids. In both, everything beside the "
     "question, the images and the model goes into `options`.",
+    carries_images=True,
 )
 
 CREATE_GROUP = Body(
@@ -53,4 +54,5 @@ CREATE_GROUP = Body(
         },
     },
     description="As for a job, with `questions` in the place of `question`; in a form one part for each.",
+    carries_images=True,
 )

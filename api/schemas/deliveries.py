@@ -1,4 +1,4 @@
-"""Deliveries of webhooks with all their tries, as callers get them."""
+"""Deliveries of webhooks with their tries, as callers get them. Lists leave out what receivers chose the length of."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from jobs.delivery import DeliveryStatus
 from jobs.store import tellings
 
 Status = Literal["pending", "delivered", "failed"]
+#: Characters of receivers' answers in one delivery, all tries together.
+MAX_ANSWER_CHARS = 2**17
 
 
 class DeliveryPath(Named):
@@ -35,7 +37,7 @@ class DeliveriesQuery(JobDeliveriesQuery):
     """Which page of which deliveries."""
 
     status: list[Status] = Field(
-        default=[], description="One of these; may be given several times."
+        default=[], max_length=16, description="One of these; may be given several times."
     )
 
     @property
@@ -58,9 +60,17 @@ class Try(Given):
     outcome: Literal["delivered", "failed", "lost", "skipped"] | None = Field(
         description="`lost`: its sender died; another one took its place. `skipped`: nothing was sent."
     )
-    request_headers: dict[str, Any] | None = Field(description="As they were sent.")
+    request_headers: dict[str, Any] | None = Field(
+        description="As they were sent. Null in lists: see `GET /v1/deliveries/{delivery_id}`."
+    )
     status_code: int | None
-    answer: str | None = Field(description="Up to 16 KiB of what the receiver said, as text.")
+    answer: str | None = Field(
+        description="Up to 16 KiB of what the receiver said, as text. Null in lists; all tries of a delivery together "
+        f"have {MAX_ANSWER_CHARS:,} characters at most, the newest first."
+    )
+    answer_cut: bool = Field(
+        description="Whether the answers of newer tries left no room for all of this one's."
+    )
     error_code: str | None
     seconds: float | None = Field(description="From connecting to the end of the answer.")
     address: str | None = Field(description="What the receiver's name stood for.")
@@ -68,7 +78,7 @@ class Try(Given):
 
     @classmethod
     def of(cls, attempt: outbox.WebhookAttempt) -> Self:
-        """Return what callers see of a try."""
+        """Return what callers see of a try in a list."""
         return cls(
             number=attempt.number,
             kind=attempt.kind.value,
@@ -77,14 +87,35 @@ class Try(Given):
             started_at=attempt.started_at,
             ended_at=attempt.ended_at,
             outcome=None if attempt.outcome is None else attempt.outcome.value,
-            request_headers=attempt.request_headers,
+            request_headers=None,
             status_code=attempt.status_code,
-            answer=None if attempt.answer is None else attempt.answer.decode(errors="replace"),
+            answer=None,
+            answer_cut=False,
             error_code=attempt.error_code,
             seconds=None if attempt.seconds is None else round(attempt.seconds, 3),
             address=attempt.address,
             next_at=attempt.next_at,
         )
+
+    @classmethod
+    def whole(cls, attempts: Sequence[outbox.WebhookAttempt]) -> list[Self]:
+        """Return what callers see of all tries of one delivery: headers, and answers while there is room."""
+        tries: list[Self] = []
+        room = MAX_ANSWER_CHARS
+        for attempt in reversed(attempts):
+            text = None if attempt.answer is None else attempt.answer.decode(errors="replace")
+            shown = text and text[:room]
+            room -= len(shown or "")
+            tries.append(
+                cls.of(attempt).model_copy(
+                    update={
+                        "request_headers": attempt.request_headers,
+                        "answer": shown,
+                        "answer_cut": shown != text,
+                    }
+                )
+            )
+        return tries[::-1]
 
 
 class Delivery(Given):
@@ -102,12 +133,15 @@ class Delivery(Given):
     created_at: Time
     delivered_at: Time | None
     next_at: Time | None = Field(description="When the next automatic try is due.")
-    attempts: list[Try]
+    attempt_count: int = Field(description="All tries so far, those that are due included.")
+    attempts: list[Try] = Field(
+        description=f"Of each delivery in a list the newest {tellings.LISTED_TRIES}, and the next automatic one."
+    )
 
     @classmethod
     def of(cls, view: tellings.DeliveryView) -> Self:
-        """Return what callers see of a delivery."""
-        return cls(**_facts(view))
+        """Return what callers see of a delivery in a list."""
+        return cls(**_facts(view), attempts=[Try.of(attempt) for attempt in view.attempts])
 
 
 class DeliveryWithPayload(Delivery):
@@ -118,7 +152,11 @@ class DeliveryWithPayload(Delivery):
     @classmethod
     def of(cls, view: tellings.DeliveryView) -> Self:
         """Return what callers see of a delivery that they asked for by itself."""
-        return cls(**_facts(view), payload=orjson.loads(view.event.payload))
+        return cls(
+            **_facts(view),
+            attempts=Try.whole(view.attempts),
+            payload=orjson.loads(view.event.payload),
+        )
 
 
 class DeliveryList(Given):
@@ -156,5 +194,5 @@ def _facts(view: tellings.DeliveryView) -> dict[str, Any]:
         "created_at": delivery.created_at,
         "delivered_at": delivery.delivered_at,
         "next_at": view.next_at,
-        "attempts": [Try.of(attempt) for attempt in view.attempts],
+        "attempt_count": delivery.attempts,
     }

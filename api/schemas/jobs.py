@@ -297,7 +297,9 @@ class Job(Given):
         description="The group that it belongs to; left out when there is none.",
     )
     rerun_of: str | None
-    reruns: list[str] | None = Field(description="Jobs that run this one again; null in lists.")
+    reruns: list[str] | None = Field(
+        description=f"Jobs that run this one again, the newest {history.MAX_RERUNS}; null in lists."
+    )
     data_removed: bool = Field(
         description="Whether question and answer are gone, by request or by retention."
     )

@@ -33,7 +33,7 @@ class JobsQuery(Named):
     limit: int = Field(default=20, ge=1, le=100, description="Jobs on a page.")
     order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
     status: list[Literal["queued", "running", "succeeded", "failed", "cancelled"]] = Field(
-        default=[], description="One of these; may be given several times."
+        default=[], max_length=16, description="One of these; may be given several times."
     )
     created_after: words.Moment | None = Field(
         default=None, description="Created at this time or later: RFC 3339 or unix seconds."

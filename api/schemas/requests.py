@@ -24,8 +24,16 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII 
 MAX_WAIT_SECONDS = 60
 #: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
+#: In a list of kinds of events, which may name one twice.
+MAX_EVENTS = 16
 #: In one group.
 MAX_QUESTIONS = 64
+#: As :class:`jobs.settings.Settings` has it at most.
+_MAX_IMAGES = 64
+#: More fields than any object has; what it has beyond them is not looked at one by one.
+_MAX_FIELDS = 64
+#: Of an id or a model's name.
+_MAX_NAME_CHARS = 255
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,22 @@ class Limits:
     output_tokens: int
     images: int
     samples: int
+    generations: int
 
 
 class Sent(BaseModel):
     """The base of what callers send. A fault in it must not quote what it holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:  # noqa: ANN401 - whatever came in
+        if isinstance(value, dict) and len(value) > _MAX_FIELDS:
+            raise ValueError(
+                f"This may have at most {_MAX_FIELDS} fields; there are {len(value):,}."
+            )
+        return value
 
 
 class JobWebhook(Sent):
@@ -54,9 +72,11 @@ class JobWebhook(Sent):
         examples=["https://example.com/hooks/longlook"],
     )
     endpoint_id: str | None = Field(
-        default=None, description="One of the account's webhook endpoints, whatever its types are."
+        default=None,
+        max_length=_MAX_NAME_CHARS,
+        description="One of the account's webhook endpoints, whatever its types are.",
     )
-    events: Annotated[list[JobEvent], Field(min_length=1)] | None = Field(
+    events: Annotated[list[JobEvent], Field(min_length=1, max_length=MAX_EVENTS)] | None = Field(
         default=None, description="Default: the three that end a job."
     )
 
@@ -249,6 +269,7 @@ class ImageInput(Sent):
     )
     image_id: str | None = Field(
         default=None,
+        max_length=_MAX_NAME_CHARS,
         description="An image that was uploaded before.",
         examples=["img_0190c0de00007000800000000000abcd"],
     )
@@ -272,7 +293,9 @@ class ImageInput(Sent):
 class OrderFields(Sent):
     """What all forms of all orders have."""
 
-    model: str | None = Field(default=None, description="Default: the served model.")
+    model: str | None = Field(
+        default=None, max_length=_MAX_NAME_CHARS, description="Default: the served model."
+    )
     options: Options = Field(default=Options(), description="An object; JSON text in a form.")
 
     @field_validator("model")
@@ -317,14 +340,16 @@ class GroupFields(OrderFields):
 class _Pictured(Sent):
     """Images as JSON."""
 
-    images: Annotated[list[ImageInput], Field(min_length=1)]
+    images: Annotated[list[ImageInput], Field(min_length=1, max_length=_MAX_IMAGES)]
 
-    @field_validator("images")
+    @field_validator("images", mode="before")
     @classmethod
-    def _few_enough(cls, value: list[ImageInput], info: ValidationInfo) -> list[ImageInput]:
+    def _few_enough(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever came in
         limits: Limits | None = info.context
-        if limits and len(value) > limits.images:
-            raise ValueError(f"There may be at most {limits.images} images.")
+        if limits and isinstance(value, list) and len(value) > limits.images:
+            raise ValueError(
+                f"There may be at most {limits.images} images; there are {len(value):,}."
+            )
         return value
 
 

@@ -119,6 +119,9 @@ class Trace(Given):
     job_id: str
     complete: bool = Field(description="Whether nothing will be added.")
     data_removed: bool
+    omitted_attempts: list[int] = Field(
+        description="Attempts that are left out because the trace is very long: ask for each by `attempt`."
+    )
     samples: list[TraceSample]
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from api.schemas import words
 from api.schemas.parts import Given
-from api.schemas.requests import Named, Sent
+from api.schemas.requests import MAX_EVENTS, Named, Sent
 from jobs import ids, outbox
 from jobs.delivery import EventType
 
@@ -27,7 +27,9 @@ def _each_once(names: list[str]) -> list[str]:
 
 
 _Name = Annotated[words.Question, Field(max_length=255)]
-_Types = Annotated[list[EventName], Field(min_length=1), AfterValidator(_each_once)]
+_Types = Annotated[
+    list[EventName], Field(min_length=1, max_length=MAX_EVENTS), AfterValidator(_each_once)
+]
 
 
 class EndpointCreate(Sent):

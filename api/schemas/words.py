@@ -49,6 +49,13 @@ def _metadata_key(key: str) -> str:
     return key
 
 
+def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - whatever came in
+    # An object is counted after all that is in it was looked at.
+    if isinstance(value, dict) and len(value) > MAX_METADATA_PAIRS:
+        raise ValueError(f"There may be at most {MAX_METADATA_PAIRS}; there are {len(value):,}.")
+    return value
+
+
 def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever came in
     text = str(value).strip()
     try:
@@ -112,7 +119,11 @@ Text = Annotated[str, AfterValidator(_without_nul)]
 Question = Annotated[Text, AfterValidator(_not_blank)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_metadata_key)]
 MetadataValue = Annotated[Text, Field(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_PAIRS)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Field(max_length=MAX_METADATA_PAIRS),
+    BeforeValidator(_few_pairs),
+]
 #: Where something is fetched from or sent to. Whether that may be is for the transport to say.
 Url = Annotated[
     Text,

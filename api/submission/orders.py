@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
-import orjson
 from pydantic import ValidationError
 from werkzeug import Request
 
@@ -116,6 +115,7 @@ def _order_of_json(body: Any, kind: Kind, limits: requests.Limits) -> Order:  # 
         job = kind.request.model_validate(body, context=limits)
     except ValidationError as error:
         faults = framework.faults_of(error, unknown=requests.unknown)
+    faults += _too_many_generations(job, limits)
     inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
     pictures: list[Picture] = []
     for index, image in inputs:
@@ -134,6 +134,22 @@ def _order_of_json(body: Any, kind: Kind, limits: requests.Limits) -> Order:  # 
         else:
             pictures.append(Picture(f"{pointer}/data", data, detail))
     return Order(kind, job, tuple(pictures), tuple(faults))
+
+
+def _too_many_generations(
+    job: requests.JobFields | requests.GroupFields | None, limits: requests.Limits
+) -> list[errors.Fault]:
+    """Return what is wrong with the number of answers that the engine would have to generate, if anything."""
+    if job is None:
+        return []
+    questions, samples = len(job.asked), job.options.samples or 1
+    if questions * samples <= limits.generations:
+        return []
+    sentence = (
+        f"{questions} question(s) times {samples} sample(s) are {questions * samples:,} generations; "
+        f"one request may ask for at most {limits.generations:,}."
+    )
+    return [errors.Fault("#/options/samples", sentence, "too_many_generations")]
 
 
 def _sound_images(
@@ -160,10 +176,11 @@ def _order_of_form(
         job = kind.fields.model_validate(values, context=limits)
     except ValidationError as error:
         faults += framework.faults_of(error, unknown=requests.unknown)
+    faults += _too_many_generations(job, limits)
     files = [file for file in form.files if file.field == "image"]
     strange = {file.field for file in form.files if file.field != "image"}
     faults += [
-        errors.Fault(f"#/{name}", "There is no such file; images are called `image`.")
+        errors.Fault(problems.pointer(name), "There is no such file; images are called `image`.")
         for name in sorted(strange)
     ]
     if not 1 <= len(files) <= limits.images:
@@ -193,15 +210,17 @@ def _form_values(
             values[name] = texts
             continue
         if len(texts) > 1:
-            faults.append(errors.Fault(f"#/{name}", "This may be given only once."))
+            sentence = f"This may be given only once; it is given {len(texts)} times."
+            faults.append(errors.Fault(problems.pointer(name), sentence))
         values[name] = texts[0]
     if "image" in values:
         del values["image"]
         faults.append(errors.Fault("#/image", "This has to be a file, with a file name."))
     if "options" in values:
         try:
-            values["options"] = orjson.loads(values["options"])
-        except orjson.JSONDecodeError:
+            values["options"] = framework.loads(values["options"].encode(), place=("options",))
+        except errors.RequestError as error:
             del values["options"]
-            faults.append(errors.Fault("#/options", "This has to be a JSON object."))
+            no_json = errors.Fault("#/options", "This has to be a JSON object.")
+            faults += error.faults or (no_json,)
     return values, faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +16,11 @@ from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample, table
 from jobs.store import findings, places, search, timeline
+
+#: Characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed them.
+MAX_PAGE_CHARS = 4 * 2**20
+#: Jobs that run one again that are shown with it, the newest.
+MAX_RERUNS = 100
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,7 @@ def get(
             queue=places.of(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
             findings=findings.of(transaction, [job.id]).get(job.id, ()),
-            reruns=tuple(
-                transaction.session.scalars(
-                    sa.select(Job.id).where(Job.rerun_of == job.id).order_by(Job.id)
-                )
-            ),
+            reruns=_reruns(transaction, job.id),
         )
 
 
@@ -152,8 +154,9 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; four queries, and one a phrase.
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; five queries, and one a phrase.
 
+    There are fewer when they would have more than :data:`MAX_PAGE_CHARS` in all, but always one if there is any.
     With any filter beside the account it is a search, which takes the account's share of these.
 
     Raises:
@@ -166,9 +169,13 @@ def page(
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()
-        jobs = list(transaction.session.scalars(statement.order_by(order).limit(limit + 1)))
-        more = len(jobs) > limit
-        jobs = jobs[:limit]
+        sizes = transaction.execute(
+            statement.with_only_columns(Job.id, _CHARS).order_by(order).limit(limit + 1)
+        ).all()
+        fitting = _fitting([row.chars for row in sizes[:limit]])
+        more = len(sizes) > fitting
+        shown = Job.id.in_([row.id for row in sizes[:fitting]])
+        jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
         images = _images(transaction, [job.id for job in jobs])
         found = findings.of(transaction, [job.id for job in jobs])
         views = [
@@ -176,6 +183,30 @@ def page(
             for job in jobs
         ]
         return views, more
+
+
+#: Characters of all that callers and models choose the length of, of one job.
+_CHARS = sum(
+    (
+        sa.func.coalesce(sa.func.length(sa.cast(column, sa.Text)), 0)
+        for column in (Job.question, Job.answer_text, Job.answer_value, Job.votes, Job.options)
+    ),
+    sa.literal(0),
+).label("chars")
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """Return how many jobs of these sizes, from the first one on, make a page."""
+    sums = itertools.accumulate(sizes)
+    fitting = sum(1 for _ in itertools.takewhile(lambda chars: chars <= MAX_PAGE_CHARS, sums))
+    return max(fitting, min(1, len(sizes)))
+
+
+def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...]:
+    newest = (
+        sa.select(Job.id).where(Job.rerun_of == job_id).order_by(Job.id.desc()).limit(MAX_RERUNS)
+    )
+    return tuple(reversed(transaction.session.scalars(newest).all()))
 
 
 def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:

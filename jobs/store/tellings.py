@@ -6,8 +6,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.orm import defer
 
 from jobs.database import Database, Transaction
 from jobs.delivery import DeliveryStatus, Kind, TryState
@@ -20,10 +22,17 @@ from jobs.outbox import (
     WebhookRecovery,
 )
 
+#: Tries of a delivery that a list shows: the newest, and the next automatic one.
+LISTED_TRIES: Final = 10
+
 
 @dataclass(frozen=True)
 class DeliveryView:
-    """A delivery with its event, where it goes, and all its tries so far, the first one first."""
+    """A delivery with its event, where it goes, and its tries so far, the first one first.
+
+    In a list it has the newest :data:`LISTED_TRIES` and the one that is planned. There what receivers chose the length
+    of is not read: the event's payload, and headers and answers of tries.
+    """
 
     delivery: WebhookDelivery
     event: WebhookEvent
@@ -47,8 +56,16 @@ def get(
     """Return a delivery, or None when there is none (in this account; None: in any)."""
     with database.reading() as transaction:
         wanted = _views(account_id).where(WebhookDelivery.id == delivery_id)
-        found, _ = _page(transaction, wanted, limit=1)
-        return found[0] if found else None
+        row = transaction.execute(wanted).one_or_none()
+        if row is None:
+            return None
+        tries = _tries().where(WebhookAttempt.delivery_id == delivery_id)
+        return DeliveryView(
+            delivery=row.WebhookDelivery,
+            event=row.WebhookEvent,
+            origin=row.origin,
+            attempts=tuple(transaction.session.scalars(tries)),
+        )
 
 
 def of_job(
@@ -130,20 +147,32 @@ def _views(
     return statement
 
 
+def _tries() -> sa.Select[WebhookAttempt]:
+    return sa.select(WebhookAttempt).order_by(WebhookAttempt.delivery_id, WebhookAttempt.number)
+
+
 def _page(
     transaction: Transaction,
     wanted: sa.Select[WebhookDelivery, WebhookEvent, str],
     *,
     limit: int,
 ) -> tuple[list[DeliveryView], bool]:
-    rows = transaction.execute(wanted.limit(limit + 1)).all()
+    small = defer(WebhookEvent.payload, raiseload=True)
+    rows = transaction.execute(wanted.options(small).limit(limit + 1)).all()
     more = len(rows) > limit
     rows = rows[:limit]
     tries: dict[uuid.UUID, list[WebhookAttempt]] = {}
+    planned = sa.and_(WebhookAttempt.state == TryState.DUE, WebhookAttempt.kind == Kind.AUTOMATIC)
+    newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_TRIES
     for attempt in transaction.session.scalars(
-        sa.select(WebhookAttempt)
+        _tries()
+        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
         .where(WebhookAttempt.delivery_id.in_([row.WebhookDelivery.id for row in rows]))
-        .order_by(WebhookAttempt.delivery_id, WebhookAttempt.number)
+        .where(sa.or_(newest, planned))
+        .options(
+            defer(WebhookAttempt.answer, raiseload=True),
+            defer(WebhookAttempt.request_headers, raiseload=True),
+        )
     ):
         tries.setdefault(attempt.delivery_id, []).append(attempt)
     views = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -411,11 +412,36 @@ def read(database: Database, job_id: uuid.UUID, *, attempt: int | None = None) -
         return _samples(transaction, job_id, attempt=attempt)
 
 
+def newest(
+    database: Database, job_id: uuid.UUID, *, chars: int
+) -> tuple[list[SampleTrace], list[int]]:
+    """Return the traces of a job's newest attempts, and the attempts before them that are left out.
+
+    The last attempt is always there, and of those before it as many as have ``chars`` characters in all.
+    """
+    sizes = (
+        sa.select(_SAMPLE.attempt, sa.func.sum(sa.func.length(_SAMPLE.output)).label("chars"))
+        .where(_SAMPLE.job_id == job_id)
+        .group_by(_SAMPLE.attempt)
+        .order_by(_SAMPLE.attempt.desc())
+    )
+    with database.reading() as transaction:
+        rows = transaction.execute(sizes).all()
+        sums = itertools.accumulate(row.chars or 0 for row in rows)
+        fitting = max(1, sum(1 for _ in itertools.takewhile(lambda so_far: so_far <= chars, sums)))
+        omitted = sorted(row.attempt for row in rows[fitting:])
+        since = omitted[-1] + 1 if omitted else None
+        return _samples(transaction, job_id, attempt=None, since=since), omitted
+
+
 def _samples(
-    transaction: Transaction, job_id: uuid.UUID, *, attempt: int | None
+    transaction: Transaction, job_id: uuid.UUID, *, attempt: int | None, since: int | None = None
 ) -> list[SampleTrace]:
     samples = sa.select(Sample).where(Sample.job_id == job_id)
     chunks = sa.select(TraceChunk).where(TraceChunk.job_id == job_id)
+    if since is not None:
+        samples = samples.where(Sample.attempt >= since)
+        chunks = chunks.where(TraceChunk.attempt >= since)
     if attempt is not None:
         samples = samples.where(Sample.attempt == attempt)
         chunks = chunks.where(TraceChunk.attempt == attempt)

@@ -164,6 +164,23 @@ def test_all_faults_are_told_at_once() -> None:
     assert len(faults("status:odd created:now meta.case:42 finding:odd")) == 3
 
 
+def test_there_may_be_only_so_many_terms() -> None:
+    letters = "abcdefghij"
+    words = " ".join(f"error:{one}{other}" for one in letters for other in letters)
+
+    assert len(parse(words).error_codes) == 100
+    assert faults(f"{words} status:odd meta:odd") == [
+        "There may be at most 100 qualifiers, words and phrases; there are 102."
+    ]
+
+
+def test_there_may_be_only_so_many_pairs_of_metadata() -> None:
+    words = [f"meta.k{number}:v" for number in range(17)]
+
+    assert faults(" ".join(words)) == ["There may be at most 16 pairs of metadata."]
+    assert len(parse(" ".join(words[:16])).metadata) == 16
+
+
 def test_there_may_be_only_so_many_phrases() -> None:
     words = [f"word{number}" for number in range(9)]
 

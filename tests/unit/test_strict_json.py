@@ -1,0 +1,169 @@
+"""JSON is counted before it is parsed; on what is JSON the count and the parser agree."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.framework import strict_json
+from jobs import errors
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=50
+)
+#: What a JSON text is made of, in any order.
+PIECES = st.sampled_from(
+    ["{", "}", "[", "]", ",", ":", '"', '"a"', '"b\\""', '"\\\\"', "\\", "1", "-2.5e3", "true", "null", " ", "\n", "é"]
+)  # fmt: skip
+
+
+def refused(data: bytes) -> errors.RequestError:
+    """Return the error with which ``data`` is refused."""
+    with pytest.raises(errors.RequestError) as caught:
+        strict_json.loads(data)
+    return caught.value
+
+
+def once(pairs: list[tuple[str, object]], twice: list[str]) -> dict[str, object]:
+    """Return an object; the names that it has more than once are added to ``twice``."""
+    names = [name for name, _ in pairs]
+    twice += {name for name in names if names.count(name) > 1}
+    return dict(pairs)
+
+
+def values(value: Any) -> int:  # noqa: ANN401 - JSON
+    """Return how many values a JSON value is, itself included."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(values, inner))
+
+
+@given(value=VALUES, indent=st.sampled_from([None, 2]), escaped=st.booleans())
+def test_json_is_read_as_any_parser_reads_it(
+    value: object, indent: int | None, *, escaped: bool
+) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=escaped)
+    assert strict_json.loads(text.encode()) == orjson.loads(text)
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_what_a_parser_takes_is_taken_or_has_a_name_twice(text: str) -> None:
+    data = text.encode()
+    try:
+        expected = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        assert refused(data).status == 400
+        return
+    twice: list[str] = []
+    value = json.loads(text, object_pairs_hook=lambda pairs: once(pairs, twice))
+    if twice:
+        assert refused(data).status == 422
+    else:
+        assert strict_json.loads(data) == expected == value
+
+
+@settings(max_examples=20)
+@given(VALUES)
+def test_values_are_counted_exactly(value: object) -> None:
+    spare = strict_json.MAX_VALUES - values(value) - 1
+    for extra, fits in ((spare, True), (spare + 1, False)):
+        data = json.dumps([value, *[0] * extra]).encode()
+        if fits:
+            strict_json.loads(data)
+        else:
+            assert "10,000" in refused(data).message
+
+
+@pytest.mark.parametrize(
+    ("text", "pointers"),
+    [
+        ('{"a": 1, "a": 2}', ["#/a"]),
+        ('{"a": 1, "\\u0061": 2}', ["#/a"]),
+        ('{"o": {"x": [0, {"s": 1, "t": 2, "s": 3}]}}', ["#/o/x/1/s"]),
+        ('{"a": {"k": 1}, "b": {"k": 1}, "c": ["k", "k"], "d": "k"}', []),
+        ('{"a/b": 1, "a/b": 1, "c~": 1, "c~": 2, "c~": 3}', ["#/a~1b", "#/c~0"]),
+        ('{"\\"": 1, "\\\\": 2, "\\\\\\"": 3}', []),
+        ('{"": 1, "": 2}', ["#/"]),
+    ],
+)
+def test_a_name_that_occurs_twice_is_refused_at_its_place(text: str, pointers: list[str]) -> None:
+    if not pointers:
+        assert strict_json.loads(text.encode()) == json.loads(text)
+        return
+    error = refused(text.encode())
+    assert error.status == 422
+    assert [fault.pointer for fault in error.faults] == pointers
+
+
+def test_depth_and_names_have_limits_that_are_named() -> None:
+    deepest = b"[" * strict_json.MAX_DEPTH + b"]" * strict_json.MAX_DEPTH
+    assert strict_json.loads(deepest)
+    assert "64 levels" in refused(b"[" + deepest + b"]").message
+    longest = b'{"%b": 1}' % (b"x" * strict_json.MAX_NAME_BYTES)
+    assert strict_json.loads(longest)
+    error = refused(b'{"q": {"%b": 1}}' % (b"x" * 5000))
+    assert error.faults[0].pointer == "#/q"
+    assert "1024 bytes" in error.message
+    assert "5,000" in error.message
+
+
+#: Texts that cost a parser, or a careless count, many times their size.
+COSTLY = {
+    "empty objects": b"[" + b"{}," * 700_000 + b"{}]",
+    "numbers": b"[" + b"1," * 1_000_000 + b"1]",
+    "texts": b"[" + b'"",' * 700_000 + b'""]',
+    "fields": b"{" + b",".join(b'"%d":1' % number for number in range(200_000)) + b"}",
+    "one name again and again": b"{" + b'"a":1,' * 300_000 + b'"a":1}',
+    "commas": b"[" + b"," * 2_000_000,
+    "colons": b"{" + b":" * 2_000_000,
+    "texts without commas": b"[" + b'"" ' * 700_000,
+    "numbers without commas": b"[" + b"1 " * 1_000_000,
+    "brackets": b"[" * 2_000_000,
+    "braces that close": b"}" * 2_000_000,
+    "pairs of brackets": b"[]" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("data", COSTLY.values(), ids=COSTLY.keys())
+def test_a_costly_text_is_refused_before_it_costs_anything(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        error = refused(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert error.status in (400, 422)
+    assert len(error.faults) <= 1000
+    assert peak < 4 * 2**20
+
+
+#: One bracket too many at the end: all of it is counted, and then it is not parsed.
+LONG = {
+    "a picture": b'["%b"]]' % (b"QUJD" * 500_000),
+    "escapes": b'["%b"]]' % (b'\\"' * 1_000_000),
+    "space": b" " * 2_000_000 + b"[]]",
+    "a number": b"[%b]]" % (b"1" * 2_000_000),
+}
+
+
+@pytest.mark.parametrize("data", LONG.values(), ids=LONG.keys())
+def test_counting_takes_no_memory(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert refused(data).message == "The request body is not valid JSON."
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(data) / 10
