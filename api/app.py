@@ -31,6 +31,7 @@ from jobs.live import Subscriber
 from jobs.settings import Settings
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
+from jobs.store.storage import Quota
 from jobs.vault import Vault
 
 #: Of the API that the document describes; the service's own version is another.
@@ -133,6 +134,7 @@ def create_app(
     tokens = StreamTokens(pepper=pepper, clock=clock)
     gate = Gate(database, pepper=pepper, tokens=tokens, count=limiter.count)
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
+    quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
     fetching = Egress(settings.webhook_allow, doors=egress.WEB)
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
@@ -163,6 +165,7 @@ def create_app(
         bell=bell,
         admission=Admission(database, settings, timer=timer),
         disk=disk,
+        quota=quota,
     )
     door = _door(settings)
     limiter.install(door)

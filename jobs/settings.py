@@ -118,6 +118,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Free space on SQLite's disk below which jobs and images are refused, in MiB.",
     )
+    storage_mb_per_account: int = Field(
+        default=10_240,
+        ge=0,
+        description="Storage quota of an account without one of its own, in MiB: images, traces, questions, answers. "
+        "0 is no limit.",
+    )
     idempotency_hours: float = Field(
         default=24.0, gt=0, description="How long an Idempotency-Key is kept."
     )

@@ -260,7 +260,12 @@ def account_id(database: Database, name: str) -> uuid.UUID:
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
     transaction.execute(
         transaction.insert(Account)
-        .values(id=ids.new(), name=name, created_at=transaction.now())
+        .values(
+            id=ids.new(),
+            name=name,
+            created_at=transaction.now(),
+            storage_counted_at=transaction.now(),
+        )
         .on_conflict_do_nothing(index_elements=["name"])
     )
     found: uuid.UUID = transaction.execute(
