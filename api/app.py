@@ -187,6 +187,7 @@ def create_app(
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
+    routes.UsageRoutes(settings, database=database, quota=quota, gate=gate).declare(door)
     measures.declare(door)
     health.HealthRoutes(
         settings, database=database, disk=disk, bell=bell, draining=service.draining
