@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
+from api.app import create_app, service_of
+from api.framework import Door
 from jobs.database import Database
+from jobs.images import Images
 from jobs.settings import Settings
 from jobs.store import accounts, storage, submission
 from tests import factories
 from tests.api import pictures, worker
 from tests.api.asking import rows
 from tests.api.conftest import Caller, Json
+from tests.fakes import HandTimer, RecordingBell
 
 MIB = 2**20
 
@@ -24,6 +30,29 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(
         update={"storage_mb_per_account": 1, "pepper": SecretStr(factories.PEPPER.decode())}
     )
+
+
+@pytest.fixture
+def timer() -> HandTimer:
+    """Return the timer of the application, by which it repeats its looks."""
+    return HandTimer()
+
+
+@pytest.fixture
+def app(
+    settings: Settings, database: Database, decoder: Images, timer: HandTimer
+) -> Iterator[Door]:
+    """Return the application, whose time stands still."""
+    app = create_app(
+        settings,
+        database=database,
+        bell=RecordingBell(),
+        delivery_bell=RecordingBell(),
+        images=decoder,
+        timer=timer,
+    )
+    yield app
+    service_of(app).drain()
 
 
 def usage(caller: Caller, query: str = "") -> Json:
@@ -125,17 +154,17 @@ def test_an_account_that_fills_its_quota_is_refused_and_others_go_on(
 
 
 def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepted(
-    caller: Caller, database: Database
+    caller: Caller, database: Database, timer: HandTimer
 ) -> None:
     key = {"Idempotency-Key": "one"}
     job = caller.submit(headers=key).get_json()
     image = caller.image()
     worker.finish(database)
-    fill(caller)
     account_id = accounts.account_id(database, "default")
     large = factories.make_image(data=bytes(MIB))
     submission.keep_image(database, account_id=account_id, image=large)
     assert usage(caller)["storage"]["total_bytes"] > MIB
+    timer.seconds += 60
 
     check_refusal(caller.submit())
     question = {"question": "What?", "images": [{"image_id": image["id"]}]}
