@@ -19,6 +19,7 @@ from api.auth import Gate
 from api.limits import Limiter, Shared
 from api.permits import Permits
 from api.schemas.problems import Problem
+from api.strangers import Strangers
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
 from api.tokens import StreamTokens
@@ -132,7 +133,14 @@ def create_app(
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
-    gate = Gate(database, pepper=pepper, tokens=tokens, count=limiter.count)
+    gate = Gate(
+        database,
+        pepper=pepper,
+        tokens=tokens,
+        strangers=Strangers(per_minute=settings.failed_keys_per_minute, timer=timer),
+        live=accounts.LiveKeys(database, pepper=pepper, timer=timer),
+        count=limiter.count,
+    )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
     fetching = Egress(settings.webhook_allow, doors=egress.WEB)
@@ -167,7 +175,7 @@ def create_app(
         disk=disk,
         quota=quota,
     )
-    door = _door(settings)
+    door = _door(settings, timer=timer)
     limiter.install(door)
     cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
@@ -210,7 +218,7 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _door(settings: Settings) -> framework.Door:
+def _door(settings: Settings, *, timer: Callable[[], float]) -> framework.Door:
     door = framework.Door(
         title="Longlook",
         version=API_VERSION,
@@ -218,8 +226,10 @@ def _door(settings: Settings) -> framework.Door:
         problem=Problem,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
-    problems.install(door)
-    framework.install(door, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}))
+    problems.install(door, timer=timer)
+    framework.install(
+        door, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
+    )
     document = functools.cache(lambda: orjson.dumps(door.document()))
 
     def openapi() -> Response:

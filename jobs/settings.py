@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         le=178,
         description="Largest image, in millions of pixels, before decoding.",
     )
+    failed_keys_per_minute: int = Field(
+        default=300,
+        ge=1,
+        description="Requests without a valid key that an address may send a minute; more of them are 429.",
+    )
     disk_floor_mb: int = Field(
         default=500,
         ge=0,
