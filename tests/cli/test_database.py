@@ -232,6 +232,26 @@ def webhooks_found(home: Path) -> dict[str, str]:
     return dict(found)
 
 
+def test_the_doctor_tells_who_is_near_the_storage_quota(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
+        account_id = factories.make_account(database, "web")
+        image = factories.make_image(data=bytes(2**20))
+        submission.keep_image(database, account_id=account_id, image=image)
+
+    def told(quota_mb: int) -> tuple[str, str]:
+        quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}
+        _, printed = longlook(tmp_path, "doctor", **ENGINELESS, **quota)
+        [found] = [one for one in json.loads(printed) if one["what"] == "storage"]
+        return found["verdict"], found["detail"]
+
+    assert told(2) == ("ok", "1.0 MiB, accounts: 1")
+    assert told(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
+    assert told(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
+    verdict, detail = told(2**30)
+    assert (verdict, "the disk does not" in detail) == ("warning", True)
+
+
 def test_the_doctor_fails_and_advises_when_something_needed_is_missing(tmp_path: Path) -> None:
     (tmp_path / "longlook.db").touch()
     code, printed = longlook(
