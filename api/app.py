@@ -188,10 +188,10 @@ def create_app(
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     vault = functools.cache(lambda: Vault.of(settings))
     routes.EndpointRoutes(
-        settings, database=database, receivers=receivers, vault=vault, timer=timer
+        settings, database=database, receivers=receivers, vault=vault, quota=quota, timer=timer
     ).declare(door, gate)
     routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
-    routes.DeliveryRoutes(database=database).declare(door, gate)
+    routes.DeliveryRoutes(database=database, quota=quota).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)

@@ -15,10 +15,16 @@ from typing import Final
 
 _WINDOW_SECONDS: Final = 60
 _ADDRESSES: Final = 10_000
+#: No address: the bucket of all together, which holds so many times what one address has.
+_ALL: Final = ""
+_TOGETHER: Final = 20
 
 
 class Strangers:
     """A bucket for each address, which holds a minute's failures and is filled all the time. For many threads.
+
+    One more holds the failures of all addresses together: who has very many of them costs no more than twenty do. It
+    refuses nobody, for others would pay for it.
 
     Args:
         per_minute: failures that an address may have.
@@ -45,11 +51,11 @@ class Strangers:
         return len(self._buckets)
 
     def is_exhausted(self, address: str) -> bool:
-        """Whether one more failure of ``address`` is too much."""
-        if address not in self._buckets:
+        """Whether one more failure of ``address``, or of all addresses together, is too much."""
+        if _ALL not in self._buckets:
             return False
         with self._lock:
-            return self._left(address) < 1
+            return self._left(address) < 1 or self._left(_ALL) < 1
 
     def fail(self, address: str) -> int | None:
         """Count a failure of ``address``; return the seconds until it may have another when this was too much."""
@@ -58,12 +64,15 @@ class Strangers:
             if left < 1:
                 return math.ceil((1 - left) * _WINDOW_SECONDS / self.per_minute)
             self._buckets[address] = (left - 1, self._timer())
+            self._buckets[_ALL] = (max(0.0, self._left(_ALL) - 1), self._timer())
             self._buckets.move_to_end(address)
+            self._buckets.move_to_end(_ALL)
             if len(self._buckets) > self._addresses:
                 self._buckets.popitem(last=False)
             return None
 
     def _left(self, address: str) -> float:
         now = self._timer()
-        left, since = self._buckets.get(address, (float(self.per_minute), now))
-        return min(float(self.per_minute), left + (now - since) * self.per_minute / _WINDOW_SECONDS)
+        full = self.per_minute * (_TOGETHER if address == _ALL else 1.0)
+        left, since = self._buckets.get(address, (full, now))
+        return min(full, left + (now - since) * full / _WINDOW_SECONDS)

@@ -33,7 +33,7 @@ def summary(told: output.Json) -> list[str]:
     quota = "no quota" if limit is None else f"of {output.size(limit)}"
     kinds = ", ".join(
         f"{kind} {output.size(stored[f'{kind}_bytes'])}"
-        for kind in ("images", "traces", "jobs", "deliveries")
+        for kind in ("images", "traces", "jobs", "records", "deliveries")
     )
     requests = told["requests"]
     return [

@@ -14,16 +14,22 @@ from jobs.store.storage import Usage as Stored
 
 
 class StorageUsage(Given):
-    """What the account stores, in bytes. Row overhead and indexes of the database do not count."""
+    """What the account stores, in bytes; the indexes of the database do not count."""
 
     images_bytes: int = Field(description="Images as they are kept, each once.")
     traces_bytes: int = Field(
         description="Traces and prompts of attempts that have ended, with the copies that searches read."
     )
     jobs_bytes: int = Field(
-        description="Questions, answers, options and metadata, with the copies that searches read."
+        description="Questions and answers, with the copies that searches read."
     )
-    deliveries_bytes: int = Field(description="Webhook messages and the receivers' answers.")
+    records_bytes: int = Field(
+        description="What stays when data are deleted: options and metadata, and 1 KiB for each job and 0.5 KiB "
+        "for each image."
+    )
+    deliveries_bytes: int = Field(
+        description="Webhook messages and the receivers' answers; they go with retention."
+    )
     total_bytes: int
     limit_bytes: int | None = Field(description="The storage quota; null without one.")
 
@@ -33,6 +39,7 @@ class StorageUsage(Given):
         return cls(
             images_bytes=usage.by_kind[StorageKind.IMAGES],
             traces_bytes=usage.by_kind[StorageKind.TRACES],
+            records_bytes=usage.by_kind[StorageKind.RECORDS],
             jobs_bytes=usage.by_kind[StorageKind.JOBS],
             deliveries_bytes=usage.by_kind[StorageKind.DELIVERIES],
             total_bytes=usage.total,

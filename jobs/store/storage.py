@@ -19,11 +19,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from jobs import errors
-from jobs.database import Database, Transaction
+from jobs.database import Database, Transaction, Unavailable
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
 from jobs.records import (
     Account,
     Attempt,
+    Image,
     ImageBytes,
     Job,
     Sample,
@@ -55,10 +56,18 @@ class StorageKind(enum.StrEnum):
     IMAGES = enum.auto()
     #: What models said, with its index, its steps, the prompts and the copies that searches read.
     TRACES = enum.auto()
-    #: Questions, answers, options and metadata, with the copies that searches read.
+    #: Questions and answers, with the copies that searches read.
     JOBS = enum.auto()
-    #: Webhook messages, and what receivers answered.
+    #: What stays when data are deleted: options and metadata, 1 KiB for each job, half of that for each image.
+    RECORDS = enum.auto()
+    #: Webhook messages, and what receivers answered; half a KiB more for each message and each try.
     DELIVERIES = enum.auto()
+
+
+_JOB_BYTES: Final = 1024
+_IMAGE_BYTES: Final = 512
+_EVENT_BYTES: Final = 512
+_TRY_BYTES: Final = 512
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,16 @@ class Quota:
         if _is_full(look):
             raise _exceeded(look.used, look.limit)
         return look.limit if look.used + _MARGIN > look.limit else None
+
+    def has_room(self, account_id: uuid.UUID) -> bool:
+        """Whether ``account_id`` stored less than it may within the last second; True when nobody knows."""
+        try:
+            look = self._looks.get(account_id)
+            if look is None or self._timer() >= look.until:
+                look = self._look(account_id)
+        except Unavailable:
+            return True
+        return not _is_full(look)
 
     def usage(self, account_id: uuid.UUID) -> Usage:
         """Return what an account stores and may store. Raises :class:`jobs.errors.NotFound`: there is none."""
@@ -379,6 +398,8 @@ def stored(
         ImageBytes.account_id == account_id
     )
     found[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
+    facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
+    found[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
     of_no_job = WebhookEvent.job_id.is_(None) & (WebhookEvent.account_id == account_id)
     found[StorageKind.DELIVERIES] += _deliveries(transaction, size, of_no_job)
     after: uuid.UUID | None = None
@@ -421,12 +442,12 @@ def _count_jobs(
     job_ids: list[uuid.UUID],
     found: collections.Counter[str],
 ) -> None:
-    columns = (
-        *(Job.question, Job.options, Job.metadata_, Job.webhook),
-        *(Job.answer_text, Job.answer_value, Job.votes),
-    )
+    data = (Job.question, Job.answer_text, Job.answer_value, Job.votes)
+    staying = (Job.options, Job.metadata_, Job.webhook)
+    mine = Job.id.in_(job_ids)
     sums: list[tuple[StorageKind, Any, sa.ColumnElement[bool]]] = [
-        (StorageKind.JOBS, sum(map(size.text, columns)), Job.id.in_(job_ids)),
+        (StorageKind.JOBS, sum(map(size.text, data)), mine),
+        (StorageKind.RECORDS, sum(map(size.text, staying), _JOB_BYTES), mine),
         (StorageKind.TRACES, size.text(Attempt.prompt), Attempt.job_id.in_(job_ids)),
         (
             StorageKind.TRACES,
@@ -451,9 +472,10 @@ def _count_jobs(
 
 
 def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
-    payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload))).where(of)
+    payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
+    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _TRY_BYTES
     answers = (
-        sa.select(sa.func.sum(size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url)))
+        sa.select(sa.func.sum(tried))
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
         .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
         .where(of)

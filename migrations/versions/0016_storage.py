@@ -15,55 +15,63 @@ depends_on = None
 
 
 class _Counted(NamedTuple):
-    """A table whose rows count: whose they are, as what, and which columns have how many bytes."""
+    """What counts of a table's rows: whose they are, as what, and how many bytes."""
 
+    #: Of its triggers and its function.
     name: str
+    table: str
     #: SQL in which ``{row}`` stands for the row.
     account: str
     kind: str
     texts: Sequence[str] = ()
     binaries: Sequence[str] = ()
+    #: Bytes that each row counts beside them: about what it takes with its indexes and entries.
+    row: int = 0
 
 
 _OF_JOB = "(SELECT jobs.account_id FROM jobs WHERE jobs.id = {row}.job_id)"
+_OF_LANE = (
+    "(SELECT webhook_lanes.account_id FROM webhook_lanes WHERE webhook_lanes.id = {row}.lane_id)"
+)
+_OWN = "{row}.account_id"
 _COUNTED = (
     # The order in which the service locks them.
     _Counted(
-        "jobs",
-        "{row}.account_id",
-        "'jobs'",
-        texts=(
-            "question",
-            "options",
-            "metadata",
-            "webhook",
-            "answer_text",
-            "answer_value",
-            "votes",
-        ),
+        "jobs", "jobs", _OWN, "'jobs'", texts=("question", "answer_text", "answer_value", "votes")
     ),
-    _Counted("attempts", _OF_JOB, "'traces'", texts=("prompt",)),
-    _Counted("samples", _OF_JOB, "'traces'", texts=("output", "steps"), binaries=("marks",)),
+    # What stays of a job whose data are deleted.
+    _Counted(
+        "job_records", "jobs", _OWN, "'records'", texts=("options", "metadata", "webhook"), row=1024
+    ),
+    _Counted("attempts", "attempts", _OF_JOB, "'traces'", texts=("prompt",)),
+    _Counted(
+        "samples", "samples", _OF_JOB, "'traces'", texts=("output", "steps"), binaries=("marks",)
+    ),
     _Counted(
         "search_texts",
-        "{row}.account_id",
+        "search_texts",
+        _OWN,
         "CASE {row}.part WHEN 'trace' THEN 'traces' ELSE 'jobs' END",
         texts=("text",),
     ),
-    _Counted("image_bytes", "{row}.account_id", "'images'", binaries=("data",)),
-    _Counted("webhook_events", "{row}.account_id", "'deliveries'", binaries=("payload",)),
+    _Counted("image_records", "images", _OWN, "'records'", row=512),
+    _Counted("image_bytes", "image_bytes", _OWN, "'images'", binaries=("data",)),
+    _Counted(
+        "webhook_events", "webhook_events", _OWN, "'deliveries'", binaries=("payload",), row=512
+    ),
     _Counted(
         "webhook_attempts",
-        "(SELECT webhook_lanes.account_id FROM webhook_lanes WHERE webhook_lanes.id = {row}.lane_id)",
+        "webhook_attempts",
+        _OF_LANE,
         "'deliveries'",
         texts=("url",),
         binaries=("answer",),
+        row=512,
     ),
 )
-_MOMENTS = ("insert", "update", "delete")
 
 _POSTGRES_FUNCTION = """
-CREATE FUNCTION count_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION count_{name}() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     before bigint := 0;
     after bigint := 0;
@@ -130,8 +138,8 @@ def downgrade() -> None:
     """Take them all back."""
     postgres = op.get_bind().dialect.name == "postgresql"
     for counted in _COUNTED:
-        for moment in _MOMENTS:
-            table = f" ON {counted.name}" if postgres else ""
+        for moment in _moments(counted):
+            table = f" ON {counted.table}" if postgres else ""
             op.execute(f"DROP TRIGGER {_trigger(counted, moment)}{table}")
         if postgres:
             op.execute(f"DROP FUNCTION count_{counted.name}()")
@@ -139,6 +147,10 @@ def downgrade() -> None:
     op.drop_table("storage_totals")
     op.drop_column("accounts", "storage_counted_at")
     op.drop_column("accounts", "storage_mb")
+
+
+def _moments(counted: _Counted) -> list[str]:
+    return ["insert", *(["update"] if counted.texts or counted.binaries else []), "delete"]
 
 
 def _trigger(counted: _Counted, moment: str) -> str:
@@ -154,7 +166,7 @@ def _event(counted: _Counted, moment: str) -> str:
 
 def _on_postgresql(counted: _Counted) -> list[str]:
     values = {
-        "table": counted.name,
+        "name": counted.name,
         "before": _size(
             counted, "OLD", text="octet_length(CAST({} AS text))", binary="octet_length({})"
         ),
@@ -167,9 +179,9 @@ def _on_postgresql(counted: _Counted) -> list[str]:
         "new_kind": counted.kind.format(row="NEW"),
     }
     return [_POSTGRES_FUNCTION.format(**values).replace(":=", r"\:=")] + [
-        f"CREATE TRIGGER {_trigger(counted, moment)} AFTER {_event(counted, moment)} ON {counted.name} "
+        f"CREATE TRIGGER {_trigger(counted, moment)} AFTER {_event(counted, moment)} ON {counted.table} "
         f"FOR EACH ROW EXECUTE FUNCTION count_{counted.name}()"
-        for moment in _MOMENTS
+        for moment in _moments(counted)
     ]
 
 
@@ -180,10 +192,10 @@ def _on_sqlite(counted: _Counted) -> list[str]:
     )
     sizes = {"insert": after, "update": f"{after} - ({before})", "delete": f"-({before})"}
     statements = []
-    for moment in _MOMENTS:
+    for moment in _moments(counted):
         row = "OLD" if moment == "delete" else "NEW"
         statements.append(
-            f"CREATE TRIGGER {_trigger(counted, moment)} AFTER {_event(counted, moment)} ON {counted.name} "
+            f"CREATE TRIGGER {_trigger(counted, moment)} AFTER {_event(counted, moment)} ON {counted.table} "
             f"WHEN {sizes[moment]} <> 0 BEGIN "
             "INSERT INTO storage_changes (account_id, kind, bytes) VALUES "
             f"({counted.account.format(row=row)}, {counted.kind.format(row=row)}, {sizes[moment]}); END"
@@ -195,4 +207,4 @@ def _size(counted: _Counted, row: str, *, text: str, binary: str) -> str:
     """Return the SQL of a row's bytes. JSON counts as the text that the database makes of it."""
     parts = [text.format(f"{row}.{name}") for name in counted.texts]
     parts += [binary.format(f"{row}.{name}") for name in counted.binaries]
-    return " + ".join(f"COALESCE({part}, 0)" for part in parts)
+    return " + ".join([str(counted.row), *(f"COALESCE({part}, 0)" for part in parts)])

@@ -152,6 +152,20 @@ def test_a_flood_of_unknown_keys_asks_the_database_once_a_second(
     assert len([one for one in statements if "api_keys" in one]) == 2
 
 
+def test_a_flood_from_very_many_addresses_asks_the_database_no_oftener_than_from_twenty(
+    client: FlaskClient, database: Database, timer: HandTimer, statements: list[str]
+) -> None:
+    for number in range(2_000):
+        address = f"2001:db8:{number:x}::1"
+        assert knock(client, accounts.new_key(), address=address).status_code == 401
+
+    # And the live keys, once.
+    assert len([one for one in statements if "api_keys" in one]) == 20 * FAILURES + 1
+    timer.seconds += 1
+    key = factories.make_key(database)
+    assert knock(client, key, address="2001:db8:ffff::1").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("address", "group"),
     [
@@ -174,9 +188,10 @@ def test_addresses_that_fail_take_no_more_memory_than_some() -> None:
         assert strangers.fail(f"address {number}") is None
     assert len(strangers) == 100
 
-    strangers.fail("address 999")
-    assert strangers.is_exhausted("address 999")
-    assert not strangers.is_exhausted("address 0")
+    assert strangers.fail("address 999") is None
+    assert strangers.fail("address 999") == 30
+    # Forgotten long ago.
+    assert [strangers.fail("address 0") for _ in range(3)] == [None, None, 30]
 
 
 def test_refused_requests_are_logged_a_few_times_and_then_counted(

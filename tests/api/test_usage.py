@@ -99,7 +99,7 @@ def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Da
     assert stored["limit_bytes"] == MIB
     assert stored["images_bytes"] == queued["storage"]["images_bytes"] > 0
     assert stored["traces_bytes"] > queued["storage"]["traces_bytes"]
-    kinds = ("images", "traces", "jobs", "deliveries")
+    kinds = ("images", "traces", "jobs", "records", "deliveries")
     assert stored["total_bytes"] == sum(stored[f"{kind}_bytes"] for kind in kinds)
 
 
@@ -173,12 +173,23 @@ def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepte
     check_refusal(caller("POST", "/v1/images", data=pictures.png(), content_type="image/png"))
     # Before anything is decoded: this is no picture.
     check_refusal(caller("POST", "/v1/images", data=b"no picture", content_type="image/png"))
+    endpoint = caller(
+        "POST",
+        "/v1/webhook_endpoints",
+        json={"name": "a", "url": "https://a.example/", "event_types": ["job.succeeded"]},
+    ).get_json()["id"]
+    # Each try is kept, with what its receiver says.
+    where = f"/v1/webhook_endpoints/{endpoint}"
+    check_refusal(caller("POST", f"{where}/test", json={"event_type": "job.succeeded"}))
+    check_refusal(caller("POST", f"{where}/recover", json={"since": "0"}))
+    check_refusal(caller("POST", f"/v1/deliveries/dlv_{'0' * 32}/redeliver"))
     replayed = caller.submit(headers=key)
     assert (replayed.status_code, replayed.get_json()["id"]) == (202, job["id"])
     assert replayed.headers["Idempotent-Replayed"] == "true"
 
     assert caller("DELETE", job["urls"]["self"]).status_code == 200
     assert usage(caller)["storage"]["traces_bytes"] == 0
+    assert usage(caller)["storage"]["jobs_bytes"] == 0
 
 
 def test_an_account_without_a_quota_stores_what_it_wants(

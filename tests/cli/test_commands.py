@@ -316,8 +316,9 @@ USAGE: dict[str, Any] = {
         "images_bytes": 3 * 2**29,
         "traces_bytes": 2_560,
         "jobs_bytes": 12,
+        "records_bytes": 1_024,
         "deliveries_bytes": 0,
-        "total_bytes": 3 * 2**29 + 2_572,
+        "total_bytes": 3 * 2**29 + 3_596,
         "limit_bytes": 10 * 2**30,
     },
     "queue": {"queued": 3, "limit": 50_000},
@@ -334,8 +335,9 @@ def test_usage_is_shown_of_the_keys_account_or_of_another() -> None:
 
 
 def test_usage_is_told_to_people_in_three_lines() -> None:
+    kinds = "images 1.5 GiB, traces 2.5 KiB, jobs 12 B, records 1.0 KiB, deliveries 0 B"
     assert usage.summary(USAGE) == [
-        "storage  1.5 GiB of 10.0 GiB (images 1.5 GiB, traces 2.5 KiB, jobs 12 B, deliveries 0 B)",
+        f"storage  1.5 GiB of 10.0 GiB ({kinds})",
         "queued   3 of 50000",
         "requests 5999 left, 6000 a minute",
     ]

@@ -99,7 +99,8 @@ def test_an_image_counts_once_for_each_account(database: Database, account_id: u
     factories.make_job(database, account_id, images=[(picture(), 4)])
 
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
-    assert used(database, other) == dict.fromkeys(StorageKind, 0) | {StorageKind.IMAGES: 1_000}
+    expected = {StorageKind.IMAGES: 1_000, StorageKind.RECORDS: 512}
+    assert used(database, other) == dict.fromkeys(StorageKind, 0) | expected
 
 
 def test_what_is_deleted_is_free_again(database: Database, account_id: uuid.UUID) -> None:
@@ -112,8 +113,9 @@ def test_what_is_deleted_is_free_again(database: Database, account_id: uuid.UUID
     left = used(database, account_id)
     assert left == held(database, account_id)
     assert (left[StorageKind.IMAGES], left[StorageKind.TRACES]) == (0, 0)
-    # Of the job only its options stay.
-    assert left[StorageKind.JOBS] < 200
+    assert left[StorageKind.JOBS] == 0
+    # Of a job and two images.
+    assert 2 * 1024 < left[StorageKind.RECORDS] < 3 * 1024
 
 
 def test_retention_frees_what_it_takes(
@@ -131,7 +133,8 @@ def test_retention_frees_what_it_takes(
 
     assert without_trace == before | {StorageKind.TRACES: 0}
     assert without_all[StorageKind.IMAGES] == 0
-    assert without_all[StorageKind.JOBS] < before[StorageKind.JOBS]
+    assert without_all[StorageKind.JOBS] == 0
+    assert without_all[StorageKind.RECORDS] == before[StorageKind.RECORDS]
     assert without_all == held(database, account_id)
 
 
@@ -263,7 +266,7 @@ def test_folding_changes_nothing_but_where_it_is_read(
     assert used(database, account_id) == before
     with database.reading() as transaction:
         assert transaction.session.query(StorageChange).count() == 0
-        assert transaction.session.query(StorageTotal).count() == 3
+        assert transaction.session.query(StorageTotal).count() == 4
 
 
 def test_many_fold_at_once_and_each_change_counts_once(
@@ -348,7 +351,7 @@ def test_recounts_at_once_beside_new_images_correct_it_once(
 
 
 def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id: uuid.UUID) -> None:
-    limit = 10 * 1_000
+    limit = 10 * (1_000 + 512)
     barrier = threading.Barrier(8)
     refused: list[int] = []
 
@@ -368,8 +371,21 @@ def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id:
     for thread in threads:
         thread.join()
 
-    assert used(database, account_id)[StorageKind.IMAGES] == limit
+    assert used(database, account_id)[StorageKind.IMAGES] == 10 * 1_000
     assert len(refused) == 32 - 10
+
+
+def test_whether_an_account_has_room_is_asked_once_a_second(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    timer = HandTimer()
+    quota = storage.Quota(database, default_mb=1, timer=timer)
+    assert quota.has_room(account_id)
+    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+
+    assert quota.has_room(account_id)
+    timer.seconds += 60
+    assert not quota.has_room(account_id)
 
 
 def test_a_full_account_is_refused_until_it_has_deleted_something(
