@@ -18,6 +18,7 @@ from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
 from api.schemas.problems import Problem
+from api.strangers import Strangers
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
 from api.tokens import StreamTokens
@@ -32,6 +33,7 @@ from jobs.shares import Shares
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
 from jobs.store.places import Forecast
+from jobs.store.storage import Quota
 from jobs.vault import Vault
 
 #: Of the API that the document describes; the service's own version is another.
@@ -137,8 +139,16 @@ def create_app(
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
-    gate = Gate(database, pepper=pepper, tokens=tokens, count=limiter.count)
+    gate = Gate(
+        database,
+        pepper=pepper,
+        tokens=tokens,
+        strangers=Strangers(per_minute=settings.failed_keys_per_minute, timer=timer),
+        live=accounts.LiveKeys(database, pepper=pepper, timer=timer),
+        count=limiter.count,
+    )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
+    quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
     fetching = Egress(settings.webhook_allow, doors=egress.WEB)
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
@@ -170,8 +180,9 @@ def create_app(
         bell=bell,
         admission=Admission(database, settings, timer=timer),
         disk=disk,
+        quota=quota,
     )
-    door = _door(settings)
+    door = _door(settings, timer=timer)
     limiter.install(door)
     cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
@@ -187,14 +198,15 @@ def create_app(
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     vault = functools.cache(lambda: Vault.of(settings))
     endpoints = routes.EndpointRoutes(
-        settings, database=database, receivers=receivers, vault=vault, timer=timer
+        settings, database=database, receivers=receivers, vault=vault, quota=quota, timer=timer
     )
     endpoints.declare(door, gate)
     routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
-    routes.DeliveryRoutes(database=database).declare(door, gate)
+    routes.DeliveryRoutes(database=database, quota=quota).declare(door, gate)
     routes.ModelRoutes(settings).declare(door, gate)
     routes.QuarantineRoutes(database=database).declare(door, gate)
     routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
+    routes.UsageRoutes(settings, database=database, quota=quota, gate=gate).declare(door)
     measures.watch(
         (
             held_open,
@@ -227,7 +239,7 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _door(settings: Settings) -> framework.Door:
+def _door(settings: Settings, *, timer: Callable[[], float]) -> framework.Door:
     door = framework.Door(
         title="Longlook",
         version=API_VERSION,
@@ -235,8 +247,10 @@ def _door(settings: Settings) -> framework.Door:
         problem=Problem,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
-    problems.install(door)
-    framework.install(door, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}))
+    problems.install(door, timer=timer)
+    framework.install(
+        door, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
+    )
     document = functools.cache(lambda: orjson.dumps(door.document()))
 
     def openapi() -> Response:

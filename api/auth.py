@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import flask
 
+from api import addresses
+from api.strangers import Strangers
 from api.tokens import StreamTokens
 from jobs import errors, ids
 from jobs.database import Database
@@ -63,6 +65,8 @@ class Gate:
         database: where keys are kept.
         pepper: what they are hashed with.
         tokens: that let in those who follow one job.
+        strangers: that limits requests without a valid key.
+        live: what tells an unknown key from others without a look for each.
         count: told of each request with a known key; it may refuse it.
     """
 
@@ -72,18 +76,23 @@ class Gate:
         *,
         pepper: bytes,
         tokens: StreamTokens,
+        strangers: Strangers,
+        live: accounts.LiveKeys,
         count: Callable[[accounts.Principal], None],
     ) -> None:
         self._database = database
         self._pepper = pepper
         self._tokens = tokens
+        self._strangers = strangers
+        self._live = live
         self._count = count
 
     def admits(self, right: Right) -> Callable[[], Caller]:
         """Return a guard that gives the caller of the current request.
 
         The guard raises :class:`jobs.errors.Unauthenticated` for a missing, malformed, unknown or
-        revoked key, :class:`jobs.errors.RateLimitExceeded` for one that has sent too much, and
+        revoked key, :class:`jobs.errors.RateLimitExceeded` for one that has sent too much, or for such a key from
+        an address that has sent too many of them, and
         :class:`jobs.errors.InsufficientScope` when its role lacks ``right``.
         """
 
@@ -113,7 +122,7 @@ class Gate:
             key_id = job_id and self._tokens.read(token, job_id=job_id)
             principal = accounts.principal(self._database, key_id) if key_id else None
             if principal is None:
-                raise errors.Unauthenticated("This token is not, or no longer, good for this job.")
+                raise self._refusal("This token is not, or no longer, good for this job.")
             return self._admitted(principal)
 
         return guard
@@ -133,18 +142,34 @@ class Gate:
 
     def _caller(self, header: str | None) -> Caller:
         if header is None:
-            raise errors.Unauthenticated("Send an API key: `Authorization: Bearer ll_…`.")
+            raise self._refusal("Send an API key: `Authorization: Bearer ll_…`.")
         scheme, _, key = header.partition(" ")
-        principal = (
-            accounts.authenticate(self._database, key.strip(), pepper=self._pepper)
-            if scheme.lower() == "bearer"
-            else None
-        )
+        principal = self._principal(key.strip()) if scheme.lower() == "bearer" else None
         if principal is None:
-            raise errors.Unauthenticated("This API key is not known here.")
+            raise self._refusal("This API key is not known here.")
         return self._admitted(principal)
 
+    def _principal(self, key: str) -> accounts.Principal | None:
+        """Return whose ``key`` it is. A flood of unknown keys costs no look into the database for each of them."""
+        address = addresses.client_address(flask.request)
+        if self._strangers.is_exhausted(address) and not (
+            accounts.well_formed(key) and self._live.may_hold(key)
+        ):
+            return None
+        return accounts.authenticate(self._database, key, pepper=self._pepper)
+
+    def _refusal(self, message: str) -> errors.RequestError:
+        """Return the error of a request without a valid key, which counts for its address."""
+        seconds = self._strangers.fail(addresses.client_address(flask.request))
+        if seconds is None:
+            return errors.Unauthenticated(message)
+        return errors.RateLimitExceeded(
+            f"{message} Of such requests an address may send {self._strangers.per_minute} a minute.",
+            retry_after=seconds,
+        )
+
     def _admitted(self, principal: accounts.Principal) -> Caller:
+        flask.g.known = True
         self._count(principal)
         return Caller(
             principal.account_id,

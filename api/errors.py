@@ -5,7 +5,8 @@ What the caller can mend is told with all its faults; what is our fault is told 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,8 @@ _log = structlog.get_logger(__name__)
 _IN_MESSAGE, _IN_BODY = 10, 100
 #: Characters of a name that a caller chose, in what is said of it.
 _SHOWN_CHARS = 100
+#: Tracebacks of one fault at one route in a minute.
+_TRACEBACKS = 5
 #: An operator has to mend the vault.
 _VAULT_SECONDS = 60
 #: Image codes that have an HTTP status of their own, if nothing else is wrong.
@@ -74,13 +77,18 @@ def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:
     )
 
 
-def install(app: flask.Flask) -> None:
-    """Answer all errors of ``app`` in that one body."""
+def install(app: flask.Flask, *, timer: Callable[[], float] = time.monotonic) -> None:
+    """Answer all errors of ``app`` in that one body. Of each fault of ours a few tracebacks are logged a minute."""
+    tracebacks = logs.Budget(lines=_TRACEBACKS, timer=timer)
+
+    def on_exception(error: Exception) -> Response:
+        return _on_exception(error, tracebacks)
+
     app.register_error_handler(errors.RequestError, _on_request_error)
     app.register_error_handler(errors.Unavailable, _on_unavailable)
     app.register_error_handler(errors.VaultError, _on_vault_error)
     app.register_error_handler(exceptions.HTTPException, _on_http_exception)
-    app.register_error_handler(Exception, _on_exception)
+    app.register_error_handler(Exception, on_exception)
 
 
 def _on_request_error(error: errors.RequestError) -> Response:
@@ -144,9 +152,15 @@ def _on_http_exception(error: exceptions.HTTPException) -> Response:
     return answer
 
 
-def _on_exception(_error: Exception) -> Response:
+def _on_exception(error: Exception, tracebacks: logs.Budget) -> Response:
     """Answer what nobody expected. The caller gets the request id alone; the log gets the traceback."""
-    _log.exception("request_failed")
+    rule = flask.request.url_rule
+    kind = (type(error).__name__, rule and rule.rule)
+    if tracebacks.spend(kind):
+        _log.exception("request_failed")
+    for left_out, count in tracebacks.left_out().items():
+        name, route = left_out if isinstance(left_out, tuple) else (None, None)
+        _log.error("tracebacks_not_logged", error_type=name, route=route, requests=count)
     return _problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         code="server_error",
@@ -172,6 +186,7 @@ def _problem(
     headers: dict[str, str] | None = None,
 ) -> Response:
     logs.bind(error_code=code)
+    flask.g.error_code = code
     client_fault = status < HTTPStatus.INTERNAL_SERVER_ERROR
     body = {
         "type": f"/problems/{code.replace('_', '-')}",

@@ -43,6 +43,12 @@ class Standing:
     seconds: int
 
 
+def standing() -> Standing:
+    """Return what the key of the current request may still send."""
+    found: Standing = flask.g.standing
+    return found
+
+
 class Limiter:
     """Counts requests by their keys.
 

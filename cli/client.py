@@ -219,6 +219,11 @@ class Client:
         query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
         return self._call("GET", f"/v1/queue{query}").json
 
+    def usage(self, *, account: str | None = None) -> Json:
+        """Return what the key's account uses of what it may; operators may name another ``account``."""
+        query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
+        return self._call("GET", f"/v1/usage{query}").json
+
     def cancel(self, job_id: str) -> Json:
         """Ask for a job to be cancelled; return the job."""
         return self._call("POST", f"{_path(job_id)}/cancel").json

@@ -13,7 +13,7 @@ from cli import output
 from jobs import ids
 from jobs.database import Database
 from jobs.settings import TEST_PREFIX, Settings
-from jobs.store import search
+from jobs.store import search, storage
 from migrations import schema
 
 app = typer.Typer(help="Upgrade and check the database.", no_args_is_help=True)
@@ -61,6 +61,17 @@ def reindex() -> None:
     finally:
         database.close()
     output.event("ok", f"searched up to {ids.show('job', last)}" if last else "there are no jobs")
+
+
+@app.command("recount")
+def recount() -> None:
+    """Count anew what each account stores, and correct what it is said to store. Jobs go on meanwhile."""
+    with schema.opened(Settings.read()) as database:
+        for account in storage.accounts(database, default_mb=0):
+            storage.recount(database, account.account_id)
+            name = output.printable(account.name)
+            stored = storage.usage(database, account.account_id, default_mb=0)
+            output.event("ok", f"{name} stores {output.size(stored.total)}")
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -20,7 +20,7 @@ from cli.launch import redis
 from cli.launch.engine import EngineRoom
 from jobs import database, errors
 from jobs.settings import Settings
-from jobs.store import deliveries, workers
+from jobs.store import deliveries, storage, workers
 from migrations import schema
 
 Verdict = Literal["ok", "warning", "missing"]
@@ -28,6 +28,9 @@ Verdict = Literal["ok", "warning", "missing"]
 _OK: Final = 200
 _SECONDS: Final = 3.0
 _SCRIPTED: Final = "scripted:"
+#: An account that stores this share of its quota is told of, of several the first.
+_NEAR: Final = 0.9
+_NAMED: Final = 5
 #: A try that is due for longer is told of.
 _LATE: Final = timedelta(minutes=1)
 
@@ -75,6 +78,7 @@ def examine(settings: Settings, room: EngineRoom) -> Iterator[Finding]:
     yield _api(settings)
     if kept.verdict == "ok":
         yield from _deliveries(settings)
+        yield _storage(settings)
     yield _engine_environment(settings, room)
     yield _gpus(room)
     # Those that `longlook up` started are at ports that no setting names; its workers tell of them.
@@ -116,6 +120,36 @@ def _database(settings: Settings) -> Finding:
         return Finding(what, "ok", f"{shown}, revision {revision}")
     detail = f"{shown}, revision {revision or 'none'}; this version has {head}"
     return Finding(what, "missing", detail, "`longlook db upgrade`, or the version that fits")
+
+
+def _storage(settings: Settings) -> Finding:
+    """Look at what accounts store: whether one is near its quota, and whether quotas leave the disk room."""
+    what = "storage"
+    opened = database.Database(settings.database)
+    try:
+        rows = storage.accounts(opened, default_mb=settings.storage_mb_per_account)
+    except database.Unavailable:
+        return Finding(what, "warning", "not known: the database does not answer")
+    finally:
+        opened.close()
+    detail = f"{output.size(sum(row.usage.total for row in rows))}, accounts: {len(rows)}"
+    near = [row for row in rows if row.usage.limit and row.usage.total >= _NEAR * row.usage.limit]
+    if near:
+        names = output.printable(", ".join(row.name for row in near[:_NAMED]))
+        remedy = "they have to delete jobs or images, or need `longlook accounts limit`"
+        return Finding(
+            what, "warning", f"{detail}; near their quota: {len(near)} ({names})", remedy
+        )
+    unlimited = [row for row in rows if row.usage.limit is None]
+    if unlimited:
+        remedy = "LONGLOOK_STORAGE_MB_PER_ACCOUNT, or `longlook accounts limit`"
+        return Finding(what, "warning", f"{detail}; without a quota: {len(unlimited)}", remedy)
+    left = sum(max(0, (row.usage.limit or 0) - row.usage.total) for row in rows)
+    if settings.database.startswith("sqlite") and left > shutil.disk_usage(settings.home).free:
+        remedy = "smaller quotas, or a larger disk: a full one refuses everybody"
+        told = f"{detail}; the quotas allow {output.size(left)} more than that, the disk does not"
+        return Finding(what, "warning", told, remedy)
+    return Finding(what, "ok", detail)
 
 
 def _redis(settings: Settings) -> Finding:

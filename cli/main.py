@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "jobs": "cli.jobs:app",
     "queue": "cli.queue:queue",
     "quarantine": "cli.quarantine:app",
+    "usage": "cli.usage:usage",
+    "accounts": "cli.accounts:app",
     "keys": "cli.keys:app",
     "webhooks": "cli.webhooks:app",
     "secrets": "cli.secrets:app",

@@ -30,6 +30,7 @@ _STYLES: Final = {
 _GAP: Final = 2
 _NARROWEST: Final = 10
 #: Control characters except newline and tab: a model's text must not steer the terminal.
+_KIB = 1024
 _CONTROL: Final = dict.fromkeys(
     code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
 )
@@ -209,3 +210,15 @@ def usage(counts: Json) -> str:
     if counts.get("engine_seconds"):
         words.append(f"{counts['engine_seconds']:.1f} s on the engine")
     return ", ".join(words)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people, for example ``1.5 GiB``."""
+    if count < _KIB:
+        return f"{count} B"
+    amount = count / _KIB
+    for unit in ("KiB", "MiB"):
+        if amount < _KIB:
+            return f"{amount:.1f} {unit}"
+        amount /= _KIB
+    return f"{amount:.1f} GiB"

@@ -19,6 +19,7 @@
     * MethodNotAllowed
     * QueueFull
     * RateLimitExceeded
+    * StorageQuotaExceeded
   * Unavailable: the service cannot do it now (HTTP 503)
     * Overloaded
     * SearchTooSlow
@@ -237,6 +238,17 @@ class RateLimitExceeded(RequestError):
     retryable = True
     status = 429
     title = "Too many requests"
+
+
+class StorageQuotaExceeded(RequestError):
+    """The account stores as much as it may; until some of that is deleted the same request fails again.
+
+    403, as storage services answer it: 429 and 507 say that waiting helps, 413 that a smaller request is taken.
+    """
+
+    code = "storage_quota_exceeded"
+    status = 403
+    title = "Storage quota exceeded"
 
 
 class Unavailable(LonglookError):

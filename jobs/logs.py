@@ -7,8 +7,13 @@ other libraries log is cut to size, and tracebacks go without the values of vari
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 _LONGEST = 2_000
+#: Kinds of lines that a budget tells apart; further ones count together.
+_KINDS = 1_000
 #: Libraries that log request and connection details below this level.
 _QUIET = {
     "urllib3": logging.WARNING,
@@ -33,6 +40,52 @@ _QUIET = {
     # Of each request it would tell the path, in which may stand what somebody typed.
     "gunicorn.error": logging.INFO,
 }
+
+
+class Budget:
+    """Lets the first lines of each kind through and counts the others, so that no flood fills the disk.
+
+    Args:
+        lines: of each kind in a period.
+        seconds: of a period.
+        timer: seconds, by any clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        *,
+        lines: int = 20,
+        seconds: float = 60.0,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lines = lines
+        self._seconds = seconds
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._until = timer() + seconds
+        self._counts: collections.Counter[Hashable] = collections.Counter()
+
+    def spend(self, kind: Hashable) -> bool:
+        """Count a line; return whether it is to be written."""
+        with self._lock:
+            if kind not in self._counts and len(self._counts) >= _KINDS:
+                kind = None
+            self._counts[kind] += 1
+            return self._counts[kind] <= self._lines
+
+    def left_out(self) -> dict[Hashable, int]:
+        """Return the lines of each kind that were not written in the period that has just ended; then a new one begins.
+
+        While a period lasts there are none. Kinds beyond 1,000 are under None.
+        """
+        if self._timer() < self._until:
+            return {}
+        with self._lock:
+            if self._timer() < self._until:
+                return {}
+            self._until = self._timer() + self._seconds
+            counts, self._counts = self._counts, collections.Counter()
+        return {kind: count - self._lines for kind, count in counts.items() if count > self._lines}
 
 
 def configure(settings: Settings, *, service: str) -> None:
@@ -89,6 +142,17 @@ def bind(**ids: object) -> None:
 def clear() -> None:
     """Forget what was bound, so that nothing leaks into this thread's next piece of work."""
     structlog.contextvars.clear_contextvars()
+
+
+@contextlib.contextmanager
+def unbound() -> Iterator[None]:
+    """Leave what is bound out of the lines of the block, which belong to no request and no job."""
+    bound = structlog.contextvars.get_contextvars()
+    clear()
+    try:
+        yield
+    finally:
+        bind(**bound)
 
 
 def _named(service: str) -> Processor:

@@ -80,6 +80,37 @@ class Account(Record):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
+    #: The storage quota of this account in MiB, 0 for none; None: as the settings say.
+    storage_mb: Mapped[int | None]
+    #: When all that it stores was last counted from the rows; None: not since the count began.
+    storage_counted_at: Mapped[datetime | None]
+
+
+class StorageTotal(Record):
+    """Bytes that an account stores of one kind, without what :class:`StorageChange` still holds."""
+
+    __tablename__ = "storage_totals"
+
+    account_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int] = mapped_column(sa.BigInteger())
+
+
+class StorageChange(Record):
+    """Bytes that came or went, written by the triggers of migration 0016 and folded into :class:`StorageTotal`.
+
+    There is no foreign key: it would lock the account's row at each change.
+    """
+
+    __tablename__ = "storage_changes"
+    __table_args__ = (sa.Index(None, "account_id", "kind", "bytes"),)
+
+    id: Mapped[int] = mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+    account_id: Mapped[uuid.UUID]
+    kind: Mapped[str]
+    bytes: Mapped[int] = mapped_column(sa.BigInteger())
 
 
 class ApiKey(Record):

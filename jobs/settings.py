@@ -113,10 +113,21 @@ class Settings(BaseSettings):
         le=178,
         description="Largest image, in millions of pixels, before decoding.",
     )
+    failed_keys_per_minute: int = Field(
+        default=300,
+        ge=1,
+        description="Requests without a valid key that an address may send a minute; more of them are 429.",
+    )
     disk_floor_mb: int = Field(
         default=500,
         ge=0,
         description="Free space on SQLite's disk below which jobs and images are refused, in MiB.",
+    )
+    storage_mb_per_account: int = Field(
+        default=10_240,
+        ge=0,
+        description="Storage quota of an account without one of its own, in MiB: images, traces, questions, answers. "
+        "0 is no limit.",
     )
     idempotency_hours: float = Field(
         default=24.0, gt=0, description="How long an Idempotency-Key is kept."

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -67,6 +67,7 @@ class Courier:
         seconds: the longest that a try may take.
         rng: jitter of the schedule.
         give_up: once it is set, a result that the database does not take is dropped: the lease runs out.
+        keeps: whether an account may store what receivers answer.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Courier:
         seconds: float,
         rng: random.Random,
         give_up: threading.Event,
+        keeps: Callable[[uuid.UUID], bool] = lambda _account_id: True,
     ) -> None:
         self._database = database
         self._signer = signer
@@ -85,6 +87,7 @@ class Courier:
         self._seconds = seconds
         self._rng = rng
         self._give_up = give_up
+        self._keeps = keeps
 
     def send(self, claim: deliveries.Claim) -> None:
         """Make a try and write how it ended."""
@@ -132,12 +135,13 @@ class Courier:
         finally:
             failpoints.hit("deliver", "posted")
         outcome, code = delivery.judge(reply.status)
+        kept = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
         return tries.Result(
             outcome,
             error_code=code,
             headers=headers,
             status_code=reply.status,
-            answer=reply.body[: delivery.ANSWER_BYTES],
+            answer=kept,
             seconds=time.monotonic() - began,
             address=reply.address,
             retry_after=retry_after(reply.headers, now=datetime.now(UTC)),

@@ -16,6 +16,7 @@ from jobs import delivery, metrics
 from jobs.database import Database
 from jobs.egress import Egress
 from jobs.settings import Settings
+from jobs.store.storage import Quota
 from worker import lifeline
 from worker.courier import Courier, Signer
 from worker.delivery import Dispatcher
@@ -50,6 +51,7 @@ class DeliveryRuntime:
         self._stopping = threading.Event()
         self._egress = egress
         signing = signer(self.database)
+        quota = Quota(self.database, default_mb=settings.storage_mb_per_account)
         quick, slow = (
             Courier(
                 self.database,
@@ -58,6 +60,7 @@ class DeliveryRuntime:
                 seconds=seconds,
                 rng=rng,
                 give_up=self._stopping,
+                keeps=quota.has_room,
             )
             for seconds in (settings.webhook_seconds, min(settings.webhook_seconds, _SLOW_SECONDS))
         )

@@ -20,6 +20,7 @@ from jobs.sandbox import Sandbox
 from jobs.settings import Settings
 from jobs.store import events, groups, purge, workers
 from worker import equality, leases, lifeline
+from worker.bookkeeper import Bookkeeper
 from worker.engines import pool
 from worker.exporter import Exporter
 from worker.presence import Presence
@@ -102,6 +103,9 @@ class Runtime:
             rng=rng,
             periods=purge.Periods.of(settings),
         )
+        self._bookkeeper = Bookkeeper(
+            self.database, interval_seconds=settings.sweep_interval, rng=rng
+        )
         self._standby = Standby(
             self.database,
             work=self.runner.work,
@@ -134,6 +138,7 @@ class Runtime:
         self._publisher.start()
         self.recorder.start()
         self._sweeper.start()
+        self._bookkeeper.start()
         self._standby.start()
         self._drainer.start()
         _log.info("worker_started", worker=self.owner)
@@ -151,6 +156,7 @@ class Runtime:
         """Take everything down, after the last job has ended."""
         self._draining.set()
         self._sweeper.stop()
+        self._bookkeeper.stop()
         # Celery has waited for its own slots; those of the standby end by the same drain.
         self._standby.stop()
         self._drained.set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from http import HTTPMethod, HTTPStatus
 
 import flask
 import structlog
@@ -17,6 +18,8 @@ _log = structlog.get_logger(__name__)
 
 #: An id that a proxy or a client may bring along.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+#: Of which the line of what was not logged tells.
+_KINDS = 50
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -25,28 +28,60 @@ _HEADERS = {
 }
 
 
-def install(app: flask.Flask, *, quiet: frozenset[str]) -> None:
-    """Give every exchange of ``app`` its id, headers and log line; ``quiet`` routes are not logged."""
+def install(
+    app: flask.Flask,
+    *,
+    quiet: frozenset[str],
+    timer: Callable[[], float] = time.monotonic,
+) -> None:
+    """Give every exchange of ``app`` its id, headers and log line; ``quiet`` routes are not logged.
+
+    Of refused requests, and of those without a known key, only the first of each kind are logged in a minute. The
+    others are counted, and told in one line with the first request after it.
+    """
+    budget = logs.Budget(timer=timer)
 
     def finish(response: Response) -> Response:
         rule = flask.request.url_rule
         response.headers["x-request-id"] = flask.g.request_id
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
-        if rule is None or rule.rule not in quiet:
+        # The rule, never the path: a path may hold what somebody typed.
+        route = None if rule is None else rule.rule
+        if route not in quiet and _is_logged(response.status_code, route, budget):
+            method = flask.request.method
             _log.info(
                 "request_finished",
-                method=flask.request.method,
-                # The rule, never the path: a path may hold what somebody typed.
-                route=None if rule is None else rule.rule,
+                method=method if method in HTTPMethod.__members__ else "other",
+                route=route,
                 status=response.status_code,
                 duration_ms=round((time.perf_counter() - flask.g.started) * 1000, 1),
             )
+        _tell(budget.left_out())
         return response
 
     app.before_request(_begin)
     app.after_request(finish)
     app.teardown_request(_forget)
+
+
+def _is_logged(status: int, route: str | None, budget: logs.Budget) -> bool:
+    if status < HTTPStatus.BAD_REQUEST and flask.g.get("known", False):
+        return True
+    return budget.spend((status, flask.g.get("error_code"), route))
+
+
+def _tell(left_out: Mapping[Hashable, int]) -> None:
+    """Tell in one line how many requests of each kind were not logged, the most frequent first."""
+    if not left_out:
+        return
+    ordered = sorted(left_out.items(), key=lambda item: -item[1])
+    counts = []
+    for kind, requests in ordered[:_KINDS]:
+        status, code, route = kind if isinstance(kind, tuple) else (None, None, None)
+        counts.append({"status": status, "error_code": code, "route": route, "requests": requests})
+    with logs.unbound():
+        _log.warning("requests_not_logged", requests=sum(left_out.values()), counts=counts)
 
 
 def _begin() -> None:

@@ -1,4 +1,4 @@
-"""The native API, ``/v1``: jobs, groups, images, models, the queue, webhooks."""
+"""The native API, ``/v1``: jobs, groups, images, models, the queue, usage, webhooks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
 from api.routes.secrets import SecretRoutes
 from api.routes.streams import EVENTS, TOKEN, StreamRoutes
+from api.routes.usage import UsageRoutes
 
 #: What pages of other origins may be let to.
 STREAM_RULES = (EVENTS, TOKEN)
@@ -30,4 +31,5 @@ __all__ = [
     "RunRoutes",
     "SecretRoutes",
     "StreamRoutes",
+    "UsageRoutes",
 ]

@@ -16,13 +16,20 @@ from api.schemas.webhooks import EndpointPath
 from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.store import endpoints, history, redeliveries, tellings
+from jobs.store.storage import Quota
 
 
 class DeliveryRoutes:
-    """What callers may ask of deliveries."""
+    """What callers may ask of deliveries.
 
-    def __init__(self, *, database: Database) -> None:
+    Args:
+        database: where they are kept.
+        quota: refuses to send again for an account over its storage quota.
+    """
+
+    def __init__(self, *, database: Database, quota: Quota) -> None:
         self._database = database
+        self._quota = quota
 
     def declare(self, door: Door, gate: Gate) -> None:
         """Put the routes into ``door``."""
@@ -130,6 +137,9 @@ class DeliveryRoutes:
         A disabled endpoint gets it, too; the automatic schedule does not move.
         """
         delivery_id = _id(path)
+        # Each try is kept.
+        if caller.scope is not None:
+            self._quota.check(caller.scope)
         made = redeliveries.redeliver(self._database, delivery_id, account_id=caller.scope)
         if made is None:
             raise _not_found()

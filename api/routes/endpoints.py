@@ -27,6 +27,7 @@ from jobs.delivery import EventType
 from jobs.settings import Settings
 from jobs.shares import Shares
 from jobs.store import endpoints, keyring, redeliveries, tellings
+from jobs.store.storage import Quota
 from jobs.vault import Vault
 
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
@@ -45,6 +46,7 @@ class EndpointRoutes:
         database: where endpoints are kept.
         receivers: says whether a URL may be sent to.
         vault: makes the vault that seals secrets, at its first use.
+        quota: refuses what an account over its storage quota sends.
         timer: seconds that never go back.
     """
 
@@ -55,12 +57,14 @@ class EndpointRoutes:
         database: Database,
         receivers: Receivers,
         vault: Callable[[], Vault],
+        quota: Quota,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = settings.webhook_seconds + _SPARE_SECONDS
         self._database = database
         self._receivers = receivers
         self._vault = vault
+        self._quota = quota
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
@@ -250,8 +254,9 @@ class EndpointRoutes:
 
         It is sent to a disabled endpoint, too, and says nothing of its health.
         """
-        self._find(path, caller)
+        endpoint = self._find(path, caller)
         asked = framework.read_model(flask.request, schemas.EndpointTest)
+        self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
@@ -286,8 +291,9 @@ class EndpointRoutes:
 
     def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Send again, in the background, all that failed since a time."""
-        self._find(path, caller)
+        endpoint = self._find(path, caller)
         asked = framework.read_model(flask.request, schemas.EndpointRecover)
+        self._quota.check(endpoint.account_id)
         found = endpoints.recover(
             self._database, _id(path), account_id=caller.scope, since=asked.since
         )

@@ -451,6 +451,14 @@ class QueueQuery(Named):
     )
 
 
+class UsageQuery(Named):
+    """Whose usage."""
+
+    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+        default=None, description="Of this account, by name or id. For operators."
+    )
+
+
 class WaitHeaders(Named):
     """How long the answer may be held back."""
 

@@ -26,6 +26,7 @@ from jobs.profiles import Detail
 from jobs.settings import Settings
 from jobs.store import history, idempotency, submission
 from jobs.store.admission import Admission, Disk
+from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class Intake:
         bell: what is rung after a job was kept.
         admission: says whether the queue has room.
         disk: says whether the disk has.
+        quota: says whether the account may store more.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Intake:
         bell: Bell,
         admission: Admission,
         disk: Disk,
+        quota: Quota,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -75,6 +78,7 @@ class Intake:
         self._bell = bell
         self._admission = admission
         self._disk = disk
+        self._quota = quota
         self._key_kept = timedelta(hours=settings.idempotency_hours)
 
     @property
@@ -214,12 +218,16 @@ class Intake:
             jobs.errors.ImageRejected: the file cannot be used.
             jobs.errors.ImageQuarantined: it may not be asked about.
             jobs.errors.Overloaded: no decoding process was free in time.
+            jobs.errors.StorageQuotaExceeded: the account may not store it.
             jobs.database.DiskFull: there is no disk space.
         """
         self._disk.check()
+        limit = self._quota.check(caller.account_id)
         image = self._pictures.new(caller.account_id, data, detail=detail)
         self._pictures.check(caller.account_id, [image.key])
-        return submission.keep_image(self._database, account_id=caller.account_id, image=image)
+        return submission.keep_image(
+            self._database, account_id=caller.account_id, image=image, storage_limit=limit
+        )
 
     def _effective(
         self, options: requests.Options, question: str, image_tokens: list[int]
@@ -263,22 +271,26 @@ class Intake:
 
         Raises:
             jobs.errors.QueueFull: as many wait as may.
+            jobs.errors.StorageQuotaExceeded: the account stores as much as it may.
             jobs.database.DiskFull: there is no disk space.
         """
         self._disk.check()
         try:
+            self._quota.check(account_id)
             self._admission.check(account_id, jobs=jobs)
-        except errors.QueueFull:
+        except (errors.QueueFull, errors.StorageQuotaExceeded):
             # The same request may be the one that took the last place: a replay is never refused.
-            if key is None or fingerprint is None:
-                raise
             replayed = self._replay(account_id, key, fingerprint)
             if replayed is None:
                 raise
             return replayed
         return None
 
-    def _replay(self, account_id: uuid.UUID, key: str, fingerprint: str) -> Accepted | None:
+    def _replay(
+        self, account_id: uuid.UUID, key: str | None, fingerprint: str | None
+    ) -> Accepted | None:
+        if key is None or fingerprint is None:
+            return None
         found = idempotency.replay(
             self._database,
             account_id=account_id,
@@ -289,7 +301,19 @@ class Intake:
         return None if found is None else Accepted(found)
 
     def _keep(self, order: submission.Submission) -> Accepted:
-        kept = submission.submit(self._database, order, key_kept=self._key_kept)
+        try:
+            kept = submission.submit(
+                self._database,
+                order,
+                key_kept=self._key_kept,
+                storage_limit=self._quota.check(order.account_id),
+            )
+        except errors.StorageQuotaExceeded:
+            # The same request may have used the last of the quota meanwhile.
+            replayed = self._replay(order.account_id, order.idempotency_key, order.fingerprint)
+            if replayed is None:
+                raise
+            return replayed
         logs.bind(job_id=ids.show("job", kept.job_id))
         if not kept.replayed:
             jobs = 1 + len(order.followers or ())

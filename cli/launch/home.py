@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from cli.launch.rotation import Rotation
 from jobs import errors
 
 _LOCK: Final = "lock"
 #: The longest path of a unix socket on Linux, without its closing zero byte. Source: unix(7), sun_path.
 _LONGEST_SOCKET: Final = 107
 _SOCKET: Final = "redis.sock"
-#: A log that is longer than this, in bytes, is put aside when its program starts.
-_LONGEST_LOG: Final = 10 * 2**20
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -115,9 +114,9 @@ def socket(home: Path) -> Iterator[Path]:
 def log(home: Path, name: str) -> Path:
     """Return where a program's log goes; a long one of earlier runs is put aside as ``NAME.log.1``."""
     path = home / "logs" / f"{name}.log"
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > _LONGEST_LOG:
-            path.replace(path.with_suffix(".log.1"))
+    rotation = Rotation()
+    if rotation.wants(path):
+        rotation.put_aside(path)
     return path
 
 

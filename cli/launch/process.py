@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cli.launch.rotation import Rotation
 from jobs import errors
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -52,13 +53,17 @@ class Process:
         program: what to run.
         folder: its working directory.
         log: file that its output is appended to.
+        rotation: how much of it is kept.
 
     Raises:
         jobs.errors.LaunchError: it cannot be started at all.
     """
 
-    def __init__(self, program: Program, *, folder: Path, log: Path) -> None:
+    def __init__(
+        self, program: Program, *, folder: Path, log: Path, rotation: Rotation | None = None
+    ) -> None:
         self.program = program
+        self._rotation = rotation or Rotation()
         self.log = log
         with log.open("ab") as output:
             self._begin = output.tell()
@@ -111,6 +116,14 @@ class Process:
             written = file.read().decode(errors="replace")
         lines = [_plain(line)[:_LONGEST_LINE] for line in written.splitlines() if line.strip()]
         return "\n".join(f"  {line}" for line in lines[-count:])
+
+    def shorten_log(self) -> bool:
+        """Put the log aside if it has become long; return whether that was done, and the log is empty now."""
+        if not self._rotation.wants(self.log):
+            return False
+        self._rotation.put_aside_written(self.log)
+        self._begin = 0
+        return True
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):

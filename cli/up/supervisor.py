@@ -129,6 +129,8 @@ class Supervisor:
 
     def _look_after(self, member: _Member) -> None:
         self._show_log(member)
+        if member.process.shorten_log():
+            member.shown = 0
         now = time.monotonic()
         if member.due_at is not None:
             if now >= member.due_at:

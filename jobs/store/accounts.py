@@ -9,7 +9,10 @@ import os
 import re
 import secrets
 import tempfile
+import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +28,10 @@ from jobs.settings import Settings
 DEFAULT_ACCOUNT = "default"
 #: The file in the home directory that keeps a pepper that was made there.
 PEPPER_FILE = "pepper"
+
+#: The live keys are not read again before this, nor before this many times the duration of reading them.
+_READ_SECONDS = 1.0
+_READ_SHARE = 20
 
 _KEY_SHAPE = re.compile(r"ll_[A-Za-z0-9_-]{43}")
 
@@ -136,6 +143,7 @@ _LIVE = sa.select(
     _KEY.max_body_mb,
     _KEY.max_priority,
 ).where(_KEY.revoked_at.is_(None))
+_LIVE_DIGESTS = sa.select(_KEY.digest).where(_KEY.revoked_at.is_(None))
 _BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
 _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
@@ -151,6 +159,45 @@ def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | 
             .one_or_none()
         )
         return None if row is None else Principal(**row)
+
+
+class LiveKeys:
+    """The digests of all live keys, read about once a second while somebody asks: a filter, not a proof.
+
+    Args:
+        database: where keys are kept.
+        pepper: what they are hashed with.
+        timer: seconds, by any clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        pepper: bytes,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._pepper = pepper
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._digests: frozenset[bytes] = frozenset()
+        self._until: float | None = None
+
+    def may_hold(self, key: str) -> bool:
+        """Whether ``key`` was live a moment ago. Raises :class:`jobs.database.Unavailable`."""
+        with self._lock:
+            if self._until is None or self._timer() >= self._until:
+                self._read()
+        return digest(key, pepper=self._pepper) in self._digests
+
+    def _read(self) -> None:
+        began = self._timer()
+        with self._database.reading() as transaction:
+            found = transaction.execute(_LIVE_DIGESTS).scalars()
+            self._digests = frozenset(found)
+        ended = self._timer()
+        self._until = ended + max(_READ_SECONDS, _READ_SHARE * (ended - began))
 
 
 def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
@@ -285,7 +332,12 @@ def account_id(database: Database, name: str) -> uuid.UUID:
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
     transaction.execute(
         transaction.insert(Account)
-        .values(id=ids.new(), name=name, created_at=transaction.now())
+        .values(
+            id=ids.new(),
+            name=name,
+            created_at=transaction.now(),
+            storage_counted_at=transaction.now(),
+        )
         .on_conflict_do_nothing(index_elements=["name"])
     )
     found: uuid.UUID = transaction.execute(

@@ -80,6 +80,12 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
         )
 
 
+def queued(database: Database, account_id: uuid.UUID) -> int:
+    """Return how many jobs of an account are queued, those that wait for another try included."""
+    with database.reading() as transaction:
+        return _count(transaction, Job.account_id == account_id, timeline.standing(Status.QUEUED))
+
+
 def waiting(database: Database) -> dict[Priority, Waiting]:
     """Return how the queue of each priority does, of all accounts. It takes a share of the searches."""
     with database.searching(None) as transaction:

@@ -16,7 +16,7 @@ from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, pictures, search, timeline, turns
+from jobs.store import dispatch, idempotency, pictures, search, storage, timeline, turns
 
 #: A picture to be kept, as :mod:`jobs.store.pictures` takes it.
 NewImage = pictures.NewImage
@@ -73,13 +73,26 @@ class Submitted:
         return self.job is None
 
 
-def submit(database: Database, submission: Submission, *, key_kept: timedelta) -> Submitted:
+def submit(
+    database: Database,
+    submission: Submission,
+    *,
+    key_kept: timedelta,
+    storage_limit: int | None = None,
+) -> Submitted:
     """Keep a job, its images and its key; or return the job that the same key and request made before.
 
     The loser of two concurrent submissions with one key waits on the unique index and gets the replay:
     no reservation row is needed.
 
+    Args:
+        database: where they are kept.
+        submission: what came in.
+        key_kept: how long its Idempotency-Key counts.
+        storage_limit: bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns them.
+
     Raises:
+        jobs.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
         jobs.errors.IdempotencyKeyReused: the key came with another request.
         jobs.errors.IdempotencyInProgress: the wait for the other request was too long.
         jobs.errors.NotFound: an image is gone or belongs to somebody else.
@@ -92,6 +105,8 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
                     transaction, account_id=submission.account_id, key=key, kept=key_kept
                 )
             job = _insert(transaction, submission)
+            if storage_limit is not None:
+                storage.enforce(transaction, submission.account_id, storage_limit)
             return Submitted(job_id=job.id, job=job)
     except sa.exc.IntegrityError:
         if key is None:
@@ -115,10 +130,23 @@ def submit(database: Database, submission: Submission, *, key_kept: timedelta) -
         ) from error
 
 
-def keep_image(database: Database, *, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
-    """Keep an image that was uploaded by itself; return its id, the same for the same original and detail."""
-    with database.transaction() as transaction:
-        return pictures.keep_upload(transaction, account_id, image)
+def keep_image(
+    database: Database,
+    *,
+    account_id: uuid.UUID,
+    image: NewImage,
+    storage_limit: int | None = None,
+) -> uuid.UUID:
+    """Keep an image that was uploaded by itself; return its id, the same for the same original and detail.
+
+    Raises:
+        jobs.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
+    """
+    with database.transaction("upload") as transaction:
+        image_id = pictures.keep_upload(transaction, account_id, image)
+        if storage_limit is not None:
+            storage.enforce(transaction, account_id, storage_limit)
+        return image_id
 
 
 def _insert(transaction: Transaction, submission: Submission) -> Job:

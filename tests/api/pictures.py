@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import struct
 import zlib
 
@@ -20,6 +21,12 @@ def encoded(picture: Image.Image, name: str, **options: object) -> bytes:
     file = io.BytesIO()
     picture.save(file, name, **options)
     return file.getvalue()
+
+
+def noise(seed: int, *, side: int = 300) -> bytes:
+    """Return a picture that no encoding makes smaller; another ``seed`` is another picture."""
+    pixels = random.Random(seed).randbytes(3 * side * side)
+    return encoded(Image.frombytes("RGB", (side, side), pixels), "PNG")
 
 
 def data_url(data: bytes) -> str:

@@ -50,6 +50,7 @@ ON_ALL = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<model_id>"),
     ("GET", "/v1/queue"),
+    ("GET", "/v1/usage"),
     ("POST", "/v1/webhook_endpoints"),
     ("GET", "/v1/webhook_endpoints"),
     ("GET", "/v1/webhook_event_types"),

@@ -19,7 +19,7 @@ from jobs import answers, ids, marks
 from jobs.database import Database
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
-from jobs.store import timeline
+from jobs.store import storage, timeline
 from tests.chaos.orders import Order
 from tests.receivers import Got
 
@@ -95,6 +95,17 @@ def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
             wrong.append(f"{order.key}: was told {sorted(order.ids)}, kept are {len(kept)} jobs")
         wrong += [f"{life.shown}: {told}" for life in kept for told in _unseen(life, order)]
     wrong += [f"{life.shown}: nobody ordered it" for rest in by_key.values() for life in rest]
+    return wrong
+
+
+def miscounted(database: Database) -> list[str]:
+    """Return the accounts of which the count of what they store is not what their rows hold."""
+    wrong = []
+    for account in storage.accounts(database, default_mb=0):
+        with database.reading() as transaction:
+            held = storage.stored(transaction, account.account_id)
+        if any(held[kind] != count for kind, count in account.usage.by_kind.items()):
+            wrong.append(f"account {account.name}: {dict(held)}, counted {account.usage.by_kind}")
     return wrong
 
 

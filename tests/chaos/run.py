@@ -129,6 +129,7 @@ def _reported(house: House, plan: Plan, storm: Storm, callers: list[Caller]) -> 
     with contextlib.closing(Database(house.stack.database_url)) as database:
         lives = checks.lives(database)
         wrong += _untold(house, storm, database, lives)
+        wrong += checks.miscounted(database)
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
     events = [*_events(house)]

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from jobs import failpoints
 from jobs.database import Database
 from jobs.lifecycle import Status
-from jobs.records import Job, Worker
-from jobs.store import steering, submission, traces
+from jobs.records import Account, Job, StorageChange, Worker
+from jobs.store import steering, storage, submission, traces
+from jobs.store.storage import StorageKind
 from tests import factories
 from tests.chaos import checks, victims
 from tests.chaos.callers import IMAGES
@@ -88,6 +89,7 @@ class Scene:
         """Return what the database tells of a job that has ended."""
         lives = checks.lives(self.database)
         assert checks.broken(lives.values(), _LIMITS) == []
+        assert checks.miscounted(self.database) == []
         return lives[job_id]
 
     def hurry(self, job_id: uuid.UUID) -> Status:
@@ -105,6 +107,20 @@ class Scene:
         """Whether an engine runs the job now, and has said something."""
         running = factories.get_job(self.database, job_id).job.status is Status.RUNNING
         return running and any(trace.text for trace in traces.read(self.database, job_id))
+
+    def stored(self, kind: StorageKind) -> int:
+        """Return the bytes that the account is said to store."""
+        return storage.usage(self.database, self.account_id, default_mb=0).by_kind[kind]
+
+    def forget_that_it_was_counted(self) -> None:
+        """Let the account be counted anew."""
+        with self.database.transaction() as transaction:
+            transaction.execute(sa.update(Account).values(storage_counted_at=None))
+
+    def all_folded(self) -> bool:
+        """Whether no change of what is stored is still to be folded."""
+        with self.database.reading() as transaction:
+            return transaction.session.query(StorageChange).first() is None
 
     def let_leases_end(self) -> None:
         """Let the leases of now be over."""

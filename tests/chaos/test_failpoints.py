@@ -12,9 +12,11 @@ import pytest
 from jobs import ids
 from jobs.database import Database
 from jobs.lifecycle import Status
-from jobs.store import accounts, history, submission
+from jobs.store import accounts, history, storage, submission
+from jobs.store.storage import StorageKind
 from tests import children, factories
 from tests.chaos import checks, victims
+from tests.chaos.callers import IMAGES
 from tests.chaos.scene import QUESTION, Scene, killed, outcomes, picture
 from tests.e2e.stack import eventually
 
@@ -247,6 +249,46 @@ def test_an_api_that_dies_over_a_cancel_has_cancelled_or_not(
     assert factories.get_job(scene.database, job_id).job.status is status
     history.cancel(scene.database, job_id, account_id=None, actor="key:test")
     assert scene.life(job_id).job.status is Status.CANCELLED
+
+
+@pytest.mark.parametrize(("failpoint", "kept"), [("upload.commit", 0), ("upload.committed", 1)])
+def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
+    scene: Scene, failpoint: str, kept: int
+) -> None:
+    request = {"data": Path(IMAGES[0]).read_bytes(), "content_type": "image/png"}
+
+    scene.kill_api(failpoint, "/v1/images", **request)
+
+    once = scene.stored(StorageKind.IMAGES)
+    assert (once > 0) == bool(kept)
+    with victims.running(
+        victims.api, scene.environment, "/v1/images", scene.key, **request
+    ) as repeat:
+        repeat.join(30)
+        assert repeat.exitcode == 0
+    # A repeat keeps no second one.
+    assert scene.stored(StorageKind.IMAGES) == once or not kept
+    assert checks.miscounted(scene.database) == []
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["fold.commit", "fold.committed", "recount.commit", "recount.committed"]
+)
+def test_a_worker_that_dies_over_the_count_of_what_is_stored_leaves_it_right(
+    scene: Scene, failpoint: str
+) -> None:
+    submission.keep_image(scene.database, account_id=scene.account_id, image=picture())
+    size = scene.stored(StorageKind.IMAGES)
+    scene.forget_that_it_was_counted()
+
+    scene.kill_worker(failpoint)
+
+    assert checks.miscounted(scene.database) == []
+    with victims.running(victims.worker, scene.environment):
+        assert eventually(lambda: not storage.uncounted(scene.database))
+        assert eventually(scene.all_folded)
+    assert checks.miscounted(scene.database) == []
+    assert scene.stored(StorageKind.IMAGES) == size
 
 
 @pytest.mark.parametrize("failpoint", ["begin", "retry", "release", "succeed", "fail", "stop"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import client, main, output, quarantine, queue, view
+from cli import client, main, output, quarantine, queue, usage, view
 from jobs import errors
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
@@ -323,6 +323,42 @@ def test_the_queue_is_told_to_people_in_four_lines_and_two_tables() -> None:
     assert queue.summary(idle)[0] == "queued   0 (0 due)"
     assert queue.worker_row(QUEUE["workers"][0]) == ("w", "live", "4", "2 s ago", "1.0")
     assert queue.engine_row(QUEUE["engines"][0]) == ("http://e", "away", "", "", "")
+
+
+USAGE: dict[str, Any] = {
+    "object": "usage",
+    "account": "acct_1",
+    "storage": {
+        "images_bytes": 3 * 2**29,
+        "traces_bytes": 2_560,
+        "jobs_bytes": 12,
+        "records_bytes": 1_024,
+        "deliveries_bytes": 0,
+        "total_bytes": 3 * 2**29 + 3_596,
+        "limit_bytes": 10 * 2**30,
+    },
+    "queue": {"queued": 3, "limit": 50_000},
+    "requests": {"limit_per_minute": 6_000, "remaining": 5_999},
+}
+
+
+def test_usage_is_shown_of_the_keys_account_or_of_another() -> None:
+    with serving({"GET /v1/usage": [Canned(200, USAGE)]}) as api:
+        _, own = longlook(api, "usage")
+        longlook(api, "usage", "--account", "web & co")
+    assert json.loads(own) == USAGE
+    assert [seen.path for seen in api.seen] == ["/v1/usage", "/v1/usage?account=web+%26+co"]
+
+
+def test_usage_is_told_to_people_in_three_lines() -> None:
+    kinds = "images 1.5 GiB, traces 2.5 KiB, jobs 12 B, records 1.0 KiB, deliveries 0 B"
+    assert usage.summary(USAGE) == [
+        f"storage  1.5 GiB of 10.0 GiB ({kinds})",
+        "queued   3 of 50000",
+        "requests 5999 left, 6000 a minute",
+    ]
+    unlimited = USAGE | {"storage": USAGE["storage"] | {"limit_bytes": None}}
+    assert usage.summary(unlimited)[0].startswith("storage  1.5 GiB no quota (")
 
 
 def test_an_id_cannot_leave_its_place_in_the_path(api: FakeApi) -> None:

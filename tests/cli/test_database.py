@@ -6,16 +6,19 @@ import contextlib
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from cli import main
 from jobs import errors
 from jobs.database import Database
 from jobs.delivery import Webhook
+from jobs.records import StorageChange
 from jobs.settings import Settings
-from jobs.store import history, keyring, outcomes, traces, workers
+from jobs.store import history, keyring, outcomes, submission, traces, workers
 from jobs.vault import Vault, add_key
 from tests import databases, factories, webhooks
 
@@ -85,6 +88,43 @@ def test_traces_are_read_again_by_todays_rules(tmp_path: Path) -> None:
     database.close()
     assert (code, "1 traces" in printed) == (0, True)
     assert trace.kept_steps is not None
+
+
+def test_accounts_are_listed_with_what_they_store_limited_and_counted_anew(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
+    account_id = factories.make_account(database, "web")
+    image = factories.make_image(data=b"x" * 3 * 2**20)
+    submission.keep_image(database, account_id=account_id, image=image)
+
+    def listed() -> dict[str, Any]:
+        [row] = json.loads(
+            longlook(tmp_path, "accounts", "ls", LONGLOOK_STORAGE_MB_PER_ACCOUNT="9")[1]
+        )
+        told: dict[str, Any] = row
+        return told
+
+    first = listed()
+    assert longlook(tmp_path, "accounts", "limit", "web", "--storage-mb", "2")[0] == 0
+    limited = listed()
+    assert longlook(tmp_path, "accounts", "limit", "web")[0] == 0
+    with database.transaction() as transaction:
+        transaction.execute(sa.delete(StorageChange))
+    forgotten = listed()
+    code, printed = longlook(tmp_path, "db", "recount")
+    database.close()
+
+    assert (first["account"], first["images_bytes"], first["limit_bytes"]) == (
+        "web",
+        3 * 2**20,
+        9 * 2**20,
+    )
+    assert (limited["storage_mb"], limited["limit_bytes"]) == (2, 2 * 2**20)
+    assert (forgotten["storage_mb"], forgotten["total_bytes"]) == (None, 0)
+    assert (code, printed) == (0, "ok           web stores 3.0 MiB\n")
+    assert listed() == first
+    with pytest.raises(errors.NotFound):
+        longlook(tmp_path, "accounts", "limit", "nobody", "--storage-mb", "1")
 
 
 def test_a_key_is_printed_once_listed_without_itself_and_revoked(upgraded: Path) -> None:
@@ -207,6 +247,26 @@ def webhooks_found(home: Path) -> dict[str, str]:
     _, printed = longlook(home, "doctor", **ENGINELESS)
     [found] = [one for one in json.loads(printed) if one["what"] == "webhooks"]
     return dict(found)
+
+
+def test_the_doctor_tells_who_is_near_the_storage_quota(tmp_path: Path) -> None:
+    longlook(tmp_path, "db", "upgrade")
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
+        account_id = factories.make_account(database, "web")
+        image = factories.make_image(data=bytes(2**20))
+        submission.keep_image(database, account_id=account_id, image=image)
+
+    def told(quota_mb: int) -> tuple[str, str]:
+        quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}
+        _, printed = longlook(tmp_path, "doctor", **ENGINELESS, **quota)
+        [found] = [one for one in json.loads(printed) if one["what"] == "storage"]
+        return found["verdict"], found["detail"]
+
+    assert told(2) == ("ok", "1.0 MiB, accounts: 1")
+    assert told(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
+    assert told(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
+    verdict, detail = told(2**30)
+    assert (verdict, "the disk does not" in detail) == ("warning", True)
 
 
 def test_the_doctor_fails_and_advises_when_something_needed_is_missing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from cli.launch import home, redis, signals
 from cli.launch.process import Process, Program
+from cli.launch.rotation import Rotation
 from jobs import errors
 
 SLEEP = ("sleep", "60")
@@ -168,6 +169,48 @@ def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
     assert not home.log(tmp_path, "api").exists()
     assert (logs / "api.log.1").stat().st_size > 10 * 2**20
     assert home.log(tmp_path, "redis").exists()
+
+
+def test_a_log_is_put_aside_while_its_program_writes_it_and_the_oldest_goes(
+    tmp_path: Path,
+) -> None:
+    said = tmp_path / "said"
+    os.mkfifo(said)
+    process = Process(
+        Program("program", ("cat", str(said)), dict(os.environ), stop_seconds=1),
+        folder=tmp_path,
+        log=tmp_path / "program.log",
+        rotation=Rotation(longest=1_000),
+    )
+    try:
+        with said.open("w") as mouth:
+            for number in range(7):
+                mouth.write(f"{number}" * 1_001)
+                mouth.flush()
+                assert eventually(lambda: process.log.stat().st_size == 1_001)
+                assert process.shorten_log()
+                assert process.log.read_bytes() == b""
+                assert not process.shorten_log()
+            mouth.write("it goes on\n")
+        assert eventually(lambda: process.ended() == 0)
+    finally:
+        process.kill()
+
+    kept = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
+    aside = {f"program.log.{number}": f"{7 - number}" for number in range(1, 5)}
+    assert kept == {"program.log": "i", **aside}
+    assert process.last_words() == "  it goes on"
+
+
+def test_a_log_that_cannot_be_kept_is_emptied_all_the_same(tmp_path: Path) -> None:
+    log = tmp_path / "api.log"
+    log.write_text("more than ten bytes")
+    # As on a disk that is full: the copy cannot be written.
+    (tmp_path / "api.log.1").symlink_to("/dev/full")
+
+    Rotation(files=1).put_aside_written(log)
+
+    assert log.read_bytes() == b""
 
 
 def test_a_disk_that_fills_up_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from cli.launch import home
 from cli.launch.process import Program
+from cli.launch.rotation import Rotation
 from cli.launch.signals import Signals, watched
 from cli.up.supervisor import StopAsked, Supervisor
 from jobs import errors
@@ -119,6 +120,19 @@ def test_a_signal_ends_the_watch_and_another_one_the_patience(
     while not said(tmp_path, "api") and time.monotonic() < until:
         time.sleep(0.01)
     assert not supervisor.stop()
+
+
+def test_a_log_that_grows_long_is_put_aside_while_its_program_runs(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "logs"
+    supervisor.start(shell("api", f"head -c {Rotation().longest + 1} /dev/zero; sleep 60"))
+    until = time.monotonic() + 20
+    while not (folder / "api.log.1").exists() and time.monotonic() < until:
+        supervisor.watch(0.01)
+
+    assert (folder / "api.log.1").stat().st_size == Rotation().longest + 1
+    assert (folder / "api.log").stat().st_size == 0
 
 
 def test_the_logs_are_shown_when_asked_for(

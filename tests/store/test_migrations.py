@@ -88,6 +88,27 @@ def test_a_difference_would_be_found(empty_url: str) -> None:
         command.check(databases.alembic(empty_url))
 
 
+def test_every_table_whose_bytes_count_has_its_triggers(database_url: str) -> None:
+    """SQLite loses a table's triggers when a migration makes it anew, as Alembic's batch mode does."""
+    counted = (
+        *("jobs", "job_records", "attempts", "samples", "search_texts"),
+        *("image_bytes", "webhook_events", "webhook_attempts"),
+    )
+    with contextlib.closing(Database(database_url)) as database, database.reading() as transaction:
+        listing = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            if transaction.dialect == "sqlite"
+            else "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+        )
+        found = set(transaction.execute(sa.text(listing)).scalars())
+
+    wanted = {
+        f"{name}_counted_on_{when}" for name in counted for when in ("insert", "update", "delete")
+    }
+    wanted |= {f"image_records_counted_on_{when}" for when in ("insert", "delete")}
+    assert wanted - found == set()
+
+
 def test_two_processes_that_migrate_at_once_do_not_disturb_each_other(empty_url: str) -> None:
     both = [
         subprocess.Popen(

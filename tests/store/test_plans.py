@@ -16,7 +16,7 @@ from jobs import errors, ids
 from jobs.database import Database, utcnow
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Job, SearchText
+from jobs.records import Job, SearchText, StorageChange
 from jobs.settings import Settings
 from jobs.store import (
     admission,
@@ -26,6 +26,7 @@ from jobs.store import (
     idempotency,
     purge,
     retention,
+    storage,
     submission,
     sweeps,
     turns,
@@ -364,6 +365,26 @@ def test_a_purge_finds_what_is_due_by_an_index_of_each_class(crowd: Crowd) -> No
         assert f"ix_jobs_{name}_kept" in plan, plan
     assert "ix_images_uploaded" in plan, plan
     assert_no_scan(plan)
+
+
+def test_what_an_account_stores_is_read_and_counted_by_indexes(crowd: Crowd) -> None:
+    assert_no_scan(plans(crowd, lambda: storage.fold(crowd.database)))
+    changes = [{"account_id": crowd.account_id, "kind": "images", "bytes": 1} for _ in range(2_000)]
+    with crowd.database.transaction() as transaction:
+        transaction.execute(sa.insert(StorageChange), changes)
+
+    read = plans(crowd, lambda: storage.usage(crowd.database, crowd.account_id, default_mb=1))
+    folded = plans(crowd, lambda: storage.fold(crowd.database))
+    counted = plans(crowd, lambda: storage.recount(crowd.database, crowd.account_id))
+
+    assert "ix_storage_changes_account_id_kind_bytes" in read, read
+    for plan in (read, folded):
+        assert "Seq Scan on storage_changes" not in plan, plan
+        # In the order of its key, without sorting what is to be folded.
+        assert "SCAN storage_changes USING" not in plan, plan
+    assert "TEMP B-TREE FOR ORDER BY" not in folded, folded
+    assert "Sort" not in folded, folded
+    assert_no_scan(counted)
 
 
 def test_queued_jobs_are_counted_by_an_index_and_no_further_than_their_cap(crowd: Crowd) -> None:

@@ -20,7 +20,7 @@ from jobs import errors, ids
 from jobs.answers import Answer
 from jobs.database import Database, UTCDateTime, utcnow
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, history, outcomes, steering, sweeps, timeline, traces
+from jobs.store import claims, history, outcomes, steering, storage, sweeps, timeline, traces
 from migrations import schema
 from tests import databases, factories, postgres
 
@@ -194,6 +194,24 @@ def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> 
     assert factories.claim(upgraded).job_id == new
     entries, _ = timeline.read(upgraded, old.queued, limit=10)
     assert [entry.event for entry in entries] == ["claimed", "failed"]
+
+
+def test_what_was_stored_before_is_counted_after_the_upgrade(old: Old, upgraded: Database) -> None:
+    assert storage.uncounted(upgraded) == [old.account_id]
+    before = storage.usage(upgraded, old.account_id, default_mb=1)
+    # What a process of the version before writes meanwhile is counted: it knows nothing of it.
+    with upgraded.transaction() as transaction:
+        changed = "UPDATE jobs SET answer_text = 'six of them' WHERE answer_text = '6'"
+        transaction.execute(sa.text(changed))
+
+    meanwhile = storage.usage(upgraded, old.account_id, default_mb=1)
+    assert storage.recount(upgraded, old.account_id)
+    after = storage.usage(upgraded, old.account_id, default_mb=1)
+
+    assert (before.total, meanwhile.total) == (0, len("six of them") - len("6"))
+    with upgraded.reading() as transaction:
+        held = storage.stored(transaction, old.account_id)
+    assert after.total == held.total() > 5 * len("How many circles are there?")
 
 
 def view_columns(url: str) -> list[str]:

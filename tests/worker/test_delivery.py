@@ -17,7 +17,7 @@ from jobs.database import Database
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
 from jobs.egress import Egress
 from jobs.outbox import WebhookAttempt
-from jobs.store import endpoints, redeliveries
+from jobs.store import endpoints, redeliveries, storage, submission
 from jobs.vault import Vault
 from tests import factories, webhooks
 from tests.databases import Age
@@ -85,6 +85,32 @@ def send_one(database: Database, *, seconds: float = 5.0) -> None:
 
 def delivered(database: Database) -> int:
     return [one.status for one in webhooks.all_deliveries(database)].count(DeliveryStatus.DELIVERED)
+
+
+def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
+    database: Database, account_id: uuid.UUID, receiver: Receiver
+) -> None:
+    webhooks.make_endpoint(database, account_id, url=receiver.url)
+    webhooks.run_job(database, account_id)
+    image = factories.make_image(b"large", data=bytes(2**20))
+    submission.keep_image(database, account_id=account_id, image=image)
+    quota = storage.Quota(database, default_mb=1)
+    courier = Courier(
+        database,
+        signer=Signing(database, vault=webhooks.VAULT),
+        post=EGRESS.post,
+        seconds=5,
+        rng=random.Random(5),
+        give_up=threading.Event(),
+        keeps=quota.has_room,
+    )
+    [claimed] = webhooks.claim(database)
+
+    courier.send(claimed)
+
+    [attempt] = webhooks.attempts(database)
+    assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)
+    assert attempt.answer is None
 
 
 @pytest.mark.parametrize(

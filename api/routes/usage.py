@@ -1,0 +1,69 @@
+"""``/v1/usage``: what an account uses of what it may use."""
+
+from __future__ import annotations
+
+from http import HTTPMethod
+
+from flask import Response
+
+from api import limits
+from api.auth import Caller, Gate, Right
+from api.framework import Answer, Door, reply
+from api.schemas.requests import UsageQuery
+from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
+from jobs.database import Database
+from jobs.settings import Settings
+from jobs.store import figures
+from jobs.store.storage import Quota
+
+
+class UsageRoutes:
+    """What callers may ask about usage.
+
+    Args:
+        settings: the limits of all accounts.
+        database: where jobs are kept.
+        quota: what accounts store and may store.
+        gate: what lets callers in.
+    """
+
+    def __init__(self, settings: Settings, *, database: Database, quota: Quota, gate: Gate) -> None:
+        self._queue_limit = settings.queued_jobs_per_account
+        self._database = database
+        self._quota = quota
+        self._gate = gate
+
+    def declare(self, door: Door) -> None:
+        """Put the route into ``door``."""
+        door.declare(
+            HTTPMethod.GET,
+            "/v1/usage",
+            self.shown,
+            name="getUsage",
+            tag="operations",
+            guard=self._gate.admits(Right.READ),
+            answers={200: Answer(AccountUsage, "The account's usage and its limits.")},
+            faults=(404, 422),
+        )
+
+    def shown(self, caller: Caller, query: UsageQuery) -> Response:
+        """Get what an account uses of what it may use.
+
+        It is the account of the key; operators may name another one by `account`. `requests` always tells of
+        the key itself.
+        """
+        named = self._gate.account(caller, query.account) if query.account is not None else None
+        account_id = named or caller.account_id
+        standing = limits.standing()
+        return reply(
+            AccountUsage.of(
+                account_id,
+                stored=self._quota.usage(account_id),
+                queue=QueueUsage(
+                    queued=figures.queued(self._database, account_id), limit=self._queue_limit
+                ),
+                requests=RequestUsage(
+                    limit_per_minute=standing.per_minute, remaining=standing.remaining
+                ),
+            )
+        )

@@ -1,0 +1,72 @@
+"""``longlook accounts``: what accounts store, and their storage quotas, directly in the database."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import output
+from jobs import ids
+from jobs.settings import Settings
+from jobs.store import storage
+from migrations import schema
+
+app = typer.Typer(help="List accounts and limit what they store.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(
+    *, as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False
+) -> None:
+    """List accounts, what they store, and their quotas."""
+    settings = Settings.read()
+    with schema.opened(settings) as database:
+        rows = storage.accounts(database, default_mb=settings.storage_mb_per_account)
+    if output.for_people(as_json=as_json):
+        output.table(("id", "account", "stored", "quota", ""), map(_row, rows))
+        return
+    output.as_json(
+        [
+            {
+                "id": ids.show("acct", row.account_id),
+                "account": row.name,
+                **{f"{kind}_bytes": count for kind, count in row.usage.by_kind.items()},
+                "total_bytes": row.usage.total,
+                "limit_bytes": row.usage.limit,
+                "storage_mb": row.storage_mb,
+                "counted": row.counted,
+            }
+            for row in rows
+        ]
+    )
+
+
+@app.command("limit")
+def limit(
+    account: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    *,
+    storage_mb: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Storage quota in MiB, 0 for none. Default: LONGLOOK_STORAGE_MB_PER_ACCOUNT.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Give an account a storage quota of its own. Without options: that of the settings again."""
+    with schema.opened(Settings.read()) as database:
+        storage.limit_account(database, account, storage_mb=storage_mb)
+    output.note(output.printable(f"{account} is limited"))
+
+
+def _row(row: storage.AccountUsage) -> tuple[str, ...]:
+    quota = "none" if row.usage.limit is None else output.size(row.usage.limit)
+    return (
+        ids.show("acct", row.account_id),
+        row.name,
+        output.size(row.usage.total),
+        quota if row.storage_mb is None else f"{quota} (its own)",
+        "" if row.counted else "older data not counted yet",
+    )

@@ -1,0 +1,210 @@
+"""Count what each account stores, and let an account have a storage quota of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+class _Counted(NamedTuple):
+    """What counts of a table's rows: whose they are, as what, and how many bytes."""
+
+    #: Of its triggers and its function.
+    name: str
+    table: str
+    #: SQL in which ``{row}`` stands for the row.
+    account: str
+    kind: str
+    texts: Sequence[str] = ()
+    binaries: Sequence[str] = ()
+    #: Bytes that each row counts beside them: about what it takes with its indexes and entries.
+    row: int = 0
+
+
+_OF_JOB = "(SELECT jobs.account_id FROM jobs WHERE jobs.id = {row}.job_id)"
+_OF_LANE = (
+    "(SELECT webhook_lanes.account_id FROM webhook_lanes WHERE webhook_lanes.id = {row}.lane_id)"
+)
+_OWN = "{row}.account_id"
+_COUNTED = (
+    # The order in which the service locks them.
+    _Counted(
+        "jobs", "jobs", _OWN, "'jobs'", texts=("question", "answer_text", "answer_value", "votes")
+    ),
+    # What stays of a job whose data are deleted.
+    _Counted(
+        "job_records", "jobs", _OWN, "'records'", texts=("options", "metadata", "webhook"), row=1024
+    ),
+    _Counted("attempts", "attempts", _OF_JOB, "'traces'", texts=("prompt",)),
+    _Counted(
+        "samples", "samples", _OF_JOB, "'traces'", texts=("output", "steps"), binaries=("marks",)
+    ),
+    _Counted(
+        "search_texts",
+        "search_texts",
+        _OWN,
+        "CASE {row}.part WHEN 'trace' THEN 'traces' ELSE 'jobs' END",
+        texts=("text",),
+    ),
+    _Counted("image_records", "images", _OWN, "'records'", row=512),
+    _Counted("image_bytes", "image_bytes", _OWN, "'images'", binaries=("data",)),
+    _Counted(
+        "webhook_events", "webhook_events", _OWN, "'deliveries'", binaries=("payload",), row=512
+    ),
+    _Counted(
+        "webhook_attempts",
+        "webhook_attempts",
+        _OF_LANE,
+        "'deliveries'",
+        texts=("url",),
+        binaries=("answer",),
+        row=512,
+    ),
+)
+
+_POSTGRES_FUNCTION = """
+CREATE FUNCTION count_{name}() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    before bigint := 0;
+    after bigint := 0;
+BEGIN
+    IF TG_OP <> 'INSERT' THEN before := {before}; END IF;
+    IF TG_OP <> 'DELETE' THEN after := {after}; END IF;
+    IF after <> before THEN
+        IF TG_OP = 'DELETE' THEN
+            INSERT INTO storage_changes (account_id, kind, bytes)
+            VALUES ({old_account}, {old_kind}, -before);
+        ELSE
+            INSERT INTO storage_changes (account_id, kind, bytes)
+            VALUES ({new_account}, {new_kind}, after - before);
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$
+"""
+
+
+def upgrade() -> None:
+    """Add the columns and the tables, empty, and the triggers that write down each change from now on.
+
+    What was stored before is counted later, account by account, by a worker or by ``longlook db recount``:
+    ``accounts.storage_counted_at`` tells of which that has been done.
+    """
+    op.add_column("accounts", sa.Column("storage_mb", sa.Integer(), nullable=True))
+    op.add_column(
+        "accounts", sa.Column("storage_counted_at", sa.DateTime(timezone=True), nullable=True)
+    )
+    op.create_table(
+        "storage_totals",
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", "kind", name=op.f("pk_storage_totals")),
+    )
+    op.create_table(
+        "storage_changes",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_storage_changes")),
+    )
+    op.create_index(
+        "ix_storage_changes_account_id_kind_bytes",
+        "storage_changes",
+        ["account_id", "kind", "bytes"],
+    )
+    postgres = op.get_bind().dialect.name == "postgresql"
+    for counted in _COUNTED:
+        for statement in (_on_postgresql if postgres else _on_sqlite)(counted):
+            op.execute(sa.text(statement))
+
+
+def downgrade() -> None:
+    """Take them all back."""
+    postgres = op.get_bind().dialect.name == "postgresql"
+    for counted in _COUNTED:
+        for moment in _moments(counted):
+            table = f" ON {counted.table}" if postgres else ""
+            op.execute(f"DROP TRIGGER {_trigger(counted, moment)}{table}")
+        if postgres:
+            op.execute(f"DROP FUNCTION count_{counted.name}()")
+    op.drop_table("storage_changes")
+    op.drop_table("storage_totals")
+    op.drop_column("accounts", "storage_counted_at")
+    op.drop_column("accounts", "storage_mb")
+
+
+def _moments(counted: _Counted) -> list[str]:
+    return ["insert", *(["update"] if counted.texts or counted.binaries else []), "delete"]
+
+
+def _trigger(counted: _Counted, moment: str) -> str:
+    return f"{counted.name}_counted_on_{moment}"
+
+
+def _event(counted: _Counted, moment: str) -> str:
+    """Return when a trigger fires: an update of other columns, of a lease say, costs nothing."""
+    if moment != "update":
+        return moment.upper()
+    return f"UPDATE OF {', '.join((*counted.texts, *counted.binaries))}"
+
+
+def _on_postgresql(counted: _Counted) -> list[str]:
+    values = {
+        "name": counted.name,
+        "before": _size(
+            counted, "OLD", text="octet_length(CAST({} AS text))", binary="octet_length({})"
+        ),
+        "after": _size(
+            counted, "NEW", text="octet_length(CAST({} AS text))", binary="octet_length({})"
+        ),
+        "old_account": counted.account.format(row="OLD"),
+        "old_kind": counted.kind.format(row="OLD"),
+        "new_account": counted.account.format(row="NEW"),
+        "new_kind": counted.kind.format(row="NEW"),
+    }
+    return [_POSTGRES_FUNCTION.format(**values).replace(":=", r"\:=")] + [
+        f"CREATE TRIGGER {_trigger(counted, moment)} AFTER {_event(counted, moment)} ON {counted.table} "
+        f"FOR EACH ROW EXECUTE FUNCTION count_{counted.name}()"
+        for moment in _moments(counted)
+    ]
+
+
+def _on_sqlite(counted: _Counted) -> list[str]:
+    before, after = (
+        _size(counted, row, text="length(CAST({} AS BLOB))", binary="length({})")
+        for row in ("OLD", "NEW")
+    )
+    sizes = {"insert": after, "update": f"{after} - ({before})", "delete": f"-({before})"}
+    statements = []
+    for moment in _moments(counted):
+        row = "OLD" if moment == "delete" else "NEW"
+        statements.append(
+            f"CREATE TRIGGER {_trigger(counted, moment)} AFTER {_event(counted, moment)} ON {counted.table} "
+            f"WHEN {sizes[moment]} <> 0 BEGIN "
+            "INSERT INTO storage_changes (account_id, kind, bytes) VALUES "
+            f"({counted.account.format(row=row)}, {counted.kind.format(row=row)}, {sizes[moment]}); END"
+        )
+    return statements
+
+
+def _size(counted: _Counted, row: str, *, text: str, binary: str) -> str:
+    """Return the SQL of a row's bytes. JSON counts as the text that the database makes of it."""
+    parts = [text.format(f"{row}.{name}") for name in counted.texts]
+    parts += [binary.format(f"{row}.{name}") for name in counted.binaries]
+    return " + ".join([str(counted.row), *(f"COALESCE({part}, 0)" for part in parts)])

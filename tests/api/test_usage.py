@@ -1,0 +1,207 @@
+"""What an account uses is told, to it and to operators; over its storage quota it is refused, and nobody else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask.testing import FlaskClient
+from pydantic import SecretStr
+from werkzeug.test import TestResponse
+
+from api.app import create_app, service_of
+from api.framework import Door
+from jobs.database import Database
+from jobs.images import Images
+from jobs.settings import Settings
+from jobs.store import accounts, storage, submission
+from tests import factories
+from tests.api import pictures, worker
+from tests.api.asking import rows
+from tests.api.conftest import Caller, Json
+from tests.fakes import HandTimer, RecordingBell
+
+MIB = 2**20
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Return the settings of the application, with small quotas."""
+    return settings.model_copy(
+        update={"storage_mb_per_account": 1, "pepper": SecretStr(factories.PEPPER.decode())}
+    )
+
+
+@pytest.fixture
+def timer() -> HandTimer:
+    """Return the timer of the application, by which it repeats its looks."""
+    return HandTimer()
+
+
+@pytest.fixture
+def app(
+    settings: Settings, database: Database, decoder: Images, timer: HandTimer
+) -> Iterator[Door]:
+    """Return the application, whose time stands still."""
+    app = create_app(
+        settings,
+        database=database,
+        bell=RecordingBell(),
+        delivery_bell=RecordingBell(),
+        images=decoder,
+        timer=timer,
+    )
+    yield app
+    service_of(app).drain()
+
+
+def usage(caller: Caller, query: str = "") -> Json:
+    """Return what the caller is told of usage."""
+    answer = caller("GET", f"/v1/usage{query}")
+    assert answer.status_code == 200, answer.text
+    told: Json = answer.get_json()
+    return told
+
+
+def fill(caller: Caller) -> list[Json]:
+    """Upload images until one is refused; return those that were kept."""
+    kept: list[Json] = []
+    for number in range(100):
+        noise = pictures.noise(number)
+        answer = caller("POST", "/v1/images?detail=max", data=noise, content_type="image/png")
+        if answer.status_code != 201:
+            check_refusal(answer)
+            return kept
+        kept.append(answer.get_json())
+    raise AssertionError("the quota refuses nothing")
+
+
+def check_refusal(answer: TestResponse) -> None:
+    """Check that ``answer`` is that of an account at its quota, and tells what is used and allowed."""
+    assert answer.status_code == 403
+    told = answer.get_json()
+    assert told["error"]["code"] == "storage_quota_exceeded"
+    assert "its quota is 1.0 MiB" in told["detail"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert "Retry-After" not in answer.headers
+
+
+def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Database) -> None:
+    job = caller.job()
+    queued = usage(caller)
+    worker.finish(database)
+    ended = usage(caller)
+
+    assert (queued["object"], queued["account"]) == ("usage", job["account"])
+    assert queued["queue"] == {"queued": 1, "limit": 50_000}
+    assert ended["queue"]["queued"] == 0
+    stored = ended["storage"]
+    assert stored["limit_bytes"] == MIB
+    assert stored["images_bytes"] == queued["storage"]["images_bytes"] > 0
+    assert stored["traces_bytes"] > queued["storage"]["traces_bytes"]
+    kinds = ("images", "traces", "jobs", "records", "deliveries")
+    assert stored["total_bytes"] == sum(stored[f"{kind}_bytes"] for kind in kinds)
+
+
+def test_usage_tells_what_its_key_may_still_send(client: FlaskClient, database: Database) -> None:
+    slow = Caller(client, factories.make_key(database, requests_per_minute=2))
+
+    told = [usage(slow)["requests"], usage(slow)["requests"]]
+
+    assert told == [{"limit_per_minute": 2, "remaining": left} for left in (1, 0)]
+    assert slow("GET", "/v1/usage").status_code == 429
+
+
+def test_nobody_learns_what_others_use_but_operators(
+    caller: Caller, stranger: Caller, operator: Caller
+) -> None:
+    job = caller.job()
+
+    assert usage(stranger)["storage"]["total_bytes"] == 0
+    assert usage(stranger)["queue"]["queued"] == 0
+    assert stranger("GET", "/v1/usage?account=default").status_code == 403
+    assert stranger("GET", f"/v1/usage?account={job['account']}").status_code == 403
+    mine = usage(caller)["storage"]
+    assert usage(operator)["storage"]["total_bytes"] == 0
+    assert usage(operator, "?account=default")["storage"] == mine
+    assert usage(operator, f"?account={job['account']}")["account"] == job["account"]
+    for absent in ("nobody", f"acct_{'0' * 32}", "acct_1"):
+        assert operator("GET", f"/v1/usage?account={absent}").status_code == 404
+
+
+def test_an_account_that_fills_its_quota_is_refused_and_others_go_on(
+    caller: Caller, stranger: Caller, database: Database
+) -> None:
+    waiting = caller.job()
+    kept = fill(caller)
+    before = rows(database)
+
+    assert usage(caller)["storage"]["total_bytes"] <= MIB
+    big = pictures.noise(999)
+    check_refusal(caller.submit(image=big))
+    body = {"questions": ["How many?"], "images": [{"data": pictures.data_url(big)}]}
+    check_refusal(caller("POST", "/v1/groups", json=body))
+    assert rows(database) == before
+    assert stranger.image()["id"]
+    assert stranger.submit().status_code == 202
+    # What it has goes on, and is answered.
+    worker.finish(database)
+    assert caller("GET", waiting["urls"]["self"]).get_json()["status"] == "succeeded"
+
+    # What is deleted is free at once.
+    assert caller("DELETE", f"/v1/images/{kept[0]['id']}").status_code == 200
+    assert caller.submit(image=big, detail="max").status_code == 202
+
+
+def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepted(
+    caller: Caller, database: Database, timer: HandTimer
+) -> None:
+    key = {"Idempotency-Key": "one"}
+    job = caller.submit(headers=key).get_json()
+    image = caller.image()
+    worker.finish(database)
+    account_id = accounts.account_id(database, "default")
+    large = factories.make_image(data=bytes(MIB))
+    submission.keep_image(database, account_id=account_id, image=large)
+    assert usage(caller)["storage"]["total_bytes"] > MIB
+    timer.seconds += 60
+
+    check_refusal(caller.submit())
+    question = {"question": "What?", "images": [{"image_id": image["id"]}]}
+    check_refusal(caller("POST", "/v1/jobs", json=question))
+    check_refusal(caller("POST", job["urls"]["rerun"]))
+    check_refusal(caller("POST", "/v1/images", data=pictures.png(), content_type="image/png"))
+    # Before anything is decoded: this is no picture.
+    check_refusal(caller("POST", "/v1/images", data=b"no picture", content_type="image/png"))
+    endpoint = caller(
+        "POST",
+        "/v1/webhook_endpoints",
+        json={"name": "a", "url": "https://a.example/", "event_types": ["job.succeeded"]},
+    ).get_json()["id"]
+    # Each try is kept, with what its receiver says.
+    where = f"/v1/webhook_endpoints/{endpoint}"
+    check_refusal(caller("POST", f"{where}/test", json={"event_type": "job.succeeded"}))
+    check_refusal(caller("POST", f"{where}/recover", json={"since": "0"}))
+    check_refusal(caller("POST", f"/v1/deliveries/dlv_{'0' * 32}/redeliver"))
+    replayed = caller.submit(headers=key)
+    assert (replayed.status_code, replayed.get_json()["id"]) == (202, job["id"])
+    assert replayed.headers["Idempotent-Replayed"] == "true"
+
+    assert caller("DELETE", job["urls"]["self"]).status_code == 200
+    assert usage(caller)["storage"]["traces_bytes"] == 0
+    assert usage(caller)["storage"]["jobs_bytes"] == 0
+
+
+def test_an_account_without_a_quota_stores_what_it_wants(
+    caller: Caller, database: Database, client: FlaskClient
+) -> None:
+    big = Caller(client, factories.make_key(database, account="big"))
+    storage.limit_account(database, "big", storage_mb=0)
+    for number in range(3):
+        answer = big(
+            "POST", "/v1/images?detail=max", data=pictures.noise(number), content_type="image/png"
+        )
+        assert answer.status_code == 201
+
+    assert usage(big)["storage"]["limit_bytes"] is None
+    assert usage(big)["storage"]["total_bytes"] > 2 * usage(caller)["storage"]["total_bytes"]

@@ -1,0 +1,465 @@
+"""What each account stores is counted as it comes and goes, and held to a quota."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from jobs import errors
+from jobs.answers import Answer
+from jobs.database import Database
+from jobs.records import Account, StorageChange, StorageTotal
+from jobs.store import (
+    claims,
+    outcomes,
+    purge,
+    retention,
+    search,
+    storage,
+    submission,
+    sweeps,
+    traces,
+)
+from jobs.store.storage import StorageKind
+from tests import factories, webhooks
+from tests.fakes import HandTimer
+
+MIB = 2**20
+TRACE = "Let me look at the picture again. " * 40
+
+
+def used(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
+    """Return what the account is said to store."""
+    found = storage.usage(database, account_id, default_mb=0)
+    return dict(found.by_kind)
+
+
+def held(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
+    """Return what the account's rows hold, counted one by one."""
+    with database.reading() as transaction:
+        found = storage.stored(transaction, account_id)
+    return {kind: found[kind] for kind in StorageKind}
+
+
+def picture(number: int = 0, *, size: int = 1_000) -> submission.NewImage:
+    """Return an image of ``size`` canonical bytes."""
+    return factories.make_image(f"picture {number}".encode(), data=bytes([number % 256]) * size)
+
+
+def answered(database: Database, account_id: uuid.UUID, number: int = 0) -> uuid.UUID:
+    """Return a job that was asked about a picture of 1,000 bytes and answered."""
+    job_id = factories.make_job(database, account_id, images=[(picture(number), 4)])
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    assert outcomes.succeed(
+        database,
+        claimed,
+        answer=Answer("6", "boxed"),
+        sample=factories.make_ended(TRACE),
+    )
+    return job_id
+
+
+def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID) -> None:
+    assert set(used(database, account_id).values()) == {0}
+
+    question = "Wie viele Würfel? 你好"
+    factories.make_job(database, account_id, question=question, images=[(picture(), 4)])
+
+    queued = used(database, account_id)
+    assert queued == held(database, account_id)
+    assert queued[StorageKind.IMAGES] == 1_000
+    assert queued[StorageKind.JOBS] >= len(question.encode())
+    assert queued[StorageKind.TRACES] == queued[StorageKind.DELIVERIES] == 0
+
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    assert outcomes.succeed(
+        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+    )
+
+    ended = used(database, account_id)
+    assert ended == held(database, account_id)
+    # The text and the copy that searches read.
+    assert ended[StorageKind.TRACES] >= 2 * len(TRACE.encode())
+    assert ended[StorageKind.JOBS] > queued[StorageKind.JOBS]
+
+
+def test_an_image_counts_once_for_each_account(database: Database, account_id: uuid.UUID) -> None:
+    other = factories.make_account(database)
+    for owner in (account_id, account_id, other):
+        submission.keep_image(database, account_id=owner, image=picture())
+    factories.make_job(database, account_id, images=[(picture(), 4)])
+
+    assert used(database, account_id)[StorageKind.IMAGES] == 1_000
+    expected = {StorageKind.IMAGES: 1_000, StorageKind.RECORDS: 512}
+    assert used(database, other) == dict.fromkeys(StorageKind, 0) | expected
+
+
+def test_what_is_deleted_is_free_again(database: Database, account_id: uuid.UUID) -> None:
+    job_id = answered(database, account_id)
+    image_id = submission.keep_image(database, account_id=account_id, image=picture(1))
+
+    assert retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
+    assert retention.remove_image(database, image_id, account_id=account_id)
+
+    left = used(database, account_id)
+    assert left == held(database, account_id)
+    assert (left[StorageKind.IMAGES], left[StorageKind.TRACES]) == (0, 0)
+    assert left[StorageKind.JOBS] == 0
+    # Of a job and two images.
+    assert 2 * 1024 < left[StorageKind.RECORDS] < 3 * 1024
+
+
+def test_retention_frees_what_it_takes(
+    database: Database, account_id: uuid.UUID, age: Callable[[float], None]
+) -> None:
+    answered(database, account_id)
+    age(3600)
+    period = timedelta(minutes=1)
+    before = used(database, account_id)
+
+    purge.batch(database, purge.Periods(trace=period), actor="sweeper:test")
+    without_trace = used(database, account_id)
+    purge.batch(database, purge.Periods(image=period, answer=period), actor="sweeper:test")
+    without_all = used(database, account_id)
+
+    assert without_trace == before | {StorageKind.TRACES: 0}
+    assert without_all[StorageKind.IMAGES] == 0
+    assert without_all[StorageKind.JOBS] == 0
+    assert without_all[StorageKind.RECORDS] == before[StorageKind.RECORDS]
+    assert without_all == held(database, account_id)
+
+
+class Life:
+    """What happens to two accounts, at random."""
+
+    def __init__(self, database: Database, accounts: list[uuid.UUID]) -> None:
+        self.database = database
+        self.accounts = accounts
+        self.rng = random.Random(11)
+        self.jobs: list[uuid.UUID] = []
+
+    def go_on(self) -> None:
+        """Let one thing happen."""
+        acts = [self.submit, self.run, self.lose, self.delete, self.upload, self.fold]
+        self.rng.choice(acts)()
+
+    def submit(self) -> None:
+        """Ask about one of four pictures."""
+        owner = self.rng.choice(self.accounts)
+        image = picture(self.rng.randrange(4))
+        self.jobs.append(factories.make_job(self.database, owner, images=[(image, 4)]))
+
+    def run(self) -> None:
+        """Run the next job to one of its ends."""
+        self.submit()
+        claimed = factories.claim(self.database)
+        factories.begin(self.database, claimed)
+        piece = factories.make_piece(claimed, "Let me see. ")
+        traces.append(self.database, owner=claimed.owner, pieces=[piece])
+        ended = factories.make_ended(TRACE[: self.rng.randrange(1, len(TRACE))])
+        self.rng.choice([self.succeed, self.fail, self.stop, self.release])(claimed, ended)
+
+    def succeed(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+        """End it with an answer."""
+        outcomes.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
+
+    def fail(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+        """End it without one."""
+        fault = outcomes.Fault("engine_rejected", "No.")
+        outcomes.fail(self.database, claimed, fault, sample=ended)
+
+    def stop(self, claimed: claims.Claim, _ended: traces.Ended) -> None:
+        """Cancel it."""
+        outcomes.stop(self.database, claimed, sample=None)
+
+    def release(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+        """Give it back."""
+        outcomes.release(self.database, claimed, sample=ended)
+
+    def lose(self) -> None:
+        """Let its worker be lost, with what was written of its trace."""
+        self.submit()
+        lost = factories.claim(self.database, "gone", lease=timedelta(seconds=-1))
+        factories.begin(self.database, lost)
+        piece = factories.make_piece(lost, "It is ")
+        traces.append(self.database, owner="gone", pieces=[piece])
+        sweeps.sweep(self.database, actor="sweeper:test", crash_limit=3, rng=self.rng)
+
+    def delete(self) -> None:
+        """Delete a job, if it has ended."""
+        if not self.jobs:
+            return
+        job_id = self.rng.choice(self.jobs)
+        if factories.get_job(self.database, job_id).job.status.terminal:
+            retention.remove_job(self.database, job_id, account_id=None, actor="key:test")
+
+    def upload(self) -> None:
+        """Upload one of the same four pictures."""
+        image = picture(self.rng.randrange(4))
+        submission.keep_image(self.database, account_id=self.rng.choice(self.accounts), image=image)
+
+    def fold(self) -> None:
+        """Fold what has changed."""
+        storage.fold(self.database)
+
+
+def test_through_any_life_the_count_is_the_sum(database: Database, account_id: uuid.UUID) -> None:
+    accounts = [account_id, factories.make_account(database)]
+    life = Life(database, accounts)
+
+    for _ in range(60):
+        life.go_on()
+    search.rebuild(database, after=None)
+
+    counted = [used(database, owner) for owner in accounts]
+    assert counted == [held(database, owner) for owner in accounts]
+    assert all(one[StorageKind.TRACES] for one in counted)
+
+
+def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    job_id = webhooks.run_job(database, account_id, answer="the answer " * 100)
+    told = used(database, account_id)
+    webhooks.try_once(database, dataclasses.replace(webhooks.OK, answer=b"x" * 5_000))
+    heard = used(database, account_id)
+
+    assert told[StorageKind.DELIVERIES] > 1_000
+    assert heard[StorageKind.DELIVERIES] >= told[StorageKind.DELIVERIES] + 5_000
+    assert heard == held(database, account_id)
+
+    retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
+
+    left = used(database, account_id)
+    assert left == held(database, account_id)
+    assert left[StorageKind.DELIVERIES] < told[StorageKind.DELIVERIES]
+
+
+def test_what_is_rolled_back_is_not_counted(database: Database, account_id: uuid.UUID) -> None:
+    wanted = factories.make_submission(account_id, images=[(picture(), 4), (uuid.uuid4(), 4)])
+
+    with pytest.raises(errors.NotFound):
+        submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
+
+    assert set(used(database, account_id).values()) == {0}
+
+
+def test_folding_changes_nothing_but_where_it_is_read(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    answered(database, account_id)
+    before = used(database, account_id)
+
+    assert storage.fold(database) > 0
+    assert storage.fold(database) == 0
+
+    assert used(database, account_id) == before
+    with database.reading() as transaction:
+        assert transaction.session.query(StorageChange).count() == 0
+        assert transaction.session.query(StorageTotal).count() == 4
+
+
+def test_many_fold_at_once_and_each_change_counts_once(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    for number in range(20):
+        submission.keep_image(database, account_id=account_id, image=picture(number))
+    barrier = threading.Barrier(4)
+
+    def fold() -> None:
+        barrier.wait()
+        while storage.fold(database):
+            pass
+
+    threads = [threading.Thread(target=fold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(20, 30):
+        submission.keep_image(database, account_id=account_id, image=picture(number))
+    for thread in threads:
+        thread.join()
+
+    assert used(database, account_id)[StorageKind.IMAGES] == 30 * 1_000
+
+
+def forget_the_count(database: Database, account_id: uuid.UUID) -> None:
+    """Let the account be as one from before there was a count."""
+    with database.transaction() as transaction:
+        transaction.execute(sa.delete(StorageChange))
+        transaction.execute(sa.delete(StorageTotal))
+        transaction.execute(
+            sa.update(Account).where(Account.id == account_id).values(storage_counted_at=None)
+        )
+
+
+def test_what_was_stored_before_the_count_began_is_counted_later(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    kept = answered(database, account_id, 1)
+    gone = answered(database, account_id, 2)
+    forget_the_count(database, account_id)
+    # What goes before it was ever counted is not more than nothing.
+    retention.remove_job(database, gone, account_id=None, actor="key:test")
+    assert used(database, account_id)[StorageKind.IMAGES] == 0
+    assert storage.uncounted(database) == [account_id]
+
+    assert storage.recount(database, account_id)
+
+    assert used(database, account_id) == held(database, account_id)
+    assert used(database, account_id)[StorageKind.IMAGES] == 1_000
+    assert storage.uncounted(database) == []
+    assert factories.get_job(database, kept).job.answer_text == "6"
+
+
+def test_recounts_at_once_beside_new_images_correct_it_once(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    for number in range(5):
+        submission.keep_image(database, account_id=account_id, image=picture(number))
+    forget_the_count(database, account_id)
+    barrier = threading.Barrier(4)
+    done: list[bool] = []
+
+    def recount() -> None:
+        barrier.wait()
+        done.append(storage.recount(database, account_id))
+
+    def upload() -> None:
+        barrier.wait()
+        for number in range(5, 15):
+            submission.keep_image(database, account_id=account_id, image=picture(number))
+
+    threads = [threading.Thread(target=recount) for _ in range(3)]
+    threads.append(threading.Thread(target=upload))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert any(done)
+    assert used(database, account_id)[StorageKind.IMAGES] == 15 * 1_000
+
+
+def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id: uuid.UUID) -> None:
+    limit = 10 * (1_000 + 512)
+    barrier = threading.Barrier(8)
+    refused: list[int] = []
+
+    def upload(first: int) -> None:
+        barrier.wait()
+        for number in range(first, first + 4):
+            try:
+                submission.keep_image(
+                    database, account_id=account_id, image=picture(number), storage_limit=limit
+                )
+            except errors.StorageQuotaExceeded:
+                refused.append(number)
+
+    threads = [threading.Thread(target=upload, args=(4 * start,)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert used(database, account_id)[StorageKind.IMAGES] == 10 * 1_000
+    assert len(refused) == 32 - 10
+
+
+def test_whether_an_account_has_room_is_asked_once_a_second(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    timer = HandTimer()
+    quota = storage.Quota(database, default_mb=1, timer=timer)
+    assert quota.has_room(account_id)
+    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+
+    assert quota.has_room(account_id)
+    timer.seconds += 60
+    assert not quota.has_room(account_id)
+
+
+def test_a_full_account_is_refused_until_it_has_deleted_something(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    quota = storage.Quota(database, default_mb=1, timer=HandTimer())
+    image_id = submission.keep_image(
+        database, account_id=account_id, image=picture(size=MIB), storage_limit=None
+    )
+    other = factories.make_account(database)
+
+    with pytest.raises(errors.StorageQuotaExceeded, match=r"stores 1\.0 MiB; its quota is 1\.0"):
+        quota.check(account_id)
+    assert quota.check(other) == MIB
+
+    retention.remove_image(database, image_id, account_id=account_id)
+    # At once: the timer stands still.
+    assert quota.check(account_id) == MIB
+
+
+def test_an_account_has_a_quota_of_its_own_or_the_one_of_all(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    timer = HandTimer()
+    quota = storage.Quota(database, default_mb=4096, timer=timer)
+    found = storage.accounts(database, default_mb=0)
+    [name] = [one.name for one in found if one.account_id == account_id]
+    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+    # Far from it nothing has to be looked at when an image is kept.
+    assert quota.check(account_id) is None
+
+    storage.limit_account(database, name, storage_mb=2)
+    timer.seconds += 60
+    assert quota.check(account_id) == 2 * MIB
+    storage.limit_account(database, name, storage_mb=0)
+    timer.seconds += 60
+    assert quota.check(account_id) is None
+    assert quota.usage(account_id).limit is None
+    storage.limit_account(database, name, storage_mb=None)
+    assert quota.usage(account_id).limit == 4096 * MIB
+    with pytest.raises(errors.NotFound):
+        storage.limit_account(database, "nobody", storage_mb=1)
+
+
+def test_within_a_second_nothing_is_asked_of_the_database(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    timer = HandTimer()
+    quota = storage.Quota(database, default_mb=4096, timer=timer)
+    quota.check(account_id)
+    seen: list[object] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *event: seen.append(event))
+
+    for _ in range(100):
+        quota.check(account_id)
+    assert seen == []
+    timer.seconds += 60
+    quota.check(account_id)
+    assert seen != []
+
+
+def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    quota = storage.Quota(database, default_mb=1, timer=HandTimer())
+    job_id = factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+    with pytest.raises(errors.StorageQuotaExceeded):
+        quota.check(account_id)
+
+    assert outcomes.succeed(
+        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+    )
+
+    assert traces.read(database, job_id)[0].text == TRACE
