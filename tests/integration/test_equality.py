@@ -112,9 +112,11 @@ def test_a_formula_that_takes_for_ever_is_compared_as_text_and_the_next_one_as_a
         equality.TARGET, processes=1, seconds=0.5, memory_mb=equality.MEMORY_MB
     ) as impatient:
         same = Equality(impatient).of(None)
+        impatient.warm()
+        killed = impatient.pids
 
         assert not same("10^{10^{10}}", "7")
-        assert impatient.pids == frozenset()
+        assert impatient.pids.isdisjoint(killed)
 
         assert same("10^{10^{10}}", "10^{10^{10}} ")
         assert same("6", "6.0")
