@@ -19,10 +19,11 @@ import sqlalchemy as sa
 
 from bench import figures, postgres
 from jobs import ids
-from jobs.database import Database, utcnow
+from jobs.database import Database, Now, Seconds, utcnow
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Job
-from jobs.store import accounts, claims, turns
+from jobs.marks import Numbers
+from jobs.records import Job, table
+from jobs.store import accounts, claims, dispatch, timeline, turns
 from migrations import schema
 
 _AT_ONCE = 2_000
@@ -38,11 +39,41 @@ def by_turn(database: Database) -> object:
     return claims.claim(database, owner=_OWNER, lease=_LEASE)
 
 
+_JOB = table(Job).c
+_BEST = (
+    sa.select(_JOB.id)
+    .where(*dispatch.eligible())
+    .order_by(_JOB.rank_at, _JOB.id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .cte("best")
+)
+#: As it was before accounts took turns.
+_BY_RANK = timeline.Change(
+    "claimed",
+    source=Status.QUEUED,
+    target=Status.RUNNING,
+    where=(_JOB.id == sa.select(_BEST.c.id).scalar_subquery(),),
+    values={
+        "attempt": _JOB.attempt + 1,
+        "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
+        "started_at": sa.func.coalesce(_JOB.started_at, Now()),
+    },
+    numbers=Numbers.BLOCK,
+    shown=("model", "question", "options", "max_attempts"),
+)
+
+
 def by_rank(database: Database) -> object:
     """Claim in the order of submission alone."""
     with database.transaction("claim") as transaction:
-        job = claims.by_rank(transaction, _OWNER, _LEASE)
-        return job and claims.hold(transaction, job, _OWNER)
+        [job] = timeline.change(
+            transaction,
+            _BY_RANK,
+            actor=f"worker:{_OWNER}",
+            bound={"lease_owner": _OWNER, "b_lease": _LEASE},
+        )
+        return claims.hold(transaction, job, _OWNER)
 
 
 def fill(database: Database, jobs: int, owners: int) -> None:
