@@ -103,7 +103,7 @@ class Intake:
             jobs.errors.RequestError: with every fault of the order; or its key came with another one.
             jobs.errors.Unavailable: not now; nothing was kept.
         """
-        faults = [*order.faults, *_above(order, caller.highest_priority)]
+        faults = list(order.faults)
         known = self._pictures.known(caller.account_id, order.pictures, faults)
         asked_webhook = order.job.options.webhook if order.job is not None else None
         webhook = self._receivers.of_job(caller.account_id, asked_webhook, faults)
@@ -114,6 +114,8 @@ class Intake:
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
                 return replayed
+        # After the replay: what was accepted before the key had this limit is still found.
+        faults += _above(order, caller.highest_priority)
         if order.job is not None and not faults:
             # Before anything is decoded: that is the costly part.
             replayed = self._admit(

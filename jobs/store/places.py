@@ -191,9 +191,8 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
         return _Counted(1 + own, bounded)
     step = TURN_STEP[job.priority]
     first = mine.next_turn
-    if (
-        first is None
-    ):  # A process of the version before queued it, and no sweep has added its turn yet.
+    if first is None:
+        # A process of the version before queued it, and no sweep has added its turn yet.
         first = mine.now + FIRST_TURN[job.priority]
     turn = first if own == 0 else max(first, mine.now) + own * step
     # What a turn of the highest class could have before it bounds what has to be counted of each.
@@ -203,7 +202,7 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
         key | {"turn": turn, "step": step, "now": mine.now, "most": most, "rows": limit},
     ).one()
     at_least = bounded or bool(others.cut) or others.rows >= limit
-    return _Counted(1 + own + others.ahead, at_least)
+    return _Counted(1 + own + int(others.ahead), at_least)
 
 
 _JOB = table(Job).c

@@ -84,6 +84,19 @@ def test_a_priority_above_the_highest_one_of_the_key_is_refused_by_name(  # noqa
         assert f"`{asked}`" in fault["detail"]
 
 
+def test_a_job_is_found_again_by_its_key_when_its_priority_is_no_longer_allowed(
+    caller: Caller, client: FlaskClient, database: Database
+) -> None:
+    header = {"Idempotency-Key": "once"}
+    job = caller.submit(priority="high", headers=header).get_json()
+    plain = Caller(client, factories.make_key(database))
+
+    again = plain.submit(priority="high", headers=header)
+
+    assert (again.status_code, again.get_json()["id"]) == (202, job["id"])
+    assert plain.submit(priority="high", headers={"Idempotency-Key": "twice"}).status_code == 422
+
+
 def test_a_group_and_a_form_are_refused_alike(stranger: Caller) -> None:
     fields: dict[str, Part | list[Part]] = {
         "options": '{"priority": "high"}',
