@@ -87,6 +87,7 @@ class Intake:
             output_tokens=profile.max_output_tokens,
             images=self._settings.max_images,
             samples=self._settings.max_samples,
+            special_tokens=profile.special_tokens,
         )
 
     def submit(
