@@ -29,6 +29,7 @@
     * EngineBusy
     * EngineFault
       * EngineLost
+      * EngineSilent
     * EngineRejected
     * DeadlineExceeded
   * SettingsError
@@ -319,6 +320,17 @@ class EngineFault(EngineError):
 
 class EngineLost(EngineFault):
     """The engine hung up on a request that it had: it may have died, even of this request."""
+
+
+class EngineSilent(EngineFault):
+    """The engine took a request and says nothing: it or the request is stuck."""
+
+    code = "engine_silent"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        #: Whether it answers other requests meanwhile: then it is the request that is stuck.
+        self.answers_others = False
 
 
 class EngineRejected(EngineError):

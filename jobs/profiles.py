@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs import special_tokens
+from jobs.special_tokens import SpecialTokens
+
 Detail = Literal["low", "standard", "high", "max"]
 
 #: The largest number of visual tokens of a canonical image, by detail tier. One token covers 28 x 28
@@ -50,6 +53,8 @@ class ModelProfile:
     system_prompt: str
     #: Tokens of the chat template and the system prompt, an upper bound.
     overhead_tokens: int
+    #: Of its tokenizer: what a caller's choices and names must not spell.
+    special_tokens: SpecialTokens = special_tokens.ASSUMED
     #: Whether it follows what it is told about the form of its answer: see :mod:`jobs.instructions`.
     instructed: bool = True
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)

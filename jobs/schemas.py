@@ -15,6 +15,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from referencing import Registry
 
+from jobs.special_tokens import SpecialTokens
+
 MAX_BYTES = 8192
 #: Of objects and lists in one another, in the answer.
 MAX_DEPTH = 8
@@ -51,13 +53,18 @@ _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")
 _MOST_FAULTS = 20
 
 
-def faults(schema: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with ``schema``, each with its place; nothing: an answer can be asked for by it."""
+def faults(schema: Mapping[str, Any], special_tokens: SpecialTokens | None = None) -> list[str]:
+    """Return what is wrong with ``schema``, each with its place; nothing: an answer can be asked for by it.
+
+    Args:
+        schema: the schema.
+        special_tokens: those that its names, titles and values must not spell.
+    """
     if (deepest := _depth(schema)) is not None:
         return [deepest]
     if len(json.dumps(schema, ensure_ascii=False).encode()) > MAX_BYTES:
         return [f"It has more than {MAX_BYTES} bytes."]
-    check = _Check(schema)
+    check = _Check(schema, special_tokens)
     found = list(dict.fromkeys(check.run()))
     if len(found) > _MOST_FAULTS:
         found = [*found[:_MOST_FAULTS], f"There are {len(found) - _MOST_FAULTS} more."]
@@ -89,8 +96,9 @@ def _parts(whole: object) -> list[object]:
 class _Check:
     """One look through a schema."""
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], special_tokens: SpecialTokens | None) -> None:
         self._root = schema
+        self._special_tokens = special_tokens
         found = schema.get("$defs", {})
         self._defs: Mapping[str, Any] = found if isinstance(found, dict) else {}
         self._parts = 0
@@ -99,6 +107,7 @@ class _Check:
     def run(self) -> Iterator[str]:
         """Yield all faults."""
         yield from _texts(self._root, "")
+        yield from self._spelled(self._root, "")
         if self._root.get("$schema", _DIALECT) != _DIALECT:
             yield f"/$schema: the dialect has to be {_DIALECT}."
         if not isinstance(self._root.get("$defs", {}), dict):
@@ -117,6 +126,36 @@ class _Check:
             yield f"It has more than {MAX_PARTS} parts, with what is referred to counted each time."
         if self._lengths > MAX_LENGTHS:
             yield f"The lengths of all texts and lists together are more than {MAX_LENGTHS}."
+
+    def _spelled(self, schema: object, place: str) -> Iterator[str]:
+        """Yield where ``schema`` or a part of it has a name, a title or a value that spells a special token.
+
+        An answer has to repeat names and values to the letter, so that nothing can be put inside of them.
+        """
+        if self._special_tokens is None or not isinstance(schema, dict):
+            return
+        yield from self._special(schema.get("title"), f"{place}/title")
+        yield from self._special(schema.get("const"), f"{place}/const")
+        yield from self._each_special(schema.get("enum"), f"{place}/enum")
+        for group in ("properties", "$defs"):
+            parts = schema.get(group)
+            for name, part in parts.items() if isinstance(parts, dict) else ():
+                yield from self._special(name, f"{place}/{group}/{_short(name)}")
+                yield from self._spelled(part, f"{place}/{group}/{_short(name)}")
+        yield from self._spelled(schema.get("items"), f"{place}/items")
+        options = schema.get("anyOf")
+        for index, part in enumerate(options if isinstance(options, list) else ()):
+            yield from self._spelled(part, f"{place}/anyOf/{index}")
+
+    def _each_special(self, values: object, place: str) -> Iterator[str]:
+        for index, value in enumerate(values if isinstance(values, list) else ()):
+            yield from self._special(value, f"{place}/{index}")
+
+    def _special(self, text: object, place: str) -> Iterator[str]:
+        if self._special_tokens is None or not isinstance(text, str):
+            return
+        if (spelled := self._special_tokens.first_in(text)) is not None:
+            yield f"{place}: this spells the special token `{_short(spelled)}`."
 
     def _schema(
         self, schema: object, place: str, depth: int, within: tuple[str, ...]

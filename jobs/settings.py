@@ -176,6 +176,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest wait for an answer's first token: it covers the engine's queue and prefill.",
     )
+    engine_silent_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest wait for a first token outside of the engine's queue, on top of the time for the prompt "
+        "(500 tokens per second). After it the attempt fails with `engine_silent`.",
+    )
     engine_token_seconds: float = Field(
         default=60.0, gt=0, description="Longest silence between two tokens."
     )
@@ -270,7 +276,8 @@ class Settings(BaseSettings):
     quarantine_crashes: int = Field(
         default=3,
         ge=1,
-        description="Engines that died over an image, after which it is refused until an operator releases it.",
+        description="Engines that died over an image, or answered all other jobs only, after which it is refused "
+        "until an operator releases it.",
     )
     retention_image_days: float = Field(
         default=0,

@@ -119,7 +119,8 @@ class Stream(Protocol):
             jobs.errors.EngineUnavailable: the engine cannot be reached or is starting.
             jobs.errors.EngineBusy: refused for lack of room, before the first token.
             jobs.errors.EngineLost: it hung up on the request, before or after its first token.
-            jobs.errors.EngineFault: it failed, fell silent or aborted by itself after it took the request.
+            jobs.errors.EngineFault: it failed or aborted by itself after it took the request.
+            jobs.errors.EngineSilent: it took the request and says nothing, or nothing more.
             jobs.errors.EngineRejected: it will never take this request.
         """
 

@@ -178,7 +178,8 @@ class Runner:
         if typed:
             budget = grammar.rest(budget)
         elif switched.get("verify"):
-            budget, again = second_look.budget(budget, request.asked)
+            asked = self._profile.special_tokens.neutralize(request.asked)
+            budget, again = second_look.budget(budget, asked)
         request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,

@@ -13,13 +13,16 @@ from jobs import errors, lifecycle
 from jobs.database import Database, Unavailable
 from jobs.findings import Action, Finding, Kind
 from jobs.lifecycle import Outcome
-from jobs.store import claims, outcomes
+from jobs.store import claims, history, outcomes
 from worker.inquiry import Result
 from worker.leases import Reason
 
 _log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS = 1.0
+#: A job over which engines fall silent so many times fails, whatever its ``max_attempts``: each time costs a permit
+#: for a minute.
+_SILENCES = 2
 
 _DEADLINE = outcomes.Fault(
     code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
@@ -153,11 +156,35 @@ class Settlement:
         fault = outcomes.Fault(code=error.code, message=error.message, retryable=error.retryable)
         if not error.retryable:
             self.fail(claim, fault, result=result)
+        elif isinstance(error, errors.EngineSilent):
+            # An engine that is silent to all accuses no image: it would accuse all that are asked about meanwhile.
+            self._settle_silence(claim, fault, result, accused=error.answers_others)
         elif error.counted:
             died = isinstance(error, errors.EngineLost)
             self.retry(claim, fault, result=result, engine_died=died)
         else:
             self.release(claim, result=result, fault=fault)
+
+    def _settle_silence(
+        self, claim: claims.Claim, fault: outcomes.Fault, result: Result, *, accused: bool
+    ) -> None:
+        if self._silences(claim) + 1 < _SILENCES:
+            self.retry(claim, fault, result=result, engine_died=accused)
+            return
+        deadly = self._quarantine_crashes if accused else None
+        self.fail(claim, fault, result=result, deadly=deadly)
+
+    def _silences(self, claim: claims.Claim) -> int:
+        """Return over how many earlier attempts of the job an engine fell silent."""
+        pause = threading.Event()
+        while True:
+            try:
+                attempts = history.attempts(self._database, claim.job_id)
+            except Unavailable:
+                _log.warning("attempts_not_read")
+                pause.wait(_PAUSE_SECONDS)
+                continue
+            return sum(view.attempt.error_code == errors.EngineSilent.code for view in attempts)
 
     def _write(
         self,

@@ -19,6 +19,7 @@ from pydantic import (
 
 from api.schemas import words
 from jobs import errors, profiles, schemas
+from jobs.special_tokens import SpecialTokens
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
@@ -46,6 +47,7 @@ class Limits:
     images: int
     samples: int
     generations: int
+    special_tokens: SpecialTokens
 
 
 class Sent(BaseModel):
@@ -94,7 +96,17 @@ def _short_enough(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _no_special_token(value: str, info: ValidationInfo) -> str:
+    limits: Limits | None = info.context
+    spelled = limits.special_tokens.first_in(value) if limits else None
+    if spelled is not None:
+        shown = "".join(char if char.isprintable() else "\ufffd" for char in spelled)
+        raise ValueError(f"This spells the special token `{shown}`: no answer can repeat it.")
+    return value
+
+
 _Question = Annotated[words.Question, AfterValidator(_short_enough)]
+_Choice = Annotated[words.Question, Field(max_length=200), AfterValidator(_no_special_token)]
 
 
 class AnswerFormat(Sent):
@@ -107,20 +119,22 @@ class AnswerFormat(Sent):
     type: Literal["free", "number", "boolean", "choice", "json_schema"]
     options: (
         Annotated[
-            list[Annotated[words.Question, Field(max_length=200)]],
+            list[_Choice],
             Field(min_length=2, max_length=26),
         ]
         | None
     ) = Field(
         default=None,
-        description="For `choice`: what can be chosen. The answer names one by its text or its letter, A the first.",
+        description="For `choice`: what can be chosen. The answer names one by its text or its letter, A the first. "
+        "None may spell a special token of the model, such as `<|im_end|>`.",
     )
 
     schema_: dict[str, Any] | None = Field(
         default=None,
         alias="schema",
         description="For `json_schema`: an object, in JSON Schema 2020-12 without what no grammar holds a model to. "
-        f"At most {schemas.MAX_BYTES} bytes, {schemas.MAX_DEPTH} levels and {schemas.MAX_PARTS} parts.",
+        f"At most {schemas.MAX_BYTES} bytes, {schemas.MAX_DEPTH} levels and {schemas.MAX_PARTS} parts. "
+        "No name, title or value in it may spell a special token of the model.",
         examples=[
             {
                 "type": "object",
@@ -132,8 +146,12 @@ class AnswerFormat(Sent):
 
     @field_validator("schema_")
     @classmethod
-    def _can_be_met(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and (faults := schemas.faults(value)):
+    def _can_be_met(
+        cls, value: dict[str, Any] | None, info: ValidationInfo
+    ) -> dict[str, Any] | None:
+        limits: Limits | None = info.context
+        special_tokens = limits.special_tokens if limits else None
+        if value is not None and (faults := schemas.faults(value, special_tokens)):
             raise ValueError(f"An answer cannot be asked for by this schema. {' '.join(faults)}")
         return value
 

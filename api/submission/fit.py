@@ -42,7 +42,8 @@ def output_tokens(
             code="context_length_exceeded",
             param="images",
         )
-    return min(wanted, max(needed, room - _tokens_at_most(question)))
+    sent = profile.special_tokens.neutralize(question)
+    return min(wanted, max(needed, room - _tokens_at_most(sent)))
 
 
 def _tokens_at_most(question: str) -> int:

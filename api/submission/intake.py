@@ -92,6 +92,7 @@ class Intake:
             images=self._settings.max_images,
             samples=self._settings.max_samples,
             generations=self._settings.max_generations_per_request,
+            special_tokens=profile.special_tokens,
         )
 
     def submit(

@@ -1,8 +1,9 @@
 """Images that took engines down: counted by account and picture, refused from so many deaths on, released by operators.
 
-A death counts when an engine hangs up on a request that it had. All that ran on it are suspects then; what an image
-has against it is forgotten when a job with it succeeds later, so that only the one that does it again stays. What
-is kept belongs to one account: nobody learns what others ask about, or can get their pictures refused.
+A death counts when an engine hangs up on a request that it had, or says nothing to it and answers others. All that
+ran on it are suspects then; what an image has against it is forgotten when a job with it succeeds later, so that only
+the one that does it again stays. What is kept belongs to one account: nobody learns what others ask about, or can get
+their pictures refused.
 """
 
 from __future__ import annotations

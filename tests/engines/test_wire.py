@@ -66,6 +66,7 @@ def test_nothing_is_left_to_the_engines_defaults() -> None:
         "top_k": 40,
         "min_p": 0.1,
         "repetition_penalty": 1.05,
+        "skip_special_tokens": True,
         "seed": 3,
     } == {name: value for name, value in body.items() if name != "messages"}
 

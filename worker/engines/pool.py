@@ -19,6 +19,7 @@ from jobs import errors
 from jobs.store.workers import EngineState
 from worker.engines.scripted import Scripted
 from worker.engines.sglang import SGLang
+from worker.engines.watchdog import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Permit:
     """Leave to run one stream on one engine. Give it back, best by ``with``; twice is harmless."""
 
     def __init__(self, pool: Engines, post: _Post, facts: Facts) -> None:
-        self.engine = post.engine
+        self.engine = post.watched
         #: What the engine said of itself when the permit was given.
         self.facts = facts
         self._pool = pool
@@ -67,6 +68,8 @@ class _Post:
     """One engine as the pool sees it."""
 
     engine: Engine
+    #: The same with an eye on its silence; all streams go through this.
+    watched: Engine
     facts: Facts | None = None
     permits: set[Permit] = field(default_factory=set)
     asked: bool = False
@@ -83,6 +86,7 @@ class Engines:
         engines: all of them, alive or not.
         live_workers: worker processes that share them, this one included.
         margin: streams beyond what an engine runs at once, at least; an eighth of a larger window.
+        silent_seconds: see :class:`worker.engines.watchdog.Watched`; None watches nothing.
         now: a monotonic clock, in seconds.
         jitter: returns a number between 0 and 1.
     """
@@ -93,10 +97,19 @@ class Engines:
         *,
         live_workers: int = 1,
         margin: int = 4,
+        silent_seconds: float | None = None,
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._posts = [_Post(engine) for engine in engines]
+        self._posts = [
+            _Post(
+                engine,
+                watched=engine
+                if silent_seconds is None
+                else Watched(engine, silent_seconds=silent_seconds),
+            )
+            for engine in engines
+        ]
         self._live_workers = max(live_workers, 1)
         self._margin = margin
         self._now = now
@@ -127,7 +140,7 @@ class Engines:
     def another(self, permit: Permit) -> Permit | None:
         """Return one more permit for the engine of ``permit``, which knows the prompt, or None. Never waits."""
         with self._lock:
-            post = next(post for post in self._posts if post.engine is permit.engine)
+            post = next(post for post in self._posts if post.watched is permit.engine)
             if post.facts is None or not self._has_room(post):
                 return None
             return self._give(post, post.facts)
@@ -147,16 +160,20 @@ class Engines:
     def report(self, engine: Engine, error: errors.EngineError | None) -> None:
         """Tell how a stream went: None as soon as it has begun to answer, else its fault.
 
-        An engine that cannot be reached or has no room rests, 1 s at first and 30 s at most; then it
-        gets one stream at a time until one goes well.
+        An engine that cannot be reached, has no room or is silent to all rests, 1 s at first and 30 s at most;
+        then it gets one stream at a time until one goes well. One that is silent to one request and answers others
+        goes on: it is the request that is stuck.
         """
         with self._lock:
-            post = next(post for post in self._posts if post.engine is engine)
+            post = next(post for post in self._posts if engine in (post.engine, post.watched))
             # What comes while it rests is from streams that were begun before the fault.
             if self._now() < post.rests_until:
                 return
             if error is None or isinstance(error, errors.EngineRejected):
                 post.faults = 0
+            elif isinstance(error, errors.EngineSilent):
+                if not error.answers_others:
+                    self._rest(post, error)
             elif isinstance(
                 error, errors.EngineUnavailable | errors.EngineBusy | errors.EngineLost
             ):
@@ -173,7 +190,7 @@ class Engines:
     def close(self) -> None:
         """Release the engines' connections."""
         for post in self._posts:
-            post.engine.close()
+            post.watched.close()
 
     def take_back(self, permit: Permit, post: _Post) -> None:
         """Take ``permit`` back; :meth:`Permit.release` is how to say it."""
@@ -191,7 +208,7 @@ class Engines:
 
     def _ask(self, post: _Post) -> None:
         try:
-            facts = post.engine.facts()
+            facts = post.watched.facts()
         except errors.EngineUnavailable as error:
             self._learn(post, None, error.message)
         else:
@@ -257,19 +274,21 @@ def build(settings: Settings, profile: ModelProfile) -> Engines:
     Raises:
         jobs.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
     """
-    key = settings.engine_api_key
     return Engines(
-        [
-            Scripted(url, profile=profile, model=settings.model)
-            if url.startswith("scripted:")
-            else SGLang(
-                url,
-                api_key=key.get_secret_value() if key else None,
-                connect_seconds=settings.engine_connect_seconds,
-                first_token_seconds=settings.engine_first_token_seconds,
-                token_seconds=settings.engine_token_seconds,
-                connections=settings.worker_slots,
-            )
-            for url in settings.engine_urls
-        ]
+        [_engine(url, settings, profile) for url in settings.engine_urls],
+        silent_seconds=settings.engine_silent_seconds,
+    )
+
+
+def _engine(url: str, settings: Settings, profile: ModelProfile) -> Engine:
+    if url.startswith("scripted:"):
+        return Scripted(url, profile=profile, model=settings.model)
+    key = settings.engine_api_key
+    return SGLang(
+        url,
+        api_key=key.get_secret_value() if key else None,
+        connect_seconds=settings.engine_connect_seconds,
+        first_token_seconds=settings.engine_first_token_seconds,
+        token_seconds=settings.engine_token_seconds,
+        connections=settings.worker_slots,
     )

@@ -125,7 +125,9 @@ class ScriptedServer:
     ) -> bool:
         try:
             asked = dialect.parse(call.body, self._stage.profile)
-            play = self._stage.enter(asked.request, self._audience.set)
+            play = self._stage.enter(
+                asked.request, self._audience.set, stuck=dialect.gets_stuck(asked.request)
+            )
         except Refused as refused:
             writer.write(http.reply(400, dialect.error(400, refused.message)))
             return True

@@ -37,6 +37,7 @@ class Desk:
             ("GET", "/metrics"): lambda _: self._metrics(),
             ("POST", "/flush_cache"): self._flush,
             ("POST", "/abort_request"): self._abort,
+            ("POST", "/v1/tokenize"): self._tokenize,
         }
 
     def answer(self, call: Call) -> bytes:
@@ -82,6 +83,18 @@ class Desk:
     def _flush(self, _: Call) -> bytes:
         self._stage.cache.clear()
         return http.reply(200, b"Cache flushed.\n", "text/plain")
+
+    def _tokenize(self, call: Call) -> bytes:
+        specials = self._stage.profile.special_tokens
+        try:
+            prompt = orjson.loads(call.body)["prompt"]
+            several = isinstance(prompt, list)
+            ids = [dialect.tokenized(text, specials) for text in (prompt if several else [prompt])]
+        except (ValueError, LookupError, TypeError):
+            return http.reply(400, dialect.error(400, "1 validation error"))
+        counts = [len(of_text) for of_text in ids]
+        told = (ids, counts) if several else (ids[0], counts[0])
+        return http.reply(200, dict(zip(("tokens", "count"), told, strict=True)))
 
     def _abort(self, call: Call) -> bytes:
         try:

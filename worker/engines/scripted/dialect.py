@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import time
 import uuid
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ import orjson
 
 from jobs import profiles
 from worker import engine
-from worker.engines.scripted import http
+from worker.engines.scripted import http, script
 from worker.engines.scripted.prompt import Refused
 
 if TYPE_CHECKING:
     from jobs.profiles import ModelProfile
+    from jobs.special_tokens import SpecialTokens
 
+_PICTURE = "<|image_pad|>"
 #: Without sampling parameters the Qwen2-VL family is near-greedy (its ``generation_config.json``).
 _GREEDY = profiles.Sampling(temperature=0.0, top_p=1.0)
 
@@ -122,6 +126,25 @@ def _picture(url: str) -> engine.Picture:
         media_type=head.removeprefix("data:"),
         data=content,
     )
+
+
+def gets_stuck(request: engine.Request) -> bool:
+    """Whether a text has the marker of a picture that is not there: SGLang never comes back from looking for it."""
+    turn = request.turn or engine.Turn("", "")
+    texts = (request.system, request.asked, turn.said, turn.asked, request.continuation or "")
+    return any(_PICTURE in text for text in texts)
+
+
+def tokenized(prompt: str, specials: SpecialTokens) -> list[int]:
+    """Return made-up ids of the tokens of ``prompt``, one for a special token and one for each piece of text."""
+    markers = "|".join(map(re.escape, sorted(specials.tokens, key=len, reverse=True)))
+    parts = re.split(f"({markers})", prompt)
+    pieces = [
+        piece
+        for index, part in enumerate(parts)
+        for piece in ([part] if index % 2 else script.tokens(part))
+    ]
+    return [zlib.crc32(piece.encode()) for piece in pieces]
 
 
 class Events:

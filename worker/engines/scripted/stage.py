@@ -47,12 +47,15 @@ class Stage:
         self._running: list[Play] = []
         self._waiting: list[Play] = []
 
-    def enter(self, request: engine.Request, wake: Callable[[], None]) -> Play:
+    def enter(
+        self, request: engine.Request, wake: Callable[[], None], *, stuck: bool = False
+    ) -> Play:
         """Take a request; who enters has to :meth:`leave`.
 
         Args:
             request: what is asked.
             wake: see :class:`worker.engines.scripted.play.Play`.
+            stuck: whether it gets stuck on its way to the scheduler: it neither runs nor waits, and no abort finds it.
 
         Raises:
             worker.engines.scripted.prompt.Refused: the request can never be taken.
@@ -73,6 +76,8 @@ class Stage:
         prompt = Prompt.of(request, self.profile)
         play = Play(request, prompt, how=how, options=self.options, wake=wake)
         with self._lock:
+            if stuck:
+                return play
             if how.mishap in ("busy", "starting"):
                 play.refuse(how.mishap)
             elif len(self._running) < self.options.window:

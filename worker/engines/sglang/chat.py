@@ -18,6 +18,7 @@ from worker.engines.sglang import refusals, wire
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from jobs.special_tokens import SpecialTokens
     from worker import engine
     from worker.engines.sglang.connections import Connection, Connections
 
@@ -50,6 +51,7 @@ class Chat(Leaving):
         request: what is asked.
         connections: where a connection is taken from, and given back to after a whole response.
         pictures: the pictures' encoder.
+        special_tokens: those of the engine's tokenizer.
         headers: headers of the request.
         patience: longest waits.
     """
@@ -60,6 +62,7 @@ class Chat(Leaving):
         *,
         connections: Connections,
         pictures: wire.EncodedPictures,
+        special_tokens: SpecialTokens,
         headers: Mapping[str, str],
         patience: Patience,
     ) -> None:
@@ -68,6 +71,7 @@ class Chat(Leaving):
         self._request = request
         self._connections = connections
         self._pictures = pictures
+        self._special_tokens = special_tokens
         self._headers = headers
         self._patience = patience
         self._lock = threading.Lock()
@@ -98,7 +102,7 @@ class Chat(Leaving):
 
     def _open(self) -> http.client.HTTPResponse:
         """Return the response once its head is there."""
-        body = wire.body(self._request, self._pictures)
+        body = wire.body(self._request, self._pictures, self._special_tokens)
         connection = self._connections.take()
         kept, sent = connection.dialled, time.monotonic()
         try:
@@ -118,7 +122,7 @@ class Chat(Leaving):
         Raises:
             jobs.errors.EngineUnavailable: it cannot be reached; nothing was sent.
             jobs.errors.EngineLost: it hung up; nothing was received.
-            jobs.errors.EngineFault: nothing came for too long.
+            jobs.errors.EngineSilent: nothing came for too long.
         """
         with self._lock:
             self._connection = connection
@@ -237,5 +241,5 @@ class Chat(Leaving):
             connection.close()
 
 
-def _silent(seconds: float) -> errors.EngineFault:
-    return errors.EngineFault(f"The engine was silent for {seconds:g} s.")
+def _silent(seconds: float) -> errors.EngineSilent:
+    return errors.EngineSilent(f"The engine was silent for {seconds:g} s.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ import orjson
 import structlog
 import urllib3
 
-from jobs import errors
+from jobs import errors, special_tokens
+from jobs.special_tokens import SpecialTokens
 from worker import engine
-from worker.engines.sglang import refusals, wire
+from worker.engines.sglang import refusals, tokenizer, wire
 from worker.engines.sglang.chat import Chat, Patience
 from worker.engines.sglang.connections import Address, Connections
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 #: Whoever aborts has other streams to stop as well.
 _ABORT_SECONDS = 2.0
 _LOADS = "/v1/loads?include=core"
+#: A scheduler reports every second, and after a step of its work, however long that takes.
+_STALE_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +65,10 @@ class SGLang:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._patience = Patience(connect_seconds, first_token_seconds, token_seconds)
         self._pictures = wire.EncodedPictures()
+        self._special_tokens = special_tokens.ASSUMED
+        #: The checkpoint and version that they belong to, and those of which they could not be found out.
+        self._tokenizer: tuple[str, str, str] | None = None
+        self._unknown_tokenizer: tuple[str, str, str] | None = None
         self._connections = Connections(Address.parse(self.url), keep=connections)
         # State and aborts are asked for rarely: one connection each, so that none can be stale.
         self._http = urllib3.PoolManager(
@@ -77,6 +85,7 @@ class SGLang:
             request,
             connections=self._connections,
             pictures=self._pictures,
+            special_tokens=self._special_tokens,
             headers=self._headers,
             patience=self._patience,
         )
@@ -112,6 +121,7 @@ class SGLang:
                 self._ask(_LOADS), "max_running_requests"
             )
             context = info["context_length"] or self._ask("/v1/models")["data"][0]["max_model_len"]
+            self._learn_tokenizer(info)
             return engine.Facts(
                 model=info["served_model_name"],
                 version=info["version"],
@@ -123,6 +133,8 @@ class SGLang:
         """Return the engine's load, of all ranks. Raises :class:`jobs.errors.EngineUnavailable`."""
         with _unavailable():
             loads = self._ask(_LOADS)
+            if _stale(loads):
+                raise errors.EngineUnavailable("The engine's scheduler has stopped reporting.")
             return engine.Load(
                 running=_total(loads, "num_running_reqs"), waiting=_total(loads, "num_waiting_reqs")
             )
@@ -131,6 +143,40 @@ class SGLang:
         """Release idle connections; running streams go on."""
         self._connections.close()
         self._http.clear()
+
+    def _learn_tokenizer(self, info: dict[str, Any]) -> None:
+        """Find out the special tokens of the tokenizer that ``info`` names, unless they are known.
+
+        They are known before the first stream: an engine gets none before its facts have been read. When neither
+        files nor engine tell them, whatever has the shape ``<|…|>`` is taken for one, and they are asked for again.
+        """
+        model = str(info.get("model_path") or "")
+        served = (str(info.get("tokenizer_path") or model), model, str(info["version"]))
+        if served == self._tokenizer:
+            return
+        found, source = tokenizer.of_checkpoint(served[0]), "files"
+        if found is None:
+            found, source = self._ask_special_tokens(), "engine"
+        if found is None:
+            if served != self._unknown_tokenizer:
+                log.warning("special_tokens_unknown", url=self.url)
+            self._unknown_tokenizer = served
+            return
+        self._special_tokens = SpecialTokens(found.union(special_tokens.QWEN2_VL))
+        self._tokenizer = served
+        log.info("special_tokens_found", url=self.url, source=source, count=len(found))
+
+    def _ask_special_tokens(self) -> frozenset[str] | None:
+        """Return which candidates the engine has as one token; None when it does not say."""
+        try:
+            answer = self._http.request(
+                "POST", f"{self.url}/v1/tokenize", body=tokenizer.question()
+            )
+            if answer.status != HTTPStatus.OK:
+                return None
+            return tokenizer.of_answer(answer.data)
+        except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
+            return None
 
     def _ask(self, path: str) -> dict[str, Any]:
         """Return the object at ``path``. ``/server_info`` holds secrets: take from it, keep none of it."""
@@ -152,6 +198,15 @@ def _unavailable() -> Iterator[None]:
         raise errors.EngineUnavailable(
             "The engine does not tell its state as SGLang does."
         ) from error
+
+
+def _stale(loads: dict[str, Any]) -> bool:
+    """Whether a rank in an answer of ``/v1/loads`` reported long before the answer: its scheduler is stuck."""
+    if "timestamp" not in loads:
+        return False
+    answered = datetime.fromisoformat(loads["timestamp"]).timestamp()
+    oldest = min(float(rank["timestamp"]) for rank in loads["loads"])
+    return answered - oldest > _STALE_SECONDS
 
 
 def _total(loads: dict[str, Any], name: str) -> int:

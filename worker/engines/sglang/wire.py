@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from jobs import errors
+from jobs import errors, special_tokens
 from worker import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from jobs.special_tokens import SpecialTokens
 
 DONE = b"[DONE]"
 _PREFIX = b"data:"
@@ -58,20 +60,29 @@ class EncodedPictures:
         return orjson.Fragment(encoded)
 
 
-def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
+def body(
+    request: engine.Request,
+    pictures: EncodedPictures,
+    specials: SpecialTokens = special_tokens.ASSUMED,
+) -> bytes:
     """Return the body of ``POST /v1/chat/completions``.
+
+    The chat template and all texts in it are tokenized together, so a text that spells one of ``specials`` would
+    become one; it gets a space inside of it here, on the wire, while what is stored stays as it was said. A special
+    token that the model generates leaves no trace in its text (``skip_special_tokens``).
 
     Every sampling parameter is explicit: what is left out comes from the model's near-greedy
     ``generation_config.json``. Without ``continue_final_message`` SGLang would silently turn the
     trailing assistant message into a user's.
     """
+    plain = specials.neutralize
     messages: list[dict[str, Any]] = [
-        {"role": "system", "content": request.system},
+        {"role": "system", "content": plain(request.system)},
         {
             "role": "user",
             "content": [
                 *(pictures.part(picture) for picture in request.pictures),
-                {"type": "text", "text": request.asked},
+                {"type": "text", "text": plain(request.asked)},
             ],
         },
     ]
@@ -89,14 +100,15 @@ def body(request: engine.Request, pictures: EncodedPictures) -> bytes:
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "repetition_penalty": sampling.repetition_penalty,
+        "skip_special_tokens": True,
     }
     if request.seed is not None:
         fields["seed"] = request.seed
     if request.turn is not None:
-        messages.append({"role": "assistant", "content": request.turn.said})
-        messages.append({"role": "user", "content": request.turn.asked})
+        messages.append({"role": "assistant", "content": plain(request.turn.said)})
+        messages.append({"role": "user", "content": plain(request.turn.asked)})
     if request.continuation is not None:
-        messages.append({"role": "assistant", "content": request.continuation})
+        messages.append({"role": "assistant", "content": plain(request.continuation)})
         fields["continue_final_message"] = True
     if request.schema is not None:
         form = {"name": "answer", "schema": request.schema, "strict": True}

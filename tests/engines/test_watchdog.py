@@ -1,0 +1,429 @@
+"""An engine that has room and says nothing is given up; one that is busy is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from jobs import errors
+from tests.engines import asking, raw_peer, subjects
+from tests.engines.quiet_engine import Quiet, Watch, drain, made
+from tests.engines.raw_peer import RawPeer
+from tests.engines.subjects import Connect
+from worker import engine
+from worker.engines.scripted import Scripted
+from worker.engines.scripted_server import BackgroundServer
+from worker.engines.watchdog import Watched, prompt_tokens
+
+SILENT = 60.0
+#: More than the prompt of :func:`asking.ask` takes.
+PROMPT = 5.0
+
+
+class Mute:
+    """An engine whose streams say what a test puts into them, with the load that the test gives it."""
+
+    url = "mute:"
+
+    def __init__(self) -> None:
+        self.window = 4
+        #: None: it does not tell.
+        self.told: engine.Load | None = engine.Load(running=0, waiting=0)
+        self.looks = 0
+        self.streams: list[MuteStream] = []
+        self.aborted: list[str] = []
+
+    @contextlib.contextmanager
+    def stream(self, request: engine.Request) -> Iterator[MuteStream]:
+        del request
+        self.streams.append(MuteStream())
+        yield self.streams[-1]
+
+    def abort(self, rid: str) -> None:
+        self.aborted.append(rid)
+
+    def facts(self) -> engine.Facts:
+        return engine.Facts(model="m", version="1", window=self.window)
+
+    def load(self) -> engine.Load:
+        self.looks += 1
+        if self.told is None:
+            raise errors.EngineUnavailable("It does not tell.")
+        return self.told
+
+    def close(self) -> None:
+        return
+
+
+class MuteStream:
+    def __init__(self) -> None:
+        self.said: queue.SimpleQueue[engine.Chunk | None] = queue.SimpleQueue()
+        self.closed = False
+
+    def __iter__(self) -> Iterator[engine.Chunk]:
+        while (chunk := self.said.get(timeout=30)) is not None:
+            yield chunk
+
+    def close(self) -> None:
+        self.closed = True
+        self.said.put(None)
+
+
+class Conducted:
+    """A watched engine, its clock, and readers that wait for it in threads of their own."""
+
+    def __init__(self) -> None:
+        self.clock = Watch()
+        self.engine = Mute()
+        self.watched = Watched(self.engine, silent_seconds=SILENT, now=self.clock, period_seconds=0)
+        self.watched.facts()
+        self.readers: list[asking.Reader] = []
+
+    def ask(self, *pictures: engine.Picture) -> asking.Reader:
+        """Return what waits for its first token."""
+        request = asking.ask(pictures=pictures or (asking.png(),))
+        reader = asking.Reader(self.watched, request)
+        self.readers.append(reader)
+        assert asking.eventually(lambda: self.watched.waiting == self._silent())
+        return reader
+
+    def _silent(self) -> int:
+        return sum(not reader.spoke.is_set() and reader.error is None for reader in self.readers)
+
+    def speak(self, which: int) -> None:
+        """Give a stream its first token."""
+        self.engine.streams[which].said.put(engine.Chunk(text="I"))
+        self.readers[which].wait_for_text()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with a look every five seconds."""
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end:
+            self.clock.seconds = min(self.clock.seconds + 5.0, end)
+            self.watched.look()
+
+
+@pytest.fixture
+def conducted() -> Iterator[Conducted]:
+    conducted = Conducted()
+    yield conducted
+    for reader in conducted.readers:
+        reader.close()
+        reader.join()
+
+
+def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(conducted: Conducted) -> None:
+    reader = conducted.ask()
+
+    conducted.wait(SILENT)
+    still = reader.error
+    conducted.wait(5 + PROMPT)
+    reader.join()
+
+    assert still is None
+    assert isinstance(reader.error, errors.EngineSilent)
+    assert (reader.error.code, reader.error.counted) == ("engine_silent", True)
+    assert "0 of 4 streams running and 0 waiting" in reader.error.message
+    assert conducted.engine.aborted == [reader.request.rid]
+    assert conducted.engine.streams[0].closed
+    assert conducted.watched.waiting == 0
+
+
+@pytest.mark.parametrize("load", [engine.Load(4, 1), engine.Load(1, 1), engine.Load(5, 9)])
+def test_an_engine_with_a_queue_is_believed(conducted: Conducted, load: engine.Load) -> None:
+    conducted.engine.told = load
+    reader = conducted.ask()
+
+    conducted.wait(10 * SILENT)
+
+    assert reader.error is None
+    assert conducted.watched.waiting == 1
+
+
+def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up_first(
+    conducted: Conducted,
+) -> None:
+    readers = [conducted.ask() for _ in range(6)]
+    conducted.engine.told = engine.Load(running=4, waiting=2)
+
+    conducted.wait(SILENT + 5 + PROMPT)
+    readers[0].join()
+    conducted.engine.told = engine.Load(running=4, waiting=1)
+    conducted.wait(SILENT)
+    waiting = conducted.watched.waiting
+    conducted.wait(5 + PROMPT)
+    readers[1].join()
+
+    assert isinstance(readers[0].error, errors.EngineSilent)
+    assert waiting == 5, "whoever comes to run then has all the time for it"
+    assert isinstance(readers[1].error, errors.EngineSilent)
+    assert [reader.error for reader in readers[2:]] == [None] * 4
+
+
+def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
+    conducted.engine.told = engine.Load(running=4, waiting=1)
+    reader = conducted.ask()
+    conducted.wait(10 * SILENT)
+    conducted.engine.told = engine.Load(running=3, waiting=0)
+
+    conducted.wait(SILENT)
+    still = reader.error
+    conducted.wait(5 + PROMPT)
+    reader.join()
+
+    assert still is None
+    assert isinstance(reader.error, errors.EngineSilent)
+
+
+def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
+    reader = conducted.ask()
+    conducted.wait(SILENT - 5)
+    conducted.engine.told = engine.Load(running=4, waiting=1)
+    conducted.wait(5)
+    conducted.engine.told = engine.Load(running=0, waiting=0)
+
+    conducted.wait(SILENT)
+
+    assert reader.error is None
+    assert conducted.watched.waiting == 1
+
+
+def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conducted) -> None:
+    conducted.engine.told = None
+    reader = conducted.ask()
+
+    conducted.wait(SILENT + 5 + PROMPT)
+    reader.join()
+
+    assert isinstance(reader.error, errors.EngineSilent)
+    assert "does not tell its load" in reader.error.message
+
+
+def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
+    conducted: Conducted,
+) -> None:
+    conducted.engine.told = None
+    for which in range(conducted.engine.window):
+        conducted.ask()
+        conducted.speak(which)
+    reader = conducted.ask()
+
+    conducted.wait(10 * SILENT)
+
+    assert reader.error is None
+
+
+def test_a_stream_that_has_spoken_is_left_alone_and_nobody_is_asked_for_it(
+    conducted: Conducted,
+) -> None:
+    conducted.ask()
+    conducted.speak(0)
+
+    conducted.wait(10 * SILENT)
+
+    assert conducted.readers[0].error is None
+    assert conducted.engine.looks == 0
+
+
+def test_a_long_prompt_has_more_time(conducted: Conducted) -> None:
+    large = asking.png(width=2800, height=2800)
+    seconds = prompt_tokens(asking.ask(pictures=(large,))) / 500
+    assert 20 < seconds < 25
+    reader = conducted.ask(large)
+
+    conducted.wait(SILENT + 20)
+    still = reader.error
+    conducted.wait(10)
+    reader.join()
+
+    assert still is None
+    assert isinstance(reader.error, errors.EngineSilent)
+
+
+def test_prompts_that_were_sent_before_have_their_time_as_well(conducted: Conducted) -> None:
+    large = asking.png(width=2800, height=2800)
+    conducted.ask(large)
+    conducted.wait(5)
+    small = conducted.ask()
+
+    conducted.wait(SILENT + 15)
+    still = small.error
+    conducted.wait(10)
+    small.join()
+
+    assert still is None
+    assert isinstance(small.error, errors.EngineSilent)
+
+
+def test_streams_beside_it_that_begin_to_speak_show_that_the_engine_is_well(
+    conducted: Conducted,
+) -> None:
+    stuck = conducted.ask()
+    conducted.wait(SILENT - 10)
+    conducted.ask()
+    conducted.speak(1)
+
+    conducted.wait(15 + PROMPT)
+    stuck.join()
+
+    assert isinstance(stuck.error, errors.EngineSilent)
+    assert stuck.error.answers_others
+
+
+def test_what_spoke_long_ago_shows_nothing(conducted: Conducted) -> None:
+    stuck = conducted.ask()
+    conducted.ask()
+    conducted.speak(1)
+
+    conducted.wait(SILENT + 5 + PROMPT)
+    stuck.join()
+
+    assert isinstance(stuck.error, errors.EngineSilent)
+    assert not stuck.error.answers_others
+
+
+def test_a_stream_that_is_closed_from_outside_ends_as_ever(conducted: Conducted) -> None:
+    reader = conducted.ask()
+
+    reader.close()
+    reader.join()
+
+    assert (reader.error, conducted.engine.aborted) == (None, [])
+    assert conducted.watched.waiting == 0
+
+
+def test_a_whole_answer_comes_through(conducted: Conducted) -> None:
+    reader = conducted.ask()
+    end = engine.Chunk(finish_reason="stop")
+    bill = engine.Chunk(usage=engine.Usage(1, 1, 1, 2))
+    for chunk in (engine.Chunk(), engine.Chunk(text="a"), engine.Chunk(text="b"), end, bill, None):
+        conducted.engine.streams[0].said.put(chunk)
+
+    chunks = reader.join()
+
+    assert asking.text(chunks) == "ab"
+    assert chunks[-2:] == [end, bill]
+
+
+class TestThePool:
+    @pytest.fixture
+    def watch(self) -> Watch:
+        return Watch()
+
+    def test_an_engine_that_fell_silent_rests_and_is_tried_with_one_stream(
+        self, watch: Watch
+    ) -> None:
+        only = Quiet()
+        engines = made(only, watch=watch)
+        engines.report(only, errors.EngineSilent("It said nothing."))
+        resting = engines.acquire()
+
+        watch.seconds += 1.0
+
+        assert resting is None
+        assert len(drain(engines)) == 1
+        engines.report(only, None)
+        assert len(drain(engines)) == 11
+
+    def test_an_engine_that_answers_others_goes_on(self, watch: Watch) -> None:
+        only = Quiet()
+        engines = made(only, watch=watch)
+        stuck = errors.EngineSilent("It said nothing.")
+        stuck.answers_others = True
+
+        engines.report(only, stuck)
+
+        assert len(drain(engines)) == 12
+
+
+def test_the_scripted_engine_is_given_up_by_its_own_load(connect: Connect) -> None:
+    """Over HTTP: a request that is stuck before the scheduler is neither running nor waiting."""
+    clock = Watch()
+    with BackgroundServer(subjects.OPTIONS) as server:
+        watched = Watched(connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0)
+        window = watched.facts().window
+        reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+        assert asking.eventually(lambda: watched.load().running == 1)
+        watched.look()
+        clock.seconds += SILENT + PROMPT
+
+        watched.look()
+
+        reader.join()
+        assert isinstance(reader.error, errors.EngineSilent)
+        assert f"1 of {window} streams running" in reader.error.message
+        assert asking.eventually(lambda: watched.load().running == 0), "it goes on for nobody"
+
+
+def test_in_process_too() -> None:
+    clock = Watch()
+    watched = Watched(
+        Scripted(options=subjects.OPTIONS), silent_seconds=SILENT, now=clock, period_seconds=0
+    )
+    watched.facts()
+    reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+    assert asking.eventually(lambda: watched.load().running == 1)
+    watched.look()
+    clock.seconds += SILENT + PROMPT
+
+    watched.look()
+
+    reader.join()
+    assert isinstance(reader.error, errors.EngineSilent)
+
+
+def test_a_peer_that_takes_the_request_and_answers_nothing_at_all(connect: Connect) -> None:
+    """It answers no question about its load either: the connection for that is never accepted."""
+    clock = Watch()
+    with RawPeer(raw_peer.holding()) as peer:
+        client = connect(peer.url)
+        reader = asking.Reader(
+            watched := Watched(client, silent_seconds=SILENT, now=clock, period_seconds=0),
+            asking.ask(),
+        )
+        assert asking.eventually(lambda: peer.connections == 1)
+        # Closed at once, so that asking for the load does not take its ten seconds.
+        client.close()
+        watched.look()
+        clock.seconds += SILENT + PROMPT
+
+        watched.look()
+
+        reader.join()
+    assert isinstance(reader.error, errors.EngineSilent)
+
+
+@pytest.mark.parametrize(("age", "stuck"), [(1.0, False), (31.0, True)])
+def test_a_load_that_was_reported_long_ago_is_none(
+    age: float, connect: Connect, *, stuck: bool
+) -> None:
+    """The HTTP server of an engine whose scheduler is stuck goes on telling the load that it had."""
+    at = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    rank = {"timestamp": at.timestamp() - age, "num_running_reqs": 4, "num_waiting_reqs": 7}
+    told = json.dumps({"timestamp": at.isoformat(), "loads": [rank]}).encode()
+    with RawPeer(raw_peer.answering(raw_peer.status(200, told))) as peer:
+        client = connect(peer.url)
+        if stuck:
+            with pytest.raises(errors.EngineUnavailable, match="stopped reporting"):
+                client.load()
+        else:
+            assert client.load() == engine.Load(running=4, waiting=7)
+
+
+def test_the_watchdog_looks_by_itself() -> None:
+    clock = Watch()
+    mute = Mute()
+    watched = Watched(mute, silent_seconds=SILENT, now=clock, period_seconds=0.01)
+    reader = asking.Reader(watched, asking.ask())
+    assert asking.eventually(lambda: mute.looks > 0)
+    clock.seconds += SILENT + PROMPT
+
+    reader.join()
+
+    assert isinstance(reader.error, errors.EngineSilent)
+    watched.close()

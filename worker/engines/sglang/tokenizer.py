@@ -1,0 +1,93 @@
+"""Which special tokens an engine's tokenizer has: read from the checkpoint's files, or asked of the engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from jobs import special_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
+#: Qwen2-VL's ``tokenizer.json`` has 7 MB.
+_MOST_BYTES = 64 << 20
+#: An added token that is not flagged as special counts as one when it has a marker's shape, as ``<tool_call>`` does.
+#: Others are words and runs of spaces: text as any other.
+_MARKER = re.compile(r"[<\[{]\S+[>\]}]")
+
+
+def of_checkpoint(folder: str) -> frozenset[str] | None:
+    """Return the special tokens that a checkpoint's files name; None when there are none here.
+
+    Args:
+        folder: an absolute path on the engine's machine, which may be another one; or a name on the hub.
+    """
+    path = Path(folder)
+    if not path.is_absolute():
+        return None
+    contents = [content for name in _FILES if (content := _read(path / name)) is not None]
+    return frozenset(token for content in contents for token in _named(content)) or None
+
+
+def question() -> bytes:
+    """Return the body of ``POST /v1/tokenize`` that asks which of the candidates are one token."""
+    return orjson.dumps({"prompt": special_tokens.CANDIDATES, "add_special_tokens": False})
+
+
+def of_answer(answer: bytes) -> frozenset[str]:
+    """Return the candidates that are one token in the engine's answer to :func:`question`.
+
+    A marker that is one ordinary token counts too: a space inside of it does no harm.
+
+    Raises:
+        ValueError, LookupError, TypeError: the answer has not the shape of SGLang's.
+    """
+    ids = orjson.loads(answer)["tokens"]
+    pairs = zip(special_tokens.CANDIDATES, ids, strict=True)
+    return frozenset(token for token, of_token in pairs if len(of_token) == 1)
+
+
+def _read(path: Path) -> Any | None:  # noqa: ANN401 - JSON
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        return orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _named(content: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    """Yield the special tokens that a file's content names, whichever of the files it is."""
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key in ("added_tokens", "added_tokens_decoder"):
+            yield from _added(value.values() if isinstance(value, dict) else value)
+        elif key.endswith("_special_tokens"):
+            yield from _texts(value if isinstance(value, list) else ())
+        elif key.endswith("_token"):
+            yield from _texts((value,))
+        elif isinstance(value, int) and _MARKER.fullmatch(key):
+            yield key
+
+
+def _added(entries: Iterable[Any]) -> Iterator[str]:
+    """Yield those of a tokenizer's added tokens that are no plain text."""
+    for entry in entries:
+        if isinstance(entry, dict):
+            for text in _texts((entry,)):
+                if entry.get("special") or _MARKER.fullmatch(text):
+                    yield text
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    """Yield what tokens say, given as texts or as objects with ``content``."""
+    for value in values:
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str) and text.strip():
+            yield text

@@ -1,0 +1,312 @@
+"""Gives up on requests to which an engine says nothing although they do not wait in its queue.
+
+In a queue a request may take minutes to its first token, so the limit for that is long. One that is in no queue is
+stuck when it says nothing, and would hold its permit for nothing. So while requests wait for their first token the
+engine is asked for its load from time to time: where fewer wait than are silent, the others are stuck.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from jobs import errors
+from worker import engine
+from worker.engines.scripted.dimensions import dimensions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+#: Between two looks at the load, at most; there are several looks before silence is no longer believed.
+_PERIOD_SECONDS, _LOOKS = 5.0, 4
+#: Prompt tokens of which the slowest engine computes so many in a second get that much more time.
+_PREFILL_TOKENS_PER_SECOND = 500.0
+#: One visual token covers 28 x 28 pixels; a picture whose size cannot be read counts as one of the highest tier.
+_PIXELS_PER_TOKEN, _MOST_IMAGE_TOKENS = 28 * 28, 8192
+_CHARS_PER_TOKEN = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Watched:
+    """An engine whose silent streams are given up sooner while they wait in no queue. Thread-safe.
+
+    Args:
+        engine_: the engine.
+        silent_seconds: longest wait for a first token outside of the engine's queue, without the time for the prompt.
+        now: a monotonic clock, in seconds.
+        period_seconds: between two looks at the load; 0: only :meth:`look` looks. Default: 5 s or less.
+    """
+
+    def __init__(
+        self,
+        engine_: engine.Engine,
+        *,
+        silent_seconds: float,
+        now: Callable[[], float] = time.monotonic,
+        period_seconds: float | None = None,
+    ) -> None:
+        self.url = engine_.url
+        self._engine = engine_
+        self._silent_seconds = silent_seconds
+        self._now = now
+        self._period_seconds = (
+            min(_PERIOD_SECONDS, silent_seconds / _LOOKS)
+            if period_seconds is None
+            else period_seconds
+        )
+        self._lock = threading.Lock()
+        #: Streams without a first token in the order of their beginning, and how many have had theirs.
+        self._waiting: dict[WatchedStream, None] = {}
+        self._speaking = 0
+        self._window = 0
+        #: Since when every look has found more silent streams than the engine has waiting; None: the last one did not.
+        self._stuck_since: float | None = None
+        #: When some stream had its first token last.
+        self._spoke_at: float | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def stream(self, request: engine.Request) -> WatchedStream:
+        """Return the stream of ``request``, which can end with :class:`jobs.errors.EngineSilent`."""
+        return WatchedStream(self, self._engine.stream(request), request)
+
+    def abort(self, rid: str) -> None:
+        """Ask the engine to stop the stream ``rid``."""
+        self._engine.abort(rid)
+
+    def facts(self) -> engine.Facts:
+        """Return the engine's facts. Raises :class:`jobs.errors.EngineUnavailable`."""
+        facts = self._engine.facts()
+        self._window = facts.window
+        return facts
+
+    def load(self) -> engine.Load:
+        """Return the engine's load. Raises :class:`jobs.errors.EngineUnavailable`."""
+        return self._engine.load()
+
+    def close(self) -> None:
+        """End the looking and release the engine's connections."""
+        self._stop.set()
+        self._engine.close()
+
+    def began(self, stream: WatchedStream) -> None:
+        """Take a stream that is sent now."""
+        with self._lock:
+            self._ensure_thread()
+            stream.began_at = self._now()
+            self._waiting[stream] = None
+
+    def spoke(self, stream: WatchedStream, chunk: engine.Chunk) -> bool:
+        """Note a stream's first token or its early end; False when it has been given up meanwhile."""
+        with self._lock:
+            if stream not in self._waiting:
+                return False
+            del self._waiting[stream]
+            self._speaking += 1
+            if chunk.text:
+                self._spoke_at = self._now()
+            return True
+
+    def ended(self, stream: WatchedStream, *, spoke: bool) -> None:
+        """Note a stream's end."""
+        with self._lock:
+            self._waiting.pop(stream, None)
+            self._speaking -= spoke
+
+    @property
+    def waiting(self) -> int:
+        """How many streams wait for their first token."""
+        with self._lock:
+            return len(self._waiting)
+
+    @property
+    def answers(self) -> bool:
+        """Whether some stream had its first token lately: the engine as a whole is not stuck."""
+        with self._lock:
+            lately = self._now() - self._silent_seconds / 2
+            return self._spoke_at is not None and self._spoke_at > lately
+
+    def look(self) -> None:
+        """Look at the load once, and give up on those who are silent for too long and wait in no queue."""
+        now = self._now()
+        with self._lock:
+            waiting = list(self._waiting)
+        if not waiting:
+            self._stuck_since = None
+            return
+        load = self._load()
+        stuck = load.stuck(len(waiting))
+        if not stuck:
+            self._stuck_since = None
+            return
+        if self._stuck_since is None:
+            self._stuck_since = now
+        before = 0.0
+        for stream in waiting[:stuck]:
+            waited = now - max(stream.began_at, self._stuck_since)
+            if waited < self._silent_seconds:
+                # Those behind it began later.
+                break
+            before += stream.prefill_seconds
+            if waited >= self._silent_seconds + before and self._give_up(stream, waited, load):
+                before -= stream.prefill_seconds
+                if load.waiting:
+                    # Those in the queue have their turn now, and all their time for it.
+                    self._stuck_since = None
+                    return
+
+    def _give_up(self, stream: WatchedStream, waited: float, load: _Seen) -> bool:
+        """Give up on a stream, unless it has spoken by now."""
+        with self._lock:
+            if stream not in self._waiting:
+                return False
+            del self._waiting[stream]
+        log.warning(
+            "engine_silent", url=self.url, rid=stream.rid, seconds=round(waited), load=str(load)
+        )
+        stream.give_up(errors.EngineSilent(f"The engine said nothing for {waited:.0f} s, {load}."))
+        return True
+
+    def _load(self) -> _Seen:
+        """Return the engine's load; of one that does not tell it, as far as this process's streams show it."""
+        window = self._window
+        try:
+            told = self._engine.load()
+        except errors.EngineUnavailable:
+            with self._lock:
+                speaking = self._speaking
+            return _Seen(speaking, 0, window, told=False)
+        return _Seen(told.running, told.waiting, window, told=True)
+
+    def _ensure_thread(self) -> None:
+        """Start the thread that looks, at the first stream or after a look that nobody foresaw the end of."""
+        if not self._period_seconds or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period_seconds):
+            self.look()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An engine's load at a look."""
+
+    running: int
+    waiting: int
+    window: int
+    told: bool
+
+    def stuck(self, silent: int) -> int:
+        """Return how many of so many ``silent`` streams do not wait in the engine's queue.
+
+        An engine that does not tell its load is taken to have a queue when a full window of streams speaks.
+        """
+        if not self.told:
+            return 0 if self.running >= max(self.window, 1) else silent
+        return max(silent - self.waiting, 0)
+
+    def __str__(self) -> str:
+        if not self.told:
+            return "and does not tell its load"
+        return f"with {self.running} of {self.window} streams running and {self.waiting} waiting"
+
+
+class WatchedStream:
+    """A stream of a :class:`Watched` engine."""
+
+    def __init__(
+        self,
+        owner: Watched,
+        context: AbstractContextManager[engine.Stream],
+        request: engine.Request,
+    ) -> None:
+        self.rid = request.rid
+        #: When it was sent.
+        self.began_at = 0.0
+        self._owner = owner
+        self._context = context
+        self._stream: engine.Stream | None = None
+        self._request = request
+        self._verdict: errors.EngineSilent | None = None
+
+    @property
+    def prefill_seconds(self) -> float:
+        """How long a slow engine computes its prompt."""
+        return prompt_tokens(self._request) / _PREFILL_TOKENS_PER_SECOND
+
+    def give_up(self, verdict: errors.EngineSilent) -> None:
+        """End the reading from the watchdog's thread; the reader gets ``verdict``."""
+        self._verdict = verdict
+        self.close()
+
+    def close(self) -> None:
+        """End the reading from any thread."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def __enter__(self) -> Self:
+        if self._stream is None:
+            self._stream = self._context.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._context.__exit__(kind, error, traceback)
+
+    def __iter__(self) -> Iterator[engine.Chunk]:
+        """Yield chunks until the end, as the engine's own stream does."""
+        spoke = False
+        chunks = iter(self._stream or ())
+        self._owner.began(self)
+        try:
+            for chunk in chunks:
+                if chunk.text or chunk.finish_reason is not None:
+                    spoke = self._owner.spoke(self, chunk)
+                    if spoke:
+                        yield chunk
+                    break
+                yield chunk
+            if spoke:
+                yield from chunks
+        except errors.EngineError as error:
+            if self._verdict is None:
+                if isinstance(error, errors.EngineSilent):
+                    error.answers_others = self._owner.answers
+                raise
+        finally:
+            self._owner.ended(self, spoke=spoke)
+        if self._verdict is not None:
+            # The stream is closed already: the engine is told as well, lest it goes on for nobody.
+            self._owner.abort(self.rid)
+            self._verdict.answers_others = self._owner.answers
+            raise self._verdict
+
+
+def prompt_tokens(request: engine.Request) -> float:
+    """Return about how many tokens the prompt of ``request`` has, rather too many."""
+    turn = request.turn
+    texts = (
+        request.system,
+        request.asked,
+        request.continuation or "",
+        *((turn.said, turn.asked) if turn is not None else ()),
+    )
+    pictured = 0.0
+    for picture in request.pictures:
+        size = dimensions(picture.data)
+        pictured += size[0] * size[1] / _PIXELS_PER_TOKEN if size else _MOST_IMAGE_TOKENS
+    return pictured + sum(map(len, texts)) / _CHARS_PER_TOKEN
