@@ -202,7 +202,11 @@ class Runner:
                 permit=permit,
                 holding=holding,
                 recorder=self._recorder,
-                same=self._equality.of(claim.options.get("answer_format")),
+                same=self._equality.of(
+                    claim.options.get("answer_format"),
+                    account_id=claim.account_id,
+                    stopped=lambda: holding.reason is not None,
+                ),
                 watch=watch,
             )
             result = vote.run(request, asked=samples, started_at=started_at)

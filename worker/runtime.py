@@ -68,9 +68,12 @@ class Runtime:
             watch_seconds=settings.watch_seconds,
         )
         self._publisher = Publisher(settings.redis_url)
-        # Its child starts with the first two answers that differ and may be formulas.
+        # Its children start with the first two answers that differ and may be formulas.
         self._sandbox = Sandbox(
-            equality.TARGET, processes=1, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+            equality.TARGET,
+            processes=equality.PROCESSES,
+            seconds=equality.SECONDS,
+            memory_mb=equality.MEMORY_MB,
         )
         self.recorder = Recorder(
             self.database,
@@ -89,7 +92,9 @@ class Runtime:
             lease=lease,
             rng=rng,
             quarantine_crashes=settings.quarantine_crashes,
-            equality=equality.Equality(self._sandbox),
+            equality=equality.Equality(
+                self._sandbox, equality.shares(most_waiting=2 * settings.worker_slots)
+            ),
         )
         self._sweeper = Sweeper(
             self.database,
