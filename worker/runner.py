@@ -103,6 +103,7 @@ class Runner:
             except Unavailable:
                 _log.warning("claim_failed")
                 return False
+            self._engines.claimed(permit, claim.account_id if claim else None)
             if claim is None:
                 return False
             logs.bind(

@@ -58,6 +58,7 @@ class Runtime:
         self.database.listen(events.Ringer(self._delivery_bell))
         self.database.listen(self._ring_for_followers)
         self.engines = pool.build(settings, settings.profile)
+        self.engines.listen(self.bell.ring)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
         self.leases = leases.Leases(

@@ -2,7 +2,7 @@
 
 The first sample leads: the others begin with its first token, when the engine has the prompt in its cache. Each takes
 a permit of its own; where none is free it waits for one of the attempt's own. So an attempt gets on with the one it
-came with, and never waits for a job that waits for it.
+came with, and never waits for a job that waits for it. It gives further ones back while jobs of others wait for them.
 """
 
 from __future__ import annotations
@@ -292,8 +292,9 @@ class Voting:
         del self._running[vote]
         # Whatever came of the leader, the others need not wait for it any longer.
         self._led.set()
-        if self._running and not wanted and not self._refused:
-            voice.permit.release()
+        enough = not wanted and not self._refused
+        if self._running and (enough or self._engines.must_yield(voice.permit)):
+            voice.permit.release(ring=True)
         else:
             self._idle.append(voice.permit)
         result = voice.future.result()
@@ -327,7 +328,7 @@ class Voting:
     def _give_back(self) -> None:
         self._idle.clear()
         for permit in self._permits:
-            permit.release()
+            permit.release(ring=True)
 
     def _again(self, wanted: deque[int] | None) -> None:
         if wanted is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import uuid
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import pytest
 
 from jobs import errors, profiles
 from jobs.database import Database
-from jobs.lifecycle import Outcome, Status
+from jobs.lifecycle import Outcome, Role, Status
 from jobs.live import Told
-from jobs.store import claims, history, retention, streams, traces
+from jobs.store import accounts, claims, history, retention, streams, traces
 from tests import factories
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker import personas
@@ -504,3 +505,35 @@ def test_a_vote_that_waits_for_a_comparison_holds_no_permit_and_can_be_stopped(
 
         assert ended(thread)
     assert stage.outcome(job_id) == ENDS[reason]
+
+
+def test_a_job_of_another_account_runs_before_the_further_samples_of_a_vote(
+    bench: Bench, choir: Choir
+) -> None:
+    choir = Choir(window=4)
+    stage = bench.with_engine(choir, margin=0)
+    slots: list[threading.Thread] = []
+    stage.engines.listen(lambda: slots.append(start(stage)))
+    vote = ask(stage, 12)
+    slots.append(start(stage))
+    choir.say(0, "I ")
+    assert choir.begun(4)
+    key = accounts.new_key()
+    accounts.create_key(
+        stage.database, key, pepper=b"p", account="other", role=Role.SUBMIT, name="test"
+    )
+    other = dataclasses.replace(
+        stage, account_id=accounts.account_id(stage.database, "other")
+    ).submit(options={"seed": 107})
+    assert stage.runner.work() == 0
+
+    choir.answer(1, "6")
+
+    assert choir.begun(5)
+    assert choir.votes()[4] == 100
+    choir.answer(100, "red")
+    for number in (0, *range(2, 12)):
+        choir.answer(number, "6")
+    assert all(ended(slot) for slot in slots)
+    assert [stage.status(job_id) for job_id in (vote, other)] == [Status.SUCCEEDED] * 2
+    assert taken(stage) == 0
