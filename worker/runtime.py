@@ -19,7 +19,7 @@ from jobs.queue import DELIVER, Bell
 from jobs.sandbox import Sandbox
 from jobs.settings import Settings
 from jobs.store import events, groups, purge, workers
-from worker import equality, leases, lifeline
+from worker import compilations, equality, leases, lifeline
 from worker.engines import pool
 from worker.exporter import Exporter
 from worker.presence import Presence
@@ -35,6 +35,8 @@ _DRAIN_AGAIN_SECONDS = 0.5
 _SILENT_SWEEPS = 3
 #: A worker whose last beat is older than this many intervals does not count as alive.
 _MISSED_BEATS = 3
+#: Of a job, at the most: each may wait for its turn to have a grammar compiled.
+_MOST_SAMPLES = 16
 
 
 class Runtime:
@@ -96,6 +98,7 @@ class Runtime:
             equality=equality.Equality(
                 self._sandbox, equality.shares(most_waiting=2 * settings.worker_slots)
             ),
+            grammars=compilations.Compilations(most_waiting=_MOST_SAMPLES * settings.worker_slots),
         )
         self._sweeper = Sweeper(
             self.database,

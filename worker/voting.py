@@ -23,7 +23,7 @@ import structlog
 from jobs import errors, votes
 from jobs.database import Database, Unavailable
 from jobs.store import claims, traces
-from worker import engine, equality, guards, inquiry, leases
+from worker import compilations, engine, equality, guards, inquiry, leases
 from worker.engines.pool import Engines, Permit
 from worker.inquiry import Result
 from worker.leases import Reason
@@ -55,6 +55,7 @@ class Voting:
         permit: the one that the attempt came with.
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
+        grammars: whose turn it is to have a schema compiled.
         same: whether two answers say the same, as :meth:`worker.equality.Equality.of` returns it.
         watch: makes the guard of the stream with a number.
     """
@@ -67,6 +68,7 @@ class Voting:
         permit: Permit,
         holding: leases.Holding,
         recorder: Recorder,
+        grammars: compilations.Compilations,
         same: Callable[[str, str], bool],
         watch: Callable[[int], guards.Watch],
     ) -> None:
@@ -75,6 +77,7 @@ class Voting:
         self._permit = permit
         self._holding = holding
         self._recorder = recorder
+        self._grammars = grammars
         self._same = same
         self._watch = watch
         #: Of the streams; the leader has 0. A stream that goes on from another one takes the next, like any.
@@ -210,6 +213,7 @@ class Voting:
             engine_=permit.engine,
             holding=branch,
             recorder=self._recorder,
+            grammars=self._grammars,
             on_first_token=lambda: self._lead(permit),
             numbers=self._numbers,
         )

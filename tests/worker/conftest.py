@@ -22,7 +22,7 @@ from jobs.store import accounts, claims, history, streams, submission, sweeps, t
 from tests import pictures
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
-from worker import equality, leases
+from worker import compilations, equality, leases
 from worker.engine import Engine
 from worker.engines.pool import Engines
 from worker.equality import Equality
@@ -74,6 +74,7 @@ def make_runner(
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
     mathematics: Equality = NO_MATHEMATICS,
+    grammars: compilations.Compilations | None = None,
 ) -> Runner:
     return Runner(
         database,
@@ -86,6 +87,7 @@ def make_runner(
         rng=random.Random(1),
         quarantine_crashes=quarantine_crashes,
         equality=mathematics,
+        grammars=grammars or compilations.Compilations(most_waiting=64, look_seconds=0.01),
     )
 
 
@@ -109,6 +111,7 @@ class Bench:
         profile: profiles.ModelProfile = profiles.TINY,
         quarantine_crashes: int = 2,
         mathematics: Equality = NO_MATHEMATICS,
+        grammars: compilations.Compilations | None = None,
     ) -> Bench:
         """Return the same with another engine."""
         engines = Engines([other], margin=margin)
@@ -121,6 +124,7 @@ class Bench:
             profile=profile,
             quarantine_crashes=quarantine_crashes,
             mathematics=mathematics,
+            grammars=grammars,
         )
         return dataclasses.replace(self, engines=engines, runner=runner)
 
