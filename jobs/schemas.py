@@ -71,6 +71,14 @@ def faults(schema: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def cost(schema: Mapping[str, Any]) -> int:
+    """Return what the texts of ``schema``, which has no faults, cost an engine's grammar; see :data:`MAX_COST`."""
+    check = _Check(schema)
+    for _ in check.run():
+        pass
+    return check.cost
+
+
 def holds(schema: Mapping[str, Any], value: object) -> bool:
     """Whether ``value`` is as ``schema``, which has no faults, says."""
     # The registry is empty: what is referred to is in the schema, and nothing is ever fetched.
@@ -124,11 +132,16 @@ class _Check:
         if self._parts > MAX_PARTS:
             yield f"It has more than {MAX_PARTS} parts, with what is referred to counted each time."
 
+    @property
+    def cost(self) -> int:
+        """What the texts that have been seen cost."""
+        return sum(_cost(*bounds) for bounds in self._bounds)
+
     def costs(self) -> Iterator[str]:
         """Yield what would make the grammar of a schema without other faults too large or too slow."""
-        if (cost := sum(_cost(*bounds) for bounds in self._bounds)) > MAX_COST:
+        if self.cost > MAX_COST:
             yield (
-                f"The lengths of texts cost {cost} of at most {MAX_COST}: each text costs its "
+                f"The lengths of texts cost {self.cost} of at most {MAX_COST}: each text costs its "
                 f"`maxLength` (without one its `minLength`), {_MOST_OF_A_TEXT} at the most, and "
                 "texts with the same two cost as much as one."
             )
