@@ -41,5 +41,4 @@ def main() -> None:
         sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    main()
+main()

@@ -63,8 +63,7 @@ def hang_once_then_compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: 
 
 
 def _compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    # Here, lest every child of these tests load sympy.
-    from worker import mathematics  # noqa: PLC0415
+    from worker import mathematics  # noqa: PLC0415 - no other child of these tests has to load sympy
 
     return mathematics.serve(payload, **arguments)
 
