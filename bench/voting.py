@@ -15,6 +15,7 @@ import contextlib
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ def main() -> None:
         sandbox = stack.enter_context(
             Sandbox(
                 equality.TARGET,
-                processes=1,
+                processes=equality.PROCESSES,
                 seconds=equality.SECONDS,
                 memory_mb=equality.MEMORY_MB,
             )
@@ -105,9 +106,10 @@ def main() -> None:
         began = time.monotonic()
         service = client.connect(settings)
         asked = _submit(service, options)
-        ways, shares = _collect(
-            service, asked, same=equality.Equality(sandbox).of(None), samples=options.samples
+        same = equality.Equality(sandbox, equality.shares(most_waiting=1)).of(
+            None, account_id=uuid.uuid4()
         )
+        ways, shares = _collect(service, asked, same=same, samples=options.samples)
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",

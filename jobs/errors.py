@@ -31,6 +31,8 @@
       * EngineLost
       * EngineSilent
     * EngineRejected
+      * SchemaTimedOut
+    * AnswersNotCompared
     * DeadlineExceeded
   * SettingsError
     * VaultError
@@ -337,6 +339,19 @@ class EngineRejected(EngineError):
     """The engine will never take this request (too long, undecodable): the job fails."""
 
     code = "engine_rejected"
+
+
+class SchemaTimedOut(EngineRejected):
+    """Engines make no grammar of the answer's schema in time: the job fails."""
+
+    code = "schema_timed_out"
+
+
+class AnswersNotCompared(EngineError):
+    """Answers that vote could not be compared, through no fault of theirs: counted against ``max_attempts``."""
+
+    code = "answers_not_compared"
+    retryable = True
 
 
 class DeadlineExceeded(EngineError):

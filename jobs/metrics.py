@@ -32,6 +32,7 @@ from jobs.votes import Tally
 #: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
     {
+        errors.AnswersNotCompared.code,
         errors.DeadlineExceeded.code,
         errors.EngineBusy.code,
         errors.EngineFault.code,
@@ -39,6 +40,7 @@ CODES: Final = frozenset(
         errors.EngineUnavailable.code,
         errors.LonglookError.code,
         errors.ImageQuarantined.code,
+        errors.SchemaTimedOut.code,
         "answer_format_unmet",
         "image_removed",
         "worker_lost",

@@ -24,11 +24,18 @@ MAX_DEPTH = 8
 MAX_PARTS = 300
 MAX_CHOICES = 200
 MAX_NAME = 64
-#: Of a text and of a list; longer ones make the grammar itself large.
+#: Of a text and of a list.
 MAX_LENGTH = 2000
 MAX_ITEMS = 100
-#: All those lengths together: an engine's grammar grows with them.
-MAX_LENGTHS = 20_000
+#: What the bounds of texts cost, in characters: a grammar has states for each of them, and with a vocabulary of
+#: 152,000 tokens a character takes an engine 20 to 40 ms of CPU time and 0.1 MB (``python -m bench.grammars``). Texts
+#: with the same bounds share their states. Nothing else costs as much: bounds of lists and numbers, values, properties.
+MAX_COST = 1024
+#: What a text costs at the most, however long it may be: xgrammar counts long texts by another kind of state.
+_MOST_OF_A_TEXT = 128
+#: Alternatives that hold texts, those of an `anyOf` within another one multiplied: as many may be open at once, and
+#: the engine looks at each for every token of the answer, while all other streams wait.
+MAX_ALTERNATIVES = 16
 #: Beyond this a number is not the same everywhere (RFC 7493).
 _MOST = 2**53 - 1
 
@@ -65,10 +72,18 @@ def faults(schema: Mapping[str, Any], special_tokens: SpecialTokens | None = Non
     if len(json.dumps(schema, ensure_ascii=False).encode()) > MAX_BYTES:
         return [f"It has more than {MAX_BYTES} bytes."]
     check = _Check(schema, special_tokens)
-    found = list(dict.fromkeys(check.run()))
+    found = list(dict.fromkeys(check.run())) or list(check.costs())
     if len(found) > _MOST_FAULTS:
         found = [*found[:_MOST_FAULTS], f"There are {len(found) - _MOST_FAULTS} more."]
     return found
+
+
+def cost(schema: Mapping[str, Any]) -> int:
+    """Return what the texts of ``schema``, which has no faults, cost an engine's grammar; see :data:`MAX_COST`."""
+    check = _Check(schema, None)
+    for _ in check.run():
+        pass
+    return check.cost
 
 
 def holds(schema: Mapping[str, Any], value: object) -> bool:
@@ -102,7 +117,8 @@ class _Check:
         found = schema.get("$defs", {})
         self._defs: Mapping[str, Any] = found if isinstance(found, dict) else {}
         self._parts = 0
-        self._lengths = 0
+        #: The bounds of all texts that have any.
+        self._bounds: set[tuple[int, int | None]] = set()
 
     def run(self) -> Iterator[str]:
         """Yield all faults."""
@@ -124,8 +140,42 @@ class _Check:
             yield from self._schema(part, f"/$defs/{name}", 1, (name,))
         if self._parts > MAX_PARTS:
             yield f"It has more than {MAX_PARTS} parts, with what is referred to counted each time."
-        if self._lengths > MAX_LENGTHS:
-            yield f"The lengths of all texts and lists together are more than {MAX_LENGTHS}."
+
+    @property
+    def cost(self) -> int:
+        """What the texts that have been seen cost."""
+        return sum(_cost(*bounds) for bounds in self._bounds)
+
+    def costs(self) -> Iterator[str]:
+        """Yield what would make the grammar of a schema without other faults too large or too slow."""
+        if self.cost > MAX_COST:
+            yield (
+                f"The lengths of texts cost {self.cost} of at most {MAX_COST}: each text costs its "
+                f"`maxLength` (without one its `minLength`), {_MOST_OF_A_TEXT} at the most, and "
+                "texts with the same two cost as much as one."
+            )
+        if (open_ := self._alternatives(self._root)) > MAX_ALTERNATIVES:
+            yield (
+                f"{open_} alternatives with texts can be open at once, of at most "
+                f"{MAX_ALTERNATIVES}: those of an `anyOf` within another one count times each other."
+            )
+
+    def _alternatives(self, schema: object) -> int:
+        """Return how many texts of ``schema``, which has no faults, can be open at once."""
+        if not isinstance(schema, dict):
+            return 0
+        name = schema.get("$ref")
+        if isinstance(name, str):
+            return self._alternatives(self._defs[name.removeprefix(_REF)])
+        options, properties = schema.get("anyOf"), schema.get("properties")
+        if isinstance(options, list):
+            return sum(self._alternatives(one) for one in options)
+        parts = list(properties.values()) if isinstance(properties, dict) else []
+        own = schema.get("type")
+        return max(
+            int(own == "string" or (isinstance(own, list) and "string" in own)),
+            *(self._alternatives(part) for part in (*parts, schema.get("items"))),
+        )
 
     def _spelled(self, schema: object, place: str) -> Iterator[str]:
         """Yield where ``schema`` or a part of it has a name, a title or a value that spells a special token.
@@ -228,9 +278,8 @@ class _Check:
             yield f"{place}/{key}: this does not go with the type."
         wrong = list(_sizes(schema, place))
         yield from wrong
-        if not wrong:
-            sizes = ("minLength", "maxLength", "minItems", "maxItems")
-            self._lengths += max(schema.get(size, 0) for size in sizes)
+        if not wrong and "string" in known:
+            self._bounds.add((schema.get("minLength", 0), schema.get("maxLength")))
         if known == ["object"]:
             yield from self._object(schema, place, depth, within)
         elif known == ["array"]:
@@ -259,6 +308,11 @@ class _Check:
             if not 1 <= len(name) <= MAX_NAME:
                 yield f"{place}/properties: a name has 1 to {MAX_NAME} characters."
             yield from self._schema(part, f"{place}/properties/{_short(name)}", depth + 1, within)
+
+
+def _cost(least: int, most: int | None) -> int:
+    """Return what the bounds of a text cost."""
+    return min(least if most is None else most, _MOST_OF_A_TEXT)
 
 
 def _alone(schema: Mapping[str, Any], place: str, *kinds: str) -> Iterator[str]:

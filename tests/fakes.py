@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs import errors
 from jobs.live import Told
 
 
@@ -53,9 +52,9 @@ class HandTimer:
 
 
 class NoSandbox:
-    """A sandbox that is never to be had: texts are compared as texts."""
+    """A sandbox in which no two formulas are equal: texts are compared as texts."""
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
-        """Refuse."""
+        """Say so."""
         del payload, arguments
-        raise errors.Unavailable("There is no sandbox here.")
+        return {"equal": False}, b""

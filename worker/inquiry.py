@@ -18,7 +18,7 @@ from jobs.findings import Action, Finding, Kind
 from jobs.profiles import Sampling
 from jobs.store import claims, traces
 from jobs.votes import Tally
-from worker import engine, grammar, guards, leases, probes, sample, second_look
+from worker import compilations, engine, grammar, guards, leases, probes, sample, second_look
 from worker.leases import Reason
 from worker.recorder import Recorder
 
@@ -76,6 +76,7 @@ class Inquiry:
         engine_: whom to ask.
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
+        grammars: whose turn it is to have a schema compiled.
         on_first_token: called when the engine has begun to answer.
         numbers: gives each further stream its number. Without it the streams come one after the other; with it
             others of the same attempt may run beside them, and the result has all that are to be ended with those.
@@ -88,6 +89,7 @@ class Inquiry:
         engine_: engine.Engine,
         holding: leases.Holding,
         recorder: Recorder,
+        grammars: compilations.Compilations,
         on_first_token: Callable[[], None],
         numbers: Iterator[int] | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class Inquiry:
         self._engine = engine_
         self._holding = holding
         self._recorder = recorder
+        self._grammars = grammars
         self._on_first_token = on_first_token
         self._numbers = numbers
 
@@ -112,8 +115,7 @@ class Inquiry:
         """
         form = grammar.Form.of(self._holding.claim.options)
         if form is not None:
-            reader = grammar.Reasoning(watch)
-            reasoned = self._stream(request, reader, number=number, started_at=started_at)
+            reasoned = self._reason(request, form, watch, number=number, started_at=started_at)
             result = Result(reasoned.ended, reasoned.fault, reasoned.ended.output)
             if self._stopped(result):
                 return result
@@ -297,7 +299,7 @@ class Inquiry:
             self._holding.ended()
             found = () if finding is None else (finding,)
             return Result(first, None, "", found=found, form=form)
-        last = self._stream(again, grammar.Json(), number=number, started_at=started_at)
+        last = self._under_grammar(again, form, number=number, started_at=started_at)
         return Result(
             last.ended,
             last.fault,
@@ -305,6 +307,57 @@ class Inquiry:
             forced=verdict is not None and bool(verdict.inserted),
             others=() if self._numbers is None else (first,),
             form=form,
+        )
+
+    def _reason(
+        self,
+        request: engine.Request,
+        form: grammar.Form,
+        watch: guards.Watch,
+        *,
+        number: int,
+        started_at: datetime,
+    ) -> sample.Result:
+        """Stream the reasoning before an answer under a grammar, unless there will be no grammar."""
+        try:
+            self._grammars.check(self._engine.url, form.schema)
+        except errors.SchemaTimedOut as error:
+            self._holding.ended()
+            return sample.unasked(
+                number=number, started_at=started_at, reason=self._holding.reason, fault=error
+            )
+        return self._stream(request, grammar.Reasoning(watch), number=number, started_at=started_at)
+
+    def _under_grammar(
+        self, request: engine.Request, form: grammar.Form, *, number: int, started_at: datetime
+    ) -> sample.Result:
+        """Stream an answer under its grammar, when it is the account's turn to have that compiled."""
+        try:
+            with self._grammars.turn(
+                self._engine.url,
+                self._holding.claim.account_id,
+                form.schema,
+                stopped=lambda: self._holding.reason is not None,
+            ) as turn:
+                self._grammars.check(self._engine.url, form.schema)
+                streamed = self._stream(
+                    request,
+                    grammar.Json(),
+                    number=number,
+                    started_at=started_at,
+                    on_first_token=turn.begun,
+                )
+                fault = streamed.fault
+                if fault is not None and streamed.ended.first_token_at is None:
+                    fault = turn.failed(fault)
+                return dataclasses.replace(streamed, fault=fault)
+        except compilations.Stopped:
+            fault = None
+        except errors.SchemaTimedOut as error:
+            fault = error
+        self._holding.ended()
+        return sample.unasked(
+            number=number, started_at=started_at, reason=self._holding.reason, fault=fault
         )
 
     def _budget(self, request: engine.Request) -> int:
@@ -360,7 +413,12 @@ class Inquiry:
         *,
         number: int,
         started_at: datetime,
+        on_first_token: Callable[[], None] = lambda: None,
     ) -> sample.Result:
+        def begun() -> None:
+            on_first_token()
+            self._on_first_token()
+
         return sample.run(
             request,
             engine_=self._engine,
@@ -369,7 +427,7 @@ class Inquiry:
             reader=reader,
             number=number,
             started_at=started_at,
-            on_first_token=self._on_first_token,
+            on_first_token=begun,
         )
 
 

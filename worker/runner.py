@@ -15,6 +15,7 @@ from jobs.database import Database, Unavailable
 from jobs.profiles import ModelProfile
 from jobs.store import claims, outcomes
 from worker import (
+    compilations,
     engine,
     grammar,
     guards,
@@ -54,6 +55,7 @@ class Runner:
         rng: jitter.
         quarantine_crashes: engines that died over an image, from which on it is refused.
         equality: compares the answers of samples that vote.
+        grammars: whose turn it is to have a schema compiled.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Runner:
         rng: random.Random,
         quarantine_crashes: int,
         equality: Equality,
+        grammars: compilations.Compilations,
     ) -> None:
         self._database = database
         self._engines = engines
@@ -78,6 +81,7 @@ class Runner:
         self._owner = owner
         self._lease = lease
         self._equality = equality
+        self._grammars = grammars
         self._settlement = Settlement(database, rng=rng, quarantine_crashes=quarantine_crashes)
         self._draining = threading.Event()
 
@@ -103,6 +107,7 @@ class Runner:
             except Unavailable:
                 _log.warning("claim_failed")
                 return False
+            self._engines.claimed(permit, claim.account_id if claim else None)
             if claim is None:
                 return False
             logs.bind(
@@ -203,7 +208,12 @@ class Runner:
                 permit=permit,
                 holding=holding,
                 recorder=self._recorder,
-                same=self._equality.of(claim.options.get("answer_format")),
+                grammars=self._grammars,
+                same=self._equality.of(
+                    claim.options.get("answer_format"),
+                    account_id=claim.account_id,
+                    stopped=lambda: holding.reason is not None,
+                ),
                 watch=watch,
             )
             result = vote.run(request, asked=samples, started_at=started_at)
@@ -213,6 +223,7 @@ class Runner:
                 engine_=permit.engine,
                 holding=holding,
                 recorder=self._recorder,
+                grammars=self._grammars,
                 on_first_token=lambda: self._engines.report(permit.engine, None),
             )
             result = asking.run(request, watch(0), started_at=started_at)

@@ -19,7 +19,7 @@ from jobs.queue import DELIVER, Bell
 from jobs.sandbox import Sandbox
 from jobs.settings import Settings
 from jobs.store import events, groups, purge, workers
-from worker import equality, leases, lifeline
+from worker import compilations, equality, leases, lifeline
 from worker.bookkeeper import Bookkeeper
 from worker.engines import pool
 from worker.exporter import Exporter
@@ -36,6 +36,8 @@ _DRAIN_AGAIN_SECONDS = 0.5
 _SILENT_SWEEPS = 3
 #: A worker whose last beat is older than this many intervals does not count as alive.
 _MISSED_BEATS = 3
+#: Of a job, at the most: each may wait for its turn to have a grammar compiled.
+_MOST_SAMPLES = 16
 
 
 class Runtime:
@@ -59,6 +61,7 @@ class Runtime:
         self.database.listen(events.Ringer(self._delivery_bell))
         self.database.listen(self._ring_for_followers)
         self.engines = pool.build(settings, settings.profile)
+        self.engines.listen(self.bell.ring)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
         self.leases = leases.Leases(
@@ -69,9 +72,12 @@ class Runtime:
             watch_seconds=settings.watch_seconds,
         )
         self._publisher = Publisher(settings.redis_url)
-        # Its child starts with the first two answers that differ and may be formulas.
+        # Its children start with the first two answers that differ and may be formulas.
         self._sandbox = Sandbox(
-            equality.TARGET, processes=1, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+            equality.TARGET,
+            processes=equality.PROCESSES,
+            seconds=equality.SECONDS,
+            memory_mb=equality.MEMORY_MB,
         )
         self.recorder = Recorder(
             self.database,
@@ -90,7 +96,10 @@ class Runtime:
             lease=lease,
             rng=rng,
             quarantine_crashes=settings.quarantine_crashes,
-            equality=equality.Equality(self._sandbox),
+            equality=equality.Equality(
+                self._sandbox, equality.shares(most_waiting=2 * settings.worker_slots)
+            ),
+            grammars=compilations.Compilations(most_waiting=_MOST_SAMPLES * settings.worker_slots),
         )
         self._sweeper = Sweeper(
             self.database,

@@ -112,6 +112,29 @@ def run(
     )
 
 
+def unasked(
+    *,
+    number: int,
+    started_at: datetime,
+    reason: leases.Reason | None,
+    fault: errors.EngineError | None,
+) -> Result:
+    """Return how a stream ended whose start was noted and that no engine was asked for."""
+    ended = traces.Ended(
+        output="",
+        finish_reason=str(reason) if reason is not None else "error",
+        input_tokens=None,
+        cached_tokens=None,
+        image_tokens=None,
+        output_tokens=0,
+        first_token_at=None,
+        ended_at=started_at,
+        marks=(),
+        sample=number,
+    )
+    return Result(ended, None if reason is not None else fault)
+
+
 def _close(live: Live, *, recorder: Recorder, found: findings.Finding | None) -> None:
     """End the recording of a stream, with what is to be told behind its text."""
     if found is not None:

@@ -2,7 +2,7 @@
 
 The first sample leads: the others begin with its first token, when the engine has the prompt in its cache. Each takes
 a permit of its own; where none is free it waits for one of the attempt's own. So an attempt gets on with the one it
-came with, and never waits for a job that waits for it.
+came with, and never waits for a job that waits for it. It gives further ones back while jobs of others wait for them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from datetime import datetime
 
 import structlog
 
-from jobs import votes
+from jobs import errors, votes
 from jobs.database import Database, Unavailable
 from jobs.store import claims, traces
-from worker import engine, guards, inquiry, leases
+from worker import compilations, engine, equality, guards, inquiry, leases
 from worker.engines.pool import Engines, Permit
 from worker.inquiry import Result
 from worker.leases import Reason
@@ -55,7 +55,8 @@ class Voting:
         permit: the one that the attempt came with.
         holding: the claim, and how it is stopped.
         recorder: keeps the partial traces.
-        same: whether two answers say the same.
+        grammars: whose turn it is to have a schema compiled.
+        same: whether two answers say the same, as :meth:`worker.equality.Equality.of` returns it.
         watch: makes the guard of the stream with a number.
     """
 
@@ -67,6 +68,7 @@ class Voting:
         permit: Permit,
         holding: leases.Holding,
         recorder: Recorder,
+        grammars: compilations.Compilations,
         same: Callable[[str, str], bool],
         watch: Callable[[int], guards.Watch],
     ) -> None:
@@ -75,6 +77,7 @@ class Voting:
         self._permit = permit
         self._holding = holding
         self._recorder = recorder
+        self._grammars = grammars
         self._same = same
         self._watch = watch
         #: Of the streams; the leader has 0. A stream that goes on from another one takes the next, like any.
@@ -92,6 +95,8 @@ class Voting:
         #: What does not count: stopped and refused samples.
         self._rest: list[Result] = []
         self._fault: Result | None = None
+        #: Why the answers could not be compared, when they could not.
+        self._uncompared: errors.AnswersNotCompared | None = None
         self._led = threading.Event()
         self._news = threading.Condition()
         self._changes = 0
@@ -110,17 +115,14 @@ class Voting:
                     self._ask_all(request, asked, started_at, threads)
                 finally:
                     self._dismiss()
-            self._collect()
-            if self._fault is not None and votes.decided(
-                self._classes, cast=self._cast, asked=asked
-            ):
+            self._collect(None, asked)
+            if self._fault is not None and self._decided(asked):
                 # It was decided all the same, while the others were stopped for it.
                 self._rest.append(self._fault)
                 self._fault = None
         finally:
             self._holding.ended()
-            for permit in self._permits:
-                permit.release()
+            self._give_back()
         return self._result(asked)
 
     def _ask_all(
@@ -136,7 +138,7 @@ class Voting:
             first += size
             while True:
                 seen = self._changes
-                self._collect(wanted)
+                self._collect(wanted, asked)
                 # What was stopped before it began has a beginning all the same, and gets an end.
                 if self._begun and self._over(asked):
                     return
@@ -150,7 +152,14 @@ class Voting:
         return (
             self._fault is not None
             or self._holding.reason is not None
-            or votes.decided(self._classes, cast=self._cast, asked=asked)
+            or self._uncompared is not None
+            or self._decided(asked)
+        )
+
+    def _decided(self, asked: int) -> bool:
+        """Whether the votes that are missing can no longer change the winner."""
+        return self._uncompared is None and votes.decided(
+            self._classes, cast=self._cast, asked=asked
         )
 
     def _begin(
@@ -204,6 +213,7 @@ class Voting:
             engine_=permit.engine,
             holding=branch,
             recorder=self._recorder,
+            grammars=self._grammars,
             on_first_token=lambda: self._lead(permit),
             numbers=self._numbers,
         )
@@ -263,41 +273,66 @@ class Voting:
                 lambda: self._changes != seen, timeout=_PERMIT_SECONDS if hurry else None
             )
 
-    def _collect(self, wanted: deque[int] | None = None) -> None:
+    def _collect(self, wanted: deque[int] | None, asked: int) -> None:
         """Take in the samples that have ended, and count the votes again.
 
         Args:
             wanted: votes of the wave that are still to be asked for; None: no more will be.
+            asked: how many samples vote at the most.
         """
         for vote, voice in [one for one in self._running.items() if one[1].future.done()]:
-            del self._running[vote]
-            # Whatever came of the leader, the others need not wait for it any longer.
-            self._led.set()
-            if self._running and not wanted and not self._refused:
-                voice.permit.release()
-            else:
-                self._idle.append(voice.permit)
-            result = voice.future.result()
-            if result is None:
-                continue
-            if voice.branch.reason is not None:
-                self._rest.append(result)
-            elif result.fault is None:
-                self._cast[vote] = result
-                self._again(wanted)
-            elif self._full(result) and (self._running or self._may_insist(vote)):
-                self._rest.append(result)
-                self._refused.append(vote)
-            elif self._fault is None:
-                self._fault = result
-            else:
-                self._rest.append(result)
+            self._take(vote, voice, wanted)
         if self._refused and not self._running and wanted is not None and self._fault is None:
             # Those beside which it was refused have ended as badly: nothing is left to wait for.
             self._again(wanted)
+        if not (self._running or wanted or self._refused) and len(self._begun) == asked:
+            # Nothing is left to ask: no engine has to wait while formulas are compared.
+            self._give_back()
+        if self._uncompared is None:
+            self._count()
+
+    def _take(self, vote: int, voice: _Voice, wanted: deque[int] | None) -> None:
+        """Take in a sample that has ended."""
+        del self._running[vote]
+        # Whatever came of the leader, the others need not wait for it any longer.
+        self._led.set()
+        enough = not wanted and not self._refused
+        if self._running and (enough or self._engines.must_yield(voice.permit)):
+            voice.permit.release(ring=True)
+        else:
+            self._idle.append(voice.permit)
+        result = voice.future.result()
+        if result is None:
+            return
+        if voice.branch.reason is not None:
+            self._rest.append(result)
+        elif result.fault is None:
+            self._cast[vote] = result
+            self._again(wanted)
+        elif self._full(result) and (self._running or self._may_insist(vote)):
+            self._rest.append(result)
+            self._refused.append(vote)
+        elif self._fault is None:
+            self._fault = result
+        else:
+            self._rest.append(result)
+
+    def _count(self) -> None:
+        """Put the answers into classes; that may have to wait for the account's turn."""
         said = {vote: result.answer for vote, result in self._cast.items()}
         texts = {vote: answer.text if answer else None for vote, answer in said.items()}
-        self._classes = votes.classes(texts, self._same)
+        try:
+            self._classes = votes.classes(texts, self._same)
+        except equality.Stopped:
+            # The holding knows why.
+            return
+        except errors.AnswersNotCompared as error:
+            self._uncompared = error
+
+    def _give_back(self) -> None:
+        self._idle.clear()
+        for permit in self._permits:
+            permit.release(ring=True)
 
     def _again(self, wanted: deque[int] | None) -> None:
         if wanted is not None:
@@ -335,8 +370,10 @@ class Voting:
             chosen = self._cast[self._classes[0].votes[0]]
         every = [*cast, *self._rest, *([self._fault] if self._fault else [])]
         ends = {end.sample: end for one in every for end in (one.ended, *one.others)}
+        if self._uncompared is not None and self._holding.reason is None:
+            chosen = dataclasses.replace(chosen, fault=self._uncompared)
         tally = None
-        if self._fault is None and self._holding.reason is None:
+        if chosen.fault is None and self._fault is None and self._holding.reason is None:
             tally = self._tally(asked, look=chosen.look)
             _log.info("votes_counted", asked=asked, begun=tally.begun, counted=tally.counted)
         return dataclasses.replace(

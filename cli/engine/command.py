@@ -14,6 +14,10 @@ QUEUE = 128
 #: Seconds an idle connection is kept. SGLang's 5 race with a worker that sends on one it kept.
 KEEP_ALIVE = 75
 
+#: While a grammar is compiled SGLang's scheduler looks for it once a step, and waits for so long.
+GRAMMAR_POLL_SECONDS = 0.001
+GRAMMAR_POLLS = 60_000
+
 _KEY, _SHOWN_KEY = "--api-key", '"$LONGLOOK_ENGINE_API_KEY"'
 
 
@@ -142,3 +146,19 @@ def keep_alive() -> Reason:
         str(KEEP_ALIVE),
         "idle connections are pooled; the default of 5 s closes them under a request",
     )
+
+
+def grammar_waits() -> list[Reason]:
+    """Return the variables that keep one stream's grammar from slowing down all others."""
+    return [
+        Reason(
+            "SGLANG_GRAMMAR_POLL_INTERVAL",
+            f"{GRAMMAR_POLL_SECONDS:g}",
+            "seconds that each step of all streams waits for grammars while any is compiled; by default 5 ms",
+        ),
+        Reason(
+            "SGLANG_GRAMMAR_MAX_POLL_ITERATIONS",
+            str(GRAMMAR_POLLS),
+            "a grammar that takes longer than this many steps is given up: a minute at the least",
+        ),
+    ]

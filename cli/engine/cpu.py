@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.engine.command import Order, Plan, Reason, common, keep_alive
+from cli.engine.command import Order, Plan, Reason, common, grammar_waits, keep_alive
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "models" / "tiny-qvq" / "checkpoint"
@@ -38,6 +38,7 @@ def plan(order: Order) -> Plan:
             "compiling would delay the first answer by 20 s and want g++",
         ),
         keep_alive(),
+        *grammar_waits(),
     ]
     if Path(order.path).is_dir():
         variables.append(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.engine import sizes
-from cli.engine.command import Order, Plan, Reason, common, keep_alive
+from cli.engine.command import Order, Plan, Reason, common, grammar_waits, keep_alive
 from cli.engine.devices import Device
 from jobs import errors, profiles
 
@@ -176,6 +176,7 @@ def _variables(order: Order) -> list[Reason]:
             "a stream that nobody reads ends (LONGLOOK_DEADLINE_SECONDS)",
         ),
         keep_alive(),
+        *grammar_waits(),
     ]
 
 

@@ -17,6 +17,8 @@ from jobs.sandbox import frames
 
 #: A child that has not loaded its target by then never will.
 _START_SECONDS = 60.0
+#: A child that has hung up ends sooner than this.
+_END_SECONDS = 5.0
 #: All that a child sees of its parent's environment: no setting and no secret is among them.
 _INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH")
 #: A child works in bursts on blocks of megabytes. By default glibc would give them back to the system after
@@ -33,9 +35,17 @@ class SandboxTimeout(errors.LonglookError):
 
 
 class SandboxCrashed(errors.LonglookError):
-    """The call's child died: out of memory, a crash, an exception that the target does not name."""
+    """The call's child died: out of memory, a crash, an exception that the target does not name.
+
+    Attributes:
+        signal: the number of the signal that ended it, None when it ended by itself or still runs.
+    """
 
     code = "sandbox_crashed"
+
+    def __init__(self, message: str, *, signal: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class Child:
@@ -109,9 +119,20 @@ class Child:
         except (OSError, ValueError):
             reply, data = {"crashed": "died without a word"}, b""
         if "crashed" in reply:
-            log.warning("sandbox_crashed", target=self._target, reason=reply["crashed"])
-            raise SandboxCrashed("The call's process died.")
+            signal = self._signal()
+            log.warning(
+                "sandbox_crashed", target=self._target, reason=reply["crashed"], signal=signal
+            )
+            raise SandboxCrashed("The call's process died.", signal=signal)
         return reply, data
+
+    def _signal(self) -> int | None:
+        """Return the signal that ended the child, whose connection is gone or going."""
+        try:
+            status = self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        return -status if status < 0 else None
 
     def kill(self) -> None:
         """End the child's process. A caller that waits for its reply is told at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 
 import pytest
 from hypothesis import given
@@ -183,3 +184,86 @@ def test_a_wrong_option_in_the_settings_is_an_error() -> None:
 
     with pytest.raises(errors.SettingsError, match="nobody"):
         pool.build(settings, profiles.TINY)
+
+
+A, B = (uuid.UUID(int=number) for number in (1, 2))
+
+
+def exactly(permits: int, watch: Watch | None = None) -> Engines:
+    """Return an engine that gives so many permits."""
+    engines = Engines([Quiet(window=permits)], margin=0, now=watch or Watch())
+    engines.refresh()
+    return engines
+
+
+def held_by(engines: Engines, account_id: uuid.UUID, count: int) -> list[pool.Permit]:
+    """Return ``count`` permits of an account: one by a claim, and the rest for further samples."""
+    first = engines.acquire()
+    assert first is not None
+    engines.claimed(first, account_id)
+    more = [engines.another(first) for _ in range(count - 1)]
+    assert None not in more
+    return [first, *[one for one in more if one is not None]]
+
+
+def test_while_a_claim_finds_no_room_an_account_with_its_share_gets_no_further_permits() -> None:
+    engines = exactly(4)
+    permits = held_by(engines, A, 4)
+    assert engines.acquire() is None
+    assert engines.must_yield(permits[0])
+
+    permits.pop().release(ring=True)
+    assert engines.another(permits[0]) is None
+    claim = engines.acquire()
+    assert claim is not None
+    engines.claimed(claim, B)
+
+    permits.pop().release()
+    assert engines.another(permits[0]) is not None
+
+
+def test_an_account_with_less_than_its_share_gets_further_permits_before_jobs_of_others() -> None:
+    engines = exactly(6)
+    many = held_by(engines, A, 5)
+    [one] = held_by(engines, B, 1)
+    assert engines.acquire() is None
+    many.pop().release(ring=True)
+
+    assert engines.another(many[0]) is None
+    assert engines.another(one) is not None
+    assert not engines.must_yield(one)
+
+
+def test_room_for_a_claim_that_found_none_is_told_once_it_is_there() -> None:
+    rung: list[str] = []
+    engines = exactly(2)
+    engines.listen(lambda: rung.append("bell"))
+    permits = held_by(engines, A, 2)
+    permits.pop().release(ring=True)
+    assert rung == []
+
+    permits += held_by(engines, A, 1)
+    assert engines.acquire() is None
+    last = permits.pop()
+    last.release(ring=True)
+    last.release(ring=True)
+    assert rung == ["bell"]
+
+    claim = engines.acquire()
+    assert claim is not None
+    engines.claimed(claim, None)
+    claim.release(ring=True)
+    assert rung == ["bell"]
+
+
+def test_a_claim_that_was_never_made_again_is_forgotten() -> None:
+    watch = Watch()
+    engines = exactly(2, watch)
+    permits = held_by(engines, A, 2)
+    assert engines.acquire() is None
+    permits.pop().release()
+    assert engines.another(permits[0]) is None
+
+    watch.seconds += 31
+
+    assert engines.another(permits[0]) is not None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jobs import errors, profiles
 from tests.engines import asking
 from worker import engine
-from worker.engines.sglang import wire
+from worker.engines.sglang import refusals, wire
 
 #: Events as SGLang 0.5.23 wrote them, by name.
 RECORDED = {
@@ -183,3 +183,19 @@ def test_events_are_the_same_however_the_bytes_are_cut(
 )
 def test_the_message_is_found_in_each_shape_of_an_errors_body(body: bytes, message: str) -> None:
     assert wire.message(body) == message
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            "Grammar preprocessing timed out: req.grammar_key=('json', '{\"title\": \"queue is full\"}')",
+            errors.SchemaTimedOut,
+        ),
+        ("Failed to compile json grammar: the property `queue is full` …", errors.EngineRejected),
+    ],
+)
+def test_what_an_engine_says_of_a_grammar_is_not_read_for_words_of_the_schema(
+    said: str, kind: type[errors.EngineError]
+) -> None:
+    assert type(refusals.understand(400, said).error) is kind

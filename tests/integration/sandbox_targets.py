@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import errors
@@ -34,6 +35,37 @@ def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 -
     """Be the real decoder, which hangs over the images that :func:`hanging` makes."""
     _, hangs, name = payload.partition(_HANG)
     return _tell_and_sleep(name) if hangs else pipeline.serve(payload, **arguments)
+
+
+#: The target :func:`compare_or_hang`, and what makes a formula one over which it hangs, before a socket's name.
+COMPARE_OR_HANG = f"{__name__}:compare_or_hang"
+HANG = "+hang"
+
+
+def compare_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
+    """Compare formulas, and hang over those with :data:`HANG`."""
+    _, hangs, name = payload.partition(HANG.encode())
+    return _tell_and_sleep(name) if hangs else _compare(payload, **arguments)
+
+
+#: The target :func:`hang_once_then_compare`.
+HANG_ONCE_THEN_COMPARE = f"{__name__}:hang_once_then_compare"
+
+
+def hang_once_then_compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
+    """Compare a formula that names a file in braces; while there is one, hang over it and tell the socket in it."""
+    formula, _, path = payload.decode().rstrip("}").partition("{")
+    if Path(path).exists():
+        name = Path(path).read_bytes()
+        Path(path).unlink()
+        _tell_and_sleep(name)
+    return _compare(formula.encode(), **arguments)
+
+
+def _compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
+    from worker import mathematics  # noqa: PLC0415 - no other child of these tests has to load sympy
+
+    return mathematics.serve(payload, **arguments)
 
 
 def sleep_forever_on_any_image(payload: bytes, **_: object) -> NoReturn:

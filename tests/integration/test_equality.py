@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import threading
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.sandbox import Sandbox, SandboxTimeout
+from jobs import errors
+from jobs.sandbox import Sandbox
 from tests.fakes import NoSandbox
+from tests.integration import sandbox_targets
 from worker import equality
 from worker.equality import Equality
 
-NO_MATHEMATICS = Equality(NoSandbox())
+ACCOUNT, OTHER = (uuid.UUID(int=number) for number in (1, 2))
+NO_MATHEMATICS = Equality(NoSandbox(), equality.shares(most_waiting=1))
 JSON: dict[str, Any] = {"type": "json_schema", "schema": {"type": "object"}}
 CHOICE = {"type": "choice", "options": ["red", "green"]}
 
 
-class Deadly:
-    """A sandbox in which every formula takes for ever."""
+class Away:
+    """A sandbox whose children cannot be started."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
-        """Give up."""
+        """Refuse."""
         del payload, arguments
         self.calls += 1
-        raise SandboxTimeout("The call took too long.")
+        raise errors.Unavailable("A sandbox cannot be started.")
+
+
+def children(target: str = equality.TARGET, processes: int = 1) -> Sandbox:
+    return Sandbox(
+        target, processes=processes, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+    )
 
 
 @pytest.fixture(scope="module")
-def mathematics() -> Iterator[Sandbox]:
-    with Sandbox(
-        equality.TARGET, processes=1, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
-    ) as sandbox:
-        yield sandbox
+def mathematics() -> Iterator[Equality]:
+    with children() as sandbox:
+        yield Equality(sandbox, equality.shares(1, most_waiting=1))
+
+
+@pytest.fixture
+def listener(short_folder: Path) -> Iterator[socket.socket]:
+    """Where a comparison that hangs tells that it has begun."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(short_folder / "begun"))
+        server.listen(64)
+        server.settimeout(60)
+        yield server
 
 
 @pytest.mark.parametrize(
@@ -52,7 +76,7 @@ def mathematics() -> Iterator[Sandbox]:
 def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
     one: str, other: str, *, wanted: bool
 ) -> None:
-    assert NO_MATHEMATICS.of(None)(one, other) is wanted
+    assert NO_MATHEMATICS.of(None, account_id=ACCOUNT)(one, other) is wanted
 
 
 @pytest.mark.parametrize(
@@ -75,7 +99,7 @@ def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
 def test_what_the_format_reads_is_compared(
     answer_format: dict[str, Any], one: str, other: str, *, wanted: bool
 ) -> None:
-    assert NO_MATHEMATICS.of(answer_format)(one, other) is wanted
+    assert NO_MATHEMATICS.of(answer_format, account_id=ACCOUNT)(one, other) is wanted
 
 
 @pytest.mark.parametrize(
@@ -102,35 +126,137 @@ def test_what_the_format_reads_is_compared(
     ],
 )
 def test_formulas_are_compared_as_formulas(
-    mathematics: Sandbox, one: str, other: str, *, wanted: bool
+    mathematics: Equality, one: str, other: str, *, wanted: bool
 ) -> None:
-    assert Equality(mathematics).of(None)(one, other) is wanted
+    assert mathematics.of(None, account_id=ACCOUNT)(one, other) is wanted
 
 
-def test_a_formula_that_takes_for_ever_is_compared_as_text_and_the_next_one_as_a_formula() -> None:
-    with Sandbox(
-        equality.TARGET, processes=1, seconds=0.5, memory_mb=equality.MEMORY_MB
-    ) as impatient:
-        same = Equality(impatient).of(None)
-        impatient.warm()
-        killed = impatient.pids
+def test_formulas_that_never_end_equal_nothing_and_change_nothing_for_the_others_of_a_vote() -> (
+    None
+):
+    with children() as sandbox:
+        places = equality.shares(1, most_waiting=1)
+        same = Equality(sandbox, places, cpu_seconds=0.5).of(None, account_id=ACCOUNT)
 
-        assert not same("10^{10^{10}}", "7")
-        assert impatient.pids.isdisjoint(killed)
+        for bomb in ("10^{10^{10}}", "9^{9^{9^{9}}}", "99999999999!"):
+            assert not same(bomb, "7")
+            assert not same("7", bomb)
+            assert same(bomb, f"{bomb} ")
 
-        assert same("10^{10^{10}}", "10^{10^{10}} ")
-        assert same("6", "6.0")
+        assert same("0.5", "\\frac{1}{2}")
+        assert not same("6", "7")
 
 
-def test_a_vote_on_formulas_that_never_end_gives_the_child_up_to_others_after_two() -> None:
-    deadly = Deadly()
-    same = Equality(deadly).of(None)
+def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
+    with children() as sandbox:
+        mathematics = Equality(sandbox, equality.shares(1, most_waiting=1), cpu_seconds=0.5)
+        assert not mathematics.of(None, account_id=ACCOUNT)("10^{10^{10}}", "7")
+        pids = sandbox.pids
 
-    assert not any(same(f"9^{{9^{number}}}", "7") for number in range(9))
+        assert not mathematics.of(None, account_id=ACCOUNT)("10^{10^{10}}", "8")
+        assert sandbox.pids == pids
 
-    assert deadly.calls == 2
-    assert not Equality(deadly).of(None)("1", "2")
-    assert deadly.calls == 3
+        assert not mathematics.of(None, account_id=OTHER)("10^{10^{10}}", "7")
+        assert sandbox.pids != pids
+
+
+def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other(
+    listener: socket.socket,
+) -> None:
+    name = listener.getsockname()
+    with (
+        children(sandbox_targets.COMPARE_OR_HANG, processes=2) as sandbox,
+        ThreadPoolExecutor(9) as threads,
+    ):
+        mathematics = Equality(sandbox, equality.shares(2, most_waiting=64))
+        stop = threading.Event()
+        hanging = [
+            threads.submit(
+                mathematics.of(None, account_id=ACCOUNT, stopped=stop.is_set),
+                f"{number}{sandbox_targets.HANG}{name}",
+                "7",
+            )
+            for number in range(8)
+        ]
+        listener.accept()[0].close()
+
+        same = threads.submit(mathematics.of(None, account_id=OTHER), "0.5", "\\frac{1}{2}")
+
+        assert same.result(60)
+        assert not any(one.done() for one in hanging)
+        stop.set()
+        for pid in sandbox.pids:
+            os.kill(pid, signal.SIGSTOP)
+        sandbox.close()
+        assert all(one.exception(60) for one in hanging)
+
+
+def test_accounts_that_wait_for_the_only_child_take_turns() -> None:
+    order: list[uuid.UUID] = []
+    first = threading.Event()
+    go = threading.Event()
+
+    class Noting(NoSandbox):
+        def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
+            first.set()
+            assert go.wait(60)
+            order.append(OTHER if payload == b"1+1" else ACCOUNT)
+            return super().call(payload, **arguments)
+
+    places = equality.shares(1, most_waiting=64)
+    mathematics = Equality(Noting(), places)
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(5):
+            threads.submit(
+                mathematics.compare, ACCOUNT, f"{number}", None, stopped=threading.Event().is_set
+            )
+        assert first.wait(60)
+        while places.waiting < 4:
+            os.sched_yield()
+        threads.submit(mathematics.compare, OTHER, "1+1", None, stopped=threading.Event().is_set)
+        while places.waiting < 5:
+            os.sched_yield()
+        go.set()
+
+    assert order.index(OTHER) == 1
+
+
+def test_a_child_that_is_killed_from_outside_changes_no_result(
+    listener: socket.socket, short_folder: Path
+) -> None:
+    with (
+        children(sandbox_targets.HANG_ONCE_THEN_COMPARE) as sandbox,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        places = equality.shares(1, most_waiting=1)
+        mathematics = Equality(sandbox, places, pause_seconds=0)
+        (short_folder / "hang").write_text(listener.getsockname())
+        half = f"0.5{{{short_folder / 'hang'}}}"
+        same = thread.submit(mathematics.compare, ACCOUNT, half, "0.5", stopped=lambda: False)
+        listener.accept()[0].close()
+        for pid in sandbox.pids:
+            os.kill(pid, signal.SIGKILL)
+
+        assert same.result(60) is True
+
+
+def test_without_children_nothing_is_decided() -> None:
+    away = Away()
+    mathematics = Equality(away, equality.shares(most_waiting=1), pause_seconds=0)
+
+    with pytest.raises(errors.AnswersNotCompared):
+        mathematics.of(None, account_id=ACCOUNT)("6", "6.0")
+
+    assert away.calls == 3
+    assert mathematics.of(None, account_id=ACCOUNT)("red", "Red")
+
+
+def test_a_job_that_is_stopped_waits_no_longer() -> None:
+    places = equality.shares(1, most_waiting=1)
+    mathematics = Equality(Away(), places, look_seconds=0.01)
+    looks = iter([False, False, True])
+    with places.hold(OTHER, seconds=0), pytest.raises(equality.Stopped):
+        mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("6", "6.0")
 
 
 def test_long_texts_and_plain_words_are_no_formulas() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -144,9 +145,84 @@ def test_what_would_grow_without_end_is_refused_soon() -> None:
     assert schemas.faults(one({"type": "null", "title": "x" * 9000})) == [
         "It has more than 8192 bytes."
     ]
-    long = {str(n): {"type": "string", "maxLength": 2000} for n in range(11)}
-    [fault] = schemas.faults({"type": "object", "properties": long})
-    assert fault.startswith("The lengths of all texts")
+
+
+def text(least: int, most: int | None = None) -> dict[str, Any]:
+    return {"type": "string", "minLength": least} | ({} if most is None else {"maxLength": most})
+
+
+def several(*parts: object) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{n}": part for n, part in enumerate(parts)}}
+
+
+#: A text as it stands in schemas of all kinds.
+PLACES = [
+    lambda parts: several(*parts),
+    lambda parts: several(*({"type": "array", "items": part, "maxItems": 9} for part in parts)),
+    lambda parts: several(*(several(part) for part in parts)),
+    lambda parts: several(*({"anyOf": [part, {"type": "null"}]} for part in parts)),
+    lambda parts: several(*(part | {"type": ["string", "null"]} for part in parts)),
+    lambda parts: (
+        several(*({"$ref": f"#/$defs/d{n}"} for n in range(len(parts))))
+        | {"$defs": {f"d{n}": part for n, part in enumerate(parts)}}
+    ),
+]
+
+
+@pytest.mark.parametrize("placed", PLACES, ids=["plain", "list", "object", "anyOf", "types", "ref"])
+def test_the_lengths_of_texts_are_counted_wherever_they_stand(
+    placed: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> None:
+    cheap = [text(0, 100 + n) for n in range(9)]
+    assert schemas.faults(placed(cheap)) == []
+    for costly, cost in (
+        ([*cheap, text(88)], 936 + 88),
+        ([*cheap, text(89)], 936 + 89),
+        ([text(0, 1000 + n) for n in range(8)], 1024),
+        ([text(n, 1000) for n in range(9)], 1152),
+    ):
+        said = schemas.faults(placed(costly))
+        assert bool(said) is (cost > schemas.MAX_COST)
+        assert all(f"cost {cost} of at most 1024" in fault for fault in said)
+
+
+def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
+    assert schemas.faults(several(*(text(0, 2000) for _ in range(100)))) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"anyOf": [text(n, n + 100) for n in range(80)]},
+        {"anyOf": [text(0) | {"title": f"{n}"} for n in range(17)]},
+        {"anyOf": [{"anyOf": [text(0)] * 9}] * 2},
+        {"anyOf": [several(text(0, 5), {"const": n}) for n in range(17)]},
+        {"anyOf": [{"type": "array", "items": {"anyOf": [text(0)] * 5}}] * 4},
+    ],
+)
+def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[str, Any]) -> None:
+    assert any("can be open at once, of at most 16" in fault for fault in schemas.faults(one(part)))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"anyOf": [several(text(0, 5), {"const": n}) for n in range(16)]},
+        {"anyOf": [{"type": "array", "items": {"anyOf": [text(0)] * 4}}] * 4},
+        {"anyOf": [{"type": "integer", "minimum": n} for n in range(100)]},
+        {"anyOf": [{"enum": [f"{n}"]} for n in range(100)]},
+    ],
+)
+def test_few_alternatives_with_texts_and_any_without_are_taken(part: dict[str, Any]) -> None:
+    assert schemas.faults(one(part)) == []
+
+
+def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
+    defs = {
+        f"d{n}": {"type": "null", "items": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2}}
+        for n in range(60)
+    }
+    assert schemas.faults(one({"$ref": "#/$defs/d0"}) | {"$defs": defs | {"d60": {"type": "null"}}})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from jobs.store import accounts, claims, history, streams, submission, sweeps, t
 from tests import pictures
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
-from worker import leases
+from worker import compilations, equality, leases
 from worker.engine import Engine
 from worker.engines.pool import Engines
 from worker.equality import Equality
@@ -31,7 +31,7 @@ from worker.recorder import Recorder
 from worker.runner import Runner
 
 LEASE = timedelta(seconds=60)
-NO_MATHEMATICS = Equality(NoSandbox())
+NO_MATHEMATICS = Equality(NoSandbox(), equality.shares(most_waiting=64))
 #: What becomes of a job and its attempt when its streams are stopped.
 ENDS = {
     Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
@@ -73,6 +73,8 @@ def make_runner(
     recorder: Recorder,
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
+    mathematics: Equality = NO_MATHEMATICS,
+    grammars: compilations.Compilations | None = None,
 ) -> Runner:
     return Runner(
         database,
@@ -84,7 +86,8 @@ def make_runner(
         lease=LEASE,
         rng=random.Random(1),
         quarantine_crashes=quarantine_crashes,
-        equality=NO_MATHEMATICS,
+        equality=mathematics,
+        grammars=grammars or compilations.Compilations(most_waiting=64, look_seconds=0.01),
     )
 
 
@@ -107,6 +110,8 @@ class Bench:
         margin: int = 4,
         profile: profiles.ModelProfile = profiles.TINY,
         quarantine_crashes: int = 2,
+        mathematics: Equality = NO_MATHEMATICS,
+        grammars: compilations.Compilations | None = None,
     ) -> Bench:
         """Return the same with another engine."""
         engines = Engines([other], margin=margin)
@@ -118,6 +123,8 @@ class Bench:
             recorder=self.recorder,
             profile=profile,
             quarantine_crashes=quarantine_crashes,
+            mathematics=mathematics,
+            grammars=grammars,
         )
         return dataclasses.replace(self, engines=engines, runner=runner)
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from jobs import errors, schemas, values
-from jobs.lifecycle import Status
-from jobs.store import claims, streams
+from jobs.lifecycle import Outcome, Role, Status
+from jobs.store import accounts, claims, streams
 from tests import factories
+from tests.worker import choir
+from tests.worker.choir import Choir
 from tests.worker.conftest import ENDS, Bench, real_picture
 from tests.worker.engine_fake import LOOP
-from worker import grammar, guards
+from worker import compilations, grammar, guards
 from worker.engine import Chunk, Usage
 from worker.engines.scripted import Options, Scripted
 from worker.leases import Reason
+
+WaitFor = Callable[[Callable[[], bool]], bool]
 
 BUDGET = 1000
 PROPERTIES: dict[str, object] = {
@@ -29,6 +36,11 @@ OPTIONS = {
     "answer_format": {"type": "json_schema", "schema": SCHEMA},
     "guards": dict.fromkeys(guards.NAMES, True),
 }
+
+
+def one(part: object) -> dict[str, Any]:
+    """Return a schema with one property, ``a``."""
+    return {"type": "object", "properties": {"a": part}, "required": ["a"]}
 
 
 def submit(bench: Bench, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
@@ -289,3 +301,144 @@ def test_when_no_sample_is_of_the_schema_the_job_fails_with_all_their_traces(ben
     assert bench.view(job_id).job.error_code == "answer_format_unmet"
     assert len(bench.trace(job_id)) == 4
     assert all(trace.complete for trace in bench.trace(job_id))
+
+
+class Crowd:
+    """Jobs of two accounts, each with a schema of its own, on an engine that a test conducts."""
+
+    def __init__(self, bench: Bench, *, places: int = 2, look_seconds: float = 60) -> None:
+        self.choir = Choir()
+        self.grammars = compilations.Compilations(
+            most_waiting=64, places=places, look_seconds=look_seconds
+        )
+        self.mine = bench.with_engine(self.choir, margin=0, grammars=self.grammars)
+        key = accounts.new_key()
+        accounts.create_key(
+            bench.database, key, pepper=b"p", account="other", role=Role.SUBMIT, name="test"
+        )
+        other = accounts.account_id(bench.database, "other")
+        self.theirs = dataclasses.replace(self.mine, account_id=other)
+        self.places = self.grammars.at(Choir.url)
+        self.slots: list[threading.Thread] = []
+
+    def run(self, bench: Bench, voice: int, schema: object = None) -> uuid.UUID:
+        """Have a job run to the end of its reasoning."""
+        own = one({"const": voice}) if schema is None else schema
+        job_id = submit(
+            bench,
+            seed=choir.FIRST_SEED + voice,
+            answer_format={"type": "json_schema", "schema": own},
+            guards={},
+        )
+        self.choir.feed(voice, Chunk(text="I see."), Chunk(finish_reason="stop"), self.choir.END)
+        slot = threading.Thread(target=bench.runner.work, daemon=True)
+        slot.start()
+        self.slots.append(slot)
+        return job_id
+
+    def answer(self, voice: int) -> None:
+        self.choir.say(voice, f'{{"a": {voice}}}')
+        self.choir.feed(voice, Chunk(finish_reason="stop"), self.choir.END)
+
+    def under_grammar(self) -> list[int]:
+        """Return the voices of the streams under a grammar, in the order in which they were asked for."""
+        return [
+            voice
+            for voice, request in zip(self.choir.votes(), self.choir.requests, strict=True)
+            if request.schema is not None
+        ]
+
+    def ended(self) -> bool:
+        for slot in self.slots:
+            slot.join(10)
+        return not any(slot.is_alive() for slot in self.slots)
+
+
+def test_schemas_of_one_account_are_compiled_in_turn_and_keep_no_other_account_waiting(
+    bench: Bench, wait_for: WaitFor
+) -> None:
+    crowd = Crowd(bench)
+    jobs = [crowd.run(crowd.mine, voice) for voice in (10, 20, 30)]
+    assert wait_for(lambda: crowd.places.waiting == 2)
+    [first] = crowd.under_grammar()
+
+    jobs.append(crowd.run(crowd.theirs, 40))
+
+    assert wait_for(lambda: crowd.under_grammar() == [first, 40])
+    assert crowd.places.waiting == 2
+    crowd.answer(first)
+    assert wait_for(lambda: len(crowd.under_grammar()) == 3)
+    for voice in {10, 20, 30, 40} - {first}:
+        crowd.answer(voice)
+    assert crowd.ended()
+    assert {bench.status(job_id) for job_id in jobs} == {Status.SUCCEEDED}
+    assert crowd.places.held == 0
+
+
+def test_a_schema_that_an_engine_knows_waits_for_no_turn(bench: Bench, wait_for: WaitFor) -> None:
+    crowd = Crowd(bench, places=1)
+    same = one({"enum": [10, 20, 30]})
+    first = crowd.run(crowd.mine, 10, same)
+    assert wait_for(lambda: crowd.under_grammar() == [10])
+    second = crowd.run(crowd.mine, 20, same)
+    assert wait_for(lambda: crowd.places.waiting == 1)
+
+    crowd.choir.say(10, "{")
+    assert wait_for(lambda: crowd.under_grammar() == [10, 20])
+    crowd.run(crowd.theirs, 40)
+    assert wait_for(lambda: crowd.under_grammar() == [10, 20, 40])
+    third = crowd.run(crowd.mine, 30, same)
+
+    assert wait_for(lambda: crowd.under_grammar() == [10, 20, 40, 30])
+    crowd.choir.say(10, '"a": 10}')
+    crowd.choir.feed(10, Chunk(finish_reason="stop"), crowd.choir.END)
+    for voice in (20, 30, 40):
+        crowd.answer(voice)
+    assert crowd.ended()
+    assert {bench.status(job_id) for job_id in (first, second, third)} == {Status.SUCCEEDED}
+
+
+@pytest.mark.parametrize("reason", ENDS)
+def test_a_job_that_waits_for_its_turn_can_be_stopped(
+    bench: Bench, wait_for: WaitFor, reason: Reason
+) -> None:
+    crowd = Crowd(bench, places=1, look_seconds=0.01)
+    with crowd.places.hold(uuid.uuid4(), seconds=0):
+        job_id = crowd.run(crowd.mine, 10)
+        assert wait_for(lambda: crowd.places.waiting == 1)
+
+        crowd.mine.runner.drain()
+        crowd.mine.leases.end((job_id, 1), reason)
+
+        assert crowd.ended()
+    assert crowd.mine.outcome(job_id) == ENDS[reason]
+    assert crowd.under_grammar() == []
+
+
+def test_a_schema_over_which_an_engine_falls_silent_twice_is_told_and_not_tried_again(
+    bench: Bench,
+) -> None:
+    jobs = [submit(bench) for _ in range(3)]
+    for _ in range(2):
+        reason(bench)
+        bench.engine.feed(errors.EngineFault("The engine was silent."))
+
+    bench.runner.work()
+
+    ends = [(bench.outcome(job_id), bench.attempt(job_id).attempt.error_code) for job_id in jobs]
+    assert ends[0] == ((Status.QUEUED, Outcome.RETRIED), "engine_fault")
+    assert ends[1:] == [((Status.FAILED, Outcome.FAILED), "schema_timed_out")] * 2
+    assert len(bench.engine.requests) == 4
+    assert [trace.finish_reason for trace in bench.trace(jobs[2])] == ["error"]
+
+
+def test_an_engine_that_falls_silent_in_an_answer_blames_no_schema(bench: Bench) -> None:
+    jobs = [submit(bench) for _ in range(3)]
+    for _ in jobs:
+        reason(bench)
+        bench.engine.feed(Chunk(text="{"), errors.EngineFault("The engine was silent."))
+
+    bench.runner.work()
+
+    codes = [bench.attempt(job_id).attempt.error_code for job_id in jobs]
+    assert codes == ["engine_fault"] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import uuid
 from collections.abc import Callable
@@ -11,16 +12,18 @@ import pytest
 
 from jobs import errors, profiles
 from jobs.database import Database
-from jobs.lifecycle import Status
+from jobs.lifecycle import Outcome, Role, Status
 from jobs.live import Told
-from jobs.store import claims, history, retention, streams, traces
+from jobs.store import accounts, claims, history, retention, streams, traces
 from tests import factories
-from tests.fakes import RecordingPublisher
+from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker import personas
 from tests.worker.choir import Choir
 from tests.worker.conftest import ENDS, Bench, real_picture
+from worker import equality
 from worker.engine import Chunk
 from worker.engines.scripted import Options, Scripted
+from worker.equality import Equality
 from worker.leases import Reason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
@@ -453,3 +456,84 @@ def test_the_votes_go_with_the_answer(stage: Bench, choir: Choir) -> None:
 
     job = stage.view(job_id).job
     assert (job.answer_text, job.votes, job.confidence) == (None, None, 1.0)
+
+
+class Away:
+    """A sandbox whose children cannot be started."""
+
+    def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
+        """Refuse."""
+        del payload, arguments
+        raise errors.Unavailable("A sandbox cannot be started.")
+
+
+def test_a_vote_whose_answers_cannot_be_compared_is_tried_again_and_says_why(
+    bench: Bench, choir: Choir
+) -> None:
+    mathematics = Equality(Away(), equality.shares(most_waiting=1), pause_seconds=0)
+    stage = bench.with_engine(choir, margin=0, mathematics=mathematics)
+    job_id = ask(stage, 3)
+    choir.answer(0, "0.5")
+    choir.answer(1, "\\frac{1}{2}")
+
+    assert ended(start(stage))
+
+    assert stage.outcome(job_id) == (Status.QUEUED, Outcome.RETRIED)
+    assert stage.attempt(job_id).attempt.error_code == "answers_not_compared"
+    assert stage.view(job_id).job.votes is None
+    assert finishes(stage, job_id) == ["stop", "stop"]
+    assert taken(stage) == 0
+
+
+@pytest.mark.parametrize("reason", ENDS)
+def test_a_vote_that_waits_for_a_comparison_holds_no_permit_and_can_be_stopped(
+    bench: Bench, choir: Choir, wait_for: WaitFor, reason: Reason
+) -> None:
+    places = equality.shares(1, most_waiting=8)
+    mathematics = Equality(NoSandbox(), places, look_seconds=0.01)
+    stage = bench.with_engine(choir, margin=0, mathematics=mathematics)
+    job_id = ask(stage, 2)
+    with places.hold(uuid.uuid4(), seconds=0):
+        choir.answer(0, "0.5")
+        choir.answer(1, "\\frac{1}{2}")
+        thread = start(stage)
+        assert wait_for(lambda: places.waiting == 1)
+        assert wait_for(lambda: taken(stage) == 0)
+
+        stage.runner.drain()
+        stage.leases.end((job_id, 1), reason)
+
+        assert ended(thread)
+    assert stage.outcome(job_id) == ENDS[reason]
+
+
+def test_a_job_of_another_account_runs_before_the_further_samples_of_a_vote(
+    bench: Bench, choir: Choir
+) -> None:
+    choir = Choir(window=4)
+    stage = bench.with_engine(choir, margin=0)
+    slots: list[threading.Thread] = []
+    stage.engines.listen(lambda: slots.append(start(stage)))
+    vote = ask(stage, 12)
+    slots.append(start(stage))
+    choir.say(0, "I ")
+    assert choir.begun(4)
+    key = accounts.new_key()
+    accounts.create_key(
+        stage.database, key, pepper=b"p", account="other", role=Role.SUBMIT, name="test"
+    )
+    other = dataclasses.replace(
+        stage, account_id=accounts.account_id(stage.database, "other")
+    ).submit(options={"seed": 107})
+    assert stage.runner.work() == 0
+
+    choir.answer(1, "6")
+
+    assert choir.begun(5)
+    assert choir.votes()[4] == 100
+    choir.answer(100, "red")
+    for number in (0, *range(2, 12)):
+        choir.answer(number, "6")
+    assert all(ended(slot) for slot in slots)
+    assert [stage.status(job_id) for job_id in (vote, other)] == [Status.SUCCEEDED] * 2
+    assert taken(stage) == 0

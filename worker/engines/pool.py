@@ -2,6 +2,9 @@
 
 A permit is one engine stream. An engine's window is what it runs at once plus a small margin that keeps
 it busy between two streams; it is divided among the live worker processes.
+
+A job comes with a permit, and one whose samples vote asks for further ones. While claims find no room, an account that
+holds its share of the permits gets none of those: a job that waits goes first. Which job that is, the claim decides.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 _MOST_WAITING = 128
 #: Seconds that an engine rests after its first fault, and at most; doubled from one to the other.
 _REST_FIRST, _REST_LONGEST = 1.0, 30.0
+#: Seconds after which a claim that found no room is forgotten: a sweep has rung for its job again by then.
+_CLAIMS_WAIT_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +50,17 @@ class Permit:
         self.engine = post.watched
         #: What the engine said of itself when the permit was given.
         self.facts = facts
+        #: Whose job has it; None before one is claimed.
+        self.account_id: uuid.UUID | None = None
         self._pool = pool
         self._post = post
 
-    def release(self) -> None:
-        """Give the permit back."""
-        self._pool.take_back(self, self._post)
+    def release(self, *, ring: bool = False) -> None:
+        """Give the permit back; with ``ring`` a claim that found no room is made again at once.
+
+        A slot does without: it claims the next job itself.
+        """
+        self._pool.take_back(self, self._post, ring=ring)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +126,10 @@ class Engines:
         self._now = now
         self._jitter = jitter
         self._lock = threading.Lock()
+        #: Claims that found no room and have not been made up for, and when the last one was.
+        self._claims_waiting = 0
+        self._claims_waited_at = 0.0
+        self._on_room: Callable[[], None] = lambda: None
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -126,29 +141,56 @@ class Engines:
         with self._lock:
             self._live_workers = max(live_workers, 1)
 
+    def listen(self, on_room: Callable[[], None]) -> None:
+        """Have ``on_room`` called when there is room for a claim that found none; it must return at once."""
+        self._on_room = on_room
+
     def acquire(self) -> Permit | None:
-        """Return a permit for the engine with the most room in proportion, or None. Never waits."""
+        """Return a permit for a claim, for the engine with the most room in proportion, or None. Never waits.
+
+        What came of the claim is to be told: :meth:`claimed`.
+        """
         with self._lock:
             with_room = [post for post in self._posts if self._has_room(post)]
             post = min(
                 with_room, key=lambda post: len(post.permits) / self._share(post), default=None
             )
             if post is None or post.facts is None:
+                self._claims_waiting += 1
+                self._claims_waited_at = self._now()
                 return None
             return self._give(post, post.facts)
 
+    def claimed(self, permit: Permit, account_id: uuid.UUID | None) -> None:
+        """Take it that ``permit`` is for a job of an account; None: no job waits."""
+        with self._lock:
+            permit.account_id = account_id
+            self._claims_waiting = 0 if account_id is None else max(0, self._claims_waiting - 1)
+
     def another(self, permit: Permit) -> Permit | None:
-        """Return one more permit for the engine of ``permit``, which knows the prompt, or None. Never waits."""
+        """Return one more permit for the engine of ``permit``, which knows the prompt, or None. Never waits.
+
+        None is also for an account that holds its share while claims find no room.
+        """
         with self._lock:
             post = next(post for post in self._posts if post.watched is permit.engine)
             if post.facts is None or not self._has_room(post):
                 return None
-            return self._give(post, post.facts)
+            if self._claims_wait() and self._held(permit.account_id) >= self._account_share():
+                return None
+            more = self._give(post, post.facts)
+            more.account_id = permit.account_id
+            return more
+
+    def must_yield(self, permit: Permit) -> bool:
+        """Whether claims find no room while the account of ``permit`` holds more than its share of the permits."""
+        with self._lock:
+            return self._claims_wait() and self._held(permit.account_id) > self._account_share()
 
     def window(self) -> int:
         """Return how many permits this process can hold at once while all engines do well."""
         with self._lock:
-            return sum(self._share(post) for post in self._posts)
+            return self._window()
 
     def states(self) -> tuple[EngineState, ...] | None:
         """Return how the engines do, as the process tells of them; None before they have been asked."""
@@ -192,12 +234,33 @@ class Engines:
         for post in self._posts:
             post.watched.close()
 
-    def take_back(self, permit: Permit, post: _Post) -> None:
+    def take_back(self, permit: Permit, post: _Post, *, ring: bool) -> None:
         """Take ``permit`` back; :meth:`Permit.release` is how to say it."""
         with self._lock:
+            ring = ring and permit in post.permits and self._claims_wait()
             post.permits.discard(permit)
             if post.trial is permit:
                 post.trial = None
+        if ring:
+            self._on_room()
+
+    def _claims_wait(self) -> bool:
+        recent = self._now() - self._claims_waited_at < _CLAIMS_WAIT_SECONDS
+        return self._claims_waiting > 0 and recent
+
+    def _held(self, account_id: uuid.UUID | None) -> int:
+        """Return how many permits an account holds."""
+        return sum(
+            permit.account_id == account_id for post in self._posts for permit in post.permits
+        )
+
+    def _account_share(self) -> float:
+        """Return an account's share of the permits, when one more account than those that hold some wants any."""
+        accounts = {permit.account_id for post in self._posts for permit in post.permits}
+        return self._window() / (len(accounts) + 1)
+
+    def _window(self) -> int:
+        return sum(self._share(post) for post in self._posts)
 
     def _give(self, post: _Post, facts: Facts) -> Permit:
         permit = Permit(self, post, facts)

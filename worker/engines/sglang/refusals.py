@@ -19,6 +19,8 @@ class Refusal:
     error: errors.EngineError
 
 
+_SCHEMA_TIMED_OUT = "Grammar preprocessing timed out"
+_NO_GRAMMAR = "compile json grammar"
 #: What SGLang 0.5.23 says -> category -> what the job says. The first that fits counts.
 _REJECTED = (
     (
@@ -31,7 +33,7 @@ _REJECTED = (
         "The images, the question and the room for the answer exceed the model's context.",
     ),
     (
-        ("compile json grammar",),
+        (_NO_GRAMMAR,),
         "grammar_refused",
         "The engine's grammar does not take the schema of the answer.",
     ),
@@ -52,6 +54,18 @@ def understand(status: int, message: str) -> Refusal:
         status: the HTTP status, or the code of an in-band error, which has the same meaning.
         message: the engine's message.
     """
+    # First, for an engine that tells of a grammar quotes the schema, which may have any words.
+    if _SCHEMA_TIMED_OUT in message:
+        return Refusal(
+            "schema_timed_out",
+            errors.SchemaTimedOut(
+                "The engine could not make a grammar of the answer's schema in time."
+            ),
+        )
+    return _rejected(message) if _NO_GRAMMAR in message else _by_status(status, message)
+
+
+def _by_status(status: int, message: str) -> Refusal:
     if status == HTTPStatus.TOO_MANY_REQUESTS or any(word in message for word in _QUEUE_WORDS):
         return Refusal("busy", errors.EngineBusy("The engine has no room."))
     if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE):
