@@ -21,6 +21,7 @@ from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
 from api.permits import Permits
 from api.schemas import webhooks as schemas
+from api.schemas.deliveries import disclosed_code
 from api.submission import Receivers
 from jobs import errors, ids, outbox
 from jobs.database import Database, Unavailable
@@ -270,7 +271,7 @@ class EndpointRoutes:
                 webhook_endpoint_id=path.endpoint_id,
                 event_type=asked.event_type,
                 status_code=tried.status_code,
-                error_code=tried.error_code,
+                error_code=tried.error_code if caller.everywhere else disclosed_code(tried),
                 delivery_id=ids.show("dlv", tried.delivery_id),
             )
         )
