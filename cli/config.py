@@ -47,7 +47,7 @@ def show(
 ) -> None:
     """Show every setting: its value, where that comes from, what it is for."""
     if markdown:
-        output.line(documentation())
+        output.lines(documentation())
         return
     rows = effective(os.environ)
     if not output.for_people(as_json=as_json):

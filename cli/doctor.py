@@ -44,7 +44,8 @@ class Finding:
     @property
     def told(self) -> str:
         """What was found and, on a line of its own, what to do."""
-        return f"{self.detail}\n-> {self.remedy}" if self.remedy else self.detail
+        detail = output.inline(self.detail)
+        return f"{detail}\n-> {output.inline(self.remedy)}" if self.remedy else detail
 
 
 def doctor(
@@ -57,7 +58,8 @@ def doctor(
     if output.for_people(as_json=as_json):
         output.table(
             ("verdict", "what", "found"),
-            [(one.verdict, one.what, one.told) for one in findings],
+            [(one.verdict, output.inline(one.what), one.told) for one in findings],
+            multiline=True,
         )
     else:
         output.as_json([asdict(one) for one in findings])

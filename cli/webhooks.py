@@ -252,7 +252,7 @@ def _show_delivery(delivery: output.Json, *, as_json: bool) -> None:
         map(try_row, delivery["attempts"]),
     )
     output.line()
-    output.line(output.printable(json.dumps(delivery["payload"], indent=2, ensure_ascii=False)))
+    output.quote(output.json_text(delivery["payload"], indent=2))
 
 
 def _path(endpoint: str) -> str:
@@ -272,7 +272,10 @@ def _print(
         told = json.loads(body)
     except ValueError:
         told = body.decode(errors="replace")
-    if output.for_people() and isinstance(told, dict):
+    if not output.for_people():
+        output.json_line(told)
+        return True
+    if isinstance(told, dict):
         output.event("received", f"{told.get('type')}  {told.get('id')}")
-    output.line(output.printable(json.dumps(told, ensure_ascii=False)))
+    output.quote(output.json_text(told))
     return True
