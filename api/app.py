@@ -18,6 +18,7 @@ from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
 from api.permits import Permits
+from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
@@ -66,6 +67,7 @@ class Service:
         images: Images,
         waits: Waits,
         streams: Streams,
+        revocation: Revocation,
         fetching: Egress,
         buckets: Shared,
     ) -> None:
@@ -76,6 +78,7 @@ class Service:
         self._waits = waits
         self._fetching = fetching
         self._streams = streams
+        self._revocation = revocation
         self._buckets = buckets
 
     def drain(self) -> None:
@@ -83,6 +86,7 @@ class Service:
         self.draining.set()
         self._waits.close()
         self._streams.close()
+        self._revocation.close()
 
     def close(self) -> None:
         """Let go of everything; nothing can be served after it."""
@@ -137,14 +141,21 @@ def create_app(
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
     permits = Permits(settings.max_streams)
+    revocation = Revocation(database)
     waits = Waits(database, permits=permits)
-    streams = Streams(database, subscriber=Subscriber(settings.redis_url), permits=permits)
+    streams = Streams(
+        database,
+        subscriber=Subscriber(settings.redis_url),
+        permits=permits,
+        revocation=revocation,
+    )
     service = Service(
         database=database,
         bells=(bell, delivery_bell),
         images=images,
         waits=waits,
         streams=streams,
+        revocation=revocation,
         fetching=fetching,
         buckets=buckets,
     )
@@ -168,16 +179,26 @@ def create_app(
     limiter.install(door)
     cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
-    routes.JobRoutes(settings, database=database, intake=intake, waits=waits, gate=gate).declare(
-        door
-    )
+    routes.JobRoutes(
+        settings,
+        database=database,
+        intake=intake,
+        waits=waits,
+        revocation=revocation,
+        gate=gate,
+    ).declare(door)
     routes.GroupRoutes(settings, database=database, intake=intake).declare(door, gate)
     routes.RunRoutes(database=database).declare(door, gate)
     routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     vault = functools.cache(lambda: Vault.of(settings))
     routes.EndpointRoutes(
-        settings, database=database, receivers=receivers, vault=vault, timer=timer
+        settings,
+        database=database,
+        receivers=receivers,
+        vault=vault,
+        revocation=revocation,
+        timer=timer,
     ).declare(door, gate)
     routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
     routes.DeliveryRoutes(database=database).declare(door, gate)
