@@ -100,6 +100,7 @@ def main() -> None:
                 processes=1,
                 seconds=equality.SECONDS,
                 memory_mb=equality.MEMORY_MB,
+                imports_late=True,
             )
         )
         began = time.monotonic()

@@ -70,7 +70,11 @@ class Runtime:
         self._publisher = Publisher(settings.redis_url)
         # Its child starts with the first two answers that differ and may be formulas.
         self._sandbox = Sandbox(
-            equality.TARGET, processes=1, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+            equality.TARGET,
+            processes=1,
+            seconds=equality.SECONDS,
+            memory_mb=equality.MEMORY_MB,
+            imports_late=True,
         )
         self.recorder = Recorder(
             self.database,

@@ -33,7 +33,11 @@ class Deadly:
 @pytest.fixture(scope="module")
 def mathematics() -> Iterator[Sandbox]:
     with Sandbox(
-        equality.TARGET, processes=1, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+        equality.TARGET,
+        processes=1,
+        seconds=equality.SECONDS,
+        memory_mb=equality.MEMORY_MB,
+        imports_late=True,
     ) as sandbox:
         yield sandbox
 
