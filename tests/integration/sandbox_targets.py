@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import resource
 import signal
+import socket
 import sys
+import textwrap
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import errors
@@ -14,7 +21,7 @@ from jobs import errors
 #: The name of a process in an endless call, which everybody can read.
 BEGUN = "begun"
 _PR_SET_NAME = 15
-_LIBC = ctypes.CDLL(None)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 Reply = tuple[dict[str, Any], bytes]
 
@@ -63,6 +70,76 @@ def _tell_and_sleep(payload: bytes) -> NoReturn:
     _sleep_forever(payload)
 
 
+def _attempt(_: bytes, *, what: str, path: str, pid: int) -> Reply:
+    """Try what a decoder that was taken over would try; tell the error's name, or what came of it."""
+    try:
+        got = _ATTEMPTS[what](path, pid)
+    except OSError as error:
+        return {"error": errno.errorcode[error.errno or 0]}, b""
+    return {"got": str(got)}, b""
+
+
+def _system_call(*arguments: object) -> int:
+    """Make a system call by its number, as code without a library does."""
+    result = int(_LIBC.syscall(*arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    return result
+
+
+def _fork() -> int:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    return pid
+
+
+def _connect(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+
+
+def _thread() -> str:
+    done = threading.Event()
+    threading.Thread(target=done.set).start()
+    return str(done.wait(30))
+
+
+_ATTEMPTS: dict[str, Callable[[str, int], object]] = {
+    "read": lambda path, _: Path(path).read_text(),
+    "write": lambda path, _: Path(path).write_text("x"),
+    "append": lambda path, _: os.open(path, os.O_WRONLY | os.O_APPEND),
+    "create": lambda path, _: os.open(f"{path}.new", os.O_CREAT | os.O_RDWR),
+    "list": lambda path, _: list(Path(path).parent.iterdir()),
+    "remove": lambda path, _: Path(path).unlink(),
+    "rename": lambda path, _: Path(path).rename(f"{path}.moved"),
+    "open_by_number": lambda path, _: _system_call(257, -100, path.encode(), 0),
+    "environment": lambda _, pid: Path(f"/proc/{pid}/environ").read_bytes(),
+    "memory": lambda _, pid: os.open(f"/proc/{pid}/mem", os.O_RDONLY),
+    "internet": lambda *_: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    "datagram": lambda *_: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+    "netlink": lambda *_: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "unix": lambda path, _: _connect(path),
+    "pair": lambda *_: socket.socketpair(),
+    "fork": lambda *_: _fork(),
+    "execute": lambda *_: _system_call(59, sys.executable.encode(), None, None),
+    "spawn": lambda *_: os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {}),
+    "signal": lambda _, pid: os.kill(pid, signal.SIGCONT),
+    "signal_owner": lambda _, pid: fcntl.fcntl(0, fcntl.F_SETOWN, pid),
+    "trace": lambda _, pid: _system_call(101, 16, pid, 0, 0),
+    "namespace": lambda *_: _system_call(272, 0x1000_0000),
+    "more_memory": lambda *_: _system_call(302, 0, resource.RLIMIT_AS, b"\xff" * 16, None),
+    "core": lambda *_: _system_call(160, resource.RLIMIT_CORE, bytes(16)),
+    "shared_memory": lambda *_: _system_call(29, 0, 4096, 0o1600),
+    "io_uring": lambda *_: _system_call(425, 8, bytes(120)),
+    "kernel_program": lambda *_: _system_call(321, 0, bytes(128), 128),
+    "keys": lambda *_: _system_call(250, 0, -3, 0),
+    "root": lambda *_: os.setuid(0),
+    "thread": lambda *_: _thread(),
+    "library": lambda *_: Path(textwrap.__file__).read_text()[:3],
+}
+
+
 def _eat(_: bytes) -> Reply:
     return {"size": len(bytearray(2**30))}, b""
 
@@ -91,6 +168,7 @@ _ORDERS: dict[str, Callable[..., Reply]] = {
     "chatter": _chatter,
     "sleep_forever": _sleep_forever,
     "tell_and_sleep": _tell_and_sleep,
+    "attempt": _attempt,
     "eat": _eat,
     "die": _die,
     "leave": _leave,
