@@ -117,7 +117,7 @@ def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries()
     with Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         users = {status(pid)["Uid"] for pid in pool.pids}
-    everybodys = all(map(confinement._is_everybodys, confinement._libraries()))  # noqa: SLF001
+    everybodys = all(map(confinement._is_everybodys, confinement._libraries()))  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     if everybodys:
         assert len(users) == 2
@@ -305,7 +305,7 @@ def test_system_calls_have_the_numbers_of_the_kernels_headers(
     )
     # The table of AArch64 has one name for two calls of 32-bit architectures.
     listed |= {"newfstatat": listed.get("newfstatat", listed.get("fstatat"))} if place else {}
-    ours = confinement._FREE | confinement._SOME | confinement._NEWER_FORMS  # noqa: SLF001
+    ours = confinement._FREE | confinement._SOME | confinement._NEWER_FORMS  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     assert {
         name: numbers[place] for name, numbers in ours.items() if numbers[place] is not None
@@ -317,7 +317,7 @@ def test_system_calls_have_the_numbers_of_the_kernels_headers(
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_a_filter_fits_into_the_kernel_and_jumps_forward_only_inside_of_it(machine: str) -> None:
-    program = confinement._filter(machine, own=1, opens=True)  # noqa: SLF001
+    program = confinement._filter(machine, own=1, opens=True)  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     assert len(program) <= 4096
     for place, (code, when_so, otherwise, _) in enumerate(program):
