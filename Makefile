@@ -5,7 +5,7 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine demo test check bench chaos lock
+.PHONY: help setup engine demo test check bench chaos lock secrets images
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,3 +35,9 @@ chaos: ## Everything is killed at random, MINUTES=10 SEED=1 DATABASE=postgresql 
 lock: ## The lock files after a change in pyproject.toml (developers; needs uv; UV_ARGS=--upgrade renews all)
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group build pyproject.toml -o requirements/service.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group dev -c requirements/service.txt pyproject.toml -o requirements/dev.txt
+
+secrets: ## The secrets of docker-compose.yml, a file each in secrets/; those that are there stay
+	@$(PYTHON) deploy/make_secrets.py
+
+images: ## deploy/images.env: the images of docker-compose.yml with the digests of today (needs docker)
+	@$(PYTHON) deploy/pin_images.py

@@ -17,6 +17,7 @@ from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
 from api.limits import Limiter, Shared
+from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.strangers import Strangers
 from api.streams import Streams, Waits
@@ -69,6 +70,7 @@ class Service:
         images: Images,
         waits: Waits,
         streams: Streams,
+        revocation: Revocation,
         fetching: Egress,
         buckets: Shared,
     ) -> None:
@@ -79,6 +81,7 @@ class Service:
         self._waits = waits
         self._fetching = fetching
         self._streams = streams
+        self._revocation = revocation
         self._buckets = buckets
 
     def drain(self) -> None:
@@ -86,6 +89,7 @@ class Service:
         self.draining.set()
         self._waits.close()
         self._streams.close()
+        self._revocation.close()
 
     def close(self) -> None:
         """Let go of everything; nothing can be served after it."""
@@ -153,14 +157,21 @@ def create_app(
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
     held_open = Shares(settings.max_streams, name="streams and waits")
+    revocation = Revocation(database)
     waits = Waits(database, shares=held_open)
-    streams = Streams(database, subscriber=Subscriber(settings.redis_url), shares=held_open)
+    streams = Streams(
+        database,
+        subscriber=Subscriber(settings.redis_url),
+        shares=held_open,
+        revocation=revocation,
+    )
     service = Service(
         database=database,
         bells=(bell, delivery_bell),
         images=images,
         waits=waits,
         streams=streams,
+        revocation=revocation,
         fetching=fetching,
         buckets=buckets,
     )
@@ -188,7 +199,13 @@ def create_app(
     door.extensions[_EXTENSION] = service
     forecast = Forecast(timer=timer)
     routes.JobRoutes(
-        settings, database=database, intake=intake, waits=waits, gate=gate, forecast=forecast
+        settings,
+        database=database,
+        intake=intake,
+        waits=waits,
+        revocation=revocation,
+        gate=gate,
+        forecast=forecast,
     ).declare(door)
     routes.GroupRoutes(settings, database=database, intake=intake, forecast=forecast).declare(
         door, gate
@@ -198,7 +215,13 @@ def create_app(
     routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
     vault = functools.cache(lambda: Vault.of(settings))
     endpoints = routes.EndpointRoutes(
-        settings, database=database, receivers=receivers, vault=vault, quota=quota, timer=timer
+        settings,
+        database=database,
+        receivers=receivers,
+        vault=vault,
+        quota=quota,
+        revocation=revocation,
+        timer=timer,
     )
     endpoints.declare(door, gate)
     routes.SecretRoutes(database=database, vault=vault).declare(door, gate)

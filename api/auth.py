@@ -55,7 +55,12 @@ class Caller:
     @property
     def scope(self) -> uuid.UUID | None:
         """The account whose things this caller sees; None: everybody's."""
-        return None if Right.EVERYWHERE in RIGHTS[self.role] else self.account_id
+        return None if self.everywhere else self.account_id
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether this caller works for the operator: it sees all accounts."""
+        return Right.EVERYWHERE in RIGHTS[self.role]
 
 
 class Gate:

@@ -37,8 +37,8 @@ class StreamTokens:
         """Return a token with which the holder of a key lets somebody follow a job, and when it ends."""
         seconds = int((self._clock() + LIFE).timestamp())
         body = key_id.bytes + seconds.to_bytes(_EXPIRY_BYTES)
-        token = base64.urlsafe_b64encode(body + self._sign(body, job_id)).decode().rstrip("=")
-        return _PREFIX + token, datetime.fromtimestamp(seconds, UTC)
+        token = _spelled(body + self._sign(body, job_id))
+        return token, datetime.fromtimestamp(seconds, UTC)
 
     def read(self, token: str, *, job_id: uuid.UUID) -> uuid.UUID | None:
         """Return for which key ``token`` was made, or None when it is not good for this job now."""
@@ -49,6 +49,8 @@ class StreamTokens:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
+        if _spelled(raw) != token:
+            return None
         body, signature = raw[: _ID_BYTES + _EXPIRY_BYTES], raw[_ID_BYTES + _EXPIRY_BYTES :]
         if not hmac.compare_digest(signature, self._sign(body, job_id)):
             return None
@@ -58,3 +60,8 @@ class StreamTokens:
 
     def _sign(self, body: bytes, job_id: uuid.UUID) -> bytes:
         return hmac.new(self._key, body + job_id.bytes, hashlib.sha256).digest()
+
+
+def _spelled(raw: bytes) -> str:
+    """Return the one spelling of a token: base64 has others, by padding and by bits that stand for nothing."""
+    return _PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -44,6 +44,7 @@ _END_SECONDS = 60
 #: A call that is not answered by then counts as this long.
 _PATIENCE_SECONDS = 30
 _ATTACKER = "attacker"
+_RUN = "from bench import attacks; attacks.main()"
 #: What the attacker's searches have to look at.
 _TRACES, _TRACE_CHARACTERS = 2_000, 20_000
 _AIMS = (
@@ -146,7 +147,7 @@ def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
     if name == "idle":
         yield
         return
-    command = [sys.executable, "-m", "bench.attacks", name, str(port), key, job]
+    command = [sys.executable, "-c", _RUN, name, str(port), key, job]
     with subprocess.Popen(
         command, cwd=service.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as attack:

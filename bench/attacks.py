@@ -1,4 +1,4 @@
-"""The attacks of ``bench.abuse``, each in a process of its own: ``python -m bench.attacks NAME PORT KEY``.
+"""The attacks of ``bench.abuse``, each in a process of its own.
 
 An attack writes one line when it is in force and goes on until its standard input ends. All of them connect from the
 address that the measured account uses as well, so that nothing can tell the two apart but their keys.
@@ -297,12 +297,8 @@ def _upload(target: Target) -> str:
 
 
 def main() -> None:
-    """Run one attack."""
+    """Run one attack; the arguments are its name, the port, the attacker's key, and a job of the attacker's."""
     name, port, key, job = sys.argv[1:]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))
     ATTACKS[name](Target(int(port), key, job))
-
-
-if __name__ == "__main__":
-    main()

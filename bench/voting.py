@@ -101,6 +101,7 @@ def main() -> None:
                 processes=equality.PROCESSES,
                 seconds=equality.SECONDS,
                 memory_mb=equality.MEMORY_MB,
+                imports_late=True,
             )
         )
         began = time.monotonic()

@@ -12,7 +12,7 @@ import typer
 from pydantic import SecretStr
 
 from cli import output
-from jobs.settings import PREFIX, Settings
+from jobs.settings import FILE_SUFFIX, PREFIX, Settings
 
 app = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def show(
 ) -> None:
     """Show every setting: its value, where that comes from, what it is for."""
     if markdown:
-        output.line(documentation())
+        output.lines(documentation())
         return
     rows = effective(os.environ)
     if not output.for_people(as_json=as_json):
@@ -78,11 +78,17 @@ def effective(environ: Mapping[str, str]) -> list[Row]:
         Row(
             variable=f"{PREFIX}{name.upper()}",
             value=_shown(getattr(settings, name)),
-            source="environment" if name in settings.model_fields_set else "default",
+            source=_source(name, settings, environ),
             description=field.description or "",
         )
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _source(name: str, settings: Settings, environ: Mapping[str, str]) -> str:
+    if name not in settings.model_fields_set:
+        return "default"
+    return "file" if environ.get(f"{PREFIX}{name + FILE_SUFFIX}".upper()) else "environment"
 
 
 def documentation() -> str:

@@ -19,6 +19,8 @@ from cli import client, output
 from cli.launch import redis
 from cli.launch.engine import EngineRoom
 from jobs import database, errors
+from jobs.images import Images
+from jobs.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from jobs.settings import Settings
 from jobs.store import deliveries, storage, workers
 from migrations import schema
@@ -47,7 +49,8 @@ class Finding:
     @property
     def told(self) -> str:
         """What was found and, on a line of its own, what to do."""
-        return f"{self.detail}\n-> {self.remedy}" if self.remedy else self.detail
+        detail = output.inline(self.detail)
+        return f"{detail}\n-> {output.inline(self.remedy)}" if self.remedy else detail
 
 
 def doctor(
@@ -60,7 +63,8 @@ def doctor(
     if output.for_people(as_json=as_json):
         output.table(
             ("verdict", "what", "found"),
-            [(one.verdict, one.what, one.told) for one in findings],
+            [(one.verdict, output.inline(one.what), one.told) for one in findings],
+            multiline=True,
         )
     else:
         output.as_json([asdict(one) for one in findings])
@@ -79,6 +83,7 @@ def examine(settings: Settings, room: EngineRoom) -> Iterator[Finding]:
     if kept.verdict == "ok":
         yield from _deliveries(settings)
         yield _storage(settings)
+    yield _decoder(settings)
     yield _engine_environment(settings, room)
     yield _gpus(room)
     # Those that `longlook up` started are at ports that no setting names; its workers tell of them.
@@ -179,6 +184,28 @@ def _api(settings: Settings) -> Finding:
         return Finding("API", "missing", f"{settings.url}/readyz says {status}", "see its log")
     return Finding(
         "API", "warning", f"nothing answers at {settings.url}", "`longlook up`, or see LONGLOOK_URL"
+    )
+
+
+def _decoder(settings: Settings) -> Finding:
+    """Start what decodes images, and see how far the kernel confines it."""
+    what, meanings = "image decoder", {FILES: "other files", SYSTEM_CALLS: "the network"}
+    images = Images.start(settings)
+    try:
+        images.warm()
+        confined = images.confined
+    except errors.Unavailable as error:
+        return Finding(what, "missing", "it does not start", str(error))
+    finally:
+        images.close()
+    open_to_it = [meanings[layer] for layer in LAYERS if layer not in confined]
+    if not open_to_it:
+        return Finding(what, "ok", "confined: no other files, no network, no programs")
+    return Finding(
+        what,
+        "warning",
+        f"not kept from {' and '.join(open_to_it)}",
+        "a kernel with Landlock and seccomp: Linux 5.13 or newer, on x86-64 or AArch64",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Annotated
 
@@ -75,7 +74,7 @@ def ls(
             )
             for job in page["data"]
         ],
-        short_rows=True,
+        whole=3,
     )
     if page.get("has_more"):
         again = shlex.join(query or [])
@@ -100,13 +99,13 @@ def show(
         return
     for name in ("id", "status", "attempt", "created_at", "started_at", "finished_at", "question"):
         if job.get(name):
-            output.line(output.printable(f"{name:<12} {job[name]}"))
+            output.field(f"{name:<12} ", str(job[name]))
     if wanted := (job.get("options") or {}).get("answer_format"):
-        shown = json.dumps(wanted, ensure_ascii=False)
-        output.line(output.printable(f"{'format':<12} {shown}"))
+        output.field(f"{'format':<12} ", output.json_text(wanted))
     for sample in kept["samples"] if kept else []:
-        output.line(f"\nattempt {sample['attempt']}, sample {sample['index']}:")
-        output.line(output.printable(sample["text"]))
+        output.line()
+        output.line(f"attempt {sample['attempt']}, sample {sample['index']}:")
+        output.quote(sample["text"])
     if client.finished(job):
         output.line()
         output.result(job)
@@ -140,5 +139,5 @@ def _outcome(job: output.Json) -> str:
 
 def _short(text: str) -> str:
     """Return ``text`` on one line that fits into a table."""
-    flat = " ".join(text.split())
+    flat = output.inline(" ".join(text.split()))
     return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…"

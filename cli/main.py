@@ -45,7 +45,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     try:
         make_app(wanted or COMMANDS)(args=arguments, prog_name="longlook")
     except errors.LonglookError as error:
-        output.note(told(error))
+        output.fault(told(error))
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         # While the command was still being imported; from then on it is the command's own matter.
@@ -78,7 +78,7 @@ def told(error: errors.LonglookError) -> str:
     lines += [
         f"  {fault.pointer}: {fault.detail}" for fault in faults if fault.detail not in str(error)
     ]
-    return output.printable("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _longlook(

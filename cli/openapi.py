@@ -10,4 +10,4 @@ from cli import output
 
 def openapi() -> None:
     """Print the OpenAPI document of this version's API."""
-    output.line(json.dumps(app.openapi_document(), indent=2, ensure_ascii=False))
+    output.lines(json.dumps(app.openapi_document(), indent=2, ensure_ascii=False))

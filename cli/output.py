@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs import errors
+from jobs import errors, escapes
 
 Json = dict[str, Any]
 
@@ -29,11 +30,11 @@ _STYLES: Final = {
 #: Between two columns of a table, and the least that its last column gets.
 _GAP: Final = 2
 _NARROWEST: Final = 10
-#: Control characters except newline and tab: a model's text must not steer the terminal.
 _KIB = 1024
-_CONTROL: Final = dict.fromkeys(
-    code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
-)
+_INDENT: Final = "  "
+_TAB: Final = " " * 4
+#: Stands before each line of a trace. No line of the command's own begins so.
+_BAR: Final = "│ "
 
 
 class Exit(enum.IntEnum):
@@ -64,101 +65,247 @@ def for_people(*, as_json: bool = False) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without control characters, so that it cannot steer the terminal it is shown on."""
-    return text.translate(_CONTROL)
+    """Return ``text`` with escapes for what would steer the terminal it is shown on. Its lines stay lines."""
+    return escapes.visible(text)
+
+
+def inline(text: str) -> str:
+    """Return ``text`` on one line, with escapes for line feeds, too: its end cannot look like another line of ours."""
+    return escapes.visible(text, lines=False)
 
 
 def line(text: str = "") -> None:
-    """Print one line."""
-    typer.echo(text)
+    """Print one line. On a terminal that is narrower, what follows its first part is indented."""
+    typer.echo(_hanging(inline(text), terminal=sys.stdout.isatty()))
+
+
+def lines(text: str) -> None:
+    """Print several lines that this command wrote itself: what others wrote is to be put in with :func:`inline`."""
+    typer.echo(printable(text))
 
 
 def note(text: str) -> None:
     """Print one line beside the output, on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(_hanging(inline(text), terminal=sys.stderr.isatty()), err=True)
+
+
+def fault(text: str) -> None:
+    """Print why a command ends, on stderr. Further lines are indented, so that none looks like one of ours."""
+    first, *others = printable(text).split("\n")
+    for one in (
+        first,
+        *(other if other.startswith(_INDENT) else _INDENT + other for other in others),
+    ):
+        typer.echo(_hanging(one, terminal=sys.stderr.isatty()), err=True)
+
+
+def field(label: str, text: str, *, style: str | None = None) -> None:
+    """Print a field: its label, then its text, which stands right of the label however many lines it takes.
+
+    No line of the text begins where a label does, so a text cannot forge a field.
+
+    Args:
+        label: with the space behind it.
+        text: what somebody else may have written.
+        style: the label's color.
+    """
+    indent = cell_len(label)
+    if indent > Console().width // 2:
+        indent = len(_INDENT)
+        label = f"{label.rstrip()}\n{_INDENT}"
+    first, *others = _wrapped(text, indent=indent)
+    typer.secho(label, fg=style, bold=style is not None, nl=False)
+    typer.echo(first)
+    for other in others:
+        typer.echo(" " * indent + other if other else "")
+
+
+def quote(text: str) -> None:
+    """Print a text of several lines that somebody else wrote, each behind a bar."""
+    for part in _wrapped(text, indent=cell_len(_BAR)):
+        typer.echo(f"{_BAR}{part}".rstrip())
 
 
 def event(word: str, text: str = "") -> None:
     """Print one line of a running service: what happened, then the rest. Colours only on a terminal."""
-    styled = typer.style(f"{word:<12}", fg=_STYLES.get(word.rsplit(maxsplit=1)[-1]), bold=True)
-    typer.echo(f"{styled} {text}".rstrip())
+    label = f"{word:<12}"
+    styled = typer.style(label, fg=_STYLES.get(word.rsplit(maxsplit=1)[-1]), bold=True)
+    indent = cell_len(label) + 1
+    told = _wrapped(inline(text), indent=indent) if sys.stdout.isatty() else [inline(text)]
+    for place, part in enumerate(told):
+        typer.echo(f"{' ' * indent if place else styled + ' '}{part}".rstrip())
     sys.stdout.flush()
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - whatever JSON can say
+    """Return ``value`` as JSON that steers no terminal."""
+    return escapes.in_json(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
     """Print ``value`` as JSON: indented on a terminal, one line in a pipe."""
-    indent = 2 if sys.stdout.isatty() else None
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=indent))
+    typer.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def json_line(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
+    """Print ``value`` as one line of JSON."""
+    typer.echo(json_text(value))
+
+
+def _hanging(text: str, *, terminal: bool) -> str:
+    """Return one line, for a terminal that is too narrow as several, all but the first of them indented."""
+    width = Console().width
+    if not terminal or cell_len(text) <= width:
+        return text
+    first = Text(text).wrap(Console(), width)[0].plain.rstrip()
+    rest = text[len(first) :].lstrip()
+    others = (part for part in _wrapped(rest, indent=len(_INDENT)) if rest)
+    return "\n".join([first, *(_INDENT + other for other in others)])
+
+
+def _wrapped(text: str, *, indent: int) -> list[str]:
+    """Return the lines of a text, none so long that the terminal breaks it: that would begin at its left edge."""
+    console = Console()
+    width = max(console.width - indent, _NARROWEST)
+    shown = [
+        part.plain.rstrip()
+        for row in printable(text).split("\n")
+        for part in Text(row.replace("\t", _TAB)).wrap(console, width) or [Text()]
+    ]
+    return shown or [""]
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, short_rows: bool = False
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole: int = 0,
+    multiline: bool = False,
 ) -> None:
     """Print a table for people. The first column is never broken, however narrow the terminal: it is what is copied.
 
     Args:
         columns: their names.
         rows: their cells.
-        short_rows: whether the last cell of a row is cut when the row is too long, instead of folded.
+        whole: so many columns are shown whole, and the others are cut to what is left of the line; where that is too
+            little, they stand below. 0: all but the first are folded.
+        multiline: whether line feeds in cells are this command's own.
     """
-    cells = [[Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    safe = printable if multiline else inline
+    told = [[safe(cell) for cell in row] for row in rows]
+    kept = whole or 1
+    widths = [
+        max([cell_len(name), *(cell_len(row[position]) for row in told)])
+        for position, name in enumerate(columns)
+    ]
+    taken = sum(widths[:kept]) + kept * _GAP
     console = Console(soft_wrap=False)
-    kept = len(columns) - 1 if short_rows else 1
-    taken = 0
+    cut = len(columns) - kept if whole else 0
+    left = console.width - taken - max(0, cut - 1) * _GAP
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    if cut and left < cut * _NARROWEST:
+        _stacked(columns, told, kept=kept)
+        return
     for position, column in enumerate(columns):
-        width = max([len(column), *(row[position].cell_len for row in cells)])
         if position < kept:
-            taken += width + _GAP
-            shown.add_column(column, no_wrap=True, min_width=width)
-        elif short_rows:
-            # What is left of the line; on a narrow terminal the line is broken by the terminal.
-            left = max(console.width - taken, _NARROWEST)
-            shown.add_column(column, no_wrap=True, overflow="ellipsis", max_width=left)
+            shown.add_column(column, no_wrap=True, min_width=widths[position])
+        elif whole:
+            share = max(left // cut, left - sum(widths[kept:]) + widths[position])
+            shown.add_column(column, no_wrap=True, overflow="ellipsis", max_width=share)
         else:
             shown.add_column(column, overflow="fold")
-    for row in cells:
-        shown.add_row(*row)
-    console.width = max(console.width, taken + _NARROWEST)
+    for row in told:
+        shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console.width = max(console.width, taken + (0 if whole else _NARROWEST))
     console.print(shown)
 
 
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> None:
+    """Print rows for a narrow terminal: what is kept whole on a line, each of the others below it."""
+    label = max(len(column) for column in columns)
+    for row in rows:
+        typer.echo((" " * _GAP).join(row[:kept]))
+        for column, cell in zip(columns[kept:], row[kept:], strict=True):
+            field(f"{_INDENT}{column:<{label}} ", cell)
+
+
 class Growth:
-    """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again."""
+    """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again.
+
+    Each line of the text stands behind a bar, also where it is folded: no line of it looks like one of ours.
+    """
 
     def __init__(self) -> None:
+        self._width = max(Console().width, _NARROWEST)
+        #: Cells of the line that is being written, None before its first.
+        self._column: int | None = None
+        #: The end of what came, which waits for what follows.
+        self._held = ""
+        self._last = ""
         self._shown = False
 
     def show(self, event: Json) -> None:
         """Print what an event of the job adds."""
         if event["type"] == "attempt.restarted" and self._shown:
-            note(f"\n(attempt {event['attempt']} starts again)")
+            self._break()
+            note(f"(attempt {event['attempt']} starts again)")
         elif event["type"] == "finding":
-            note(("\n" if self._shown else "") + f"({finding(event['finding'])})")
+            self._break()
+            note(f"({finding(event['finding'])})")
         elif event["type"] == "trace.delta" and event["sample"] == 0:
-            typer.secho(printable(event["delta"]), nl=False, dim=True)
-            sys.stdout.flush()
+            self._grow(str(event["delta"]))
             self._shown = True
 
     def end(self) -> None:
         """End the line that the text ended in."""
-        if self._shown:
+        self._break()
+
+    def _break(self) -> None:
+        if self._held:
+            self._write(escapes.visible(self._held, before=self._last))
+        if self._column is not None:
             typer.echo()
+        self._column, self._held, self._last = None, "", ""
+
+    def _grow(self, delta: str) -> None:
+        text = self._held + delta
+        kept = text.rstrip("".join(escapes.UNDECIDED))
+        self._held = text[len(kept) :]
+        self._write(escapes.visible(kept, before=self._last))
+        self._last = kept[-1:] or self._last
+        sys.stdout.flush()
+
+    def _write(self, text: str) -> None:
+        pieces: list[str] = []
+        for char in text.replace("\t", _TAB):
+            if char == "\n":
+                pieces.append(_BAR.rstrip() + "\n" if self._column is None else "\n")
+                self._column = None
+                continue
+            width = cell_len(char)
+            if self._column is not None and self._column + width > self._width:
+                pieces.append("\n")
+                self._column = None
+            if self._column is None:
+                pieces.append(_BAR)
+                self._column = cell_len(_BAR)
+            pieces.append(char)
+            self._column += width
+        typer.secho("".join(pieces), nl=False, dim=True)
 
 
 def result(job: Json) -> None:
     """Print how a finished job came out: the answer or the error, and what it took."""
     error, answer = job.get("error"), job.get("answer")
     if error:
-        typer.secho(f"{job['status']}: ", fg=typer.colors.RED, bold=True, nl=False)
-        line(printable(f"{error['message']} ({error['code']})"))
+        text = f"{error['message']} ({error['code']})"
+        field(f"{inline(str(job['status']))}: ", text, style=typer.colors.RED)
     elif answer:
-        typer.secho("answer: ", fg=typer.colors.GREEN, bold=True, nl=False)
-        line(printable(str(answer["text"])))
+        field("answer: ", str(answer["text"]), style=typer.colors.GREEN)
         if told := value(job):
-            line(printable(f"value: {told}"))
+            field("value: ", told)
         if job.get("votes"):
-            line(votes(job["votes"]))
+            field("votes: ", votes(job["votes"]))
     else:
         line(str(job["status"]))
     for found in job.get("findings") or ():
@@ -178,7 +325,7 @@ def finding(found: Json) -> str:
     words = [str(found["kind"]), str(found["action"])]
     if found.get("tokens_saved"):
         words.append(f"{found['tokens_saved']} tokens saved")
-    return printable(", ".join(words))
+    return inline(", ".join(words))
 
 
 def value(job: Json) -> str:
@@ -186,13 +333,13 @@ def value(job: Json) -> str:
     wanted = (job.get("options") or {}).get("answer_format") or {}
     if wanted.get("type", "free") == "free" or not job.get("answer"):
         return ""
-    plain = json.dumps(job["answer"].get("value"), ensure_ascii=False)
+    plain = json_text(job["answer"].get("value"))
     return "" if plain == job["answer"]["text"] else plain
 
 
 def votes(told: Json) -> str:
     """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
-    winner, *others = [(printable(one["text"]), len(one["samples"])) for one in told["classes"]]
+    winner, *others = [(inline(one["text"]), len(one["samples"])) for one in told["classes"]]
     words = [f"{winner[1]} of {told['counted']} samples say so"]
     words += [f"{text}: {count}" for text, count in others]
     if told["abstained"]:

@@ -136,7 +136,7 @@ def _tell_group(group: output.Json, *, people: bool) -> None:
         output.as_json(group)
     else:
         for job in group["jobs"]:
-            output.line(output.printable(f"{job['id']} is {job['status']}: {job['question']}"))
+            output.field(f"{job['id']} is {job['status']}: ", str(job["question"]))
             if client.finished(job):
                 output.result(job)
         output.line(f"longlook jobs ls group:{group['id']}")

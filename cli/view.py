@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from cli import client, output
@@ -20,7 +18,7 @@ def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
         elif people:
             growth.show(event)
         else:
-            output.line(json.dumps(event, ensure_ascii=False))
+            output.json_line(event)
     if people:
         growth.end()
     return job

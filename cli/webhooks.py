@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import sys
 import urllib.parse
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -140,7 +142,11 @@ def listen(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8701,
     secret: Annotated[
-        str, typer.Option(help="whsec_…; without it the service's public key is used.")
+        str,
+        typer.Option(
+            help="A file with whsec_…, or - for the input; without it the service's public key is used.",
+            metavar="FILE",
+        ),
     ] = "",
     count: Annotated[int, typer.Option(min=0, help="End after so many; 0: go on.")] = 0,
 ) -> None:
@@ -149,6 +155,7 @@ def listen(
     The service has to allow this machine: LONGLOOK_WEBHOOK_ALLOW=127.0.0.0/8.
     """
     settings = Settings.read()
+    secret = secret and _secret(secret)
     key = None if secret else str(client.connect(settings).look(_KEY)["public_key"])
     verified = 0
 
@@ -255,7 +262,17 @@ def _show_delivery(delivery: output.Json, *, as_json: bool) -> None:
         map(try_row, delivery["attempts"]),
     )
     output.line()
-    output.line(output.printable(json.dumps(delivery["payload"], indent=2, ensure_ascii=False)))
+    output.quote(output.json_text(delivery["payload"], indent=2))
+
+
+def _secret(place: str) -> str:
+    """Return the secret in a file or on the input. As an argument everybody on the machine could read it."""
+    try:
+        return (sys.stdin.read() if place == "-" else Path(place).read_text()).strip()
+    except OSError as error:
+        raise errors.InvalidRequest(
+            f"--secret names a file that cannot be read: {error.strerror}.", param="secret"
+        ) from error
 
 
 def _path(endpoint: str) -> str:
@@ -275,7 +292,10 @@ def _print(
         told = json.loads(body)
     except ValueError:
         told = body.decode(errors="replace")
-    if output.for_people() and isinstance(told, dict):
+    if not output.for_people():
+        output.json_line(told)
+        return True
+    if isinstance(told, dict):
         output.event("received", f"{told.get('type')}  {told.get('id')}")
-    output.line(output.printable(json.dumps(told, ensure_ascii=False)))
+    output.quote(output.json_text(told))
     return True

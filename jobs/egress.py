@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -56,6 +56,11 @@ _NOBODYS: Final = tuple(
 _IDLE_EACH: Final = 4
 _IDLE: Final = 256
 _IDLE_SECONDS: Final = 30.0
+#: What customers see of every failure that comes before a connection.
+NO_PUBLIC_ADDRESS: Final = "no_public_address"
+_BEFORE_CONNECTING: Final = frozenset({"name_not_resolved", "address_forbidden"})
+#: Refusals of a name take a multiple of this, so that their time does not tell what the resolver said.
+_REFUSAL_SECONDS: Final = 1.0
 
 
 class EgressError(errors.LonglookError):
@@ -73,6 +78,32 @@ class EgressError(errors.LonglookError):
         super().__init__(reason)
         self.reason = reason
         self.address = address
+
+    @property
+    def disclosed(self) -> str:
+        """The reason as a customer may see it."""
+        return disclosed(self.reason, address=self.address)
+
+
+def disclosed(reason: str, *, address: str | None) -> str:
+    """Return the reason of a failure as a customer may see it.
+
+    Until a name leads to an address that may be connected to, every failure is :data:`NO_PUBLIC_ADDRESS`. Otherwise
+    a customer could learn which names exist inside the operator's network.
+
+    Args:
+        reason: as in :class:`EgressError`, or any other code, which is returned as it is.
+        address: what the connection was made to, if it came that far.
+    """
+    hidden = reason in _BEFORE_CONNECTING or (reason == "timed_out" and address is None)
+    return NO_PUBLIC_ADDRESS if hidden else reason
+
+
+def is_public(address: IP) -> bool:
+    """Whether an address belongs to the public Internet."""
+    meant = _meant(address)
+    nobodys = any(meant in network for network in _NOBODYS if network.version == meant.version)
+    return meant.is_global and not (nobodys or meant.is_multicast or meant.is_reserved)
 
 
 @dataclass(frozen=True)
@@ -155,6 +186,7 @@ class Egress:
         context: TLS; by default the system's authorities are trusted.
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
         idle: connections kept.
+        pause: waits for seconds, before a name is refused.
 
     A connection that is kept leads to the address that was checked when it was made, wherever its name leads now;
     for each new one the name is looked up again.
@@ -168,6 +200,7 @@ class Egress:
         context: ssl.SSLContext | None = None,
         look_up: LookUp | None = None,
         idle: int = _IDLE,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._allow = tuple(ipaddress.ip_network(network) for network in allow)
         self._doors = doors
@@ -175,6 +208,7 @@ class Egress:
         self._context = context or ssl.create_default_context()
         self._lock = threading.Lock()
         self._most_idle = idle
+        self._pause = pause
         self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
         #: The same connections, the one that is idle for longest first.
         self._oldest: dict[_Line, _Origin] = {}
@@ -273,10 +307,7 @@ class Egress:
         meant = _meant(address)
         if any(meant in network for network in self._allow if network.version == meant.version):
             return True
-        if (scheme, port) not in self._doors:
-            return False
-        nobodys = any(meant in network for network in _NOBODYS if network.version == meant.version)
-        return meant.is_global and not (nobodys or meant.is_multicast or meant.is_reserved)
+        return (scheme, port) in self._doors and is_public(address)
 
     def _ask(self, line: _Line, origin: _Origin, request: _Request, *, kept: bool) -> Reply:
         """Ask on an open connection. Raises :class:`_Stale` when a kept one turns out to be closed."""
@@ -318,14 +349,7 @@ class Egress:
     def _connect(self, origin: _Origin, request: _Request) -> _Line:
         """Resolve the name, and connect to the first of its addresses that may be reached and answers."""
         until = request.until
-        found = self._resolve(origin, until=until, party=request.party)
-        permitted = [
-            address
-            for address in found
-            if self.permits(address, scheme=origin.scheme, port=origin.port)
-        ]
-        if not permitted:
-            raise EgressError("address_forbidden", address=str(found[0]) if found else None)
+        permitted = self._permitted(origin, until=until, party=request.party)
         for place, address in enumerate(permitted):
             # Each of them gets its share: one that swallows packets must not use up the time of the others.
             share = (until - time.monotonic()) / (len(permitted) - place)
@@ -342,10 +366,31 @@ class Egress:
             return _Line(origin, self._secured(sock, origin, str(address), until), str(address))
         raise EgressError("unreachable", address=str(permitted[-1]))
 
-    def _resolve(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
+    def _permitted(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
+        """Return the addresses of an origin that may be connected to, at least one."""
         address = numeric(origin.host)
         if address is not None:
-            return [address]
+            return self._filtered([address], origin)
+        began = time.monotonic()
+        try:
+            return self._filtered(self._resolve(origin, until=until, party=party), origin)
+        except EgressError:
+            now = time.monotonic()
+            rest = _REFUSAL_SECONDS - (now - began) % _REFUSAL_SECONDS
+            self._pause(max(0.0, min(rest, until - now)))
+            raise
+
+    def _filtered(self, found: Sequence[IP], origin: _Origin) -> list[IP]:
+        permitted = [
+            address
+            for address in found
+            if self.permits(address, scheme=origin.scheme, port=origin.port)
+        ]
+        if not permitted:
+            raise EgressError("address_forbidden", address=str(found[0]) if found else None)
+        return permitted
+
+    def _resolve(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
         try:
             return self._resolver.resolve(origin.host, origin.port, party=party, until=until)
         except TimeoutError as error:

@@ -2,24 +2,30 @@
 
 Columns on a terminal, JSON elsewhere. Ids are bound once (:func:`bind`) and appear on each line of
 that thread until :func:`clear`. Questions, traces, images and keys are never given to a logger; what
-other libraries log is cut to size, and tracebacks go without the values of variables.
+other libraries log is cut to size, and tracebacks go without the values of variables. Control and invisible
+characters are escaped, so that no text that was logged steers the terminal on which a log is read.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import io
+import json
 import logging
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
+from jobs import escapes
+
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, Processor, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
     from jobs.settings import Settings
 
@@ -103,11 +109,14 @@ def configure(settings: Settings, *, service: str) -> None:
     ]
     # A traceback without the values of variables: one of them might be a question.
     renderers: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [
+            _escape,
+            structlog.dev.ConsoleRenderer(exception_formatter=_traceback),
+        ]
         if columns
         else [
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            structlog.processors.JSONRenderer(_to_json),
         ]
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -161,6 +170,27 @@ def _named(service: str) -> Processor:
         return event
 
     return add
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what would steer the terminal, and line feeds: what others wrote must not look like lines of the log."""
+    return {
+        escapes.visible(str(key), lines=False): escapes.visible(value, lines=False)
+        if isinstance(value, str)
+        else value
+        for key, value in event.items()
+    }
+
+
+def _traceback(output: TextIO, exc_info: ExcInfo) -> None:
+    """Write a traceback, indented: the message of an exception may have lines of its own."""
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    output.write("\n" + textwrap.indent(escapes.visible(plain.getvalue().strip("\n")), "  "))
+
+
+def _to_json(value: object, **options: Any) -> str:  # noqa: ANN401 - those of json.dumps
+    return escapes.in_json(json.dumps(value, ensure_ascii=False, **options))
 
 
 def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,5 +1,6 @@
 """Everything that can be set, once: read from ``LONGLOOK_*`` in the environment, all faults told together.
 
+A setting that holds a secret, such as ``LONGLOOK_PEPPER``, may come from a file: ``LONGLOOK_PEPPER_FILE`` names it.
 A field's description is its documentation: the README's table and ``longlook config show`` come from it.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+import typing
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,10 @@ from jobs import errors, profiles
 PREFIX = "LONGLOOK_"
 #: Variables of the test suite: they tell the tests where things are, not the service.
 TEST_PREFIX = "LONGLOOK_TEST_"
+
+#: Behind a setting's name: the file that holds its value.
+FILE_SUFFIX = "_file"
+_LONGEST_SECRET = 64 * 1024
 
 _ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 
@@ -429,6 +435,15 @@ class Settings(BaseSettings):
         return profiles.PROFILES[family]
 
     @classmethod
+    def secret_names(cls) -> frozenset[str]:
+        """Return the names of the settings that hold a secret, or may; each of them may come from a file."""
+        return frozenset(
+            name
+            for name, field in cls.model_fields.items()
+            if not field.repr or SecretStr in typing.get_args(field.annotation)
+        )
+
+    @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
         """Return the settings of an environment; ``overrides`` (flags) win.
 
@@ -436,18 +451,21 @@ class Settings(BaseSettings):
             jobs.errors.SettingsError: with every fault, unknown ``LONGLOOK_`` names included.
         """
         environ = os.environ if environ is None else environ
-        given = {
-            name.removeprefix(PREFIX).lower(): value
-            for name, value in environ.items()
-            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX)
-        }
+        given, faults = _from_files(
+            {
+                name.removeprefix(PREFIX).lower(): value
+                for name, value in environ.items()
+                if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX)
+            },
+            secret=cls.secret_names(),
+        )
         # Empty is not given; a name that nobody knows is a mistake whatever it holds.
         unknown = sorted(name for name in given if name not in cls.model_fields)
         known: dict[str, object] = {
             name: value for name, value in given.items() if name in cls.model_fields and value
         }
         known |= {name: value for name, value in overrides.items() if value is not None}
-        faults = [f"{PREFIX}{name.upper()}: no such setting" for name in unknown]
+        faults += [f"{PREFIX}{name.upper()}: no such setting" for name in unknown]
         try:
             settings = cls.model_validate(known)
         except ValidationError as error:
@@ -455,6 +473,49 @@ class Settings(BaseSettings):
         if faults:
             raise errors.SettingsError("\n".join(faults))
         return settings
+
+
+def _from_files(
+    given: Mapping[str, str], *, secret: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return what is given, with the contents of files in the place of their names, and what is wrong with those.
+
+    Args:
+        given: values by the names of settings, of files by these names with ``_file`` behind them.
+        secret: the names whose values may come from a file.
+    """
+    values, faults = dict(given), []
+    for name in sorted(secret):
+        place = values.pop(name + FILE_SUFFIX, "")
+        if not place:
+            continue
+        variable = f"{PREFIX}{name.upper()}"
+        if values.get(name):
+            faults.append(f"{variable}_FILE: {variable} is set, too; set one of them")
+            continue
+        try:
+            values[name] = _content(Path(place))
+        except ValueError as error:
+            faults.append(f"{variable}_FILE: {place} {error}")
+    return values, faults
+
+
+def _content(path: Path) -> str:
+    """Return the secret in a file, without the space around it. Raises :class:`ValueError` with what is wrong."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_SECRET + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(content) > _LONGEST_SECRET:
+        raise ValueError(f"has more than {_LONGEST_SECRET} bytes, too many for a secret")
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("is not text in UTF-8") from None
+    if not text:
+        raise ValueError("is empty")
+    return text
 
 
 def _fault(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary

@@ -101,6 +101,23 @@ def state(pid: int) -> str:
     return (_fields(Path(f"/proc/{pid}")) or [""])[0]
 
 
+def name(pid: int) -> str:
+    """Return what a process is called, empty when it has ended. Linux only."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def wait_for_names(called: str, *, count: int, seconds: float = 60) -> None:
+    """Wait until ``count`` of the processes that this one has started are called ``called``. Linux only."""
+    deadline = time.monotonic() + seconds
+    while sum(name(pid) == called for pid in of(os.getpid())) < count:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"no {count} processes are called {called}")
+        os.sched_yield()
+
+
 def _fields(folder: Path) -> list[str]:
     """Return what the kernel tells of a process after the name of its program, nothing when it is gone."""
     try:

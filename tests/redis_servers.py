@@ -1,4 +1,7 @@
-"""Redis (or Valkey) for the tests, as `longlook up` starts it; it can be stopped and started again."""
+"""Valkey for the tests, as `longlook up` starts it; it can be stopped and started again.
+
+The locked package brings the binary, whatever the machine has in PATH: no result depends on what is installed there.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = children.spawn(
-            launch.command(launch.binary(), path=self.socket), folder=self._folder
+            launch.command(next(launch.bundled()), path=self.socket), folder=self._folder
         )
         children.wait_until(
             lambda: launch.answers(self.socket), self._process, log=self._folder / "log"

@@ -78,6 +78,7 @@ class Runtime:
             processes=equality.PROCESSES,
             seconds=equality.SECONDS,
             memory_mb=equality.MEMORY_MB,
+            imports_late=True,
         )
         self.recorder = Recorder(
             self.database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from http import HTTPMethod, HTTPStatus
 
 from flask import Response
@@ -93,7 +94,7 @@ class DeliveryRoutes:
         logs.bind(job_id=path.job_id)
         page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
         found, more = tellings.of_job(self._database, job_id, limit=page.limit, after=page.after)
-        return reply(schemas.DeliveryList.of(found, has_more=more))
+        return reply(_page(found, caller, has_more=more))
 
     def of_endpoint(
         self, caller: Caller, path: EndpointPath, query: schemas.DeliveriesQuery
@@ -113,7 +114,7 @@ class DeliveryRoutes:
             after=page.after,
             statuses=query.statuses,
         )
-        return reply(schemas.DeliveryList.of(found, has_more=more))
+        return reply(_page(found, caller, has_more=more))
 
     def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
         """List all deliveries, newest first. Operators see those of all accounts."""
@@ -125,11 +126,11 @@ class DeliveryRoutes:
             after=page.after,
             statuses=query.statuses,
         )
-        return reply(schemas.DeliveryList.of(found, has_more=more))
+        return reply(_page(found, caller, has_more=more))
 
     def show(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
         """Get a delivery with every try, what receivers answered, and what is sent."""
-        return reply(schemas.DeliveryWithPayload.of(self._find(_id(path), caller)))
+        return reply(_shown(self._find(_id(path), caller), caller))
 
     def redeliver(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
         """Send once more, now, with the same `webhook-id`.
@@ -143,14 +144,23 @@ class DeliveryRoutes:
         made = redeliveries.redeliver(self._database, delivery_id, account_id=caller.scope)
         if made is None:
             raise _not_found()
-        shown = schemas.DeliveryWithPayload.of(self._find(delivery_id, caller))
-        return reply(shown, HTTPStatus.ACCEPTED)
+        return reply(_shown(self._find(delivery_id, caller), caller), HTTPStatus.ACCEPTED)
 
     def _find(self, delivery_id: uuid.UUID, caller: Caller) -> tellings.DeliveryView:
         view = tellings.get(self._database, delivery_id, account_id=caller.scope)
         if view is None:
             raise _not_found()
         return view
+
+
+def _page(
+    found: Sequence[tellings.DeliveryView], caller: Caller, *, has_more: bool
+) -> schemas.DeliveryList:
+    return schemas.DeliveryList.of(found, has_more=has_more, everywhere=caller.everywhere)
+
+
+def _shown(view: tellings.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:
+    return schemas.DeliveryWithPayload.of(view, everywhere=caller.everywhere)
 
 
 def _id(path: schemas.DeliveryPath) -> uuid.UUID:

@@ -19,7 +19,9 @@ from flask import Response
 from api import cursors, framework
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
+from api.revocation import Revocation, Watch
 from api.schemas import webhooks as schemas
+from api.schemas.deliveries import disclosed_code
 from api.submission import Receivers
 from jobs import errors, ids, outbox
 from jobs.database import Database, Unavailable
@@ -47,6 +49,7 @@ class EndpointRoutes:
         receivers: says whether a URL may be sent to.
         vault: makes the vault that seals secrets, at its first use.
         quota: refuses what an account over its storage quota sends.
+        revocation: ends the tests of a key that is revoked.
         timer: seconds that never go back.
     """
 
@@ -58,6 +61,7 @@ class EndpointRoutes:
         receivers: Receivers,
         vault: Callable[[], Vault],
         quota: Quota,
+        revocation: Revocation,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = settings.webhook_seconds + _SPARE_SECONDS
@@ -65,6 +69,7 @@ class EndpointRoutes:
         self._receivers = receivers
         self._vault = vault
         self._quota = quota
+        self._revocation = revocation
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
@@ -267,7 +272,7 @@ class EndpointRoutes:
                 event_type=asked.event_type,
                 data=_example(asked.event_type),
             )
-            tried = self._tried(_there(delivery_id))
+            tried = self._tried(_there(delivery_id), caller)
         finally:
             self.tests.give_back(caller.account_id)
         return reply(
@@ -275,7 +280,7 @@ class EndpointRoutes:
                 webhook_endpoint_id=path.endpoint_id,
                 event_type=asked.event_type,
                 status_code=tried.status_code,
-                error_code=tried.error_code,
+                error_code=tried.error_code if caller.everywhere else disclosed_code(tried),
                 delivery_id=ids.show("dlv", tried.delivery_id),
             )
         )
@@ -315,11 +320,18 @@ class EndpointRoutes:
         """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
         return _there(endpoints.get(self._database, _id(path), account_id=caller.scope))
 
-    def _tried(self, delivery_id: uuid.UUID) -> outbox.WebhookAttempt:
+    def _tried(self, delivery_id: uuid.UUID, caller: Caller) -> outbox.WebhookAttempt:
         """Wait for the end of a delivery's first try."""
-        until = self._timer() + self._seconds
         pause = threading.Event()
+        with self._revocation.watch(caller.key_id, pause.set) as watch:
+            return self._first_end(delivery_id, pause=pause, watch=watch)
+
+    def _first_end(
+        self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: Watch
+    ) -> outbox.WebhookAttempt:
+        until = self._timer() + self._seconds
         while self._timer() < until:
+            watch.check()
             view = tellings.get(self._database, delivery_id, account_id=None)
             if view is None:
                 raise _not_found()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from http import HTTPMethod, HTTPStatus
@@ -13,6 +14,7 @@ from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
+from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
 from api.schemas.queries import JobsQuery
@@ -50,6 +52,7 @@ class JobRoutes:
         database: where jobs are kept.
         intake: what takes new ones.
         waits: what holds answers back until a job has finished.
+        revocation: ends the waits of a key that is revoked.
         gate: what lets callers in.
         forecast: when they may begin.
     """
@@ -61,6 +64,7 @@ class JobRoutes:
         database: Database,
         intake: Intake,
         waits: Waits,
+        revocation: Revocation,
         gate: Gate,
         forecast: Forecast,
     ) -> None:
@@ -68,6 +72,7 @@ class JobRoutes:
         self._database = database
         self._intake = intake
         self._waits = waits
+        self._revocation = revocation
         self._gate = gate
         self._forecast = forecast
 
@@ -245,7 +250,13 @@ class JobRoutes:
         )
 
     def _held(self, caller: Caller, job_id: uuid.UUID, seconds: int) -> bool:
-        return self._waits.wait(job_id, account_id=caller.account_id, seconds=seconds)
+        ended = threading.Event()
+        with self._revocation.watch(caller.key_id, ended.set) as watch:
+            held = self._waits.wait(
+                job_id, account_id=caller.account_id, seconds=seconds, ended=ended
+            )
+        watch.check()
+        return held
 
     def _find(self, job_id: uuid.UUID, scope: uuid.UUID | None) -> history.JobView:
         view = history.get(self._database, job_id, account_id=scope)

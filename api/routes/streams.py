@@ -82,7 +82,7 @@ class StreamRoutes:
         `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the whole
         `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
         attempt was lost, what it said beyond `kept_through` of `attempt.restarted` or `job.finished` is void: only
-        those who followed live can have seen it.
+        those who followed live can have seen it. The stream ends when its key is revoked.
         """
         job_id = self._find(path, caller)
         after = query.after if header.after is None else header.after
@@ -95,7 +95,9 @@ class StreamRoutes:
         body = (
             b""
             if flask.request.method == HTTPMethod.HEAD
-            else self._streams.follow(job_id, account_id=caller.account_id, after=after)
+            else self._streams.follow(
+                job_id, account_id=caller.account_id, key_id=caller.key_id, after=after
+            )
         )
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from api.schemas.requests import Named
 from api.schemas.words import Time
 from jobs import ids, outbox
 from jobs.delivery import DeliveryStatus
+from jobs.egress import NO_PUBLIC_ADDRESS, disclosed, is_public
 from jobs.store import tellings
 
 Status = Literal["pending", "delivered", "failed"]
@@ -71,14 +73,28 @@ class Try(Given):
     answer_cut: bool = Field(
         description="Whether the answers of newer tries left no room for all of this one's."
     )
-    error_code: str | None
-    seconds: float | None = Field(description="From connecting to the end of the answer.")
-    address: str | None = Field(description="What the receiver's name stood for.")
+    error_code: str | None = Field(
+        description="`no_public_address`: the receiver's name does not lead to a public address. "
+        "Keys that see all accounts get the cause instead."
+    )
+    seconds: float | None = Field(
+        description="From connecting to the end of the answer. Null without a connection."
+    )
+    address: str | None = Field(
+        description="What the receiver's name stood for. Null for a private address."
+    )
     next_at: Time | None = Field(description="When the next automatic try was due then.")
 
     @classmethod
-    def of(cls, attempt: outbox.WebhookAttempt) -> Self:
-        """Return what callers see of a try in a list."""
+    def of(cls, attempt: outbox.WebhookAttempt, *, everywhere: bool) -> Self:
+        """Return what callers see of a try in a list.
+
+        Args:
+            attempt: the try.
+            everywhere: whether the caller sees all accounts, and with them the operator's network.
+        """
+        code = attempt.error_code if everywhere else disclosed_code(attempt)
+        connected = everywhere or code != NO_PUBLIC_ADDRESS
         return cls(
             number=attempt.number,
             kind=attempt.kind.value,
@@ -91,14 +107,16 @@ class Try(Given):
             status_code=attempt.status_code,
             answer=None,
             answer_cut=False,
-            error_code=attempt.error_code,
-            seconds=None if attempt.seconds is None else round(attempt.seconds, 3),
-            address=attempt.address,
+            error_code=code,
+            seconds=round(attempt.seconds, 3)
+            if connected and attempt.seconds is not None
+            else None,
+            address=attempt.address if everywhere else _public(attempt.address),
             next_at=attempt.next_at,
         )
 
     @classmethod
-    def whole(cls, attempts: Sequence[outbox.WebhookAttempt]) -> list[Self]:
+    def whole(cls, attempts: Sequence[outbox.WebhookAttempt], *, everywhere: bool) -> list[Self]:
         """Return what callers see of all tries of one delivery: headers, and answers while there is room."""
         tries: list[Self] = []
         room = MAX_ANSWER_CHARS
@@ -107,7 +125,7 @@ class Try(Given):
             shown = text and text[:room]
             room -= len(shown or "")
             tries.append(
-                cls.of(attempt).model_copy(
+                cls.of(attempt, everywhere=everywhere).model_copy(
                     update={
                         "request_headers": attempt.request_headers,
                         "answer": shown,
@@ -139,9 +157,12 @@ class Delivery(Given):
     )
 
     @classmethod
-    def of(cls, view: tellings.DeliveryView) -> Self:
-        """Return what callers see of a delivery in a list."""
-        return cls(**_facts(view), attempts=[Try.of(attempt) for attempt in view.attempts])
+    def of(cls, view: tellings.DeliveryView, *, everywhere: bool) -> Self:
+        """Return what callers see of a delivery in a list; ``everywhere`` as for a try."""
+        return cls(
+            **_facts(view, everywhere=everywhere),
+            attempts=[Try.of(attempt, everywhere=everywhere) for attempt in view.attempts],
+        )
 
 
 class DeliveryWithPayload(Delivery):
@@ -150,11 +171,11 @@ class DeliveryWithPayload(Delivery):
     payload: dict[str, Any]
 
     @classmethod
-    def of(cls, view: tellings.DeliveryView) -> Self:
+    def of(cls, view: tellings.DeliveryView, *, everywhere: bool) -> Self:
         """Return what callers see of a delivery that they asked for by itself."""
         return cls(
-            **_facts(view),
-            attempts=Try.whole(view.attempts),
+            **_facts(view, everywhere=everywhere),
+            attempts=Try.whole(view.attempts, everywhere=everywhere),
             payload=orjson.loads(view.event.payload),
         )
 
@@ -169,9 +190,11 @@ class DeliveryList(Given):
     has_more: bool
 
     @classmethod
-    def of(cls, views: Sequence[tellings.DeliveryView], *, has_more: bool) -> Self:
-        """Return a page with ``views``."""
-        data = [Delivery.of(view) for view in views]
+    def of(
+        cls, views: Sequence[tellings.DeliveryView], *, has_more: bool, everywhere: bool
+    ) -> Self:
+        """Return a page with ``views``; ``everywhere`` as for a try."""
+        data = [Delivery.of(view, everywhere=everywhere) for view in views]
         return cls(
             data=data,
             first_id=data[0].id if data else None,
@@ -180,7 +203,7 @@ class DeliveryList(Given):
         )
 
 
-def _facts(view: tellings.DeliveryView) -> dict[str, Any]:
+def _facts(view: tellings.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
     delivery, event = view.delivery, view.event
     return {
         "id": ids.show("dlv", delivery.id),
@@ -190,9 +213,25 @@ def _facts(view: tellings.DeliveryView) -> dict[str, Any]:
         "webhook_endpoint_id": delivery.endpoint_id and ids.show("we", delivery.endpoint_id),
         "origin": view.origin,
         "status": delivery.status.value,
-        "error_code": delivery.error_code,
+        "error_code": delivery.error_code if everywhere else _disclosed_end(view),
         "created_at": delivery.created_at,
         "delivered_at": delivery.delivered_at,
         "next_at": view.next_at,
         "attempt_count": delivery.attempts,
     }
+
+
+def disclosed_code(attempt: outbox.WebhookAttempt) -> str | None:
+    """Return why a try failed, as a customer may see it."""
+    return attempt.error_code and disclosed(attempt.error_code, address=attempt.address)
+
+
+def _disclosed_end(view: tellings.DeliveryView) -> str | None:
+    """Return why a delivery failed for good, which is why its last try did, as a customer may see it."""
+    shown = {one.error_code: disclosed_code(one) for one in view.attempts}
+    return shown.get(view.delivery.error_code, view.delivery.error_code)
+
+
+def _public(address: str | None) -> str | None:
+    """Return an address that is on the public Internet, None for another one."""
+    return address if address and is_public(ipaddress.ip_address(address)) else None

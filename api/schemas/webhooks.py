@@ -173,7 +173,7 @@ class EndpointTested(Given):
     event_type: str
     status_code: int | None = Field(description="Null when there was no answer: `error_code`.")
     success: Literal[True] = True
-    error_code: str | None
+    error_code: str | None = Field(description="As in a try of a delivery.")
     delivery_id: str
 
 

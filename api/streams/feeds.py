@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.streams import frames
@@ -88,10 +89,15 @@ class Feed:
             self._base = self._base or 0
             self._changed.notify_all()
 
-    def take(self, position: int, *, seconds: float) -> Taken:
-        """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``."""
+    def take(
+        self, position: int, *, seconds: float, ended: Callable[[], bool] = lambda: False
+    ) -> Taken:
+        """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``.
+
+        After :meth:`wake` it returns also when ``ended`` says so.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._has(position), timeout=seconds)
+            self._changed.wait_for(lambda: ended() or self._has(position), timeout=seconds)
             if self._base is None:
                 return Taken(b"", position)
             if position < self._base:
@@ -99,6 +105,11 @@ class Feed:
             data = self._beyond(position)
             position = max(position, self._last)
             return Taken(data, position, over=self._over)
+
+    def wake(self) -> None:
+        """Let all who take look again whether they have ended."""
+        with self._changed:
+            self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
         """Wait until something changes, at most ``seconds``."""

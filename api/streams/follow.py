@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import structlog
 
+from api.revocation import Revocation, Watch
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
@@ -38,6 +39,7 @@ class Streams:
         database: where events are kept.
         subscriber: the hot path.
         shares: also of those who wait.
+        revocation: ends the streams of a key that is revoked.
         heartbeat_seconds: the longest silence of a stream.
     """
 
@@ -47,10 +49,12 @@ class Streams:
         *,
         subscriber: Subscriber,
         shares: Shares,
+        revocation: Revocation,
         heartbeat_seconds: float = _HEARTBEAT_SECONDS,
     ) -> None:
         self._database = database
         self._shares = shares
+        self._revocation = revocation
         self._heartbeat_seconds = heartbeat_seconds
         self._tail = Tail(database, subscriber=subscriber)
         self.replays = Shares(_REPLAYS, name="replays", most_waiting=_REPLAYS_WAITING, reserved=1)
@@ -62,7 +66,9 @@ class Streams:
         """How many streams are open now."""
         return self._open
 
-    def follow(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> Stream:
+    def follow(
+        self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, after: int
+    ) -> Stream:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
@@ -74,7 +80,9 @@ class Streams:
                 retry_after=_BUSY_SECONDS,
             )
         self._count(1)
-        return Stream(self, job_id, account_id=account_id, after=after)
+        stream = Stream(self, job_id, account_id=account_id, after=after)
+        stream.watch = self._revocation.watch(key_id, stream.end)
+        return stream
 
     def close(self) -> None:
         """End all streams, soon. A signal handler may call it."""
@@ -92,14 +100,22 @@ class Streams:
         self._shares.give_back(account_id)
 
     def frames(
-        self, job_id: uuid.UUID, feed: Feed, *, account_id: uuid.UUID, after: int
+        self,
+        job_id: uuid.UUID,
+        feed: Feed,
+        *,
+        account_id: uuid.UUID,
+        after: int,
+        ended: threading.Event,
     ) -> Iterator[bytes]:
-        """Yield frames and heartbeats until the end of the job, or of the service."""
+        """Yield frames and heartbeats until the end of the job, or of the service, or ``ended`` is set."""
         # At once, so that the answer's headers go out.
         yield frames.HEARTBEAT
         position, over = after, False
         while not over:
-            taken = feed.take(position, seconds=self._heartbeat_seconds)
+            taken = feed.take(position, seconds=self._heartbeat_seconds, ended=ended.is_set)
+            if ended.is_set():
+                return
             position, over = taken.position, taken.over
             if not taken.behind:
                 if taken.data or not over:
@@ -144,18 +160,33 @@ class Stream:
         self._after = after
         self._began = time.monotonic()
         self._closed = False
+        self._ended = threading.Event()
+        #: Whether its key is still good; set by whoever opens the stream.
+        self.watch: Watch | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         self._feed = self._streams.attach(self._job_id)
         return self._streams.frames(
-            self._job_id, self._feed, account_id=self._account_id, after=self._after
+            self._job_id,
+            self._feed,
+            account_id=self._account_id,
+            after=self._after,
+            ended=self._ended,
         )
+
+    def end(self) -> None:
+        """Send nothing more, and let the reader go. Any thread may call it."""
+        self._ended.set()
+        if self._feed is not None:
+            self._feed.wake()
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""
         if self._closed:
             return
         self._closed = True
+        if self.watch is not None:
+            self.watch.close()
         self._streams.let_go(self._job_id, self._feed, account_id=self._account_id)
         _log.info(
             "stream_closed",

@@ -45,20 +45,28 @@ class Waits:
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
-    def wait(self, job_id: uuid.UUID, *, account_id: uuid.UUID, seconds: float) -> bool:
-        """Return when the job has finished, ``seconds`` are over or the service stops.
+    def wait(
+        self,
+        job_id: uuid.UUID,
+        *,
+        account_id: uuid.UUID,
+        seconds: float,
+        ended: threading.Event | None = None,
+    ) -> bool:
+        """Return when the job has finished, ``seconds`` are over, ``ended`` is set or the service stops.
 
         Args:
             job_id: what is waited for.
             account_id: who waits.
             seconds: for how long at most.
+            ended: set by whoever ends this wait sooner.
 
         Returns:
             False, at once, when there was no place for the account.
         """
         if not self._shares.take(account_id):
             return False
-        finished = threading.Event()
+        finished = ended or threading.Event()
         try:
             self._enter(job_id, finished)
             finished.wait(seconds)

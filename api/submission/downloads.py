@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from api.submission.orders import Link, Picture
 from jobs import errors
-from jobs.egress import Egress, EgressError
+from jobs.egress import NO_PUBLIC_ADDRESS, Egress, EgressError
 from jobs.settings import Settings
 from jobs.shares import Shares
 
@@ -23,12 +23,9 @@ _HEADERS = {
     "accept-encoding": "identity",
     "user-agent": "Longlook-Images/1.0",
 }
-#: One sentence for both: whether a name is known inside of this network is nobody's business.
-_NOT_PUBLIC = "This URL does not lead to a public address."
 _FAULTS = {
     "url_invalid": ("invalid_image_url", "This URL, or what it leads to, is none."),
-    "name_not_resolved": ("invalid_image_url", _NOT_PUBLIC),
-    "address_forbidden": ("invalid_image_url", _NOT_PUBLIC),
+    NO_PUBLIC_ADDRESS: ("invalid_image_url", "This URL does not lead to a public address."),
     "unreachable": ("failed_to_download_image", "There is no connection to this address."),
     "tls_failed": ("failed_to_download_image", "The certificate of this address is not valid."),
     "timed_out": ("failed_to_download_image", "The image did not come in time."),
@@ -126,7 +123,7 @@ class Downloads:
                 party=account_id,
             )
         except EgressError as error:
-            code, sentence = _FAULTS[error.reason]
+            code, sentence = _FAULTS[error.disclosed]
             return errors.Fault(picture.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:
             sentence = f"This URL was answered with {reply.status}."

@@ -71,7 +71,7 @@ def explain(chosen: Plan, python: str) -> None:
     parts = (*chosen.flags, *chosen.variables)
     output.table(("flag", "why"), [(part.name, part.why) for part in parts])
     output.line()
-    output.line(chosen.show(python))
+    output.lines(chosen.show(python))
     output.line()
 
 

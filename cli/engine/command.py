@@ -7,7 +7,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import profiles, settings
+from pydantic import SecretStr
+
+from cli.engine import launcher
+from jobs import errors, profiles, settings
 
 #: Streams that may wait in the engine. Above it SGLang's ``lpm`` falls back to first come, first served.
 QUEUE = 128
@@ -18,7 +21,8 @@ KEEP_ALIVE = 75
 GRAMMAR_POLL_SECONDS = 0.001
 GRAMMAR_POLLS = 60_000
 
-_KEY, _SHOWN_KEY = "--api-key", '"$LONGLOOK_ENGINE_API_KEY"'
+#: The flag that shows a key to everybody who lists processes.
+_KEY_FLAG = "--api-key"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Plan:
         title: what is served on what, in a line.
         python: the interpreter, None for the one that runs now.
         variables: what its environment needs beside what it inherits.
+        key: what callers have to send; it is in the environment, and never in the arguments.
     """
 
     title: str
@@ -72,34 +77,51 @@ class Plan:
     flags: tuple[Reason, ...]
     variables: tuple[Reason, ...]
     extra: tuple[str, ...]
+    key: SecretStr | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arguments after the interpreter."""
         flags = (part for flag in self.flags for part in (flag.name, flag.value) if part)
-        return ("-m", "sglang.launch_server", *flags, *self.extra)
+        return (*self._program, *flags, *self.extra)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables as a mapping."""
-        return {variable.name: variable.value for variable in self.variables}
+        """The variables as a mapping, with the key."""
+        given = {variable.name: variable.value for variable in self.variables}
+        return given | ({launcher.VARIABLE: self.key.get_secret_value()} if self.key else {})
+
+    @property
+    def _program(self) -> tuple[str, ...]:
+        return (launcher.__file__,) if self.key else ("-m", "sglang.launch_server")
 
     def show(self, python: str) -> str:
         """Return the command for a person, one flag a line, ready for a shell, without its key."""
         lines = [f"{variable.name}={shlex.quote(variable.value)}" for variable in self.variables]
-        lines.append(f"{shlex.quote(python)} -m sglang.launch_server")
-        for flag in self.flags:
-            value = _SHOWN_KEY if flag.name == _KEY else shlex.quote(flag.value)
-            lines.append(f"  {flag.name} {value}" if flag.value else f"  {flag.name}")
+        if self.key:
+            lines.append(f'{launcher.VARIABLE}="${launcher.VARIABLE}"')
+        lines.append(shlex.join([python, *self._program]))
+        lines += [
+            f"  {flag.name} {shlex.quote(flag.value)}" if flag.value else f"  {flag.name}"
+            for flag in self.flags
+        ]
         if self.extra:
             lines.append("  " + shlex.join(self.extra))
         return " \\\n".join(lines)
 
 
 def common(order: Order) -> list[Reason]:
-    """Return the flags that every engine of this service has."""
+    """Return the flags that every engine of this service has.
+
+    Raises:
+        jobs.errors.LaunchError: the caller's own flags hold a key.
+    """
     images = {"image": order.options.max_images, "video": 0, "audio": 0}
-    flags = [
+    if order.given(_KEY_FLAG) is not None:
+        raise errors.LaunchError(
+            f"{_KEY_FLAG} shows the key to everybody who lists processes: set {launcher.VARIABLE} instead."
+        )
+    return [
         Reason("--model-path", order.path, "the checkpoint"),
         Reason("--served-model-name", order.name, "the name in jobs and answers (LONGLOOK_MODEL)"),
         Reason(
@@ -133,10 +155,6 @@ def common(order: Order) -> list[Reason]:
             "LONGLOOK_MAX_IMAGES; no video, no audio",
         ),
     ]
-    if order.options.engine_api_key is not None:
-        key = order.options.engine_api_key.get_secret_value()
-        flags.append(Reason(_KEY, key, "the workers send it"))
-    return flags
 
 
 def keep_alive() -> Reason:

@@ -50,4 +50,5 @@ def plan(order: Order) -> Plan:
         flags=tuple(flags),
         variables=tuple(variables),
         extra=order.extra,
+        key=order.options.engine_api_key,
     )

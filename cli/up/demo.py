@@ -79,7 +79,7 @@ def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
 
 def _invite(url: str, *, key: str, shown: Sample) -> None:
     """Print what to copy into another terminal."""
-    output.line(
+    output.lines(
         f"""
 The service is up until you press Ctrl-C. In another terminal:
 

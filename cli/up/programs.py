@@ -11,13 +11,17 @@ from typing import Final
 
 from cli.launch.engine import Plan
 from cli.launch.process import Program
-from jobs.settings import PREFIX, Settings
+from jobs.settings import FILE_SUFFIX, PREFIX, Settings
 
 #: Where the packages lie. Celery and gunicorn import from their working directory before all else.
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 #: Secrets of the supervisor and of the command line, which no program needs.
-_PRIVATE: Final = frozenset({f"{PREFIX}BOOTSTRAP_KEY", f"{PREFIX}API_KEY"})
+_PRIVATE: Final = frozenset(
+    f"{PREFIX}{name}{suffix}"
+    for name in ("BOOTSTRAP_KEY", "API_KEY")
+    for suffix in ("", FILE_SUFFIX.upper())
+)
 #: SGLang drains without limit on SIGTERM, so it is given a limit.
 _ENGINE_STOP_SECONDS: Final = 10.0
 _API_STOP_SECONDS: Final = 15.0
@@ -53,7 +57,9 @@ class Wiring:
             "FLUSH_SECONDS": str(self.settings.flush_seconds),
             "WEBHOOK_ALLOW": ",".join(self.settings.webhook_allow),
         }
-        kept = {name: value for name, value in environ.items() if name not in _PRIVATE}
+        # What is told here is not read from a file once more.
+        dropped = _PRIVATE | {f"{PREFIX}{name}{FILE_SUFFIX.upper()}" for name in told}
+        kept = {name: value for name, value in environ.items() if name not in dropped}
         return kept | {f"{PREFIX}{name}": value for name, value in told.items()}
 
 

@@ -166,8 +166,7 @@ class Supervisor:
             if not line.endswith(b"\n"):
                 break
             member.shown += len(line)
-            text = output.printable(line.decode(errors="replace"))
-            sys.stderr.write(f"{member.program.name:<10} {text}")
+            output.note(f"{member.program.name:<10} {line[:-1].decode(errors='replace')}")
         sys.stderr.flush()
 
 

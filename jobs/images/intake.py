@@ -94,6 +94,11 @@ class Images:
         """
         self._decoder.warm()
 
+    @property
+    def confined(self) -> tuple[str, ...]:
+        """The layers of the decoding processes' confinement that hold; none before one has started."""
+        return self._decoder.confined or ()
+
     def close(self) -> None:
         """End the decoding processes."""
         self._decoder.close()

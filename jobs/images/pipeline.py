@@ -9,8 +9,8 @@ is the same, a wide-gamut photograph takes half the time.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import importlib.util
 import io
 import struct
 import warnings
@@ -27,6 +27,7 @@ from PIL import (
     Image,
     ImageFile,
     JpegImagePlugin,
+    MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -36,6 +37,11 @@ from PIL import (
 from jobs import errors, profiles
 from jobs.images import colours, formats, geometry
 from jobs.images.canonical import Canonical, Original
+
+try:
+    import pillow_heif
+except ImportError:  # It is an optional dependency.
+    pillow_heif = None
 
 #: An image narrower than that says nothing at the model's size, and :func:`geometry.smart_resize`
 #: is no longer stable.
@@ -59,6 +65,13 @@ _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
     "image/tiff": TiffImagePlugin.TiffImageFile,
     "image/avif": AvifImagePlugin.AvifImageFile,
 }
+# Loaded before the process is confined, for it may open no file later: what Pillow imports at its first look at a file,
+# or for a JPEG of several pictures, and the encodings of texts in metadata.
+Image.preinit()
+_LATE: tuple[object, ...] = (
+    MpoImagePlugin,
+    *map(codecs.lookup, ("ascii", "latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be")),
+)
 #: What Pillow's decoders raise on files that are damaged, one way or another.
 _DAMAGED = (
     ArithmeticError,
@@ -197,9 +210,7 @@ def _plugin(media_type: formats.MediaType) -> str:
     """Return Pillow's name of the format, or refuse one that this installation cannot read."""
     if media_type in _PLUGINS and (media_type != "image/avif" or features.check("avif")):
         return str(_PLUGINS[media_type].format)
-    if media_type == "image/heic" and importlib.util.find_spec("pillow_heif"):
-        import pillow_heif  # noqa: PLC0415 - an optional dependency
-
+    if media_type == "image/heic" and pillow_heif is not None:
         pillow_heif.register_heif_opener()
         return "HEIF"
     raise _rejected(

@@ -9,7 +9,8 @@ own, which is killed at a deadline, cannot grow past its memory, and is replaced
 The target is a function ``(payload: bytes, **arguments) -> (facts, data)``; arguments and facts are
 JSON. Its child is ``python -m jobs.sandbox``: started by :mod:`subprocess` (a fork of a process with
 threads is unsafe, a start for every call would cost more than most calls), kept, and recycled after
-some uses. Both ends speak in frames over a socket pair.
+some uses. Both ends speak in frames over a socket pair. It can read no secret and reach no network:
+:mod:`jobs.sandbox.confinement`.
 """
 
 from __future__ import annotations

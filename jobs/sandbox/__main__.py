@@ -1,6 +1,7 @@
-"""The child of a sandbox: ``python -m jobs.sandbox TARGET MEMORY_MB PARENT_PID``.
+"""The child of a sandbox: ``python -m jobs.sandbox TARGET MEMORY_MB PARENT_PID [late]``.
 
-It serves the calls that come over its standard input, a socket, until its parent hangs up or dies.
+It serves the calls that come over its standard input, a socket, until its parent hangs up or dies. With ``late`` its
+target may import modules while it works.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs import errors
-from jobs.sandbox import frames
+from jobs.sandbox import confinement, frames
 
 Target = Callable[..., tuple[dict[str, Any], bytes]]
 
+#: The argument by which a parent says that its target imports while it works.
+LATE = "late"
 #: From Linux' ``prctl(2)``.
 _PR_SET_PDEATHSIG = 1
 
 
-def main(name: str, memory_mb: int, parent: int) -> None:
+def main(name: str, memory_mb: int, parent: int, *, imports_late: bool) -> None:
     """Load the target called ``name``, take on the limits, and serve."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -43,7 +46,8 @@ def main(name: str, memory_mb: int, parent: int) -> None:
     target: Target = getattr(importlib.import_module(module), function)
     _limit(resource.RLIMIT_AS, memory_mb * 2**20)
     _limit(resource.RLIMIT_CORE, 0)  # A core file would hold somebody's image.
-    frames.send(connection, {})
+    held = confinement.confine(parent=parent, imports_late=imports_late)
+    frames.send(connection, {"confined": held})
     while _serve(connection, target):
         pass
 
@@ -80,4 +84,4 @@ def _limit(what: int, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), imports_late=sys.argv[4:] == [LATE])

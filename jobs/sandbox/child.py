@@ -51,14 +51,16 @@ class SandboxCrashed(errors.LonglookError):
 class Child:
     """A running child. It serves one caller at a time; :meth:`kill` is for any thread."""
 
-    def __init__(self, target: str, *, memory_mb: int) -> None:
+    def __init__(self, target: str, *, memory_mb: int, imports_late: bool = False) -> None:
         self.calls = 0
+        #: The layers of its confinement that hold, once it has started.
+        self.confined: tuple[str, ...] = ()
         self._target = target
         self._socket, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= _ALLOCATOR
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        arguments = [target, str(memory_mb), str(os.getpid())]
+        arguments = [target, str(memory_mb), str(os.getpid()), *(["late"] if imports_late else [])]
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - nothing in it is a caller's
@@ -93,6 +95,7 @@ class Child:
         try:
             reply, _ = frames.receive(self._socket, deadline=time.monotonic() + _START_SECONDS)
             reason = reply.get("crashed")
+            self.confined = tuple(reply.get("confined", ()))
         except (OSError, ValueError) as error:
             reason = type(error).__name__
         if reason:

@@ -12,6 +12,7 @@ import structlog
 
 from jobs import errors
 from jobs.sandbox.child import Child, SandboxCrashed, SandboxTimeout
+from jobs.sandbox.confinement import FILES, LAYERS, hide_environment
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,8 @@ class Sandbox:
         processes: the number of children; each starts when it is first needed.
         seconds: a call that takes longer is killed.
         memory_mb: address space of a child, in MiB.
+        imports_late: whether the target imports modules while it works: then the Python libraries stay readable
+            even where the kernel can shut all other files away only together with them.
         recycle_after: calls after which a child is replaced, so that no leak grows for ever.
         wait_seconds: how long a call waits for a free child.
     """
@@ -35,6 +38,7 @@ class Sandbox:
         processes: int = 2,
         seconds: float = 15.0,
         memory_mb: int = 1536,
+        imports_late: bool = False,
         recycle_after: int = 500,
         wait_seconds: float = 15.0,
     ) -> None:
@@ -42,6 +46,7 @@ class Sandbox:
         self._processes = processes
         self._seconds = seconds
         self._memory_mb = memory_mb
+        self._imports_late = imports_late
         self._recycle_after = recycle_after
         self._wait_seconds = wait_seconds
         # One entry a place, None where no child is. Last in, first out: a warm child is taken
@@ -55,6 +60,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._living: set[Child] = set()
         self._closed = False
+        self._confined: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +78,11 @@ class Sandbox:
         """The process ids of the children that run now."""
         with self._lock:
             return frozenset(child.pid for child in self._living)
+
+    @property
+    def confined(self) -> tuple[str, ...] | None:
+        """The layers of :mod:`jobs.sandbox.confinement` that hold for its children; None before the first started."""
+        return self._confined
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
         """Return what the target returns for ``payload`` and ``arguments`` (JSON values).
@@ -150,7 +161,12 @@ class Sandbox:
             self._discard(child)
         with self._lock:
             self._refuse_if_closed()
-            starting = self._nursery.submit(Child, self._target, memory_mb=self._memory_mb)
+            starting = self._nursery.submit(
+                Child,
+                self._target,
+                memory_mb=self._memory_mb,
+                imports_late=self._imports_late,
+            )
         try:
             started = starting.result()
         except OSError:
@@ -164,6 +180,7 @@ class Sandbox:
         except BaseException:
             self._discard(started)
             raise
+        self._note(started.confined)
         return started
 
     def _replacement(self) -> Child | None:
@@ -172,6 +189,15 @@ class Sandbox:
             return self._ready(None)
         except errors.Unavailable:
             return None
+
+    def _note(self, confined: tuple[str, ...]) -> None:
+        """Keep how far children are confined; what the kernel does not give is logged once."""
+        if self._confined is None and (missing := [one for one in LAYERS if one not in confined]):
+            log.warning("sandbox_not_confined", target=self._target, missing=missing)
+            if FILES in missing:
+                # A child could read it in /proc, as every process of this user can.
+                hide_environment()
+        self._confined = confined
 
     def _discard(self, child: Child) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -205,6 +205,15 @@ def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
     with database.reading() as transaction:
         row = transaction.execute(_BY_ID, {"key_id": key_id}).mappings().one_or_none()
         return None if row is None else Principal(**row)
+
+
+def live_keys(database: Database, key_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of ``key_ids`` that are not revoked, in one query."""
+    with database.reading() as transaction:
+        found = transaction.execute(
+            sa.select(_KEY.id).where(_KEY.id.in_(key_ids), _KEY.revoked_at.is_(None))
+        )
+        return set(found.scalars())
 
 
 def create_key(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from api.revocation import Revocation
 from api.streams import Streams
 from jobs import ids
 from jobs.database import Database
@@ -28,19 +27,10 @@ from jobs.store import history
 from tests import databases, factories
 from tests.api import pictures
 from tests.api.conftest import Caller
+from tests.children import wait_for_names
 from tests.integration import sandbox_targets
 
 Send = Callable[[Caller, bytes], TestResponse]
-
-
-@pytest.fixture
-def listener(short_folder: Path) -> Iterator[socket.socket]:
-    """Where a decode that hangs tells that it has begun."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short_folder / "begun"))
-        server.listen(64)
-        server.settimeout(60)
-        yield server
 
 
 @pytest.fixture
@@ -70,16 +60,14 @@ _SENDS: tuple[Send, ...] = (
 
 
 def test_images_that_hang_leave_a_decoder_to_another_account(
-    caller: Caller, stranger: Caller, decoder: Images, listener: socket.socket
+    caller: Caller, stranger: Caller, decoder: Images
 ) -> None:
-    begun = listener.getsockname()
     with ThreadPoolExecutor(2 * len(_SENDS)) as threads:
         hanging = [
-            threads.submit(send, caller, sandbox_targets.hanging(pictures.png(), begun, salt=salt))
+            threads.submit(send, caller, sandbox_targets.hanging(pictures.png(), salt=salt))
             for salt, send in enumerate(2 * _SENDS)
         ]
-        for _ in range(2):
-            listener.accept()[0].close()
+        wait_for_names(sandbox_targets.BEGUN, count=2)
         served = [send(stranger, pictures.png()).status_code for send in _SENDS]
         held, done = decoder.shares.held, [one for one in hanging if one.done()]
         decoder.close()
@@ -144,8 +132,12 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
     caller: Caller, stranger: Caller, database: Database
 ) -> None:
     streams = Streams(
-        database, subscriber=Subscriber("redis://127.0.0.1:1/0"), shares=Shares(8, name="streams")
+        database,
+        subscriber=Subscriber("redis://127.0.0.1:1/0"),
+        shares=Shares(8, name="streams"),
+        revocation=Revocation(database),
     )
+    key_id = ids.new()
     followed = [caller.job()["id"], stranger.job()["id"]]
     (mine, account_id), (other, other_id) = [
         (parsed("job", job_id), account_of(database, job_id)) for job_id in followed
@@ -155,8 +147,10 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
     with contextlib.ExitStack() as held, ThreadPoolExecutor(1) as threads:
         for _ in range(3):
             held.enter_context(streams.replays.hold(account_id, seconds=0))
-        queued = threads.submit(b"".join, streams.follow(mine, account_id=account_id, after=0))
-        told = b"".join(streams.follow(other, account_id=other_id, after=0))
+        queued = threads.submit(
+            b"".join, streams.follow(mine, account_id=account_id, key_id=key_id, after=0)
+        )
+        told = b"".join(streams.follow(other, account_id=other_id, key_id=key_id, after=0))
         done = queued.done()
         held.close()
         late = queued.result(60)

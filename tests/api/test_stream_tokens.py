@@ -111,6 +111,25 @@ def test_no_changed_token_is_good() -> None:
     assert elsewhere.read(made, job_id=job_id) is None
 
 
+def test_a_token_has_one_spelling() -> None:
+    job_id, key_id = ids.new(), ids.new()
+    made, _ = TOKENS.issue(job_id=job_id, key_id=key_id)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    padding = "=" * (-len(made.removeprefix("lls_")) % 4)
+    raw = base64.urlsafe_b64decode(made.removeprefix("lls_") + padding)
+
+    others = [made + "=", made + "==", made.replace("-", "+").replace("_", "/") + "\n", f" {made}"]
+    others += [made[:-1] + char for char in alphabet if char != made[-1]]
+    same = [
+        other
+        for other in others[4:]
+        if base64.urlsafe_b64decode(other.removeprefix("lls_") + padding) == raw
+    ]
+
+    assert same, "the last character has no bits to spare: choose another length"
+    assert [other for other in others if TOKENS.read(other, job_id=job_id)] == []
+
+
 @pytest.mark.parametrize("text", ["", "lls_", "lls_%%%", "lls_ä", "ll_x", "lls_AAAA", "x" * 5000])
 def test_what_is_no_token_is_refused_as_one_that_is_not_good(
     client: FlaskClient, job: Json, text: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import itertools
 import threading
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ from werkzeug.serving import make_server
 from api.app import create_app, service_of
 from api.framework import Door
 from jobs.database import Database
+from jobs.delivery import TryOutcome
 from jobs.images import Images
 from jobs.lifecycle import Role
 from jobs.settings import Settings
-from jobs.store import redeliveries
+from jobs.store import redeliveries, tries
 from jobs.vault import VAULT_FILE
 from tests import factories
 from tests import webhooks as told
@@ -188,21 +191,30 @@ def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None
     assert len(base64.b64decode(first["public_key"].removeprefix("whpk_"))) == 32
 
 
-def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Database) -> None:
-    made = create(caller)
+@contextlib.contextmanager
+def tried_meanwhile(database: Database, result: tries.Result) -> Iterator[None]:
+    """End the one try that becomes due inside of the block."""
     done = threading.Event()
 
     def deliver() -> None:
         while not done.wait(0.02):
-            if told.attempts(database):
-                told.try_once(database, told.DOWN)
-                return
+            for claimed in told.claim(database):
+                tries.settle(database, claimed, result, rng=told.RNG)
 
     sender = threading.Thread(target=deliver)
     sender.start()
-    tested = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": "job.failed"})
-    done.set()
-    sender.join()
+    try:
+        yield
+    finally:
+        done.set()
+        sender.join()
+
+
+def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Database) -> None:
+    made = create(caller)
+
+    with tried_meanwhile(database, told.DOWN):
+        tested = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": "job.failed"})
 
     assert tested.status_code == 200
     answer = tested.get_json()
@@ -348,6 +360,87 @@ def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
     assert stranger("GET", f"/v1/deliveries/{of_job[0]['id']}").status_code == 404
     assert stranger("POST", f"/v1/deliveries/{of_job[0]['id']}/redeliver").status_code == 404
     assert stranger("GET", "/v1/deliveries").get_json()["data"] == []
+
+
+HIDDEN = {
+    "private": tries.Result(
+        TryOutcome.FAILED, error_code="address_forbidden", address="10.1.2.3", seconds=0.01
+    ),
+    "unknown": tries.Result(TryOutcome.FAILED, error_code="name_not_resolved", seconds=0.2),
+    "silent": tries.Result(TryOutcome.FAILED, error_code="timed_out", seconds=15.0),
+}
+ITS_OWN = {"id", "event_id", "job_id", "created_at", "next_at", "due_at", "started_at", "ended_at"}
+
+
+def alike(shown: Json) -> Json:
+    """Return a delivery without what differs between any two."""
+    kept = {name: value for name, value in shown.items() if name not in ITS_OWN | {"payload"}}
+    tries_of_it = [
+        {name: value for name, value in one.items() if name not in ITS_OWN | {"request_headers"}}
+        for one in shown["attempts"]
+    ]
+    return kept | {"attempts": tries_of_it}
+
+
+def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
+    caller: Caller, operator: Caller, database: Database
+) -> None:
+    shown = {}
+    for name, result in HIDDEN.items():
+        job = caller.job(webhook={"url": "https://internal.example/"})
+        worker.finish(database)
+        told.try_once(database, result)
+        [listed] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+        shown[name] = caller("GET", f"/v1/deliveries/{listed['id']}").get_json()
+        assert alike(listed) == alike(shown[name])
+    everything = operator("GET", "/v1/deliveries").get_json()["data"]
+
+    assert alike(shown["private"]) == alike(shown["unknown"]) == alike(shown["silent"])
+    first = shown["private"]["attempts"][0]
+    assert (first["error_code"], first["seconds"], first["address"]) == (
+        "no_public_address",
+        None,
+        None,
+    )
+    assert [one["attempts"][0]["error_code"] for one in everything] == [
+        "timed_out",
+        "name_not_resolved",
+        "address_forbidden",
+    ]
+    assert everything[-1]["attempts"][0]["address"] == "10.1.2.3"
+
+
+@pytest.mark.parametrize("result", HIDDEN.values(), ids=HIDDEN)
+def test_a_test_of_an_endpoint_hides_the_same(
+    caller: Caller, operator: Caller, database: Database, result: tries.Result
+) -> None:
+    made = create(caller)
+    told_to_each = []
+    for who in (caller, operator):
+        with tried_meanwhile(database, result):
+            path = f"{ROOT}/{made['id']}/test"
+            told_to_each.append(who("POST", path, json={"event_type": "job.failed"}).get_json())
+    ended = caller("GET", f"/v1/deliveries/{told_to_each[0]['delivery_id']}").get_json()
+
+    assert [one["error_code"] for one in told_to_each] == ["no_public_address", result.error_code]
+    assert (ended["status"], ended["error_code"]) == ("failed", "no_public_address")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("192.168.0.7", None), ("8.8.8.8", "8.8.8.8"), ("fd00::1", None)]
+)
+def test_the_address_of_an_allowed_private_receiver_is_the_operators(
+    caller: Caller, operator: Caller, database: Database, address: str, shown: str | None
+) -> None:
+    job = caller.job(webhook={"url": "https://internal.example/"})
+    worker.finish(database)
+    told.try_once(database, dataclasses.replace(told.OK, address=address))
+    path = f"/v1/jobs/{job['id']}/deliveries"
+
+    seen = [who("GET", path).get_json()["data"][0]["attempts"][0] for who in (caller, operator)]
+
+    assert [one["address"] for one in seen] == [shown, address]
+    assert [one["seconds"] for one in seen] == [0.1, 0.1]
 
 
 def test_a_delivery_is_sent_again_with_the_same_id(

@@ -5,20 +5,37 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis as client
 import yaml
 
 from cli.engine import devices, plan
+from cli.launch import redis
 from jobs import queue
 from jobs.settings import PREFIX, Settings
+from tests import children
 
 ROOT = Path(__file__).parents[2]
-SECRETS = {"POSTGRES_PASSWORD": "a", "LONGLOOK_PEPPER": "b", "LONGLOOK_VAULT_KEY": "c"}
+OWN = ("migrate", "api", "worker", "delivery")
+#: What each process needs, and what no other one is given.
+SECRETS = {
+    "postgres": {"postgres_password"},
+    "redis": {"redis.conf"},
+    "migrate": {"database_url"},
+    "api": {"database_url", "redis_url", "pepper", "vault_key"},
+    "worker": {"database_url", "redis_url", "engine_api_key"},
+    "delivery": {"database_url", "redis_url", "vault_key"},
+    "engine": {"engine_api_key"},
+    "engine-cpu": {"engine_api_key"},
+    "model": {"hf_token"},
+    "model-folder": set(),
+}
 #: Variables of the compose file alone: they size the containers, the service does not read them.
 COMPOSE_ONLY = {
     "LONGLOOK_VERSION",
@@ -26,14 +43,39 @@ COMPOSE_ONLY = {
     "LONGLOOK_ENGINE_TP",
     "LONGLOOK_ENGINE_MEMORY",
     "LONGLOOK_ENGINE_STREAMS",
+    "LONGLOOK_ENGINE_MEMORY_LIMIT",
+    "LONGLOOK_ENGINES_INTERNAL",
+    "LONGLOOK_SECRETS",
 }
+MOUNTED = "/run/secrets/"
 TEXT = (ROOT / "docker-compose.yml").read_text()
+#: Gives each image a digest of its own.
+FAKE_DOCKER = """#!/bin/sh
+for image; do :; done
+printf '{"digest": "sha256:%s"}' "$(printf %s "$image" | sha256sum | cut -d ' ' -f 1)"
+"""
 
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     services: dict[str, Any] = yaml.safe_load(TEXT)["services"]
     return services
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the secrets as `make secrets` makes them."""
+    folder = tmp_path_factory.mktemp("secrets")
+    subprocess.run([sys.executable, ROOT / "deploy" / "make_secrets.py", folder], check=True)
+    return folder
+
+
+def given(service: dict[str, Any], secrets: Path) -> dict[str, str]:
+    """Return the environment of a service, with its secrets in another folder."""
+    return {
+        name: defaulted(value).replace(MOUNTED, f"{secrets}/")
+        for name, value in service["environment"].items()
+    }
 
 
 def defaulted(value: str) -> str:
@@ -51,22 +93,161 @@ def test_it_has_the_services_of_the_design(services: dict[str, Any]) -> None:
         "delivery",
         "engine",
         "engine-cpu",
+        "model",
+        "model-folder",
     }
     assert services["engine"]["profiles"] == ["gpu"]
     assert services["engine-cpu"]["profiles"] == ["cpu"]
 
 
-@pytest.mark.parametrize("service", ["migrate", "api", "worker", "delivery"])
-def test_every_variable_is_a_setting(services: dict[str, Any], service: str) -> None:
-    environment = services[service]["environment"]
-    values = {name: defaulted(value) for name, value in environment.items()}
+@pytest.mark.parametrize("service", OWN)
+def test_every_variable_is_a_setting(services: dict[str, Any], secrets: Path, service: str) -> None:
+    settings = Settings.read(given(services[service], secrets))
 
-    unknown = {
-        name for name in values if name.removeprefix(PREFIX).lower() not in Settings.model_fields
+    assert settings.database.startswith("postgresql://longlook:")
+    assert ("redis_url" in settings.model_fields_set) == (service != "migrate")
+
+
+def test_each_process_has_the_secrets_that_it_needs_and_no_other_one(
+    services: dict[str, Any],
+) -> None:
+    held = {name: set(service.get("secrets", ())) for name, service in services.items()}
+    read = {
+        name: set(re.findall(rf"{MOUNTED}([\w.]+)", yaml.safe_dump(service)))
+        for name, service in services.items()
     }
 
-    assert unknown == set()
-    assert Settings.read(values).database.startswith("postgresql://")
+    assert held == SECRETS
+    assert read == held
+    assert set(yaml.safe_load(TEXT)["secrets"]) == set().union(*held.values())
+
+
+def test_no_secret_is_in_an_environment_or_an_argument(services: dict[str, Any]) -> None:
+    secret = {f"{PREFIX}{name.upper()}" for name in Settings.secret_names()} - {
+        "LONGLOOK_ENGINE_URLS"
+    }
+    for service in services.values():
+        assert not secret.intersection(service.get("environment", {}))
+    assert not re.search(r"PASSWORD: |HF_TOKEN: |--api-key|requirepass", TEXT)
+
+
+def test_secrets_are_made_once_and_fit_together(secrets: Path) -> None:
+    before = {path.name: path.read_text() for path in secrets.iterdir()}
+    subprocess.run([sys.executable, ROOT / "deploy" / "make_secrets.py", secrets], check=True)
+    after = {path.name: path.read_text() for path in secrets.iterdir()}
+
+    assert after == before
+    declared = set(yaml.safe_load(TEXT)["secrets"])
+    assert declared == after.keys() - {"redis_password"}
+    assert before["postgres_password"].strip() in before["database_url"]
+    assert before["redis_password"].strip() in before["redis_url"]
+    assert before["redis.conf"] == f"requirepass {before['redis_password']}"
+    assert len(set(before.values())) == len(before)
+    assert secrets.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_doorbell_takes_nobody_without_its_password(
+    services: dict[str, Any], secrets: Path, short_folder: Path
+) -> None:
+    _, *arguments = [part.replace(MOUNTED, f"{secrets}/") for part in services["redis"]["command"]]
+    path = short_folder / "redis.sock"
+    command = [next(redis.bundled()), *arguments, "--port", "0", "--unixsocket", path]
+    server = children.spawn(command, folder=short_folder)
+    try:
+        with client.Redis(unix_socket_path=str(path)) as stranger:
+            children.wait_until(path.exists, server, log=short_folder / "log")
+            with pytest.raises(client.AuthenticationError):
+                stranger.ping()
+        password = (secrets / "redis_password").read_text().strip()
+        with client.Redis(unix_socket_path=str(path), password=password) as known:
+            assert known.ping()
+    finally:
+        children.stop(server, signal.SIGKILL)
+
+
+def test_every_process_is_confined_and_limited(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}, name
+        assert service["mem_limit"], name
+        assert service["pids_limit"] > 0, name
+        assert not service.get("privileged"), name
+    added = {name: service["cap_add"] for name, service in services.items() if "cap_add" in service}
+    assert added == {"model-folder": ["CHOWN", "DAC_READ_SEARCH"]}
+    writable = {name for name, service in services.items() if not service.get("read_only")}
+    assert writable == {"engine", "engine-cpu"}
+
+
+def test_nothing_that_stays_runs_as_root(services: dict[str, Any]) -> None:
+    root = {name for name, service in services.items() if service.get("user", "").startswith("0")}
+    assert root == {"model-folder"}
+    assert services["model-folder"]["network_mode"] == "none"
+    for name in ("postgres", "redis", "engine", "model"):
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", services[name]["user"])
+    for dockerfile in ("Dockerfile", "Dockerfile.engine-cpu"):
+        assert "USER longlook" in (ROOT / "deploy" / dockerfile).read_text()
+
+
+def test_only_those_reach_out_that_have_to(services: dict[str, Any]) -> None:
+    networks = yaml.safe_load(TEXT)["networks"]
+
+    assert networks["data"] == {"internal": True}
+    assert defaulted(networks["engines"]["internal"]) == "true"
+    outside = {name for name, one in services.items() if "outside" in one.get("networks", ())}
+    assert outside == {"api", "delivery", "model"}
+    assert {name for name, service in services.items() if "ports" in service} == {"api"}
+
+
+def test_every_foreign_image_can_be_pinned(services: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text(FAKE_DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    pinned = tmp_path / "images.env"
+    subprocess.run(
+        [sys.executable, ROOT / "deploy" / "pin_images.py", pinned],
+        check=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    lines = dict(line.split("=", 1) for line in pinned.read_text().splitlines())
+
+    named = {service["image"] for service in services.values()}
+    named |= {
+        value
+        for one in services.values()
+        for value in (one.get("build") or {}).get("args", {}).values()
+    }
+    foreign = {re.match(r"\$\{(\w+_IMAGE):-", name) for name in named if "_IMAGE" in name}
+    assert {found[1] for found in foreign if found} == lines.keys()
+    assert {name for name in named if ":" in name and "${" not in name} == set()
+    assert all(
+        re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", line) for line in lines.values()
+    )
+    for dockerfile, tag in (("Dockerfile", "3.13"), ("Dockerfile.engine-cpu", "3.11")):
+        text = (ROOT / "deploy" / dockerfile).read_text()
+        assert f"ARG PYTHON_IMAGE=python:{tag}-slim\n" in text
+        assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+
+
+@pytest.mark.parametrize("answer", ["exit 1", "echo '{}'", 'echo \'{"digest": "latest"}\''])
+def test_an_image_that_cannot_be_looked_up_leaves_the_pins_alone(
+    tmp_path: Path, answer: str
+) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "docker").chmod(0o755)
+    pinned = tmp_path / "images.env"
+    pinned.write_text("as it was")
+
+    ended = subprocess.run(
+        [sys.executable, ROOT / "deploy" / "pin_images.py", pinned],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert pinned.read_text() == "as it was"
 
 
 def test_every_variable_it_asks_for_is_known() -> None:
@@ -75,19 +256,6 @@ def test_every_variable_it_asks_for_is_known() -> None:
     assert {
         name for name in asked if name.removeprefix(PREFIX).lower() not in Settings.model_fields
     } == set()
-
-
-@pytest.mark.parametrize("secret", SECRETS)
-def test_a_missing_secret_stops_everything(secret: str) -> None:
-    assert f"${{{secret}:?" in TEXT
-    assert not re.search(rf"\${{{secret}(:-[^}}]*)?}}", TEXT)
-
-
-def test_data_ports_are_bound_to_loopback(services: dict[str, Any]) -> None:
-    for name in ("postgres", "redis"):
-        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
-    for name in ("engine", "engine-cpu", "worker", "delivery"):
-        assert "ports" not in services[name]
 
 
 def test_a_worker_is_given_longer_than_its_drain(services: dict[str, Any]) -> None:
@@ -111,7 +279,11 @@ def test_order_goes_by_health(services: dict[str, Any]) -> None:
     for name in ("api", "worker", "delivery"):
         needs = services[name]["depends_on"]
         assert needs["migrate"] == {"condition": "service_completed_successfully"}
-    assert {name for name in services if "healthcheck" not in services[name]} == {"migrate"}
+    assert {name for name in services if "healthcheck" not in services[name]} == {
+        "migrate",
+        "model",
+        "model-folder",
+    }
 
 
 @pytest.mark.parametrize("name", ["worker", "delivery"])
@@ -125,17 +297,25 @@ def test_the_sign_of_life_is_looked_for_where_it_is_given(
 
 def test_the_gpu_engine_has_the_flags_of_longlook_engine(services: dict[str, Any]) -> None:
     h200 = devices.Device(name="NVIDIA H200", memory=140.4)
-    settings = Settings.read({"LONGLOOK_MODEL": "qvq-72b-preview"})
+    settings = Settings.read(
+        {"LONGLOOK_MODEL": "qvq-72b-preview", "LONGLOOK_ENGINE_API_KEY": "secret"}
+    )
     chosen = plan.plan([h200, h200], settings, host="0.0.0.0", port=30000)  # noqa: S104 - inside its container
 
     engine = services["engine"]
     command = [defaulted(part) for part in engine["command"]]
     environment = {
-        name: value for name, value in engine["environment"].items() if not name.startswith("HF_")
+        name: value
+        for name, value in engine["environment"].items()
+        if not name.startswith("HF_") and name != "HOME"
     }
+    launcher, *flags = chosen.arguments
 
-    assert command == ["python3", *chosen.arguments]
-    assert environment == chosen.environment
+    assert command == ["python3", "/longlook/launcher.py", *flags]
+    assert f"./{Path(launcher).relative_to(ROOT)}:/longlook/launcher.py:ro" in engine["volumes"]
+    key = environment.pop("LONGLOOK_ENGINE_API_KEY_FILE")
+    assert key == f"{MOUNTED}engine_api_key"
+    assert environment | {"LONGLOOK_ENGINE_API_KEY": "secret"} == chosen.environment
 
 
 def test_the_default_engine_is_the_one_of_the_cpu_profile(services: dict[str, Any]) -> None:
@@ -155,14 +335,14 @@ def test_commands_are_installed_or_named_by_the_image(services: dict[str, Any]) 
 
 @pytest.mark.parametrize(("name", "bell"), [("worker", queue.REASON), ("delivery", queue.DELIVER)])
 def test_who_hears_bells_hears_those_that_are_rung(
-    services: dict[str, Any], name: str, bell: str
+    services: dict[str, Any], secrets: Path, name: str, bell: str
 ) -> None:
     command = services[name]["command"]
     assert (command[0], command[1], command[3]) == ("celery", "-A", "worker")
     assert not {"-Q", "--queues", "-P", "--pool"}.intersection(command)
 
     heard = ran(
-        services[name],
+        given(services[name], secrets),
         *(sys.executable, "-c"),
         f"from {command[2]} import app; "
         "print(app.conf.worker_pool, *(queue.name for queue in app.conf.task_queues))",
@@ -171,27 +351,30 @@ def test_who_hears_bells_hears_those_that_are_rung(
     assert heard.split() == ["threads", bell]
 
 
-def test_the_api_is_what_gunicorn_finds(services: dict[str, Any]) -> None:
+def test_the_api_is_what_gunicorn_finds(services: dict[str, Any], secrets: Path) -> None:
     program, *words = services["api"]["command"]
 
-    ran(services["api"], ROOT / ".venv" / "bin" / program, "--check-config", *words)
+    ran(given(services["api"], secrets), ROOT / ".venv" / "bin" / program, "--check-config", *words)
 
 
-def test_the_schema_is_brought_about_by_a_command_that_exists(services: dict[str, Any]) -> None:
+def test_the_schema_is_brought_about_by_a_command_that_exists(
+    services: dict[str, Any], secrets: Path
+) -> None:
     program, *words = services["migrate"]["command"]
 
-    shown = ran(services["migrate"], ROOT / ".venv" / "bin" / program, *words, "--help")
+    shown = ran(
+        given(services["migrate"], secrets), ROOT / ".venv" / "bin" / program, *words, "--help"
+    )
 
     assert "schema" in shown
 
 
-def ran(service: dict[str, Any], *command: str | Path) -> str:
+def ran(environment: dict[str, str], *command: str | Path) -> str:
     """Return what a program says that runs here with the environment of a service, and ends well."""
-    given = {name: defaulted(value) for name, value in service["environment"].items()}
     finished = subprocess.run(
         command,
         cwd=ROOT,
-        env={"PATH": os.defpath, **given},
+        env={"PATH": os.defpath, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -212,7 +395,7 @@ def test_the_dockerfiles_copy_what_exists() -> None:
                     )
 
 
-def test_docker_compose_itself_accepts_it() -> None:
+def test_docker_compose_itself_accepts_it(secrets: Path) -> None:
     if (
         shutil.which("docker") is None
         or subprocess.run(
@@ -223,7 +406,7 @@ def test_docker_compose_itself_accepts_it() -> None:
     finished = subprocess.run(
         ["docker", "compose", "--profile", "*", "config", "--quiet"],
         cwd=ROOT,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", **SECRETS},
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LONGLOOK_SECRETS": str(secrets)},
         capture_output=True,
         text=True,
         check=False,

@@ -161,14 +161,25 @@ def test_settings_reach_the_command() -> None:
     limit = json.loads(value(chosen, "--limit-mm-data-per-request"))
     assert limit == {"image": 3, "video": 0, "audio": 0}
     assert chosen.python == Path("/opt/sglang/bin/python")
-    assert "a-long-secret" in chosen.arguments
+    assert chosen.environment["LONGLOOK_ENGINE_API_KEY"] == "a-long-secret"
 
 
-def test_the_engines_key_is_never_shown() -> None:
-    chosen = planned(LONGLOOK_ENGINE_API_KEY="a-long-secret")
+@pytest.mark.parametrize("gpus", [(), (H200, H200)], ids=["cpu", "gpu"])
+def test_the_engines_key_is_never_shown_and_never_an_argument(
+    gpus: tuple[devices.Device, ...],
+) -> None:
+    chosen = planned(*gpus, LONGLOOK_ENGINE_API_KEY="a-long-secret")
 
     assert "a-long-secret" not in chosen.show("python")
-    assert '--api-key "$LONGLOOK_ENGINE_API_KEY"' in chosen.show("python")
+    assert 'LONGLOOK_ENGINE_API_KEY="$LONGLOOK_ENGINE_API_KEY"' in chosen.show("python")
+    assert "a-long-secret" not in "".join(chosen.arguments)
+    assert chosen.arguments[0].endswith("launcher.py")
+
+
+@pytest.mark.parametrize("flags", [("--api-key", "x"), ("--api-key=x",)])
+def test_a_key_among_the_callers_flags_is_refused(flags: tuple[str, ...]) -> None:
+    with pytest.raises(errors.LaunchError, match="LONGLOOK_ENGINE_API_KEY"):
+        planned(extra=flags)
 
 
 def test_the_command_that_is_shown_is_the_one_that_runs() -> None:

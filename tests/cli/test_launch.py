@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -229,16 +230,68 @@ def test_a_secret_is_for_its_owner_only(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_redis_answers_on_its_socket_and_has_no_port(tmp_path: Path, short_folder: Path) -> None:
+def listening_ports(pid: int) -> set[int]:
+    """Return the TCP ports on which a process listens, from the kernel: no log's wording matters."""
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    own = {link.removeprefix("socket:[").rstrip("]") for link in links if "socket:" in link}
+    rows = [
+        row.split()
+        for table in ("tcp", "tcp6")
+        if (path := Path(f"/proc/{pid}/net/{table}")).exists()
+        for row in path.read_text().splitlines()[1:]
+    ]
+    listening = "0A"  # TCP_LISTEN of the kernel.
+    return {
+        int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == listening and row[9] in own
+    }
+
+
+@pytest.mark.parametrize(
+    "server", [*redis.installed(), *redis.bundled()], ids=lambda path: path.parent.name
+)
+def test_redis_answers_on_its_socket_and_has_no_port(
+    tmp_path: Path, short_folder: Path, server: Path
+) -> None:
     path = short_folder / "redis.sock"
-    process = start(tmp_path, *redis.command(redis.binary(), path=path))
+    process = start(tmp_path, *redis.command(server, path=path))
     try:
         assert eventually(lambda: redis.answers(path))
-        assert "Ready to accept connections unix" in process.log.read_text()
-        assert "tcp" not in process.log.read_text()
+        assert listening_ports(process.pid) == set()
     finally:
         process.kill()
     assert not redis.answers(path)
+
+
+def test_a_listening_port_would_be_seen(tmp_path: Path, short_folder: Path) -> None:
+    path = short_folder / "redis.sock"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = next(redis.bundled())
+    process = start(tmp_path, *redis.command(server, path=path), "--port", str(port))
+    try:
+        assert eventually(lambda: redis.answers(path))
+        assert listening_ports(process.pid) == {port}
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [
+        (["redis-server", "valkey-server"], "valkey-server"),
+        (["redis-server"], "redis-server"),
+        ([], None),
+    ],
+)
+def test_a_server_in_path_comes_before_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], chosen: str | None
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = tmp_path / chosen if chosen else next(redis.bundled())
+    assert redis.binary() == expected
 
 
 def test_signals_are_counted_and_wake_up_a_wait() -> None:

@@ -128,6 +128,33 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
     assert delivery.stop_seconds > settings.webhook_seconds
 
 
+def test_files_of_secrets_reach_the_services_that_need_them_and_contradict_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pepper").write_text("p")
+    (tmp_path / "url").write_text("sqlite:////elsewhere/longlook.db")
+    (tmp_path / "key").write_text(BOOTSTRAP)
+    environ = {
+        "LONGLOOK_PEPPER_FILE": str(tmp_path / "pepper"),
+        "LONGLOOK_DATABASE_URL_FILE": str(tmp_path / "url"),
+        "LONGLOOK_BOOTSTRAP_KEY_FILE": str(tmp_path / "key"),
+        "LONGLOOK_API_KEY_FILE": str(tmp_path / "key"),
+    }
+    settings = Settings.read(environ)
+    wiring = programs.Wiring(
+        settings=settings,
+        redis_url="unix:///r",
+        engine_urls=("http://a",),
+        model="m",
+        port=8700,
+    )
+
+    read = Settings.read(wiring.environment(environ))
+
+    assert (read.pepper, read.database) == (settings.pepper, "sqlite:////elsewhere/longlook.db")
+    assert (read.bootstrap_key, read.api_key) == (None, None)
+
+
 def test_programs_that_are_not_ours_get_none_of_our_settings() -> None:
     environ = {"PATH": "/bin", "LONGLOOK_PEPPER": "p"}
     engine = programs.engine(FakePlan(Path("/engine/python")), environ=environ)

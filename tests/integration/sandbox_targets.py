@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import os
+import resource
 import signal
 import socket
 import sys
+import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import errors
 from jobs.images import pipeline
+
+#: The name of a process in an endless call, which everybody can read.
+BEGUN = "begun"
+_PR_SET_NAME = 15
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 Reply = tuple[dict[str, Any], bytes]
 
@@ -23,43 +34,27 @@ def obey(payload: bytes, *, order: str, **arguments: Any) -> Reply:  # noqa: ANN
 
 #: The target :func:`decode_or_hang`.
 DECODE_OR_HANG = f"{__name__}:decode_or_hang"
-_HANG = b"hang and tell "
+_HANG = b"hang"
 
 
-def hanging(image: bytes, name: str, *, salt: int) -> bytes:
-    """Return an image over which :func:`decode_or_hang` hangs once it has told the socket ``name``."""
-    return image + b"%d" % salt + _HANG + name.encode()
+def hanging(image: bytes, *, salt: int) -> bytes:
+    """Return an image over which :func:`decode_or_hang` hangs; its process is then called :data:`BEGUN`."""
+    return image + b"%d" % salt + _HANG
 
 
 def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
     """Be the real decoder, which hangs over the images that :func:`hanging` makes."""
-    _, hangs, name = payload.partition(_HANG)
-    return _tell_and_sleep(name) if hangs else pipeline.serve(payload, **arguments)
+    return _tell_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
 
 
-#: The target :func:`compare_or_hang`, and what makes a formula one over which it hangs, before a socket's name.
+#: The target :func:`compare_or_hang`, and what ends a formula over which it hangs.
 COMPARE_OR_HANG = f"{__name__}:compare_or_hang"
 HANG = "+hang"
 
 
 def compare_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    """Compare formulas, and hang over those with :data:`HANG`."""
-    _, hangs, name = payload.partition(HANG.encode())
-    return _tell_and_sleep(name) if hangs else _compare(payload, **arguments)
-
-
-#: The target :func:`hang_once_then_compare`.
-HANG_ONCE_THEN_COMPARE = f"{__name__}:hang_once_then_compare"
-
-
-def hang_once_then_compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    """Compare a formula that names a file in braces; while there is one, hang over it and tell the socket in it."""
-    formula, _, path = payload.decode().rstrip("}").partition("{")
-    if Path(path).exists():
-        name = Path(path).read_bytes()
-        Path(path).unlink()
-        _tell_and_sleep(name)
-    return _compare(formula.encode(), **arguments)
+    """Compare formulas, and hang over those with :data:`HANG`; the process is then called :data:`BEGUN`."""
+    return _tell_and_sleep(b"") if HANG.encode() in payload else _compare(payload, **arguments)
 
 
 def _compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
@@ -102,10 +97,79 @@ def _sleep_forever(_: bytes) -> NoReturn:
 
 
 def _tell_and_sleep(payload: bytes) -> NoReturn:
-    """Say to the socket named in ``payload`` that the work has begun, and never end it."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.connect(payload.decode())
+    """Say by the process' name that the work has begun, and never end it."""
+    _LIBC.prctl(_PR_SET_NAME, BEGUN.encode())
     _sleep_forever(payload)
+
+
+def _attempt(_: bytes, *, what: str, path: str, pid: int) -> Reply:
+    """Try what a decoder that was taken over would try; tell the error's name, or what came of it."""
+    try:
+        got = _ATTEMPTS[what](path, pid)
+    except OSError as error:
+        return {"error": errno.errorcode[error.errno or 0]}, b""
+    return {"got": str(got)}, b""
+
+
+def _system_call(*arguments: object) -> int:
+    """Make a system call by its number, as code without a library does."""
+    result = int(_LIBC.syscall(*arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    return result
+
+
+def _fork() -> int:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    return pid
+
+
+def _connect(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+
+
+def _thread() -> str:
+    done = threading.Event()
+    threading.Thread(target=done.set).start()
+    return str(done.wait(30))
+
+
+_ATTEMPTS: dict[str, Callable[[str, int], object]] = {
+    "read": lambda path, _: Path(path).read_text(),
+    "write": lambda path, _: Path(path).write_text("x"),
+    "append": lambda path, _: os.open(path, os.O_WRONLY | os.O_APPEND),
+    "create": lambda path, _: os.open(f"{path}.new", os.O_CREAT | os.O_RDWR),
+    "list": lambda path, _: list(Path(path).parent.iterdir()),
+    "remove": lambda path, _: Path(path).unlink(),
+    "rename": lambda path, _: Path(path).rename(f"{path}.moved"),
+    "open_by_number": lambda path, _: _system_call(257, -100, path.encode(), 0),
+    "environment": lambda _, pid: Path(f"/proc/{pid}/environ").read_bytes(),
+    "memory": lambda _, pid: os.open(f"/proc/{pid}/mem", os.O_RDONLY),
+    "internet": lambda *_: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    "datagram": lambda *_: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+    "netlink": lambda *_: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "unix": lambda path, _: _connect(path),
+    "pair": lambda *_: socket.socketpair(),
+    "fork": lambda *_: _fork(),
+    "execute": lambda *_: _system_call(59, sys.executable.encode(), None, None),
+    "spawn": lambda *_: os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {}),
+    "signal": lambda _, pid: os.kill(pid, signal.SIGCONT),
+    "signal_owner": lambda _, pid: fcntl.fcntl(0, fcntl.F_SETOWN, pid),
+    "trace": lambda _, pid: _system_call(101, 16, pid, 0, 0),
+    "namespace": lambda *_: _system_call(272, 0x1000_0000),
+    "more_memory": lambda *_: _system_call(302, 0, resource.RLIMIT_AS, b"\xff" * 16, None),
+    "core": lambda *_: _system_call(160, resource.RLIMIT_CORE, bytes(16)),
+    "shared_memory": lambda *_: _system_call(29, 0, 4096, 0o1600),
+    "io_uring": lambda *_: _system_call(425, 8, bytes(120)),
+    "kernel_program": lambda *_: _system_call(321, 0, bytes(128), 128),
+    "keys": lambda *_: _system_call(250, 0, -3, 0),
+    "root": lambda *_: os.setuid(0),
+    "thread": lambda *_: _thread(),
+    "library": lambda *_: Path(textwrap.__file__).read_text()[:3],
+}
 
 
 def _eat(_: bytes) -> Reply:
@@ -136,6 +200,7 @@ _ORDERS: dict[str, Callable[..., Reply]] = {
     "chatter": _chatter,
     "sleep_forever": _sleep_forever,
     "tell_and_sleep": _tell_and_sleep,
+    "attempt": _attempt,
     "eat": _eat,
     "die": _die,
     "leave": _leave,

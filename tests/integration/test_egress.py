@@ -6,12 +6,14 @@ import gzip
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs.egress import Egress, EgressError, Reply
+from jobs.resolver import LookUp
 from tests.certificates import Authority, serving
 from tests.receivers import Receiver, answering, receiving
 
@@ -350,3 +352,49 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next_one(receiver:
         one.close()
     egress.close()
     assert reply.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("reason", "address", "seen"),
+    [
+        ("name_not_resolved", None, "no_public_address"),
+        ("address_forbidden", "10.0.0.1", "no_public_address"),
+        ("timed_out", None, "no_public_address"),
+        ("timed_out", "8.8.8.8", "timed_out"),
+        ("unreachable", "8.8.8.8", "unreachable"),
+        ("url_invalid", None, "url_invalid"),
+    ],
+)
+def test_what_comes_before_a_connection_is_one_reason_to_customers(
+    reason: str, address: str | None, seen: str
+) -> None:
+    assert EgressError(reason, address=address).disclosed == seen
+
+
+def refusing(*_: object) -> list[ipaddress.IPv4Address]:
+    raise OSError("no such name")
+
+
+@pytest.mark.parametrize("look_up", [refusing, lambda *_: [ipaddress.IPv4Address("10.0.0.1")]])
+def test_a_name_is_refused_after_whole_seconds_whatever_the_resolver_said(look_up: LookUp) -> None:
+    pauses: list[float] = []
+    egress = Egress(look_up=look_up, pause=pauses.append)
+    began = time.monotonic()
+
+    with pytest.raises(EgressError):
+        egress.post("https://internal.example/", body=b"", headers={}, seconds=15)
+
+    [pause] = pauses
+    # The pause fills up the second that the look-up began, and a pause of nothing would fail.
+    assert 0 < pause <= 1
+    assert pause + (time.monotonic() - began) >= 1
+
+
+def test_an_address_is_refused_without_a_pause() -> None:
+    pauses: list[float] = []
+    egress = Egress(pause=pauses.append)
+
+    with pytest.raises(EgressError, match="address_forbidden"):
+        egress.post("https://10.0.0.1/", body=b"", headers={}, seconds=15)
+
+    assert pauses == []

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs import errors
 from jobs.sandbox import Sandbox
+from tests.children import wait_for_names
 from tests.fakes import NoSandbox
 from tests.integration import sandbox_targets
 from worker import equality
@@ -42,7 +41,11 @@ class Away:
 
 def children(target: str = equality.TARGET, processes: int = 1) -> Sandbox:
     return Sandbox(
-        target, processes=processes, seconds=equality.SECONDS, memory_mb=equality.MEMORY_MB
+        target,
+        processes=processes,
+        seconds=equality.SECONDS,
+        memory_mb=equality.MEMORY_MB,
+        imports_late=True,
     )
 
 
@@ -50,16 +53,6 @@ def children(target: str = equality.TARGET, processes: int = 1) -> Sandbox:
 def mathematics() -> Iterator[Equality]:
     with children() as sandbox:
         yield Equality(sandbox, equality.shares(1, most_waiting=1))
-
-
-@pytest.fixture
-def listener(short_folder: Path) -> Iterator[socket.socket]:
-    """Where a comparison that hangs tells that it has begun."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short_folder / "begun"))
-        server.listen(64)
-        server.settimeout(60)
-        yield server
 
 
 @pytest.mark.parametrize(
@@ -160,10 +153,7 @@ def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
         assert sandbox.pids != pids
 
 
-def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other(
-    listener: socket.socket,
-) -> None:
-    name = listener.getsockname()
+def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other() -> None:
     with (
         children(sandbox_targets.COMPARE_OR_HANG, processes=2) as sandbox,
         ThreadPoolExecutor(9) as threads,
@@ -173,12 +163,12 @@ def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other(
         hanging = [
             threads.submit(
                 mathematics.of(None, account_id=ACCOUNT, stopped=stop.is_set),
-                f"{number}{sandbox_targets.HANG}{name}",
+                f"{number}{sandbox_targets.HANG}",
                 "7",
             )
             for number in range(8)
         ]
-        listener.accept()[0].close()
+        wait_for_names(sandbox_targets.BEGUN, count=1)
 
         same = threads.submit(mathematics.of(None, account_id=OTHER), "0.5", "\\frac{1}{2}")
 
@@ -221,23 +211,24 @@ def test_accounts_that_wait_for_the_only_child_take_turns() -> None:
     assert order.index(OTHER) == 1
 
 
-def test_a_child_that_is_killed_from_outside_changes_no_result(
-    listener: socket.socket, short_folder: Path
-) -> None:
-    with (
-        children(sandbox_targets.HANG_ONCE_THEN_COMPARE) as sandbox,
-        ThreadPoolExecutor(1) as thread,
-    ):
+def test_a_child_that_is_killed_from_outside_changes_no_result() -> None:
+    with children() as sandbox, ThreadPoolExecutor(1) as thread:
         places = equality.shares(1, most_waiting=1)
         mathematics = Equality(sandbox, places, pause_seconds=0)
-        (short_folder / "hang").write_text(listener.getsockname())
-        half = f"0.5{{{short_folder / 'hang'}}}"
-        same = thread.submit(mathematics.compare, ACCOUNT, half, "0.5", stopped=lambda: False)
-        listener.accept()[0].close()
-        for pid in sandbox.pids:
+        sandbox.warm()
+        killed = sandbox.pids
+        for pid in killed:
+            os.kill(pid, signal.SIGSTOP)
+        same = thread.submit(
+            mathematics.compare, ACCOUNT, "\\frac{1}{2}", "0.5", stopped=lambda: False
+        )
+        while not places.held:
+            os.sched_yield()
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
 
         assert same.result(60) is True
+        assert sandbox.pids.isdisjoint(killed)
 
 
 def test_without_children_nothing_is_decided() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import socket
 import subprocess
 import sys
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,6 +21,7 @@ from jobs.sandbox import Sandbox
 from jobs.settings import Settings
 from jobs.shares import Shares
 from tests import pictures
+from tests.children import wait_for_names
 from tests.integration import sandbox_targets
 
 ACCOUNT, OTHER = (uuid.UUID(int=number) for number in (1, 2))
@@ -106,19 +105,7 @@ def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
     assert refused.value.specific_code == "image_parse_error"
 
 
-@pytest.fixture
-def listener(short_folder: Path) -> Iterator[socket.socket]:
-    """Where a decode that hangs tells that it has begun."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short_folder / "begun"))
-        server.listen(64)
-        server.settimeout(60)
-        yield server
-
-
-def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other(
-    listener: socket.socket,
-) -> None:
+def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other() -> None:
     settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
     door = images.Images.start(settings, target=sandbox_targets.DECODE_OR_HANG)
     png = pictures.file_of(pictures.gradient())
@@ -126,13 +113,12 @@ def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other(
         hanging = [
             threads.submit(
                 door.accept,
-                sandbox_targets.hanging(png, listener.getsockname(), salt=number),
+                sandbox_targets.hanging(png, salt=number),
                 account_id=ACCOUNT,
             )
             for number in range(8)
         ]
-        for _ in range(2):
-            listener.accept()[0].close()
+        wait_for_names(sandbox_targets.BEGUN, count=2)
         served = [door.accept(png, account_id=OTHER) for _ in range(3)]
         held, unfinished = door.shares.held, [one for one in hanging if not one.done()]
         door.close()
@@ -142,23 +128,19 @@ def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other(
     assert all(isinstance(one.exception(), errors.Unavailable) for one in hanging)
 
 
-def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes(
-    listener: socket.socket,
-) -> None:
+def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> None:
     now = 0.0
-    slow = sandbox_targets.hanging(
-        pictures.file_of(pictures.gradient()), listener.getsockname(), salt=1
-    )
+    slow = sandbox_targets.hanging(pictures.file_of(pictures.gradient()), salt=1)
 
     def refused(account_id: uuid.UUID, *, decoded: bool) -> bool:
+        before = sandbox.pids
         with pytest.raises(errors.ImageRejected, match="too long") as caught:
             intake.accept(slow, account_id=account_id)
-        listener.settimeout(60 if decoded else 0)
-        try:
-            listener.accept()[0].close()
-        except BlockingIOError:
-            return not decoded and caught.value.specific_code == "image_parse_error"
-        return decoded
+        # A decode that takes too long costs its child.
+        return (
+            caught.value.specific_code == "image_parse_error"
+            and sandbox.pids.isdisjoint(before) is decoded
+        )
 
     with Sandbox(sandbox_targets.DECODE_OR_HANG, processes=1, seconds=1.0) as sandbox:
         sandbox.warm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -32,9 +33,19 @@ except ValueError:
     log.exception("job_crashed")
     logging.getLogger("gunicorn.error").exception("worker crashed")
 logs.clear()
+hostile = "x\\x9b2J\\u202e\\n\\x1b]0;owned\\x07"
+log.info("said", **{hostile: hostile})
+logging.getLogger("celery.worker").warning("took %s", hostile)
+try:
+    raise ValueError(hostile)
+except ValueError:
+    log.exception("failed_by")
 log.warning("over", text="x" * 5000, things=object, umlaut="ü圆")
 print("this is no log line", flush=True)
 """
+
+
+HOSTILE = "x\x9b2J\u202e\n\x1b]0;owned\x07"
 
 
 def run(log_format: str = "json", log_level: str = "INFO") -> list[str]:
@@ -66,6 +77,9 @@ def test_each_event_is_one_line_of_json(events: dict[str, dict[str, Any]]) -> No
         "elsewhere",
         "job_crashed",
         "worker crashed",
+        "said",
+        f"took {HOSTILE}",
+        "failed_by",
         "over",
     ]
     for event in events.values():
@@ -107,7 +121,7 @@ def test_a_long_value_is_cut_and_any_value_can_be_written(
 def test_the_level_holds_for_the_quiet_libraries_as_well() -> None:
     lines = [json.loads(line) for line in run(log_level="ERROR")]
 
-    assert [line["event"] for line in lines] == ["job_crashed", "worker crashed"]
+    assert [line["event"] for line in lines] == ["job_crashed", "worker crashed", "failed_by"]
 
 
 def test_columns_are_for_people() -> None:
@@ -115,3 +129,15 @@ def test_columns_are_for_people() -> None:
 
     assert "job_claimed" in lines[0]
     assert not lines[0].startswith("{")
+
+
+@pytest.mark.parametrize("log_format", ["columns", "json"])
+def test_what_is_logged_steers_no_terminal_and_forges_no_line(log_format: str) -> None:
+    # Colors are the renderer's own.
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in run(log_format)]
+
+    assert re.findall("[\x00-\x1f\x7f-\x9f\u202e]", "".join(lines)) == []
+    assert [line for line in lines if line.startswith(("\x1b", r"\x1b"))] == []
+    if log_format == "json":
+        [said] = [event for line in lines if (event := json.loads(line))["event"] == "said"]
+        assert said[HOSTILE] == HOSTILE

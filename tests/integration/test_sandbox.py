@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ import pytest
 
 from jobs import errors
 from jobs.sandbox import Sandbox, SandboxCrashed, SandboxTimeout
+from tests import children
+from tests.integration.sandbox_targets import BEGUN
 
 TARGET = "tests.integration.sandbox_targets:obey"
 MEBIBYTE = 2**20
@@ -51,25 +52,12 @@ def hasty() -> Iterator[Sandbox]:
         yield pool
 
 
-@pytest.fixture
-def listener(short_folder: Path) -> Iterator[socket.socket]:
-    """Where an endless call tells that it has begun."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short_folder / "begun"))
-        server.listen()
-        server.settimeout(60)
-        yield server
-
-
 @contextmanager
-def endless_call(
-    pool: Sandbox, listener: socket.socket
-) -> Iterator[Future[tuple[dict[str, Any], bytes]]]:
+def endless_call(pool: Sandbox) -> Iterator[Future[tuple[dict[str, Any], bytes]]]:
     """Keep one child of ``pool`` busy until somebody ends it."""
     with ThreadPoolExecutor(1) as thread:
-        name = listener.getsockname().encode()
-        call = thread.submit(pool.call, name, order="tell_and_sleep")
-        listener.accept()[0].close()
+        call = thread.submit(pool.call, b"", order="tell_and_sleep")
+        assert eventually(lambda: any(children.name(pid) == BEGUN for pid in pool.pids))
         yield call
 
 
@@ -218,10 +206,10 @@ def test_a_child_outlives_the_thread_that_first_needed_it() -> None:
         assert pid_of(pool) == seen[0]
 
 
-def test_a_call_that_finds_no_free_child_is_refused_in_time(listener: socket.socket) -> None:
+def test_a_call_that_finds_no_free_child_is_refused_in_time() -> None:
     with (
         Sandbox(TARGET, processes=1, seconds=60, wait_seconds=0.05) as pool,
-        endless_call(pool, listener),
+        endless_call(pool),
     ):
         with pytest.raises(errors.Unavailable) as refused:
             pool.call(b"", order="echo")
@@ -230,14 +218,12 @@ def test_a_call_that_finds_no_free_child_is_refused_in_time(listener: socket.soc
     assert refused.value.retryable
 
 
-def test_close_kills_even_a_busy_child_and_tells_its_caller_that_it_was_not_to_blame(
-    listener: socket.socket,
-) -> None:
+def test_close_kills_even_a_busy_child_and_tells_its_caller_that_it_was_not_to_blame() -> None:
     pool = Sandbox(TARGET, processes=2, seconds=60)
     none_yet = pool.pids
     pool.warm()
     pids = pool.pids
-    with endless_call(pool, listener) as call:
+    with endless_call(pool) as call:
         pool.close()
         failure = call.exception()
 

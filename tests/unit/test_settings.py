@@ -114,6 +114,57 @@ def test_no_secret_shows_when_settings_are_printed() -> None:
     assert settings.database == SECRETS["LONGLOOK_DATABASE_URL"]
 
 
+def test_every_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    environ = {}
+    for name, value in SECRETS.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        environ[f"{name}_FILE"] = str(tmp_path / name)
+
+    settings = Settings.read(environ)
+
+    assert settings == Settings.read(SECRETS)
+    assert {PREFIX + name.upper() for name in Settings.secret_names()} == SECRETS.keys()
+    assert "geheim" not in repr(settings)
+
+
+def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret(
+    tmp_path: Path,
+) -> None:
+    contents = {
+        "empty": b" \n",
+        "binary": b"geheim\xff",
+        "large": b"geheim" * 20_000,
+        "good": b"geheim",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+
+    told = faults(
+        pepper_file=f"{tmp_path}/none",
+        vault_key_file=f"{tmp_path}/empty",
+        api_key_file=f"{tmp_path}/binary",
+        redis_url_file=f"{tmp_path}/large",
+        database_url="sqlite:///x",
+        database_url_file=f"{tmp_path}/good",
+        engine_urls_file=f"{tmp_path}/good",
+        port_file=f"{tmp_path}/good",
+    )
+
+    assert sorted(told) == [
+        f"LONGLOOK_API_KEY_FILE: {tmp_path}/binary is not text in UTF-8",
+        "LONGLOOK_DATABASE_URL_FILE: LONGLOOK_DATABASE_URL is set, too; set one of them",
+        "LONGLOOK_ENGINE_URLS: an engine is an http(s) URL or `scripted:`",
+        f"LONGLOOK_PEPPER_FILE: {tmp_path}/none cannot be read: No such file or directory",
+        "LONGLOOK_PORT_FILE: no such setting",
+        f"LONGLOOK_REDIS_URL_FILE: {tmp_path}/large has more than 65536 bytes, too many for a secret",
+        f"LONGLOOK_VAULT_KEY_FILE: {tmp_path}/empty is empty",
+    ]
+
+
+def test_an_empty_name_of_a_file_is_none() -> None:
+    assert Settings.read({"LONGLOOK_PEPPER_FILE": ""}).pepper is None
+
+
 def test_a_renewal_above_half_of_the_lease_is_refused() -> None:
     assert len(faults(lease_seconds="10", renew_seconds="5.1")) == 1
     assert Settings.read({}, lease_seconds=10, renew_seconds=5).renew_interval == 5

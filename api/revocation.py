@@ -1,0 +1,117 @@
+"""Ends what a key holds open once the key is revoked: streams and waits. One query a second looks for all of them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from jobs import errors
+from jobs.database import Database, Unavailable
+from jobs.store import accounts
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+class Watch:
+    """One request that a key holds open. Closing it ends the look."""
+
+    def __init__(self, revocation: Revocation, key_id: uuid.UUID, end: Callable[[], None]) -> None:
+        self._revocation = revocation
+        self.key_id = key_id
+        self._end = end
+        self.revoked = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Raise :class:`jobs.errors.Unauthenticated` when the key was revoked meanwhile."""
+        if self.revoked:
+            raise errors.Unauthenticated("This API key is not known here.")
+
+    def revoke(self) -> None:
+        """End the request."""
+        self.revoked = True
+        self._end()
+
+    def close(self) -> None:
+        """Look for the key no longer. Idempotent."""
+        self._revocation.forget(self)
+
+
+class Revocation:
+    """Looks for revoked keys among those that hold requests open; may be used by any number of threads.
+
+    Args:
+        database: where keys are kept. While it does not answer, everything stays open.
+        look_seconds: the time between two looks, each of which is one query.
+    """
+
+    def __init__(self, database: Database, *, look_seconds: float = _LOOK_SECONDS) -> None:
+        self._database = database
+        self._look_seconds = look_seconds
+        self._lock = threading.Lock()
+        self._watches: set[Watch] = set()
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, key_id: uuid.UUID, end: Callable[[], None]) -> Watch:
+        """Call ``end``, from another thread, when the key is revoked before the watch is closed."""
+        watch = Watch(self, key_id, end)
+        with self._lock:
+            self._watches.add(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="revocation", daemon=True)
+                self._thread.start()
+        self._wake.set()
+        return watch
+
+    def forget(self, watch: Watch) -> None:
+        """End what :meth:`watch` began."""
+        with self._lock:
+            self._watches.discard(watch)
+
+    def close(self) -> None:
+        """Stop looking. A signal handler may call it: no lock is taken here."""
+        self._closed.set()
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            while (watches := self._open()) and not self._closed.is_set():
+                self._look(watches)
+                self._closed.wait(self._look_seconds)
+
+    def _open(self) -> set[Watch]:
+        with self._lock:
+            return set(self._watches)
+
+    def _look(self, watches: set[Watch]) -> None:
+        wanted = {watch.key_id for watch in watches}
+        try:
+            live = accounts.live_keys(self._database, wanted)
+        except Unavailable:
+            _log.warning("keys_not_looked_at", keys=len(wanted))
+            return
+        for watch in watches:
+            if watch.key_id not in live:
+                watch.revoke()
+                self.forget(watch)

@@ -1,0 +1,55 @@
+"""Makes the secrets of docker-compose.yml, a file each; those that are there stay. With the standard library alone.
+
+The folder is its owner's alone. The files in it can be read by everybody who gets so far, for that is the user of a
+container, to which Compose hands single files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "secrets"
+
+
+def main(folder: Path) -> None:
+    """Make what is missing in ``folder``."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for name in ("postgres_password", "redis_password", "pepper", "vault_key", "engine_api_key"):
+        make(folder / name, secrets.token_hex(32))
+    # For models that are not public: put a token of the hub into it.
+    make(folder / "hf_token", "")
+    password, doorbell = read(folder / "postgres_password"), read(folder / "redis_password")
+    make(folder / "database_url", f"postgresql://longlook:{password}@postgres/longlook")
+    make(folder / "redis_url", f"redis://:{doorbell}@redis:6379/0")
+    make(folder / "redis.conf", f"requirepass {doorbell}")
+
+
+def make(path: Path, content: str) -> None:
+    """Write a file, whole or not at all, unless it is there."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(f"{content}\n")
+            file.flush()
+            os.fsync(handle)
+        Path(draft).chmod(0o444)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+            print(f"made {path}")
+    finally:
+        Path(draft).unlink()
+
+
+def read(path: Path) -> str:
+    """Return a secret that is there."""
+    return path.read_text().strip()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

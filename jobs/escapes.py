@@ -1,0 +1,128 @@
+r"""Escapes characters that change how a terminal shows the text around them.
+
+Control characters move the cursor and send commands, bidirectional ones reorder what stands beside them, invisible
+ones hide. Questions, traces and messages of receivers may hold any of them. For a person they are shown as escapes
+(``\x1b``, ``\u202e``, ``\U000e0041``); in JSON they are written as escapes, which a parser reads as the same value.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+#: The categories Cc, Cf, Cs, Zl and Zp, and whatever else is invisible: Default_Ignorable_Code_Point.
+#: Source: Unicode 16.0, UnicodeData.txt and DerivedCoreProperties.txt. Ranges, for a look at every character takes
+#: longer than a command does.
+_UNSAFE_RANGES: Final = (
+    (0x00, 0x1F),
+    (0x7F, 0x9F),
+    (0xAD, 0xAD),
+    (0x34F, 0x34F),
+    (0x600, 0x605),
+    (0x61C, 0x61C),
+    (0x6DD, 0x6DD),
+    (0x70F, 0x70F),
+    (0x890, 0x891),
+    (0x8E2, 0x8E2),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x2028, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xD800, 0xDFFF),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFFB),
+    (0x110BD, 0x110BD),
+    (0x110CD, 0x110CD),
+    (0x13430, 0x1343F),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+_CLASS: Final = "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSAFE_RANGES)
+_UNSAFE: Final = re.compile(f"[{_CLASS}]")
+#: JSON has its own layout, and its strings hold no raw control character of the first 32.
+_UNSAFE_IN_JSON: Final = re.compile(f"(?![\n\r\t])[{_CLASS}]")
+_NAMED: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_BYTE: Final = 0xFF
+_BASIC_PLANE: Final = 0xFFFF
+_NON_JOINER: Final = "\u200c"
+_JOINER: Final = "\u200d"
+#: What decides with its neighbor whether it is shown: a stream holds it back until the neighbor is there.
+UNDECIDED: Final = ("\r", _NON_JOINER, _JOINER)
+_VARIATIONS: Final = ("\ufe0e", "\ufe0f")
+_VIRAMA: Final = 9
+
+
+def visible(text: str, *, lines: bool = True, before: str = "") -> str:
+    r"""Return ``text`` for a person, with escapes in the place of unsafe characters.
+
+    Two kinds of invisible characters stay, where a script needs them: the joiners between letters of Arabic and Indic
+    scripts and between emoji, and one variation selector behind a visible character.
+
+    Args:
+        text: what somebody else wrote.
+        lines: whether line feeds and tabs stay; otherwise they are escaped, too. ``\r\n`` is a line feed.
+        before: the character that was shown last, when ``text`` continues it.
+    """
+    own = text.replace("\r\n", "\n") if lines else text
+
+    def shown(match: re.Match[str]) -> str:
+        char, start = match.group(), match.start()
+        if lines and char in "\n\t":
+            return char
+        previous = own[start - 1] if start else before
+        return char if _belongs(char, previous, own[start + 1 : start + 2]) else _escaped(char)
+
+    return _UNSAFE.sub(shown, own)
+
+
+def in_json(document: str) -> str:
+    r"""Return a JSON document with ``\u`` escapes in the place of unsafe characters. Its value stays the same."""
+    return _UNSAFE_IN_JSON.sub(_escaped_in_json, document)
+
+
+def _belongs(char: str, previous: str, following: str) -> bool:
+    """Whether an invisible character has a purpose between its neighbors."""
+    if not previous:
+        return False
+    if char in _VARIATIONS:
+        return not previous.isspace() and not _UNSAFE.match(previous)
+    if char not in {_JOINER, _NON_JOINER} or not following:
+        return False
+    # By the rules for names in the DNS (RFC 5892, A.1 and A.2), and between emoji.
+    if unicodedata.combining(previous) == _VIRAMA:
+        return True
+    if char == _JOINER and _is_emoji(previous):
+        return _is_emoji(following)
+    marked = _is_arabic(previous) or unicodedata.category(previous) == "Mn"
+    return marked and _is_arabic(following)
+
+
+def _is_arabic(char: str) -> bool:
+    return unicodedata.bidirectional(char) == "AL"
+
+
+def _is_emoji(char: str) -> bool:
+    return char in _VARIATIONS or unicodedata.category(char) in {"So", "Sk"}
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if char in _NAMED:
+        return _NAMED[char]
+    if code <= _BYTE:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= _BASIC_PLANE else f"\\U{code:08x}"
+
+
+def _escaped_in_json(match: re.Match[str]) -> str:
+    units = match.group().encode("utf-16-be", "surrogatepass")
+    return "".join(
+        f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True)
+    )

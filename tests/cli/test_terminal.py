@@ -1,0 +1,246 @@
+"""The commands on a real terminal, with jobs and deliveries whose texts attack it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
+
+PROGRAM = "import sys; from cli.main import run; run(sys.argv[1:])"
+WIDTH = 60
+JOB = "job_0123456789abcdef0123456789abcdef"
+STEERING = "\x9b2J\x9d0;owned\x9c\x1b]0;owned\x07\x08\x7f\r"
+HIDDEN = "\u202e\u2066\u200b\u2028\u2029\x85\ufeff\U000e0041\u00ad\ufe01"
+#: Behind spaces that fill the line, so that a terminal would fold it to its left edge.
+FORGED = "\nstatus       stopped\nanswer: forged\n" + " " * (2 * WIDTH - 13) + "answer: forged"
+HOSTILE = f"x{STEERING}{HIDDEN}{FORGED}"
+NESTED = {"text": HOSTILE, "value": HOSTILE}
+DONE = job(
+    "succeeded",
+    question=HOSTILE,
+    answer=NESTED,
+    options={"answer_format": {"type": "choice", "options": [HOSTILE]}},
+    votes={
+        "asked": 2,
+        "counted": 2,
+        "abstained": [],
+        "classes": [{"text": HOSTILE, "samples": [0]}, {"text": HOSTILE, "samples": [1]}],
+    },
+    findings=[{"kind": "loop", "action": HOSTILE}],
+)
+FAILED = job("failed", question=HOSTILE, error={"code": "engine_fault", "message": HOSTILE})
+ATTEMPT = {
+    "number": 1,
+    "kind": "automatic",
+    "state": "ended",
+    "outcome": "failed",
+    "status_code": None,
+    "error_code": HOSTILE,
+    "seconds": 0.1,
+    "address": None,
+    "started_at": "2026-11-23T10:00:00.000Z",
+}
+DELIVERY = {
+    "id": "dlv_1",
+    "status": "failed",
+    "event_type": "job.failed",
+    "origin": HOSTILE,
+    "created_at": "2026-11-23T10:00:00.000Z",
+    "attempts": [ATTEMPT],
+    "payload": {"data": HOSTILE},
+}
+ENDPOINT = {
+    "id": "we_1",
+    "disabled_at": None,
+    "failing_since": None,
+    "event_types": ["job.failed"],
+    "name": HOSTILE,
+    "url": HOSTILE,
+}
+QUEUE = {
+    "depth": 0,
+    "due": 0,
+    "oldest_age_seconds": None,
+    "running": 0,
+    "submitted_per_minute": 0.0,
+    "finished_per_minute": 0.0,
+    "deliveries": {"depth": 0, "oldest_age_seconds": None},
+    "workers": [
+        {"id": "w", "state": "live", "slots": 1, "heartbeat_age_seconds": 1.0, "version": HOSTILE}
+    ],
+    "engines": [{"url": "e", "state": "ok", "window": 1, "model": HOSTILE, "version": HOSTILE}],
+}
+GROUP = {"id": "grp_1", "object": "group", "jobs": [DONE]}
+COMMANDS = {
+    "show": ["jobs", "show", JOB, "--trace"],
+    "ls": ["jobs", "ls"],
+    "watch": ["jobs", "watch", JOB],
+    "cancel": ["jobs", "cancel", JOB],
+    "submit": ["submit", "PICTURE", "How many?", "--wait"],
+    "stream": ["submit", "PICTURE", "How many?", "--stream"],
+    "group": ["submit", "PICTURE", "How many?", "Which?"],
+    "refused": ["jobs", "show", "job_refused"],
+    "failed": ["jobs", "show", "job_failed"],
+    "deliveries": ["webhooks", "ls", "--failed"],
+    "endpoints": ["webhooks", "ls"],
+    "delivery": ["webhooks", "show", "dlv_1"],
+    "test": ["webhooks", "test", "we_1"],
+    "queue": ["queue"],
+}
+#: What of a terminal's input no output of ours may hold: all but colors, which are ours.
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+UNSAFE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufe01\U000e0000-\U000e0fff]"
+)
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    refusal = {"detail": HOSTILE, "errors": [{"pointer": "#/q", "detail": HOSTILE, "code": "x"}]}
+    answers = {
+        "POST /v1/jobs": [Canned(202, job("queued"))],
+        f"GET /v1/jobs/{JOB}": [Canned(200, DONE)],
+        "GET /v1/jobs/job_failed": [Canned(200, FAILED)],
+        "GET /v1/jobs/job_refused": [Canned(422, refusal)],
+        f"GET /v1/jobs/{JOB}/trace": [Canned(200, trace(HOSTILE))],
+        f"POST /v1/jobs/{JOB}/cancel": [Canned(200, DONE)],
+        f"GET /v1/jobs/{JOB}/events": [
+            events(
+                delta(HOSTILE),
+                delta(HOSTILE),
+                {"type": "attempt.restarted", "attempt": 2},
+                delta(HOSTILE, attempt=2),
+                {"type": "finding", "finding": {"kind": "loop", "action": HOSTILE}},
+                {"type": "job.finished", "job": DONE},
+            )
+        ],
+        "GET /v1/jobs": [Canned(200, {"object": "list", "data": [DONE, FAILED]})],
+        "POST /v1/groups": [Canned(202, GROUP)],
+        "GET /v1/groups/grp_1": [Canned(200, GROUP)],
+        "GET /v1/deliveries": [Canned(200, {"data": [DELIVERY]})],
+        "GET /v1/deliveries/dlv_1": [Canned(200, DELIVERY)],
+        "GET /v1/webhook_endpoints": [Canned(200, {"data": [ENDPOINT]})],
+        "POST /v1/webhook_endpoints/we_1/test": [
+            Canned(200, {"status_code": None, "error_code": HOSTILE})
+        ],
+        "GET /v1/queue": [Canned(200, QUEUE)],
+    }
+    with serving(answers) as fake:
+        yield fake
+
+
+def environment(api: FakeApi) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return kept | {
+        "LONGLOOK_URL": api.url,
+        "LONGLOOK_API_KEY": "ll_key",
+        "TERM": "xterm-256color",
+        "PYTHONUTF8": "1",
+    }
+
+
+def on_a_terminal(api: FakeApi, *arguments: str) -> str:
+    """Run a command whose output and error output are one terminal; return what the terminal got."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(api)
+    ) as running:
+        os.close(theirs)
+        got = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is closed.
+            while piece := os.read(ours, 65536):
+                got += piece
+        os.close(ours)
+        running.wait(60)
+    # The terminal's own output processing writes CR before LF.
+    return COLORS.sub("", got.decode().replace("\r\n", "\n"))
+
+
+def filled(words: list[str], picture: Path) -> list[str]:
+    return [str(picture) if word == "PICTURE" else word for word in words]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"picture")
+    return path
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_no_text_steers_a_terminal_or_forges_a_line(
+    api: FakeApi, picture: Path, words: list[str]
+) -> None:
+    shown = on_a_terminal(api, *filled(words, picture))
+
+    assert "owned" in shown or "cancel" in words
+    assert UNSAFE.findall(shown) == []
+    lines = shown.split("\n")
+    # The terminal would fold a longer one and go on at its left edge.
+    assert [line for line in lines if cell_len(line) > WIDTH] == []
+    assert [line for line in lines if line.startswith("answer: forged")] == []
+    assert [line for line in lines if line.startswith("status       stopped")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "piped"),
+    [(name, False) for name in COMMANDS if name != "refused"]
+    + [(name, True) for name in ("show", "watch", "group")],
+)
+def test_json_steers_no_terminal_and_keeps_its_values(
+    api: FakeApi, picture: Path, *, name: str, piped: bool
+) -> None:
+    arguments = [*filled(COMMANDS[name], picture), "--json"]
+    if piped:
+        shown = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            capture_output=True,
+            check=False,
+            env=environment(api),
+            timeout=60,
+        ).stdout.decode()
+    else:
+        shown = on_a_terminal(api, *arguments)
+
+    assert UNSAFE.findall(shown) == []
+    found = list(values(documents(shown)))
+    assert HOSTILE in found
+    assert [one for one in found if "owned" in one and one != HOSTILE] == []
+
+
+def documents(text: str) -> list[Any]:
+    """Return the JSON documents that a text consists of."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while at < len(text.rstrip()):
+        document, at = decoder.raw_decode(text, at)
+        found.append(document)
+        while text[at : at + 1].isspace():
+            at += 1
+    return found
+
+
+def values(tree: object) -> Iterator[str]:
+    """Yield the texts of a JSON value."""
+    if isinstance(tree, str):
+        yield tree
+    for branch in (
+        tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    ):
+        yield from values(branch)
