@@ -23,7 +23,7 @@ from jobs.phrases import Part
 from jobs.records import SearchText
 from jobs.settings import Settings
 from jobs.shares import Shares
-from jobs.store import history
+from jobs.store import accounts, history
 from tests import databases, factories
 from tests.api import pictures
 from tests.api.conftest import Caller
@@ -137,7 +137,10 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
         shares=Shares(8, name="streams"),
         revocation=Revocation(database),
     )
-    key_id = ids.new()
+    key = factories.make_key(database)
+    principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+    assert principal is not None
+    key_id = principal.key_id
     followed = [caller.job()["id"], stranger.job()["id"]]
     (mine, account_id), (other, other_id) = [
         (parsed("job", job_id), account_of(database, job_id)) for job_id in followed

@@ -44,23 +44,7 @@ def hanging(image: bytes, *, salt: int) -> bytes:
 
 def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
     """Be the real decoder, which hangs over the images that :func:`hanging` makes."""
-    return _tell_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
-
-
-#: The target :func:`compare_or_hang`, and what ends a formula over which it hangs.
-COMPARE_OR_HANG = f"{__name__}:compare_or_hang"
-HANG = "+hang"
-
-
-def compare_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    """Compare formulas, and hang over those with :data:`HANG`; the process is then called :data:`BEGUN`."""
-    return _tell_and_sleep(b"") if HANG.encode() in payload else _compare(payload, **arguments)
-
-
-def _compare(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    from worker import mathematics  # noqa: PLC0415 - no other child of these tests has to load sympy
-
-    return mathematics.serve(payload, **arguments)
+    return tell_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
 
 
 def sleep_forever_on_any_image(payload: bytes, **_: object) -> NoReturn:
@@ -96,7 +80,7 @@ def _sleep_forever(_: bytes) -> NoReturn:
         signal.pause()
 
 
-def _tell_and_sleep(payload: bytes) -> NoReturn:
+def tell_and_sleep(payload: bytes) -> NoReturn:
     """Say by the process' name that the work has begun, and never end it."""
     _LIBC.prctl(_PR_SET_NAME, BEGUN.encode())
     _sleep_forever(payload)
@@ -199,7 +183,7 @@ _ORDERS: dict[str, Callable[..., Reply]] = {
     "say_much": _say_much,
     "chatter": _chatter,
     "sleep_forever": _sleep_forever,
-    "tell_and_sleep": _tell_and_sleep,
+    "tell_and_sleep": tell_and_sleep,
     "attempt": _attempt,
     "eat": _eat,
     "die": _die,

@@ -16,7 +16,7 @@ from jobs import errors
 from jobs.sandbox import Sandbox
 from tests.children import wait_for_names
 from tests.fakes import NoSandbox
-from tests.integration import sandbox_targets
+from tests.integration import formula_targets, sandbox_targets
 from worker import equality
 from worker.equality import Equality
 
@@ -155,7 +155,7 @@ def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
 
 def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other() -> None:
     with (
-        children(sandbox_targets.COMPARE_OR_HANG, processes=2) as sandbox,
+        children(formula_targets.COMPARE_OR_HANG, processes=2) as sandbox,
         ThreadPoolExecutor(9) as threads,
     ):
         mathematics = Equality(sandbox, equality.shares(2, most_waiting=64))
@@ -163,7 +163,7 @@ def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other() -> 
         hanging = [
             threads.submit(
                 mathematics.of(None, account_id=ACCOUNT, stopped=stop.is_set),
-                f"{number}{sandbox_targets.HANG}",
+                f"{number}{formula_targets.HANG}",
                 "7",
             )
             for number in range(8)
