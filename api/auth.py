@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import flask
 
+from api.serving import current
 from api.tokens import StreamTokens
 from jobs import errors, ids
 from jobs.database import Database
@@ -140,6 +141,7 @@ class Gate:
         )
         if principal is None:
             raise errors.Unauthenticated("This API key is not known here.")
+        current.identify(principal.account_id)
         return self._admitted(principal)
 
     def _admitted(self, principal: accounts.Principal) -> Caller:

@@ -88,10 +88,18 @@ class Feed:
             self._base = self._base or 0
             self._changed.notify_all()
 
-    def take(self, position: int, *, seconds: float) -> Taken:
-        """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``."""
+    def take(self, position: int, *, seconds: float, left: threading.Event | None = None) -> Taken:
+        """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``.
+
+        Args:
+            position: the number of the last event that is known.
+            seconds: the longest wait.
+            left: ends the wait, once :meth:`wake` is called, when it is set.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._has(position), timeout=seconds)
+            self._changed.wait_for(
+                lambda: self._has(position) or (left is not None and left.is_set()), timeout=seconds
+            )
             if self._base is None:
                 return Taken(b"", position)
             if position < self._base:
@@ -99,6 +107,11 @@ class Feed:
             data = self._beyond(position)
             position = max(position, self._last)
             return Taken(data, position, over=self._over)
+
+    def wake(self) -> None:
+        """Have all followers look whether they have left."""
+        with self._changed:
+            self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
         """Wait until something changes, at most ``seconds``."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import structlog
 
 from api.permits import Permits
+from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
@@ -19,7 +20,7 @@ from jobs.store import streams
 
 _log = structlog.get_logger(__name__)
 
-#: A follower that has vanished is noticed when this cannot be written, at the second time at the latest.
+#: A follower whose host has vanished is noticed when this cannot be written; one that hangs up, at once.
 _HEARTBEAT_SECONDS = 5.0
 #: Until what SQL does not have yet is asked for again.
 _PAUSE_SECONDS = 0.25
@@ -71,7 +72,9 @@ class Streams:
                 retry_after=_BUSY_SECONDS,
             )
         self._count(1)
-        return Stream(self, job_id, account_id=account_id, after=after)
+        stream = Stream(self, job_id, account_id=account_id, after=after)
+        current.hold(stream.hang_up)
+        return stream
 
     def close(self) -> None:
         """End all streams, soon. A signal handler may call it."""
@@ -88,13 +91,15 @@ class Streams:
         self._count(-1)
         self._permits.give_back(account_id)
 
-    def frames(self, job_id: uuid.UUID, feed: Feed, *, after: int) -> Iterator[bytes]:
-        """Yield frames and heartbeats until the end of the job, or of the service."""
+    def frames(
+        self, job_id: uuid.UUID, feed: Feed, *, after: int, left: threading.Event
+    ) -> Iterator[bytes]:
+        """Yield frames and heartbeats until the end of the job, or of the service, or until the follower has left."""
         # At once, so that the answer's headers go out.
         yield frames.HEARTBEAT
         position, over = after, False
-        while not over:
-            taken = feed.take(position, seconds=self._heartbeat_seconds)
+        while not over and not left.is_set():
+            taken = feed.take(position, seconds=self._heartbeat_seconds, left=left)
             position, over = taken.position, taken.over
             if not taken.behind:
                 if taken.data or not over:
@@ -138,11 +143,18 @@ class Stream:
         self._feed: Feed | None = None
         self._after = after
         self._began = time.monotonic()
+        self._left = threading.Event()
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         self._feed = self._streams.attach(self._job_id)
-        return self._streams.frames(self._job_id, self._feed, after=self._after)
+        return self._streams.frames(self._job_id, self._feed, after=self._after, left=self._left)
+
+    def hang_up(self) -> None:
+        """End the stream, for its follower has left. Called by any thread."""
+        self._left.set()
+        if self._feed is not None:
+            self._feed.wake()
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""

@@ -8,6 +8,7 @@ import uuid
 import structlog
 
 from api.permits import Permits
+from api.serving import current
 from jobs import errors
 from jobs.database import Database
 from jobs.store import history
@@ -46,7 +47,7 @@ class Waits:
             return sum(map(len, self._waiting.values()))
 
     def wait(self, job_id: uuid.UUID, *, account_id: uuid.UUID, seconds: float) -> bool:
-        """Return when the job has finished, ``seconds`` are over or the service stops.
+        """Return when the job has finished, ``seconds`` are over, the client hangs up or the service stops.
 
         Args:
             job_id: what is waited for.
@@ -59,6 +60,8 @@ class Waits:
         if not self._permits.take(account_id):
             return False
         finished = threading.Event()
+        # Whoever has hung up waits no longer.
+        current.hold(finished.set)
         try:
             self._enter(job_id, finished)
             finished.wait(seconds)
