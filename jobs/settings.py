@@ -127,8 +127,8 @@ class Settings(BaseSettings):
     body_bytes_per_second: int = Field(
         default=1024,
         ge=0,
-        description="Least average rate of a body, once `LONGLOOK_HEAD_SECONDS` are over; likewise of a client that "
-        "takes its answer slowly, once `LONGLOOK_WRITE_SECONDS` are over.",
+        description="Least rate at which a client must send a body or take an answer; it may fall behind by "
+        "`LONGLOOK_HEAD_SECONDS` or `LONGLOOK_WRITE_SECONDS`. 0: a single byte in that time is enough.",
     )
     write_seconds: float = Field(
         default=30.0,

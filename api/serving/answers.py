@@ -12,8 +12,8 @@ import structlog
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 
-from api.serving import current
-from api.serving.connections import Exchange
+from api.serving import current, refusals
+from api.serving.connections import Exchange, Outcome
 
 _log = structlog.get_logger(__name__)
 
@@ -43,9 +43,11 @@ class Writer:
         self._seconds = seconds
         self._rest: collections.deque[memoryview] = collections.deque()
         self._size = 0
+        self.untouched = True
 
     def sendall(self, data: bytes) -> None:
         """Take ``data``; it is written by :meth:`flush`."""
+        self.untouched = False
         if data:
             self._rest.append(memoryview(data))
             self._size += len(data)
@@ -124,16 +126,18 @@ class Runner:
         writer = Writer(exchange.connection.socket, seconds=self._seconds)
         try:
             with current.running(exchange):
-                exchange.reusable = self._answer(exchange, writer)
+                exchange.outcome = self._answer(exchange, writer)
             exchange.rest = writer.rest()
         except ClientGone:
-            exchange.reusable = None
+            exchange.outcome = Outcome.CUT_OFF
         except Exception:  # noqa: BLE001 - the boundary: the thread serves others too
             _log.exception("request_not_answered")
-            exchange.reusable = None
+            if writer.untouched:
+                exchange.rest = [memoryview(refusals.failed().answer())]
+                exchange.outcome = Outcome.CLOSE
 
-    def _answer(self, exchange: Exchange, writer: Writer) -> bool:
-        """Answer a request; return whether its connection may be used again."""
+    def _answer(self, exchange: Exchange, writer: Writer) -> Outcome:
+        """Answer a request; return what has to be done with its connection."""
         response, environ = wsgi.create(
             exchange.head, writer, exchange.connection.peer, exchange.connection.server, self._cfg
         )
@@ -154,7 +158,7 @@ class Runner:
                 close()
         if response.status_code == _UNAUTHORIZED and exchange.key is not None:
             self._refused(exchange.key)
-        return not response.should_close()
+        return Outcome.CLOSE if response.should_close() else Outcome.REUSE
 
 
 def _complete(environ: dict[str, Any], exchange: Exchange) -> None:

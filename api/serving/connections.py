@@ -31,6 +31,18 @@ class Stage(enum.Enum):
     CLOSED = enum.auto()
 
 
+class Outcome(enum.Enum):
+    """What has to be done with a connection once its request has been run."""
+
+    #: Another request may follow.
+    REUSE = enum.auto()
+    CLOSE = enum.auto()
+    #: The answer broke off: the client must not take it for whole.
+    BREAK = enum.auto()
+    #: The client is gone.
+    CUT_OFF = enum.auto()
+
+
 @dataclass(eq=False, slots=True)
 class Connection:
     """A client's connection. Only the loop changes it.
@@ -76,13 +88,12 @@ class Exchange:
         group: what the request counts for.
         address: what the client's address counts for.
         key: the digest of the request's key, if it has one.
-        began: when its body, or the rest of its answer, began to be transferred.
-        due: when it has waited for a thread for too long.
+        began: when its head was complete.
+        due: when it has waited for too long: for bytes of its body, for a thread, for its client to take its answer.
         charged: bytes that count for its group.
         hung_up: what is called when the client hangs up, once the request is held open.
         rest: what the client has not taken of the answer.
-        sent: bytes of the rest that it took since.
-        reusable: whether another request may follow on the connection; None if it is to be cut off.
+        outcome: what has to be done with the connection.
         server: what is told by the thread that runs it.
     """
 
@@ -98,8 +109,7 @@ class Exchange:
     charged: int = 0
     hung_up: Callable[[], None] | None = None
     rest: list[memoryview] = field(default_factory=list)
-    sent: int = 0
-    reusable: bool | None = None
+    outcome: Outcome = Outcome.BREAK
 
     def hold(self, hung_up: Callable[[], None]) -> None:
         """Hold the request open. Called by the thread that runs it."""

@@ -36,12 +36,12 @@ class Limits:
         memory: bodies and unsent answers together.
         body: of one body.
         needless_body: of a body with a method that needs none.
-        rate: bytes a second that a client has to send or to take on average, once ``head_seconds`` are over.
-        head_seconds: for a head, and for the first bytes of a body.
+        rate: bytes a second that a client has to send or to take; each byte gives it more time by that.
+        head_seconds: for a head, and what a client may have in hand while it sends a body.
         body_seconds: for a whole body.
         idle_seconds: between two requests.
         queue_seconds: waiting for a thread.
-        write_seconds: without taking anything of an answer.
+        write_seconds: what a client may have in hand while it takes an answer.
         linger_seconds: for closing.
         trusted: proxies whose ``X-Forwarded-For`` is believed.
     """

@@ -8,6 +8,7 @@ import errno
 import os
 import selectors
 import socket
+import struct
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from gunicorn.config import Config
 
 from api.serving import bodies, heads, identities
 from api.serving.answers import PARTS, Application, Runner, drop
-from api.serving.connections import Connection, Exchange, Server, Stage
+from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
 from api.serving.limits import Limits
 from api.serving.refusals import Refusal, malformed, overloaded, too_slow
 from api.serving.shares import Pool, Share
@@ -38,6 +39,7 @@ _TICK_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 2.0
 #: Between two lines in the log about requests that were refused.
 _REPORT_SECONDS: Final = 10.0
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: These have bodies as a rule.
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -83,6 +85,7 @@ class Loop(Server):
         self._heads = Pool[Connection](limits.heads, seconds=limits.head_seconds)
         self._idle = Pool[Connection](limits.idle, seconds=limits.idle_seconds)
         self._lingering = Pool[Connection](limits.lingering, seconds=limits.linger_seconds)
+        self._connections: set[Connection] = set()
         self._bodies: dict[Exchange, None] = {}
         self._rests: dict[Exchange, None] = {}
         self._uploads = Share(limits.bodies)
@@ -124,6 +127,9 @@ class Loop(Server):
         quiet = self._timer() + min(_STOP_SECONDS, grace)
         while self._timer() < end and self._open(but_quiet=self._timer() > quiet):
             self._turn(beat)
+        for connection in list(self._connections):
+            self._close(connection)
+        self._selector.close()
 
     def wake(self) -> None:
         """Have the loop look around. A signal handler may call it."""
@@ -216,12 +222,12 @@ class Loop(Server):
             self._head_is_late(connection)
         for exchange in [one for one in self._bodies if self._body_is_late(one, now)]:
             detail = (
-                f"The request body did not come within {self._limits.body_seconds:g} seconds or came with less than "
+                f"The request body took over {self._limits.body_seconds:g} seconds, or came with less than "
                 f"{self._limits.rate} bytes a second."
             )
             self._refuse(exchange.connection, too_slow(detail))
-        for exchange in [one for one in self._rests if self._rest_is_late(one, now)]:
-            self._close(exchange.connection)
+        for exchange in [one for one in self._rests if one.due < now]:
+            self._cut_off(exchange.connection)
         for threads in (self._threads, *self._apart.values()):
             for exchange in threads.overdue(now):
                 self._served -= 1
@@ -281,6 +287,7 @@ class Loop(Server):
             connection = Connection(
                 accepted, peer, listener.getsockname(), heads.address_group(host)
             )
+            self._connections.add(connection)
             self._add(self._heads, connection)
             self._guarded(connection, self._read_head)
 
@@ -367,6 +374,7 @@ class Loop(Server):
         if not self._uploads.take(group):
             raise overloaded("Too many request bodies are being received at this time.")
         self._bodies[exchange] = None
+        exchange.due = exchange.began + self._limits.head_seconds
         connection.stage = Stage.BODY
         if connection.buffer:
             data = bytes(connection.buffer)
@@ -396,6 +404,7 @@ class Loop(Server):
         if more and not self._memory.take(exchange.group, more):
             raise _no_memory()
         exchange.charged += more
+        self._extend(exchange, more, seconds=self._limits.head_seconds)
         if exchange.body.complete:
             connection.buffer += rest
             self._leave_bodies(exchange)
@@ -407,14 +416,13 @@ class Loop(Server):
             self._uploads.give_back(exchange.group)
 
     def _body_is_late(self, exchange: Exchange, now: float) -> bool:
-        if now - exchange.began > self._limits.body_seconds:
-            return True
-        spent = now - exchange.began - self._limits.head_seconds
-        return exchange.body.content.size < spent * self._limits.rate
+        return exchange.due < now or exchange.began + self._limits.body_seconds < now
 
-    def _rest_is_late(self, exchange: Exchange, now: float) -> bool:
-        spent = now - exchange.began - self._limits.write_seconds
-        return exchange.sent < spent * self._limits.rate
+    def _extend(self, exchange: Exchange, size: int, *, seconds: float) -> None:
+        """Give a transfer more time for ``size`` bytes that have moved, but never more than ``seconds`` from now."""
+        most = self._timer() + seconds
+        rate = self._limits.rate
+        exchange.due = min(most, exchange.due + size / rate) if rate else most
 
     # Requests
 
@@ -457,7 +465,9 @@ class Loop(Server):
         self._release(exchange)
         if connection.stage is Stage.CLOSED:
             return
-        if exchange.reusable is None:
+        if exchange.outcome is Outcome.CUT_OFF:
+            self._cut_off(connection)
+        elif exchange.outcome is Outcome.BREAK:
             self._close(connection)
         elif exchange.rest:
             self._guarded(connection, self._begin_rest)
@@ -474,7 +484,7 @@ class Loop(Server):
         """Go on after an answer that the client has."""
         exchange = _exchange(connection)
         connection.exchange = None
-        if not exchange.reusable:
+        if exchange.outcome is Outcome.CLOSE:
             self._linger(connection)
             return
         if connection.buffer[:2] == b"\r\n":
@@ -495,10 +505,10 @@ class Loop(Server):
         if not self._memory.take(exchange.group, size):
             # The answer has begun, so nothing can be said any more.
             self._refused["unsent_answer"] += 1
-            self._close(connection)
+            self._cut_off(connection)
             return
         exchange.charged = size
-        exchange.began = self._timer()
+        exchange.due = self._timer() + self._limits.write_seconds
         connection.stage = Stage.REST
         self._rests[exchange] = None
         self._watch(connection, _WRITE)
@@ -509,7 +519,7 @@ class Loop(Server):
         sent = connection.socket.sendmsg(exchange.rest[:PARTS])
         drop(parts, sent)
         exchange.rest = list(parts)
-        exchange.sent += sent
+        self._extend(exchange, sent, seconds=self._limits.write_seconds)
         if not parts:
             del self._rests[exchange]
             self._release(exchange)
@@ -559,6 +569,12 @@ class Loop(Server):
             self._rests.pop(exchange, None)
             self._release(exchange)
 
+    def _cut_off(self, connection: Connection) -> None:
+        """Close so that the client notices, and what the system still holds of an answer is freed."""
+        with contextlib.suppress(OSError):
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self._close(connection)
+
     def _close(self, connection: Connection) -> None:
         if connection.stage is Stage.CLOSED:
             return
@@ -566,6 +582,7 @@ class Loop(Server):
         self._watch(connection, 0)
         connection.stage = Stage.CLOSED
         connection.socket.close()
+        self._connections.discard(connection)
 
     # The selector
 
