@@ -52,14 +52,17 @@ class Writer:
             self._rest.append(memoryview(data))
             self._size += len(data)
 
-    def flush(self, *, ahead: int = _AHEAD) -> None:
-        """Write what the client takes now. Wait for it until at most ``ahead`` bytes are left.
+    def flush(self, *, ahead: int | None = None) -> None:
+        """Write what the client takes now.
+
+        Args:
+            ahead: wait for the client until at most so many bytes are left.
 
         Raises:
-            ClientGone: the client has hung up or takes nothing.
+            ClientGone: the client has hung up, or takes nothing while it is waited for.
         """
         self._send()
-        while self._size > ahead:
+        while ahead is not None and self._size > ahead:
             self._await_room()
             self._send()
 
@@ -147,9 +150,11 @@ class Runner:
         parts = self._application(environ, response.start_response)
         try:
             for part in parts:
+                # What is left of the last part may be written by the loop, not what is left of many.
+                writer.flush(ahead=_AHEAD)
                 response.write(part)
-                # What is held open goes out piece by piece; of anything else the loop writes the rest.
-                writer.flush(ahead=_AHEAD if exchange.hung_up is None else 0)
+                # What is held open goes out piece by piece.
+                writer.flush(ahead=None if exchange.hung_up is None else 0)
             response.close()
             writer.flush()
         finally:

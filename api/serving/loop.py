@@ -131,6 +131,16 @@ class Loop(Server):
             self._close(connection)
         self._selector.close()
 
+    @property
+    def waiting(self) -> int:
+        """How many complete requests wait for a thread."""
+        return self._threads.waiting
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
     def wake(self) -> None:
         """Have the loop look around. A signal handler may call it."""
         self._woken = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import http.client
 import io
 import ipaddress
@@ -43,7 +42,7 @@ LIMITS = Limits(
     body_seconds=60,
     idle_seconds=60,
     queue_seconds=60,
-    write_seconds=60,
+    write_seconds=600,
     linger_seconds=60,
     trusted=(),
 )
@@ -88,7 +87,6 @@ class Client:
         self.socket.bind((address, 0))
         self.socket.connect(("127.0.0.1", port))
         self._file = self.socket.makefile("rb")
-        self._was_reset = False
 
     def send(self, data: bytes) -> Client:
         """Send some bytes."""
@@ -131,10 +129,6 @@ class Client:
         finally:
             self.socket.settimeout(PATIENCE)
         return False
-
-    def reset(self) -> bool:
-        """Whether the server has cut the connection off, unread answers included."""
-        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
 
     def receive(self, mark: bytes) -> bytes:
         """Return what comes up to a mark."""
