@@ -192,6 +192,29 @@ class Application:
         raise ValueError("a fault")
 
 
+class Held:
+    """A request that is held open, as the server knows it, and whose client hangs up when a test says so."""
+
+    def __init__(self) -> None:
+        self._gone = threading.Event()
+        self._told: list[Callable[[], None]] = []
+
+    def hold(self, hung_up: Callable[[], None]) -> None:
+        """Note what is to be called."""
+        self._told.append(hung_up)
+        if self._gone.is_set():
+            hung_up()
+
+    def identify(self, account_id: uuid.UUID) -> None:
+        """Know the account."""
+
+    def hang_up(self) -> None:
+        """Be gone."""
+        self._gone.set()
+        for hung_up in self._told:
+            hung_up()
+
+
 def account(name: str) -> uuid.UUID:
     """Return the account of a name."""
     return uuid.uuid5(uuid.NAMESPACE_DNS, name)
