@@ -5,8 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-import os
-import selectors
 import socket
 import struct
 import time
@@ -21,14 +19,13 @@ from api.serving import bodies, heads, identities
 from api.serving.answers import PARTS, Application, Runner, drop
 from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
 from api.serving.limits import Limits
+from api.serving.reactor import READ, WRITE, Reactor
 from api.serving.refusals import Refusal, malformed, overloaded, too_slow
 from api.serving.shares import Pool, Share
 from api.serving.threads import Threads
 
 _log = structlog.get_logger(__name__)
 
-_READ: Final = selectors.EVENT_READ
-_WRITE: Final = selectors.EVENT_WRITE
 #: Connections accepted in one turn of the loop.
 _ACCEPTS: Final = 64
 #: Bytes read of one connection in one turn.
@@ -74,11 +71,8 @@ class Loop(Server):
         self._cfg = cfg
         self._limits = limits
         self._timer = timer
-        self._selector = selectors.DefaultSelector()
+        self._reactor = Reactor(wakes)
         self._scratch = memoryview(bytearray(_BYTES))
-        self._wake_in, self._wake_out = wakes
-        self._woken = False
-        self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self._stopping = False
         self._accepting = False
         self._known = identities.Identities()
@@ -92,6 +86,15 @@ class Loop(Server):
         self._memory = Share(limits.memory)
         #: With a request that a thread has or that waits for one.
         self._served = 0
+        #: What is done with a connection that is ready.
+        self._steps: dict[Stage, Callable[[Connection], None]] = {
+            Stage.IDLE: self._read_head,
+            Stage.HEAD: self._read_head,
+            Stage.BODY: self._read_body,
+            Stage.SERVED: self._look_for_hanging_up,
+            Stage.REST: self._write_rest,
+            Stage.LINGER: self._read_to_end,
+        }
         self._refused: collections.Counter[str] = collections.Counter()
         self._reported = timer()
         self._next_tick = 0.0
@@ -114,7 +117,6 @@ class Loop(Server):
             beat: called about once a second.
             grace: seconds.
         """
-        self._selector.register(self._wake_in, _READ, None)
         for listener in self._listeners:
             listener.setblocking(False)
             self._bound_silence(listener)
@@ -129,7 +131,7 @@ class Loop(Server):
             self._turn(beat)
         for connection in list(self._connections):
             self._close(connection)
-        self._selector.close()
+        self._reactor.close()
 
     @property
     def waiting(self) -> int:
@@ -143,18 +145,14 @@ class Loop(Server):
 
     def wake(self) -> None:
         """Have the loop look around. A signal handler may call it."""
-        self._woken = True
-        try:
-            os.write(self._wake_out, b".")
-        except BlockingIOError:
-            return  # It is full: the loop wakes anyway.
+        self._reactor.wake()
 
     def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
         """Give the request's place away and watch for its client's hanging up. Called by its thread."""
         exchange.hung_up = hung_up
         if exchange.head.path not in self._apart:
             self._threads.hold(exchange)
-        self._call(lambda: self._watch_for_hanging_up(exchange))
+        self._reactor.call(lambda: self._guarded(exchange.connection, self._watch_for_hanging_up))
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:
         """Remember the account of a key. Called by the thread of a request."""
@@ -166,34 +164,15 @@ class Loop(Server):
     def _run(self, exchange: Exchange) -> None:
         """Run a request, in a thread, and give it back to the loop."""
         self._runner.run(exchange)
-        self._call(lambda: self._finished(exchange))
-
-    def _call(self, call: Callable[[], None]) -> None:
-        """Have the loop's thread do something."""
-        self._calls.append(call)
-        if not self._woken:
-            self.wake()
+        self._reactor.call(lambda: self._finished(exchange))
 
     # One turn
 
     def _turn(self, beat: Callable[[], None]) -> None:
-        for key, _ in self._selector.select(_TICK_SECONDS):
-            if key.data is None:
-                self._drain_wakes()
-            elif isinstance(key.data, Connection):
-                self._guarded(key.data, self._ready)
-            else:
-                self._accept(key.data)
-        while self._calls:
-            self._calls.popleft()()
+        self._reactor.turn(_TICK_SECONDS, ready=self._ready, accept=self._accept)
         if self._timer() >= self._next_tick:
             beat()
             self._tick()
-
-    def _drain_wakes(self) -> None:
-        os.read(self._wake_in, _BYTES)
-        # Before the calls are looked at: one that comes from now on wakes the loop again.
-        self._woken = False
 
     def _guarded(self, connection: Connection, step: Callable[[Connection], None]) -> None:
         """Take a step with a connection; whatever goes wrong is the end of this connection only."""
@@ -208,18 +187,9 @@ class Loop(Server):
             self._close(connection)
 
     def _ready(self, connection: Connection) -> None:
-        if connection.stage is Stage.CLOSED:
-            return  # In this very turn.
-        if connection.stage is Stage.REST:
-            self._write_rest(connection)
-        elif connection.stage is Stage.BODY:
-            self._read_body(connection)
-        elif connection.stage is Stage.LINGER:
-            self._read_to_end(connection)
-        elif connection.stage is Stage.SERVED:
-            self._look_for_hanging_up(connection)
-        else:
-            self._read_head(connection)
+        step = self._steps.get(connection.stage)
+        if step is not None:  # It may have been closed in this very turn.
+            self._guarded(connection, step)
 
     def _tick(self) -> None:
         now = self._timer()
@@ -264,7 +234,7 @@ class Loop(Server):
         if not self._accepting:
             self._accepting = True
             for listener in self._listeners:
-                self._selector.register(listener, _READ, listener)
+                self._reactor.listen(listener)
 
     def _bound_silence(self, listener: socket.socket) -> None:
         """Have the system cut off clients whose host has vanished; what is accepted inherits it."""
@@ -279,7 +249,7 @@ class Loop(Server):
         if self._accepting:
             self._accepting = False
             for listener in self._listeners:
-                self._selector.unregister(listener)
+                self._reactor.ignore(listener)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS):
@@ -319,7 +289,7 @@ class Loop(Server):
     def _read_head(self, connection: Connection) -> None:
         size = self._receive(connection, heads.MAX_BYTES)
         if size is None:
-            self._watch(connection, _READ)
+            self._reactor.watch(connection, READ)
             return
         if not size:
             self._close(connection)
@@ -343,7 +313,7 @@ class Loop(Server):
             ):
                 raise malformed("A line of the request's head does not end with CRLF.")
             connection.searched = len(buffer)
-            self._watch(connection, _READ)
+            self._reactor.watch(connection, READ)
             return
         data = bytes(buffer[: end + len(heads.END)])
         del buffer[: len(data)]
@@ -393,7 +363,7 @@ class Loop(Server):
         elif head.expects_continue:
             connection.socket.send(_CONTINUE)
         if connection.stage is Stage.BODY:
-            self._watch(connection, _READ)
+            self._reactor.watch(connection, READ)
 
     def _read_body(self, connection: Connection) -> None:
         exchange = _exchange(connection)
@@ -438,7 +408,7 @@ class Loop(Server):
 
     def _serve(self, exchange: Exchange) -> None:
         connection = exchange.connection
-        self._watch(connection, 0)
+        self._reactor.watch(connection, 0)
         exchange.due = self._timer() + self._limits.queue_seconds
         threads = self._apart.get(exchange.head.path)
         if threads is not None:
@@ -448,10 +418,11 @@ class Loop(Server):
         connection.stage = Stage.SERVED
         self._served += 1
 
-    def _watch_for_hanging_up(self, exchange: Exchange) -> None:
-        connection = exchange.connection
-        if connection.stage is Stage.SERVED and connection.exchange is exchange:
-            self._watch(connection, _READ)
+    def _watch_for_hanging_up(self, connection: Connection) -> None:
+        # It may have been answered meanwhile, and be at another request.
+        exchange = connection.exchange
+        if connection.stage is Stage.SERVED and exchange is not None and exchange.hung_up:
+            self._reactor.watch(connection, READ)
 
     def _look_for_hanging_up(self, connection: Connection) -> None:
         """Read what comes while a request is held open: the end, or the beginning of the next one."""
@@ -464,7 +435,7 @@ class Loop(Server):
             return
         connection.buffer += self._scratch[:size]
         if not size or len(connection.buffer) > heads.MAX_BYTES:
-            self._watch(connection, 0)
+            self._reactor.watch(connection, 0)
         if not size and exchange.hung_up is not None:
             exchange.hung_up()
 
@@ -505,7 +476,7 @@ class Loop(Server):
             self._take_head(connection)
         else:
             self._add(self._idle, connection)
-            self._watch(connection, _READ)
+            self._reactor.watch(connection, READ)
 
     # What the client has not taken
 
@@ -521,7 +492,7 @@ class Loop(Server):
         exchange.due = self._timer() + self._limits.write_seconds
         connection.stage = Stage.REST
         self._rests[exchange] = None
-        self._watch(connection, _WRITE)
+        self._reactor.watch(connection, WRITE)
 
     def _write_rest(self, connection: Connection) -> None:
         exchange = _exchange(connection)
@@ -545,23 +516,17 @@ class Loop(Server):
         self._forget(connection)
         try:
             connection.socket.send(refusal.answer(body=with_body))
+            self._linger(connection)
         except OSError:
             self._close(connection)
-            return
-        self._linger(connection)
 
     def _linger(self, connection: Connection) -> None:
         """End our side, and wait for the client's: an answer may be lost if both end at once."""
         connection.stage = Stage.LINGER
         connection.buffer.clear()
-        try:
-            connection.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._close(connection)
-            return
+        connection.socket.shutdown(socket.SHUT_WR)
         self._add(self._lingering, connection)
-        if connection.stage is Stage.LINGER:
-            self._watch(connection, _READ)
+        self._reactor.watch(connection, READ)
 
     def _read_to_end(self, connection: Connection) -> None:
         size = self._receive(connection, _BYTES)
@@ -589,23 +554,10 @@ class Loop(Server):
         if connection.stage is Stage.CLOSED:
             return
         self._forget(connection)
-        self._watch(connection, 0)
+        self._reactor.watch(connection, 0)
         connection.stage = Stage.CLOSED
         connection.socket.close()
         self._connections.discard(connection)
-
-    # The selector
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        if events == connection.events:
-            return
-        if not connection.events:
-            self._selector.register(connection.socket, events, connection)
-        elif events:
-            self._selector.modify(connection.socket, events, connection)
-        else:
-            self._selector.unregister(connection.socket)
-        connection.events = events
 
     def _receive(self, connection: Connection, size: int) -> int | None:
         """Read into the scratch memory; return how much, 0 at the end, None if there is nothing now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -135,7 +136,10 @@ class Threads(Generic[AnyTask]):
             self._idle -= 1
             self._changed.notify()
             return
-        self._started += 1
-        threading.Thread(
-            target=self._work, name=f"{self._name}-{self._started}", daemon=True
-        ).start()
+        thread = threading.Thread(
+            target=self._work, name=f"{self._name}-{self._started + 1}", daemon=True
+        )
+        # Where no more threads can be started those that run take the task, or it is overdue.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._started += 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import FrameType
 from typing import Final
 
 import structlog
+from gunicorn.config import Config
 from gunicorn.workers import base
 
 from api.serving import limits
@@ -15,6 +17,7 @@ from jobs.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+_BAD_SETTINGS: Final = 2
 #: These are answered whatever else happens: orchestrators kill what does not answer.
 _APART: Final = ("/livez", "/readyz")
 
@@ -23,6 +26,13 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     """Serves in one process."""
 
     _loop: Loop | None = None
+
+    @classmethod
+    def check_config(cls, cfg: Config, _log: object) -> None:
+        """Refuse settings of gunicorn that would be believed to be in force."""
+        if cfg.is_ssl:
+            sys.stderr.write("TLS is not spoken here: put a reverse proxy in front of the API.\n")
+            sys.exit(_BAD_SETTINGS)
 
     def run(self) -> None:
         """Serve until a signal or the end of gunicorn itself."""

@@ -104,7 +104,8 @@ def crowd(live: Live, count: int, said: bytes) -> Iterator[list[Client]]:
 )
 def test_clients_that_do_not_close_keep_nobody_waiting(live: Live, said: bytes) -> None:
     workers = children.of(_pid(live))
-    with crowd(live, 20, said) as staying:
+    # Each would take two seconds if somebody waited for it.
+    with crowd(live, 64, said) as staying:
         assert live.is_served()
         assert {client.answer().status for client in staying} <= {200, 400}
     # It was not killed for having been silent.
