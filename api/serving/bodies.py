@@ -92,25 +92,34 @@ class _Stream(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, all that are left if it is negative."""
+        return self.readall() if size < 0 else self._piece(size)
+
     def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override] # any buffer
-        size = len(buffer)
-        if self._small:
-            piece: bytes | memoryview = self._small[:size]
-            self._small = self._small[size:]
-        elif self._segments:
-            first = self._segments[0]
-            end = min(self._position + size, first.tell())
-            piece = first[self._position : end]
-            self._position = end
-            if end == first.tell():
-                self._segments.popleft().close()
-                self._position = 0
-        else:
-            return 0
+        """Read into ``buffer`` and return how much."""
+        piece = self._piece(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)
+
+    def _piece(self, size: int) -> bytes:
+        if self._small:
+            piece = bytes(self._small[:size])
+            self._small = self._small[size:]
+            return piece
+        if not self._segments:
+            return b""
+        first = self._segments[0]
+        end = min(self._position + size, first.tell())
+        piece = first[self._position : end]
+        self._position = end
+        if end == first.tell():
+            self._segments.popleft().close()
+            self._position = 0
+        return piece
 
 
 class Sized:

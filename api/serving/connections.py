@@ -92,6 +92,7 @@ class Exchange:
         due: when it has waited for too long: for bytes of its body, for a thread, for its client to take its answer.
         charged: bytes that count for its group.
         hung_up: what is called when the client hangs up, once the request is held open.
+        gone: whether the client has hung up, or has closed its sending side.
         rest: what the client has not taken of the answer.
         outcome: what has to be done with the connection.
         server: what is told by the thread that runs it.
@@ -108,6 +109,7 @@ class Exchange:
     due: float = 0.0
     charged: int = 0
     hung_up: Callable[[], None] | None = None
+    gone: bool = False
     rest: list[memoryview] = field(default_factory=list)
     outcome: Outcome = Outcome.BREAK
 
@@ -125,7 +127,7 @@ class Server:
     """What a request can say to the server, from its thread."""
 
     def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
-        """Give the request's place away and watch for its client's hanging up."""
+        """Give the request's place away, and tell when its client hangs up."""
         raise NotImplementedError
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:

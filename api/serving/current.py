@@ -35,7 +35,7 @@ def hold(hung_up: Callable[[], None]) -> None:
     Only requests that have a bound and shares of their own may be held open, for each keeps a thread.
 
     Args:
-        hung_up: called once, from another thread, when the client hangs up; it must not block.
+        hung_up: called when the client hangs up, by any thread and perhaps twice; it must not block.
     """
     if _current.request is not None:
         _current.request.hold(hung_up)

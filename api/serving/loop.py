@@ -91,7 +91,7 @@ class Loop(Server):
             Stage.IDLE: self._read_head,
             Stage.HEAD: self._read_head,
             Stage.BODY: self._read_body,
-            Stage.SERVED: self._look_for_hanging_up,
+            Stage.SERVED: self._read_meanwhile,
             Stage.REST: self._write_rest,
             Stage.LINGER: self._read_to_end,
         }
@@ -148,11 +148,13 @@ class Loop(Server):
         self._reactor.wake()
 
     def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
-        """Give the request's place away and watch for its client's hanging up. Called by its thread."""
+        """Give the request's place away, and tell when its client hangs up. Called by its thread."""
         exchange.hung_up = hung_up
+        if exchange.gone:
+            # Before the loop knew whom to tell.
+            hung_up()
         if exchange.head.path not in self._apart:
             self._threads.hold(exchange)
-        self._reactor.call(lambda: self._guarded(exchange.connection, self._watch_for_hanging_up))
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:
         """Remember the account of a key. Called by the thread of a request."""
@@ -408,7 +410,6 @@ class Loop(Server):
 
     def _serve(self, exchange: Exchange) -> None:
         connection = exchange.connection
-        self._reactor.watch(connection, 0)
         exchange.due = self._timer() + self._limits.queue_seconds
         threads = self._apart.get(exchange.head.path)
         if threads is not None:
@@ -417,15 +418,11 @@ class Loop(Server):
             raise _no_thread()
         connection.stage = Stage.SERVED
         self._served += 1
+        # For the client's hanging up.
+        self._reactor.watch(connection, READ)
 
-    def _watch_for_hanging_up(self, connection: Connection) -> None:
-        # It may have been answered meanwhile, and be at another request.
-        exchange = connection.exchange
-        if connection.stage is Stage.SERVED and exchange is not None and exchange.hung_up:
-            self._reactor.watch(connection, READ)
-
-    def _look_for_hanging_up(self, connection: Connection) -> None:
-        """Read what comes while a request is held open: the end, or the beginning of the next one."""
+    def _read_meanwhile(self, connection: Connection) -> None:
+        """Read what comes while a request is served: the client's end, or the beginning of its next request."""
         exchange = _exchange(connection)
         try:
             size = self._receive(connection, heads.MAX_BYTES)
@@ -436,8 +433,10 @@ class Loop(Server):
         connection.buffer += self._scratch[:size]
         if not size or len(connection.buffer) > heads.MAX_BYTES:
             self._reactor.watch(connection, 0)
-        if not size and exchange.hung_up is not None:
-            exchange.hung_up()
+        if not size:
+            exchange.gone = True
+            if exchange.hung_up is not None:
+                exchange.hung_up()
 
     def _finished(self, exchange: Exchange) -> None:
         """Go on with a connection whose request a thread has run."""
