@@ -1,10 +1,9 @@
-"""Request bodies while they come in: kept in memory that is given back, chunks decoded strictly."""
+"""Request bodies while they come in: kept as they come, chunks decoded strictly."""
 
 from __future__ import annotations
 
 import collections
 import io
-import mmap
 from typing import BinaryIO, Final, Protocol
 
 from gunicorn.http import errors as faults
@@ -13,10 +12,9 @@ from gunicorn.http.body import CHUNK_EXT_RE
 from api.serving.heads import END, Head
 from api.serving.refusals import malformed, too_large
 
-#: Bytes of a body that are kept as one object; most bodies are smaller.
-_SMALL: Final = 65536
-#: Bytes of one mapping: what is freed goes back to the system at once.
-_SEGMENT: Final = 2**20
+#: Bytes of a piece that is kept as it came in; smaller ones are gathered.
+_LARGE: Final = 2**14
+_PART: Final = 2**16
 _CRLF: Final = b"\r\n"
 #: Bytes of a chunk's size with its extensions, and of all trailers.
 _MAX_SIZE_LINE: Final = 256
@@ -35,7 +33,7 @@ class Body(Protocol):
     complete: bool
     content: Content
 
-    def feed(self, data: memoryview) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Take what has come in; return what lies behind the body.
 
         Raises:
@@ -51,44 +49,45 @@ class Content:
 
     def __init__(self) -> None:
         self.size = 0
+        self._parts: collections.deque[bytes] = collections.deque()
+        #: What came in small pieces, behind all parts.
         self._small = bytearray()
-        self._segments: collections.deque[mmap.mmap] = collections.deque()
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Append ``data``."""
         self.size += len(data)
-        if not self._segments:
-            fitting = max(0, _SMALL - len(self._small))
-            self._small += data[:fitting]
-            data = data[fitting:]
-        while data:
-            if not self._segments or self._segments[-1].tell() == _SEGMENT:
-                self._segments.append(mmap.mmap(-1, _SEGMENT))
-            last = self._segments[-1]
-            fitting = _SEGMENT - last.tell()
-            last.write(data[:fitting])
-            data = data[fitting:]
+        if len(data) >= _LARGE:
+            self._gather()
+            self._parts.append(data)
+            return
+        self._small += data
+        if len(self._small) >= _PART:
+            self._gather()
 
     def stream(self) -> BinaryIO:
         """Return the content as a file; what has been read of it is freed."""
-        if not self._segments:
+        if not self._parts:
             return io.BytesIO(bytes(self._small))
-        return _Stream(self._small, self._segments)  # type: ignore[return-value] # as files are read
+        self._gather()
+        return _Stream(self._parts)  # type: ignore[return-value] # as files are read
 
     def close(self) -> None:
         """Free the memory."""
+        self._parts.clear()
         self._small = bytearray()
-        while self._segments:
-            self._segments.popleft().close()
+
+    def _gather(self) -> None:
+        if self._small:
+            self._parts.append(bytes(self._small))
+            self._small.clear()
 
 
 class _Stream(io.RawIOBase):
-    """Reads a small part and the mappings behind it."""
+    """Reads parts, and drops each when it has been read."""
 
-    def __init__(self, small: bytearray, segments: collections.deque[mmap.mmap]) -> None:
-        self._small = memoryview(bytes(small))
-        self._segments = segments
-        #: Where the first mapping is read.
+    def __init__(self, parts: collections.deque[bytes]) -> None:
+        self._parts = parts
+        #: Where the first part is read.
         self._position = 0
 
     def readable(self) -> bool:
@@ -106,18 +105,13 @@ class _Stream(io.RawIOBase):
         return len(piece)
 
     def _piece(self, size: int) -> bytes:
-        if self._small:
-            piece = bytes(self._small[:size])
-            self._small = self._small[size:]
-            return piece
-        if not self._segments:
+        if not self._parts:
             return b""
-        first = self._segments[0]
-        end = min(self._position + size, first.tell())
-        piece = first[self._position : end]
-        self._position = end
-        if end == first.tell():
-            self._segments.popleft().close()
+        first = self._parts[0]
+        piece = first[self._position : self._position + size]
+        self._position += len(piece)
+        if self._position == len(first):
+            self._parts.popleft()
             self._position = 0
         return piece
 
@@ -134,13 +128,14 @@ class Sized:
         self._left = length
         self.complete = not length
 
-    def feed(self, data: memoryview) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Take what has come in; return what lies behind the body."""
+        # Slices of all of it are no copies.
         own, rest = data[: self._left], data[self._left :]
         self.content.write(own)
         self._left -= len(own)
         self.complete = not self._left
-        return bytes(rest)
+        return rest
 
     def wanted(self) -> int:
         """Return how many bytes are missing."""
@@ -166,7 +161,7 @@ class Chunked:
         self._in_trailers = False
         self._received = 0
 
-    def feed(self, data: memoryview) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Take what has come in; return what lies behind the body.
 
         Raises:
@@ -201,7 +196,7 @@ class Chunked:
             piece = self._pending[: left - len(_CRLF)]
             if not piece:
                 return False
-            self.content.write(memoryview(piece))
+            self.content.write(bytes(piece))
             del self._pending[: len(piece)]
             self._left = left - len(piece)
             return True

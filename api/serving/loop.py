@@ -28,8 +28,9 @@ _log = structlog.get_logger(__name__)
 
 #: Connections accepted in one turn of the loop.
 _ACCEPTS: Final = 64
-#: Bytes read of one connection in one turn.
-_BYTES: Final = 2**18
+#: Bytes read of one connection in one turn, and of one whose body is being received.
+_BYTES: Final = 2**14
+_MOST_BYTES: Final = 2**18
 #: Between two looks at what has taken too long, and for how long nothing is accepted when there are no files left.
 _TICK_SECONDS: Final = 1.0
 #: How long a stopping server keeps connections that have no request, for one that may be on its way.
@@ -72,7 +73,6 @@ class Loop(Server):
         self._limits = limits
         self._timer = timer
         self._reactor = Reactor(wakes)
-        self._scratch = memoryview(bytearray(_BYTES))
         self._stopping = False
         self._accepting = False
         self._known = identities.Identities()
@@ -289,15 +289,14 @@ class Loop(Server):
     # Heads
 
     def _read_head(self, connection: Connection) -> None:
-        size = self._receive(connection, heads.MAX_BYTES)
-        if size is None:
+        data = _receive(connection)
+        if data is None:
             self._reactor.watch(connection, READ)
-            return
-        if not size:
+        elif data:
+            connection.buffer += data
+            self._take_head(connection)
+        else:
             self._close(connection)
-            return
-        connection.buffer += self._scratch[:size]
-        self._take_head(connection)
 
     def _take_head(self, connection: Connection) -> None:
         """Go on with what is in the buffer, which is not empty."""
@@ -361,7 +360,7 @@ class Loop(Server):
         if connection.buffer:
             data = bytes(connection.buffer)
             connection.buffer.clear()
-            self._take_body(exchange, memoryview(data))
+            self._take_body(exchange, data)
         elif head.expects_continue:
             connection.socket.send(_CONTINUE)
         if connection.stage is Stage.BODY:
@@ -370,15 +369,13 @@ class Loop(Server):
     def _read_body(self, connection: Connection) -> None:
         exchange = _exchange(connection)
         # Never beyond the body, if its end is known.
-        size = self._receive(connection, exchange.body.wanted() or _BYTES)
-        if size is None:
-            return
-        if not size:
+        data = _receive(connection, exchange.body.wanted() or _MOST_BYTES)
+        if data:
+            self._take_body(exchange, data)
+        elif data is not None:
             self._close(connection)
-            return
-        self._take_body(exchange, self._scratch[:size])
 
-    def _take_body(self, exchange: Exchange, data: memoryview) -> None:
+    def _take_body(self, exchange: Exchange, data: bytes) -> None:
         before = exchange.body.content.size
         connection = exchange.connection
         rest = exchange.body.feed(data)
@@ -425,15 +422,15 @@ class Loop(Server):
         """Read what comes while a request is served: the client's end, or the beginning of its next request."""
         exchange = _exchange(connection)
         try:
-            size = self._receive(connection, heads.MAX_BYTES)
+            data = _receive(connection)
         except OSError:
-            size = 0
-        if size is None:
+            data = b""
+        if data is None:
             return
-        connection.buffer += self._scratch[:size]
-        if not size or len(connection.buffer) > heads.MAX_BYTES:
+        connection.buffer += data
+        if not data or len(connection.buffer) > heads.MAX_BYTES:
             self._reactor.watch(connection, 0)
-        if not size:
+        if not data:
             exchange.gone = True
             if exchange.hung_up is not None:
                 exchange.hung_up()
@@ -528,8 +525,7 @@ class Loop(Server):
         self._reactor.watch(connection, READ)
 
     def _read_to_end(self, connection: Connection) -> None:
-        size = self._receive(connection, _BYTES)
-        if size == 0:
+        if _receive(connection, _MOST_BYTES) == b"":
             self._close(connection)
 
     def _forget(self, connection: Connection) -> None:
@@ -558,12 +554,13 @@ class Loop(Server):
         connection.socket.close()
         self._connections.discard(connection)
 
-    def _receive(self, connection: Connection, size: int) -> int | None:
-        """Read into the scratch memory; return how much, 0 at the end, None if there is nothing now."""
-        try:
-            return connection.socket.recv_into(self._scratch, min(size, _BYTES))
-        except BlockingIOError:
-            return None
+
+def _receive(connection: Connection, size: int = _BYTES) -> bytes | None:
+    """Return what has come in, nothing at the end, None if there is nothing now."""
+    try:
+        return connection.socket.recv(min(size, _MOST_BYTES))
+    except BlockingIOError:
+        return None
 
 
 def _exchange(connection: Connection) -> Exchange:
