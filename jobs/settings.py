@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         description="Connections open at once, those of streams and waits included. A lower limit of open files wins.",
     )
     head_seconds: float = Field(
-        default=10.0, gt=0, description="Longest time for the head of a request."
+        default=30.0, gt=0, description="Longest time for the head of a request."
     )
     body_seconds: float = Field(
         default=300.0, gt=0, description="Longest time for the body of a request."
