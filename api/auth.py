@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import flask
 
 from api import addresses
+from api.serving import current
 from api.strangers import Strangers
 from api.tokens import StreamTokens
 from jobs import errors, ids
@@ -152,6 +153,7 @@ class Gate:
         principal = self._principal(key.strip()) if scheme.lower() == "bearer" else None
         if principal is None:
             raise self._refusal("This API key is not known here.")
+        current.identify(principal.account_id)
         return self._admitted(principal)
 
     def _principal(self, key: str) -> accounts.Principal | None:

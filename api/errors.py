@@ -187,14 +187,39 @@ def _problem(
 ) -> Response:
     logs.bind(error_code=code)
     flask.g.error_code = code
+    content = body(
+        status,
+        code=code,
+        title=title,
+        detail=detail,
+        request_id=request_id(),
+        instance=flask.request.path,
+        faults=faults,
+        param=param,
+    )
+    return Response(content, status, headers, content_type=CONTENT_TYPE)
+
+
+def body(
+    status: int,
+    *,
+    code: str,
+    title: str,
+    detail: str,
+    request_id: str,
+    instance: str | None = None,
+    faults: Sequence[errors.Fault] = (),
+    param: str | None = None,
+) -> bytes:
+    """Return the body of an error answer, also for what answers without Flask."""
     client_fault = status < HTTPStatus.INTERNAL_SERVER_ERROR
-    body = {
+    members: dict[str, Any] = {
         "type": f"/problems/{code.replace('_', '-')}",
         "title": title,
         "status": int(status),
         "detail": detail,
-        "instance": flask.request.path,
-        "request_id": request_id(),
+        **({} if instance is None else {"instance": instance}),
+        "request_id": request_id,
         "errors": [_told(fault) for fault in faults],
         "error": {
             "message": detail,
@@ -203,7 +228,7 @@ def _problem(
             "code": code,
         },
     }
-    return Response(orjson.dumps(body), status, headers, content_type=CONTENT_TYPE)
+    return orjson.dumps(members)
 
 
 def _told(fault: errors.Fault) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """gunicorn's configuration: ``gunicorn --config python:api.server 'api.app:create_app()'``.
 
-One process with threads: some for requests, one more for each that may be held open. gunicorn reads the
-names in here that are settings of its own; what depends on our settings is worked out when it starts.
+One process with threads: some for requests, one more for each that may be held open. gunicorn listens, starts it
+and passes signals on; connections are served by :mod:`api.serving`. gunicorn reads the names in here that are
+settings of its own; what depends on our settings is worked out when it starts.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from jobs import errors, logs
 from jobs.settings import Settings
 from jobs.store import accounts
 
-#: Beside those that are being served: connections that are kept open between two requests.
-_IDLE_CONNECTIONS = 1000
 _BAD_SETTINGS = 2
 
 
@@ -43,10 +42,16 @@ class OnePipe(Logger):  # type: ignore[misc] # gunicorn has no types
 
 
 logger_class = OnePipe
-worker_class = "gthread"
+worker_class = "api.serving.worker.Worker"
 workers = 1
 graceful_timeout = 10
 keepalive = 75
+# The strict parser, whatever else is installed.
+http_parser = "python"
+# No header changes what a request is, from wherever it comes; see `LONGLOOK_TRUSTED_PROXIES`.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 
 
@@ -55,12 +60,9 @@ def on_starting(server: Arbiter) -> None:
     with _told():
         settings = Settings.read()
         accounts.pepper(settings)
-    threads = settings.api_threads + settings.max_streams
     if server.cfg.bind == server.cfg.settings["bind"].default:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         server.cfg.set("bind", f"{host}:{settings.port}")
-    server.cfg.set("threads", threads)
-    server.cfg.set("worker_connections", threads + _IDLE_CONNECTIONS)
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -111,6 +111,40 @@ class Settings(BaseSettings):
         le=1024,
         description="Largest request body, in MiB; a key may have a smaller limit of its own.",
     )
+    bodies_mb: int = Field(
+        default=256,
+        ge=2,
+        le=65536,
+        description="Request bodies and unsent answers in memory at once, in MiB; one account has three quarters at "
+        "most. At least twice `LONGLOOK_MAX_BODY_MB`.",
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=128,
+        le=1_000_000,
+        description="Connections open at once, those of streams and waits included. A lower limit of open files wins.",
+    )
+    head_seconds: float = Field(
+        default=30.0, gt=0, description="Longest time for the head of a request."
+    )
+    body_seconds: float = Field(
+        default=300.0, gt=0, description="Longest time for the body of a request."
+    )
+    body_bytes_per_second: int = Field(
+        default=1024,
+        ge=0,
+        description="Least rate at which a client must send a body or take an answer; it may fall behind by "
+        "`LONGLOOK_HEAD_SECONDS` or `LONGLOOK_WRITE_SECONDS`. 0: a single byte in that time is enough.",
+    )
+    write_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest time in which a client takes nothing of its answer.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Networks of reverse proxies whose `X-Forwarded-For` is believed, separated by commas.",
+    )
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
     max_image_megapixels: int = Field(
@@ -354,7 +388,9 @@ class Settings(BaseSettings):
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
-    @field_validator("engine_urls", "webhook_allow", "cors_origins", mode="before")
+    @field_validator(
+        "engine_urls", "webhook_allow", "cors_origins", "trusted_proxies", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -371,7 +407,7 @@ class Settings(BaseSettings):
                 raise ValueError("an engine is an http(s) URL or `scripted:`")
         return value
 
-    @field_validator("webhook_allow")
+    @field_validator("webhook_allow", "trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
@@ -409,6 +445,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "RENEW_SECONDS above half of LEASE_SECONDS loses leases to one slow renewal"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _memory(self) -> Settings:
+        if self.bodies_mb < 2 * self.max_body_mb:
+            raise ValueError("BODIES_MB below twice MAX_BODY_MB has no room for the largest body")
         return self
 
     @property

@@ -12,7 +12,7 @@ import structlog
 from flask import Response
 from pydantic import BaseModel
 
-from jobs import ids, logs
+from jobs import errors, ids, logs
 
 _log = structlog.get_logger(__name__)
 
@@ -20,7 +20,10 @@ _log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 #: Of which the line of what was not logged tells.
 _KINDS = 50
-_HEADERS = {
+#: Encoded characters that need not be (RFC 3986, section 2.3), and slashes.
+_NEEDLESS = re.compile(r"%(2[DEFdef]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+#: Of every answer.
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -44,7 +47,7 @@ def install(
     def finish(response: Response) -> Response:
         rule = flask.request.url_rule
         response.headers["x-request-id"] = flask.g.request_id
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         # The rule, never the path: a path may hold what somebody typed.
         route = None if rule is None else rule.rule
@@ -90,6 +93,20 @@ def _begin() -> None:
     flask.g.request_id = given if _REQUEST_ID.fullmatch(given) else ids.show("req", ids.new())
     logs.clear()
     logs.bind(request_id=flask.g.request_id)
+    if not _is_exact(flask.request.environ.get("RAW_URI", "")):
+        raise errors.NotFound("There is nothing at this path.")
+
+
+def _is_exact(target: str) -> bool:
+    """Whether a request's target spells its path as routes do: then what a proxy judges is what is served here.
+
+    Flask's routing drops slashes at the beginning and decodes ``%2f``.
+    """
+    if not target.startswith("/"):
+        # In absolute form (RFC 9112, section 3.2.2).
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    path = target.partition("?")[0]
+    return not path.startswith("//") and _NEEDLESS.search(path) is None
 
 
 def _forget(_error: BaseException | None) -> None:

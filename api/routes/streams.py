@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import struct
 import uuid
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
@@ -24,8 +21,6 @@ from jobs.store import history, streams
 
 EVENTS: Final = "/v1/jobs/<job_id>/events"
 TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
-#: A follower that takes nothing for so long is let go.
-_STALL_SECONDS: Final = 30
 _STREAM: Final[dict[str, Any]] = {
     "text/event-stream": {
         "schema": {
@@ -90,7 +85,6 @@ class StreamRoutes:
         if standing.finished and standing.number <= after:
             # For EventSource, which would come back for ever, this is the end.
             return Response(status=HTTPStatus.NO_CONTENT)
-        _bound_writes(flask.request.environ.get("gunicorn.socket"))
         # The answer closes its stream, but one to HEAD has no body that anybody would close.
         body = (
             b""
@@ -124,15 +118,3 @@ class StreamRoutes:
             raise errors.NotFound("There is no such job.")
         logs.bind(job_id=path.job_id)
         return job_id
-
-
-def _bound_writes(connection: socket.socket | None) -> None:
-    """Let a write to a follower fail that takes nothing, or whose host has vanished without a word."""
-    if connection is not None:
-        # Not by a timeout of Python's: that asks the system twice for each write.
-        timeout = struct.pack("ll", _STALL_SECONDS, 0)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        with contextlib.suppress(OSError):
-            connection.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _STALL_SECONDS
-            )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import structlog
 
 from api.revocation import Revocation, Watch
+from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
@@ -20,7 +21,7 @@ from jobs.store import streams
 
 _log = structlog.get_logger(__name__)
 
-#: A follower that has vanished is noticed when this cannot be written, at the second time at the latest.
+#: A follower whose host has vanished is noticed when this cannot be written; one that hangs up, at once.
 _HEARTBEAT_SECONDS = 5.0
 #: Until what SQL does not have yet is asked for again.
 _PAUSE_SECONDS = 0.25
@@ -82,6 +83,7 @@ class Streams:
         self._count(1)
         stream = Stream(self, job_id, account_id=account_id, after=after)
         stream.watch = self._revocation.watch(key_id, stream.end)
+        current.hold(stream.end)
         return stream
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import uuid
 
 import structlog
 
+from api.serving import current
 from jobs import errors
 from jobs.database import Database
 from jobs.shares import Shares
@@ -53,7 +54,9 @@ class Waits:
         seconds: float,
         ended: threading.Event | None = None,
     ) -> bool:
-        """Return when the job has finished, ``seconds`` are over, ``ended`` is set or the service stops.
+        """Return when the job has finished or ``seconds`` are over.
+
+        It returns earlier when ``ended`` is set, the client hangs up or the service stops.
 
         Args:
             job_id: what is waited for.
@@ -67,6 +70,8 @@ class Waits:
         if not self._shares.take(account_id):
             return False
         finished = ended or threading.Event()
+        # A client that has hung up waits no longer.
+        current.hold(finished.set)
         try:
             self._enter(job_id, finished)
             finished.wait(seconds)

@@ -14,17 +14,21 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
 from api.framework import Door
+from api.revocation import Revocation
+from api.serving import current
+from api.streams import Streams
 from jobs import findings, ids
 from jobs.answers import Answer
 from jobs.database import Database
 from jobs.images import Images
-from jobs.live import Publisher
+from jobs.live import Publisher, Subscriber
 from jobs.records import FindingEntry
 from jobs.settings import Settings
-from jobs.store import claims, outcomes, retention, sweeps
+from jobs.shares import Shares
+from jobs.store import accounts, claims, outcomes, retention, sweeps
 from jobs.store import findings as kept
 from tests import databases, factories
-from tests.api import following, worker
+from tests.api import following, wire, worker
 from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
@@ -242,6 +246,37 @@ def test_a_draining_service_ends_all_streams(app: Door, follow: Follow, caller: 
     service_of(app).drain()
 
     assert [event["type"] for event in follower.join()] == ["job.queued"]
+
+
+def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
+    database: Database, settings: Settings
+) -> None:
+    account_id = factories.make_account(database)
+    job_id = factories.make_job(database, account_id)
+    principal = accounts.authenticate(
+        database, factories.make_key(database), pepper=factories.PEPPER
+    )
+    assert principal is not None
+    shares = Shares(1, name="streams")
+    streams = Streams(
+        database,
+        subscriber=Subscriber(settings.redis_url),
+        shares=shares,
+        revocation=Revocation(database),
+        heartbeat_seconds=3600,
+    )
+    request = wire.Held()
+    with current.running(request):
+        stream = streams.follow(job_id, account_id=account_id, key_id=principal.key_id, after=0)
+    parts = iter(stream)
+    assert b"job.queued" in next(parts) + next(parts)
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, parts)
+        request.hang_up()
+        assert b"job.finished" not in b"".join(rest.result(60))
+    stream.close()
+    assert shares.take(account_id)
+    streams.close()
 
 
 def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(

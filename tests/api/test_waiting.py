@@ -10,13 +10,14 @@ import pytest
 
 from api.app import service_of
 from api.framework import Door
+from api.serving import current
 from api.streams import Waits
 from jobs import ids
 from jobs.database import Database
 from jobs.shares import Shares
 from jobs.store import history
 from tests import factories
-from tests.api import worker
+from tests.api import wire, worker
 from tests.api.conftest import Caller
 
 #: Of those who wait.
@@ -103,6 +104,16 @@ def test_a_closed_service_keeps_nobody_waiting(database: Database, job_id: uuid.
     waits = Waits(database, shares=Shares(1, name="waits"))
     waits.close()
     assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is True
+
+
+def test_whoever_hangs_up_waits_no_longer(database: Database, job_id: uuid.UUID) -> None:
+    waits = Waits(database, shares=Shares(1, name="waits"))
+    request = wire.Held()
+    request.hang_up()
+    with current.running(request):
+        assert waits.wait(job_id, account_id=ACCOUNT, seconds=3600) is True
+    assert waits.open == 0
+    waits.close()
 
 
 def test_a_submitted_job_that_finishes_in_time_is_answered_with_200(

@@ -1,0 +1,57 @@
+"""What the application may say to the server about the request that the current thread runs.
+
+Outside of the server, such as in Flask's test client, all of it does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+
+class Request(Protocol):
+    """The request that a thread runs, as the server knows it."""
+
+    def hold(self, hung_up: Callable[[], None]) -> None:
+        """See :func:`hold`."""
+
+    def identify(self, account_id: uuid.UUID) -> None:
+        """See :func:`identify`."""
+
+
+class _Current(threading.local):
+    request: Request | None = None
+
+
+_current = _Current()
+
+
+def hold(hung_up: Callable[[], None]) -> None:
+    """Say that the current request is held open from now on: it takes no other request's place any more.
+
+    Only requests that have a bound and shares of their own may be held open, for each keeps a thread.
+
+    Args:
+        hung_up: called when the client hangs up, by any thread and perhaps twice; it must not block.
+    """
+    if _current.request is not None:
+        _current.request.hold(hung_up)
+
+
+def identify(account_id: uuid.UUID) -> None:
+    """Say which account the current request's key belongs to, so that its next requests count for the account."""
+    if _current.request is not None:
+        _current.request.identify(account_id)
+
+
+@contextlib.contextmanager
+def running(request: Request) -> Iterator[None]:
+    """Make ``request`` the current one of this thread."""
+    _current.request = request
+    try:
+        yield
+    finally:
+        _current.request = None

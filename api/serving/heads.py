@@ -1,0 +1,177 @@
+"""Request heads: gunicorn's strict parser on a complete head, and what it leaves to us."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+from gunicorn.config import Config
+from gunicorn.http import errors as faults
+from gunicorn.http import message
+from gunicorn.http.body import ChunkedReader
+from gunicorn.http.unreader import IterUnreader
+
+from api.serving.refusals import Refusal, malformed
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Bytes of a head: the request line and all fields.
+MAX_BYTES: Final = 65536
+#: How a head ends, and the trailers of a body.
+END: Final = b"\r\n\r\n"
+_VERSIONS: Final = ((1, 0), (1, 1))
+#: RFC 3986, section 3.2.2, with a port; empty is allowed (RFC 9112, section 3.2).
+_HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
+#: One customer is commonly given a whole network of this size.
+_IPV6_PREFIX: Final = 64
+#: Who comes by a unix socket.
+_LOCAL: Final = "local"
+
+
+class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
+    """A parsed head, as gunicorn's WSGI code takes it.
+
+    Attributes:
+        client: the address that the request counts for.
+    """
+
+    #: Answering 100 is a matter of the loop, not of the thread that runs the request.
+    _policy_expect_continue = False
+
+    client: str = ""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body comes in chunks."""
+        return isinstance(self.body.reader, ChunkedReader)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body that are announced; 0 if it comes in chunks or there is none."""
+        return 0 if self.chunked else int(self.body.reader.length)
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for ``100 Continue`` before it sends the body."""
+        return self.version >= (1, 1) and self.field("EXPECT") is not None
+
+    def field(self, name: str) -> str | None:
+        """Return the value of a field by its upper-case name, several ones joined by commas."""
+        values = [value for given, value in self.headers if given == name]
+        return ", ".join(values) if values else None
+
+
+def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
+    """Return the head in ``data``, which ends with an empty line.
+
+    Args:
+        data: the bytes.
+        cfg: gunicorn's configuration.
+        peer: the address as the socket has it.
+        number: of the request on its connection, from 1.
+
+    Raises:
+        Refusal: it is not acceptable.
+    """
+    try:
+        head = Head(cfg, IterUnreader([data]), peer, number)
+    except faults.LimitRequestLine:
+        raise Refusal(
+            HTTPStatus.REQUEST_URI_TOO_LONG,
+            f"The request line has more than {cfg.limit_request_line} bytes.",
+        ) from None
+    except faults.LimitRequestHeaders:
+        raise Refusal(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"The request has more than {cfg.limit_request_fields} header fields, "
+            f"or one of more than {cfg.limit_request_field_size} bytes.",
+        ) from None
+    except faults.InvalidHTTPVersion:
+        raise _version_refused() from None
+    except faults.UnsupportedTransferCoding:
+        raise Refusal(
+            HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is read here is `chunked`."
+        ) from None
+    except (faults.ParseException, faults.NoMoreData, StopIteration):
+        raise malformed("The request's head is not valid HTTP/1.1.") from None
+    _check(head)
+    return head
+
+
+def too_long(begun: bytearray) -> Refusal:
+    """Return the refusal of a head that has begun so and is over the limit."""
+    if b"\r\n" not in begun:
+        return Refusal(
+            HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line has over {MAX_BYTES} bytes."
+        )
+    return Refusal(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        f"The request's head has over {MAX_BYTES} bytes.",
+    )
+
+
+def _check(head: Head) -> None:
+    if head.version not in _VERSIONS:
+        raise _version_refused()
+    host = head.field("HOST")
+    if host is None and head.version >= (1, 1):
+        raise malformed("The request has no Host field, which HTTP/1.1 requires.")
+    if host is not None and not _HOST.fullmatch(host):
+        raise malformed("The Host field is not a valid host.")
+    expected = head.field("EXPECT")
+    if expected is not None and expected.lower() != "100-continue":
+        raise Refusal(
+            HTTPStatus.EXPECTATION_FAILED, "The only expectation that is met here is 100-continue."
+        )
+
+
+def _version_refused() -> Refusal:
+    return Refusal(
+        HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The versions that are spoken here are 1.0 and 1.1."
+    )
+
+
+def address_group(host: str) -> str:
+    """Return the group that an address counts for: an IPv4 address itself, the /64 network of an IPv6 one."""
+    found = _address(host)
+    if found is None:
+        return host or _LOCAL
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
+    return str(found)
+
+
+def client_of(head: Head, peer: str, *, trusted: Sequence[Network]) -> str:
+    """Return the client's address: the peer's, or what trusted proxies say of it.
+
+    ``X-Forwarded-For`` is read from the right; its first address that is not a trusted proxy's is the client's. What
+    lies further left was written by the client and is not believed.
+    """
+    if not trusted or not _among(peer, trusted):
+        return peer
+    client = peer
+    for part in reversed((head.field("X-FORWARDED-FOR") or "").split(",")):
+        found = _address(part.strip())
+        if found is None:
+            break
+        client = str(found)
+        if not _among(client, trusted):
+            break
+    return client
+
+
+def _among(host: str, networks: Sequence[Network]) -> bool:
+    found = _address(host)
+    return found is not None and any(found in network for network in networks)
+
+
+def _address(host: str) -> Address | None:
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found

@@ -1,0 +1,578 @@
+"""The one thread that accepts, reads and closes all connections. Nothing in it waits for any of them."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import socket
+import struct
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+from gunicorn.config import Config
+
+from api.serving import bodies, heads, identities
+from api.serving.answers import PARTS, Application, Runner, drop
+from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
+from api.serving.limits import Limits
+from api.serving.reactor import READ, WRITE, Reactor
+from api.serving.refusals import Refusal, malformed, overloaded, too_slow
+from api.serving.shares import Pool, Share
+from api.serving.threads import Threads
+
+_log = structlog.get_logger(__name__)
+
+#: Connections accepted in one turn of the loop.
+_ACCEPTS: Final = 64
+#: Bytes read of one connection in one turn, and of one whose body is being received.
+_BYTES: Final = 2**14
+_MOST_BYTES: Final = 2**18
+#: Between two looks at what has taken too long, and for how long nothing is accepted when there are no files left.
+_TICK_SECONDS: Final = 1.0
+#: How long a stopping server keeps connections that have no request, for one that may be on its way.
+_STOP_SECONDS: Final = 2.0
+#: Between two lines in the log about requests that were refused.
+_REPORT_SECONDS: Final = 10.0
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: These have bodies as a rule.
+_BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Loop(Server):
+    """Serves the connections of some listeners.
+
+    Args:
+        listeners: sockets that listen.
+        application: the WSGI application.
+        cfg: gunicorn's configuration.
+        limits: of everything.
+        apart: paths that have a thread each for themselves, whatever else happens.
+        wakes: the two ends of a pipe; a byte in it wakes the loop.
+        timer: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        application: Application,
+        *,
+        cfg: Config,
+        limits: Limits,
+        apart: Sequence[str],
+        wakes: tuple[int, int],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listeners = listeners
+        self._cfg = cfg
+        self._limits = limits
+        self._timer = timer
+        self._reactor = Reactor(wakes)
+        self._stopping = False
+        self._accepting = False
+        self._known = identities.Identities()
+        self._heads = Pool[Connection](limits.heads, seconds=limits.head_seconds)
+        self._idle = Pool[Connection](limits.idle, seconds=limits.idle_seconds)
+        self._lingering = Pool[Connection](limits.lingering, seconds=limits.linger_seconds)
+        self._connections: set[Connection] = set()
+        self._bodies: dict[Exchange, None] = {}
+        self._rests: dict[Exchange, None] = {}
+        self._uploads = Share(limits.bodies)
+        self._memory = Share(limits.memory)
+        #: With a request that a thread has or that waits for one.
+        self._served = 0
+        #: What is done with a connection that is ready.
+        self._steps: dict[Stage, Callable[[Connection], None]] = {
+            Stage.IDLE: self._read_head,
+            Stage.HEAD: self._read_head,
+            Stage.BODY: self._read_body,
+            Stage.SERVED: self._read_meanwhile,
+            Stage.REST: self._write_rest,
+            Stage.LINGER: self._read_to_end,
+        }
+        self._refused: collections.Counter[str] = collections.Counter()
+        self._reported = timer()
+        self._next_tick = 0.0
+        runner = Runner(
+            application,
+            cfg=cfg,
+            seconds=limits.write_seconds,
+            alive=lambda: not self._stopping,
+            refused=self._known.forget,
+        )
+        self._runner = runner
+        self._threads = self._make_threads(limits.threads, name="request")
+        self._apart = {path: self._make_threads(1, name=path.strip("/")) for path in apart}
+
+    def run(self, *, alive: Callable[[], bool], beat: Callable[[], None], grace: float) -> None:
+        """Serve until ``alive`` says no; then finish what has begun, for ``grace`` seconds at most.
+
+        Args:
+            alive: asked at least once a second.
+            beat: called about once a second.
+            grace: seconds.
+        """
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._bound_silence(listener)
+        self._accept_more()
+        while alive():
+            self._turn(beat)
+        self._stopping = True
+        self._accept_no_more()
+        end = self._timer() + grace
+        quiet = self._timer() + min(_STOP_SECONDS, grace)
+        while self._timer() < end and self._open(but_quiet=self._timer() > quiet):
+            self._turn(beat)
+        for connection in list(self._connections):
+            self._close(connection)
+        self._reactor.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many complete requests wait for a thread."""
+        return self._threads.waiting
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    def wake(self) -> None:
+        """Have the loop look around. A signal handler may call it."""
+        self._reactor.wake()
+
+    def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
+        """Give the request's place away, and tell when its client hangs up. Called by its thread."""
+        exchange.hung_up = hung_up
+        if exchange.gone:
+            # Before the loop knew whom to tell.
+            hung_up()
+        if exchange.head.path not in self._apart:
+            self._threads.hold(exchange)
+
+    def learn(self, key: bytes, account_id: uuid.UUID) -> None:
+        """Remember the account of a key. Called by the thread of a request."""
+        self._known.learn(key, account_id)
+
+    def _make_threads(self, places: int, *, name: str) -> Threads[Exchange]:
+        return Threads(places, waiting=self._limits.waiting, run=self._run, name=name)
+
+    def _run(self, exchange: Exchange) -> None:
+        """Run a request, in a thread, and give it back to the loop."""
+        self._runner.run(exchange)
+        self._reactor.call(lambda: self._finished(exchange))
+
+    # One turn
+
+    def _turn(self, beat: Callable[[], None]) -> None:
+        self._reactor.turn(_TICK_SECONDS, ready=self._ready, accept=self._accept)
+        if self._timer() >= self._next_tick:
+            beat()
+            self._tick()
+
+    def _guarded(self, connection: Connection, step: Callable[[Connection], None]) -> None:
+        """Take a step with a connection; whatever goes wrong is the end of this connection only."""
+        try:
+            step(connection)
+        except Refusal as refusal:
+            self._refuse(connection, refusal)
+        except OSError:
+            self._close(connection)
+        except Exception:  # noqa: BLE001 - the boundary: the loop serves the others too
+            _log.exception("connection_failed", stage=connection.stage.name)
+            self._close(connection)
+
+    def _ready(self, connection: Connection) -> None:
+        step = self._steps.get(connection.stage)
+        if step is not None:  # It may have been closed in this very turn.
+            self._guarded(connection, step)
+
+    def _tick(self) -> None:
+        now = self._timer()
+        self._next_tick = now + _TICK_SECONDS
+        for connection in self._idle.expired(now):
+            self._close(connection)
+        for connection in self._lingering.expired(now):
+            self._close(connection)
+        for connection in self._heads.expired(now):
+            self._head_is_late(connection)
+        for exchange in [one for one in self._bodies if self._body_is_late(one, now)]:
+            detail = (
+                f"The request body took over {self._limits.body_seconds:g} seconds, or came with less than "
+                f"{self._limits.rate} bytes a second."
+            )
+            self._refuse(exchange.connection, too_slow(detail))
+        for exchange in [one for one in self._rests if one.due < now]:
+            self._cut_off(exchange.connection)
+        for threads in (self._threads, *self._apart.values()):
+            for exchange in threads.overdue(now):
+                self._served -= 1
+                self._release(exchange)
+                self._refuse(exchange.connection, _no_thread())
+        if not self._stopping:
+            self._accept_more()
+        if now >= self._reported + _REPORT_SECONDS:
+            self._report(now)
+
+    def _report(self, now: float) -> None:
+        self._reported = now
+        if self._refused:
+            _log.warning("requests_refused_by_server", **self._refused)
+            self._refused.clear()
+
+    def _open(self, *, but_quiet: bool) -> int:
+        busy = self._served + len(self._bodies) + len(self._rests) + len(self._lingering)
+        return busy + (0 if but_quiet else len(self._heads) + len(self._idle))
+
+    # Accepting
+
+    def _accept_more(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                self._reactor.listen(listener)
+
+    def _bound_silence(self, listener: socket.socket) -> None:
+        """Have the system cut off clients whose host has vanished; what is accepted inherits it."""
+        with contextlib.suppress(OSError, AttributeError):  # Unix sockets, and systems without it.
+            listener.setsockopt(
+                socket.IPPROTO_TCP,
+                socket.TCP_USER_TIMEOUT,
+                round(1000 * self._limits.write_seconds),
+            )
+
+    def _accept_no_more(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self._reactor.ignore(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                accepted, peer = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_FILES:
+                    self._make_room()
+                    return
+                continue  # The client has gone meanwhile.
+            accepted.setblocking(False)
+            host = str(peer[0]) if isinstance(peer, tuple) else ""
+            connection = Connection(
+                accepted, peer, listener.getsockname(), heads.address_group(host)
+            )
+            self._connections.add(connection)
+            self._add(self._heads, connection)
+            self._guarded(connection, self._read_head)
+
+    def _make_room(self) -> None:
+        """Close a connection that has no request; without one accept nothing for a moment."""
+        victim = self._idle.evict() or self._lingering.evict() or self._heads.evict()
+        if victim is None:
+            self._accept_no_more()
+        else:
+            self._close(victim)
+
+    def _add(self, pool: Pool[Connection], connection: Connection) -> None:
+        victim = pool.add(connection, connection.group, now=self._timer())
+        if victim is not None:
+            self._close(victim)
+
+    # Heads
+
+    def _read_head(self, connection: Connection) -> None:
+        data = _receive(connection)
+        if data is None:
+            self._reactor.watch(connection, READ)
+        elif data:
+            connection.buffer += data
+            self._take_head(connection)
+        else:
+            self._close(connection)
+
+    def _take_head(self, connection: Connection) -> None:
+        """Go on with what is in the buffer, which is not empty."""
+        if connection.stage is Stage.IDLE:
+            self._idle.discard(connection)
+            connection.stage = Stage.HEAD
+            self._add(self._heads, connection)
+        buffer = connection.buffer
+        end = buffer.find(heads.END, max(0, connection.searched - len(heads.END) + 1))
+        if end < 0:
+            if len(buffer) >= heads.MAX_BYTES:
+                raise heads.too_long(buffer)
+            if buffer.count(b"\n", connection.searched) != buffer.count(
+                b"\r\n", max(0, connection.searched - 1)
+            ):
+                raise malformed("A line of the request's head does not end with CRLF.")
+            connection.searched = len(buffer)
+            self._reactor.watch(connection, READ)
+            return
+        data = bytes(buffer[: end + len(heads.END)])
+        del buffer[: len(data)]
+        connection.searched = 0
+        connection.requests += 1
+        self._heads.discard(connection)
+        self._begin(
+            connection,
+            heads.parse(data, cfg=self._cfg, peer=connection.peer, number=connection.requests),
+        )
+
+    def _head_is_late(self, connection: Connection) -> None:
+        if connection.buffer:
+            detail = (
+                f"The request's head was not complete after {self._limits.head_seconds:g} seconds."
+            )
+            self._refuse(connection, too_slow(detail))
+        else:
+            self._close(connection)
+
+    # Bodies
+
+    def _begin(self, connection: Connection, head: heads.Head) -> None:
+        """Begin with a request whose head is complete."""
+        head.client = heads.client_of(head, connection.host, trusted=self._limits.trusted)
+        address = heads.address_group(head.client)
+        key = identities.digest(head.field("AUTHORIZATION"))
+        own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
+        body = bodies.receive(head, limit=own)
+        group = self._known.account(key) or address
+        exchange = Exchange(connection, head, body, group, address, key, self, began=self._timer())
+        connection.exchange = exchange
+        if body.complete:
+            self._serve(exchange)
+            return
+        if not self._memory.fits(group, body.wanted() or 1):
+            raise _no_memory()
+        if not self._uploads.take(group):
+            raise overloaded("Too many request bodies are being received at this time.")
+        self._bodies[exchange] = None
+        exchange.due = exchange.began + self._limits.head_seconds
+        connection.stage = Stage.BODY
+        if connection.buffer:
+            data = bytes(connection.buffer)
+            connection.buffer.clear()
+            self._take_body(exchange, data)
+        elif head.expects_continue:
+            connection.socket.send(_CONTINUE)
+        if connection.stage is Stage.BODY:
+            self._reactor.watch(connection, READ)
+
+    def _read_body(self, connection: Connection) -> None:
+        exchange = _exchange(connection)
+        # Never beyond the body, if its end is known.
+        data = _receive(connection, exchange.body.wanted() or _MOST_BYTES)
+        if data:
+            self._take_body(exchange, data)
+        elif data is not None:
+            self._close(connection)
+
+    def _take_body(self, exchange: Exchange, data: bytes) -> None:
+        before = exchange.body.content.size
+        connection = exchange.connection
+        rest = exchange.body.feed(data)
+        more = exchange.body.content.size - before
+        if more and not self._memory.take(exchange.group, more):
+            raise _no_memory()
+        exchange.charged += more
+        self._extend(exchange, more, seconds=self._limits.head_seconds)
+        if exchange.body.complete:
+            connection.buffer += rest
+            self._leave_bodies(exchange)
+            self._serve(exchange)
+
+    def _leave_bodies(self, exchange: Exchange) -> None:
+        if exchange in self._bodies:
+            del self._bodies[exchange]
+            self._uploads.give_back(exchange.group)
+
+    def _body_is_late(self, exchange: Exchange, now: float) -> bool:
+        return exchange.due < now or exchange.began + self._limits.body_seconds < now
+
+    def _extend(self, exchange: Exchange, size: int, *, seconds: float) -> None:
+        """Give a transfer more time for ``size`` bytes that have moved, but never more than ``seconds`` from now."""
+        most = self._timer() + seconds
+        rate = self._limits.rate
+        exchange.due = min(most, exchange.due + size / rate) if rate else most
+
+    # Requests
+
+    def _serve(self, exchange: Exchange) -> None:
+        connection = exchange.connection
+        exchange.due = self._timer() + self._limits.queue_seconds
+        threads = self._apart.get(exchange.head.path)
+        if threads is not None:
+            exchange.group = exchange.group if exchange.charged else exchange.address
+        if not (threads or self._threads).submit(exchange):
+            raise _no_thread()
+        connection.stage = Stage.SERVED
+        self._served += 1
+        # For the client's hanging up.
+        self._reactor.watch(connection, READ)
+
+    def _read_meanwhile(self, connection: Connection) -> None:
+        """Read what comes while a request is served: the client's end, or the beginning of its next request."""
+        exchange = _exchange(connection)
+        try:
+            data = _receive(connection)
+        except OSError:
+            data = b""
+        if data is None:
+            return
+        connection.buffer += data
+        if not data or len(connection.buffer) > heads.MAX_BYTES:
+            self._reactor.watch(connection, 0)
+        if not data:
+            exchange.gone = True
+            if exchange.hung_up is not None:
+                exchange.hung_up()
+
+    def _finished(self, exchange: Exchange) -> None:
+        """Go on with a connection whose request a thread has run."""
+        connection = exchange.connection
+        self._served -= 1
+        self._release(exchange)
+        if connection.stage is Stage.CLOSED:
+            return
+        if exchange.outcome is Outcome.CUT_OFF:
+            self._cut_off(connection)
+        elif exchange.outcome is Outcome.BREAK:
+            self._close(connection)
+        elif exchange.rest:
+            self._guarded(connection, self._begin_rest)
+        else:
+            self._guarded(connection, self._answered)
+
+    def _release(self, exchange: Exchange) -> None:
+        """Free what the body of a request takes."""
+        exchange.body.content.close()
+        self._memory.give_back(exchange.group, exchange.charged)
+        exchange.charged = 0
+
+    def _answered(self, connection: Connection) -> None:
+        """Go on after an answer that the client has."""
+        exchange = _exchange(connection)
+        connection.exchange = None
+        if exchange.outcome is Outcome.CLOSE:
+            self._linger(connection)
+            return
+        if connection.buffer[:2] == b"\r\n":
+            # Some clients end a body with an empty line that does not belong to it.
+            del connection.buffer[:2]
+        connection.stage = Stage.IDLE
+        if connection.buffer:
+            self._take_head(connection)
+        else:
+            self._add(self._idle, connection)
+            self._reactor.watch(connection, READ)
+
+    # What the client has not taken
+
+    def _begin_rest(self, connection: Connection) -> None:
+        exchange = _exchange(connection)
+        size = sum(map(len, exchange.rest))
+        if not self._memory.take(exchange.group, size):
+            # The answer has begun, so nothing can be said any more.
+            self._refused["unsent_answer"] += 1
+            self._cut_off(connection)
+            return
+        exchange.charged = size
+        exchange.due = self._timer() + self._limits.write_seconds
+        connection.stage = Stage.REST
+        self._rests[exchange] = None
+        self._reactor.watch(connection, WRITE)
+
+    def _write_rest(self, connection: Connection) -> None:
+        exchange = _exchange(connection)
+        parts = collections.deque(exchange.rest)
+        sent = connection.socket.sendmsg(exchange.rest[:PARTS])
+        drop(parts, sent)
+        exchange.rest = list(parts)
+        self._extend(exchange, sent, seconds=self._limits.write_seconds)
+        if not parts:
+            del self._rests[exchange]
+            self._release(exchange)
+            self._answered(connection)
+
+    # Closing
+
+    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
+        """Answer instead of the application, and close."""
+        self._refused[refusal.code] += 1
+        exchange = connection.exchange
+        with_body = exchange is None or exchange.head.method != "HEAD"
+        self._forget(connection)
+        try:
+            connection.socket.send(refusal.answer(body=with_body))
+            self._linger(connection)
+        except OSError:
+            self._close(connection)
+
+    def _linger(self, connection: Connection) -> None:
+        """End our side, and wait for the client's: an answer may be lost if both end at once."""
+        connection.stage = Stage.LINGER
+        connection.buffer.clear()
+        connection.socket.shutdown(socket.SHUT_WR)
+        self._add(self._lingering, connection)
+        self._reactor.watch(connection, READ)
+
+    def _read_to_end(self, connection: Connection) -> None:
+        if _receive(connection, _MOST_BYTES) == b"":
+            self._close(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        """Take a connection out of everything that it is in."""
+        self._heads.discard(connection)
+        self._idle.discard(connection)
+        self._lingering.discard(connection)
+        exchange, connection.exchange = connection.exchange, None
+        if exchange is not None and connection.stage is not Stage.SERVED:
+            self._leave_bodies(exchange)
+            self._rests.pop(exchange, None)
+            self._release(exchange)
+
+    def _cut_off(self, connection: Connection) -> None:
+        """Close so that the client notices, and what the system still holds of an answer is freed."""
+        with contextlib.suppress(OSError):
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        if connection.stage is Stage.CLOSED:
+            return
+        self._forget(connection)
+        self._reactor.watch(connection, 0)
+        connection.stage = Stage.CLOSED
+        connection.socket.close()
+        self._connections.discard(connection)
+
+
+def _receive(connection: Connection, size: int = _BYTES) -> bytes | None:
+    """Return what has come in, nothing at the end, None if there is nothing now."""
+    try:
+        return connection.socket.recv(min(size, _MOST_BYTES))
+    except BlockingIOError:
+        return None
+
+
+def _exchange(connection: Connection) -> Exchange:
+    assert connection.exchange is not None  # noqa: S101 - for the type checker
+    return connection.exchange
+
+
+def _no_memory() -> Refusal:
+    return overloaded(
+        "The request bodies that are being handled take all the memory that they may."
+    )
+
+
+def _no_thread() -> Refusal:
+    return overloaded("Too many requests wait to be handled at this time.")

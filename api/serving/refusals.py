@@ -1,0 +1,102 @@
+"""What the server answers by itself, without the application: the same problem body as every other error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from api import errors as problems
+from api.framework import exchange
+from jobs import errors, ids
+
+#: Seconds after which a request that was refused for lack of room may be sent again.
+_BUSY_SECONDS: Final = 5
+
+
+class Refusal(Exception):
+    """A request that the server answers instead of the application. The connection is closed afterwards.
+
+    Args:
+        status: of the answer.
+        detail: one sentence for the client, with the limit and what was seen.
+        code: as in all error bodies.
+        retry_after: seconds after which the same request may succeed.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        code: str = errors.RequestError.code,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code
+        self.retry_after = retry_after
+
+    def answer(self, *, body: bool = True) -> bytes:
+        """Return the whole HTTP answer; without its body if the method was HEAD."""
+        request_id = ids.show("req", ids.new())
+        content = problems.body(
+            self.status,
+            code=self.code,
+            title=self.status.phrase,
+            detail=self.detail,
+            request_id=request_id,
+        )
+        headers = {
+            "Connection": "close",
+            "Content-Type": problems.CONTENT_TYPE,
+            "Content-Length": str(len(content)),
+            "x-request-id": request_id,
+            "x-should-retry": "false" if self.retry_after is None else "true",
+            **exchange.HEADERS,
+        }
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        return _head(self.status, headers) + (content if body else b"")
+
+
+def overloaded(detail: str) -> Refusal:
+    """Return the refusal of a request for which there is no room now."""
+    return Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE, detail, code="overloaded", retry_after=_BUSY_SECONDS
+    )
+
+
+def too_large(limit: int, seen: str) -> Refusal:
+    """Return the refusal of a body over ``limit`` bytes."""
+    return Refusal(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The request body has {seen} bytes; the limit here is {limit} bytes.",
+        code=errors.BodyTooLarge.code,
+    )
+
+
+def too_slow(detail: str) -> Refusal:
+    """Return the refusal of a request that did not come in time."""
+    return Refusal(HTTPStatus.REQUEST_TIMEOUT, detail, code="request_timeout")
+
+
+def malformed(detail: str) -> Refusal:
+    """Return the refusal of what is not HTTP as RFC 9112 has it."""
+    return Refusal(HTTPStatus.BAD_REQUEST, detail)
+
+
+def failed() -> Refusal:
+    """Return the answer when the application failed before it answered."""
+    return Refusal(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The request failed because of a fault in the service.",
+        code=errors.LonglookError.code,
+    )
+
+
+def _head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

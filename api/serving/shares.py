@@ -1,0 +1,116 @@
+"""Bounds with shares: no group of connections can take all there is of anything."""
+
+from __future__ import annotations
+
+import collections
+import uuid
+from collections.abc import Hashable, Iterator
+from typing import Final, Generic, TypeVar
+
+#: Who is counted: an account, or the address of a client that is not known yet.
+Group = uuid.UUID | str
+Item = TypeVar("Item", bound=Hashable)
+
+#: A group may hold this multiple of what it leaves free.
+_MULTIPLE: Final = 3
+
+
+def has_share(held: int, *, free: int, amount: int = 1) -> bool:
+    """Whether a group that holds ``held`` may take ``amount`` of ``free``.
+
+    A group that is alone gets three quarters of the total at most, and the last unit goes to a group that has none.
+    """
+    return amount <= free and held + amount <= _MULTIPLE * free
+
+
+class Share:
+    """An amount that groups take parts of. For one thread.
+
+    Args:
+        total: how much there is, in any unit.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._held: collections.Counter[Group] = collections.Counter()
+
+    @property
+    def held(self) -> int:
+        """How much is taken by all groups together."""
+        return self._held.total()
+
+    def fits(self, group: Group, amount: int = 1) -> bool:
+        """Whether :meth:`take` would succeed now."""
+        return has_share(self._held[group], free=self._free, amount=amount)
+
+    def take(self, group: Group, amount: int = 1) -> bool:
+        """Take ``amount`` for ``group``; False, and nothing is taken, if its share does not allow it."""
+        if not self.fits(group, amount):
+            return False
+        self._free -= amount
+        self._held[group] += amount
+        return True
+
+    def give_back(self, group: Group, amount: int = 1) -> None:
+        """Return what ``group`` has taken."""
+        self._free += amount
+        self._held[group] -= amount
+        if not self._held[group]:
+            del self._held[group]
+
+
+class Pool(Generic[Item]):
+    """A bounded set of items with one time limit, in the order in which they came.
+
+    One group may fill the pool. When another item comes, the group that holds most loses its oldest one, so a group
+    that holds few keeps its items.
+
+    Args:
+        limit: how many items the pool holds.
+        seconds: how long an item may stay.
+    """
+
+    def __init__(self, limit: int, *, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._items: collections.OrderedDict[Item, tuple[str, float]] = collections.OrderedDict()
+        self._groups: dict[str, collections.OrderedDict[Item, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Item, group: str, *, now: float) -> Item | None:
+        """Add an item; return the one that has to go for it, which is no longer in the pool."""
+        self._items[item] = (group, now + self._seconds)
+        self._groups.setdefault(group, collections.OrderedDict())[item] = None
+        return self.evict() if len(self._items) > self._limit else None
+
+    def discard(self, item: Item) -> None:
+        """Remove an item, if it is in the pool."""
+        found = self._items.pop(item, None)
+        if found is not None:
+            members = self._groups[found[0]]
+            del members[item]
+            if not members:
+                del self._groups[found[0]]
+
+    def evict(self) -> Item | None:
+        """Remove and return the oldest item of the group that holds most; None if the pool is empty."""
+        if not self._items:
+            return None
+        most = max(self._groups.values(), key=self._rank)
+        oldest = next(iter(most))
+        self.discard(oldest)
+        return oldest
+
+    def expired(self, now: float) -> Iterator[Item]:
+        """Remove and yield the items whose time is over."""
+        while self._items:
+            item, (_, due) = next(iter(self._items.items()))
+            if due > now:
+                return
+            self.discard(item)
+            yield item
+
+    def _rank(self, members: collections.OrderedDict[Item, None]) -> tuple[int, float]:
+        return len(members), -self._items[next(iter(members))][1]

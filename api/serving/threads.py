@@ -1,0 +1,145 @@
+"""Threads that run complete requests. Groups take turns, and none can hold all threads."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from api.serving.shares import Group, Share, has_share
+
+
+class Task(Protocol):
+    """What waits for a thread."""
+
+    group: Group
+    #: When it has waited for too long.
+    due: float
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+class Threads(Generic[AnyTask]):
+    """Runs tasks in threads, which are started when they are needed.
+
+    Args:
+        places: tasks that run at once, beside those that are held.
+        waiting: tasks that wait for a place at most; a group has three quarters of them at most.
+        run: what runs a task; it must not raise.
+        name: of the threads.
+    """
+
+    def __init__(
+        self, places: int, *, waiting: int, run: Callable[[AnyTask], None], name: str
+    ) -> None:
+        self._run_task = run
+        self._name = name
+        self._changed = threading.Condition()
+        self._free = places
+        self._running: collections.Counter[Group] = collections.Counter()
+        self._waiting: collections.OrderedDict[Group, collections.deque[AnyTask]] = (
+            collections.OrderedDict()
+        )
+        self._room = Share(waiting)
+        self._idle = 0
+        self._started = 0
+        #: Tasks that have given their place back.
+        self._held: set[int] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a place."""
+        return self._room.held
+
+    def submit(self, task: AnyTask) -> bool:
+        """Have a task run when its group's turn comes; False if too many wait already, of its group or of all."""
+        with self._changed:
+            if not self._room.take(task.group):
+                return False
+            self._waiting.setdefault(task.group, collections.deque()).append(task)
+            self._wake()
+        return True
+
+    def hold(self, task: AnyTask) -> None:
+        """Give the place of a running task to another one; the task keeps its thread."""
+        with self._changed:
+            if id(task) not in self._held:
+                self._held.add(id(task))
+                self._leave(task.group)
+                self._wake()
+
+    def overdue(self, now: float) -> list[AnyTask]:
+        """Remove and return the tasks that have waited for too long."""
+        with self._changed:
+            late = [task for queue in self._waiting.values() for task in queue if task.due <= now]
+            for task in late:
+                self._waiting[task.group].remove(task)
+                self._taken(task)
+        return late
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while (task := self._next()) is None:
+                    self._idle += 1
+                    # Who wakes a thread counts it as busy.
+                    self._changed.wait()
+                self._wake()
+            self._run_task(task)
+            with self._changed:
+                if id(task) in self._held:
+                    self._held.discard(id(task))
+                else:
+                    self._leave(task.group)
+            # The next task may be long in coming.
+            del task
+
+    def _next(self) -> AnyTask | None:
+        """Take the next task whose group may have a place."""
+        group = self._next_group()
+        if group is None:
+            return None
+        task = self._waiting[group].popleft()
+        self._waiting.move_to_end(group)
+        self._taken(task)
+        self._free -= 1
+        self._running[group] += 1
+        return task
+
+    def _next_group(self) -> Group | None:
+        if not self._free:
+            return None
+        for group in self._waiting:
+            if has_share(self._running[group], free=self._free):
+                return group
+        return None
+
+    def _taken(self, task: AnyTask) -> None:
+        self._room.give_back(task.group)
+        if not self._waiting[task.group]:
+            del self._waiting[task.group]
+
+    def _leave(self, group: Group) -> None:
+        self._free += 1
+        self._running[group] -= 1
+        if not self._running[group]:
+            del self._running[group]
+
+    def _wake(self) -> None:
+        """See that a thread takes the next task, if there is one that may run."""
+        if not self._waiting or self._next_group() is None:
+            return
+        if self._idle:
+            self._idle -= 1
+            self._changed.notify()
+            return
+        thread = threading.Thread(
+            target=self._work, name=f"{self._name}-{self._started + 1}", daemon=True
+        )
+        # Where no more threads can be started those that run take the task, or it is overdue.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._started += 1

@@ -1,0 +1,311 @@
+"""Clients that speak HTTP byte by byte, and the server's loop with an application that does what a test says."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import io
+import ipaddress
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from gunicorn.config import Config
+
+from api import server
+from api.serving import current
+from api.serving.limits import Limits
+from api.serving.loop import Loop
+
+#: A client that waits longer than this waits for ever.
+PATIENCE = 60
+_BUFFER = 65536
+
+LIMITS = Limits(
+    heads=64,
+    idle=64,
+    bodies=64,
+    waiting=64,
+    lingering=64,
+    threads=8,
+    memory=2**26,
+    body=2**22,
+    needless_body=1000,
+    rate=0,
+    head_seconds=60,
+    body_seconds=60,
+    idle_seconds=60,
+    queue_seconds=60,
+    write_seconds=600,
+    linger_seconds=60,
+    trusted=(),
+)
+
+
+@dataclass
+class Answer:
+    """What a server answered."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def problem(self) -> Any:  # noqa: ANN401 - JSON
+        """The body of an error."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        return orjson.loads(self.body)
+
+
+class _Kept:
+    """What is read of a connection, over all answers: none of them closes it."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever files have
+        return getattr(self._file, name)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Client:
+    """A connection from an address of its own."""
+
+    def __init__(self, port: int, *, address: str = "127.0.0.1") -> None:
+        self.socket = socket.socket()
+        # The system keeps little of what nobody reads.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self.socket.settimeout(PATIENCE)
+        self.socket.bind((address, 0))
+        self.socket.connect(("127.0.0.1", port))
+        self._file = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> Client:
+        """Send some bytes."""
+        self.socket.sendall(data)
+        return self
+
+    def ask(
+        self, path: str = "/", *, method: str = "GET", body: bytes = b"", headers: str = ""
+    ) -> Client:
+        """Send a whole request."""
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n{length}{headers}\r\n"
+        return self.send(head.encode() + body)
+
+    def answer(self, method: str = "GET") -> Answer:
+        """Read an answer."""
+        response = http.client.HTTPResponse(self.socket, method=method)
+        # Answers follow each other: what was read ahead is kept.
+        response.fp.close()
+        response.fp = _Kept(self._file)  # type: ignore[assignment] # as good as a file
+        response.begin()
+        return Answer(response.status, response.headers, response.read())
+
+    def ended(self) -> bool:
+        """Whether the server closes without another word."""
+        try:
+            return self._file.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def open(self) -> bool:
+        """Whether the server has said nothing and not closed."""
+        self.socket.setblocking(False)
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        finally:
+            self.socket.settimeout(PATIENCE)
+        return False
+
+    def receive(self, mark: bytes) -> bytes:
+        """Return what comes up to a mark."""
+        received = b""
+        while mark not in received:
+            piece = self._file.read1()
+            assert piece, received
+            received += piece
+        return received
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+        self.socket.close()
+
+
+@dataclass
+class Application:
+    """A WSGI application that tells what it was asked, and can be stopped at any request.
+
+    ``/wait/…`` blocks until :attr:`gate` is opened, ``/hold`` is held open, ``/big`` answers much, ``/fail`` raises,
+    ``/break`` raises behind the first part. A key ``Bearer NAME`` belongs to the account NAME.
+    """
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    #: Paths in the order in which they were run.
+    ran: list[str] = field(default_factory=list)
+    big: bytes = bytes(2**24)
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        self.ran.append(path)
+        name = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
+        if name:
+            current.identify(account(name))
+        if path.startswith("/wait"):
+            self.gate.wait(PATIENCE)
+        if path == "/fail":
+            raise ValueError("a fault")
+        if path == "/hold":
+            current.hold(self.hung_up.set)
+            start("200 OK", [("Content-Type", "text/plain")])
+            return self._held()
+        if path == "/break":
+            start("200 OK", [("Content-Type", "text/plain")])
+            return self._broken()
+        if path == "/unauthorized":
+            start("401 Unauthorized", [("Content-Length", "0")])
+            return [b""]
+        told = self.big if path == "/big" else orjson.dumps(_told(environ))
+        start("200 OK", [("Content-Length", str(len(told)))])
+        return [told]
+
+    def _held(self) -> Iterator[bytes]:
+        yield b"begun"
+        self.hung_up.wait(PATIENCE)
+
+    def _broken(self) -> Iterator[bytes]:
+        yield b"begun"
+        raise ValueError("a fault")
+
+
+class Held:
+    """A request that is held open, as the server knows it, and whose client hangs up when a test says so."""
+
+    def __init__(self) -> None:
+        self._gone = threading.Event()
+        self._told: list[Callable[[], None]] = []
+
+    def hold(self, hung_up: Callable[[], None]) -> None:
+        """Note what is to be called."""
+        self._told.append(hung_up)
+        if self._gone.is_set():
+            hung_up()
+
+    def identify(self, account_id: uuid.UUID) -> None:
+        """Know the account."""
+
+    def hang_up(self) -> None:
+        """Be gone."""
+        self._gone.set()
+        for hung_up in self._told:
+            hung_up()
+
+
+def account(name: str) -> uuid.UUID:
+    """Return the account of a name."""
+    return uuid.uuid5(uuid.NAMESPACE_DNS, name)
+
+
+def _told(environ: dict[str, Any]) -> dict[str, Any]:
+    body = environ["wsgi.input"].read()
+    return {
+        "path": environ["PATH_INFO"],
+        "script": environ["SCRIPT_NAME"],
+        "scheme": environ["wsgi.url_scheme"],
+        "address": environ["REMOTE_ADDR"],
+        "length": environ.get("CONTENT_LENGTH"),
+        "size": len(body),
+        "body": body[:1000].decode("latin-1"),
+    }
+
+
+@dataclass
+class Running:
+    """A loop that runs in a thread."""
+
+    port: int
+    application: Application
+    alive: threading.Event
+    loop: Loop
+    thread: threading.Thread
+    clients: list[Client] = field(default_factory=list)
+
+    def client(self, address: str = "127.0.0.1") -> Client:
+        """Return a new connection from an address; it is closed with the server."""
+        client = Client(self.port, address=address)
+        self.clients.append(client)
+        return client
+
+    def get(self, path: str = "/", *, address: str = "127.0.0.1", headers: str = "") -> Answer:
+        """Ask on a connection of its own."""
+        return self.client(address).ask(path, headers=headers).answer()
+
+    def stop(self) -> None:
+        """Have it finish, as SIGTERM does."""
+        self.alive.clear()
+        self.loop.wake()
+
+
+@contextlib.contextmanager
+def running(**limits: Any) -> Iterator[Running]:  # noqa: ANN401 - fields of Limits
+    """Yield a loop on a port of its own, with ``limits`` that are others than :data:`LIMITS`."""
+    cfg = Config()
+    for name in (
+        "http_parser",
+        "forwarded_allow_ips",
+        "forwarder_headers",
+        "secure_scheme_headers",
+    ):
+        cfg.set(name, getattr(server, name))
+    application, alive = Application(), threading.Event()
+    alive.set()
+    wakes = os.pipe()
+    for end in wakes:
+        os.set_blocking(end, False)
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        loop = Loop(
+            [listener],
+            application,
+            cfg=cfg,
+            limits=dataclasses.replace(LIMITS, **limits),
+            apart=("/livez",),
+            wakes=wakes,
+        )
+        thread = threading.Thread(
+            target=loop.run,
+            kwargs={"alive": alive.is_set, "beat": lambda: None, "grace": 1.0},
+        )
+        thread.start()
+        made = Running(listener.getsockname()[1], application, alive, loop, thread)
+        try:
+            yield made
+        finally:
+            application.gate.set()
+            application.hung_up.set()
+            for client in made.clients:
+                client.close()
+            made.stop()
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    for end in wakes:
+        os.close(end)
+
+
+def networks(*names: str) -> tuple[Any, ...]:
+    """Return networks by their names."""
+    return tuple(map(ipaddress.ip_network, names))
