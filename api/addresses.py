@@ -16,7 +16,8 @@ _IPV6_PREFIX: Final = 64
 def client_address(request: Request) -> str:
     """Return the group of addresses that ``request`` counts for, as :func:`group` makes it.
 
-    It is the peer's address: behind a reverse proxy all clients have the proxy's.
+    It is the peer's address, or the one that trusted proxies say (``LONGLOOK_TRUSTED_PROXIES``). Behind any other
+    proxy all clients have the proxy's address.
     """
     return group(request.remote_addr or "")
 

@@ -35,6 +35,14 @@ _LEAST_SECONDS: Final = 1
 _MOST_SECONDS: Final = 60
 
 
+def has_share(held: int, *, free: int, amount: int = 1) -> bool:
+    """Whether an account that holds ``held`` may take ``amount`` of ``free``.
+
+    An account that is alone gets three quarters of the total at most, and the last unit goes to one that has none.
+    """
+    return amount <= free and held + amount <= _SHARE * free
+
+
 class Shares:
     """A fixed number of places that accounts share; for any thread.
 
@@ -185,7 +193,7 @@ class Shares:
         has = self._held[account_id]
         if not has:
             return self._free > 0
-        return self._free > self._reserved and has < _SHARE * self._free
+        return self._free > self._reserved and has_share(has, free=self._free)
 
     def _may_wait(self, account_id: Hashable) -> bool:
         free = self._most_waiting - self._waiting

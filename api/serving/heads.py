@@ -26,10 +26,6 @@ END: Final = b"\r\n\r\n"
 _VERSIONS: Final = ((1, 0), (1, 1))
 #: RFC 3986, section 3.2.2, with a port; empty is allowed (RFC 9112, section 3.2).
 _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
-#: One customer is commonly given a whole network of this size.
-_IPV6_PREFIX: Final = 64
-#: Who comes by a unix socket.
-_LOCAL: Final = "local"
 
 
 class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
@@ -133,16 +129,6 @@ def _version_refused() -> Refusal:
     return Refusal(
         HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The versions that are spoken here are 1.0 and 1.1."
     )
-
-
-def address_group(host: str) -> str:
-    """Return the group that an address counts for: an IPv4 address itself, the /64 network of an IPv6 one."""
-    found = _address(host)
-    if found is None:
-        return host or _LOCAL
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
-    return str(found)
 
 
 def client_of(head: Head, peer: str, *, trusted: Sequence[Network]) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from gunicorn.config import Config
 
+from api import addresses
 from api.serving import bodies, heads, identities
 from api.serving.answers import PARTS, Application, Runner, drop
 from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
@@ -266,9 +267,7 @@ class Loop(Server):
                 continue  # The client has gone meanwhile.
             accepted.setblocking(False)
             host = str(peer[0]) if isinstance(peer, tuple) else ""
-            connection = Connection(
-                accepted, peer, listener.getsockname(), heads.address_group(host)
-            )
+            connection = Connection(accepted, peer, listener.getsockname(), addresses.group(host))
             self._connections.add(connection)
             self._add(self._heads, connection)
             self._guarded(connection, self._read_head)
@@ -340,7 +339,7 @@ class Loop(Server):
     def _begin(self, connection: Connection, head: heads.Head) -> None:
         """Begin with a request whose head is complete."""
         head.client = heads.client_of(head, connection.host, trusted=self._limits.trusted)
-        address = heads.address_group(head.client)
+        address = addresses.group(head.client)
         key = identities.digest(head.field("AUTHORIZATION"))
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
         body = bodies.receive(head, limit=own)

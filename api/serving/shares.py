@@ -1,26 +1,17 @@
-"""Bounds with shares: no group of connections can take all there is of anything."""
+"""Bounds with shares by the rule of :mod:`jobs.shares`, for the one thread of the loop: amounts, and sets of connections."""
 
 from __future__ import annotations
 
 import collections
 import uuid
 from collections.abc import Hashable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from jobs.shares import has_share
 
 #: Who is counted: an account, or the address of a client that is not known yet.
 Group = uuid.UUID | str
 Item = TypeVar("Item", bound=Hashable)
-
-#: A group may hold this multiple of what it leaves free.
-_MULTIPLE: Final = 3
-
-
-def has_share(held: int, *, free: int, amount: int = 1) -> bool:
-    """Whether a group that holds ``held`` may take ``amount`` of ``free``.
-
-    A group that is alone gets three quarters of the total at most, and the last unit goes to a group that has none.
-    """
-    return amount <= free and held + amount <= _MULTIPLE * free
 
 
 class Share:
