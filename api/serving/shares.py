@@ -1,4 +1,4 @@
-"""Bounds with shares by the rule of :mod:`jobs.shares`, for the one thread of the loop: amounts, and sets of connections."""
+"""Bounds with shares by the rule of :mod:`jobs.shares`, for one thread: of amounts, and of sets of connections."""
 
 from __future__ import annotations
 

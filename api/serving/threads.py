@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from api.serving.shares import Group, Share, has_share
+from api.serving.shares import Group, Share
+from jobs.shares import has_share
 
 
 class Task(Protocol):
