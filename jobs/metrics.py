@@ -37,6 +37,7 @@ CODES: Final = frozenset(
         errors.EngineBusy.code,
         errors.EngineFault.code,
         errors.EngineRejected.code,
+        errors.EngineSilent.code,
         errors.EngineUnavailable.code,
         errors.LonglookError.code,
         errors.ImageQuarantined.code,

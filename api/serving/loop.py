@@ -21,7 +21,7 @@ from api.serving.answers import PARTS, Application, Runner, drop
 from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
 from api.serving.limits import Limits
 from api.serving.reactor import READ, WRITE, Reactor
-from api.serving.refusals import Refusal, malformed, overloaded, too_slow
+from api.serving.refusals import Refusal, malformed, malformed_body, overloaded, too_slow
 from api.serving.shares import Pool, Share
 from api.serving.threads import Threads
 
@@ -380,7 +380,12 @@ class Loop(Server):
         if data:
             self._take_body(exchange, data)
         elif data is not None:
-            self._close(connection)
+            missing = exchange.body.wanted()
+            raise malformed_body(
+                f"The request body ended {missing} bytes before its Content-Length."
+                if missing
+                else "The request body ended before its last chunk."
+            )
 
     def _take_body(self, exchange: Exchange, data: bytes) -> None:
         before = exchange.body.content.size

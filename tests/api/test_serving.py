@@ -99,7 +99,7 @@ def test_a_malformed_chunk_is_the_clients_fault_and_ends_the_connection(chunks: 
             client.send(chunks)
         answer = client.answer()
         assert (answer.status, answer.headers["Connection"]) == (400, "close")
-        assert answer.problem["error"]["code"] == "invalid_request_error"
+        assert answer.problem["error"]["code"] == "malformed_body"
         assert client.ended()
         assert served.application.ran == []
 
