@@ -39,6 +39,8 @@ _STOP_SECONDS: Final = 2.0
 #: Between two lines in the log about requests that were refused.
 _REPORT_SECONDS: Final = 10.0
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
+#: Bytes of an answer that the system keeps which are not on their way.
+_UNSENT: Final = 2**15
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: These have bodies as a rule.
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -121,6 +123,7 @@ class Loop(Server):
         for listener in self._listeners:
             listener.setblocking(False)
             self._bound_silence(listener)
+            self._bound_unsent(listener)
         self._accept_more()
         while alive():
             self._turn(beat)
@@ -247,6 +250,15 @@ class Loop(Server):
                 socket.TCP_USER_TIMEOUT,
                 round(1000 * self._limits.write_seconds),
             )
+
+    def _bound_unsent(self, listener: socket.socket) -> None:
+        """Have the system take little ahead of a client; what is accepted inherits it.
+
+        Otherwise it takes megabytes at once, and a client that takes its answer steadily, but slowly, seems to take
+        nothing for minutes.
+        """
+        with contextlib.suppress(OSError, AttributeError):  # As above.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def _accept_no_more(self) -> None:
         if self._accepting:

@@ -297,6 +297,21 @@ def test_a_client_that_asks_on_and_on_is_not_read_further_ahead_than_it_is_answe
         assert sent < len(asked) // 2
 
 
+def test_the_system_takes_little_ahead_of_a_client_so_that_one_that_reads_slowly_is_seen_to_read() -> (
+    None
+):
+    with wire.running(buffer=None) as served:
+        client = served.client().ask("/big")
+        assert eventually(lambda: served.application.ran == ["/big"])
+        served.stop()
+        served.thread.join(wire.PATIENCE)
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.socket.recv(2**16):
+                taken += len(piece)
+        assert 0 < taken < 2**19
+
+
 def test_an_answer_that_is_not_taken_is_given_up() -> None:
     with wire.running(write_seconds=0.1, rate=10**9) as served:
         served.client(A).ask("/big")
