@@ -281,6 +281,37 @@ def test_an_answer_that_is_not_taken_keeps_no_thread() -> None:
         assert lazy[0].answer().body == served.application.big
 
 
+def test_a_client_that_asks_on_and_on_is_not_read_further_ahead_than_it_is_answered() -> None:
+    asked = memoryview(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 2**20)
+    with wire.running() as served:
+        client = served.client()
+        sent = 0
+        for _ in range(2_000):
+            client.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += client.socket.send(asked[sent:])
+            client.socket.settimeout(wire.PATIENCE)
+            assert client.answer().status == 200
+        # The rest is what the system keeps.
+        assert sent < len(asked) // 2
+
+
+def test_the_system_takes_little_ahead_of_a_client_so_that_one_that_reads_slowly_is_seen_to_read() -> (
+    None
+):
+    with wire.running(buffer=None) as served:
+        client = served.client().ask("/big")
+        assert eventually(lambda: served.application.ran == ["/big"])
+        served.stop()
+        served.thread.join(wire.PATIENCE)
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.socket.recv(2**16):
+                taken += len(piece)
+        assert 0 < taken < 2**19
+
+
 def test_an_answer_that_is_not_taken_is_given_up() -> None:
     with wire.running(write_seconds=0.1, rate=10**9) as served:
         served.client(A).ask("/big")
@@ -414,7 +445,7 @@ def test_places_to_wait_are_shared_between_accounts() -> None:
 
 
 def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_strangers() -> None:
-    with wire.running(bodies=8) as served:
+    with wire.running(transfers=8) as served:
         for name in "ab":
             assert served.get("/known", headers=key(name)).status == 200
         slow = "Content-Length: 9\r\n" + key("a")
@@ -430,7 +461,7 @@ def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_strangers()
 
 
 def test_unknown_keys_count_for_their_address() -> None:
-    with wire.running(bodies=8) as served:
+    with wire.running(transfers=8) as served:
         many = [
             served.client(A).ask("/", method="POST", headers=f"Content-Length: 9\r\n{key(str(n))}")
             for n in range(20)
@@ -483,3 +514,18 @@ def test_answers_that_are_not_taken_count_for_their_account() -> None:
         assert mine.answer().body == served.application.big
         # A fourth one would be more than three quarters of all.
         assert eventually(lambda: served.loop.connections == before + 3 + 1)
+
+
+def test_answers_that_are_not_taken_are_counted_however_small_the_rest_is() -> None:
+    with wire.running(transfers=8) as served:
+        served.application.big = bytes(2**20)
+        for name in "ab":
+            assert served.get("/known", headers=key(name)).status == 200
+        before = served.loop.connections
+        for _ in range(10):
+            served.client().ask("/big", headers=key("a"))
+        assert eventually(lambda: served.application.ran.count("/big") == 10)
+        mine = served.client().ask("/big", headers=key("b"))
+        assert mine.answer().body == served.application.big
+        # Of eight places one group has six at most.
+        assert eventually(lambda: served.loop.connections == before + 6 + 1)
