@@ -150,6 +150,10 @@ class Compilations:
         """Take it that an engine fell silent over a schema: the second time that is the schema's fault."""
         if key in self.compiled:
             return fault
+        if isinstance(fault, errors.EngineSilent):
+            if fault.silent_to_others:
+                return fault
+            fault.makes_grammar = True
         if key not in self._suspects:
             self._suspects.add(key)
             return fault

@@ -361,6 +361,33 @@ def test_a_whole_answer_comes_through(conducted: Conducted) -> None:
     assert chunks[-2:] == [end, bill]
 
 
+def test_an_engine_that_is_silent_to_several_is_known_as_such(conducted: Conducted) -> None:
+    large = asking.png(width=2800, height=2800)
+    readers = [conducted.ask(), conducted.ask(large)]
+
+    conducted.wait(SILENT + 40)
+
+    for reader in readers:
+        reader.join()
+        assert isinstance(reader.error, errors.EngineSilent)
+        assert reader.error.silent_to_others
+
+
+def test_streams_that_have_ended_long_ago_are_no_others(conducted: Conducted) -> None:
+    stuck = conducted.ask()
+    conducted.ask()
+    conducted.speak(1)
+    conducted.wait(5)
+    conducted.engine.streams[1].said.put(None)
+    conducted.readers[1].join()
+
+    conducted.wait(SILENT + PROMPT)
+    stuck.join()
+
+    assert isinstance(stuck.error, errors.EngineSilent)
+    assert not stuck.error.silent_to_others
+
+
 class TestThePool:
     @pytest.fixture
     def watch(self) -> Watch:

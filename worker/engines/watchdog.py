@@ -68,6 +68,8 @@ class Watched:
         #: Streams without a first token in the order of their beginning, and how many have had theirs.
         self._waiting: dict[WatchedStream, None] = {}
         self._speaking = 0
+        #: Whether several streams were unfinished at some look since when none has had a token lately.
+        self._several = False
         self._window = 0
         #: Since when every look has found more silent streams than the engine has waiting; None: the last one did not.
         self._stuck_since: float | None = None
@@ -144,14 +146,25 @@ class Watched:
     def answers(self) -> bool:
         """Whether some stream had a token lately: the engine as a whole is not stuck."""
         with self._lock:
-            lately = self._now() - self._silent_seconds / 2
-            return self._spoke_at is not None and self._spoke_at > lately
+            return self._answers
+
+    @property
+    def _answers(self) -> bool:
+        lately = self._now() - self._silent_seconds / 2
+        return self._spoke_at is not None and self._spoke_at > lately
+
+    def judge(self, fault: errors.EngineSilent) -> None:
+        """Note in ``fault`` whether the engine answers other streams, or is silent to them as well."""
+        fault.answers_others = self.answers
+        fault.silent_to_others = self._several and not fault.answers_others
 
     def look(self) -> None:
         """Look at the load once, and give up on those who are silent for too long and wait in no queue."""
         now = self._now()
         with self._lock:
             waiting = list(self._waiting)
+            several = len(waiting) + self._speaking > 1
+            self._several = bool(waiting) and not self._answers and (self._several or several)
         if not waiting:
             self._stuck_since = None
             return
@@ -185,7 +198,9 @@ class Watched:
         log.warning(
             "engine_silent", url=self.url, rid=stream.rid, seconds=round(waited), load=str(load)
         )
-        stream.give_up(errors.EngineSilent(f"The engine said nothing for {waited:.0f} s, {load}."))
+        verdict = errors.EngineSilent(f"The engine said nothing for {waited:.0f} s, {load}.")
+        self.judge(verdict)
+        stream.give_up(verdict)
         return True
 
     def _load(self) -> _Seen:
@@ -301,14 +316,13 @@ class WatchedStream:
         except errors.EngineError as error:
             if self._verdict is None:
                 if isinstance(error, errors.EngineSilent):
-                    error.answers_others = self._owner.answers
+                    self._owner.judge(error)
                 raise
         finally:
             self._owner.ended(self, spoke=spoke)
         if self._verdict is not None:
             # The stream is closed already: the engine is told as well, lest it goes on for nobody.
             self._owner.abort(self.rid)
-            self._verdict.answers_others = self._owner.answers
             raise self._verdict
 
 
