@@ -452,9 +452,7 @@ def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
     assert not quarantine.held(bench.database, bench.account_id, [picture().key])
 
 
-def test_an_engine_that_is_silent_to_all_blames_no_schema(
-    bench: Bench, wait_for: WaitFor
-) -> None:
+def test_an_engine_that_is_silent_to_all_blames_no_schema(bench: Bench, wait_for: WaitFor) -> None:
     jobs = [submit(bench) for _ in range(3)]
     for _ in jobs:
         reason(bench)
