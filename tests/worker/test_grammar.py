@@ -421,12 +421,12 @@ def test_a_schema_over_which_an_engine_falls_silent_twice_is_told_and_not_tried_
     jobs = [submit(bench) for _ in range(3)]
     for _ in range(2):
         reason(bench)
-        bench.engine.feed(errors.EngineFault("The engine was silent."))
+        bench.engine.feed(silence(answers_others=True))
 
     bench.runner.work()
 
     ends = [(bench.outcome(job_id), bench.attempt(job_id).attempt.error_code) for job_id in jobs]
-    assert ends[0] == ((Status.QUEUED, Outcome.RETRIED), "engine_fault")
+    assert ends[0] == ((Status.QUEUED, Outcome.RETRIED), "engine_silent")
     assert ends[1:] == [((Status.FAILED, Outcome.FAILED), "schema_timed_out")] * 2
     assert len(bench.engine.requests) == 4
     assert [trace.finish_reason for trace in bench.trace(jobs[2])] == ["error"]
@@ -436,6 +436,18 @@ def silence(*, answers_others: bool = False, silent_to_others: bool = False) -> 
     fault = errors.EngineSilent("The engine said nothing.")
     fault.answers_others, fault.silent_to_others = answers_others, silent_to_others
     return fault
+
+
+def test_an_engine_that_fails_blames_no_schema(bench: Bench) -> None:
+    jobs = [submit(bench) for _ in range(3)]
+    for _ in jobs:
+        reason(bench)
+        bench.engine.feed(errors.EngineFault("The engine failed with status 500."))
+
+    bench.runner.work()
+
+    codes = [bench.attempt(job_id).attempt.error_code for job_id in jobs]
+    assert codes == ["engine_fault"] * 3
 
 
 def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
