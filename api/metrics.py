@@ -103,7 +103,7 @@ class MetricsRoutes:
 
     def watch(self, shares: Sequence[Shares]) -> None:
         """Show how full ``shares``, what accounts share in this process, are from now on. To be called once."""
-        self._registry.register(ShareMetrics(shares))
+        self._registry.register(ShareMetrics(lambda: shares))
 
     def shown(self, _caller: Caller) -> Response:
         """Show the metrics, for Prometheus."""
