@@ -20,8 +20,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def images(compose: str) -> dict[str, str]:
-    """Return the images that a Compose file names, by the variables that replace them."""
-    return dict(_VARIABLE.findall(compose))
+    """Return the images that a Compose file names, without digests, by the variables that replace them."""
+    return {variable: image.partition("@")[0] for variable, image in _VARIABLE.findall(compose)}
 
 
 def digest(image: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
 from api.schemas.queries import JobsQuery
 from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeaders
+from api.serving import current
 from api.streams import Waits
 from api.submission import JOB, Accepted, Intake, read_order
 from jobs import errors, ids, logs
@@ -170,13 +172,15 @@ class JobRoutes:
         """
         page = cursors.page("job", query.after, limit=query.limit, order=query.order)
         account_id = self._gate.account(caller, query.account)
-        views, more = history.page(
-            self._database,
-            query.filters(account_id, now=self._database.clock()),
-            limit=page.limit,
-            after=page.after,
-            newest_first=page.newest_first,
-        )
+        filters = query.filters(account_id, now=self._database.clock())
+        with current.waiting() if filters.given else contextlib.nullcontext():
+            views, more = history.page(
+                self._database,
+                filters,
+                limit=page.limit,
+                after=page.after,
+                newest_first=page.newest_first,
+            )
         return reply(JobList.of(views, has_more=more))
 
     def show(self, caller: Caller, path: JobPath, header: WaitHeaders) -> Response:

@@ -13,6 +13,7 @@ from api.framework import Answer, Door, reply
 from api.schemas.jobs import Job
 from api.schemas.queue import QueueState
 from api.schemas.requests import JobPath, QueueQuery
+from api.serving import current
 from jobs import errors, ids, logs
 from jobs.database import Database
 from jobs.lifecycle import Status
@@ -73,7 +74,8 @@ class QueueRoutes:
         others see their own jobs. `deliveries` are the webhooks of the same accounts.
         """
         account_id = self._gate.account(caller, query.account)
-        queue = figures.queue(self._database, account_id=account_id)
+        with current.waiting():
+            queue = figures.queue(self._database, account_id=account_id)
         seen = None if caller.scope is not None else workers.seen(self._database, alive=self._alive)
         backlog = deliveries.backlog(self._database, account_id=account_id)
         return reply(QueueState.of(queue, backlog=backlog, seen=seen))

@@ -117,6 +117,14 @@ class Exchange:
         """Hold the request open. Called by the thread that runs it."""
         self.server.hold(self, hung_up)
 
+    def step_aside(self) -> bool:
+        """Give the request's place to another one; return whether it had one. Called by the thread that runs it."""
+        return self.server.step_aside(self)
+
+    def step_back(self) -> None:
+        """Take a place again. Called by the thread that runs it."""
+        self.server.step_back(self)
+
     def identify(self, account_id: uuid.UUID) -> None:
         """Remember the account of its key. Called by the thread that runs it."""
         if self.key is not None:
@@ -128,6 +136,14 @@ class Server:
 
     def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
         """Give the request's place away, and tell when its client hangs up."""
+        raise NotImplementedError
+
+    def step_aside(self, exchange: Exchange) -> bool:
+        """Give the request's place to another one; return whether it had one."""
+        raise NotImplementedError
+
+    def step_back(self, exchange: Exchange) -> None:
+        """Take a place for the request again."""
         raise NotImplementedError
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:

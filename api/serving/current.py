@@ -22,6 +22,12 @@ class Request(Protocol):
     def hold(self, hung_up: Callable[[], None]) -> None:
         """See :func:`hold`."""
 
+    def step_aside(self) -> bool:
+        """Give the request's place to another one; return whether it had one."""
+
+    def step_back(self) -> None:
+        """Take a place again, after :meth:`step_aside` returned True."""
+
     def identify(self, account_id: uuid.UUID) -> None:
         """See :func:`identify`."""
 
@@ -48,6 +54,22 @@ def hold(hung_up: Callable[[], None]) -> None:
 def group() -> Hashable:
     """Return for whom the current request counts: an account, or an address; None outside of a request."""
     return None if _current.request is None else _current.request.group
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Say that the current request waits during the block and computes nothing: it takes no other request's place.
+
+    Only for what has a bound and shares of its own, such as image decoders, for each request keeps its thread.
+    """
+    request = _current.request
+    if request is None or not request.step_aside():
+        yield
+        return
+    try:
+        yield
+    finally:
+        request.step_back()
 
 
 def identify(account_id: uuid.UUID) -> None:

@@ -155,7 +155,15 @@ class Loop(Server):
             # Before the loop knew whom to tell.
             hung_up()
         if exchange.head.path not in self._apart:
-            self._threads.hold(exchange)
+            self._threads.step_aside(exchange)
+
+    def step_aside(self, exchange: Exchange) -> bool:
+        """Give the request's place to another one; return whether it had one. Called by its thread."""
+        return exchange.head.path not in self._apart and self._threads.step_aside(exchange)
+
+    def step_back(self, exchange: Exchange) -> None:
+        """Take a place for the request again. Called by its thread."""
+        self._threads.step_back(exchange)
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:
         """Remember the account of a key. Called by the thread of a request."""

@@ -27,7 +27,7 @@ class Threads(Generic[AnyTask]):
     """Runs tasks in threads, which are started when they are needed.
 
     Args:
-        places: tasks that run at once, beside those that are held.
+        places: tasks that run at once, without those that have stepped aside.
         waiting: tasks that wait for a place at most; a group has three quarters of them at most.
         run: what runs a task; it must not raise.
         name: of the threads.
@@ -48,7 +48,7 @@ class Threads(Generic[AnyTask]):
         self._idle = 0
         self._started = 0
         #: Tasks that have given their place back.
-        self._held: set[int] = set()
+        self._aside: set[int] = set()
 
     @property
     def waiting(self) -> int:
@@ -64,13 +64,22 @@ class Threads(Generic[AnyTask]):
             self._wake()
         return True
 
-    def hold(self, task: AnyTask) -> None:
-        """Give the place of a running task to another one; the task keeps its thread."""
+    def step_aside(self, task: AnyTask) -> bool:
+        """Give the place of a running task to another one; return whether it had one. The task keeps its thread."""
         with self._changed:
-            if id(task) not in self._held:
-                self._held.add(id(task))
-                self._leave(task.group)
-                self._wake()
+            if id(task) in self._aside:
+                return False
+            self._aside.add(id(task))
+            self._leave(task.group)
+            self._wake()
+            return True
+
+    def step_back(self, task: AnyTask) -> None:
+        """Take a place for a task again, at once: for a moment there may be more of them than there are places."""
+        with self._changed:
+            self._aside.discard(id(task))
+            self._free -= 1
+            self._running[task.group] += 1
 
     def overdue(self, now: float) -> list[AnyTask]:
         """Remove and return the tasks that have waited for too long."""
@@ -91,8 +100,8 @@ class Threads(Generic[AnyTask]):
                 self._wake()
             self._run_task(task)
             with self._changed:
-                if id(task) in self._held:
-                    self._held.discard(id(task))
+                if id(task) in self._aside:
+                    self._aside.discard(id(task))
                 else:
                     self._leave(task.group)
             # The next task may be long in coming.
@@ -111,8 +120,6 @@ class Threads(Generic[AnyTask]):
         return task
 
     def _next_group(self) -> Group | None:
-        if not self._free:
-            return None
         for group in self._waiting:
             if has_share(self._running[group], free=self._free):
                 return group

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -83,7 +83,6 @@ class Streams:
         self._count(1)
         stream = Stream(self, job_id, account_id=account_id, after=after)
         stream.watch = self._revocation.watch(key_id, stream.end)
-        current.hold(stream.end)
         return stream
 
     def close(self) -> None:
@@ -109,16 +108,24 @@ class Streams:
         account_id: uuid.UUID,
         after: int,
         ended: threading.Event,
+        wait: Callable[[], None],
     ) -> Iterator[bytes]:
-        """Yield frames and heartbeats until the end of the job, or of the service, or ``ended`` is set."""
-        # At once, so that the answer's headers go out.
-        yield frames.HEARTBEAT
-        position, over = after, False
+        """Yield frames and heartbeats until the end of the job, or of the service, or ``ended`` is set.
+
+        ``wait`` is called when all that is there has been yielded, before the first wait for more.
+        """
+        position, over, seconds = after, False, 0.0
         while not over:
-            taken = feed.take(position, seconds=self._heartbeat_seconds, ended=ended.is_set)
+            taken = feed.take(position, seconds=seconds, ended=ended.is_set)
             if ended.is_set():
                 return
             position, over = taken.position, taken.over
+            if not seconds and not (taken.behind or taken.data or over):
+                wait()
+                seconds = self._heartbeat_seconds
+                # At once, so that the answer's headers go out.
+                yield frames.HEARTBEAT
+                continue
             if not taken.behind:
                 if taken.data or not over:
                     yield taken.data or frames.HEARTBEAT
@@ -174,7 +181,12 @@ class Stream:
             account_id=self._account_id,
             after=self._after,
             ended=self._ended,
+            wait=self._wait,
         )
+
+    def _wait(self) -> None:
+        """Keep no other request's place, now that there is nothing to do."""
+        current.hold(self.end)
 
     def end(self) -> None:
         """Send nothing more, and let the reader go. Any thread may call it."""

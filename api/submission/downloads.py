@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
+from api.serving import current
 from api.submission.orders import Link, Picture
 from jobs import errors
 from jobs.egress import NO_PUBLIC_ADDRESS, Egress, EgressError
@@ -85,7 +86,10 @@ class Downloads:
             )
         try:
             until = self._timer() + self._seconds
-            with ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool:
+            with (
+                current.waiting(),
+                ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool,
+            ):
                 found = pool.map(
                     lambda picture: self._file(picture, account_id=account_id, until=until), links
                 )

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from api.serving import current
 from api.submission.orders import Link, Picture
 from jobs import errors, ids, images
 from jobs.database import Database
@@ -101,7 +102,8 @@ class Pictures:
             jobs.errors.ImageRejected: it cannot be used.
             jobs.errors.Overloaded: no decoding process was free in time.
         """
-        image = self._decoder.accept(data, account_id=account_id, detail=detail)
+        with current.waiting():
+            image = self._decoder.accept(data, account_id=account_id, detail=detail)
         return submission.NewImage(
             key=image.key,
             detail=detail,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TARGET = "jobs.images.pipeline:serve"
 
 _CHUNK = 1 << 20
+#: Files that wait for a decoding process at once.
+_MOST_WAITING = 64
 #: Files whose decoding timed out: how many are remembered, and for how long.
 _TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
 _SPACE = b" \t\n\r\v\f"
@@ -81,9 +83,7 @@ class Images:
             max_bytes=settings.max_image_mb * 2**20,
             max_pixels=settings.max_image_megapixels * 1_000_000,
         )
-        shares = Shares(
-            processes, name="image decoders", most_waiting=settings.api_threads, reserved=1
-        )
+        shares = Shares(processes, name="image decoders", most_waiting=_MOST_WAITING, reserved=1)
         return cls(decoder, limits=limits, shares=shares, wait_seconds=settings.sandbox_seconds)
 
     def warm(self) -> None:

@@ -307,6 +307,16 @@ def test_a_request_that_is_held_open_takes_no_place_and_ends_when_its_client_han
         assert served.application.hung_up.wait(wire.PATIENCE)
 
 
+def test_requests_that_wait_for_something_shared_take_no_place_until_they_go_on() -> None:
+    with wire.running(threads=2) as served:
+        waiting = [served.client().ask(f"/aside/{number}") for number in range(5)]
+        assert eventually(lambda: len(served.application.ran) == 5)
+        assert served.get().status == 200
+        served.application.gate.set()
+        assert [client.answer().status for client in waiting] == [200] * 5
+        assert served.get("/again").status == 200
+
+
 def test_health_is_answered_while_all_threads_and_all_places_to_wait_are_taken() -> None:
     with wire.running(threads=1, waiting=1) as served:
         served.client().ask("/wait/1")

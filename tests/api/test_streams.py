@@ -266,14 +266,19 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
         heartbeat_seconds=3600,
     )
     request = wire.Held()
-    with current.running(request):
-        stream = streams.follow(job_id, account_id=account_id, key_id=principal.key_id, after=0)
-    parts = iter(stream)
-    assert b"job.queued" in next(parts) + next(parts)
+    stream = streams.follow(job_id, account_id=account_id, key_id=principal.key_id, after=0)
+    told: list[bytes] = []
+
+    def read() -> None:
+        with current.running(request):
+            told.extend(stream)
+
     with ThreadPoolExecutor(1) as pool:
-        rest = pool.submit(list, parts)
+        rest = pool.submit(read)
+        assert eventually(lambda: b"job.queued" in b"".join(told))
         request.hang_up()
-        assert b"job.finished" not in b"".join(rest.result(60))
+        rest.result(60)
+    assert b"job.finished" not in b"".join(told)
     stream.close()
     assert shares.take(account_id)
     streams.close()

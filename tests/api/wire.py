@@ -167,6 +167,9 @@ class Application:
             current.identify(account(name))
         if path.startswith("/wait"):
             self.gate.wait(PATIENCE)
+        if path.startswith("/aside"):
+            with current.waiting():
+                self.gate.wait(PATIENCE)
         if path == "/fail":
             raise ValueError("a fault")
         if path == "/hold":
@@ -205,6 +208,13 @@ class Held:
         self._told.append(hung_up)
         if self._gone.is_set():
             hung_up()
+
+    def step_aside(self) -> bool:
+        """Have no place."""
+        return False
+
+    def step_back(self) -> None:
+        """Take none."""
 
     def identify(self, account_id: uuid.UUID) -> None:
         """Know the account."""
