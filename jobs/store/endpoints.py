@@ -23,6 +23,8 @@ from jobs.store import events
 #: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
 #: two that are made at the same time may pass it by one.
 MOST: Final = 500
+#: Recoveries of an endpoint that have not ended, and those that have ended and are remembered.
+MOST_RECOVERIES: Final = 10
 #: How long an old secret signs beside the new one.
 OVERLAP: Final = timedelta(hours=24)
 
@@ -232,11 +234,16 @@ def recover(
 
     Returns:
         The operation as it begins; None when there is no such endpoint.
+
+    Raises:
+        jobs.errors.Conflict: :data:`MOST_RECOVERIES` of the endpoint have not ended. Of those that have ended, as
+            many are kept.
     """
     recovery_id = ids.new()
     with database.transaction() as transaction:
-        if _find(transaction, endpoint_id, account_id) is None:
+        if _find(transaction, endpoint_id, account_id, lock=True) is None:
             return None
+        _make_room(transaction, endpoint_id)
         transaction.execute(
             sa.insert(WebhookRecovery).values(
                 id=recovery_id,
@@ -248,6 +255,23 @@ def recover(
         )
         transaction.notes.append(events.Due(0))
         return transaction.session.get_one(WebhookRecovery, recovery_id)
+
+
+def _make_room(transaction: Transaction, endpoint_id: uuid.UUID) -> None:
+    """Forget the oldest recoveries of an endpoint that have ended. Raises :class:`jobs.errors.Conflict`."""
+    known = transaction.session.scalars(
+        sa.select(WebhookRecovery)
+        .where(WebhookRecovery.endpoint_id == endpoint_id)
+        .order_by(WebhookRecovery.id.desc())
+    ).all()
+    ended = [recovery.id for recovery in known if recovery.ended_at is not None]
+    if len(known) - len(ended) >= MOST_RECOVERIES:
+        raise errors.Conflict(
+            f"An endpoint may have at most {MOST_RECOVERIES} recoveries that have not ended."
+        )
+    transaction.execute(
+        sa.delete(WebhookRecovery).where(WebhookRecovery.id.in_(ended[MOST_RECOVERIES:]))
+    )
 
 
 def _find(
