@@ -216,6 +216,30 @@ def test_metrics_show_how_full_each_share_is(
         assert f'longlook_share_refused_total{{resource="{name}"}} 0.0' in shown
 
 
+class TestSearchesWithoutAPlace:
+    """With searches that wait for no time."""
+
+    @pytest.fixture
+    def database(self, database_url: str, clock: databases.Clock) -> Iterator[Database]:
+        """Return a database whose searches wait for no time."""
+        with contextlib.closing(
+            Database(database_url, clock=clock, searches=2, search_seconds=1e-3)
+        ) as opened:
+            yield opened
+
+    def test_the_metrics_of_the_process_are_shown_all_the_same(
+        self, operator: Caller, database: Database
+    ) -> None:
+        for account_id in (uuid.uuid4(), uuid.uuid4()):
+            assert database.searches.take(account_id)
+        shown = operator("GET", "/metrics")
+
+        assert shown.status_code == 200
+        assert "longlook_database_up 1.0" in shown.text
+        assert "longlook_queue_depth" not in shown.text
+        assert 'longlook_share_places{resource="searches",state="held"} 2.0' in shown.text
+
+
 class TestASearchPastItsDeadline:
     """With a deadline that is over at once."""
 
