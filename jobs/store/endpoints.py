@@ -23,6 +23,8 @@ from jobs.store import events
 #: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
 #: two that are made at the same time may pass it by one.
 MOST: Final = 500
+#: Endpoints that an account makes in 24 hours: those that it deletes keep their rows, which no quota counts.
+MOST_A_DAY: Final = 1000
 #: Recoveries of an endpoint that have not ended, and those that have ended and are remembered.
 MOST_RECOVERIES: Final = 10
 #: How long an old secret signs beside the new one.
@@ -46,11 +48,12 @@ def create(
     event_types: Sequence[str],
     secret: Secret,
     most: int = MOST,
+    most_a_day: int = MOST_A_DAY,
 ) -> WebhookEndpoint:
     """Register a receiver; it is told of what happens from now on.
 
     Raises:
-        jobs.errors.Conflict: the account has as many as it may.
+        jobs.errors.Conflict: the account has ``most`` endpoints, or has made ``most_a_day`` within 24 hours.
     """
     endpoint_id = ids.new()
     with database.transaction() as transaction:
@@ -59,6 +62,17 @@ def create(
         )
         if transaction.execute(kept).scalar_one() >= most:
             raise errors.Conflict(f"An account has {most} webhook endpoints at the most.")
+        made = (
+            sa.select(WebhookEndpoint.created_at > transaction.now(-timedelta(days=1)))
+            .where(WebhookEndpoint.account_id == account_id)
+            .order_by(WebhookEndpoint.id.desc())
+            .offset(most_a_day - 1)
+            .limit(1)
+        )
+        if transaction.execute(made).scalar_one_or_none():
+            raise errors.Conflict(
+                f"An account may make {most_a_day:,} webhook endpoints within 24 hours, deleted ones included."
+            )
         transaction.execute(
             sa.insert(WebhookEndpoint).values(
                 id=endpoint_id,
