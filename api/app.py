@@ -19,6 +19,7 @@ from api.auth import Gate
 from api.limits import Limiter, Shared
 from api.revocation import Revocation
 from api.schemas.problems import Problem
+from api.serving import current
 from api.strangers import Strangers
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
@@ -135,6 +136,7 @@ def create_app(
         searches=settings.searches,
         search_seconds=settings.search_seconds,
     )
+    database.party = current.group
     bell = bell or queue.Bell(settings)
     delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
     database.listen(events.Ringer(delivery_bell))
@@ -237,6 +239,8 @@ def create_app(
             images.shares,
             downloads.shares,
             database.searches,
+            database.connections,
+            database.writers,
             endpoints.tests,
         )
     )

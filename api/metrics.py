@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door
 from api.submission import downloads
+from jobs import errors
 from jobs.database import Database, Unavailable
 from jobs.lifecycle import Priority
 from jobs.metrics import JobMetrics, ShareMetrics, new_registry
@@ -103,7 +104,7 @@ class MetricsRoutes:
 
     def watch(self, shares: Sequence[Shares]) -> None:
         """Show how full ``shares``, what accounts share in this process, are from now on. To be called once."""
-        self._registry.register(ShareMetrics(shares))
+        self._registry.register(ShareMetrics(lambda: shares))
 
     def shown(self, _caller: Caller) -> Response:
         """Show the metrics, for Prometheus."""
@@ -145,7 +146,11 @@ class _HttpMetrics:
 
 
 class _Service(Collector):
-    """Asks SQL at each scrape. While the database is away there is only ``longlook_database_up 0``."""
+    """Asks SQL at each scrape.
+
+    While the database is away there is only ``longlook_database_up 0``, and while it has no place for searches, or
+    they take too long, only ``longlook_database_up 1``.
+    """
 
     def __init__(self, database: Database, *, alive: timedelta) -> None:
         self._database = database
@@ -163,8 +168,9 @@ class _Service(Collector):
             held = figures.held(self._database)
             backlog = deliveries.backlog(self._database)
             refused = quarantine.count(self._database)
-        except Unavailable:
-            yield _gauge("database_up", "Whether SQL answered at this scrape.", 0)
+        except errors.Unavailable as error:
+            up = not isinstance(error, Unavailable)
+            yield _gauge("database_up", "Whether SQL answered at this scrape.", up)
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
         yield from _of_queue(queue)

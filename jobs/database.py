@@ -42,6 +42,8 @@ _LIVENESS = {
 }
 #: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
 _IDLE_TIMEOUT_MS = 20_000
+#: Transactions that wait at once for a connection, or for SQLite's only writer: more than there are threads.
+_TRANSACTIONS_WAITING = 8192
 #: Searches that wait at once.
 _SEARCHES_WAITING = 64
 #: Steps of SQLite's virtual machine between two looks at a search's deadline; some milliseconds.
@@ -227,9 +229,19 @@ class Database:
         self.searches = Shares(
             searches, name="searches", most_waiting=_SEARCHES_WAITING, reserved=1
         )
+        #: The connections, shared among the parties that :attr:`party` names.
+        self.connections = Shares(
+            2 * pool_size, name="database connections", most_waiting=_TRANSACTIONS_WAITING
+        )
+        #: SQLite's only writer.
+        self.writers = Shares(1, name="database writers", most_waiting=_TRANSACTIONS_WAITING)
+        #: Returns for whom the current thread works, or None for the process itself, which may use all connections.
+        #: Without it nothing is shared: all threads work for the process.
+        self.party: Callable[[], Hashable] | None = None
+        self._turn = threading.Lock()
+        self._pool_seconds = pool_seconds
         self._search_seconds = search_seconds
         self._timer = timer
-        self._turn = threading.Lock()
         self._listeners: list[Callable[[object], None]] = []
 
     def _make_engine(self, pool_size: int, pool_seconds: float) -> sa.Engine:
@@ -339,7 +351,7 @@ class Database:
 
     @contextlib.contextmanager
     def _writers_turn(self) -> Iterator[None]:
-        """Let the writers of this process take turns on SQLite.
+        """Let the writers of this process take turns on SQLite, and so the parties for which they write.
 
         It has one writer at a time. Those who wait inside of it sleep longer and longer and may be passed
         by for seconds, each with a connection in hand; here the next one is woken at once.
@@ -347,12 +359,32 @@ class Database:
         if self.dialect != "sqlite":
             yield
             return
-        if not self._turn.acquire(timeout=_SQLITE_BUSY_MS / 1000):
+        seconds = _SQLITE_BUSY_MS / 1000
+        if self.party is not None:
+            with _Place(self.writers, self.party(), seconds=seconds):
+                yield
+            return
+        # Half the cost of turns, when many threads write.
+        if not self._turn.acquire(timeout=seconds):
             raise Unavailable("The database is busy.")
         try:
             yield
         finally:
             self._turn.release()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Yield a connection. Of one party all transactions together use three quarters of them at most."""
+        party = self.party() if self.party is not None else None
+        if party is None:
+            with self.engine.connect() as connection:
+                yield connection
+            return
+        with (
+            _Place(self.connections, party, seconds=self._pool_seconds),
+            self.engine.connect() as connection,
+        ):
+            yield connection
 
     @contextlib.contextmanager
     def _open(
@@ -364,7 +396,7 @@ class Database:
         """
         with (
             _faults_told(),
-            self.engine.connect() as connection,
+            self._connection() as connection,
             self._limited(connection, until),
         ):
             connection.execution_options(longlook_write=write)
@@ -418,6 +450,24 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+class _Place:
+    """A place of ``shares`` during a block; :class:`Unavailable` when there is none in time."""
+
+    def __init__(self, shares: Shares, party: Hashable, *, seconds: float) -> None:
+        self._held = shares.hold(party, seconds=seconds)
+
+    def __enter__(self) -> None:
+        try:
+            self._held.__enter__()
+        except errors.Overloaded as error:
+            raise Unavailable(
+                f"The database is busy. {error}", retry_after=error.retry_after
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._held.__exit__(None, None, None)
 
 
 def _is_mapped(statement: sa.Executable) -> bool:

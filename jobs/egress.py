@@ -34,6 +34,8 @@ HTTPS_ONLY: Final[Doors] = frozenset({("https", _HTTPS)})
 WEB: Final[Doors] = frozenset(_PORTS.items())
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 3
+#: Bytes of a body that are read at a time where they are counted.
+_PART_BYTES: Final = 256 * 1024
 #: Networks whose addresses carry an IPv4 address, and how many bits follow it.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 #: What no address of which is anybody's on the Internet, though the standard library takes some for global.
@@ -133,6 +135,8 @@ class _Request:
     until: float
     cap: int
     party: Hashable
+    #: Called with the size of each part of the body that has come; it may raise.
+    count: Callable[[int], None] | None = None
 
 
 class _Answer(http.client.HTTPResponse):
@@ -250,6 +254,7 @@ class Egress:
         seconds: float,
         cap: int,
         party: Hashable = None,
+        count: Callable[[int], None] | None = None,
     ) -> Reply:
         """GET ``url`` and where it redirects to, three times at most; return the last answer, whatever its status.
 
@@ -259,6 +264,7 @@ class Egress:
             seconds: for all of it, redirects included.
             cap: bytes of the body after which the reading ends.
             party: on whose behalf, as above.
+            count: called with the size of each part of a body that has come; what it raises ends the fetch.
 
         Raises:
             EgressError: no answer came, or it only leads on.
@@ -266,7 +272,9 @@ class Egress:
         until = time.monotonic() + seconds
         for _ in range(1 + _MOST_REDIRECTS):
             origin, path = _parts(url)
-            reply = self._send(origin, _Request("GET", path, None, headers, until, cap, party))
+            reply = self._send(
+                origin, _Request("GET", path, None, headers, until, cap, party, count)
+            )
             target = reply.headers.get("location")
             if reply.status not in _REDIRECTS or target is None:
                 return reply
@@ -322,7 +330,7 @@ class Egress:
                 request.method, request.path, body=request.body, headers=dict(request.headers)
             )
             answer = line.http.getresponse()
-            told = answer.read(request.cap)
+            told = _body(answer, request)
             if time.monotonic() >= request.until:
                 # A cut looks to the reader like an end.
                 raise TimeoutError
@@ -462,6 +470,19 @@ class Egress:
 
 class _Stale(Exception):
     """A connection that was kept had been closed by the other side."""
+
+
+def _body(answer: http.client.HTTPResponse, request: _Request) -> bytes:
+    """Return the body of an answer up to the cap, counted while it comes."""
+    if request.count is None:
+        return answer.read(request.cap)
+    parts: list[bytes] = []
+    left = request.cap
+    while left and (part := answer.read(min(left, _PART_BYTES))):
+        request.count(len(part))
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _parts(url: str) -> tuple[_Origin, str]:

@@ -7,7 +7,7 @@ A process counts its own doings only: the API submissions, workers runs. What is
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import (
@@ -78,10 +78,10 @@ class ShareMetrics(Collector):
     """Shows how full the resources of this process are that accounts share.
 
     Args:
-        shares: one for each resource; its name is the label.
+        shares: returns them all. The label is the name; the numbers of those with the same name are added up.
     """
 
-    def __init__(self, shares: Sequence[Shares]) -> None:
+    def __init__(self, shares: Callable[[], Iterable[Shares]]) -> None:
         self._shares = shares
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
@@ -97,12 +97,15 @@ class ShareMetrics(Collector):
         refused = CounterMetricFamily(
             "longlook_share_refused", "Calls that got no place in time.", labels=["resource"]
         )
-        for one in self._shares:
-            resource, held = one.name.replace(" ", "_"), one.held
+        by_name: dict[str, list[Shares]] = {}
+        for one in self._shares():
+            by_name.setdefault(one.name, []).append(one)
+        for name, alike in by_name.items():
+            resource, held = name.replace(" ", "_"), sum(one.held for one in alike)
             places.add_metric([resource, "held"], held)
-            places.add_metric([resource, "free"], one.capacity - held)
-            waiting.add_metric([resource], one.waiting)
-            refused.add_metric([resource], one.refused)
+            places.add_metric([resource, "free"], sum(one.capacity for one in alike) - held)
+            waiting.add_metric([resource], sum(one.waiting for one in alike))
+            refused.add_metric([resource], sum(one.refused for one in alike))
         yield from (places, waiting, refused)
 
 

@@ -1,9 +1,9 @@
 """Looks names up for many who must not wait for each other: a system's resolver has no time limit of its own.
 
 Each look-up runs in a daemon thread, which may outlive whoever asked and keeps no process from ending. A name that
-is being looked up is looked up once for all who want it, and those who ask on one party's behalf have so many
-look-ups under way at the most: with names whose servers are silent a party keeps its own others waiting, and nobody
-else.
+is being looked up is looked up once for all who want it. A party has a bounded number of look-ups under way, and fewer
+when other parties have many, by the rule of :mod:`jobs.shares`: with names whose servers are silent a party delays its
+own other look-ups, and the last thread goes to a party that has none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from typing import Final
+
+from jobs.shares import has_share
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 LookUp = Callable[[str, int], list[IP]]
@@ -46,7 +48,7 @@ class Resolver:
     Args:
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
         threads: look-ups under way at once.
-        each: of these, for one party.
+        each: of these, for one party at the most.
     """
 
     def __init__(
@@ -104,7 +106,10 @@ class Resolver:
         return found if fresh else None
 
     def _has_room(self, party: Hashable) -> bool:
-        return self._running[party] < self._each and self._running.total() < self._threads
+        running = self._running[party]
+        return running < self._each and has_share(
+            running, free=self._threads - self._running.total()
+        )
 
     def _run(self, asked: _LookUp) -> None:
         try:

@@ -116,8 +116,8 @@ class Settings(BaseSettings):
         default=256,
         ge=2,
         le=65536,
-        description="Request bodies and unsent answers in memory at once, in MiB; one account has three quarters at "
-        "most. At least twice `LONGLOOK_MAX_BODY_MB`.",
+        description="Request bodies and unsent answers in memory at once, in MiB, and as much again for images that "
+        "are fetched by URL; one account has three quarters of each at most. At least twice `LONGLOOK_MAX_BODY_MB`.",
     )
     max_connections: int = Field(
         default=4096,

@@ -19,8 +19,8 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from jobs import errors
@@ -107,8 +107,7 @@ class Shares:
         """How many calls have got no place so far."""
         return self._refused
 
-    @contextmanager
-    def hold(self, account_id: Hashable, *, seconds: float) -> Iterator[None]:
+    def hold(self, account_id: Hashable, *, seconds: float) -> AbstractContextManager[None]:
         """Hold a place during the block.
 
         Args:
@@ -118,12 +117,7 @@ class Shares:
         Raises:
             jobs.errors.Overloaded: there was no place in time, or too many calls wait already.
         """
-        call = _Call(account_id)
-        try:
-            self._enter(call, seconds=seconds)
-            yield
-        finally:
-            self._leave(call)
+        return _Call(self, account_id, seconds)
 
     def take(self, account_id: Hashable) -> bool:
         """Take a place without waiting and keep it until :meth:`give_back`; return whether there was one."""
@@ -139,9 +133,14 @@ class Shares:
         with self._lock:
             self._release(account_id)
 
-    def _enter(self, call: _Call, *, seconds: float) -> None:
+    def enter(self, call: _Call, *, seconds: float) -> None:
+        """Have ``call`` hold a place; see :meth:`hold`."""
         with self._lock:
+            if self._may_hold(call.account_id) and call.account_id not in self._queues:
+                self._admit(call)
+                return
             may_wait = seconds > 0 and self._may_wait(call.account_id)
+            call.granted = threading.Event()
             self._queues.setdefault(call.account_id, collections.deque()).append(call)
             self._waiting += 1
             self._serve()
@@ -151,9 +150,17 @@ class Shares:
         with self._lock:
             self._insist(call)
 
+    def leave(self, call: _Call) -> None:
+        """Have ``call`` neither hold a place nor wait for one."""
+        with self._lock:
+            if call.holds:
+                self._finish(call)
+            elif call in self._queues.get(call.account_id, ()):
+                self._withdraw(call)
+
     def _insist(self, call: _Call) -> None:
         """Return if ``call`` holds a place, or else refuse it."""
-        if call.granted.is_set():
+        if call.holds:
             return
         self._withdraw(call)
         self._refused += 1
@@ -162,13 +169,6 @@ class Shares:
             f"{self._waiting} other calls wait.",
             retry_after=self._retry_after(),
         )
-
-    def _leave(self, call: _Call) -> None:
-        with self._lock:
-            if call.granted.is_set():
-                self._finish(call)
-            elif call in self._queues.get(call.account_id, ()):
-                self._withdraw(call)
 
     def _finish(self, call: _Call) -> None:
         took = self._timer() - self._began.pop(call)
@@ -182,8 +182,13 @@ class Shares:
             account_id = min(ready, key=self._order)
             call = self._queues[account_id][0]
             self._withdraw(call)
-            self._grant(account_id)
-            self._began[call] = self._timer()
+            self._admit(call)
+
+    def _admit(self, call: _Call) -> None:
+        self._grant(call.account_id)
+        self._began[call] = self._timer()
+        call.holds = True
+        if call.granted is not None:
             call.granted.set()
 
     def _order(self, account_id: Hashable) -> tuple[int, int]:
@@ -234,9 +239,23 @@ class Shares:
         return min(_MOST_SECONDS, max(_LEAST_SECONDS, math.ceil(seconds)))
 
 
-class _Call:
-    """A call that waits for a place or holds one."""
+class _Call(AbstractContextManager[None]):
+    """A call that waits for a place or holds one, during a block."""
 
-    def __init__(self, account_id: Hashable) -> None:
+    def __init__(self, shares: Shares, account_id: Hashable, seconds: float) -> None:
         self.account_id = account_id
-        self.granted = threading.Event()
+        self.holds = False
+        #: Set when it gets its place; only calls that have to wait need one.
+        self.granted: threading.Event | None = None
+        self._shares = shares
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        try:
+            self._shares.enter(self, seconds=self._seconds)
+        except BaseException:
+            self._shares.leave(self)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._shares.leave(self)

@@ -102,6 +102,11 @@ class Compilations:
         with self._lock:
             return self._shares[url]
 
+    def shares(self) -> list[Shares]:
+        """Return the places of each engine at which a schema was compiled."""
+        with self._lock:
+            return list(self._shares.values())
+
     def check(self, url: str, schema: Mapping[str, Any]) -> None:
         """Refuse a schema that took the engine at ``url`` too long a short while ago.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
@@ -109,6 +110,8 @@ class Dispatcher:
             Room(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
         )
         self._swept_at = float("-inf")
+        #: Whose recovery was worked off last.
+        self._recovered_for: uuid.UUID | None = None
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -170,7 +173,8 @@ class Dispatcher:
             if lost:
                 _log.warning("senders_lost", tries=lost)
             self._swept_at = time.monotonic()
-        recovered = redeliveries.recover(self._database)
+        recovered = redeliveries.recover(self._database, after=self._recovered_for)
+        self._recovered_for = recovered.account_id
         if recovered.resent:
             _log.info("deliveries_recovered", tries=recovered.resent)
         if recovered.more:

@@ -53,9 +53,11 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
-        registry = metrics.new_registry(revision=settings.revision)
-        metrics.JobMetrics(self.database, registry=registry, model=settings.model)
-        self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
+        self.registry = metrics.new_registry(revision=settings.revision)
+        metrics.JobMetrics(self.database, registry=self.registry, model=settings.model)
+        self._exporter = Exporter(
+            self.registry, host=settings.metrics_host, port=settings.metrics_port
+        )
         self.bell = Bell(settings)
         self._delivery_bell = Bell(settings, rings=DELIVER)
         self.database.listen(events.Ringer(self._delivery_bell))
@@ -87,6 +89,13 @@ class Runtime:
             flush_seconds=settings.flush_seconds,
             on_lost=lambda key: self.leases.end(key, leases.Reason.LOST),
         )
+        self.formulas = equality.shares(most_waiting=2 * settings.worker_slots)
+        self.grammars = compilations.Compilations(
+            most_waiting=_MOST_SAMPLES * settings.worker_slots
+        )
+        self.registry.register(
+            metrics.ShareMetrics(lambda: [self.formulas, *self.grammars.shares()])
+        )
         self.runner = Runner(
             self.database,
             engines=self.engines,
@@ -97,10 +106,8 @@ class Runtime:
             lease=lease,
             rng=rng,
             quarantine_crashes=settings.quarantine_crashes,
-            equality=equality.Equality(
-                self._sandbox, equality.shares(most_waiting=2 * settings.worker_slots)
-            ),
-            grammars=compilations.Compilations(most_waiting=_MOST_SAMPLES * settings.worker_slots),
+            equality=equality.Equality(self._sandbox, self.formulas),
+            grammars=self.grammars,
         )
         self._sweeper = Sweeper(
             self.database,

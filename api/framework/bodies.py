@@ -76,6 +76,30 @@ def read_model(request: Request, model: type[Model]) -> Model:
         raise problems.refused(faults_of(error)) from None
 
 
+def refuse_any(request: Request) -> None:
+    """Take no body, or an empty object: the route reads none, and what it says must not be ignored.
+
+    Raises:
+        jobs.errors.RequestError: there is more in it.
+    """
+    body = _whole(request)
+    if not body:
+        return
+    if request.mimetype not in ("", "application/json"):
+        raise errors.UnsupportedMediaType(
+            "This route reads no body; send none, or `{}` as application/json.",
+            param="Content-Type",
+        )
+    try:
+        _Nothing.model_validate(strict_json.loads(body))
+    except ValidationError as error:
+        raise problems.refused(faults_of(error)) from None
+
+
+class _Nothing(BaseModel, extra="forbid"):
+    pass
+
+
 def _whole(request: Request) -> bytes:
     # Only a read past the limit tells that there is more: what fits is not the whole, if no length was given.
     return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))

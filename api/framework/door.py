@@ -15,11 +15,13 @@ from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
-from api.framework import parameters, wire
+from api.framework import bodies, parameters, wire
 from api.framework.document import Answer, Body, Document, Message, Operation
 
 View = Callable[..., Response]
 
+#: Methods whose requests may have a body that means something.
+_WITH_BODIES = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
 #: Headers of every answer to a known key.
 _RATES = ("RateLimit-Policy", "RateLimit")
 
@@ -90,8 +92,10 @@ class Door(OpenAPI):
         """
         guarded = guard is not None
         always = {401, 403, 429, 500, 503} if guarded else {500}
-        if body is not None:
+        if body is not None or verb in _WITH_BODIES:
             always |= {400, 408, 413, 415}
+        if body is None and verb in _WITH_BODIES:
+            always.add(422)
         if guarded:
             answers = {status: answer.and_headers(*_RATES) for status, answer in answers.items()}
         self._operations[name] = Operation(answers, frozenset({*faults, *always}), body)
@@ -142,6 +146,9 @@ def _handle(
     caller = () if guard is None else (guard(),)
     if body is not None:
         wire.prepare(flask.request, carries_images=body.carries_images)
+    elif flask.request.method in _WITH_BODIES:
+        wire.prepare(flask.request, carries_images=False)
+        bodies.refuse_any(flask.request)
     checked: dict[str, BaseModel] = {}
     if path is not None:
         checked["path"] = parameters.parse(path, path_values)

@@ -169,7 +169,7 @@ class EndpointRoutes:
             name="recoverWebhookEndpoint",
             guard=steer,
             answers={202: Answer(schemas.Recovery, "The recovery as it begins.", ("Location",))},
-            faults=(400, 404, 413, 415, 422),
+            faults=(400, 404, 409, 413, 415, 422),
             body=Body({"application/json": schemas.EndpointRecover}),
         )
         declare(

@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol
 
 
 class Request(Protocol):
     """The request that a thread runs, as the server knows it."""
+
+    @property
+    def group(self) -> Hashable:
+        """See :func:`group`."""
 
     def hold(self, hung_up: Callable[[], None]) -> None:
         """See :func:`hold`."""
@@ -45,6 +49,11 @@ def hold(hung_up: Callable[[], None]) -> None:
     """
     if _current.request is not None:
         _current.request.hold(hung_up)
+
+
+def group() -> Hashable:
+    """Return for whom the current request counts: an account, or an address; None outside of a request."""
+    return None if _current.request is None else _current.request.group
 
 
 @contextlib.contextmanager

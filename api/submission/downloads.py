@@ -1,15 +1,21 @@
-"""Pictures that orders name by URL: fetched while the request waits, and never by the engine."""
+"""Pictures that orders name by URL: fetched while the request waits, and never by the engine.
+
+What has come stays in memory until it is decoded, so accounts share an amount of bytes, as they do for request bodies.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 from api.serving import current
+from api.serving.shares import Share
 from api.submission.orders import Link, Picture
 from jobs import errors
 from jobs.egress import NO_PUBLIC_ADDRESS, Egress, EgressError
@@ -19,6 +25,8 @@ from jobs.shares import Shares
 #: Requests that may fetch at once.
 _AT_ONCE = 8
 _RETRY_SECONDS = 1
+#: About as long as slow images take to come or to be decoded.
+_MEMORY_RETRY_SECONDS = 5
 _HEADERS = {
     "accept": "image/*",
     "accept-encoding": "identity",
@@ -37,6 +45,38 @@ _TOO_LARGE = "image_file_too_large"
 _NOT_GIVEN = "failed_to_download_image"
 #: How a fetch may end: that, or the code of its fault.
 OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_NOT_GIVEN}))
+
+
+class Memory:
+    """The bytes that one request has fetched, of those that all requests may have in memory.
+
+    Args:
+        account_id: whose request it is.
+        total: what all requests share; its lock is ``lock``.
+        lock: for many threads.
+    """
+
+    def __init__(self, account_id: uuid.UUID, total: Share, lock: threading.Lock) -> None:
+        self._account_id = account_id
+        self._total = total
+        self._lock = lock
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Count ``size`` bytes more. Raises :class:`jobs.errors.Overloaded` when the account has no share left."""
+        with self._lock:
+            if not self._total.take(self._account_id, size):
+                raise errors.Overloaded(
+                    "Too many bytes of images that are fetched by URL are in memory, of the account or of all.",
+                    retry_after=_MEMORY_RETRY_SECONDS,
+                )
+            self._held += size
+
+    def close(self) -> None:
+        """Give all of them back."""
+        with self._lock:
+            self._total.give_back(self._account_id, self._held)
+            self._held = 0
 
 
 class Downloads:
@@ -63,9 +103,25 @@ class Downloads:
         self._count = count
         self._timer = timer
         self.shares = Shares(_AT_ONCE, name="image downloads")
+        self._bytes = Share(settings.bodies_mb * 2**20)
+        self._bytes_lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def memory(self, account_id: uuid.UUID) -> Iterator[Memory]:
+        """Yield what counts the bytes of a request. They are given back at the end of the block."""
+        memory = Memory(account_id, self._bytes, self._bytes_lock)
+        try:
+            yield memory
+        finally:
+            memory.close()
 
     def fetched(
-        self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
+        self,
+        account_id: uuid.UUID,
+        pictures: Sequence[Picture],
+        faults: list[errors.Fault],
+        *,
+        memory: Memory,
     ) -> tuple[Picture, ...]:
         """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
 
@@ -73,8 +129,10 @@ class Downloads:
             account_id: for whom.
             pictures: those with a URL are fetched.
             faults: what is wrong so far.
+            memory: counts what comes.
 
         Raises:
+            jobs.errors.Overloaded: what came does not fit into the account's share of the memory.
             jobs.errors.Unavailable: as many requests fetch as may, of the account or of all.
         """
         links = [picture for picture in pictures if isinstance(picture.source, Link)]
@@ -91,7 +149,10 @@ class Downloads:
                 ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool,
             ):
                 found = pool.map(
-                    lambda picture: self._file(picture, account_id=account_id, until=until), links
+                    lambda picture: self._file(
+                        picture, account_id=account_id, until=until, memory=memory
+                    ),
+                    links,
                 )
                 came = dict(zip((picture.pointer for picture in links), found, strict=True))
         finally:
@@ -106,16 +167,16 @@ class Downloads:
         return tuple(files)
 
     def _file(
-        self, picture: Picture, *, account_id: uuid.UUID, until: float
+        self, picture: Picture, *, account_id: uuid.UUID, until: float, memory: Memory
     ) -> Picture | errors.Fault:
         began = self._timer()
-        found = self._fetch(picture, account_id=account_id, until=until)
+        found = self._fetch(picture, account_id=account_id, until=until, memory=memory)
         outcome = found.code if isinstance(found, errors.Fault) else "ok"
         self._count(outcome, self._timer() - began)
         return found
 
     def _fetch(
-        self, picture: Picture, *, account_id: uuid.UUID, until: float
+        self, picture: Picture, *, account_id: uuid.UUID, until: float, memory: Memory
     ) -> Picture | errors.Fault:
         assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
         try:
@@ -125,6 +186,7 @@ class Downloads:
                 seconds=until - self._timer(),
                 cap=self._most_bytes + 1,
                 party=account_id,
+                count=memory.take,
             )
         except EgressError as error:
             code, sentence = _FAULTS[error.disclosed]

@@ -128,12 +128,16 @@ class Intake:
             if replayed is not None:
                 return replayed
         # With faults the job will not be; then nobody's server is asked for its pictures.
-        sent = (
-            order.pictures
-            if faults
-            else self._downloads.fetched(caller.account_id, order.pictures, faults)
-        )
-        pictures = self._pictures.chosen(caller.account_id, sent, known, faults)
+        with self._downloads.memory(caller.account_id) as memory:
+            sent = (
+                order.pictures
+                if faults
+                else self._downloads.fetched(
+                    caller.account_id, order.pictures, faults, memory=memory
+                )
+            )
+            pictures = self._pictures.chosen(caller.account_id, sent, known, faults)
+        del sent
         if order.job is None or faults:
             raise problems.refused(faults)
         job, options = order.job, order.job.options

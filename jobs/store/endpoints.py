@@ -23,6 +23,10 @@ from jobs.store import events
 #: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
 #: two that are made at the same time may pass it by one.
 MOST: Final = 500
+#: Endpoints that an account makes in 24 hours: those that it deletes keep their rows, which no quota counts.
+MOST_A_DAY: Final = 1000
+#: Recoveries of an endpoint that have not ended, and those that have ended and are remembered.
+MOST_RECOVERIES: Final = 10
 #: How long an old secret signs beside the new one.
 OVERLAP: Final = timedelta(hours=24)
 
@@ -44,11 +48,12 @@ def create(
     event_types: Sequence[str],
     secret: Secret,
     most: int = MOST,
+    most_a_day: int = MOST_A_DAY,
 ) -> WebhookEndpoint:
     """Register a receiver; it is told of what happens from now on.
 
     Raises:
-        jobs.errors.Conflict: the account has as many as it may.
+        jobs.errors.Conflict: the account has ``most`` endpoints, or has made ``most_a_day`` within 24 hours.
     """
     endpoint_id = ids.new()
     with database.transaction() as transaction:
@@ -57,6 +62,17 @@ def create(
         )
         if transaction.execute(kept).scalar_one() >= most:
             raise errors.Conflict(f"An account has {most} webhook endpoints at the most.")
+        made = (
+            sa.select(WebhookEndpoint.created_at > transaction.now(-timedelta(days=1)))
+            .where(WebhookEndpoint.account_id == account_id)
+            .order_by(WebhookEndpoint.id.desc())
+            .offset(most_a_day - 1)
+            .limit(1)
+        )
+        if transaction.execute(made).scalar_one_or_none():
+            raise errors.Conflict(
+                f"An account may make {most_a_day:,} webhook endpoints within 24 hours, deleted ones included."
+            )
         transaction.execute(
             sa.insert(WebhookEndpoint).values(
                 id=endpoint_id,
@@ -232,11 +248,16 @@ def recover(
 
     Returns:
         The operation as it begins; None when there is no such endpoint.
+
+    Raises:
+        jobs.errors.Conflict: :data:`MOST_RECOVERIES` of the endpoint have not ended. Of those that have ended, as
+            many are kept.
     """
     recovery_id = ids.new()
     with database.transaction() as transaction:
-        if _find(transaction, endpoint_id, account_id) is None:
+        if _find(transaction, endpoint_id, account_id, lock=True) is None:
             return None
+        _make_room(transaction, endpoint_id)
         transaction.execute(
             sa.insert(WebhookRecovery).values(
                 id=recovery_id,
@@ -248,6 +269,23 @@ def recover(
         )
         transaction.notes.append(events.Due(0))
         return transaction.session.get_one(WebhookRecovery, recovery_id)
+
+
+def _make_room(transaction: Transaction, endpoint_id: uuid.UUID) -> None:
+    """Forget the oldest recoveries of an endpoint that have ended. Raises :class:`jobs.errors.Conflict`."""
+    known = transaction.session.scalars(
+        sa.select(WebhookRecovery)
+        .where(WebhookRecovery.endpoint_id == endpoint_id)
+        .order_by(WebhookRecovery.id.desc())
+    ).all()
+    ended = [recovery.id for recovery in known if recovery.ended_at is not None]
+    if len(known) - len(ended) >= MOST_RECOVERIES:
+        raise errors.Conflict(
+            f"An endpoint may have at most {MOST_RECOVERIES} recoveries that have not ended."
+        )
+    transaction.execute(
+        sa.delete(WebhookRecovery).where(WebhookRecovery.id.in_(ended[MOST_RECOVERIES:]))
+    )
 
 
 def _find(

@@ -37,6 +37,8 @@ class Recovered:
     resent: int
     #: Whether there is more to do.
     more: bool
+    #: Whose recovery it was.
+    account_id: uuid.UUID | None = None
 
 
 def redeliver(
@@ -95,26 +97,38 @@ def test(
         return delivery_id
 
 
-def recover(database: Database, *, limit: int = 100) -> Recovered:
-    """Work off a part of the oldest recovery that is asked for; any number of processes may.
+def recover(database: Database, *, limit: int = 100, after: uuid.UUID | None = None) -> Recovered:
+    """Work off a part of a recovery that is asked for; any number of processes may.
 
     What is recovered: deliveries of events since its time that failed, or that still wait after a failure.
+
+    Args:
+        database: where they are kept.
+        limit: deliveries that are looked at.
+        after: the account that this process served last. Accounts take turns, in the order of their ids; of an
+            account the oldest recovery comes first.
     """
     asked_for = (
-        sa.select(WebhookRecovery)
+        sa.select(WebhookRecovery, WebhookEndpoint.account_id)
+        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookRecovery.endpoint_id)
         .where(WebhookRecovery.ended_at.is_(None))
-        .order_by(WebhookRecovery.id)
+        .order_by(
+            *([] if after is None else [WebhookEndpoint.account_id <= after]),
+            WebhookEndpoint.account_id,
+            WebhookRecovery.id,
+        )
         .limit(1)
     )
     with database.reading() as transaction:
-        if transaction.session.scalars(asked_for).one_or_none() is None:
+        if transaction.session.execute(asked_for).one_or_none() is None:
             return Recovered(resent=0, more=False)
     with database.transaction("recover") as transaction:
-        recovery = transaction.session.scalars(
-            asked_for.with_for_update(skip_locked=True)
+        row = transaction.session.execute(
+            asked_for.with_for_update(of=WebhookRecovery, skip_locked=True)
         ).one_or_none()
-        if recovery is None:
+        if row is None:
             return Recovered(resent=0, more=False)
+        recovery, account_id = row
         found = transaction.session.scalars(
             # What is purged meanwhile is gone, and not to be missed.
             _missed(recovery).limit(limit).with_for_update(of=WebhookDelivery, key_share=True)
@@ -130,7 +144,7 @@ def recover(database: Database, *, limit: int = 100) -> Recovered:
                 ended_at=transaction.now() if done else None,
             )
         )
-        return Recovered(resent=len(made), more=True)
+        return Recovered(resent=len(made), more=True, account_id=account_id)
 
 
 def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:

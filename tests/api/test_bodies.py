@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 import pytest
 import structlog
+from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
-from api.framework import strict_json, wire
+from api.framework import Door, strict_json, wire
 from jobs import images
+from jobs.database import Database
+from jobs.lifecycle import Role
 from jobs.settings import Settings
+from tests import factories
 from tests.api import pictures
 from tests.api.asking import PNG, ask, faults
 from tests.api.conftest import Caller
@@ -177,6 +181,35 @@ def test_a_field_that_the_options_of_a_form_have_twice_is_refused(caller: Caller
         {"question": "?", "options": '{"seed": 1, "seed": 2}', "image": pictures.png()},
     )
     assert list(faults(answer)) == ["#/options/seed"]
+
+
+def test_a_body_is_refused_where_none_is_read(
+    client: FlaskClient, database: Database, app: Door
+) -> None:
+    admin = Caller(client, factories.make_key(database, role=Role.ADMIN))
+    paths = [
+        path.replace("{", "").replace("}", "")
+        for path, operations in app.document()["paths"].items()
+        if "post" in operations and "requestBody" not in operations["post"]
+    ]
+    assert "/v1/jobs/job_id/cancel" in paths
+    for path in paths:
+        answer = admin("POST", path, data=b'{"reason": "x"}', content_type=JSON)
+        assert (path, answer.status_code) == (path, 422)
+        assert list(faults(answer)) == ["#/reason"]
+        for untold in (
+            chunked(admin, path, b'{"reason": "x"}'),
+            admin("POST", path, data=b"[]", content_type=JSON),
+        ):
+            assert (path, untold.status_code) == (path, 422)
+        form = admin("POST", path, data={"reason": "x"})
+        assert (path, form.status_code) == (path, 415)
+        for nothing in (
+            admin("POST", path),
+            admin("POST", path, data=b"{}", content_type=JSON),
+            admin("POST", path, data=b"", content_type="application/x-www-form-urlencoded"),
+        ):
+            assert nothing.status_code not in (400, 415, 422), path
 
 
 def test_a_parameter_that_is_given_twice_is_refused_but_for_lists(caller: Caller) -> None:

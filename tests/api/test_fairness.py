@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.revocation import Revocation
+from api.serving import current
 from api.streams import Streams
 from jobs import ids
 from jobs.database import Database
@@ -25,7 +26,7 @@ from jobs.settings import Settings
 from jobs.shares import Shares
 from jobs.store import accounts, history
 from tests import databases, factories
-from tests.api import pictures
+from tests.api import pictures, wire
 from tests.api.conftest import Caller
 from tests.children import wait_for_names
 from tests.integration import sandbox_targets
@@ -166,6 +167,31 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
     assert b"job.finished" in late
 
 
+def test_an_account_that_uses_all_connections_it_can_leaves_some_to_another(
+    caller: Caller, stranger: Caller, database: Database
+) -> None:
+    job = caller.job()
+    account_id = account_of(database, job["id"])
+    with contextlib.ExitStack() as held, current.running(wire.Held(account_id)):
+        while database.connections.take(account_id):
+            held.callback(database.connections.give_back, account_id)
+        free = database.connections.capacity - database.connections.held
+        with ThreadPoolExecutor(1) as threads:
+
+            def look() -> int:
+                with current.running(wire.Held(account_id)):
+                    return caller("GET", f"/v1/jobs/{job['id']}").status_code
+
+            waiting = threads.submit(look)
+            with current.running(wire.Held(uuid.uuid4())):
+                served = [stranger("GET", "/v1/jobs").status_code, stranger.submit().status_code]
+            done = waiting.done()
+            held.close()
+            assert waiting.result(60) == 200
+
+    assert (free, served, done) == (5, [200, 202], False)
+
+
 def test_metrics_show_how_full_each_share_is(
     caller: Caller, operator: Caller, database: Database, decoder: Images
 ) -> None:
@@ -181,8 +207,39 @@ def test_metrics_show_how_full_each_share_is(
     assert 'longlook_share_places{resource="searches",state="held"} 1.0' in shown
     assert 'longlook_share_waiting{resource="searches"} 0.0' in shown
     assert 'longlook_share_refused_total{resource="searches"} 3.0' in shown
-    for name in ("streams_and_waits", "replays", "image_downloads", "endpoint_tests"):
+    for name in (
+        "streams_and_waits",
+        "replays",
+        "image_downloads",
+        "endpoint_tests",
+        "database_connections",
+        "database_writers",
+    ):
         assert f'longlook_share_refused_total{{resource="{name}"}} 0.0' in shown
+
+
+class TestSearchesWithoutAPlace:
+    """With searches that wait for no time."""
+
+    @pytest.fixture
+    def database(self, database_url: str, clock: databases.Clock) -> Iterator[Database]:
+        """Return a database whose searches wait for no time."""
+        with contextlib.closing(
+            Database(database_url, clock=clock, searches=2, search_seconds=1e-3)
+        ) as opened:
+            yield opened
+
+    def test_the_metrics_of_the_process_are_shown_all_the_same(
+        self, operator: Caller, database: Database
+    ) -> None:
+        for account_id in (uuid.uuid4(), uuid.uuid4()):
+            assert database.searches.take(account_id)
+        shown = operator("GET", "/metrics")
+
+        assert shown.status_code == 200
+        assert "longlook_database_up 1.0" in shown.text
+        assert "longlook_queue_depth" not in shown.text
+        assert 'longlook_share_places{resource="searches",state="held"} 2.0' in shown.text
 
 
 class TestASearchPastItsDeadline:

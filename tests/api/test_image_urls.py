@@ -291,6 +291,30 @@ def test_a_ninth_request_at_once_is_told_to_come_again(
     assert (first, second, last) == ([202] * 3, [202] * 3, [202] * 2)
 
 
+class TestLittleMemory:
+    """With memory for four images of half a mebibyte."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        """Return settings with two mebibytes for what is fetched."""
+        return settings.model_copy(update={"bodies_mb": 2})
+
+    @pytest.mark.parametrize("seconds", [20.0])
+    def test_bytes_that_are_fetched_are_shared_between_accounts_and_given_back(
+        self, caller: Caller, stranger: Caller, site: Site
+    ) -> None:
+        site.body = pictures.png() + bytes(2**19)
+        assert ask(caller, *[site.url] * 2)[0] == 202
+        status, told = ask(caller, *[site.url] * 4)
+        assert (status, told["error"]["code"]) == (503, "overloaded")
+        site.held.clear()
+        with fetching(site, caller, stranger) as answers:
+            pass
+        assert answers == [202, 202]
+        for asking in (caller, stranger) * 4:
+            assert ask(asking, *[site.url] * 2)[0] == 202
+
+
 @pytest.mark.parametrize("seconds", [20.0])
 def test_an_account_that_fetches_much_leaves_room_to_others(
     caller: Caller, stranger: Caller, site: Site

@@ -208,6 +208,7 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)
     of_worker = names(metrics.JobMetrics, database, model="tiny-qvq")
+    of_worker |= {family.name for family in metrics.ShareMetrics(list).collect()}
     of_delivery = names(metrics.DeliveryMetrics, database) - of_worker
     page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
 

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,7 +198,8 @@ class Application:
 class Held:
     """A request that is held open, as the server knows it, and whose client hangs up when a test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: Hashable = None) -> None:
+        self.group = group
         self._gone = threading.Event()
         self._told: list[Callable[[], None]] = []
 

@@ -129,6 +129,15 @@ def test_all_parties_together_have_so_many_threads_at_the_most(names: Names) -> 
     assert "silent3.example" not in names.asked
 
 
+def test_parties_with_many_silent_names_leave_a_thread_to_another_one(names: Names) -> None:
+    resolver = Resolver(names, threads=8, each=4)
+    for party in "ab":
+        for number in range(4):
+            hang(resolver, f"silent{party}{number}.example", party=party)
+
+    assert resolve(resolver, "other.example", party="c") == [HERE]
+
+
 def test_a_silent_name_keeps_no_process_from_ending() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", ENDS],

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import traceback
 import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -278,3 +281,100 @@ def test_more_threads_than_connections_wait_and_are_told(database_url: str) -> N
             pass
 
         small.ping()
+
+
+class Parties:
+    """Threads that each work for a party."""
+
+    def __init__(self, database: Database) -> None:
+        self._current = threading.local()
+        self._pool = ThreadPoolExecutor(32)
+        self._lets_go = threading.Event()
+        self._order = threading.Lock()
+        #: The transactions, in the order in which they began.
+        self.begun: list[str] = []
+        self.database = database
+        database.party = lambda: getattr(self._current, "party", None)
+
+    def begin(self, party: str, *, write: bool, hold: bool = False) -> Future[None]:
+        """Open a transaction for ``party``; with ``hold`` it stays open until :meth:`let_go`."""
+        return self._pool.submit(self._work, party, write=write, hold=hold)
+
+    def let_go(self) -> None:
+        """End the transactions that are held open."""
+        self._lets_go.set()
+
+    def close(self) -> None:
+        """End all threads."""
+        self.let_go()
+        self._pool.shutdown()
+
+    def _work(self, party: str, *, write: bool, hold: bool) -> None:
+        self._current.party = party
+        with self.database.transaction() if write else self.database.reading() as transaction:
+            transaction.execute(sa.select(1))
+            with self._order:
+                self.begun.append(party)
+            if hold:
+                assert self._lets_go.wait(60)
+
+
+@pytest.fixture
+def parties(database_url: str) -> Iterator[Parties]:
+    """Threads of parties that share four connections."""
+    with (
+        contextlib.closing(Database(database_url, pool_size=2, pool_seconds=60)) as database,
+        contextlib.closing(Parties(database)) as working,
+    ):
+        yield working
+
+
+def await_true(what: Callable[[], bool]) -> None:
+    """Return when ``what`` has come true."""
+    pause = threading.Event()
+    for _ in range(60_000):
+        if what():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it did not come true")
+
+
+@only_sqlite
+def test_parties_take_turns_at_sqlites_only_writer(parties: Parties) -> None:
+    writers = parties.database.writers
+    parties.begin("A", write=True, hold=True)
+    await_true(lambda: parties.begun == ["A"])
+    writes = [parties.begin("A", write=True) for _ in range(8)]
+    await_true(lambda: writers.waiting == 8)
+    writes.append(parties.begin("B", write=True))
+    await_true(lambda: writers.waiting == 9)
+    parties.let_go()
+    for write in writes:
+        write.result(60)
+
+    assert parties.begun == ["A", "B", *("A" for _ in range(8))]
+
+
+def test_a_party_leaves_a_connection_to_every_other(parties: Parties) -> None:
+    connections = parties.database.connections
+    reads = [parties.begin("A", write=False, hold=True) for _ in range(8)]
+    await_true(lambda: (len(parties.begun), connections.waiting) == (3, 5))
+    parties.begin("B", write=False).result(60)
+
+    assert parties.begun == ["A", "A", "A", "B"]
+    assert not any(read.done() for read in reads)
+    parties.let_go()
+    for read in reads:
+        read.result(60)
+    assert connections.held == 0
+
+
+def test_a_process_that_names_no_party_may_use_all_connections(database_url: str) -> None:
+    with (
+        contextlib.closing(Database(database_url, pool_size=2, pool_seconds=0.1)) as database,
+        contextlib.ExitStack() as open_now,
+    ):
+        for _ in range(4):
+            open_now.enter_context(database.reading())
+        with pytest.raises(Unavailable, match="in use"):
+            open_now.enter_context(database.reading())

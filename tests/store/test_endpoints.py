@@ -64,6 +64,32 @@ def test_an_account_has_so_many_endpoints_at_the_most(
     assert endpoints.get(database, made, account_id=account_id) is not None
 
 
+def test_an_account_makes_so_many_endpoints_a_day_at_the_most(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    def make(owner: uuid.UUID) -> uuid.UUID:
+        return endpoints.create(
+            database,
+            account_id=owner,
+            name="prod",
+            url="https://receiver.example/hook",
+            event_types=["job.failed"],
+            secret=NEW,
+            most_a_day=2,
+        ).id
+
+    made = [make(account_id) for _ in range(2)]
+    for endpoint_id in made:
+        endpoints.delete(database, endpoint_id, account_id=account_id)
+
+    with pytest.raises(errors.Conflict, match="within 24 hours"):
+        make(account_id)
+
+    make(factories.make_account(database))
+    age(25 * 3600)
+    make(account_id)
+
+
 def test_an_update_that_changes_nothing_moves_no_time(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:

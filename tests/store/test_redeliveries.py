@@ -122,6 +122,60 @@ def test_all_that_failed_since_a_time_is_recovered_in_the_background(
     assert {row.state for row in resent} == {TryState.DUE}
 
 
+def test_accounts_take_turns_at_recoveries(database: Database, account_id: uuid.UUID) -> None:
+    stranger = factories.make_account(database, "stranger")
+    now = database.clock()
+    asked: list[tuple[uuid.UUID, uuid.UUID]] = []
+    for owner in (account_id, account_id, account_id, stranger):
+        endpoint = webhooks.make_endpoint(database, owner)
+        found = endpoints.recover(database, endpoint.id, account_id=owner, since=now)
+        assert found is not None
+        asked.append((owner, found.id))
+    order: list[uuid.UUID | None] = []
+    last: uuid.UUID | None = None
+    while (done := redeliveries.recover(database, after=last)).more:
+        last = done.account_id
+        order.append(last)
+
+    assert sorted(map(str, order)) == sorted(str(owner) for owner, _ in asked)
+    assert stranger in order[:2]
+    for owner, recovery_id in asked:
+        view = tellings.recovery(database, recovery_id, account_id=owner)
+        assert view is not None
+        assert view.ended_at is not None
+
+
+def test_an_endpoint_has_so_many_recoveries_at_the_most(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    other = webhooks.make_endpoint(database, account_id)
+    now = database.clock()
+
+    def ask(endpoint_id: uuid.UUID) -> uuid.UUID:
+        found = endpoints.recover(database, endpoint_id, account_id=account_id, since=now)
+        assert found is not None
+        return found.id
+
+    first = [ask(endpoint.id) for _ in range(endpoints.MOST_RECOVERIES)]
+    with pytest.raises(errors.Conflict, match="at most 10 recoveries"):
+        ask(endpoint.id)
+    ask(other.id)
+    while redeliveries.recover(database).more:
+        pass
+    second = [ask(endpoint.id) for _ in range(endpoints.MOST_RECOVERIES)]
+    while redeliveries.recover(database).more:
+        pass
+    newest = ask(endpoint.id)
+
+    kept = [
+        recovery_id
+        for recovery_id in (*first, *second, newest)
+        if tellings.recovery(database, recovery_id, account_id=account_id)
+    ]
+    assert kept == [*second, newest]
+
+
 def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
     database: Database, account_id: uuid.UUID
 ) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Iterator
+
+import pytest
 
 from jobs.settings import Settings
 from jobs.store import claims
@@ -10,17 +14,25 @@ from tests import factories
 from worker.runtime import Runtime
 
 
-def test_slots_that_use_every_connection_leave_the_leases_theirs(
-    database_url: str, redis_url: str
-) -> None:
-    settings = Settings.read(
-        {},
-        database_url=database_url,
-        redis_url=redis_url,
-        engine_urls="scripted:",
-        worker_slots=4,
+@pytest.fixture
+def runtime(database_url: str, redis_url: str) -> Iterator[Runtime]:
+    """A worker process of four slots."""
+    built = Runtime(
+        Settings.read(
+            {},
+            database_url=database_url,
+            redis_url=redis_url,
+            engine_urls="scripted:",
+            worker_slots=4,
+        )
     )
-    runtime = Runtime(settings)
+    yield built
+    built.stop()
+
+
+def test_slots_that_use_every_connection_leave_the_leases_theirs(
+    runtime: Runtime,
+) -> None:
     factories.make_job(runtime.database, factories.make_account(runtime.database))
     claimed = claims.claim(runtime.database, owner=runtime.owner, lease=factories.LEASE)
     assert claimed is not None
@@ -37,4 +49,19 @@ def test_slots_that_use_every_connection_leave_the_leases_theirs(
     after = factories.get_job(runtime.database, claimed.job_id).job.lease_expires_at
     assert after is not None
     assert after > before
-    runtime.stop()
+
+
+def test_a_worker_tells_how_full_the_shares_of_formulas_and_grammars_are(runtime: Runtime) -> None:
+    formulas, grammars = runtime.formulas, runtime.grammars
+    with (
+        formulas.hold("A", seconds=0),
+        grammars.at("http://one").hold("A", seconds=0),
+        grammars.at("http://two").hold("A", seconds=0),
+    ):
+        value = functools.partial(runtime.registry.get_sample_value, "longlook_share_places")
+        held = [
+            value({"resource": resource, "state": "held"})
+            for resource in ("formula_comparisons", "grammar_compilations")
+        ]
+
+    assert held == [1, 2]
