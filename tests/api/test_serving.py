@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Any
 
 import orjson
 import pytest
@@ -258,7 +259,7 @@ def test_a_head_that_does_not_come_is_waited_for_no_longer_than_the_limit() -> N
     "limits", [{"body_seconds": 0.1}, {"rate": 10**6, "head_seconds": 0.1}], ids=["time", "rate"]
 )
 @pytest.mark.parametrize("length", ["Content-Length: 9", "Transfer-Encoding: chunked"])
-def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, float], length: str) -> None:
+def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, Any], length: str) -> None:
     with wire.running(**limits) as served:
         client = served.client().ask("/", method="POST", headers=f"{length}\r\n").send(b"5\r\na")
         answer = client.answer()
