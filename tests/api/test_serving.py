@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Any
 
 import orjson
 import pytest
@@ -258,7 +259,7 @@ def test_a_head_that_does_not_come_is_waited_for_no_longer_than_the_limit() -> N
     "limits", [{"body_seconds": 0.1}, {"rate": 10**6, "head_seconds": 0.1}], ids=["time", "rate"]
 )
 @pytest.mark.parametrize("length", ["Content-Length: 9", "Transfer-Encoding: chunked"])
-def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, float], length: str) -> None:
+def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, Any], length: str) -> None:
     with wire.running(**limits) as served:
         client = served.client().ask("/", method="POST", headers=f"{length}\r\n").send(b"5\r\na")
         answer = client.answer()
@@ -463,6 +464,19 @@ def test_unknown_keys_count_for_their_address() -> None:
         assert sum(not client.open() for client in many) == 15
 
 
+def test_a_key_is_known_however_it_is_spelled() -> None:
+    with wire.running(transfers=8) as served:
+        assert served.get("/known", headers=key("a")).status == 200
+        for number in range(20):
+            served.client(A).ask(
+                "/", method="POST", headers=f"Content-Length: 9\r\n{key(str(number))}"
+            )
+        # Its address has all that it may have.
+        spelled = "authorization:bEARER \t a  \r\n"
+        mine = served.client(A).ask("/", method="POST", body=b"12", headers=spelled)
+        assert mine.answer().status == 200
+
+
 def test_memory_of_bodies_is_shared_between_accounts_and_given_back() -> None:
     with wire.running(memory=2**22, body=2**20) as served:
         for name in "ab":
@@ -495,7 +509,7 @@ def test_memory_of_bodies_is_shared_between_accounts_and_given_back() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"memory": 2**22}, {"transfers": 8}], ids=repr)
-def test_bodies_from_many_addresses_leave_room_to_a_known_account(limits: dict[str, int]) -> None:
+def test_bodies_from_many_addresses_leave_room_to_a_known_account(limits: dict[str, Any]) -> None:
     with wire.running(body=2**20, **limits) as served:
         assert served.get("/known", headers=key("a")).status == 200
         begun = [served.client(f"127.0.1.{number}") for number in range(1, 31)]
