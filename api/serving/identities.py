@@ -36,7 +36,9 @@ class Identities:
 
 
 def digest(authorization: str | None) -> bytes | None:
-    """Return what stands for a key; None without one."""
+    """Return what stands for a key, however its field is spelled; None without one."""
     if authorization is None:
         return None
-    return hashlib.blake2b(authorization.encode("latin-1"), digest_size=16).digest()
+    scheme, _, key = authorization.partition(" ")
+    spelled = f"{scheme.lower()} {key.strip()}"
+    return hashlib.blake2b(spelled.encode("latin-1"), digest_size=16).digest()

@@ -85,8 +85,8 @@ class Loop(Server):
         self._connections: set[Connection] = set()
         self._bodies: dict[Exchange, None] = {}
         self._rests: dict[Exchange, None] = {}
-        self._transfers = Share(limits.transfers)
-        self._memory = Share(limits.memory)
+        self._transfers = Share(limits.transfers, strangers=_most_of(limits.transfers))
+        self._memory = Share(limits.memory, strangers=_most_of(limits.memory))
         #: With a request that a thread has or that waits for one.
         self._served = 0
         #: What is done with a connection that is ready.
@@ -594,6 +594,11 @@ def _receive(connection: Connection, size: int = _BYTES) -> bytes | None:
         return connection.socket.recv(min(size, _MOST_BYTES))
     except BlockingIOError:
         return None
+
+
+def _most_of(total: int) -> int:
+    """Return what of ``total`` clients may have that are not known yet, as each is by its first request."""
+    return total - total // 4
 
 
 def _exchange(connection: Connection) -> Exchange:

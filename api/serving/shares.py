@@ -19,10 +19,13 @@ class Share:
 
     Args:
         total: how much there is, in any unit.
+        strangers: how much addresses have to share between them, so that no number of them keeps accounts out; by
+            default everything.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, strangers: int | None = None) -> None:
         self._free = total
+        self._free_to_strangers = total if strangers is None else strangers
         self._held: collections.Counter[Group] = collections.Counter()
 
     @property
@@ -32,22 +35,27 @@ class Share:
 
     def fits(self, group: Group, amount: int = 1) -> bool:
         """Whether :meth:`take` would succeed now."""
-        return has_share(self._held[group], free=self._free, amount=amount)
+        free = min(self._free, self._free_to_strangers) if isinstance(group, str) else self._free
+        return has_share(self._held[group], free=free, amount=amount)
 
     def take(self, group: Group, amount: int = 1) -> bool:
         """Take ``amount`` for ``group``; False, and nothing is taken, if its share does not allow it."""
         if not self.fits(group, amount):
             return False
-        self._free -= amount
-        self._held[group] += amount
+        self._move(group, amount)
         return True
 
     def give_back(self, group: Group, amount: int = 1) -> None:
         """Return what ``group`` has taken."""
-        self._free += amount
-        self._held[group] -= amount
+        self._move(group, -amount)
         if not self._held[group]:
             del self._held[group]
+
+    def _move(self, group: Group, amount: int) -> None:
+        self._free -= amount
+        if isinstance(group, str):
+            self._free_to_strangers -= amount
+        self._held[group] += amount
 
 
 class Pool(Generic[Item]):
