@@ -52,7 +52,7 @@ def hide(key: str) -> None:
         record = make(*args, **kwargs)
         try:
             said = record.getMessage()
-        except Exception:  # noqa: BLE001 - whatever its arguments raise, whoever logs goes on
+        except (AttributeError, LookupError, TypeError, ValueError):
             # The handler tells it with the message and the arguments, so they must not hold the key.
             said = repr((record.msg, record.args))
         if key in said:
