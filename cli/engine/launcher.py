@@ -50,7 +50,11 @@ def hide(key: str) -> None:
 
     def made(*args: object, **kwargs: object) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        said = record.getMessage()
+        try:
+            said = record.getMessage()
+        except (AttributeError, LookupError, TypeError, ValueError):
+            # The handler tells it with the message and the arguments, so they must not hold the key.
+            said = repr((record.msg, record.args))
         if key in said:
             record.msg, record.args = said.replace(key, _HIDDEN), ()
         return record

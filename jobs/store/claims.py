@@ -106,7 +106,7 @@ def claim(
     *,
     owner: str,
     lease: timedelta,
-    pauses: Iterable[float] = _PAUSES_SECONDS,
+    pauses_seconds: Iterable[float] = _PAUSES_SECONDS,
 ) -> Claim | None:
     """Claim the best eligible job for ``owner``, or return None when there is none.
 
@@ -115,13 +115,13 @@ def claim(
     jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`), or the other claims take too long.
 
     Args:
-        database: where the queue is.
-        owner: who claims.
-        lease: for how long.
-        pauses: seconds between two tries to take a turn.
+        database: where the jobs are.
+        owner: for whom.
+        lease: how long the owner has the job without a renewal.
+        pauses_seconds: about how long to wait after each try that found all turns taken.
     """
     pause = threading.Event()
-    for seconds in pauses:
+    for seconds in pauses_seconds:
         with contextlib.suppress(_AllTurnsTaken):
             return _claim(database, owner, lease, or_by_rank=False)
         pause.wait(seconds * random.uniform(0.5, 1.5))  # noqa: S311 - so that claims do not meet again

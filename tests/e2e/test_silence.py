@@ -50,7 +50,8 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             assert answered["status"] == "succeeded"
             assert {job["status"] for job in ended} == {"failed"}
             assert "engine_silent" in {job["error"]["code"] for job in ended}
-            assert ended[0]["attempt"] <= 2
+            # The first time the engine may be silent to several, and be at fault itself.
+            assert ended[0]["attempt"] <= 3
             assert eventually(lambda: running(engine.url) == 0)
         finally:
             stack.close()

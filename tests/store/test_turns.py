@@ -313,13 +313,13 @@ def test_a_claim_that_finds_all_turns_taken_takes_its_turn_after_them(
         ended.wait(30)
         yield 0.0
 
-    queue(database, account_id, 5)
-    third: list[claims.Claim | None] = []
-
     def claim() -> None:
-        lease = factories.LEASE
-        third.append(claims.claim(database, owner="worker-2", lease=lease, pauses=pauses()))
+        found.append(
+            claims.claim(database, owner="worker-2", lease=factories.LEASE, pauses_seconds=pauses())
+        )
 
+    queue(database, account_id, 5)
+    found: list[claims.Claim | None] = []
     claimer = threading.Thread(target=claim)
     with database.transaction() as transaction:
         assert claims.by_turn(transaction, "worker-1", factories.LEASE) is not None
@@ -330,7 +330,7 @@ def test_a_claim_that_finds_all_turns_taken_takes_its_turn_after_them(
     ended.set()
     claimer.join(30)
 
-    assert [claimed and claimed.job_id for claimed in third] == [job_id]
+    assert [one and one.job_id for one in found] == [job_id]
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])
