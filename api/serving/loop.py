@@ -223,7 +223,7 @@ class Loop(Server):
             for exchange in threads.overdue(now):
                 self._served -= 1
                 self._release(exchange)
-                self._refuse(exchange.connection, _no_thread())
+                self._refuse(exchange.connection, _no_thread(self._limits))
         if not self._stopping:
             self._accept_more()
         if now >= self._reported + _REPORT_SECONDS:
@@ -358,9 +358,12 @@ class Loop(Server):
             self._serve(exchange)
             return
         if not self._memory.fits(group, body.wanted() or 1):
-            raise _no_memory()
+            raise _no_memory(self._limits)
         if not self._uploads.take(group):
-            raise overloaded("Too many request bodies are being received at this time.")
+            raise overloaded(
+                f"The server receives up to {self._limits.bodies} request bodies at once, and an account or address a "
+                "share of them. This request has no place left."
+            )
         self._bodies[exchange] = None
         exchange.due = exchange.began + self._limits.head_seconds
         connection.stage = Stage.BODY
@@ -388,7 +391,7 @@ class Loop(Server):
         rest = exchange.body.feed(data)
         more = exchange.body.content.size - before
         if more and not self._memory.take(exchange.group, more):
-            raise _no_memory()
+            raise _no_memory(self._limits)
         exchange.charged += more
         self._extend(exchange, more, seconds=self._limits.head_seconds)
         if exchange.body.complete:
@@ -419,7 +422,7 @@ class Loop(Server):
         if threads is not None:
             exchange.group = exchange.group if exchange.charged else exchange.address
         if not (threads or self._threads).submit(exchange):
-            raise _no_thread()
+            raise _no_thread(self._limits)
         connection.stage = Stage.SERVED
         self._served += 1
         # For the client's hanging up.
@@ -575,11 +578,15 @@ def _exchange(connection: Connection) -> Exchange:
     return connection.exchange
 
 
-def _no_memory() -> Refusal:
+def _no_memory(limits: Limits) -> Refusal:
     return overloaded(
-        "The request bodies that are being handled take all the memory that they may."
+        f"Request bodies and unsent answers may have {limits.memory // 2**20:,} MiB in memory, and an account or "
+        "address a share of that. This request has no room left."
     )
 
 
-def _no_thread() -> Refusal:
-    return overloaded("Too many requests wait to be handled at this time.")
+def _no_thread(limits: Limits) -> Refusal:
+    return overloaded(
+        f"Up to {limits.waiting} requests may wait for a thread, each for {limits.queue_seconds:g} seconds, and an "
+        "account or address has a share of these places. This request has no place left."
+    )
