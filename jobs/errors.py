@@ -333,6 +333,10 @@ class EngineSilent(EngineFault):
         super().__init__(message)
         #: Whether it answers other requests meanwhile: then it is the request that is stuck.
         self.answers_others = False
+        #: Whether it is silent to other requests as well: then it is the engine that is stuck.
+        self.silent_to_others = False
+        #: Whether the engine may be making a grammar meanwhile: then no image is the cause.
+        self.makes_grammar = False
 
 
 class EngineRejected(EngineError):

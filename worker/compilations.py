@@ -61,7 +61,7 @@ class Turn:
         """Take it that the stream failed before it began; return what that means for the job."""
         if isinstance(fault, errors.SchemaTimedOut):
             self._compilations.timed_out.add(self._key)
-        elif isinstance(fault, errors.EngineFault) and not isinstance(fault, errors.EngineLost):
+        elif isinstance(fault, errors.EngineSilent):
             return self._compilations.silent(self._key, fault)
         return fault
 
@@ -151,10 +151,11 @@ class Compilations:
         finally:
             turn.end()
 
-    def silent(self, key: _Key, fault: errors.EngineFault) -> errors.EngineError:
+    def silent(self, key: _Key, fault: errors.EngineSilent) -> errors.EngineError:
         """Take it that an engine fell silent over a schema: the second time that is the schema's fault."""
-        if key in self.compiled:
+        if key in self.compiled or fault.silent_to_others:
             return fault
+        fault.makes_grammar = True
         if key not in self._suspects:
             self._suspects.add(key)
             return fault

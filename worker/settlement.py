@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Callable
@@ -157,8 +158,7 @@ class Settlement:
         if not error.retryable:
             self.fail(claim, fault, result=result)
         elif isinstance(error, errors.EngineSilent):
-            # An engine that is silent to all accuses no image: it would accuse all that are asked about meanwhile.
-            self._settle_silence(claim, fault, result, accused=error.answers_others)
+            self._settle_silence(claim, fault, result, silence=error)
         elif error.counted:
             died = isinstance(error, errors.EngineLost)
             self.retry(claim, fault, result=result, engine_died=died)
@@ -166,8 +166,20 @@ class Settlement:
             self.release(claim, result=result, fault=fault)
 
     def _settle_silence(
-        self, claim: claims.Claim, fault: outcomes.Fault, result: Result, *, accused: bool
+        self,
+        claim: claims.Claim,
+        fault: outcomes.Fault,
+        result: Result,
+        *,
+        silence: errors.EngineSilent,
     ) -> None:
+        if silence.silent_to_others:
+            # The engine is at fault: this is not one of the silences that the job may have.
+            fault = dataclasses.replace(fault, code=errors.EngineFault.code)
+            self.retry(claim, fault, result=result)
+            return
+        # An engine that is silent to all accuses no image: it would accuse all that are asked about meanwhile.
+        accused = silence.answers_others and not silence.makes_grammar
         if self._silences(claim) + 1 < _SILENCES:
             self.retry(claim, fault, result=result, engine_died=accused)
             return

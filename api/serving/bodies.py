@@ -10,7 +10,7 @@ from gunicorn.http import errors as faults
 from gunicorn.http.body import CHUNK_EXT_RE
 
 from api.serving.heads import END, Head
-from api.serving.refusals import malformed, too_large
+from api.serving.refusals import malformed_body, too_large
 
 #: Bytes of a piece that is kept as it came in; smaller ones are gathered.
 _LARGE: Final = 2**14
@@ -173,7 +173,7 @@ class Chunked:
             pass
         framing = self._received - len(self._pending) - self.content.size
         if framing > _FRAMING + self.content.size // _FRAMING_PART:
-            raise malformed("The request body has too many small chunks.")
+            raise malformed_body("The request body has too many small chunks.")
         if not self.complete:
             return b""
         rest = bytes(self._pending)
@@ -203,7 +203,7 @@ class Chunked:
         if not self._pending.startswith(_CRLF):
             if _CRLF.startswith(self._pending):
                 return False
-            raise malformed("A chunk of the request body does not end with CRLF.")
+            raise malformed_body("A chunk of the request body does not end with CRLF.")
         del self._pending[: len(_CRLF)]
         self._left = None
         return True
@@ -212,7 +212,7 @@ class Chunked:
         end = self._pending.find(b"\n", 0, _MAX_SIZE_LINE)
         if end < 0:
             if len(self._pending) >= _MAX_SIZE_LINE:
-                raise malformed(f"The line of a chunk's size has over {_MAX_SIZE_LINE} bytes.")
+                raise malformed_body(f"The line of a chunk's size has over {_MAX_SIZE_LINE} bytes.")
             return False
         size = _chunk_size(bytes(self._pending[: end + 1]))
         del self._pending[: end + 1]
@@ -230,14 +230,16 @@ class Chunked:
         end = self._pending.find(END, 0, _MAX_TRAILERS)
         if end < 0:
             if len(self._pending) >= _MAX_TRAILERS:
-                raise malformed(f"The request body has over {_MAX_TRAILERS} bytes of trailers.")
+                raise malformed_body(
+                    f"The request body has over {_MAX_TRAILERS} bytes of trailers."
+                )
             if self._pending.count(b"\n") != self._pending.count(_CRLF):
-                raise malformed("A trailer of the request body does not end with CRLF.")
+                raise malformed_body("A trailer of the request body does not end with CRLF.")
             return False
         try:
             self._head.parse_headers(bytes(self._pending[:end]), from_trailer=True)
         except faults.ParseException:
-            raise malformed("A trailer of the request body is not valid.") from None
+            raise malformed_body("A trailer of the request body is not valid.") from None
         del self._pending[: end + len(END)]
         self.complete = True
         return False
@@ -250,14 +252,14 @@ def _chunk_size(line: bytes) -> int:
         Refusal: it is malformed.
     """
     if not line.endswith(_CRLF):
-        raise malformed("The line of a chunk's size does not end with CRLF.")
+        raise malformed_body("The line of a chunk's size does not end with CRLF.")
     digits, mark, extensions = line[:-2].partition(b";")
     if mark:
         digits = digits.rstrip(b" \t")
         if not CHUNK_EXT_RE.fullmatch(mark + extensions):
-            raise malformed("A chunk's extension is not valid.")
+            raise malformed_body("A chunk's extension is not valid.")
     if not 0 < len(digits) <= _MAX_DIGITS or not _HEX.issuperset(digits):
-        raise malformed("A chunk's size is not a hexadecimal number.")
+        raise malformed_body("A chunk's size is not a hexadecimal number.")
     return int(digits, 16)
 
 

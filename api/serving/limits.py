@@ -29,7 +29,7 @@ class Limits:
     Attributes:
         heads: connections without a complete head.
         idle: connections between two requests.
-        bodies: requests whose bodies are being received.
+        transfers: requests whose bodies are being received, and answers that clients have not taken.
         waiting: complete requests that wait for a thread.
         lingering: connections that are answered and that the client has not closed.
         threads: requests that run at once, beside those that are held open.
@@ -48,7 +48,7 @@ class Limits:
 
     heads: int
     idle: int
-    bodies: int
+    transfers: int
     waiting: int
     lingering: int
     threads: int
@@ -71,7 +71,7 @@ class Limits:
         return cls(
             heads=others // 4,
             idle=others // 4,
-            bodies=others // 4,
+            transfers=others // 4,
             waiting=others // 8,
             lingering=others // 8,
             threads=settings.api_threads,

@@ -21,7 +21,7 @@ from api.serving.answers import PARTS, Application, Runner, drop
 from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
 from api.serving.limits import Limits
 from api.serving.reactor import READ, WRITE, Reactor
-from api.serving.refusals import Refusal, malformed, overloaded, too_slow
+from api.serving.refusals import Refusal, malformed, malformed_body, overloaded, too_slow
 from api.serving.shares import Pool, Share
 from api.serving.threads import Threads
 
@@ -39,6 +39,8 @@ _STOP_SECONDS: Final = 2.0
 #: Between two lines in the log about requests that were refused.
 _REPORT_SECONDS: Final = 10.0
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
+#: Bytes of an answer that the system keeps which are not on their way.
+_UNSENT: Final = 2**15
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: These have bodies as a rule.
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -83,7 +85,7 @@ class Loop(Server):
         self._connections: set[Connection] = set()
         self._bodies: dict[Exchange, None] = {}
         self._rests: dict[Exchange, None] = {}
-        self._uploads = Share(limits.bodies)
+        self._transfers = Share(limits.transfers)
         self._memory = Share(limits.memory)
         #: With a request that a thread has or that waits for one.
         self._served = 0
@@ -121,6 +123,7 @@ class Loop(Server):
         for listener in self._listeners:
             listener.setblocking(False)
             self._bound_silence(listener)
+            self._bound_unsent(listener)
         self._accept_more()
         while alive():
             self._turn(beat)
@@ -256,6 +259,15 @@ class Loop(Server):
                 round(1000 * self._limits.write_seconds),
             )
 
+    def _bound_unsent(self, listener: socket.socket) -> None:
+        """Have the system take little ahead of a client; what is accepted inherits it.
+
+        Otherwise it takes megabytes at once, and a client that takes its answer steadily, but slowly, seems to take
+        nothing for minutes.
+        """
+        with contextlib.suppress(OSError, AttributeError):  # As above.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+
     def _accept_no_more(self) -> None:
         if self._accepting:
             self._accepting = False
@@ -359,10 +371,11 @@ class Loop(Server):
             return
         if not self._memory.fits(group, body.wanted() or 1):
             raise _no_memory(self._limits)
-        if not self._uploads.take(group):
+        if not self._transfers.take(group):
             raise overloaded(
-                f"The server receives up to {self._limits.bodies} request bodies at once, and an account or address a "
-                "share of them. This request has no place left."
+                f"The server receives request bodies, and keeps answers that are not taken, of up to "
+                f"{self._limits.transfers} requests at once, and of an account or address a share of them. This "
+                "request has no place left."
             )
         self._bodies[exchange] = None
         exchange.due = exchange.began + self._limits.head_seconds
@@ -383,7 +396,12 @@ class Loop(Server):
         if data:
             self._take_body(exchange, data)
         elif data is not None:
-            self._close(connection)
+            missing = exchange.body.wanted()
+            raise malformed_body(
+                f"The request body ended {missing} bytes before its Content-Length."
+                if missing
+                else "The request body ended before its last chunk."
+            )
 
     def _take_body(self, exchange: Exchange, data: bytes) -> None:
         before = exchange.body.content.size
@@ -402,7 +420,7 @@ class Loop(Server):
     def _leave_bodies(self, exchange: Exchange) -> None:
         if exchange in self._bodies:
             del self._bodies[exchange]
-            self._uploads.give_back(exchange.group)
+            self._transfers.give_back(exchange.group)
 
     def _body_is_late(self, exchange: Exchange, now: float) -> bool:
         return exchange.due < now or exchange.began + self._limits.body_seconds < now
@@ -425,8 +443,11 @@ class Loop(Server):
             raise _no_thread(self._limits)
         connection.stage = Stage.SERVED
         self._served += 1
-        # For the client's hanging up.
-        self._reactor.watch(connection, READ)
+        self._watch_meanwhile(connection)
+
+    def _watch_meanwhile(self, connection: Connection) -> None:
+        """Watch for the client's hanging up, but read no more requests ahead than one head may have bytes."""
+        self._reactor.watch(connection, 0 if len(connection.buffer) > heads.MAX_BYTES else READ)
 
     def _read_meanwhile(self, connection: Connection) -> None:
         """Read what comes while a request is served: the client's end, or the beginning of its next request."""
@@ -438,9 +459,9 @@ class Loop(Server):
         if data is None:
             return
         connection.buffer += data
-        if not data or len(connection.buffer) > heads.MAX_BYTES:
-            self._reactor.watch(connection, 0)
+        self._watch_meanwhile(connection)
         if not data:
+            self._reactor.watch(connection, 0)
             exchange.gone = True
             if exchange.hung_up is not None:
                 exchange.hung_up()
@@ -489,16 +510,22 @@ class Loop(Server):
     def _begin_rest(self, connection: Connection) -> None:
         exchange = _exchange(connection)
         size = sum(map(len, exchange.rest))
-        if not self._memory.take(exchange.group, size):
+        if not (self._memory.fits(exchange.group, size) and self._transfers.take(exchange.group)):
             # The answer has begun, so nothing can be said any more.
             self._refused["unsent_answer"] += 1
             self._cut_off(connection)
             return
+        self._memory.take(exchange.group, size)
         exchange.charged = size
+        self._rests[exchange] = None
         exchange.due = self._timer() + self._limits.write_seconds
         connection.stage = Stage.REST
-        self._rests[exchange] = None
         self._reactor.watch(connection, WRITE)
+
+    def _leave_rests(self, exchange: Exchange) -> None:
+        if exchange in self._rests:
+            del self._rests[exchange]
+            self._transfers.give_back(exchange.group)
 
     def _write_rest(self, connection: Connection) -> None:
         exchange = _exchange(connection)
@@ -508,7 +535,7 @@ class Loop(Server):
         exchange.rest = list(parts)
         self._extend(exchange, sent, seconds=self._limits.write_seconds)
         if not parts:
-            del self._rests[exchange]
+            self._leave_rests(exchange)
             self._release(exchange)
             self._answered(connection)
 
@@ -546,7 +573,7 @@ class Loop(Server):
         exchange, connection.exchange = connection.exchange, None
         if exchange is not None and connection.stage is not Stage.SERVED:
             self._leave_bodies(exchange)
-            self._rests.pop(exchange, None)
+            self._leave_rests(exchange)
             self._release(exchange)
 
     def _cut_off(self, connection: Connection) -> None:

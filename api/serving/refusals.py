@@ -87,6 +87,11 @@ def malformed(detail: str) -> Refusal:
     return Refusal(HTTPStatus.BAD_REQUEST, detail)
 
 
+def malformed_body(detail: str) -> Refusal:
+    """Return the refusal of a body that is not framed as RFC 9112 has it, or that ends too early."""
+    return Refusal(HTTPStatus.BAD_REQUEST, detail, code=errors.MalformedBody.code)
+
+
 def failed() -> Refusal:
     """Return the answer when the application failed before it answered."""
     return Refusal(

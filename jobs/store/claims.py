@@ -7,6 +7,9 @@ the holder has is discarded. How it ends is in :mod:`jobs.store.outcomes`.
 
 from __future__ import annotations
 
+import contextlib
+import random
+import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +94,8 @@ def _claimed(*, of_turn: bool) -> timeline.Change:
     )
 
 
+#: Between two tries to take a turn: a claim holds one for some milliseconds.
+_PAUSES_SECONDS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 _CLAIMED_OF_TURN = _claimed(of_turn=True)
 _CLAIMED_OF_ALL = _claimed(of_turn=False)
 _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
@@ -99,12 +104,33 @@ _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
 def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
     """Claim the best eligible job for ``owner``, or return None when there is none.
 
-    It is the best job of the account whose turn it is. Two cases have no turn to take, and the job with the lowest
-    rank is claimed: on PostgreSQL other claims are taking all turns at this moment, or only jobs are left whose turns
-    are not there yet (see :mod:`jobs.store.turns`).
+    It is the best job of the account whose turn it is. On PostgreSQL other claims may be taking all turns at this
+    moment; then it is tried again a few times. Without a turn to take the job with the lowest rank is claimed: only
+    jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`), or the other claims take too long.
+    """
+    pause = threading.Event()
+    for seconds in _PAUSES_SECONDS:
+        with contextlib.suppress(_AllTurnsTaken):
+            return _claim(database, owner, lease, or_by_rank=False)
+        pause.wait(seconds * random.uniform(0.5, 1.5))  # noqa: S311 - so that claims do not meet again
+    return _claim(database, owner, lease, or_by_rank=True)
+
+
+class _AllTurnsTaken(Exception):
+    """There are turns with eligible jobs, and other claims are taking all of them."""
+
+
+def _claim(database: Database, owner: str, lease: timedelta, *, or_by_rank: bool) -> Claim | None:
+    """Claim once.
+
+    Raises:
+        _AllTurnsTaken: only without ``or_by_rank``; nothing is changed then.
     """
     with database.transaction("claim") as transaction:
-        job = by_turn(transaction, owner, lease) or by_rank(transaction, owner, lease)
+        job = by_turn(transaction, owner, lease)
+        if job is None and not or_by_rank and transaction.execute(dispatch.any_turn()).first():
+            raise _AllTurnsTaken
+        job = job or by_rank(transaction, owner, lease)
         return None if job is None else hold(transaction, job, owner)
 
 

@@ -49,15 +49,10 @@ def eligible(
 TURN_ORDER = (turns.TURN.next_turn, turns.TURN.step, turns.TURN.account_id)
 
 
-@functools.cache
-def turn() -> sa.Update:
-    """Return the statement that takes the first turn with an eligible job, and gives account and class of it.
-
-    On PostgreSQL it passes turns that another claim is taking at this moment: nobody waits, and two claims at once
-    serve two accounts.
-    """
+def _has_job() -> sa.ColumnElement[bool]:
+    """Return the condition of having an eligible job, for a turn."""
     # A value with a limit rather than EXISTS, which PostgreSQL may answer by reading the whole queue at once.
-    has_job = (
+    return (
         sa.select(_JOB.id)
         .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
         .where(*eligible(turns.waiting()))
@@ -65,7 +60,22 @@ def turn() -> sa.Update:
         .limit(_ONE)
         .correlate(table(QueueTurn))
         .scalar_subquery()
-    )
+    ).is_not(None)
+
+
+@functools.cache
+def any_turn() -> sa.Select[uuid.UUID]:
+    """Return the statement that finds a turn with an eligible job, also one that another claim is taking."""
+    return sa.select(turns.TURN.account_id).where(_has_job()).order_by(*TURN_ORDER).limit(_ONE)
+
+
+@functools.cache
+def turn() -> sa.Update:
+    """Return the statement that takes the first turn with an eligible job, and gives account and class of it.
+
+    On PostgreSQL it passes turns that another claim is taking at this moment: nobody waits, and two claims at once
+    serve two accounts.
+    """
     now = turns.virtual_time()
     latest = sa.select(sa.func.max(table(QueueTurn).alias("latest").c.next_turn)).scalar_subquery()
     step = TURN_STEP[Priority.NORMAL]
@@ -81,7 +91,7 @@ def turn() -> sa.Update:
                 else_=turns.TURN.next_turn,
             ).label("served"),
         )
-        .where(has_job.is_not(None))
+        .where(_has_job())
         .order_by(*TURN_ORDER)
         .limit(_ONE)
         # Not FOR UPDATE: submissions hold the row for their transaction, and are not to make a claim pass it.

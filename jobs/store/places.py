@@ -187,7 +187,8 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
     ).one()
     own = mine.ahead + behind
     bounded = mine.ahead >= limit
-    if mine.turns <= 1:
+    if mine.turns == (mine.next_turn is not None):
+        # No other account or class has a turn.
         return _Counted(1 + own, bounded)
     step = TURN_STEP[job.priority]
     first = mine.next_turn

@@ -132,11 +132,12 @@ def test_searches_leave_room_to_another_account_and_to_all_that_is_no_search(
 def test_reads_of_a_streams_past_leave_room_to_another_account(
     caller: Caller, stranger: Caller, database: Database
 ) -> None:
+    revocation = Revocation(database)
     streams = Streams(
         database,
         subscriber=Subscriber("redis://127.0.0.1:1/0"),
         shares=Shares(8, name="streams"),
-        revocation=Revocation(database),
+        revocation=revocation,
     )
     key = factories.make_key(database)
     principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
@@ -158,6 +159,7 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
         done = queued.done()
         held.close()
         late = queued.result(60)
+    revocation.close()
     streams.close()
 
     assert b"job.finished" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Any
 
 import orjson
 import pytest
@@ -99,7 +100,7 @@ def test_a_malformed_chunk_is_the_clients_fault_and_ends_the_connection(chunks: 
             client.send(chunks)
         answer = client.answer()
         assert (answer.status, answer.headers["Connection"]) == (400, "close")
-        assert answer.problem["error"]["code"] == "invalid_request_error"
+        assert answer.problem["error"]["code"] == "malformed_body"
         assert client.ended()
         assert served.application.ran == []
 
@@ -258,7 +259,7 @@ def test_a_head_that_does_not_come_is_waited_for_no_longer_than_the_limit() -> N
     "limits", [{"body_seconds": 0.1}, {"rate": 10**6, "head_seconds": 0.1}], ids=["time", "rate"]
 )
 @pytest.mark.parametrize("length", ["Content-Length: 9", "Transfer-Encoding: chunked"])
-def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, float], length: str) -> None:
+def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, Any], length: str) -> None:
     with wire.running(**limits) as served:
         client = served.client().ask("/", method="POST", headers=f"{length}\r\n").send(b"5\r\na")
         answer = client.answer()
@@ -279,6 +280,37 @@ def test_an_answer_that_is_not_taken_keeps_no_thread() -> None:
         lazy = [served.client(A).ask("/big") for _ in range(3)]
         assert served.get(address=B).status == 200
         assert lazy[0].answer().body == served.application.big
+
+
+def test_a_client_that_asks_on_and_on_is_not_read_further_ahead_than_it_is_answered() -> None:
+    asked = memoryview(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 2**20)
+    with wire.running() as served:
+        client = served.client()
+        sent = 0
+        for _ in range(2_000):
+            client.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += client.socket.send(asked[sent:])
+            client.socket.settimeout(wire.PATIENCE)
+            assert client.answer().status == 200
+        # The rest is what the system keeps.
+        assert sent < len(asked) // 2
+
+
+def test_the_system_takes_little_ahead_of_a_client_so_that_one_that_reads_slowly_is_seen_to_read() -> (
+    None
+):
+    with wire.running(buffer=None) as served:
+        client = served.client().ask("/big")
+        assert eventually(lambda: served.application.ran == ["/big"])
+        served.stop()
+        served.thread.join(wire.PATIENCE)
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.socket.recv(2**16):
+                taken += len(piece)
+        assert 0 < taken < 2**19
 
 
 def test_an_answer_that_is_not_taken_is_given_up() -> None:
@@ -414,7 +446,7 @@ def test_places_to_wait_are_shared_between_accounts() -> None:
 
 
 def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_strangers() -> None:
-    with wire.running(bodies=8) as served:
+    with wire.running(transfers=8) as served:
         for name in "ab":
             assert served.get("/known", headers=key(name)).status == 200
         slow = "Content-Length: 9\r\n" + key("a")
@@ -430,7 +462,7 @@ def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_strangers()
 
 
 def test_unknown_keys_count_for_their_address() -> None:
-    with wire.running(bodies=8) as served:
+    with wire.running(transfers=8) as served:
         many = [
             served.client(A).ask("/", method="POST", headers=f"Content-Length: 9\r\n{key(str(n))}")
             for n in range(20)
@@ -483,3 +515,18 @@ def test_answers_that_are_not_taken_count_for_their_account() -> None:
         assert mine.answer().body == served.application.big
         # A fourth one would be more than three quarters of all.
         assert eventually(lambda: served.loop.connections == before + 3 + 1)
+
+
+def test_answers_that_are_not_taken_are_counted_however_small_the_rest_is() -> None:
+    with wire.running(transfers=8) as served:
+        served.application.big = bytes(2**20)
+        for name in "ab":
+            assert served.get("/known", headers=key(name)).status == 200
+        before = served.loop.connections
+        for _ in range(10):
+            served.client().ask("/big", headers=key("a"))
+        assert eventually(lambda: served.application.ran.count("/big") == 10)
+        mine = served.client().ask("/big", headers=key("b"))
+        assert mine.answer().body == served.application.big
+        # Of eight places one group has six at most.
+        assert eventually(lambda: served.loop.connections == before + 6 + 1)

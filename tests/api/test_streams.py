@@ -258,11 +258,12 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     )
     assert principal is not None
     shares = Shares(1, name="streams")
+    revocation = Revocation(database)
     streams = Streams(
         database,
         subscriber=Subscriber(settings.redis_url),
         shares=shares,
-        revocation=Revocation(database),
+        revocation=revocation,
         heartbeat_seconds=3600,
     )
     request = wire.Held()
@@ -281,6 +282,7 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     assert b"job.finished" not in b"".join(told)
     stream.close()
     assert shares.take(account_id)
+    revocation.close()
     streams.close()
 
 

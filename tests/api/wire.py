@@ -30,7 +30,7 @@ _BUFFER = 65536
 LIMITS = Limits(
     heads=64,
     idle=64,
-    bodies=64,
+    transfers=64,
     waiting=64,
     lingering=64,
     threads=8,
@@ -272,8 +272,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(**limits: Any) -> Iterator[Running]:  # noqa: ANN401 - fields of Limits
-    """Yield a loop on a port of its own, with ``limits`` that are others than :data:`LIMITS`."""
+def running(*, buffer: int | None = _BUFFER, **limits: Any) -> Iterator[Running]:  # noqa: ANN401 - fields of Limits
+    """Yield a loop on a port of its own.
+
+    Args:
+        buffer: bytes that the system keeps of what a client has not taken; None: as many as it likes.
+        limits: others than :data:`LIMITS`.
+    """
     cfg = Config()
     for name in (
         "http_parser",
@@ -288,7 +293,8 @@ def running(**limits: Any) -> Iterator[Running]:  # noqa: ANN401 - fields of Lim
     for end in wakes:
         os.set_blocking(end, False)
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        if buffer is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         loop = Loop(
             [listener],
             application,

@@ -275,6 +275,57 @@ def test_streams_beside_it_that_begin_to_speak_show_that_the_engine_is_well(
     assert stuck.error.answers_others
 
 
+def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: Conducted) -> None:
+    """At each look one stream has left the queue, each time another one: none of them is stuck."""
+    for _ in range(20):
+        conducted.ask()
+    for which in range(40):
+        conducted.engine.told = engine.Load(running=4, waiting=19)
+        conducted.wait(5)
+        conducted.speak(which)
+        conducted.ask()
+
+    assert [reader.error for reader in conducted.readers] == [None] * 60
+    assert conducted.watched.waiting == 20
+
+
+def test_a_stream_that_later_ones_overtake_is_given_up_in_a_long_queue(
+    conducted: Conducted,
+) -> None:
+    stuck = conducted.ask()
+    for _ in range(5):
+        conducted.ask()
+    conducted.engine.told = engine.Load(running=4, waiting=4)
+    which = 0
+    while stuck.error is None and which < 20:
+        conducted.wait(5)
+        which += 1
+        conducted.speak(which)
+        conducted.ask()
+    stuck.join()
+
+    assert isinstance(stuck.error, errors.EngineSilent)
+    assert stuck.error.answers_others
+    assert [reader.error for reader in conducted.readers[1:]] == [None] * (
+        len(conducted.readers) - 1
+    )
+
+
+def test_later_tokens_of_another_stream_show_that_the_engine_is_well(conducted: Conducted) -> None:
+    conducted.ask()
+    conducted.speak(0)
+    stuck = conducted.ask()
+    conducted.wait(SILENT - 5)
+    conducted.engine.streams[0].said.put(engine.Chunk(text=" see"))
+    assert asking.eventually(lambda: conducted.watched.answers)
+
+    conducted.wait(10 + PROMPT)
+    stuck.join()
+
+    assert isinstance(stuck.error, errors.EngineSilent)
+    assert stuck.error.answers_others
+
+
 def test_what_spoke_long_ago_shows_nothing(conducted: Conducted) -> None:
     stuck = conducted.ask()
     conducted.ask()
@@ -308,6 +359,33 @@ def test_a_whole_answer_comes_through(conducted: Conducted) -> None:
 
     assert asking.text(chunks) == "ab"
     assert chunks[-2:] == [end, bill]
+
+
+def test_an_engine_that_is_silent_to_several_is_known_as_such(conducted: Conducted) -> None:
+    large = asking.png(width=2800, height=2800)
+    readers = [conducted.ask(), conducted.ask(large)]
+
+    conducted.wait(SILENT + 40)
+
+    for reader in readers:
+        reader.join()
+        assert isinstance(reader.error, errors.EngineSilent)
+        assert reader.error.silent_to_others
+
+
+def test_streams_that_have_ended_long_ago_are_no_others(conducted: Conducted) -> None:
+    stuck = conducted.ask()
+    conducted.ask()
+    conducted.speak(1)
+    conducted.wait(5)
+    conducted.engine.streams[1].said.put(None)
+    conducted.readers[1].join()
+
+    conducted.wait(SILENT + PROMPT)
+    stuck.join()
+
+    assert isinstance(stuck.error, errors.EngineSilent)
+    assert not stuck.error.silent_to_others
 
 
 class TestThePool:

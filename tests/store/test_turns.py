@@ -6,8 +6,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -300,6 +301,35 @@ def test_two_claims_at_once_serve_two_accounts_and_a_third_waits_for_neither(
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])
+def test_a_claim_that_finds_all_turns_taken_takes_its_turn_after_them(
+    database: Database, account_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be the next job of the longest backlog, and cost that no turn."""
+    tried, ended = threading.Event(), threading.Event()
+
+    def pauses() -> Iterator[float]:
+        yield 0.0
+        tried.set()
+        ended.wait(30)
+        yield 0.0
+
+    monkeypatch.setattr(claims, "_PAUSES_SECONDS", pauses())
+    queue(database, account_id, 5)
+    third: list[claims.Claim] = []
+    claimer = threading.Thread(target=lambda: third.append(factories.claim(database, "worker-2")))
+    with database.transaction() as transaction:
+        assert claims.by_turn(transaction, "worker-1", factories.LEASE) is not None
+        claimer.start()
+        assert tried.wait(30)
+        other = factories.make_account(database)
+        job_id = factories.make_job(database, other)
+    ended.set()
+    claimer.join(30)
+
+    assert [claim.job_id for claim in third] == [job_id]
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])
 def test_a_submission_in_progress_keeps_its_turn_and_lets_claims_pass(
     database: Database, account_id: uuid.UUID
 ) -> None:
@@ -362,6 +392,23 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
     assert len(claimed) > 20
     assert [told[job_id].position for job_id in claimed] == list(range(1, len(claimed) + 1))
     assert not any(told[job_id].at_least for job_id in claimed)
+
+
+def test_a_place_without_a_turn_counts_the_turns_of_others(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    for _ in range(3):
+        factories.make_job(database, account_id)
+    last = factories.make_account(database)
+    factories.insert_jobs(database, last, [{}])
+    with database.reading() as transaction:
+        mine = sa.select(Job.id).where(Job.account_id == last)
+        job_id = transaction.execute(mine).scalar_one()
+
+    found = place(database, job_id)
+    turns.tidy(database)
+
+    assert claimed_accounts(database, 4).index(last) + 1 == found.position
 
 
 def test_a_place_that_is_not_counted_to_its_end_says_so(

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from jobs import escapes
 
-#: What the rules of Unicode call invisible, beside the categories below.
-INVISIBLE = "\u034f\u115f\u1160\u17b4\u180b\u180f\u3164\ufe00\ufe0f\uffa0\U000e0100\U000e01ef"
+#: What Unicode calls invisible, with what it keeps free for more of that, beside the categories below.
+INVISIBLE = {*map(chr, range(0xE0000, 0xE1000))} | {
+    *"\u034f\u115f\u1160\u17b4\u180b\u180f\u3164\ufe00\ufe0f\uffa0"
+}
 UNSAFE = [
     char
     for char in map(chr, range(sys.maxunicode + 1))

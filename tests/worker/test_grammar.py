@@ -12,11 +12,11 @@ import pytest
 
 from jobs import errors, schemas, values
 from jobs.lifecycle import Outcome, Role, Status
-from jobs.store import accounts, claims, streams
+from jobs.store import accounts, claims, quarantine, streams
 from tests import factories
 from tests.worker import choir
 from tests.worker.choir import Choir
-from tests.worker.conftest import ENDS, Bench, real_picture
+from tests.worker.conftest import ENDS, Bench, picture, real_picture
 from tests.worker.engine_fake import LOOP
 from worker import compilations, grammar, guards
 from worker.engine import Chunk, Usage
@@ -421,15 +421,61 @@ def test_a_schema_over_which_an_engine_falls_silent_twice_is_told_and_not_tried_
     jobs = [submit(bench) for _ in range(3)]
     for _ in range(2):
         reason(bench)
-        bench.engine.feed(errors.EngineFault("The engine was silent."))
+        bench.engine.feed(silence(answers_others=True))
 
     bench.runner.work()
 
     ends = [(bench.outcome(job_id), bench.attempt(job_id).attempt.error_code) for job_id in jobs]
-    assert ends[0] == ((Status.QUEUED, Outcome.RETRIED), "engine_fault")
+    assert ends[0] == ((Status.QUEUED, Outcome.RETRIED), "engine_silent")
     assert ends[1:] == [((Status.FAILED, Outcome.FAILED), "schema_timed_out")] * 2
     assert len(bench.engine.requests) == 4
     assert [trace.finish_reason for trace in bench.trace(jobs[2])] == ["error"]
+
+
+def silence(*, answers_others: bool = False, silent_to_others: bool = False) -> errors.EngineSilent:
+    fault = errors.EngineSilent("The engine said nothing.")
+    fault.answers_others, fault.silent_to_others = answers_others, silent_to_others
+    return fault
+
+
+def test_an_engine_that_fails_blames_no_schema(bench: Bench) -> None:
+    jobs = [submit(bench) for _ in range(3)]
+    for _ in jobs:
+        reason(bench)
+        bench.engine.feed(errors.EngineFault("The engine failed with status 500."))
+
+    bench.runner.work()
+
+    codes = [bench.attempt(job_id).attempt.error_code for job_id in jobs]
+    assert codes == ["engine_fault"] * 3
+
+
+def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
+    """Its grammar may be what the engine works at, while it answers others."""
+    bench = bench.with_engine(bench.engine, quarantine_crashes=1)
+    job_id = submit(bench)
+    reason(bench)
+    bench.engine.feed(silence(answers_others=True))
+
+    bench.runner.work()
+
+    assert bench.outcome(job_id) == (Status.QUEUED, Outcome.RETRIED)
+    assert bench.attempt(job_id).attempt.error_code == "engine_silent"
+    assert not quarantine.held(bench.database, bench.account_id, [picture().key])
+
+
+def test_an_engine_that_is_silent_to_all_blames_no_schema(bench: Bench, wait_for: WaitFor) -> None:
+    jobs = [submit(bench) for _ in range(3)]
+    for _ in jobs:
+        reason(bench)
+        bench.engine.feed(silence(silent_to_others=True))
+
+    for _ in jobs:
+        # The engine rests after each of them.
+        assert wait_for(lambda: bench.runner.work() > 0)
+
+    codes = [bench.attempt(job_id).attempt.error_code for job_id in jobs]
+    assert codes == ["engine_fault"] * 3
 
 
 def test_an_engine_that_falls_silent_in_an_answer_blames_no_schema(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import pytest
 from jobs.lifecycle import Outcome, Status
 from jobs.store import history, quarantine, submission
 from tests.databases import Age
+from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
@@ -164,6 +165,24 @@ def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: House) -> Non
         assert bench.view(job_id).job.error_code == "engine_silent"
 
     assert not quarantine.held(bench.database, bench.account_id, [picture().key])
+
+
+def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: House) -> None:
+    bench = house.bench
+    job_id = house.submit("[[persona:mute]] How many?", max_attempts=3)
+    for attempt in (1, 2):
+        # The engine is on trial the second time: this stream needs no permit.
+        other = asking.Reader(house.watched, asking.ask("[[persona:mute]] How many?"))
+        thread = house.begin()
+        assert house.wait_for(lambda: house.watched.waiting == 2)
+
+        house.give_up(thread)
+
+        other.join()
+        job = bench.view(job_id).job
+        assert (job.status, job.failures) == (Status.QUEUED, attempt)
+        assert bench.attempt(job_id).attempt.error_code == "engine_fault"
+        house.age(100)
 
 
 def test_other_failures_of_a_job_are_not_taken_for_silence(house: House) -> None:

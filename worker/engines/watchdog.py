@@ -3,6 +3,9 @@
 In a queue a request may take minutes to its first token, so the limit for that is long. One that is in no queue is
 stuck when it says nothing, and would hold its permit for nothing. So while requests wait for their first token the
 engine is asked for its load from time to time: where fewer wait than are silent, the others are stuck.
+
+The load does not say which requests wait. A request that has just left the queue may be among the others at one look
+and a different one at the next, so the silence of a request counts from the last first token of an earlier one.
 """
 
 from __future__ import annotations
@@ -65,10 +68,12 @@ class Watched:
         #: Streams without a first token in the order of their beginning, and how many have had theirs.
         self._waiting: dict[WatchedStream, None] = {}
         self._speaking = 0
+        #: Whether several streams were unfinished at some look since when none has had a token lately.
+        self._several = False
         self._window = 0
         #: Since when every look has found more silent streams than the engine has waiting; None: the last one did not.
         self._stuck_since: float | None = None
-        #: When some stream had its first token last.
+        #: When some stream had a token last.
         self._spoke_at: float | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -100,7 +105,7 @@ class Watched:
         """Take a stream that is sent now."""
         with self._lock:
             self._ensure_thread()
-            stream.began_at = self._now()
+            stream.counts_from = self._now()
             self._waiting[stream] = None
 
     def spoke(self, stream: WatchedStream, chunk: engine.Chunk) -> bool:
@@ -108,11 +113,22 @@ class Watched:
         with self._lock:
             if stream not in self._waiting:
                 return False
+            now = self._now()
+            later = False
+            for other in self._waiting:
+                if later:
+                    # The queue moves: the turn of those behind this stream may come only now.
+                    other.counts_from = now
+                later = later or other is stream
             del self._waiting[stream]
             self._speaking += 1
             if chunk.text:
-                self._spoke_at = self._now()
+                self._spoke_at = now
             return True
+
+    def heard(self) -> None:
+        """Note a further token of some stream."""
+        self._spoke_at = self._now()
 
     def ended(self, stream: WatchedStream, *, spoke: bool) -> None:
         """Note a stream's end."""
@@ -128,16 +144,27 @@ class Watched:
 
     @property
     def answers(self) -> bool:
-        """Whether some stream had its first token lately: the engine as a whole is not stuck."""
+        """Whether some stream had a token lately: the engine as a whole is not stuck."""
         with self._lock:
-            lately = self._now() - self._silent_seconds / 2
-            return self._spoke_at is not None and self._spoke_at > lately
+            return self._answers
+
+    @property
+    def _answers(self) -> bool:
+        lately = self._now() - self._silent_seconds / 2
+        return self._spoke_at is not None and self._spoke_at > lately
+
+    def judge(self, fault: errors.EngineSilent) -> None:
+        """Note in ``fault`` whether the engine answers other streams, or is silent to them as well."""
+        fault.answers_others = self.answers
+        fault.silent_to_others = self._several and not fault.answers_others
 
     def look(self) -> None:
         """Look at the load once, and give up on those who are silent for too long and wait in no queue."""
         now = self._now()
         with self._lock:
             waiting = list(self._waiting)
+            several = len(waiting) + self._speaking > 1
+            self._several = bool(waiting) and not self._answers and (self._several or several)
         if not waiting:
             self._stuck_since = None
             return
@@ -150,9 +177,9 @@ class Watched:
             self._stuck_since = now
         before = 0.0
         for stream in waiting[:stuck]:
-            waited = now - max(stream.began_at, self._stuck_since)
+            waited = now - max(stream.counts_from, self._stuck_since)
             if waited < self._silent_seconds:
-                # Those behind it began later.
+                # Those behind it count from no earlier time.
                 break
             before += stream.prefill_seconds
             if waited >= self._silent_seconds + before and self._give_up(stream, waited, load):
@@ -171,7 +198,9 @@ class Watched:
         log.warning(
             "engine_silent", url=self.url, rid=stream.rid, seconds=round(waited), load=str(load)
         )
-        stream.give_up(errors.EngineSilent(f"The engine said nothing for {waited:.0f} s, {load}."))
+        verdict = errors.EngineSilent(f"The engine said nothing for {waited:.0f} s, {load}.")
+        self.judge(verdict)
+        stream.give_up(verdict)
         return True
 
     def _load(self) -> _Seen:
@@ -231,8 +260,8 @@ class WatchedStream:
         request: engine.Request,
     ) -> None:
         self.rid = request.rid
-        #: When it was sent.
-        self.began_at = 0.0
+        #: When it was sent, or a stream that was sent before it had its first token.
+        self.counts_from = 0.0
         self._owner = owner
         self._context = context
         self._stream: engine.Stream | None = None
@@ -281,18 +310,19 @@ class WatchedStream:
                     break
                 yield chunk
             if spoke:
-                yield from chunks
+                for chunk in chunks:
+                    self._owner.heard()
+                    yield chunk
         except errors.EngineError as error:
             if self._verdict is None:
                 if isinstance(error, errors.EngineSilent):
-                    error.answers_others = self._owner.answers
+                    self._owner.judge(error)
                 raise
         finally:
             self._owner.ended(self, spoke=spoke)
         if self._verdict is not None:
             # The stream is closed already: the engine is told as well, lest it goes on for nobody.
             self._owner.abort(self.rid)
-            self._verdict.answers_others = self._owner.answers
             raise self._verdict
 
 
