@@ -101,15 +101,27 @@ _CLAIMED_OF_ALL = _claimed(of_turn=False)
 _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
 
 
-def claim(database: Database, *, owner: str, lease: timedelta) -> Claim | None:
+def claim(
+    database: Database,
+    *,
+    owner: str,
+    lease: timedelta,
+    pauses: Iterable[float] = _PAUSES_SECONDS,
+) -> Claim | None:
     """Claim the best eligible job for ``owner``, or return None when there is none.
 
     It is the best job of the account whose turn it is. On PostgreSQL other claims may be taking all turns at this
     moment; then it is tried again a few times. Without a turn to take the job with the lowest rank is claimed: only
     jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`), or the other claims take too long.
+
+    Args:
+        database: where the queue is.
+        owner: who claims.
+        lease: for how long.
+        pauses: seconds between two tries to take a turn.
     """
     pause = threading.Event()
-    for seconds in _PAUSES_SECONDS:
+    for seconds in pauses:
         with contextlib.suppress(_AllTurnsTaken):
             return _claim(database, owner, lease, or_by_rank=False)
         pause.wait(seconds * random.uniform(0.5, 1.5))  # noqa: S311 - so that claims do not meet again

@@ -302,7 +302,7 @@ def test_two_claims_at_once_serve_two_accounts_and_a_third_waits_for_neither(
 
 @pytest.mark.parametrize("dialect", ["postgresql"])
 def test_a_claim_that_finds_all_turns_taken_takes_its_turn_after_them(
-    database: Database, account_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+    database: Database, account_id: uuid.UUID
 ) -> None:
     """Else it would be the next job of the longest backlog, and cost that no turn."""
     tried, ended = threading.Event(), threading.Event()
@@ -313,10 +313,14 @@ def test_a_claim_that_finds_all_turns_taken_takes_its_turn_after_them(
         ended.wait(30)
         yield 0.0
 
-    monkeypatch.setattr(claims, "_PAUSES_SECONDS", pauses())
     queue(database, account_id, 5)
-    third: list[claims.Claim] = []
-    claimer = threading.Thread(target=lambda: third.append(factories.claim(database, "worker-2")))
+    third: list[claims.Claim | None] = []
+
+    def claim() -> None:
+        lease = factories.LEASE
+        third.append(claims.claim(database, owner="worker-2", lease=lease, pauses=pauses()))
+
+    claimer = threading.Thread(target=claim)
     with database.transaction() as transaction:
         assert claims.by_turn(transaction, "worker-1", factories.LEASE) is not None
         claimer.start()
@@ -326,7 +330,7 @@ def test_a_claim_that_finds_all_turns_taken_takes_its_turn_after_them(
     ended.set()
     claimer.join(30)
 
-    assert [claim.job_id for claim in third] == [job_id]
+    assert [claimed and claimed.job_id for claimed in third] == [job_id]
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])
