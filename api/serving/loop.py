@@ -122,8 +122,6 @@ class Loop(Server):
         """
         for listener in self._listeners:
             listener.setblocking(False)
-            self._bound_silence(listener)
-            self._bound_unsent(listener)
         self._accept_more()
         while alive():
             self._turn(beat)
@@ -250,23 +248,16 @@ class Loop(Server):
             for listener in self._listeners:
                 self._reactor.listen(listener)
 
-    def _bound_silence(self, listener: socket.socket) -> None:
-        """Have the system cut off clients whose host has vanished; what is accepted inherits it."""
-        with contextlib.suppress(OSError, AttributeError):  # Unix sockets, and systems without it.
-            listener.setsockopt(
-                socket.IPPROTO_TCP,
-                socket.TCP_USER_TIMEOUT,
-                round(1000 * self._limits.write_seconds),
-            )
-
-    def _bound_unsent(self, listener: socket.socket) -> None:
-        """Have the system take little ahead of a client; what is accepted inherits it.
+    def _bound_system(self, accepted: socket.socket) -> None:
+        """Have the system cut off clients whose host has vanished, and take little ahead of a client.
 
         Otherwise it takes megabytes at once, and a client that takes its answer steadily, but slowly, seems to take
-        nothing for minutes.
+        nothing for minutes. Connections that came before the loop began inherit no option of the listener.
         """
-        with contextlib.suppress(OSError, AttributeError):  # As above.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        milliseconds = round(1000 * self._limits.write_seconds)
+        with contextlib.suppress(OSError, AttributeError):  # Unix sockets, and systems without it.
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def _accept_no_more(self) -> None:
         if self._accepting:
@@ -286,6 +277,7 @@ class Loop(Server):
                     return
                 continue  # The client has gone meanwhile.
             accepted.setblocking(False)
+            self._bound_system(accepted)
             host = str(peer[0]) if isinstance(peer, tuple) else ""
             connection = Connection(accepted, peer, listener.getsockname(), addresses.group(host))
             self._connections.add(connection)

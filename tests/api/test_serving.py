@@ -302,7 +302,10 @@ def test_the_system_takes_little_ahead_of_a_client_so_that_one_that_reads_slowly
     None
 ):
     with wire.running(buffer=None) as served:
-        client = served.client().ask("/big")
+        client = served.client()
+        # The client's system would take megabytes of its own accord.
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        client.ask("/big")
         assert eventually(lambda: served.application.ran == ["/big"])
         served.stop()
         served.thread.join(wire.PATIENCE)
