@@ -122,8 +122,6 @@ class Loop(Server):
         """
         for listener in self._listeners:
             listener.setblocking(False)
-            self._bound_silence(listener)
-            self._bound_unsent(listener)
         self._accept_more()
         while alive():
             self._turn(beat)
@@ -226,7 +224,7 @@ class Loop(Server):
             for exchange in threads.overdue(now):
                 self._served -= 1
                 self._release(exchange)
-                self._refuse(exchange.connection, _no_thread())
+                self._refuse(exchange.connection, _no_thread(self._limits))
         if not self._stopping:
             self._accept_more()
         if now >= self._reported + _REPORT_SECONDS:
@@ -250,23 +248,16 @@ class Loop(Server):
             for listener in self._listeners:
                 self._reactor.listen(listener)
 
-    def _bound_silence(self, listener: socket.socket) -> None:
-        """Have the system cut off clients whose host has vanished; what is accepted inherits it."""
-        with contextlib.suppress(OSError, AttributeError):  # Unix sockets, and systems without it.
-            listener.setsockopt(
-                socket.IPPROTO_TCP,
-                socket.TCP_USER_TIMEOUT,
-                round(1000 * self._limits.write_seconds),
-            )
-
-    def _bound_unsent(self, listener: socket.socket) -> None:
-        """Have the system take little ahead of a client; what is accepted inherits it.
+    def _bound_system(self, accepted: socket.socket) -> None:
+        """Have the system cut off clients whose host has vanished, and take little ahead of a client.
 
         Otherwise it takes megabytes at once, and a client that takes its answer steadily, but slowly, seems to take
-        nothing for minutes.
+        nothing for minutes. Connections that came before the loop began inherit no option of the listener.
         """
-        with contextlib.suppress(OSError, AttributeError):  # As above.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        milliseconds = round(1000 * self._limits.write_seconds)
+        with contextlib.suppress(OSError, AttributeError):  # Unix sockets, and systems without it.
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def _accept_no_more(self) -> None:
         if self._accepting:
@@ -286,6 +277,7 @@ class Loop(Server):
                     return
                 continue  # The client has gone meanwhile.
             accepted.setblocking(False)
+            self._bound_system(accepted)
             host = str(peer[0]) if isinstance(peer, tuple) else ""
             connection = Connection(accepted, peer, listener.getsockname(), addresses.group(host))
             self._connections.add(connection)
@@ -370,9 +362,13 @@ class Loop(Server):
             self._serve(exchange)
             return
         if not self._memory.fits(group, body.wanted() or 1):
-            raise _no_memory()
+            raise _no_memory(self._limits)
         if not self._transfers.take(group):
-            raise overloaded("Too many request bodies are being received at this time.")
+            raise overloaded(
+                f"The server receives request bodies, and keeps answers that are not taken, of up to "
+                f"{self._limits.transfers} requests at once, and of an account or address a share of them. This "
+                "request has no place left."
+            )
         self._bodies[exchange] = None
         exchange.due = exchange.began + self._limits.head_seconds
         connection.stage = Stage.BODY
@@ -405,7 +401,7 @@ class Loop(Server):
         rest = exchange.body.feed(data)
         more = exchange.body.content.size - before
         if more and not self._memory.take(exchange.group, more):
-            raise _no_memory()
+            raise _no_memory(self._limits)
         exchange.charged += more
         self._extend(exchange, more, seconds=self._limits.head_seconds)
         if exchange.body.complete:
@@ -436,7 +432,7 @@ class Loop(Server):
         if threads is not None:
             exchange.group = exchange.group if exchange.charged else exchange.address
         if not (threads or self._threads).submit(exchange):
-            raise _no_thread()
+            raise _no_thread(self._limits)
         connection.stage = Stage.SERVED
         self._served += 1
         self._watch_meanwhile(connection)
@@ -606,11 +602,15 @@ def _exchange(connection: Connection) -> Exchange:
     return connection.exchange
 
 
-def _no_memory() -> Refusal:
+def _no_memory(limits: Limits) -> Refusal:
     return overloaded(
-        "The request bodies that are being handled take all the memory that they may."
+        f"Request bodies and unsent answers may have {limits.memory // 2**20:,} MiB in memory, and an account or "
+        "address a share of that. This request has no room left."
     )
 
 
-def _no_thread() -> Refusal:
-    return overloaded("Too many requests wait to be handled at this time.")
+def _no_thread(limits: Limits) -> Refusal:
+    return overloaded(
+        f"Up to {limits.waiting} requests may wait for a thread, each for {limits.queue_seconds:g} seconds, and an "
+        "account or address has a share of these places. This request has no place left."
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -47,6 +46,8 @@ class Threads(Generic[AnyTask]):
         self._room = Share(waiting)
         self._idle = 0
         self._started = 0
+        #: Threads that were started or woken and have not looked for a task yet.
+        self._coming = 0
         #: Tasks that have given their place back.
         self._aside: set[int] = set()
 
@@ -91,12 +92,16 @@ class Threads(Generic[AnyTask]):
         return late
 
     def _work(self) -> None:
+        # Who starts or wakes a thread counts it as coming.
+        coming = 1
         while True:
             with self._changed:
+                self._coming -= coming
                 while (task := self._next()) is None:
                     self._idle += 1
-                    # Who wakes a thread counts it as busy.
                     self._changed.wait()
+                    self._coming -= 1
+                coming = 0
                 self._wake()
             self._run_task(task)
             with self._changed:
@@ -138,8 +143,10 @@ class Threads(Generic[AnyTask]):
 
     def _wake(self) -> None:
         """See that a thread takes the next task, if there is one that may run."""
-        if not self._waiting or self._next_group() is None:
+        # Threads that are coming take the next tasks, and wake others for those behind them.
+        if self._coming or not self._waiting or self._next_group() is None:
             return
+        self._coming += 1
         if self._idle:
             self._idle -= 1
             self._changed.notify()
@@ -148,6 +155,8 @@ class Threads(Generic[AnyTask]):
             target=self._work, name=f"{self._name}-{self._started + 1}", daemon=True
         )
         # Where no more threads can be started those that run take the task, or it is overdue.
-        with contextlib.suppress(RuntimeError):
+        try:
             thread.start()
             self._started += 1
+        except RuntimeError:
+            self._coming -= 1

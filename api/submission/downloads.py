@@ -54,12 +54,16 @@ class Memory:
         account_id: whose request it is.
         total: what all requests share; its lock is ``lock``.
         lock: for many threads.
+        most: the bytes of ``total``, for the message.
     """
 
-    def __init__(self, account_id: uuid.UUID, total: Share, lock: threading.Lock) -> None:
+    def __init__(
+        self, account_id: uuid.UUID, total: Share, lock: threading.Lock, *, most: int
+    ) -> None:
         self._account_id = account_id
         self._total = total
         self._lock = lock
+        self._most = most
         self._held = 0
 
     def take(self, size: int) -> None:
@@ -67,7 +71,8 @@ class Memory:
         with self._lock:
             if not self._total.take(self._account_id, size):
                 raise errors.Overloaded(
-                    "Too many bytes of images that are fetched by URL are in memory, of the account or of all.",
+                    f"Images that are fetched by URL may have {self._most // 2**20:,} MiB in memory, and an account "
+                    "a share of that. This request has no room left.",
                     retry_after=_MEMORY_RETRY_SECONDS,
                 )
             self._held += size
@@ -103,13 +108,14 @@ class Downloads:
         self._count = count
         self._timer = timer
         self.shares = Shares(_AT_ONCE, name="image downloads")
-        self._bytes = Share(settings.bodies_mb * 2**20)
+        self._most_in_memory = settings.bodies_mb * 2**20
+        self._bytes = Share(self._most_in_memory)
         self._bytes_lock = threading.Lock()
 
     @contextlib.contextmanager
     def memory(self, account_id: uuid.UUID) -> Iterator[Memory]:
         """Yield what counts the bytes of a request. They are given back at the end of the block."""
-        memory = Memory(account_id, self._bytes, self._bytes_lock)
+        memory = Memory(account_id, self._bytes, self._bytes_lock, most=self._most_in_memory)
         try:
             yield memory
         finally:
