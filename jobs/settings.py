@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8700, ge=0, le=65535, description="Port the API listens on.")
     api_threads: int = Field(
-        default=16,
+        default=8,
         ge=4,
         le=1024,
         description="Requests that the API computes at once. Those that wait (for a job, an image decoder, a download) "
