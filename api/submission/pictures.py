@@ -73,14 +73,17 @@ class Pictures:
         files = [picture for picture in pictures if isinstance(picture.source, bytes)]
         made = self._made(account_id, files)
         sound = [image for image in made.values() if not isinstance(image, errors.Fault)]
-        keys = {image.key for image in sound} | {image.image_key for image in known.values()}
-        held = quarantine.held(self._database, account_id, keys)
+        held = quarantine.held(self._database, account_id, {image.key for image in sound})
         chosen: list[Chosen] = []
         for picture in pictures:
             image = known.get(picture.pointer) or made.get(picture.pointer)
             if isinstance(image, history.ImageFacts) and image.removed_at is not None:
                 image = _not_found(picture)
-            if image is not None and _key(image) in held:
+            if isinstance(image, history.ImageFacts):
+                refused = image.quarantined_at is not None
+            else:
+                refused = isinstance(image, submission.NewImage) and image.key in held
+            if refused:
                 image = errors.Fault(picture.pointer, _QUARANTINED, quarantine.CODE)
             if isinstance(image, errors.Fault):
                 faults.append(image)
@@ -140,12 +143,6 @@ class Pictures:
             with ThreadPoolExecutor(self._at_once) as pool:
                 made = list(pool.map(make, files))
         return dict(zip((file.pointer for file in files), made, strict=True))
-
-
-def _key(image: history.ImageFacts | submission.NewImage | errors.Fault) -> str | None:
-    if isinstance(image, errors.Fault):
-        return None
-    return image.image_key if isinstance(image, history.ImageFacts) else image.key
 
 
 def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]]:

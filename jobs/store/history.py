@@ -14,7 +14,17 @@ from jobs import filters
 from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
-from jobs.records import Attempt, FindingEntry, Image, ImageBytes, Job, JobImage, Sample, table
+from jobs.records import (
+    Attempt,
+    FindingEntry,
+    Image,
+    ImageBytes,
+    Job,
+    JobImage,
+    Sample,
+    Suspect,
+    table,
+)
 from jobs.store import findings, places, search, timeline
 
 #: Characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed them.
@@ -36,6 +46,8 @@ class ImageFacts:
     original_sha256: str
     #: Set when its bytes are gone.
     removed_at: datetime | None
+    #: Set when it is refused; known of images that are named in a request.
+    quarantined_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -302,17 +314,28 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_FACTS = sa.select(*(_IMAGE[fact.name] for fact in fields(ImageFacts)))
-_IMAGES = _FACTS.where(
-    _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),
-    _IMAGE.account_id == sa.bindparam("account_id"),
+_SUSPECT = table(Suspect).c
+_FACTS = sa.select(
+    *(_IMAGE[fact.name] for fact in fields(ImageFacts) if fact.name in table(Image).c)
+)
+_IMAGES = (
+    _FACTS.add_columns(_SUSPECT.quarantined_at)
+    .outerjoin_from(
+        table(Image),
+        table(Suspect),
+        sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
+    )
+    .where(
+        _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),
+        _IMAGE.account_id == sa.bindparam("account_id"),
+    )
 )
 
 
 def images(
     database: Database, image_ids: Collection[uuid.UUID], *, account_id: uuid.UUID
 ) -> dict[uuid.UUID, ImageFacts]:
-    """Return those of ``image_ids`` that are this account's, by id; ones whose bytes are gone too."""
+    """Return those of ``image_ids`` that are this account's, by id, also ones that are refused or whose bytes are gone."""
     with database.reading() as transaction:
         found = transaction.execute(
             _IMAGES, {"image_ids": list(image_ids), "account_id": account_id}
