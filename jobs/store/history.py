@@ -335,7 +335,7 @@ _IMAGES = (
 def images(
     database: Database, image_ids: Collection[uuid.UUID], *, account_id: uuid.UUID
 ) -> dict[uuid.UUID, ImageFacts]:
-    """Return those of ``image_ids`` that are this account's, by id, also ones that are refused or whose bytes are gone."""
+    """Return those of ``image_ids`` that are this account's, by id, also ones that are refused or have no bytes."""
     with database.reading() as transaction:
         found = transaction.execute(
             _IMAGES, {"image_ids": list(image_ids), "account_id": account_id}
