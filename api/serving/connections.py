@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from api.serving.bodies import Body
 from api.serving.heads import Head
@@ -131,21 +131,17 @@ class Exchange:
             self.server.learn(self.key, account_id)
 
 
-class Server:
+class Server(Protocol):
     """What a request can say to the server, from its thread."""
 
     def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
         """Give the request's place away, and tell when its client hangs up."""
-        raise NotImplementedError
 
     def step_aside(self, exchange: Exchange) -> bool:
         """Give the request's place to another one; return whether it had one."""
-        raise NotImplementedError
 
     def step_back(self, exchange: Exchange) -> None:
         """Take a place for the request again."""
-        raise NotImplementedError
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:
         """Remember the account of a key."""
-        raise NotImplementedError

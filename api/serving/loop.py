@@ -18,7 +18,7 @@ from gunicorn.config import Config
 from api import addresses
 from api.serving import bodies, heads, identities
 from api.serving.answers import PARTS, Application, Runner, drop
-from api.serving.connections import Connection, Exchange, Outcome, Server, Stage
+from api.serving.connections import Connection, Exchange, Outcome, Stage
 from api.serving.limits import Limits
 from api.serving.reactor import READ, WRITE, Reactor
 from api.serving.refusals import Refusal, malformed, malformed_body, overloaded, too_slow
@@ -47,7 +47,7 @@ _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Loop(Server):
+class Loop:
     """Serves the connections of some listeners.
 
     Args:
