@@ -21,8 +21,10 @@ SCALARS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
+#: A character has up to twelve bytes when it is escaped, and a name up to 1,024.
+NAMES = st.text(max_size=80)
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=50
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=50
 )
 #: What a JSON text is made of, in any order.
 PIECES = st.sampled_from(
