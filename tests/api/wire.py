@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import http.client
@@ -26,6 +27,9 @@ from api.serving.loop import Loop
 #: A client that waits longer than this waits for ever.
 PATIENCE = 60
 _BUFFER = 65536
+#: The pipes of the last loops.
+_pipes: collections.deque[tuple[int, int]] = collections.deque()
+_KEPT_PIPES = 16
 
 LIMITS = Limits(
     heads=64,
@@ -319,8 +323,11 @@ def running(*, buffer: int | None = _BUFFER, **limits: Any) -> Iterator[Running]
             made.stop()
             thread.join(PATIENCE)
             assert not thread.is_alive()
-    for end in wakes:
-        os.close(end)
+    # A request's thread that outlived the grace may still wake its loop, so the pipe is closed some loops later.
+    _pipes.append(wakes)
+    while len(_pipes) > _KEPT_PIPES:
+        for end in _pipes.popleft():
+            os.close(end)
 
 
 def networks(*names: str) -> tuple[Any, ...]:
