@@ -431,6 +431,7 @@ def test_threads_go_to_accounts_in_turns() -> None:
         served.application.gate.set()
         assert [client.answer().status for client in waiting] == [200, 200]
         ran = served.application.ran
+        assert eventually(lambda: "/wait/a6" in ran)
         # Turn by turn, though all of A's came before.
         assert ran.index("/b0") < ran.index("/wait/a6")
 
