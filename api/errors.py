@@ -23,7 +23,7 @@ CONTENT_TYPE = "application/problem+json"
 _log = structlog.get_logger(__name__)
 
 #: Faults that are told in one sentence each, and in the list.
-_IN_MESSAGE, _IN_BODY = 10, 100
+_IN_MESSAGE, _IN_BODY = 10, 1_000
 #: Characters of a name that a caller chose, in what is said of it.
 _SHOWN_CHARS = 100
 #: Tracebacks of one fault at one route in a minute.
@@ -46,7 +46,7 @@ def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
     told = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
     message = told[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(told)
     if len(faults) > _IN_BODY:
-        message += f" The first {_IN_BODY} are listed."
+        message += f" The first {_IN_BODY:,} are listed."
     codes = {fault.code for fault in faults}
     kind = errors.ImageRejected if codes <= _IMAGE_SIZE_AND_TYPE else errors.InvalidRequest
     return kind(

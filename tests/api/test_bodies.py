@@ -14,8 +14,9 @@ from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
+from api import errors as problems
 from api.framework import Door, strict_json, wire
-from jobs import images
+from jobs import errors, images
 from jobs.database import Database
 from jobs.lifecycle import Role
 from jobs.settings import Settings
@@ -133,8 +134,17 @@ def test_many_faults_are_told_by_their_number(caller: Caller) -> None:
     answer = ask(caller, images=images)
 
     assert answer.get_json()["detail"].startswith("400 faults. ")
-    assert answer.get_json()["detail"].endswith(" The first 100 are listed.")
-    assert len(answer.get_json()["errors"]) == 100
+    assert len(answer.get_json()["errors"]) == 400
+
+
+def test_of_very_many_faults_the_first_thousand_are_listed() -> None:
+    many = [errors.Fault(f"#/images/{number}", "It is wrong.") for number in range(1_200)]
+
+    error = problems.refused(many)
+
+    assert error.message.startswith("1,200 faults. ")
+    assert error.message.endswith(" The first 1,000 are listed.")
+    assert error.faults == tuple(many[:1_000])
 
 
 def test_a_name_that_a_caller_chose_is_told_in_short(caller: Caller) -> None:
