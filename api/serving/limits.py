@@ -72,7 +72,8 @@ class Limits:
             heads=others // 4,
             idle=others // 4,
             transfers=others // 4,
-            waiting=others // 8,
+            # All streams may be asked for at once, as after a restart.
+            waiting=others // 8 + settings.max_streams,
             lingering=others // 8,
             threads=settings.api_threads,
             memory=settings.bodies_mb * 2**20,
