@@ -9,6 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
+from api.serving.limits import Limits
+from api.serving.shares import Share
+from jobs.settings import Settings
 from tests.api import wire
 from tests.e2e.stack import eventually
 
@@ -434,6 +437,16 @@ def test_threads_go_to_accounts_in_turns() -> None:
         assert eventually(lambda: "/wait/a6" in ran)
         # Turn by turn, though all of A's came before.
         assert ran.index("/b0") < ran.index("/wait/a6")
+
+
+def test_an_account_may_ask_for_all_its_streams_at_once() -> None:
+    settings = Settings.read({})
+    limits = Limits.of(settings, connections=settings.max_connections, idle_seconds=75)
+    places = Share(limits.waiting)
+
+    waiting = sum(places.take("a") for _ in range(settings.max_streams))
+
+    assert waiting >= settings.max_streams * 3 // 4
 
 
 def test_places_to_wait_are_shared_between_accounts() -> None:
