@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli.engine.command import Order, Plan, Reason, common, grammar_waits, keep_alive
-
-ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINT = ROOT / "models" / "tiny-qvq" / "checkpoint"
-#: Made by ``make engine``.
-PYTHON = ROOT / ".venv-engine" / "bin" / "python"
+from cli.environments import engine
 
 #: Streams at once: two cores gain little from more.
 STREAMS = 16
@@ -17,6 +13,7 @@ STREAMS = 16
 
 def plan(order: Order) -> Plan:
     """Return the command for the CPU."""
+    installed = engine.environment(engine.directory(order.options.home))
     flags = [
         *common(order),
         Reason("--device", "cpu", "no NVIDIA GPU is used"),
@@ -46,7 +43,7 @@ def plan(order: Order) -> Plan:
         )
     return Plan(
         title=f"{order.name} on the CPU",
-        python=order.options.engine_python or PYTHON,
+        python=order.options.engine_python or installed.python,
         flags=tuple(flags),
         variables=tuple(variables),
         extra=order.extra,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cli import client, output
+from cli.environments import engine as environment
 from cli.launch.engine import EngineRoom, Plan
 from jobs import errors, profiles
 from jobs.settings import Settings
@@ -68,11 +71,20 @@ def _own(settings: Settings, room: EngineRoom) -> Engines:
     plan = room.plan(settings, port)
     if plan.python is not None and not plan.python.exists():
         raise errors.LaunchError(
-            f"The engine's environment is missing ({plan.python}). Make it with `make engine` (some "
-            "minutes, 3 GB), or try `longlook up --engine scripted`, which needs no model."
+            f"The engine's environment is missing ({plan.python}). {_remedy(plan.python, settings)} Or try "
+            "`longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
     return Engines(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
+
+
+def _remedy(python: Path, settings: Settings) -> str:
+    """Return how the missing environment comes about; in a home directory of its own it needs ``--path``."""
+    if settings.engine_python:
+        return "Correct LONGLOOK_ENGINE_PYTHON, or unset it and run `longlook engine install`."
+    default = environment.directory(Settings.read().home)
+    path = "" if python.is_relative_to(default) else f" --path {shlex.quote(str(python.parents[1]))}"
+    return f"Make it with `longlook engine install{path}` (some minutes, 3 GB)."
 
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:
