@@ -13,7 +13,6 @@ STREAMS = 16
 
 def plan(order: Order) -> Plan:
     """Return the command for the CPU."""
-    installed = engine.environment(engine.directory(order.options.home))
     flags = [
         *common(order),
         Reason("--device", "cpu", "no NVIDIA GPU is used"),
@@ -43,7 +42,7 @@ def plan(order: Order) -> Plan:
         )
     return Plan(
         title=f"{order.name} on the CPU",
-        python=order.options.engine_python or installed.python,
+        python=order.options.engine_python or engine.python(order.options.home),
         flags=tuple(flags),
         variables=tuple(variables),
         extra=order.extra,

@@ -28,6 +28,11 @@ def directory(home: Path) -> Path:
     return ROOT / ".venv-engine" if in_checkout else home.expanduser().absolute() / "engine"
 
 
+def python(home: Path) -> Path:
+    """Return the interpreter of the environment in its default place, made or not."""
+    return environment(directory(home)).python
+
+
 def environment(directory: Path) -> Environment:
     """Return the environment as it is made in a directory."""
     shim = (*SHIM.rglob("*.py"), *SHIM.glob("*.pth"))
