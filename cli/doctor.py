@@ -240,7 +240,9 @@ def _engine_environment(settings: Settings, room: EngineRoom) -> Finding:
         return Finding(what, "warning", "not for this model", str(error))
     if python.exists():
         return Finding(what, "ok", str(python))
-    return Finding(what, "warning", f"{python} is not there", "`longlook engine install`, for the small model")
+    return Finding(
+        what, "warning", f"{python} is not there", "`longlook engine install`, for the small model"
+    )
 
 
 def _gpus(room: EngineRoom) -> Finding:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # A bare Python finds the packages of the checkout only from here.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli.environments import engine  # noqa: E402 - the path has to be there first
-from cli.environments.build import (  # noqa: E402 - the same
+from cli.environments import engine
+from cli.environments.build import (
     ROOT,
     Environment,
     SetUpError,

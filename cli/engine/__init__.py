@@ -33,7 +33,9 @@ class EngineGroup(TyperGroup):
 
 
 app = typer.Typer(
-    cls=EngineGroup, invoke_without_command=True, subcommand_metavar="[-- FLAGS] | COMMAND [ARGS]..."
+    cls=EngineGroup,
+    invoke_without_command=True,
+    subcommand_metavar="[-- FLAGS] | COMMAND [ARGS]...",
 )
 app.command("install")(install.install)
 

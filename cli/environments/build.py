@@ -95,7 +95,7 @@ class Environment:
         return digest.hexdigest()
 
     def is_ours(self) -> bool:
-        """Whether the directory holds an environment that this module made or began, nothing else, or nothing at all."""
+        """Whether the directory is empty, or holds an environment that this module made or began."""
         known = (self.marker, self.stamp)
         return any(path.exists() for path in known) or not any(self.directory.glob("*"))
 
@@ -117,7 +117,8 @@ def pip(python: Path, *arguments: str | Path) -> None:
 def call(command: Command) -> str:
     """Run a command and return what it wrote.
 
-    The lock goes on to the child (``close_fds=False``): a pip that outlives this process keeps others out.
+    The lock goes on to the child (``close_fds=False``): a pip that outlives this process keeps others out. Its working
+    directory holds no modules, because Python looks for modules there first.
 
     Raises:
         CommandError: it did not end well.
@@ -125,7 +126,7 @@ def call(command: Command) -> str:
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
             [str(part) for part in command],
-            cwd="/",  # A folder that has no modules: Python imports from its working directory first.
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -83,7 +83,9 @@ def _remedy(python: Path, settings: Settings) -> str:
     if settings.engine_python:
         return "Correct LONGLOOK_ENGINE_PYTHON, or unset it and run `longlook engine install`."
     default = environment.directory(Settings.read().home)
-    path = "" if python.is_relative_to(default) else f" --path {shlex.quote(str(python.parents[1]))}"
+    path = (
+        "" if python.is_relative_to(default) else f" --path {shlex.quote(str(python.parents[1]))}"
+    )
     return f"Make it with `longlook engine install{path}` (some minutes, 3 GB)."
 
 

@@ -135,7 +135,7 @@ def test_a_machine_without_gpus_serves_the_small_model_on_its_cpu() -> None:
     assert value(chosen, "--dtype") == "float32"
     assert value(chosen, "--context-length") == "2048"
     assert value(chosen, "--max-running-requests") == "16"
-    assert chosen.python == environment.ROOT / ".venv-engine" / "bin" / "python"
+    assert chosen.python == environment.python(Path.home())
     assert chosen.environment["OMP_NUM_THREADS"] == "1"
     assert chosen.environment["HF_HUB_OFFLINE"] == "1"
 
