@@ -117,7 +117,7 @@ def test_a_job_is_answered_and_its_receiver_is_notified(programs: Path, folder: 
         children.stop(up, signal.SIGKILL)
 
     shown = log.read_text()
-    assert shown.endswith("stopped\n")
+    assert shown.rstrip().endswith("stopped")
     assert "starts again" not in shown
 
 
