@@ -56,8 +56,9 @@ def engine(
 ) -> None:
     """Start SGLang with the flags that fit this machine, and say why each.
 
-    With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU. FLAGS are for SGLang and
-    win over ours; for the scripted engine they are NAME=VALUE.
+    With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU.
+
+    FLAGS are for SGLang, and win over ours. For the scripted engine they are NAME=VALUE.
     """
     if context.invoked_subcommand:
         return
