@@ -20,23 +20,24 @@ from api.limits import Limiter, Shared
 from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.serving import current
-from api.strangers import Strangers
 from api.streams import Streams, Waits
 from api.submission import Downloads, Intake, Pictures, Receivers
 from api.tokens import StreamTokens
-from jobs import egress, queue
-from jobs.buckets import Buckets
-from jobs.database import Clock, Database, utcnow
-from jobs.egress import Egress
+from api.unknown_keys import Strangers
+from core.database import Clock, Database, utcnow
+from core.rate_limits import Buckets
+from core.settings import Settings
+from core.shares import Shares
+from core.vault import Vault
+from jobs import queue
+from jobs.events.live import Subscriber
 from jobs.images import Images
-from jobs.live import Subscriber
-from jobs.settings import Settings
-from jobs.shares import Shares
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
-from jobs.store.places import Forecast
+from jobs.store.positions import Forecast
 from jobs.store.storage import Quota
-from jobs.vault import Vault
+from net import client
+from net.client import Egress
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -127,7 +128,7 @@ def create_app(
         timer: seconds that never go back, for what is looked at or counted at intervals.
 
     Raises:
-        jobs.errors.SettingsError: the environment is not usable.
+        core.errors.SettingsError: the environment is not usable.
     """
     settings = settings or Settings.read()
     database = database or Database(
@@ -155,7 +156,7 @@ def create_app(
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
-    fetching = Egress(settings.webhook_allow, doors=egress.WEB)
+    fetching = Egress(settings.webhook_allow, doors=client.WEB)
     told = Egress(settings.webhook_allow)
     receivers = Receivers(database, egress=told)
     held_open = Shares(settings.max_streams, name="streams and waits")

@@ -11,10 +11,10 @@ import flask
 
 from api import addresses
 from api.serving import current
-from api.strangers import Strangers
 from api.tokens import StreamTokens
-from jobs import errors, ids
-from jobs.database import Database
+from api.unknown_keys import Strangers
+from core import errors, ids
+from core.database import Database
 from jobs.lifecycle import Priority, Role
 from jobs.store import accounts
 
@@ -96,10 +96,10 @@ class Gate:
     def admits(self, right: Right) -> Callable[[], Caller]:
         """Return a guard that gives the caller of the current request.
 
-        The guard raises :class:`jobs.errors.Unauthenticated` for a missing, malformed, unknown or
-        revoked key, :class:`jobs.errors.RateLimitExceeded` for one that has sent too much, or for such a key from
+        The guard raises :class:`core.errors.Unauthenticated` for a missing, malformed, unknown or
+        revoked key, :class:`core.errors.RateLimitExceeded` for one that has sent too much, or for such a key from
         an address that has sent too many of them, and
-        :class:`jobs.errors.InsufficientScope` when its role lacks ``right``.
+        :class:`core.errors.InsufficientScope` when its role lacks ``right``.
         """
 
         def guard() -> Caller:
@@ -137,8 +137,8 @@ class Gate:
         """Return the account that ``caller`` asks for by ``name`` or id, by default all that it sees.
 
         Raises:
-            jobs.errors.InsufficientScope: only operators may choose.
-            jobs.errors.NotFound: there is no such account.
+            core.errors.InsufficientScope: only operators may choose.
+            core.errors.NotFound: there is no such account.
         """
         if name is None:
             return caller.scope

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from api import errors as problems
-from jobs import errors, ids
+from core import errors, ids
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -28,7 +28,7 @@ def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> Page
     """Return the page that a caller asks for.
 
     Raises:
-        jobs.errors.InvalidRequest: ``after`` is no id of this ``kind``.
+        core.errors.InvalidRequest: ``after`` is no id of this ``kind``.
     """
     cursor = None if after is None else ids.parse(kind, after)
     if after is not None and cursor is None:

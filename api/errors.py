@@ -16,7 +16,7 @@ import structlog
 from flask import Response
 from werkzeug import exceptions
 
-from jobs import errors, logs
+from core import errors, logs
 
 CONTENT_TYPE = "application/problem+json"
 

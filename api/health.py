@@ -12,9 +12,9 @@ from flask import Response
 
 from api.framework import Answer, Door, reply
 from api.schemas.problems import Health
-from jobs import errors
-from jobs.database import Database
-from jobs.settings import Settings
+from core import errors
+from core.database import Database
+from core.settings import Settings
 from jobs.store import workers
 from jobs.store.admission import Disk
 from migrations import schema

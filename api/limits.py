@@ -18,14 +18,14 @@ from typing import Protocol
 import flask
 from flask import Response
 
-from jobs import errors
+from core import errors
 from jobs.store.accounts import Principal
 
 _WINDOW_SECONDS = 60
 
 
 class Shared(Protocol):
-    """The buckets of all processes, as :class:`jobs.buckets.Buckets` keeps them."""
+    """The buckets of all processes, as :class:`core.rate_limits.Buckets` keeps them."""
 
     def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
         """Take a request out; return what is left and whether there was one, or None when nobody knows."""
@@ -80,7 +80,7 @@ class Limiter:
         """Count the current request, and let its body be as large as the key's may be.
 
         Raises:
-            jobs.errors.RateLimitExceeded: the key has none left.
+            core.errors.RateLimitExceeded: the key has none left.
         """
         standing, taken = self.take(principal.key_id, per_minute=principal.requests_per_minute)
         flask.g.standing = standing

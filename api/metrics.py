@@ -24,13 +24,15 @@ from prometheus_client.registry import Collector
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door
 from api.submission import downloads
-from jobs import errors
-from jobs.database import Database, Unavailable
+from core import errors
+from core.database import Database, Unavailable
+from core.metrics import ShareMetrics, new_registry
+from core.settings import Settings
+from core.shares import Shares
 from jobs.lifecycle import Priority
-from jobs.metrics import JobMetrics, ShareMetrics, new_registry
-from jobs.settings import Settings
-from jobs.shares import Shares
-from jobs.store import deliveries, figures, quarantine, workers
+from jobs.metrics import JobMetrics
+from jobs.store import quarantine, statistics, workers
+from webhooks import claims
 
 METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
@@ -163,10 +165,10 @@ class _Service(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
         try:
-            queue = figures.waiting(self._database)
+            queue = statistics.waiting(self._database)
             seen = workers.seen(self._database, alive=self._alive)
-            held = figures.held(self._database)
-            backlog = deliveries.backlog(self._database)
+            held = statistics.held(self._database)
+            backlog = claims.backlog(self._database)
             refused = quarantine.count(self._database)
         except errors.Unavailable as error:
             up = not isinstance(error, Unavailable)
@@ -181,7 +183,7 @@ class _Service(Collector):
         yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 
 
-def _of_queue(queue: Mapping[Priority, figures.Waiting]) -> Iterator[GaugeMetricFamily]:
+def _of_queue(queue: Mapping[Priority, statistics.Waiting]) -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily(
         "longlook_queue_depth",
         "Queued jobs: due, or waiting for another try.",
@@ -202,7 +204,7 @@ def _of_queue(queue: Mapping[Priority, figures.Waiting]) -> Iterator[GaugeMetric
     )
 
 
-def _of_deliveries(backlog: deliveries.Backlog) -> Iterator[GaugeMetricFamily]:
+def _of_deliveries(backlog: claims.Backlog) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "webhook_backlog", "Deliveries that are due, or wait for another try.", backlog.pending
     )

@@ -10,8 +10,8 @@ from typing import Self
 
 import structlog
 
-from jobs import errors
-from jobs.database import Database, Unavailable
+from core import errors
+from core.database import Database, Unavailable
 from jobs.store import accounts
 
 _log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ class Watch:
         self.close()
 
     def check(self) -> None:
-        """Raise :class:`jobs.errors.Unauthenticated` when the key was revoked meanwhile."""
+        """Raise :class:`core.errors.Unauthenticated` when the key was revoked meanwhile."""
         if self.revoked:
             raise errors.Unauthenticated("This API key is not known here.")
 

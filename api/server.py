@@ -19,8 +19,8 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from api.app import service_of
-from jobs import errors, logs
-from jobs.settings import Settings
+from core import errors, logs
+from core.settings import Settings
 from jobs.store import accounts
 
 _BAD_SETTINGS = 2

@@ -24,9 +24,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from jobs import images, profiles
+from core import profiles
+from core.settings import Settings
+from jobs import images
 from jobs.images import geometry, pipeline
-from jobs.settings import Settings
 
 _WARM_UP = 3
 _ACCOUNT = uuid.UUID(int=1)

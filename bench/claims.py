@@ -18,10 +18,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bench import figures, postgres
-from jobs import ids
-from jobs.database import Database, Now, Seconds, utcnow
+from core import ids
+from core.database import Database, Now, Seconds, utcnow
+from jobs.events.index import Numbers
 from jobs.lifecycle import Priority, Role, Status
-from jobs.marks import Numbers
 from jobs.records import Job, table
 from jobs.store import accounts, claims, dispatch, timeline, turns
 from migrations import schema

@@ -24,8 +24,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from jobs import errors, profiles
-from worker import engine
+from core import errors, profiles
+from jobs import engine
 from worker.engines.sglang import SGLang, wire
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PEER = """
 import sys
 from jobs import profiles
 from worker.engines import scripted_server
-from worker.engines.scripted import Options
+from scripted import Options
 scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=Options.parse(sys.argv[2]), profile=profiles.QVQ)
 """
 

@@ -24,8 +24,9 @@ import sqlalchemy as sa
 
 from bench import figures, plain, service
 from cli.launch.process import Process, Program
-from jobs import ids, queue
-from jobs.database import Database, Transaction
+from core import ids
+from core.database import Database, Transaction
+from jobs import queue
 from jobs.lifecycle import Status
 from jobs.records import Job
 

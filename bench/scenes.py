@@ -29,7 +29,7 @@ from rich.progress import track
 from bench import figures
 from cli import client
 from cli.up import programs
-from jobs.settings import Settings
+from core.settings import Settings
 from models.training import exam
 
 CARD: Final = Path(__file__).resolve().parents[1] / "models" / "tiny-qvq" / "MODEL_CARD.md"

@@ -19,8 +19,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bench import figures, postgres
-from jobs import ids, phrases
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
+from jobs import phrases
 from jobs.lifecycle import Priority, Role, Status
 from jobs.phrases import Part
 from jobs.records import Job, SearchText

@@ -27,10 +27,10 @@ from bench import postgres
 from cli.launch import redis
 from cli.launch.process import Process, Program
 from cli.up import programs
-from jobs import profiles
-from jobs.database import Database
+from core import profiles
+from core.database import Database
+from core.settings import PREFIX, Settings
 from jobs.lifecycle import Role
-from jobs.settings import PREFIX, Settings
 from jobs.store import accounts
 from migrations import schema
 
@@ -46,7 +46,7 @@ _ENGINE: Final = """
 import sys
 from jobs import profiles
 from worker.engines import scripted_server
-from worker.engines.scripted import Options
+from scripted import Options
 options = Options.parse(sys.argv[2])
 scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
@@ -82,7 +82,7 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: of the engine, as :class:`worker.engines.scripted.Options` parses them.
+        options: of the engine, as :class:`scripted.Options` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
     # PostgreSQL runs as another user, in a folder inside of this one.

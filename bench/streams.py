@@ -28,10 +28,10 @@ import sqlalchemy as sa
 from rich.progress import Progress
 
 from bench import figures, service
-from jobs import profiles
+from core import profiles
+from jobs import engine
 from jobs.lifecycle import Status
 from jobs.records import Job, Sample
-from worker import engine
 from worker.engines.sglang import wire
 
 _OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"

@@ -25,9 +25,9 @@ from rich.progress import track
 from bench import figures
 from bench.scenes import own_service
 from cli import client
-from jobs import votes
-from jobs.sandbox import Sandbox
-from jobs.settings import Settings
+from core.sandbox import Sandbox
+from core.settings import Settings
+from jobs.answers import votes
 from models.training import exam
 from worker import equality
 

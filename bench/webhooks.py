@@ -24,13 +24,14 @@ import sqlalchemy as sa
 from bench import figures, service
 from cli.launch.process import Program
 from cli.up import programs
-from jobs import queue, webhooks
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
+from core.vault import Vault
+from jobs import queue
 from jobs.delivery import EventType
 from jobs.outbox import WebhookAttempt, WebhookDelivery
-from jobs.settings import Settings
-from jobs.store import accounts, endpoints, events
-from jobs.vault import Vault
+from jobs.store import accounts, events
+from webhooks import endpoints, signature
 
 _ENDPOINTS = 200
 _DEAD = 20
@@ -72,8 +73,8 @@ class Post:
     def register(self, healthy: int, dead: int, dead_url: str) -> list[uuid.UUID]:
         """Register endpoints; return the ids of the healthy ones."""
         account_id = accounts.account_id(self.database, self.account)
-        plain = webhooks.new_secret()
-        secret = endpoints.Secret(Vault([_VAULT_KEY]).seal(plain), webhooks.hint(plain))
+        plain = signature.new_secret()
+        secret = endpoints.Secret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
         made = [
             endpoints.create(
                 self.database,

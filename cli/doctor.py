@@ -18,12 +18,13 @@ import typer
 from cli import client, output
 from cli.launch import redis
 from cli.launch.engine import EngineRoom
-from jobs import database, errors
+from core import database, errors
+from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
+from core.settings import Settings
 from jobs.images import Images
-from jobs.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
-from jobs.settings import Settings
-from jobs.store import deliveries, storage, workers
+from jobs.store import storage, workers
 from migrations import schema
+from webhooks import claims
 
 Verdict = Literal["ok", "warning", "missing"]
 
@@ -213,7 +214,7 @@ def _deliveries(settings: Settings) -> Iterator[Finding]:
     """Look at what is still to be told to receivers, and whether somebody tells it."""
     opened = database.Database(settings.database)
     try:
-        backlog, pause = deliveries.backlog(opened), deliveries.pause(opened)
+        backlog, pause = claims.backlog(opened), claims.pause(opened)
     except database.Unavailable:
         return
     finally:
@@ -228,7 +229,7 @@ def _deliveries(settings: Settings) -> Iterator[Finding]:
         "webhooks",
         "warning",
         f"{detail}; a try has been due for {-pause.total_seconds():.0f} s",
-        "`celery -A worker.delivery_app worker` has to run; or receivers are slow: see its log",
+        "`celery -A webhooks.app worker` has to run; or receivers are slow: see its log",
     )
 
 

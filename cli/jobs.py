@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cli import client, output, view
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
 
 app = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
 

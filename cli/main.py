@@ -13,8 +13,8 @@ import typer
 from cli import output
 from cli.engine import devices, plan
 from cli.launch.engine import EngineRoom, Plan
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 #: Where each command is: a function, or an ``app`` with commands of its own. Only the one that is asked
 #: for is imported; SQLAlchemy alone takes longer than `longlook submit` does.

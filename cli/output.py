@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs import errors, escapes
+from core import errors, escapes
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import client, output
-from jobs.settings import Settings
+from core.settings import Settings
 
 
 def queue(

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from cli import client, output, view
-from jobs import errors, profiles
+from core import errors, profiles
+from core.settings import Settings
 from jobs.lifecycle import Priority, Status
-from jobs.settings import Settings
 
 
 def submit(
@@ -110,7 +110,7 @@ def _told_apart(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Return images and questions: the first is an image, as are the files that follow it; the rest are questions.
 
     Raises:
-        jobs.errors.InvalidRequest: there is no question, or one that looks like a file that is not there.
+        core.errors.InvalidRequest: there is no question, or one that looks like a file that is not there.
     """
     further = list(itertools.takewhile(lambda word: Path(word).is_file(), given[1:]))
     questions = list(given[1 + len(further) :])

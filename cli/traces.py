@@ -7,9 +7,9 @@ import time
 import typer
 
 from cli import output
-from jobs import ids
-from jobs.database import Database
-from jobs.settings import Settings
+from core import ids
+from core.database import Database
+from core.settings import Settings
 from jobs.store import steps
 
 app = typer.Typer(help="Look after stored traces.", no_args_is_help=True)

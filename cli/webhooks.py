@@ -15,8 +15,9 @@ from typing import Annotated, Final
 import typer
 
 from cli import client, output
-from jobs import errors, webhooks
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
+from webhooks import signature
 
 app = typer.Typer(help="Look at webhooks, send them again, receive them.", no_args_is_help=True)
 
@@ -284,8 +285,10 @@ def _print(
 ) -> bool:
     """Print a message, and whether it is genuine."""
     try:
-        webhooks.verify(headers, body, at=datetime.now(UTC), secrets=secrets, public_key=public_key)
-    except webhooks.NotGenuine as error:
+        signature.verify(
+            headers, body, at=datetime.now(UTC), secrets=secrets, public_key=public_key
+        )
+    except signature.NotGenuine as error:
         output.event("failed", str(error))
         return False
     try:

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jobs import errors, findings, ids
+from core import errors, ids
+from jobs import findings
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 
@@ -99,7 +100,7 @@ def parse(text: str, *, now: datetime) -> Filter:
     """Return the filter that ``text`` asks for, of any account; ages are counted from ``now``.
 
     Raises:
-        jobs.errors.InvalidRequest: with every fault and the position of each.
+        core.errors.InvalidRequest: with every fault and the position of each.
     """
     asked: dict[str, Any] = {}
     faults: list[errors.Fault] = []

@@ -17,10 +17,10 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import KombuError
 
-from jobs import failpoints
+from core import failpoints
 
 if TYPE_CHECKING:
-    from jobs.settings import Settings
+    from core.settings import Settings
 
 REASON = "reason"
 DELIVER = "deliver"

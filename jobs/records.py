@@ -1,6 +1,6 @@
 """The tables, typed. Rows are plain records: rules are in :mod:`jobs.lifecycle`, verbs in :mod:`jobs.store`.
 
-Times are UTC (:class:`jobs.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
+Times are UTC (:class:`core.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.database import UTCDateTime
+from core.database import UTCDateTime
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.phrases import Part
@@ -345,11 +345,11 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
-    #: The text as the job's ``answer_format`` asks for it, see :mod:`jobs.values`; None too in jobs of older versions.
+    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None too in jobs of older versions.
     answer_value: Mapped[Any | None] = mapped_column(_JSON)
     #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
     answer_forced: Mapped[bool | None]
-    #: How its samples voted, as :class:`jobs.votes.Tally` tells it, and the winner's share; None: there was no vote.
+    #: How its samples voted (:class:`jobs.answers.votes.Tally`) and the winner's share; None: there was no vote.
     votes: Mapped[dict[str, Any] | None]
     confidence: Mapped[float | None] = mapped_column(sa.Double())
     finish_reason: Mapped[str | None]
@@ -461,7 +461,7 @@ class Sample(Record):
     rid: Mapped[str]
     #: The raw text; None while running, when it is in TraceChunk.
     output: Mapped[str | None]
-    #: The index of the output, see :mod:`jobs.marks`.
+    #: The index of the output, see :mod:`jobs.events.index`.
     marks: Mapped[bytes | None]
     #: The steps of the output by some version of the rules, see :mod:`jobs.store.steps`.
     steps: Mapped[dict[str, Any] | None]
@@ -521,7 +521,7 @@ class TraceChunk(Record):
     sample: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-    #: The index of the text, see :mod:`jobs.marks`, and the number of its last mark.
+    #: The index of the text, see :mod:`jobs.events.index`, and the number of its last mark.
     marks: Mapped[bytes | None]
     last_number: Mapped[int | None] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
@@ -563,7 +563,7 @@ class TimelineEntry(Record):
     event: Mapped[str]
     #: The columns that changed, with their new values.
     changes: Mapped[dict[str, Any]]
-    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.streams`.
+    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.event_log`.
     number: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 

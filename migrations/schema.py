@@ -15,9 +15,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from jobs import errors
-from jobs.database import Database
-from jobs.settings import Settings
+from core import errors
+from core.database import Database
+from core.settings import Settings
 
 
 def heads() -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def current(database: Database) -> str | None:
     """Return the revision that ``database`` is at, None when it has no schema.
 
     Raises:
-        jobs.database.Unavailable: it does not answer.
+        core.database.Unavailable: it does not answer.
     """
     with database.reading() as transaction:
         return MigrationContext.configure(transaction.session.connection()).get_current_revision()
@@ -50,7 +50,7 @@ def upgrade(url: str) -> None:
     """Bring the database at ``url`` to the newest revision.
 
     Raises:
-        jobs.errors.LaunchError: it cannot be done; the message says why.
+        core.errors.LaunchError: it cannot be done; the message says why.
     """
     with _faults_told(url):
         command.upgrade(_config(url), "head")
@@ -58,7 +58,7 @@ def upgrade(url: str) -> None:
 
 @contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[Database]:
-    """Yield the database that ``settings`` names. Raises :class:`jobs.errors.LaunchError`: it is not at this schema."""
+    """Yield the database that ``settings`` names. Raises :class:`core.errors.LaunchError`: it is not at this schema."""
     database = Database(settings.database)
     try:
         if not fits(current(database)):
@@ -74,7 +74,7 @@ def difference(url: str) -> str:
     """Return what the tables of the database at ``url`` lack or have beyond the models; empty: nothing.
 
     Raises:
-        jobs.errors.LaunchError: it cannot be compared, because it is not at the newest revision perhaps.
+        core.errors.LaunchError: it cannot be compared, because it is not at the newest revision perhaps.
     """
     with _faults_told(url):
         try:

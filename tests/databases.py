@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from jobs import database as database_module
-from jobs.database import Database, UTCDateTime
+from core import database as database_module
+from core.database import Database, UTCDateTime
 from jobs.outbox import Record
 from tests import postgres
 

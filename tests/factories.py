@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import ids
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job, Sample
 from jobs.store import accounts, claims, history, submission, traces

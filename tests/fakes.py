@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.live import Told
+from jobs.events.live import Told
 
 
 class RecordingBell:

@@ -9,7 +9,8 @@ import zlib
 import pytest
 from PIL import Image, ImageCms
 
-from jobs import errors, images
+from core import errors
+from jobs import images
 from jobs.images import pipeline
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

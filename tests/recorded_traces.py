@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from jobs import profiles
+from core import profiles
+from jobs import engine
 from models.training import exam
 from tests.real_engine import RealEngine
-from worker import engine
 from worker.engines.sglang import SGLang
 
 PATH = Path(__file__).with_name("tiny_qvq_traces.jsonl.gz")

@@ -10,16 +10,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import webhooks as signing
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from core.vault import Vault
+from jobs.answers.extraction import Answer
 from jobs.delivery import ENDS, EventType, TryOutcome, TryState
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
-from jobs.store import deliveries, endpoints, outcomes, tries
+from jobs.store import settle
 from jobs.store.events import of_account
-from jobs.vault import Vault
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
+from webhooks import attempts as tries
+from webhooks import claims, endpoints
+from webhooks import signature as signing
 
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
@@ -61,15 +63,13 @@ def run_job(
     job_id = factories.make_job(database, account_id, **facts)
     claimed = factories.claim(database)
     assert claimed.job_id == job_id
-    outcomes.succeed(
-        database, claimed, answer=Answer(answer, "boxed"), sample=factories.make_ended()
-    )
+    settle.succeed(database, claimed, answer=Answer(answer, "boxed"), sample=factories.make_ended())
     return job_id
 
 
-def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[deliveries.Claim]:
+def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.Claim]:
     """Claim due tries."""
-    return deliveries.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
+    return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
 
 
 def try_once(database: Database, result: tries.Result) -> tries.Settled:

@@ -17,9 +17,9 @@ from typing import Any
 
 import structlog
 
-from jobs import errors
-from jobs.recent import Recent
-from jobs.shares import Shares
+from core import errors
+from core.recent import Recent
+from core.shares import Shares
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Turn:
         self._place = contextlib.ExitStack()
 
     def hold(self, shares: Shares, account_id: uuid.UUID, *, seconds: float) -> None:
-        """Hold a place. Raises :class:`jobs.errors.Overloaded`."""
+        """Hold a place. Raises :class:`core.errors.Overloaded`."""
         self._place.enter_context(shares.hold(account_id, seconds=seconds))
 
     def begun(self) -> None:
@@ -111,7 +111,7 @@ class Compilations:
         """Refuse a schema that took the engine at ``url`` too long a short while ago.
 
         Raises:
-            jobs.errors.SchemaTimedOut: it did.
+            core.errors.SchemaTimedOut: it did.
         """
         if _key(url, schema) in self.timed_out:
             raise errors.SchemaTimedOut(

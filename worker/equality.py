@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from jobs import errors, values
-from jobs.recent import Recent
-from jobs.sandbox import SandboxCrashed, SandboxTimeout
-from jobs.shares import Shares
+from core import errors
+from core.recent import Recent
+from core.sandbox import SandboxCrashed, SandboxTimeout
+from core.shares import Shares
+from jobs.answers import values
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ class Stopped(Exception):
 
 
 class Sandbox(Protocol):
-    """Where formulas are compared, as :class:`jobs.sandbox.Sandbox` does."""
+    """Where formulas are compared, as :class:`core.sandbox.Sandbox` does."""
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
         """Return what the target returns."""
@@ -116,7 +117,7 @@ class Equality:
         """Return what compares answers to one question of an account; it remembers, and is for one thread.
 
         It raises :class:`Stopped` when ``stopped`` comes true while it waits, and
-        :class:`jobs.errors.AnswersNotCompared` when children fail again and again through no fault of the formulas.
+        :class:`core.errors.AnswersNotCompared` when children fail again and again through no fault of the formulas.
         """
         formulas_of = _Formulas(self, account_id, stopped)
         return functools.cache(_Comparison(formulas_of, answer_format).same)
@@ -134,7 +135,7 @@ class Equality:
 
         Raises:
             Stopped: it is not.
-            jobs.errors.AnswersNotCompared: the children fail.
+            core.errors.AnswersNotCompared: the children fail.
         """
         key = (account_id, one, other)
         if key in self._costly:

@@ -17,8 +17,8 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import ids
-from jobs.database import Database, Unavailable
+from core import ids
+from core.database import Database, Unavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
 

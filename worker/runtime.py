@@ -12,21 +12,23 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import metrics
-from jobs.database import Database
-from jobs.live import Publisher
+from core import process
+from core.database import Database
+from core.exporter import Exporter
+from core.metrics import ShareMetrics, new_registry
+from core.sandbox import Sandbox
+from core.settings import Settings
+from jobs.events.live import Publisher
+from jobs.metrics import JobMetrics
 from jobs.queue import DELIVER, Bell
-from jobs.sandbox import Sandbox
-from jobs.settings import Settings
 from jobs.store import events, groups, purge, workers
-from worker import compilations, equality, leases, lifeline
-from worker.bookkeeper import Bookkeeper
+from worker import compilations, equality, leases
 from worker.engines import pool
-from worker.exporter import Exporter
-from worker.presence import Presence
-from worker.recorder import Recorder
-from worker.runner import Runner
-from worker.standby import Standby
+from worker.heartbeat import Presence
+from worker.polling import Standby
+from worker.run.slot import Runner
+from worker.run.trace_buffer import Recorder
+from worker.storage_totals import Bookkeeper
 from worker.sweeper import Sweeper
 
 _log = structlog.get_logger(__name__)
@@ -53,8 +55,8 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
-        self.registry = metrics.new_registry(revision=settings.revision)
-        metrics.JobMetrics(self.database, registry=self.registry, model=settings.model)
+        self.registry = new_registry(revision=settings.revision)
+        JobMetrics(self.database, registry=self.registry, model=settings.model)
         self._exporter = Exporter(
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
@@ -93,9 +95,7 @@ class Runtime:
         self.grammars = compilations.Compilations(
             most_waiting=_MOST_SAMPLES * settings.worker_slots
         )
-        self.registry.register(
-            metrics.ShareMetrics(lambda: [self.formulas, *self.grammars.shares()])
-        )
+        self.registry.register(ShareMetrics(lambda: [self.formulas, *self.grammars.shares()]))
         self.runner = Runner(
             self.database,
             engines=self.engines,
@@ -148,7 +148,7 @@ class Runtime:
 
     def start(self) -> None:
         """Start the threads; the process lives no longer than each of them."""
-        lifeline.tie()
+        process.tie()
         self._exporter.start()
         self._presence.start()
         self.leases.start()

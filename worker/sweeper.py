@@ -13,8 +13,8 @@ from typing import Protocol
 
 import structlog
 
-from jobs.database import Database, Unavailable
-from jobs.store import purge, sweeps, turns, workers
+from core.database import Database, Unavailable
+from jobs.store import expiry, purge, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ class Sweeper:
             self._thread.join()
 
     def sweep(self) -> None:
-        """Do it all once. Raises :class:`jobs.database.Unavailable`."""
+        """Do it all once. Raises :class:`core.database.Unavailable`."""
         leases = self._leases_are_true()
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
@@ -106,7 +106,7 @@ class Sweeper:
 
     def _batch(self, *, leases: bool) -> bool:
         """End what is over; return whether there is more of it."""
-        swept = sweeps.sweep(
+        swept = expiry.sweep(
             self._database,
             actor=f"sweeper:{self._owner}",
             crash_limit=self._crash_limit,
@@ -114,7 +114,7 @@ class Sweeper:
             leases=leases,
         )
         self._swept_at = self._database.clock()
-        if swept != sweeps.Swept():
+        if swept != expiry.Swept():
             _log.info(
                 "jobs_swept",
                 requeued=swept.requeued,
@@ -127,7 +127,7 @@ class Sweeper:
     def purge(self) -> None:
         """Take away what is old, if it is time, in small batches and for about a second.
 
-        What is left then is for the next sweep. Raises :class:`jobs.database.Unavailable`.
+        What is left then is for the next sweep. Raises :class:`core.database.Unavailable`.
         """
         now = self._database.clock()
         if self._periods == purge.FOR_EVER or now < self._purge_due:
@@ -160,19 +160,19 @@ class Sweeper:
             self._owners_renew_until = time.monotonic() + self._lease.total_seconds()
         if time.monotonic() < self._owners_renew_until:
             return False
-        return self._database.dialect == "sqlite" or sweeps.uptime(self._database) >= self._lease
+        return self._database.dialect == "sqlite" or expiry.uptime(self._database) >= self._lease
 
     def ring(self) -> None:
         """Ring once for each due job, as far as there are slots for them and no bells that wait already.
 
         Raises:
-            jobs.database.Unavailable: the database is away.
+            core.database.Unavailable: the database is away.
         """
         waiting = self._bell.waiting()
         if waiting is None:
             return
         slots = workers.workforce(self._database, alive=self._alive).slots
-        due = sweeps.due(self._database, limit=slots)
+        due = expiry.due(self._database, limit=slots)
         self._bell.ring(min(due, slots) - waiting)
 
     def _run(self) -> None:

@@ -19,7 +19,7 @@ from werkzeug.sansio.multipart import File as FilePart
 from api import errors as problems
 from api.framework import strict_json
 from api.framework.parameters import faults_of
-from jobs import errors
+from core import errors
 
 Model = TypeVar("Model", bound=BaseModel)
 #: A text of a form: its name, its bytes, its encoding.
@@ -55,7 +55,7 @@ def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
     """Return the body as JSON.
 
     Raises:
-        jobs.errors.RequestError: it is not JSON, or has more in it than :mod:`api.framework.strict_json` takes.
+        core.errors.RequestError: it is not JSON, or has more in it than :mod:`api.framework.strict_json` takes.
         werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
     """
     return strict_json.loads(_whole(request))
@@ -65,7 +65,7 @@ def read_model(request: Request, model: type[Model]) -> Model:
     """Return the body as ``model``; an empty body is an empty object, with or without a length.
 
     Raises:
-        jobs.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
+        core.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
     """
     if request.mimetype not in ("", "application/json"):
         raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
@@ -80,7 +80,7 @@ def refuse_any(request: Request) -> None:
     """Take no body, or an empty object: the route reads none, and what it says must not be ignored.
 
     Raises:
-        jobs.errors.RequestError: there is more in it.
+        core.errors.RequestError: there is more in it.
     """
     body = _whole(request)
     if not body:
@@ -109,8 +109,8 @@ def read_form(request: Request, *, max_file_bytes: int) -> Form:
     """Return the body as a form, files in memory up to ``max_file_bytes`` each and one byte.
 
     Raises:
-        jobs.errors.RequestError: it is not a form, or one of its parts has no name.
-        jobs.errors.BodyTooLarge: it has too many parts, or too much text.
+        core.errors.RequestError: it is not a form, or one of its parts has no name.
+        core.errors.BodyTooLarge: it has too many parts, or too much text.
         werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
     """
     boundary = request.mimetype_params.get("boundary", "")
@@ -129,7 +129,7 @@ def read_form(request: Request, *, max_file_bytes: int) -> Form:
 
 
 def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
-    """Return the texts of ``fields`` by name. Raises :class:`jobs.errors.RequestError` when some are none."""
+    """Return the texts of ``fields`` by name. Raises :class:`core.errors.RequestError` when some are none."""
     texts: dict[str, list[str]] = {}
     strange: list[str] = []
     for name, data, encoding in fields:
@@ -146,7 +146,7 @@ class _Decoder(MultipartDecoder):
     """Refuses what costs much more than its bytes, with words of ours."""
 
     def receive_data(self, data: bytes | None) -> None:
-        """Take the next bytes. Raises :class:`jobs.errors.BodyTooLarge` when they cannot be of any part."""
+        """Take the next bytes. Raises :class:`core.errors.BodyTooLarge` when they cannot be of any part."""
         try:
             super().receive_data(data)
         except RequestEntityTooLarge:
@@ -155,7 +155,7 @@ class _Decoder(MultipartDecoder):
             ) from None
 
     def next_event(self) -> Event:
-        """Return what comes next. Raises :class:`jobs.errors.BodyTooLarge` at the first part too many."""
+        """Return what comes next. Raises :class:`core.errors.BodyTooLarge` at the first part too many."""
         try:
             return super().next_event()
         except RequestEntityTooLarge:

@@ -24,14 +24,15 @@ from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
 from api.serving import current
 from api.submission import Receivers
-from jobs import errors, ids, outbox
-from jobs.database import Database, Unavailable
+from core import errors, ids
+from core.database import Database, Unavailable
+from core.settings import Settings
+from core.shares import Shares
+from core.vault import Vault
+from jobs import outbox
 from jobs.delivery import EventType
-from jobs.settings import Settings
-from jobs.shares import Shares
-from jobs.store import endpoints, keyring, redeliveries, tellings
 from jobs.store.storage import Quota
-from jobs.vault import Vault
+from webhooks import endpoints, queries, redelivery, secrets
 
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
 #: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
@@ -190,7 +191,7 @@ class EndpointRoutes:
         """
         asked = framework.read_model(flask.request, schemas.EndpointCreate)
         self._receivers.check(asked.url, pointer="#/url")
-        secret, kept = keyring.new_secret(self._vault())
+        secret, kept = secrets.new_secret(self._vault())
         endpoint = endpoints.create(
             self._database,
             account_id=caller.account_id,
@@ -245,7 +246,7 @@ class EndpointRoutes:
         """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
         self._find(path, caller)
         asked = framework.read_model(flask.request, schemas.SecretRotate)
-        secret, kept = keyring.new_secret(self._vault())
+        secret, kept = secrets.new_secret(self._vault())
         found = endpoints.rotate(
             self._database,
             _id(path),
@@ -266,7 +267,7 @@ class EndpointRoutes:
         if not self.tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
-            delivery_id = redeliveries.test(
+            delivery_id = redelivery.test(
                 self._database,
                 _id(path),
                 account_id=caller.scope,
@@ -311,7 +312,7 @@ class EndpointRoutes:
     def recovery(self, caller: Caller, path: schemas.RecoveryPath) -> Response:
         """Get how far a recovery is."""
         recovery_id = ids.parse("rcv", path.recovery_id)
-        found = recovery_id and tellings.recovery(
+        found = recovery_id and queries.recovery(
             self._database, recovery_id, account_id=caller.scope
         )
         if not found or ids.show("we", found.endpoint_id) != path.endpoint_id:
@@ -334,7 +335,7 @@ class EndpointRoutes:
         until = self._timer() + self._seconds
         while self._timer() < until:
             watch.check()
-            view = tellings.get(self._database, delivery_id, account_id=None)
+            view = queries.get(self._database, delivery_id, account_id=None)
             if view is None:
                 raise _not_found()
             # A sender that died is replaced by another try.

@@ -15,11 +15,11 @@ from api.routes import texts
 from api.schemas.groups import Group
 from api.schemas.requests import GroupHeaders, GroupPath
 from api.submission import GROUP, Intake, read_order
-from jobs import errors, ids, logs
-from jobs.database import Database
-from jobs.settings import Settings
+from core import errors, ids, logs
+from core.database import Database
+from core.settings import Settings
 from jobs.store import history
-from jobs.store.places import Forecast
+from jobs.store.positions import Forecast
 
 
 class GroupRoutes:

@@ -13,9 +13,10 @@ from api.framework import Answer, Body, Door, reply
 from api.schemas.images import Image, ImageDeleted
 from api.schemas.requests import ImageForm, ImagePath, ImageUpload, UploadQuery
 from api.submission import Intake, read_upload
-from jobs import errors, ids, records
-from jobs.database import Database
-from jobs.settings import Settings
+from core import errors, ids
+from core.database import Database
+from core.settings import Settings
+from jobs import records
 from jobs.store import history, retention
 
 _BYTES = {"schema": {"type": "string", "contentMediaType": "image/*"}}

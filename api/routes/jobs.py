@@ -23,12 +23,12 @@ from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeade
 from api.serving import current
 from api.streams import Waits
 from api.submission import JOB, Accepted, Intake, read_order
-from jobs import errors, ids, logs
-from jobs.database import Database
+from core import errors, ids, logs
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
 from jobs.store import history, retention
-from jobs.store.places import Forecast
+from jobs.store.positions import Forecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {

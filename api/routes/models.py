@@ -10,8 +10,8 @@ from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
 from api.schemas.models import Model, ModelList
 from api.schemas.requests import ModelPath
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 
 class ModelRoutes:

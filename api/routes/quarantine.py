@@ -12,8 +12,8 @@ from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
 from api.schemas.quarantine import HeldImages, QuarantineQuery, Released
 from api.schemas.requests import ImagePath
-from jobs import errors, ids
-from jobs.database import Database
+from core import errors, ids
+from core.database import Database
 from jobs.store import quarantine
 
 _log = structlog.get_logger(__name__)

@@ -14,11 +14,12 @@ from api.schemas.jobs import Job
 from api.schemas.queue import QueueState
 from api.schemas.requests import JobPath, QueueQuery
 from api.serving import current
-from jobs import errors, ids, logs
-from jobs.database import Database
+from core import errors, ids, logs
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
-from jobs.store import deliveries, figures, history, steering, workers
+from jobs.store import commands, history, statistics, workers
+from webhooks import claims
 
 
 class Bell(Protocol):
@@ -75,9 +76,9 @@ class QueueRoutes:
         """
         account_id = self._gate.account(caller, query.account)
         with current.waiting():
-            queue = figures.queue(self._database, account_id=account_id)
+            queue = statistics.queue(self._database, account_id=account_id)
         seen = None if caller.scope is not None else workers.seen(self._database, alive=self._alive)
-        backlog = deliveries.backlog(self._database, account_id=account_id)
+        backlog = claims.backlog(self._database, account_id=account_id)
         return reply(QueueState.of(queue, backlog=backlog, seen=seen))
 
     def run_now(self, caller: Caller, path: JobPath) -> Response:
@@ -87,7 +88,7 @@ class QueueRoutes:
         turn is next. A job that is due already stays as it is; one that runs or has ended is a conflict.
         """
         job_id = ids.parse("job", path.job_id)
-        status = job_id and steering.run_now(
+        status = job_id and commands.run_now(
             self._database, job_id, account_id=caller.scope, actor=caller.actor
         )
         view = job_id and history.get(self._database, job_id, account_id=caller.scope)

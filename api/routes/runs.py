@@ -10,8 +10,8 @@ from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
 from api.schemas.requests import JobPath, TimelineQuery, TraceQuery
 from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceSample
-from jobs import errors, ids, logs
-from jobs.database import Database
+from core import errors, ids, logs
+from core.database import Database
 from jobs.store import history, timeline, traces
 
 #: Characters of text in a trace; attempts before those that have them are left out.

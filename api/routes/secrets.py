@@ -13,11 +13,11 @@ from api import framework
 from api.auth import Caller, Gate, Right
 from api.framework import Answer, Body, Door, reply
 from api.schemas import webhooks as schemas
-from api.schemas.messages import EndpointEvent, JobEvent
-from jobs.database import Database
+from api.schemas.notifications import EndpointEvent, JobEvent
+from core.database import Database
+from core.vault import Vault
 from jobs.delivery import EventType
-from jobs.store import keyring
-from jobs.vault import Vault
+from webhooks import secrets
 
 KEY = "/.well-known/longlook-webhook-key"
 
@@ -90,18 +90,18 @@ class SecretRoutes:
 
     def secret(self, caller: Caller) -> Response:
         """Get the hint of the account's default secret, which signs what goes to the URLs of single jobs."""
-        kept = keyring.default_secret(
+        kept = secrets.default_secret(
             self._database,
             caller.account_id,
-            make=lambda: keyring.new_secret(self._vault())[1],
+            make=lambda: secrets.new_secret(self._vault())[1],
         )
         return reply(schemas.Secret.of(kept))
 
     def rotate_default(self, caller: Caller) -> Response:
         """Change the account's default secret. The new one is in this answer and never shown again."""
         asked = framework.read_model(flask.request, schemas.DefaultRotate)
-        secret, kept = keyring.new_secret(self._vault())
-        found = keyring.rotate_default(
+        secret, kept = secrets.new_secret(self._vault())
+        found = secrets.rotate_default(
             self._database,
             caller.account_id,
             secret=kept,
@@ -111,5 +111,5 @@ class SecretRoutes:
 
     def public_key(self) -> Response:
         """Get the installation's public key for `v1a` signatures."""
-        found = keyring.signing_key(self._database, make=lambda: keyring.new_pair(self._vault()))
+        found = secrets.signing_key(self._database, make=lambda: secrets.new_pair(self._vault()))
         return reply(schemas.PublicKey(public_key=found.public))

@@ -15,9 +15,9 @@ from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
 from api.schemas.requests import JobPath
 from api.streams import Streams, frames
 from api.tokens import StreamTokens
-from jobs import errors, ids, logs
-from jobs.database import Database
-from jobs.store import history, streams
+from core import errors, ids, logs
+from core.database import Database
+from jobs.store import event_log, history
 
 EVENTS: Final = "/v1/jobs/<job_id>/events"
 TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
@@ -81,7 +81,7 @@ class StreamRoutes:
         """
         job_id = self._find(path, caller)
         after = query.after if header.after is None else header.after
-        standing = streams.standings(self._database, [job_id])[job_id]
+        standing = event_log.standings(self._database, [job_id])[job_id]
         if standing.finished and standing.number <= after:
             # For EventSource, which would come back for ever, this is the end.
             return Response(status=HTTPStatus.NO_CONTENT)

@@ -11,9 +11,9 @@ from api.auth import Caller, Gate, Right
 from api.framework import Answer, Door, reply
 from api.schemas.requests import UsageQuery
 from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
-from jobs.database import Database
-from jobs.settings import Settings
-from jobs.store import figures
+from core.database import Database
+from core.settings import Settings
+from jobs.store import statistics
 from jobs.store.storage import Quota
 
 
@@ -60,7 +60,7 @@ class UsageRoutes:
                 account_id,
                 stored=self._quota.usage(account_id),
                 queue=QueueUsage(
-                    queued=figures.queued(self._database, account_id), limit=self._queue_limit
+                    queued=statistics.queued(self._database, account_id), limit=self._queue_limit
                 ),
                 requests=RequestUsage(
                     limit_per_minute=standing.per_minute, remaining=standing.remaining

@@ -9,13 +9,14 @@ from typing import Any, Literal, Self
 import orjson
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given
 from api.schemas.requests import Named
-from api.schemas.words import Time
-from jobs import ids, outbox
+from core import ids
+from jobs import outbox
 from jobs.delivery import DeliveryStatus
-from jobs.egress import NO_PUBLIC_ADDRESS, disclosed, is_public
-from jobs.store import tellings
+from net.client import NO_PUBLIC_ADDRESS, disclosed, is_public
+from webhooks import queries
 
 Status = Literal["pending", "delivered", "failed"]
 #: Characters of receivers' answers in one delivery, all tries together.
@@ -153,11 +154,11 @@ class Delivery(Given):
     next_at: Time | None = Field(description="When the next automatic try is due.")
     attempt_count: int = Field(description="All tries so far, those that are due included.")
     attempts: list[Try] = Field(
-        description=f"Of each delivery in a list the newest {tellings.LISTED_TRIES}, and the next automatic one."
+        description=f"Of each delivery in a list the newest {queries.LISTED_TRIES}, and the next automatic one."
     )
 
     @classmethod
-    def of(cls, view: tellings.DeliveryView, *, everywhere: bool) -> Self:
+    def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return what callers see of a delivery in a list; ``everywhere`` as for a try."""
         return cls(
             **_facts(view, everywhere=everywhere),
@@ -171,7 +172,7 @@ class DeliveryWithPayload(Delivery):
     payload: dict[str, Any]
 
     @classmethod
-    def of(cls, view: tellings.DeliveryView, *, everywhere: bool) -> Self:
+    def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return what callers see of a delivery that they asked for by itself."""
         return cls(
             **_facts(view, everywhere=everywhere),
@@ -190,9 +191,7 @@ class DeliveryList(Given):
     has_more: bool
 
     @classmethod
-    def of(
-        cls, views: Sequence[tellings.DeliveryView], *, has_more: bool, everywhere: bool
-    ) -> Self:
+    def of(cls, views: Sequence[queries.DeliveryView], *, has_more: bool, everywhere: bool) -> Self:
         """Return a page with ``views``; ``everywhere`` as for a try."""
         data = [Delivery.of(view, everywhere=everywhere) for view in views]
         return cls(
@@ -203,7 +202,7 @@ class DeliveryList(Given):
         )
 
 
-def _facts(view: tellings.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
+def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
     delivery, event = view.delivery, view.event
     return {
         "id": ids.show("dlv", delivery.id),
@@ -226,7 +225,7 @@ def disclosed_code(attempt: outbox.WebhookAttempt) -> str | None:
     return attempt.error_code and disclosed(attempt.error_code, address=attempt.address)
 
 
-def _disclosed_end(view: tellings.DeliveryView) -> str | None:
+def _disclosed_end(view: queries.DeliveryView) -> str | None:
     """Return why a delivery failed for good, which is why its last try did, as a customer may see it."""
     shown = {one.error_code: disclosed_code(one) for one in view.attempts}
     return shown.get(view.delivery.error_code, view.delivery.error_code)

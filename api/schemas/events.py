@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given
 from api.schemas.requests import Named
-from api.schemas.words import Time
 
 
 class EventsQuery(Named):

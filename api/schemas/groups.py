@@ -8,12 +8,13 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.jobs import Job, Notice
 from api.schemas.parts import Given
-from api.schemas.words import Time
-from jobs import ids, records
+from core import ids
+from jobs import records
 from jobs.lifecycle import Status
-from jobs.store import history, places
+from jobs.store import history, positions
 
 
 class GroupCounts(Given):
@@ -61,7 +62,7 @@ class Group(Given):
     urls: GroupUrls
 
     @classmethod
-    def of(cls, views: Sequence[history.JobView], *, last: places.Place | None = None) -> Self:
+    def of(cls, views: Sequence[history.JobView], *, last: positions.Place | None = None) -> Self:
         """Return what callers see of a group with these jobs, at least one; ``last`` is the last one's place."""
         leader = views[0].job
         shown = ids.show("grp", leader.group_id or leader.id)

@@ -6,10 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given
-from api.schemas.words import Time
-from jobs import ids, images, records
-from jobs.profiles import ModelProfile
+from core import ids
+from core.profiles import ModelProfile
+from jobs import images, records
 
 
 class Original(Given):

@@ -7,11 +7,13 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
-from api.schemas.words import Time
-from jobs import findings, ids, records, values
-from jobs.store import history, places
-from jobs.store.pictures import ImageView
+from core import ids
+from jobs import findings, records
+from jobs.answers import values
+from jobs.store import history, positions
+from jobs.store.images import ImageView
 
 #: The classes of what is kept, each for a time of its own.
 Removed = Literal["image", "trace", "answer", "event"]
@@ -169,7 +171,7 @@ class Queue(Given):
     )
 
     @classmethod
-    def of(cls, place: places.Place) -> Self:
+    def of(cls, place: positions.Place) -> Self:
         """Return what callers see of ``place``."""
         return cls(position=place.position, at_least=place.at_least, eta_seconds=place.eta_seconds)
 
@@ -181,7 +183,7 @@ class Notice(Given):
     message: str
 
     @classmethod
-    def late(cls, place: places.Place | None, job: records.Job) -> list[Self]:
+    def late(cls, place: positions.Place | None, job: records.Job) -> list[Self]:
         """Return a notice when ``job`` may not begin before its deadline, else nothing."""
         deadline = round((job.deadline_at - job.created_at).total_seconds())
         if place is None or place.eta_seconds is None or place.eta_seconds <= deadline:

@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.schemas.parts import Given
-from jobs.profiles import DETAIL_TOKENS, Detail
-from jobs.settings import Settings
+from core.profiles import DETAIL_TOKENS, Detail
+from core.settings import Settings
 
 
 class ModelLimits(Given):

@@ -7,10 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given
 from api.schemas.requests import Named
-from api.schemas.words import Time
-from jobs import ids
+from core import ids
 from jobs.store import quarantine
 
 

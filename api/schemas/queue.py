@@ -7,11 +7,11 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given
-from api.schemas.words import Time
-from jobs.store import figures
+from jobs.store import statistics
 from jobs.store import workers as workforce
-from jobs.store.deliveries import Backlog
+from webhooks.claims import Backlog
 
 
 class QueueEngine(Given):
@@ -109,13 +109,13 @@ class QueueState(Given):
     @classmethod
     def of(
         cls,
-        queue: figures.QueueFigures,
+        queue: statistics.QueueFigures,
         *,
         backlog: Backlog,
         seen: Sequence[workforce.Seen] | None,
     ) -> Self:
         """Return what callers see of ``queue`` and ``backlog``; with what is ``seen`` of workers, for operators."""
-        minutes = figures.RECENT.total_seconds() / 60
+        minutes = statistics.RECENT.total_seconds() / 60
         oldest = queue.oldest
         return cls(
             depth=queue.depth,

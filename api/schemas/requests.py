@@ -17,9 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from api.schemas import words
-from jobs import errors, profiles, schemas
-from jobs.special_tokens import SpecialTokens
+from api.schemas import fields
+from core import errors, profiles
+from core.special_tokens import SpecialTokens
+from jobs.answers import json_schema
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
@@ -29,7 +30,7 @@ JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"
 MAX_EVENTS = 16
 #: In one group.
 MAX_QUESTIONS = 64
-#: As :class:`jobs.settings.Settings` has it at most.
+#: As :class:`core.settings.Settings` has it at most.
 _MAX_IMAGES = 64
 #: More fields than any object has; what it has beyond them is not looked at one by one.
 _MAX_FIELDS = 64
@@ -68,7 +69,7 @@ class Sent(BaseModel):
 class JobWebhook(Sent):
     """Who is told of a job: a `url` or an `endpoint_id`."""
 
-    url: words.Url | None = Field(
+    url: fields.Url | None = Field(
         default=None,
         description="Signed with the account's secret: `/v1/webhook_secret`.",
         examples=["https://example.com/hooks/longlook"],
@@ -105,8 +106,8 @@ def _no_special_token(value: str, info: ValidationInfo) -> str:
     return value
 
 
-_Question = Annotated[words.Question, AfterValidator(_short_enough)]
-_Choice = Annotated[words.Question, Field(max_length=200), AfterValidator(_no_special_token)]
+_Question = Annotated[fields.Question, AfterValidator(_short_enough)]
+_Choice = Annotated[fields.Question, Field(max_length=200), AfterValidator(_no_special_token)]
 
 
 class AnswerFormat(Sent):
@@ -133,7 +134,7 @@ class AnswerFormat(Sent):
         default=None,
         alias="schema",
         description="For `json_schema`: an object, in JSON Schema 2020-12 without what no grammar holds a model to. "
-        f"At most {schemas.MAX_BYTES} bytes, {schemas.MAX_DEPTH} levels and {schemas.MAX_PARTS} parts. "
+        f"At most {json_schema.MAX_BYTES} bytes, {json_schema.MAX_DEPTH} levels and {json_schema.MAX_PARTS} parts. "
         "No name, title or value in it may spell a special token of the model.",
         examples=[
             {
@@ -151,7 +152,7 @@ class AnswerFormat(Sent):
     ) -> dict[str, Any] | None:
         limits: Limits | None = info.context
         special_tokens = limits.special_tokens if limits else None
-        if value is not None and (faults := schemas.faults(value, special_tokens)):
+        if value is not None and (faults := json_schema.faults(value, special_tokens)):
             raise ValueError(f"An answer cannot be asked for by this schema. {' '.join(faults)}")
         return value
 
@@ -241,14 +242,14 @@ class Options(Sent):
     deadline_seconds: int | None = Field(
         default=None,
         ge=1,
-        le=words.MAX_DEADLINE_SECONDS,
+        le=fields.MAX_DEADLINE_SECONDS,
         description="The job fails with `deadline_exceeded` so long after its submission.",
     )
     max_attempts: int | None = Field(
         default=None, ge=1, le=20, description="Engine faults after which the job fails."
     )
     guards: Guards | None = Field(default=None, description="Guards, on or off.")
-    metadata: words.Metadata | None = Field(
+    metadata: fields.Metadata | None = Field(
         default=None,
         description="Up to 16 pairs of text to find the job by. Keys: 1 to 64 characters; values: up to 512.",
         examples=[{"case": "42"}],
@@ -291,7 +292,7 @@ class ImageInput(Sent):
         description="An image that was uploaded before.",
         examples=["img_0190c0de00007000800000000000abcd"],
     )
-    url: words.Url | None = Field(
+    url: fields.Url | None = Field(
         default=None,
         description="Where the file is fetched from, before the answer: http or https, at a public address.",
         examples=["https://example.com/pelicans.jpg"],
@@ -321,7 +322,7 @@ class OrderFields(Sent):
     def _served(cls, value: str | None, info: ValidationInfo) -> str | None:
         limits: Limits | None = info.context
         if limits and value not in (None, limits.model):
-            raise words.Wrong(
+            raise fields.Wrong(
                 f"There is no such model here; it has to be `{limits.model}`.",
                 code="model_not_found",
             )
@@ -464,7 +465,7 @@ class TimelineQuery(Named):
 class QueueQuery(Named):
     """Whose queue."""
 
-    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+    account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None, description="Of this account, by name or id. For operators, who see all."
     )
 
@@ -472,7 +473,7 @@ class QueueQuery(Named):
 class UsageQuery(Named):
     """Whose usage."""
 
-    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+    account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None, description="Of this account, by name or id. For operators."
     )
 
@@ -498,7 +499,7 @@ class WaitHeaders(Named):
 class KeyHeaders(Named):
     """How often a request may be sent."""
 
-    idempotency_key: words.IdempotencyKey | None = Field(
+    idempotency_key: fields.IdempotencyKey | None = Field(
         default=None,
         alias="Idempotency-Key",
         description="A request that is sent again with the same key is not done again: the answer is the job "
@@ -514,7 +515,7 @@ class RerunHeaders(KeyHeaders, WaitHeaders):
 class GroupHeaders(KeyHeaders):
     """How often a request may be sent, and when to give up."""
 
-    cancel_after: words.Duration | None = Field(
+    cancel_after: fields.Duration | None = Field(
         default=None,
         alias="Cancel-After",
         description="A deadline such as `30s`, `10m`, `2h`; the earlier of it and `deadline_seconds` holds.",

@@ -7,13 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
-from api.schemas.words import Time
-from jobs import answers, records
+from jobs import records, scripts
 from jobs import trace as steps
+from jobs.answers import extraction
 from jobs.lifecycle import Outcome
 from jobs.store import history, traces
-from jobs.trace import scripts
 
 
 class TraceStep(Given):
@@ -249,7 +249,7 @@ class Timeline(Given):
 def _answer(trace: traces.SampleTrace) -> str | None:
     """Return the answer in a stream's own text; of one that was put into a box, with the box."""
     inserted = trace.inserted or ""
-    found = answers.extract((inserted if inserted.endswith("{") else "") + trace.text)
+    found = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
     return found.text if found else None
 
 

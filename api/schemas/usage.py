@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.schemas.parts import Given
-from jobs import ids
+from core import ids
 from jobs.store.storage import StorageKind
 from jobs.store.storage import Usage as Stored
 

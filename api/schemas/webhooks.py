@@ -11,10 +11,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from api.schemas import words
+from api.schemas import fields
 from api.schemas.parts import Given
 from api.schemas.requests import MAX_EVENTS, Named, Sent
-from jobs import ids, outbox
+from core import ids
+from jobs import outbox
 from jobs.delivery import EventType
 
 EventName = Literal[
@@ -26,7 +27,7 @@ def _each_once(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-_Name = Annotated[words.Question, Field(max_length=255)]
+_Name = Annotated[fields.Question, Field(max_length=255)]
 _Types = Annotated[
     list[EventName], Field(min_length=1, max_length=MAX_EVENTS), AfterValidator(_each_once)
 ]
@@ -36,7 +37,7 @@ class EndpointCreate(Sent):
     """A webhook endpoint to register."""
 
     name: _Name
-    url: words.Url = Field(examples=["https://example.com/hooks/longlook"])
+    url: fields.Url = Field(examples=["https://example.com/hooks/longlook"])
     event_types: _Types = Field(description="What it is told of: `/v1/webhook_event_types`.")
 
 
@@ -44,7 +45,7 @@ class EndpointUpdate(Sent):
     """What is to change of a webhook endpoint."""
 
     name: _Name | None = None
-    url: words.Url | None = None
+    url: fields.Url | None = None
     event_types: _Types | None = Field(default=None, description="The whole new set.")
 
 
@@ -73,7 +74,7 @@ class EndpointTest(Sent):
 class EndpointRecover(Sent):
     """From when on to send again."""
 
-    since: words.Moment = Field(description="RFC 3339, or unix seconds as text.")
+    since: fields.Moment = Field(description="RFC 3339, or unix seconds as text.")
 
 
 class EndpointPath(Named):
@@ -191,10 +192,10 @@ class Recovery(Given):
     object: Literal["webhook_recovery"] = "webhook_recovery"
     webhook_endpoint_id: str
     status: Literal["running", "done"]
-    since: words.Time
+    since: fields.Time
     resent: int = Field(description="Deliveries that got another try so far.")
-    created_at: words.Time
-    ended_at: words.Time | None
+    created_at: fields.Time
+    ended_at: fields.Time | None
 
     @classmethod
     def of(cls, recovery: outbox.WebhookRecovery) -> Self:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.serving.heads import Network
-from jobs.settings import Settings
+from core.settings import Settings
 
 #: File descriptors for everything else: databases, Redis, decoders, fetches.
 _OTHER_FILES: Final = 512

@@ -7,8 +7,8 @@ from http import HTTPStatus
 from typing import Final
 
 from api import errors as problems
-from api.framework import exchange
-from jobs import errors, ids
+from api.framework import middleware
+from core import errors, ids
 
 #: Seconds after which a request that was refused for lack of room may be sent again.
 _BUSY_SECONDS: Final = 5
@@ -54,7 +54,7 @@ class Refusal(Exception):
             "Content-Length": str(len(content)),
             "x-request-id": request_id,
             "x-should-retry": "false" if self.retry_after is None else "true",
-            **exchange.HEADERS,
+            **middleware.HEADERS,
         }
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)

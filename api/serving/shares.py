@@ -1,4 +1,4 @@
-"""Bounds with shares by the rule of :mod:`jobs.shares`, for one thread: of amounts, and of sets of connections."""
+"""Bounds with shares by the rule of :mod:`core.shares`, for one thread: of amounts, and of sets of connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-from jobs.shares import has_share
+from core.shares import has_share
 
 #: Who is counted: an account, or the address of a client that is not known yet.
 Group = uuid.UUID | str

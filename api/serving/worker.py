@@ -13,7 +13,7 @@ from gunicorn.workers import base
 
 from api.serving import limits
 from api.serving.loop import Loop
-from jobs.settings import Settings
+from core.settings import Settings
 
 _log = structlog.get_logger(__name__)
 

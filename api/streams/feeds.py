@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.streams import frames
-from jobs.live import Told
-from jobs.store.streams import Event, Kind, Standing
+from jobs.events.live import Told
+from jobs.store.event_log import Event, Kind, Standing
 
 #: Events that are kept for those who are a little late; who is later than that reads SQL.
 _KEPT = 256

@@ -14,10 +14,10 @@ from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
-from jobs import errors, ids
-from jobs.database import Database
-from jobs.shares import Shares
-from jobs.store import streams
+from core import errors, ids
+from core.database import Database
+from core.shares import Shares
+from jobs.store import event_log
 
 _log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Streams:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
-            jobs.errors.StreamsInUse: there is no place for the account that follows.
+            core.errors.StreamsInUse: there is no place for the account that follows.
         """
         if not self._shares.take(account_id):
             raise errors.StreamsInUse(
@@ -147,9 +147,9 @@ class Streams:
                 position = max(position, page.through)
                 over = page.finished
 
-    def _replay(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> streams.Page:
+    def _replay(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> event_log.Page:
         with self.replays.hold(account_id, seconds=_REPLAY_SECONDS):
-            return streams.read(self._database, job_id, after=after)
+            return event_log.read(self._database, job_id, after=after)
 
     def _count(self, change: int) -> None:
         with self._lock:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from api.schemas.words import rfc3339
-from jobs.store.streams import Event, Kind
+from api.schemas.fields import rfc3339
+from jobs.store.event_log import Event, Kind
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 HEARTBEAT: Final = b":\n"

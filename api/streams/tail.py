@@ -14,11 +14,11 @@ import structlog
 from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
-from jobs import ids
-from jobs.database import Database, Unavailable
-from jobs.live import Told
-from jobs.store import history, streams
-from jobs.store.streams import Event, Kind
+from core import ids
+from core.database import Database, Unavailable
+from jobs.events.live import Told
+from jobs.store import event_log, history
+from jobs.store.event_log import Event, Kind
 
 _log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.25
 
 
 class Subscriber(Protocol):
-    """The hot path, as :class:`jobs.live.Subscriber` is."""
+    """The hot path, as :class:`jobs.events.live.Subscriber` is."""
 
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
         """Hear the events of these jobs from now on, and no others."""
@@ -121,7 +121,7 @@ class Tail:
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
-            found = streams.standings(self._database, list(feeds))
+            found = event_log.standings(self._database, list(feeds))
             for job_id, feed in feeds.items():
                 standing = found.get(job_id)
                 if standing is None:
@@ -143,7 +143,7 @@ class Tail:
             feed.end()
 
     def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
-        page = streams.read(self._database, job_id, after=feed.last)
+        page = event_log.read(self._database, job_id, after=feed.last)
         told = [(event.number, self.frame(job_id, event)) for event in page.events]
         through = told[-1][0] if page.more else page.through
         feed.read(told, through=through, over=page.finished and not page.more)

@@ -8,9 +8,9 @@ import uuid
 import structlog
 
 from api.serving import current
-from jobs import errors
-from jobs.database import Database
-from jobs.shares import Shares
+from core import errors
+from core.database import Database
+from core.shares import Shares
 from jobs.store import history
 
 _log = structlog.get_logger(__name__)

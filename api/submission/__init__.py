@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from api.submission.downloads import Downloads
-from api.submission.intake import Accepted, Intake
-from api.submission.orders import GROUP, JOB, read_order, read_upload
-from api.submission.pictures import Pictures
-from api.submission.receivers import Receivers
+from api.submission.images import Pictures
+from api.submission.parsing import GROUP, JOB, read_order, read_upload
+from api.submission.service import Accepted, Intake
+from api.submission.webhook_targets import Receivers
 
 __all__ = [
     "GROUP",

@@ -16,11 +16,11 @@ from http import HTTPStatus
 
 from api.serving import current
 from api.serving.shares import Share
-from api.submission.orders import Link, Picture
-from jobs import errors
-from jobs.egress import NO_PUBLIC_ADDRESS, Egress, EgressError
-from jobs.settings import Settings
-from jobs.shares import Shares
+from api.submission.parsing import Link, Picture
+from core import errors
+from core.settings import Settings
+from core.shares import Shares
+from net.client import NO_PUBLIC_ADDRESS, Egress, EgressError
 
 #: Requests that may fetch at once.
 _AT_ONCE = 8
@@ -67,7 +67,7 @@ class Memory:
         self._held = 0
 
     def take(self, size: int) -> None:
-        """Count ``size`` bytes more. Raises :class:`jobs.errors.Overloaded` when the account has no share left."""
+        """Count ``size`` bytes more. Raises :class:`core.errors.Overloaded` when the account has no share left."""
         with self._lock:
             if not self._total.take(self._account_id, size):
                 raise errors.Overloaded(
@@ -138,8 +138,8 @@ class Downloads:
             memory: counts what comes.
 
         Raises:
-            jobs.errors.Overloaded: what came does not fit into the account's share of the memory.
-            jobs.errors.Unavailable: as many requests fetch as may, of the account or of all.
+            core.errors.Overloaded: what came does not fit into the account's share of the memory.
+            core.errors.Unavailable: as many requests fetch as may, of the account or of all.
         """
         links = [picture for picture in pictures if isinstance(picture.source, Link)]
         if not links:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from cli.engine import launcher
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 
 #: Streams that may wait in the engine. Above it SGLang's ``lpm`` falls back to first come, first served.
 QUEUE = 128
@@ -114,7 +114,7 @@ def common(order: Order) -> list[Reason]:
     """Return the flags that every engine of this service has.
 
     Raises:
-        jobs.errors.LaunchError: the caller's own flags hold a key.
+        core.errors.LaunchError: the caller's own flags hold a key.
     """
     images = {"image": order.options.max_images, "video": 0, "audio": 0}
     if order.given(_KEY_FLAG) is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cli.engine import sizes
 from cli.engine.command import Order, Plan, Reason, common, grammar_waits, keep_alive
 from cli.engine.devices import Device
-from jobs import errors, profiles
+from core import errors, profiles
 
 #: GPUs over which one engine can be split.
 SPLITS = (8, 4, 2, 1)
@@ -47,7 +47,7 @@ def plan(order: Order, devices: Sequence[Device]) -> Plan:
     """Return the command for these GPUs.
 
     Raises:
-        jobs.errors.LaunchError: the model does not fit on them.
+        core.errors.LaunchError: the model does not fit on them.
     """
     size = sizes.measure(order.path)
     quantised = order.given("--quantization") == "fp8"

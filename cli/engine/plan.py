@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cli.engine import cpu, gpu, sizes
 from cli.engine.command import Order, Plan
 from cli.engine.devices import Device
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 
 
 def plan(
@@ -25,7 +25,7 @@ def plan(
     without them gets tiny-qvq. tiny-qvq runs on the CPU even beside GPUs.
 
     Raises:
-        jobs.errors.LaunchError: the model cannot be served here; the message says what could.
+        core.errors.LaunchError: the model cannot be served here; the message says what could.
     """
     path = model_path or options.engine_model_path
     asked = "model" in options.model_fields_set

@@ -23,8 +23,8 @@ from cli.launch import home, redis, signals
 from cli.up import database, demo, engines, programs
 from cli.up.engines import Engines, Readiness
 from cli.up.supervisor import StopAsked, Supervisor
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 _OK: Final = 200
 _POLL_SECONDS: Final = 0.05
@@ -165,7 +165,7 @@ def _await(
     """Wait until something answers that has been started.
 
     Raises:
-        jobs.errors.LaunchError: it does not within ``seconds``.
+        core.errors.LaunchError: it does not within ``seconds``.
     """
     until = time.monotonic() + seconds
     while not answers():
@@ -198,7 +198,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     """Yield the API's socket, listening; it is the API's from its start on, and again after a restart.
 
     Raises:
-        jobs.errors.LaunchError: the address is taken, or none of this machine's.
+        core.errors.LaunchError: the address is taken, or none of this machine's.
     """
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

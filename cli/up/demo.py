@@ -10,7 +10,7 @@ from typing import Final
 from cli import output
 from cli.client import Client, Pause
 from cli.up.programs import ROOT
-from jobs import errors
+from core import errors
 
 SAMPLES: Final = ROOT / "models" / "tiny-qvq" / "samples"
 #: The picture with most to look at, and what else to ask about it.
@@ -31,7 +31,7 @@ def sample() -> Sample:
     """Return the picture to show.
 
     Raises:
-        jobs.errors.LaunchError: the pictures are not there; they are part of a checkout only.
+        core.errors.LaunchError: the pictures are not there; they are part of a checkout only.
     """
     try:
         listed = json.loads((SAMPLES / "samples.json").read_text())

@@ -9,8 +9,8 @@ from typing import Final
 
 from cli import client, output
 from cli.launch.engine import EngineRoom, Plan
-from jobs import errors, profiles
-from jobs.settings import Settings
+from core import errors, profiles
+from core.settings import Settings
 
 TINY: Final = "tiny"
 SCRIPTED: Final = "scripted"
@@ -43,8 +43,8 @@ def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> Engine
     Without it those of ``LONGLOOK_ENGINE_URLS``, and without these tiny.
 
     Raises:
-        jobs.errors.SettingsError: it is none of them.
-        jobs.errors.LaunchError: tiny's environment is missing.
+        core.errors.SettingsError: it is none of them.
+        core.errors.LaunchError: tiny's environment is missing.
     """
     if asked is None and "engine_urls" in settings.model_fields_set:
         asked = ",".join(settings.engine_urls)

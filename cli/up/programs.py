@@ -11,7 +11,7 @@ from typing import Final
 
 from cli.launch.engine import Plan
 from cli.launch.process import Program
-from jobs.settings import FILE_SUFFIX, PREFIX, Settings
+from core.settings import FILE_SUFFIX, PREFIX, Settings
 
 #: Where the packages lie. Celery and gunicorn import from their working directory before all else.
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -121,7 +121,7 @@ def delivery(wiring: Wiring, *, environ: Mapping[str, str]) -> Program:
     return Program(
         name="delivery",
         command=(
-            *(sys.executable, "-m", "celery", "-A", "worker.delivery_app", "worker"),
+            *(sys.executable, "-m", "celery", "-A", "webhooks.app", "worker"),
             *("-P", "threads", *_CELERY_FLAGS, "--hostname", f"delivery@{os.uname().nodename}"),
         ),
         # Its metrics would take the port of the worker's.

@@ -12,7 +12,7 @@ from cli import output
 from cli.launch import home
 from cli.launch.process import Process, Program
 from cli.launch.signals import Signals
-from jobs import errors
+from core import errors
 
 _TICK_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 30.0
@@ -71,7 +71,7 @@ class Supervisor:
         """Start ``programs`` as one stage: they end together, before the stages that started earlier.
 
         Raises:
-            jobs.errors.LaunchError: one of them cannot be started.
+            core.errors.LaunchError: one of them cannot be started.
         """
         stage: list[_Member] = []
         self._stages.append(stage)
@@ -92,7 +92,7 @@ class Supervisor:
 
         Raises:
             StopAsked: at once, when a signal asks for it.
-            jobs.errors.LaunchError: a program ended that has never worked.
+            core.errors.LaunchError: a program ended that has never worked.
         """
         until = time.monotonic() + seconds
         while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from jobs.images.canonical import PIPELINE_VERSION, Canonical, Original
 from jobs.images.formats import sniff
 from jobs.images.geometry import MARKER_TOKENS, image_tokens, smart_resize
-from jobs.images.intake import Images, Limits, from_data_url, read_capped
+from jobs.images.reader import Images, Limits, from_data_url, read_capped
 
 __all__ = [
     "MARKER_TOKENS",

@@ -34,7 +34,7 @@ from PIL import (
     features,
 )
 
-from jobs import errors, profiles
+from core import errors, profiles
 from jobs.images import colours, formats, geometry
 from jobs.images.canonical import Canonical, Original
 
@@ -121,7 +121,7 @@ def canonicalise(
         max_pixels: most pixels of the file's picture.
 
     Raises:
-        jobs.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
+        core.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
         MemoryError: the picture needs more than there is.
     """
     media_type = formats.sniff(data)

@@ -2,7 +2,7 @@
 
 A claim gives a :class:`Claim`. Whoever holds it may write only while the row still says so: each verb
 returns None (or leaves the job out of its answer) when the job is no longer theirs, and then whatever
-the holder has is discarded. How it ends is in :mod:`jobs.store.outcomes`.
+the holder has is discarded. How it ends is in :mod:`jobs.store.settle`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Now, Seconds, Transaction
+from core.database import Database, Now, Seconds, Transaction
+from jobs.events.index import Numbers
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.marks import Numbers
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect, table
 from jobs.store import dispatch, findings, timeline, traces
 

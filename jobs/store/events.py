@@ -17,8 +17,9 @@ from typing import Any, Final, Protocol
 import orjson
 import sqlalchemy as sa
 
-from jobs import delivery, ids
-from jobs.database import Transaction
+from core import ids
+from core.database import Transaction
+from jobs import delivery
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import (
@@ -51,7 +52,7 @@ class Bell(Protocol):
 
 
 class Ringer:
-    """Rings once something to be told is committed: give it to :meth:`jobs.database.Database.listen`.
+    """Rings once something to be told is committed: give it to :meth:`core.database.Database.listen`.
 
     A bell is lost when the answer to the commit is; whoever tells looks by himself every few seconds.
     """

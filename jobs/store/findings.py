@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from jobs.database import Now, Transaction, insert
+from core.database import Now, Transaction, insert
 from jobs.findings import Finding, Kind
 from jobs.records import FindingEntry, Job, table
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from jobs.database import Now, Transaction
+from core.database import Now, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, table
 from jobs.store import timeline

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from core.database import Database, Transaction
 from jobs import filters
-from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 from jobs.records import (
@@ -24,8 +24,8 @@ from jobs.records import (
     Suspect,
     table,
 )
-from jobs.store import findings, places, search, timeline
-from jobs.store.pictures import FACTS, ImageFacts, ImageView
+from jobs.store import findings, positions, search, timeline
+from jobs.store.images import FACTS, ImageFacts, ImageView
 
 #: Characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed them.
 MAX_PAGE_CHARS = 4 * 2**20
@@ -47,7 +47,7 @@ class JobView:
 
     job: Job
     images: tuple[ImageView, ...]
-    queue: places.Place | None = None
+    queue: positions.Place | None = None
     progress: Progress | None = None
     reruns: tuple[uuid.UUID, ...] = ()
     findings: tuple[FindingEntry, ...] = ()
@@ -79,7 +79,7 @@ def get(
         return JobView(
             job=job,
             images=_images(transaction, [job.id]).get(job.id, ()),
-            queue=places.of(transaction, job) if job.status is Status.QUEUED else None,
+            queue=positions.of(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
             findings=findings.of(transaction, [job.id]).get(job.id, ()),
             reruns=_reruns(transaction, job.id),
@@ -100,7 +100,7 @@ def group(
 
 
 def accepted(
-    database: Database, job: Job, images: tuple[ImageView, ...], forecast: places.Forecast
+    database: Database, job: Job, images: tuple[ImageView, ...], forecast: positions.Forecast
 ) -> JobView:
     """Return a job as it has just come in with ``images``, at a cost that does not grow with the queue."""
     with database.reading() as transaction:
@@ -108,8 +108,8 @@ def accepted(
 
 
 def last_place(
-    database: Database, leader: Job, forecast: places.Forecast, *, behind: int
-) -> places.Place:
+    database: Database, leader: Job, forecast: positions.Forecast, *, behind: int
+) -> positions.Place:
     """Return the place of the last job of a group that has just come in, ``behind`` jobs after its leader."""
     with database.reading() as transaction:
         return forecast.of(transaction, leader, behind=behind)
@@ -145,8 +145,8 @@ def page(
     With any filter beside the account it is a search, which takes the account's share of these.
 
     Raises:
-        jobs.errors.Overloaded: as many searches run as may, and none ended in time.
-        jobs.errors.SearchTooSlow: the search was ended at its deadline.
+        core.errors.Overloaded: as many searches run as may, and none ended in time.
+        core.errors.SearchTooSlow: the search was ended at its deadline.
     """
     opened = database.searching(asked.account_id) if asked.given else database.reading()
     with opened as transaction:

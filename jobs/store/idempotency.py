@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Now, Seconds, Transaction
+from core import errors
+from core.database import Database, Now, Seconds, Transaction
 from jobs.records import Job, table
 
 
@@ -24,7 +24,7 @@ def replay(
     """Return the job that this account made with ``key`` within ``kept``, or None.
 
     Raises:
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
+        core.errors.IdempotencyKeyReused: the key came with another request.
     """
     with database.reading() as transaction:
         found = _keyed(transaction, account_id, key, kept=kept)
@@ -37,7 +37,7 @@ def winner(
     """Return the job that was quicker under the same key, or None when the conflict was another.
 
     Raises:
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
+        core.errors.IdempotencyKeyReused: the key came with another request.
     """
     with database.reading() as transaction:
         found = _keyed(transaction, account_id, key, kept=None)

@@ -24,10 +24,10 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction
+from core.database import Database, Transaction
+from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.settings import Settings
 from jobs.store import events, retention, timeline
 
 
@@ -70,7 +70,7 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
     """Take away what is older than ``periods`` say, up to ``limit`` of each class, oldest first.
 
     Raises:
-        jobs.database.Unavailable: the database does not answer; what was committed stays gone.
+        core.database.Unavailable: the database does not answer; what was committed stays gone.
     """
     images = traces = answers = timelines = 0
     full = False

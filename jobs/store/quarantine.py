@@ -16,8 +16,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Transaction
+from core import errors
+from core.database import Database, Transaction
 from jobs.records import Attempt, Image, Suspect, table
 
 CODE: Final = errors.ImageQuarantined.code

@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import trace
-from jobs.database import Database
-from jobs.marks import Mark
+from jobs.events.index import Mark
 from jobs.records import Sample, table
 
 #: Which stream: job, attempt, number.

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Transaction, Unavailable
+from core import errors
+from core.database import Database, Transaction, Unavailable
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
 from jobs.records import (
     Account,
@@ -130,8 +130,8 @@ class Quota:
             far from its quota.
 
         Raises:
-            jobs.errors.StorageQuotaExceeded: it stores all that it may already.
-            jobs.database.Unavailable: the database does not answer.
+            core.errors.StorageQuotaExceeded: it stores all that it may already.
+            core.database.Unavailable: the database does not answer.
         """
         look = self._looks.get(account_id)
         if look is None or self._timer() >= look.until or _is_full(look):
@@ -154,7 +154,7 @@ class Quota:
         return not _is_full(look)
 
     def usage(self, account_id: uuid.UUID) -> Usage:
-        """Return what an account stores and may store. Raises :class:`jobs.errors.NotFound`: there is none."""
+        """Return what an account stores and may store. Raises :class:`core.errors.NotFound`: there is none."""
         return usage(self._database, account_id, default_mb=self._default_mb)
 
     def _look(self, account_id: uuid.UUID) -> _Look:
@@ -178,7 +178,7 @@ def enforce(transaction: Transaction, account_id: uuid.UUID, limit: int) -> None
     Of several transactions at once each sees what those before it have stored.
 
     Raises:
-        jobs.errors.StorageQuotaExceeded: it would store more.
+        core.errors.StorageQuotaExceeded: it would store more.
     """
     if transaction.dialect != "sqlite":  # There, whoever writes is alone.
         transaction.execute(_TURN, {"account": account_id.int & 0x7FFFFFFF})
@@ -220,7 +220,7 @@ def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> Usag
     """Return what an account stores; ``default_mb`` is its quota unless it has its own.
 
     Raises:
-        jobs.errors.NotFound: there is no such account.
+        core.errors.NotFound: there is no such account.
     """
     with database.reading() as transaction:
         row = transaction.execute(_QUOTA, {"account_id": account_id}).one_or_none()
@@ -265,7 +265,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
 
 
 def limit_account(database: Database, name: str, *, storage_mb: int | None) -> None:
-    """Give an account a quota of its own, 0 for none (None: the settings'). Raises :class:`jobs.errors.NotFound`."""
+    """Give an account a quota of its own, 0 for none (None: the settings'). Raises :class:`core.errors.NotFound`."""
     with database.transaction() as transaction:
         limited = transaction.execute(
             sa.update(Account)

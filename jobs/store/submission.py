@@ -10,15 +10,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database, LockTimeout, Now, Seconds, Transaction
+from core import errors, ids
+from core.database import Database, LockTimeout, Now, Seconds, Transaction
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, pictures, search, storage, timeline, turns
+from jobs.store import dispatch, idempotency, search, storage, timeline, turns
+from jobs.store import images as pictures
 
-#: A picture to be kept, as :mod:`jobs.store.pictures` takes it.
+#: A picture to be kept, as :mod:`jobs.store.images` takes it.
 NewImage = pictures.NewImage
 
 #: Under which a job's first event, that it is queued, is told.
@@ -94,10 +95,10 @@ def submit(
         storage_limit: bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns them.
 
     Raises:
-        jobs.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
-        jobs.errors.IdempotencyInProgress: the wait for the other request was too long.
-        jobs.errors.NotFound: an image is gone or belongs to somebody else.
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
+        core.errors.IdempotencyKeyReused: the key came with another request.
+        core.errors.IdempotencyInProgress: the wait for the other request was too long.
+        core.errors.NotFound: an image is gone or belongs to somebody else.
     """
     key = submission.idempotency_key
     try:
@@ -142,7 +143,7 @@ def keep_image(
     """Keep an image that was uploaded by itself; return its id, the same for the same original and detail.
 
     Raises:
-        jobs.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
     """
     with database.transaction("upload") as transaction:
         image_id = pictures.keep_upload(transaction, account_id, image)

@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core.database import Database, Now, Transaction
 from jobs import lifecycle
-from jobs.database import Database, Now, Transaction
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
 from jobs.store import events, turns

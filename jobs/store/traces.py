@@ -13,13 +13,14 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from jobs import marks, phrases, trace
-from jobs.database import Database, Now, Transaction, insert
+from core.database import Database, Now, Transaction, insert
+from jobs import phrases, trace
+from jobs.events import index as marks
+from jobs.events.index import Mark
 from jobs.lifecycle import Status
-from jobs.marks import Mark
 from jobs.phrases import Part
 from jobs.records import Job, Sample, TraceChunk, table
-from jobs.store import groups, numbers, search, steps, timeline
+from jobs.store import event_sequence, groups, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]
 
@@ -178,10 +179,12 @@ def append(
             and (piece.job_id, piece.attempt, piece.sample) not in over
         ]
         # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
-        numbers.reserve(transaction, {one: end for one, end in reserve.items() if one in held})
+        event_sequence.reserve(
+            transaction, {one: end for one, end in reserve.items() if one in held}
+        )
         if kept:
             _write(transaction, kept)
-            numbers.keep_through(transaction, _through(kept))
+            event_sequence.keep_through(transaction, _through(kept))
     return wanted - held
 
 
@@ -294,7 +297,7 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     Streams that run beside each other are finished in the transaction that ends their attempt, and one that another
     goes on from before that one begins: so readers see their events in order.
     """
-    index = numbers.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
+    index = event_sequence.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
     place = {"b_job": job_id, "b_attempt": attempt, "b_sample": ended.sample}
     written = {
         "output": ended.output,
@@ -314,7 +317,7 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
     if started_at is not None:
         transaction.notes.append(Finished(started_at=started_at, ended=ended))
         search.keep_spelled(transaction, job_id, Part.TRACE, ended.read().spellings)
-    numbers.end_through(transaction, job_id, attempt, index)
+    event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(_FOLDED, place)
 
 
@@ -384,7 +387,7 @@ def fold(
             continue
         reading = read.get(sample.text) or Reading.of(sample.text)
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
-        index = numbers.cover(transaction, job_id, sample.text, sample.marks, at=now)
+        index = event_sequence.cover(transaction, job_id, sample.text, sample.marks, at=now)
         transaction.execute(
             sa.update(Sample)
             .where(
@@ -400,7 +403,7 @@ def fold(
             )
         )
         search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
-        numbers.end_through(transaction, job_id, attempt, index)
+        event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from jobs.database import Database
+from core.database import Database
 from jobs.records import Worker
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from werkzeug.test import TestResponse
 
-from jobs.database import Database
+from core.database import Database
 from jobs.records import Image, Job
 from tests.api import pictures
 from tests.api.conftest import Caller

@@ -15,10 +15,10 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
 from api.framework import Door
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
 from jobs.images import Images
 from jobs.lifecycle import Priority, Role
-from jobs.settings import Settings
 from tests import databases, factories
 from tests.api import pictures
 from tests.fakes import RecordingBell

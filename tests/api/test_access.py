@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.framework import Door
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories

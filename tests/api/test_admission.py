@@ -13,12 +13,12 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
 from api.framework import Door
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from core.settings import Settings
 from jobs.images import Images
 from jobs.lifecycle import Role
 from jobs.records import ImageBytes, Job
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests import factories, races
 from tests.api import pictures, worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from jobs.database import Database
+from core.database import Database
 from tests.api import pictures
 from tests.api.asking import PNG, ask, faults, rows
 from tests.api.conftest import Caller

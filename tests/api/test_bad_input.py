@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from urllib3.fields import RequestField
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Role
 from jobs.records import Job
 from tests import factories

@@ -16,10 +16,11 @@ from werkzeug.test import TestResponse
 
 from api import errors as problems
 from api.framework import Door, strict_json, wire
-from jobs import errors, images
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.settings import Settings
+from jobs import images
 from jobs.lifecycle import Role
-from jobs.settings import Settings
 from tests import factories
 from tests.api import pictures
 from tests.api.asking import PNG, ask, faults

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from tests import databases, factories, redis_servers
 from tests.api.gunicorn_server import GunicornServer
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from api.app import create_app, service_of
-from jobs.database import Database
-from jobs.settings import Settings
+from core.database import Database
+from core.settings import Settings
 from tests import factories
 from tests.api.conftest import Caller
 from tests.e2e.stack import eventually

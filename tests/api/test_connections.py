@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from jobs.database import Database
+from core.database import Database
 from tests import children, factories
 from tests.api import pictures
 from tests.api.gunicorn_server import GunicornServer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 from tests.api.conftest import Caller
 
 PAGE = "https://app.example.com"

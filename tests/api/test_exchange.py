@@ -7,7 +7,7 @@ import structlog
 from flask.testing import FlaskClient
 
 from api.framework import Door
-from jobs import errors
+from core import errors
 from tests.api.conftest import Caller
 
 

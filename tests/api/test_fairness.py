@@ -15,15 +15,15 @@ from werkzeug.test import TestResponse
 from api.revocation import Revocation
 from api.serving import current
 from api.streams import Streams
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from core.settings import Settings
+from core.shares import Shares
+from jobs.events.live import Subscriber
 from jobs.images import Images
 from jobs.lifecycle import Role
-from jobs.live import Subscriber
 from jobs.phrases import Part
 from jobs.records import SearchText
-from jobs.settings import Settings
-from jobs.shares import Shares
 from jobs.store import accounts, history
 from tests import databases, factories
 from tests.api import pictures, wire

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 
 from api.streams.feeds import Feed
-from jobs.live import Told
-from jobs.marks import Mark
-from jobs.store.streams import Standing
+from jobs.events.index import Mark
+from jobs.events.live import Told
+from jobs.store.event_log import Standing
 
 JOB = uuid.uuid4()
 

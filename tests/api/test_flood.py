@@ -14,11 +14,11 @@ from werkzeug.test import TestResponse
 from api import addresses
 from api.app import create_app, service_of
 from api.framework import Door
-from api.strangers import Strangers
-from jobs import logs
-from jobs.database import Database
+from api.unknown_keys import Strangers
+from core import logs
+from core.database import Database
+from core.settings import Settings
 from jobs.images import Images
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests import factories
 from tests.api.conftest import Caller

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from werkzeug.test import TestResponse
 
-from jobs.database import Database
-from jobs.settings import Settings
+from core.database import Database
+from core.settings import Settings
 from tests.api import pictures, worker
 from tests.api.asking import PNG, faults, rows
 from tests.api.conftest import Caller

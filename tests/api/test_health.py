@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 
 from api.app import create_app, service_of
 from api.framework import Door
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
 from jobs.images import Images
-from jobs.settings import Settings
 from jobs.store import workers
 from tests.fakes import RecordingBell
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from jobs.database import Database
+from core.database import Database
 from tests import databases, races
 from tests.api import pictures, worker
 from tests.api.conftest import Caller

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from api.app import create_app, service_of
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
 from jobs.images import Images
 from jobs.records import Job
-from jobs.settings import Settings
 from tests import factories
 from tests.api import pictures
 from tests.api.conftest import Caller, Json

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from jobs.database import Database
+from core.database import Database
 from tests.api import pictures, worker
 from tests.api.conftest import Caller, Part
 

@@ -9,11 +9,11 @@ from datetime import datetime
 
 import pytest
 
-from jobs import votes
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from jobs.answers import votes
+from jobs.answers.extraction import Answer
 from jobs.findings import Action, Finding, Kind
-from jobs.store import outcomes
+from jobs.store import settle
 from tests import factories
 from tests.api import pictures, worker
 from tests.api.conftest import Caller
@@ -326,7 +326,7 @@ def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Datab
     job = caller.job(answer_format={"type": "json_schema", "schema": schema})
     answer = Answer('{"count": 6, "kind": null}', "json_schema")
     sample = factories.make_ended(answer.text)
-    assert outcomes.succeed(database, worker.start(database), answer=answer, sample=sample)
+    assert settle.succeed(database, worker.start(database), answer=answer, sample=sample)
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert shown["answer"]["value"] == {"count": 6, "kind": None}
     assert (shown["answer"]["text"], shown["answer"]["rule"]) == (answer.text, "json_schema")

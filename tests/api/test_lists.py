@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from jobs.database import Database, utcnow
+from core.database import Database, utcnow
 from jobs.store import accounts
 from tests import databases, factories
 from tests.api import pictures, worker

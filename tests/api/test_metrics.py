@@ -13,16 +13,19 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
-from jobs import metrics, votes
-from jobs.database import Database
+from core.database import Database
+from core.metrics import ShareMetrics, new_registry
+from core.settings import Settings
+from jobs import metrics
+from jobs.answers import votes
 from jobs.findings import Action, Finding, Kind
 from jobs.images import Images
-from jobs.settings import Settings
 from jobs.store import workers
 from tests.api import worker
 from tests.api.conftest import Caller
 from tests.databases import Age
 from tests.fakes import RecordingBell
+from webhooks.metrics import DeliveryMetrics
 
 ROOT = Path(__file__).parents[2]
 _ROW = re.compile(
@@ -188,7 +191,7 @@ def test_a_picture_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
 
 def names(counting: Callable[..., object], database: Database, **more: str) -> set[str]:
     """Return the names of what a process of a kind counts."""
-    registry = metrics.new_registry()
+    registry = new_registry()
     counting(database, registry=registry, **more)
     return {family.name for family in registry.collect()}
 
@@ -208,8 +211,8 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)
     of_worker = names(metrics.JobMetrics, database, model="tiny-qvq")
-    of_worker |= {family.name for family in metrics.ShareMetrics(list).collect()}
-    of_delivery = names(metrics.DeliveryMetrics, database) - of_worker
+    of_worker |= {family.name for family in ShareMetrics(list).collect()}
+    of_delivery = names(DeliveryMetrics, database) - of_worker
     page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
 
     told = {(name, kind) for name, kind, _, where in page if where != "delivery"}

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.app import openapi_document
-from jobs.database import Database
+from core.database import Database
 from jobs.delivery import EventType
 from tests.api import worker
 from tests.api.conftest import Caller, Json

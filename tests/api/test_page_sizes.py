@@ -11,15 +11,16 @@ import sqlalchemy as sa
 from api.routes import runs
 from api.schemas.deliveries import MAX_ANSWER_CHARS
 from cli import webhooks as commands
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.delivery import ANSWER_BYTES, DeliveryStatus
 from jobs.outbox import WebhookAttempt
-from jobs.store import history, outcomes, redeliveries, tellings, tries
+from jobs.store import history, settle
 from tests import factories
 from tests import webhooks as told
 from tests.api import worker
 from tests.api.conftest import Caller, Json
+from webhooks import attempts, queries, redelivery
 
 ROOT = "/v1/webhook_endpoints"
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
@@ -33,12 +34,12 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", "sqlite"))
 
 
-def resend(database: Database, delivery: str, result: tries.Result, *, times: int) -> None:
+def resend(database: Database, delivery: str, result: attempts.Result, *, times: int) -> None:
     """Send a delivery again and again, with the same outcome."""
     delivery_id = ids.parse("dlv", delivery)
     assert delivery_id is not None
     for _ in range(times):
-        redeliveries.redeliver(database, delivery_id, account_id=None)
+        redelivery.redeliver(database, delivery_id, account_id=None)
         told.try_first(database, result)
 
 
@@ -71,7 +72,7 @@ def test_lists_of_deliveries_are_small_whatever_receivers_say(
         assert one["attempt_count"] == 32
         numbers = [attempt["number"] for attempt in one["attempts"]]
         # The next automatic one is older than the newest that somebody asked for.
-        assert numbers == [2, *range(33 - tellings.LISTED_TRIES, 33)]
+        assert numbers == [2, *range(33 - queries.LISTED_TRIES, 33)]
         assert {attempt["answer"] for attempt in one["attempts"]} == {None}
         assert {attempt["request_headers"] for attempt in one["attempts"]} == {None}
         assert one["next_at"] == one["attempts"][0]["due_at"]
@@ -166,7 +167,7 @@ def test_a_trace_leaves_out_old_attempts_that_are_too_long_and_names_them(
     text = "I look once more. " * (runs.MAX_TRACE_CHARS // 18 // 2 + 1)
     for _ in range(3):
         claimed = worker.start(database)
-        assert outcomes.release(database, claimed, sample=factories.make_ended(text))
+        assert settle.release(database, claimed, sample=factories.make_ended(text))
     worker.finish(database, text="It is 6.")
 
     trace = caller("GET", job["urls"]["trace"]).get_json()

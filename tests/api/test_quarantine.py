@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.store import history, quarantine
 from tests import factories
 from tests.api import pictures

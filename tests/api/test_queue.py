@@ -6,8 +6,8 @@ import dataclasses
 import random
 from datetime import timedelta
 
-from jobs.database import Database
-from jobs.store import outcomes, workers
+from core.database import Database
+from jobs.store import settle, workers
 from tests import factories
 from tests import webhooks as told
 from tests.api import worker
@@ -22,8 +22,8 @@ WORKER = workers.Presence(id="w", host="h", pid=1, version="1.0", slots=4, engin
 
 def put_back(database: Database) -> None:
     """Let the next job's attempt fail, so that it waits for another."""
-    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
-    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    fault = settle.Fault("engine_fault", "It failed.", retryable=True)
+    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
 
 def test_a_timeline_tells_who_changed_what_and_when(caller: Caller, database: Database) -> None:

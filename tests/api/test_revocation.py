@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from api.app import service_of
 from api.framework import Door
 from api.revocation import Revocation
-from jobs.database import Database, Unavailable
+from core.database import Database, Unavailable
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories

@@ -17,7 +17,7 @@ import pytest
 import urllib3
 
 from api.server import OnePipe
-from jobs.database import Database
+from core.database import Database
 from jobs.store import history
 from tests import factories
 from tests.api import pictures

@@ -11,7 +11,7 @@ import pytest
 
 from api.serving.limits import Limits
 from api.serving.shares import Share
-from jobs.settings import Settings
+from core.settings import Settings
 from tests.api import wire
 from tests.e2e.stack import eventually
 

@@ -17,15 +17,16 @@ from api.framework import Door
 from api.revocation import Revocation
 from api.serving import current
 from api.streams import Streams
-from jobs import findings, ids
-from jobs.answers import Answer
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from core.settings import Settings
+from core.shares import Shares
+from jobs import findings
+from jobs.answers.extraction import Answer
+from jobs.events.live import Publisher, Subscriber
 from jobs.images import Images
-from jobs.live import Publisher, Subscriber
 from jobs.records import FindingEntry
-from jobs.settings import Settings
-from jobs.shares import Shares
-from jobs.store import accounts, claims, outcomes, retention, sweeps
+from jobs.store import accounts, claims, expiry, retention, settle
 from jobs.store import findings as kept
 from tests import databases, factories
 from tests.api import following, wire, worker
@@ -33,8 +34,8 @@ from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
 from tests.fakes import RecordingBell, RecordingPublisher
-from worker.recorder import Live, Recorder
-from worker.recorder import Publisher as Tells
+from worker.run.trace_buffer import Live, Recorder
+from worker.run.trace_buffer import Publisher as Tells
 
 Follow = Callable[..., Follower]
 
@@ -102,7 +103,7 @@ def succeed(database: Database, claimed: claims.Claim, recorder: Recorder, live:
     """End the job with what the stream has said."""
     recorder.close(live)
     ended = factories.make_ended(live.text(), marks=live.marks)
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
 
 @pytest.fixture
@@ -361,7 +362,7 @@ class TestTheHotPath:
         late = opened(another("GET", job["urls"]["events"], buffered=False))
         assert eventually(lambda: late.text() == "I see ")
         age(61)
-        sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+        expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
         age(10)
         second = factories.claim(database)
         again, anew = record(database, second, publisher)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from api.app import create_app, service_of
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
 from jobs.delivery import Webhook
 from jobs.images import Images
 from jobs.records import Job
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests import webhooks
 from tests.api import worker

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
-from jobs.database import Database, utcnow
+from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Role, Status
 from jobs.store import accounts, turns
 from tests import factories

@@ -11,9 +11,9 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
 from api.framework import Door
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
 from jobs.images import Images
-from jobs.settings import Settings
 from jobs.store import accounts, storage, submission
 from tests import factories
 from tests.api import pictures, worker

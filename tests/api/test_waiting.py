@@ -12,9 +12,9 @@ from api.app import service_of
 from api.framework import Door
 from api.serving import current
 from api.streams import Waits
-from jobs import ids
-from jobs.database import Database
-from jobs.shares import Shares
+from core import ids
+from core.database import Database
+from core.shares import Shares
 from jobs.store import history
 from tests import factories
 from tests.api import wire, worker

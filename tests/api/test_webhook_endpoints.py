@@ -17,13 +17,12 @@ from werkzeug.serving import make_server
 
 from api.app import create_app, service_of
 from api.framework import Door
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
+from core.vault import VAULT_FILE
 from jobs.delivery import TryOutcome
 from jobs.images import Images
 from jobs.lifecycle import Role
-from jobs.settings import Settings
-from jobs.store import redeliveries, tries
-from jobs.vault import VAULT_FILE
 from tests import factories
 from tests import webhooks as told
 from tests.api import worker
@@ -31,6 +30,7 @@ from tests.api.conftest import Caller, Json
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.fakes import HandTimer, RecordingBell
+from webhooks import attempts, redelivery
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
@@ -192,14 +192,14 @@ def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None
 
 
 @contextlib.contextmanager
-def tried_meanwhile(database: Database, result: tries.Result) -> Iterator[None]:
+def tried_meanwhile(database: Database, result: attempts.Result) -> Iterator[None]:
     """End the one try that becomes due inside of the block."""
     done = threading.Event()
 
     def deliver() -> None:
         while not done.wait(0.02):
             for claimed in told.claim(database):
-                tries.settle(database, claimed, result, rng=told.RNG)
+                attempts.settle(database, claimed, result, rng=told.RNG)
 
     sender = threading.Thread(target=deliver)
     sender.start()
@@ -301,8 +301,8 @@ def test_a_disabled_endpoint_is_enabled_and_gets_what_it_missed(
     assert asked.status_code == 202
     assert asked.get_json()["status"] == "running"
     assert delivery_bell.rung > rung
-    redeliveries.recover(database)
-    redeliveries.recover(database)
+    redelivery.recover(database)
+    redelivery.recover(database)
     recovered = caller("GET", asked.headers["Location"]).get_json()
     assert (recovered["status"], recovered["resent"]) == ("done", 1)
     assert caller("POST", f"{path}/recover", json={"since": "yesterday"}).status_code == 422
@@ -363,11 +363,11 @@ def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
 
 
 HIDDEN = {
-    "private": tries.Result(
+    "private": attempts.Result(
         TryOutcome.FAILED, error_code="address_forbidden", address="10.1.2.3", seconds=0.01
     ),
-    "unknown": tries.Result(TryOutcome.FAILED, error_code="name_not_resolved", seconds=0.2),
-    "silent": tries.Result(TryOutcome.FAILED, error_code="timed_out", seconds=15.0),
+    "unknown": attempts.Result(TryOutcome.FAILED, error_code="name_not_resolved", seconds=0.2),
+    "silent": attempts.Result(TryOutcome.FAILED, error_code="timed_out", seconds=15.0),
 }
 ITS_OWN = {"id", "event_id", "job_id", "created_at", "next_at", "due_at", "started_at", "ended_at"}
 
@@ -412,7 +412,7 @@ def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
 
 @pytest.mark.parametrize("result", HIDDEN.values(), ids=HIDDEN)
 def test_a_test_of_an_endpoint_hides_the_same(
-    caller: Caller, operator: Caller, database: Database, result: tries.Result
+    caller: Caller, operator: Caller, database: Database, result: attempts.Result
 ) -> None:
     made = create(caller)
     told_to_each = []

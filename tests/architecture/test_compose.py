@@ -17,8 +17,8 @@ import yaml
 
 from cli.engine import devices, plan
 from cli.launch import redis
+from core.settings import PREFIX, Settings
 from jobs import queue
-from jobs.settings import PREFIX, Settings
 from tests import children
 
 ROOT = Path(__file__).parents[2]

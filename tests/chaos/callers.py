@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cli.client import Client
-from jobs import errors
+from core import errors
 from jobs.lifecycle import Status
 from tests.chaos.orders import Json, Order
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import answers, ids, marks
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from jobs.answers import extraction
+from jobs.events import index as marks
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
 from jobs.store import storage, timeline
@@ -232,7 +234,7 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
         yield "succeeded without a text"
         return
     chosen = _chosen(job, streams)
-    answer = answers.extract(_whole(chosen))
+    answer = extraction.extract(_whole(chosen))
     expected = (answer.text, answer.rule) if answer else (None, None)
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 
-from jobs.egress import Egress
-from jobs.vault import Vault
+from core.vault import Vault
+from net.client import Egress
 from tests.chaos import victims
-from worker.delivery_runtime import DeliveryRuntime
-from worker.signing import Signing
+from webhooks.runtime import DeliveryRuntime
+from webhooks.signer import Signing
 
 
 def courier(environment: victims.Environment) -> None:

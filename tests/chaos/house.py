@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
 from jobs.store import accounts
 from tests import children, databases, postgres, webhooks
 from tests.chaos.proxy import Proxy

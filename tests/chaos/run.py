@@ -14,9 +14,8 @@ from pathlib import Path
 
 import redis
 
+from core.database import Database
 from jobs import queue
-from jobs.database import Database
-from jobs.store import deliveries
 from tests import children, webhooks
 from tests.chaos import checks
 from tests.chaos.callers import Api, Caller
@@ -24,6 +23,7 @@ from tests.chaos.figures import Figures, figures
 from tests.chaos.house import CRASH_LIMIT, DELIVERIES, WORKERS, House
 from tests.chaos.storm import Storm
 from tests.e2e.stack import eventually, running
+from webhooks import claims
 
 _CALLERS = 4
 #: Nothing should take longer once the storm is over: backoffs, deadlines and the worst waits add up to less.
@@ -166,7 +166,7 @@ def _untold(
 ) -> list[str]:
     """Wait until all is told, with nobody waiting for a retry; return what the receiver missed or got twice by name."""
     until = time.monotonic() + TOLD_SECONDS
-    while deliveries.backlog(database).pending and time.monotonic() < until:
+    while claims.backlog(database).pending and time.monotonic() < until:
         webhooks.hurry(database)
         storm.calm(0.5)
     return checks.untold(lives.values(), house.receiver.took)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from jobs import failpoints
-from jobs.database import Database
+from core import failpoints
+from core.database import Database
 from jobs.lifecycle import Status
 from jobs.records import Account, Job, StorageChange, Worker
-from jobs.store import steering, storage, submission, traces
+from jobs.store import commands, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.chaos import checks, victims
@@ -94,7 +94,7 @@ class Scene:
 
     def hurry(self, job_id: uuid.UUID) -> Status:
         """Return where a job stands, after telling it to wait no longer."""
-        status = steering.run_now(self.database, job_id, account_id=None, actor="operator:test")
+        status = commands.run_now(self.database, job_id, account_id=None, actor="operator:test")
         assert status is not None
         return status
 

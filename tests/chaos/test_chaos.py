@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import errors, queue
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs import queue
 from jobs.lifecycle import Status
 from tests import children, databases, postgres
 from tests.chaos import checks

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import webhooks as signing
-from jobs.database import Database
+from core.database import Database
+from core.failpoints import VARIABLE
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
-from jobs.failpoints import VARIABLE
 from jobs.outbox import WebhookAttempt
-from jobs.store import endpoints, keyring, tellings
 from tests import factories, webhooks
 from tests.chaos import couriers, victims
 from tests.chaos.scene import killed
 from tests.e2e.stack import VAULT_KEY, eventually
 from tests.receivers import Receiver, receiving
+from webhooks import endpoints, queries, secrets
+from webhooks import signature as signing
 
 
 @dataclass
@@ -121,8 +121,8 @@ def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
 
     assert post.finish() == ["lost", "delivered"]
     [got] = post.receiver.got
-    kept = keyring.default_secret(post.database, account_id, make=nobody)
-    pair = keyring.signing_key(post.database, make=nobody)
+    kept = secrets.default_secret(post.database, account_id, make=nobody)
+    pair = secrets.signing_key(post.database, make=nobody)
     now = datetime.now(UTC)
     secret = webhooks.VAULT.open(kept.secret)
     assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
@@ -159,7 +159,7 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     post.kill(failpoint)
 
     assert post.finish() == ["failed", "delivered"]
-    done = tellings.recovery(post.database, asked.id, account_id=None)
+    done = queries.recovery(post.database, asked.id, account_id=None)
     assert done is not None
     assert done.resent == 1
     kinds = [row.kind for row in webhooks.attempts(post.database)]

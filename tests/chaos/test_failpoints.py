@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import accounts, history, storage, submission
 from jobs.store.storage import StorageKind

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from api.app import create_app, service_of
-from jobs import logs
-from jobs.settings import Settings
+from core import logs
+from core.settings import Settings
 from worker.runtime import Runtime
 
 #: No victim lives longer, whatever becomes of its test.

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli import client
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 from tests.cli.fake_api import Canned, delta, events, job, serving
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"

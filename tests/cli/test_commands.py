@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import client, main, output, quarantine, queue, usage, view
-from jobs import errors
+from core import errors
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from cli import config
-from jobs import errors
-from jobs.settings import PREFIX, Settings
+from core import errors
+from core.settings import PREFIX, Settings
 
 SECRET = "ll_" + "s" * 43
 

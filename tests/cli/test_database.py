@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from cli import main
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.settings import Settings
+from core.vault import Vault, add_key
 from jobs.delivery import Webhook
 from jobs.records import StorageChange
-from jobs.settings import Settings
-from jobs.store import history, keyring, outcomes, submission, traces, workers
-from jobs.vault import Vault, add_key
+from jobs.store import history, settle, submission, traces, workers
 from tests import databases, factories, webhooks
+from webhooks import secrets
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
 
@@ -79,7 +80,7 @@ def test_traces_are_read_again_by_todays_rules(tmp_path: Path) -> None:
     job_id = factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    outcomes.succeed(database, claimed, answer=None, sample=factories.make_ended("I see a ball."))
+    settle.succeed(database, claimed, answer=None, sample=factories.make_ended("I see a ball."))
     factories.forget_steps(database)
 
     code, printed = longlook(tmp_path, "traces", "reparse")
@@ -239,7 +240,7 @@ def test_the_doctor_tells_of_webhooks_that_nobody_tells(tmp_path: Path) -> None:
     after = webhooks_found(tmp_path)
     assert after["verdict"] == "warning"
     assert after["detail"].startswith("1 to be told, the first for ")
-    assert "worker.delivery_app" in after["remedy"]
+    assert "webhooks.app" in after["remedy"]
 
 
 def webhooks_found(home: Path) -> dict[str, str]:
@@ -284,10 +285,10 @@ def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: P
     longlook(tmp_path, "db", "upgrade")
     database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
     vault = Vault.of(Settings.read({}, home=tmp_path))
-    secret, kept = keyring.new_secret(vault)
+    secret, kept = secrets.new_secret(vault)
     account_id = factories.make_account(database)
-    keyring.default_secret(database, account_id, make=lambda: kept)
-    keyring.signing_key(database, make=lambda: keyring.new_pair(vault))
+    secrets.default_secret(database, account_id, make=lambda: kept)
+    secrets.signing_key(database, make=lambda: secrets.new_pair(vault))
     [old] = (tmp_path / "vault").read_text().split()
 
     # Whoever began and died has left a new key with which nothing is sealed yet.
@@ -299,7 +300,7 @@ def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: P
             "ok           2 secrets are encrypted with the newest key\n",
         )
 
-    again = keyring.default_secret(database, account_id, make=lambda: kept)
+    again = secrets.default_secret(database, account_id, make=lambda: kept)
     database.close()
     assert vault.open(again.secret) == secret
     assert old not in (tmp_path / "vault").read_text()

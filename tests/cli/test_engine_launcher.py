@@ -16,7 +16,7 @@ import urllib3
 from cli.engine import cpu, inherited, launcher, plan
 from cli.launch.process import Process
 from cli.up import programs
-from jobs.settings import Settings
+from core.settings import Settings
 from tests import children
 from tests.real_engine import Missing
 

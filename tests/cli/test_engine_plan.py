@@ -11,7 +11,7 @@ import pytest
 
 from cli import engine as command_line
 from cli.engine import command, cpu, devices, gpu, plan, sizes
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 
 H200 = devices.Device(name="NVIDIA H200", memory=140.4)
 A100 = devices.Device(name="NVIDIA A100-SXM4-80GB", memory=80.0)

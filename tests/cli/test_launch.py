@@ -16,7 +16,7 @@ import pytest
 from cli.launch import home, redis, signals
 from cli.launch.process import Process, Program
 from cli.launch.rotation import Rotation
-from jobs import errors
+from core import errors
 
 SLEEP = ("sleep", "60")
 #: Ignores SIGTERM and has a child of its own; prints the child's id when both are up.

@@ -9,8 +9,8 @@ from rich.cells import cell_len
 
 from cli import output
 from cli.client import Unreachable
-from jobs import errors
-from jobs.database import Unavailable
+from core import errors
+from core.database import Unavailable
 from tests.cli.fake_api import delta, job
 
 

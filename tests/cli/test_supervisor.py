@@ -16,7 +16,7 @@ from cli.launch.process import Program
 from cli.launch.rotation import Rotation
 from cli.launch.signals import Signals, watched
 from cli.up.supervisor import StopAsked, Supervisor
-from jobs import errors
+from core import errors
 
 #: Notes its end in the file ENDS, as its last act.
 ORDERLY = """

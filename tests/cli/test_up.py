@@ -12,10 +12,10 @@ import pytest
 from cli import client, main
 from cli.launch.engine import EngineRoom
 from cli.up import database, demo, engines, programs
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Role
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests.cli.fake_api import Canned, serving
 
@@ -123,7 +123,7 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
     assert (read.redis_url, read.engine_urls) == ("unix:///r", ("http://a", "http://b"))
     assert read.database == "sqlite:////home/ll/longlook.db"
     delivery = programs.delivery(wiring, environ=environ | {"LONGLOOK_METRICS_PORT": "9700"})
-    assert "worker.delivery_app" in delivery.command
+    assert "webhooks.app" in delivery.command
     assert Settings.read(delivery.environment).metrics_port == 0
     assert delivery.stop_seconds > settings.webhook_seconds
 

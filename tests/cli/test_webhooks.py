@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from cli import main, output
 from cli import webhooks as commands
-from jobs import errors, webhooks
+from core import errors
 from tests.cli.fake_api import Canned, FakeApi, serving
+from webhooks import signature
 
 ENDPOINT: dict[str, Any] = {
     "id": "we_1",
@@ -49,7 +50,7 @@ DELIVERY: dict[str, Any] = {
 }
 PAGE = {"object": "list", "data": [DELIVERY], "has_more": False}
 ROOT = "/v1/webhook_endpoints"
-PAIR = webhooks.new_pair()
+PAIR = signature.new_pair()
 
 
 @pytest.fixture
@@ -141,18 +142,18 @@ def test_rows_say_how_things_are() -> None:
 
 def test_the_receiver_takes_what_is_genuine_and_refuses_the_rest() -> None:
     body = json.dumps({"type": "job.succeeded", "id": "evt_1"}).encode()
-    secret = webhooks.new_secret()
+    secret = signature.new_secret()
     taken: list[bytes] = []
 
     def heard(headers: dict[str, str], told: bytes) -> bool:
         try:
-            webhooks.verify(headers, told, at=datetime.now(UTC), public_key=PAIR.public)
-        except webhooks.NotGenuine:
+            signature.verify(headers, told, at=datetime.now(UTC), public_key=PAIR.public)
+        except signature.NotGenuine:
             return False
         taken.append(told)
         return True
 
-    signed = webhooks.headers(
+    signed = signature.headers(
         "evt_1", body, at=datetime.now(UTC), secrets=[secret], private_key=PAIR.private
     )
     with commands.server(0, heard) as receiver:
@@ -187,7 +188,7 @@ def test_the_receiver_of_the_command_line_verifies_by_the_services_key(api: Fake
     thread = threading.Thread(target=run)
     thread.start()
     body = json.dumps({"id": "evt_1", "type": "job.succeeded"}).encode()
-    signed = webhooks.headers(
+    signed = signature.headers(
         "evt_1", body, at=datetime.now(UTC), secrets=[], private_key=PAIR.private
     )
     answer = urllib3.request(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from core.settings import Settings
 from jobs import queue
 from jobs.queue import Bell
-from jobs.settings import Settings
 from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e

@@ -17,13 +17,13 @@ import pytest
 import standardwebhooks
 
 from cli.client import Client
-from jobs import webhooks as signing
-from jobs.database import Database
+from core.database import Database
 from jobs.store import accounts
 from tests import children, databases, webhooks
 from tests.e2e.stack import BIN, VAULT_KEY, Stack, eventually, free_port
 from tests.receivers import Got, Receiver, receiving
 from tests.redis_servers import RedisServer
+from webhooks import signature as signing
 
 pytestmark = pytest.mark.e2e
 

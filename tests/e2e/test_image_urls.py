@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from scripted.options import Options
+from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack
 from tests.redis_servers import RedisServer
-from worker.engines.scripted.options import Options
-from worker.engines.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cli.client import Client
-from jobs import schemas
+from jobs.answers import json_schema
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.real_engine import RealEngine
@@ -103,7 +103,7 @@ def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Cl
     assert done["status"] == "succeeded", done["error"]
     answer = done["answer"]
     assert (answer["rule"], answer["forced"]) == ("json_schema", False)
-    assert schemas.holds(schema, answer["value"])
+    assert json_schema.holds(schema, answer["value"])
     assert json.loads(answer["text"]) == answer["value"]
     look, typed = client.trace(job["id"])["samples"]
     assert "\\boxed{7}" in look["text"]

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from core.database import Database
+from core.settings import Settings
 from jobs import queue
-from jobs.database import Database
 from jobs.lifecycle import Outcome, Status
 from jobs.queue import Bell
-from jobs.settings import Settings
 from jobs.store import history
 from tests import children, databases, factories
 from tests.e2e.stack import LEASE_SECONDS, Stack, eventually

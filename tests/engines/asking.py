@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from jobs import profiles
-from worker import engine
+from core import profiles
+from jobs import engine
 
 GREEDY = profiles.Sampling(temperature=0.0, top_p=1.0)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from scripted import Scripted
+from scripted.server import BackgroundServer
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker.engines.scripted import Scripted
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.sglang import SGLang
 
 

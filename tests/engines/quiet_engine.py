@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from jobs import errors
-from worker import engine
+from core import errors
+from jobs import engine
 from worker.engines.pool import Engines, Permit
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from jobs import profiles
+from core import profiles
+from jobs.engine import Engine, Picture, Request
+from scripted import Options
 from tests.engines import asking
 from tests.real_engine import RealEngine
-from worker.engine import Engine, Picture, Request
-from worker.engines.scripted import Options
 from worker.engines.sglang import SGLang
 
 OPTIONS = Options(

@@ -1,4 +1,4 @@
-"""What every engine promises (:mod:`worker.engine`), held to each of them."""
+"""What every engine promises (:mod:`jobs.engine`), held to each of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from jobs import errors, profiles, values
+from core import errors, profiles
+from jobs.answers import values
 from tests.engines import asking
 from tests.engines.subjects import Subject
 

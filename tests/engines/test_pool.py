@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, profiles
-from jobs.settings import Settings
+from core import errors, profiles
+from core.settings import Settings
+from jobs import engine
+from scripted import Scripted
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
-from worker import engine
 from worker.engines import pool
 from worker.engines.pool import Engines
-from worker.engines.scripted import Scripted
 from worker.engines.sglang import SGLang
 
 FULL = errors.EngineBusy("full")

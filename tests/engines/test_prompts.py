@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.images.dimensions import dimensions
+from scripted.prefix_cache import PrefixCache
 from tests.engines import asking
-from worker.engines.scripted.dimensions import dimensions
-from worker.engines.scripted.prefix_cache import PrefixCache
 
 PARTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=6)
 

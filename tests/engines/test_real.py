@@ -10,11 +10,12 @@ import uuid
 import pytest
 from PIL import Image
 
-from jobs import errors
+from core import errors
+from jobs import engine
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker import engine, guards
 from worker.engines.sglang import SGLang
+from worker.guards import detectors
 
 pytestmark = pytest.mark.engine
 
@@ -94,14 +95,14 @@ def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
         again = dataclasses.replace(
             asked,
             rid=uuid.uuid4().hex,
-            continuation=begun + guards.ask(asked.question),
-            max_output_tokens=guards.FORCED_TOKENS,
+            continuation=begun + detectors.ask(asked.question),
+            max_output_tokens=detectors.FORCED_TOKENS,
         )
 
         chunks = asking.read(sglang, again)
 
         said, bill = asking.text(chunks), asking.bill(chunks)
-        assert guards.box_closed(said), said
+        assert detectors.box_closed(said), said
         assert bill.cached_tokens > 0.5 * bill.input_tokens
         right += said.startswith(case["truth"] + "}")
     # Cut in the middle it has not counted everything: the model card says how often it is right.

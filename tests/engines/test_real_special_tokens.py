@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import urllib3
 
-from jobs import instructions, profiles, special_tokens
+from core import profiles, special_tokens
+from jobs import engine
+from jobs.answers import instructions
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker import engine, grammar, guards, second_look
 from worker.engines.sglang import SGLang, tokenizer, wire
+from worker.guards import detectors, json_answer, verify
 
 pytestmark = pytest.mark.engine
 
@@ -37,7 +39,7 @@ def _described(text: str) -> str:
 
 
 def _continued(text: str) -> str:
-    return f"I see {text}" + guards.ask("How many?")
+    return f"I see {text}" + detectors.ask("How many?")
 
 
 #: What a request is made of when a text stands in one of its places.
@@ -49,11 +51,11 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "continuation": lambda text: {"continuation": text},
     "forced answer or probe": lambda text: {"continuation": _continued(text)},
     "answer in JSON": lambda text: {
-        "continuation": text + grammar.ask(text, text),
+        "continuation": text + json_answer.ask(text, text),
         "schema": _SCHEMA,
     },
-    "what was said": lambda text: {"turn": engine.Turn(text, second_look.ask("How many?"))},
-    "second look": lambda text: {"turn": engine.Turn("7", second_look.ask(text))},
+    "what was said": lambda text: {"turn": engine.Turn(text, verify.ask("How many?"))},
+    "second look": lambda text: {"turn": engine.Turn("7", verify.ask(text))},
 }
 #: How a caller or the model may say a special token.
 FORMS: dict[str, Callable[[str], str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import errors
+from core import errors
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from worker.engines.pool import Engines
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, images, profiles
+from core import errors, profiles
+from jobs import engine, images
+from scripted import Options, Scripted
+from scripted.script import PERSONAS, tokens
 from tests.engines import asking
-from worker import engine
-from worker.engines.scripted import Options, Scripted
-from worker.engines.scripted.script import PERSONAS, tokens
 
 AT_ONCE = Options(tokens_per_second=0, prefill_tokens_per_second=0, markers=True)
 

@@ -16,12 +16,12 @@ import openai
 import pytest
 import urllib3
 
+from jobs import engine
+from scripted import Options
+from scripted.server import BackgroundServer
 from tests import children
 from tests.engines import asking, subjects
 from tests.engines.subjects import Connect
-from worker import engine
-from worker.engines.scripted import Options
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.sglang import wire
 
 

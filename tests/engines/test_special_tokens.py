@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from jobs import profiles, special_tokens
+from core import profiles, special_tokens
+from jobs import engine
+from scripted import dialect
+from scripted.server import BackgroundServer
+from scripted.stage import Stage
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
 from tests.real_engine import RealEngine
-from worker import engine
-from worker.engines.scripted import dialect
-from worker.engines.scripted.stage import Stage
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.sglang import tokenizer, wire
 
 CHECKPOINT = RealEngine.samples.parent / "checkpoint"

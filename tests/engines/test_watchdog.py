@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs import errors
+from core import errors
+from jobs import engine
+from scripted import Scripted
+from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
-from worker import engine
-from worker.engines.scripted import Scripted
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.watchdog import Watched, prompt_tokens
 
 SILENT = 60.0

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, profiles
+from core import errors, profiles
+from jobs import engine, refusals
 from tests.engines import asking
-from worker import engine
-from worker.engines.sglang import refusals, wire
+from worker.engines.sglang import wire
 
 #: Events as SGLang 0.5.23 wrote them, by name.
 RECORDED = {

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs import errors
+from core import errors
 from jobs.images import pipeline
 
 #: The name of a process in an endless call, which everybody can read.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.limits import Limiter
-from jobs.buckets import Buckets
+from core.rate_limits import Buckets
 from tests import races
 from tests.fakes import HandTimer
 from tests.redis_servers import RedisServer

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from jobs.sandbox import Sandbox, confinement
-from jobs.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
+from core.sandbox import Sandbox, confinement
+from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from tests.integration.sandbox_targets import _ATTEMPTS
 
 TARGET = "tests.integration.sandbox_targets:obey"
@@ -129,10 +129,10 @@ def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries()
 #: A kernel without Landlock, without seccomp or without both, as far as a program can tell: a filter says so.
 OLD_KERNEL = """
 import ctypes, os, sys
-from jobs.sandbox import confinement as own
+from core.sandbox import confinement as own
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1].split())
-from jobs.sandbox import Sandbox
+from core.sandbox import Sandbox
 with Sandbox(test.TARGET, processes=1, seconds=60, imports_late=sys.argv[2] == "late") as pool:
     pool.warm()
     print("confined", *pool.confined)
@@ -202,11 +202,11 @@ DECODING = """
 import io, sys
 from PIL import Image, ImageCms, features
 from jobs.images import pipeline
-from jobs.images.intake import TARGET
+from jobs.images.reader import TARGET
 from tests import pictures
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1:])
-from jobs.sandbox import Sandbox
+from core.sandbox import Sandbox
 
 picture = pictures.gradient()
 exif = Image.Exif()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.egress import Egress, EgressError, Reply
-from jobs.resolver import LookUp
+from net.client import Egress, EgressError, Reply
+from net.resolver import LookUp
 from tests.certificates import Authority, serving
 from tests.receivers import Receiver, answering, receiving
 

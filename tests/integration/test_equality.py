@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs import errors
-from jobs.sandbox import Sandbox
+from core import errors
+from core.sandbox import Sandbox
 from tests.children import wait_for_names
 from tests.fakes import NoSandbox
 from tests.integration import formula_targets, sandbox_targets

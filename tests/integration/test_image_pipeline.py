@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat, PngImagePlugin
 
-from jobs import errors, images, profiles
+from core import errors, profiles
+from jobs import images
 from jobs.images import geometry, pipeline
 from tests import pictures
 

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import features
 
-from jobs import errors, images
+from core import errors
+from core.sandbox import Sandbox
+from core.settings import Settings
+from core.shares import Shares
+from jobs import images
 from jobs.images import pipeline
-from jobs.sandbox import Sandbox
-from jobs.settings import Settings
-from jobs.shares import Shares
 from tests import pictures
 from tests.children import wait_for_names
 from tests.integration import sandbox_targets

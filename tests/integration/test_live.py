@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import live
-from jobs.live import Publisher, Subscriber, Told
-from jobs.marks import Mark
+from jobs.events import live
+from jobs.events.index import Mark
+from jobs.events.live import Publisher, Subscriber, Told
 from tests.e2e.stack import eventually
 from tests.redis_servers import RedisServer
 

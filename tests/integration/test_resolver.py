@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobs.resolver import IP, Resolver, numeric
+from net.resolver import IP, Resolver, numeric
 from tests.databases import ROOT
 from tests.e2e.stack import eventually
 
@@ -20,7 +20,7 @@ HERE = ipaddress.ip_address("127.0.0.1")
 #: A process that asked for a name whose server is silent, and has nothing more to do.
 ENDS = """
 import socket, threading
-from jobs.egress import Egress, EgressError
+from net.client import Egress, EgressError
 
 known = socket.getaddrinfo
 

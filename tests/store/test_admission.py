@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, DiskFull
+from core import errors
+from core.database import Database, DiskFull
+from core.settings import Settings
 from jobs.records import Job
-from jobs.settings import Settings
 from jobs.store import admission
 from tests import factories
 from tests.fakes import HandTimer

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, LockTimeout, Unavailable, utcnow
+from core import errors
+from core.database import Database, LockTimeout, Unavailable, utcnow
 from jobs.records import Account, Job
 from jobs.store import claims, history
 from tests import factories, postgres, races

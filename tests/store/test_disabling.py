@@ -6,11 +6,11 @@ import uuid
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.delivery import DeliveryStatus, TryOutcome, Webhook
-from jobs.store import endpoints, tries
 from tests import webhooks
 from tests.databases import Age
+from webhooks import attempts, endpoints
 
 
 def test_410_disables_an_endpoint_and_the_others_are_told(
@@ -53,7 +53,7 @@ def test_what_is_due_to_a_disabled_endpoint_fails_and_is_not_held_against_it(
     with database.transaction() as transaction:
         endpoints.disable(transaction, endpoint, reason="requested")
 
-    skipped = tries.Result(TryOutcome.SKIPPED, error_code="endpoint_disabled")
+    skipped = attempts.Result(TryOutcome.SKIPPED, error_code="endpoint_disabled")
     assert webhooks.try_once(database, skipped).status is DeliveryStatus.FAILED
 
     assert webhooks.endpoint_now(database, endpoint).failing_since is None

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.vault import Vault
 from jobs.delivery import Webhook
 from jobs.outbox import WebhookEndpoint
-from jobs.store import endpoints, keyring, tries
-from jobs.vault import Vault
 from tests import factories, races, webhooks
 from tests.databases import Age
+from webhooks import attempts, endpoints, secrets
 
 NEW = endpoints.Secret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
 OLD = webhooks.SECRET.sealed
@@ -130,7 +130,7 @@ def test_the_old_secret_signs_beside_the_new_one_for_a_day(
     webhooks.run_job(database, account_id)
     age(86_400 - 60)
     [during] = webhooks.claim(database)
-    tries.settle(database, during, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, during, webhooks.OK, rng=webhooks.RNG)
     webhooks.run_job(database, account_id)
     age(120)
     [after] = webhooks.claim(database)
@@ -155,12 +155,12 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
     database: Database, account_id: uuid.UUID
 ) -> None:
     def make() -> bytes:
-        found = keyring.default_secret(database, account_id, make=lambda: secret(uuid.uuid4().hex))
+        found = secrets.default_secret(database, account_id, make=lambda: secret(uuid.uuid4().hex))
         return found.secret
 
     first = races.race(make, make)
     assert len(set(first)) == 1
-    kept = keyring.rotate_default(database, account_id, secret=NEW)
+    kept = secrets.rotate_default(database, account_id, secret=NEW)
     webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/"))
     [claimed] = webhooks.claim(database)
 
@@ -176,10 +176,10 @@ def secret(text: str) -> endpoints.Secret:
 
 
 def test_the_installations_key_is_made_once(database: Database) -> None:
-    first = keyring.signing_key(database, make=lambda: keyring.KeyPair(b"a", "A"))
-    again = keyring.signing_key(database, make=lambda: keyring.KeyPair(b"b", "B"))
+    first = secrets.signing_key(database, make=lambda: secrets.KeyPair(b"a", "A"))
+    again = secrets.signing_key(database, make=lambda: secrets.KeyPair(b"b", "B"))
 
-    assert first == again == keyring.KeyPair(b"a", "A")
+    assert first == again == secrets.KeyPair(b"a", "A")
 
 
 def test_all_secrets_are_sealed_again_by_a_new_key(
@@ -196,10 +196,10 @@ def test_all_secrets_are_sealed_again_by_a_new_key(
         secret=endpoints.Secret(old.seal("two"), "…"),
         keep_old=True,
     )
-    keyring.rotate_default(database, account_id, secret=endpoints.Secret(old.seal("three"), "…"))
-    keyring.signing_key(database, make=lambda: keyring.KeyPair(old.seal("four"), "whpk_"))
+    secrets.rotate_default(database, account_id, secret=endpoints.Secret(old.seal("three"), "…"))
+    secrets.signing_key(database, make=lambda: secrets.KeyPair(old.seal("four"), "whpk_"))
 
-    assert keyring.reseal(database, Vault(["new", "old"]).seal_again) == 4
+    assert secrets.reseal(database, Vault(["new", "old"]).seal_again) == 4
 
     found = endpoints.get(database, endpoint.id, account_id=None)
     assert found is not None

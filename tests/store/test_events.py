@@ -9,26 +9,17 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from jobs import delivery, findings, ids
-from jobs.answers import Answer
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from jobs import delivery, findings
+from jobs.answers.extraction import Answer
 from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEvent
-from jobs.store import (
-    endpoints,
-    events,
-    history,
-    outcomes,
-    purge,
-    retention,
-    submission,
-    sweeps,
-    timeline,
-    tries,
-)
+from jobs.store import events, expiry, history, purge, retention, settle, submission, timeline
 from tests import factories, webhooks
 from tests.databases import Age
+from webhooks import attempts, endpoints
 
 URL = "https://app.example/hook?token=hidden"
 
@@ -135,7 +126,7 @@ def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    outcomes.succeed(
+    settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
@@ -176,7 +167,7 @@ def test_a_payload_leaves_out_what_makes_it_too_long(
 def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])
     factories.make_job(database, account_id)
-    outcomes.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), sample=None)
 
     factories.claim(database)
 
@@ -185,18 +176,18 @@ def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id:
 
 def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age: Age) -> None:
     webhooks.make_endpoint(database, account_id)
-    fault = outcomes.Fault("engine_rejected", "No.")
+    fault = settle.Fault("engine_rejected", "No.")
     factories.make_job(database, account_id)
-    outcomes.fail(database, factories.claim(database), fault, sample=None)
+    settle.fail(database, factories.claim(database), fault, sample=None)
     queued = factories.make_job(database, account_id)
     history.cancel(database, queued, account_id=None, actor="key:test")
     factories.make_job(database, account_id)
-    outcomes.stop(database, factories.claim(database), sample=None)
+    settle.stop(database, factories.claim(database), sample=None)
     factories.make_job(database, account_id)
     factories.claim(database, lease=timedelta(seconds=30))
     factories.make_job(database, account_id, deadline=timedelta(seconds=10))
     age(31)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
     assert types(database) == [
         "job.failed",
@@ -221,8 +212,8 @@ def test_a_job_that_changes_nothing_tells_nothing(
     history.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert types(database) == ["job.started"]
-    assert outcomes.stop(database, claimed, sample=None)
-    assert not outcomes.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, sample=None)
+    assert not settle.stop(database, claimed, sample=None)
     assert types(database) == ["job.started", "job.cancelled"]
 
 
@@ -268,7 +259,7 @@ def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
 
     assert factories.get_job(database, job_id).job.status is Status.RUNNING
     assert types(database) == []
-    assert outcomes.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, sample=None)
     assert types(database) == ["job.cancelled"]
 
 
@@ -315,8 +306,8 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
     assert b"the answer" in under_way.payload
 
     retention.remove_job(database, job_id, account_id=None, actor="key:test")
-    echoed = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=under_way.payload)
-    assert tries.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
+    echoed = attempts.Result(TryOutcome.DELIVERED, status_code=200, answer=under_way.payload)
+    assert attempts.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
 
     [attempt] = webhooks.attempts(database)
     assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)

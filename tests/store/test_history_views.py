@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import ids
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.store import outcomes
+from core import ids
+from core.database import Database
+from jobs.answers.extraction import Answer
+from jobs.store import settle
 from tests import factories, webhooks
 from tests.postgres import Server
 
@@ -44,14 +44,14 @@ def past(database: Database) -> Past:
     succeeded = factories.make_job(
         database, account, metadata={"case": "42"}, options={"answer_format": {"type": "number"}}
     )
-    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
-    outcomes.release(database, factories.claim(database), sample=None, fault=fault)
+    fault = settle.Fault("engine_fault", "It failed.", retryable=True)
+    settle.release(database, factories.claim(database), sample=None, fault=fault)
     again = factories.claim(database)
     factories.begin(database, again)
-    outcomes.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    settle.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
     failed = factories.make_job(database, account, question="Why?")
-    outcomes.fail(
-        database, factories.claim(database), outcomes.Fault("engine_rejected", "No."), sample=None
+    settle.fail(
+        database, factories.claim(database), settle.Fault("engine_rejected", "No."), sample=None
     )
     webhooks.try_first(database, webhooks.DOWN)
     return Past(succeeded, failed, factories.make_job(database, account, rerun_of=failed))

@@ -8,11 +8,11 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.answers import Answer
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.records import Attempt, Image, ImageBytes, Sample
-from jobs.store import claims, history, outcomes, retention, submission, traces
+from jobs.store import claims, history, retention, settle, submission, traces
 from tests import factories, races
 
 ACTOR = "key:test"
@@ -36,7 +36,7 @@ def finished(database: Database, account_id: uuid.UUID, *images: object) -> uuid
     assert claimed.job_id == job_id
     factories.begin(database, claimed)
     ended = factories.make_ended("the whole trace")
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
     return job_id
 
 

@@ -7,12 +7,13 @@ import uuid
 
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
 from jobs.delivery import EventType
 from jobs.outbox import WebhookLane
-from jobs.store import events, tries
+from jobs.store import events
 from tests import factories, webhooks
+from webhooks import attempts
 
 
 def make_proven(database: Database, *lanes: uuid.UUID, failures: int = 0) -> None:
@@ -59,7 +60,7 @@ def test_lanes_have_their_turns_and_few_tries_at_once(
     assert {claimed.lane_id for claimed in first} == {one.id, two.id}
     assert [claimed.lane_id for claimed in rest] == [one.id] * (delivery.LANE_ROOM - 1)
     assert webhooks.claim(database) == []
-    tries.settle(database, rest[0], webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, rest[0], webhooks.OK, rng=webhooks.RNG)
     assert [claimed.lane_id for claimed in webhooks.claim(database)] == [one.id]
 
 
@@ -88,7 +89,7 @@ def test_a_lane_that_proved_nothing_gets_one_try_at_a_time(
     [first] = webhooks.claim(database)
     assert webhooks.claim(database) == []
 
-    tries.settle(database, first, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, first, webhooks.OK, rng=webhooks.RNG)
     assert len(webhooks.claim(database)) == 2
 
 
@@ -99,12 +100,12 @@ def test_a_lane_that_fails_again_and_again_is_slow_until_it_takes_something(
     webhooks.tell(database, account_id, times=8)
     for _ in range(delivery.TRIP):
         [claimed] = webhooks.claim(database)
-        tries.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG)
+        attempts.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG)
 
     assert webhooks.claim(database) == []
     [slow] = webhooks.claim(database, slow=True)
     assert webhooks.claim(database, slow=True) == []
-    tries.settle(database, slow, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, slow, webhooks.OK, rng=webhooks.RNG)
     assert webhooks.claim(database, slow=True) == []
     assert len(webhooks.claim(database)) == delivery.LANE_ROOM
 
@@ -129,7 +130,7 @@ def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those
     webhooks.tell(database, account_id)
     assert [one.lane_id for one in webhooks.claim(database)] == [well.id]
     new = next(one for one in claimed if one.lane_id != well.id)
-    tries.settle(database, new, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, new, webhooks.OK, rng=webhooks.RNG)
     assert len(webhooks.claim(database)) == 1
 
 
@@ -159,7 +160,7 @@ def test_one_accounts_receivers_that_did_well_leave_threads_to_others(
     make_lanes(database, other, 2)
     assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
 
-    tries.settle(database, claimed[0], webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, claimed[0], webhooks.OK, rng=webhooks.RNG)
     assert [one.account_id for one in webhooks.claim(database)] == [account_id]
 
 

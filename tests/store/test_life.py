@@ -13,26 +13,16 @@ import hypothesis
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from jobs import errors
-from jobs.answers import Answer
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
-from jobs.store import (
-    claims,
-    history,
-    outcomes,
-    purge,
-    retention,
-    steering,
-    sweeps,
-    timeline,
-    traces,
-)
+from jobs.store import claims, commands, expiry, history, purge, retention, settle, timeline, traces
 from tests import databases, factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = settle.Fault(code="engine_fault", message="The engine failed.", retryable=True)
 DEAD = timedelta(seconds=-1)
 TIMES = {"not_before", *(name for name in timeline.TOLD if name.endswith("_at"))}
 MINUTE = timedelta(seconds=60)
@@ -125,24 +115,24 @@ VERBS: dict[str, Callable[[World, int], object]] = {
     "renew": fenced(lambda world, one: world.renew(one, factories.LEASE)),
     "watch": fenced(lambda world, one: world.watch(one)),
     "succeed": fenced(
-        lambda world, one: outcomes.succeed(
+        lambda world, one: settle.succeed(
             world.database, one, answer=Answer("6", "boxed"), sample=ENDED
         )
     ),
-    "fail": fenced(lambda world, one: outcomes.fail(world.database, one, FAULT, sample=ENDED)),
-    "fail early": fenced(lambda world, one: outcomes.fail(world.database, one, FAULT, sample=None)),
-    "stop": fenced(lambda world, one: outcomes.stop(world.database, one, sample=ENDED)),
+    "fail": fenced(lambda world, one: settle.fail(world.database, one, FAULT, sample=ENDED)),
+    "fail early": fenced(lambda world, one: settle.fail(world.database, one, FAULT, sample=None)),
+    "stop": fenced(lambda world, one: settle.stop(world.database, one, sample=ENDED)),
     "retry": fenced(
-        lambda world, one: outcomes.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
+        lambda world, one: settle.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
     ),
-    "release": fenced(lambda world, one: outcomes.release(world.database, one, sample=None)),
-    "sweep": lambda world, _: sweeps.sweep(
+    "release": fenced(lambda world, one: settle.release(world.database, one, sample=None)),
+    "sweep": lambda world, _: expiry.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
     "cancel": lambda world, _: history.cancel(
         world.database, world.job_id, account_id=None, actor="key:test"
     ),
-    "run now": lambda world, _: steering.run_now(
+    "run now": lambda world, _: commands.run_now(
         world.database, world.job_id, account_id=None, actor="operator:test"
     ),
     "wait": lambda world, _: world.age(70),

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from jobs.database import Database
+from core.database import Database
 from jobs.phrases import Part
 from jobs.records import Record
 from jobs.store import history, search

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database, utcnow
+from core import errors, ids
+from core.database import Database, utcnow
+from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Job, SearchText, StorageChange
-from jobs.settings import Settings
 from jobs.store import (
     admission,
     claims,
-    figures,
+    expiry,
     history,
     idempotency,
     purge,
     retention,
+    statistics,
     storage,
     submission,
-    sweeps,
     turns,
 )
 from tests import factories
@@ -208,7 +208,7 @@ def test_a_claim_without_a_turn_walks_the_claim_index(crowd: Crowd) -> None:
 def test_a_sweep_walks_the_indexes_of_leases_and_deadlines(crowd: Crowd) -> None:
     plan = plans(
         crowd,
-        lambda: sweeps.sweep(
+        lambda: expiry.sweep(
             crowd.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         ),
     )
@@ -248,7 +248,7 @@ def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int
 
 
 def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:
-    plan = plans(crowd, lambda: sweeps.due(crowd.database, limit=64))
+    plan = plans(crowd, lambda: expiry.due(crowd.database, limit=64))
 
     assert "ix_jobs_" in plan, plan
     assert_no_scan(plan)
@@ -258,12 +258,12 @@ def test_the_queue_is_told_by_indexes_of_what_waits_runs_came_and_ended(crowd: C
     for account_id in (None, crowd.account_id):
         plan = plans(
             crowd,
-            lambda account_id=account_id: figures.queue(crowd.database, account_id=account_id),  # type: ignore[misc] # bound now
+            lambda account_id=account_id: statistics.queue(crowd.database, account_id=account_id),  # type: ignore[misc] # bound now
         )
 
         assert "ix_jobs_ended" in plan, plan
         assert_no_scan(plan)
-    assert_no_scan(plans(crowd, lambda: figures.waiting(crowd.database)))
+    assert_no_scan(plans(crowd, lambda: statistics.waiting(crowd.database)))
 
 
 @pytest.mark.parametrize("statuses", [(), (Status.FAILED,)])

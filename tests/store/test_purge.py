@@ -12,12 +12,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, Sample, TimelineEntry
-from jobs.settings import Settings
-from jobs.store import claims, history, outcomes, purge, retention, submission, timeline, traces
+from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
 from tests import factories, races
 from tests.databases import ROOT, Age
 
@@ -25,7 +25,7 @@ DAY = 86_400.0
 _PURGE = """
 import sys
 from datetime import timedelta
-from jobs.database import Database
+from core.database import Database
 from jobs.store import purge
 database = Database(sys.argv[1])
 periods = purge.Periods(trace=timedelta(0))
@@ -58,7 +58,7 @@ def finished(
     factories.begin(database, claimed)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "I see")])
     ended = factories.make_ended("I see 6.")
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
     return job_id
 
 
@@ -251,7 +251,7 @@ class TestClasses:
         history.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
-        outcomes.fail(database, claimed, outcomes.Fault("engine_rejected", "No."), sample=None)
+        settle.fail(database, claimed, settle.Fault("engine_rejected", "No."), sample=None)
         age(31 * DAY)
 
         assert run(database) == purge.Purged(images=1, traces=2, answers=2, timelines=2)
@@ -517,7 +517,7 @@ class TestBatches:
             for _ in range(3):
                 claimed = factories.claim(database)
                 factories.begin(database, claimed)
-                outcomes.stop(database, claimed, sample=factories.make_ended())
+                settle.stop(database, claimed, sample=factories.make_ended())
 
     def test_no_bytes_are_left_without_an_image_that_has_them(
         self, database: Database, account_id: uuid.UUID, age: Age

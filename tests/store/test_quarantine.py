@@ -7,15 +7,15 @@ import uuid
 
 import sqlalchemy as sa
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Suspect
-from jobs.store import claims, history, outcomes, quarantine, sweeps
+from jobs.store import claims, expiry, history, quarantine, settle
 from tests import factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="It hung up.", retryable=True)
+FAULT = settle.Fault(code="engine_fault", message="It hung up.", retryable=True)
 LIMIT = 3
 PICTURE = factories.make_image(b"poison")
 
@@ -29,7 +29,7 @@ def begun(database: Database, account_id: uuid.UUID, **facts: object) -> claims.
 
 def die(database: Database, claimed: claims.Claim) -> bool:
     """Let an engine hang up on an attempt."""
-    return outcomes.retry(
+    return settle.retry(
         database,
         claimed,
         FAULT,
@@ -93,7 +93,7 @@ def test_a_job_that_does_well_clears_its_image(
             age(100)
         good = factories.claim(database)
         factories.begin(database, good)
-        assert outcomes.succeed(
+        assert settle.succeed(
             database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
         )
 
@@ -108,7 +108,7 @@ def test_a_job_that_began_before_the_death_clears_nobody(
     for _ in range(LIMIT - 1):
         assert die(database, begun(database, account_id))
         age(100)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, early, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
@@ -142,7 +142,7 @@ def test_the_same_picture_of_another_account_is_not_touched(
 def test_a_zombie_accuses_nobody(database: Database, account_id: uuid.UUID, age: Age) -> None:
     claimed = begun(database, account_id, max_attempts=9)
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
     age(100)
     current = factories.claim(database)
     factories.begin(database, current)
@@ -169,7 +169,7 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
     factories.make_job(database, account_id, images=[(PICTURE, 4)])
     good = factories.claim(database)
     factories.begin(database, good)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
     with database.reading() as transaction:
@@ -184,7 +184,7 @@ def test_the_last_try_of_a_job_counts_like_the_others(
 ) -> None:
     for _ in range(LIMIT):
         claimed = begun(database, account_id)
-        assert outcomes.fail(
+        assert settle.fail(
             database, claimed, FAULT, sample=factories.make_ended("I see"), deadly=LIMIT
         )
         age(100)

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
 from jobs.lifecycle import Status
-from jobs.store import deliveries, figures, history
+from jobs.store import history, statistics
 from tests import factories
+from webhooks import claims
 
 OTHER = uuid.UUID(int=7)
 _ENDLESS = {
@@ -84,8 +85,8 @@ _READS: dict[str, Callable[[Database, uuid.UUID], object]] = {
     "metadata": lambda database, account_id: history.page(
         database, history.Filter(account_id, metadata={"case": "1"}), limit=1
     ),
-    "the queue": lambda database, account_id: figures.queue(database, account_id=account_id),
-    "the backlog": lambda database, account_id: deliveries.backlog(database, account_id=account_id),
+    "the queue": lambda database, account_id: statistics.queue(database, account_id=account_id),
+    "the backlog": lambda database, account_id: claims.backlog(database, account_id=account_id),
 }
 
 

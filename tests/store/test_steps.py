@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import trace
-from jobs.database import Database
-from jobs.marks import Mark
+from jobs.events.index import Mark
 from jobs.records import Sample
-from jobs.store import claims, outcomes, retention, steps, sweeps, traces
+from jobs.store import claims, expiry, retention, settle, steps, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -34,7 +34,7 @@ def ended(database: Database, account_id: uuid.UUID, text: str = TEXT) -> uuid.U
     """Return a job that has ended with a trace."""
     claimed = begun(database, account_id)
     sample = factories.make_ended(text)
-    assert outcomes.succeed(database, claimed, answer=None, sample=sample)
+    assert settle.succeed(database, claimed, answer=None, sample=sample)
     return claimed.job_id
 
 
@@ -78,7 +78,7 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
     assert not traces.append(database, owner=claimed.owner, pieces=[piece])
     [before] = traces.read(database, claimed.job_id)
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -96,7 +96,7 @@ def test_each_step_has_the_times_and_tokens_of_the_marks_around_it(
         for number, length in enumerate([5, 15, 10, len(TEXT) - 30], start=1)
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
-    outcomes.succeed(database, claimed, answer=None, sample=sample)
+    settle.succeed(database, claimed, answer=None, sample=sample)
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -121,7 +121,7 @@ def test_behind_a_piece_of_unknown_tokens_no_step_claims_any(
         Mark(3, len(TEXT) - 30, 3_000, tokens=4),
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
-    outcomes.succeed(database, claimed, answer=None, sample=sample)
+    settle.succeed(database, claimed, answer=None, sample=sample)
 
     [found] = traces.read(database, claimed.job_id)
 

@@ -12,21 +12,11 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.answers import Answer
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.records import Account, StorageChange, StorageTotal
-from jobs.store import (
-    claims,
-    outcomes,
-    purge,
-    retention,
-    search,
-    storage,
-    submission,
-    sweeps,
-    traces,
-)
+from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks
 from tests.fakes import HandTimer
@@ -58,7 +48,7 @@ def answered(database: Database, account_id: uuid.UUID, number: int = 0) -> uuid
     job_id = factories.make_job(database, account_id, images=[(picture(number), 4)])
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
@@ -81,7 +71,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
 
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
     )
 
@@ -170,20 +160,20 @@ class Life:
 
     def succeed(self, claimed: claims.Claim, ended: traces.Ended) -> None:
         """End it with an answer."""
-        outcomes.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
+        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
     def fail(self, claimed: claims.Claim, ended: traces.Ended) -> None:
         """End it without one."""
-        fault = outcomes.Fault("engine_rejected", "No.")
-        outcomes.fail(self.database, claimed, fault, sample=ended)
+        fault = settle.Fault("engine_rejected", "No.")
+        settle.fail(self.database, claimed, fault, sample=ended)
 
     def stop(self, claimed: claims.Claim, _ended: traces.Ended) -> None:
         """Cancel it."""
-        outcomes.stop(self.database, claimed, sample=None)
+        settle.stop(self.database, claimed, sample=None)
 
     def release(self, claimed: claims.Claim, ended: traces.Ended) -> None:
         """Give it back."""
-        outcomes.release(self.database, claimed, sample=ended)
+        settle.release(self.database, claimed, sample=ended)
 
     def lose(self) -> None:
         """Let its worker be lost, with what was written of its trace."""
@@ -192,7 +182,7 @@ class Life:
         factories.begin(self.database, lost)
         piece = factories.make_piece(lost, "It is ")
         traces.append(self.database, owner="gone", pieces=[piece])
-        sweeps.sweep(self.database, actor="sweeper:test", crash_limit=3, rng=self.rng)
+        expiry.sweep(self.database, actor="sweeper:test", crash_limit=3, rng=self.rng)
 
     def delete(self) -> None:
         """Delete a job, if it has ended."""
@@ -458,7 +448,7 @@ def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
     with pytest.raises(errors.StorageQuotaExceeded):
         quota.check(account_id)
 
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
     )
 

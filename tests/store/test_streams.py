@@ -6,14 +6,14 @@ import random
 import uuid
 from datetime import timedelta
 
-from jobs.database import Database
-from jobs.marks import Mark, Numbers
-from jobs.store import claims, history, outcomes, purge, retention, streams, sweeps, traces
-from jobs.store.streams import Event, Kind
+from core.database import Database
+from jobs.events.index import Mark, Numbers
+from jobs.store import claims, event_log, expiry, history, purge, retention, settle, traces
+from jobs.store.event_log import Event, Kind
 from tests import factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault("engine_fault", "The engine failed.", retryable=True)
+FAULT = settle.Fault("engine_fault", "The engine failed.", retryable=True)
 RNG = random.Random(1)
 
 
@@ -52,7 +52,7 @@ def flush(
 
 
 def read(database: Database, job_id: uuid.UUID, *, after: int = 0) -> list[Event]:
-    return streams.read(database, job_id, after=after).events
+    return event_log.read(database, job_id, after=after).events
 
 
 def kinds(found: list[Event]) -> list[str]:
@@ -65,18 +65,18 @@ def text(found: list[Event], *, attempt: int) -> str:
 
 def finish(database: Database, claimed: claims.Claim, output: str, index: tuple[Mark, ...]) -> None:
     ended = factories.make_ended(output, marks=index)
-    assert outcomes.succeed(database, claimed, answer=None, sample=ended)
+    assert settle.succeed(database, claimed, answer=None, sample=ended)
 
 
 def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id: uuid.UUID) -> None:
     claimed = begun(database, account_id)
     index = flush(database, claimed, "Let me ", "look: 圆 🟢\n")
-    running = streams.read(database, claimed.job_id, after=0)
+    running = event_log.read(database, claimed.job_id, after=0)
     assert (kinds(running.events)[-1], running.finished) == ("trace.delta", False)
     last = mark(claimed, "6.")
     finish(database, claimed, "Let me look: 圆 🟢\n6.", (*index, last))
 
-    page = streams.read(database, claimed.job_id, after=0)
+    page = event_log.read(database, claimed.job_id, after=0)
 
     assert (page.more, page.finished) == (False, True)
     told = ["job.queued", "job.started", *["trace.delta"] * 3, "job.finished"]
@@ -101,7 +101,7 @@ def test_a_log_is_read_in_pages_that_fit_together(
     whole = read(database, claimed.job_id)
 
     pages, after = [], 0
-    while (page := streams.read(database, claimed.job_id, after=after, limit=3)).events:
+    while (page := event_log.read(database, claimed.job_id, after=after, limit=3)).events:
         pages.append(page)
         after = page.events[-1].number
 
@@ -117,7 +117,7 @@ def test_a_lost_attempts_tail_is_announced_as_void(
     kept = flush(database, claimed, "I see ", "six")
     told_only_live = mark(claimed, " or seven")
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=RNG)
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=RNG)
     age(10)
     second = factories.claim(database)
     factories.begin(database, second)
@@ -141,7 +141,7 @@ def test_when_the_last_attempt_is_lost_the_end_says_what_holds(
     [kept] = flush(database, claimed, "I see ")
     mark(claimed, "six")
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=RNG)
+    expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=RNG)
 
     found = read(database, claimed.job_id, after=kept.number)
 
@@ -154,7 +154,7 @@ def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
     claimed = begun(database, account_id)
     index = flush(database, claimed, "I see ")
     ended = factories.make_ended("I see no more", marks=index)
-    assert outcomes.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+    assert settle.retry(database, claimed, FAULT, sample=ended, rng=RNG)
     age(10)
     factories.claim(database)
 
@@ -205,15 +205,15 @@ def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uu
     waiting = factories.make_job(database, account_id)
     [first] = flush(database, claimed, "I see ")
 
-    found = streams.standings(database, [claimed.job_id, waiting])
+    found = event_log.standings(database, [claimed.job_id, waiting])
 
-    assert found[waiting] == streams.Standing(1, finished=False)
-    assert found[claimed.job_id] == streams.Standing(first.number, finished=False)
+    assert found[waiting] == event_log.Standing(1, finished=False)
+    assert found[claimed.job_id] == event_log.Standing(first.number, finished=False)
     history.cancel(database, waiting, account_id=None, actor="key:test")
-    cancelled = {waiting: streams.Standing(2, finished=True)}
-    assert streams.standings(database, [waiting, uuid.uuid4()]) == cancelled
+    cancelled = {waiting: event_log.Standing(2, finished=True)}
+    assert event_log.standings(database, [waiting, uuid.uuid4()]) == cancelled
     assert kinds(read(database, waiting)) == ["job.queued", "job.finished"]
-    assert streams.read(database, uuid.uuid4(), after=0) == streams.Page(
+    assert event_log.read(database, uuid.uuid4(), after=0) == event_log.Page(
         [], more=False, finished=True, through=0
     )
 

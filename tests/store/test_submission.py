@@ -8,8 +8,8 @@ from datetime import UTC, timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database
+from core import errors, ids
+from core.database import Database
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
-from jobs.database import Database
+from core.database import Database
 from jobs.store import workers
 from tests.databases import Age
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import escapes
+from core import escapes
 
 #: What Unicode calls invisible, with what it keeps free for more of that, beside the categories below.
 INVISIBLE = {*map(chr, range(0xE0000, 0xE1000))} | {

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, filters, findings, ids
+from core import errors, ids
+from jobs import filters, findings
 from jobs.filters import Filter
 from jobs.lifecycle import Status
 

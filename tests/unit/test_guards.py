@@ -6,13 +6,14 @@ import random
 
 import pytest
 
-from jobs import profiles
+from core import profiles
+from jobs import engine
 from jobs.findings import Action, Kind
 from models.training import questions, scenes
+from scripted import script
 from tests import recorded_traces
-from worker import engine, guards
-from worker.engines.scripted import script
-from worker.guards import Verdict, Watch
+from worker.guards import detectors
+from worker.guards.detectors import Verdict, Watch
 
 ALL = dict.fromkeys(("loop", "budget", "language"), True)
 OPENING = "Let me look at the picture, where five red circles are near the left edge. "
@@ -177,7 +178,7 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     text = OPENING + "So I count again. " * 100
     first = Watch({"loop": True}, question="How many?", sample=0, budget=4096)
     feed(first, text)
-    assert first.forced_tokens == guards.FORCED_TOKENS
+    assert first.forced_tokens == detectors.FORCED_TOKENS
 
     watch = Watch({"loop": True}, question="How many?", sample=0, budget=first.tokens + 20)
     verdict, _ = feed(watch, text)
@@ -250,4 +251,4 @@ def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
     [("6}", True), ("\\frac{1}{2}", False), ("\\frac{1}{2}}", True), ("\\}", False), ("", False)],
 )
 def test_a_box_is_closed_by_its_own_brace(said: str, *, closed: bool) -> None:
-    assert guards.box_closed(said) is closed
+    assert detectors.box_closed(said) is closed

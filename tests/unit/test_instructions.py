@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs import instructions, profiles, values
+from core import profiles
+from jobs.answers import instructions, values
 from jobs.store import claims
-from worker import prompt
+from worker.run import prompt
 
 SCHEMA = {"type": "object", "properties": {"数": {"type": "integer"}}, "required": ["数"]}
 FORMATS: list[dict[str, Any]] = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import marks
-from jobs.marks import Mark, Numbers
+from jobs.events import index as marks
+from jobs.events.index import Mark, Numbers
 
 PIECES = st.lists(st.text(min_size=1, max_size=12), max_size=30)
 GAPS = st.lists(st.integers(1, 1000), min_size=30, max_size=30)

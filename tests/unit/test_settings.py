@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, profiles
-from jobs.settings import PREFIX, Settings
+from core import errors, profiles
+from core.settings import PREFIX, Settings
 
 SECRETS = {
     "LONGLOOK_PEPPER": "geheim-1",

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from jobs import errors
-from jobs.shares import Shares
+from core import errors
+from core.shares import Shares
 from tests import races
 
 A, B, C = (uuid.UUID(int=number) for number in range(3))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import votes
+from jobs.answers import votes
 
 ANSWERS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=9)
 

@@ -12,9 +12,10 @@ import standardwebhooks
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import SecretStr
 
-from jobs import errors, vault, webhooks
-from jobs.settings import Settings
-from jobs.vault import Vault
+from core import errors, vault
+from core.settings import Settings
+from core.vault import Vault
+from webhooks import signature as webhooks
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BODY = (

@@ -8,8 +8,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 
-from jobs import errors
-from worker import engine
+from core import errors
+from jobs import engine
 
 #: What the streams of a job are asked with: its own seed, and so on. A continuation has the one of its sample.
 FIRST_SEED = 7

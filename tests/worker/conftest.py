@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 
-from jobs import profiles
-from jobs.database import Database
+from core import profiles
+from core.database import Database
+from jobs.engine import Engine
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
-from jobs.store import accounts, claims, history, streams, submission, sweeps, traces
+from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
 from tests import pictures
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import compilations, equality, leases
-from worker.engine import Engine
 from worker.engines.pool import Engines
 from worker.equality import Equality
 from worker.leases import Reason
-from worker.recorder import Recorder
-from worker.runner import Runner
+from worker.run.slot import Runner
+from worker.run.trace_buffer import Recorder
 
 LEASE = timedelta(seconds=60)
 NO_MATHEMATICS = Equality(NoSandbox(), equality.shares(most_waiting=64))
@@ -174,9 +174,9 @@ class Bench:
         """Return what became of a job and of its last attempt."""
         return self.status(job_id), self.attempt(job_id).attempt.outcome
 
-    def told(self, job_id: uuid.UUID) -> list[streams.Event]:
+    def told(self, job_id: uuid.UUID) -> list[event_log.Event]:
         """Return a job's events, in their order; their deltas must be the texts that are kept."""
-        events = streams.read(self.database, job_id, after=0, limit=10_000).events
+        events = event_log.read(self.database, job_id, after=0, limit=10_000).events
         numbers = [event.number for event in events]
         assert numbers == sorted(set(numbers))
         for trace in self.trace(job_id):
@@ -194,7 +194,7 @@ class Bench:
         assert not thread.is_alive()
         assert self.engine.aborted[-1] == self.engine.requests[1].rid
 
-    def steal(self) -> sweeps.Swept:
+    def steal(self) -> expiry.Swept:
         """End all leases, as a sweeper does when their owner has been silent."""
         claims.renew(
             self.database,
@@ -202,7 +202,7 @@ class Bench:
             held=[(job.id, job.attempt) for job in self._running()],
             lease=timedelta(seconds=-1),
         )
-        return sweeps.sweep(
+        return expiry.sweep(
             self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         )
 

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from jobs import errors
-from worker import engine
+from core import errors
+from jobs import engine
 
 #: What an engine says that goes round in circles.
 LOOP = "So I count them again. "

@@ -6,10 +6,10 @@ import threading
 import uuid
 from typing import Any
 
-from jobs import profiles
+from core import profiles
+from jobs import engine
+from scripted import Options, RealTime, Scripted
 from tests.worker.conftest import Bench, real_picture
-from worker import engine
-from worker.engines.scripted import Options, RealTime, Scripted
 
 BUDGET = 8000
 #: What an installation has on that says nothing else.

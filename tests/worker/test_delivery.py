@@ -12,21 +12,21 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from core.database import Database
+from core.vault import Vault
 from jobs import delivery
-from jobs.database import Database
 from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
-from jobs.egress import Egress
 from jobs.outbox import WebhookAttempt
-from jobs.store import endpoints, redeliveries, storage, submission
-from jobs.vault import Vault
+from jobs.store import storage, submission
+from net.client import Egress
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
-from worker import courier
-from worker.courier import Courier
-from worker.delivery import Dispatcher
-from worker.signing import Signing
+from webhooks import endpoints, redelivery, sender
+from webhooks.dispatcher import Dispatcher
+from webhooks.sender import Courier
+from webhooks.signer import Signing
 
 LEASE = timedelta(seconds=60)
 EGRESS = Egress(["127.0.0.0/8"])
@@ -163,7 +163,7 @@ def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
     receiver.held.set()
     endpoints.update(database, slow.id, account_id=None, url="http://127.0.0.1:9/closed")
     [told] = webhooks.all_deliveries(database)
-    redeliveries.redeliver(database, told.id, account_id=None)
+    redelivery.redeliver(database, told.id, account_id=None)
     send_one(database)
 
     codes = {row.number: row.error_code for row in webhooks.attempts(database)}
@@ -192,7 +192,7 @@ def test_a_wish_for_more_time_is_read_as_seconds_or_as_a_date(
 ) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
 
-    assert courier.retry_after({"retry-after": text}, now=now) == expected
+    assert sender.retry_after({"retry-after": text}, now=now) == expected
 
 
 def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
@@ -207,7 +207,7 @@ def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
     assert receiver.got == []
     [told] = webhooks.all_deliveries(database)
     assert (told.status, told.error_code) == (DeliveryStatus.FAILED, "endpoint_disabled")
-    redeliveries.redeliver(database, told.id, account_id=None)
+    redelivery.redeliver(database, told.id, account_id=None)
     send_one(database)
 
     assert len(receiver.got) == 1
@@ -243,10 +243,10 @@ def test_every_try_of_an_event_has_the_same_id_and_body(
     age(7)
     send_one(database)
     [told] = webhooks.all_deliveries(database)
-    redeliveries.redeliver(database, told.id, account_id=None)
+    redelivery.redeliver(database, told.id, account_id=None)
     send_one(database)
     endpoints.recover(database, endpoint.id, account_id=None, since=told.created_at)
-    redeliveries.recover(database)
+    redelivery.recover(database)
     receiver.status = 200
     send_one(database)
 

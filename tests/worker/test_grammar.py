@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from jobs import errors, schemas, values
+from core import errors
+from jobs.answers import json_schema, values
+from jobs.engine import Chunk, Usage
 from jobs.lifecycle import Outcome, Role, Status
-from jobs.store import accounts, claims, quarantine, streams
+from jobs.store import accounts, claims, event_log, quarantine
+from scripted import Options, Scripted
 from tests import factories
 from tests.worker import choir
 from tests.worker.choir import Choir
 from tests.worker.conftest import ENDS, Bench, picture, real_picture
 from tests.worker.engine_fake import LOOP
-from worker import compilations, grammar, guards
-from worker.engine import Chunk, Usage
-from worker.engines.scripted import Options, Scripted
+from worker import compilations
+from worker.guards import detectors, json_answer
 from worker.leases import Reason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
@@ -34,7 +36,7 @@ SCHEMA = {"type": "object", "properties": PROPERTIES, "required": ["count"]}
 OPTIONS = {
     "max_output_tokens": BUDGET,
     "answer_format": {"type": "json_schema", "schema": SCHEMA},
-    "guards": dict.fromkeys(guards.NAMES, True),
+    "guards": dict.fromkeys(detectors.NAMES, True),
 }
 
 
@@ -75,8 +77,8 @@ def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
 
     first, second = bench.engine.requests
     assert (first.schema, first.continuation) == (None, None)
-    assert first.max_output_tokens == grammar.rest(BUDGET)
-    assert (second.schema, second.max_output_tokens) == (SCHEMA, grammar.tokens(BUDGET))
+    assert first.max_output_tokens == json_answer.rest(BUDGET)
+    assert (second.schema, second.max_output_tokens) == (SCHEMA, json_answer.tokens(BUDGET))
     assert second.continuation == "I see six.\n\n**Final Answer** \\boxed{6}\n\n"
     assert (second.salt, second.pictures, second.sampling.temperature) == (
         first.salt,
@@ -127,7 +129,7 @@ def test_a_loop_is_cut_off_before_the_answer(bench: Bench) -> None:
     assert (job.answer_value, job.answer_forced) == ({"count": 2}, True)
     assert [finding.kind for finding in bench.view(job_id).findings] == ["loop"]
     continuation = bench.engine.requests[1].continuation
-    assert continuation == f"I see. {LOOP}".rstrip() + guards.heading("How many?")
+    assert continuation == f"I see. {LOOP}".rstrip() + detectors.heading("How many?")
     assert bench.engine.aborted == [bench.engine.requests[0].rid]
 
 
@@ -255,7 +257,7 @@ def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona:
     job = bench.view(run_scripted(bench, persona, schema)).job
 
     assert (job.status, job.answer_rule) == (Status.SUCCEEDED, "json_schema")
-    assert schemas.holds(schema, job.answer_value)
+    assert json_schema.holds(schema, job.answer_value)
     assert values.structured(job.answer_text or "", schema) == job.answer_value
     assert (job.output_tokens or 0) <= BUDGET
 
@@ -265,7 +267,7 @@ def test_a_job_with_hardly_any_tokens_fails_for_want_of_them(bench: Bench, budge
     job = bench.view(run_scripted(bench, "clean", SCHEMA, max_output_tokens=budget)).job
 
     assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
-    assert min(grammar.rest(budget), grammar.tokens(budget)) >= 1
+    assert min(json_answer.rest(budget), json_answer.tokens(budget)) >= 1
 
 
 def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
@@ -277,7 +279,7 @@ def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
 def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
-    said = [event.sample for event in bench.told(job_id) if event.kind is streams.Kind.DELTA]
+    said = [event.sample for event in bench.told(job_id) if event.kind is event_log.Kind.DELTA]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
+from scripted import Scripted
+from scripted.options import Options
 from tests import factories, pictures
 from tests.fakes import RecordingPublisher
 from tests.worker.conftest import LEASE, make_runner
 from worker import leases
 from worker.engines.pool import Engines
-from worker.engines.scripted import Scripted
-from worker.engines.scripted.options import Options
-from worker.recorder import Recorder
-from worker.runner import Runner
+from worker.run.slot import Runner
+from worker.run.trace_buffer import Recorder
 
 QUESTIONS = 16
 #: Of 280 by 280 pixels.

@@ -13,12 +13,12 @@ import pytest
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
 from jobs.store import claims, history
+from scripted.server import BackgroundServer
 from tests.databases import Age
 from tests.engines.conftest import connect
 from tests.engines.subjects import OPTIONS, Connect
 from tests.worker import personas
 from tests.worker.conftest import Bench
-from worker.engines.scripted_server import BackgroundServer
 
 __all__ = ["connect"]
 

@@ -8,16 +8,16 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import errors
-from jobs.database import Database, utcnow
-from jobs.store import claims, sweeps, workers
+from core import errors
+from core.database import Database, utcnow
+from jobs import engine as seam
+from jobs.store import claims, expiry, workers
 from tests import factories
 from tests.databases import Age
 from tests.worker.conftest import LEASE, Bench
 from tests.worker.engine_fake import Conducted
-from worker import engine as seam
 from worker.engines.pool import Engines
-from worker.presence import Presence
+from worker.heartbeat import Presence
 from worker.sweeper import Sweeper
 
 ALIVE = timedelta(seconds=30)
@@ -109,7 +109,7 @@ def test_a_sweeper_that_has_just_come_up_ends_no_lease_on_a_server(bench: Bench)
     sweeper(bench.database, RecordingBell()).sweep()
 
     requeued = bench.database.dialect == "sqlite"
-    assert sweeps.due(bench.database, limit=1) == 0
+    assert expiry.due(bench.database, limit=1) == 0
     [view] = bench.queued_or_running()
     assert (view.job.crashes == 1) is requeued
 

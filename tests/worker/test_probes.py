@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from jobs import errors, profiles
+from core import errors, profiles
+from jobs import engine
 from jobs.lifecycle import Status
 from jobs.store import history
+from scripted import Options, Scripted
+from scripted.engine import ScriptedStream
 from tests.worker import personas
 from tests.worker.conftest import Bench
 from tests.worker.personas import BUDGET, found, run_persona
-from worker import engine, probes
-from worker.engines.scripted import Options, Scripted
-from worker.engines.scripted.engine import ScriptedStream
+from worker.guards import convergence
 
 OPTIONS = Options(tokens_per_second=2000, prefill_tokens_per_second=0)
 
@@ -39,7 +40,9 @@ class Told(Scripted):
 
     @property
     def probes_asked(self) -> list[engine.Request]:
-        return [request for request in self.asked if request.max_output_tokens == probes.TOKENS]
+        return [
+            request for request in self.asked if request.max_output_tokens == convergence.TOKENS
+        ]
 
 
 def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench: Bench) -> None:
@@ -102,7 +105,7 @@ def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench
 def test_a_fault_of_a_probe_is_none_of_the_trace(bench: Bench) -> None:
     class Sparing(Told):
         def stream(self, request: engine.Request) -> ScriptedStream:
-            if request.max_output_tokens == probes.TOKENS:
+            if request.max_output_tokens == convergence.TOKENS:
                 raise errors.EngineBusy("Full.")
             return super().stream(request)
 

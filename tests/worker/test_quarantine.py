@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs import errors
+from core import errors
+from jobs.engine import Chunk
 from jobs.lifecycle import Status
 from jobs.store import quarantine
 from tests.databases import Age
 from tests.worker.conftest import Bench, picture
-from worker.engine import Chunk
 
 Wait = Callable[[Callable[[], bool]], bool]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs import engine
 from jobs.lifecycle import Status
 from jobs.store import history
 from tests.engines.conftest import connect
@@ -19,9 +20,9 @@ from tests.real_engine import RealEngine
 from tests.worker import personas
 from tests.worker.conftest import Bench, picture
 from tests.worker.personas import found
-from worker import engine, guards, probes
 from worker.engines.sglang import SGLang
 from worker.engines.sglang.chat import Chat
+from worker.guards import convergence, detectors
 
 pytestmark = pytest.mark.engine
 
@@ -131,7 +132,7 @@ def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
     # What is thrown away is the Chinese answer alone; all that stood before it the engine still has.
     assert look.text[: forced.kept].endswith(CHINESE)
     assert look.text[forced.kept or 0 :].startswith("**最终答案**")
-    assert forced.inserted == guards.ask(SAMPLES[0]["question"])
+    assert forced.inserted == detectors.ask(SAMPLES[0]["question"])
     assert (forced.cached_tokens or 0) > 0.9 * (forced.input_tokens or 0)
     assert forced.output_tokens < 0.2 * look.output_tokens
 
@@ -152,7 +153,9 @@ def test_answers_on_the_way_that_agree_stop_the_real_engine(
     job = bench.view(job_id).job
     assert (finding.kind, finding.action, job.status) == ("converged", "forced", Status.SUCCEEDED)
     look, forced = bench.trace(job_id)
-    asked = [request for request in subject.asked if request.max_output_tokens == probes.TOKENS]
+    asked = [
+        request for request in subject.asked if request.max_output_tokens == convergence.TOKENS
+    ]
     assert len(asked) == finding.evidence["probes"] >= 2
     # On the bill of the look are the prompts of its probes. Each has only that computed which came since the one
     # before it: all together no more than the prompt of the answer, trace included.

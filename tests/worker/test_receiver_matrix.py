@@ -15,16 +15,16 @@ from datetime import timedelta
 
 import pytest
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
 from jobs.delivery import DeliveryStatus, TryOutcome, TryState
-from jobs.egress import Egress
+from net.client import Egress
 from tests import certificates, databases, factories, webhooks
 from tests.certificates import Authority
 from tests.databases import Age
 from tests.receivers import answering, receiving
-from worker.courier import Courier
-from worker.signing import Signing
+from webhooks.sender import Courier
+from webhooks.signer import Signing
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 #: For those that do not answer in time; the others have as long as a busy machine may need.

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction, Unavailable
-from jobs.marks import Numbers
+from core.database import Database, Transaction, Unavailable
+from jobs.events.index import Numbers
 from jobs.records import TraceChunk
-from jobs.store import streams
+from jobs.store import event_log
 from tests import factories
 from tests.databases import Clock
 from tests.fakes import RecordingPublisher
-from worker.recorder import Live, Recorder
+from worker.run.trace_buffer import Live, Recorder
 
 
 class Flickering(Database):
@@ -106,7 +106,7 @@ def test_a_piece_whose_reply_was_lost_is_not_written_twice(
 
 def told(database: Database, live: Live) -> str:
     """Return the text that a reader of SQL is told."""
-    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
+    page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
 
 
@@ -139,7 +139,7 @@ def test_what_is_told_live_is_what_sql_tells_later(
     recorder.find(live, {"kind": "loop"})
     recorder.flush()
 
-    found = streams.read(database, live.claim.job_id, after=0).events[2:]
+    found = event_log.read(database, live.claim.job_id, after=0).events[2:]
 
     assert [(event.number, event.at, event.delta or "", event.finding) for event in found] == [
         (event.mark.number, event.mark.at, event.delta, event.mark.finding)
@@ -180,7 +180,7 @@ def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
 
     recorder.flush()
 
-    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
+    page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     assert [(event.sample, event.delta) for event in page.events[2:]] == [
         (0, "first"),
         (1, "second"),

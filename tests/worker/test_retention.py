@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs.database import Database, utcnow
+from core.database import Database, utcnow
 from jobs.lifecycle import Status
 from jobs.records import Job, TimelineEntry
 from jobs.store import purge

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs import errors
+from core import errors
+from jobs import engine
+from jobs.engine import Chunk
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Image, Job
 from jobs.store import history, retention
 from tests.worker.conftest import Bench
-from worker import engine
-from worker.engine import Chunk
 from worker.leases import Reason
 
 TRACE = "Let me look. **Final Answer** \\boxed{6}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.settings import Settings
+from core.settings import Settings
 from jobs.store import claims
 from tests import factories
 from worker.runtime import Runtime

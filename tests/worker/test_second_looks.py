@@ -7,16 +7,17 @@ import uuid
 import pytest
 
 from api.schemas import jobs as jobs_shown
-from jobs import errors, profiles
-from jobs.answers import Answer
+from core import errors, profiles
+from jobs import engine
+from jobs.answers.extraction import Answer
+from jobs.engine import Chunk
 from jobs.findings import Action, Kind
 from jobs.lifecycle import Status
+from scripted import Options, Scripted
 from tests.worker import personas
 from tests.worker.conftest import Bench
 from tests.worker.personas import BUDGET, found, run_persona
-from worker import engine, guards, second_look
-from worker.engine import Chunk
-from worker.engines.scripted import Options, Scripted
+from worker.guards import detectors, verify
 from worker.leases import Reason
 
 TRACE = "I see six. **Final Answer** \\boxed{6}"
@@ -33,7 +34,7 @@ def test_a_second_look_confirms_corrects_or_doubts(bench: Bench, persona: str, a
     first, second = bench.trace(job_id)
     assert found(bench, job_id) == [("verify", action)]
     assert (second.continues, second.kept) == (0, len(first.text))
-    assert second.inserted == second_look.ask("How many circles?")
+    assert second.inserted == verify.ask("How many circles?")
     before = first.text.rpartition("\\boxed{")[2].removesuffix("}")
     after = second.text.rpartition("\\boxed{")[2].removesuffix("}")
     assert job.answer_text == (after if action == "corrected" else before)
@@ -77,7 +78,7 @@ def test_the_second_look_is_a_turn_of_the_same_chat_within_the_budget(bench: Ben
     bench.runner.work()
 
     first, second = bench.engine.requests
-    assert second.turn == engine.Turn(TRACE, second_look.ask("How many?"))
+    assert second.turn == engine.Turn(TRACE, verify.ask("How many?"))
     assert (second.question, second.salt, second.pictures) == (
         first.question,
         first.salt,
@@ -210,7 +211,7 @@ def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reas
 def test_an_option_that_sounds_like_a_refusal_is_an_answer(
     first: str, second: str, options: list[str] | None, action: Action
 ) -> None:
-    look = second_look.SecondLook(
+    look = verify.SecondLook(
         Answer(first, "boxed"),
         question="Which?",
         answer_format={"type": "choice", "options": options} if options else None,
@@ -233,9 +234,9 @@ def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
 
 
 def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
-    assert "再看一遍" in second_look.ask("有几个圆？")  # noqa: RUF001 - Chinese as written
-    assert second_look.ask("How {many}?").endswith("How {many}?")
-    assert not guards.in_cjk(second_look.ask("How many?"))
+    assert "再看一遍" in verify.ask("有几个圆？")  # noqa: RUF001 - Chinese as written
+    assert verify.ask("How {many}?").endswith("How {many}?")
+    assert not detectors.in_cjk(verify.ask("How many?"))
 
 
 def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:

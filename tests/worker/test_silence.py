@@ -12,13 +12,13 @@ import pytest
 
 from jobs.lifecycle import Outcome, Status
 from jobs.store import history, quarantine, submission
+from scripted.server import BackgroundServer
 from tests.databases import Age
 from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
 from tests.worker.conftest import Bench, picture, real_picture
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.watchdog import Watched
 
 __all__ = ["connect"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jobs.lifecycle import Status
 from tests.worker.conftest import Bench
-from worker.standby import Standby
+from worker.polling import Standby
 
 TRACE = "**Final Answer** \\boxed{6}"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.store import claims
 from tests.worker.conftest import LEASE
 from worker.leases import Leases, Reason

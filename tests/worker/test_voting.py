@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from jobs import errors, profiles
-from jobs.database import Database
+from core import errors, profiles
+from core.database import Database
+from jobs.engine import Chunk
+from jobs.events.live import Told
 from jobs.lifecycle import Outcome, Role, Status
-from jobs.live import Told
-from jobs.store import accounts, claims, history, retention, streams, traces
+from jobs.store import accounts, claims, event_log, history, retention, traces
+from scripted import Options, Scripted
 from tests import factories
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker import personas
 from tests.worker.choir import Choir
 from tests.worker.conftest import ENDS, Bench, real_picture
 from worker import equality
-from worker.engine import Chunk
-from worker.engines.scripted import Options, Scripted
 from worker.equality import Equality
 from worker.leases import Reason
 
@@ -348,7 +348,7 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
     job_id = scripted(bench, samples=4)
     bench.recorder.stop()
 
-    page = streams.read(database, job_id, after=0, limit=10_000)
+    page = event_log.read(database, job_id, after=0, limit=10_000)
 
     numbers = [event.number for event in page.events]
     assert numbers == sorted(set(numbers))
@@ -361,7 +361,7 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
     order = [event.sample for event in page.events if event.delta]
     assert order != sorted(order, key=lambda sample: sample or 0)
     for after in numbers[:: max(1, len(numbers) // 7)]:
-        rest = streams.read(database, job_id, after=after, limit=10_000).events
+        rest = event_log.read(database, job_id, after=after, limit=10_000).events
         assert rest == [event for event in page.events if event.number > after]
 
 

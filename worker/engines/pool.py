@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from jobs import errors
+from core import errors
 from jobs.store.workers import EngineState
-from worker.engines.scripted import Scripted
+from scripted import Scripted
 from worker.engines.sglang import SGLang
 from worker.engines.watchdog import Watched
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from jobs.profiles import ModelProfile
-    from jobs.settings import Settings
-    from worker.engine import Engine, Facts
+    from core.profiles import ModelProfile
+    from core.settings import Settings
+    from jobs.engine import Engine, Facts
 
 #: SGLang orders its queue by cached prefix only up to this many waiting requests (``schedule_policy lpm``).
 _MOST_WAITING = 128
@@ -335,7 +335,7 @@ def build(settings: Settings, profile: ModelProfile) -> Engines:
     """Return the engines that the settings name. Nothing is asked of them yet: see :meth:`Engines.refresh`.
 
     Raises:
-        jobs.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
+        core.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
     """
     return Engines(
         [_engine(url, settings, profile) for url in settings.engine_urls],

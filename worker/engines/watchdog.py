@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from jobs import errors
-from worker import engine
-from worker.engines.scripted.dimensions import dimensions
+from core import errors
+from jobs import engine
+from jobs.images.dimensions import dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ class Watched:
         self._stop = threading.Event()
 
     def stream(self, request: engine.Request) -> WatchedStream:
-        """Return the stream of ``request``, which can end with :class:`jobs.errors.EngineSilent`."""
+        """Return the stream of ``request``, which can end with :class:`core.errors.EngineSilent`."""
         return WatchedStream(self, self._engine.stream(request), request)
 
     def abort(self, rid: str) -> None:
@@ -87,13 +87,13 @@ class Watched:
         self._engine.abort(rid)
 
     def facts(self) -> engine.Facts:
-        """Return the engine's facts. Raises :class:`jobs.errors.EngineUnavailable`."""
+        """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         facts = self._engine.facts()
         self._window = facts.window
         return facts
 
     def load(self) -> engine.Load:
-        """Return the engine's load. Raises :class:`jobs.errors.EngineUnavailable`."""
+        """Return the engine's load. Raises :class:`core.errors.EngineUnavailable`."""
         return self._engine.load()
 
     def close(self) -> None:

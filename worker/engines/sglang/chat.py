@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jobs import errors
-from worker.engines.leaving import Leaving
-from worker.engines.sglang import refusals, wire
+from core import errors
+from core.leaving import Leaving
+from jobs import refusals
+from worker.engines.sglang import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from jobs.special_tokens import SpecialTokens
-    from worker import engine
-    from worker.engines.sglang.connections import Connection, Connections
+    from core.special_tokens import SpecialTokens
+    from jobs import engine
+    from net.connections import Connection, Connections
 
 _PATH = "/v1/chat/completions"
 #: A kept connection that breaks sooner than this had been closed before the request was sent. An
@@ -45,7 +46,7 @@ class Patience:
 
 
 class Chat(Leaving):
-    """A stream as :class:`worker.engine.Stream` promises it; reading ends silently once it is closed.
+    """A stream as :class:`jobs.engine.Stream` promises it; reading ends silently once it is closed.
 
     Args:
         request: what is asked.
@@ -120,9 +121,9 @@ class Chat(Leaving):
         """Send ``body`` over ``connection`` and wait for the response's head.
 
         Raises:
-            jobs.errors.EngineUnavailable: it cannot be reached; nothing was sent.
-            jobs.errors.EngineLost: it hung up; nothing was received.
-            jobs.errors.EngineSilent: nothing came for too long.
+            core.errors.EngineUnavailable: it cannot be reached; nothing was sent.
+            core.errors.EngineLost: it hung up; nothing was received.
+            core.errors.EngineSilent: nothing came for too long.
         """
         with self._lock:
             self._connection = connection

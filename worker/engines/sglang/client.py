@@ -18,12 +18,12 @@ import orjson
 import structlog
 import urllib3
 
-from jobs import errors, special_tokens
-from jobs.special_tokens import SpecialTokens
-from worker import engine
-from worker.engines.sglang import refusals, tokenizer, wire
+from core import errors, special_tokens
+from core.special_tokens import SpecialTokens
+from jobs import engine, refusals
+from net.connections import Address, Connections
+from worker.engines.sglang import tokenizer, wire
 from worker.engines.sglang.chat import Chat, Patience
-from worker.engines.sglang.connections import Address, Connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ class SGLang:
         self._chats: weakref.WeakValueDictionary[str, Chat] = weakref.WeakValueDictionary()
 
     def stream(self, request: engine.Request) -> Chat:
-        """Return the stream of ``request``; see :class:`worker.engine.Stream` for its faults."""
+        """Return the stream of ``request``; see :class:`jobs.engine.Stream` for its faults."""
         chat = Chat(
             request,
             connections=self._connections,
@@ -113,7 +113,7 @@ class SGLang:
             log.warning("engine_abort_failed", url=self.url, rid=rid, status=answer.status)
 
     def facts(self) -> engine.Facts:
-        """Return the engine's facts. Raises :class:`jobs.errors.EngineUnavailable`."""
+        """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             info = self._ask("/server_info")
             # These two are arguments of the launch. Null means that the engine chose: others tell.
@@ -130,7 +130,7 @@ class SGLang:
             )
 
     def load(self) -> engine.Load:
-        """Return the engine's load, of all ranks. Raises :class:`jobs.errors.EngineUnavailable`."""
+        """Return the engine's load, of all ranks. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             loads = self._ask(_LOADS)
             if _stale(loads):
@@ -189,7 +189,7 @@ class SGLang:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Turn every way not to get a usable answer into :class:`jobs.errors.EngineUnavailable`."""
+    """Turn every way not to get a usable answer into :class:`core.errors.EngineUnavailable`."""
     try:
         yield
     except urllib3.exceptions.HTTPError as error:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from jobs import errors, special_tokens
-from worker import engine
+from core import errors, special_tokens
+from jobs import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobs.special_tokens import SpecialTokens
+    from core.special_tokens import SpecialTokens
 
 DONE = b"[DONE]"
 _PREFIX = b"data:"
@@ -145,7 +145,7 @@ def chunk(payload: bytes) -> engine.Chunk:
 
     Raises:
         InBandError: the event is an error.
-        jobs.errors.EngineFault: the event has no shape that is known here.
+        core.errors.EngineFault: the event has no shape that is known here.
     """
     try:
         event = orjson.loads(payload)

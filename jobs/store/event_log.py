@@ -1,0 +1,217 @@
+"""What callers are told of a job, event by event: its moves and what its streams said, in the order of their numbers.
+
+Numbers are strictly increasing, not dense, and stay for ever. They come from one counter in the job's row: a
+move takes one in its own UPDATE, a holder reserves a block with its claim and more of them with its flushes. So
+everything of an attempt lies between its claim and whatever comes after it. The end of a job is the number after
+its last one.
+
+What an attempt wrote is read up to its ``kept_through``. A live reader may have been told more of an attempt
+that was lost: the next attempt, or the end, says up to which number it holds.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.database import Database, Transaction
+from jobs.events import index as marks
+from jobs.lifecycle import Status
+from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+
+
+class Kind(enum.StrEnum):
+    """What an event tells."""
+
+    QUEUED = "job.queued"
+    STARTED = "job.started"
+    DELTA = "trace.delta"
+    FINDING = "finding"
+    RESTARTED = "attempt.restarted"
+    FINISHED = "job.finished"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; what its kind does not have is None.
+
+    Attributes:
+        at: milliseconds since 1970.
+        kept_through: of earlier attempts' events, those with later numbers are void.
+    """
+
+    number: int
+    kind: Kind
+    at: int
+    attempt: int | None = None
+    sample: int | None = None
+    delta: str | None = field(default=None, repr=False)
+    finding: dict[str, Any] | None = field(default=None, repr=False)
+    kept_through: int | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Events in order, and what is beyond them."""
+
+    events: list[Event]
+    #: Whether more of them can be read right now.
+    more: bool
+    #: Whether the job has finished: after these, if there are no more, nothing will ever come.
+    finished: bool
+    #: If there are no more: everything up to this number has been told.
+    through: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a job is: the last number of what is written, and whether it has finished."""
+
+    number: int
+    finished: bool
+
+
+_JOBS = sa.select(
+    Job.id, Job.status, Job.attempt, Job.event_number, Job.finished_at, Attempt.kept_through
+).outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
+
+
+def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Standing]:
+    """Return how far each of ``job_ids`` is, in one query, for those who follow them."""
+    with database.reading() as transaction:
+        rows = transaction.execute(_JOBS.where(Job.id.in_(job_ids)))
+        return {row.id: _standing(row) for row in rows}
+
+
+def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> Page:
+    """Return up to ``limit`` events of a job beyond the number ``after``, which may lie anywhere.
+
+    Raises:
+        core.database.Unavailable: the database does not answer.
+    """
+    with database.reading() as transaction:
+        # The row comes first: of what is read after it, later numbers are left for the next time. So whatever
+        # is returned has everything before it.
+        job = transaction.execute(_JOBS.where(Job.id == job_id)).one_or_none()
+        if job is None:
+            return Page([], more=False, finished=True, through=after)
+        moves = _moves(transaction, job, after=after, limit=limit)
+        found = heapq.merge(
+            moves,
+            *_streams(transaction, job, after=after),
+            _end(job, after=after),
+            key=lambda event: event.number,
+        )
+        events = list(itertools.islice(found, limit + 1))
+    standing = _standing(job)
+    return Page(
+        events[:limit],
+        more=len(events) > limit,
+        finished=standing.finished,
+        through=standing.number,
+    )
+
+
+def _standing(row: sa.Row[Any]) -> Standing:
+    status: Status = row.status
+    if status.terminal:
+        return Standing(row.event_number + 1, finished=True)
+    written = row.kept_through if status is Status.RUNNING else row.event_number
+    return Standing(written or 0, finished=False)
+
+
+def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int) -> list[Event]:
+    entries = transaction.session.scalars(
+        sa.select(TimelineEntry)
+        .where(
+            TimelineEntry.job_id == job.id,
+            TimelineEntry.number > after,
+            TimelineEntry.number <= job.event_number,
+        )
+        .order_by(TimelineEntry.number)
+        .limit(limit + 1)
+    ).all()
+    before = [int(entry.changes.get("attempt", 0)) - 1 for entry in entries]
+    rows = transaction.execute(
+        sa.select(Attempt.number, Attempt.kept_through).where(
+            Attempt.job_id == job.id, Attempt.number.in_(before)
+        )
+    )
+    kept: dict[int, int | None] = {row.number: row.kept_through for row in rows}
+    return [_move(entry, kept) for entry in entries]
+
+
+def _move(entry: TimelineEntry, kept: dict[int, int | None]) -> Event:
+    number, at = entry.number or 0, _milliseconds(entry.at)
+    if entry.changes["status"] == Status.QUEUED:
+        return Event(number, Kind.QUEUED, at)
+    attempt = int(entry.changes["attempt"])
+    if attempt == 1:
+        return Event(number, Kind.STARTED, at, attempt=attempt)
+    return Event(
+        number, Kind.RESTARTED, at, attempt=attempt, kept_through=kept.get(attempt - 1) or 0
+    )
+
+
+def _streams(
+    transaction: Transaction, job: sa.Row[Any], *, after: int
+) -> Iterator[Iterator[Event]]:
+    """Yield what each stream said beyond ``after``. One statement: all of them as they are at one moment."""
+    rows = transaction.execute(
+        sa.select(
+            Sample.attempt,
+            Sample.number,
+            sa.func.coalesce(Sample.output, TraceChunk.text).label("text"),
+            sa.func.coalesce(Sample.marks, TraceChunk.marks).label("marks"),
+        )
+        .join(Attempt, sa.and_(Attempt.job_id == Sample.job_id, Attempt.number == Sample.attempt))
+        .outerjoin(
+            TraceChunk,
+            sa.and_(
+                TraceChunk.job_id == Sample.job_id,
+                TraceChunk.attempt == Sample.attempt,
+                TraceChunk.sample == Sample.number,
+                TraceChunk.last_number > after,
+            ),
+        )
+        .where(Sample.job_id == job.id, Attempt.kept_through > after)
+        .order_by(Sample.attempt, Sample.number, TraceChunk.position)
+    )
+    for row in rows:
+        index = marks.unpack(row.marks)
+        yield _told(row, index, after=after, until=job.event_number)
+
+
+def _told(
+    row: sa.Row[Any], index: Sequence[marks.Mark], *, after: int, until: int
+) -> Iterator[Event]:
+    for mark, text in marks.cut(row.text or "", index, after=after):
+        if mark.number > until:
+            return
+        yield Event(
+            mark.number,
+            Kind.DELTA if mark.finding is None else Kind.FINDING,
+            mark.at,
+            attempt=row.attempt,
+            sample=row.number,
+            delta=text if mark.finding is None else None,
+            finding=mark.finding,
+        )
+
+
+def _end(job: sa.Row[Any], *, after: int) -> Iterator[Event]:
+    if job.status.terminal and job.event_number + 1 > after:
+        at = _milliseconds(job.finished_at)
+        yield Event(job.event_number + 1, Kind.FINISHED, at, kept_through=job.kept_through)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
