@@ -16,28 +16,28 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
-from api.limits import Limiter, Shared
+from api.limits import Limiter, SharedLimits
 from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.serving import current
 from api.streams import Streams, Waits
-from api.submission import Downloads, Intake, Pictures, Receivers
+from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
-from api.unknown_keys import Strangers
+from api.unknown_keys import UnknownKeys
 from core.database import Clock, Database, utcnow
-from core.rate_limits import Buckets
+from core.rate_limits import RateLimits
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault
 from jobs import queue
 from jobs.events.live import Subscriber
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
-from jobs.store.positions import Forecast
+from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net import client
-from net.client import Egress
+from net.client import GuardedClient
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -51,8 +51,8 @@ _DESCRIPTION = (
 )
 
 
-class Bell(health.Bell, Protocol):
-    """The doorbell, as :class:`jobs.queue.Bell` is."""
+class Wakeup(health.Wakeup, Protocol):
+    """The doorbell, as :class:`jobs.queue.Wakeup` is."""
 
     def ring(self) -> None:
         """Ask for a bell and return at once."""
@@ -68,13 +68,13 @@ class Service:
         self,
         *,
         database: Database,
-        bells: tuple[Bell, ...],
-        images: Images,
+        bells: tuple[Wakeup, ...],
+        images: ImageReader,
         waits: Waits,
         streams: Streams,
         revocation: Revocation,
-        fetching: Egress,
-        buckets: Shared,
+        fetching: GuardedClient,
+        buckets: SharedLimits,
     ) -> None:
         self.draining = threading.Event()
         self._database = database
@@ -108,13 +108,13 @@ def create_app(
     settings: Settings | None = None,
     *,
     database: Database | None = None,
-    bell: Bell | None = None,
-    delivery_bell: Bell | None = None,
-    images: Images | None = None,
-    buckets: Shared | None = None,
+    bell: Wakeup | None = None,
+    delivery_bell: Wakeup | None = None,
+    images: ImageReader | None = None,
+    buckets: SharedLimits | None = None,
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
-) -> framework.Door:
+) -> framework.Router:
     """Build the application. To be called after any fork: it starts threads and processes when they are needed.
 
     Args:
@@ -138,11 +138,11 @@ def create_app(
         search_seconds=settings.search_seconds,
     )
     database.party = current.group
-    bell = bell or queue.Bell(settings)
-    delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
-    database.listen(events.Ringer(delivery_bell))
-    images = images or Images.start(settings)
-    buckets = buckets or Buckets(settings.redis_url, timer=timer)
+    bell = bell or queue.Wakeup(settings)
+    delivery_bell = delivery_bell or queue.Wakeup(settings, rings=queue.DELIVER)
+    database.listen(events.WakeupOnCommit(delivery_bell))
+    images = images or ImageReader.start(settings)
+    buckets = buckets or RateLimits(settings.redis_url, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
@@ -150,15 +150,15 @@ def create_app(
         database,
         pepper=pepper,
         tokens=tokens,
-        strangers=Strangers(per_minute=settings.failed_keys_per_minute, timer=timer),
+        strangers=UnknownKeys(per_minute=settings.failed_keys_per_minute, timer=timer),
         live=accounts.LiveKeys(database, pepper=pepper, timer=timer),
         count=limiter.count,
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
-    fetching = Egress(settings.webhook_allow, doors=client.WEB)
-    told = Egress(settings.webhook_allow)
-    receivers = Receivers(database, egress=told)
+    fetching = GuardedClient(settings.webhook_allow, doors=client.WEB)
+    told = GuardedClient(settings.webhook_allow)
+    receivers = WebhookTargets(database, egress=told)
     held_open = Shares(settings.max_streams, name="streams and waits")
     revocation = Revocation(database)
     waits = Waits(database, shares=held_open)
@@ -185,10 +185,10 @@ def create_app(
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
     downloads = Downloads(settings, egress=fetching, count=measures.fetched)
-    intake = Intake(
+    intake = SubmissionService(
         settings,
         database=database,
-        pictures=Pictures(settings, database=database, decoder=images),
+        pictures=SubmissionImages(settings, database=database, decoder=images),
         downloads=downloads,
         receivers=receivers,
         bell=bell,
@@ -200,7 +200,7 @@ def create_app(
     limiter.install(door)
     cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     door.extensions[_EXTENSION] = service
-    forecast = Forecast(timer=timer)
+    forecast = PositionForecast(timer=timer)
     routes.JobRoutes(
         settings,
         database=database,
@@ -267,8 +267,8 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _door(settings: Settings, *, timer: Callable[[], float]) -> framework.Door:
-    door = framework.Door(
+def _door(settings: Settings, *, timer: Callable[[], float]) -> framework.Router:
+    door = framework.Router(
         title="Longlook",
         version=API_VERSION,
         description=_DESCRIPTION,

@@ -12,7 +12,7 @@ import flask
 from api import addresses
 from api.serving import current
 from api.tokens import StreamTokens
-from api.unknown_keys import Strangers
+from api.unknown_keys import UnknownKeys
 from core import errors, ids
 from core.database import Database
 from jobs.lifecycle import Priority, Role
@@ -82,7 +82,7 @@ class Gate:
         *,
         pepper: bytes,
         tokens: StreamTokens,
-        strangers: Strangers,
+        strangers: UnknownKeys,
         live: accounts.LiveKeys,
         count: Callable[[accounts.Principal], None],
     ) -> None:

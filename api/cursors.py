@@ -16,7 +16,7 @@ Order = Literal["desc", "asc"]
 
 
 @dataclass(frozen=True)
-class Page:
+class PageRequest:
     """What to show: ``limit`` things beyond ``after``."""
 
     limit: int
@@ -24,7 +24,7 @@ class Page:
     newest_first: bool
 
 
-def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> Page:
+def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> PageRequest:
     """Return the page that a caller asks for.
 
     Raises:
@@ -34,4 +34,4 @@ def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> Page
     if after is not None and cursor is None:
         fault = errors.Fault("after", "This has to be the `last_id` of the page before.")
         raise problems.refused([fault])
-    return Page(limit=limit, after=cursor, newest_first=order == "desc")
+    return PageRequest(limit=limit, after=cursor, newest_first=order == "desc")

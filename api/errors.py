@@ -79,7 +79,7 @@ def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:
 
 def install(app: flask.Flask, *, timer: Callable[[], float] = time.monotonic) -> None:
     """Answer all errors of ``app`` in that one body. Of each fault of ours a few tracebacks are logged a minute."""
-    tracebacks = logs.Budget(lines=_TRACEBACKS, timer=timer)
+    tracebacks = logs.LineBudget(lines=_TRACEBACKS, timer=timer)
 
     def on_exception(error: Exception) -> Response:
         return _on_exception(error, tracebacks)
@@ -152,7 +152,7 @@ def _on_http_exception(error: exceptions.HTTPException) -> Response:
     return answer
 
 
-def _on_exception(error: Exception, tracebacks: logs.Budget) -> Response:
+def _on_exception(error: Exception, tracebacks: logs.LineBudget) -> Response:
     """Answer what nobody expected. The caller gets the request id alone; the log gets the traceback."""
     rule = flask.request.url_rule
     kind = (type(error).__name__, rule and rule.rule)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from flask import Response
 
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.problems import Health
 from core import errors
 from core.database import Database
@@ -25,8 +25,8 @@ LIVE = "/livez"
 READY = "/readyz"
 
 
-class Bell(Protocol):
-    """What knows whether Redis is there, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What knows whether Redis is there, as :class:`jobs.queue.Wakeup` does."""
 
     def answers(self) -> bool:
         """Whether Redis answers now."""
@@ -51,7 +51,7 @@ class HealthRoutes:
         *,
         database: Database,
         disk: Disk,
-        bell: Bell,
+        bell: Wakeup,
         draining: threading.Event,
     ) -> None:
         self._database = database
@@ -61,7 +61,7 @@ class HealthRoutes:
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._fits = functools.cache(schema.fits)
 
-    def declare(self, door: Door) -> None:
+    def declare(self, door: Router) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.GET,
@@ -69,7 +69,7 @@ class HealthRoutes:
             self.live,
             name="livez",
             tag="health",
-            answers={200: Answer(Health, "The process lives.")},
+            answers={200: ResponseSpec(Health, "The process lives.")},
         )
         door.declare(
             HTTPMethod.GET,
@@ -78,8 +78,8 @@ class HealthRoutes:
             name="readyz",
             tag="health",
             answers={
-                200: Answer(Health, "Jobs are accepted."),
-                503: Answer(Health, "They are not."),
+                200: ResponseSpec(Health, "Jobs are accepted."),
+                503: ResponseSpec(Health, "They are not."),
             },
         )
 

@@ -24,8 +24,8 @@ from jobs.store.accounts import Principal
 _WINDOW_SECONDS = 60
 
 
-class Shared(Protocol):
-    """The buckets of all processes, as :class:`core.rate_limits.Buckets` keeps them."""
+class SharedLimits(Protocol):
+    """The buckets of all processes, as :class:`core.rate_limits.RateLimits` keeps them."""
 
     def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
         """Take a request out; return what is left and whether there was one, or None when nobody knows."""
@@ -35,7 +35,7 @@ class Shared(Protocol):
 
 
 @dataclass(frozen=True)
-class Standing:
+class RateLimitState:
     """What a key may still send: so many requests at once, and one more in so many seconds."""
 
     per_minute: int
@@ -43,9 +43,9 @@ class Standing:
     seconds: int
 
 
-def standing() -> Standing:
+def standing() -> RateLimitState:
     """Return what the key of the current request may still send."""
-    found: Standing = flask.g.standing
+    found: RateLimitState = flask.g.standing
     return found
 
 
@@ -62,7 +62,7 @@ class Limiter:
         self,
         *,
         per_minute: int,
-        shared: Shared | None = None,
+        shared: SharedLimits | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_minute = per_minute
@@ -94,7 +94,9 @@ class Limiter:
             own = principal.max_body_mb * 2**20
             flask.request.max_content_length = own if most is None else min(own, most)
 
-    def take(self, key_id: uuid.UUID, *, per_minute: int | None = None) -> tuple[Standing, bool]:
+    def take(
+        self, key_id: uuid.UUID, *, per_minute: int | None = None
+    ) -> tuple[RateLimitState, bool]:
         """Take a request out of the key's bucket; return what is left, and whether there was one."""
         per_minute = per_minute or self._per_minute
         told = self._shared.take(key_id, per_minute=per_minute) if self._shared else None
@@ -111,10 +113,10 @@ class Limiter:
             self._buckets[key_id] = (left, now)
         missing = 1 - left % 1
         seconds = math.ceil(missing * _WINDOW_SECONDS / per_minute)
-        return Standing(per_minute, remaining=int(left), seconds=seconds), taken
+        return RateLimitState(per_minute, remaining=int(left), seconds=seconds), taken
 
     def _tell(self, response: Response) -> Response:
-        standing: Standing | None = flask.g.get("standing")
+        standing: RateLimitState | None = flask.g.get("standing")
         if standing is not None:
             policy = f'"default";q={standing.per_minute};w={_WINDOW_SECONDS}'
             response.headers["RateLimit-Policy"] = policy

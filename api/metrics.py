@@ -22,10 +22,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door
+from api.framework import ResponseSpec, Router
 from api.submission import downloads
 from core import errors
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from core.metrics import ShareMetrics, new_registry
 from core.settings import Settings
 from core.shares import Shares
@@ -85,7 +85,7 @@ class MetricsRoutes:
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 
-    def declare(self, door: Door) -> None:
+    def declare(self, door: Router) -> None:
         """Put the route into ``door`` and count all its exchanges."""
         text = {"text/plain": {"schema": {"type": "string"}}}
         guarded = not self._public
@@ -96,7 +96,9 @@ class MetricsRoutes:
             name="metrics",
             tag="operations",
             guard=self._gate.admits(Right.EVERYWHERE) if guarded else None,
-            answers={200: Answer(None, "The metrics, in Prometheus' text format.", content=text)},
+            answers={
+                200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=text)
+            },
         )
         door.after_request(self._http.count)
 
@@ -171,7 +173,7 @@ class _Service(Collector):
             backlog = claims.backlog(self._database)
             refused = quarantine.count(self._database)
         except errors.Unavailable as error:
-            up = not isinstance(error, Unavailable)
+            up = not isinstance(error, DatabaseUnavailable)
             yield _gauge("database_up", "Whether SQL answered at this scrape.", up)
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
@@ -183,7 +185,7 @@ class _Service(Collector):
         yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 
 
-def _of_queue(queue: Mapping[Priority, statistics.Waiting]) -> Iterator[GaugeMetricFamily]:
+def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily(
         "longlook_queue_depth",
         "Queued jobs: due, or waiting for another try.",
@@ -215,7 +217,9 @@ def _of_deliveries(backlog: claims.Backlog) -> Iterator[GaugeMetricFamily]:
     )
 
 
-def _of_workers(seen: list[workers.Seen], held: Mapping[str, int]) -> Iterator[GaugeMetricFamily]:
+def _of_workers(
+    seen: list[workers.WorkerStatus], held: Mapping[str, int]
+) -> Iterator[GaugeMetricFamily]:
     live = [worker for worker in seen if worker.alive]
     taking = [worker for worker in live if not worker.presence.draining]
     yield _by(

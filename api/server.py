@@ -26,7 +26,7 @@ from jobs.store import accounts
 _BAD_SETTINGS = 2
 
 
-class OnePipe(Logger):  # type: ignore[misc] # gunicorn has no types
+class GunicornLogger(Logger):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's own lines, through the pipe of all others. It writes no line for each request: we do."""
 
     def setup(self, cfg: Config) -> None:
@@ -41,8 +41,8 @@ class OnePipe(Logger):  # type: ignore[misc] # gunicorn has no types
         super().exception(msg, *map(_without_query, args), **kwargs)
 
 
-logger_class = OnePipe
-worker_class = "api.serving.worker.Worker"
+logger_class = GunicornLogger
+worker_class = "api.serving.worker.LoopWorker"
 workers = 1
 graceful_timeout = 10
 keepalive = 75

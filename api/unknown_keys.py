@@ -20,7 +20,7 @@ _ALL: Final = ""
 _TOGETHER: Final = 20
 
 
-class Strangers:
+class UnknownKeys:
     """A bucket for each address, which holds a minute's failures and is filled all the time. For many threads.
 
     One more holds the failures of all addresses together: who has very many of them costs no more than twenty do. It

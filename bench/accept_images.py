@@ -100,7 +100,7 @@ def main() -> None:
     table = Table(title=f"Accepting an image, detail {detail}, p50 of {options.rounds}")
     for name in ("ratio", "picture", "accept", "inside", "bare", "per s", "in", "out"):
         table.add_column(name, justify="left" if name == "picture" else "right", no_wrap=True)
-    door = images.Images.start(Settings.read({}))
+    door = images.ImageReader.start(Settings.read({}))
     try:
         door.warm()
         for name, data in pictures.items():

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from bench import figures, postgres
 from core import ids
 from core.database import Database, Now, Seconds, utcnow
-from jobs.events.index import Numbers
+from jobs.events.index import SequenceBlock
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job, table
 from jobs.store import accounts, claims, dispatch, timeline, turns
@@ -59,7 +59,7 @@ _BY_RANK = timeline.Change(
         "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
         "started_at": sa.func.coalesce(_JOB.started_at, Now()),
     },
-    numbers=Numbers.BLOCK,
+    numbers=SequenceBlock.BLOCK,
     shown=("model", "question", "options", "max_attempts"),
 )
 

@@ -83,8 +83,8 @@ def main() -> None:
     _print(figures, flags.streams, flags.rate)
 
 
-def _request(tokens: int) -> engine.Request:
-    return engine.Request(
+def _request(tokens: int) -> engine.GenerationRequest:
+    return engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model="bench",
         system=profiles.QVQ_SYSTEM_PROMPT,
@@ -96,10 +96,10 @@ def _request(tokens: int) -> engine.Request:
     )
 
 
-def _bare(url: str, request: engine.Request) -> int:
+def _bare(url: str, request: engine.GenerationRequest) -> int:
     chunks = 0
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    body = wire.body(request, wire.EncodedPictures())
+    body = wire.body(request, wire.EncodedImages())
     connection.request("POST", "/v1/chat/completions", body)
     response = connection.getresponse()
     rest = b""
@@ -114,7 +114,7 @@ def _bare(url: str, request: engine.Request) -> int:
     return chunks
 
 
-def _ours(client: SGLang, request: engine.Request) -> int:
+def _ours(client: SGLang, request: engine.GenerationRequest) -> int:
     with client.stream(request) as stream:
         return sum(1 for _ in stream)
 

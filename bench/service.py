@@ -111,7 +111,7 @@ class Service:
     """A running API, and a worker once it is started."""
 
     ground: Ground
-    wiring: programs.Wiring
+    wiring: programs.ProgramContext
     environ: Mapping[str, str]
     database: Database
     key: str
@@ -155,7 +155,7 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
     told = {"pepper": _PEPPER, **unlimited, **settings}
     environ = ground.environment | {f"{PREFIX}{name.upper()}": told[name] for name in told}
     with contextlib.closing(database), listening() as listener:
-        wiring = programs.Wiring(
+        wiring = programs.ProgramContext(
             settings=Settings.read(environ, home=ground.folder, database_url=database_url),
             redis_url=ground.redis_url,
             engine_urls=(ground.engine_url,),

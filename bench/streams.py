@@ -195,8 +195,8 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
     wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
         wanted.put(length)
-    picture = engine.Picture("sample", "image/png", service.SAMPLE.read_bytes())
-    pictures = wire.EncodedPictures()
+    picture = engine.EngineImage("sample", "image/png", service.SAMPLE.read_bytes())
+    pictures = wire.EncodedImages()
     counts: list[int] = []
 
     def client() -> None:
@@ -231,8 +231,8 @@ def _permits(streams: int) -> int:
     return streams + max(4, streams // 8)
 
 
-def _request(picture: engine.Picture, length: int) -> engine.Request:
-    return engine.Request(
+def _request(picture: engine.EngineImage, length: int) -> engine.GenerationRequest:
+    return engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model=service.MODEL.name,
         system=profiles.QVQ_SYSTEM_PROMPT,

@@ -74,7 +74,7 @@ class Post:
         """Register endpoints; return the ids of the healthy ones."""
         account_id = accounts.account_id(self.database, self.account)
         plain = signature.new_secret()
-        secret = endpoints.Secret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
+        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
         made = [
             endpoints.create(
                 self.database,
@@ -139,7 +139,7 @@ def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
         service.wait(lambda: _connects(port), receiver)
         process = ground.start(programs.delivery(running.wiring, environ=running.environ))
         service.wait(lambda: b" ready." in process.log.read_bytes(), process)
-        bell = queue.Bell(Settings.read({}, redis_url=ground.redis_url), rings=queue.DELIVER)
+        bell = queue.Wakeup(Settings.read({}, redis_url=ground.redis_url), rings=queue.DELIVER)
         hook = f"http://127.0.0.1:{port}/hook"
         try:
             yield Post(running.database, bell.ring, hook, accounts.DEFAULT_ACCOUNT)

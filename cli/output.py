@@ -229,7 +229,7 @@ def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int
             field(f"{_INDENT}{column:<{label}} ", cell)
 
 
-class Growth:
+class LiveText:
     """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again.
 
     Each line of the text stands behind a bar, also where it is folded: no line of it looks like one of ours.

@@ -10,7 +10,7 @@ from jobs.lifecycle import Status
 
 def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
     """Show a job's trace as it grows (a line of JSON for each event in a pipe); return the finished job."""
-    growth = output.Growth()
+    growth = output.LiveText()
     job: output.Json = {}
     for event in service.follow(job_id):
         if event["type"] == "job.finished":

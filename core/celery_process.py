@@ -30,7 +30,7 @@ class Runtime(Protocol):
         """Take everything down."""
 
 
-class Front:
+class RuntimeHolder:
     """The place of the process's runtime: empty until the worker starts, so that importing builds nothing."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Front:
             self.runtime.stop()
 
 
-def house(
+def install_runtime(
     app: Celery, settings: Settings, *, task: str, service: str, build: Callable[[], Runtime]
 ) -> None:
     """Give ``app`` its task, and a runtime that lives as long as its worker.
@@ -64,7 +64,7 @@ def house(
         service: the process's name in the log.
         build: makes the runtime, at the worker's start.
     """
-    front = Front()
+    front = RuntimeHolder()
     app.task(name=task, ignore_result=True)(front.hear)
 
     class Life(bootsteps.StartStopStep):

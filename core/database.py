@@ -131,17 +131,17 @@ def insert(
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
-class Unavailable(errors.Unavailable):
+class DatabaseUnavailable(errors.Unavailable):
     """The database did not answer. After a failed commit nobody knows whether it landed: ask again."""
 
     code = "database_unavailable"
 
 
-class LockTimeout(Unavailable):
+class LockTimeout(DatabaseUnavailable):
     """Another transaction held the row for too long."""
 
 
-class DiskFull(Unavailable):
+class DiskFull(DatabaseUnavailable):
     """The disk of the database has no room left; the transaction was rolled back."""
 
     code = "insufficient_storage"
@@ -352,7 +352,7 @@ class Database:
             try:
                 with self._open(write=False, until=until) as (transaction, _):
                     yield transaction
-            except Unavailable as error:
+            except DatabaseUnavailable as error:
                 if not _was_ended(error.__cause__):
                     raise
                 raise errors.SearchTooSlow(
@@ -378,7 +378,7 @@ class Database:
             return
         # Half the cost of turns, when many threads write.
         if not self._turn.acquire(timeout=seconds):
-            raise Unavailable("The database is busy.")
+            raise DatabaseUnavailable("The database is busy.")
         try:
             yield
         finally:
@@ -467,7 +467,7 @@ class Database:
 
 
 class _Place:
-    """A place of ``shares`` during a block; :class:`Unavailable` when there is none in time."""
+    """A place of ``shares`` during a block; :class:`DatabaseUnavailable` when there is none in time."""
 
     def __init__(self, shares: Shares, party: Hashable, *, seconds: float) -> None:
         self._held = shares.hold(party, seconds=seconds)
@@ -476,7 +476,7 @@ class _Place:
         try:
             self._held.__enter__()
         except errors.Overloaded as error:
-            raise Unavailable(
+            raise DatabaseUnavailable(
                 f"The database is busy. {error}", retry_after=error.retry_after
             ) from error
 
@@ -500,17 +500,17 @@ def _faults_told() -> Iterator[None]:
             raise LockTimeout("The database is busy with the same row.") from error
         if _disk_is_full(error.orig):
             raise DiskFull("The database's disk is full.", retry_after=_DISK_SECONDS) from error
-        raise Unavailable("The database does not answer.") from error
-    except failpoints.Broken as error:
-        raise Unavailable("The database closed the connection.") from error
+        raise DatabaseUnavailable("The database does not answer.") from error
+    except failpoints.FailpointFault as error:
+        raise DatabaseUnavailable("The database closed the connection.") from error
     except sa.exc.TimeoutError as error:
-        raise Unavailable("All database connections are in use.") from error
+        raise DatabaseUnavailable("All database connections are in use.") from error
     except sa.exc.DBAPIError as error:
         if error.connection_invalidated:
-            raise Unavailable("The database closed the connection.") from error
+            raise DatabaseUnavailable("The database closed the connection.") from error
         if getattr(error.orig, "sqlstate", None) == "25006":
             # A standby: during a failover the address can still, or already, lead to one.
-            raise Unavailable("The database takes no writes.") from error
+            raise DatabaseUnavailable("The database takes no writes.") from error
         raise
 
 

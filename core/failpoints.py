@@ -18,7 +18,7 @@ from core import errors
 VARIABLE = "LONGLOOK_TEST_FAILPOINTS"
 
 
-class Broken(Exception):
+class FailpointFault(Exception):
     """What a place raises that is to break: to those around it, a connection that was lost."""
 
 
@@ -31,7 +31,7 @@ def _pause() -> None:
 
 
 def _raise() -> None:
-    raise Broken("a failpoint was told to break")
+    raise FailpointFault("a failpoint was told to break")
 
 
 _ACTIONS: Mapping[str, Callable[[], None]] = {"kill": _kill, "pause": _pause, "raise": _raise}

@@ -48,7 +48,7 @@ _QUIET = {
 }
 
 
-class Budget:
+class LineBudget:
     """Lets the first lines of each kind through and counts the others, so that no flood fills the disk.
 
     Args:

@@ -37,7 +37,7 @@ return {taken and 1 or 0, string.format('%.6f', math.max(window - missing, 0) / 
 """
 
 
-class Buckets:
+class RateLimits:
     """One bucket for each key, which holds a minute's requests and is filled all the time. For many threads.
 
     Args:

@@ -82,14 +82,14 @@ class Shares:
         self._free = capacity
         self._held: collections.Counter[Hashable] = collections.Counter()
         #: The waiting calls of each account that has any.
-        self._queues: dict[Hashable, collections.deque[_Call]] = {}
+        self._queues: dict[Hashable, collections.deque[_Waiter]] = {}
         #: The number of each account's last turn; the account whose turn is the longest ago comes first.
         self._turns: collections.OrderedDict[Hashable, int] = collections.OrderedDict()
         self._turn = 0
         self._waiting = 0
         self._refused = 0
         #: When the calls that hold a place got it.
-        self._began: dict[_Call, float] = {}
+        self._began: dict[_Waiter, float] = {}
         self._mean_seconds: float | None = None
 
     @property
@@ -117,7 +117,7 @@ class Shares:
         Raises:
             core.errors.Overloaded: there was no place in time, or too many calls wait already.
         """
-        return _Call(self, account_id, seconds)
+        return _Waiter(self, account_id, seconds)
 
     def take(self, account_id: Hashable) -> bool:
         """Take a place without waiting and keep it until :meth:`give_back`; return whether there was one."""
@@ -133,7 +133,7 @@ class Shares:
         with self._lock:
             self._release(account_id)
 
-    def enter(self, call: _Call, *, seconds: float) -> None:
+    def enter(self, call: _Waiter, *, seconds: float) -> None:
         """Have ``call`` hold a place; see :meth:`hold`."""
         with self._lock:
             if self._may_hold(call.account_id) and call.account_id not in self._queues:
@@ -150,7 +150,7 @@ class Shares:
         with self._lock:
             self._insist(call)
 
-    def leave(self, call: _Call) -> None:
+    def leave(self, call: _Waiter) -> None:
         """Have ``call`` neither hold a place nor wait for one."""
         with self._lock:
             if call.holds:
@@ -158,7 +158,7 @@ class Shares:
             elif call in self._queues.get(call.account_id, ()):
                 self._withdraw(call)
 
-    def _insist(self, call: _Call) -> None:
+    def _insist(self, call: _Waiter) -> None:
         """Return if ``call`` holds a place, or else refuse it."""
         if call.holds:
             return
@@ -170,7 +170,7 @@ class Shares:
             retry_after=self._retry_after(),
         )
 
-    def _finish(self, call: _Call) -> None:
+    def _finish(self, call: _Waiter) -> None:
         took = self._timer() - self._began.pop(call)
         mean = self._mean_seconds
         self._mean_seconds = took if mean is None else mean + _NEWEST * (took - mean)
@@ -184,7 +184,7 @@ class Shares:
             self._withdraw(call)
             self._admit(call)
 
-    def _admit(self, call: _Call) -> None:
+    def _admit(self, call: _Waiter) -> None:
         self._grant(call.account_id)
         self._began[call] = self._timer()
         call.holds = True
@@ -223,7 +223,7 @@ class Shares:
             del self._held[account_id]
         self._serve()
 
-    def _withdraw(self, call: _Call) -> None:
+    def _withdraw(self, call: _Waiter) -> None:
         queue = self._queues[call.account_id]
         queue.remove(call)
         self._waiting -= 1
@@ -239,7 +239,7 @@ class Shares:
         return min(_MOST_SECONDS, max(_LEAST_SECONDS, math.ceil(seconds)))
 
 
-class _Call(AbstractContextManager[None]):
+class _Waiter(AbstractContextManager[None]):
     """A call that waits for a place or holds one, during a block."""
 
     def __init__(self, shares: Shares, account_id: Hashable, seconds: float) -> None:

@@ -42,7 +42,7 @@ class DeliveryStatus(enum.StrEnum):
     FAILED = "failed"
 
 
-class Kind(enum.StrEnum):
+class AttemptKind(enum.StrEnum):
     """Why a try is made. Only automatic ones count for the health of an endpoint and move its schedule."""
 
     AUTOMATIC = "automatic"
@@ -51,7 +51,7 @@ class Kind(enum.StrEnum):
     TEST = "test"
 
 
-class TryState(enum.StrEnum):
+class AttemptState(enum.StrEnum):
     """Where a try stands."""
 
     DUE = "due"
@@ -59,7 +59,7 @@ class TryState(enum.StrEnum):
     ENDED = "ended"
 
 
-class TryOutcome(enum.StrEnum):
+class AttemptOutcome(enum.StrEnum):
     """How a try ended."""
 
     #: A 2xx answer.
@@ -188,15 +188,15 @@ def wait_after_losses(losses: int) -> timedelta:
     return SCHEDULE[min(over + 1, _LONGEST_AFTER_LOSSES)] if over > 0 else timedelta()
 
 
-def judge(status: int) -> tuple[TryOutcome, str | None]:
+def judge(status: int) -> tuple[AttemptOutcome, str | None]:
     """Return what an HTTP answer's status means, and the code of its fault."""
     if 200 <= status < 300:  # noqa: PLR2004 - the range that means success
-        return TryOutcome.DELIVERED, None
+        return AttemptOutcome.DELIVERED, None
     if status == _GONE:
-        return TryOutcome.FAILED, "gone"
+        return AttemptOutcome.FAILED, "gone"
     if 300 <= status < 400:  # noqa: PLR2004 - likewise, elsewhere
-        return TryOutcome.FAILED, "redirected"
-    return TryOutcome.FAILED, "refused"
+        return AttemptOutcome.FAILED, "redirected"
+    return AttemptOutcome.FAILED, "refused"
 
 
 def lane(account_id: uuid.UUID, url: str) -> tuple[uuid.UUID, str]:

@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(frozen=True)
-class Picture:
+class EngineImage:
     """A canonical image as the engine gets it."""
 
     key: str
@@ -27,7 +27,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Turn:
+class FollowUp:
     """A second turn of a chat: what the assistant had ``said`` to the question, and what it is ``asked`` then."""
 
     said: str = field(repr=False)
@@ -35,7 +35,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """One engine stream: system prompt, pictures, question, in this order, so that prefixes are shared.
 
     Attributes:
@@ -50,14 +50,14 @@ class Request:
     rid: str
     model: str
     system: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[EngineImage, ...]
     question: str = field(repr=False)
     sampling: Sampling
     max_output_tokens: int
     salt: str
     seed: int | None = None
     continuation: str | None = field(default=None, repr=False)
-    turn: Turn | None = None
+    turn: FollowUp | None = None
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
     instruction: str = field(default="", repr=False)
 
@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenUsage:
     """What one stream cost, in tokens. ``input_tokens`` includes image and cached tokens."""
 
     input_tokens: int = 0
@@ -83,11 +83,11 @@ class Chunk:
 
     text: str = ""
     finish_reason: FinishReason | None = None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 @dataclass(frozen=True)
-class Facts:
+class EngineFacts:
     """What an engine says of itself.
 
     Attributes:
@@ -102,14 +102,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Load:
+class EngineLoad:
     """Streams that the engine runs and holds waiting right now."""
 
     running: int
     waiting: int
 
 
-class Stream(Protocol):
+class GenerationStream(Protocol):
     """A running stream. Iterating blocks; :meth:`close` may be called from another thread."""
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -133,16 +133,16 @@ class Engine(Protocol):
 
     url: str
 
-    def stream(self, request: Request) -> AbstractContextManager[Stream]:
+    def stream(self, request: GenerationRequest) -> AbstractContextManager[GenerationStream]:
         """Return the stream of ``request``; leaving the context closes it. Nothing is sent before iteration."""
 
     def abort(self, rid: str) -> None:
         """Ask the engine to stop the stream ``rid``. Unknown ids are silently fine."""
 
-    def facts(self) -> Facts:
+    def facts(self) -> EngineFacts:
         """Return what the engine says of itself. Raises :class:`core.errors.EngineUnavailable`."""
 
-    def load(self) -> Load:
+    def load(self) -> EngineLoad:
         """Return its load right now. Raises :class:`core.errors.EngineUnavailable`."""
 
     def close(self) -> None:

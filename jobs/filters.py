@@ -63,7 +63,7 @@ class Filter:
     account_id: uuid.UUID | None
     statuses: Sequence[Status] = ()
     error_codes: Sequence[str] = ()
-    findings: Sequence[findings.Kind] = ()
+    findings: Sequence[findings.FindingKind] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -210,9 +210,9 @@ def _error(term: _Term, _now: datetime) -> dict[str, Any]:
 
 def _finding(term: _Term, _now: datetime) -> dict[str, Any]:
     try:
-        return {"findings": (findings.Kind(term.value),)}
+        return {"findings": (findings.FindingKind(term.value),)}
     except ValueError:
-        raise _Wrong(f"A finding is one of {', '.join(findings.Kind)}.") from None
+        raise _Wrong(f"A finding is one of {', '.join(findings.FindingKind)}.") from None
 
 
 def _meta(term: _Term, _now: datetime) -> dict[str, Any]:

@@ -125,9 +125,9 @@ class JobMetrics:
     def _hear(self, note: object) -> None:
         if isinstance(note, timeline.Move):
             self._count(note)
-        elif isinstance(note, traces.Finished):
+        elif isinstance(note, traces.GenerationEnded):
             self._streams.count(note)
-        elif isinstance(note, images.Taken):
+        elif isinstance(note, images.ImageReceived):
             self._images.count(note)
         elif isinstance(note, Finding):
             self._findings.labels(note.kind, note.action).inc()
@@ -174,7 +174,7 @@ class _ImageMetrics:
             registry=registry,
         )
 
-    def count(self, taken: images.Taken) -> None:
+    def count(self, taken: images.ImageReceived) -> None:
         """Count a picture."""
         self._requests.labels("image", "hit" if taken.known else "miss").inc()
         if taken.size is not None:
@@ -207,7 +207,7 @@ class _StreamMetrics:
             registry=registry,
         )
 
-    def count(self, finished: traces.Finished) -> None:
+    def count(self, finished: traces.GenerationEnded) -> None:
         """Count a stream."""
         ended = finished.ended
         for kind, tokens in (

@@ -90,7 +90,7 @@ def make_celery(
     return app
 
 
-class Bell:
+class Wakeup:
     """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
 
     Args:
@@ -173,5 +173,5 @@ class Bell:
                     self._rings, queue=self._rings, ignore_result=True, retry=False
                 )
                 failpoints.hit("bell", "published")
-        except (KombuError, redis.RedisError, OSError, failpoints.Broken) as error:
+        except (KombuError, redis.RedisError, OSError, failpoints.FailpointFault) as error:
             _log.warning("bell_not_rung", bells=times, error_type=type(error).__name__)

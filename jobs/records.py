@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import UTCDateTime
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.phrases import Part
 
@@ -58,9 +58,9 @@ class Record(orm.DeclarativeBase):
         Priority: _enum(Priority, "priority"),
         Role: _enum(Role, "role"),
         DeliveryStatus: _enum(DeliveryStatus, "status"),
-        Kind: _enum(Kind, "kind"),
-        TryState: _enum(TryState, "state"),
-        TryOutcome: _enum(TryOutcome, "outcome"),
+        AttemptKind: _enum(AttemptKind, "kind"),
+        AttemptState: _enum(AttemptState, "state"),
+        AttemptOutcome: _enum(AttemptOutcome, "outcome"),
         Part: _enum(Part, "part"),
     }
 
@@ -189,7 +189,7 @@ class ImageBytes(Record):
     data: Mapped[bytes]
 
 
-class Suspect(Record):
+class ImageCrashes(Record):
     """A picture of an account that was being looked at when engines died: see :mod:`jobs.store.quarantine`."""
 
     __tablename__ = "suspects"

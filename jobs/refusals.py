@@ -12,7 +12,7 @@ from core import errors
 
 
 @dataclass(frozen=True)
-class Refusal:
+class EngineRefusal:
     """A refused request: the fault to raise, and a constant word for the log."""
 
     category: str
@@ -47,7 +47,7 @@ _REJECTED = (
 _QUEUE_WORDS = ("queue is full", "timeout reached", "higher priority")
 
 
-def understand(status: int, message: str) -> Refusal:
+def understand(status: int, message: str) -> EngineRefusal:
     """Return what a refusal means that came before any text.
 
     Args:
@@ -56,7 +56,7 @@ def understand(status: int, message: str) -> Refusal:
     """
     # First, for an engine that tells of a grammar quotes the schema, which may have any words.
     if _SCHEMA_TIMED_OUT in message:
-        return Refusal(
+        return EngineRefusal(
             "schema_timed_out",
             errors.SchemaTimedOut(
                 "The engine could not make a grammar of the answer's schema in time."
@@ -65,23 +65,25 @@ def understand(status: int, message: str) -> Refusal:
     return _rejected(message) if _NO_GRAMMAR in message else _by_status(status, message)
 
 
-def _by_status(status: int, message: str) -> Refusal:
+def _by_status(status: int, message: str) -> EngineRefusal:
     if status == HTTPStatus.TOO_MANY_REQUESTS or any(word in message for word in _QUEUE_WORDS):
-        return Refusal("busy", errors.EngineBusy("The engine has no room."))
+        return EngineRefusal("busy", errors.EngineBusy("The engine has no room."))
     if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE):
-        return Refusal("unavailable", errors.EngineUnavailable("The engine is not ready."))
+        return EngineRefusal("unavailable", errors.EngineUnavailable("The engine is not ready."))
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Refusal(
+        return EngineRefusal(
             "key_refused",
             errors.EngineUnavailable("The engine refuses the key: see LONGLOOK_ENGINE_API_KEY."),
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
-        return Refusal("failed", errors.EngineFault(f"The engine failed with status {status}."))
+        return EngineRefusal(
+            "failed", errors.EngineFault(f"The engine failed with status {status}.")
+        )
     if status < HTTPStatus.BAD_REQUEST or status in (
         HTTPStatus.NOT_FOUND,
         HTTPStatus.METHOD_NOT_ALLOWED,
     ):
-        return Refusal(
+        return EngineRefusal(
             "not_an_engine",
             errors.EngineUnavailable(
                 f"What answers at the engine's URL is no engine (status {status})."
@@ -90,8 +92,10 @@ def _by_status(status: int, message: str) -> Refusal:
     return _rejected(message)
 
 
-def _rejected(message: str) -> Refusal:
+def _rejected(message: str) -> EngineRefusal:
     for needles, category, sentence in _REJECTED:
         if any(needle in message for needle in needles):
-            return Refusal(category, errors.EngineRejected(sentence))
-    return Refusal("rejected", errors.EngineRejected("The engine does not take this request."))
+            return EngineRefusal(category, errors.EngineRejected(sentence))
+    return EngineRefusal(
+        "rejected", errors.EngineRejected("The engine does not take this request.")
+    )

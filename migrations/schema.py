@@ -40,7 +40,7 @@ def current(database: Database) -> str | None:
     """Return the revision that ``database`` is at, None when it has no schema.
 
     Raises:
-        core.database.Unavailable: it does not answer.
+        core.database.DatabaseUnavailable: it does not answer.
     """
     with database.reading() as transaction:
         return MigrationContext.configure(transaction.session.connection()).get_current_revision()

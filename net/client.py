@@ -65,7 +65,7 @@ _BEFORE_CONNECTING: Final = frozenset({"name_not_resolved", "address_forbidden"}
 _REFUSAL_SECONDS: Final = 1.0
 
 
-class EgressError(errors.LonglookError):
+class GuardedClientError(errors.LonglookError):
     """No answer came.
 
     Args:
@@ -94,7 +94,7 @@ def disclosed(reason: str, *, address: str | None) -> str:
     a customer could learn which names exist inside the operator's network.
 
     Args:
-        reason: as in :class:`EgressError`, or any other code, which is returned as it is.
+        reason: as in :class:`GuardedClientError`, or any other code, which is returned as it is.
         address: what the connection was made to, if it came that far.
     """
     hidden = reason in _BEFORE_CONNECTING or (reason == "timed_out" and address is None)
@@ -139,7 +139,7 @@ class _Request:
     count: Callable[[int], None] | None = None
 
 
-class _Answer(http.client.HTTPResponse):
+class _RawResponse(http.client.HTTPResponse):
     """An answer, beyond those that only announce it (103, 102): what follows them is not the next request's."""
 
     def begin(self) -> None:
@@ -150,12 +150,12 @@ class _Answer(http.client.HTTPResponse):
             super().begin()
 
 
-class _Line:
+class _Connection:
     """A connection to an origin that was checked, and the moment from which it is idle."""
 
     def __init__(self, origin: _Origin, sock: socket.socket, address: str) -> None:
         self.http = http.client.HTTPConnection(origin.host, origin.port)
-        self.http.response_class = _Answer
+        self.http.response_class = _RawResponse
         # It must not open a connection by itself: that one would be unguarded.
         self.http.auto_open = 0
         self.http.sock = sock
@@ -181,7 +181,7 @@ class _Line:
         self.sock.close()
 
 
-class Egress:
+class GuardedClient:
     """Sends, with connections that are kept; may be used by any number of threads.
 
     Args:
@@ -213,9 +213,9 @@ class Egress:
         self._lock = threading.Lock()
         self._most_idle = idle
         self._pause = pause
-        self._idle: defaultdict[_Origin, list[_Line]] = defaultdict(list)
+        self._idle: defaultdict[_Origin, list[_Connection]] = defaultdict(list)
         #: The same connections, the one that is idle for longest first.
-        self._oldest: dict[_Line, _Origin] = {}
+        self._oldest: dict[_Connection, _Origin] = {}
 
     def post(
         self,
@@ -279,13 +279,13 @@ class Egress:
             if reply.status not in _REDIRECTS or target is None:
                 return reply
             url = _redirected(url, target)
-        raise EgressError("redirected_too_often", address=reply.address)
+        raise GuardedClientError("redirected_too_often", address=reply.address)
 
     def refuses(self, url: str) -> str | None:
         """Return why ``url`` can never be reached, as far as that can be told without looking; else None."""
         try:
             origin, _ = _parts(url)
-        except EgressError as error:
+        except GuardedClientError as error:
             return error.reason
         address = numeric(origin.host)
         if address is None:
@@ -317,7 +317,7 @@ class Egress:
             return True
         return (scheme, port) in self._doors and is_public(address)
 
-    def _ask(self, line: _Line, origin: _Origin, request: _Request, *, kept: bool) -> Reply:
+    def _ask(self, line: _Connection, origin: _Origin, request: _Request, *, kept: bool) -> Reply:
         """Ask on an open connection. Raises :class:`_Stale` when a kept one turns out to be closed."""
         # Each byte may come in time and all of them never end: one clock cuts it all.
         clock = threading.Timer(max(0.0, request.until - time.monotonic()), line.cut)
@@ -343,10 +343,10 @@ class Egress:
             return Reply(answer.status, named, told, line.address)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= request.until:
-                raise EgressError("timed_out", address=line.address) from error
+                raise GuardedClientError("timed_out", address=line.address) from error
             if kept and isinstance(error, ConnectionError):
                 raise _Stale from error
-            raise EgressError("answer_broken", address=line.address) from error
+            raise GuardedClientError("answer_broken", address=line.address) from error
         finally:
             clock.cancel()
             if reusable and time.monotonic() < request.until:
@@ -354,7 +354,7 @@ class Egress:
             else:
                 line.close()
 
-    def _connect(self, origin: _Origin, request: _Request) -> _Line:
+    def _connect(self, origin: _Origin, request: _Request) -> _Connection:
         """Resolve the name, and connect to the first of its addresses that may be reached and answers."""
         until = request.until
         permitted = self._permitted(origin, until=until, party=request.party)
@@ -367,12 +367,14 @@ class Egress:
                 )
             except TimeoutError as error:
                 if address is permitted[-1]:
-                    raise EgressError("timed_out", address=str(address)) from error
+                    raise GuardedClientError("timed_out", address=str(address)) from error
                 continue
             except OSError:
                 continue
-            return _Line(origin, self._secured(sock, origin, str(address), until), str(address))
-        raise EgressError("unreachable", address=str(permitted[-1]))
+            return _Connection(
+                origin, self._secured(sock, origin, str(address), until), str(address)
+            )
+        raise GuardedClientError("unreachable", address=str(permitted[-1]))
 
     def _permitted(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
         """Return the addresses of an origin that may be connected to, at least one."""
@@ -382,7 +384,7 @@ class Egress:
         began = time.monotonic()
         try:
             return self._filtered(self._resolve(origin, until=until, party=party), origin)
-        except EgressError:
+        except GuardedClientError:
             now = time.monotonic()
             rest = _REFUSAL_SECONDS - (now - began) % _REFUSAL_SECONDS
             self._pause(max(0.0, min(rest, until - now)))
@@ -395,16 +397,16 @@ class Egress:
             if self.permits(address, scheme=origin.scheme, port=origin.port)
         ]
         if not permitted:
-            raise EgressError("address_forbidden", address=str(found[0]) if found else None)
+            raise GuardedClientError("address_forbidden", address=str(found[0]) if found else None)
         return permitted
 
     def _resolve(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
         try:
             return self._resolver.resolve(origin.host, origin.port, party=party, until=until)
         except TimeoutError as error:
-            raise EgressError("timed_out") from error
+            raise GuardedClientError("timed_out") from error
         except OSError as error:
-            raise EgressError("name_not_resolved") from error
+            raise GuardedClientError("name_not_resolved") from error
 
     def _secured(
         self, sock: socket.socket, origin: _Origin, address: str, until: float
@@ -417,12 +419,12 @@ class Egress:
             return self._context.wrap_socket(sock, server_hostname=origin.host)
         except TimeoutError as error:
             sock.close()
-            raise EgressError("timed_out", address=address) from error
+            raise GuardedClientError("timed_out", address=address) from error
         except (OSError, ValueError) as error:
             sock.close()
-            raise EgressError("tls_failed", address=address) from error
+            raise GuardedClientError("tls_failed", address=address) from error
 
-    def _take(self, origin: _Origin) -> _Line | None:
+    def _take(self, origin: _Origin) -> _Connection | None:
         """Return a connection that was kept, is not too old, and on which nothing came."""
         with self._lock:
             old = self._too_old()
@@ -437,7 +439,7 @@ class Egress:
             return None
         return line
 
-    def _keep(self, origin: _Origin, line: _Line) -> None:
+    def _keep(self, origin: _Origin, line: _Connection) -> None:
         line.idle_since = time.monotonic()
         with self._lock:
             self._idle[origin].append(line)
@@ -449,7 +451,7 @@ class Egress:
         for one in old:
             one.close()
 
-    def _too_old(self) -> list[_Line]:
+    def _too_old(self) -> list[_Connection]:
         """Drop and return those that are idle for too long or are too many: nobody may ever take them."""
         old = []
         now = time.monotonic()
@@ -460,7 +462,7 @@ class Egress:
             old.append(self._drop(line))
         return old
 
-    def _drop(self, line: _Line) -> _Line:
+    def _drop(self, line: _Connection) -> _Connection:
         origin = self._oldest.pop(line)
         self._idle[origin].remove(line)
         if not self._idle[origin]:
@@ -486,7 +488,7 @@ def _body(answer: http.client.HTTPResponse, request: _Request) -> bytes:
 
 
 def _parts(url: str) -> tuple[_Origin, str]:
-    """Return a URL's origin, and its path with the query. Raises :class:`EgressError`."""
+    """Return a URL's origin, and its path with the query. Raises :class:`GuardedClientError`."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
@@ -494,20 +496,20 @@ def _parts(url: str) -> tuple[_Origin, str]:
         path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
         query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     except (ValueError, KeyError) as error:
-        raise EgressError("url_invalid") from error
+        raise GuardedClientError("url_invalid") from error
     # What is not printable, or a space, has no place in a Host header.
     sound = host.isprintable() and " " not in host
     if not host or not sound or parts.username is not None or parts.password is not None:
-        raise EgressError("url_invalid")
+        raise GuardedClientError("url_invalid")
     return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
 
 
 def _redirected(url: str, target: str) -> str:
-    """Return where an answer leads. Raises :class:`EgressError`."""
+    """Return where an answer leads. Raises :class:`GuardedClientError`."""
     try:
         return urllib.parse.urljoin(url, target)
     except ValueError as error:
-        raise EgressError("url_invalid") from error
+        raise GuardedClientError("url_invalid") from error
 
 
 def _meant(address: IP) -> IP:

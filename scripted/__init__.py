@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from scripted.engine import RealTime, Scripted, Time
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 
-__all__ = ["Options", "RealTime", "Scripted", "Time"]
+__all__ = ["RealTime", "Scripted", "ScriptedOptions", "Time"]

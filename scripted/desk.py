@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scripted.http import Call
-    from scripted.stage import Stage
+    from scripted.stage import Scheduler
 
 
-class Desk:
+class AdminEndpoints:
     """Answers every call but chats.
 
     Args:
@@ -25,7 +25,7 @@ class Desk:
         model: the name of the model that the engine stands in for.
     """
 
-    def __init__(self, stage: Stage, *, model: str) -> None:
+    def __init__(self, stage: Scheduler, *, model: str) -> None:
         self._stage = stage
         self._model = model
         self._answers: dict[tuple[str, str], Callable[[Call], bytes]] = {

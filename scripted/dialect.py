@@ -29,15 +29,15 @@ _GREEDY = profiles.Sampling(temperature=0.0, top_p=1.0)
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChatRequest:
     """A chat request, and how its answer is to be given."""
 
-    request: engine.Request
+    request: engine.GenerationRequest
     streamed: bool
     with_usage: bool
 
 
-def parse(body: bytes, profile: ModelProfile) -> Asked:
+def parse(body: bytes, profile: ModelProfile) -> ChatRequest:
     """Return the request in a body of ``POST /v1/chat/completions``.
 
     Raises:
@@ -45,7 +45,7 @@ def parse(body: bytes, profile: ModelProfile) -> Asked:
     """
     try:
         fields = orjson.loads(body)
-        return Asked(
+        return ChatRequest(
             request=_request(fields, profile),
             streamed=bool(fields.get("stream")),
             with_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
@@ -54,7 +54,7 @@ def parse(body: bytes, profile: ModelProfile) -> Asked:
         raise Refused("1 validation error: the request has not the shape of a chat.") from error
 
 
-def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Request:
+def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.GenerationRequest:
     messages = list(fields["messages"])
     continuation = None
     if messages[-1]["role"] == "assistant" and fields.get("continue_final_message"):
@@ -62,10 +62,10 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Request:
     turn = None
     if [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
         said, asked = (str(message["content"]) for message in messages[-2:])
-        turn, messages = engine.Turn(said, asked), messages[:-2]
+        turn, messages = engine.FollowUp(said, asked), messages[:-2]
     system = ""
     texts: list[str] = []
-    pictures: list[engine.Picture] = []
+    pictures: list[engine.EngineImage] = []
     for message in messages:
         if message["role"] == "system":
             system = str(message["content"])
@@ -76,7 +76,7 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Request:
             continue
         texts += (str(part["text"]) for part in content if part["type"] == "text")
         pictures += (_picture(part["image_url"]["url"]) for part in content if "image_url" in part)
-    return engine.Request(
+    return engine.GenerationRequest(
         rid=str(fields.get("rid") or uuid.uuid4().hex),
         model=str(fields.get("model") or ""),
         system=system,
@@ -112,7 +112,7 @@ def _sampling(fields: dict[str, Any]) -> profiles.Sampling:
     )
 
 
-def _picture(url: str) -> engine.Picture:
+def _picture(url: str) -> engine.EngineImage:
     """Return the picture of a ``data:`` URL; its content is its key, as pixels are for SGLang."""
     head, _, data = url.partition(";base64,")
     if not head.startswith("data:"):
@@ -121,16 +121,16 @@ def _picture(url: str) -> engine.Picture:
         content = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise Refused("An exception occurred while loading IMAGE data.") from error
-    return engine.Picture(
+    return engine.EngineImage(
         key=hashlib.sha256(content).hexdigest(),
         media_type=head.removeprefix("data:"),
         data=content,
     )
 
 
-def gets_stuck(request: engine.Request) -> bool:
+def gets_stuck(request: engine.GenerationRequest) -> bool:
     """Whether a text has the marker of a picture that is not there: SGLang never comes back from looking for it."""
-    turn = request.turn or engine.Turn("", "")
+    turn = request.turn or engine.FollowUp("", "")
     texts = (request.system, request.asked, turn.said, turn.asked, request.continuation or "")
     return any(_PICTURE in text for text in texts)
 
@@ -150,7 +150,7 @@ def tokenized(prompt: str, specials: SpecialTokens) -> list[int]:
 class Events:
     """The events of one stream, each as a chunk of the response."""
 
-    def __init__(self, request: engine.Request) -> None:
+    def __init__(self, request: engine.GenerationRequest) -> None:
         self._frame: dict[str, Any] = {
             "id": request.rid,
             "object": "chat.completion.chunk",
@@ -175,7 +175,7 @@ class Events:
         """Return the end of the text."""
         return _event(self._choice({"reasoning_content": None}, reason))
 
-    def usage(self, usage: engine.Usage) -> bytes:
+    def usage(self, usage: engine.TokenUsage) -> bytes:
         """Return the bill."""
         return _event(orjson.dumps({**self._frame, "choices": [], "usage": bill(usage)}))
 
@@ -198,7 +198,9 @@ def _event(data: bytes) -> bytes:
     return http.chunk(b"data: %b\n\n" % data)
 
 
-def whole(request: engine.Request, text: str, reason: str, usage: engine.Usage) -> dict[str, Any]:
+def whole(
+    request: engine.GenerationRequest, text: str, reason: str, usage: engine.TokenUsage
+) -> dict[str, Any]:
     """Return the answer to a request that is not streamed."""
     message = {"role": "assistant", "content": text, "reasoning_content": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
@@ -212,7 +214,7 @@ def whole(request: engine.Request, text: str, reason: str, usage: engine.Usage) 
     }
 
 
-def bill(usage: engine.Usage) -> dict[str, Any]:
+def bill(usage: engine.TokenUsage) -> dict[str, Any]:
     """Return ``usage`` as SGLang writes it: a stream that never ran has no image tokens."""
     details = {"cached_tokens": usage.cached_tokens}
     if usage.input_tokens:

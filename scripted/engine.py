@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 from core import errors, profiles
 from core.leaving import Leaving
 from jobs import engine, refusals
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 from scripted.prompt import Refused
-from scripted.stage import Stage
+from scripted.stage import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripted.play import Play, Step
+    from scripted.play import ScriptedGeneration, TokenStep
 
 VERSION = "scripted-1"
 
@@ -48,7 +48,7 @@ class Scripted:
     """An engine that makes its answers up: the same answer to the same question, unless told otherwise.
 
     Args:
-        url: ``scripted:`` with :class:`Options` as its query string.
+        url: ``scripted:`` with :class:`ScriptedOptions` as its query string.
         options: the same from code; they replace the URL's.
         profile: the limits of the model it stands in for.
         model: the name it gives that model.
@@ -59,7 +59,7 @@ class Scripted:
         self,
         url: str = "scripted:",
         *,
-        options: Options | None = None,
+        options: ScriptedOptions | None = None,
         profile: profiles.ModelProfile = profiles.TINY,
         model: str = "",
         clock: Time | None = None,
@@ -67,26 +67,26 @@ class Scripted:
         self.url = url
         self._model = model or profile.name
         self._clock = clock or RealTime()
-        self._stage = Stage(options or Options.parse(url), profile, self._clock.now)
+        self._stage = Scheduler(options or ScriptedOptions.parse(url), profile, self._clock.now)
 
-    def stream(self, request: engine.Request) -> ScriptedStream:
-        """Return the stream of ``request``; see :class:`jobs.engine.Stream` for its faults."""
+    def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
+        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its faults."""
         return ScriptedStream(request, self._stage, self._clock)
 
     def abort(self, rid: str) -> None:
         """End the stream ``rid``."""
         self._stage.abort(rid)
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         """Return the engine's facts."""
-        return engine.Facts(
+        return engine.EngineFacts(
             model=self._model,
             version=VERSION,
             window=self._stage.options.window,
             context_tokens=self._stage.profile.context_tokens,
         )
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         """Return the engine's load."""
         return self._stage.load()
 
@@ -95,14 +95,14 @@ class Scripted:
 
 
 class ScriptedStream(Leaving):
-    """A stream as :class:`jobs.engine.Stream` promises it; reading ends silently once it is closed."""
+    """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed."""
 
-    def __init__(self, request: engine.Request, stage: Stage, clock: Time) -> None:
+    def __init__(self, request: engine.GenerationRequest, stage: Scheduler, clock: Time) -> None:
         self._request = request
         self._stage = stage
         self._clock = clock
         self._news = threading.Event()
-        self._play: Play | None = None
+        self._play: ScriptedGeneration | None = None
         self._closed = False
 
     def left(self) -> None:
@@ -126,7 +126,7 @@ class ScriptedStream(Leaving):
         finally:
             self._stage.leave(play)
 
-    def _read(self, play: Play) -> Iterator[engine.Chunk]:
+    def _read(self, play: ScriptedGeneration) -> Iterator[engine.Chunk]:
         spoke = False
         while True:
             # Cleared before the look at what happened: news that comes after it ends the wait below.
@@ -145,7 +145,7 @@ class ScriptedStream(Leaving):
             self._clock.wait(self._news, None if due == math.inf else max(due, 0.0))
 
 
-def _ending(step: Step, play: Play, *, spoke: bool) -> Iterator[engine.Chunk]:
+def _ending(step: TokenStep, play: ScriptedGeneration, *, spoke: bool) -> Iterator[engine.Chunk]:
     """Yield the end and the bill, or raise what a mishap is for a client."""
     match step.end:
         case "stop" | "length" | "abort":

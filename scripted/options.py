@@ -11,7 +11,7 @@ from core import errors
 from scripted import script
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class ScriptedOptions(BaseModel, frozen=True, extra="forbid"):
     """Speeds, room and manners of a scripted engine."""
 
     #: Of each stream; 0 gives all tokens at once.

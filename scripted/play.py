@@ -12,7 +12,7 @@ from scripted import script
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scripted.options import Options
+    from scripted.options import ScriptedOptions
     from scripted.prefix_cache import PrefixCache
     from scripted.prompt import Prompt
 
@@ -21,14 +21,14 @@ End = engine.FinishReason | script.Mishap
 
 
 @dataclass(frozen=True)
-class Step:
+class TokenStep:
     """What came due: tokens, and the end once it is reached."""
 
     tokens: Sequence[str] = ()
     end: End | None = None
 
 
-class Play:
+class ScriptedGeneration:
     """One stream. One thread moves it on; any thread may abort it.
 
     Args:
@@ -41,11 +41,11 @@ class Play:
 
     def __init__(
         self,
-        request: engine.Request,
+        request: engine.GenerationRequest,
         prompt: Prompt,
         *,
-        how: script.Persona,
-        options: Options,
+        how: script.Behavior,
+        options: ScriptedOptions,
         wake: Callable[[], None],
     ) -> None:
         self.rid = request.rid
@@ -76,12 +76,12 @@ class Play:
         prefill = (self.prompt.tokens - self._cached) / pace if pace else 0.0
         self._first_at = self.next_at = now + prefill + self._how.head_seconds
 
-    def advance(self, now: float) -> Step:
+    def advance(self, now: float) -> TokenStep:
         """Return the tokens that came due up to ``now``, and the end if there is one."""
         if self.abort_asked:
-            return Step(end="abort")
+            return TokenStep(end="abort")
         if self._refusal is not None:
-            return Step(end=self._refusal)
+            return TokenStep(end=self._refusal)
         pace = self._options.tokens_per_second
         fresh: list[str] = []
         while self.next_at <= now:
@@ -97,8 +97,8 @@ class Play:
             elif end == "silent":
                 self.next_at = math.inf
             else:
-                return Step(fresh, end or "stop")
-        return Step(fresh)
+                return TokenStep(fresh, end or "stop")
+        return TokenStep(fresh)
 
     def _end(self) -> End | None:
         """Return the end that is reached before another token, if any."""
@@ -116,11 +116,11 @@ class Play:
         if self._said:
             cache.insert(self.prompt.after(self._said))
 
-    def usage(self) -> engine.Usage:
+    def usage(self) -> engine.TokenUsage:
         """Return the bill; nothing for a stream that never ran."""
         if not self.began:
-            return engine.Usage()
-        return engine.Usage(
+            return engine.TokenUsage()
+        return engine.TokenUsage(
             input_tokens=self.prompt.tokens,
             cached_tokens=self._cached,
             image_tokens=self.prompt.image_tokens,

@@ -46,7 +46,7 @@ class Prompt:
     image_tokens: int
 
     @classmethod
-    def of(cls, request: engine.Request, profile: ModelProfile) -> Self:
+    def of(cls, request: engine.GenerationRequest, profile: ModelProfile) -> Self:
         """Return the prompt of ``request``. Raises :class:`Refused` when it cannot be read or is too long."""
         system = len(script.tokens(request.system)) + _SYSTEM_FRAME
         asked: list[Part] = [((request.salt, request.system), system)]

@@ -35,7 +35,7 @@ _MARKER = re.compile(r"\[\[persona:(\w+)\]\]")
 
 
 @dataclass(frozen=True)
-class Persona:
+class Behavior:
     """How an answer goes.
 
     Attributes:
@@ -61,14 +61,14 @@ class Persona:
     head_seconds: float = 0.0
 
 
-PERSONAS: dict[str, Persona] = {
-    "clean": Persona(),
-    "no_answer_at_length": Persona(ending="", endless=True),
-    "unterminated_box": Persona(ending=_HEADING + "\\boxed{{\\text{{", endless=True),
-    "verbatim_loop": Persona(
+PERSONAS: dict[str, Behavior] = {
+    "clean": Behavior(),
+    "no_answer_at_length": Behavior(ending="", endless=True),
+    "unterminated_box": Behavior(ending=_HEADING + "\\boxed{{\\text{{", endless=True),
+    "verbatim_loop": Behavior(
         ending="", endless=True, refrain=(" So I count them again, one by one, from the left.",)
     ),
-    "paraphrase_loop": Persona(
+    "paraphrase_loop": Behavior(
         ending="",
         endless=True,
         refrain=(
@@ -79,26 +79,26 @@ PERSONAS: dict[str, Persona] = {
             " Hmm, let me re-examine the middle.",
         ),
     ),
-    "chinese_drift": Persona(
+    "chinese_drift": Behavior(
         look="Let me look at the picture. 嗯，我来数一数图中的圆。左边有三个红色的圆，右边还有两个蓝色的圆，"  # noqa: RUF001 - Chinese as written
         "所以一共有五个圆，没有遗漏任何一个。",  # noqa: RUF001 - same
         ending="\n\n**最终答案**\n\n\\boxed{{一共五个}}",
     ),
-    "mistaken": Persona(second="corrected"),
-    "unsure": Persona(second="doubted"),
-    "deaf": Persona(deaf=True),
-    "busy": Persona(mishap="busy"),
-    "refuse": Persona(mishap="refused"),
-    "starting": Persona(mishap="starting"),
-    "fault": Persona(mishap="failed", after=20),
-    "evicted": Persona(mishap="evicted", after=20),
-    "reset": Persona(mishap="reset", after=20),
-    "cut_off": Persona(mishap="cut_off", after=20),
-    "bare_abort": Persona(mishap="given_up", after=20),
-    "early_abort": Persona(mishap="given_up"),
-    "silent": Persona(mishap="silent", after=20),
-    "mute": Persona(mishap="silent"),
-    "slow_headers": Persona(head_seconds=5.0),
+    "mistaken": Behavior(second="corrected"),
+    "unsure": Behavior(second="doubted"),
+    "deaf": Behavior(deaf=True),
+    "busy": Behavior(mishap="busy"),
+    "refuse": Behavior(mishap="refused"),
+    "starting": Behavior(mishap="starting"),
+    "fault": Behavior(mishap="failed", after=20),
+    "evicted": Behavior(mishap="evicted", after=20),
+    "reset": Behavior(mishap="reset", after=20),
+    "cut_off": Behavior(mishap="cut_off", after=20),
+    "bare_abort": Behavior(mishap="given_up", after=20),
+    "early_abort": Behavior(mishap="given_up"),
+    "silent": Behavior(mishap="silent", after=20),
+    "mute": Behavior(mishap="silent"),
+    "slow_headers": Behavior(head_seconds=5.0),
 }
 
 _OPENINGS = (
@@ -136,13 +136,13 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def persona(question: str, default: str, *, markers: bool) -> Persona:
+def persona(question: str, default: str, *, markers: bool) -> Behavior:
     """Return the persona that a ``[[persona:name]]`` in the question names, if that is allowed, or the default."""
     found = _MARKER.search(question) if markers else None
     return PERSONAS.get(found.group(1) if found else default, PERSONAS[default])
 
 
-def speak(request: engine.Request, how: Persona) -> Iterator[str]:
+def speak(request: engine.GenerationRequest, how: Behavior) -> Iterator[str]:
     """Yield the answer's tokens, without end for an endless persona; a continuation is gone on from."""
     dice = _dice(request)
     if request.schema is not None and not how.deaf:
@@ -163,7 +163,7 @@ def speak(request: engine.Request, how: Persona) -> Iterator[str]:
         yield from _rest(_whole(dice, how, ending), request.continuation, ending)
 
 
-def _dice(request: engine.Request) -> random.Random:
+def _dice(request: engine.GenerationRequest) -> random.Random:
     """Return dice that fall the same way for the same request."""
     parts = [request.system, request.asked, *(picture.key for picture in request.pictures)]
     if request.sampling.temperature > 0 and request.sampling.top_k != 1:
@@ -189,7 +189,7 @@ def _choices(question: str) -> tuple[str, ...]:
     return _WORDS["shape"]
 
 
-def _again(turn: engine.Turn, how: Persona, right: str) -> Iterator[str]:
+def _again(turn: engine.FollowUp, how: Behavior, right: str) -> Iterator[str]:
     """Yield a second look at the answer in ``turn``."""
     yield from tokens("Let me look at the picture again, from the left to the right.")
     if how.second == "doubted":
@@ -200,7 +200,7 @@ def _again(turn: engine.Turn, how: Persona, right: str) -> Iterator[str]:
     yield from tokens(f"{_HEADING}\\boxed{{{answer}}}")
 
 
-def _whole(dice: random.Random, how: Persona, ending: str) -> Iterator[str]:
+def _whole(dice: random.Random, how: Behavior, ending: str) -> Iterator[str]:
     """Yield a look of some 150 to 300 tokens with its ending."""
     closing = tokens(ending)
     if how.look:

@@ -15,11 +15,11 @@ import structlog
 
 from core import profiles
 from scripted import dialect, http
-from scripted.desk import Desk
-from scripted.options import Options
+from scripted.desk import AdminEndpoints
+from scripted.options import ScriptedOptions
 from scripted.prompt import Refused
-from scripted.show import Show
-from scripted.stage import Stage
+from scripted.show import ResponseWriter
+from scripted.stage import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -46,7 +46,7 @@ class ScriptedServer:
 
     def __init__(
         self,
-        options: Options,
+        options: ScriptedOptions,
         *,
         profile: profiles.ModelProfile = profiles.TINY,
         model: str = "",
@@ -54,9 +54,9 @@ class ScriptedServer:
     ) -> None:
         self.url = ""
         self._key = api_key
-        self._stage = Stage(options, profile, time.monotonic)
-        self._desk = Desk(self._stage, model=model or profile.name)
-        self._shows: set[Show] = set()
+        self._stage = Scheduler(options, profile, time.monotonic)
+        self._desk = AdminEndpoints(self._stage, model=model or profile.name)
+        self._shows: set[ResponseWriter] = set()
         self._audience = asyncio.Event()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
@@ -131,7 +131,7 @@ class ScriptedServer:
         except Refused as refused:
             writer.write(http.reply(400, dialect.error(400, refused.message)))
             return True
-        show = Show(asked, play, self._stage, writer.transport)
+        show = ResponseWriter(asked, play, self._stage, writer.transport)
         self._shows.add(show)
         self._audience.set()
         try:
@@ -143,7 +143,7 @@ class ScriptedServer:
             if not self._shows:
                 self._audience.clear()
 
-    async def _watched(self, show: Show, reader: asyncio.StreamReader) -> bool:
+    async def _watched(self, show: ResponseWriter, reader: asyncio.StreamReader) -> bool:
         """Wait for the end of a show, or for its client to have been gone for a while."""
         gone = asyncio.ensure_future(reader.read(1))
         try:
@@ -162,7 +162,7 @@ def serve(
     host: str,
     port: int,
     *,
-    options: Options | None = None,
+    options: ScriptedOptions | None = None,
     profile: profiles.ModelProfile = profiles.TINY,
     model: str = "",
     api_key: str | None = None,
@@ -172,7 +172,9 @@ def serve(
     Raises:
         OSError: the address is taken.
     """
-    server = ScriptedServer(options or Options(), profile=profile, model=model, api_key=api_key)
+    server = ScriptedServer(
+        options or ScriptedOptions(), profile=profile, model=model, api_key=api_key
+    )
     asyncio.run(_serve(server, host, port))
 
 
@@ -196,7 +198,7 @@ class BackgroundServer:
         api_key: the bearer key it wants, if any.
     """
 
-    def __init__(self, options: Options, *, api_key: str | None = None) -> None:
+    def __init__(self, options: ScriptedOptions, *, api_key: str | None = None) -> None:
         self._server = ScriptedServer(options, api_key=api_key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-engine")

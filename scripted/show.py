@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from scripted import dialect, http
 
 if TYPE_CHECKING:
-    from scripted.dialect import Asked
-    from scripted.play import End, Play
-    from scripted.stage import Stage
+    from scripted.dialect import ChatRequest
+    from scripted.play import End, ScriptedGeneration
+    from scripted.stage import Scheduler
 
 #: Ends that are an error, with the status they are told with.
 _ERRORS = {
@@ -23,7 +23,7 @@ _ERRORS = {
 }
 
 
-class Show:
+class ResponseWriter:
     """A play and the client that watches it.
 
     Args:
@@ -34,7 +34,11 @@ class Show:
     """
 
     def __init__(
-        self, asked: Asked, play: Play, stage: Stage, transport: asyncio.WriteTransport
+        self,
+        asked: ChatRequest,
+        play: ScriptedGeneration,
+        stage: Scheduler,
+        transport: asyncio.WriteTransport,
     ) -> None:
         self.play = play
         #: Set to whether the connection can be used again, once nothing more will be written.

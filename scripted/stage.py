@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs import engine
 from jobs.answers import json_schema
 from scripted import script
-from scripted.play import Play
+from scripted.play import ScriptedGeneration
 from scripted.prefix_cache import PrefixCache
 from scripted.prompt import Prompt, Refused
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from core.profiles import ModelProfile
-    from scripted.options import Options
+    from scripted.options import ScriptedOptions
 
 #: SGLang sorts its queue by cached prefix up to this length, and not at all beyond.
 _SORTED_QUEUE = 128
 
 
-class Stage:
+class Scheduler:
     """All streams of one scripted engine. Thread-safe.
 
     Args:
@@ -36,7 +36,9 @@ class Stage:
         now: a monotonic clock, in seconds.
     """
 
-    def __init__(self, options: Options, profile: ModelProfile, now: Callable[[], float]) -> None:
+    def __init__(
+        self, options: ScriptedOptions, profile: ModelProfile, now: Callable[[], float]
+    ) -> None:
         self.options = options
         self.profile = profile
         self.cache = PrefixCache(options.cache_tokens)
@@ -44,17 +46,17 @@ class Stage:
         self.totals: Counter[str] = Counter()
         self._now = now
         self._lock = threading.Lock()
-        self._running: list[Play] = []
-        self._waiting: list[Play] = []
+        self._running: list[ScriptedGeneration] = []
+        self._waiting: list[ScriptedGeneration] = []
 
     def enter(
-        self, request: engine.Request, wake: Callable[[], None], *, stuck: bool = False
-    ) -> Play:
+        self, request: engine.GenerationRequest, wake: Callable[[], None], *, stuck: bool = False
+    ) -> ScriptedGeneration:
         """Take a request; who enters has to :meth:`leave`.
 
         Args:
             request: what is asked.
-            wake: see :class:`scripted.play.Play`.
+            wake: see :class:`scripted.play.ScriptedGeneration`.
             stuck: whether it gets stuck on its way to the scheduler: it neither runs nor waits, and no abort finds it.
 
         Raises:
@@ -74,7 +76,7 @@ class Stage:
                 "per request."
             )
         prompt = Prompt.of(request, self.profile)
-        play = Play(request, prompt, how=how, options=self.options, wake=wake)
+        play = ScriptedGeneration(request, prompt, how=how, options=self.options, wake=wake)
         with self._lock:
             if stuck:
                 return play
@@ -88,7 +90,7 @@ class Stage:
                 play.refuse("busy")
         return play
 
-    def leave(self, play: Play) -> None:
+    def leave(self, play: ScriptedGeneration) -> None:
         """Give up a play's place, ended or not, and let the next one begin. Idempotent."""
         with self._lock:
             for places in (self._running, self._waiting):
@@ -114,22 +116,22 @@ class Stage:
         with self._lock:
             _abort([*self._running, *self._waiting])
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         """Return how many streams run and wait."""
         with self._lock:
-            return engine.Load(running=len(self._running), waiting=len(self._waiting))
+            return engine.EngineLoad(running=len(self._running), waiting=len(self._waiting))
 
-    def _begin(self, play: Play) -> None:
+    def _begin(self, play: ScriptedGeneration) -> None:
         self._running.append(play)
         play.begin(self._now(), self.cache)
 
-    def _next(self) -> Play:
+    def _next(self) -> ScriptedGeneration:
         """Return who begins next: the longest cached prefix, while the queue is short enough to sort."""
         if len(self._waiting) > _SORTED_QUEUE:
             return self._waiting[0]
         return max(self._waiting, key=lambda play: self.cache.match(play.prompt.parts))
 
-    def _count(self, play: Play) -> None:
+    def _count(self, play: ScriptedGeneration) -> None:
         usage = play.usage()
         self.totals["num_requests"] += 1
         self.totals["prompt_tokens"] += usage.input_tokens
@@ -138,7 +140,7 @@ class Stage:
         self.totals["num_aborted_requests"] += play.abort_asked
 
 
-def _abort(plays: Iterable[Play]) -> None:
+def _abort(plays: Iterable[ScriptedGeneration]) -> None:
     for play in plays:
         play.abort_asked = True
         play.wake()

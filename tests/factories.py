@@ -150,9 +150,9 @@ def begin(database: Database, claimed: claims.Claim, *, sample: int = 0) -> date
     )
 
 
-def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces.Piece:
+def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces.TracePart:
     """Return what a stream produced between two flushes."""
-    return traces.Piece(
+    return traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
         sample=0,
@@ -163,10 +163,10 @@ def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces
     )
 
 
-def make_ended(output: str = "It is 6.", **facts: Any) -> traces.Ended:  # noqa: ANN401 - any field
+def make_ended(output: str = "It is 6.", **facts: Any) -> traces.GenerationEnd:  # noqa: ANN401 - any field
     """Return what a stream left behind that stopped by itself."""
     now = utcnow()
-    known = traces.Ended(
+    known = traces.GenerationEnd(
         output=output,
         finish_reason="stop",
         input_tokens=50,

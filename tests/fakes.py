@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.events.live import Told
+from jobs.events.live import LiveEvent
 
 
 class RecordingBell:
@@ -33,9 +33,9 @@ class RecordingPublisher:
     """A publisher that keeps what it is to tell."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.told: list[LiveEvent] = []
 
-    def tell(self, events: Sequence[Told]) -> None:
+    def tell(self, events: Sequence[LiveEvent]) -> None:
         """Keep ``events``."""
         self.told += events
 

@@ -29,7 +29,7 @@ def gradient(width: int = 120, height: int = 90) -> Image.Image:
     return Image.merge("RGB", (across, down, Image.new("L", (width, height), 60)))
 
 
-def picture_of(canonical: images.Canonical) -> Image.Image:
+def picture_of(canonical: images.CanonicalImage) -> Image.Image:
     picture = Image.open(io.BytesIO(canonical.data))
     picture.load()
     return picture

@@ -55,11 +55,11 @@ def _ask(client: SGLang, sheet: exam.Sheet) -> dict[str, Any]:
     file = io.BytesIO()
     sheet.image.save(file, "PNG")
     data = file.getvalue()
-    request = engine.Request(
+    request = engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model=profiles.TINY.name,
         system=profiles.TINY.system_prompt,
-        pictures=(engine.Picture(hashlib.sha256(data).hexdigest(), "image/png", data),),
+        pictures=(engine.EngineImage(hashlib.sha256(data).hexdigest(), "image/png", data),),
         question=sheet.question,
         sampling=_SAMPLING,
         max_output_tokens=profiles.TINY.default_output_tokens,

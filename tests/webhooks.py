@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from core.database import Database
 from core.vault import Vault
 from jobs.answers.extraction import Answer
-from jobs.delivery import ENDS, EventType, TryOutcome, TryState
+from jobs.delivery import ENDS, AttemptOutcome, AttemptState, EventType
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.store import settle
 from jobs.store.events import of_account
@@ -26,11 +26,13 @@ from webhooks import signature as signing
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
 PLAIN_SECRET = signing.new_secret()
-SECRET = endpoints.Secret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
+SECRET = endpoints.StoredSecret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
 RNG = random.Random(7)
-OK = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1)
-DOWN = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1)
-GONE = tries.Result(TryOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1)
+OK = tries.AttemptResult(AttemptOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1)
+DOWN = tries.AttemptResult(
+    AttemptOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1
+)
+GONE = tries.AttemptResult(AttemptOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1)
 
 
 def make_endpoint(
@@ -39,7 +41,7 @@ def make_endpoint(
     *,
     url: str = "https://receiver.example/hook",
     event_types: Sequence[str] = ENDS,
-    secret: endpoints.Secret = SECRET,
+    secret: endpoints.StoredSecret = SECRET,
 ) -> WebhookEndpoint:
     """Register a receiver."""
     return endpoints.create(
@@ -67,12 +69,12 @@ def run_job(
     return job_id
 
 
-def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.Claim]:
+def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.DeliveryClaim]:
     """Claim due tries."""
     return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
 
 
-def try_once(database: Database, result: tries.Result) -> tries.Settled:
+def try_once(database: Database, result: tries.AttemptResult) -> tries.AttemptSettled:
     """Claim the one try that is due, of a lane of either kind, and end it."""
     [claimed] = claim(database) or claim(database, slow=True)
     settled = tries.settle(database, claimed, result, rng=RNG)
@@ -80,7 +82,7 @@ def try_once(database: Database, result: tries.Result) -> tries.Settled:
     return settled
 
 
-def try_first(database: Database, result: tries.Result) -> tries.Settled:
+def try_first(database: Database, result: tries.AttemptResult) -> tries.AttemptSettled:
     """Claim one of the tries that are due, and end it."""
     [claimed] = claim(database, limit=1)
     settled = tries.settle(database, claimed, result, rng=RNG)
@@ -88,7 +90,7 @@ def try_first(database: Database, result: tries.Result) -> tries.Settled:
     return settled
 
 
-def try_first_of_any(database: Database, result: tries.Result) -> tries.Settled:
+def try_first_of_any(database: Database, result: tries.AttemptResult) -> tries.AttemptSettled:
     """Claim one of the tries that are due, of a lane of either kind, and end it."""
     [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
     settled = tries.settle(database, claimed, result, rng=RNG)
@@ -101,7 +103,7 @@ def hurry(database: Database) -> None:
     with database.transaction() as transaction:
         waiting = transaction.session.scalars(
             sa.select(WebhookAttempt.id)
-            .where(WebhookAttempt.state == TryState.DUE)
+            .where(WebhookAttempt.state == AttemptState.DUE)
             .with_for_update(skip_locked=True, key_share=True)
         ).all()
         transaction.execute(

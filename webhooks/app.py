@@ -9,9 +9,9 @@ from core import celery_process
 from core.settings import Settings
 from core.vault import Vault
 from jobs import queue
-from net.client import Egress
+from net.client import GuardedClient
 from webhooks.runtime import DeliveryRuntime
-from webhooks.signer import Signing
+from webhooks.signer import SecretSigner
 
 settings = Settings.read()
 
@@ -20,10 +20,10 @@ def _build() -> DeliveryRuntime:
     vault = Vault.of(settings)
     return DeliveryRuntime(
         settings,
-        signer=lambda database: Signing(database, vault=vault),
-        egress=Egress(settings.webhook_allow),
+        signer=lambda database: SecretSigner(database, vault=vault),
+        egress=GuardedClient(settings.webhook_allow),
     )
 
 
 app = queue.make_celery(settings, hears=queue.DELIVER, slots=2)
-celery_process.house(app, settings, task=queue.DELIVER, service="delivery", build=_build)
+celery_process.install_runtime(app, settings, task=queue.DELIVER, service="delivery", build=_build)

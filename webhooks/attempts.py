@@ -19,23 +19,23 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, Transaction
 from jobs import delivery
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookEvent,
-    WebhookLane,
+    WebhookQueue,
 )
 from webhooks import endpoints
-from webhooks.claims import Claim
+from webhooks.claims import DeliveryClaim
 
 _LIMIT: Final = 200
 GONE: Final = "gone"
 
 
 @dataclass(frozen=True)
-class Result:
+class AttemptResult:
     """What became of a try.
 
     Attributes:
@@ -46,7 +46,7 @@ class Result:
         retry_after: what the receiver asked for.
     """
 
-    outcome: TryOutcome
+    outcome: AttemptOutcome
     error_code: str | None = None
     headers: Mapping[str, str] | None = None
     status_code: int | None = None
@@ -57,16 +57,16 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Tried:
+class AttemptEnded:
     """A try that ended, noted for those who count once it is committed."""
 
-    outcome: TryOutcome
+    outcome: AttemptOutcome
     status_code: int | None
     seconds: float | None
 
 
 @dataclass(frozen=True)
-class Settled:
+class AttemptSettled:
     """What a try's end led to: how the delivery stands, when the next try is, whether the endpoint was disabled."""
 
     status: DeliveryStatus
@@ -75,8 +75,8 @@ class Settled:
 
 
 def settle(
-    database: Database, claim: Claim, result: Result, *, rng: random.Random
-) -> Settled | None:
+    database: Database, claim: DeliveryClaim, result: AttemptResult, *, rng: random.Random
+) -> AttemptSettled | None:
     """Write how a try ended, and what follows. None: it is no longer the claim's, and nothing was written."""
     with database.transaction("settle") as transaction:
         if result.answer and _is_reduced(transaction, claim.event_id):
@@ -84,31 +84,31 @@ def settle(
         attempt = _end(transaction, claim, result)
         if attempt is None:
             return None
-        transaction.notes.append(Tried(result.outcome, result.status_code, result.seconds))
+        transaction.notes.append(AttemptEnded(result.outcome, result.status_code, result.seconds))
         status = _status(transaction, claim.delivery_id)
-        if result.outcome is TryOutcome.DELIVERED:
+        if result.outcome is AttemptOutcome.DELIVERED:
             status = _deliver(transaction, claim.delivery_id)
         elif status is DeliveryStatus.PENDING and _is_last(claim, result):
             status = _fail(transaction, claim.delivery_id, result.error_code)
         next_at = None
-        if claim.kind is Kind.AUTOMATIC and status is DeliveryStatus.PENDING:
+        if claim.kind is AttemptKind.AUTOMATIC and status is DeliveryStatus.PENDING:
             step = claim.step + 1
             wait = delivery.wait(step, rng=rng, retry_after=result.retry_after)
             next_at = _follow(transaction, attempt, step=step, wait=wait)
         disabled = None
-        if claim.kind is Kind.AUTOMATIC and result.outcome is not TryOutcome.SKIPPED:
+        if claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
             disabled = _judge_health(transaction, claim, result)
-        return Settled(status, next_at, disabled)
+        return AttemptSettled(status, next_at, disabled)
 
 
-def put_off(database: Database, claim: Claim, *, wait: timedelta) -> None:
+def put_off(database: Database, claim: DeliveryClaim, *, wait: timedelta) -> None:
     """Give a try back that was not made, to be claimed again after ``wait``: the same row, as if nobody had had it."""
     with database.transaction() as transaction:
         transaction.execute(
             sa.update(WebhookAttempt)
             .where(*_held(claim))
             .values(
-                state=TryState.DUE,
+                state=AttemptState.DUE,
                 owner=None,
                 lease_expires_at=None,
                 started_at=None,
@@ -117,11 +117,11 @@ def put_off(database: Database, claim: Claim, *, wait: timedelta) -> None:
         )
 
 
-def landed(database: Database, claim: Claim) -> bool:
+def landed(database: Database, claim: DeliveryClaim) -> bool:
     """Whether the claim's own try has ended: the answer after a commit whose outcome is unknown."""
     with database.reading() as transaction:
         attempt = transaction.session.get(WebhookAttempt, claim.attempt_id)
-        return attempt is not None and attempt.outcome not in {None, TryOutcome.LOST}
+        return attempt is not None and attempt.outcome not in {None, AttemptOutcome.LOST}
 
 
 def expire(database: Database) -> int:
@@ -133,7 +133,7 @@ def expire(database: Database) -> int:
         dead = transaction.session.scalars(
             sa.select(WebhookAttempt)
             .where(
-                WebhookAttempt.state == TryState.SENDING,
+                WebhookAttempt.state == AttemptState.SENDING,
                 WebhookAttempt.lease_expires_at < transaction.now(),
             )
             .order_by(WebhookAttempt.delivery_id)
@@ -144,18 +144,18 @@ def expire(database: Database) -> int:
             _update(
                 transaction,
                 attempt.id,
-                state=TryState.ENDED,
-                outcome=TryOutcome.LOST,
+                state=AttemptState.ENDED,
+                outcome=AttemptOutcome.LOST,
                 error_code="sender_lost",
                 lease_expires_at=None,
                 ended_at=transaction.now(),
             )
             # A resend may have been delivered meanwhile: then nothing is left to say.
             status = _status(transaction, attempt.delivery_id)
-            if attempt.kind is not Kind.AUTOMATIC or status is DeliveryStatus.PENDING:
+            if attempt.kind is not AttemptKind.AUTOMATIC or status is DeliveryStatus.PENDING:
                 wait = delivery.wait_after_losses(_losses(transaction, attempt))
                 _follow(transaction, attempt, step=attempt.step, wait=wait)
-            transaction.notes.append(Tried(TryOutcome.LOST, None, None))
+            transaction.notes.append(AttemptEnded(AttemptOutcome.LOST, None, None))
         return len(dead)
 
 
@@ -176,17 +176,17 @@ def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
             WebhookAttempt.delivery_id == attempt.delivery_id,
             WebhookAttempt.kind == attempt.kind,
             WebhookAttempt.step == attempt.step,
-            WebhookAttempt.outcome == TryOutcome.LOST,
+            WebhookAttempt.outcome == AttemptOutcome.LOST,
         )
     ).scalar_one()
     return counted
 
 
-def _is_last(claim: Claim, result: Result) -> bool:
+def _is_last(claim: DeliveryClaim, result: AttemptResult) -> bool:
     """Whether a pending delivery ends with this failure: a test has no schedule, and a resend does not touch it."""
-    if claim.kind is not Kind.AUTOMATIC:
-        return claim.kind is Kind.TEST
-    over = result.outcome is TryOutcome.SKIPPED or result.error_code == GONE
+    if claim.kind is not AttemptKind.AUTOMATIC:
+        return claim.kind is AttemptKind.TEST
+    over = result.outcome is AttemptOutcome.SKIPPED or result.error_code == GONE
     return over or claim.step + 1 >= len(delivery.SCHEDULE)
 
 
@@ -200,20 +200,22 @@ def _status(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
     return status
 
 
-def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+def _held(claim: DeliveryClaim) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         WebhookAttempt.id == claim.attempt_id,
-        WebhookAttempt.state == TryState.SENDING,
+        WebhookAttempt.state == AttemptState.SENDING,
         WebhookAttempt.owner == claim.owner,
     )
 
 
-def _end(transaction: Transaction, claim: Claim, result: Result) -> WebhookAttempt | None:
+def _end(
+    transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
+) -> WebhookAttempt | None:
     ended = transaction.session.scalars(
         sa.update(WebhookAttempt)
         .where(*_held(claim))
         .values(
-            state=TryState.ENDED,
+            state=AttemptState.ENDED,
             outcome=result.outcome,
             lease_expires_at=None,
             ended_at=transaction.now(),
@@ -244,8 +246,8 @@ def _deliver(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus
     transaction.execute(
         sa.delete(WebhookAttempt).where(
             WebhookAttempt.delivery_id == delivery_id,
-            WebhookAttempt.state == TryState.DUE,
-            WebhookAttempt.kind == Kind.AUTOMATIC,
+            WebhookAttempt.state == AttemptState.DUE,
+            WebhookAttempt.kind == AttemptKind.AUTOMATIC,
         )
     )
     return DeliveryStatus.DELIVERED
@@ -281,7 +283,7 @@ def _follow(
             number=number,
             kind=attempt.kind,
             step=step,
-            state=TryState.DUE,
+            state=AttemptState.DUE,
             due_at=transaction.now(wait),
         )
         .returning(WebhookAttempt.due_at)
@@ -290,12 +292,14 @@ def _follow(
     return due_at
 
 
-def _judge_health(transaction: Transaction, claim: Claim, result: Result) -> str | None:
+def _judge_health(
+    transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
+) -> str | None:
     """Keep count of an endpoint's and its lane's health; return why the endpoint is disabled now, if it is.
 
     The endpoint is locked before its lane, as by those who change it.
     """
-    delivered = result.outcome is TryOutcome.DELIVERED
+    delivered = result.outcome is AttemptOutcome.DELIVERED
     disabled = None
     if claim.endpoint_id is not None and delivered:
         _set_health(
@@ -310,11 +314,13 @@ def _judge_health(transaction: Transaction, claim: Claim, result: Result) -> str
     if delivered:
         _set_lane(transaction, claim, failures=0, delivered_at=transaction.now())
     else:
-        _set_lane(transaction, claim, failures=WebhookLane.failures + 1)
+        _set_lane(transaction, claim, failures=WebhookQueue.failures + 1)
     return disabled
 
 
-def _judge_failure(transaction: Transaction, endpoint_id: uuid.UUID, result: Result) -> str | None:
+def _judge_failure(
+    transaction: Transaction, endpoint_id: uuid.UUID, result: AttemptResult
+) -> str | None:
     now: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
     endpoint = transaction.session.get_one(
         WebhookEndpoint, endpoint_id, with_for_update={"key_share": True}, populate_existing=True
@@ -338,9 +344,9 @@ def _judge_failure(transaction: Transaction, endpoint_id: uuid.UUID, result: Res
     return None
 
 
-def _set_lane(transaction: Transaction, claim: Claim, **values: Any) -> None:  # noqa: ANN401 - columns
+def _set_lane(transaction: Transaction, claim: DeliveryClaim, **values: Any) -> None:  # noqa: ANN401 - columns
     transaction.execute(
-        sa.update(WebhookLane).where(WebhookLane.id == claim.lane_id).values(values)
+        sa.update(WebhookQueue).where(WebhookQueue.id == claim.lane_id).values(values)
     )
 
 

@@ -20,29 +20,29 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from jobs import delivery
-from jobs.delivery import DeliveryStatus, Kind, TryState
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
 from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookEvent,
-    WebhookLane,
+    WebhookQueue,
     WebhookSecret,
 )
 
 _DUE: Final = WebhookAttempt.state == sa.literal(
-    TryState.DUE, WebhookAttempt.state.type, literal_execute=True
+    AttemptState.DUE, WebhookAttempt.state.type, literal_execute=True
 )
 _SENDING: Final = WebhookAttempt.state == sa.literal(
-    TryState.SENDING, WebhookAttempt.state.type, literal_execute=True
+    AttemptState.SENDING, WebhookAttempt.state.type, literal_execute=True
 )
 
-_PROVEN: Final = sa.and_(WebhookLane.failures == 0, WebhookLane.delivered_at.is_not(None))
-_SLOW: Final = WebhookLane.failures >= delivery.TRIP
+_PROVEN: Final = sa.and_(WebhookQueue.failures == 0, WebhookQueue.delivered_at.is_not(None))
+_SLOW: Final = WebhookQueue.failures >= delivery.TRIP
 
 
 @dataclass(frozen=True)
-class Claim:
+class DeliveryClaim:
     """A try that this owner makes now, with all it needs.
 
     Attributes:
@@ -58,7 +58,7 @@ class Claim:
     endpoint_id: uuid.UUID | None
     lane_id: uuid.UUID
     owner: str
-    kind: Kind
+    kind: AttemptKind
     number: int
     step: int
     url: str
@@ -77,7 +77,7 @@ class Backlog:
 
 def claim(
     database: Database, *, owner: str, lease: timedelta, limit: int, slow: bool
-) -> list[Claim]:
+) -> list[DeliveryClaim]:
     """Claim up to ``limit`` due tries, of slow lanes or of the others; each lane gets its turn before any gets two."""
     with database.transaction("deliver") as transaction:
         taken: list[uuid.UUID] = []
@@ -114,8 +114,8 @@ def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backl
         ).where(pending)
         if account_id is not None:
             statement = statement.join(
-                WebhookLane, WebhookLane.id == WebhookDelivery.lane_id
-            ).where(WebhookLane.account_id == account_id)
+                WebhookQueue, WebhookQueue.id == WebhookDelivery.lane_id
+            ).where(WebhookQueue.account_id == account_id)
         row = transaction.execute(statement).one()
         return Backlog(row.pending, row.now - row.first if row.first is not None else None)
 
@@ -128,20 +128,20 @@ def _turn(
         _lanes(transaction, owner=owner, slow=slow)
         .limit(limit)
         # Whoever writes an event refers to the lane: a lock of the key itself would make jobs wait.
-        .with_for_update(of=WebhookLane, skip_locked=True, key_share=True)
+        .with_for_update(of=WebhookQueue, skip_locked=True, key_share=True)
     ).all()
     if not lanes:
         return []
-    first = _due_of(WebhookLane.id, transaction).limit(1).correlate(WebhookLane).scalar_subquery()
+    first = _due_of(WebhookQueue.id, transaction).limit(1).correlate(WebhookQueue).scalar_subquery()
     # By their ids, not by a sub-query: with that PostgreSQL may read all tries that ever were.
     chosen = transaction.session.scalars(
-        sa.select(first).select_from(WebhookLane).where(WebhookLane.id.in_(lanes))
+        sa.select(first).select_from(WebhookQueue).where(WebhookQueue.id.in_(lanes))
     ).all()
     taken = transaction.session.scalars(
         sa.update(WebhookAttempt)
-        .where(WebhookAttempt.id.in_(chosen), WebhookAttempt.state == TryState.DUE)
+        .where(WebhookAttempt.id.in_(chosen), WebhookAttempt.state == AttemptState.DUE)
         .values(
-            state=TryState.SENDING,
+            state=AttemptState.SENDING,
             owner=owner,
             lease_expires_at=transaction.now(lease),
             started_at=transaction.now(),
@@ -150,7 +150,9 @@ def _turn(
         execution_options={"synchronize_session": False},
     ).all()
     transaction.execute(
-        sa.update(WebhookLane).where(WebhookLane.id.in_(lanes)).values(served_at=transaction.now())
+        sa.update(WebhookQueue)
+        .where(WebhookQueue.id.in_(lanes))
+        .values(served_at=transaction.now())
     )
     return list(taken)
 
@@ -161,30 +163,30 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
     sending = (
         sa.select(sa.func.count())
         .select_from(WebhookAttempt)
-        .where(WebhookAttempt.lane_id == WebhookLane.id, _SENDING)
-        .correlate(WebhookLane)
+        .where(WebhookAttempt.lane_id == WebhookQueue.id, _SENDING)
+        .correlate(WebhookQueue)
         .scalar_subquery()
     )
     room = sa.case((_PROVEN, delivery.LANE_ROOM), else_=1)
-    due = _due_of(WebhookLane.id, transaction).correlate(WebhookLane)
+    due = _due_of(WebhookQueue.id, transaction).correlate(WebhookQueue)
     held = _held(owner=owner, slow=slow)
-    longest_ago = (WebhookLane.served_at.asc().nulls_first(), WebhookLane.id)
+    longest_ago = (WebhookQueue.served_at.asc().nulls_first(), WebhookQueue.id)
     ready = (
         sa.select(
-            WebhookLane.id,
+            WebhookQueue.id,
             _PROVEN.label("proven"),
             # Its place among the account's, behind those that are being sent to.
             (
                 sa.func.coalesce(held.c.tries, 0)
                 + sa.func.row_number().over(
-                    partition_by=(WebhookLane.account_id, _PROVEN), order_by=longest_ago
+                    partition_by=(WebhookQueue.account_id, _PROVEN), order_by=longest_ago
                 )
             ).label("place"),
         )
-        .join(busy, busy.c.lane_id == WebhookLane.id)
+        .join(busy, busy.c.lane_id == WebhookQueue.id)
         .outerjoin(
             held,
-            sa.and_(held.c.account_id == WebhookLane.account_id, held.c.proven == _PROVEN),
+            sa.and_(held.c.account_id == WebhookQueue.account_id, held.c.proven == _PROVEN),
         )
         .where(_SLOW if slow else ~_SLOW, sa.exists(due), sending < room)
         .subquery("ready")
@@ -206,8 +208,8 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
         else (delivery.UNPROVEN_EACH, delivery.UNPROVEN)
     )
     return (
-        sa.select(WebhookLane.id)
-        .join(ranked, ranked.c.id == WebhookLane.id)
+        sa.select(WebhookQueue.id)
+        .join(ranked, ranked.c.id == WebhookQueue.id)
         .where(
             sa.or_(
                 sa.and_(ranked.c.proven, ranked.c.place <= delivery.PROVEN_EACH),
@@ -225,10 +227,10 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
 def _held(*, owner: str, slow: bool) -> sa.Subquery:
     """Return how many tries a process makes, of slow lanes or of the others, by account and whether they do well."""
     return (
-        sa.select(WebhookLane.account_id, _PROVEN.label("proven"), sa.func.count().label("tries"))
-        .join(WebhookAttempt, WebhookAttempt.lane_id == WebhookLane.id)
+        sa.select(WebhookQueue.account_id, _PROVEN.label("proven"), sa.func.count().label("tries"))
+        .join(WebhookAttempt, WebhookAttempt.lane_id == WebhookQueue.id)
         .where(_SENDING, WebhookAttempt.owner == owner, _SLOW if slow else ~_SLOW)
-        .group_by(WebhookLane.account_id, _PROVEN)
+        .group_by(WebhookQueue.account_id, _PROVEN)
         .subquery("held")
     )
 
@@ -271,7 +273,7 @@ def _lanes_with_tries() -> sa.CTE:
     return found.union_all(sa.select(following).where(found.c.lane_id.is_not(None)))
 
 
-def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> list[Claim]:
+def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> list[DeliveryClaim]:
     if not taken:
         return []
     rows = transaction.execute(
@@ -292,7 +294,7 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
     found = {}
     for row in rows:
         attempt, endpoint = row.WebhookAttempt, row.WebhookEndpoint
-        found[attempt.id] = Claim(
+        found[attempt.id] = DeliveryClaim(
             attempt_id=attempt.id,
             delivery_id=attempt.delivery_id,
             event_id=row.WebhookEvent.id,
@@ -322,12 +324,12 @@ def _live(holder: WebhookEndpoint | WebhookSecret | None, now: datetime) -> tupl
     return (holder.secret, previous)
 
 
-def _barred(endpoint: WebhookEndpoint | None, kind: Kind) -> str | None:
+def _barred(endpoint: WebhookEndpoint | None, kind: AttemptKind) -> str | None:
     """Return why nothing may be sent. What people ask for goes to a disabled endpoint too."""
     if endpoint is None:
         return None
     if endpoint.deleted_at is not None:
         return "endpoint_deleted"
-    if endpoint.disabled_at is not None and kind is Kind.AUTOMATIC:
+    if endpoint.disabled_at is not None and kind is AttemptKind.AUTOMATIC:
         return "endpoint_disabled"
     return None

@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import structlog
 
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs import delivery
 from webhooks import attempts, claims, redelivery
 
@@ -27,10 +27,10 @@ _LONGEST_SECONDS = 5.0
 _FULL_SECONDS = 0.5
 _UNAVAILABLE_SECONDS = 1.0
 
-Send = Callable[[claims.Claim], None]
+Send = Callable[[claims.DeliveryClaim], None]
 
 
-class Room:
+class SenderPool:
     """Threads that make tries.
 
     Args:
@@ -54,7 +54,7 @@ class Room:
         """How many threads have nothing to do."""
         return self._free
 
-    def take(self, claim: claims.Claim) -> None:
+    def take(self, claim: claims.DeliveryClaim) -> None:
         """Have a thread make a try; there has to be a free one."""
         with self._lock:
             self._free -= 1
@@ -64,7 +64,7 @@ class Room:
         """Wait for the tries that are being made."""
         self._threads.shutdown()
 
-    def _run(self, claim: claims.Claim) -> None:
+    def _run(self, claim: claims.DeliveryClaim) -> None:
         try:
             self._send(claim)
         finally:
@@ -106,8 +106,8 @@ class Dispatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._rooms = (
-            Room(delivery.SLOTS, slow=False, send=send, on_end=self._wake.set),
-            Room(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
+            SenderPool(delivery.SLOTS, slow=False, send=send, on_end=self._wake.set),
+            SenderPool(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
         )
         self._swept_at = float("-inf")
         #: Whose recovery was worked off last.
@@ -139,7 +139,7 @@ class Dispatcher:
         """Claim all that is due and fits; return for how many seconds nothing more will be.
 
         Raises:
-            core.database.Unavailable: the database does not answer.
+            core.database.DatabaseUnavailable: the database does not answer.
         """
         self._sweep()
         pause = claims.pause(self._database)
@@ -152,7 +152,7 @@ class Dispatcher:
         seconds = pause.total_seconds()
         return min(seconds, _LONGEST_SECONDS) if seconds > 0 else _FULL_SECONDS
 
-    def _fill(self, room: Room) -> None:
+    def _fill(self, room: SenderPool) -> None:
         while not self._stopping.is_set() and (free := room.free):
             claimed = claims.claim(
                 self._database,
@@ -185,7 +185,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 pause = self.turn()
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("deliveries_not_claimed")
                 pause = _UNAVAILABLE_SECONDS
             self._wake.wait(pause)

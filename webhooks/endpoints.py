@@ -18,7 +18,7 @@ from core import errors, ids
 from core.database import Database, Transaction
 from jobs import delivery
 from jobs.delivery import EventType
-from jobs.outbox import WebhookEndpoint, WebhookLane, WebhookRecovery
+from jobs.outbox import WebhookEndpoint, WebhookQueue, WebhookRecovery
 from jobs.store import events
 
 #: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
@@ -33,7 +33,7 @@ OVERLAP: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
-class Secret:
+class StoredSecret:
     """A secret as it is kept: sealed, and its last characters to recognise it by."""
 
     sealed: bytes = field(repr=False)
@@ -47,7 +47,7 @@ def create(
     name: str,
     url: str,
     event_types: Sequence[str],
-    secret: Secret,
+    secret: StoredSecret,
     most: int = MOST,
     most_a_day: int = MOST_A_DAY,
 ) -> WebhookEndpoint:
@@ -171,7 +171,7 @@ def rotate(
     endpoint_id: uuid.UUID,
     *,
     account_id: uuid.UUID | None,
-    secret: Secret,
+    secret: StoredSecret,
     keep_old: bool,
 ) -> WebhookEndpoint | None:
     """Give an endpoint a new secret; with ``keep_old`` the old one signs beside it for :data:`OVERLAP`."""
@@ -268,7 +268,7 @@ def recover(
                 created_at=transaction.now(),
             )
         )
-        transaction.notes.append(events.Due(0))
+        transaction.notes.append(events.DeliveriesDue(0))
         return transaction.session.get_one(WebhookRecovery, recovery_id)
 
 
@@ -314,4 +314,4 @@ def _set(transaction: Transaction, endpoint_id: uuid.UUID, **values: Any) -> Non
 
 
 def _set_lane(transaction: Transaction, lane_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
-    transaction.execute(sa.update(WebhookLane).where(WebhookLane.id == lane_id).values(values))
+    transaction.execute(sa.update(WebhookQueue).where(WebhookQueue.id == lane_id).values(values))

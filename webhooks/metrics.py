@@ -36,7 +36,7 @@ class DeliveryMetrics:
         database.listen(self._hear)
 
     def _hear(self, note: object) -> None:
-        if not isinstance(note, attempts.Tried):
+        if not isinstance(note, attempts.AttemptEnded):
             return
         code = note.status_code
         # A status may be any three digits.

@@ -12,13 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
 from core.database import Database, Transaction
-from jobs.delivery import DeliveryStatus, Kind, TryState
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
 from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookEvent,
-    WebhookLane,
+    WebhookQueue,
     WebhookRecovery,
 )
 
@@ -45,7 +45,7 @@ class DeliveryView:
         planned = [
             attempt.due_at
             for attempt in self.attempts
-            if attempt.state is TryState.DUE and attempt.kind is Kind.AUTOMATIC
+            if attempt.state is AttemptState.DUE and attempt.kind is AttemptKind.AUTOMATIC
         ]
         return min(planned, default=None)
 
@@ -138,9 +138,9 @@ def _views(
     account_id: uuid.UUID | None,
 ) -> sa.Select[WebhookDelivery, WebhookEvent, str]:
     statement = (
-        sa.select(WebhookDelivery, WebhookEvent, WebhookLane.origin)
+        sa.select(WebhookDelivery, WebhookEvent, WebhookQueue.origin)
         .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
-        .join(WebhookLane, WebhookLane.id == WebhookDelivery.lane_id)
+        .join(WebhookQueue, WebhookQueue.id == WebhookDelivery.lane_id)
     )
     if account_id is not None:
         statement = statement.where(WebhookEvent.account_id == account_id)
@@ -162,7 +162,9 @@ def _page(
     more = len(rows) > limit
     rows = rows[:limit]
     tries: dict[uuid.UUID, list[WebhookAttempt]] = {}
-    planned = sa.and_(WebhookAttempt.state == TryState.DUE, WebhookAttempt.kind == Kind.AUTOMATIC)
+    planned = sa.and_(
+        WebhookAttempt.state == AttemptState.DUE, WebhookAttempt.kind == AttemptKind.AUTOMATIC
+    )
     newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_TRIES
     for attempt in transaction.session.scalars(
         _tries()

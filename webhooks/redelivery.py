@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Transaction
-from jobs.delivery import DeliveryStatus, Kind, TryState
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
 from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
@@ -31,7 +31,7 @@ MOST_TRIES: Final = 100
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RecoveryBatch:
     """What a batch of recoveries did."""
 
     resent: int
@@ -67,7 +67,7 @@ def redeliver(
             return None
         if found.attempts >= most:
             raise errors.Conflict(f"A delivery is sent again up to {most} times.")
-        [made] = _try_again(transaction, [found], kind=Kind.MANUAL)
+        [made] = _try_again(transaction, [found], kind=AttemptKind.MANUAL)
         return made
 
 
@@ -91,13 +91,15 @@ def test(
             account_id=endpoint.account_id,
             event_type=event_type,
             data={"omitted": [], **data},
-            targets=[events.Target(lane_id=endpoint.id, endpoint_id=endpoint.id)],
-            kind=Kind.TEST,
+            targets=[events.NotificationTarget(lane_id=endpoint.id, endpoint_id=endpoint.id)],
+            kind=AttemptKind.TEST,
         )
         return delivery_id
 
 
-def recover(database: Database, *, limit: int = 100, after: uuid.UUID | None = None) -> Recovered:
+def recover(
+    database: Database, *, limit: int = 100, after: uuid.UUID | None = None
+) -> RecoveryBatch:
     """Work off a part of a recovery that is asked for; any number of processes may.
 
     What is recovered: deliveries of events since its time that failed, or that still wait after a failure.
@@ -121,19 +123,19 @@ def recover(database: Database, *, limit: int = 100, after: uuid.UUID | None = N
     )
     with database.reading() as transaction:
         if transaction.session.execute(asked_for).one_or_none() is None:
-            return Recovered(resent=0, more=False)
+            return RecoveryBatch(resent=0, more=False)
     with database.transaction("recover") as transaction:
         row = transaction.session.execute(
             asked_for.with_for_update(of=WebhookRecovery, skip_locked=True)
         ).one_or_none()
         if row is None:
-            return Recovered(resent=0, more=False)
+            return RecoveryBatch(resent=0, more=False)
         recovery, account_id = row
         found = transaction.session.scalars(
             # What is purged meanwhile is gone, and not to be missed.
             _missed(recovery).limit(limit).with_for_update(of=WebhookDelivery, key_share=True)
         ).all()
-        made = _try_again(transaction, found, kind=Kind.RECOVER)
+        made = _try_again(transaction, found, kind=AttemptKind.RECOVER)
         done = len(found) < limit
         transaction.execute(
             sa.update(WebhookRecovery)
@@ -144,17 +146,17 @@ def recover(database: Database, *, limit: int = 100, after: uuid.UUID | None = N
                 ended_at=transaction.now() if done else None,
             )
         )
-        return Recovered(resent=len(made), more=True, account_id=account_id)
+        return RecoveryBatch(resent=len(made), more=True, account_id=account_id)
 
 
 def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
     failed_once = sa.select(WebhookAttempt.id).where(
-        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state == TryState.ENDED
+        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state == AttemptState.ENDED
     )
     on_its_way = sa.select(WebhookAttempt.id).where(
         WebhookAttempt.delivery_id == WebhookDelivery.id,
-        WebhookAttempt.state != TryState.ENDED,
-        WebhookAttempt.kind != Kind.AUTOMATIC,
+        WebhookAttempt.state != AttemptState.ENDED,
+        WebhookAttempt.kind != AttemptKind.AUTOMATIC,
     )
     statement = sa.select(WebhookDelivery).where(
         WebhookDelivery.endpoint_id == recovery.endpoint_id,
@@ -172,7 +174,7 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
 
 
 def _try_again(
-    transaction: Transaction, deliveries: Sequence[WebhookDelivery], *, kind: Kind
+    transaction: Transaction, deliveries: Sequence[WebhookDelivery], *, kind: AttemptKind
 ) -> list[uuid.UUID]:
     """Insert a try of each delivery, due now; return their ids."""
     made = []
@@ -192,10 +194,10 @@ def _try_again(
                 number=number,
                 kind=kind,
                 step=0,
-                state=TryState.DUE,
+                state=AttemptState.DUE,
                 due_at=transaction.now(),
             )
         )
     if made:
-        transaction.notes.append(events.Due(len(made)))
+        transaction.notes.append(events.DeliveriesDue(len(made)))
     return made

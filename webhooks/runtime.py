@@ -19,10 +19,10 @@ from core.metrics import new_registry
 from core.settings import Settings
 from jobs import delivery
 from jobs.store.storage import Quota
-from net.client import Egress
+from net.client import GuardedClient
 from webhooks.dispatcher import Dispatcher
 from webhooks.metrics import DeliveryMetrics
-from webhooks.sender import Courier, Signer
+from webhooks.sender import Sender, Signer
 
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class DeliveryRuntime:
     """
 
     def __init__(
-        self, settings: Settings, *, signer: Callable[[Database], Signer], egress: Egress
+        self, settings: Settings, *, signer: Callable[[Database], Signer], egress: GuardedClient
     ) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -55,7 +55,7 @@ class DeliveryRuntime:
         signing = signer(self.database)
         quota = Quota(self.database, default_mb=settings.storage_mb_per_account)
         quick, slow = (
-            Courier(
+            Sender(
                 self.database,
                 signer=signing,
                 post=egress.post,

@@ -15,7 +15,7 @@ from core.database import Database, Transaction
 from core.vault import Vault
 from jobs.outbox import SigningKey, WebhookEndpoint, WebhookSecret
 from webhooks import signature
-from webhooks.endpoints import OVERLAP, Secret
+from webhooks.endpoints import OVERLAP, StoredSecret
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class KeyPair:
     public: str
 
 
-def new_secret(vault: Vault) -> tuple[str, Secret]:
+def new_secret(vault: Vault) -> tuple[str, StoredSecret]:
     """Return a new secret, as it is shown once and as it is kept."""
     made = signature.new_secret()
-    return made, Secret(sealed=vault.seal(made), hint=signature.hint(made))
+    return made, StoredSecret(sealed=vault.seal(made), hint=signature.hint(made))
 
 
 def new_pair(vault: Vault) -> KeyPair:
@@ -39,7 +39,7 @@ def new_pair(vault: Vault) -> KeyPair:
 
 
 def default_secret(
-    database: Database, account_id: uuid.UUID, *, make: Callable[[], Secret]
+    database: Database, account_id: uuid.UUID, *, make: Callable[[], StoredSecret]
 ) -> WebhookSecret:
     """Return the default secret of an account; the first time it is made."""
     with database.reading() as transaction:
@@ -63,7 +63,7 @@ def default_secret(
 
 
 def rotate_default(
-    database: Database, account_id: uuid.UUID, *, secret: Secret, keep_old: bool = True
+    database: Database, account_id: uuid.UUID, *, secret: StoredSecret, keep_old: bool = True
 ) -> WebhookSecret:
     """Give an account a new default secret; with ``keep_old`` the old one signs beside it for a day."""
     with database.transaction() as transaction:

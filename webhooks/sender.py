@@ -18,10 +18,10 @@ from typing import Protocol
 import structlog
 
 from core import errors, failpoints, ids
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs import delivery
-from jobs.delivery import TryOutcome
-from net.client import EgressError, Reply
+from jobs.delivery import AttemptOutcome
+from net.client import GuardedClientError, Reply
 from webhooks import attempts, claims
 
 _log = structlog.get_logger(__name__)
@@ -34,11 +34,11 @@ _PUT_OFF = timedelta(minutes=1)
 class Signer(Protocol):
     """What makes a message's headers."""
 
-    def headers(self, claim: claims.Claim, *, at: datetime) -> dict[str, str]:
+    def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
         """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
 
         Raises:
-            core.database.Unavailable: not now.
+            core.database.DatabaseUnavailable: not now.
             core.errors.SettingsError: a secret cannot be opened.
         """
 
@@ -55,10 +55,10 @@ class Post(Protocol):
         seconds: float,
         party: uuid.UUID,
     ) -> Reply:
-        """Send for an account and return the answer, whatever its status. Raises :class:`net.client.EgressError`."""
+        """Send for an account and return the answer, whatever its status; :class:`net.client.GuardedClientError`."""
 
 
-class Courier:
+class Sender:
     """Makes tries; its verb may be called by any number of threads.
 
     Args:
@@ -90,17 +90,19 @@ class Courier:
         self._give_up = give_up
         self._keeps = keeps
 
-    def send(self, claim: claims.Claim) -> None:
+    def send(self, claim: claims.DeliveryClaim) -> None:
         """Make a try and write how it ended."""
         with structlog.contextvars.bound_contextvars(
             delivery_id=ids.show("dlv", claim.delivery_id), attempt=claim.number
         ):
             if claim.barred is not None:
-                self._write(claim, attempts.Result(TryOutcome.SKIPPED, error_code=claim.barred))
+                self._write(
+                    claim, attempts.AttemptResult(AttemptOutcome.SKIPPED, error_code=claim.barred)
+                )
                 return
             try:
                 headers = self._signer.headers(claim, at=datetime.now(UTC))
-            except (Unavailable, errors.SettingsError) as error:
+            except (DatabaseUnavailable, errors.SettingsError) as error:
                 # The receiver has no part in this: nothing was tried, and no step of its schedule is used up.
                 _log.error("delivery_not_signed", reason=str(error))
                 if isinstance(error, errors.SettingsError):
@@ -108,13 +110,15 @@ class Courier:
                 return
             self._write(claim, self._try(claim, headers))
 
-    def _put_off(self, claim: claims.Claim) -> None:
+    def _put_off(self, claim: claims.DeliveryClaim) -> None:
         try:
             attempts.put_off(self._database, claim, wait=_PUT_OFF)
-        except Unavailable:
+        except DatabaseUnavailable:
             _log.warning("delivery_not_put_off")  # Its lease runs out.
 
-    def _try(self, claim: claims.Claim, headers: Mapping[str, str]) -> attempts.Result:
+    def _try(
+        self, claim: claims.DeliveryClaim, headers: Mapping[str, str]
+    ) -> attempts.AttemptResult:
         failpoints.hit("deliver", "post")
         began = time.monotonic()
         try:
@@ -125,9 +129,9 @@ class Courier:
                 seconds=self._seconds,
                 party=claim.account_id,
             )
-        except EgressError as error:
-            return attempts.Result(
-                TryOutcome.FAILED,
+        except GuardedClientError as error:
+            return attempts.AttemptResult(
+                AttemptOutcome.FAILED,
                 error_code=error.reason,
                 headers=headers,
                 seconds=time.monotonic() - began,
@@ -137,7 +141,7 @@ class Courier:
             failpoints.hit("deliver", "posted")
         outcome, code = delivery.judge(reply.status)
         kept = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
-        return attempts.Result(
+        return attempts.AttemptResult(
             outcome,
             error_code=code,
             headers=headers,
@@ -148,7 +152,7 @@ class Courier:
             retry_after=retry_after(reply.headers, now=datetime.now(UTC)),
         )
 
-    def _write(self, claim: claims.Claim, result: attempts.Result) -> None:
+    def _write(self, claim: claims.DeliveryClaim, result: attempts.AttemptResult) -> None:
         """Write until the database answers. A commit whose reply was lost may have landed: its row says so."""
         while True:
             try:
@@ -156,7 +160,7 @@ class Courier:
                 if settled is None and not attempts.landed(self._database, claim):
                     _log.warning("delivery_lost")
                     return
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("delivery_not_settled")
                 if self._give_up.wait(_PAUSE_SECONDS):
                     return
@@ -179,7 +183,11 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | Non
     return max(timedelta(), moment - now)
 
 
-def _tell(claim: claims.Claim, result: attempts.Result, settled: attempts.Settled | None) -> None:
+def _tell(
+    claim: claims.DeliveryClaim,
+    result: attempts.AttemptResult,
+    settled: attempts.AttemptSettled | None,
+) -> None:
     _log.info(
         "webhook_tried",
         event_id=ids.show("evt", claim.event_id),

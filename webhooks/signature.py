@@ -35,7 +35,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Pair:
+class Ed25519Key:
     """An ed25519 key as it is written down."""
 
     private: str = field(repr=False)
@@ -52,10 +52,10 @@ def hint(secret: str) -> str:
     return f"{_SYMMETRIC}…{secret[-_HINT_CHARS:]}"
 
 
-def new_pair() -> Pair:
+def new_pair() -> Ed25519Key:
     """Return a new ed25519 key."""
     private = Ed25519PrivateKey.generate()
-    return Pair(
+    return Ed25519Key(
         private=_PRIVATE + base64.b64encode(private.private_bytes_raw()).decode(),
         public=_PUBLIC
         + base64.b64encode(

@@ -14,7 +14,7 @@ from webhooks import claims, secrets, signature
 _AGENT = "Longlook-Webhooks/1.0"
 
 
-class Signing:
+class SecretSigner:
     """Makes the headers of tries.
 
     Args:
@@ -26,11 +26,11 @@ class Signing:
         self._database = database
         self._vault = vault
 
-    def headers(self, claim: claims.Claim, *, at: datetime) -> dict[str, str]:
+    def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
         """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
 
         Raises:
-            core.database.Unavailable: a secret has to be made, and the database does not answer.
+            core.database.DatabaseUnavailable: a secret has to be made, and the database does not answer.
             core.errors.SettingsError: the vault lacks the key that a secret was encrypted by.
         """
         sealed = claim.secrets or (self._default(claim.account_id),)

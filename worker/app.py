@@ -5,10 +5,10 @@ from __future__ import annotations
 from core import celery_process
 from core.settings import Settings
 from jobs import queue
-from worker.runtime import Runtime
+from worker.runtime import WorkerRuntime
 
 settings = Settings.read()
 app = queue.make_celery(settings, hears=queue.REASON, slots=settings.worker_slots)
-celery_process.house(
-    app, settings, task=queue.REASON, service="worker", build=lambda: Runtime(settings)
+celery_process.install_runtime(
+    app, settings, task=queue.REASON, service="worker", build=lambda: WorkerRuntime(settings)
 )

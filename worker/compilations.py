@@ -36,11 +36,11 @@ _BREATH_SECONDS = 0.05
 _Key = tuple[str, str]
 
 
-class Stopped(Exception):
+class CompilationStopped(Exception):
     """The job was stopped while it waited for its turn."""
 
 
-class Turn:
+class CompilationTurn:
     """One stream under a grammar."""
 
     def __init__(self, compilations: Compilations, key: _Key) -> None:
@@ -126,17 +126,17 @@ class Compilations:
         schema: Mapping[str, Any],
         *,
         stopped: Callable[[], bool],
-    ) -> Iterator[Turn]:
+    ) -> Iterator[CompilationTurn]:
         """Wait until a stream under ``schema`` may be asked of the engine at ``url``.
 
         Raises:
             Stopped: ``stopped`` came true meanwhile.
         """
-        turn = Turn(self, key := _key(url, schema))
+        turn = CompilationTurn(self, key := _key(url, schema))
         shares = self.at(url)
         while key not in self.compiled:
             if stopped():
-                raise Stopped
+                raise CompilationStopped
             try:
                 turn.hold(shares, account_id, seconds=self._look_seconds)
             except errors.Overloaded:

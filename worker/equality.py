@@ -58,11 +58,11 @@ _DOTTED = re.compile(r"\d\.\d+\.\d")
 _EXACT = 1e-9
 
 
-class Stopped(Exception):
+class ComparisonStopped(Exception):
     """The job was stopped while it waited for a comparison."""
 
 
-class Sandbox(Protocol):
+class FormulaSandbox(Protocol):
     """Where formulas are compared, as :class:`core.sandbox.Sandbox` does."""
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
@@ -92,7 +92,7 @@ class Equality:
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        sandbox: FormulaSandbox,
         places: Shares,
         *,
         cpu_seconds: float = CPU_SECONDS,
@@ -116,7 +116,7 @@ class Equality:
     ) -> Callable[[str, str], bool]:
         """Return what compares answers to one question of an account; it remembers, and is for one thread.
 
-        It raises :class:`Stopped` when ``stopped`` comes true while it waits, and
+        It raises :class:`ComparisonStopped` when ``stopped`` comes true while it waits, and
         :class:`core.errors.AnswersNotCompared` when children fail again and again through no fault of the formulas.
         """
         formulas_of = _Formulas(self, account_id, stopped)
@@ -166,7 +166,7 @@ class Equality:
                 threading.Event().wait(_BREATH_SECONDS)
                 continue
             return bool(facts["equal"])
-        raise Stopped
+        raise ComparisonStopped
 
 
 class _Formulas:

@@ -9,14 +9,14 @@ from datetime import timedelta
 
 import structlog
 
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs.store import workers
-from worker.engines.pool import Engines
+from worker.engines.pool import EnginePool
 
 _log = structlog.get_logger(__name__)
 
 
-class Presence:
+class Heartbeat:
     """Beats, refreshes what the engines say of themselves, and keeps the share of their windows.
 
     Args:
@@ -32,8 +32,8 @@ class Presence:
         self,
         database: Database,
         *,
-        engines: Engines,
-        presence: workers.Presence,
+        engines: EnginePool,
+        presence: workers.WorkerHeartbeat,
         interval_seconds: float,
         alive: timedelta,
         on_room: Callable[[], None],
@@ -63,11 +63,11 @@ class Presence:
             self._thread.join()
         try:
             workers.retire(self._database, self._presence.id)
-        except Unavailable:
+        except DatabaseUnavailable:
             _log.warning("worker_not_retired")
 
     def beat(self) -> None:
-        """Beat once. Raises :class:`core.database.Unavailable`."""
+        """Beat once. Raises :class:`core.database.DatabaseUnavailable`."""
         self._told = self._engines.states()
         presence = dataclasses.replace(self._presence, engines=self._told)
         workforce = workers.beat(self._database, presence, alive=self._alive)
@@ -85,5 +85,5 @@ class Presence:
                     self.beat()
                 if self._engines.window() > window:
                     self._on_room()
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("heartbeat_failed")

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import structlog
 
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs.store import expiry
 
 _log = structlog.get_logger(__name__)
 
 
-class Standby:
+class PollingFallback:
     """Runs slots of its own while the bells are silent.
 
     Args:
@@ -73,7 +73,7 @@ class Standby:
         return self._busy
 
     def look(self) -> None:
-        """Step in if the bells are silent and jobs are due. Raises :class:`core.database.Unavailable`."""
+        """Step in if the bells are silent and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""
         if self._now() - self._heard_at < self._silence_seconds:
             return
         due = expiry.due(self._database, limit=self._slots)
@@ -98,5 +98,5 @@ class Standby:
         while not self._stop.wait(self._silence_seconds / 3):
             try:
                 self.look()
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("standby_failed")

@@ -20,15 +20,15 @@ from core.sandbox import Sandbox
 from core.settings import Settings
 from jobs.events.live import Publisher
 from jobs.metrics import JobMetrics
-from jobs.queue import DELIVER, Bell
+from jobs.queue import DELIVER, Wakeup
 from jobs.store import events, groups, purge, workers
 from worker import compilations, equality, leases
 from worker.engines import pool
-from worker.heartbeat import Presence
-from worker.polling import Standby
-from worker.run.slot import Runner
-from worker.run.trace_buffer import Recorder
-from worker.storage_totals import Bookkeeper
+from worker.heartbeat import Heartbeat
+from worker.polling import PollingFallback
+from worker.run.slot import Slot
+from worker.run.trace_buffer import TraceWriter
+from worker.storage_totals import StorageTotals
 from worker.sweeper import Sweeper
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ _MISSED_BEATS = 3
 _MOST_SAMPLES = 16
 
 
-class Runtime:
+class WorkerRuntime:
     """All parts of a worker process, wired. :meth:`hear` is what a bell calls."""
 
     def __init__(self, settings: Settings) -> None:
@@ -60,9 +60,9 @@ class Runtime:
         self._exporter = Exporter(
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
-        self.bell = Bell(settings)
-        self._delivery_bell = Bell(settings, rings=DELIVER)
-        self.database.listen(events.Ringer(self._delivery_bell))
+        self.bell = Wakeup(settings)
+        self._delivery_bell = Wakeup(settings, rings=DELIVER)
+        self.database.listen(events.WakeupOnCommit(self._delivery_bell))
         self.database.listen(self._ring_for_followers)
         self.engines = pool.build(settings, settings.profile)
         self.engines.listen(self.bell.ring)
@@ -84,19 +84,19 @@ class Runtime:
             memory_mb=equality.MEMORY_MB,
             imports_late=True,
         )
-        self.recorder = Recorder(
+        self.recorder = TraceWriter(
             self.database,
             publisher=self._publisher,
             owner=self.owner,
             flush_seconds=settings.flush_seconds,
-            on_lost=lambda key: self.leases.end(key, leases.Reason.LOST),
+            on_lost=lambda key: self.leases.end(key, leases.StopReason.LOST),
         )
         self.formulas = equality.shares(most_waiting=2 * settings.worker_slots)
         self.grammars = compilations.Compilations(
             most_waiting=_MOST_SAMPLES * settings.worker_slots
         )
         self.registry.register(ShareMetrics(lambda: [self.formulas, *self.grammars.shares()]))
-        self.runner = Runner(
+        self.runner = Slot(
             self.database,
             engines=self.engines,
             holdings=self.leases,
@@ -120,20 +120,20 @@ class Runtime:
             rng=rng,
             periods=purge.Periods.of(settings),
         )
-        self._bookkeeper = Bookkeeper(
+        self._bookkeeper = StorageTotals(
             self.database, interval_seconds=settings.sweep_interval, rng=rng
         )
-        self._standby = Standby(
+        self._standby = PollingFallback(
             self.database,
             work=self.runner.work,
             slots=settings.worker_slots,
             held=lambda: self.leases.held,
             silence_seconds=_SILENT_SWEEPS * settings.sweep_interval,
         )
-        self._presence = Presence(
+        self._presence = Heartbeat(
             self.database,
             engines=self.engines,
-            presence=workers.Presence(
+            presence=workers.WorkerHeartbeat(
                 id=self.owner,
                 host=socket.gethostname(),
                 pid=os.getpid(),
@@ -192,7 +192,7 @@ class Runtime:
 
     def _ring_for_followers(self, note: object) -> None:
         """Wake as many slots as there are jobs that no longer wait for their leader."""
-        if isinstance(note, groups.Freed):
+        if isinstance(note, groups.FollowersReleased):
             self.bell.ring(note.jobs)
 
     def _drain(self) -> None:
@@ -204,5 +204,5 @@ class Runtime:
         pause = self._drain_seconds
         # Again and again: a slot may have claimed its job just before it was told to stop.
         while not self._drained.wait(pause):
-            self.leases.end_all(leases.Reason.DRAIN)
+            self.leases.end_all(leases.StopReason.DRAIN)
             pause = _DRAIN_AGAIN_SECONDS

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from core import ids
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs.store import storage
 
 _log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 _BREATH_SECONDS: Final = 0.02
 
 
-class Bookkeeper:
+class StorageTotals:
     """Works at an interval with jitter; any number of processes may do it at once.
 
     Args:
@@ -48,12 +48,12 @@ class Bookkeeper:
             self._thread.join()
 
     def fold(self) -> None:
-        """Fold all changes. Raises :class:`core.database.Unavailable`."""
+        """Fold all changes. Raises :class:`core.database.DatabaseUnavailable`."""
         while storage.fold(self._database) and not self._stop.wait(_BREATH_SECONDS):
             pass
 
     def recount(self) -> None:
-        """Count one account that has not been counted. Raises :class:`core.database.Unavailable`."""
+        """Count one account that has not been counted. Raises :class:`core.database.DatabaseUnavailable`."""
         waiting = storage.uncounted(self._database)
         if not waiting:
             return
@@ -66,5 +66,5 @@ class Bookkeeper:
             try:
                 self.fold()
                 self.recount()
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("storage_count_failed")

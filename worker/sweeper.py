@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs.store import expiry, purge, turns, workers
 
 _log = structlog.get_logger(__name__)
@@ -28,8 +28,8 @@ _PURGE_SECONDS = 1.0
 _PURGE_BREATH_SECONDS = 0.02
 
 
-class Bell(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
     def ring(self, times: int = 1) -> None:
         """Ask for bells and return at once."""
@@ -57,7 +57,7 @@ class Sweeper:
         self,
         database: Database,
         *,
-        bell: Bell,
+        bell: Wakeup,
         owner: str,
         lease: timedelta,
         interval_seconds: float,
@@ -95,7 +95,7 @@ class Sweeper:
             self._thread.join()
 
     def sweep(self) -> None:
-        """Do it all once. Raises :class:`core.database.Unavailable`."""
+        """Do it all once. Raises :class:`core.database.DatabaseUnavailable`."""
         leases = self._leases_are_true()
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
@@ -114,7 +114,7 @@ class Sweeper:
             leases=leases,
         )
         self._swept_at = self._database.clock()
-        if swept != expiry.Swept():
+        if swept != expiry.Expired():
             _log.info(
                 "jobs_swept",
                 requeued=swept.requeued,
@@ -127,7 +127,7 @@ class Sweeper:
     def purge(self) -> None:
         """Take away what is old, if it is time, in small batches and for about a second.
 
-        What is left then is for the next sweep. Raises :class:`core.database.Unavailable`.
+        What is left then is for the next sweep. Raises :class:`core.database.DatabaseUnavailable`.
         """
         now = self._database.clock()
         if self._periods == purge.FOR_EVER or now < self._purge_due:
@@ -166,7 +166,7 @@ class Sweeper:
         """Ring once for each due job, as far as there are slots for them and no bells that wait already.
 
         Raises:
-            core.database.Unavailable: the database is away.
+            core.database.DatabaseUnavailable: the database is away.
         """
         waiting = self._bell.waiting()
         if waiting is None:
@@ -182,7 +182,7 @@ class Sweeper:
             try:
                 self.sweep()
                 self.purge()
-            except Unavailable:
+            except DatabaseUnavailable:
                 self._swept_at = None
                 _log.warning("sweep_failed")
             pause = self._interval_seconds * self._rng.uniform(0.8, 1.2)

@@ -36,7 +36,7 @@ _CHUNK = 2**18
 
 
 @dataclass(frozen=True)
-class File:
+class FormFile:
     """A file of a form. Of one over the limit there is one byte more than allowed."""
 
     field: str
@@ -44,11 +44,11 @@ class File:
 
 
 @dataclass(frozen=True)
-class Form:
+class FormBody:
     """A multipart form: text fields, each with all its values, and files in their order."""
 
     fields: dict[str, list[str]]
-    files: list[File]
+    files: list[FormFile]
 
 
 def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
@@ -105,7 +105,7 @@ def _whole(request: Request) -> bytes:
     return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
 
 
-def read_form(request: Request, *, max_file_bytes: int) -> Form:
+def read_form(request: Request, *, max_file_bytes: int) -> FormBody:
     """Return the body as a form, files in memory up to ``max_file_bytes`` each and one byte.
 
     Raises:
@@ -125,7 +125,7 @@ def read_form(request: Request, *, max_file_bytes: int) -> Form:
             ended = parts.take(decoder)
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
-    return Form(_texts(parts.texts), parts.files)
+    return FormBody(_texts(parts.texts), parts.files)
 
 
 def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
@@ -182,7 +182,7 @@ class _Parts:
 
     def __init__(self, max_file_bytes: int) -> None:
         self.texts: list[_Field] = []
-        self.files: list[File] = []
+        self.files: list[FormFile] = []
         self._most = max_file_bytes + 1
         self._charsets = MultiPartParser()
         self._text_bytes = 0
@@ -218,7 +218,7 @@ class _Parts:
             self.texts.append((part.name, self._data.getvalue(), encoding))
         else:
             self._data.seek(0)
-            self.files.append(File(part.name, self._data))
+            self.files.append(FormFile(part.name, self._data))
 
 
 class _CappedFile(io.BytesIO):

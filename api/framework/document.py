@@ -67,7 +67,7 @@ _NOT_NOW = {429, 503}
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseSpec:
     """A documented answer: what its body is and which headers it carries."""
 
     model: type[BaseModel] | None
@@ -76,13 +76,13 @@ class Answer:
     #: For bodies that are no JSON: content by media type.
     content: Mapping[str, Json] = field(default_factory=dict)
 
-    def and_headers(self, *names: str) -> Answer:
+    def and_headers(self, *names: str) -> ResponseSpec:
         """Return the same answer with more headers."""
         return dataclasses.replace(self, headers=(*self.headers, *names))
 
 
 @dataclass(frozen=True)
-class Body:
+class RequestBodySpec:
     """A documented request body: models or bare schemas by media type, and examples.
 
     One that ``carries_images`` may be as large as the installation allows, all others are small.
@@ -98,13 +98,13 @@ class Body:
 class Operation:
     """What a route takes and answers, beside its parameters; ``faults`` are the statuses of its errors."""
 
-    answers: Mapping[int, Answer]
+    answers: Mapping[int, ResponseSpec]
     faults: frozenset[int]
-    body: Body | None
+    body: RequestBodySpec | None
 
 
 @dataclass(frozen=True)
-class Message:
+class WebhookSpec:
     """What the service sends by itself: its model, and when."""
 
     model: type[BaseModel]
@@ -124,7 +124,7 @@ class Document:
         self,
         operations: Mapping[str, Operation],
         *,
-        messages: Mapping[str, Message],
+        messages: Mapping[str, WebhookSpec],
         problem: type[BaseModel],
     ) -> None:
         self._operations = operations
@@ -168,7 +168,7 @@ class Document:
         }
         return completed
 
-    def _message(self, message: Message) -> Json:
+    def _message(self, message: WebhookSpec) -> Json:
         schema = self._schema(message.model, "serialization")
         return {
             "summary": message.summary,
@@ -184,7 +184,7 @@ class Document:
             },
         }
 
-    def _answer(self, answer: Answer) -> Json:
+    def _answer(self, answer: ResponseSpec) -> Json:
         told: Json = {"description": answer.description}
         if answer.headers:
             told["headers"] = _headers(*answer.headers)
@@ -193,7 +193,7 @@ class Document:
             content["application/json"] = {"schema": self._schema(answer.model, "serialization")}
         return told | ({"content": content} if content else {})
 
-    def _request_body(self, body: Body) -> Json:
+    def _request_body(self, body: RequestBodySpec) -> Json:
         content: Json = {}
         for media_type, kind in body.content.items():
             schema = kind if isinstance(kind, dict) else self._schema(kind, "validation")

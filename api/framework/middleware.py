@@ -42,7 +42,7 @@ def install(
     Of refused requests, and of those without a known key, only the first of each kind are logged in a minute. The
     others are counted, and told in one line with the first request after it.
     """
-    budget = logs.Budget(timer=timer)
+    budget = logs.LineBudget(timer=timer)
 
     def finish(response: Response) -> Response:
         rule = flask.request.url_rule
@@ -68,7 +68,7 @@ def install(
     app.teardown_request(_forget)
 
 
-def _is_logged(status: int, route: str | None, budget: logs.Budget) -> bool:
+def _is_logged(status: int, route: str | None, budget: logs.LineBudget) -> bool:
     if status < HTTPStatus.BAD_REQUEST and flask.g.get("known", False):
         return True
     return budget.spend((status, flask.g.get("error_code"), route))

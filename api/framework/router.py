@@ -16,7 +16,7 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
 from api.framework import bodies, parameters, wire
-from api.framework.document import Answer, Body, Document, Message, Operation
+from api.framework.document import Document, Operation, RequestBodySpec, ResponseSpec, WebhookSpec
 
 View = Callable[..., Response]
 
@@ -26,7 +26,7 @@ _WITH_BODIES = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
 _RATES = ("RateLimit-Policy", "RateLimit")
 
 
-class Door(OpenAPI):
+class Router(OpenAPI):
     """The application. Every route is declared by :meth:`declare`.
 
     Args:
@@ -55,7 +55,7 @@ class Door(OpenAPI):
         )
         self._problem = problem
         self._operations: dict[str, Operation] = {}
-        self._messages: dict[str, Message] = {}
+        self._messages: dict[str, WebhookSpec] = {}
         self.config["MAX_CONTENT_LENGTH"] = max_body_bytes
         # A path that is not exactly a route's is none: no redirects.
         self.url_map.merge_slashes = False
@@ -69,10 +69,10 @@ class Door(OpenAPI):
         *,
         name: str,
         tag: str,
-        answers: Mapping[int, Answer],
+        answers: Mapping[int, ResponseSpec],
         faults: tuple[int, ...] = (),
         guard: Callable[[], object] | None = None,
-        body: Body | None = None,
+        body: RequestBodySpec | None = None,
     ) -> None:
         """Answer ``verb`` on ``rule`` by ``view`` and describe it in the document.
 
@@ -124,7 +124,7 @@ class Door(OpenAPI):
 
     def announce(self, kind: str, model: type[BaseModel], *, summary: str) -> None:
         """Describe a message that the service sends by itself, among the document's webhooks."""
-        self._messages[kind] = Message(model, summary)
+        self._messages[kind] = WebhookSpec(model, summary)
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
@@ -139,7 +139,7 @@ def _handle(
     path: type[BaseModel] | None,
     query: type[BaseModel] | None,
     header: type[BaseModel] | None,
-    body: Body | None,
+    body: RequestBodySpec | None,
     **path_values: str,
 ) -> Response:
     """Let the caller in, check the head of the body and the parameters, and answer."""

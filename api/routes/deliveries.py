@@ -10,7 +10,7 @@ from flask import Response
 
 from api import cursors
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas import deliveries as schemas
 from api.schemas.requests import JobPath
 from api.schemas.webhooks import EndpointPath
@@ -33,7 +33,7 @@ class DeliveryRoutes:
         self._database = database
         self._quota = quota
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         look = gate.admits(Right.READ)
         door.declare(
@@ -43,7 +43,7 @@ class DeliveryRoutes:
             name="listJobDeliveries",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(404, 422),
         )
         door.declare(
@@ -53,7 +53,7 @@ class DeliveryRoutes:
             name="listWebhookEndpointDeliveries",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(404, 422),
         )
         door.declare(
@@ -63,7 +63,7 @@ class DeliveryRoutes:
             name="listDeliveries",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(422,),
         )
         door.declare(
@@ -73,7 +73,7 @@ class DeliveryRoutes:
             name="getDelivery",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryWithPayload, "The delivery.")},
+            answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
             faults=(404,),
         )
         door.declare(
@@ -83,7 +83,9 @@ class DeliveryRoutes:
             name="redeliver",
             tag="webhooks",
             guard=gate.admits(Right.STEER),
-            answers={202: Answer(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
+            answers={
+                202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")
+            },
             faults=(404, 409),
         )
 

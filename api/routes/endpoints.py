@@ -18,14 +18,14 @@ from flask import Response
 
 from api import cursors, framework
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Body, Door, reply
-from api.revocation import Revocation, Watch
+from api.framework import RequestBodySpec, ResponseSpec, Router, reply
+from api.revocation import Revocation, RevocationWatch
 from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
 from api.serving import current
-from api.submission import Receivers
+from api.submission import WebhookTargets
 from core import errors, ids
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault
@@ -60,7 +60,7 @@ class EndpointRoutes:
         settings: Settings,
         *,
         database: Database,
-        receivers: Receivers,
+        receivers: WebhookTargets,
         vault: Callable[[], Vault],
         quota: Quota,
         revocation: Revocation,
@@ -75,12 +75,12 @@ class EndpointRoutes:
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         self._declare_endpoints(door, gate)
         self._declare_steering(door, gate)
 
-    def _declare_endpoints(self, door: Door, gate: Gate) -> None:
+    def _declare_endpoints(self, door: Router, gate: Gate) -> None:
         look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
         declare = functools.partial(door.declare, tag="webhooks")
         declare(
@@ -89,9 +89,11 @@ class EndpointRoutes:
             self.create,
             name="createWebhookEndpoint",
             guard=gate.admits(Right.SUBMIT),
-            answers={201: Answer(schemas.Endpoint, "The endpoint with its secret.", ("Location",))},
+            answers={
+                201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
+            },
             faults=(400, 409, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointCreate}),
+            body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
         )
         declare(
             HTTPMethod.GET,
@@ -99,7 +101,7 @@ class EndpointRoutes:
             self.listed,
             name="listWebhookEndpoints",
             guard=look,
-            answers={200: Answer(schemas.EndpointList, "A page of endpoints.")},
+            answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
             faults=(422,),
         )
         declare(
@@ -108,7 +110,7 @@ class EndpointRoutes:
             self.show,
             name="getWebhookEndpoint",
             guard=look,
-            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(404,),
         )
         declare(
@@ -117,9 +119,9 @@ class EndpointRoutes:
             self.update,
             name="updateWebhookEndpoint",
             guard=steer,
-            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(400, 404, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointUpdate}),
+            body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
         )
         declare(
             HTTPMethod.DELETE,
@@ -127,11 +129,11 @@ class EndpointRoutes:
             self.remove,
             name="deleteWebhookEndpoint",
             guard=steer,
-            answers={200: Answer(schemas.EndpointDeleted, "It is gone.")},
+            answers={200: ResponseSpec(schemas.EndpointDeleted, "It is gone.")},
             faults=(404,),
         )
 
-    def _declare_steering(self, door: Door, gate: Gate) -> None:
+    def _declare_steering(self, door: Router, gate: Gate) -> None:
         look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
         declare = functools.partial(door.declare, tag="webhooks")
         declare(
@@ -140,9 +142,9 @@ class EndpointRoutes:
             self.rotate,
             name="rotateWebhookEndpointSecret",
             guard=steer,
-            answers={200: Answer(schemas.Endpoint, "The endpoint with its new secret.")},
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
             faults=(400, 404, 413, 415, 422),
-            body=Body({"application/json": schemas.SecretRotate}),
+            body=RequestBodySpec({"application/json": schemas.SecretRotate}),
         )
         declare(
             HTTPMethod.POST,
@@ -150,9 +152,9 @@ class EndpointRoutes:
             self.test,
             name="testWebhookEndpoint",
             guard=steer,
-            answers={200: Answer(schemas.EndpointTested, "What came of it.")},
+            answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
             faults=(400, 404, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointTest}),
+            body=RequestBodySpec({"application/json": schemas.EndpointTest}),
         )
         declare(
             HTTPMethod.POST,
@@ -160,7 +162,7 @@ class EndpointRoutes:
             self.enable,
             name="enableWebhookEndpoint",
             guard=steer,
-            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(404,),
         )
         declare(
@@ -169,9 +171,11 @@ class EndpointRoutes:
             self.recover,
             name="recoverWebhookEndpoint",
             guard=steer,
-            answers={202: Answer(schemas.Recovery, "The recovery as it begins.", ("Location",))},
+            answers={
+                202: ResponseSpec(schemas.Recovery, "The recovery as it begins.", ("Location",))
+            },
             faults=(400, 404, 409, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointRecover}),
+            body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
         )
         declare(
             HTTPMethod.GET,
@@ -179,7 +183,7 @@ class EndpointRoutes:
             self.recovery,
             name="getWebhookRecovery",
             guard=look,
-            answers={200: Answer(schemas.Recovery, "How far it is.")},
+            answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
             faults=(404,),
         )
 
@@ -330,7 +334,7 @@ class EndpointRoutes:
             return self._first_end(delivery_id, pause=pause, watch=watch)
 
     def _first_end(
-        self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: Watch
+        self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: RevocationWatch
     ) -> outbox.WebhookAttempt:
         until = self._timer() + self._seconds
         while self._timer() < until:
@@ -343,7 +347,7 @@ class EndpointRoutes:
             if ended:
                 return ended[0]
             pause.wait(_LOOK_SECONDS)
-        raise Unavailable("No delivery process took the test in time.")
+        raise DatabaseUnavailable("No delivery process took the test in time.")
 
 
 def _id(path: schemas.EndpointPath) -> uuid.UUID:

@@ -10,16 +10,16 @@ from flask import Response
 
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.routes import texts
 from api.schemas.groups import Group
 from api.schemas.requests import GroupHeaders, GroupPath
-from api.submission import GROUP, Intake, read_order
+from api.submission import GROUP, SubmissionService, read_order
 from core import errors, ids, logs
 from core.database import Database
 from core.settings import Settings
 from jobs.store import history
-from jobs.store.positions import Forecast
+from jobs.store.positions import PositionForecast
 
 
 class GroupRoutes:
@@ -33,14 +33,19 @@ class GroupRoutes:
     """
 
     def __init__(
-        self, settings: Settings, *, database: Database, intake: Intake, forecast: Forecast
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        intake: SubmissionService,
+        forecast: PositionForecast,
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
         self._intake = intake
         self._forecast = forecast
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.POST,
@@ -50,7 +55,9 @@ class GroupRoutes:
             tag="groups",
             guard=gate.admits(Right.SUBMIT),
             answers={
-                202: Answer(Group, "The group and its jobs.", ("Location", "Idempotent-Replayed"))
+                202: ResponseSpec(
+                    Group, "The group and its jobs.", ("Location", "Idempotent-Replayed")
+                )
             },
             faults=(400, 409, 413, 415, 422),
             body=texts.CREATE_GROUP,
@@ -62,7 +69,7 @@ class GroupRoutes:
             name="getGroup",
             tag="groups",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Group, "The group and its jobs.")},
+            answers={200: ResponseSpec(Group, "The group and its jobs.")},
             faults=(404,),
         )
 

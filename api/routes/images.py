@@ -9,10 +9,10 @@ import flask
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Body, Door, reply
+from api.framework import RequestBodySpec, ResponseSpec, Router, reply
 from api.schemas.images import Image, ImageDeleted
 from api.schemas.requests import ImageForm, ImagePath, ImageUpload, UploadQuery
-from api.submission import Intake, read_upload
+from api.submission import SubmissionService, read_upload
 from core import errors, ids
 from core.database import Database
 from core.settings import Settings
@@ -21,7 +21,7 @@ from jobs.store import history, retention
 
 _BYTES = {"schema": {"type": "string", "contentMediaType": "image/*"}}
 _CONTENT = {"image/png": _BYTES, "image/jpeg": _BYTES}
-_UPLOAD = Body(
+_UPLOAD = RequestBodySpec(
     {
         "multipart/form-data": ImageForm,
         "application/json": ImageUpload,
@@ -35,13 +35,15 @@ _UPLOAD = Body(
 class ImageRoutes:
     """What callers may do with images."""
 
-    def __init__(self, settings: Settings, *, database: Database, intake: Intake) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, intake: SubmissionService
+    ) -> None:
         self._profile = settings.profile
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
         self._intake = intake
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.POST,
@@ -50,7 +52,7 @@ class ImageRoutes:
             name="uploadImage",
             tag="images",
             guard=gate.admits(Right.SUBMIT),
-            answers={201: Answer(Image, "The image, as it is kept.", ("Location",))},
+            answers={201: ResponseSpec(Image, "The image, as it is kept.", ("Location",))},
             faults=(400, 413, 415, 422),
             body=_UPLOAD,
         )
@@ -61,7 +63,7 @@ class ImageRoutes:
             name="getImage",
             tag="images",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Image, "The image.")},
+            answers={200: ResponseSpec(Image, "The image.")},
             faults=(404,),
         )
         door.declare(
@@ -72,8 +74,8 @@ class ImageRoutes:
             tag="images",
             guard=gate.admits(Right.READ),
             answers={
-                200: Answer(None, "The picture as the model sees it.", ("ETag",), _CONTENT),
-                304: Answer(None, "It is the one that the caller has (`If-None-Match`)."),
+                200: ResponseSpec(None, "The picture as the model sees it.", ("ETag",), _CONTENT),
+                304: ResponseSpec(None, "It is the one that the caller has (`If-None-Match`)."),
             },
             faults=(404,),
         )
@@ -84,7 +86,7 @@ class ImageRoutes:
             name="deleteImage",
             tag="images",
             guard=gate.admits(Right.STEER),
-            answers={200: Answer(ImageDeleted, "The image is gone.")},
+            answers={200: ResponseSpec(ImageDeleted, "The image is gone.")},
             faults=(404, 409),
         )
 

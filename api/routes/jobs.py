@@ -14,7 +14,7 @@ from flask import Response
 from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
@@ -22,22 +22,22 @@ from api.schemas.queries import JobsQuery
 from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams import Waits
-from api.submission import JOB, Accepted, Intake, read_order
+from api.submission import JOB, Accepted, SubmissionService, read_order
 from core import errors, ids, logs
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.store import history, retention
-from jobs.store.positions import Forecast
+from jobs.store.positions import PositionForecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
-    200: Answer(
+    200: ResponseSpec(
         Job,
         "The job has finished while the answer was held back.",
         ("Location", "Idempotent-Replayed", "Preference-Applied"),
     ),
-    202: Answer(
+    202: ResponseSpec(
         Job,
         "The job, to be asked for again.",
         ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
@@ -64,11 +64,11 @@ class JobRoutes:
         settings: Settings,
         *,
         database: Database,
-        intake: Intake,
+        intake: SubmissionService,
         waits: Waits,
         revocation: Revocation,
         gate: Gate,
-        forecast: Forecast,
+        forecast: PositionForecast,
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
@@ -78,7 +78,7 @@ class JobRoutes:
         self._gate = gate
         self._forecast = forecast
 
-    def declare(self, door: Door) -> None:
+    def declare(self, door: Router) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.POST,
@@ -94,7 +94,7 @@ class JobRoutes:
         self._declare_looks(door, self._gate.admits(Right.READ))
         self._declare_steering(door, self._gate.admits(Right.STEER))
 
-    def _declare_looks(self, door: Door, guard: Callable[[], Caller]) -> None:
+    def _declare_looks(self, door: Router, guard: Callable[[], Caller]) -> None:
         door.declare(
             HTTPMethod.GET,
             "/v1/jobs",
@@ -102,7 +102,7 @@ class JobRoutes:
             name="listJobs",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(JobList, "A page of jobs.")},
+            answers={200: ResponseSpec(JobList, "A page of jobs.")},
             faults=(404, 422),
         )
         door.declare(
@@ -112,11 +112,11 @@ class JobRoutes:
             name="getJob",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(Job, "The job.", (*_PACE, "Preference-Applied"))},
+            answers={200: ResponseSpec(Job, "The job.", (*_PACE, "Preference-Applied"))},
             faults=(404,),
         )
 
-    def _declare_steering(self, door: Door, guard: Callable[[], Caller]) -> None:
+    def _declare_steering(self, door: Router, guard: Callable[[], Caller]) -> None:
         door.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/cancel",
@@ -124,7 +124,7 @@ class JobRoutes:
             name="cancelJob",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(Job, "The job.", _PACE)},
+            answers={200: ResponseSpec(Job, "The job.", _PACE)},
             faults=(404, 409),
         )
         door.declare(
@@ -144,7 +144,7 @@ class JobRoutes:
             name="deleteJob",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(JobDeleted, "Its data are gone.")},
+            answers={200: ResponseSpec(JobDeleted, "Its data are gone.")},
             faults=(404, 409),
         )
 

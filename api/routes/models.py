@@ -7,7 +7,7 @@ from http import HTTPMethod
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.models import Model, ModelList
 from api.schemas.requests import ModelPath
 from core import errors
@@ -20,7 +20,7 @@ class ModelRoutes:
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.GET,
@@ -29,7 +29,7 @@ class ModelRoutes:
             name="listModels",
             tag="models",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(ModelList, "The models.")},
+            answers={200: ResponseSpec(ModelList, "The models.")},
         )
         door.declare(
             HTTPMethod.GET,
@@ -38,7 +38,7 @@ class ModelRoutes:
             name="getModel",
             tag="models",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Model, "The model.")},
+            answers={200: ResponseSpec(Model, "The model.")},
             faults=(404,),
         )
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.jobs import Job
 from api.schemas.queue import QueueState
 from api.schemas.requests import JobPath, QueueQuery
@@ -22,8 +22,8 @@ from jobs.store import commands, history, statistics, workers
 from webhooks import claims
 
 
-class Bell(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
     def ring(self) -> None:
         """Ask for a bell and return at once."""
@@ -39,13 +39,13 @@ class QueueRoutes:
         gate: what lets callers in.
     """
 
-    def __init__(self, settings: Settings, *, database: Database, bell: Bell, gate: Gate) -> None:
+    def __init__(self, settings: Settings, *, database: Database, bell: Wakeup, gate: Gate) -> None:
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._database = database
         self._bell = bell
         self._gate = gate
 
-    def declare(self, door: Door) -> None:
+    def declare(self, door: Router) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.GET,
@@ -54,7 +54,7 @@ class QueueRoutes:
             name="getQueue",
             tag="operations",
             guard=self._gate.admits(Right.READ),
-            answers={200: Answer(QueueState, "The queue.")},
+            answers={200: ResponseSpec(QueueState, "The queue.")},
             faults=(404, 422),
         )
         door.declare(
@@ -64,7 +64,7 @@ class QueueRoutes:
             name="runJobNow",
             tag="jobs",
             guard=self._gate.admits(Right.STEER),
-            answers={200: Answer(Job, "The job.")},
+            answers={200: ResponseSpec(Job, "The job.")},
             faults=(404, 409),
         )
 

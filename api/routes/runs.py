@@ -7,7 +7,7 @@ from http import HTTPMethod
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.requests import JobPath, TimelineQuery, TraceQuery
 from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceSample
 from core import errors, ids, logs
@@ -24,7 +24,7 @@ class RunRoutes:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.GET,
@@ -33,7 +33,7 @@ class RunRoutes:
             name="getTrace",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Trace, "The trace as far as it is known.")},
+            answers={200: ResponseSpec(Trace, "The trace as far as it is known.")},
             faults=(404, 422),
         )
         door.declare(
@@ -43,7 +43,7 @@ class RunRoutes:
             name="listAttempts",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(AttemptList, "All attempts.")},
+            answers={200: ResponseSpec(AttemptList, "All attempts.")},
             faults=(404,),
         )
         door.declare(
@@ -53,7 +53,7 @@ class RunRoutes:
             name="listTimeline",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Timeline, "A page of the timeline.")},
+            answers={200: ResponseSpec(Timeline, "A page of the timeline.")},
             faults=(404, 422),
         )
 

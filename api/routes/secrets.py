@@ -11,7 +11,7 @@ from flask import Response
 
 from api import framework
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Body, Door, reply
+from api.framework import RequestBodySpec, ResponseSpec, Router, reply
 from api.schemas import webhooks as schemas
 from api.schemas.notifications import EndpointEvent, JobEvent
 from core.database import Database
@@ -42,7 +42,7 @@ class SecretRoutes:
         self._database = database
         self._vault = vault
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``, and the messages that they are about."""
         declare = functools.partial(door.declare, tag="webhooks")
         declare(
@@ -51,7 +51,7 @@ class SecretRoutes:
             self.types,
             name="listWebhookEventTypes",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(schemas.EventTypes, "All types.")},
+            answers={200: ResponseSpec(schemas.EventTypes, "All types.")},
         )
         declare(
             HTTPMethod.GET,
@@ -59,7 +59,7 @@ class SecretRoutes:
             self.secret,
             name="getWebhookSecret",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(schemas.Secret, "The secret's hint.")},
+            answers={200: ResponseSpec(schemas.Secret, "The secret's hint.")},
         )
         declare(
             HTTPMethod.POST,
@@ -67,16 +67,16 @@ class SecretRoutes:
             self.rotate_default,
             name="rotateWebhookSecret",
             guard=gate.admits(Right.SUBMIT),
-            answers={200: Answer(schemas.Secret, "The new secret.")},
+            answers={200: ResponseSpec(schemas.Secret, "The new secret.")},
             faults=(400, 413, 415, 422),
-            body=Body({"application/json": schemas.DefaultRotate}),
+            body=RequestBodySpec({"application/json": schemas.DefaultRotate}),
         )
         declare(
             HTTPMethod.GET,
             KEY,
             self.public_key,
             name="getWebhookKey",
-            answers={200: Answer(schemas.PublicKey, "The public key.")},
+            answers={200: ResponseSpec(schemas.PublicKey, "The public key.")},
             faults=(503,),
         )
         for event, summary in _SUMMARIES.items():

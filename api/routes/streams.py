@@ -10,7 +10,7 @@ import flask
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
 from api.schemas.requests import JobPath
 from api.streams import Streams, frames
@@ -42,7 +42,7 @@ class StreamRoutes:
         self._streams = streams
         self._tokens = tokens
 
-    def declare(self, door: Door, gate: Gate) -> None:
+    def declare(self, door: Router, gate: Gate) -> None:
         """Put the routes into ``door``."""
         door.declare(
             HTTPMethod.GET,
@@ -52,8 +52,10 @@ class StreamRoutes:
             tag="jobs",
             guard=gate.admits_follower(),
             answers={
-                200: Answer(None, "The events, to the end of the job.", content=_STREAM),
-                204: Answer(None, "The job has finished and there is no event after this number."),
+                200: ResponseSpec(None, "The events, to the end of the job.", content=_STREAM),
+                204: ResponseSpec(
+                    None, "The job has finished and there is no event after this number."
+                ),
             },
             faults=(404, 422),
         )
@@ -64,7 +66,7 @@ class StreamRoutes:
             name="createStreamToken",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={201: Answer(StreamToken, "The token.")},
+            answers={201: ResponseSpec(StreamToken, "The token.")},
             faults=(404,),
         )
 

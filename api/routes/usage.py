@@ -8,7 +8,7 @@ from flask import Response
 
 from api import limits
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.requests import UsageQuery
 from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
 from core.database import Database
@@ -33,7 +33,7 @@ class UsageRoutes:
         self._quota = quota
         self._gate = gate
 
-    def declare(self, door: Door) -> None:
+    def declare(self, door: Router) -> None:
         """Put the route into ``door``."""
         door.declare(
             HTTPMethod.GET,
@@ -42,7 +42,7 @@ class UsageRoutes:
             name="getUsage",
             tag="operations",
             guard=self._gate.admits(Right.READ),
-            answers={200: Answer(AccountUsage, "The account's usage and its limits.")},
+            answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
             faults=(404, 422),
         )
 

@@ -10,8 +10,8 @@ import orjson
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import Given
-from api.schemas.requests import Named
+from api.schemas.parts import ResponseModel
+from api.schemas.requests import ParameterModel
 from core import ids
 from jobs import outbox
 from jobs.delivery import DeliveryStatus
@@ -23,13 +23,13 @@ Status = Literal["pending", "delivered", "failed"]
 MAX_ANSWER_CHARS = 2**17
 
 
-class DeliveryPath(Named):
+class DeliveryPath(ParameterModel):
     """Which delivery."""
 
     delivery_id: str
 
 
-class JobDeliveriesQuery(Named):
+class JobDeliveriesQuery(ParameterModel):
     """Which page of a job's deliveries."""
 
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
@@ -49,7 +49,7 @@ class DeliveriesQuery(JobDeliveriesQuery):
         return [DeliveryStatus(status) for status in self.status]
 
 
-class Try(Given):
+class DeliveryAttempt(ResponseModel):
     """One try of a delivery."""
 
     number: int
@@ -137,7 +137,7 @@ class Try(Given):
         return tries[::-1]
 
 
-class Delivery(Given):
+class Delivery(ResponseModel):
     """An event on its way to one receiver."""
 
     id: str
@@ -153,7 +153,7 @@ class Delivery(Given):
     delivered_at: Time | None
     next_at: Time | None = Field(description="When the next automatic try is due.")
     attempt_count: int = Field(description="All tries so far, those that are due included.")
-    attempts: list[Try] = Field(
+    attempts: list[DeliveryAttempt] = Field(
         description=f"Of each delivery in a list the newest {queries.LISTED_TRIES}, and the next automatic one."
     )
 
@@ -162,7 +162,9 @@ class Delivery(Given):
         """Return what callers see of a delivery in a list; ``everywhere`` as for a try."""
         return cls(
             **_facts(view, everywhere=everywhere),
-            attempts=[Try.of(attempt, everywhere=everywhere) for attempt in view.attempts],
+            attempts=[
+                DeliveryAttempt.of(attempt, everywhere=everywhere) for attempt in view.attempts
+            ],
         )
 
 
@@ -176,12 +178,12 @@ class DeliveryWithPayload(Delivery):
         """Return what callers see of a delivery that they asked for by itself."""
         return cls(
             **_facts(view, everywhere=everywhere),
-            attempts=Try.whole(view.attempts, everywhere=everywhere),
+            attempts=DeliveryAttempt.whole(view.attempts, everywhere=everywhere),
             payload=orjson.loads(view.event.payload),
         )
 
 
-class DeliveryList(Given):
+class DeliveryList(ResponseModel):
     """A page of deliveries."""
 
     object: Literal["list"] = "list"

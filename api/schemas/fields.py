@@ -22,7 +22,7 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 
-class Wrong(ValueError):
+class InvalidValue(ValueError):
     """A fault in a caller's words; the text is for the caller."""
 
     def __init__(self, message: str, *, code: str) -> None:

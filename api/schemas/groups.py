@@ -10,14 +10,14 @@ from pydantic import Field
 
 from api.schemas.fields import Time
 from api.schemas.jobs import Job, Notice
-from api.schemas.parts import Given
+from api.schemas.parts import ResponseModel
 from core import ids
 from jobs import records
 from jobs.lifecycle import Status
 from jobs.store import history, positions
 
 
-class GroupCounts(Given):
+class GroupCounts(ResponseModel):
     """How many of the jobs stand where."""
 
     queued: int
@@ -27,7 +27,7 @@ class GroupCounts(Given):
     cancelled: int
 
 
-class GroupUsage(Given):
+class GroupUsage(ResponseModel):
     """What the jobs cost so far, all those that an engine has taken."""
 
     jobs: int = Field(description="How many these are.")
@@ -39,14 +39,14 @@ class GroupUsage(Given):
     output_tokens: int
 
 
-class GroupUrls(Given):
+class GroupUrls(ResponseModel):
     """Where to go on."""
 
     self: str
     jobs: str
 
 
-class Group(Given):
+class Group(ResponseModel):
     """Several questions about the same images, each a job. The first leads, so that the images are computed once."""
 
     id: str
@@ -62,7 +62,9 @@ class Group(Given):
     urls: GroupUrls
 
     @classmethod
-    def of(cls, views: Sequence[history.JobView], *, last: positions.Place | None = None) -> Self:
+    def of(
+        cls, views: Sequence[history.JobView], *, last: positions.QueuePosition | None = None
+    ) -> Self:
         """Return what callers see of a group with these jobs, at least one; ``last`` is the last one's place."""
         leader = views[0].job
         shown = ids.show("grp", leader.group_id or leader.id)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import Given, JobError
+from api.schemas.parts import JobError, ResponseModel
 from jobs.answers.values import Value
 
 
-class EventAnswer(Given):
+class EventAnswer(ResponseModel):
     """The final answer of a job, and the rule by which it was found in the trace."""
 
     text: str
@@ -25,7 +25,7 @@ class EventAnswer(Given):
     )
 
 
-class EventUsage(Given):
+class EventUsage(ResponseModel):
     """What the job cost."""
 
     input_tokens: int | None
@@ -35,14 +35,14 @@ class EventUsage(Given):
     engine_seconds: float | None
 
 
-class EventUrls(Given):
+class EventUrls(ResponseModel):
     """Where there is more: paths at the service."""
 
     self: str
     trace: str
 
 
-class JobEventData(Given):
+class JobEventData(ResponseModel):
     """A job as it was at that moment; a message stays below 20 kB."""
 
     id: str
@@ -65,7 +65,7 @@ class JobEventData(Given):
     urls: EventUrls
 
 
-class _Event(Given):
+class _Event(ResponseModel):
     id: str = Field(description="The `webhook-id`: the same at every try.")
     object: Literal["event"] = "event"
     created_at: int = Field(description="Unix seconds.")
@@ -79,7 +79,7 @@ class JobEvent(_Event):
     data: JobEventData
 
 
-class EndpointEventData(Given):
+class EndpointEventData(ResponseModel):
     """The endpoint that is told of no longer."""
 
     id: str

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from api import errors as problems
 from api.schemas import fields
-from api.schemas.requests import Named
+from api.schemas.requests import ParameterModel
 from core import errors, ids
 from jobs import filters
 from jobs.lifecycle import Status
@@ -20,7 +20,7 @@ from jobs.lifecycle import Status
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class JobsQuery(Named):
+class JobsQuery(ParameterModel):
     """Which jobs, and which page of them."""
 
     q: Annotated[fields.Text, Field(max_length=1000)] = Field(

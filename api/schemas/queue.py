@@ -8,13 +8,13 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import Given
+from api.schemas.parts import ResponseModel
 from jobs.store import statistics
 from jobs.store import workers as workforce
 from webhooks.claims import Backlog
 
 
-class QueueEngine(Given):
+class QueueEngine(ResponseModel):
     """An engine as a worker sees it."""
 
     url: str
@@ -37,7 +37,7 @@ class QueueEngine(Given):
         )
 
 
-class QueueWorker(Given):
+class QueueWorker(ResponseModel):
     """A worker process."""
 
     id: str
@@ -52,7 +52,7 @@ class QueueWorker(Given):
     engines: list[QueueEngine] = Field(description="Empty until it has asked them.")
 
     @classmethod
-    def of(cls, seen: workforce.Seen) -> Self:
+    def of(cls, seen: workforce.WorkerStatus) -> Self:
         """Return what callers see of a worker."""
         presence = seen.presence
         state: Literal["live", "draining", "silent"] = "silent"
@@ -70,7 +70,7 @@ class QueueWorker(Given):
         )
 
 
-class QueueDeliveries(Given):
+class QueueDeliveries(ResponseModel):
     """Webhooks that are still to be told."""
 
     depth: int = Field(description="Those whose receiver has not taken them, retries included.")
@@ -88,7 +88,7 @@ class QueueDeliveries(Given):
         )
 
 
-class QueueState(Given):
+class QueueState(ResponseModel):
     """How the queue does: of the caller's account, or of all for operators."""
 
     object: Literal["queue"] = "queue"
@@ -109,10 +109,10 @@ class QueueState(Given):
     @classmethod
     def of(
         cls,
-        queue: statistics.QueueFigures,
+        queue: statistics.QueueStatistics,
         *,
         backlog: Backlog,
-        seen: Sequence[workforce.Seen] | None,
+        seen: Sequence[workforce.WorkerStatus] | None,
     ) -> Self:
         """Return what callers see of ``queue`` and ``backlog``; with what is ``seen`` of workers, for operators."""
         minutes = statistics.RECENT.total_seconds() / 60

@@ -39,7 +39,7 @@ _MAX_NAME_CHARS = 255
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What this installation takes: the context in which :class:`JobRequest` is checked."""
 
     model: str
@@ -51,7 +51,7 @@ class Limits:
     special_tokens: SpecialTokens
 
 
-class Sent(BaseModel):
+class RequestModel(BaseModel):
     """The base of what callers send. A fault in it must not quote what it holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
@@ -66,7 +66,7 @@ class Sent(BaseModel):
         return value
 
 
-class JobWebhook(Sent):
+class JobWebhook(RequestModel):
     """Who is told of a job: a `url` or an `endpoint_id`."""
 
     url: fields.Url | None = Field(
@@ -91,14 +91,14 @@ class JobWebhook(Sent):
 
 
 def _short_enough(value: str, info: ValidationInfo) -> str:
-    limits: Limits | None = info.context
+    limits: RequestLimits | None = info.context
     if limits and len(value) > limits.question_chars:
         raise ValueError(f"This may have at most {limits.question_chars} characters.")
     return value
 
 
 def _no_special_token(value: str, info: ValidationInfo) -> str:
-    limits: Limits | None = info.context
+    limits: RequestLimits | None = info.context
     spelled = limits.special_tokens.first_in(value) if limits else None
     if spelled is not None:
         shown = "".join(char if char.isprintable() else "\ufffd" for char in spelled)
@@ -110,7 +110,7 @@ _Question = Annotated[fields.Question, AfterValidator(_short_enough)]
 _Choice = Annotated[fields.Question, Field(max_length=200), AfterValidator(_no_special_token)]
 
 
-class AnswerFormat(Sent):
+class AnswerFormat(RequestModel):
     """As what the answer's text is to be read; `value` of the answer is null when it cannot be.
 
     For `json_schema` the model reasons freely first; then the engine's grammar holds it to the schema, and a job
@@ -150,7 +150,7 @@ class AnswerFormat(Sent):
     def _can_be_met(
         cls, value: dict[str, Any] | None, info: ValidationInfo
     ) -> dict[str, Any] | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         special_tokens = limits.special_tokens if limits else None
         if value is not None and (faults := json_schema.faults(value, special_tokens)):
             raise ValueError(f"An answer cannot be asked for by this schema. {' '.join(faults)}")
@@ -172,7 +172,7 @@ class AnswerFormat(Sent):
         return self
 
 
-class Guards(Sent):
+class Guards(RequestModel):
     """Which guards watch the trace. One that is not named is as the installation has it."""
 
     loop: bool | None = Field(
@@ -199,7 +199,7 @@ class Guards(Sent):
     )
 
 
-class Options(Sent):
+class JobOptions(RequestModel):
     """How the job is to be run. All of it is optional."""
 
     detail: profiles.Detail | None = Field(
@@ -262,7 +262,7 @@ class Options(Sent):
     @field_validator("max_output_tokens")
     @classmethod
     def _within_the_model(cls, value: int | None, info: ValidationInfo) -> int | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and value is not None and value > limits.output_tokens:
             raise ValueError(f"This model gives at most {limits.output_tokens} tokens.")
         return value
@@ -270,7 +270,7 @@ class Options(Sent):
     @field_validator("samples")
     @classmethod
     def _within_the_limit(cls, value: int | None, info: ValidationInfo) -> int | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and value is not None and value > limits.samples:
             raise ValueError(f"There may be at most {limits.samples} samples here.")
         if (value or 1) > 1 and info.data.get("temperature") == 0:
@@ -278,7 +278,7 @@ class Options(Sent):
         return value
 
 
-class ImageInput(Sent):
+class ImageInput(RequestModel):
     """One picture: `data`, `image_id` or `url`."""
 
     data: str | None = Field(
@@ -309,27 +309,27 @@ class ImageInput(Sent):
         return self
 
 
-class OrderFields(Sent):
+class SubmissionFields(RequestModel):
     """What all forms of all orders have."""
 
     model: str | None = Field(
         default=None, max_length=_MAX_NAME_CHARS, description="Default: the served model."
     )
-    options: Options = Field(default=Options(), description="An object; JSON text in a form.")
+    options: JobOptions = Field(default=JobOptions(), description="An object; JSON text in a form.")
 
     @field_validator("model")
     @classmethod
     def _served(cls, value: str | None, info: ValidationInfo) -> str | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and value not in (None, limits.model):
-            raise fields.Wrong(
+            raise fields.InvalidValue(
                 f"There is no such model here; it has to be `{limits.model}`.",
                 code="model_not_found",
             )
         return value
 
 
-class JobFields(OrderFields):
+class JobFields(SubmissionFields):
     """What both forms of a job have."""
 
     question: _Question = Field(
@@ -342,7 +342,7 @@ class JobFields(OrderFields):
         return (self.question,)
 
 
-class GroupFields(OrderFields):
+class GroupFields(SubmissionFields):
     """What both forms of a group have."""
 
     questions: Annotated[list[_Question], Field(min_length=1, max_length=MAX_QUESTIONS)] = Field(
@@ -356,7 +356,7 @@ class GroupFields(OrderFields):
         return tuple(self.questions)
 
 
-class _Pictured(Sent):
+class _WithImages(RequestModel):
     """Images as JSON."""
 
     images: Annotated[list[ImageInput], Field(min_length=1, max_length=_MAX_IMAGES)]
@@ -364,7 +364,7 @@ class _Pictured(Sent):
     @field_validator("images", mode="before")
     @classmethod
     def _few_enough(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever came in
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and isinstance(value, list) and len(value) > limits.images:
             raise ValueError(
                 f"There may be at most {limits.images} images; there are {len(value):,}."
@@ -372,15 +372,15 @@ class _Pictured(Sent):
         return value
 
 
-class JobRequest(_Pictured, JobFields):
+class JobRequest(_WithImages, JobFields):
     """A job as JSON."""
 
 
-class GroupRequest(_Pictured, GroupFields):
+class GroupRequest(_WithImages, GroupFields):
     """A group as JSON."""
 
 
-class _Filed(Sent):
+class _FormFields(RequestModel):
     """Images as files in parts called `image`."""
 
     image: Annotated[
@@ -389,57 +389,57 @@ class _Filed(Sent):
     ]
 
 
-class JobForm(_Filed, JobFields):
+class JobForm(_FormFields, JobFields):
     """A job as a form: files in parts called `image`."""
 
 
-class GroupForm(_Filed, GroupFields):
+class GroupForm(_FormFields, GroupFields):
     """A group as a form: files in parts called `image`, questions in parts called `questions`."""
 
 
-class ImageUpload(Sent):
+class ImageUpload(RequestModel):
     """An image as JSON."""
 
     data: str = Field(description="The image file as a data URL.")
 
 
-class ImageForm(Sent):
+class ImageForm(RequestModel):
     """An image as a form: one file, called `image` or `file`."""
 
     image: Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "image/*"})]
 
 
-class Named(BaseModel):
+class ParameterModel(BaseModel):
     """Values of the path, the query or headers: always text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class JobPath(Named):
+class JobPath(ParameterModel):
     """Which job."""
 
     job_id: str = Field(description="`job_` and 32 hex digits.")
 
 
-class GroupPath(Named):
+class GroupPath(ParameterModel):
     """Which group."""
 
     group_id: str = Field(description="`grp_` and 32 hex digits.")
 
 
-class ImagePath(Named):
+class ImagePath(ParameterModel):
     """Which image."""
 
     image_id: str = Field(description="`img_` and 32 hex digits.")
 
 
-class ModelPath(Named):
+class ModelPath(ParameterModel):
     """Which model."""
 
     model_id: str = Field(description="The model's name.")
 
 
-class UploadQuery(Named):
+class UploadQuery(ParameterModel):
     """How to keep an uploaded image."""
 
     detail: profiles.Detail = Field(
@@ -447,13 +447,13 @@ class UploadQuery(Named):
     )
 
 
-class TraceQuery(Named):
+class TraceQuery(ParameterModel):
     """Which part of the trace."""
 
     attempt: int | None = Field(default=None, ge=1, description="Only this attempt's samples.")
 
 
-class TimelineQuery(Named):
+class TimelineQuery(ParameterModel):
     """Which page of the timeline."""
 
     after: int = Field(
@@ -462,7 +462,7 @@ class TimelineQuery(Named):
     limit: int = Field(default=100, ge=1, le=1000, description="Entries on a page.")
 
 
-class QueueQuery(Named):
+class QueueQuery(ParameterModel):
     """Whose queue."""
 
     account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
@@ -470,7 +470,7 @@ class QueueQuery(Named):
     )
 
 
-class UsageQuery(Named):
+class UsageQuery(ParameterModel):
     """Whose usage."""
 
     account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
@@ -478,7 +478,7 @@ class UsageQuery(Named):
     )
 
 
-class WaitHeaders(Named):
+class WaitHeaders(ParameterModel):
     """How long the answer may be held back."""
 
     prefer: str | None = Field(
@@ -496,7 +496,7 @@ class WaitHeaders(Named):
         return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 
-class KeyHeaders(Named):
+class KeyHeaders(ParameterModel):
     """How often a request may be sent."""
 
     idempotency_key: fields.IdempotencyKey | None = Field(
@@ -535,6 +535,6 @@ def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
             "Several questions about the same images are a group: POST /v1/groups.",
             errors.Fault.code,
         )
-    if len(place) == 1 and name in Options.model_fields:
+    if len(place) == 1 and name in JobOptions.model_fields:
         return f"`{name}` belongs inside `options`.", errors.Fault.code
     return "There is no such field.", errors.Fault.code

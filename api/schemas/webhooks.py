@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field
 
 from api.schemas import fields
-from api.schemas.parts import Given
-from api.schemas.requests import MAX_EVENTS, Named, Sent
+from api.schemas.parts import ResponseModel
+from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
 from core import ids
 from jobs import outbox
 from jobs.delivery import EventType
@@ -33,7 +33,7 @@ _Types = Annotated[
 ]
 
 
-class EndpointCreate(Sent):
+class EndpointCreate(RequestModel):
     """A webhook endpoint to register."""
 
     name: _Name
@@ -41,7 +41,7 @@ class EndpointCreate(Sent):
     event_types: _Types = Field(description="What it is told of: `/v1/webhook_event_types`.")
 
 
-class EndpointUpdate(Sent):
+class EndpointUpdate(RequestModel):
     """What is to change of a webhook endpoint."""
 
     name: _Name | None = None
@@ -49,7 +49,7 @@ class EndpointUpdate(Sent):
     event_types: _Types | None = Field(default=None, description="The whole new set.")
 
 
-class SecretRotate(Sent):
+class SecretRotate(RequestModel):
     """How a secret is to be changed."""
 
     keep_old_secret_active_for_24_hours: bool = Field(
@@ -57,7 +57,7 @@ class SecretRotate(Sent):
     )
 
 
-class DefaultRotate(Sent):
+class DefaultRotate(RequestModel):
     """How the account's default secret is to be changed."""
 
     keep_old_secret_active_for_24_hours: bool = Field(
@@ -65,19 +65,19 @@ class DefaultRotate(Sent):
     )
 
 
-class EndpointTest(Sent):
+class EndpointTest(RequestModel):
     """What kind of event to send."""
 
     event_type: EventName
 
 
-class EndpointRecover(Sent):
+class EndpointRecover(RequestModel):
     """From when on to send again."""
 
     since: fields.Moment = Field(description="RFC 3339, or unix seconds as text.")
 
 
-class EndpointPath(Named):
+class EndpointPath(ParameterModel):
     """Which webhook endpoint."""
 
     endpoint_id: str
@@ -89,7 +89,7 @@ class RecoveryPath(EndpointPath):
     recovery_id: str
 
 
-class EndpointsQuery(Named):
+class EndpointsQuery(ParameterModel):
     """Which page of the webhook endpoints."""
 
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
@@ -97,7 +97,7 @@ class EndpointsQuery(Named):
     order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
 
 
-class Endpoint(Given):
+class Endpoint(ResponseModel):
     """A webhook endpoint. `signing_secret` is in the answers of create and rotate only."""
 
     id: str
@@ -137,7 +137,7 @@ class Endpoint(Given):
         )
 
 
-class EndpointList(Given):
+class EndpointList(ResponseModel):
     """A page of webhook endpoints."""
 
     object: Literal["list"] = "list"
@@ -158,7 +158,7 @@ class EndpointList(Given):
         )
 
 
-class EndpointDeleted(Given):
+class EndpointDeleted(ResponseModel):
     """A webhook endpoint that is gone."""
 
     id: str
@@ -166,7 +166,7 @@ class EndpointDeleted(Given):
     deleted: Literal[True] = True
 
 
-class EndpointTested(Given):
+class EndpointTested(ResponseModel):
     """What came of a test: `success` says that it was tried, `status_code` how it went."""
 
     object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
@@ -178,14 +178,14 @@ class EndpointTested(Given):
     delivery_id: str
 
 
-class EventTypes(Given):
+class EventTypes(ResponseModel):
     """What webhook endpoints can be told of."""
 
     object: Literal["list"] = "list"
     data: list[str] = Field(default_factory=lambda: [str(event) for event in EventType])
 
 
-class Recovery(Given):
+class Recovery(ResponseModel):
     """All that an endpoint missed is sent again, in the background."""
 
     id: str
@@ -211,7 +211,7 @@ class Recovery(Given):
         )
 
 
-class Secret(Given):
+class Secret(ResponseModel):
     """The account's default secret: it signs what goes to the URLs of single jobs."""
 
     object: Literal["webhook_secret"] = "webhook_secret"
@@ -235,7 +235,7 @@ class Secret(Given):
         )
 
 
-class PublicKey(Given):
+class PublicKey(ResponseModel):
     """The installation's key, by which everybody can verify the `v1a` signatures."""
 
     object: Literal["webhook_public_key"] = "webhook_public_key"

@@ -13,7 +13,7 @@ from gunicorn.config import Config
 from gunicorn.http import wsgi
 
 from api.serving import current, refusals
-from api.serving.connections import Exchange, Outcome
+from api.serving.connections import ConnectionOutcome, RequestCycle
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def drop(parts: collections.deque[memoryview], sent: int) -> None:
         sent -= len(first)
 
 
-class Runner:
+class RequestRunner:
     """Runs requests.
 
     Args:
@@ -124,7 +124,7 @@ class Runner:
         self._alive = alive
         self._refused = refused
 
-    def run(self, exchange: Exchange) -> None:
+    def run(self, exchange: RequestCycle) -> None:
         """Run a request; what is left to be done with its connection stands in it afterwards."""
         writer = Writer(exchange.connection.socket, seconds=self._seconds)
         try:
@@ -132,14 +132,14 @@ class Runner:
                 exchange.outcome = self._answer(exchange, writer)
             exchange.rest = writer.rest()
         except ClientGone:
-            exchange.outcome = Outcome.CUT_OFF
+            exchange.outcome = ConnectionOutcome.CUT_OFF
         except Exception:  # noqa: BLE001 - the boundary: the thread serves others too
             _log.exception("request_not_answered")
             if writer.untouched:
                 exchange.rest = [memoryview(refusals.failed().answer())]
-                exchange.outcome = Outcome.CLOSE
+                exchange.outcome = ConnectionOutcome.CLOSE
 
-    def _answer(self, exchange: Exchange, writer: Writer) -> Outcome:
+    def _answer(self, exchange: RequestCycle, writer: Writer) -> ConnectionOutcome:
         """Answer a request; return what has to be done with its connection."""
         response, environ = wsgi.create(
             exchange.head, writer, exchange.connection.peer, exchange.connection.server, self._cfg
@@ -163,10 +163,10 @@ class Runner:
                 close()
         if response.status_code == _UNAUTHORIZED and exchange.key is not None:
             self._refused(exchange.key)
-        return Outcome.CLOSE if response.should_close() else Outcome.REUSE
+        return ConnectionOutcome.CLOSE if response.should_close() else ConnectionOutcome.REUSE
 
 
-def _complete(environ: dict[str, Any], exchange: Exchange) -> None:
+def _complete(environ: dict[str, Any], exchange: RequestCycle) -> None:
     """Make gunicorn's variables fit a request that is complete."""
     environ["wsgi.multithread"] = True
     environ["wsgi.input"] = exchange.body.content.stream()

@@ -58,7 +58,7 @@ class Share:
         self._held[group] += amount
 
 
-class Pool(Generic[Item]):
+class TimedPool(Generic[Item]):
     """A bounded set of items with one time limit, in the order in which they came.
 
     One group may fill the pool. When another item comes, the group that holds most loses its oldest one, so a group

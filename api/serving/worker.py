@@ -25,7 +25,7 @@ _SWITCH_SECONDS: Final = 0.0005
 _APART: Final = ("/livez", "/readyz")
 
 
-class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
+class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     """Serves in one process."""
 
     _loop: Loop | None = None
@@ -48,7 +48,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             self.sockets,
             self.wsgi,
             cfg=self.cfg,
-            limits=limits.Limits.of(
+            limits=limits.ServerLimits.of(
                 settings, connections=connections, idle_seconds=self.cfg.keepalive
             ),
             apart=_APART,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.streams import frames
-from jobs.events.live import Told
-from jobs.store.event_log import Event, Kind, Standing
+from jobs.events.live import LiveEvent
+from jobs.store.event_log import EventKind, EventPosition, JobEvent
 
 #: Events that are kept for those who are a little late; who is later than that reads SQL.
 _KEPT = 256
@@ -18,7 +18,7 @@ _PENDING = 1024
 
 
 @dataclass(frozen=True)
-class Taken:
+class FeedBatch:
     """What a follower got.
 
     Attributes:
@@ -47,14 +47,14 @@ class Feed:
         self._over = False
         #: From which position to which, and the frames between them.
         self._answer = (0, 0, b"")
-        self._pending: deque[Told] = deque(maxlen=_PENDING)
+        self._pending: deque[LiveEvent] = deque(maxlen=_PENDING)
 
     @property
     def last(self) -> int:
         """The number of the last event."""
         return self._last
 
-    def stale(self, standing: Standing) -> bool:
+    def stale(self, standing: EventPosition) -> bool:
         """Whether SQL has more than this feed. At the first look the feed begins where SQL ends."""
         with self._changed:
             if self._base is None:
@@ -64,7 +64,7 @@ class Feed:
                 self._changed.notify_all()
         return standing.number > self._last
 
-    def hear(self, events: list[Told]) -> None:
+    def hear(self, events: list[LiveEvent]) -> None:
         """Add what came by the hot path. What does not follow on what is here waits for SQL."""
         with self._changed:
             self._pending.extend(events)
@@ -91,7 +91,7 @@ class Feed:
 
     def take(
         self, position: int, *, seconds: float, ended: Callable[[], bool] = lambda: False
-    ) -> Taken:
+    ) -> FeedBatch:
         """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``.
 
         After :meth:`wake` it returns also when ``ended`` says so.
@@ -99,12 +99,12 @@ class Feed:
         with self._changed:
             self._changed.wait_for(lambda: ended() or self._has(position), timeout=seconds)
             if self._base is None:
-                return Taken(b"", position)
+                return FeedBatch(b"", position)
             if position < self._base:
-                return Taken(b"", position, behind=True)
+                return FeedBatch(b"", position, behind=True)
             data = self._beyond(position)
             position = max(position, self._last)
-            return Taken(data, position, over=self._over)
+            return FeedBatch(data, position, over=self._over)
 
     def wake(self) -> None:
         """Let all who take look again whether they have ended."""
@@ -151,11 +151,11 @@ class Feed:
                 self._pending.append(told)
 
 
-def _event(told: Told) -> Event:
+def _event(told: LiveEvent) -> JobEvent:
     finding = told.mark.finding
-    return Event(
+    return JobEvent(
         told.mark.number,
-        Kind.DELTA if finding is None else Kind.FINDING,
+        EventKind.DELTA if finding is None else EventKind.FINDING,
         told.mark.at,
         attempt=told.attempt,
         sample=told.sample,

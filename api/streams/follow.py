@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from api.revocation import Revocation, Watch
+from api.revocation import Revocation, RevocationWatch
 from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
@@ -69,7 +69,7 @@ class Streams:
 
     def follow(
         self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, after: int
-    ) -> Stream:
+    ) -> EventStream:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
@@ -81,7 +81,7 @@ class Streams:
                 retry_after=_BUSY_SECONDS,
             )
         self._count(1)
-        stream = Stream(self, job_id, account_id=account_id, after=after)
+        stream = EventStream(self, job_id, account_id=account_id, after=after)
         stream.watch = self._revocation.watch(key_id, stream.end)
         return stream
 
@@ -147,7 +147,9 @@ class Streams:
                 position = max(position, page.through)
                 over = page.finished
 
-    def _replay(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> event_log.Page:
+    def _replay(
+        self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int
+    ) -> event_log.EventPage:
         with self.replays.hold(account_id, seconds=_REPLAY_SECONDS):
             return event_log.read(self._database, job_id, after=after)
 
@@ -156,7 +158,7 @@ class Streams:
             self._open += change
 
 
-class Stream:
+class EventStream:
     """One follower of a job; iterating blocks. Closing it frees its permit, whether it was read or not."""
 
     def __init__(
@@ -171,7 +173,7 @@ class Stream:
         self._closed = False
         self._ended = threading.Event()
         #: Whether its key is still good; set by whoever opens the stream.
-        self.watch: Watch | None = None
+        self.watch: RevocationWatch | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         self._feed = self._streams.attach(self._job_id)

@@ -15,14 +15,14 @@ from typing import Any, Final
 import orjson
 
 from api.schemas.fields import rfc3339
-from jobs.store.event_log import Event, Kind
+from jobs.store.event_log import EventKind, JobEvent
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 HEARTBEAT: Final = b":\n"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-def frame(event: Event, *, job: bytes | None = None) -> bytes:
+def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
     """Return ``event`` as a frame; ``job`` is the whole job, as JSON, at its end."""
     told: dict[str, Any] = {
         "sequence_number": event.number,
@@ -33,7 +33,7 @@ def frame(event: Event, *, job: bytes | None = None) -> bytes:
         value = getattr(event, name)
         if value is not None:
             told[name] = value
-    if event.kind is Kind.FINISHED:
+    if event.kind is EventKind.FINISHED:
         told["kept_through"] = event.kept_through
         told["job"] = None if job is None else orjson.Fragment(job)
     return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(told))

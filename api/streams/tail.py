@@ -15,10 +15,10 @@ from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
 from core import ids
-from core.database import Database, Unavailable
-from jobs.events.live import Told
+from core.database import Database, DatabaseUnavailable
+from jobs.events.live import LiveEvent
 from jobs.store import event_log, history
-from jobs.store.event_log import Event, Kind
+from jobs.store.event_log import EventKind, JobEvent
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Subscriber(Protocol):
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
         """Hear the events of these jobs from now on, and no others."""
 
-    def hear(self) -> list[Told]:
+    def hear(self) -> list[LiveEvent]:
         """Return what has come in, without waiting."""
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Tail:
         self._lock = threading.Lock()
         self._feeds: dict[uuid.UUID, Feed] = {}
         #: What Redis has brought, by job, until its shift.
-        self._heard: dict[uuid.UUID, list[Told]] = {}
+        self._heard: dict[uuid.UUID, list[LiveEvent]] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,7 +128,7 @@ class Tail:
                     feed.end()
                 elif feed.stale(standing):
                     self._bring(job_id, feed)
-        except Unavailable:
+        except DatabaseUnavailable:
             # Who follows is not harmed by a look that failed; the next one may not.
             _log.warning("events_not_looked_at", jobs=len(feeds))
 
@@ -136,7 +136,7 @@ class Tail:
         """Give a feed what SQL has. A job that cannot be told, such as a later version's, ends its own streams only."""
         try:
             self._read(job_id, feed)
-        except Unavailable:
+        except DatabaseUnavailable:
             raise
         except Exception:  # noqa: BLE001 - the boundary: the others are followed by this thread too
             _log.exception("events_not_told", job_id=ids.show("job", job_id))
@@ -148,9 +148,9 @@ class Tail:
         through = told[-1][0] if page.more else page.through
         feed.read(told, through=through, over=page.finished and not page.more)
 
-    def frame(self, job_id: uuid.UUID, event: Event) -> bytes:
+    def frame(self, job_id: uuid.UUID, event: JobEvent) -> bytes:
         """Return an event of a job as it goes to a follower."""
-        if event.kind is not Kind.FINISHED:
+        if event.kind is not EventKind.FINISHED:
             return frames.frame(event)
         view = history.get(self._database, job_id, account_id=None)
         job = None if view is None else Job.of(view).model_dump_json().encode()

@@ -16,11 +16,11 @@ from http import HTTPStatus
 
 from api.serving import current
 from api.serving.shares import Share
-from api.submission.parsing import Link, Picture
+from api.submission.parsing import ImageLink, SubmittedImage
 from core import errors
 from core.settings import Settings
 from core.shares import Shares
-from net.client import NO_PUBLIC_ADDRESS, Egress, EgressError
+from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
 
 #: Requests that may fetch at once.
 _AT_ONCE = 8
@@ -47,7 +47,7 @@ _NOT_GIVEN = "failed_to_download_image"
 OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_NOT_GIVEN}))
 
 
-class Memory:
+class DownloadMemory:
     """The bytes that one request has fetched, of those that all requests may have in memory.
 
     Args:
@@ -98,7 +98,7 @@ class Downloads:
         self,
         settings: Settings,
         *,
-        egress: Egress,
+        egress: GuardedClient,
         count: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,9 +113,11 @@ class Downloads:
         self._bytes_lock = threading.Lock()
 
     @contextlib.contextmanager
-    def memory(self, account_id: uuid.UUID) -> Iterator[Memory]:
+    def memory(self, account_id: uuid.UUID) -> Iterator[DownloadMemory]:
         """Yield what counts the bytes of a request. They are given back at the end of the block."""
-        memory = Memory(account_id, self._bytes, self._bytes_lock, most=self._most_in_memory)
+        memory = DownloadMemory(
+            account_id, self._bytes, self._bytes_lock, most=self._most_in_memory
+        )
         try:
             yield memory
         finally:
@@ -124,11 +126,11 @@ class Downloads:
     def fetched(
         self,
         account_id: uuid.UUID,
-        pictures: Sequence[Picture],
+        pictures: Sequence[SubmittedImage],
         faults: list[errors.Fault],
         *,
-        memory: Memory,
-    ) -> tuple[Picture, ...]:
+        memory: DownloadMemory,
+    ) -> tuple[SubmittedImage, ...]:
         """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
 
         Args:
@@ -141,7 +143,7 @@ class Downloads:
             core.errors.Overloaded: what came does not fit into the account's share of the memory.
             core.errors.Unavailable: as many requests fetch as may, of the account or of all.
         """
-        links = [picture for picture in pictures if isinstance(picture.source, Link)]
+        links = [picture for picture in pictures if isinstance(picture.source, ImageLink)]
         if not links:
             return tuple(pictures)
         if not self.shares.take(account_id):
@@ -163,7 +165,7 @@ class Downloads:
                 came = dict(zip((picture.pointer for picture in links), found, strict=True))
         finally:
             self.shares.give_back(account_id)
-        files: list[Picture] = []
+        files: list[SubmittedImage] = []
         for picture in pictures:
             file = came.get(picture.pointer, picture)
             if isinstance(file, errors.Fault):
@@ -173,8 +175,13 @@ class Downloads:
         return tuple(files)
 
     def _file(
-        self, picture: Picture, *, account_id: uuid.UUID, until: float, memory: Memory
-    ) -> Picture | errors.Fault:
+        self,
+        picture: SubmittedImage,
+        *,
+        account_id: uuid.UUID,
+        until: float,
+        memory: DownloadMemory,
+    ) -> SubmittedImage | errors.Fault:
         began = self._timer()
         found = self._fetch(picture, account_id=account_id, until=until, memory=memory)
         outcome = found.code if isinstance(found, errors.Fault) else "ok"
@@ -182,9 +189,14 @@ class Downloads:
         return found
 
     def _fetch(
-        self, picture: Picture, *, account_id: uuid.UUID, until: float, memory: Memory
-    ) -> Picture | errors.Fault:
-        assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
+        self,
+        picture: SubmittedImage,
+        *,
+        account_id: uuid.UUID,
+        until: float,
+        memory: DownloadMemory,
+    ) -> SubmittedImage | errors.Fault:
+        assert isinstance(picture.source, ImageLink)  # noqa: S101 - only those come here
         try:
             reply = self._egress.fetch(
                 picture.source.url,
@@ -194,7 +206,7 @@ class Downloads:
                 party=account_id,
                 count=memory.take,
             )
-        except EgressError as error:
+        except GuardedClientError as error:
             code, sentence = _FAULTS[error.disclosed]
             return errors.Fault(picture.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from api.serving import current
-from api.submission.parsing import Link, Picture
+from api.submission.parsing import ImageLink, SubmittedImage
 from core import errors, ids
 from core.database import Database
 from core.profiles import Detail
@@ -26,17 +26,19 @@ Known = Mapping[str, ImageFacts]
 Chosen = tuple[submission.NewImage | uuid.UUID, int]
 
 
-class Pictures:
+class SubmissionImages:
     """Finds and makes the images that orders are about."""
 
-    def __init__(self, settings: Settings, *, database: Database, decoder: images.Images) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, decoder: images.ImageReader
+    ) -> None:
         self._profile = settings.profile
         self._at_once = settings.sandbox_processes
         self._database = database
         self._decoder = decoder
 
     def known(
-        self, account_id: uuid.UUID, pictures: Sequence[Picture], faults: list[errors.Fault]
+        self, account_id: uuid.UUID, pictures: Sequence[SubmittedImage], faults: list[errors.Fault]
     ) -> Known:
         """Return the account's images that ``pictures`` name. Removed ones too: a replay needs their hash.
 
@@ -67,7 +69,7 @@ class Pictures:
     def chosen(
         self,
         account_id: uuid.UUID,
-        pictures: Sequence[Picture],
+        pictures: Sequence[SubmittedImage],
         known: Known,
         faults: list[errors.Fault],
     ) -> list[Chosen]:
@@ -127,11 +129,11 @@ class Pictures:
         )
 
     def _made(
-        self, account_id: uuid.UUID, files: Sequence[Picture]
+        self, account_id: uuid.UUID, files: Sequence[SubmittedImage]
     ) -> dict[str, submission.NewImage | errors.Fault]:
         """Return the images of an account's ``files``, or what is wrong with them, by their pointers."""
 
-        def make(file: Picture) -> submission.NewImage | errors.Fault:
+        def make(file: SubmittedImage) -> submission.NewImage | errors.Fault:
             assert isinstance(file.source, bytes)  # noqa: S101 - only files come here
             try:
                 return self.new(account_id, file.source, detail=file.detail or DEFAULT_DETAIL)
@@ -147,7 +149,7 @@ class Pictures:
         return dict(zip((file.pointer for file in files), made, strict=True))
 
 
-def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]]:
+def originals(pictures: Sequence[SubmittedImage], known: Known) -> list[tuple[str, str]]:
     """Return what the pictures are of: sha256 of the original file, or the URL, and detail.
 
     So a file, a data URL and an image id of one picture are the same. A URL is itself: what it leads to may be
@@ -158,7 +160,7 @@ def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]
         if isinstance(picture.source, bytes):
             sha256 = hashlib.sha256(picture.source).hexdigest()
             found.append((sha256, picture.detail or DEFAULT_DETAIL))
-        elif isinstance(picture.source, Link):
+        elif isinstance(picture.source, ImageLink):
             found.append((picture.source.url, picture.detail or DEFAULT_DETAIL))
         else:
             image = known[picture.pointer]
@@ -166,5 +168,5 @@ def originals(pictures: Sequence[Picture], known: Known) -> list[tuple[str, str]
     return found
 
 
-def _not_found(picture: Picture) -> errors.Fault:
+def _not_found(picture: SubmittedImage) -> errors.Fault:
     return errors.Fault(picture.pointer, "There is no such image.", "not_found")

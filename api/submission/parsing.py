@@ -22,25 +22,25 @@ _RAW = ("image/", "application/octet-stream")
 
 
 @dataclass(frozen=True)
-class Link:
+class ImageLink:
     """Where a picture is to be fetched from."""
 
     url: str = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Picture:
+class SubmittedImage:
     """A picture as it was sent: a file's bytes, a URL, or the id of an image that is kept already."""
 
     #: Where it stands in the request.
     pointer: str
-    source: bytes | str | Link = field(repr=False)
+    source: bytes | str | ImageLink = field(repr=False)
     #: What was asked for, for it or for all; None: nothing.
     detail: Detail | None
 
 
 @dataclass(frozen=True)
-class Kind:
+class SubmissionKind:
     """What is ordered: a job or a group."""
 
     #: Where orders of this kind are sent to.
@@ -51,25 +51,25 @@ class Kind:
     lists: frozenset[str] = frozenset()
 
 
-JOB = Kind("/v1/jobs", requests.JobFields, requests.JobRequest)
-GROUP = Kind(
+JOB = SubmissionKind("/v1/jobs", requests.JobFields, requests.JobRequest)
+GROUP = SubmissionKind(
     "/v1/groups", requests.GroupFields, requests.GroupRequest, lists=frozenset({"questions"})
 )
 
 
 @dataclass(frozen=True)
-class Order:
+class ParsedSubmission:
     """A job or a group as it was asked for. With faults, ``job`` may be None and pictures may be missing."""
 
-    kind: Kind
+    kind: SubmissionKind
     job: requests.JobFields | requests.GroupFields | None
-    pictures: tuple[Picture, ...]
+    pictures: tuple[SubmittedImage, ...]
     faults: tuple[errors.Fault, ...]
 
 
 def read_order(
-    request: Request, *, kind: Kind, limits: requests.Limits, max_file_bytes: int
-) -> Order:
+    request: Request, *, kind: SubmissionKind, limits: requests.RequestLimits, max_file_bytes: int
+) -> ParsedSubmission:
     """Return what ``request`` orders.
 
     Raises:
@@ -109,7 +109,11 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     raise errors.UnsupportedMediaType(f"Send an image, {FORM} or {JSON}.", param="Content-Type")
 
 
-def _order_of_json(body: Any, kind: Kind, limits: requests.Limits) -> Order:  # noqa: ANN401 - JSON
+def _order_of_json(
+    body: Any,  # noqa: ANN401 - JSON
+    kind: SubmissionKind,
+    limits: requests.RequestLimits,
+) -> ParsedSubmission:
     faults: list[errors.Fault] = []
     job: requests.JobRequest | requests.GroupRequest | None = None
     try:
@@ -118,27 +122,27 @@ def _order_of_json(body: Any, kind: Kind, limits: requests.Limits) -> Order:  # 
         faults = framework.faults_of(error, unknown=requests.unknown)
     faults += _too_many_generations(job, limits)
     inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
-    pictures: list[Picture] = []
+    pictures: list[SubmittedImage] = []
     for index, image in inputs:
         pointer = f"#/images/{index}"
         detail = image.detail or (job.options.detail if job else None)
         if image.image_id is not None:
-            pictures.append(Picture(f"{pointer}/image_id", image.image_id, detail))
+            pictures.append(SubmittedImage(f"{pointer}/image_id", image.image_id, detail))
             continue
         if image.url is not None:
-            pictures.append(Picture(f"{pointer}/url", Link(image.url), detail))
+            pictures.append(SubmittedImage(f"{pointer}/url", ImageLink(image.url), detail))
             continue
         try:
             data = images.from_data_url(image.data or "")
         except errors.ImageRejected as error:
             faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
         else:
-            pictures.append(Picture(f"{pointer}/data", data, detail))
-    return Order(kind, job, tuple(pictures), tuple(faults))
+            pictures.append(SubmittedImage(f"{pointer}/data", data, detail))
+    return ParsedSubmission(kind, job, tuple(pictures), tuple(faults))
 
 
 def _too_many_generations(
-    job: requests.JobFields | requests.GroupFields | None, limits: requests.Limits
+    job: requests.JobFields | requests.GroupFields | None, limits: requests.RequestLimits
 ) -> list[errors.Fault]:
     """Return what is wrong with the number of answers that the engine would have to generate, if anything."""
     if job is None:
@@ -155,7 +159,7 @@ def _too_many_generations(
 
 def _sound_images(
     body: Any,  # noqa: ANN401 - JSON
-    limits: requests.Limits,
+    limits: requests.RequestLimits,
 ) -> Iterator[tuple[int, requests.ImageInput]]:
     """Yield the images of a faulty body that are well described, so that theirs are told as well."""
     listed = body.get("images") if isinstance(body, dict) else None
@@ -169,8 +173,11 @@ def _sound_images(
 
 
 def _order_of_form(
-    form: framework.Form, kind: Kind, limits: requests.Limits, max_file_bytes: int
-) -> Order:
+    form: framework.FormBody,
+    kind: SubmissionKind,
+    limits: requests.RequestLimits,
+    max_file_bytes: int,
+) -> ParsedSubmission:
     values, faults = _form_values(form, kind.lists)
     job: requests.JobFields | requests.GroupFields | None = None
     try:
@@ -187,8 +194,8 @@ def _order_of_form(
     if not 1 <= len(files) <= limits.images:
         sentence = f"There have to be 1 to {limits.images} files called `image`."
         faults.append(errors.Fault("#/image", sentence))
-        return Order(kind, job, (), tuple(faults))
-    pictures: list[Picture] = []
+        return ParsedSubmission(kind, job, (), tuple(faults))
+    pictures: list[SubmittedImage] = []
     for index, file in enumerate(files):
         pointer = f"#/image/{index}"
         try:
@@ -196,12 +203,12 @@ def _order_of_form(
         except errors.ImageRejected as error:
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
-            pictures.append(Picture(pointer, data, job.options.detail if job else None))
-    return Order(kind, job, tuple(pictures), tuple(faults))
+            pictures.append(SubmittedImage(pointer, data, job.options.detail if job else None))
+    return ParsedSubmission(kind, job, tuple(pictures), tuple(faults))
 
 
 def _form_values(
-    form: framework.Form, lists: frozenset[str]
+    form: framework.FormBody, lists: frozenset[str]
 ) -> tuple[dict[str, Any], list[errors.Fault]]:
     """Return a form's text fields as JSON would have them."""
     values: dict[str, Any] = {}

@@ -15,9 +15,9 @@ from api.auth import Caller
 from api.schemas import requests
 from api.submission import token_budget
 from api.submission.downloads import Downloads
-from api.submission.images import Pictures, originals
-from api.submission.parsing import GROUP, Order
-from api.submission.webhook_targets import Receivers
+from api.submission.images import SubmissionImages, originals
+from api.submission.parsing import GROUP, ParsedSubmission
+from api.submission.webhook_targets import WebhookTargets
 from core import errors, ids, logs
 from core.database import Database
 from core.profiles import Detail
@@ -32,8 +32,8 @@ from jobs.store.storage import Quota
 _log = structlog.get_logger(__name__)
 
 
-class Bell(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
     def ring(self) -> None:
         """Ask for a bell and return at once."""
@@ -43,7 +43,7 @@ class Bell(Protocol):
 Accepted = submission.Submitted
 
 
-class Intake:
+class SubmissionService:
     """Takes orders.
 
     Args:
@@ -63,10 +63,10 @@ class Intake:
         settings: Settings,
         *,
         database: Database,
-        pictures: Pictures,
+        pictures: SubmissionImages,
         downloads: Downloads,
-        receivers: Receivers,
-        bell: Bell,
+        receivers: WebhookTargets,
+        bell: Wakeup,
         admission: Admission,
         disk: Disk,
         quota: Quota,
@@ -83,10 +83,10 @@ class Intake:
         self._key_kept = timedelta(hours=settings.idempotency_hours)
 
     @property
-    def limits(self) -> requests.Limits:
+    def limits(self) -> requests.RequestLimits:
         """What orders are checked against while they are read."""
         profile = self._settings.profile
-        return requests.Limits(
+        return requests.RequestLimits(
             model=self._settings.model,
             question_chars=profile.max_question_chars,
             output_tokens=profile.max_output_tokens,
@@ -97,7 +97,12 @@ class Intake:
         )
 
     def submit(
-        self, caller: Caller, order: Order, *, header: requests.GroupHeaders, request_id: str
+        self,
+        caller: Caller,
+        order: ParsedSubmission,
+        *,
+        header: requests.GroupHeaders,
+        request_id: str,
     ) -> Accepted:
         """Keep what was ordered, a job or a whole group, or find what the same request has made before.
 
@@ -238,7 +243,7 @@ class Intake:
         )
 
     def _effective(
-        self, options: requests.Options, question: str, image_tokens: list[int]
+        self, options: requests.JobOptions, question: str, image_tokens: list[int]
     ) -> dict[str, Any]:
         """Return all options of sampling as they will hold, whatever the defaults are later."""
         profile = self._settings.profile
@@ -337,14 +342,14 @@ class Intake:
         return kept
 
 
-def _class_of(options: requests.Options, highest: Priority) -> Priority:
+def _class_of(options: requests.JobOptions, highest: Priority) -> Priority:
     """Return the class that is asked for, by default normal or, if the key's ``highest`` one is lower, that."""
     if options.priority is not None:
         return Priority(options.priority)
     return highest if Priority.NORMAL.exceeds(highest) else Priority.NORMAL
 
 
-def _above(order: Order, highest: Priority) -> list[errors.Fault]:
+def _above(order: ParsedSubmission, highest: Priority) -> list[errors.Fault]:
     """Return the fault of an order whose class is above ``highest``, if it is."""
     asked = order.job.options.priority if order.job is not None else None
     if asked is None or not Priority(asked).exceeds(highest):
@@ -379,7 +384,7 @@ def _fingerprint(path: str, account_id: uuid.UUID, asked: dict[str, Any] | None)
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _deadline(options: requests.Options, header: requests.GroupHeaders) -> int | None:
+def _deadline(options: requests.JobOptions, header: requests.GroupHeaders) -> int | None:
     """Return the earlier of the two ways to ask for a deadline, in seconds."""
     asked = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
     return min(asked, default=None)

@@ -10,7 +10,7 @@ from core import errors, ids
 from core.database import Database
 from jobs import delivery
 from jobs.delivery import Webhook
-from net.client import Egress
+from net.client import GuardedClient
 from webhooks import endpoints
 
 _REFUSED = (
@@ -19,7 +19,7 @@ _REFUSED = (
 )
 
 
-class Receivers:
+class WebhookTargets:
     """Checks where somebody wants to be told.
 
     Args:
@@ -27,7 +27,7 @@ class Receivers:
         egress: the guarded transport, with the rules of webhooks. Names are looked up only when something is sent.
     """
 
-    def __init__(self, database: Database, *, egress: Egress) -> None:
+    def __init__(self, database: Database, *, egress: GuardedClient) -> None:
         self._database = database
         self._egress = egress
 

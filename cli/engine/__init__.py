@@ -126,7 +126,7 @@ def serve_script(options: settings.Settings, host: str, port: int, given: Sequen
     server.serve(
         host,
         port,
-        options=scripted.Options.parse(f"scripted:?{query}"),
+        options=scripted.ScriptedOptions.parse(f"scripted:?{query}"),
         profile=options.profile,
         model=options.model,
         api_key=key.get_secret_value() if key else None,

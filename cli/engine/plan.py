@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cli.engine import cpu, gpu, sizes
-from cli.engine.command import Order, Plan
+from cli.engine.command import Plan, ServeOptions
 from cli.engine.devices import Device
 from core import errors, profiles, settings
 
@@ -38,7 +38,7 @@ def plan(
             "serves tiny-qvq on its CPU."
         )
     on_cpu = not devices or (is_tiny and not path)
-    order = Order(
+    order = ServeOptions(
         options=options,
         name=name,
         profile=profile,

@@ -21,7 +21,7 @@ import typer
 from cli import client, output
 from cli.launch import home, redis, signals
 from cli.up import database, demo, engines, programs
-from cli.up.engines import Engines, Readiness
+from cli.up.engines import EngineProcesses, Readiness
 from cli.up.supervisor import StopAsked, Supervisor
 from core import errors
 from core.settings import Settings
@@ -40,10 +40,10 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compare
 
 
 @dataclass(frozen=True)
-class Asked:
+class UpOptions:
     """What is asked for beside the settings."""
 
-    engines: Engines
+    engines: EngineProcesses
     workers: int
     demo: bool
 
@@ -80,7 +80,7 @@ def up(
     settings = settings.model_copy(update={"home": home.prepare(settings.home)})
     if show_demo and no_worker:
         raise typer.BadParameter("--demo needs a worker")
-    asked = Asked(
+    asked = UpOptions(
         engines=engines.choose(engine, settings, room=context.obj),
         workers=0 if no_worker else workers,
         demo=show_demo,
@@ -93,7 +93,7 @@ def up(
     raise typer.Exit(output.Exit.OK if given_time else output.Exit.INTERRUPTED)
 
 
-def _run(settings: Settings, asked: Asked, supervisor: Supervisor) -> bool:
+def _run(settings: Settings, asked: UpOptions, supervisor: Supervisor) -> bool:
     """Run the service until it is asked to stop; return whether it was given the time it needs for that."""
     with contextlib.ExitStack() as stack:
         home.check_space(settings.home, floor_mb=settings.disk_floor_mb)
@@ -111,7 +111,7 @@ def _run(settings: Settings, asked: Asked, supervisor: Supervisor) -> bool:
 
 def _serve(
     settings: Settings,
-    asked: Asked,
+    asked: UpOptions,
     supervisor: Supervisor,
     *,
     listener: socket.socket,
@@ -120,7 +120,7 @@ def _serve(
     """Start everything, say when it is ready, then look after it. Ends with an exception only."""
     began_at = time.monotonic()
     output.event("starting", f"in {settings.home}")
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url=redis.url(socket_path),
         engine_urls=asked.engines.urls,

@@ -19,7 +19,7 @@ _SECOND_QUESTION: Final = "How many yellow shapes?"
 
 
 @dataclass(frozen=True)
-class Sample:
+class DemoSample:
     """A picture with a question whose answer is known."""
 
     picture: Path
@@ -27,7 +27,7 @@ class Sample:
     truth: str
 
 
-def sample() -> Sample:
+def sample() -> DemoSample:
     """Return the picture to show.
 
     Raises:
@@ -41,7 +41,7 @@ def sample() -> Sample:
         ) from error
     there = [one for one in listed if one["right"] and (SAMPLES / one["file"]).exists()]
     chosen = next((one for one in there if one["file"] == _PICTURE), there[0])
-    return Sample(SAMPLES / chosen["file"], str(chosen["question"]), str(chosen["truth"]))
+    return DemoSample(SAMPLES / chosen["file"], str(chosen["question"]), str(chosen["truth"]))
 
 
 def show(client: Client, *, key: str, pause: Pause) -> None:
@@ -68,7 +68,7 @@ def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
     output.line()
     output.event("question", question)
     job = client.submit([picture], question)
-    growth = output.Growth()
+    growth = output.LiveText()
     for event in client.follow(str(job["id"]), pause=pause):
         growth.show(event)
         job = event.get("job", job)
@@ -77,7 +77,7 @@ def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
     output.result(job)
 
 
-def _invite(url: str, *, key: str, shown: Sample) -> None:
+def _invite(url: str, *, key: str, shown: DemoSample) -> None:
     """Print what to copy into another terminal."""
     output.lines(
         f"""

@@ -23,7 +23,7 @@ _OK: Final = 200
 
 
 @dataclass(frozen=True)
-class Engines:
+class EngineProcesses:
     """What was asked for, worked out.
 
     Attributes:
@@ -37,7 +37,7 @@ class Engines:
     plan: Plan | None = None
 
 
-def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> Engines:
+def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> EngineProcesses:
     """Return the engines for ``--engine``: ``tiny``, ``scripted``, or URLs separated by commas.
 
     Without it those of ``LONGLOOK_ENGINE_URLS``, and without these tiny.
@@ -58,10 +58,10 @@ def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> Engine
         raise errors.SettingsError(
             f"--engine: {asked!r} is neither `tiny`, `scripted`, nor URLs separated by commas"
         ) from error
-    return Engines(urls=urls, model=_model(urls, settings))
+    return EngineProcesses(urls=urls, model=_model(urls, settings))
 
 
-def _own(settings: Settings, room: EngineRoom) -> Engines:
+def _own(settings: Settings, room: EngineRoom) -> EngineProcesses:
     """Return the tiny engine, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
@@ -72,7 +72,7 @@ def _own(settings: Settings, room: EngineRoom) -> Engines:
             "minutes, 3 GB), or try `longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
-    return Engines(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
+    return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
 
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:
@@ -101,7 +101,7 @@ def served_model(url: str, settings: Settings) -> str | None:
 class Readiness:
     """Watches for the engines to become ready, and says so once for each."""
 
-    def __init__(self, engines: Engines, settings: Settings) -> None:
+    def __init__(self, engines: EngineProcesses, settings: Settings) -> None:
         self._engines = engines
         self._settings = settings
         self._waiting = list(engines.urls)

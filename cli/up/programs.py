@@ -34,7 +34,7 @@ _CELERY_FLAGS: Final = ("--without-gossip", "--without-mingle", "--without-heart
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ProgramContext:
     """What every program of the service has to know: the settings as they came out, and where the rest is."""
 
     settings: Settings
@@ -88,7 +88,7 @@ def engine(plan: Plan, *, environ: Mapping[str, str]) -> Program:
     )
 
 
-def api(wiring: Wiring, *, listener: int, environ: Mapping[str, str]) -> Program:
+def api(wiring: ProgramContext, *, listener: int, environ: Mapping[str, str]) -> Program:
     """Return the API on a socket that listens already: callers of a restart wait instead of being refused."""
     return Program(
         name="api",
@@ -102,7 +102,7 @@ def api(wiring: Wiring, *, listener: int, environ: Mapping[str, str]) -> Program
     )
 
 
-def worker(wiring: Wiring, *, number: int, environ: Mapping[str, str]) -> Program:
+def worker(wiring: ProgramContext, *, number: int, environ: Mapping[str, str]) -> Program:
     """Return one of the workers; ``number`` tells them apart in the logs."""
     return Program(
         name=f"worker-{number}",
@@ -116,7 +116,7 @@ def worker(wiring: Wiring, *, number: int, environ: Mapping[str, str]) -> Progra
     )
 
 
-def delivery(wiring: Wiring, *, environ: Mapping[str, str]) -> Program:
+def delivery(wiring: ProgramContext, *, environ: Mapping[str, str]) -> Program:
     """Return the process that tells receivers of what happened."""
     return Program(
         name="delivery",

@@ -11,7 +11,7 @@ from typing import Final
 from cli import output
 from cli.launch import home
 from cli.launch.process import Process, Program
-from cli.launch.signals import Signals
+from cli.launch.signals import SignalWait
 from core import errors
 
 _TICK_SECONDS: Final = 0.5
@@ -56,7 +56,7 @@ class Supervisor:
         folder: Path,
         *,
         working: Path,
-        signals: Signals,
+        signals: SignalWait,
         verbose: bool = False,
         first_wait_seconds: float = 1.0,
     ) -> None:

@@ -1,7 +1,7 @@
 """The marks in a growing text: what became known under which number and when. Pure.
 
 A text is told in pieces, each under a number that stays for ever. The text itself is kept in one; beside it
-lies a compact index with one :class:`Mark` for each piece, so that it can be told again from any number.
+lies a compact index with one :class:`IndexEntry` for each piece, so that it can be told again from any number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 
 
 @dataclass(frozen=True)
-class Mark:
+class IndexEntry:
     """One event of a stream: the next ``length`` characters of its text, or a finding, which has none.
 
     Attributes:
@@ -34,7 +34,7 @@ class Mark:
     tokens: int | None = None
 
 
-class Numbers:
+class SequenceBlock:
     """The numbers that a holder may use for its job's events: a block that was reserved in SQL before.
 
     Not for several threads at once.
@@ -75,7 +75,7 @@ class Numbers:
         self._end = max(self._end, end)
 
 
-def pack(marks: Iterable[Mark]) -> bytes:
+def pack(marks: Iterable[IndexEntry]) -> bytes:
     """Return ``marks``, in order, as an index: some four bytes for each."""
     rows: list[list[Any]] = []
     number = at = 0
@@ -87,26 +87,26 @@ def pack(marks: Iterable[Mark]) -> bytes:
     return zlib.compress(orjson.dumps(rows), 1)
 
 
-def unpack(index: bytes | None) -> list[Mark]:
+def unpack(index: bytes | None) -> list[IndexEntry]:
     """Return the marks of an index; None has none."""
     if index is None:
         return []
-    marks: list[Mark] = []
+    marks: list[IndexEntry] = []
     number = at = 0
     for gap, length, later, *rest in orjson.loads(zlib.decompress(index)):
         number, at = number + gap, at + later
         more = rest[0] if rest else None
         found, tokens = (more, None) if isinstance(more, dict) else (None, more)
-        marks.append(Mark(number, length, at, found, tokens))
+        marks.append(IndexEntry(number, length, at, found, tokens))
     return marks
 
 
-def covered(marks: Iterable[Mark]) -> int:
+def covered(marks: Iterable[IndexEntry]) -> int:
     """Return how many characters of a text ``marks`` cover."""
     return sum(mark.length for mark in marks)
 
 
-def cut(text: str, marks: Sequence[Mark], *, after: int) -> Iterator[tuple[Mark, str]]:
+def cut(text: str, marks: Sequence[IndexEntry], *, after: int) -> Iterator[tuple[IndexEntry, str]]:
     """Yield each mark beyond the number ``after`` with its piece of ``text``."""
     start = 0
     for mark in marks:

@@ -19,7 +19,7 @@ import orjson
 import redis
 import structlog
 
-from jobs.events.index import Mark
+from jobs.events.index import IndexEntry
 
 _log = structlog.get_logger(__name__)
 
@@ -34,14 +34,14 @@ _HEARD_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
-class Told:
+class LiveEvent:
     """An event of a stream as it is told live: ``previous`` is the number of the job's event before it."""
 
     job_id: uuid.UUID
     attempt: int
     sample: int
     previous: int
-    mark: Mark
+    mark: IndexEntry
     delta: str = field(repr=False)
 
 
@@ -50,7 +50,7 @@ class Publisher:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = _client(redis_url)
-        self._batches: queue.Queue[Sequence[Told] | None] = queue.Queue(_WAITING)
+        self._batches: queue.Queue[Sequence[LiveEvent] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._rest_until = 0.0
         self._lost = False
@@ -59,7 +59,7 @@ class Publisher:
         """Start the thread."""
         self._thread.start()
 
-    def tell(self, events: Sequence[Told]) -> None:
+    def tell(self, events: Sequence[LiveEvent]) -> None:
         """Tell ``events``, in their order, soon or never; return at once."""
         with contextlib.suppress(queue.Full):
             self._batches.put_nowait(events)
@@ -78,8 +78,8 @@ class Publisher:
             if time.monotonic() >= self._rest_until:
                 self._publish(batch)
 
-    def _publish(self, batch: Sequence[Told]) -> None:
-        by_job: dict[uuid.UUID, list[Told]] = {}
+    def _publish(self, batch: Sequence[LiveEvent]) -> None:
+        by_job: dict[uuid.UUID, list[LiveEvent]] = {}
         for event in batch:
             by_job.setdefault(event.job_id, []).append(event)
         pipeline = self._redis.pipeline(transaction=False)
@@ -124,9 +124,9 @@ class Subscriber:
             self._heard = wanted
             self._lost = False
 
-    def hear(self) -> list[Told]:
+    def hear(self) -> list[LiveEvent]:
         """Return what has come in, without waiting for more."""
-        events: list[Told] = []
+        events: list[LiveEvent] = []
         if not self._heard:
             return events
         with self._faults_noted():
@@ -160,7 +160,7 @@ class Subscriber:
             self._rest_until = time.monotonic() + _REST_SECONDS
 
 
-def encode(events: Iterable[Told]) -> bytes:
+def encode(events: Iterable[LiveEvent]) -> bytes:
     """Return events of one job as a message."""
     rows = []
     for event in events:
@@ -170,17 +170,17 @@ def encode(events: Iterable[Told]) -> bytes:
     return orjson.dumps(rows)
 
 
-def decode(channel: bytes, message: bytes) -> list[Told]:
+def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
     """Return the events of a message; one that another version wrote in another form has none."""
     try:
         job_id = uuid.UUID(hex=channel.decode().removeprefix(_CHANNEL))
         return [
-            Told(
+            LiveEvent(
                 job_id,
                 int(attempt),
                 int(sample),
                 int(previous),
-                Mark(int(number), len(delta), int(at), rest[0] if rest else None),
+                IndexEntry(int(number), len(delta), int(at), rest[0] if rest else None),
                 delta,
             )
             for attempt, sample, previous, number, at, delta, *rest in orjson.loads(message)

@@ -36,7 +36,7 @@ from PIL import (
 
 from core import errors, profiles
 from jobs.images import colours, formats, geometry
-from jobs.images.canonical import Canonical, Original
+from jobs.images.canonical import CanonicalImage, Original
 
 try:
     import pillow_heif
@@ -110,7 +110,7 @@ def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # 
 
 def canonicalise(
     data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
-) -> Canonical:
+) -> CanonicalImage:
     """Return the canonical image of a file: with one version of Pillow always the same bytes.
 
     Of an animation, a multi-page TIFF or a multi-picture JPEG the first picture is used.
@@ -148,7 +148,7 @@ def canonicalise(
     if turn in _TURNS:
         picture = picture.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
-    return Canonical(
+    return CanonicalImage(
         data=_encode(picture, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,

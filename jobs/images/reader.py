@@ -14,13 +14,13 @@ from typing import IO, TYPE_CHECKING, Self
 from core import errors, profiles, sandbox
 from core.recent import Recent
 from core.shares import Shares
-from jobs.images.canonical import Canonical
+from jobs.images.canonical import CanonicalImage
 from jobs.images.formats import sniff
 
 if TYPE_CHECKING:
     from core.settings import Settings
 
-#: What the sandbox of :class:`Images` runs.
+#: What the sandbox of :class:`ImageReader` runs.
 TARGET = "jobs.images.pipeline:serve"
 
 _CHUNK = 1 << 20
@@ -32,14 +32,14 @@ _SPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """What an image may be at most, before it is decoded: the file in bytes, the picture in pixels."""
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
 
 
-class Images:
+class ImageReader:
     """The door's way to make canonical images of uploads.
 
     Accounts share the decoding processes. A file whose decoding timed out is refused without another try for ten
@@ -57,7 +57,7 @@ class Images:
         self,
         decoder: sandbox.Sandbox,
         *,
-        limits: Limits,
+        limits: ImageLimits,
         shares: Shares,
         wait_seconds: float = 15.0,
         timer: Callable[[], float] = time.monotonic,
@@ -79,7 +79,7 @@ class Images:
             seconds=settings.sandbox_seconds,
             memory_mb=settings.sandbox_memory_mb,
         )
-        limits = Limits(
+        limits = ImageLimits(
             max_bytes=settings.max_image_mb * 2**20,
             max_pixels=settings.max_image_megapixels * 1_000_000,
         )
@@ -105,7 +105,7 @@ class Images:
 
     def accept(
         self, data: bytes, *, account_id: uuid.UUID, detail: profiles.Detail = "standard"
-    ) -> Canonical:
+    ) -> CanonicalImage:
         """Return the canonical image of an uploaded file, at the size of the detail tier.
 
         Args:
@@ -153,7 +153,7 @@ class Images:
                     "The image could not be decoded: it is damaged or needs too much memory.",
                     code="image_parse_error",
                 ) from None
-        return Canonical.from_facts(facts, canonical)
+        return CanonicalImage.from_facts(facts, canonical)
 
     def _refuse_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
         if file in self._timed_out:

@@ -185,7 +185,7 @@ class LiveKeys:
         self._until: float | None = None
 
     def may_hold(self, key: str) -> bool:
-        """Whether ``key`` was live a moment ago. Raises :class:`core.database.Unavailable`."""
+        """Whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
         with self._lock:
             if self._until is None or self._timer() >= self._until:
                 self._read()

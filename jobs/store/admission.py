@@ -67,7 +67,7 @@ class Admission:
 
         Raises:
             core.errors.QueueFull: as many wait as may.
-            core.database.Unavailable: the database does not answer.
+            core.database.DatabaseUnavailable: the database does not answer.
         """
         queued = self._queued(None, cap=self._total)
         if queued + jobs > self._total:

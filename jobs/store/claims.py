@@ -19,10 +19,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.database import Database, Now, Seconds, Transaction
-from jobs.events.index import Numbers
+from jobs.events.index import SequenceBlock
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect, table
+from jobs.records import Attempt, Image, ImageBytes, ImageCrashes, Job, JobImage, Sample, table
 from jobs.store import dispatch, findings, timeline, traces
 
 
@@ -55,11 +55,11 @@ class Claim:
     #: One of the pictures has killed too many engines: it must not get to another one.
     quarantined: bool
     #: For the events of this attempt; all its streams share them.
-    numbers: Numbers = field(default_factory=Numbers, repr=False, compare=False)
+    numbers: SequenceBlock = field(default_factory=SequenceBlock, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
-class Followed:
+class Continuation:
     """When a sample that goes on from another one began, and the last number of the other one's events."""
 
     started_at: datetime
@@ -67,7 +67,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Flags:
+class StopFlags:
     """What has been asked of a running job since it was claimed."""
 
     cancel: bool
@@ -89,7 +89,7 @@ def _claimed(*, of_turn: bool) -> timeline.Change:
             "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
             "started_at": sa.func.coalesce(_JOB.started_at, Now()),
         },
-        numbers=Numbers.BLOCK,
+        numbers=SequenceBlock.BLOCK,
         shown=("model", "question", "options", "max_attempts"),
     )
 
@@ -175,7 +175,7 @@ def _change(
 def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
     """Keep the attempt of a job that was claimed just now; return what its owner needs to know."""
     values = job.values
-    own = values["event_number"] - Numbers.BLOCK
+    own = values["event_number"] - SequenceBlock.BLOCK
     transaction.execute(
         _ATTEMPT,
         {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
@@ -194,13 +194,13 @@ def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
         failures=values["failures"],
         max_attempts=values["max_attempts"],
         request_id=values["request_id"],
-        numbers=Numbers(own, values["event_number"]),
+        numbers=SequenceBlock(own, values["event_number"]),
     )
 
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_SUSPECT = table(Suspect).c
+_SUSPECT = table(ImageCrashes).c
 _IMAGES = (
     sa.select(
         _SUSPECT.quarantined_at,
@@ -213,7 +213,7 @@ _IMAGES = (
     .select_from(table(JobImage))
     .join(table(Image), _IMAGE.id == _JOB_IMAGE.image_id)
     .outerjoin(
-        table(Suspect),
+        table(ImageCrashes),
         sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
     )
     .where(_JOB_IMAGE.job_id == sa.bindparam("job_id"))
@@ -301,7 +301,7 @@ def join(database: Database, claim: Claim, *, rid: str, sample: int) -> datetime
         return done.started_at
 
 
-def leave(database: Database, claim: Claim, ended: traces.Ended) -> None:
+def leave(database: Database, claim: Claim, ended: traces.GenerationEnd) -> None:
     """Note the end of a stream beside which others of its attempt go on; it is written again with theirs."""
     with database.transaction("leave") as transaction:
         if traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
@@ -312,14 +312,14 @@ def follow(
     database: Database,
     claim: Claim,
     *,
-    ended: traces.Ended,
+    ended: traces.GenerationEnd,
     finding: Finding | None,
     rid: str,
     kept: int,
     inserted: str,
     sample: int | None = None,
     beside: bool = False,
-) -> Followed | None:
+) -> Continuation | None:
     """End a stream, and begin the next sample, which goes on from it; return its start, or None if lost.
 
     ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
@@ -346,7 +346,7 @@ def follow(
         return _followed(transaction, claim, number)
 
 
-def _followed(transaction: Transaction, claim: Claim, number: int) -> Followed | None:
+def _followed(transaction: Transaction, claim: Claim, number: int) -> Continuation | None:
     """Return when a sample of an attempt began, and up to which number everything is written; None: it did not."""
     row = transaction.execute(
         sa.select(Sample.started_at, Attempt.kept_through)
@@ -357,7 +357,7 @@ def _followed(transaction: Transaction, claim: Claim, number: int) -> Followed |
             Sample.number == number,
         )
     ).one_or_none()
-    return None if row is None else Followed(row.started_at, row.kept_through or 0)
+    return None if row is None else Continuation(row.started_at, row.kept_through or 0)
 
 
 # Rows are locked in the order in which the recorder locks them: else the two could wait for each other.
@@ -394,7 +394,7 @@ _FLAGS = sa.select(
 
 def watch(
     database: Database, *, owner: str, held: Iterable[tuple[uuid.UUID, int]]
-) -> dict[tuple[uuid.UUID, int], Flags]:
+) -> dict[tuple[uuid.UUID, int], StopFlags]:
     """Return what is asked of ``held``; a job that is missing from the answer is no longer the owner's."""
     pairs = sorted(held)
     if not pairs:
@@ -402,6 +402,6 @@ def watch(
     with database.reading() as transaction:
         rows = transaction.execute(_FLAGS, {"b_owner": owner, "b_held": pairs}).all()
         return {
-            (row.id, row.attempt): Flags(cancel=bool(row.cancel), overdue=bool(row.overdue))
+            (row.id, row.attempt): StopFlags(cancel=bool(row.cancel), overdue=bool(row.overdue))
             for row in rows
         }

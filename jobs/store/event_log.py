@@ -28,7 +28,7 @@ from jobs.lifecycle import Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
 
 
-class Kind(enum.StrEnum):
+class EventKind(enum.StrEnum):
     """What an event tells."""
 
     QUEUED = "job.queued"
@@ -40,7 +40,7 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Event:
+class JobEvent:
     """One event; what its kind does not have is None.
 
     Attributes:
@@ -49,7 +49,7 @@ class Event:
     """
 
     number: int
-    kind: Kind
+    kind: EventKind
     at: int
     attempt: int | None = None
     sample: int | None = None
@@ -59,10 +59,10 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Page:
+class EventPage:
     """Events in order, and what is beyond them."""
 
-    events: list[Event]
+    events: list[JobEvent]
     #: Whether more of them can be read right now.
     more: bool
     #: Whether the job has finished: after these, if there are no more, nothing will ever come.
@@ -72,7 +72,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Standing:
+class EventPosition:
     """How far a job is: the last number of what is written, and whether it has finished."""
 
     number: int
@@ -84,25 +84,25 @@ _JOBS = sa.select(
 ).outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
 
 
-def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Standing]:
+def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, EventPosition]:
     """Return how far each of ``job_ids`` is, in one query, for those who follow them."""
     with database.reading() as transaction:
         rows = transaction.execute(_JOBS.where(Job.id.in_(job_ids)))
         return {row.id: _standing(row) for row in rows}
 
 
-def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> Page:
+def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> EventPage:
     """Return up to ``limit`` events of a job beyond the number ``after``, which may lie anywhere.
 
     Raises:
-        core.database.Unavailable: the database does not answer.
+        core.database.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
         # The row comes first: of what is read after it, later numbers are left for the next time. So whatever
         # is returned has everything before it.
         job = transaction.execute(_JOBS.where(Job.id == job_id)).one_or_none()
         if job is None:
-            return Page([], more=False, finished=True, through=after)
+            return EventPage([], more=False, finished=True, through=after)
         moves = _moves(transaction, job, after=after, limit=limit)
         found = heapq.merge(
             moves,
@@ -112,7 +112,7 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
         )
         events = list(itertools.islice(found, limit + 1))
     standing = _standing(job)
-    return Page(
+    return EventPage(
         events[:limit],
         more=len(events) > limit,
         finished=standing.finished,
@@ -120,15 +120,15 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
     )
 
 
-def _standing(row: sa.Row[Any]) -> Standing:
+def _standing(row: sa.Row[Any]) -> EventPosition:
     status: Status = row.status
     if status.terminal:
-        return Standing(row.event_number + 1, finished=True)
+        return EventPosition(row.event_number + 1, finished=True)
     written = row.kept_through if status is Status.RUNNING else row.event_number
-    return Standing(written or 0, finished=False)
+    return EventPosition(written or 0, finished=False)
 
 
-def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int) -> list[Event]:
+def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int) -> list[JobEvent]:
     entries = transaction.session.scalars(
         sa.select(TimelineEntry)
         .where(
@@ -149,21 +149,21 @@ def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int
     return [_move(entry, kept) for entry in entries]
 
 
-def _move(entry: TimelineEntry, kept: dict[int, int | None]) -> Event:
+def _move(entry: TimelineEntry, kept: dict[int, int | None]) -> JobEvent:
     number, at = entry.number or 0, _milliseconds(entry.at)
     if entry.changes["status"] == Status.QUEUED:
-        return Event(number, Kind.QUEUED, at)
+        return JobEvent(number, EventKind.QUEUED, at)
     attempt = int(entry.changes["attempt"])
     if attempt == 1:
-        return Event(number, Kind.STARTED, at, attempt=attempt)
-    return Event(
-        number, Kind.RESTARTED, at, attempt=attempt, kept_through=kept.get(attempt - 1) or 0
+        return JobEvent(number, EventKind.STARTED, at, attempt=attempt)
+    return JobEvent(
+        number, EventKind.RESTARTED, at, attempt=attempt, kept_through=kept.get(attempt - 1) or 0
     )
 
 
 def _streams(
     transaction: Transaction, job: sa.Row[Any], *, after: int
-) -> Iterator[Iterator[Event]]:
+) -> Iterator[Iterator[JobEvent]]:
     """Yield what each stream said beyond ``after``. One statement: all of them as they are at one moment."""
     rows = transaction.execute(
         sa.select(
@@ -191,14 +191,14 @@ def _streams(
 
 
 def _told(
-    row: sa.Row[Any], index: Sequence[marks.Mark], *, after: int, until: int
-) -> Iterator[Event]:
+    row: sa.Row[Any], index: Sequence[marks.IndexEntry], *, after: int, until: int
+) -> Iterator[JobEvent]:
     for mark, text in marks.cut(row.text or "", index, after=after):
         if mark.number > until:
             return
-        yield Event(
+        yield JobEvent(
             mark.number,
-            Kind.DELTA if mark.finding is None else Kind.FINDING,
+            EventKind.DELTA if mark.finding is None else EventKind.FINDING,
             mark.at,
             attempt=row.attempt,
             sample=row.number,
@@ -207,10 +207,10 @@ def _told(
         )
 
 
-def _end(job: sa.Row[Any], *, after: int) -> Iterator[Event]:
+def _end(job: sa.Row[Any], *, after: int) -> Iterator[JobEvent]:
     if job.status.terminal and job.event_number + 1 > after:
         at = _milliseconds(job.finished_at)
-        yield Event(job.event_number + 1, Kind.FINISHED, at, kept_through=job.kept_through)
+        yield JobEvent(job.event_number + 1, EventKind.FINISHED, at, kept_through=job.kept_through)
 
 
 def _milliseconds(moment: datetime) -> int:

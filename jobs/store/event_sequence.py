@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from core.database import Transaction
 from jobs.events import index as marks
-from jobs.events.index import Mark
+from jobs.events.index import IndexEntry
 from jobs.records import Attempt, Job, table
 
 _RESERVED = (
@@ -59,18 +59,23 @@ def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int
 
 
 def cover(
-    transaction: Transaction, job_id: uuid.UUID, text: str, index: Sequence[Mark], *, at: datetime
-) -> list[Mark]:
+    transaction: Transaction,
+    job_id: uuid.UUID,
+    text: str,
+    index: Sequence[IndexEntry],
+    *,
+    at: datetime,
+) -> list[IndexEntry]:
     """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
     rest = len(text) - marks.covered(index)
     if rest <= 0:
         return list(index)
     number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()
-    return [*index, Mark(number, rest, round(at.timestamp() * 1000))]
+    return [*index, IndexEntry(number, rest, round(at.timestamp() * 1000))]
 
 
 def end_through(
-    transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[Mark]
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[IndexEntry]
 ) -> None:
     """Note that the events of ``index`` are written; another stream's may be later ones."""
     if index:

@@ -20,14 +20,14 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Transaction
 from jobs import delivery
-from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus, EventType, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookEvent,
-    WebhookLane,
+    WebhookQueue,
 )
 from jobs.records import Job, table
 
@@ -38,36 +38,36 @@ _Listener = tuple[uuid.UUID, list[str]]
 
 
 @dataclass(frozen=True)
-class Due:
+class DeliveriesDue:
     """Tries are due now, noted for those who ring once that is committed."""
 
     tries: int
 
 
-class Bell(Protocol):
-    """What rings for those who tell receivers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for those who tell receivers, as :class:`jobs.queue.Wakeup` does."""
 
     def ring(self) -> None:
         """Ask for a bell and return at once."""
 
 
-class Ringer:
+class WakeupOnCommit:
     """Rings once something to be told is committed: give it to :meth:`core.database.Database.listen`.
 
     A bell is lost when the answer to the commit is; whoever tells looks by himself every few seconds.
     """
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, bell: Wakeup) -> None:
         self._bell = bell
 
     def __call__(self, note: object) -> None:
         """Hear a note of a transaction."""
-        if isinstance(note, Due):
+        if isinstance(note, DeliveriesDue):
             self._bell.ring()
 
 
 @dataclass(frozen=True)
-class Target:
+class NotificationTarget:
     """Who is told: an endpoint, or (``endpoint_id`` None) a job's own URL."""
 
     lane_id: uuid.UUID
@@ -96,7 +96,7 @@ def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: St
     if event_type is None or not rows:
         return
     listeners = _listeners(transaction, {row["account_id"] for row in rows})
-    told: dict[uuid.UUID, list[Target]] = {}
+    told: dict[uuid.UUID, list[NotificationTarget]] = {}
     for row in rows:
         account_id = row["account_id"]
         wanted = Webhook.of(row["webhook"])
@@ -147,9 +147,9 @@ def write(
     account_id: uuid.UUID,
     event_type: str,
     data: Mapping[str, Any],
-    targets: Sequence[Target],
+    targets: Sequence[NotificationTarget],
     job_id: uuid.UUID | None = None,
-    kind: Kind = Kind.AUTOMATIC,
+    kind: AttemptKind = AttemptKind.AUTOMATIC,
 ) -> list[uuid.UUID]:
     """Write an event with its deliveries and their first tries; return the deliveries' ids, as ``targets``."""
     event_id = ids.new()
@@ -188,20 +188,20 @@ def write(
                 "number": 1,
                 "kind": kind,
                 "step": 0,
-                "state": TryState.DUE,
+                "state": AttemptState.DUE,
                 "due_at": at,
             }
             for row in deliveries
         ],
     )
-    transaction.notes.append(Due(len(deliveries)))
+    transaction.notes.append(DeliveriesDue(len(deliveries)))
     return [row["id"] for row in deliveries]
 
 
 def _open_lanes(
     transaction: Transaction,
     moved: Iterable[sa.RowMapping],
-    told: Mapping[uuid.UUID, Sequence[Target]],
+    told: Mapping[uuid.UUID, Sequence[NotificationTarget]],
 ) -> None:
     """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other.
 
@@ -230,7 +230,7 @@ def open_lane(
 ) -> None:
     """Make a lane if it is not there yet."""
     transaction.execute(
-        transaction.insert(WebhookLane)
+        transaction.insert(WebhookQueue)
         .values(id=lane_id, account_id=account_id, origin=origin, failures=0)
         .on_conflict_do_nothing(index_elements=["id"])
     )
@@ -406,7 +406,7 @@ def forget_others(
 def _open_deliveries() -> sa.ColumnElement[bool]:
     """Return the condition of a delivery that is not over: pending, or with a resend under way."""
     tries = sa.select(WebhookAttempt.id).where(
-        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != TryState.ENDED
+        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != AttemptState.ENDED
     )
     return sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(tries))
 
@@ -439,18 +439,18 @@ def _targets(
     wanted: Webhook | None,
     listeners: Iterable[_Listener],
     event_type: EventType,
-) -> list[Target]:
+) -> list[NotificationTarget]:
     """Return who is told, each once."""
     asked = wanted if wanted is not None and event_type in wanted.events else None
     named = asked.endpoint_id if asked is not None else None
     targets = [
-        Target(lane_id=endpoint_id, endpoint_id=endpoint_id)
+        NotificationTarget(lane_id=endpoint_id, endpoint_id=endpoint_id)
         for endpoint_id, event_types in listeners
         if event_type in event_types or endpoint_id == named
     ]
     if asked is not None and asked.url is not None:
         lane_id, _ = delivery.lane(account_id, asked.url)
-        targets.append(Target(lane_id=lane_id, endpoint_id=None, url=asked.url))
+        targets.append(NotificationTarget(lane_id=lane_id, endpoint_id=None, url=asked.url))
     return targets
 
 

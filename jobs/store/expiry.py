@@ -16,14 +16,14 @@ from jobs import lifecycle
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job, table
 from jobs.store import dispatch, events, settle, timeline, traces
-from jobs.store.settle import Fault
+from jobs.store.settle import Failure
 
 _LIMIT = 200
 _JOB = table(Job).c
 
 
 @dataclass(frozen=True)
-class Swept:
+class Expired:
     """What a sweep did: jobs by what became of them."""
 
     requeued: int = 0
@@ -36,7 +36,7 @@ class Swept:
 
 def sweep(
     database: Database, *, actor: str, crash_limit: int, rng: random.Random, leases: bool = True
-) -> Swept:
+) -> Expired:
     """End dead leases (if ``leases``) and the deadlines of queued jobs, up to 200 of each."""
     requeued = failed = cancelled = 0
     # What has been written of their traces is read before the transaction, on SQLite everybody's, begins.
@@ -59,7 +59,7 @@ def sweep(
             cancelled += status is Status.CANCELLED
     with database.transaction("overdue") as transaction:
         overdue = timeline.change(transaction, _OVERDUE, actor=actor)
-    return Swept(
+    return Expired(
         requeued=requeued,
         failed=failed,
         cancelled=cancelled,
@@ -131,7 +131,7 @@ _OVERDUE = timeline.Change(
     source=Status.QUEUED,
     target=Status.FAILED,
     where=(_JOB.id.in_(_overdue()),),
-    values=Fault(
+    values=Failure(
         code="deadline_exceeded", message="The deadline passed while the job waited."
     ).columns,
 )
@@ -145,11 +145,11 @@ def _expire(
     actor: str,
     crash_limit: int,
     rng: random.Random,
-    read: Mapping[str, traces.Reading],
+    read: Mapping[str, traces.TraceReading],
 ) -> Status | None:
     """End one dead lease; return what became of the job, or None when its owner was quicker."""
     job = transaction.session.get_one(Job, job_id, populate_existing=True)
-    fault = Fault(code="worker_lost", message="The worker was lost while it ran the job.")
+    fault = Failure(code="worker_lost", message="The worker was lost while it ran the job.")
     values: dict[str, Any] = {"crashes": _JOB.crashes + 1}
     if job.cancel_requested_at is not None:
         target = Status.CANCELLED

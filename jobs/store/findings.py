@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from core.database import Now, Transaction, insert
-from jobs.findings import Finding, Kind
+from jobs.findings import Finding, FindingKind
 from jobs.records import FindingEntry, Job, table
 
 
@@ -41,7 +41,7 @@ def _kept(dialect: str) -> sa.Insert:
     return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 
 
-def among(kinds: Sequence[Kind]) -> sa.ColumnElement[bool]:
+def among(kinds: Sequence[FindingKind]) -> sa.ColumnElement[bool]:
     """Return the condition of being a job in which one of ``kinds`` was found."""
     return Job.id.in_(sa.select(FindingEntry.job_id).where(FindingEntry.kind.in_(map(str, kinds))))
 

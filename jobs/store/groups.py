@@ -26,7 +26,7 @@ _JOB = table(Job).c
 
 
 @dataclass(frozen=True)
-class Freed:
+class FollowersReleased:
     """Followers that wait no longer, noted for those who ring for them once it is committed."""
 
     jobs: int
@@ -57,4 +57,4 @@ def tell_freed(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None
     """Note how many jobs wait for those of ``leaders`` that lead, because these hold them no longer."""
     followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
     if followers:
-        transaction.notes.append(Freed(followers))
+        transaction.notes.append(FollowersReleased(followers))

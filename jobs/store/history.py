@@ -18,10 +18,10 @@ from jobs.records import (
     FindingEntry,
     Image,
     ImageBytes,
+    ImageCrashes,
     Job,
     JobImage,
     Sample,
-    Suspect,
     table,
 )
 from jobs.store import findings, positions, search, timeline
@@ -47,7 +47,7 @@ class JobView:
 
     job: Job
     images: tuple[ImageView, ...]
-    queue: positions.Place | None = None
+    queue: positions.QueuePosition | None = None
     progress: Progress | None = None
     reruns: tuple[uuid.UUID, ...] = ()
     findings: tuple[FindingEntry, ...] = ()
@@ -100,7 +100,10 @@ def group(
 
 
 def accepted(
-    database: Database, job: Job, images: tuple[ImageView, ...], forecast: positions.Forecast
+    database: Database,
+    job: Job,
+    images: tuple[ImageView, ...],
+    forecast: positions.PositionForecast,
 ) -> JobView:
     """Return a job as it has just come in with ``images``, at a cost that does not grow with the queue."""
     with database.reading() as transaction:
@@ -108,8 +111,8 @@ def accepted(
 
 
 def last_place(
-    database: Database, leader: Job, forecast: positions.Forecast, *, behind: int
-) -> positions.Place:
+    database: Database, leader: Job, forecast: positions.PositionForecast, *, behind: int
+) -> positions.QueuePosition:
     """Return the place of the last job of a group that has just come in, ``behind`` jobs after its leader."""
     with database.reading() as transaction:
         return forecast.of(transaction, leader, behind=behind)
@@ -287,13 +290,13 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_SUSPECT = table(Suspect).c
+_SUSPECT = table(ImageCrashes).c
 _FACTS = sa.select(*FACTS)
 _IMAGES = (
     _FACTS.add_columns(_SUSPECT.quarantined_at)
     .outerjoin_from(
         table(Image),
-        table(Suspect),
+        table(ImageCrashes),
         sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
     )
     .where(

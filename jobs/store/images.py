@@ -66,7 +66,7 @@ FACTS = tuple(_IMAGE[fact.name] for fact in fields(ImageFacts) if fact.name in _
 
 
 @dataclass(frozen=True)
-class Taken:
+class ImageReceived:
     """A picture that came in or was named, noted for those who count once it is committed.
 
     Attributes:
@@ -169,7 +169,7 @@ def _hold(
     held = {row["id"]: ImageFacts(**row) for row in rows.mappings()}
     if len(held) < len(wanted):
         raise _image_gone()
-    transaction.notes += [Taken(known=True)] * len(held)
+    transaction.notes += [ImageReceived(known=True)] * len(held)
     return held
 
 
@@ -203,7 +203,7 @@ def _keep_facts(
         },
     )
     facts = ImageFacts(**row.mappings().one())
-    transaction.notes.append(Taken(known=facts.id != new_id, size=image.original_bytes))
+    transaction.notes.append(ImageReceived(known=facts.id != new_id, size=image.original_bytes))
     return facts
 
 

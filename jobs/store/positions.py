@@ -37,7 +37,7 @@ Timer = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePosition:
     """The place of a queued job.
 
     Attributes:
@@ -66,14 +66,14 @@ class Pace:
         return round(math.ceil(position / max(1, self.running)) * self.seconds)
 
 
-def of(transaction: Transaction, job: Job) -> Place:
+def of(transaction: Transaction, job: Job) -> QueuePosition:
     """Return the place of ``job``, which is queued."""
     found = _counted(transaction, job, limit=LIMIT)
     now = _pace(transaction)
-    return Place(found.position, now.eta(found.position) if now else None, found.at_least)
+    return QueuePosition(found.position, now.eta(found.position) if now else None, found.at_least)
 
 
-class Forecast:
+class PositionForecast:
     """The places of jobs that have just come in, at a cost that does not grow with the queue.
 
     Positions beyond about a hundred are lower bounds. Their estimates come from counts of the whole queue that this
@@ -89,16 +89,16 @@ class Forecast:
         self._pace: tuple[float, Pace | None] = (-math.inf, None)
         self._queue: tuple[float, _Queue] = (-math.inf, _Queue(0, {}))
 
-    def of(self, transaction: Transaction, job: Job, *, behind: int = 0) -> Place:
+    def of(self, transaction: Transaction, job: Job, *, behind: int = 0) -> QueuePosition:
         """Return the place of the ``behind``-th job after ``job``, which both have just come in."""
         found = _counted(transaction, job, limit=_LIMIT_AT_ONCE, behind=behind)
         pace = self._recent_pace(transaction)
         if pace is None:
-            return Place(found.position, None, found.at_least)
+            return QueuePosition(found.position, None, found.at_least)
         position = found.position
         if found.at_least:
             position = max(position, self._recent_queue(transaction).position(job))
-        return Place(found.position, pace.eta(position), found.at_least)
+        return QueuePosition(found.position, pace.eta(position), found.at_least)
 
     def _recent_pace(self, transaction: Transaction) -> Pace | None:
         with self._lock:

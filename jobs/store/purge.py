@@ -70,7 +70,7 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
     """Take away what is older than ``periods`` say, up to ``limit`` of each class, oldest first.
 
     Raises:
-        core.database.Unavailable: the database does not answer; what was committed stays gone.
+        core.database.DatabaseUnavailable: the database does not answer; what was committed stays gone.
     """
     images = traces = answers = timelines = 0
     full = False

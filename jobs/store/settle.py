@@ -30,7 +30,7 @@ from jobs.store.claims import Claim
 
 
 @dataclass(frozen=True)
-class Fault:
+class Failure:
     """Why an attempt failed, as the caller sees it."""
 
     code: str
@@ -52,8 +52,8 @@ def succeed(
     claim: Claim,
     *,
     answer: Answer | None,
-    sample: traces.Ended,
-    others: Sequence[traces.Ended] = (),
+    sample: traces.GenerationEnd,
+    others: Sequence[traces.GenerationEnd] = (),
     forced: bool = False,
     found: Iterable[Finding] = (),
     tally: Tally | None = None,
@@ -108,16 +108,18 @@ def succeed(
         return settled
 
 
-QUARANTINED = Fault(code=quarantine.CODE, message="An image of the job took too many engines down.")
+QUARANTINED = Failure(
+    code=quarantine.CODE, message="An image of the job took too many engines down."
+)
 
 
 def fail(
     database: Database,
     claim: Claim,
-    fault: Fault,
+    fault: Failure,
     *,
-    sample: traces.Ended | None,
-    others: Sequence[traces.Ended] = (),
+    sample: traces.GenerationEnd | None,
+    others: Sequence[traces.GenerationEnd] = (),
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
@@ -140,8 +142,8 @@ def stop(
     database: Database,
     claim: Claim,
     *,
-    sample: traces.Ended | None,
-    others: Sequence[traces.Ended] = (),
+    sample: traces.GenerationEnd | None,
+    others: Sequence[traces.GenerationEnd] = (),
 ) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
     _read(sample, *others)
@@ -152,10 +154,10 @@ def stop(
 def retry(
     database: Database,
     claim: Claim,
-    fault: Fault,
+    fault: Failure,
     *,
-    sample: traces.Ended | None,
-    others: Sequence[traces.Ended] = (),
+    sample: traces.GenerationEnd | None,
+    others: Sequence[traces.GenerationEnd] = (),
     rng: random.Random,
     deadly: int | None = None,
 ) -> bool:
@@ -194,10 +196,10 @@ def release(
     database: Database,
     claim: Claim,
     *,
-    sample: traces.Ended | None,
-    others: Sequence[traces.Ended] = (),
+    sample: traces.GenerationEnd | None,
+    others: Sequence[traces.GenerationEnd] = (),
     wait: timedelta = timedelta(0),
-    fault: Fault | None = None,
+    fault: Failure | None = None,
 ) -> bool:
     """Give the job back uncounted: a drain, or (``fault``) an engine that is full or away; False when it is lost.
 
@@ -221,7 +223,7 @@ def release(
         )
 
 
-def _read(*samples: traces.Ended | None) -> None:
+def _read(*samples: traces.GenerationEnd | None) -> None:
     """Read what is kept beside the streams' texts now, not while the transaction keeps others waiting."""
     for sample in samples:
         if sample is not None:
@@ -251,7 +253,7 @@ def end_attempt(
     attempt: int,
     *,
     outcome: Outcome,
-    fault: Fault | None,
+    fault: Failure | None,
 ) -> None:
     """Write the end of an attempt, whose job has been moved on."""
     transaction.execute(
@@ -299,8 +301,8 @@ def _stop(
     transaction: Transaction,
     claim: Claim,
     *,
-    sample: traces.Ended | None,
-    others: Sequence[traces.Ended],
+    sample: traces.GenerationEnd | None,
+    others: Sequence[traces.GenerationEnd],
 ) -> bool:
     return _settle(
         transaction,
@@ -349,10 +351,10 @@ def _settle(
     claim: Claim,
     *,
     outcome: Outcome,
-    sample: traces.Ended | None,
-    others: Sequence[traces.Ended],
+    sample: traces.GenerationEnd | None,
+    others: Sequence[traces.GenerationEnd],
     values: dict[str, Any],
-    fault: Fault | None = None,
+    fault: Failure | None = None,
     billed: bool = True,
 ) -> bool:
     """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill.
@@ -395,7 +397,7 @@ _BILLS = sa.select(
 
 
 def _usage(
-    transaction: Transaction, claim: Claim, samples: Iterable[traces.Ended]
+    transaction: Transaction, claim: Claim, samples: Iterable[traces.GenerationEnd]
 ) -> dict[str, Any]:
     """Return the job's bill: all streams of the last attempt that an engine took. Seconds add up over attempts."""
     ends = {one.sample: one for one in samples}

@@ -21,7 +21,7 @@ _SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class QueueFigures:
+class QueueStatistics:
     """The queue at one moment.
 
     Attributes:
@@ -42,7 +42,7 @@ class QueueFigures:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueuedByPriority:
     """The queued jobs of one priority.
 
     Attributes:
@@ -56,7 +56,7 @@ class Waiting:
     oldest: timedelta | None = None
 
 
-def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
+def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueStatistics:
     """Return how the queue does, of one account or (None) of all. It takes a share of the searches."""
     with database.searching(account_id) as transaction:
         mine = () if account_id is None else (Job.account_id == account_id,)
@@ -65,7 +65,7 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueFigures:
         theirs = () if account_id is None else (by_account == account_id,)
         waiting = transaction.execute(_waiting(transaction.now()).where(*mine)).one()
         oldest = waiting.now - waiting.first if waiting.first else None
-        return QueueFigures(
+        return QueueStatistics(
             depth=waiting.depth,
             due=waiting.due,
             oldest=oldest if waiting.due else None,
@@ -86,21 +86,21 @@ def queued(database: Database, account_id: uuid.UUID) -> int:
         return _count(transaction, Job.account_id == account_id, timeline.standing(Status.QUEUED))
 
 
-def waiting(database: Database) -> dict[Priority, Waiting]:
+def waiting(database: Database) -> dict[Priority, QueuedByPriority]:
     """Return how the queue of each priority does, of all accounts. It takes a share of the searches."""
     with database.searching(None) as transaction:
         rows = transaction.execute(
             _waiting(transaction.now()).add_columns(Job.priority).group_by(Job.priority)
         )
         found = {
-            row.priority: Waiting(
+            row.priority: QueuedByPriority(
                 due=row.due,
                 later=row.depth - row.due,
                 oldest=row.now - row.first if row.due else None,
             )
             for row in rows
         }
-        return {priority: found.get(priority, Waiting()) for priority in Priority}
+        return {priority: found.get(priority, QueuedByPriority()) for priority in Priority}
 
 
 def held(database: Database) -> dict[str, int]:

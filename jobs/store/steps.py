@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs import trace
-from jobs.events.index import Mark
+from jobs.events.index import IndexEntry
 from jobs.records import Sample, table
 
 #: Which stream: job, attempt, number.
@@ -34,7 +34,9 @@ def pack(text: str) -> dict[str, Any]:
     }
 
 
-def read(text: str, index: Iterable[Mark], kept: Mapping[str, Any] | None) -> list[trace.Step]:
+def read(
+    text: str, index: Iterable[IndexEntry], kept: Mapping[str, Any] | None
+) -> list[trace.Step]:
     """Return the steps of ``text`` with the times and tokens that its ``index`` tells.
 
     Args:
@@ -45,7 +47,7 @@ def read(text: str, index: Iterable[Mark], kept: Mapping[str, Any] | None) -> li
     if kept is None or kept["version"] != trace.VERSION:
         found = trace.parse(text)
     else:
-        found = [trace.Step(trace.Kind(kind), *place) for kind, *place in kept["steps"]]
+        found = [trace.Step(trace.StepKind(kind), *place) for kind, *place in kept["steps"]]
     return trace.timed(found, _moments(index))
 
 
@@ -106,9 +108,9 @@ def reparse(
     return list(found)[-1], len(still)
 
 
-def _moments(index: Iterable[Mark]) -> list[trace.Mark]:
+def _moments(index: Iterable[IndexEntry]) -> list[trace.TokenMark]:
     """Return when the text of an index had grown how long."""
-    moments: list[trace.Mark] = []
+    moments: list[trace.TokenMark] = []
     chars = 0
     tokens: int | None = 0
     for mark in index:
@@ -116,5 +118,5 @@ def _moments(index: Iterable[Mark]) -> list[trace.Mark]:
             chars += mark.length
             # Behind a piece of unknown tokens nobody knows how many they are.
             tokens = None if tokens is None or mark.tokens is None else tokens + mark.tokens
-        moments.append(trace.Mark(chars, datetime.fromtimestamp(mark.at / 1000, UTC), tokens))
+        moments.append(trace.TokenMark(chars, datetime.fromtimestamp(mark.at / 1000, UTC), tokens))
     return moments

@@ -19,7 +19,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, Transaction, Unavailable
+from core.database import Database, DatabaseUnavailable, Transaction
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
 from jobs.records import (
     Account,
@@ -71,7 +71,7 @@ _TRY_BYTES: Final = 512
 
 
 @dataclass(frozen=True)
-class Usage:
+class AccountStorage:
     """What an account stores, in bytes, and what it may store (None: any amount)."""
 
     by_kind: Mapping[StorageKind, int]
@@ -89,7 +89,7 @@ class AccountUsage:
 
     account_id: uuid.UUID
     name: str
-    usage: Usage
+    usage: AccountStorage
     storage_mb: int | None
     #: Whether what it stored before the count began is in it.
     counted: bool
@@ -131,7 +131,7 @@ class Quota:
 
         Raises:
             core.errors.StorageQuotaExceeded: it stores all that it may already.
-            core.database.Unavailable: the database does not answer.
+            core.database.DatabaseUnavailable: the database does not answer.
         """
         look = self._looks.get(account_id)
         if look is None or self._timer() >= look.until or _is_full(look):
@@ -149,11 +149,11 @@ class Quota:
             look = self._looks.get(account_id)
             if look is None or self._timer() >= look.until:
                 look = self._look(account_id)
-        except Unavailable:
+        except DatabaseUnavailable:
             return True
         return not _is_full(look)
 
-    def usage(self, account_id: uuid.UUID) -> Usage:
+    def usage(self, account_id: uuid.UUID) -> AccountStorage:
         """Return what an account stores and may store. Raises :class:`core.errors.NotFound`: there is none."""
         return usage(self._database, account_id, default_mb=self._default_mb)
 
@@ -216,7 +216,7 @@ _USED = sa.select(
 _QUOTA = sa.select(_ACCOUNT.storage_mb).where(_ACCOUNT.id == sa.bindparam("account_id"))
 
 
-def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> Usage:
+def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> AccountStorage:
     """Return what an account stores; ``default_mb`` is its quota unless it has its own.
 
     Raises:
@@ -226,7 +226,9 @@ def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> Usag
         row = transaction.execute(_QUOTA, {"account_id": account_id}).one_or_none()
         if row is None:
             raise errors.NotFound("There is no such account.", param="account")
-        return Usage(_shown(_used(transaction, account_id)), _limit(row.storage_mb, default_mb))
+        return AccountStorage(
+            _shown(_used(transaction, account_id)), _limit(row.storage_mb, default_mb)
+        )
 
 
 def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
@@ -256,7 +258,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
             AccountUsage(
                 account_id=row.id,
                 name=row.name,
-                usage=Usage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
+                usage=AccountStorage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
                 storage_mb=row.storage_mb,
                 counted=row.storage_counted_at is not None,
             )

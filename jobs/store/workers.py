@@ -33,7 +33,7 @@ class EngineState:
 
 
 @dataclass(frozen=True)
-class Presence:
+class WorkerHeartbeat:
     """A worker process as it presents itself."""
 
     id: str
@@ -46,24 +46,24 @@ class Presence:
 
 
 @dataclass(frozen=True)
-class Seen:
+class WorkerStatus:
     """A worker as its heartbeats tell of it; ``alive`` when the last one is recent, ``age`` is how old that one is."""
 
-    presence: Presence
+    presence: WorkerHeartbeat
     started_at: datetime
     age: timedelta
     alive: bool
 
 
 @dataclass(frozen=True)
-class Workforce:
+class LiveWorkers:
     """The workers alive."""
 
     processes: int
     slots: int
 
 
-def beat(database: Database, presence: Presence, *, alive: timedelta) -> Workforce:
+def beat(database: Database, presence: WorkerHeartbeat, *, alive: timedelta) -> LiveWorkers:
     """Say that ``presence`` lives; return the workforce, it included, that was seen within ``alive``."""
     with database.transaction() as transaction:
         row = transaction.insert(Worker).values(
@@ -88,17 +88,17 @@ def beat(database: Database, presence: Presence, *, alive: timedelta) -> Workfor
             )
         )
         counted = transaction.execute(_alive(transaction.now(-alive))).one()
-        return Workforce(processes=counted.processes, slots=counted.slots)
+        return LiveWorkers(processes=counted.processes, slots=counted.slots)
 
 
-def workforce(database: Database, *, alive: timedelta) -> Workforce:
+def workforce(database: Database, *, alive: timedelta) -> LiveWorkers:
     """Return the workers that were seen within ``alive`` and still take jobs."""
     with database.reading() as transaction:
         counted = transaction.execute(_alive(transaction.now(-alive))).one()
-        return Workforce(processes=counted.processes, slots=counted.slots)
+        return LiveWorkers(processes=counted.processes, slots=counted.slots)
 
 
-def seen(database: Database, *, alive: timedelta) -> list[Seen]:
+def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
     """Return all workers that are not yet forgotten, the longest at work first."""
     with database.reading() as transaction:
         now = transaction.now()
@@ -106,7 +106,7 @@ def seen(database: Database, *, alive: timedelta) -> list[Seen]:
             sa.select(Worker, now.label("now")).order_by(Worker.started_at, Worker.id)
         ).all()
         return [
-            Seen(
+            WorkerStatus(
                 presence=_presence(row.Worker),
                 started_at=row.Worker.started_at,
                 age=row.now - row.Worker.seen_at,
@@ -116,7 +116,7 @@ def seen(database: Database, *, alive: timedelta) -> list[Seen]:
         ]
 
 
-def engines(workers: Iterable[Seen]) -> list[EngineState]:
+def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
     """Return the engines that live workers tell of, by URL; of several views of one the best."""
     found: dict[str, EngineState] = {}
     order = ("ok", "resting", "away")
@@ -143,8 +143,8 @@ def _plain(engines: Iterable[EngineState] | None) -> list[dict[str, Any]] | sa.N
     return sa.null() if engines is None else [dataclasses.asdict(engine) for engine in engines]
 
 
-def _presence(row: Worker) -> Presence:
-    return Presence(
+def _presence(row: Worker) -> WorkerHeartbeat:
+    return WorkerHeartbeat(
         id=row.id,
         host=row.host,
         pid=row.pid,

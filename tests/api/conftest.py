@@ -14,10 +14,10 @@ from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
+from api.framework import Router
 from core.database import Database
 from core.settings import Settings
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.lifecycle import Priority, Role
 from tests import databases, factories
 from tests.api import pictures
@@ -122,9 +122,9 @@ def dialect() -> str:
 
 
 @pytest.fixture(scope="session")
-def decoder() -> Iterator[Images]:
+def decoder() -> Iterator[ImageReader]:
     """Return the real decoders of this run."""
-    images = Images.start(
+    images = ImageReader.start(
         Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=60)
     )
     yield images
@@ -163,9 +163,9 @@ def app(  # noqa: PLR0917 - fixtures, which are given by name
     database: Database,
     bell: RecordingBell,
     delivery_bell: RecordingBell,
-    decoder: Images,
+    decoder: ImageReader,
     clock: databases.Clock,
-) -> Iterator[Door]:
+) -> Iterator[Router]:
     """Return the application."""
     app = create_app(
         settings,
@@ -180,7 +180,7 @@ def app(  # noqa: PLR0917 - fixtures, which are given by name
 
 
 @pytest.fixture
-def client(app: Door) -> FlaskClient:
+def client(app: Router) -> FlaskClient:
     """Return a client without a key."""
     return app.test_client()
 

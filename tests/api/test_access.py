@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from api.framework import Door
+from api.framework import Router
 from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
@@ -95,7 +95,7 @@ def things(caller: Caller, database: Database) -> Json:
     }
 
 
-def test_every_route_is_in_one_of_the_three_lists(app: Door) -> None:
+def test_every_route_is_in_one_of_the_three_lists(app: Router) -> None:
     routes = {
         (method, rule.rule)
         for rule in app.url_map.iter_rules()

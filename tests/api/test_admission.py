@@ -12,11 +12,11 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
+from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from jobs.records import ImageBytes, Job
 from jobs.store import accounts
@@ -50,8 +50,8 @@ def timer() -> HandTimer:
 
 @pytest.fixture
 def app(
-    settings: Settings, database: Database, decoder: Images, clock: Clock, timer: HandTimer
-) -> Iterator[Door]:
+    settings: Settings, database: Database, decoder: ImageReader, clock: Clock, timer: HandTimer
+) -> Iterator[Router]:
     """Return the application; time stands still in it."""
     app = create_app(
         settings,
@@ -233,7 +233,7 @@ class TestRates:
         self,
         settings: Settings,
         database: Database,
-        decoder: Images,
+        decoder: ImageReader,
         clock: Clock,
         timer: HandTimer,
         redis_url: str,

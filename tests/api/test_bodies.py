@@ -15,7 +15,7 @@ from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
 from api import errors as problems
-from api.framework import Door, strict_json, wire
+from api.framework import Router, strict_json, wire
 from core import errors
 from core.database import Database
 from core.settings import Settings
@@ -195,7 +195,7 @@ def test_a_field_that_the_options_of_a_form_have_twice_is_refused(caller: Caller
 
 
 def test_a_body_is_refused_where_none_is_read(
-    client: FlaskClient, database: Database, app: Door
+    client: FlaskClient, database: Database, app: Router
 ) -> None:
     admin = Caller(client, factories.make_key(database, role=Role.ADMIN))
     paths = [

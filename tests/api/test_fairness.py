@@ -20,7 +20,7 @@ from core.database import Database
 from core.settings import Settings
 from core.shares import Shares
 from jobs.events.live import Subscriber
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from jobs.phrases import Part
 from jobs.records import SearchText
@@ -35,9 +35,9 @@ Send = Callable[[Caller, bytes], TestResponse]
 
 
 @pytest.fixture
-def decoder() -> Iterator[Images]:
+def decoder() -> Iterator[ImageReader]:
     """Return the real decoders, which hang over some images."""
-    images = Images.start(
+    images = ImageReader.start(
         Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=30),
         target=sandbox_targets.DECODE_OR_HANG,
     )
@@ -61,7 +61,7 @@ _SENDS: tuple[Send, ...] = (
 
 
 def test_images_that_hang_leave_a_decoder_to_another_account(
-    caller: Caller, stranger: Caller, decoder: Images
+    caller: Caller, stranger: Caller, decoder: ImageReader
 ) -> None:
     with ThreadPoolExecutor(2 * len(_SENDS)) as threads:
         hanging = [
@@ -193,7 +193,7 @@ def test_an_account_that_uses_all_connections_it_can_leaves_some_to_another(
 
 
 def test_metrics_show_how_full_each_share_is(
-    caller: Caller, operator: Caller, database: Database, decoder: Images
+    caller: Caller, operator: Caller, database: Database, decoder: ImageReader
 ) -> None:
     account_id = account_of(database, caller.job()["id"])
     taken = [database.searches.take(account_id) for _ in range(5)]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import uuid
 
 from api.streams.feeds import Feed
-from jobs.events.index import Mark
-from jobs.events.live import Told
-from jobs.store.event_log import Standing
+from jobs.events.index import IndexEntry
+from jobs.events.live import LiveEvent
+from jobs.store.event_log import EventPosition
 
 JOB = uuid.uuid4()
 
 
-def told(number: int, *, previous: int | None = None) -> Told:
+def told(number: int, *, previous: int | None = None) -> LiveEvent:
     before = number - 1 if previous is None else previous
-    return Told(JOB, 1, 0, before, Mark(number, 1, 5), "x")
+    return LiveEvent(JOB, 1, 0, before, IndexEntry(number, 1, 5), "x")
 
 
 def begun(number: int = 10) -> Feed:
     feed = Feed()
-    assert feed.stale(Standing(number, finished=False)) is False
+    assert feed.stale(EventPosition(number, finished=False)) is False
     return feed
 
 
@@ -39,12 +39,12 @@ def test_what_leaves_a_gap_waits_until_sql_has_filled_it() -> None:
     feed = begun()
     feed.hear([told(13), told(14)])
     assert taken(feed, 10) == []
-    assert feed.stale(Standing(12, finished=False)) is True
+    assert feed.stale(EventPosition(12, finished=False)) is True
 
     feed.read([(11, b"id: 11\n"), (12, b"id: 12\n")], through=12, over=False)
 
     assert taken(feed, 10) == [11, 12, 13, 14]
-    assert feed.stale(Standing(13, finished=False)) is False
+    assert feed.stale(EventPosition(13, finished=False)) is False
 
 
 def test_numbers_need_not_be_dense() -> None:
@@ -57,7 +57,7 @@ def test_what_came_before_the_first_look_is_told_after_it() -> None:
     feed = Feed()
     feed.hear([told(11), told(12)])
     assert feed.take(0, seconds=0).position == 0
-    assert feed.stale(Standing(11, finished=False)) is False
+    assert feed.stale(EventPosition(11, finished=False)) is False
     assert taken(feed, 11) == [12]
 
 

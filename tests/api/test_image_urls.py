@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from api.app import create_app, service_of
 from core.database import Database
 from core.settings import Settings
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.records import Job
 from tests import factories
 from tests.api import pictures
@@ -233,7 +233,7 @@ def test_a_repeated_request_finds_its_job_though_the_picture_is_gone(
 
 
 def test_an_upload_by_url_is_no_way_around_the_allow_list(
-    settings: Settings, database: Database, decoder: Images, site: Site
+    settings: Settings, database: Database, decoder: ImageReader, site: Site
 ) -> None:
     closed = settings.model_copy(update={"webhook_allow": ()})
     app = create_app(

@@ -12,7 +12,7 @@ import pytest
 from core.database import Database
 from jobs.answers import votes
 from jobs.answers.extraction import Answer
-from jobs.findings import Action, Finding, Kind
+from jobs.findings import Action, Finding, FindingKind
 from jobs.store import settle
 from tests import factories
 from tests.api import pictures, worker
@@ -158,7 +158,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
 ) -> None:
     caller.job(guards={"language": False})
     found = Finding(
-        Kind.LOOP,
+        FindingKind.LOOP,
         sample=0,
         start=3,
         end=8,
@@ -202,7 +202,7 @@ def test_a_second_look_is_shown_with_the_answer(
     caller: Caller, database: Database, action: Action, confidence: float | None
 ) -> None:
     caller.job(guards={"verify": True})
-    found = Finding(Kind.VERIFY, sample=0, start=0, end=8, action=action)
+    found = Finding(FindingKind.VERIFY, sample=0, start=0, end=8, action=action)
     worker.end(database, worker.start(database), found=[found])
 
     [job] = caller("GET", "/v1/jobs", query_string={"q": "finding:verify"}).get_json()["data"]

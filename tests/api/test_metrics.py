@@ -18,8 +18,8 @@ from core.metrics import ShareMetrics, new_registry
 from core.settings import Settings
 from jobs import metrics
 from jobs.answers import votes
-from jobs.findings import Action, Finding, Kind
-from jobs.images import Images
+from jobs.findings import Action, Finding, FindingKind
+from jobs.images import ImageReader
 from jobs.store import workers
 from tests.api import worker
 from tests.api.conftest import Caller
@@ -72,7 +72,7 @@ def test_metrics_are_for_operators(client: FlaskClient, caller: Caller, operator
 
 
 def test_metrics_can_be_made_public_and_say_what_was_built(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     public = settings.model_copy(update={"metrics_public": True, "revision": "abc123"})
     app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
@@ -85,7 +85,7 @@ def test_metrics_can_be_made_public_and_say_what_was_built(
 
 
 def test_without_a_database_the_processs_own_metrics_are_shown(
-    settings: Settings, decoder: Images, tmp_path: Path
+    settings: Settings, decoder: ImageReader, tmp_path: Path
 ) -> None:
     public = settings.model_copy(update={"metrics_public": True})
     database = Database(f"sqlite:///{tmp_path}/no/such.db")
@@ -109,7 +109,7 @@ def test_the_gauges_tell_of_queue_and_workers(
     caller.job(priority="high")
     worker.start(database)
     engine = workers.EngineState("http://engine", "resting")
-    presence = workers.Presence("w", "h", 1, "1", slots=4, engines=(engine,))
+    presence = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=(engine,))
     workers.beat(database, presence, alive=timedelta(minutes=1))
 
     shown = scrape(operator)
@@ -132,7 +132,9 @@ def test_the_gauges_tell_of_queue_and_workers(
 def test_a_worker_that_fell_silent_is_missed_for_a_while_and_then_no_more(
     operator: Caller, database: Database, age: Age
 ) -> None:
-    workers.beat(database, workers.Presence("w", "h", 1, "1", slots=4), alive=timedelta(minutes=1))
+    workers.beat(
+        database, workers.WorkerHeartbeat("w", "h", 1, "1", slots=4), alive=timedelta(minutes=1)
+    )
 
     age(61)
     noticed = scrape(operator)
@@ -200,13 +202,13 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
-    found = Finding(Kind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
+    found = Finding(FindingKind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
     agreed = (votes.AnswerClass("6", (0, 1)),)
     tally = votes.Tally(asked=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
     worker.end(database, worker.start(database), found=[found], tally=tally)
     caller.job()
     worker.fail(database)
-    presence = workers.Presence("w", "h", 1, "1", slots=4)
+    presence = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4)
     workers.beat(database, presence, alive=timedelta(minutes=1))
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)

@@ -34,7 +34,9 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", "sqlite"))
 
 
-def resend(database: Database, delivery: str, result: attempts.Result, *, times: int) -> None:
+def resend(
+    database: Database, delivery: str, result: attempts.AttemptResult, *, times: int
+) -> None:
     """Send a delivery again and again, with the same outcome."""
     delivery_id = ids.parse("dlv", delivery)
     assert delivery_id is not None

@@ -17,12 +17,12 @@ from tests.fakes import RecordingBell
 
 ALIVE = timedelta(minutes=1)
 ENGINE = workers.EngineState("http://engine", "ok", model="tiny-qvq", version="1", window=8)
-WORKER = workers.Presence(id="w", host="h", pid=1, version="1.0", slots=4, engines=(ENGINE,))
+WORKER = workers.WorkerHeartbeat(id="w", host="h", pid=1, version="1.0", slots=4, engines=(ENGINE,))
 
 
 def put_back(database: Database) -> None:
     """Let the next job's attempt fail, so that it waits for another."""
-    fault = settle.Fault("engine_fault", "It failed.", retryable=True)
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
 

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from api.app import service_of
-from api.framework import Door
+from api.framework import Router
 from api.revocation import Revocation
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories
@@ -41,7 +41,7 @@ def reader(client: FlaskClient, database: Database) -> Caller:
 
 
 @pytest.fixture
-def follow(app: Door) -> Iterator[Callable[..., Follower]]:
+def follow(app: Router) -> Iterator[Callable[..., Follower]]:
     """Return what follows a stream; whoever is still there at the end is sent away."""
     followers: list[Follower] = []
 
@@ -164,7 +164,7 @@ def test_while_the_database_is_away_everything_stays_open(database: Database) ->
     class Away(Database):
         def reading(self, *, snapshot: bool = False) -> Any:  # noqa: ANN401, ARG002 - it never returns
             looked.release()
-            raise Unavailable("away")
+            raise DatabaseUnavailable("away")
 
     away = Away(database.url.render_as_string(hide_password=False))
     revocation = Revocation(away, look_seconds=0.01)

@@ -16,7 +16,7 @@ import openai
 import pytest
 import urllib3
 
-from api.server import OnePipe
+from api.server import GunicornLogger
 from core.database import Database
 from jobs.store import history
 from tests import factories
@@ -213,7 +213,7 @@ def test_an_address_is_logged_without_its_query() -> None:
             lines.append(record.getMessage())
 
     lines: list[str] = []
-    logger = OnePipe.__new__(OnePipe)
+    logger = GunicornLogger.__new__(GunicornLogger)
     logger.error_log = logging.getLogger("tests.gunicorn")
     logger.error_log.addHandler(Kept())
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from api.serving.limits import Limits
+from api.serving.limits import ServerLimits
 from api.serving.shares import Share
 from core.settings import Settings
 from tests.api import wire
@@ -441,7 +441,7 @@ def test_threads_go_to_accounts_in_turns() -> None:
 
 def test_an_account_may_ask_for_all_its_streams_at_once() -> None:
     settings = Settings.read({})
-    limits = Limits.of(settings, connections=settings.max_connections, idle_seconds=75)
+    limits = ServerLimits.of(settings, connections=settings.max_connections, idle_seconds=75)
     places = Share(limits.waiting)
 
     waiting = sum(places.take("a") for _ in range(settings.max_streams))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
+from api.framework import Router
 from api.revocation import Revocation
 from api.serving import current
 from api.streams import Streams
@@ -24,7 +24,7 @@ from core.shares import Shares
 from jobs import findings
 from jobs.answers.extraction import Answer
 from jobs.events.live import Publisher, Subscriber
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.records import FindingEntry
 from jobs.store import accounts, claims, expiry, retention, settle
 from jobs.store import findings as kept
@@ -34,8 +34,8 @@ from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
 from tests.fakes import RecordingBell, RecordingPublisher
-from worker.run.trace_buffer import Live, Recorder
 from worker.run.trace_buffer import Publisher as Tells
+from worker.run.trace_buffer import TraceBuffer, TraceWriter
 
 Follow = Callable[..., Follower]
 
@@ -70,7 +70,7 @@ def follow(caller: Caller) -> Iterator[Follow]:
 
 @pytest.fixture
 def another(
-    settings: Settings, database: Database, decoder: Images, caller: Caller
+    settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> Iterator[Caller]:
     """Return the same caller at another API."""
     app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
@@ -78,9 +78,11 @@ def another(
     service_of(app).drain()
 
 
-def record(database: Database, claimed: claims.Claim, publisher: Tells) -> tuple[Recorder, Live]:
+def record(
+    database: Database, claimed: claims.Claim, publisher: Tells
+) -> tuple[TraceWriter, TraceBuffer]:
     """Begin the stream of a claimed job and return what records it."""
-    recorder = Recorder(
+    recorder = TraceWriter(
         database,
         publisher=publisher,
         owner=claimed.owner,
@@ -92,14 +94,16 @@ def record(database: Database, claimed: claims.Claim, publisher: Tells) -> tuple
     return recorder, recorder.open(claimed, sample=0, started_at=started_at)
 
 
-def say(recorder: Recorder, live: Live, *words: str) -> None:
+def say(recorder: TraceWriter, live: TraceBuffer, *words: str) -> None:
     """Say ``words``, each as an event of its own."""
     for word in words:
         live.add(word)
         recorder.tick()
 
 
-def succeed(database: Database, claimed: claims.Claim, recorder: Recorder, live: Live) -> None:
+def succeed(
+    database: Database, claimed: claims.Claim, recorder: TraceWriter, live: TraceBuffer
+) -> None:
     """End the job with what the stream has said."""
     recorder.close(live)
     ended = factories.make_ended(live.text(), marks=live.marks)
@@ -214,7 +218,7 @@ def test_one_more_than_may_be_is_refused_and_whoever_leaves_makes_room(
 
 
 def test_an_account_that_holds_many_streams_keeps_no_other_one_out(
-    settings: Settings, database: Database, decoder: Images, caller: Caller
+    settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     few = settings.model_copy(update={"max_streams": 4})
     app = create_app(few, database=database, bell=RecordingBell(), images=decoder)
@@ -240,7 +244,7 @@ def test_an_account_that_holds_many_streams_keeps_no_other_one_out(
     service_of(app).drain()
 
 
-def test_a_draining_service_ends_all_streams(app: Door, follow: Follow, caller: Caller) -> None:
+def test_a_draining_service_ends_all_streams(app: Router, follow: Follow, caller: Caller) -> None:
     follower = follow(caller.job())
     assert eventually(lambda: bool(follower.events))
 
@@ -299,7 +303,7 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
         say(recorder, live, "six")
         if begun is strange:
             later = findings.Finding(
-                findings.Kind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
+                findings.FindingKind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
             )
             with database.transaction() as transaction:
                 kept.keep(transaction, claimed.job_id, claimed.attempt, [later])

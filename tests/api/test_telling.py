@@ -8,7 +8,7 @@ from api.app import create_app, service_of
 from core.database import Database
 from core.settings import Settings
 from jobs.delivery import Webhook
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.records import Job
 from jobs.store import accounts
 from tests import webhooks
@@ -18,7 +18,7 @@ from tests.fakes import RecordingBell
 
 
 def test_a_cancel_that_somebody_listens_to_rings_for_those_who_tell(
-    settings: Settings, database: Database, decoder: Images, caller: Caller
+    settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     bell = RecordingBell()
     app = create_app(

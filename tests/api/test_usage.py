@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
+from api.framework import Router
 from core.database import Database
 from core.settings import Settings
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.store import accounts, storage, submission
 from tests import factories
 from tests.api import pictures, worker
@@ -40,8 +40,8 @@ def timer() -> HandTimer:
 
 @pytest.fixture
 def app(
-    settings: Settings, database: Database, decoder: Images, timer: HandTimer
-) -> Iterator[Door]:
+    settings: Settings, database: Database, decoder: ImageReader, timer: HandTimer
+) -> Iterator[Router]:
     """Return the application, whose time stands still."""
     app = create_app(
         settings,

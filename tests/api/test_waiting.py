@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from api.app import service_of
-from api.framework import Door
+from api.framework import Router
 from api.serving import current
 from api.streams import Waits
 from core import ids
@@ -146,7 +146,7 @@ def test_a_preference_that_is_not_understood_is_ignored(caller: Caller, prefer: 
     assert "Preference-Applied" not in answer.headers
 
 
-def test_a_draining_service_lets_all_go_who_wait(app: Door, caller: Caller) -> None:
+def test_a_draining_service_lets_all_go_who_wait(app: Router, caller: Caller) -> None:
     service_of(app).drain()
     job = caller.submit(headers={"Prefer": "wait=60"})
     assert job.status_code == 202

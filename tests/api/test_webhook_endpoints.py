@@ -16,12 +16,12 @@ import structlog
 from werkzeug.serving import make_server
 
 from api.app import create_app, service_of
-from api.framework import Door
+from api.framework import Router
 from core.database import Database
 from core.settings import Settings
 from core.vault import VAULT_FILE
-from jobs.delivery import TryOutcome
-from jobs.images import Images
+from jobs.delivery import AttemptOutcome
+from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from tests import factories
 from tests import webhooks as told
@@ -192,7 +192,7 @@ def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None
 
 
 @contextlib.contextmanager
-def tried_meanwhile(database: Database, result: attempts.Result) -> Iterator[None]:
+def tried_meanwhile(database: Database, result: attempts.AttemptResult) -> Iterator[None]:
     """End the one try that becomes due inside of the block."""
     done = threading.Event()
 
@@ -226,7 +226,7 @@ def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Datab
 
 
 def test_a_test_that_nobody_sends_is_told_as_that(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     hours = itertools.count(0, 3600)
     app = create_app(
@@ -248,7 +248,7 @@ def test_a_test_that_nobody_sends_is_told_as_that(
 
 
 def test_tests_of_one_account_leave_threads_to_another(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     timer = HandTimer()
     app = create_app(
@@ -363,11 +363,13 @@ def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
 
 
 HIDDEN = {
-    "private": attempts.Result(
-        TryOutcome.FAILED, error_code="address_forbidden", address="10.1.2.3", seconds=0.01
+    "private": attempts.AttemptResult(
+        AttemptOutcome.FAILED, error_code="address_forbidden", address="10.1.2.3", seconds=0.01
     ),
-    "unknown": attempts.Result(TryOutcome.FAILED, error_code="name_not_resolved", seconds=0.2),
-    "silent": attempts.Result(TryOutcome.FAILED, error_code="timed_out", seconds=15.0),
+    "unknown": attempts.AttemptResult(
+        AttemptOutcome.FAILED, error_code="name_not_resolved", seconds=0.2
+    ),
+    "silent": attempts.AttemptResult(AttemptOutcome.FAILED, error_code="timed_out", seconds=15.0),
 }
 ITS_OWN = {"id", "event_id", "job_id", "created_at", "next_at", "due_at", "started_at", "ended_at"}
 
@@ -412,7 +414,7 @@ def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
 
 @pytest.mark.parametrize("result", HIDDEN.values(), ids=HIDDEN)
 def test_a_test_of_an_endpoint_hides_the_same(
-    caller: Caller, operator: Caller, database: Database, result: attempts.Result
+    caller: Caller, operator: Caller, database: Database, result: attempts.AttemptResult
 ) -> None:
     made = create(caller)
     told_to_each = []
@@ -511,7 +513,7 @@ def test_a_reader_may_look_and_change_nothing(caller: Caller, database: Database
 
 
 @pytest.fixture
-def client_of_openai(app: Door, caller: Caller) -> Iterator[openai.OpenAI]:
+def client_of_openai(app: Router, caller: Caller) -> Iterator[openai.OpenAI]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -21,7 +21,7 @@ from gunicorn.config import Config
 
 from api import server
 from api.serving import current
-from api.serving.limits import Limits
+from api.serving.limits import ServerLimits
 from api.serving.loop import Loop
 
 #: A client that waits longer than this waits for ever.
@@ -31,7 +31,7 @@ _BUFFER = 65536
 _pipes: collections.deque[tuple[int, int]] = collections.deque()
 _KEPT_PIPES = 16
 
-LIMITS = Limits(
+LIMITS = ServerLimits(
     heads=64,
     idle=64,
     transfers=64,

@@ -52,5 +52,5 @@ def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> 
 def fail(database: Database) -> None:
     """Run the next job into an error that is its own fault."""
     claimed = start(database)
-    fault = settle.Fault("engine_rejected", "The engine cannot take this.", retryable=False)
+    fault = settle.Failure("engine_rejected", "The engine cannot take this.", retryable=False)
     assert settle.fail(database, claimed, fault, sample=factories.make_ended("I see"))

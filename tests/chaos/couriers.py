@@ -6,10 +6,10 @@ import signal
 import threading
 
 from core.vault import Vault
-from net.client import Egress
+from net.client import GuardedClient
 from tests.chaos import victims
 from webhooks.runtime import DeliveryRuntime
-from webhooks.signer import Signing
+from webhooks.signer import SecretSigner
 
 
 def courier(environment: victims.Environment) -> None:
@@ -18,8 +18,8 @@ def courier(environment: victims.Environment) -> None:
     vault = Vault.of(settings)
     runtime = DeliveryRuntime(
         settings,
-        signer=lambda database: Signing(database, vault=vault),
-        egress=Egress(settings.webhook_allow),
+        signer=lambda database: SecretSigner(database, vault=vault),
+        egress=GuardedClient(settings.webhook_allow),
     )
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())

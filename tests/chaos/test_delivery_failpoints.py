@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from jobs.outbox import WebhookAttempt
 from tests import factories, webhooks
 from tests.chaos import couriers, victims
@@ -46,7 +46,7 @@ class Post:
         with self.database.transaction() as transaction:
             transaction.execute(
                 sa.update(WebhookAttempt)
-                .where(WebhookAttempt.state == TryState.SENDING)
+                .where(WebhookAttempt.state == AttemptState.SENDING)
                 .values(lease_expires_at=transaction.now(timedelta(seconds=-1)))
             )
 
@@ -66,7 +66,7 @@ class Post:
         """Whether nothing is left to tell."""
         statuses = {one.status for one in webhooks.all_deliveries(self.database)}
         states = {row.state for row in webhooks.attempts(self.database)}
-        return statuses == {DeliveryStatus.DELIVERED} and states == {TryState.ENDED}
+        return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     assert done is not None
     assert done.resent == 1
     kinds = [row.kind for row in webhooks.attempts(post.database)]
-    assert kinds == [Kind.AUTOMATIC, Kind.RECOVER]
+    assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
 def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
@@ -171,5 +171,5 @@ def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -
 
     ended = post.finish({VARIABLE: "settle.committed=raise"})
 
-    assert ended == [str(TryOutcome.DELIVERED)]
+    assert ended == [str(AttemptOutcome.DELIVERED)]
     assert len(post.receiver.got) == 1

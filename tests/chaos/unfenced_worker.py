@@ -76,8 +76,8 @@ def _watch_all(
     *,
     held: Iterable[traces.Holding],
     **rest: Any,  # noqa: ANN401 - same
-) -> dict[traces.Holding, claims.Flags]:
-    calm = dict.fromkeys(held, claims.Flags(cancel=False, overdue=False))
+) -> dict[traces.Holding, claims.StopFlags]:
+    calm = dict.fromkeys(held, claims.StopFlags(cancel=False, overdue=False))
     return calm | _watch(database, held=held, **rest)
 
 

@@ -210,7 +210,7 @@ def test_the_doctor_hears_of_engines_from_the_workers_when_no_setting_names_them
         workers.EngineState("http://127.0.0.1:4711", "ok", model="tiny-qvq", window=8),
         workers.EngineState("http://127.0.0.1:4712", "away"),
     )
-    presence = workers.Presence("w", "h", 1, "1", slots=4, engines=engines)
+    presence = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=engines)
     workers.beat(database, presence, alive=timedelta(minutes=1))
     _, printed = longlook(upgraded, "doctor")
     workers.retire(database, "w")

@@ -101,7 +101,7 @@ def test_no_program_of_the_service_has_a_secret_among_its_arguments(tmp_path: Pa
     }
     environ = {"PATH": os.defpath, **secrets}
     settings = Settings.read(environ, home=tmp_path)
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url=settings.redis_url,
         engine_urls=("http://127.0.0.1:1",),

@@ -55,7 +55,7 @@ def test_two_h200_share_the_weights() -> None:
 def test_room_for_context_is_what_the_arithmetic_says(
     gpus: list[devices.Device], tp: int, low: int, high: int
 ) -> None:
-    order = command.Order(
+    order = command.ServeOptions(
         settings.Settings.read({}), "qvq", profiles.QVQ, sizes.QVQ, "127.0.0.1", 1
     )
 

@@ -86,7 +86,7 @@ def test_engines_that_do_not_answer_are_a_warning_only(capsys: pytest.CaptureFix
 def test_each_engine_is_said_to_be_ready_once(capsys: pytest.CaptureFixture[str]) -> None:
     answers = {"GET /health": [Canned(503), Canned(200)]}
     with serving(answers) as engine:
-        chosen = engines.Engines(urls=(engine.url, "scripted:"), model="tiny-qvq")
+        chosen = engines.EngineProcesses(urls=(engine.url, "scripted:"), model="tiny-qvq")
         readiness = engines.Readiness(chosen, Settings.read({}))
         readiness.look()
         assert (readiness.any_ready, readiness.all_ready) == (True, False)
@@ -107,7 +107,7 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
         "LONGLOOK_PORT": "1",
     }
     settings = Settings.read(environ, home=Path("/home/ll"), flush_seconds=0.2)
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url="unix:///r",
         engine_urls=("http://a", "http://b"),
@@ -141,7 +141,7 @@ def test_files_of_secrets_reach_the_services_that_need_them_and_contradict_nothi
         "LONGLOOK_API_KEY_FILE": str(tmp_path / "key"),
     }
     settings = Settings.read(environ)
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url="unix:///r",
         engine_urls=("http://a",),

@@ -11,7 +11,7 @@ import pytest
 
 from core.settings import Settings
 from jobs import queue
-from jobs.queue import Bell
+from jobs.queue import Wakeup
 from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
@@ -38,14 +38,14 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def bell(own_redis: RedisServer) -> Iterator[Bell]:
+def bell(own_redis: RedisServer) -> Iterator[Wakeup]:
     """Return a bell at ``own_redis``."""
-    bell = Bell(Settings.read({}, redis_url=own_redis.url))
+    bell = Wakeup(Settings.read({}, redis_url=own_redis.url))
     yield bell
     bell.close()
 
 
-def test_each_ring_is_one_bell_in_redis(bell: Bell, own_redis: RedisServer) -> None:
+def test_each_ring_is_one_bell_in_redis(bell: Wakeup, own_redis: RedisServer) -> None:
     assert bell.waiting() == 0
 
     bell.ring(3)
@@ -59,7 +59,7 @@ def test_each_ring_is_one_bell_in_redis(bell: Bell, own_redis: RedisServer) -> N
 
 
 def test_a_thousand_bells_are_enough_however_many_jobs_come(
-    bell: Bell, own_redis: RedisServer
+    bell: Wakeup, own_redis: RedisServer
 ) -> None:
     for _ in range(20):
         bell.ring(100)
@@ -72,7 +72,7 @@ def test_a_thousand_bells_are_enough_however_many_jobs_come(
 
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
 def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) -> None:
-    bell = Bell(Settings.read({}, redis_url=address.format(redis_url)))
+    bell = Wakeup(Settings.read({}, redis_url=address.format(redis_url)))
 
     bell.ring(2)
 
@@ -82,7 +82,7 @@ def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) ->
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
 def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
-    bell: Bell, own_redis: RedisServer, fault: str
+    bell: Wakeup, own_redis: RedisServer, fault: str
 ) -> None:
     bell.ring()
     assert eventually(lambda: bell.waiting() == 1)
@@ -110,7 +110,7 @@ def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
     assert eventually(rings)
 
 
-def test_a_ring_never_waits_for_redis(bell: Bell, own_redis: RedisServer) -> None:
+def test_a_ring_never_waits_for_redis(bell: Wakeup, own_redis: RedisServer) -> None:
     own_redis.freeze()
     returned = threading.Event()
 
@@ -126,7 +126,7 @@ def test_a_ring_never_waits_for_redis(bell: Bell, own_redis: RedisServer) -> Non
     own_redis.resume()
 
 
-def test_a_closed_bell_rings_no_more(bell: Bell, own_redis: RedisServer) -> None:
+def test_a_closed_bell_rings_no_more(bell: Wakeup, own_redis: RedisServer) -> None:
     bell.close()
 
     bell.ring()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack
@@ -94,7 +94,7 @@ def test_an_engine_is_sent_the_picture_and_never_its_url(
     folder = children.short_folder()
     with (
         site() as url,
-        BackgroundServer(Options(tokens_per_second=0)) as engine,
+        BackgroundServer(ScriptedOptions(tokens_per_second=0)) as engine,
         overheard(int(engine.url.rsplit(":", 1)[1])) as (engine_url, heard),
     ):
         stack = Stack(

@@ -15,7 +15,7 @@ from cli.client import Client
 from core import errors, ids
 from core.database import Database
 from jobs.store import history
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
@@ -30,7 +30,7 @@ CANARY = "zebra-canary-7319"
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BackgroundServer]:
     """Return the scripted engine over HTTP: about three seconds an answer, so that it can be caught running."""
-    with BackgroundServer(Options(tokens_per_second=80)) as server:
+    with BackgroundServer(ScriptedOptions(tokens_per_second=80)) as server:
         yield server
 
 

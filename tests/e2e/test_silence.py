@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.client import Client
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
@@ -26,7 +26,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
 ) -> None:
     redis_server.flush()
     folder = children.short_folder()
-    options = Options(tokens_per_second=1000, markers=True, window=1)
+    options = ScriptedOptions(tokens_per_second=1000, markers=True, window=1)
     with BackgroundServer(options) as engine:
         settings = {"LONGLOOK_ENGINE_SILENT_SECONDS": "1"}
         stack = Stack(folder, sqlite_source.create(), redis_server.url, engine.url, settings)

@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from cli.client import Client
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.api.following import Follower, text
@@ -36,7 +36,7 @@ def stack(
     source: databases.Source = request.getfixturevalue(name)
     redis_server.flush()
     folder = children.short_folder()
-    with BackgroundServer(Options(tokens_per_second=25)) as engine:
+    with BackgroundServer(ScriptedOptions(tokens_per_second=25)) as engine:
         stack = Stack(folder, source.create(), redis_server.url, engine.url)
         yield stack
         stack.close()

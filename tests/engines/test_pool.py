@@ -15,7 +15,7 @@ from jobs import engine
 from scripted import Scripted
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from worker.engines import pool
-from worker.engines.pool import Engines
+from worker.engines.pool import EnginePool
 from worker.engines.sglang import SGLang
 
 FULL = errors.EngineBusy("full")
@@ -86,7 +86,7 @@ def test_the_engine_with_the_most_room_in_proportion_is_next() -> None:
 
 
 def test_nobody_is_asked_before_the_facts_are_read() -> None:
-    engines = Engines([Quiet()])
+    engines = EnginePool([Quiet()])
     assert engines.acquire() is None
 
     engines.refresh()
@@ -116,7 +116,7 @@ def test_there_are_never_more_permits_than_the_share(
     members = [Quiet(str(n), window) for n, window in enumerate(windows)]
     watch = Watch()
     engines = made(*members, watch=watch, live_workers=live)
-    out: list[pool.Permit] = []
+    out: list[pool.EngineSlot] = []
     for move, number in moves:
         member = members[number % len(members)]
         if move == "a" and (permit := engines.acquire()) is not None:
@@ -144,7 +144,7 @@ class Together(Quiet):
         super().__init__(url)
         self._asked = asked
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         self._asked.wait(10)
         return super().facts()
 
@@ -175,7 +175,9 @@ def test_the_settings_name_the_engines() -> None:
     first, second = engines.engines
     assert isinstance(first, SGLang)
     assert isinstance(second, Scripted)
-    assert second.facts() == engine.Facts("tiny-x", "scripted-1", window=3, context_tokens=2048)
+    assert second.facts() == engine.EngineFacts(
+        "tiny-x", "scripted-1", window=3, context_tokens=2048
+    )
     engines.close()
 
 
@@ -189,14 +191,14 @@ def test_a_wrong_option_in_the_settings_is_an_error() -> None:
 A, B = (uuid.UUID(int=number) for number in (1, 2))
 
 
-def exactly(permits: int, watch: Watch | None = None) -> Engines:
+def exactly(permits: int, watch: Watch | None = None) -> EnginePool:
     """Return an engine that gives so many permits."""
-    engines = Engines([Quiet(window=permits)], margin=0, now=watch or Watch())
+    engines = EnginePool([Quiet(window=permits)], margin=0, now=watch or Watch())
     engines.refresh()
     return engines
 
 
-def held_by(engines: Engines, account_id: uuid.UUID, count: int) -> list[pool.Permit]:
+def held_by(engines: EnginePool, account_id: uuid.UUID, count: int) -> list[pool.EngineSlot]:
     """Return ``count`` permits of an account: one by a claim, and the rest for further samples."""
     first = engines.acquire()
     assert first is not None

@@ -68,17 +68,17 @@ def test_more_pictures_than_the_engine_takes_are_rejected(
 
 
 def test_bytes_that_are_no_picture_are_rejected(sglang: SGLang) -> None:
-    nothing = engine.Picture(key="x", media_type="image/png", data=b"no picture")
+    nothing = engine.EngineImage(key="x", media_type="image/png", data=b"no picture")
 
     with pytest.raises(errors.EngineRejected, match="cannot read the image"):
         asking.read(sglang, asking.ask(pictures=(nothing,)))
 
 
-def _scaled(real_engine: RealEngine, name: str) -> engine.Picture:
+def _scaled(real_engine: RealEngine, name: str) -> engine.EngineImage:
     buffer = io.BytesIO()
     with Image.open(real_engine.samples / name) as image:
         image.convert("RGB").resize((252, 252)).save(buffer, "PNG")
-    return engine.Picture(key=name, media_type="image/png", data=buffer.getvalue())
+    return engine.EngineImage(key=name, media_type="image/png", data=buffer.getvalue())
 
 
 def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(

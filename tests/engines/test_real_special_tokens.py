@@ -54,8 +54,8 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
         "continuation": text + json_answer.ask(text, text),
         "schema": _SCHEMA,
     },
-    "what was said": lambda text: {"turn": engine.Turn(text, verify.ask("How many?"))},
-    "second look": lambda text: {"turn": engine.Turn("7", verify.ask(text))},
+    "what was said": lambda text: {"turn": engine.FollowUp(text, verify.ask("How many?"))},
+    "second look": lambda text: {"turn": engine.FollowUp("7", verify.ask(text))},
 }
 #: How a caller or the model may say a special token.
 FORMS: dict[str, Callable[[str], str]] = {
@@ -81,13 +81,13 @@ class Prompts:
     def __init__(self, real: RealEngine) -> None:
         self._url = real.url
         self._http = urllib3.PoolManager(retries=False, timeout=30, maxsize=4)
-        self._pictures = wire.EncodedPictures()
+        self._pictures = wire.EncodedImages()
 
-    def specials(self, request: engine.Request) -> list[int]:
+    def specials(self, request: engine.GenerationRequest) -> list[int]:
         """Return the ids of the prompt's special tokens, in their order."""
         return _specials(self.ids(self.body(request)))
 
-    def body(self, request: engine.Request) -> dict[str, Any]:
+    def body(self, request: engine.GenerationRequest) -> dict[str, Any]:
         """Return what is sent, but for a whole answer that shows the prompt."""
         body: dict[str, Any] = json.loads(wire.body(request, self._pictures))
         del body["stream_options"]
@@ -120,7 +120,7 @@ def sglang(real_engine: RealEngine, connect: subjects.Connect) -> SGLang:
     return connect(real_engine.url)
 
 
-def _request(real: RealEngine, place: str, text: str) -> engine.Request:
+def _request(real: RealEngine, place: str, text: str) -> engine.GenerationRequest:
     picture = subjects.sample(real, "s03.png")
     salt = "0" * 64
     asked = asking.ask("How many?", pictures=(picture,), salt=salt, max_output_tokens=1)
@@ -187,7 +187,7 @@ def test_a_question_with_a_pictures_marker_is_answered(
     for request in (
         asked,
         dataclasses.replace(asked, rid="1" * 32, continuation="<|image_pad|> I see"),
-        dataclasses.replace(asked, rid="2" * 32, turn=engine.Turn("<|video_pad|>", "And?")),
+        dataclasses.replace(asked, rid="2" * 32, turn=engine.FollowUp("<|video_pad|>", "And?")),
     ):
         assert asking.text(asking.read(sglang, request))
 

@@ -14,7 +14,7 @@ from core import profiles, special_tokens
 from jobs import engine
 from scripted import dialect
 from scripted.server import BackgroundServer
-from scripted.stage import Stage
+from scripted.stage import Scheduler
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
@@ -158,12 +158,12 @@ def test_all_texts_of_a_request_are_broken_up_and_its_schema_is_not() -> None:
         marked,
         system=marked,
         instruction=marked,
-        turn=engine.Turn(marked, marked),
+        turn=engine.FollowUp(marked, marked),
         continuation=marked,
         schema=schema,
     )
 
-    body = json.loads(wire.body(request, wire.EncodedPictures()))
+    body = json.loads(wire.body(request, wire.EncodedImages()))
 
     texts = [message["content"] for message in body["messages"]]
     texts[1] = texts[1][-1]["text"]
@@ -175,7 +175,7 @@ def test_all_texts_of_a_request_are_broken_up_and_its_schema_is_not() -> None:
 def test_a_marker_that_pieces_make_up_together_is_broken_up() -> None:
     request = asking.ask("x<|image_", instruction="pad|>", continuation="<|im_<|im_end|>end|>")
 
-    messages = json.loads(wire.body(request, wire.EncodedPictures()))["messages"]
+    messages = json.loads(wire.body(request, wire.EncodedImages()))["messages"]
 
     assert messages[1]["content"][-1]["text"] == "x< |image_pad|>"
     assert messages[2]["content"] == "< |im_< |im_end|>end|>"
@@ -198,12 +198,12 @@ def test_a_scripted_engine_gets_stuck_on_a_marker_as_sglang_does(place: str) -> 
     marked = "x<|image_pad|>"
     fields: dict[str, Any] = {place: marked}
     if place in ("said", "asked"):
-        fields = {"turn": engine.Turn(*(("a", marked) if place == "asked" else (marked, "b")))}
+        fields = {"turn": engine.FollowUp(*(("a", marked) if place == "asked" else (marked, "b")))}
     request = replace(asking.ask(), **fields)
-    stage = Stage(subjects.OPTIONS, profiles.TINY, lambda: 1000.0)
+    stage = Scheduler(subjects.OPTIONS, profiles.TINY, lambda: 1000.0)
 
     play = stage.enter(request, lambda: None, stuck=dialect.gets_stuck(request))
 
     step = play.advance(1e9)
     assert (list(step.tokens), step.end) == ([], None)
-    assert stage.load() == engine.Load(running=0, waiting=0)
+    assert stage.load() == engine.EngineLoad(running=0, waiting=0)

@@ -28,8 +28,8 @@ RECORDED = {
 }
 
 
-def sent(request: engine.Request) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(wire.body(request, wire.EncodedPictures()))
+def sent(request: engine.GenerationRequest) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(wire.body(request, wire.EncodedImages()))
     return body
 
 
@@ -100,7 +100,7 @@ def test_a_schema_is_what_the_grammar_is_made_of() -> None:
 
 
 def test_a_picture_is_encoded_once_while_there_is_room() -> None:
-    pictures = wire.EncodedPictures(budget=10_000)
+    pictures = wire.EncodedImages(budget=10_000)
     first = asking.png(1)
 
     pictures.part(first)
@@ -112,10 +112,10 @@ def test_a_picture_is_encoded_once_while_there_is_room() -> None:
 
 @pytest.mark.parametrize("size", [100, 20_000])
 def test_a_picture_is_sent_whole_whether_or_not_it_is_kept(size: int) -> None:
-    pictures = wire.EncodedPictures(budget=10_000)
+    pictures = wire.EncodedImages(budget=10_000)
 
     for key in "abababa" * 20:
-        picture = engine.Picture(key=key, media_type="image/png", data=key.encode() * size)
+        picture = engine.EngineImage(key=key, media_type="image/png", data=key.encode() * size)
         body = json.loads(wire.body(asking.ask(pictures=(picture,)), pictures))
         url = body["messages"][1]["content"][0]["image_url"]["url"]
         assert base64.b64decode(url.partition(",")[2]) == picture.data
@@ -125,8 +125,8 @@ def test_events_mean_what_sglang_means() -> None:
     assert wire.chunk(RECORDED["OPENING"]) == engine.Chunk()
     assert wire.chunk(RECORDED["WORD"]) == engine.Chunk(text="Let")
     assert wire.chunk(RECORDED["FINISH"]) == engine.Chunk(finish_reason="stop")
-    assert wire.chunk(RECORDED["USAGE"]) == engine.Chunk(usage=engine.Usage(54, 7, 24, 78))
-    assert wire.chunk(RECORDED["NO_USAGE"]) == engine.Chunk(usage=engine.Usage())
+    assert wire.chunk(RECORDED["USAGE"]) == engine.Chunk(usage=engine.TokenUsage(54, 7, 24, 78))
+    assert wire.chunk(RECORDED["NO_USAGE"]) == engine.Chunk(usage=engine.TokenUsage())
 
 
 def test_text_and_an_end_can_come_together() -> None:

@@ -246,7 +246,7 @@ def test_a_job_that_is_stopped_waits_no_longer() -> None:
     places = equality.shares(1, most_waiting=1)
     mathematics = Equality(Away(), places, look_seconds=0.01)
     looks = iter([False, False, True])
-    with places.hold(OTHER, seconds=0), pytest.raises(equality.Stopped):
+    with places.hold(OTHER, seconds=0), pytest.raises(equality.ComparisonStopped):
         mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("6", "6.0")
 
 

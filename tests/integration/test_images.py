@@ -29,15 +29,15 @@ ACCOUNT, OTHER = (uuid.UUID(int=number) for number in (1, 2))
 
 
 @pytest.fixture(scope="module")
-def door() -> Iterator[images.Images]:
-    images_of_one_process = images.Images.start(
+def door() -> Iterator[images.ImageReader]:
+    images_of_one_process = images.ImageReader.start(
         Settings.read({}, sandbox_processes=1, max_image_mb=1, sandbox_seconds=60)
     )
     yield images_of_one_process
     images_of_one_process.close()
 
 
-def test_an_upload_is_made_canonical_in_a_child(door: images.Images) -> None:
+def test_an_upload_is_made_canonical_in_a_child(door: images.ImageReader) -> None:
     data = pictures.file_of(pictures.gradient(), "JPEG", exif=pictures.with_orientation(6))
 
     assert door.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalise(
@@ -45,9 +45,9 @@ def test_an_upload_is_made_canonical_in_a_child(door: images.Images) -> None:
     )
 
 
-def test_two_children_make_the_same_bytes(door: images.Images) -> None:
+def test_two_children_make_the_same_bytes(door: images.ImageReader) -> None:
     data = pictures.file_of(pictures.gradient(640, 480), "WEBP", lossless=True)
-    again = images.Images.start(Settings.read({}, sandbox_processes=1))
+    again = images.ImageReader.start(Settings.read({}, sandbox_processes=1))
     try:
         keys = [one.accept(data, account_id=ACCOUNT).key for one in (again, door, door)]
         assert keys[0] == keys[1] == keys[2]
@@ -55,7 +55,7 @@ def test_two_children_make_the_same_bytes(door: images.Images) -> None:
         again.close()
 
 
-def test_an_avif_fits_into_a_childs_memory(door: images.Images) -> None:
+def test_an_avif_fits_into_a_childs_memory(door: images.ImageReader) -> None:
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
 
@@ -76,7 +76,7 @@ def test_an_avif_fits_into_a_childs_memory(door: images.Images) -> None:
     ids=["empty", "too many bytes", "no image", "bomb"],
 )
 def test_the_door_refuses_with_one_sentence_and_a_code(
-    door: images.Images, data: bytes, code: str, status: int
+    door: images.ImageReader, data: bytes, code: str, status: int
 ) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
         door.accept(data, account_id=ACCOUNT)
@@ -85,7 +85,7 @@ def test_the_door_refuses_with_one_sentence_and_a_code(
     assert refused.value.message.endswith(".")
 
 
-def test_the_door_names_found_and_allowed_bytes(door: images.Images) -> None:
+def test_the_door_names_found_and_allowed_bytes(door: images.ImageReader) -> None:
     with pytest.raises(errors.ImageRejected, match=r"has 1,048,579 bytes; at most 1,048,576 are"):
         door.accept(b"\xff\xd8\xff" + bytes(2**20), account_id=ACCOUNT)
 
@@ -99,7 +99,9 @@ def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
     with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
-        door = images.Images(sandbox, limits=images.Limits(), shares=Shares(1, name="decoders"))
+        door = images.ImageReader(
+            sandbox, limits=images.ImageLimits(), shares=Shares(1, name="decoders")
+        )
         with pytest.raises(errors.ImageRejected, match=said) as refused:
             door.accept(pictures.file_of(pictures.gradient()), account_id=ACCOUNT)
 
@@ -108,7 +110,7 @@ def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
 
 def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other() -> None:
     settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
-    door = images.Images.start(settings, target=sandbox_targets.DECODE_OR_HANG)
+    door = images.ImageReader.start(settings, target=sandbox_targets.DECODE_OR_HANG)
     png = pictures.file_of(pictures.gradient())
     with ThreadPoolExecutor(8) as threads:
         hanging = [
@@ -146,7 +148,9 @@ def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> Non
     with Sandbox(sandbox_targets.DECODE_OR_HANG, processes=1, seconds=1.0) as sandbox:
         sandbox.warm()
         shares = Shares(1, name="decoders")
-        intake = images.Images(sandbox, limits=images.Limits(), shares=shares, timer=lambda: now)
+        intake = images.ImageReader(
+            sandbox, limits=images.ImageLimits(), shares=shares, timer=lambda: now
+        )
         assert refused(ACCOUNT, decoded=True)
         assert refused(ACCOUNT, decoded=False)
         with shares.hold(OTHER, seconds=0):

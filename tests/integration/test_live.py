@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from jobs.events import live
-from jobs.events.index import Mark
-from jobs.events.live import Publisher, Subscriber, Told
+from jobs.events.index import IndexEntry
+from jobs.events.live import LiveEvent, Publisher, Subscriber
 from tests.e2e.stack import eventually
 from tests.redis_servers import RedisServer
 
 NOWHERE = "unix:///nowhere/redis.sock"
 
 
-def told(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> Told:
-    return Told(job_id, 1, 0, number - 1, Mark(number, len(text), 5), text)
+def told(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> LiveEvent:
+    return LiveEvent(job_id, 1, 0, number - 1, IndexEntry(number, len(text), 5), text)
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def subscriber(redis_url: str) -> Iterator[Subscriber]:
     subscriber.close()
 
 
-def heard(subscriber: Subscriber) -> tuple[list[Told], Callable[[], int]]:
+def heard(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
     """Return a list of what is heard, and what listens and counts."""
-    events: list[Told] = []
+    events: list[LiveEvent] = []
 
     def listen() -> int:
         events.extend(subscriber.hear())
@@ -53,7 +53,7 @@ def test_who_follows_a_job_hears_its_events_and_no_others(
     mine, other = uuid.uuid4(), uuid.uuid4()
     subscriber.want([mine])
     events, listen = heard(subscriber)
-    finding = Told(mine, 1, 2, 8, Mark(9, 0, 5, {"kind": "loop"}), "")
+    finding = LiveEvent(mine, 1, 2, 8, IndexEntry(9, 0, 5, {"kind": "loop"}), "")
 
     def ready() -> bool:
         # A subscription has landed when an event comes through.

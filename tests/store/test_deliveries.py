@@ -16,13 +16,13 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs import delivery
-from jobs.delivery import DeliveryStatus, EventType, TryOutcome, TryState
+from jobs.delivery import AttemptOutcome, AttemptState, DeliveryStatus, EventType
 from jobs.lifecycle import Status
 from tests import factories, webhooks
 from tests.databases import Age
 from webhooks import attempts, claims, endpoints, queries, redelivery
 
-SLOW = attempts.Result(TryOutcome.FAILED, error_code="refused", status_code=503,
+SLOW = attempts.AttemptResult(AttemptOutcome.FAILED, error_code="refused", status_code=503,
                     retry_after=timedelta(hours=1))  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_a_delivered_try_ends_its_delivery(database: Database, account_id: uuid.
     assert (told.status, told.error_code, told.attempts) == (DeliveryStatus.DELIVERED, None, 1)
     assert told.delivered_at is not None
     [attempt] = webhooks.attempts(database)
-    assert (attempt.state, attempt.outcome) == (TryState.ENDED, TryOutcome.DELIVERED)
+    assert (attempt.state, attempt.outcome) == (AttemptState.ENDED, AttemptOutcome.DELIVERED)
     assert (attempt.status_code, attempt.answer, attempt.url) == (
         200,
         b"thanks",
@@ -104,7 +104,7 @@ def test_a_try_has_one_owner_and_ends_once(database: Database, account_id: uuid.
     assert attempts.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is not None
     assert attempts.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG) is None
     assert attempts.landed(database, claimed)
-    assert [row.outcome for row in webhooks.attempts(database)] == [TryOutcome.DELIVERED]
+    assert [row.outcome for row in webhooks.attempts(database)] == [AttemptOutcome.DELIVERED]
 
 
 def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused(
@@ -122,7 +122,7 @@ def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused
     [again] = webhooks.claim(database)
 
     assert (again.event_id, again.step, again.number) == (late.event_id, 0, 2)
-    assert [row.outcome for row in webhooks.attempts(database)] == [TryOutcome.LOST, None]
+    assert [row.outcome for row in webhooks.attempts(database)] == [AttemptOutcome.LOST, None]
 
 
 def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less_often(
@@ -174,7 +174,10 @@ def test_a_try_that_somebody_else_has_is_not_put_off(
 
     attempts.put_off(database, late, wait=timedelta(minutes=1))
 
-    assert [row.state for row in webhooks.attempts(database)] == [TryState.ENDED, TryState.DUE]
+    assert [row.state for row in webhooks.attempts(database)] == [
+        AttemptState.ENDED,
+        AttemptState.DUE,
+    ]
     assert len(webhooks.claim(database)) == 1
 
 

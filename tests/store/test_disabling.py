@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from core.database import Database
-from jobs.delivery import DeliveryStatus, TryOutcome, Webhook
+from jobs.delivery import AttemptOutcome, DeliveryStatus, Webhook
 from tests import webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints
@@ -53,7 +53,7 @@ def test_what_is_due_to_a_disabled_endpoint_fails_and_is_not_held_against_it(
     with database.transaction() as transaction:
         endpoints.disable(transaction, endpoint, reason="requested")
 
-    skipped = attempts.Result(TryOutcome.SKIPPED, error_code="endpoint_disabled")
+    skipped = attempts.AttemptResult(AttemptOutcome.SKIPPED, error_code="endpoint_disabled")
     assert webhooks.try_once(database, skipped).status is DeliveryStatus.FAILED
 
     assert webhooks.endpoint_now(database, endpoint).failing_since is None

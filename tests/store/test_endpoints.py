@@ -16,7 +16,7 @@ from tests import factories, races, webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints, secrets
 
-NEW = endpoints.Secret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
+NEW = endpoints.StoredSecret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
 OLD = webhooks.SECRET.sealed
 
 
@@ -171,8 +171,8 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
     )
 
 
-def secret(text: str) -> endpoints.Secret:
-    return endpoints.Secret(sealed=text.encode(), hint=text[-4:])
+def secret(text: str) -> endpoints.StoredSecret:
+    return endpoints.StoredSecret(sealed=text.encode(), hint=text[-4:])
 
 
 def test_the_installations_key_is_made_once(database: Database) -> None:
@@ -187,16 +187,18 @@ def test_all_secrets_are_sealed_again_by_a_new_key(
 ) -> None:
     old, new = Vault(["old"]), Vault(["new"])
     endpoint = webhooks.make_endpoint(
-        database, account_id, secret=endpoints.Secret(old.seal("one"), "…")
+        database, account_id, secret=endpoints.StoredSecret(old.seal("one"), "…")
     )
     endpoints.rotate(
         database,
         endpoint.id,
         account_id=None,
-        secret=endpoints.Secret(old.seal("two"), "…"),
+        secret=endpoints.StoredSecret(old.seal("two"), "…"),
         keep_old=True,
     )
-    secrets.rotate_default(database, account_id, secret=endpoints.Secret(old.seal("three"), "…"))
+    secrets.rotate_default(
+        database, account_id, secret=endpoints.StoredSecret(old.seal("three"), "…")
+    )
     secrets.signing_key(database, make=lambda: secrets.KeyPair(old.seal("four"), "whpk_"))
 
     assert secrets.reseal(database, Vault(["new", "old"]).seal_again) == 4

@@ -13,7 +13,14 @@ from core import ids
 from core.database import Database
 from jobs import delivery, findings
 from jobs.answers.extraction import Answer
-from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
+from jobs.delivery import (
+    AttemptKind,
+    AttemptOutcome,
+    AttemptState,
+    DeliveryStatus,
+    EventType,
+    Webhook,
+)
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEvent
 from jobs.store import events, expiry, history, purge, retention, settle, submission, timeline
@@ -48,8 +55,8 @@ def test_an_end_is_told_to_the_endpoints_that_listen_and_to_no_others(
     assert (told.endpoint_id, told.status) == (listening.id, DeliveryStatus.PENDING)
     [attempt] = webhooks.attempts(database)
     assert (attempt.kind, attempt.state, attempt.number, attempt.step) == (
-        Kind.AUTOMATIC,
-        TryState.DUE,
+        AttemptKind.AUTOMATIC,
+        AttemptState.DUE,
         1,
         0,
     )
@@ -133,7 +140,7 @@ def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
         sample=factories.make_ended(),
         found=[
             findings.Finding(
-                findings.Kind.VERIFY,
+                findings.FindingKind.VERIFY,
                 sample=0,
                 start=0,
                 end=8,
@@ -176,7 +183,7 @@ def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id:
 
 def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age: Age) -> None:
     webhooks.make_endpoint(database, account_id)
-    fault = settle.Fault("engine_rejected", "No.")
+    fault = settle.Failure("engine_rejected", "No.")
     factories.make_job(database, account_id)
     settle.fail(database, factories.claim(database), fault, sample=None)
     queued = factories.make_job(database, account_id)
@@ -306,11 +313,13 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
     assert b"the answer" in under_way.payload
 
     retention.remove_job(database, job_id, account_id=None, actor="key:test")
-    echoed = attempts.Result(TryOutcome.DELIVERED, status_code=200, answer=under_way.payload)
+    echoed = attempts.AttemptResult(
+        AttemptOutcome.DELIVERED, status_code=200, answer=under_way.payload
+    )
     assert attempts.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
 
     [attempt] = webhooks.attempts(database)
-    assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)
+    assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert attempt.answer is None
 
 

@@ -22,7 +22,7 @@ from jobs.store import settle as outcomes
 from tests import databases, factories, races
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = outcomes.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 
 Write = Callable[[Database, claims.Claim], object]
 
@@ -99,7 +99,7 @@ def lose(database: Database, age: Age) -> claims.Claim:
     assert factories.begin(database, zombie) is not None
     age(61)
     swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == expiry.Swept(requeued=1)
+    assert swept == expiry.Expired(requeued=1)
     return zombie
 
 
@@ -170,7 +170,7 @@ def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
     )
 
     swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == expiry.Swept()
+    assert swept == expiry.Expired()
     job = factories.get_job(database, job_id).job
     assert (job.status, job.crashes) == (Status.SUCCEEDED, 0)
 
@@ -214,7 +214,7 @@ def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
     assert kept == {(jobs[0], 1), (jobs[2], 1)}
     age(50)
     swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == expiry.Swept()
+    assert swept == expiry.Expired()
 
 
 def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
@@ -230,9 +230,9 @@ def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
     flags = claims.watch(database, owner="me", held=held)
 
     assert flags == {
-        (calm, 1): claims.Flags(cancel=False, overdue=False),
-        (cancelled, 1): claims.Flags(cancel=True, overdue=False),
-        (overdue, 1): claims.Flags(cancel=False, overdue=True),
+        (calm, 1): claims.StopFlags(cancel=False, overdue=False),
+        (cancelled, 1): claims.StopFlags(cancel=True, overdue=False),
+        (overdue, 1): claims.StopFlags(cancel=False, overdue=True),
     }
 
 

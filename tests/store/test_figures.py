@@ -17,11 +17,11 @@ from tests.databases import Age
 ALIVE = timedelta(seconds=30)
 OK = workers.EngineState(url="http://a", state="ok", model="tiny-qvq", version="1", window=8)
 AWAY = workers.EngineState(url="http://a", state="away")
-ONE = workers.Presence(id="one", host="here", pid=1, version="1", slots=8)
+ONE = workers.WorkerHeartbeat(id="one", host="here", pid=1, version="1", slots=8)
 
 
 def test_an_empty_queue_is_told_as_such(database: Database) -> None:
-    assert statistics.queue(database, account_id=None) == statistics.QueueFigures(
+    assert statistics.queue(database, account_id=None) == statistics.QueueStatistics(
         0, 0, None, 0, 0, 0
     )
 
@@ -52,7 +52,7 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    fault = settle.Fault("engine_fault", "It failed.", retryable=True)
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
     queue = statistics.queue(database, account_id=None)
@@ -63,10 +63,10 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
 def test_the_queue_of_each_priority_is_told(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
-    nothing = statistics.Waiting()
+    nothing = statistics.QueuedByPriority()
     assert statistics.waiting(database) == dict.fromkeys(Priority, nothing)
     factories.make_job(database, account_id, priority=Priority.HIGH)
-    fault = settle.Fault("engine_fault", "It failed.", retryable=True)
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
     factories.make_job(database, account_id, priority=Priority.LOW)
     factories.make_job(database, factories.make_account(database), priority=Priority.LOW)
@@ -75,7 +75,7 @@ def test_the_queue_of_each_priority_is_told(
     age(100)
     after = statistics.waiting(database)
 
-    assert before[Priority.HIGH] == statistics.Waiting(due=0, later=1)
+    assert before[Priority.HIGH] == statistics.QueuedByPriority(due=0, later=1)
     assert (before[Priority.LOW].due, before[Priority.LOW].later) == (2, 0)
     assert before[Priority.NORMAL] == nothing
     assert (after[Priority.HIGH].due, after[Priority.HIGH].later) == (1, 0)
@@ -115,7 +115,7 @@ def test_what_happened_long_ago_is_in_no_rate(
 ) -> None:
     factories.make_job(database, account_id)
     settle.fail(
-        database, factories.claim(database), settle.Fault("engine_rejected", "No."), sample=None
+        database, factories.claim(database), settle.Failure("engine_rejected", "No."), sample=None
     )
     age(statistics.RECENT.total_seconds() + 1)
 

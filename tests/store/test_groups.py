@@ -107,7 +107,7 @@ def ended(database: Database, leader: claims.Claim) -> None:
 
 
 def failed(database: Database, leader: claims.Claim) -> None:
-    assert settle.fail(database, leader, settle.Fault("engine_rejected", "No."), sample=None)
+    assert settle.fail(database, leader, settle.Failure("engine_rejected", "No."), sample=None)
 
 
 def stopped(database: Database, leader: claims.Claim) -> None:
@@ -158,7 +158,7 @@ def test_a_leader_that_waits_for_another_try_holds_nobody_longer(
 ) -> None:
     submit(database, account_id)
     leader = started(database)
-    fault = settle.Fault("engine_fault", "It broke.", retryable=True)
+    fault = settle.Failure("engine_fault", "It broke.", retryable=True)
     assert settle.retry(database, leader, fault, sample=None, rng=random.Random(1))
     assert claimable(database) == 0
 
@@ -182,7 +182,7 @@ def test_followers_that_are_free_are_told_to_those_who_ring(
 ) -> None:
     heard: list[int] = []
     database.listen(
-        lambda note: heard.append(note.jobs) if isinstance(note, groups.Freed) else None
+        lambda note: heard.append(note.jobs) if isinstance(note, groups.FollowersReleased) else None
     )
     factories.make_job(database, account_id)
     alone = started(database)

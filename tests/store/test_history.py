@@ -235,15 +235,15 @@ def test_there_is_no_estimate_until_20_jobs_have_finished(
     factories.insert_jobs(database, account_id, [ran] * 19)
     waiting = factories.make_job(database, account_id)
     last = factories.make_job(database, account_id)
-    assert factories.get_job(database, waiting).queue == positions.Place(1, None)
+    assert factories.get_job(database, waiting).queue == positions.QueuePosition(1, None)
 
     factories.insert_jobs(database, account_id, [ran])
-    assert factories.get_job(database, last).queue == positions.Place(2, 20)
+    assert factories.get_job(database, last).queue == positions.QueuePosition(2, 20)
 
     # Two run at once, so a turn takes two.
     lease = {"lease_owner": "worker-1", "lease_expires_at": now + timedelta(hours=1)}
     factories.insert_jobs(database, account_id, [{"status": Status.RUNNING} | lease] * 2)
-    assert factories.get_job(database, last).queue == positions.Place(2, 10)
+    assert factories.get_job(database, last).queue == positions.QueuePosition(2, 10)
 
 
 def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.UUID) -> None:
@@ -281,7 +281,7 @@ def test_a_finished_job_keeps_its_own_end(
             database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
         )
     elif end is Status.FAILED:
-        settle.fail(database, claimed, settle.Fault("engine_fault", "It failed."), sample=None)
+        settle.fail(database, claimed, settle.Failure("engine_fault", "It failed."), sample=None)
     else:
         settle.stop(database, claimed, sample=None)
     before = factories.get_job(database, job_id).job

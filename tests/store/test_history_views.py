@@ -44,14 +44,14 @@ def past(database: Database) -> Past:
     succeeded = factories.make_job(
         database, account, metadata={"case": "42"}, options={"answer_format": {"type": "number"}}
     )
-    fault = settle.Fault("engine_fault", "It failed.", retryable=True)
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.release(database, factories.claim(database), sample=None, fault=fault)
     again = factories.claim(database)
     factories.begin(database, again)
     settle.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
     failed = factories.make_job(database, account, question="Why?")
     settle.fail(
-        database, factories.claim(database), settle.Fault("engine_rejected", "No."), sample=None
+        database, factories.claim(database), settle.Failure("engine_rejected", "No."), sample=None
     )
     webhooks.try_first(database, webhooks.DOWN)
     return Past(succeeded, failed, factories.make_job(database, account, rerun_of=failed))

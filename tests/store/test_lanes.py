@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs import delivery
 from jobs.delivery import EventType
-from jobs.outbox import WebhookLane
+from jobs.outbox import WebhookQueue
 from jobs.store import events
 from tests import factories, webhooks
 from webhooks import attempts
@@ -19,8 +19,8 @@ from webhooks import attempts
 def make_proven(database: Database, *lanes: uuid.UUID, failures: int = 0) -> None:
     with database.transaction() as transaction:
         transaction.execute(
-            sa.update(WebhookLane)
-            .where(WebhookLane.id.in_(lanes))
+            sa.update(WebhookQueue)
+            .where(WebhookQueue.id.in_(lanes))
             .values(delivered_at=transaction.now(), failures=failures)
         )
 
@@ -34,14 +34,14 @@ def make_lanes(
             lane_id, origin = delivery.lane(account_id, f"https://{count}.example/")
             events.open_lane(transaction, lane_id, account_id=account_id, origin=origin)
             transaction.execute(
-                sa.update(WebhookLane).where(WebhookLane.id == lane_id).values(failures=failures)
+                sa.update(WebhookQueue).where(WebhookQueue.id == lane_id).values(failures=failures)
             )
             events.write(
                 transaction,
                 account_id=account_id,
                 event_type=EventType.JOB_CANCELLED,
                 data={"omitted": []},
-                targets=[events.Target(lane_id, None, f"https://{count}.example/")],
+                targets=[events.NotificationTarget(lane_id, None, f"https://{count}.example/")],
             )
 
 
@@ -152,7 +152,7 @@ def test_one_accounts_receivers_that_did_well_leave_threads_to_others(
     other = factories.make_account(database)
     make_lanes(database, account_id, delivery.SLOTS)
     with database.transaction() as transaction:
-        transaction.execute(sa.update(WebhookLane).values(delivered_at=transaction.now()))
+        transaction.execute(sa.update(WebhookQueue).values(delivered_at=transaction.now()))
 
     claimed = webhooks.claim(database, limit=delivery.SLOTS)
     assert len(claimed) == delivery.PROVEN_EACH

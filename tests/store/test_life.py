@@ -22,7 +22,7 @@ from jobs.store import claims, commands, expiry, history, purge, retention, sett
 from tests import databases, factories
 from tests.databases import Age
 
-FAULT = settle.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = settle.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 DEAD = timedelta(seconds=-1)
 TIMES = {"not_before", *(name for name in timeline.TOLD if name.endswith("_at"))}
 MINUTE = timedelta(seconds=60)

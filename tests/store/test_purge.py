@@ -251,7 +251,7 @@ class TestClasses:
         history.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
-        settle.fail(database, claimed, settle.Fault("engine_rejected", "No."), sample=None)
+        settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), sample=None)
         age(31 * DAY)
 
         assert run(database) == purge.Purged(images=1, traces=2, answers=2, timelines=2)

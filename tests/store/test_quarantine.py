@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Suspect
+from jobs.records import ImageCrashes
 from jobs.store import claims, expiry, history, quarantine, settle
 from tests import factories
 from tests.databases import Age
 
-FAULT = settle.Fault(code="engine_fault", message="It hung up.", retryable=True)
+FAULT = settle.Failure(code="engine_fault", message="It hung up.", retryable=True)
 LIMIT = 3
 PICTURE = factories.make_image(b"poison")
 
@@ -173,7 +173,7 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
         database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
     with database.reading() as transaction:
-        [row] = transaction.session.scalars(sa.select(Suspect))
+        [row] = transaction.session.scalars(sa.select(ImageCrashes))
         assert (row.deaths, row.released_by) == (0, "key:key_1")
     assert die(database, begun(database, account_id))
     assert not held(database, account_id)

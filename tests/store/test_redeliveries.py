@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
-from jobs.delivery import DeliveryStatus, Kind, TryState
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
 from jobs.outbox import WebhookEndpoint
 from jobs.store import purge
 from tests import factories, races, webhooks
@@ -31,10 +31,14 @@ def test_a_resend_goes_to_a_disabled_endpoint_and_touches_neither_schedule_nor_h
 
     assert redelivery.redeliver(database, told.id, account_id=account_id) is not None
     [resend] = webhooks.claim(database)
-    assert (resend.kind, resend.barred, resend.event_id) == (Kind.MANUAL, None, told.event_id)
+    assert (resend.kind, resend.barred, resend.event_id) == (
+        AttemptKind.MANUAL,
+        None,
+        told.event_id,
+    )
     settled = attempts.settle(database, resend, webhooks.GONE, rng=webhooks.RNG)
 
-    assert settled == attempts.Settled(DeliveryStatus.PENDING, None, None)
+    assert settled == attempts.AttemptSettled(DeliveryStatus.PENDING, None, None)
     after = webhooks.endpoint_now(database, endpoint)
     assert (after.failing_since, after.disabled_at) == (before.failing_since, before.disabled_at)
     view = queries.get(database, told.id, account_id=account_id)
@@ -118,9 +122,9 @@ def test_all_that_failed_since_a_time_is_recovered_in_the_background(
     done = queries.recovery(database, asked.id, account_id=account_id)
     assert done is not None
     assert (done.resent, done.ended_at is None) == (2, False)
-    resent = [row for row in webhooks.attempts(database) if row.kind is Kind.RECOVER]
+    resent = [row for row in webhooks.attempts(database) if row.kind is AttemptKind.RECOVER]
     assert len(resent) == 2
-    assert {row.state for row in resent} == {TryState.DUE}
+    assert {row.state for row in resent} == {AttemptState.DUE}
 
 
 def test_accounts_take_turns_at_recoveries(database: Database, account_id: uuid.UUID) -> None:
@@ -188,11 +192,11 @@ def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
 
     settled = webhooks.try_once(database, webhooks.DOWN)
 
-    assert settled == attempts.Settled(DeliveryStatus.FAILED, None, None)
+    assert settled == attempts.AttemptSettled(DeliveryStatus.FAILED, None, None)
     view = queries.get(database, delivery_id, account_id=account_id)
     assert view is not None
     assert (view.event.type, view.event.job_id) == ("job.failed", None)
-    assert [attempt.kind for attempt in view.attempts] == [Kind.TEST]
+    assert [attempt.kind for attempt in view.attempts] == [AttemptKind.TEST]
     assert webhooks.endpoint_now(database, endpoint).failing_since is None
 
 
@@ -223,7 +227,7 @@ def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
 
     # Each of them is sent again or gone, never both.
     left = {one.id for one in webhooks.all_deliveries(database)}
-    due = {row.delivery_id for row in webhooks.attempts(database) if row.state is TryState.DUE}
+    due = {row.delivery_id for row in webhooks.attempts(database) if row.state is AttemptState.DUE}
     assert len(left) == len(told) - sum(purged)
     assert len(due) == resent
     assert due <= left

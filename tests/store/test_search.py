@@ -142,7 +142,7 @@ def test_whatever_the_end_what_was_said_is_found(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     sample = factories.make_ended("I see a zebra")
-    fault = settle.Fault("engine_fault", "It broke.", retryable=True)
+    fault = settle.Failure("engine_fault", "It broke.", retryable=True)
     match end:
         case "failed":
             assert settle.fail(database, claimed, fault, sample=sample)

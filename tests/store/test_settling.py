@@ -12,14 +12,14 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.findings import Action, Finding, Kind
+from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
 from jobs.store import claims, history, settle, steps, traces
 from tests import factories
 from tests.databases import Age
 
-FAULT = settle.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = settle.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 RNG = random.Random(1)
 
 
@@ -110,10 +110,10 @@ def test_the_value_of_an_answer_is_kept_as_it_was_asked_for(
         assert transaction.execute(missing).scalar_one() is (value is None)
 
 
-class Heard(traces.Ended):
+class Heard(traces.GenerationEnd):
     """What a stream left behind, and when it is read."""
 
-    def read(self) -> traces.Reading:
+    def read(self) -> traces.TraceReading:
         moments.append("read")
         return super().read()
 
@@ -143,7 +143,7 @@ def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
         case "release":
             settle.release(database, claimed, sample=sample)
         case "follow":
-            found = Finding(Kind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
+            found = Finding(FindingKind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
             claims.follow(
                 database, claimed, ended=sample, finding=found, rid="b" * 32, kept=0, inserted=""
             )

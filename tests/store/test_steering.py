@@ -10,7 +10,7 @@ from jobs.lifecycle import Status
 from jobs.store import claims, commands, settle, timeline
 from tests import factories
 
-FAULT = settle.Fault("engine_fault", "It failed.", retryable=True)
+FAULT = settle.Failure("engine_fault", "It failed.", retryable=True)
 
 
 def waiting_job(database: Database, account_id: uuid.UUID) -> uuid.UUID:

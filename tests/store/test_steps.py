@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs import trace
-from jobs.events.index import Mark
+from jobs.events.index import IndexEntry
 from jobs.records import Sample
 from jobs.store import claims, expiry, retention, settle, steps, traces
 from tests import factories, races
@@ -73,7 +73,7 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
 ) -> None:
     claimed = begun(database, account_id)
     piece = dataclasses.replace(
-        factories.make_piece(claimed, "I see a ball."), marks=(Mark(7, 13, 5_000),)
+        factories.make_piece(claimed, "I see a ball."), marks=(IndexEntry(7, 13, 5_000),)
     )
     assert not traces.append(database, owner=claimed.owner, pieces=[piece])
     [before] = traces.read(database, claimed.job_id)
@@ -92,7 +92,7 @@ def test_each_step_has_the_times_and_tokens_of_the_marks_around_it(
 ) -> None:
     claimed = begun(database, account_id)
     index = tuple(
-        Mark(number, length, number * 1_000, tokens=number)
+        IndexEntry(number, length, number * 1_000, tokens=number)
         for number, length in enumerate([5, 15, 10, len(TEXT) - 30], start=1)
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
@@ -116,9 +116,9 @@ def test_behind_a_piece_of_unknown_tokens_no_step_claims_any(
 ) -> None:
     claimed = begun(database, account_id)
     index = (
-        Mark(1, 5, 1_000, tokens=2),
-        Mark(2, 25, 2_000),
-        Mark(3, len(TEXT) - 30, 3_000, tokens=4),
+        IndexEntry(1, 5, 1_000, tokens=2),
+        IndexEntry(2, 25, 2_000),
+        IndexEntry(3, len(TEXT) - 30, 3_000, tokens=4),
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
     settle.succeed(database, claimed, answer=None, sample=sample)

@@ -158,20 +158,20 @@ class Life:
         ended = factories.make_ended(TRACE[: self.rng.randrange(1, len(TRACE))])
         self.rng.choice([self.succeed, self.fail, self.stop, self.release])(claimed, ended)
 
-    def succeed(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+    def succeed(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it with an answer."""
         settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
-    def fail(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+    def fail(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it without one."""
-        fault = settle.Fault("engine_rejected", "No.")
+        fault = settle.Failure("engine_rejected", "No.")
         settle.fail(self.database, claimed, fault, sample=ended)
 
-    def stop(self, claimed: claims.Claim, _ended: traces.Ended) -> None:
+    def stop(self, claimed: claims.Claim, _ended: traces.GenerationEnd) -> None:
         """Cancel it."""
         settle.stop(self.database, claimed, sample=None)
 
-    def release(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+    def release(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """Give it back."""
         settle.release(self.database, claimed, sample=ended)
 

@@ -7,13 +7,13 @@ import uuid
 from datetime import timedelta
 
 from core.database import Database
-from jobs.events.index import Mark, Numbers
+from jobs.events.index import IndexEntry, SequenceBlock
 from jobs.store import claims, event_log, expiry, history, purge, retention, settle, traces
-from jobs.store.event_log import Event, Kind
+from jobs.store.event_log import EventKind, JobEvent
 from tests import factories
 from tests.databases import Age
 
-FAULT = settle.Fault("engine_fault", "The engine failed.", retryable=True)
+FAULT = settle.Failure("engine_fault", "The engine failed.", retryable=True)
 RNG = random.Random(1)
 
 
@@ -25,19 +25,19 @@ def begun(database: Database, account_id: uuid.UUID) -> claims.Claim:
     return claimed
 
 
-def mark(claimed: claims.Claim, text: str) -> Mark:
+def mark(claimed: claims.Claim, text: str) -> IndexEntry:
     """Return the mark of the next piece of a text."""
     number = claimed.numbers.take()
     assert number is not None
-    return Mark(number, len(text), 1_790_000_000_000 + number)
+    return IndexEntry(number, len(text), 1_790_000_000_000 + number)
 
 
 def flush(
     database: Database, claimed: claims.Claim, *texts: str, position: int = 0
-) -> tuple[Mark, ...]:
+) -> tuple[IndexEntry, ...]:
     """Write ``texts`` in one flush and return their marks."""
     index = tuple(mark(claimed, text) for text in texts)
-    piece = traces.Piece(
+    piece = traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
         sample=0,
@@ -51,19 +51,21 @@ def flush(
     return index
 
 
-def read(database: Database, job_id: uuid.UUID, *, after: int = 0) -> list[Event]:
+def read(database: Database, job_id: uuid.UUID, *, after: int = 0) -> list[JobEvent]:
     return event_log.read(database, job_id, after=after).events
 
 
-def kinds(found: list[Event]) -> list[str]:
+def kinds(found: list[JobEvent]) -> list[str]:
     return [str(event.kind) for event in found]
 
 
-def text(found: list[Event], *, attempt: int) -> str:
+def text(found: list[JobEvent], *, attempt: int) -> str:
     return "".join(event.delta or "" for event in found if event.attempt == attempt)
 
 
-def finish(database: Database, claimed: claims.Claim, output: str, index: tuple[Mark, ...]) -> None:
+def finish(
+    database: Database, claimed: claims.Claim, output: str, index: tuple[IndexEntry, ...]
+) -> None:
     ended = factories.make_ended(output, marks=index)
     assert settle.succeed(database, claimed, answer=None, sample=ended)
 
@@ -162,7 +164,7 @@ def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
 
     assert text(found, attempt=1) == "I see no more"
     rest = next(event for event in found if event.delta == "no more")
-    assert found[-1].kind is Kind.RESTARTED
+    assert found[-1].kind is EventKind.RESTARTED
     assert found[-1].kept_through == rest.number < found[-1].number
 
 
@@ -170,7 +172,7 @@ def test_a_finding_stands_in_its_place(database: Database, account_id: uuid.UUID
     claimed = begun(database, account_id)
     before = mark(claimed, "round and ")
     number = claimed.numbers.take() or 0
-    found = Mark(number, 0, 5, {"kind": "loop"})
+    found = IndexEntry(number, 0, 5, {"kind": "loop"})
     after = mark(claimed, "round")
     finish(database, claimed, "round and round", (before, found, after))
 
@@ -184,7 +186,7 @@ def test_numbers_are_reserved_before_they_are_used(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
-    for _ in range(Numbers.BLOCK):
+    for _ in range(SequenceBlock.BLOCK):
         assert claimed.numbers.take()
     assert claimed.numbers.take() is None
     wanted = claimed.numbers.wanted()
@@ -207,13 +209,13 @@ def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uu
 
     found = event_log.standings(database, [claimed.job_id, waiting])
 
-    assert found[waiting] == event_log.Standing(1, finished=False)
-    assert found[claimed.job_id] == event_log.Standing(first.number, finished=False)
+    assert found[waiting] == event_log.EventPosition(1, finished=False)
+    assert found[claimed.job_id] == event_log.EventPosition(first.number, finished=False)
     history.cancel(database, waiting, account_id=None, actor="key:test")
-    cancelled = {waiting: event_log.Standing(2, finished=True)}
+    cancelled = {waiting: event_log.EventPosition(2, finished=True)}
     assert event_log.standings(database, [waiting, uuid.uuid4()]) == cancelled
     assert kinds(read(database, waiting)) == ["job.queued", "job.finished"]
-    assert event_log.read(database, uuid.uuid4(), after=0) == event_log.Page(
+    assert event_log.read(database, uuid.uuid4(), after=0) == event_log.EventPage(
         [], more=False, finished=True, through=0
     )
 
@@ -228,7 +230,7 @@ def test_a_removed_trace_leaves_the_moves_under_their_numbers(
 
     retention.remove_job(database, claimed.job_id, account_id=account_id, actor="key:test")
 
-    assert read(database, claimed.job_id) == [e for e in whole if e.kind is not Kind.DELTA]
+    assert read(database, claimed.job_id) == [e for e in whole if e.kind is not EventKind.DELTA]
 
 
 def test_a_removed_timeline_leaves_the_text_and_the_end(

@@ -18,7 +18,7 @@ from tests import databases, factories, races
 from tests.databases import Age
 
 
-def sweep(database: Database, *, crash_limit: int = 3, leases: bool = True) -> expiry.Swept:
+def sweep(database: Database, *, crash_limit: int = 3, leases: bool = True) -> expiry.Expired:
     """Sweep once."""
     return expiry.sweep(
         database,
@@ -34,7 +34,7 @@ def test_a_living_lease_is_left_alone(database: Database, account_id: uuid.UUID,
     factories.claim(database)
     age(59)
 
-    assert sweep(database) == expiry.Swept()
+    assert sweep(database) == expiry.Expired()
 
 
 def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
@@ -44,7 +44,7 @@ def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
     factories.claim(database)
     age(61)
 
-    assert sweep(database) == expiry.Swept(requeued=1)
+    assert sweep(database) == expiry.Expired(requeued=1)
 
     job = factories.get_job(database, job_id).job
     assert (job.status, job.crashes, job.failures) == (Status.QUEUED, 1, 0)
@@ -58,7 +58,11 @@ def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
 
 def test_too_many_crashes_fail_the_job(database: Database, account_id: uuid.UUID, age: Age) -> None:
     job_id = factories.make_job(database, account_id)
-    for expected in (expiry.Swept(requeued=1), expiry.Swept(requeued=1), expiry.Swept(failed=1)):
+    for expected in (
+        expiry.Expired(requeued=1),
+        expiry.Expired(requeued=1),
+        expiry.Expired(failed=1),
+    ):
         age(20)
         factories.claim(database)
         age(61)
@@ -77,7 +81,7 @@ def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
     history.cancel(database, job_id, account_id=account_id, actor="key:test")
     age(61)
 
-    assert sweep(database) == expiry.Swept(cancelled=1)
+    assert sweep(database) == expiry.Expired(cancelled=1)
 
     job = factories.get_job(database, job_id).job
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
@@ -112,8 +116,8 @@ def test_after_an_outage_leases_are_left_alone_but_deadlines_are_not(
     factories.make_job(database, account_id, deadline=timedelta(seconds=30))
     age(61)
 
-    assert sweep(database, leases=False) == expiry.Swept(overdue=1)
-    assert sweep(database) == expiry.Swept(requeued=1)
+    assert sweep(database, leases=False) == expiry.Expired(overdue=1)
+    assert sweep(database) == expiry.Expired(requeued=1)
 
 
 def test_a_job_whose_deadline_passes_in_the_queue_fails_without_usage(
@@ -122,7 +126,7 @@ def test_a_job_whose_deadline_passes_in_the_queue_fails_without_usage(
     job_id = factories.make_job(database, account_id, deadline=timedelta(seconds=30))
     age(31)
 
-    assert sweep(database) == expiry.Swept(overdue=1)
+    assert sweep(database) == expiry.Expired(overdue=1)
 
     job = factories.get_job(database, job_id).job
     assert (job.status, job.error_code, job.error_retryable) == (
@@ -140,7 +144,7 @@ def test_a_running_jobs_deadline_is_its_workers_business(
     factories.claim(database)
     age(31)
 
-    assert sweep(database) == expiry.Swept()
+    assert sweep(database) == expiry.Expired()
 
 
 def test_one_sweep_is_bounded_and_the_next_takes_the_rest(

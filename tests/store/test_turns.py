@@ -46,7 +46,7 @@ def claimed_accounts(database: Database, count: int) -> list[uuid.UUID]:
     return [factories.claim(database).account_id for _ in range(count)]
 
 
-def place(database: Database, job_id: uuid.UUID) -> positions.Place:
+def place(database: Database, job_id: uuid.UUID) -> positions.QueuePosition:
     """Return the place of a queued job."""
     found = factories.get_job(database, job_id).queue
     assert found is not None
@@ -180,7 +180,7 @@ def test_a_job_that_is_tried_again_keeps_its_place_in_its_account(
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
     first = factories.claim(database)
-    fault = settle.Fault("engine_fault", "No.", retryable=True)
+    fault = settle.Failure("engine_fault", "No.", retryable=True)
     factories.begin(database, first)
     settle.retry(database, first, fault, sample=factories.make_ended(), rng=random.Random(1))
     age(61)
@@ -426,9 +426,9 @@ def test_a_place_that_is_not_counted_to_its_end_says_so(
     job = factories.get_job(database, job_id).job
 
     with database.reading() as transaction:
-        at_once = positions.Forecast().of(transaction, job)
+        at_once = positions.PositionForecast().of(transaction, job)
 
-    assert place(database, job_id) == positions.Place(361, None)
+    assert place(database, job_id) == positions.QueuePosition(361, None)
     assert at_once.at_least
     assert 100 <= at_once.position < 361
 
@@ -449,7 +449,7 @@ def test_the_estimate_of_a_long_queue_is_of_the_whole_queue(
     job = factories.get_job(database, factories.make_job(database, account_id)).job
 
     with database.reading() as transaction:
-        at_once = positions.Forecast().of(transaction, job)
+        at_once = positions.PositionForecast().of(transaction, job)
 
     assert (at_once.at_least, at_once.eta_seconds) == (True, 2210)
-    assert place(database, job.id) == positions.Place(221, 2210)
+    assert place(database, job.id) == positions.QueuePosition(221, 2210)

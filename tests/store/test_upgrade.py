@@ -187,7 +187,7 @@ def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
 def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> None:
     first = factories.claim(upgraded)
     assert first.job_id == old.queued
-    assert settle.fail(upgraded, first, settle.Fault("engine_rejected", "No."), sample=None)
+    assert settle.fail(upgraded, first, settle.Failure("engine_rejected", "No."), sample=None)
     commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     assert factories.claim(upgraded).job_id == old.waiting
     new = factories.make_job(upgraded, old.account_id)

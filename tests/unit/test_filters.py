@@ -30,7 +30,7 @@ wanted = st.builds(
     error_codes=st.lists(st.from_regex(r"[a-z][a-z_]{0,20}", fullmatch=True), unique=True)
     .filter(lambda codes: "timeout" not in codes)
     .map(tuple),
-    findings=st.lists(st.sampled_from(findings.Kind), unique=True).map(tuple),
+    findings=st.lists(st.sampled_from(findings.FindingKind), unique=True).map(tuple),
     created_after=st.none() | moments,
     created_before=st.none() | moments,
     metadata=st.dictionaries(text.filter(bool), text, max_size=3),

@@ -23,7 +23,7 @@ class Choir:
 
     def __init__(self, *, window: int = 16) -> None:
         self.window = window
-        self.requests: list[engine.Request] = []
+        self.requests: list[engine.GenerationRequest] = []
         self.aborted: list[int] = []
         #: The most streams that were ever open at once.
         self.most = 0
@@ -42,7 +42,7 @@ class Choir:
 
     def answer(self, vote: int, text: str) -> None:
         """Have a stream give an answer and end."""
-        bill = engine.Usage(10, 8 if vote else 0, 4, 5)
+        bill = engine.TokenUsage(10, 8 if vote else 0, 4, 5)
         self.say(vote, f"I look. **Final Answer** \\boxed{{{text}}}")
         self.feed(vote, engine.Chunk(finish_reason="stop", usage=bill), self.END)
 
@@ -56,7 +56,7 @@ class Choir:
         return [_vote(request) for request in self.requests]
 
     @contextlib.contextmanager
-    def stream(self, request: engine.Request) -> Iterator[_Voice]:
+    def stream(self, request: engine.GenerationRequest) -> Iterator[_Voice]:
         """Open a stream."""
         with self._lock:
             self.requests.append(request)
@@ -74,22 +74,22 @@ class Choir:
         with self._lock:
             asked = next(request for request in self.requests if request.rid == rid)
             self.aborted.append(_vote(asked))
-        bill = engine.Usage(10, 8, 4, 2)
+        bill = engine.TokenUsage(10, 8, 4, 2)
         self.feed(_vote(asked), engine.Chunk(finish_reason="abort", usage=bill), self.END)
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         """Tell the window."""
-        return engine.Facts(model="tiny-qvq", version="choir-1", window=self.window)
+        return engine.EngineFacts(model="tiny-qvq", version="choir-1", window=self.window)
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         """Tell how many sing."""
-        return engine.Load(running=self._open, waiting=0)
+        return engine.EngineLoad(running=self._open, waiting=0)
 
     def close(self) -> None:
         """Do nothing."""
 
 
-def _vote(request: engine.Request) -> int:
+def _vote(request: engine.GenerationRequest) -> int:
     assert request.seed is not None
     return request.seed - FIRST_SEED
 

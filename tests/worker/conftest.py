@@ -24,20 +24,20 @@ from tests import pictures
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import compilations, equality, leases
-from worker.engines.pool import Engines
+from worker.engines.pool import EnginePool
 from worker.equality import Equality
-from worker.leases import Reason
-from worker.run.slot import Runner
-from worker.run.trace_buffer import Recorder
+from worker.leases import StopReason
+from worker.run.slot import Slot
+from worker.run.trace_buffer import TraceWriter
 
 LEASE = timedelta(seconds=60)
 NO_MATHEMATICS = Equality(NoSandbox(), equality.shares(most_waiting=64))
 #: What becomes of a job and its attempt when its streams are stopped.
 ENDS = {
-    Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
-    Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
-    Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
-    Reason.LOST: (Status.RUNNING, None),
+    StopReason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
+    StopReason.DEADLINE: (Status.FAILED, Outcome.FAILED),
+    StopReason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
+    StopReason.LOST: (Status.RUNNING, None),
 }
 
 
@@ -68,15 +68,15 @@ def real_picture() -> submission.NewImage:
 def make_runner(
     database: Database,
     *,
-    engines: Engines,
+    engines: EnginePool,
     holdings: leases.Leases,
-    recorder: Recorder,
+    recorder: TraceWriter,
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
     mathematics: Equality = NO_MATHEMATICS,
     grammars: compilations.Compilations | None = None,
-) -> Runner:
-    return Runner(
+) -> Slot:
+    return Slot(
         database,
         engines=engines,
         holdings=holdings,
@@ -97,10 +97,10 @@ class Bench:
 
     database: Database
     engine: Conducted
-    engines: Engines
+    engines: EnginePool
     leases: leases.Leases
-    recorder: Recorder
-    runner: Runner
+    recorder: TraceWriter
+    runner: Slot
     account_id: uuid.UUID
 
     def with_engine(
@@ -114,7 +114,7 @@ class Bench:
         grammars: compilations.Compilations | None = None,
     ) -> Bench:
         """Return the same with another engine."""
-        engines = Engines([other], margin=margin)
+        engines = EnginePool([other], margin=margin)
         engines.refresh()
         runner = make_runner(
             self.database,
@@ -174,7 +174,7 @@ class Bench:
         """Return what became of a job and of its last attempt."""
         return self.status(job_id), self.attempt(job_id).attempt.outcome
 
-    def told(self, job_id: uuid.UUID) -> list[event_log.Event]:
+    def told(self, job_id: uuid.UUID) -> list[event_log.JobEvent]:
         """Return a job's events, in their order; their deltas must be the texts that are kept."""
         events = event_log.read(self.database, job_id, after=0, limit=10_000).events
         numbers = [event.number for event in events]
@@ -184,7 +184,7 @@ class Bench:
             assert "".join(said) == trace.text
         return list(events)
 
-    def stop_second(self, job_id: uuid.UUID, reason: Reason) -> None:
+    def stop_second(self, job_id: uuid.UUID, reason: StopReason) -> None:
         """Run the job until its second stream is read, stop it for ``reason``, and await its end."""
         thread = self.run_in_thread()
         assert self.engine.second.wait(10)
@@ -194,7 +194,7 @@ class Bench:
         assert not thread.is_alive()
         assert self.engine.aborted[-1] == self.engine.requests[1].rid
 
-    def steal(self) -> expiry.Swept:
+    def steal(self) -> expiry.Expired:
         """End all leases, as a sweeper does when their owner has been silent."""
         claims.renew(
             self.database,
@@ -234,15 +234,15 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
     accounts.create_key(
         database, key, pepper=b"p", account="default", role=Role.SUBMIT, name="test"
     )
-    engines = Engines([engine])
+    engines = EnginePool([engine])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = Recorder(
+    recorder = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=1,
-        on_lost=lambda key: holdings.end(key, Reason.LOST),
+        on_lost=lambda key: holdings.end(key, StopReason.LOST),
     )
     yield Bench(
         database=database,

@@ -8,7 +8,7 @@ from typing import Any
 
 from core import profiles
 from jobs import engine
-from scripted import Options, RealTime, Scripted
+from scripted import RealTime, Scripted, ScriptedOptions
 from tests.worker.conftest import Bench, real_picture
 
 BUDGET = 8000
@@ -44,7 +44,7 @@ def run_persona(
 
     With probes there are several streams at once, and time is the real one.
     """
-    manners = Options(
+    manners = ScriptedOptions(
         tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, persona=persona
     )
     options: dict[str, Any] = {"temperature": temperature, **switched}

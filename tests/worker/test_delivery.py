@@ -15,21 +15,21 @@ import sqlalchemy as sa
 from core.database import Database
 from core.vault import Vault
 from jobs import delivery
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from jobs.outbox import WebhookAttempt
 from jobs.store import storage, submission
-from net.client import Egress
+from net.client import GuardedClient
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
 from webhooks import endpoints, redelivery, sender
 from webhooks.dispatcher import Dispatcher
-from webhooks.sender import Courier
-from webhooks.signer import Signing
+from webhooks.sender import Sender
+from webhooks.signer import SecretSigner
 
 LEASE = timedelta(seconds=60)
-EGRESS = Egress(["127.0.0.0/8"])
+EGRESS = GuardedClient(["127.0.0.0/8"])
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Office:
     """A courier and a dispatcher on a database."""
 
     database: Database
-    courier: Courier
+    courier: Sender
     dispatcher: Dispatcher
 
 
@@ -54,10 +54,10 @@ def receiver() -> Iterator[Receiver]:
 
 def make_courier(
     database: Database, *, seconds: float = 5.0, vault: Vault = webhooks.VAULT
-) -> Courier:
-    return Courier(
+) -> Sender:
+    return Sender(
         database,
-        signer=Signing(database, vault=vault),
+        signer=SecretSigner(database, vault=vault),
         post=EGRESS.post,
         seconds=seconds,
         rng=random.Random(5),
@@ -95,9 +95,9 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
     image = factories.make_image(b"large", data=bytes(2**20))
     submission.keep_image(database, account_id=account_id, image=image)
     quota = storage.Quota(database, default_mb=1)
-    courier = Courier(
+    courier = Sender(
         database,
-        signer=Signing(database, vault=webhooks.VAULT),
+        signer=SecretSigner(database, vault=webhooks.VAULT),
         post=EGRESS.post,
         seconds=5,
         rng=random.Random(5),
@@ -109,20 +109,20 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
     courier.send(claimed)
 
     [attempt] = webhooks.attempts(database)
-    assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)
+    assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert attempt.answer is None
 
 
 @pytest.mark.parametrize(
     ("status", "ends"),
     [
-        (200, (TryOutcome.DELIVERED, None)),
-        (204, (TryOutcome.DELIVERED, None)),
-        (301, (TryOutcome.FAILED, "redirected")),
-        (400, (TryOutcome.FAILED, "refused")),
-        (410, (TryOutcome.FAILED, "gone")),
-        (429, (TryOutcome.FAILED, "refused")),
-        (500, (TryOutcome.FAILED, "refused")),
+        (200, (AttemptOutcome.DELIVERED, None)),
+        (204, (AttemptOutcome.DELIVERED, None)),
+        (301, (AttemptOutcome.FAILED, "redirected")),
+        (400, (AttemptOutcome.FAILED, "refused")),
+        (410, (AttemptOutcome.FAILED, "gone")),
+        (429, (AttemptOutcome.FAILED, "refused")),
+        (500, (AttemptOutcome.FAILED, "refused")),
     ],
 )
 def test_each_answer_is_judged_and_kept_with_its_row(
@@ -131,7 +131,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     receiver: Receiver,
     *,
     status: int,
-    ends: tuple[TryOutcome, str | None],
+    ends: tuple[AttemptOutcome, str | None],
 ) -> None:
     receiver.status = status
     receiver.answer = b"" if status == 204 else b"x" * (delivery.ANSWER_BYTES + 1000)
@@ -230,7 +230,7 @@ def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
 
     assert len(receiver.got) == 1
     [row] = webhooks.attempts(database)
-    assert (row.number, row.outcome) == (1, TryOutcome.DELIVERED)
+    assert (row.number, row.outcome) == (1, AttemptOutcome.DELIVERED)
 
 
 def test_every_try_of_an_event_has_the_same_id_and_body(
@@ -253,8 +253,10 @@ def test_every_try_of_an_event_has_the_same_id_and_body(
     assert len(receiver.ids) == 4
     assert len(set(receiver.ids)) == 1
     assert len({got.body for got in receiver.got}) == 1
-    kinds = [row.kind for row in webhooks.attempts(database) if row.state is TryState.ENDED]
-    assert sorted(kinds) == sorted([Kind.AUTOMATIC, Kind.AUTOMATIC, Kind.MANUAL, Kind.RECOVER])
+    kinds = [row.kind for row in webhooks.attempts(database) if row.state is AttemptState.ENDED]
+    assert sorted(kinds) == sorted(
+        [AttemptKind.AUTOMATIC, AttemptKind.AUTOMATIC, AttemptKind.MANUAL, AttemptKind.RECOVER]
+    )
 
 
 def test_what_happens_is_told_at_once(
@@ -304,7 +306,7 @@ def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
         # As if its sender had died and the next try came in a second.
         transaction.execute(
             sa.update(WebhookAttempt).values(
-                state=TryState.DUE,
+                state=AttemptState.DUE,
                 lease_expires_at=None,
                 due_at=transaction.now(timedelta(seconds=1)),
             )
@@ -331,6 +333,6 @@ def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
     assert len(receiver.got) == 1
     assert delivered(office.database) == 1
     assert [row.state for row in webhooks.attempts(office.database)] == [
-        TryState.ENDED,
-        TryState.DUE,
+        AttemptState.ENDED,
+        AttemptState.DUE,
     ]

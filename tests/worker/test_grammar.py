@@ -12,10 +12,10 @@ import pytest
 
 from core import errors
 from jobs.answers import json_schema, values
-from jobs.engine import Chunk, Usage
+from jobs.engine import Chunk, TokenUsage
 from jobs.lifecycle import Outcome, Role, Status
 from jobs.store import accounts, claims, event_log, quarantine
-from scripted import Options, Scripted
+from scripted import Scripted, ScriptedOptions
 from tests import factories
 from tests.worker import choir
 from tests.worker.choir import Choir
@@ -23,7 +23,7 @@ from tests.worker.conftest import ENDS, Bench, picture, real_picture
 from tests.worker.engine_fake import LOOP
 from worker import compilations
 from worker.guards import detectors, json_answer
-from worker.leases import Reason
+from worker.leases import StopReason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
 
@@ -50,7 +50,7 @@ def submit(bench: Bench, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any opt
 
 
 def bill(tokens: int) -> Chunk:
-    return Chunk(usage=Usage(10, 5, 1, tokens))
+    return Chunk(usage=TokenUsage(10, 5, 1, tokens))
 
 
 def reason(bench: Bench, text: str = "I see six.", finish_reason: Any = "stop") -> None:  # noqa: ANN401 - its literal
@@ -189,7 +189,9 @@ def test_an_engine_that_fails_over_the_answer_is_asked_again(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("reason_", ENDS)
-def test_an_answer_in_json_can_be_stopped_like_any_stream(bench: Bench, reason_: Reason) -> None:
+def test_an_answer_in_json_can_be_stopped_like_any_stream(
+    bench: Bench, reason_: StopReason
+) -> None:
     job_id = submit(bench)
     reason(bench)
     bench.engine.feed(Chunk(text="{"))
@@ -202,7 +204,7 @@ def test_an_answer_in_json_can_be_stopped_like_any_stream(bench: Bench, reason_:
 def test_a_cancel_between_reasoning_and_answer_is_heard(bench: Bench) -> None:
     job_id = submit(bench)
     thread = bench.run_in_thread()
-    bench.leases.end((job_id, 1), Reason.CANCEL)
+    bench.leases.end((job_id, 1), StopReason.CANCEL)
 
     thread.join(10)
 
@@ -238,7 +240,7 @@ def run_scripted(
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
-    script = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
         options=OPTIONS | {"answer_format": form} | options,
@@ -279,7 +281,7 @@ def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
 def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
-    said = [event.sample for event in bench.told(job_id) if event.kind is event_log.Kind.DELTA]
+    said = [event.sample for event in bench.told(job_id) if event.kind is event_log.EventKind.DELTA]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
 
@@ -402,7 +404,7 @@ def test_a_schema_that_an_engine_knows_waits_for_no_turn(bench: Bench, wait_for:
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_job_that_waits_for_its_turn_can_be_stopped(
-    bench: Bench, wait_for: WaitFor, reason: Reason
+    bench: Bench, wait_for: WaitFor, reason: StopReason
 ) -> None:
     crowd = Crowd(bench, places=1, look_seconds=0.01)
     with crowd.places.hold(uuid.uuid4(), seconds=0):

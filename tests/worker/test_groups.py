@@ -13,14 +13,14 @@ from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
 from scripted import Scripted
-from scripted.options import Options
+from scripted.options import ScriptedOptions
 from tests import factories, pictures
 from tests.fakes import RecordingPublisher
 from tests.worker.conftest import LEASE, make_runner
 from worker import leases
-from worker.engines.pool import Engines
-from worker.run.slot import Runner
-from worker.run.trace_buffer import Recorder
+from worker.engines.pool import EnginePool
+from worker.run.slot import Slot
+from worker.run.trace_buffer import TraceWriter
 
 QUESTIONS = 16
 #: Of 280 by 280 pixels.
@@ -33,7 +33,7 @@ class House:
 
     database: Database
     account_id: uuid.UUID
-    runner: Runner
+    runner: Slot
     bells: threading.Semaphore
 
     def submit(self, *, grouped: bool) -> list[uuid.UUID]:
@@ -76,11 +76,11 @@ def dialect() -> str:
 @pytest.fixture
 def house(database: Database) -> Iterator[House]:
     """Return a worker with a slot for each question."""
-    options = Options(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
-    engines = Engines([Scripted(options=options)])
+    options = ScriptedOptions(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
+    engines = EnginePool([Scripted(options=options)])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = Recorder(
+    recorder = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
@@ -90,7 +90,9 @@ def house(database: Database) -> Iterator[House]:
     runner = make_runner(database, engines=engines, holdings=holdings, recorder=recorder)
     bells = threading.Semaphore(0)
     database.listen(
-        lambda note: bells.release(note.jobs) if isinstance(note, groups.Freed) else None
+        lambda note: (
+            bells.release(note.jobs) if isinstance(note, groups.FollowersReleased) else None
+        )
     )
     over = threading.Event()
 

@@ -10,7 +10,7 @@ import pytest
 from core import errors
 from core.database import Database
 from jobs.engine import Chunk
-from jobs.findings import Kind
+from jobs.findings import FindingKind
 from jobs.lifecycle import Status
 from jobs.store import claims, event_log, history, traces
 from tests import factories
@@ -18,7 +18,7 @@ from tests.worker.conftest import ENDS, Bench
 from tests.worker.engine_fake import LOOP
 from tests.worker.personas import BUDGET, ON, found, run_persona
 from worker.guards import detectors
-from worker.leases import Reason
+from worker.leases import StopReason
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> 
 
     events = bench.told(job_id)
 
-    said = [event.sample for event in events if event.kind is event_log.Kind.DELTA]
+    said = [event.sample for event in events if event.kind is event_log.EventKind.DELTA]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
-    [told] = [event for event in events if event.kind is event_log.Kind.FINDING]
+    [told] = [event for event in events if event.kind is event_log.EventKind.FINDING]
     [kept] = bench.view(job_id).findings
     assert told.finding is not None
     assert (told.finding["kind"], told.finding["start"]) == (kept.kind, kept.begins)
-    wanted = history.Filter(account_id=None, findings=[Kind.LOOP])
-    other = history.Filter(account_id=None, findings=[Kind.BUDGET])
+    wanted = history.Filter(account_id=None, findings=[FindingKind.LOOP])
+    other = history.Filter(account_id=None, findings=[FindingKind.BUDGET])
     assert [view.job.id for view in history.page(bench.database, wanted, limit=9)[0]] == [job_id]
     assert history.page(bench.database, other, limit=9)[0] == []
 
@@ -166,7 +166,7 @@ def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench
 
 
 @pytest.mark.parametrize("reason", ENDS)
-def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: Reason) -> None:
+def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: StopReason) -> None:
     job_id = submit_guarded(bench)
     bench.engine.loop()
     bench.engine.after_abort = [[]]
@@ -189,7 +189,7 @@ def test_an_engine_that_refuses_the_longer_text_does_not_fail_the_job(bench: Ben
 
 
 def follow(database: Database, claimed: claims.Claim) -> object:
-    watch = detectors.Watch(ON, question="How many?", sample=0, budget=BUDGET)
+    watch = detectors.GenerationGuard(ON, question="How many?", sample=0, budget=BUDGET)
     verdict = watch.end("I see", "length")
     assert verdict is not None
     return claims.follow(

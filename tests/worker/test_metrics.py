@@ -21,7 +21,7 @@ from jobs.store import expiry, history, settle
 from tests import factories
 from tests.e2e.stack import free_port
 
-FAULT = settle.Fault("engine_fault", "It failed.", retryable=True)
+FAULT = settle.Failure("engine_fault", "It failed.", retryable=True)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_code_that_nobody_listed_is_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    settle.fail(database, factories.claim(database), settle.Fault("novel", "New."), sample=None)
+    settle.fail(database, factories.claim(database), settle.Failure("novel", "New."), sample=None)
 
     assert (
         value(

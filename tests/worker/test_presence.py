@@ -16,8 +16,8 @@ from tests import factories
 from tests.databases import Age
 from tests.worker.conftest import LEASE, Bench
 from tests.worker.engine_fake import Conducted
-from worker.engines.pool import Engines
-from worker.heartbeat import Presence
+from worker.engines.pool import EnginePool
+from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
 
 ALIVE = timedelta(seconds=30)
@@ -43,7 +43,7 @@ class Away(Conducted):
 
     here = False
 
-    def facts(self) -> seam.Facts:
+    def facts(self) -> seam.EngineFacts:
         if not self.here:
             raise errors.EngineUnavailable("It is away.")
         return super().facts()
@@ -62,8 +62,8 @@ def sweeper(database: Database, bell: RecordingBell, *, lease: timedelta = LEASE
     )
 
 
-def present(database: Database, name: str, *, slots: int = 4) -> workers.Presence:
-    presence = workers.Presence(id=name, host="h", pid=1, version="1", slots=slots)
+def present(database: Database, name: str, *, slots: int = 4) -> workers.WorkerHeartbeat:
+    presence = workers.WorkerHeartbeat(id=name, host="h", pid=1, version="1", slots=slots)
     workers.beat(database, presence, alive=ALIVE)
     return presence
 
@@ -148,9 +148,9 @@ def test_after_a_pause_owners_renew_before_leases_end(
 def test_the_window_is_shared_among_the_workers_that_live(bench: Bench) -> None:
     alone = bench.engines.window()
     present(bench.database, "other")
-    mine = workers.Presence(id="me", host="h", pid=1, version="1", slots=4)
+    mine = workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4)
 
-    Presence(
+    Heartbeat(
         bench.database,
         engines=bench.engines,
         presence=mine,
@@ -166,12 +166,12 @@ def test_an_engine_that_comes_back_has_the_bell_rung(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     engine = Away()
-    engines = Engines([engine])
+    engines = EnginePool([engine])
     rooms: list[int] = []
-    presence = Presence(
+    presence = Heartbeat(
         database,
         engines=engines,
-        presence=workers.Presence(id="me", host="h", pid=1, version="1", slots=4),
+        presence=workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4),
         interval_seconds=0.01,
         alive=ALIVE,
         on_room=lambda: rooms.append(engines.window()),
@@ -193,9 +193,9 @@ def test_the_workers_list_tells_how_the_engines_do(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     engine = Away()
-    engines = Engines([engine], now=lambda: 0.0)
-    mine = workers.Presence(id="me", host="h", pid=1, version="1", slots=4)
-    presence = Presence(
+    engines = EnginePool([engine], now=lambda: 0.0)
+    mine = workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4)
+    presence = Heartbeat(
         database,
         engines=engines,
         presence=mine,

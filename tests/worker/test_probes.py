@@ -9,26 +9,26 @@ from core import errors, profiles
 from jobs import engine
 from jobs.lifecycle import Status
 from jobs.store import history
-from scripted import Options, Scripted
+from scripted import Scripted, ScriptedOptions
 from scripted.engine import ScriptedStream
 from tests.worker import personas
 from tests.worker.conftest import Bench
 from tests.worker.personas import BUDGET, found, run_persona
 from worker.guards import convergence
 
-OPTIONS = Options(tokens_per_second=2000, prefill_tokens_per_second=0)
+OPTIONS = ScriptedOptions(tokens_per_second=2000, prefill_tokens_per_second=0)
 
 
 class Told(Scripted):
     """A scripted engine that remembers what it was asked."""
 
-    def __init__(self, options: Options = OPTIONS) -> None:
+    def __init__(self, options: ScriptedOptions = OPTIONS) -> None:
         super().__init__(options=options, profile=profiles.QVQ)
-        self.asked: list[engine.Request] = []
+        self.asked: list[engine.GenerationRequest] = []
         self.aborted: list[str] = []
         self.probed = threading.Event()
 
-    def stream(self, request: engine.Request) -> ScriptedStream:
+    def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
         self.asked.append(request)
         if len(self.asked) > 1:
             self.probed.set()
@@ -39,7 +39,7 @@ class Told(Scripted):
         super().abort(rid)
 
     @property
-    def probes_asked(self) -> list[engine.Request]:
+    def probes_asked(self) -> list[engine.GenerationRequest]:
         return [
             request for request in self.asked if request.max_output_tokens == convergence.TOKENS
         ]
@@ -104,7 +104,7 @@ def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench
 
 def test_a_fault_of_a_probe_is_none_of_the_trace(bench: Bench) -> None:
     class Sparing(Told):
-        def stream(self, request: engine.Request) -> ScriptedStream:
+        def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
             if request.max_output_tokens == convergence.TOKENS:
                 raise errors.EngineBusy("Full.")
             return super().stream(request)
@@ -122,7 +122,9 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
 ) -> None:
     """Prefill is slow here, so that the probe is still at it when the cancel comes."""
     subject = Told(
-        Options(tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length")
+        ScriptedOptions(
+            tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length"
+        )
     )
     job_id = personas.submit(bench, convergence=True)
     thread = threading.Thread(target=personas.work, args=(bench, subject))

@@ -35,13 +35,15 @@ BUDGET = 1000
 class Runaway:
     """The real engine, told to run away when it begins by itself."""
 
-    def __init__(self, inner: SGLang, how: Callable[[engine.Request], engine.Request]) -> None:
+    def __init__(
+        self, inner: SGLang, how: Callable[[engine.GenerationRequest], engine.GenerationRequest]
+    ) -> None:
         self.url = inner.url
         self.inner = inner
         self.how = how
-        self.asked: list[engine.Request] = []
+        self.asked: list[engine.GenerationRequest] = []
 
-    def stream(self, request: engine.Request) -> Chat:
+    def stream(self, request: engine.GenerationRequest) -> Chat:
         self.asked.append(request)
         if request.continuation is None and request.turn is None:
             request = self.how(request)
@@ -50,10 +52,10 @@ class Runaway:
     def abort(self, rid: str) -> None:
         self.inner.abort(rid)
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         return self.inner.facts()
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         return self.inner.load()
 
     def close(self) -> None:
@@ -72,13 +74,13 @@ DRIFT = {
 }
 
 
-def circling(request: engine.Request) -> engine.Request:
+def circling(request: engine.GenerationRequest) -> engine.GenerationRequest:
     """Have each word said again rather than a new one."""
     sampling = dataclasses.replace(request.sampling, repetition_penalty=0.02)
     return dataclasses.replace(request, sampling=sampling)
 
 
-def drifting(request: engine.Request) -> engine.Request:
+def drifting(request: engine.GenerationRequest) -> engine.GenerationRequest:
     """Have the rest said in Chinese."""
     return dataclasses.replace(request, schema=DRIFT)
 

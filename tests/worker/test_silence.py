@@ -19,7 +19,7 @@ from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
 from tests.worker.conftest import Bench, picture, real_picture
-from worker.engines.watchdog import Watched
+from worker.engines.watchdog import WatchedEngine
 
 __all__ = ["connect"]
 
@@ -32,7 +32,7 @@ class House:
     """A worker at a scripted engine over HTTP, whose silence costs no time."""
 
     bench: Bench
-    watched: Watched
+    watched: WatchedEngine
     clock: Watch
     wait_for: Wait
     age: Age
@@ -80,7 +80,9 @@ def other_picture() -> submission.NewImage:
 def house(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[House]:
     clock = Watch()
     with BackgroundServer(OPTIONS) as server:
-        watched = Watched(connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0)
+        watched = WatchedEngine(
+            connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
+        )
         bench = bench.with_engine(watched, quarantine_crashes=3)
         yield House(bench, watched, clock, wait_for, age)
 

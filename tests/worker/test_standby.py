@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jobs.lifecycle import Status
 from tests.worker.conftest import Bench
-from worker.polling import Standby
+from worker.polling import PollingFallback
 
 TRACE = "**Final Answer** \\boxed{6}"
 
@@ -22,8 +22,10 @@ class Watch:
         return self.now
 
 
-def standby(bench: Bench, watch: Watch, *, work: Callable[[], int] | None = None) -> Standby:
-    return Standby(
+def standby(
+    bench: Bench, watch: Watch, *, work: Callable[[], int] | None = None
+) -> PollingFallback:
+    return PollingFallback(
         bench.database,
         work=work or bench.runner.work,
         slots=2,

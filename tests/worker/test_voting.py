@@ -13,10 +13,10 @@ import pytest
 from core import errors, profiles
 from core.database import Database
 from jobs.engine import Chunk
-from jobs.events.live import Told
+from jobs.events.live import LiveEvent
 from jobs.lifecycle import Outcome, Role, Status
 from jobs.store import accounts, claims, event_log, history, retention, traces
-from scripted import Options, Scripted
+from scripted import Scripted, ScriptedOptions
 from tests import factories
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker import personas
@@ -24,7 +24,7 @@ from tests.worker.choir import Choir
 from tests.worker.conftest import ENDS, Bench, real_picture
 from worker import equality
 from worker.equality import Equality
-from worker.leases import Reason
+from worker.leases import StopReason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
 
@@ -193,7 +193,7 @@ def test_with_one_permit_the_samples_run_one_after_the_other_and_two_jobs_get_on
 
 def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: Bench) -> None:
     engine = Scripted(
-        options=Options(tokens_per_second=0, prefill_tokens_per_second=0, window=3),
+        options=ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, window=3),
         profile=profiles.QVQ,
     )
     crowd = bench.with_engine(engine, margin=0)
@@ -214,7 +214,7 @@ def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: B
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_stop_reaches_every_sample(
-    stage: Bench, choir: Choir, wait_for: WaitFor, reason: Reason
+    stage: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
 ) -> None:
     job_id = ask(stage, 5)
     thread = start(stage)
@@ -232,7 +232,7 @@ def test_a_stop_reaches_every_sample(
     # Once is enough; the loss of a lease may be noticed by two.
     assert set(choir.aborted) == {0, 1, 2}
     assert stage.outcome(job_id) == ENDS[reason]
-    if reason is not Reason.LOST:
+    if reason is not StopReason.LOST:
         assert finishes(stage, job_id) == [str(reason)] * 3
         assert sorted(trace.text for trace in stage.trace(job_id)) == ["More ", "More ", "One "]
         assert stage.view(job_id).job.output_tokens == 6
@@ -248,7 +248,7 @@ def test_a_cancel_before_the_first_token_stops_the_leader_and_begins_nobody_else
     assert choir.begun(1)
 
     stage.runner.drain()
-    stage.leases.end((job_id, 1), Reason.CANCEL)
+    stage.leases.end((job_id, 1), StopReason.CANCEL)
 
     assert ended(thread)
     assert (choir.votes(), choir.aborted) == ([0], [0])
@@ -326,7 +326,7 @@ def scripted(
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     engine = Scripted(
-        options=Options(tokens_per_second=2000, prefill_tokens_per_second=0, markers=True),
+        options=ScriptedOptions(tokens_per_second=2000, prefill_tokens_per_second=0, markers=True),
         profile=profiles.QVQ,
     )
     voting = bench.with_engine(engine, margin=0)
@@ -365,7 +365,7 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
         assert rest == [event for event in page.events if event.number > after]
 
 
-def live(told: list[Told], sample: int) -> str:
+def live(told: list[LiveEvent], sample: int) -> str:
     numbers = [event.mark.number for event in told]
     assert numbers == sorted(set(numbers))
     return "".join(event.delta for event in told if event.sample == sample)
@@ -487,7 +487,7 @@ def test_a_vote_whose_answers_cannot_be_compared_is_tried_again_and_says_why(
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_vote_that_waits_for_a_comparison_holds_no_permit_and_can_be_stopped(
-    bench: Bench, choir: Choir, wait_for: WaitFor, reason: Reason
+    bench: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
 ) -> None:
     places = equality.shares(1, most_waiting=8)
     mathematics = Equality(NoSandbox(), places, look_seconds=0.01)

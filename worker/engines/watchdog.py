@@ -37,7 +37,7 @@ _CHARS_PER_TOKEN = 2
 log = structlog.get_logger(__name__)
 
 
-class Watched:
+class WatchedEngine:
     """An engine whose silent streams are given up sooner while they wait in no queue. Thread-safe.
 
     Args:
@@ -66,7 +66,7 @@ class Watched:
         )
         self._lock = threading.Lock()
         #: Streams without a first token in the order of their beginning, and how many have had theirs.
-        self._waiting: dict[WatchedStream, None] = {}
+        self._waiting: dict[WatchedGeneration, None] = {}
         self._speaking = 0
         #: Whether several streams were unfinished at some look since when none has had a token lately.
         self._several = False
@@ -78,21 +78,21 @@ class Watched:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
-    def stream(self, request: engine.Request) -> WatchedStream:
+    def stream(self, request: engine.GenerationRequest) -> WatchedGeneration:
         """Return the stream of ``request``, which can end with :class:`core.errors.EngineSilent`."""
-        return WatchedStream(self, self._engine.stream(request), request)
+        return WatchedGeneration(self, self._engine.stream(request), request)
 
     def abort(self, rid: str) -> None:
         """Ask the engine to stop the stream ``rid``."""
         self._engine.abort(rid)
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         facts = self._engine.facts()
         self._window = facts.window
         return facts
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         """Return the engine's load. Raises :class:`core.errors.EngineUnavailable`."""
         return self._engine.load()
 
@@ -101,14 +101,14 @@ class Watched:
         self._stop.set()
         self._engine.close()
 
-    def began(self, stream: WatchedStream) -> None:
+    def began(self, stream: WatchedGeneration) -> None:
         """Take a stream that is sent now."""
         with self._lock:
             self._ensure_thread()
             stream.counts_from = self._now()
             self._waiting[stream] = None
 
-    def spoke(self, stream: WatchedStream, chunk: engine.Chunk) -> bool:
+    def spoke(self, stream: WatchedGeneration, chunk: engine.Chunk) -> bool:
         """Note a stream's first token or its early end; False when it has been given up meanwhile."""
         with self._lock:
             if stream not in self._waiting:
@@ -130,7 +130,7 @@ class Watched:
         """Note a further token of some stream."""
         self._spoke_at = self._now()
 
-    def ended(self, stream: WatchedStream, *, spoke: bool) -> None:
+    def ended(self, stream: WatchedGeneration, *, spoke: bool) -> None:
         """Note a stream's end."""
         with self._lock:
             self._waiting.pop(stream, None)
@@ -189,7 +189,7 @@ class Watched:
                     self._stuck_since = None
                     return
 
-    def _give_up(self, stream: WatchedStream, waited: float, load: _Seen) -> bool:
+    def _give_up(self, stream: WatchedGeneration, waited: float, load: _Seen) -> bool:
         """Give up on a stream, unless it has spoken by now."""
         with self._lock:
             if stream not in self._waiting:
@@ -250,21 +250,21 @@ class _Seen:
         return f"with {self.running} of {self.window} streams running and {self.waiting} waiting"
 
 
-class WatchedStream:
-    """A stream of a :class:`Watched` engine."""
+class WatchedGeneration:
+    """A stream of a :class:`WatchedEngine` engine."""
 
     def __init__(
         self,
-        owner: Watched,
-        context: AbstractContextManager[engine.Stream],
-        request: engine.Request,
+        owner: WatchedEngine,
+        context: AbstractContextManager[engine.GenerationStream],
+        request: engine.GenerationRequest,
     ) -> None:
         self.rid = request.rid
         #: When it was sent, or a stream that was sent before it had its first token.
         self.counts_from = 0.0
         self._owner = owner
         self._context = context
-        self._stream: engine.Stream | None = None
+        self._stream: engine.GenerationStream | None = None
         self._request = request
         self._verdict: errors.EngineSilent | None = None
 
@@ -326,7 +326,7 @@ class WatchedStream:
             raise self._verdict
 
 
-def prompt_tokens(request: engine.Request) -> float:
+def prompt_tokens(request: engine.GenerationRequest) -> float:
     """Return about how many tokens the prompt of ``request`` has, rather too many."""
     turn = request.turn
     texts = (

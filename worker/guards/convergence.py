@@ -45,8 +45,8 @@ class _Probe:
     answer: str | None
 
 
-class Probing:
-    """Reads along for a watch, as :class:`worker.run.generation.Reader` does, and asks on the way.
+class ConvergenceProbe:
+    """Reads along for a watch, as :class:`worker.run.generation.GenerationReader` does, and asks on the way.
 
     Leaving its context stops what it has asked.
 
@@ -57,7 +57,11 @@ class Probing:
     """
 
     def __init__(
-        self, watch: detectors.Watch, request: engine.Request, *, engine_: engine.Engine
+        self,
+        watch: detectors.GenerationGuard,
+        request: engine.GenerationRequest,
+        *,
+        engine_: engine.Engine,
     ) -> None:
         self._watch = watch
         self._request = request
@@ -71,9 +75,9 @@ class Probing:
         self._asking: _Asking | None = None
         self._last: _Probe | None = None
         self._asked = 0
-        self._usage: list[engine.Usage] = []
+        self._usage: list[engine.TokenUsage] = []
 
-    finish_reason = detectors.Watch.finish_reason
+    finish_reason = detectors.GenerationGuard.finish_reason
 
     @property
     def more(self) -> bool:
@@ -102,7 +106,7 @@ class Probing:
         """Take the whole text of a stream that has stopped by itself."""
         return self._watch.end(text, finish_reason)
 
-    def billed(self, ended: traces.Ended) -> traces.Ended:
+    def billed(self, ended: traces.GenerationEnd) -> traces.GenerationEnd:
         """Return ``ended`` with the tokens of its probes; to be called when they have been stopped."""
         if not self._usage:
             return ended
@@ -171,15 +175,15 @@ class _Asking:
     """A probe that is on its way, in a thread of its own."""
 
     def __init__(
-        self, request: engine.Request, *, engine_: engine.Engine, chars: int, tokens: int
+        self, request: engine.GenerationRequest, *, engine_: engine.Engine, chars: int, tokens: int
     ) -> None:
         #: What it cost so far; without a bill its tokens are counted.
-        self.usage = engine.Usage()
+        self.usage = engine.TokenUsage()
         self.probe = _Probe(chars, tokens, None)
         self._request = request
         self._engine = engine_
         self._lock = threading.Lock()
-        self._stream: engine.Stream | None = None
+        self._stream: engine.GenerationStream | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
         self._thread.start()
@@ -211,13 +215,13 @@ class _Asking:
             # The trace goes on without it.
             _log.info("probe_failed", code=error.code)
 
-    def _read(self, stream: engine.Stream) -> None:
+    def _read(self, stream: engine.GenerationStream) -> None:
         said, tokens, closed = "", 0, False
         for chunk in stream:
             if chunk.text:
                 said += chunk.text
                 tokens += 1
-                self.usage = engine.Usage(output_tokens=tokens)
+                self.usage = engine.TokenUsage(output_tokens=tokens)
             if not closed and detectors.box_closed(said):
                 closed = True
                 found = extraction.extract("\\boxed{" + said)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from jobs import scripts
 from jobs.answers import extraction
-from jobs.findings import Action, Finding, Kind
+from jobs.findings import Action, Finding, FindingKind
 
 #: The names of the guards, as a job's options have them.
 NAMES = ("loop", "budget", "convergence", "language", "verify")
@@ -83,7 +83,7 @@ class Verdict:
     inserted: str = field(repr=False)
 
 
-class Watch:
+class GenerationGuard:
     """Guards one stream.
 
     Args:
@@ -164,8 +164,8 @@ class Watch:
         verdict = self.verdict
         if verdict is not None and verdict.inserted and not self._may_force:
             told = verdict.finding
-            action = Action.NONE if told.kind is Kind.LANGUAGE else Action.STOPPED
-            kept = len(self.text) if told.kind is Kind.LANGUAGE else verdict.kept
+            action = Action.NONE if told.kind is FindingKind.LANGUAGE else Action.STOPPED
+            kept = len(self.text) if told.kind is FindingKind.LANGUAGE else verdict.kept
             self.verdict = Verdict(dataclasses.replace(told, action=action), kept, "")
 
     def see(self, text: str) -> Verdict | None:
@@ -181,7 +181,7 @@ class Watch:
     def converged(self, kept: int, evidence: Mapping[str, float]) -> Verdict:
         """Take it that the answer has been the same since before the first ``kept`` characters."""
         finding = self._finding(
-            Kind.CONVERGED, kept, self._length, evidence, saved=self.limit - self._tokens
+            FindingKind.CONVERGED, kept, self._length, evidence, saved=self.limit - self._tokens
         )
         self.verdict = self._forced(finding, self.text, kept)
         return self.verdict
@@ -217,7 +217,7 @@ class Watch:
         if extraction.extract(text[heading:]):
             return None
         finding = self._finding(
-            Kind.NO_ANSWER,
+            FindingKind.NO_ANSWER,
             heading,
             len(text),
             {"characters": len(text) - heading},
@@ -234,12 +234,12 @@ class Watch:
             self._tokens = self.limit
             if not self._may_force:
                 return None
-            finding = self._finding(Kind.BUDGET, 0, len(text), {"tokens": self.limit})
+            finding = self._finding(FindingKind.BUDGET, 0, len(text), {"tokens": self.limit})
             heading = extraction.heading(text)
             return self._forced(finding, text, len(text) if heading is None else heading)
         if self._guards.get("language") and drifted(self._question, text, found.text):
             finding = self._finding(
-                Kind.LANGUAGE,
+                FindingKind.LANGUAGE,
                 0,
                 len(text),
                 {
@@ -260,7 +260,7 @@ class Watch:
             start -= 1
         copies = (len(text) - start) // period
         finding = self._finding(
-            Kind.LOOP,
+            FindingKind.LOOP,
             start,
             len(text),
             {"period": period, "copies": copies},
@@ -271,12 +271,12 @@ class Watch:
         sentence = _SENTENCE_END.search(text, at, at + period)
         return self._stopped(finding, text, sentence.end() if sentence else at)
 
-    def _paraphrased(self, text: str, signs: Signals) -> Verdict:
+    def _paraphrased(self, text: str, signs: LoopSignals) -> Verdict:
         start = max(0, len(text) - _WINDOW)
         sentence = _SENTENCE_END.search(text, start)
         start = sentence.end() if sentence else start
         finding = self._finding(
-            Kind.PARAPHRASE_LOOP,
+            FindingKind.PARAPHRASE_LOOP,
             start,
             len(text),
             {
@@ -307,7 +307,13 @@ class Watch:
         return self._forced(finding, text, at)
 
     def _finding(
-        self, kind: Kind, start: int, end: int, evidence: Mapping[str, float], *, saved: int = 0
+        self,
+        kind: FindingKind,
+        start: int,
+        end: int,
+        evidence: Mapping[str, float],
+        *,
+        saved: int = 0,
     ) -> Finding:
         return Finding(
             kind=kind,
@@ -371,7 +377,7 @@ def _repeats(tail: str, period: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Signals:
+class LoopSignals:
     """How much a text goes in circles.
 
     Attributes:
@@ -385,21 +391,21 @@ class Signals:
     compressed: float
 
 
-def signals(text: str) -> Signals:
+def signals(text: str) -> LoopSignals:
     """Return the signals of the end of ``text``."""
     window = text[-_WINDOW:]
     said = [_COUNTS.sub(" ", sentence).strip().lower() for sentence in _SENTENCE_END.split(window)]
     said = [one for one in said if scripts.length(one) >= _LEAST_SENTENCE][-_SENTENCES:]
     enough = len(said) >= _LEAST_SENTENCES
     data = window.encode("utf-8", "replace")
-    return Signals(
+    return LoopSignals(
         repeated=1 - len(set(said)) / len(said) if enough else 0.0,
         hedges=1000 * len(_HEDGE.findall(window)) / max(1, len(window)),
         compressed=len(zlib.compress(data, 6)) / max(1, len(data)),
     )
 
 
-def loops_in_other_words(signs: Signals) -> bool:
+def loops_in_other_words(signs: LoopSignals) -> bool:
     """Whether two of the three signals say that a text goes in circles."""
     signs_of_it = (
         signs.repeated >= _REPEATED,
@@ -439,7 +445,7 @@ def box_closed(said: str) -> bool:
     return False
 
 
-class Box:
+class BoxReader:
     """Reads a forced answer until its box is closed.
 
     Args:

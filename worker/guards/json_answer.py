@@ -18,7 +18,7 @@ _WORDS_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Form:
+class JsonFormat:
     """The form of an answer that is asked for as JSON."""
 
     schema: Mapping[str, Any]
@@ -54,12 +54,12 @@ def ask(trace: str, question: str) -> str:
     return detectors.heading(question)
 
 
-class Reasoning:
+class ReasoningReader:
     """Reads the reasoning before such an answer, for a guard. Another stream goes on from it in any case."""
 
     more = True
 
-    def __init__(self, watch: detectors.Watch) -> None:
+    def __init__(self, watch: detectors.GenerationGuard) -> None:
         self._watch = watch
         self.finish_reason = watch.finish_reason
 
@@ -77,7 +77,7 @@ class Reasoning:
         return self._watch.end(text, finish_reason)
 
 
-class Json:
+class JsonReader:
     """Reads an answer in JSON. The grammar ends it."""
 
     finish_reason = "stop"

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.answers import extraction, values
 from jobs.answers.extraction import Answer
-from jobs.findings import Action, Finding, Kind
+from jobs.findings import Action, Finding, FindingKind
 from worker.guards import detectors
 
 #: The share of a job's budget that is kept for it, and the most tokens.
@@ -51,7 +51,7 @@ def budget(tokens: int, question: str) -> tuple[int, int]:
     return (first, said) if min(first, said) >= _LEAST_TOKENS else (tokens, 0)
 
 
-class SecondLook:
+class Verification:
     """Reads a second look to its end, and says what came of it.
 
     Args:
@@ -92,7 +92,7 @@ class SecondLook:
 
     def finding(self, action: Action, length: int) -> Finding:
         """Return what is kept of a second look that said ``length`` characters."""
-        return Finding(Kind.VERIFY, sample=self._sample, start=0, end=length, action=action)
+        return Finding(FindingKind.VERIFY, sample=self._sample, start=0, end=length, action=action)
 
     def _compared(self, text: str) -> Action:
         second = extraction.extract(text)

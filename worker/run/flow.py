@@ -12,19 +12,19 @@ from datetime import datetime
 import structlog
 
 from core import errors
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from core.profiles import Sampling
 from jobs import engine
 from jobs.answers import extraction
 from jobs.answers.extraction import Answer
 from jobs.answers.votes import Tally
-from jobs.findings import Action, Finding, Kind
+from jobs.findings import Action, Finding, FindingKind
 from jobs.store import claims, traces
 from worker import compilations, leases
 from worker.guards import convergence, detectors, json_answer, verify
-from worker.leases import Reason
+from worker.leases import StopReason
 from worker.run import generation
-from worker.run.trace_buffer import Recorder
+from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ _GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 
 @dataclass(frozen=True)
-class Result:
+class FlowResult:
     """How an attempt's streams ended.
 
     Attributes:
@@ -45,24 +45,24 @@ class Result:
         found: what was found in the last stream.
     """
 
-    ended: traces.Ended
+    ended: traces.GenerationEnd
     fault: errors.EngineError | None
     text: str
     forced: bool = False
     found: tuple[Finding, ...] = ()
     #: The attempt's other streams whose end has not been written whole.
-    others: tuple[traces.Ended, ...] = ()
+    others: tuple[traces.GenerationEnd, ...] = ()
     #: How its samples voted, if they did.
     tally: Tally | None = None
-    form: json_answer.Form | None = None
+    form: json_answer.JsonFormat | None = None
     #: The stream in which the answer stands, when a later one brought none.
-    stands_in: traces.Ended | None = None
+    stands_in: traces.GenerationEnd | None = None
     #: The number of the second look at the answer, if there was one, and what went wrong with it.
     look: int | None = None
     missed: errors.EngineError | None = None
 
     @property
-    def said(self) -> traces.Ended:
+    def said(self) -> traces.GenerationEnd:
         """The stream that gave the answer."""
         return self.stands_in or self.ended
 
@@ -72,7 +72,7 @@ class Result:
         return extraction.extract(self.text) if self.form is None else self.form.read(self.text)
 
 
-class Inquiry:
+class GenerationFlow:
     """Asks an engine one job's question.
 
     Args:
@@ -91,8 +91,8 @@ class Inquiry:
         database: Database,
         *,
         engine_: engine.Engine,
-        holding: leases.Holding,
-        recorder: Recorder,
+        holding: leases.Lease,
+        recorder: TraceWriter,
         grammars: compilations.Compilations,
         on_first_token: Callable[[], None],
         numbers: Iterator[int] | None = None,
@@ -107,26 +107,26 @@ class Inquiry:
 
     def run(
         self,
-        request: engine.Request,
-        watch: detectors.Watch,
+        request: engine.GenerationRequest,
+        watch: detectors.GenerationGuard,
         *,
         started_at: datetime,
         number: int = 0,
-    ) -> Result:
+    ) -> FlowResult:
         """Stream ``request``, whose start has been noted, under ``watch``; force the answer, look again if need be.
 
         An answer in JSON comes in a stream of its own, after whatever has been said.
         """
-        form = json_answer.Form.of(self._holding.claim.options)
+        form = json_answer.JsonFormat.of(self._holding.claim.options)
         if form is not None:
             reasoned = self._reason(request, form, watch, number=number, started_at=started_at)
-            result = Result(reasoned.ended, reasoned.fault, reasoned.ended.output)
+            result = FlowResult(reasoned.ended, reasoned.fault, reasoned.ended.output)
             if self._stopped(result):
                 return result
             return self._typed(request, reasoned.ended, watch.verdict, form)
         first = self._look(request, watch, number=number, started_at=started_at)
         ended, verdict = first.ended, watch.verdict
-        result = Result(ended, first.fault, ended.output)
+        result = FlowResult(ended, first.fault, ended.output)
         if self._stopped(result):
             return result
         if verdict is not None:
@@ -142,7 +142,7 @@ class Inquiry:
                     more=bool(watch.second_look),
                 )
             else:
-                result = Result(
+                result = FlowResult(
                     _by_itself(ended),
                     None,
                     ended.output[: verdict.kept],
@@ -154,37 +154,37 @@ class Inquiry:
             return result
         return self._look_again(request, result, answer, tokens=watch.second_look)
 
-    def _stopped(self, result: Result) -> bool:
+    def _stopped(self, result: FlowResult) -> bool:
         """Whether nothing is to come after ``result``."""
         return self._holding.reason is not None or result.fault is not None
 
     def _look(
         self,
-        request: engine.Request,
-        watch: detectors.Watch,
+        request: engine.GenerationRequest,
+        watch: detectors.GenerationGuard,
         *,
         number: int,
         started_at: datetime,
-    ) -> generation.Result:
+    ) -> generation.GenerationResult:
         """Stream ``request`` under ``watch``, with probes on the way if they are wanted."""
         if not watch.probes:
             looked = self._stream(request, watch, number=number, started_at=started_at)
             watch.billed(looked.ended.output_tokens)
             return looked
-        with convergence.Probing(watch, request, engine_=self._engine) as probing:
+        with convergence.ConvergenceProbe(watch, request, engine_=self._engine) as probing:
             looked = self._stream(request, probing, number=number, started_at=started_at)
         watch.billed(looked.ended.output_tokens)
         return dataclasses.replace(looked, ended=probing.billed(looked.ended))
 
     def _force(
         self,
-        request: engine.Request,
-        first: traces.Ended,
+        request: engine.GenerationRequest,
+        first: traces.GenerationEnd,
         verdict: detectors.Verdict,
         *,
         tokens: int,
         more: bool,
-    ) -> Result:
+    ) -> FlowResult:
         """Go on from the text before the cut; what the cut stream had said stands when that brings nothing."""
         given = first.output[: verdict.kept] + verdict.inserted
         again = dataclasses.replace(
@@ -205,8 +205,10 @@ class Inquiry:
         )
         if started_at is None:
             self._holding.ended()
-            return Result(first, None, first.output, found=(verdict.finding,))
-        forced = self._stream(again, detectors.Box(more=more), number=number, started_at=started_at)
+            return FlowResult(first, None, first.output, found=(verdict.finding,))
+        forced = self._stream(
+            again, detectors.BoxReader(more=more), number=number, started_at=started_at
+        )
         fault = forced.fault
         if fault is not None and not fault.retryable:
             # The engine refuses the longer text: that does not make the question a wrong one.
@@ -214,10 +216,10 @@ class Inquiry:
         text = given + forced.ended.output
         found = extraction.extract(text)
         better = found is not None and not (
-            verdict.finding.kind is Kind.LANGUAGE
+            verdict.finding.kind is FindingKind.LANGUAGE
             and detectors.drifted(request.question, first.output, found.text)
         )
-        return Result(
+        return FlowResult(
             forced.ended,
             fault,
             text if better else first.output,
@@ -227,8 +229,8 @@ class Inquiry:
         )
 
     def _look_again(
-        self, request: engine.Request, first: Result, answer: Answer, *, tokens: int
-    ) -> Result:
+        self, request: engine.GenerationRequest, first: FlowResult, answer: Answer, *, tokens: int
+    ) -> FlowResult:
         """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
         asked = verify.ask(request.question) + request.instruction
         # Of a loop that was cut off behind its answer the engine gets no more than that.
@@ -239,7 +241,7 @@ class Inquiry:
             rid=uuid.uuid4().hex,
             sampling=_GREEDY,
             max_output_tokens=tokens,
-            turn=engine.Turn(first.text, asked),
+            turn=engine.FollowUp(first.text, asked),
         )
         number = self._next(first.ended)
         started_at = self._follow(
@@ -253,7 +255,7 @@ class Inquiry:
         if started_at is None:
             self._holding.ended()
             return first
-        reader = verify.SecondLook(
+        reader = verify.Verification(
             answer,
             question=request.question,
             answer_format=self._holding.claim.options.get("answer_format"),
@@ -263,7 +265,7 @@ class Inquiry:
         found = reader.found or reader.finding(Action.NONE, len(looked.ended.output))
         _log.info("answer_verified", action=str(found.action))
         corrected = found.action is Action.CORRECTED
-        return Result(
+        return FlowResult(
             looked.ended,
             None,
             looked.ended.output if corrected else first.text,
@@ -277,11 +279,11 @@ class Inquiry:
 
     def _typed(
         self,
-        request: engine.Request,
-        first: traces.Ended,
+        request: engine.GenerationRequest,
+        first: traces.GenerationEnd,
         verdict: detectors.Verdict | None,
-        form: json_answer.Form,
-    ) -> Result:
+        form: json_answer.JsonFormat,
+    ) -> FlowResult:
         """Go on under a grammar, from the whole text or from before the cut."""
         kept = len(first.output.rstrip()) if verdict is None else verdict.kept
         reasoning = first.output[:kept]
@@ -302,9 +304,9 @@ class Inquiry:
         if started_at is None:
             self._holding.ended()
             found = () if finding is None else (finding,)
-            return Result(first, None, "", found=found, form=form)
+            return FlowResult(first, None, "", found=found, form=form)
         last = self._under_grammar(again, form, number=number, started_at=started_at)
-        return Result(
+        return FlowResult(
             last.ended,
             last.fault,
             last.ended.output,
@@ -315,13 +317,13 @@ class Inquiry:
 
     def _reason(
         self,
-        request: engine.Request,
-        form: json_answer.Form,
-        watch: detectors.Watch,
+        request: engine.GenerationRequest,
+        form: json_answer.JsonFormat,
+        watch: detectors.GenerationGuard,
         *,
         number: int,
         started_at: datetime,
-    ) -> generation.Result:
+    ) -> generation.GenerationResult:
         """Stream the reasoning before an answer under a grammar, unless there will be no grammar."""
         try:
             self._grammars.check(self._engine.url, form.schema)
@@ -331,12 +333,17 @@ class Inquiry:
                 number=number, started_at=started_at, reason=self._holding.reason, fault=error
             )
         return self._stream(
-            request, json_answer.Reasoning(watch), number=number, started_at=started_at
+            request, json_answer.ReasoningReader(watch), number=number, started_at=started_at
         )
 
     def _under_grammar(
-        self, request: engine.Request, form: json_answer.Form, *, number: int, started_at: datetime
-    ) -> generation.Result:
+        self,
+        request: engine.GenerationRequest,
+        form: json_answer.JsonFormat,
+        *,
+        number: int,
+        started_at: datetime,
+    ) -> generation.GenerationResult:
         """Stream an answer under its grammar, when it is the account's turn to have that compiled."""
         try:
             with self._grammars.turn(
@@ -348,7 +355,7 @@ class Inquiry:
                 self._grammars.check(self._engine.url, form.schema)
                 streamed = self._stream(
                     request,
-                    json_answer.Json(),
+                    json_answer.JsonReader(),
                     number=number,
                     started_at=started_at,
                     on_first_token=turn.begun,
@@ -357,7 +364,7 @@ class Inquiry:
                 if fault is not None and streamed.ended.first_token_at is None:
                     fault = turn.failed(fault)
                 return dataclasses.replace(streamed, fault=fault)
-        except compilations.Stopped:
+        except compilations.CompilationStopped:
             fault = None
         except errors.SchemaTimedOut as error:
             fault = error
@@ -366,18 +373,18 @@ class Inquiry:
             number=number, started_at=started_at, reason=self._holding.reason, fault=fault
         )
 
-    def _budget(self, request: engine.Request) -> int:
+    def _budget(self, request: engine.GenerationRequest) -> int:
         """Return the tokens of the whole job, as they were settled at submission."""
         asked: int | None = self._holding.claim.options.get("max_output_tokens")
         return asked or request.max_output_tokens
 
-    def _next(self, ended: traces.Ended) -> int:
+    def _next(self, ended: traces.GenerationEnd) -> int:
         """Return the number of the stream that goes on from one that has ended."""
         return ended.sample + 1 if self._numbers is None else next(self._numbers)
 
     def _follow(
         self,
-        ended: traces.Ended,
+        ended: traces.GenerationEnd,
         finding: Finding | None,
         *,
         rid: str,
@@ -400,12 +407,12 @@ class Inquiry:
                     inserted=inserted,
                     beside=self._numbers is not None,
                 )
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("cut_not_written")
                 pause.wait(_PAUSE_SECONDS)
                 continue
             if followed is None:
-                self._holding.mark(Reason.LOST)
+                self._holding.mark(StopReason.LOST)
                 return None
             if self._numbers is None:
                 self._recorder.pass_by(self._holding.claim, followed.through)
@@ -414,13 +421,13 @@ class Inquiry:
 
     def _stream(
         self,
-        request: engine.Request,
-        reader: generation.Reader,
+        request: engine.GenerationRequest,
+        reader: generation.GenerationReader,
         *,
         number: int,
         started_at: datetime,
         on_first_token: Callable[[], None] = lambda: None,
-    ) -> generation.Result:
+    ) -> generation.GenerationResult:
         def begun() -> None:
             on_first_token()
             self._on_first_token()
@@ -437,7 +444,7 @@ class Inquiry:
         )
 
 
-def _by_itself(ended: traces.Ended) -> traces.Ended:
+def _by_itself(ended: traces.GenerationEnd) -> traces.GenerationEnd:
     """Return a stream whose answer stands: why it was cut off behind that is in the finding."""
     return (
         dataclasses.replace(ended, finish_reason="stop") if ended.finish_reason == "cut" else ended

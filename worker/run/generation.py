@@ -12,7 +12,7 @@ from core import errors, failpoints
 from jobs import engine, findings
 from jobs.store import traces
 from worker import leases
-from worker.run.trace_buffer import Live, Recorder, readable
+from worker.run.trace_buffer import TraceBuffer, TraceWriter, readable
 
 #: The answer is whole. Whoever would stop it now comes too late: only the bill is outstanding.
 _WHOLE = ("stop", "length")
@@ -20,14 +20,14 @@ _ABORT_GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Result:
+class GenerationResult:
     """How a stream ended: with a finish reason, by a fault, or stopped from outside (the holding knows why)."""
 
-    ended: traces.Ended
+    ended: traces.GenerationEnd
     fault: errors.EngineError | None = None
 
 
-class Reader(Protocol):
+class GenerationReader(Protocol):
     """Who reads along, and may have heard enough."""
 
     #: How a stream ends that is stopped because it has said enough.
@@ -49,16 +49,16 @@ class Reader(Protocol):
 
 
 def run(
-    request: engine.Request,
+    request: engine.GenerationRequest,
     *,
     engine_: engine.Engine,
-    holding: leases.Holding,
-    recorder: Recorder,
-    reader: Reader,
+    holding: leases.Lease,
+    recorder: TraceWriter,
+    reader: GenerationReader,
     number: int,
     started_at: datetime,
     on_first_token: Callable[[], None],
-) -> Result:
+) -> GenerationResult:
     """Stream ``request`` to its end and return everything it left behind, whatever happened.
 
     Args:
@@ -101,7 +101,7 @@ def run(
         _close(live, recorder=recorder, found=reader.found)
     if holding.reason is not None:
         fault = None
-    return Result(
+    return GenerationResult(
         ended=_ended(
             live,
             ending,
@@ -117,11 +117,11 @@ def unasked(
     *,
     number: int,
     started_at: datetime,
-    reason: leases.Reason | None,
+    reason: leases.StopReason | None,
     fault: errors.EngineError | None,
-) -> Result:
+) -> GenerationResult:
     """Return how a stream ended whose start was noted and that no engine was asked for."""
-    ended = traces.Ended(
+    ended = traces.GenerationEnd(
         output="",
         finish_reason=str(reason) if reason is not None else "error",
         input_tokens=None,
@@ -133,10 +133,10 @@ def unasked(
         marks=(),
         sample=number,
     )
-    return Result(ended, None if reason is not None else fault)
+    return GenerationResult(ended, None if reason is not None else fault)
 
 
-def _close(live: Live, *, recorder: Recorder, found: findings.Finding | None) -> None:
+def _close(live: TraceBuffer, *, recorder: TraceWriter, found: findings.Finding | None) -> None:
     """End the recording of a stream, with what is to be told behind its text."""
     if found is not None:
         recorder.find(live, found.plain())
@@ -148,7 +148,7 @@ class _Ending:
     """What the end of a stream says."""
 
     finish_reason: engine.FinishReason | None = None
-    usage: engine.Usage | None = None
+    usage: engine.TokenUsage | None = None
     #: When the reader had heard enough, by the monotonic clock.
     cut_at: float | None = None
     #: Whether the reader has had the whole text.
@@ -165,14 +165,16 @@ class _Ending:
         return self.finish_reason in _WHOLE
 
 
-def _keep(chunk: engine.Chunk, *, live: Live, ending: _Ending) -> None:
+def _keep(chunk: engine.Chunk, *, live: TraceBuffer, ending: _Ending) -> None:
     if chunk.text:
         live.add(readable(chunk.text))
     ending.finish_reason = chunk.finish_reason or ending.finish_reason
     ending.usage = chunk.usage or ending.usage
 
 
-def _enough(chunk: engine.Chunk, *, live: Live, ending: _Ending, reader: Reader) -> bool:
+def _enough(
+    chunk: engine.Chunk, *, live: TraceBuffer, ending: _Ending, reader: GenerationReader
+) -> bool:
     """Have the reader read what has come; return whether the stream has said enough, though it would go on."""
     if ending.cut_at is not None:
         return False
@@ -190,10 +192,10 @@ def _later(started_at: datetime, begun: float) -> datetime:
 
 
 def _finish_reason(
-    holding: leases.Holding,
+    holding: leases.Lease,
     fault: errors.EngineError | None,
     ending: _Ending,
-    reader: Reader,
+    reader: GenerationReader,
 ) -> str:
     if holding.reason is not None:
         return str(holding.reason)
@@ -205,10 +207,10 @@ def _finish_reason(
 
 
 def _ended(
-    live: Live, ending: _Ending, *, sample: int, finish_reason: str, ended_at: datetime
-) -> traces.Ended:
+    live: TraceBuffer, ending: _Ending, *, sample: int, finish_reason: str, ended_at: datetime
+) -> traces.GenerationEnd:
     usage = ending.usage
-    return traces.Ended(
+    return traces.GenerationEnd(
         output=live.text(),
         finish_reason=finish_reason,
         input_tokens=usage.input_tokens if usage else None,

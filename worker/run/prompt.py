@@ -16,10 +16,10 @@ from jobs.store import claims
 def build(
     claim: claims.Claim,
     *,
-    pictures: Sequence[engine.Picture],
+    pictures: Sequence[engine.EngineImage],
     profile: ModelProfile,
     rid: str,
-) -> engine.Request:
+) -> engine.GenerationRequest:
     """Return the engine request of ``claim``; every sampling parameter is explicit.
 
     Args:
@@ -37,7 +37,7 @@ def build(
             if options.get(name) is not None
         },
     )
-    return engine.Request(
+    return engine.GenerationRequest(
         rid=rid,
         model=claim.model,
         system=profile.system_prompt,
@@ -61,7 +61,7 @@ def salt(claim: claims.Claim) -> str:
     return f"{claim.account_id.hex}:{keys}"
 
 
-def messages(request: engine.Request) -> dict[str, Any]:
+def messages(request: engine.GenerationRequest) -> dict[str, Any]:
     """Return the chat messages of ``request`` as they are kept with the attempt: pictures by key."""
     content: list[dict[str, str]] = [
         {"type": "image", "image_key": picture.key} for picture in request.pictures
@@ -75,7 +75,7 @@ def messages(request: engine.Request) -> dict[str, Any]:
     }
 
 
-def sampling(request: engine.Request) -> dict[str, Any]:
+def sampling(request: engine.GenerationRequest) -> dict[str, Any]:
     """Return the sampling parameters of ``request`` as they are kept with the attempt."""
     return dataclasses.asdict(request.sampling) | {
         "max_output_tokens": request.max_output_tokens,

@@ -11,14 +11,14 @@ from datetime import timedelta
 import structlog
 
 from core import errors
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs import lifecycle
-from jobs.findings import Action, Finding, Kind
+from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
 from jobs.store import claims, history
 from jobs.store import settle as outcomes
-from worker.leases import Reason
-from worker.run.flow import Result
+from worker.leases import StopReason
+from worker.run.flow import FlowResult
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ _PAUSE_SECONDS = 1.0
 #: for a minute.
 _SILENCES = 2
 
-_DEADLINE = outcomes.Fault(
+_DEADLINE = outcomes.Failure(
     code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
 )
 
@@ -40,7 +40,7 @@ class Settlement:
         self._quarantine_crashes = quarantine_crashes
         self._rng = rng
 
-    def settle(self, claim: claims.Claim, result: Result, *, reason: Reason | None) -> None:
+    def settle(self, claim: claims.Claim, result: FlowResult, *, reason: StopReason | None) -> None:
         """Write what became of an attempt whose stream has ended.
 
         Args:
@@ -50,9 +50,9 @@ class Settlement:
         """
         ended = result.ended
         match reason, result.fault:
-            case Reason.LOST, _:
+            case StopReason.LOST, _:
                 _log.warning("job_lost")
-            case Reason.CANCEL, _:
+            case StopReason.CANCEL, _:
                 self._write(
                     claim,
                     Outcome.CANCELLED,
@@ -60,9 +60,9 @@ class Settlement:
                         self._database, claim, sample=ended, others=result.others
                     ),
                 )
-            case Reason.DEADLINE, _:
+            case StopReason.DEADLINE, _:
                 self.fail(claim, _DEADLINE, result=result)
-            case Reason.DRAIN, _:
+            case StopReason.DRAIN, _:
                 self.release(claim, result=result)
             case _, None:
                 answer = result.answer
@@ -91,9 +91,9 @@ class Settlement:
     def fail(
         self,
         claim: claims.Claim,
-        fault: outcomes.Fault,
+        fault: outcomes.Failure,
         *,
-        result: Result | None = None,
+        result: FlowResult | None = None,
         deadly: int | None = None,
     ) -> None:
         """End the job as failed."""
@@ -110,9 +110,9 @@ class Settlement:
     def retry(
         self,
         claim: claims.Claim,
-        fault: outcomes.Fault,
+        fault: outcomes.Failure,
         *,
-        result: Result | None = None,
+        result: FlowResult | None = None,
         engine_died: bool = False,
     ) -> None:
         """Put the job back after a counted fault, or end it when its tries are used up."""
@@ -140,8 +140,8 @@ class Settlement:
         self,
         claim: claims.Claim,
         *,
-        result: Result | None = None,
-        fault: outcomes.Fault | None = None,
+        result: FlowResult | None = None,
+        fault: outcomes.Failure | None = None,
     ) -> None:
         """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
@@ -155,8 +155,10 @@ class Settlement:
             fault,
         )
 
-    def _settle_error(self, claim: claims.Claim, error: errors.EngineError, result: Result) -> None:
-        fault = outcomes.Fault(code=error.code, message=error.message, retryable=error.retryable)
+    def _settle_error(
+        self, claim: claims.Claim, error: errors.EngineError, result: FlowResult
+    ) -> None:
+        fault = outcomes.Failure(code=error.code, message=error.message, retryable=error.retryable)
         if not error.retryable:
             self.fail(claim, fault, result=result)
         elif isinstance(error, errors.EngineSilent):
@@ -170,8 +172,8 @@ class Settlement:
     def _settle_silence(
         self,
         claim: claims.Claim,
-        fault: outcomes.Fault,
-        result: Result,
+        fault: outcomes.Failure,
+        result: FlowResult,
         *,
         silence: errors.EngineSilent,
     ) -> None:
@@ -194,7 +196,7 @@ class Settlement:
         while True:
             try:
                 attempts = history.attempts(self._database, claim.job_id)
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("attempts_not_read")
                 pause.wait(_PAUSE_SECONDS)
                 continue
@@ -205,7 +207,7 @@ class Settlement:
         claim: claims.Claim,
         outcome: Outcome,
         write: Callable[[], bool],
-        fault: outcomes.Fault | None = None,
+        fault: outcomes.Failure | None = None,
     ) -> None:
         """Write until the database answers.
 
@@ -216,7 +218,7 @@ class Settlement:
         while True:
             try:
                 settled = write() or outcomes.landed(self._database, claim) is outcome
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("job_not_settled", outcome=str(outcome))
                 pause.wait(_PAUSE_SECONDS)
                 continue
@@ -228,10 +230,10 @@ class Settlement:
             return
 
 
-def _unmet(result: Result) -> outcomes.Fault:
+def _unmet(result: FlowResult) -> outcomes.Failure:
     """Return why a job fails whose answer is not of the form that was asked for."""
     ran_out = result.ended.finish_reason == "length"
-    return outcomes.Fault(
+    return outcomes.Failure(
         code="answer_format_unmet",
         message="The tokens kept for the answer did not suffice for JSON of the schema."
         if ran_out
@@ -240,10 +242,10 @@ def _unmet(result: Result) -> outcomes.Fault:
     )
 
 
-def _no_answer(result: Result) -> Finding:
+def _no_answer(result: FlowResult) -> Finding:
     """Return the finding of an attempt whose last stream has no answer either."""
     return Finding(
-        kind=Kind.NO_ANSWER,
+        kind=FindingKind.NO_ANSWER,
         sample=result.ended.sample,
         start=0,
         end=len(result.ended.output),

@@ -11,31 +11,31 @@ from datetime import timedelta
 import structlog
 
 from core import ids, logs
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from core.profiles import ModelProfile
 from jobs import engine
 from jobs.store import claims, settle
 from worker import compilations, leases
-from worker.engines.pool import Engines, Permit
+from worker.engines.pool import EnginePool, EngineSlot
 from worker.equality import Equality
 from worker.guards import detectors, json_answer, verify
-from worker.leases import Reason
+from worker.leases import StopReason
 from worker.run import flow, prompt
 from worker.run import vote as voting
 from worker.run.settle import Settlement
-from worker.run.trace_buffer import Recorder
+from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
 
-_IMAGE_REMOVED = settle.Fault(
+_IMAGE_REMOVED = settle.Failure(
     code="image_removed", message="An image of the job was removed before it ran."
 )
-_INTERNAL = settle.Fault(
+_INTERNAL = settle.Failure(
     code="server_error", message="The worker failed; the log has the rest.", retryable=True
 )
 
 
-class Runner:
+class Slot:
     """Runs jobs on the threads that the bells wake.
 
     Args:
@@ -56,9 +56,9 @@ class Runner:
         self,
         database: Database,
         *,
-        engines: Engines,
+        engines: EnginePool,
         holdings: leases.Leases,
-        recorder: Recorder,
+        recorder: TraceWriter,
         profile: ModelProfile,
         owner: str,
         lease: timedelta,
@@ -98,7 +98,7 @@ class Runner:
         with permit:
             try:
                 claim = claims.claim(self._database, owner=self._owner, lease=self._lease)
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("claim_failed")
                 return False
             self._engines.claimed(permit, claim.account_id if claim else None)
@@ -117,7 +117,7 @@ class Runner:
                 logs.clear()
             return True
 
-    def _run(self, claim: claims.Claim, *, permit: Permit, holding: leases.Holding) -> None:
+    def _run(self, claim: claims.Claim, *, permit: EngineSlot, holding: leases.Lease) -> None:
         """Run one attempt. Whatever nobody foresaw ends here, at the worker's one boundary, as a counted failure."""
         try:
             if claim.quarantined:
@@ -128,7 +128,7 @@ class Runner:
                 self._settlement.fail(claim, _IMAGE_REMOVED)
                 return
             self._ask(claim, request, permit=permit, holding=holding)
-        except Unavailable:
+        except DatabaseUnavailable:
             # The engine has not been asked: that uses up nothing.
             holding.ended()
             self._settlement.release(claim)
@@ -137,15 +137,15 @@ class Runner:
             holding.ended()
             self._settlement.retry(claim, _INTERNAL)
 
-    def _request(self, claim: claims.Claim) -> engine.Request | None:
+    def _request(self, claim: claims.Claim) -> engine.GenerationRequest | None:
         """Return what to ask, or None when a picture is gone."""
-        pictures: list[engine.Picture] = []
+        pictures: list[engine.EngineImage] = []
         for image in claim.images:
             data = claims.picture(self._database, account_id=claim.account_id, key=image.key)
             if data is None:
                 return None
             pictures.append(
-                engine.Picture(
+                engine.EngineImage(
                     key=image.key,
                     media_type=image.media_type,
                     data=data,
@@ -156,13 +156,13 @@ class Runner:
     def _ask(
         self,
         claim: claims.Claim,
-        request: engine.Request,
+        request: engine.GenerationRequest,
         *,
-        permit: Permit,
-        holding: leases.Holding,
+        permit: EngineSlot,
+        holding: leases.Lease,
     ) -> None:
-        def watch(number: int) -> detectors.Watch:
-            return detectors.Watch(
+        def watch(number: int) -> detectors.GenerationGuard:
+            return detectors.GenerationGuard(
                 switched,
                 question=claim.question,
                 sample=number,
@@ -173,7 +173,7 @@ class Runner:
 
         switched = claim.options.get("guards") or {}
         budget, again = request.max_output_tokens, 0
-        typed = json_answer.Form.of(claim.options) is not None
+        typed = json_answer.JsonFormat.of(claim.options) is not None
         if typed:
             budget = json_answer.rest(budget)
         elif switched.get("verify"):
@@ -191,12 +191,12 @@ class Runner:
             sampling=prompt.sampling(request),
         )
         if started_at is None:
-            holding.mark(Reason.LOST)
+            holding.mark(StopReason.LOST)
             _log.warning("job_lost")
             return
         samples = claim.options.get("samples") or 1
         if samples > 1:
-            vote = voting.Voting(
+            vote = voting.Vote(
                 self._database,
                 engines=self._engines,
                 permit=permit,
@@ -212,7 +212,7 @@ class Runner:
             )
             result = vote.run(request, asked=samples, started_at=started_at)
         else:
-            asking = flow.Inquiry(
+            asking = flow.GenerationFlow(
                 self._database,
                 engine_=permit.engine,
                 holding=holding,

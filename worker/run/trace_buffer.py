@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from core.database import Database, Unavailable
-from jobs.events.index import Mark
-from jobs.events.live import Told
+from core.database import Database, DatabaseUnavailable
+from jobs.events.index import IndexEntry
+from jobs.events.live import LiveEvent
 from jobs.store import traces
 from jobs.store.claims import Claim
 
@@ -30,11 +30,11 @@ _TICK_SECONDS = 0.05
 class Publisher(Protocol):
     """Tells those who follow, as :class:`jobs.events.live.Publisher` does."""
 
-    def tell(self, events: Sequence[Told]) -> None:
+    def tell(self, events: Sequence[LiveEvent]) -> None:
         """Tell ``events`` in their order, without waiting."""
 
 
-class Live:
+class TraceBuffer:
     """The text of one running stream: the reader adds, the recorder marks and takes what is new.
 
     Args:
@@ -52,7 +52,7 @@ class Live:
         self._lock = threading.Lock()
         self._parts: list[str] = []
         self._marked = 0
-        self._marks: list[Mark] = []
+        self._marks: list[IndexEntry] = []
         #: Of what is marked, the texts that have not been taken yet.
         self._untaken: list[str] = []
         self._taken = 0
@@ -76,12 +76,12 @@ class Live:
             return "".join(self._parts)
 
     @property
-    def marks(self) -> tuple[Mark, ...]:
+    def marks(self) -> tuple[IndexEntry, ...]:
         """All marks so far."""
         with self._lock:
             return tuple(self._marks)
 
-    def mark(self, finding: dict[str, Any] | None = None) -> Told | None:
+    def mark(self, finding: dict[str, Any] | None = None) -> LiveEvent | None:
         """Mark what came since the last mark, or ``finding`` at this place; None when there is nothing to tell.
 
         When no number is left the text waits for its mark. One thread at a time may do this for a claim.
@@ -100,18 +100,18 @@ class Live:
                 self._marked = len(self._parts)
             elapsed = round((time.monotonic() - self._begun) * 1000)
             tokens = len(chunks) if finding is None else None
-            mark = Mark(number, len(text), self._started_ms + elapsed, finding, tokens)
+            mark = IndexEntry(number, len(text), self._started_ms + elapsed, finding, tokens)
             self._marks.append(mark)
             self._untaken.append(text)
-        return Told(self.claim.job_id, self.claim.attempt, self.sample, previous, mark, text)
+        return LiveEvent(self.claim.job_id, self.claim.attempt, self.sample, previous, mark, text)
 
-    def take(self) -> traces.Piece | None:
+    def take(self) -> traces.TracePart | None:
         """Return what was marked since the last call, or None."""
         with self._lock:
             new = tuple(self._marks[self._taken :])
             if not new:
                 return None
-            piece = traces.Piece(
+            piece = traces.TracePart(
                 job_id=self.claim.job_id,
                 attempt=self.claim.attempt,
                 sample=self.sample,
@@ -127,8 +127,8 @@ class Live:
             return piece
 
 
-class Recorder:
-    """Marks and flushes all :class:`Live` streams of a process.
+class TraceWriter:
+    """Marks and flushes all :class:`TraceBuffer` streams of a process.
 
     Args:
         database: where traces are kept.
@@ -155,11 +155,11 @@ class Recorder:
         self._lock = threading.Lock()
         #: Held while marks are made and told, so that the numbers of a job are told in their order.
         self._marking = threading.Lock()
-        self._lives: set[Live] = set()
+        self._lives: set[TraceBuffer] = set()
         #: Ended streams whose rest is not written yet: others of their attempt may go on, with higher numbers.
-        self._closed: list[Live] = []
+        self._closed: list[TraceBuffer] = []
         #: Pieces whose write failed; they are written again unchanged, so a lost reply does no harm.
-        self._pending: list[traces.Piece] = []
+        self._pending: list[traces.TracePart] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -173,14 +173,14 @@ class Recorder:
         if self._thread.is_alive():
             self._thread.join()
 
-    def open(self, claim: Claim, *, sample: int, started_at: datetime) -> Live:
+    def open(self, claim: Claim, *, sample: int, started_at: datetime) -> TraceBuffer:
         """Begin to record a stream that started at ``started_at`` by the database's clock."""
-        live = Live(claim, sample, started_at=started_at)
+        live = TraceBuffer(claim, sample, started_at=started_at)
         with self._lock:
             self._lives.add(live)
         return live
 
-    def close(self, live: Live) -> None:
+    def close(self, live: TraceBuffer) -> None:
         """Stop recording a stream and mark its rest; its end is written whole, with the attempt's."""
         self._mark([live])
         with self._lock:
@@ -192,14 +192,14 @@ class Recorder:
         with self._marking:
             claim.numbers.pass_by(number)
 
-    def find(self, live: Live, finding: dict[str, Any]) -> None:
+    def find(self, live: TraceBuffer, finding: dict[str, Any]) -> None:
         """Tell a finding behind the text so far, as an event of the stream."""
         self._mark([live])
         with self._marking:
             told = live.mark(finding)
             self._publisher.tell([told] if told else [])
 
-    def lives(self) -> list[Live]:
+    def lives(self) -> list[TraceBuffer]:
         """Return the streams that are being recorded."""
         with self._lock:
             return list(self._lives)
@@ -226,7 +226,7 @@ class Recorder:
             return
         try:
             lost = traces.append(self._database, owner=self._owner, pieces=pieces, reserve=wanted)
-        except Unavailable:
+        except DatabaseUnavailable:
             _log.warning("traces_not_written", pieces=len(pieces))
             return
         self._pending = []
@@ -237,18 +237,18 @@ class Recorder:
         for holding in lost & still_open:
             self._on_lost(holding)
 
-    def _take(self) -> list[traces.Piece]:
+    def _take(self) -> list[traces.TracePart]:
         """Return what is marked and not yet written, of the ended streams too."""
         with self._lock:
             lives = [*self._closed, *self._lives]
             self._closed.clear()
         return [piece for live in lives if (piece := live.take()) is not None]
 
-    def _mark(self, lives: list[Live]) -> None:
+    def _mark(self, lives: list[TraceBuffer]) -> None:
         with self._marking:
             self._tell(lives)
 
-    def _tell(self, lives: list[Live]) -> None:
+    def _tell(self, lives: list[TraceBuffer]) -> None:
         if told := [event for live in lives if (event := live.mark()) is not None]:
             self._publisher.tell(told)
 

@@ -21,17 +21,17 @@ from datetime import datetime
 import structlog
 
 from core import errors
-from core.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs import engine
 from jobs.answers import votes
 from jobs.store import claims, traces
 from worker import compilations, equality, leases
-from worker.engines.pool import Engines, Permit
+from worker.engines.pool import EnginePool, EngineSlot
 from worker.guards import detectors
-from worker.leases import Reason
+from worker.leases import StopReason
 from worker.run import flow
-from worker.run.flow import Result
-from worker.run.trace_buffer import Recorder
+from worker.run.flow import FlowResult
+from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
 
@@ -42,15 +42,15 @@ _SEEDS = 2**31
 
 
 @dataclass(frozen=True)
-class _Voice:
+class _RunningSample:
     """A sample that runs."""
 
-    branch: leases.Branch
-    permit: Permit
-    future: Future[Result | None]
+    branch: leases.ChildLease
+    permit: EngineSlot
+    future: Future[FlowResult | None]
 
 
-class Voting:
+class Vote:
     """Asks an engine one job's question several times. To be used once.
 
     Args:
@@ -68,13 +68,13 @@ class Voting:
         self,
         database: Database,
         *,
-        engines: Engines,
-        permit: Permit,
-        holding: leases.Holding,
-        recorder: Recorder,
+        engines: EnginePool,
+        permit: EngineSlot,
+        holding: leases.Lease,
+        recorder: TraceWriter,
         grammars: compilations.Compilations,
         same: Callable[[str, str], bool],
-        watch: Callable[[int], detectors.Watch],
+        watch: Callable[[int], detectors.GenerationGuard],
     ) -> None:
         self._database = database
         self._engines = engines
@@ -89,23 +89,25 @@ class Voting:
         #: All that were ever in hand, and those of them that no sample uses.
         self._permits = [permit]
         self._idle = [permit]
-        self._running: dict[int, _Voice] = {}
+        self._running: dict[int, _RunningSample] = {}
         #: Votes that the engine had no room for; they are asked for again when it may have.
         self._refused: list[int] = []
         self._insisted: set[int] = set()
         self._begun: set[int] = set()
-        self._cast: dict[int, Result] = {}
+        self._cast: dict[int, FlowResult] = {}
         self._classes: list[votes.AnswerClass] = []
         #: What does not count: stopped and refused samples.
-        self._rest: list[Result] = []
-        self._fault: Result | None = None
+        self._rest: list[FlowResult] = []
+        self._fault: FlowResult | None = None
         #: Why the answers could not be compared, when they could not.
         self._uncompared: errors.AnswersNotCompared | None = None
         self._led = threading.Event()
         self._news = threading.Condition()
         self._changes = 0
 
-    def run(self, request: engine.Request, *, asked: int, started_at: datetime) -> Result:
+    def run(
+        self, request: engine.GenerationRequest, *, asked: int, started_at: datetime
+    ) -> FlowResult:
         """Have up to ``asked`` samples vote; return what they left behind, the winner's answer first.
 
         Args:
@@ -131,7 +133,7 @@ class Voting:
 
     def _ask_all(
         self,
-        request: engine.Request,
+        request: engine.GenerationRequest,
         asked: int,
         started_at: datetime,
         threads: ThreadPoolExecutor,
@@ -169,7 +171,7 @@ class Voting:
     def _begin(
         self,
         wanted: deque[int],
-        request: engine.Request,
+        request: engine.GenerationRequest,
         started_at: datetime,
         threads: ThreadPoolExecutor,
     ) -> None:
@@ -191,17 +193,17 @@ class Voting:
                 branch,
             )
             self._begun.add(vote)
-            self._running[vote] = _Voice(branch, permit, future)
+            self._running[vote] = _RunningSample(branch, permit, future)
             future.add_done_callback(self._tell)
 
     def _ask(
         self,
         vote: int,
-        request: engine.Request,
+        request: engine.GenerationRequest,
         started_at: datetime | None,
-        permit: Permit,
-        branch: leases.Branch,
-    ) -> Result | None:
+        permit: EngineSlot,
+        branch: leases.ChildLease,
+    ) -> FlowResult | None:
         """Run one sample to its end, in a thread of its own; None when it was stopped before it began."""
         number = 0
         if started_at is None:
@@ -212,7 +214,7 @@ class Voting:
             if started_at is None:
                 return None
         watch = self._watch(number)
-        asking = flow.Inquiry(
+        asking = flow.GenerationFlow(
             self._database,
             engine_=permit.engine,
             holding=branch,
@@ -232,14 +234,14 @@ class Voting:
         self._leave(result.ended)
         return result
 
-    def _lead(self, permit: Permit) -> None:
+    def _lead(self, permit: EngineSlot) -> None:
         """Let the others follow: the engine has the prompt now."""
         self._engines.report(permit.engine, None)
         if not self._led.is_set():
             self._led.set()
             self._tell()
 
-    def _join(self, number: int, rid: str, branch: leases.Branch) -> datetime | None:
+    def _join(self, number: int, rid: str, branch: leases.ChildLease) -> datetime | None:
         """Note a sample's start, through outages; None when the job is lost or was stopped meanwhile."""
         pause = threading.Event()
         while branch.reason is None:
@@ -247,23 +249,23 @@ class Voting:
                 started_at = claims.join(
                     self._database, self._holding.claim, rid=rid, sample=number
                 )
-            except Unavailable:
+            except DatabaseUnavailable:
                 _log.warning("sample_not_begun")
                 pause.wait(_PAUSE_SECONDS)
                 continue
             if started_at is None:
-                branch.mark(Reason.LOST)
+                branch.mark(StopReason.LOST)
             return started_at
         return None
 
-    def _leave(self, ended: traces.Ended) -> None:
+    def _leave(self, ended: traces.GenerationEnd) -> None:
         """Note a sample's end for those who look on. It is written again with the attempt's."""
         try:
             claims.leave(self._database, self._holding.claim, ended)
-        except Unavailable:
+        except DatabaseUnavailable:
             _log.warning("sample_not_noted")
 
-    def _tell(self, future: Future[Result | None] | None = None) -> None:
+    def _tell(self, future: Future[FlowResult | None] | None = None) -> None:
         """Wake who waits for news: a sample has ended, or the leader has begun to answer."""
         del future
         with self._news:
@@ -295,7 +297,7 @@ class Voting:
         if self._uncompared is None:
             self._count()
 
-    def _take(self, vote: int, voice: _Voice, wanted: deque[int] | None) -> None:
+    def _take(self, vote: int, voice: _RunningSample, wanted: deque[int] | None) -> None:
         """Take in a sample that has ended."""
         del self._running[vote]
         # Whatever came of the leader, the others need not wait for it any longer.
@@ -327,7 +329,7 @@ class Voting:
         texts = {vote: answer.text if answer else None for vote, answer in said.items()}
         try:
             self._classes = votes.classes(texts, self._same)
-        except equality.Stopped:
+        except equality.ComparisonStopped:
             # The holding knows why.
             return
         except errors.AnswersNotCompared as error:
@@ -354,19 +356,19 @@ class Voting:
         return True
 
     @staticmethod
-    def _full(result: Result) -> bool:
+    def _full(result: FlowResult) -> bool:
         """Whether the engine had no room for a sample: a fault that counts for nothing."""
         return result.fault is not None and result.fault.retryable and not result.fault.counted
 
     def _dismiss(self) -> None:
         """Stop the samples that run: nothing hangs on them any more."""
         for voice in self._running.values():
-            if voice.branch.mark(Reason.UNNEEDED) or self._holding.reason is Reason.LOST:
+            if voice.branch.mark(StopReason.UNNEEDED) or self._holding.reason is StopReason.LOST:
                 threading.Thread(
                     target=voice.branch.end_stream, name="unneeded", daemon=True
                 ).start()
 
-    def _result(self, asked: int) -> Result:
+    def _result(self, asked: int) -> FlowResult:
         """Return the winner's result with all that the others left behind."""
         cast = [self._cast[vote] for vote in sorted(self._cast)]
         chosen = self._fault or (cast or self._rest)[0]
@@ -399,5 +401,7 @@ class Voting:
         )
 
 
-def _without(one: traces.Ended, ends: Iterable[traces.Ended]) -> tuple[traces.Ended, ...]:
+def _without(
+    one: traces.GenerationEnd, ends: Iterable[traces.GenerationEnd]
+) -> tuple[traces.GenerationEnd, ...]:
     return tuple(end for end in ends if end.sample != one.sample)

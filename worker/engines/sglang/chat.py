@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Patience:
+class ChatTimeouts:
     """Longest waits in seconds: for a connection, for the first event, between two events."""
 
     connect: float
@@ -46,7 +46,7 @@ class Patience:
 
 
 class Chat(Leaving):
-    """A stream as :class:`jobs.engine.Stream` promises it; reading ends silently once it is closed.
+    """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed.
 
     Args:
         request: what is asked.
@@ -59,13 +59,13 @@ class Chat(Leaving):
 
     def __init__(
         self,
-        request: engine.Request,
+        request: engine.GenerationRequest,
         *,
         connections: Connections,
-        pictures: wire.EncodedPictures,
+        pictures: wire.EncodedImages,
         special_tokens: SpecialTokens,
         headers: Mapping[str, str],
-        patience: Patience,
+        patience: ChatTimeouts,
     ) -> None:
         #: Set when we ask the engine to abort: then, and only then, an abort is a normal end.
         self.abort_asked = False

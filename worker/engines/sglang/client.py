@@ -23,7 +23,7 @@ from core.special_tokens import SpecialTokens
 from jobs import engine, refusals
 from net.connections import Address, Connections
 from worker.engines.sglang import tokenizer, wire
-from worker.engines.sglang.chat import Chat, Patience
+from worker.engines.sglang.chat import Chat, ChatTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,8 @@ class SGLang:
         self._headers = {"content-type": "application/json"}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
-        self._patience = Patience(connect_seconds, first_token_seconds, token_seconds)
-        self._pictures = wire.EncodedPictures()
+        self._patience = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
+        self._pictures = wire.EncodedImages()
         self._special_tokens = special_tokens.ASSUMED
         #: The checkpoint and version that they belong to, and those of which they could not be found out.
         self._tokenizer: tuple[str, str, str] | None = None
@@ -79,8 +79,8 @@ class SGLang:
         self._lock = threading.Lock()
         self._chats: weakref.WeakValueDictionary[str, Chat] = weakref.WeakValueDictionary()
 
-    def stream(self, request: engine.Request) -> Chat:
-        """Return the stream of ``request``; see :class:`jobs.engine.Stream` for its faults."""
+    def stream(self, request: engine.GenerationRequest) -> Chat:
+        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its faults."""
         chat = Chat(
             request,
             connections=self._connections,
@@ -112,7 +112,7 @@ class SGLang:
         if answer.status != HTTPStatus.OK:
             log.warning("engine_abort_failed", url=self.url, rid=rid, status=answer.status)
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             info = self._ask("/server_info")
@@ -122,20 +122,20 @@ class SGLang:
             )
             context = info["context_length"] or self._ask("/v1/models")["data"][0]["max_model_len"]
             self._learn_tokenizer(info)
-            return engine.Facts(
+            return engine.EngineFacts(
                 model=info["served_model_name"],
                 version=info["version"],
                 window=window,
                 context_tokens=context,
             )
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         """Return the engine's load, of all ranks. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             loads = self._ask(_LOADS)
             if _stale(loads):
                 raise errors.EngineUnavailable("The engine's scheduler has stopped reporting.")
-            return engine.Load(
+            return engine.EngineLoad(
                 running=_total(loads, "num_running_reqs"), waiting=_total(loads, "num_waiting_reqs")
             )
 

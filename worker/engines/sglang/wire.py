@@ -25,7 +25,7 @@ _PREFIX = b"data:"
 _FINISHES = ("stop", "length", "abort")
 
 
-class EncodedPictures:
+class EncodedImages:
     """Pictures as JSON content parts, encoded once for the many requests about the same picture.
 
     Args:
@@ -38,7 +38,7 @@ class EncodedPictures:
         self._parts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def part(self, picture: engine.Picture) -> orjson.Fragment:
+    def part(self, picture: engine.EngineImage) -> orjson.Fragment:
         """Return ``picture`` as an ``image_url`` part with a ``data:`` URL: the engine fetches nothing."""
         key = (picture.key, picture.media_type)
         with self._lock:
@@ -61,8 +61,8 @@ class EncodedPictures:
 
 
 def body(
-    request: engine.Request,
-    pictures: EncodedPictures,
+    request: engine.GenerationRequest,
+    pictures: EncodedImages,
     specials: SpecialTokens = special_tokens.ASSUMED,
 ) -> bytes:
     """Return the body of ``POST /v1/chat/completions``.
@@ -174,9 +174,9 @@ def message(answer: bytes) -> str:
         return ""
 
 
-def _usage(bill: dict[str, Any]) -> engine.Usage:
+def _usage(bill: dict[str, Any]) -> engine.TokenUsage:
     details = bill.get("prompt_tokens_details") or {}
-    return engine.Usage(
+    return engine.TokenUsage(
         input_tokens=bill.get("prompt_tokens") or 0,
         cached_tokens=details.get("cached_tokens") or 0,
         image_tokens=details.get("image_tokens") or 0,
