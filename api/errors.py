@@ -43,8 +43,8 @@ _HTTP_FAULTS: dict[int, errors.RequestError] = {
 
 def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
     """Return the one error that lists all of ``faults`` (at least one): 422, or an image's own 413 or 415."""
-    told = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
-    message = told[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(told)
+    reported = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
+    message = reported[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(reported)
     if len(faults) > _IN_BODY:
         message += f" The first {_IN_BODY:,} are listed."
     codes = {fault.code for fault in faults}
@@ -220,7 +220,7 @@ def body(
         "detail": detail,
         **({} if instance is None else {"instance": instance}),
         "request_id": request_id,
-        "errors": [_told(fault) for fault in faults],
+        "errors": [_reported(fault) for fault in faults],
         "error": {
             "message": detail,
             "type": "invalid_request_error" if client_fault else "server_error",
@@ -231,7 +231,7 @@ def body(
     return orjson.dumps(members)
 
 
-def _told(fault: errors.Fault) -> dict[str, Any]:
+def _reported(fault: errors.Fault) -> dict[str, Any]:
     """Return a fault as RFC 9457's example has it: a JSON pointer into the body, or a parameter's name."""
     place = "pointer" if fault.pointer.startswith("#") else "parameter"
     return {place: fault.pointer, "detail": fault.detail, "code": fault.code}

@@ -41,7 +41,7 @@ class HealthRoutes:
         settings: the lease.
         database: has to answer, at this version's revision or a later one's.
         disk: has to have room.
-        bell: is asked for Redis.
+        wakeup: is asked for Redis.
         draining: set when the service stops.
     """
 
@@ -51,19 +51,19 @@ class HealthRoutes:
         *,
         database: Database,
         disk: Disk,
-        bell: Wakeup,
+        wakeup: Wakeup,
         draining: threading.Event,
     ) -> None:
         self._database = database
         self._disk = disk
-        self._bell = bell
+        self._wakeup = wakeup
         self._draining = draining
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._fits = functools.cache(schema.fits)
 
-    def declare(self, door: Router) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             LIVE,
             self.live,
@@ -71,7 +71,7 @@ class HealthRoutes:
             tag="health",
             answers={200: ResponseSpec(Health, "The process lives.")},
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             READY,
             self.ready,
@@ -92,7 +92,7 @@ class HealthRoutes:
         checks: dict[str, State] = {
             "accepting": "unavailable" if self._draining.is_set() else "ok",
             "disk": "ok" if self._disk.has_room else "unavailable",
-            "redis": "ok" if self._bell.answers() else "degraded",
+            "redis": "ok" if self._wakeup.answers() else "degraded",
             **self._check_database(),
         }
         found = checks.values()

@@ -74,7 +74,7 @@ class Limiter:
 
     def install(self, app: flask.Flask) -> None:
         """Have every answer to a known key tell where it stands."""
-        app.after_request(self._tell)
+        app.after_request(self._record)
 
     def count(self, principal: Principal) -> None:
         """Count the current request, and let its body be as large as the key's may be.
@@ -99,23 +99,23 @@ class Limiter:
     ) -> tuple[RateLimitState, bool]:
         """Take a request out of the key's bucket; return what is left, and whether there was one."""
         per_minute = per_minute or self._per_minute
-        told = self._shared.take(key_id, per_minute=per_minute) if self._shared else None
+        reported = self._shared.take(key_id, per_minute=per_minute) if self._shared else None
         with self._lock:
             now = self._timer()
-            if told is None:
+            if reported is None:
                 left, since = self._buckets.get(key_id, (float(per_minute), now))
                 left += (now - since) * per_minute / _WINDOW_SECONDS
                 left = min(left, float(per_minute))
                 taken = left >= 1
                 left -= taken
             else:
-                left, taken = told
+                left, taken = reported
             self._buckets[key_id] = (left, now)
         missing = 1 - left % 1
         seconds = math.ceil(missing * _WINDOW_SECONDS / per_minute)
         return RateLimitState(per_minute, remaining=int(left), seconds=seconds), taken
 
-    def _tell(self, response: Response) -> Response:
+    def _record(self, response: Response) -> Response:
         standing: RateLimitState | None = flask.g.get("standing")
         if standing is not None:
             policy = f'"default";q={standing.per_minute};w={_WINDOW_SECONDS}'

@@ -85,11 +85,11 @@ class MetricsRoutes:
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 
-    def declare(self, door: Router) -> None:
-        """Put the route into ``door`` and count all its exchanges."""
+    def declare(self, router: Router) -> None:
+        """Put the route into ``router`` and count all its exchanges."""
         text = {"text/plain": {"schema": {"type": "string"}}}
         guarded = not self._public
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             METRICS,
             self.shown if guarded else self._show,
@@ -100,7 +100,7 @@ class MetricsRoutes:
                 200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=text)
             },
         )
-        door.after_request(self._http.count)
+        router.after_request(self._http.count)
 
     def fetched(self, outcome: str, seconds: float) -> None:
         """Count the fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
@@ -221,7 +221,7 @@ def _of_workers(
     seen: list[workers.WorkerStatus], held: Mapping[str, int]
 ) -> Iterator[GaugeMetricFamily]:
     live = [worker for worker in seen if worker.alive]
-    taking = [worker for worker in live if not worker.presence.draining]
+    taking = [worker for worker in live if not worker.heartbeat.draining]
     yield _by(
         "workers",
         "Worker processes by what their heartbeats say.",
@@ -235,19 +235,19 @@ def _of_workers(
     yield _gauge(
         "worker_slots",
         "Jobs that the live workers run at once, at most.",
-        sum(worker.presence.slots for worker in taking),
+        sum(worker.heartbeat.slots for worker in taking),
     )
     yield _by(
         "worker_heartbeat_age_seconds",
         "Age of a worker's newest heartbeat.",
         "worker",
-        {worker.presence.id: worker.age.total_seconds() for worker in seen},
+        {worker.heartbeat.id: worker.age.total_seconds() for worker in seen},
     )
     yield _by(
         "worker_busy",
         "Jobs that a worker holds.",
         "worker",
-        {worker.presence.id: held.get(worker.presence.id, 0) for worker in seen},
+        {worker.heartbeat.id: held.get(worker.heartbeat.id, 0) for worker in seen},
     )
     states = [engine.state for engine in workers.engines(seen)]
     yield _by(

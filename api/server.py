@@ -32,7 +32,7 @@ class GunicornLogger(Logger):  # type: ignore[misc] # gunicorn has no types
     def setup(self, cfg: Config) -> None:
         """Take the place of gunicorn's handlers."""
         self.cfg = cfg
-        with _told():
+        with _reported():
             logs.configure(Settings.read(), service="api")
         self.error_log.propagate = True
 
@@ -57,7 +57,7 @@ control_socket_disable = True
 
 def on_starting(server: Arbiter) -> None:
     """Set what our settings say, before gunicorn listens. An address on the command line wins."""
-    with _told():
+    with _reported():
         settings = Settings.read()
         accounts.pepper(settings)
     if server.cfg.bind == server.cfg.settings["bind"].default:
@@ -89,7 +89,7 @@ def _without_query(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _reported() -> Iterator[None]:
     """End with one clear message when the environment is not usable."""
     try:
         yield

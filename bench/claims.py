@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--accounts", type=int, default=500)
     parser.add_argument("--claims", type=int, default=25, help="in each of 40 blocks")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
         folder.chmod(0o755)
@@ -186,14 +186,14 @@ def main() -> None:
             else:
                 continue
             new, old = (
-                opened(url, jobs=asked.jobs, owners=asked.accounts, turned=turned)
+                opened(url, jobs=requested.jobs, owners=requested.accounts, turned=turned)
                 for url, turned in zip(urls, (True, False), strict=True)
             )
-            rows += rows_of(name, new, old, count=asked.claims, server=pid)
+            rows += rows_of(name, new, old, count=requested.claims, server=pid)
             new.close()
             old.close()
     figures.show(
-        f"A claim with {asked.jobs} queued jobs of {asked.accounts} accounts ({figures.machine()})",
+        f"A claim with {requested.jobs} queued jobs of {requested.accounts} accounts ({figures.machine()})",
         ("database", "CPU, ratio", "by turns, ms CPU", "by rank", "p50 of blocks, ms", "by rank"),
         rows,
     )

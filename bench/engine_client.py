@@ -88,7 +88,7 @@ def _request(tokens: int) -> engine.GenerationRequest:
         rid=uuid.uuid4().hex,
         model="bench",
         system=profiles.QVQ_SYSTEM_PROMPT,
-        pictures=(),
+        images=(),
         question="What is there to see?",
         sampling=profiles.Sampling(temperature=0.0, top_p=1.0),
         max_output_tokens=tokens,

@@ -82,11 +82,11 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.UUID | None) -> str:
     """Return the median of a page's milliseconds."""
-    asked = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
+    requested = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
     times = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
-        history.page(database, asked, limit=20, after=after)
+        history.page(database, requested, limit=20, after=after)
         times.append(time.perf_counter() - began)
     return f"{statistics.median(times) * 1e3:.1f}"
 

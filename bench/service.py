@@ -93,8 +93,8 @@ def ground(options: str) -> Iterator[Ground]:
         path = folder / "redis.sock"
         made.redis_url = redis.url(path)
         server = redis.command(redis.binary(), path=path)
-        bell = made.start(programs.redis(server, environ=os.environ))
-        wait(lambda: redis.answers(path), bell)
+        wakeup = made.start(programs.redis(server, environ=os.environ))
+        wait(lambda: redis.answers(path), wakeup)
         with listening() as free:
             port: int = free.getsockname()[1]
         made.engine_url = _local(port)
@@ -127,8 +127,8 @@ class Service:
 
     def upload(self) -> str:
         """Upload :data:`SAMPLE` and return its id."""
-        picture = SAMPLE.read_bytes()
-        return str(self.caller().post("/v1/images", picture, kind="image/png")["id"])
+        image = SAMPLE.read_bytes()
+        return str(self.caller().post("/v1/images", image, kind="image/png")["id"])
 
 
 @contextlib.contextmanager
@@ -152,8 +152,8 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
         name="bench",
     )
     unlimited = {"disk_floor_mb": "0", "requests_per_minute": "100000000"}
-    told = {"pepper": _PEPPER, **unlimited, **settings}
-    environ = ground.environment | {f"{PREFIX}{name.upper()}": told[name] for name in told}
+    reported = {"pepper": _PEPPER, **unlimited, **settings}
+    environ = ground.environment | {f"{PREFIX}{name.upper()}": reported[name] for name in reported}
     with contextlib.closing(database), listening() as listener:
         wiring = programs.ProgramContext(
             settings=Settings.read(environ, home=ground.folder, database_url=database_url),

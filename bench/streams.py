@@ -195,8 +195,8 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
     wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
         wanted.put(length)
-    picture = engine.EngineImage("sample", "image/png", service.SAMPLE.read_bytes())
-    pictures = wire.EncodedImages()
+    submitted = engine.EngineImage("sample", "image/png", service.SAMPLE.read_bytes())
+    images = wire.EncodedImages()
     counts: list[int] = []
 
     def client() -> None:
@@ -206,7 +206,7 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
                 length = wanted.get_nowait()
             except queue.Empty:
                 return
-            body = wire.body(_request(picture, length), pictures)
+            body = wire.body(_request(submitted, length), images)
             connection.request("POST", "/v1/chat/completions", body)
             counts.append(_parse(connection.getresponse()))
 
@@ -231,12 +231,12 @@ def _permits(streams: int) -> int:
     return streams + max(4, streams // 8)
 
 
-def _request(picture: engine.EngineImage, length: int) -> engine.GenerationRequest:
+def _request(submitted: engine.EngineImage, length: int) -> engine.GenerationRequest:
     return engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model=service.MODEL.name,
         system=profiles.QVQ_SYSTEM_PROMPT,
-        pictures=(picture,),
+        images=(submitted,),
         question=_QUESTION,
         sampling=service.MODEL.sampling,
         max_output_tokens=length,

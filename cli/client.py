@@ -207,8 +207,8 @@ class Client:
 
     def look(self, path: str, **query: str | int) -> Json:
         """Return what is at ``path``."""
-        asked = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return self._call("GET", path + asked).json
+        requested = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return self._call("GET", path + requested).json
 
     def act(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
         """Post ``body`` as JSON to ``path``; return the answer."""
@@ -308,8 +308,8 @@ class Client:
         body: Mapping[str, Any] | None = None,
     ) -> _Answer:
         response = self._open(method, path, headers=headers, fields=fields, body=body)
-        told = _seconds(response.headers)
-        return _Answer(json=_json(response.data), retry_after=1 if told is None else told)
+        reported = _seconds(response.headers)
+        return _Answer(json=_json(response.data), retry_after=1 if reported is None else reported)
 
     def _open(
         self,

@@ -48,7 +48,7 @@ class Diagnosis:
     remedy: str = ""
 
     @property
-    def told(self) -> str:
+    def reported(self) -> str:
         """What was found and, on a line of its own, what to do."""
         detail = output.inline(self.detail)
         return f"{detail}\n-> {output.inline(self.remedy)}" if self.remedy else detail
@@ -64,7 +64,7 @@ def doctor(
     if output.for_people(as_json=as_json):
         output.table(
             ("verdict", "what", "found"),
-            [(one.verdict, output.inline(one.what), one.told) for one in findings],
+            [(one.verdict, output.inline(one.what), one.reported) for one in findings],
             multiline=True,
         )
     else:
@@ -77,22 +77,22 @@ def examine(settings: Settings, room: EngineRoom) -> Iterator[Diagnosis]:
     """Look at one thing after the other. ``missing`` is what jobs cannot run without."""
     yield Diagnosis("Python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _disk(settings)
-    kept = _database(settings)
-    yield kept
+    stored = _database(settings)
+    yield stored
     yield _redis(settings)
     yield _api(settings)
-    if kept.verdict == "ok":
+    if stored.verdict == "ok":
         yield from _deliveries(settings)
         yield _storage(settings)
     yield _decoder(settings)
     yield _engine_environment(settings, room)
     yield _gpus(room)
     # Those that `longlook up` started are at ports that no setting names; its workers tell of them.
-    asked = "engine_urls" in settings.model_fields_set or kept.verdict != "ok"
-    told = [] if asked else _engines_of_workers(settings)
-    for engine in told:
-        yield _told(engine)
-    for url in () if told else settings.engine_urls:
+    requested = "engine_urls" in settings.model_fields_set or stored.verdict != "ok"
+    reported = [] if requested else _engines_of_workers(settings)
+    for engine in reported:
+        yield _reported(engine)
+    for url in () if reported else settings.engine_urls:
         yield from _engine(url, settings)
 
 
@@ -153,8 +153,10 @@ def _storage(settings: Settings) -> Diagnosis:
     left = sum(max(0, (row.usage.limit or 0) - row.usage.total) for row in rows)
     if settings.database.startswith("sqlite") and left > shutil.disk_usage(settings.home).free:
         remedy = "smaller quotas, or a larger disk: a full one refuses everybody"
-        told = f"{detail}; the quotas allow {output.size(left)} more than that, the disk does not"
-        return Diagnosis(what, "warning", told, remedy)
+        reported = (
+            f"{detail}; the quotas allow {output.size(left)} more than that, the disk does not"
+        )
+        return Diagnosis(what, "warning", reported, remedy)
     return Diagnosis(what, "ok", detail)
 
 
@@ -267,7 +269,7 @@ def _engines_of_workers(settings: Settings) -> list[workers.EngineState]:
     return workers.engines(seen)
 
 
-def _told(engine: workers.EngineState) -> Diagnosis:
+def _reported(engine: workers.EngineState) -> Diagnosis:
     what = f"engine {engine.url}"
     if engine.state == "ok":
         window = f": {engine.window} streams" if engine.window else ""
@@ -284,10 +286,13 @@ def _engine(url: str, settings: Settings) -> Iterator[Diagnosis]:
     bearer = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
     status, models = client.probe(f"{url}/v1/models", seconds=_SECONDS, bearer=bearer)
     if status != _OK:
-        asked = "engine_urls" in settings.model_fields_set
+        requested = "engine_urls" in settings.model_fields_set
         found = f"says {status}" if status else "does not answer"
         yield Diagnosis(
-            what, "missing" if asked else "warning", found, "start it, or see LONGLOOK_ENGINE_URLS"
+            what,
+            "missing" if requested else "warning",
+            found,
+            "start it, or see LONGLOOK_ENGINE_URLS",
         )
         return
     _, info = client.probe(f"{url}/server_info", seconds=_SECONDS, bearer=bearer)

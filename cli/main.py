@@ -45,7 +45,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     try:
         make_app(wanted or COMMANDS)(args=arguments, prog_name="longlook")
     except errors.LonglookError as error:
-        output.fault(told(error))
+        output.fault(reported(error))
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         # While the command was still being imported; from then on it is the command's own matter.
@@ -71,7 +71,7 @@ def make_app(names: Iterable[str]) -> typer.Typer:
     return app
 
 
-def told(error: errors.LonglookError) -> str:
+def reported(error: errors.LonglookError) -> str:
     """Return a fault as the terminal shows it, with the single faults that its sentence leaves out."""
     lines = [f"longlook: {error}"]
     faults = error.faults if isinstance(error, errors.RequestError) else ()

@@ -24,7 +24,7 @@ def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
     return job
 
 
-def tell(job: output.Json, *, people: bool) -> None:
+def record(job: output.Json, *, people: bool) -> None:
     """Print the job as it is now; a job that did not succeed ends the command with an exit code of its own."""
     if not people:
         output.as_json(job)

@@ -20,7 +20,7 @@ class Runtime(Protocol):
     def start(self) -> None:
         """Start the threads."""
 
-    def hear(self) -> None:
+    def wake(self) -> None:
         """Do what a bell asks for."""
 
     def drain(self) -> None:
@@ -36,10 +36,10 @@ class RuntimeHolder:
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
 
-    def hear(self) -> None:
+    def wake(self) -> None:
         """Hand a bell on."""
         if self.runtime is not None:
-            self.runtime.hear()
+            self.runtime.wake()
 
     def drain(self, **_: Any) -> None:  # noqa: ANN401 - Celery's own arguments
         """Hand a request to end on."""
@@ -65,7 +65,7 @@ def install_runtime(
         build: makes the runtime, at the worker's start.
     """
     front = RuntimeHolder()
-    app.task(name=task, ignore_result=True)(front.hear)
+    app.task(name=task, ignore_result=True)(front.wake)
 
     class Life(bootsteps.StartStopStep):
         """The runtime as a part of Celery's worker: what cannot be built ends the process.

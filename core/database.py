@@ -306,7 +306,7 @@ class Database:
         """
         with self._writers_turn(), self._open(write=True) as (transaction, commit):
             yield transaction
-            with _faults_told():
+            with _translate_faults():
                 transaction.flush()
                 failpoints.hit(name, "commit")
                 commit()
@@ -407,7 +407,7 @@ class Database:
         Its statements end at ``until``, if that is given. ``isolation`` is for PostgreSQL; SQLite has one level.
         """
         with (
-            _faults_told(),
+            _translate_faults(),
             self._connection() as connection,
             self._limited(connection, until),
         ):
@@ -491,7 +491,7 @@ def _is_mapped(statement: sa.Executable) -> bool:
 
 
 @contextlib.contextmanager
-def _faults_told() -> Iterator[None]:
+def _translate_faults() -> Iterator[None]:
     """Turn the driver's "not now" into ours; what is a fault of the statement passes through."""
     try:
         yield

@@ -28,10 +28,10 @@ class EngineImage:
 
 @dataclass(frozen=True)
 class FollowUp:
-    """A second turn of a chat: what the assistant had ``said`` to the question, and what it is ``asked`` then."""
+    """A second turn of a chat: what the assistant had ``said`` to the question, and what it is ``requested`` then."""
 
     said: str = field(repr=False)
-    asked: str = field(repr=False)
+    requested: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class GenerationRequest:
     rid: str
     model: str
     system: str
-    pictures: tuple[EngineImage, ...]
+    images: tuple[EngineImage, ...]
     question: str = field(repr=False)
     sampling: Sampling
     max_output_tokens: int
@@ -62,7 +62,7 @@ class GenerationRequest:
     instruction: str = field(default="", repr=False)
 
     @property
-    def asked(self) -> str:
+    def requested(self) -> str:
         """The question with what stands behind it."""
         return self.question + self.instruction
 

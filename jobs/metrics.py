@@ -120,9 +120,9 @@ class JobMetrics:
             self._samples.labels(result)
         self._streams = _StreamMetrics(registry, model=model)
         self._images = _ImageMetrics(registry)
-        database.listen(self._hear)
+        database.listen(self._on_note)
 
-    def _hear(self, note: object) -> None:
+    def _on_note(self, note: object) -> None:
         if isinstance(note, timeline.Move):
             self._count(note)
         elif isinstance(note, traces.GenerationEnded):
@@ -134,7 +134,7 @@ class JobMetrics:
         elif isinstance(note, Tally):
             self._samples.labels("counted").inc(note.counted)
             self._samples.labels("unneeded").inc(note.begun - note.counted)
-            self._samples.labels("spared").inc(note.asked - note.begun)
+            self._samples.labels("spared").inc(note.requested - note.begun)
 
     def _count(self, move: timeline.Move) -> None:
         if move.source is None:

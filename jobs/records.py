@@ -213,10 +213,10 @@ class ImageCrashes(Record):
     released_by: Mapped[str | None]
 
 
-def _kept(name: str, condition: str) -> sa.Index:
+def _stored(name: str, condition: str) -> sa.Index:
     """Return an index of finished jobs by their end, of those that meet ``condition``."""
-    kept = sa.text(f"finished_at IS NOT NULL AND {condition}")
-    return sa.Index(name, "finished_at", postgresql_where=kept, sqlite_where=kept)
+    stored = sa.text(f"finished_at IS NOT NULL AND {condition}")
+    return sa.Index(name, "finished_at", postgresql_where=stored, sqlite_where=stored)
 
 
 class Job(Record):
@@ -275,10 +275,10 @@ class Job(Record):
             sqlite_where=sa.text("finished_at IS NOT NULL"),
         ),
         # What retention has to do, each class by itself: what is done leaves the index.
-        _kept("ix_jobs_images_kept", "images_released_at IS NULL AND data_removed_at IS NULL"),
-        _kept("ix_jobs_trace_kept", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
-        _kept("ix_jobs_answer_kept", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
-        _kept("ix_jobs_events_kept", "events_removed_at IS NULL"),
+        _stored("ix_jobs_images_kept", "images_released_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_trace_kept", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_answer_kept", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_events_kept", "events_removed_at IS NULL"),
         sa.Index(
             "ix_jobs_rerun_of",
             "rerun_of",

@@ -298,8 +298,8 @@ class GuardedClient:
         line = self._take(origin)
         if line is not None:
             with contextlib.suppress(_Stale):
-                return self._ask(line, origin, request, kept=True)
-        return self._ask(self._connect(origin, request), origin, request, kept=False)
+                return self._ask(line, origin, request, stored=True)
+        return self._ask(self._connect(origin, request), origin, request, stored=False)
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -317,7 +317,7 @@ class GuardedClient:
             return True
         return (scheme, port) in self._doors and is_public(address)
 
-    def _ask(self, line: _Connection, origin: _Origin, request: _Request, *, kept: bool) -> Reply:
+    def _ask(self, line: _Connection, origin: _Origin, request: _Request, *, stored: bool) -> Reply:
         """Ask on an open connection. Raises :class:`_Stale` when a kept one turns out to be closed."""
         # Each byte may come in time and all of them never end: one clock cuts it all.
         clock = threading.Timer(max(0.0, request.until - time.monotonic()), line.cut)
@@ -330,21 +330,21 @@ class GuardedClient:
                 request.method, request.path, body=request.body, headers=dict(request.headers)
             )
             answer = line.http.getresponse()
-            told = _body(answer, request)
+            reported = _body(answer, request)
             if time.monotonic() >= request.until:
                 # A cut looks to the reader like an end.
                 raise TimeoutError
-            if len(told) < request.cap and answer.length:
-                raise http.client.IncompleteRead(told, answer.length)
+            if len(reported) < request.cap and answer.length:
+                raise http.client.IncompleteRead(reported, answer.length)
             reusable = (
                 answer.isclosed() and not answer.will_close and answer.status >= HTTPStatus.OK
             )
             named = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, named, told, line.address)
+            return Reply(answer.status, named, reported, line.address)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= request.until:
                 raise GuardedClientError("timed_out", address=line.address) from error
-            if kept and isinstance(error, ConnectionError):
+            if stored and isinstance(error, ConnectionError):
                 raise _Stale from error
             raise GuardedClientError("answer_broken", address=line.address) from error
         finally:
@@ -428,8 +428,8 @@ class GuardedClient:
         """Return a connection that was kept, is not too old, and on which nothing came."""
         with self._lock:
             old = self._too_old()
-            kept = self._idle.get(origin)
-            line = kept[-1] if kept else None
+            stored = self._idle.get(origin)
+            line = stored[-1] if stored else None
             if line is not None:
                 self._drop(line)
         for one in old:
@@ -445,9 +445,9 @@ class GuardedClient:
             self._idle[origin].append(line)
             self._oldest[line] = origin
             old = self._too_old()
-            kept = self._idle.get(origin, [])
-            if len(kept) > _IDLE_EACH:
-                old.append(self._drop(kept[0]))
+            stored = self._idle.get(origin, [])
+            if len(stored) > _IDLE_EACH:
+                old.append(self._drop(stored[0]))
         for one in old:
             one.close()
 

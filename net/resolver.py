@@ -74,31 +74,31 @@ class Resolver:
             TimeoutError: no answer came until then.
             OSError: there is no such name, or none that can be looked up.
         """
-        asked = self._join((host, port), party, until)
-        if not asked.done.wait(max(0.0, until - time.monotonic())):
+        requested = self._join((host, port), party, until)
+        if not requested.done.wait(max(0.0, until - time.monotonic())):
             raise TimeoutError
-        if asked.error is not None:
-            raise OSError(f"{host} cannot be looked up") from asked.error
-        return list(asked.found)
+        if requested.error is not None:
+            raise OSError(f"{host} cannot be looked up") from requested.error
+        return list(requested.found)
 
     def _join(self, key: _Key, party: Hashable, until: float) -> _LookUp:
         """Return the look-up to wait for: one that has just begun, or a new one."""
         with self._changed:
-            while (asked := self._fresh(key)) is None and not self._has_room(party):
+            while (requested := self._fresh(key)) is None and not self._has_room(party):
                 if not self._changed.wait(max(0.0, until - time.monotonic())):
                     raise TimeoutError
-            if asked is not None:
-                return asked
-            asked = _LookUp(key, party)
-            self._latest[key] = asked
+            if requested is not None:
+                return requested
+            requested = _LookUp(key, party)
+            self._latest[key] = requested
             self._running[party] += 1
-        thread = threading.Thread(target=self._run, args=(asked,), name="resolver", daemon=True)
+        thread = threading.Thread(target=self._run, args=(requested,), name="resolver", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            asked.error = error
-            self._end(asked)
-        return asked
+            requested.error = error
+            self._end(requested)
+        return requested
 
     def _fresh(self, key: _Key) -> _LookUp | None:
         found = self._latest.get(key)
@@ -111,23 +111,23 @@ class Resolver:
             running, free=self._threads - self._running.total()
         )
 
-    def _run(self, asked: _LookUp) -> None:
+    def _run(self, requested: _LookUp) -> None:
         try:
-            asked.found = self._look_up(*asked.key)
-            asked.error = None
+            requested.found = self._look_up(*requested.key)
+            requested.error = None
         except (OSError, ValueError) as error:
-            asked.error = error
+            requested.error = error
         finally:
-            self._end(asked)
+            self._end(requested)
 
-    def _end(self, asked: _LookUp) -> None:
-        asked.done.set()
+    def _end(self, requested: _LookUp) -> None:
+        requested.done.set()
         with self._changed:
-            self._running[asked.party] -= 1
-            if not self._running[asked.party]:
-                del self._running[asked.party]
-            if self._latest.get(asked.key) is asked:
-                del self._latest[asked.key]
+            self._running[requested.party] -= 1
+            if not self._running[requested.party]:
+                del self._running[requested.party]
+            if self._latest.get(requested.key) is requested:
+                del self._latest[requested.key]
             self._changed.notify_all()
 
 

@@ -93,8 +93,8 @@ class AdminEndpoints:
         except (ValueError, LookupError, TypeError):
             return http.reply(400, dialect.error(400, "1 validation error"))
         counts = [len(of_text) for of_text in ids]
-        told = (ids, counts) if several else (ids[0], counts[0])
-        return http.reply(200, dict(zip(("tokens", "count"), told, strict=True)))
+        reported = (ids, counts) if several else (ids[0], counts[0])
+        return http.reply(200, dict(zip(("tokens", "count"), reported, strict=True)))
 
     def _abort(self, call: Call) -> bytes:
         try:

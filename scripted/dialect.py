@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from core.profiles import ModelProfile
     from core.special_tokens import SpecialTokens
 
-_PICTURE = "<|image_pad|>"
+_IMAGE = "<|image_pad|>"
 #: Without sampling parameters the Qwen2-VL family is near-greedy (its ``generation_config.json``).
 _GREEDY = profiles.Sampling(temperature=0.0, top_p=1.0)
 
@@ -61,11 +61,11 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Generation
         continuation = str(messages.pop()["content"])
     turn = None
     if [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
-        said, asked = (str(message["content"]) for message in messages[-2:])
-        turn, messages = engine.FollowUp(said, asked), messages[:-2]
+        said, requested = (str(message["content"]) for message in messages[-2:])
+        turn, messages = engine.FollowUp(said, requested), messages[:-2]
     system = ""
     texts: list[str] = []
-    pictures: list[engine.EngineImage] = []
+    images: list[engine.EngineImage] = []
     for message in messages:
         if message["role"] == "system":
             system = str(message["content"])
@@ -75,12 +75,12 @@ def _request(fields: dict[str, Any], profile: ModelProfile) -> engine.Generation
             texts.append(content)
             continue
         texts += (str(part["text"]) for part in content if part["type"] == "text")
-        pictures += (_picture(part["image_url"]["url"]) for part in content if "image_url" in part)
+        images += (_image(part["image_url"]["url"]) for part in content if "image_url" in part)
     return engine.GenerationRequest(
         rid=str(fields.get("rid") or uuid.uuid4().hex),
         model=str(fields.get("model") or ""),
         system=system,
-        pictures=tuple(pictures),
+        images=tuple(images),
         question="\n".join(texts),
         sampling=_sampling(fields),
         max_output_tokens=int(fields.get("max_completion_tokens") or profile.context_tokens // 2),
@@ -112,7 +112,7 @@ def _sampling(fields: dict[str, Any]) -> profiles.Sampling:
     )
 
 
-def _picture(url: str) -> engine.EngineImage:
+def _image(url: str) -> engine.EngineImage:
     """Return the picture of a ``data:`` URL; its content is its key, as pixels are for SGLang."""
     head, _, data = url.partition(";base64,")
     if not head.startswith("data:"):
@@ -131,8 +131,14 @@ def _picture(url: str) -> engine.EngineImage:
 def gets_stuck(request: engine.GenerationRequest) -> bool:
     """Whether a text has the marker of a picture that is not there: SGLang never comes back from looking for it."""
     turn = request.turn or engine.FollowUp("", "")
-    texts = (request.system, request.asked, turn.said, turn.asked, request.continuation or "")
-    return any(_PICTURE in text for text in texts)
+    texts = (
+        request.system,
+        request.requested,
+        turn.said,
+        turn.requested,
+        request.continuation or "",
+    )
+    return any(_IMAGE in text for text in texts)
 
 
 def tokenized(prompt: str, specials: SpecialTokens) -> list[int]:

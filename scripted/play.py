@@ -51,7 +51,7 @@ class ScriptedGeneration:
         self.rid = request.rid
         self.prompt = prompt
         self.wake = wake
-        self.abort_asked = False
+        self.abort_requested = False
         #: When the next token is due; infinite while it waits and once it is silent.
         self.next_at = math.inf
         self._how = how
@@ -78,7 +78,7 @@ class ScriptedGeneration:
 
     def advance(self, now: float) -> TokenStep:
         """Return the tokens that came due up to ``now``, and the end if there is one."""
-        if self.abort_asked:
+        if self.abort_requested:
             return TokenStep(end="abort")
         if self._refusal is not None:
             return TokenStep(end=self._refusal)

@@ -36,12 +36,12 @@ class Prompt:
     """What is computed before the first token.
 
     Attributes:
-        asked: system prompt, pictures and question; what was said to it and asked then, if anything was.
+        requested: system prompt, pictures and question; what was said to it and asked then, if anything was.
         given: tokens of the assistant's that are gone on from.
         image_tokens: visual tokens, their markers apart.
     """
 
-    asked: tuple[Part, ...]
+    requested: tuple[Part, ...]
     given: tuple[str, ...]
     image_tokens: int
 
@@ -49,29 +49,31 @@ class Prompt:
     def of(cls, request: engine.GenerationRequest, profile: ModelProfile) -> Self:
         """Return the prompt of ``request``. Raises :class:`Refused` when it cannot be read or is too long."""
         system = len(script.tokens(request.system)) + _SYSTEM_FRAME
-        asked: list[Part] = [((request.salt, request.system), system)]
+        requested: list[Part] = [((request.salt, request.system), system)]
         image_tokens = 0
-        for picture in request.pictures:
-            size = dimensions(picture.data)
+        for image in request.images:
+            size = dimensions(image.data)
             if size is None:
                 raise Refused("Could not decode image: cannot identify image file")
             seen = images.image_tokens(*size, profile)
-            asked.append((("image", picture.key), seen + images.MARKER_TOKENS))
+            requested.append((("image", image.key), seen + images.MARKER_TOKENS))
             image_tokens += seen
-        asked += ((token, 1) for token in script.tokens(request.asked))
-        asked.append(("assistant", _TURN_FRAME))
+        requested += ((token, 1) for token in script.tokens(request.requested))
+        requested.append(("assistant", _TURN_FRAME))
         if request.turn is not None:
-            asked += _pages(script.tokens(request.turn.said))
-            asked += ((token, 1) for token in script.tokens(request.turn.asked))
-            asked.append(("assistant again", _TURN_FRAME))
-        prompt = cls(tuple(asked), tuple(script.tokens(request.continuation or "")), image_tokens)
+            requested += _pages(script.tokens(request.turn.said))
+            requested += ((token, 1) for token in script.tokens(request.turn.requested))
+            requested.append(("assistant again", _TURN_FRAME))
+        prompt = cls(
+            tuple(requested), tuple(script.tokens(request.continuation or "")), image_tokens
+        )
         prompt._check(request.max_output_tokens, profile.context_tokens)
         return prompt
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """All that is computed before the first token."""
-        return (*self.asked, *_pages(self.given))
+        return (*self.requested, *_pages(self.given))
 
     @cached_property
     def tokens(self) -> int:
@@ -80,7 +82,7 @@ class Prompt:
 
     def after(self, said: Sequence[str]) -> tuple[Part, ...]:
         """Return the parts once ``said`` has been generated: what a continuation of it can reuse."""
-        return (*self.asked, *_pages((*self.given, *said)))
+        return (*self.requested, *_pages((*self.given, *said)))
 
     def _check(self, output_tokens: int, context_tokens: int) -> None:
         if self.tokens > context_tokens:

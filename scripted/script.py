@@ -148,12 +148,12 @@ def speak(request: engine.GenerationRequest, how: Behavior) -> Iterator[str]:
     if request.schema is not None and not how.deaf:
         yield from tokens(orjson.dumps(instances.make(request.schema, dice)).decode())
         return
-    answer = _answer(request.asked, dice)
+    answer = _answer(request.requested, dice)
     if request.turn is not None:
         yield from _again(request.turn, how, answer)
         return
     if how.second == "corrected":
-        answer = _another(request.asked, answer)
+        answer = _another(request.requested, answer)
     ending = how.ending.format(answer=answer)
     if request.continuation is None:
         yield from _whole(dice, how, ending)
@@ -165,7 +165,7 @@ def speak(request: engine.GenerationRequest, how: Behavior) -> Iterator[str]:
 
 def _dice(request: engine.GenerationRequest) -> random.Random:
     """Return dice that fall the same way for the same request."""
-    parts = [request.system, request.asked, *(picture.key for picture in request.pictures)]
+    parts = [request.system, request.requested, *(image.key for image in request.images)]
     if request.sampling.temperature > 0 and request.sampling.top_k != 1:
         parts.append(request.rid if request.seed is None else str(request.seed))
     seed = hashlib.sha256("\0".join(parts).encode()).digest()

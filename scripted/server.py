@@ -124,14 +124,14 @@ class ScriptedServer:
         self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         try:
-            asked = dialect.parse(call.body, self._stage.profile)
+            requested = dialect.parse(call.body, self._stage.profile)
             play = self._stage.enter(
-                asked.request, self._audience.set, stuck=dialect.gets_stuck(asked.request)
+                requested.request, self._audience.set, stuck=dialect.gets_stuck(requested.request)
             )
         except Refused as refused:
             writer.write(http.reply(400, dialect.error(400, refused.message)))
             return True
-        show = ResponseWriter(asked, play, self._stage, writer.transport)
+        show = ResponseWriter(requested, play, self._stage, writer.transport)
         self._shows.add(show)
         self._audience.set()
         try:
@@ -151,7 +151,7 @@ class ScriptedServer:
             if show.over.done():
                 return show.over.result()
             await asyncio.wait({show.over}, timeout=self._stage.options.disconnect_seconds)
-            show.play.abort_asked = True
+            show.play.abort_requested = True
             return False
         finally:
             gone.cancel()

@@ -27,7 +27,7 @@ class ResponseWriter:
     """A play and the client that watches it.
 
     Args:
-        asked: what the client wants.
+        requested: what the client wants.
         play: the stream.
         stage: what it leaves before its client hears of the end.
         transport: where the client is.
@@ -35,7 +35,7 @@ class ResponseWriter:
 
     def __init__(
         self,
-        asked: ChatRequest,
+        requested: ChatRequest,
         play: ScriptedGeneration,
         stage: Scheduler,
         transport: asyncio.WriteTransport,
@@ -43,10 +43,10 @@ class ResponseWriter:
         self.play = play
         #: Set to whether the connection can be used again, once nothing more will be written.
         self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._asked = asked
+        self._requested = requested
         self._stage = stage
         self._transport = transport
-        self._events = dialect.Events(asked.request)
+        self._events = dialect.Events(requested.request)
         self._began = False
         self._text: list[str] = []
 
@@ -57,7 +57,7 @@ class ResponseWriter:
         step = self.play.advance(now)
         if step.end is not None:
             self._stage.leave(self.play)
-        if self._asked.streamed:
+        if self._requested.streamed:
             # The head comes with the first token, or with the end.
             out = [] if not step.tokens else [*self._opening()]
             out += map(self._events.token, step.tokens)
@@ -96,7 +96,7 @@ class ResponseWriter:
             last = [*head, self._events.error(*_ERRORS[end])]
         else:
             last = [*self._opening(), self._events.finish("abort" if end == "given_up" else end)]
-        if self._asked.with_usage:
+        if self._requested.with_usage:
             last.append(self._events.usage(self.play.usage()))
         return [*last, self._events.done()]
 
@@ -109,7 +109,9 @@ class ResponseWriter:
             return http.reply(_ERRORS[end][0], dialect.error(*_ERRORS[end]))
         reason = end if end in ("stop", "length") else "abort"
         text = "".join(self._text)
-        return http.reply(200, dialect.whole(self._asked.request, text, reason, self.play.usage()))
+        return http.reply(
+            200, dialect.whole(self._requested.request, text, reason, self.play.usage())
+        )
 
     def _write(self, data: bytes) -> None:
         if data and not self._transport.is_closing():

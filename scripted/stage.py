@@ -62,17 +62,17 @@ class Scheduler:
         Raises:
             scripted.prompt.Refused: the request can never be taken.
         """
-        how = script.persona(request.asked, self.options.persona, markers=self.options.markers)
+        how = script.persona(request.requested, self.options.persona, markers=self.options.markers)
         deadly = self.options.deadly_image
-        if deadly and any(picture.key.startswith(deadly) for picture in request.pictures):
+        if deadly and any(image.key.startswith(deadly) for image in request.images):
             how = script.PERSONAS["reset"]
         if how.mishap == "refused":
             raise Refused("The scripted engine was told to refuse this.")
         if request.schema is not None and json_schema.faults(request.schema):
             raise Refused("Failed to compile json grammar: the schema has faults.")
-        if len(request.pictures) > self.options.max_images:
+        if len(request.images) > self.options.max_images:
             raise Refused(
-                f"Image count {len(request.pictures)} exceeds limit {self.options.max_images} "
+                f"Image count {len(request.images)} exceeds limit {self.options.max_images} "
                 "per request."
             )
         prompt = Prompt.of(request, self.profile)
@@ -137,10 +137,10 @@ class Scheduler:
         self.totals["prompt_tokens"] += usage.input_tokens
         self.totals["cached_tokens"] += usage.cached_tokens
         self.totals["generation_tokens"] += usage.output_tokens
-        self.totals["num_aborted_requests"] += play.abort_asked
+        self.totals["num_aborted_requests"] += play.abort_requested
 
 
 def _abort(plays: Iterable[ScriptedGeneration]) -> None:
     for play in plays:
-        play.abort_asked = True
+        play.abort_requested = True
         play.wake()

@@ -132,8 +132,8 @@ def empty(database: Database) -> None:
 def now(database: Database) -> datetime:
     """Return the database's time."""
     with database.reading() as transaction:
-        told: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
-        return told
+        reported: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+        return reported
 
 
 def age_rows(database: Database, seconds: float) -> None:

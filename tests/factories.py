@@ -18,7 +18,7 @@ from jobs.records import Job, Sample
 from jobs.store import accounts, claims, history, submission, traces
 
 PEPPER = b"pepper"
-KEY_KEPT = timedelta(hours=24)
+KEY_LIFETIME = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
 
 
@@ -96,7 +96,7 @@ def make_submission(account_id: uuid.UUID, **facts: Any) -> submission.Submissio
 def make_job(database: Database, account_id: uuid.UUID, **facts: Any) -> uuid.UUID:  # noqa: ANN401 - any field
     """Submit a job and return its id."""
     wanted = make_submission(account_id, **facts)
-    return submission.submit(database, wanted, key_kept=KEY_KEPT).job_id
+    return submission.submit(database, wanted, key_lifetime=KEY_LIFETIME).job_id
 
 
 def insert_jobs(database: Database, account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> None:

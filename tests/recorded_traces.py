@@ -44,8 +44,8 @@ def _record() -> None:
             first_token_seconds=60,
             token_seconds=60,
         )
-        told = threads.map(lambda sheet: _ask(client, sheet), exam.sheets(COUNT, _SEED))
-        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
+        reported = threads.map(lambda sheet: _ask(client, sheet), exam.sheets(COUNT, _SEED))
+        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in reported)
         client.close()
     # Without a time in its head the file is the same for the same traces.
     PATH.write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -59,7 +59,7 @@ def _ask(client: SGLang, sheet: exam.Sheet) -> dict[str, Any]:
         rid=uuid.uuid4().hex,
         model=profiles.TINY.name,
         system=profiles.TINY.system_prompt,
-        pictures=(engine.EngineImage(hashlib.sha256(data).hexdigest(), "image/png", data),),
+        images=(engine.EngineImage(hashlib.sha256(data).hexdigest(), "image/png", data),),
         question=sheet.question,
         sampling=_SAMPLING,
         max_output_tokens=profiles.TINY.default_output_tokens,

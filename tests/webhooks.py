@@ -19,7 +19,7 @@ from jobs.store import settle
 from jobs.store.events import of_account
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
-from webhooks import attempts as tries
+from webhooks import attempts as delivery_attempts
 from webhooks import claims, endpoints
 from webhooks import signature as signing
 
@@ -28,11 +28,15 @@ VAULT = Vault([VAULT_KEY])
 PLAIN_SECRET = signing.new_secret()
 SECRET = endpoints.StoredSecret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
 RNG = random.Random(7)
-OK = tries.AttemptResult(AttemptOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1)
-DOWN = tries.AttemptResult(
+OK = delivery_attempts.AttemptResult(
+    AttemptOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1
+)
+DOWN = delivery_attempts.AttemptResult(
     AttemptOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1
 )
-GONE = tries.AttemptResult(AttemptOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1)
+GONE = delivery_attempts.AttemptResult(
+    AttemptOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1
+)
 
 
 def make_endpoint(
@@ -74,26 +78,32 @@ def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[cl
     return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
 
 
-def try_once(database: Database, result: tries.AttemptResult) -> tries.AttemptSettled:
+def try_once(
+    database: Database, result: delivery_attempts.AttemptResult
+) -> delivery_attempts.AttemptSettled:
     """Claim the one try that is due, of a lane of either kind, and end it."""
     [claimed] = claim(database) or claim(database, slow=True)
-    settled = tries.settle(database, claimed, result, rng=RNG)
+    settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
 
 
-def try_first(database: Database, result: tries.AttemptResult) -> tries.AttemptSettled:
+def try_first(
+    database: Database, result: delivery_attempts.AttemptResult
+) -> delivery_attempts.AttemptSettled:
     """Claim one of the tries that are due, and end it."""
     [claimed] = claim(database, limit=1)
-    settled = tries.settle(database, claimed, result, rng=RNG)
+    settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
 
 
-def try_first_of_any(database: Database, result: tries.AttemptResult) -> tries.AttemptSettled:
+def try_first_of_any(
+    database: Database, result: delivery_attempts.AttemptResult
+) -> delivery_attempts.AttemptSettled:
     """Claim one of the tries that are due, of a lane of either kind, and end it."""
     [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
-    settled = tries.settle(database, claimed, result, rng=RNG)
+    settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
 
@@ -133,7 +143,7 @@ def attempts(database: Database) -> list[WebhookAttempt]:
         return list(transaction.session.scalars(found))
 
 
-def tell(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
+def record(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
     """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
     for _ in range(times):
         with database.transaction() as transaction:

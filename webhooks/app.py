@@ -25,5 +25,5 @@ def _build() -> DeliveryRuntime:
     )
 
 
-app = queue.make_celery(settings, hears=queue.DELIVER, slots=2)
+app = queue.make_celery(settings, wakes=queue.DELIVER, slots=2)
 celery_process.install_runtime(app, settings, task=queue.DELIVER, service="delivery", build=_build)

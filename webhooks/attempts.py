@@ -312,9 +312,9 @@ def _judge_health(
     elif claim.endpoint_id is not None:
         disabled = _judge_failure(transaction, claim.endpoint_id, result)
     if delivered:
-        _set_lane(transaction, claim, failures=0, delivered_at=transaction.now())
+        _set_queue(transaction, claim, failures=0, delivered_at=transaction.now())
     else:
-        _set_lane(transaction, claim, failures=WebhookQueue.failures + 1)
+        _set_queue(transaction, claim, failures=WebhookQueue.failures + 1)
     return disabled
 
 
@@ -344,7 +344,7 @@ def _judge_failure(
     return None
 
 
-def _set_lane(transaction: Transaction, claim: DeliveryClaim, **values: Any) -> None:  # noqa: ANN401 - columns
+def _set_queue(transaction: Transaction, claim: DeliveryClaim, **values: Any) -> None:  # noqa: ANN401 - columns
     transaction.execute(
         sa.update(WebhookQueue).where(WebhookQueue.id == claim.lane_id).values(values)
     )

@@ -124,18 +124,18 @@ def _turn(
     transaction: Transaction, *, owner: str, lease: timedelta, limit: int, slow: bool
 ) -> list[uuid.UUID]:
     """Take the first due try of each lane that has one and has room, those first whose last turn is longest ago."""
-    lanes = transaction.session.scalars(
-        _lanes(transaction, owner=owner, slow=slow)
+    queues = transaction.session.scalars(
+        _queues(transaction, owner=owner, slow=slow)
         .limit(limit)
         # Whoever writes an event refers to the lane: a lock of the key itself would make jobs wait.
         .with_for_update(of=WebhookQueue, skip_locked=True, key_share=True)
     ).all()
-    if not lanes:
+    if not queues:
         return []
     first = _due_of(WebhookQueue.id, transaction).limit(1).correlate(WebhookQueue).scalar_subquery()
     # By their ids, not by a sub-query: with that PostgreSQL may read all tries that ever were.
     chosen = transaction.session.scalars(
-        sa.select(first).select_from(WebhookQueue).where(WebhookQueue.id.in_(lanes))
+        sa.select(first).select_from(WebhookQueue).where(WebhookQueue.id.in_(queues))
     ).all()
     taken = transaction.session.scalars(
         sa.update(WebhookAttempt)
@@ -151,15 +151,15 @@ def _turn(
     ).all()
     transaction.execute(
         sa.update(WebhookQueue)
-        .where(WebhookQueue.id.in_(lanes))
+        .where(WebhookQueue.id.in_(queues))
         .values(served_at=transaction.now())
     )
     return list(taken)
 
 
-def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uuid.UUID]:
+def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uuid.UUID]:
     """Return lanes with a due try and room for it. Only those with something to do are looked at."""
-    busy = _lanes_with_tries()
+    busy = _queues_with_attempts()
     sending = (
         sa.select(sa.func.count())
         .select_from(WebhookAttempt)
@@ -167,7 +167,7 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
         .correlate(WebhookQueue)
         .scalar_subquery()
     )
-    room = sa.case((_PROVEN, delivery.LANE_ROOM), else_=1)
+    room = sa.case((_PROVEN, delivery.QUEUE_LIMIT), else_=1)
     due = _due_of(WebhookQueue.id, transaction).correlate(WebhookQueue)
     held = _held(owner=owner, slow=slow)
     longest_ago = (WebhookQueue.served_at.asc().nulls_first(), WebhookQueue.id)
@@ -177,7 +177,7 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
             _PROVEN.label("proven"),
             # Its place among the account's, behind those that are being sent to.
             (
-                sa.func.coalesce(held.c.tries, 0)
+                sa.func.coalesce(held.c.attempts, 0)
                 + sa.func.row_number().over(
                     partition_by=(WebhookQueue.account_id, _PROVEN), order_by=longest_ago
                 )
@@ -198,7 +198,7 @@ def _lanes(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uui
         .label("rank"),
     ).subquery("ranked")
     held_by_all = (
-        sa.select(sa.func.coalesce(sa.func.sum(held.c.tries), 0))
+        sa.select(sa.func.coalesce(sa.func.sum(held.c.attempts), 0))
         .where(~held.c.proven)
         .scalar_subquery()
     )
@@ -249,7 +249,7 @@ def _due_of(
     )
 
 
-def _lanes_with_tries() -> sa.CTE:
+def _queues_with_attempts() -> sa.CTE:
     """Return the lanes that have tries waiting, by hopping from one to the next in the index.
 
     A DISTINCT would read the whole backlog.

@@ -171,12 +171,12 @@ class Dispatcher:
         if time.monotonic() - self._swept_at >= _LONGEST_SECONDS:
             lost = attempts.expire(self._database)
             if lost:
-                _log.warning("senders_lost", tries=lost)
+                _log.warning("senders_lost", attempts=lost)
             self._swept_at = time.monotonic()
         recovered = redelivery.recover(self._database, after=self._recovered_for)
         self._recovered_for = recovered.account_id
         if recovered.resent:
-            _log.info("deliveries_recovered", tries=recovered.resent)
+            _log.info("deliveries_recovered", attempts=recovered.resent)
         if recovered.more:
             self._wake.set()
 

@@ -58,10 +58,10 @@ def create(
     """
     endpoint_id = ids.new()
     with database.transaction() as transaction:
-        kept = sa.select(sa.func.count()).where(
+        stored = sa.select(sa.func.count()).where(
             WebhookEndpoint.account_id == account_id, WebhookEndpoint.deleted_at.is_(None)
         )
-        if transaction.execute(kept).scalar_one() >= most:
+        if transaction.execute(stored).scalar_one() >= most:
             raise errors.Conflict(f"An account has {most} webhook endpoints at the most.")
         made = (
             sa.select(WebhookEndpoint.created_at > transaction.now(-timedelta(days=1)))
@@ -87,7 +87,7 @@ def create(
                 updated_at=transaction.now(),
             )
         )
-        events.open_lane(
+        events.open_queue(
             transaction, endpoint_id, account_id=account_id, origin=delivery.origin(url)
         )
         return transaction.session.get_one(WebhookEndpoint, endpoint_id)
@@ -132,21 +132,21 @@ def update(
     event_types: Sequence[str] | None = None,
 ) -> WebhookEndpoint | None:
     """Change what is given; ``updated_at`` moves when something did. None when there is no such endpoint."""
-    asked: dict[str, Any] = {"name": name, "url": url}
-    asked["event_types"] = None if event_types is None else list(event_types)
+    requested: dict[str, Any] = {"name": name, "url": url}
+    requested["event_types"] = None if event_types is None else list(event_types)
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
         changed = {
             key: value
-            for key, value in asked.items()
+            for key, value in requested.items()
             if value is not None and value != getattr(endpoint, key)
         }
         if changed:
             _set(transaction, endpoint_id, **changed, updated_at=transaction.now())
         if "url" in changed:
-            _set_lane(transaction, endpoint_id, origin=delivery.origin(changed["url"]))
+            _set_queue(transaction, endpoint_id, origin=delivery.origin(changed["url"]))
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
@@ -209,7 +209,7 @@ def enable(
                 last_failed_at=None,
                 updated_at=transaction.now(),
             )
-            _set_lane(transaction, endpoint_id, failures=0)
+            _set_queue(transaction, endpoint_id, failures=0)
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
@@ -313,5 +313,5 @@ def _set(transaction: Transaction, endpoint_id: uuid.UUID, **values: Any) -> Non
     )
 
 
-def _set_lane(transaction: Transaction, lane_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
+def _set_queue(transaction: Transaction, lane_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
     transaction.execute(sa.update(WebhookQueue).where(WebhookQueue.id == lane_id).values(values))

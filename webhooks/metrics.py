@@ -33,9 +33,9 @@ class DeliveryMetrics:
             buckets=_ATTEMPT_SECONDS,
             registry=registry,
         )
-        database.listen(self._hear)
+        database.listen(self._on_note)
 
-    def _hear(self, note: object) -> None:
+    def _on_note(self, note: object) -> None:
         if not isinstance(note, attempts.AttemptEnded):
             return
         code = note.status_code

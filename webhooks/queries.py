@@ -23,15 +23,15 @@ from jobs.outbox import (
 )
 
 #: Tries of a delivery that a list shows: the newest, and the next automatic one.
-LISTED_TRIES: Final = 10
+LISTED_ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True)
 class DeliveryView:
     """A delivery with its event, where it goes, and its tries so far, the first one first.
 
-    In a list it has the newest :data:`LISTED_TRIES` and the one that is planned. There what receivers chose the length
-    of is not read: the event's payload, and headers and answers of tries.
+    In a list it has the newest :data:`LISTED_ATTEMPTS` and the one that is planned. The text that receivers choose the
+    length of is not read: the payload of the event, and the headers and answers of attempts.
     """
 
     delivery: WebhookDelivery
@@ -59,12 +59,12 @@ def get(
         row = transaction.execute(wanted).one_or_none()
         if row is None:
             return None
-        tries = _tries().where(WebhookAttempt.delivery_id == delivery_id)
+        delivery_attempts = _attempts().where(WebhookAttempt.delivery_id == delivery_id)
         return DeliveryView(
             delivery=row.WebhookDelivery,
             event=row.WebhookEvent,
             origin=row.origin,
-            attempts=tuple(transaction.session.scalars(tries)),
+            attempts=tuple(transaction.session.scalars(delivery_attempts)),
         )
 
 
@@ -147,7 +147,7 @@ def _views(
     return statement
 
 
-def _tries() -> sa.Select[WebhookAttempt]:
+def _attempts() -> sa.Select[WebhookAttempt]:
     return sa.select(WebhookAttempt).order_by(WebhookAttempt.delivery_id, WebhookAttempt.number)
 
 
@@ -161,13 +161,13 @@ def _page(
     rows = transaction.execute(wanted.options(small).limit(limit + 1)).all()
     more = len(rows) > limit
     rows = rows[:limit]
-    tries: dict[uuid.UUID, list[WebhookAttempt]] = {}
+    delivery_attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}
     planned = sa.and_(
         WebhookAttempt.state == AttemptState.DUE, WebhookAttempt.kind == AttemptKind.AUTOMATIC
     )
-    newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_TRIES
+    newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_ATTEMPTS
     for attempt in transaction.session.scalars(
-        _tries()
+        _attempts()
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
         .where(WebhookAttempt.delivery_id.in_([row.WebhookDelivery.id for row in rows]))
         .where(sa.or_(newest, planned))
@@ -176,13 +176,13 @@ def _page(
             defer(WebhookAttempt.request_headers, raiseload=True),
         )
     ):
-        tries.setdefault(attempt.delivery_id, []).append(attempt)
+        delivery_attempts.setdefault(attempt.delivery_id, []).append(attempt)
     views = [
         DeliveryView(
             delivery=row.WebhookDelivery,
             event=row.WebhookEvent,
             origin=row.origin,
-            attempts=tuple(tries.get(row.WebhookDelivery.id, ())),
+            attempts=tuple(delivery_attempts.get(row.WebhookDelivery.id, ())),
         )
         for row in rows
     ]

@@ -27,7 +27,7 @@ from jobs.outbox import (
 from jobs.store import events
 
 #: Tries of a delivery after which people get no more of them; they are shown all together.
-MOST_TRIES: Final = 100
+MAX_ATTEMPTS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def redeliver(
     delivery_id: uuid.UUID,
     *,
     account_id: uuid.UUID | None,
-    most: int = MOST_TRIES,
+    most: int = MAX_ATTEMPTS,
 ) -> uuid.UUID | None:
     """Make one more try of a delivery, now; return the try's id, None when there is no such delivery.
 
@@ -67,7 +67,7 @@ def redeliver(
             return None
         if found.attempts >= most:
             raise errors.Conflict(f"A delivery is sent again up to {most} times.")
-        [made] = _try_again(transaction, [found], kind=AttemptKind.MANUAL)
+        [made] = _attempt_again(transaction, [found], kind=AttemptKind.MANUAL)
         return made
 
 
@@ -135,7 +135,7 @@ def recover(
             # What is purged meanwhile is gone, and not to be missed.
             _missed(recovery).limit(limit).with_for_update(of=WebhookDelivery, key_share=True)
         ).all()
-        made = _try_again(transaction, found, kind=AttemptKind.RECOVER)
+        made = _attempt_again(transaction, found, kind=AttemptKind.RECOVER)
         done = len(found) < limit
         transaction.execute(
             sa.update(WebhookRecovery)
@@ -164,7 +164,7 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
         # What came after it was asked for is not meant.
         WebhookDelivery.created_at <= recovery.created_at,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
-        WebhookDelivery.attempts < MOST_TRIES,
+        WebhookDelivery.attempts < MAX_ATTEMPTS,
         sa.or_(WebhookDelivery.status == DeliveryStatus.FAILED, sa.exists(failed_once)),
         ~sa.exists(on_its_way),
     )
@@ -173,7 +173,7 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
     return statement.order_by(WebhookDelivery.id)
 
 
-def _try_again(
+def _attempt_again(
     transaction: Transaction, deliveries: Sequence[WebhookDelivery], *, kind: AttemptKind
 ) -> list[uuid.UUID]:
     """Insert a try of each delivery, due now; return their ids."""

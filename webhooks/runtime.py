@@ -33,7 +33,7 @@ _SLOW_SECONDS = 5.0
 
 
 class DeliveryRuntime:
-    """All parts of a delivery process, wired. :meth:`hear` is what a bell calls.
+    """All parts of a delivery process, wired. :meth:`wake` is what a wakeup calls.
 
     Args:
         settings: of the process.
@@ -81,7 +81,7 @@ class DeliveryRuntime:
         self.dispatcher.start()
         _log.info("delivery_started", worker=self.owner)
 
-    def hear(self) -> None:
+    def wake(self) -> None:
         """Do what a bell asks for: look at once whether something is due."""
         self.dispatcher.wake()
 

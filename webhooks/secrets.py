@@ -43,9 +43,9 @@ def default_secret(
 ) -> WebhookSecret:
     """Return the default secret of an account; the first time it is made."""
     with database.reading() as transaction:
-        kept = transaction.session.get(WebhookSecret, account_id)
-    if kept is not None:
-        return kept
+        stored = transaction.session.get(WebhookSecret, account_id)
+    if stored is not None:
+        return stored
     made = make()
     with database.transaction("secret") as transaction:
         transaction.execute(
@@ -87,8 +87,8 @@ def rotate_default(
 def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
     """Return the installation's signing key; the first time it is made."""
     with database.reading() as transaction:
-        kept = transaction.session.get(SigningKey, 1)
-    if kept is None:
+        stored = transaction.session.get(SigningKey, 1)
+    if stored is None:
         made = make()
         with database.transaction("key") as transaction:
             transaction.execute(
@@ -101,8 +101,8 @@ def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
                 )
                 .on_conflict_do_nothing(index_elements=["number"])
             )
-            kept = transaction.session.get_one(SigningKey, 1)
-    return KeyPair(private=kept.private_key, public=kept.public_key)
+            stored = transaction.session.get_one(SigningKey, 1)
+    return KeyPair(private=stored.private_key, public=stored.public_key)
 
 
 def reseal(database: Database, seal_again: Callable[[bytes], bytes]) -> int:

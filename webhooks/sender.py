@@ -108,7 +108,7 @@ class Sender:
                 if isinstance(error, errors.SettingsError):
                     self._put_off(claim)
                 return
-            self._write(claim, self._try(claim, headers))
+            self._write(claim, self._attempt(claim, headers))
 
     def _put_off(self, claim: claims.DeliveryClaim) -> None:
         try:
@@ -116,7 +116,7 @@ class Sender:
         except DatabaseUnavailable:
             _log.warning("delivery_not_put_off")  # Its lease runs out.
 
-    def _try(
+    def _attempt(
         self, claim: claims.DeliveryClaim, headers: Mapping[str, str]
     ) -> attempts.AttemptResult:
         failpoints.hit("deliver", "post")
@@ -140,13 +140,13 @@ class Sender:
         finally:
             failpoints.hit("deliver", "posted")
         outcome, code = delivery.judge(reply.status)
-        kept = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
+        stored = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
         return attempts.AttemptResult(
             outcome,
             error_code=code,
             headers=headers,
             status_code=reply.status,
-            answer=kept,
+            answer=stored,
             seconds=time.monotonic() - began,
             address=reply.address,
             retry_after=retry_after(reply.headers, now=datetime.now(UTC)),
@@ -165,7 +165,7 @@ class Sender:
                 if self._give_up.wait(_PAUSE_SECONDS):
                     return
                 continue
-            _tell(claim, result, settled)
+            _record(claim, result, settled)
             return
 
 
@@ -183,7 +183,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | Non
     return max(timedelta(), moment - now)
 
 
-def _tell(
+def _record(
     claim: claims.DeliveryClaim,
     result: attempts.AttemptResult,
     settled: attempts.AttemptSettled | None,

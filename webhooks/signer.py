@@ -52,7 +52,7 @@ class SecretSigner:
         return self._vault.open(pair.private)
 
     def _default(self, account_id: uuid.UUID) -> bytes:
-        kept = secrets.default_secret(
+        stored = secrets.default_secret(
             self._database, account_id, make=lambda: secrets.new_secret(self._vault)[1]
         )
-        return kept.secret
+        return stored.secret

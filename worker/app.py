@@ -8,7 +8,7 @@ from jobs import queue
 from worker.runtime import WorkerRuntime
 
 settings = Settings.read()
-app = queue.make_celery(settings, hears=queue.REASON, slots=settings.worker_slots)
+app = queue.make_celery(settings, wakes=queue.REASON, slots=settings.worker_slots)
 celery_process.install_runtime(
     app, settings, task=queue.REASON, service="worker", build=lambda: WorkerRuntime(settings)
 )

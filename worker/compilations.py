@@ -85,7 +85,7 @@ class Compilations:
         self._look_seconds = look_seconds
         self.compiled = Recent(_REMEMBERED, seconds=_COMPILED_SECONDS)
         #: Schemas under which a stream did not begin once, and those of which that is known to be the cause.
-        self._suspects = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
+        self._crash_counts = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
         self.timed_out = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
         self._lock = threading.Lock()
         self._shares: defaultdict[str, Shares] = defaultdict(
@@ -156,8 +156,8 @@ class Compilations:
         if key in self.compiled or fault.silent_to_others:
             return fault
         fault.makes_grammar = True
-        if key not in self._suspects:
-            self._suspects.add(key)
+        if key not in self._crash_counts:
+            self._crash_counts.add(key)
             return fault
         self.timed_out.add(key)
         _log.warning("schema_timed_out", url=key[0])

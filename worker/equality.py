@@ -37,7 +37,7 @@ CPU_SECONDS = 2.0
 #: machine is at fault and the comparison is made once more.
 SECONDS = 60.0
 #: How often a comparison that failed through no fault of its formulas is made, and the seconds between two tries.
-_TRIES = 3
+_ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
 #: Between two looks whether the job that waits for a child is still wanted.
 _LOOK_SECONDS = 2.0
@@ -140,7 +140,7 @@ class Equality:
         key = (account_id, one, other)
         if key in self._costly:
             return None
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             try:
                 return self._turn(account_id, one, other, stopped)
             except SandboxCrashed as error:
@@ -182,21 +182,21 @@ class _Formulas:
         self._equality = equality
         self._account_id = account_id
         self._stopped = stopped
-        self._told = False
-        self._usable = functools.cache(self._try)
+        self._reported = False
+        self._usable = functools.cache(self._attempt)
 
     def equal(self, one: str, other: str) -> bool:
         """Whether two formulas are equal; one that costs too much equals none."""
         return self._usable(one) and self._usable(other) and self._compare(one, other) is True
 
-    def _try(self, one: str) -> bool:
+    def _attempt(self, one: str) -> bool:
         return self._compare(one, None) is not None
 
     def _compare(self, one: str, other: str | None) -> bool | None:
         equal = self._equality.compare(self._account_id, one, other, stopped=self._stopped)
-        if equal is None and not self._told:
+        if equal is None and not self._reported:
             # One line a vote: its formulas may all be such.
-            self._told = True
+            self._reported = True
             _log.warning("formulas_too_costly")
         return equal
 

@@ -22,7 +22,7 @@ class Heartbeat:
     Args:
         database: where heartbeats are kept.
         engines: whose windows are shared.
-        presence: this process as it presents itself.
+        heartbeat: this process as it presents itself.
         interval_seconds: between two beats.
         alive: how recent a live worker's beat is.
         on_room: called when an engine has come (back): the bells of its absence found no room.
@@ -33,18 +33,18 @@ class Heartbeat:
         database: Database,
         *,
         engines: EnginePool,
-        presence: workers.WorkerHeartbeat,
+        heartbeat: workers.WorkerHeartbeat,
         interval_seconds: float,
         alive: timedelta,
         on_room: Callable[[], None],
     ) -> None:
         self._database = database
         self._engines = engines
-        self._presence = presence
+        self._heartbeat = heartbeat
         self._interval_seconds = interval_seconds
         self._alive = alive
         self._on_room = on_room
-        self._told: tuple[workers.EngineState, ...] | None = None
+        self._reported: tuple[workers.EngineState, ...] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -54,7 +54,7 @@ class Heartbeat:
 
     def drain(self) -> None:
         """Say from now on that no more jobs are taken here."""
-        self._presence = dataclasses.replace(self._presence, draining=True)
+        self._heartbeat = dataclasses.replace(self._heartbeat, draining=True)
 
     def stop(self) -> None:
         """Stop the thread and take the process's name off the list."""
@@ -62,15 +62,15 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join()
         try:
-            workers.retire(self._database, self._presence.id)
+            workers.retire(self._database, self._heartbeat.id)
         except DatabaseUnavailable:
             _log.warning("worker_not_retired")
 
     def beat(self) -> None:
         """Beat once. Raises :class:`core.database.DatabaseUnavailable`."""
-        self._told = self._engines.states()
-        presence = dataclasses.replace(self._presence, engines=self._told)
-        workforce = workers.beat(self._database, presence, alive=self._alive)
+        self._reported = self._engines.states()
+        heartbeat = dataclasses.replace(self._heartbeat, engines=self._reported)
+        workforce = workers.beat(self._database, heartbeat, alive=self._alive)
         self._engines.share(max(1, workforce.processes))
 
     def _run(self) -> None:
@@ -81,7 +81,7 @@ class Heartbeat:
                 self.beat()
                 window = self._engines.window()
                 self._engines.refresh()
-                if self._engines.states() != self._told:
+                if self._engines.states() != self._reported:
                     self.beat()
                 if self._engines.window() > window:
                     self._on_room()

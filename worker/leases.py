@@ -204,19 +204,19 @@ class Leases:
         keys = self._keys()
         flags = claims.watch(self._database, owner=self._owner, held=keys)
         for key in keys:
-            asked = flags.get(key)
-            if asked is None:
+            requested = flags.get(key)
+            if requested is None:
                 self.end(key, StopReason.LOST)
-            elif asked.cancel:
+            elif requested.cancel:
                 self.end(key, StopReason.CANCEL)
-            elif asked.overdue:
+            elif requested.overdue:
                 self.end(key, StopReason.DEADLINE)
 
     def renew(self) -> None:
         """Renew all leases in one statement; what is not renewed is lost."""
         keys = self._keys()
-        kept = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
-        for key in set(keys) - kept:
+        stored = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
+        for key in set(keys) - stored:
             self.end(key, StopReason.LOST)
 
     def _keys(self) -> list[Key]:

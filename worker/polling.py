@@ -45,7 +45,7 @@ class PollingFallback:
         self._held = held
         self._silence_seconds = silence_seconds
         self._now = now
-        self._heard_at = now()
+        self._woken_at = now()
         self._busy = 0
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -63,9 +63,9 @@ class PollingFallback:
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
 
-    def heard(self) -> None:
+    def woken(self) -> None:
         """Say that a bell was heard."""
-        self._heard_at = self._now()
+        self._woken_at = self._now()
 
     @property
     def busy(self) -> int:
@@ -74,7 +74,7 @@ class PollingFallback:
 
     def look(self) -> None:
         """Step in if the bells are silent and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""
-        if self._now() - self._heard_at < self._silence_seconds:
+        if self._now() - self._woken_at < self._silence_seconds:
             return
         due = expiry.due(self._database, limit=self._slots)
         with self._changed:

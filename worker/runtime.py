@@ -43,7 +43,7 @@ _MOST_SAMPLES = 16
 
 
 class WorkerRuntime:
-    """All parts of a worker process, wired. :meth:`hear` is what a bell calls."""
+    """All parts of a worker process, wired. :meth:`wake` is what a bell calls."""
 
     def __init__(self, settings: Settings) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
@@ -60,12 +60,12 @@ class WorkerRuntime:
         self._exporter = Exporter(
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
-        self.bell = Wakeup(settings)
-        self._delivery_bell = Wakeup(settings, rings=DELIVER)
-        self.database.listen(events.WakeupOnCommit(self._delivery_bell))
-        self.database.listen(self._ring_for_followers)
+        self.wakeup = Wakeup(settings)
+        self._delivery_wakeup = Wakeup(settings, notifications=DELIVER)
+        self.database.listen(events.WakeupOnCommit(self._delivery_wakeup))
+        self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)
-        self.engines.listen(self.bell.ring)
+        self.engines.listen(self.wakeup.notify)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
         self.leases = leases.Leases(
@@ -111,7 +111,7 @@ class WorkerRuntime:
         )
         self._sweeper = Sweeper(
             self.database,
-            bell=self.bell,
+            wakeup=self.wakeup,
             owner=self.owner,
             lease=lease,
             interval_seconds=settings.sweep_interval,
@@ -123,17 +123,17 @@ class WorkerRuntime:
         self._bookkeeper = StorageTotals(
             self.database, interval_seconds=settings.sweep_interval, rng=rng
         )
-        self._standby = PollingFallback(
+        self._polling = PollingFallback(
             self.database,
             work=self.runner.work,
             slots=settings.worker_slots,
             held=lambda: self.leases.held,
             silence_seconds=_SILENT_SWEEPS * settings.sweep_interval,
         )
-        self._presence = Heartbeat(
+        self._heartbeat = Heartbeat(
             self.database,
             engines=self.engines,
-            presence=workers.WorkerHeartbeat(
+            heartbeat=workers.WorkerHeartbeat(
                 id=self.owner,
                 host=socket.gethostname(),
                 pid=os.getpid(),
@@ -142,7 +142,7 @@ class WorkerRuntime:
             ),
             interval_seconds=settings.sweep_interval,
             alive=alive,
-            on_room=self._sweeper.ring,
+            on_room=self._sweeper.notify,
         )
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
@@ -150,19 +150,19 @@ class WorkerRuntime:
         """Start the threads; the process lives no longer than each of them."""
         process.tie()
         self._exporter.start()
-        self._presence.start()
+        self._heartbeat.start()
         self.leases.start()
         self._publisher.start()
         self.recorder.start()
         self._sweeper.start()
         self._bookkeeper.start()
-        self._standby.start()
+        self._polling.start()
         self._drainer.start()
         _log.info("worker_started", worker=self.owner)
 
-    def hear(self) -> None:
+    def wake(self) -> None:
         """Do what a bell asks for: run jobs until none is left for this slot."""
-        self._standby.heard()
+        self._polling.woken()
         self.runner.work()
 
     def drain(self) -> None:
@@ -175,31 +175,31 @@ class WorkerRuntime:
         self._sweeper.stop()
         self._bookkeeper.stop()
         # Celery has waited for its own slots; those of the standby end by the same drain.
-        self._standby.stop()
+        self._polling.stop()
         self._drained.set()
         self.recorder.stop()
         self._publisher.stop()
         self._sandbox.close()
         self.leases.stop()
-        self._presence.stop()
-        self.bell.close()
-        self._delivery_bell.close()
+        self._heartbeat.stop()
+        self.wakeup.close()
+        self._delivery_wakeup.close()
         self.engines.close()
         self._exporter.stop()
         self._lease_database.close()
         self.database.close()
         _log.info("worker_stopped", worker=self.owner)
 
-    def _ring_for_followers(self, note: object) -> None:
+    def _notify_for_followers(self, note: object) -> None:
         """Wake as many slots as there are jobs that no longer wait for their leader."""
         if isinstance(note, groups.FollowersReleased):
-            self.bell.ring(note.jobs)
+            self.wakeup.notify(note.jobs)
 
     def _drain(self) -> None:
         """Once draining: claim nothing more, let jobs finish within the budget, give the rest back."""
         self._draining.wait()
         _log.info("worker_draining", held=self.leases.held)
-        self._presence.drain()
+        self._heartbeat.drain()
         self.runner.drain()
         pause = self._drain_seconds
         # Again and again: a slot may have claimed its job just before it was told to stop.

@@ -31,7 +31,7 @@ _PURGE_BREATH_SECONDS = 0.02
 class Wakeup(Protocol):
     """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self, times: int = 1) -> None:
+    def notify(self, times: int = 1) -> None:
         """Ask for bells and return at once."""
 
     def waiting(self) -> int | None:
@@ -43,7 +43,7 @@ class Sweeper:
 
     Args:
         database: where jobs are kept.
-        bell: rung for due jobs.
+        wakeup: rung for due jobs.
         owner: the name under which the timeline knows it.
         lease: after an outage or a pause no lease is ended for this long, so that owners renew first.
         interval_seconds: between two sweeps.
@@ -57,7 +57,7 @@ class Sweeper:
         self,
         database: Database,
         *,
-        bell: Wakeup,
+        wakeup: Wakeup,
         owner: str,
         lease: timedelta,
         interval_seconds: float,
@@ -67,7 +67,7 @@ class Sweeper:
         periods: purge.Periods = purge.FOR_EVER,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._wakeup = wakeup
         self._owner = owner
         self._lease = lease
         self._interval_seconds = interval_seconds
@@ -101,7 +101,7 @@ class Sweeper:
             if not self._batch(leases=leases):
                 break
         turns.tidy(self._database)
-        self.ring()
+        self.notify()
         workers.forget(self._database, silent=_FORGET)
 
     def _batch(self, *, leases: bool) -> bool:
@@ -162,18 +162,18 @@ class Sweeper:
             return False
         return self._database.dialect == "sqlite" or expiry.uptime(self._database) >= self._lease
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ring once for each due job, as far as there are slots for them and no bells that wait already.
 
         Raises:
             core.database.DatabaseUnavailable: the database is away.
         """
-        waiting = self._bell.waiting()
+        waiting = self._wakeup.waiting()
         if waiting is None:
             return
         slots = workers.workforce(self._database, alive=self._alive).slots
         due = expiry.due(self._database, limit=slots)
-        self._bell.ring(min(due, slots) - waiting)
+        self._wakeup.notify(min(due, slots) - waiting)
 
     def _run(self) -> None:
         # The first sweep is at once: what a dead predecessor left is due already.

@@ -30,7 +30,7 @@ _MAX_TEXT_BYTES = 2**20
 _MAX_PARTS = 128
 _MAX_PART_HEADER_BYTES = 4096
 #: Bad texts that are named in one answer, at most.
-_MOST_TOLD = 10
+_MAX_REPORTED = 10
 #: Bytes read at a time; a photo takes few turns.
 _CHUNK = 2**18
 
@@ -138,7 +138,7 @@ def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
         except UnicodeDecodeError:
             strange.append(f"`{problems.shown(name)}` is not valid {encoding.upper()}.")
     if strange:
-        raise errors.RequestError(" ".join(strange[:_MOST_TOLD]))
+        raise errors.RequestError(" ".join(strange[:_MAX_REPORTED]))
     return texts
 
 
@@ -229,6 +229,6 @@ class _CappedFile(io.BytesIO):
         self._left = limit
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
-        kept = data[: self._left]
-        self._left -= super().write(kept)
+        stored = data[: self._left]
+        self._left -= super().write(stored)
         return len(data)

@@ -138,7 +138,9 @@ class Document:
             path: {verb: self._operation(operation) for verb, operation in operations.items()}
             for path, operations in document["paths"].items()
         }
-        webhooks = {kind: {"post": self._message(told)} for kind, told in self._messages.items()}
+        webhooks = {
+            kind: {"post": self._message(reported)} for kind, reported in self._messages.items()
+        }
         content = {problems.CONTENT_TYPE: {"schema": self._schema(self._problem, "serialization")}}
         components = document["components"] | {
             "schemas": dict(sorted(self._schemas.items())),
@@ -151,11 +153,13 @@ class Document:
         }
         return document | {"paths": paths, "webhooks": webhooks, "components": components}
 
-    def _operation(self, told: Json) -> Json:
-        operation = self._operations[told["operationId"]]
-        completed = dict(told)
-        if "parameters" in told:
-            completed["parameters"] = [_parameter(parameter) for parameter in told["parameters"]]
+    def _operation(self, reported: Json) -> Json:
+        operation = self._operations[reported["operationId"]]
+        completed = dict(reported)
+        if "parameters" in reported:
+            completed["parameters"] = [
+                _parameter(parameter) for parameter in reported["parameters"]
+            ]
         if operation.body is not None:
             completed["requestBody"] = self._request_body(operation.body)
         answers, faults = sorted(operation.answers.items()), sorted(operation.faults)
@@ -185,13 +189,13 @@ class Document:
         }
 
     def _answer(self, answer: ResponseSpec) -> Json:
-        told: Json = {"description": answer.description}
+        reported: Json = {"description": answer.description}
         if answer.headers:
-            told["headers"] = _headers(*answer.headers)
+            reported["headers"] = _headers(*answer.headers)
         content = dict(answer.content)
         if answer.model is not None:
             content["application/json"] = {"schema": self._schema(answer.model, "serialization")}
-        return told | ({"content": content} if content else {})
+        return reported | ({"content": content} if content else {})
 
     def _request_body(self, body: RequestBodySpec) -> Json:
         content: Json = {}
@@ -224,9 +228,9 @@ class _WithoutTitles(GenerateJsonSchema):
         return False
 
 
-def _parameter(told: Json) -> Json:
+def _parameter(reported: Json) -> Json:
     """Return a parameter without what is said twice, and without null: it is given or it is not."""
-    schema = told["schema"]
+    schema = reported["schema"]
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
     repeated = {"title", "description", "example", "anyOf"}
     tidy = {name: value for name, value in schema.items() if name not in repeated}
@@ -234,4 +238,4 @@ def _parameter(told: Json) -> Json:
         del tidy["default"]
     tidy |= kinds[0] if kinds else {}
     style = {"style": "deepObject", "explode": True} if tidy.get("type") == "object" else {}
-    return told | style | {"schema": tidy}
+    return reported | style | {"schema": tidy}

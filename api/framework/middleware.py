@@ -60,7 +60,7 @@ def install(
                 status=response.status_code,
                 duration_ms=round((time.perf_counter() - flask.g.started) * 1000, 1),
             )
-        _tell(budget.left_out())
+        _record(budget.left_out())
         return response
 
     app.before_request(_begin)
@@ -74,7 +74,7 @@ def _is_logged(status: int, route: str | None, budget: logs.LineBudget) -> bool:
     return budget.spend((status, flask.g.get("error_code"), route))
 
 
-def _tell(left_out: Mapping[Hashable, int]) -> None:
+def _record(left_out: Mapping[Hashable, int]) -> None:
     """Tell in one line how many requests of each kind were not logged, the most frequent first."""
     if not left_out:
         return

@@ -33,10 +33,10 @@ class DeliveryRoutes:
         self._database = database
         self._quota = quota
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
         look = gate.admits(Right.READ)
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/deliveries",
             self.of_job,
@@ -46,7 +46,7 @@ class DeliveryRoutes:
             answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/webhook_endpoints/<endpoint_id>/deliveries",
             self.of_endpoint,
@@ -56,7 +56,7 @@ class DeliveryRoutes:
             answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/deliveries",
             self.of_account,
@@ -66,7 +66,7 @@ class DeliveryRoutes:
             answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(422,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/deliveries/<delivery_id>",
             self.show,
@@ -76,7 +76,7 @@ class DeliveryRoutes:
             answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
             faults=(404,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/deliveries/<delivery_id>/redeliver",
             self.redeliver,

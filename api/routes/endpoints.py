@@ -68,21 +68,21 @@ class EndpointRoutes:
     ) -> None:
         self._seconds = settings.webhook_seconds + _SPARE_SECONDS
         self._database = database
-        self._receivers = receivers
+        self._webhook_targets = receivers
         self._vault = vault
         self._quota = quota
         self._revocation = revocation
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        self._declare_endpoints(door, gate)
-        self._declare_steering(door, gate)
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        self._declare_endpoints(router, gate)
+        self._declare_commands(router, gate)
 
-    def _declare_endpoints(self, door: Router, gate: Gate) -> None:
-        look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(door.declare, tag="webhooks")
+    def _declare_endpoints(self, router: Router, gate: Gate) -> None:
+        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
+        declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.POST,
             "/v1/webhook_endpoints",
@@ -118,7 +118,7 @@ class EndpointRoutes:
             _ONE,
             self.update,
             name="updateWebhookEndpoint",
-            guard=steer,
+            guard=command,
             answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(400, 404, 413, 415, 422),
             body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
@@ -128,20 +128,20 @@ class EndpointRoutes:
             _ONE,
             self.remove,
             name="deleteWebhookEndpoint",
-            guard=steer,
+            guard=command,
             answers={200: ResponseSpec(schemas.EndpointDeleted, "It is gone.")},
             faults=(404,),
         )
 
-    def _declare_steering(self, door: Router, gate: Gate) -> None:
-        look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(door.declare, tag="webhooks")
+    def _declare_commands(self, router: Router, gate: Gate) -> None:
+        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
+        declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.POST,
             f"{_ONE}/rotate_secret",
             self.rotate,
             name="rotateWebhookEndpointSecret",
-            guard=steer,
+            guard=command,
             answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
             faults=(400, 404, 413, 415, 422),
             body=RequestBodySpec({"application/json": schemas.SecretRotate}),
@@ -151,7 +151,7 @@ class EndpointRoutes:
             f"{_ONE}/test",
             self.test,
             name="testWebhookEndpoint",
-            guard=steer,
+            guard=command,
             answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
             faults=(400, 404, 413, 415, 422),
             body=RequestBodySpec({"application/json": schemas.EndpointTest}),
@@ -161,7 +161,7 @@ class EndpointRoutes:
             f"{_ONE}/enable",
             self.enable,
             name="enableWebhookEndpoint",
-            guard=steer,
+            guard=command,
             answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(404,),
         )
@@ -170,7 +170,7 @@ class EndpointRoutes:
             f"{_ONE}/recover",
             self.recover,
             name="recoverWebhookEndpoint",
-            guard=steer,
+            guard=command,
             answers={
                 202: ResponseSpec(schemas.Recovery, "The recovery as it begins.", ("Location",))
             },
@@ -193,16 +193,16 @@ class EndpointRoutes:
         It is told of the account's jobs from now on. Its secret is in this answer and never shown again. An
         account may have 500 of them.
         """
-        asked = framework.read_model(flask.request, schemas.EndpointCreate)
-        self._receivers.check(asked.url, pointer="#/url")
-        secret, kept = secrets.new_secret(self._vault())
+        requested = framework.read_model(flask.request, schemas.EndpointCreate)
+        self._webhook_targets.check(requested.url, pointer="#/url")
+        secret, stored = secrets.new_secret(self._vault())
         endpoint = endpoints.create(
             self._database,
             account_id=caller.account_id,
-            name=asked.name,
-            url=asked.url,
-            event_types=asked.event_types,
-            secret=kept,
+            name=requested.name,
+            url=requested.url,
+            event_types=requested.event_types,
+            secret=stored,
         )
         where = f"/v1/webhook_endpoints/{ids.show('we', endpoint.id)}"
         shown = schemas.Endpoint.of(endpoint, secret=secret)
@@ -227,16 +227,16 @@ class EndpointRoutes:
     def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change a webhook endpoint. What is still to be told goes to its new URL."""
         self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.EndpointUpdate)
-        if asked.url is not None:
-            self._receivers.check(asked.url, pointer="#/url")
+        requested = framework.read_model(flask.request, schemas.EndpointUpdate)
+        if requested.url is not None:
+            self._webhook_targets.check(requested.url, pointer="#/url")
         found = endpoints.update(
             self._database,
             _id(path),
             account_id=caller.scope,
-            name=asked.name,
-            url=asked.url,
-            event_types=asked.event_types,
+            name=requested.name,
+            url=requested.url,
+            event_types=requested.event_types,
         )
         return reply(schemas.Endpoint.of(_there(found)))
 
@@ -249,14 +249,14 @@ class EndpointRoutes:
     def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
         self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.SecretRotate)
-        secret, kept = secrets.new_secret(self._vault())
+        requested = framework.read_model(flask.request, schemas.SecretRotate)
+        secret, stored = secrets.new_secret(self._vault())
         found = endpoints.rotate(
             self._database,
             _id(path),
             account_id=caller.scope,
-            secret=kept,
-            keep_old=asked.keep_old_secret_active_for_24_hours,
+            secret=stored,
+            keep_old=requested.keep_old_secret_active_for_24_hours,
         )
         return reply(schemas.Endpoint.of(_there(found), secret=secret))
 
@@ -266,7 +266,7 @@ class EndpointRoutes:
         It is sent to a disabled endpoint, too, and says nothing of its health.
         """
         endpoint = self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.EndpointTest)
+        requested = framework.read_model(flask.request, schemas.EndpointTest)
         self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
@@ -275,8 +275,8 @@ class EndpointRoutes:
                 self._database,
                 _id(path),
                 account_id=caller.scope,
-                event_type=asked.event_type,
-                data=_example(asked.event_type),
+                event_type=requested.event_type,
+                data=_example(requested.event_type),
             )
             with current.waiting():
                 tried = self._tried(_there(delivery_id), caller)
@@ -285,7 +285,7 @@ class EndpointRoutes:
         return reply(
             schemas.EndpointTested(
                 webhook_endpoint_id=path.endpoint_id,
-                event_type=asked.event_type,
+                event_type=requested.event_type,
                 status_code=tried.status_code,
                 error_code=tried.error_code if caller.everywhere else disclosed_code(tried),
                 delivery_id=ids.show("dlv", tried.delivery_id),
@@ -304,10 +304,10 @@ class EndpointRoutes:
     def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Send again, in the background, all that failed since a time."""
         endpoint = self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.EndpointRecover)
+        requested = framework.read_model(flask.request, schemas.EndpointRecover)
         self._quota.check(endpoint.account_id)
         found = endpoints.recover(
-            self._database, _id(path), account_id=caller.scope, since=asked.since
+            self._database, _id(path), account_id=caller.scope, since=requested.since
         )
         shown = schemas.Recovery.of(_there(found))
         where = f"/v1/webhook_endpoints/{path.endpoint_id}/recoveries/{shown.id}"

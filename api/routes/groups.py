@@ -28,7 +28,7 @@ class GroupRoutes:
     Args:
         settings: limits.
         database: where jobs are kept.
-        intake: what takes new ones.
+        service: what takes new ones.
         forecast: when they may begin.
     """
 
@@ -37,17 +37,17 @@ class GroupRoutes:
         settings: Settings,
         *,
         database: Database,
-        intake: SubmissionService,
+        service: SubmissionService,
         forecast: PositionForecast,
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
-        self._intake = intake
+        self._service = service
         self._forecast = forecast
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.POST,
             "/v1/groups",
             self.create,
@@ -62,7 +62,7 @@ class GroupRoutes:
             faults=(400, 409, 413, 415, 422),
             body=texts.CREATE_GROUP,
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/groups/<group_id>",
             self.show,
@@ -82,10 +82,10 @@ class GroupRoutes:
         order = read_order(
             flask.request,
             kind=GROUP,
-            limits=self._intake.limits,
+            limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
-        accepted = self._intake.submit(
+        accepted = self._service.submit(
             caller, order, header=header, request_id=problems.request_id()
         )
         views = history.group(self._database, accepted.job_id, account_id=None)

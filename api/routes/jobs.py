@@ -52,7 +52,7 @@ class JobRoutes:
     Args:
         settings: limits.
         database: where jobs are kept.
-        intake: what takes new ones.
+        service: what takes new ones.
         waits: what holds answers back until a job has finished.
         revocation: ends the waits of a key that is revoked.
         gate: what lets callers in.
@@ -64,7 +64,7 @@ class JobRoutes:
         settings: Settings,
         *,
         database: Database,
-        intake: SubmissionService,
+        service: SubmissionService,
         waits: Waits,
         revocation: Revocation,
         gate: Gate,
@@ -72,15 +72,15 @@ class JobRoutes:
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
-        self._intake = intake
+        self._service = service
         self._waits = waits
         self._revocation = revocation
         self._gate = gate
         self._forecast = forecast
 
-    def declare(self, door: Router) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs",
             self.create,
@@ -91,11 +91,11 @@ class JobRoutes:
             faults=(400, 409, 413, 415, 422),
             body=texts.CREATE,
         )
-        self._declare_looks(door, self._gate.admits(Right.READ))
-        self._declare_steering(door, self._gate.admits(Right.STEER))
+        self._declare_looks(router, self._gate.admits(Right.READ))
+        self._declare_commands(router, self._gate.admits(Right.STEER))
 
-    def _declare_looks(self, door: Router, guard: Callable[[], Caller]) -> None:
-        door.declare(
+    def _declare_looks(self, router: Router, guard: Callable[[], Caller]) -> None:
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs",
             self.listed,
@@ -105,7 +105,7 @@ class JobRoutes:
             answers={200: ResponseSpec(JobList, "A page of jobs.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>",
             self.show,
@@ -116,8 +116,8 @@ class JobRoutes:
             faults=(404,),
         )
 
-    def _declare_steering(self, door: Router, guard: Callable[[], Caller]) -> None:
-        door.declare(
+    def _declare_commands(self, router: Router, guard: Callable[[], Caller]) -> None:
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/cancel",
             self.cancel,
@@ -127,7 +127,7 @@ class JobRoutes:
             answers={200: ResponseSpec(Job, "The job.", _PACE)},
             faults=(404, 409),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/rerun",
             self.rerun,
@@ -137,7 +137,7 @@ class JobRoutes:
             answers=_ACCEPTED,
             faults=(404, 409, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.DELETE,
             "/v1/jobs/<job_id>",
             self.remove,
@@ -157,11 +157,11 @@ class JobRoutes:
         order = read_order(
             flask.request,
             kind=JOB,
-            limits=self._intake.limits,
+            limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
         request_id = problems.request_id()
-        accepted = self._intake.submit(caller, order, header=header, request_id=request_id)
+        accepted = self._service.submit(caller, order, header=header, request_id=request_id)
         return self._accepted(caller, accepted, wait=header.wait)
 
     def listed(self, caller: Caller, query: JobsQuery) -> Response:
@@ -217,7 +217,7 @@ class JobRoutes:
         It is a new job with the same input, for the same account, and both tell of each other. Its priority is the
         same too, but not above the highest one of the key that asks.
         """
-        accepted = self._intake.rerun(
+        accepted = self._service.rerun(
             caller,
             _job_id(path),
             key=header.idempotency_key,

@@ -20,9 +20,9 @@ class ModelRoutes:
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/models",
             self.listed,
@@ -31,7 +31,7 @@ class ModelRoutes:
             guard=gate.admits(Right.READ),
             answers={200: ResponseSpec(ModelList, "The models.")},
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/models/<model_id>",
             self.shown,

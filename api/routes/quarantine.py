@@ -25,9 +25,9 @@ class QuarantineRoutes:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/quarantine",
             self.listed,
@@ -37,7 +37,7 @@ class QuarantineRoutes:
             answers={200: ResponseSpec(QuarantinedImageList, "A page of the images.")},
             faults=(422,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/quarantine/<image_id>/release",
             self.release,

@@ -25,7 +25,7 @@ from webhooks import claims
 class Wakeup(Protocol):
     """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a bell and return at once."""
 
 
@@ -35,19 +35,21 @@ class QueueRoutes:
     Args:
         settings: how recent a live worker's heartbeat is.
         database: where jobs and heartbeats are kept.
-        bell: rung for a job that waits no longer.
+        wakeup: rung for a job that waits no longer.
         gate: what lets callers in.
     """
 
-    def __init__(self, settings: Settings, *, database: Database, bell: Wakeup, gate: Gate) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, wakeup: Wakeup, gate: Gate
+    ) -> None:
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._database = database
-        self._bell = bell
+        self._wakeup = wakeup
         self._gate = gate
 
-    def declare(self, door: Router) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/queue",
             self.shown,
@@ -57,7 +59,7 @@ class QueueRoutes:
             answers={200: ResponseSpec(QueueState, "The queue.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/run_now",
             self.run_now,
@@ -97,5 +99,5 @@ class QueueRoutes:
         logs.bind(job_id=path.job_id)
         if status is not Status.QUEUED:
             raise errors.Conflict(f"The job is not queued; it is {status}.")
-        self._bell.ring()
+        self._wakeup.notify()
         return reply(Job.of(view))

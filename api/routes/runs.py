@@ -24,9 +24,9 @@ class RunRoutes:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/trace",
             self.trace,
@@ -36,7 +36,7 @@ class RunRoutes:
             answers={200: ResponseSpec(Trace, "The trace as far as it is known.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/attempts",
             self.attempts,
@@ -46,7 +46,7 @@ class RunRoutes:
             answers={200: ResponseSpec(AttemptList, "All attempts.")},
             faults=(404,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/timeline",
             self.timeline,

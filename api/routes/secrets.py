@@ -42,9 +42,9 @@ class SecretRoutes:
         self._database = database
         self._vault = vault
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``, and the messages that they are about."""
-        declare = functools.partial(door.declare, tag="webhooks")
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``, and the messages that they are about."""
+        declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.GET,
             "/v1/webhook_event_types",
@@ -81,7 +81,7 @@ class SecretRoutes:
         )
         for event, summary in _SUMMARIES.items():
             model = EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent
-            door.announce(str(event), model, summary=summary)
+            router.announce(str(event), model, summary=summary)
 
     def types(self, caller: Caller) -> Response:
         """List what webhook endpoints can be told of."""
@@ -90,22 +90,22 @@ class SecretRoutes:
 
     def secret(self, caller: Caller) -> Response:
         """Get the hint of the account's default secret, which signs what goes to the URLs of single jobs."""
-        kept = secrets.default_secret(
+        stored = secrets.default_secret(
             self._database,
             caller.account_id,
             make=lambda: secrets.new_secret(self._vault())[1],
         )
-        return reply(schemas.Secret.of(kept))
+        return reply(schemas.Secret.of(stored))
 
     def rotate_default(self, caller: Caller) -> Response:
         """Change the account's default secret. The new one is in this answer and never shown again."""
-        asked = framework.read_model(flask.request, schemas.DefaultRotate)
-        secret, kept = secrets.new_secret(self._vault())
+        requested = framework.read_model(flask.request, schemas.DefaultRotate)
+        secret, stored = secrets.new_secret(self._vault())
         found = secrets.rotate_default(
             self._database,
             caller.account_id,
-            secret=kept,
-            keep_old=asked.keep_old_secret_active_for_24_hours,
+            secret=stored,
+            keep_old=requested.keep_old_secret_active_for_24_hours,
         )
         return reply(schemas.Secret.of(found, secret=secret))
 

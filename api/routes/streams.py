@@ -42,9 +42,9 @@ class StreamRoutes:
         self._streams = streams
         self._tokens = tokens
 
-    def declare(self, door: Router, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             EVENTS,
             self.events,
@@ -59,7 +59,7 @@ class StreamRoutes:
             },
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             TOKEN,
             self.issue,

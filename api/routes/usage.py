@@ -33,9 +33,9 @@ class UsageRoutes:
         self._quota = quota
         self._gate = gate
 
-    def declare(self, door: Router) -> None:
-        """Put the route into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the route into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/usage",
             self.shown,

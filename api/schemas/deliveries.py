@@ -119,13 +119,13 @@ class DeliveryAttempt(ResponseModel):
     @classmethod
     def whole(cls, attempts: Sequence[outbox.WebhookAttempt], *, everywhere: bool) -> list[Self]:
         """Return what callers see of all tries of one delivery: headers, and answers while there is room."""
-        tries: list[Self] = []
+        delivery_attempts: list[Self] = []
         room = MAX_ANSWER_CHARS
         for attempt in reversed(attempts):
             text = None if attempt.answer is None else attempt.answer.decode(errors="replace")
             shown = text and text[:room]
             room -= len(shown or "")
-            tries.append(
+            delivery_attempts.append(
                 cls.of(attempt, everywhere=everywhere).model_copy(
                     update={
                         "request_headers": attempt.request_headers,
@@ -134,7 +134,7 @@ class DeliveryAttempt(ResponseModel):
                     }
                 )
             )
-        return tries[::-1]
+        return delivery_attempts[::-1]
 
 
 class Delivery(ResponseModel):
@@ -154,7 +154,7 @@ class Delivery(ResponseModel):
     next_at: Time | None = Field(description="When the next automatic try is due.")
     attempt_count: int = Field(description="All tries so far, those that are due included.")
     attempts: list[DeliveryAttempt] = Field(
-        description=f"Of each delivery in a list the newest {queries.LISTED_TRIES}, and the next automatic one."
+        description=f"Of each delivery in a list the newest {queries.LISTED_ATTEMPTS}, and the next automatic one."
     )
 
     @classmethod

@@ -85,12 +85,12 @@ def _usage(jobs: Sequence[records.Job]) -> GroupUsage | None:
     billed = [job for job in jobs if job.input_tokens is not None]
     if not billed:
         return None
-    told = sum(job.input_tokens or 0 for job in billed)
+    reported = sum(job.input_tokens or 0 for job in billed)
     cached = sum(job.cached_tokens or 0 for job in billed)
     return GroupUsage(
         jobs=len(billed),
-        input_tokens=told,
+        input_tokens=reported,
         cached_tokens=cached,
-        prefilled_tokens=told - cached,
+        prefilled_tokens=reported - cached,
         output_tokens=sum(job.output_tokens or 0 for job in billed),
     )

@@ -94,7 +94,7 @@ class AnswerClass(ResponseModel):
 class Votes(ResponseModel):
     """How the samples voted on the answer."""
 
-    asked: int = Field(description="Samples that the job asked for, at most.")
+    requested: int = Field(description="Samples that the job asked for, at most.")
     begun: int = Field(description="Those that the engine was asked for.")
     counted: int = Field(
         description="Those that came to their end; the others were stopped or spared, for they could not have "

@@ -54,19 +54,19 @@ class QueueWorker(ResponseModel):
     @classmethod
     def of(cls, seen: workforce.WorkerStatus) -> Self:
         """Return what callers see of a worker."""
-        presence = seen.presence
+        heartbeat = seen.heartbeat
         state: Literal["live", "draining", "silent"] = "silent"
         if seen.alive:
-            state = "draining" if presence.draining else "live"
+            state = "draining" if heartbeat.draining else "live"
         return cls(
-            id=presence.id,
-            host=presence.host,
-            version=presence.version,
+            id=heartbeat.id,
+            host=heartbeat.host,
+            version=heartbeat.version,
             state=state,
-            slots=presence.slots,
+            slots=heartbeat.slots,
             heartbeat_age_seconds=round(max(0.0, seen.age.total_seconds()), 3),
             started_at=seen.started_at,
-            engines=[QueueEngine.of(engine) for engine in presence.engines or ()],
+            engines=[QueueEngine.of(engine) for engine in heartbeat.engines or ()],
         )
 
 

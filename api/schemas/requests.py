@@ -337,7 +337,7 @@ class JobFields(SubmissionFields):
     )
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def requested(self) -> tuple[str, ...]:
         """The questions: one."""
         return (self.question,)
 
@@ -351,7 +351,7 @@ class GroupFields(SubmissionFields):
     )
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def requested(self) -> tuple[str, ...]:
         """The questions."""
         return tuple(self.questions)
 

@@ -224,14 +224,14 @@ class Secret(ResponseModel):
     updated_at: int
 
     @classmethod
-    def of(cls, kept: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
+    def of(cls, stored: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
         """Return what callers see of an account's secret."""
         return cls(
-            signing_secret_hint=kept.secret_hint,
+            signing_secret_hint=stored.secret_hint,
             signing_secret=secret,
-            old_secret_expires_at=_maybe(kept.previous_expires_at),
-            created_at=_unix(kept.created_at),
-            updated_at=_unix(kept.updated_at),
+            old_secret_expires_at=_maybe(stored.previous_expires_at),
+            created_at=_unix(stored.created_at),
+            updated_at=_unix(stored.updated_at),
         )
 
 

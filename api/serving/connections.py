@@ -57,7 +57,7 @@ class ClientConnection:
         searched: bytes of the buffer in which no head ends.
         requests: heads that were read.
         events: what the selector watches it for.
-        exchange: the request that is being read or served.
+        cycle: the request that is being read or served.
     """
 
     socket: socket.socket
@@ -69,7 +69,7 @@ class ClientConnection:
     searched: int = 0
     requests: int = 0
     events: int = 0
-    exchange: RequestCycle | None = None
+    cycle: RequestCycle | None = None
 
     @property
     def host(self) -> str:
@@ -134,13 +134,13 @@ class RequestCycle:
 class ServerControl(Protocol):
     """What a request can say to the server, from its thread."""
 
-    def hold(self, exchange: RequestCycle, hung_up: Callable[[], None]) -> None:
+    def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
         """Give the request's place away, and tell when its client hangs up."""
 
-    def step_aside(self, exchange: RequestCycle) -> bool:
+    def step_aside(self, cycle: RequestCycle) -> bool:
         """Give the request's place to another one; return whether it had one."""
 
-    def step_back(self, exchange: RequestCycle) -> None:
+    def step_back(self, cycle: RequestCycle) -> None:
         """Take a place for the request again."""
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:

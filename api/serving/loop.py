@@ -92,8 +92,8 @@ class Loop:
         self._connections: set[ClientConnection] = set()
         self._bodies: dict[RequestCycle, None] = {}
         self._rests: dict[RequestCycle, None] = {}
-        self._transfers = Share(limits.transfers, strangers=_most_of(limits.transfers))
-        self._memory = Share(limits.memory, strangers=_most_of(limits.memory))
+        self._transfers = Share(limits.transfers, unknown_keys=_most_of(limits.transfers))
+        self._memory = Share(limits.memory, unknown_keys=_most_of(limits.memory))
         #: With a request that a thread has or that waits for one.
         self._served = 0
         #: What is done with a connection that is ready.
@@ -156,22 +156,22 @@ class Loop:
         """Have the loop look around. A signal handler may call it."""
         self._reactor.wake()
 
-    def hold(self, exchange: RequestCycle, hung_up: Callable[[], None]) -> None:
+    def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
         """Give the request's place away, and tell when its client hangs up. Called by its thread."""
-        exchange.hung_up = hung_up
-        if exchange.gone:
+        cycle.hung_up = hung_up
+        if cycle.gone:
             # Before the loop knew whom to tell.
             hung_up()
-        if exchange.head.path not in self._apart:
-            self._threads.step_aside(exchange)
+        if cycle.head.path not in self._apart:
+            self._threads.step_aside(cycle)
 
-    def step_aside(self, exchange: RequestCycle) -> bool:
+    def step_aside(self, cycle: RequestCycle) -> bool:
         """Give the request's place to another one; return whether it had one. Called by its thread."""
-        return exchange.head.path not in self._apart and self._threads.step_aside(exchange)
+        return cycle.head.path not in self._apart and self._threads.step_aside(cycle)
 
-    def step_back(self, exchange: RequestCycle) -> None:
+    def step_back(self, cycle: RequestCycle) -> None:
         """Take a place for the request again. Called by its thread."""
-        self._threads.step_back(exchange)
+        self._threads.step_back(cycle)
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:
         """Remember the account of a key. Called by the thread of a request."""
@@ -180,10 +180,10 @@ class Loop:
     def _make_threads(self, places: int, *, name: str) -> Threads[RequestCycle]:
         return Threads(places, waiting=self._limits.waiting, run=self._run, name=name)
 
-    def _run(self, exchange: RequestCycle) -> None:
+    def _run(self, cycle: RequestCycle) -> None:
         """Run a request, in a thread, and give it back to the loop."""
-        self._runner.run(exchange)
-        self._reactor.call(lambda: self._finished(exchange))
+        self._runner.run(cycle)
+        self._reactor.call(lambda: self._finished(cycle))
 
     # One turn
 
@@ -221,19 +221,19 @@ class Loop:
             self._close(connection)
         for connection in self._heads.expired(now):
             self._head_is_late(connection)
-        for exchange in [one for one in self._bodies if self._body_is_late(one, now)]:
+        for cycle in [one for one in self._bodies if self._body_is_late(one, now)]:
             detail = (
                 f"The request body took over {self._limits.body_seconds:g} seconds, or came with less than "
                 f"{self._limits.rate} bytes a second."
             )
-            self._refuse(exchange.connection, too_slow(detail))
-        for exchange in [one for one in self._rests if one.due < now]:
-            self._cut_off(exchange.connection)
+            self._refuse(cycle.connection, too_slow(detail))
+        for cycle in [one for one in self._rests if one.due < now]:
+            self._cut_off(cycle.connection)
         for threads in (self._threads, *self._apart.values()):
-            for exchange in threads.overdue(now):
+            for cycle in threads.overdue(now):
                 self._served -= 1
-                self._release(exchange)
-                self._refuse(exchange.connection, _no_thread(self._limits))
+                self._release(cycle)
+                self._refuse(cycle.connection, _no_thread(self._limits))
         if not self._stopping:
             self._accept_more()
         if now >= self._reported + _REPORT_SECONDS:
@@ -367,12 +367,10 @@ class Loop:
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
         body = bodies.receive(head, limit=own)
         group = self._known.account(key) or address
-        exchange = RequestCycle(
-            connection, head, body, group, address, key, self, began=self._timer()
-        )
-        connection.exchange = exchange
+        cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())
+        connection.cycle = cycle
         if body.complete:
-            self._serve(exchange)
+            self._serve(cycle)
             return
         if not self._memory.fits(group, body.wanted() or 1):
             raise _no_memory(self._limits)
@@ -382,69 +380,69 @@ class Loop:
                 f"{self._limits.transfers} requests at once, and of an account or address a share of them. This "
                 "request has no place left."
             )
-        self._bodies[exchange] = None
-        exchange.due = exchange.began + self._limits.head_seconds
+        self._bodies[cycle] = None
+        cycle.due = cycle.began + self._limits.head_seconds
         connection.stage = ConnectionState.BODY
         if connection.buffer:
             data = bytes(connection.buffer)
             connection.buffer.clear()
-            self._take_body(exchange, data)
+            self._take_body(cycle, data)
         elif head.expects_continue:
             connection.socket.send(_CONTINUE)
         if connection.stage is ConnectionState.BODY:
             self._reactor.watch(connection, READ)
 
     def _read_body(self, connection: ClientConnection) -> None:
-        exchange = _exchange(connection)
+        cycle = _cycle(connection)
         # Never beyond the body, if its end is known.
-        data = _receive(connection, exchange.body.wanted() or _MOST_BYTES)
+        data = _receive(connection, cycle.body.wanted() or _MOST_BYTES)
         if data:
-            self._take_body(exchange, data)
+            self._take_body(cycle, data)
         elif data is not None:
-            missing = exchange.body.wanted()
+            missing = cycle.body.wanted()
             raise malformed_body(
                 f"The request body ended {missing} bytes before its Content-Length."
                 if missing
                 else "The request body ended before its last chunk."
             )
 
-    def _take_body(self, exchange: RequestCycle, data: bytes) -> None:
-        before = exchange.body.content.size
-        connection = exchange.connection
-        rest = exchange.body.feed(data)
-        more = exchange.body.content.size - before
-        if more and not self._memory.take(exchange.group, more):
+    def _take_body(self, cycle: RequestCycle, data: bytes) -> None:
+        before = cycle.body.content.size
+        connection = cycle.connection
+        rest = cycle.body.feed(data)
+        more = cycle.body.content.size - before
+        if more and not self._memory.take(cycle.group, more):
             raise _no_memory(self._limits)
-        exchange.charged += more
-        self._extend(exchange, more, seconds=self._limits.head_seconds)
-        if exchange.body.complete:
+        cycle.charged += more
+        self._extend(cycle, more, seconds=self._limits.head_seconds)
+        if cycle.body.complete:
             connection.buffer += rest
-            self._leave_bodies(exchange)
-            self._serve(exchange)
+            self._leave_bodies(cycle)
+            self._serve(cycle)
 
-    def _leave_bodies(self, exchange: RequestCycle) -> None:
-        if exchange in self._bodies:
-            del self._bodies[exchange]
-            self._transfers.give_back(exchange.group)
+    def _leave_bodies(self, cycle: RequestCycle) -> None:
+        if cycle in self._bodies:
+            del self._bodies[cycle]
+            self._transfers.give_back(cycle.group)
 
-    def _body_is_late(self, exchange: RequestCycle, now: float) -> bool:
-        return exchange.due < now or exchange.began + self._limits.body_seconds < now
+    def _body_is_late(self, cycle: RequestCycle, now: float) -> bool:
+        return cycle.due < now or cycle.began + self._limits.body_seconds < now
 
-    def _extend(self, exchange: RequestCycle, size: int, *, seconds: float) -> None:
+    def _extend(self, cycle: RequestCycle, size: int, *, seconds: float) -> None:
         """Give a transfer more time for ``size`` bytes that have moved, but never more than ``seconds`` from now."""
         most = self._timer() + seconds
         rate = self._limits.rate
-        exchange.due = min(most, exchange.due + size / rate) if rate else most
+        cycle.due = min(most, cycle.due + size / rate) if rate else most
 
     # Requests
 
-    def _serve(self, exchange: RequestCycle) -> None:
-        connection = exchange.connection
-        exchange.due = self._timer() + self._limits.queue_seconds
-        threads = self._apart.get(exchange.head.path)
+    def _serve(self, cycle: RequestCycle) -> None:
+        connection = cycle.connection
+        cycle.due = self._timer() + self._limits.queue_seconds
+        threads = self._apart.get(cycle.head.path)
         if threads is not None:
-            exchange.group = exchange.group if exchange.charged else exchange.address
-        if not (threads or self._threads).submit(exchange):
+            cycle.group = cycle.group if cycle.charged else cycle.address
+        if not (threads or self._threads).submit(cycle):
             raise _no_thread(self._limits)
         connection.stage = ConnectionState.SERVED
         self._served += 1
@@ -456,7 +454,7 @@ class Loop:
 
     def _read_meanwhile(self, connection: ClientConnection) -> None:
         """Read what comes while a request is served: the client's end, or the beginning of its next request."""
-        exchange = _exchange(connection)
+        cycle = _cycle(connection)
         try:
             data = _receive(connection)
         except OSError:
@@ -467,37 +465,37 @@ class Loop:
         self._watch_meanwhile(connection)
         if not data:
             self._reactor.watch(connection, 0)
-            exchange.gone = True
-            if exchange.hung_up is not None:
-                exchange.hung_up()
+            cycle.gone = True
+            if cycle.hung_up is not None:
+                cycle.hung_up()
 
-    def _finished(self, exchange: RequestCycle) -> None:
+    def _finished(self, cycle: RequestCycle) -> None:
         """Go on with a connection whose request a thread has run."""
-        connection = exchange.connection
+        connection = cycle.connection
         self._served -= 1
-        self._release(exchange)
+        self._release(cycle)
         if connection.stage is ConnectionState.CLOSED:
             return
-        if exchange.outcome is ConnectionOutcome.CUT_OFF:
+        if cycle.outcome is ConnectionOutcome.CUT_OFF:
             self._cut_off(connection)
-        elif exchange.outcome is ConnectionOutcome.BREAK:
+        elif cycle.outcome is ConnectionOutcome.BREAK:
             self._close(connection)
-        elif exchange.rest:
+        elif cycle.rest:
             self._guarded(connection, self._begin_rest)
         else:
             self._guarded(connection, self._answered)
 
-    def _release(self, exchange: RequestCycle) -> None:
+    def _release(self, cycle: RequestCycle) -> None:
         """Free what the body of a request takes."""
-        exchange.body.content.close()
-        self._memory.give_back(exchange.group, exchange.charged)
-        exchange.charged = 0
+        cycle.body.content.close()
+        self._memory.give_back(cycle.group, cycle.charged)
+        cycle.charged = 0
 
     def _answered(self, connection: ClientConnection) -> None:
         """Go on after an answer that the client has."""
-        exchange = _exchange(connection)
-        connection.exchange = None
-        if exchange.outcome is ConnectionOutcome.CLOSE:
+        cycle = _cycle(connection)
+        connection.cycle = None
+        if cycle.outcome is ConnectionOutcome.CLOSE:
             self._linger(connection)
             return
         if connection.buffer[:2] == b"\r\n":
@@ -513,35 +511,35 @@ class Loop:
     # What the client has not taken
 
     def _begin_rest(self, connection: ClientConnection) -> None:
-        exchange = _exchange(connection)
-        size = sum(map(len, exchange.rest))
-        if not (self._memory.fits(exchange.group, size) and self._transfers.take(exchange.group)):
+        cycle = _cycle(connection)
+        size = sum(map(len, cycle.rest))
+        if not (self._memory.fits(cycle.group, size) and self._transfers.take(cycle.group)):
             # The answer has begun, so nothing can be said any more.
             self._refused["unsent_answer"] += 1
             self._cut_off(connection)
             return
-        self._memory.take(exchange.group, size)
-        exchange.charged = size
-        self._rests[exchange] = None
-        exchange.due = self._timer() + self._limits.write_seconds
+        self._memory.take(cycle.group, size)
+        cycle.charged = size
+        self._rests[cycle] = None
+        cycle.due = self._timer() + self._limits.write_seconds
         connection.stage = ConnectionState.REST
         self._reactor.watch(connection, WRITE)
 
-    def _leave_rests(self, exchange: RequestCycle) -> None:
-        if exchange in self._rests:
-            del self._rests[exchange]
-            self._transfers.give_back(exchange.group)
+    def _leave_rests(self, cycle: RequestCycle) -> None:
+        if cycle in self._rests:
+            del self._rests[cycle]
+            self._transfers.give_back(cycle.group)
 
     def _write_rest(self, connection: ClientConnection) -> None:
-        exchange = _exchange(connection)
-        parts = collections.deque(exchange.rest)
-        sent = connection.socket.sendmsg(exchange.rest[:PARTS])
+        cycle = _cycle(connection)
+        parts = collections.deque(cycle.rest)
+        sent = connection.socket.sendmsg(cycle.rest[:PARTS])
         drop(parts, sent)
-        exchange.rest = list(parts)
-        self._extend(exchange, sent, seconds=self._limits.write_seconds)
+        cycle.rest = list(parts)
+        self._extend(cycle, sent, seconds=self._limits.write_seconds)
         if not parts:
-            self._leave_rests(exchange)
-            self._release(exchange)
+            self._leave_rests(cycle)
+            self._release(cycle)
             self._answered(connection)
 
     # Closing
@@ -549,8 +547,8 @@ class Loop:
     def _refuse(self, connection: ClientConnection, refusal: EarlyRefusal) -> None:
         """Answer instead of the application, and close."""
         self._refused[refusal.code] += 1
-        exchange = connection.exchange
-        with_body = exchange is None or exchange.head.method != "HEAD"
+        cycle = connection.cycle
+        with_body = cycle is None or cycle.head.method != "HEAD"
         self._forget(connection)
         try:
             connection.socket.send(refusal.answer(body=with_body))
@@ -575,11 +573,11 @@ class Loop:
         self._heads.discard(connection)
         self._idle.discard(connection)
         self._lingering.discard(connection)
-        exchange, connection.exchange = connection.exchange, None
-        if exchange is not None and connection.stage is not ConnectionState.SERVED:
-            self._leave_bodies(exchange)
-            self._leave_rests(exchange)
-            self._release(exchange)
+        cycle, connection.cycle = connection.cycle, None
+        if cycle is not None and connection.stage is not ConnectionState.SERVED:
+            self._leave_bodies(cycle)
+            self._leave_rests(cycle)
+            self._release(cycle)
 
     def _cut_off(self, connection: ClientConnection) -> None:
         """Close so that the client notices, and what the system still holds of an answer is freed."""
@@ -610,9 +608,9 @@ def _most_of(total: int) -> int:
     return total - total // 4
 
 
-def _exchange(connection: ClientConnection) -> RequestCycle:
-    assert connection.exchange is not None  # noqa: S101 - for the type checker
-    return connection.exchange
+def _cycle(connection: ClientConnection) -> RequestCycle:
+    assert connection.cycle is not None  # noqa: S101 - for the type checker
+    return connection.cycle
 
 
 def _no_memory(limits: ServerLimits) -> EarlyRefusal:

@@ -12,7 +12,7 @@ from jobs.events.live import LiveEvent
 from jobs.store.event_log import EventKind, EventPosition, JobEvent
 
 #: Events that are kept for those who are a little late; who is later than that reads SQL.
-_KEPT = 256
+_STORED = 256
 #: Events that wait for what lies before them; of more the oldest are left to SQL.
 _PENDING = 1024
 
@@ -60,7 +60,7 @@ class Feed:
             if self._base is None:
                 self._base = self._last = standing.number
                 self._over = standing.finished
-                self._hear_pending()
+                self._wake_pending()
                 self._changed.notify_all()
         return standing.number > self._last
 
@@ -69,17 +69,17 @@ class Feed:
         with self._changed:
             self._pending.extend(events)
             if self._base is not None:
-                self._hear_pending()
+                self._wake_pending()
                 self._changed.notify_all()
 
-    def read(self, told: list[tuple[int, bytes]], *, through: int, over: bool) -> None:
+    def read(self, reported: list[tuple[int, bytes]], *, through: int, over: bool) -> None:
         """Add frames with their numbers that were read from SQL, all up to the number ``through``."""
         with self._changed:
-            for number, data in told:
-                self._tell(number, data)
+            for number, data in reported:
+                self._record(number, data)
             self._last = max(self._last, through)
             self._over = over
-            self._hear_pending()
+            self._wake_pending()
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -132,33 +132,33 @@ class Feed:
             self._answer = (position, self._last, b"".join(reversed(new)))
         return self._answer[2]
 
-    def _tell(self, number: int, data: bytes) -> None:
+    def _record(self, number: int, data: bytes) -> None:
         if number <= self._last:
             return
         self._events.append((number, data))
         self._last = number
-        if len(self._events) > _KEPT:
+        if len(self._events) > _STORED:
             self._base, _ = self._events.popleft()
 
-    def _hear_pending(self) -> None:
+    def _wake_pending(self) -> None:
         """Tell what follows on what is here; what lies before it is known already."""
-        waiting = sorted(self._pending, key=lambda told: told.mark.number)
+        waiting = sorted(self._pending, key=lambda reported: reported.mark.number)
         self._pending.clear()
-        for told in waiting:
-            if told.previous <= self._last < told.mark.number:
-                self._tell(told.mark.number, frames.frame(_event(told)))
-            elif told.mark.number > self._last:
-                self._pending.append(told)
+        for reported in waiting:
+            if reported.previous <= self._last < reported.mark.number:
+                self._record(reported.mark.number, frames.frame(_event(reported)))
+            elif reported.mark.number > self._last:
+                self._pending.append(reported)
 
 
-def _event(told: LiveEvent) -> JobEvent:
-    finding = told.mark.finding
+def _event(reported: LiveEvent) -> JobEvent:
+    finding = reported.mark.finding
     return JobEvent(
-        told.mark.number,
+        reported.mark.number,
         EventKind.DELTA if finding is None else EventKind.FINDING,
-        told.mark.at,
-        attempt=told.attempt,
-        sample=told.sample,
-        delta=told.delta if finding is None else None,
+        reported.mark.at,
+        attempt=reported.attempt,
+        sample=reported.sample,
+        delta=reported.delta if finding is None else None,
         finding=finding,
     )

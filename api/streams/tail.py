@@ -56,7 +56,7 @@ class Tail:
         self._lock = threading.Lock()
         self._feeds: dict[uuid.UUID, Feed] = {}
         #: What Redis has brought, by job, until its shift.
-        self._heard: dict[uuid.UUID, list[LiveEvent]] = {}
+        self._woken: dict[uuid.UUID, list[LiveEvent]] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -99,7 +99,7 @@ class Tail:
             self._wake.clear()
             feeds = self._followed()
             self._subscriber.want(feeds)
-            self._hear(feeds, shift)
+            self._on_note(feeds, shift)
             if new or time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
                 self._look(feeds)
@@ -111,11 +111,11 @@ class Tail:
         for feed in self._followed().values():
             feed.end()
 
-    def _hear(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
-        for told in self._subscriber.hear():
-            self._heard.setdefault(told.job_id, []).append(told)
-        for job_id in [one for one in self._heard if one.int % _SHIFTS == shift]:
-            events = self._heard.pop(job_id)
+    def _on_note(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
+        for reported in self._subscriber.hear():
+            self._woken.setdefault(reported.job_id, []).append(reported)
+        for job_id in [one for one in self._woken if one.int % _SHIFTS == shift]:
+            events = self._woken.pop(job_id)
             if feed := feeds.get(job_id):
                 feed.hear(events)
 
@@ -144,9 +144,9 @@ class Tail:
 
     def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
         page = event_log.read(self._database, job_id, after=feed.last)
-        told = [(event.number, self.frame(job_id, event)) for event in page.events]
-        through = told[-1][0] if page.more else page.through
-        feed.read(told, through=through, over=page.finished and not page.more)
+        reported = [(event.number, self.frame(job_id, event)) for event in page.events]
+        through = reported[-1][0] if page.more else page.through
+        feed.read(reported, through=through, over=page.finished and not page.more)
 
     def frame(self, job_id: uuid.UUID, event: JobEvent) -> bytes:
         """Return an event of a job as it goes to a follower."""

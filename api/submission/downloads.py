@@ -126,16 +126,16 @@ class Downloads:
     def fetched(
         self,
         account_id: uuid.UUID,
-        pictures: Sequence[SubmittedImage],
+        images: Sequence[SubmittedImage],
         faults: list[errors.Fault],
         *,
         memory: DownloadMemory,
     ) -> tuple[SubmittedImage, ...]:
-        """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
+        """Return ``images`` with files in the place of URLs; those that did not come are added to ``faults``.
 
         Args:
             account_id: for whom.
-            pictures: those with a URL are fetched.
+            images: those with a URL are fetched.
             faults: what is wrong so far.
             memory: counts what comes.
 
@@ -143,9 +143,9 @@ class Downloads:
             core.errors.Overloaded: what came does not fit into the account's share of the memory.
             core.errors.Unavailable: as many requests fetch as may, of the account or of all.
         """
-        links = [picture for picture in pictures if isinstance(picture.source, ImageLink)]
+        links = [image for image in images if isinstance(image.source, ImageLink)]
         if not links:
-            return tuple(pictures)
+            return tuple(images)
         if not self.shares.take(account_id):
             raise errors.Unavailable(
                 "Too many requests fetch image URLs at once.", retry_after=_RETRY_SECONDS
@@ -157,17 +157,17 @@ class Downloads:
                 ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool,
             ):
                 found = pool.map(
-                    lambda picture: self._file(
-                        picture, account_id=account_id, until=until, memory=memory
+                    lambda image: self._file(
+                        image, account_id=account_id, until=until, memory=memory
                     ),
                     links,
                 )
-                came = dict(zip((picture.pointer for picture in links), found, strict=True))
+                came = dict(zip((image.pointer for image in links), found, strict=True))
         finally:
             self.shares.give_back(account_id)
         files: list[SubmittedImage] = []
-        for picture in pictures:
-            file = came.get(picture.pointer, picture)
+        for image in images:
+            file = came.get(image.pointer, image)
             if isinstance(file, errors.Fault):
                 faults.append(file)
             else:
@@ -176,30 +176,30 @@ class Downloads:
 
     def _file(
         self,
-        picture: SubmittedImage,
+        image: SubmittedImage,
         *,
         account_id: uuid.UUID,
         until: float,
         memory: DownloadMemory,
     ) -> SubmittedImage | errors.Fault:
         began = self._timer()
-        found = self._fetch(picture, account_id=account_id, until=until, memory=memory)
+        found = self._fetch(image, account_id=account_id, until=until, memory=memory)
         outcome = found.code if isinstance(found, errors.Fault) else "ok"
         self._count(outcome, self._timer() - began)
         return found
 
     def _fetch(
         self,
-        picture: SubmittedImage,
+        image: SubmittedImage,
         *,
         account_id: uuid.UUID,
         until: float,
         memory: DownloadMemory,
     ) -> SubmittedImage | errors.Fault:
-        assert isinstance(picture.source, ImageLink)  # noqa: S101 - only those come here
+        assert isinstance(image.source, ImageLink)  # noqa: S101 - only those come here
         try:
             reply = self._egress.fetch(
-                picture.source.url,
+                image.source.url,
                 headers=_HEADERS,
                 seconds=until - self._timer(),
                 cap=self._most_bytes + 1,
@@ -208,11 +208,11 @@ class Downloads:
             )
         except GuardedClientError as error:
             code, sentence = _FAULTS[error.disclosed]
-            return errors.Fault(picture.pointer, sentence, code)
+            return errors.Fault(image.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:
             sentence = f"This URL was answered with {reply.status}."
-            return errors.Fault(picture.pointer, sentence, _NOT_GIVEN)
+            return errors.Fault(image.pointer, sentence, _NOT_GIVEN)
         if len(reply.body) > self._most_bytes:
             sentence = f"The image has more than {self._most_bytes // 2**20} MiB."
-            return errors.Fault(picture.pointer, sentence, _TOO_LARGE)
-        return dataclasses.replace(picture, source=reply.body)
+            return errors.Fault(image.pointer, sentence, _TOO_LARGE)
+        return dataclasses.replace(image, source=reply.body)

@@ -38,57 +38,60 @@ class SubmissionImages:
         self._decoder = decoder
 
     def known(
-        self, account_id: uuid.UUID, pictures: Sequence[SubmittedImage], faults: list[errors.Fault]
+        self,
+        account_id: uuid.UUID,
+        submitted_images: Sequence[SubmittedImage],
+        faults: list[errors.Fault],
     ) -> Known:
-        """Return the account's images that ``pictures`` name. Removed ones too: a replay needs their hash.
+        """Return the account's images that ``submitted_images`` name. Removed ones too: a replay needs their hash.
 
         What is wrong is added to ``faults``.
         """
         named = {
-            picture.pointer: ids.parse("img", picture.source)
-            for picture in pictures
-            if isinstance(picture.source, str)
+            submitted.pointer: ids.parse("img", submitted.source)
+            for submitted in submitted_images
+            if isinstance(submitted.source, str)
         }
         wanted = {image_id for image_id in named.values() if image_id is not None}
         found = history.images(self._database, wanted, account_id=account_id) if wanted else {}
         known: dict[str, ImageFacts] = {}
-        for picture in pictures:
-            if picture.pointer not in named:
+        for submitted in submitted_images:
+            if submitted.pointer not in named:
                 continue
-            image_id = named[picture.pointer]
+            image_id = named[submitted.pointer]
             image = None if image_id is None else found.get(image_id)
             if image is None:
-                faults.append(_not_found(picture))
+                faults.append(_not_found(submitted))
                 continue
-            known[picture.pointer] = image
-            if picture.detail not in (None, image.detail):
+            known[submitted.pointer] = image
+            if submitted.detail not in (None, image.detail):
                 sentence = f"This image was uploaded with the detail `{image.detail}`."
-                faults.append(errors.Fault(picture.pointer, sentence))
+                faults.append(errors.Fault(submitted.pointer, sentence))
         return known
 
     def chosen(
         self,
         account_id: uuid.UUID,
-        pictures: Sequence[SubmittedImage],
+        submitted_images: Sequence[SubmittedImage],
         known: Known,
         faults: list[errors.Fault],
     ) -> list[Chosen]:
-        """Return ``pictures`` ready for the store; what is wrong with the others is added to ``faults``."""
-        files = [picture for picture in pictures if isinstance(picture.source, bytes)]
+        """Return ``submitted_images`` ready for the store; what is wrong with the others is added to ``faults``."""
+        files = [submitted for submitted in submitted_images if isinstance(submitted.source, bytes)]
         made = self._made(account_id, files)
         sound = [image for image in made.values() if not isinstance(image, errors.Fault)]
         held = quarantine.held(self._database, account_id, {image.key for image in sound})
         chosen: list[Chosen] = []
-        for picture in pictures:
-            image = known.get(picture.pointer) or made.get(picture.pointer)
+        for submitted in submitted_images:
+            image = known.get(submitted.pointer) or made.get(submitted.pointer)
             if isinstance(image, ImageFacts) and image.removed_at is not None:
-                image = _not_found(picture)
+                image = _not_found(submitted)
             if isinstance(image, ImageFacts):
                 refused = image.quarantined_at is not None
             else:
                 refused = isinstance(image, submission.NewImage) and image.key in held
             if refused:
-                image = errors.Fault(picture.pointer, _QUARANTINED, quarantine.CODE)
+                image = errors.Fault(submitted.pointer, _QUARANTINED, quarantine.CODE)
             if isinstance(image, errors.Fault):
                 faults.append(image)
             elif image is not None:
@@ -149,24 +152,24 @@ class SubmissionImages:
         return dict(zip((file.pointer for file in files), made, strict=True))
 
 
-def originals(pictures: Sequence[SubmittedImage], known: Known) -> list[tuple[str, str]]:
+def originals(submitted_images: Sequence[SubmittedImage], known: Known) -> list[tuple[str, str]]:
     """Return what the pictures are of: sha256 of the original file, or the URL, and detail.
 
     So a file, a data URL and an image id of one picture are the same. A URL is itself: what it leads to may be
     another picture the next time, or gone, and the same request has to find its job all the same.
     """
     found: list[tuple[str, str]] = []
-    for picture in pictures:
-        if isinstance(picture.source, bytes):
-            sha256 = hashlib.sha256(picture.source).hexdigest()
-            found.append((sha256, picture.detail or DEFAULT_DETAIL))
-        elif isinstance(picture.source, ImageLink):
-            found.append((picture.source.url, picture.detail or DEFAULT_DETAIL))
+    for submitted in submitted_images:
+        if isinstance(submitted.source, bytes):
+            sha256 = hashlib.sha256(submitted.source).hexdigest()
+            found.append((sha256, submitted.detail or DEFAULT_DETAIL))
+        elif isinstance(submitted.source, ImageLink):
+            found.append((submitted.source.url, submitted.detail or DEFAULT_DETAIL))
         else:
-            image = known[picture.pointer]
+            image = known[submitted.pointer]
             found.append((image.original_sha256, image.detail))
     return found
 
 
-def _not_found(picture: SubmittedImage) -> errors.Fault:
-    return errors.Fault(picture.pointer, "There is no such image.", "not_found")
+def _not_found(submitted: SubmittedImage) -> errors.Fault:
+    return errors.Fault(submitted.pointer, "There is no such image.", "not_found")

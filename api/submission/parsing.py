@@ -63,7 +63,7 @@ class ParsedSubmission:
 
     kind: SubmissionKind
     job: requests.JobFields | requests.GroupFields | None
-    pictures: tuple[SubmittedImage, ...]
+    images: tuple[SubmittedImage, ...]
     faults: tuple[errors.Fault, ...]
 
 
@@ -122,23 +122,23 @@ def _order_of_json(
         faults = framework.faults_of(error, unknown=requests.unknown)
     faults += _too_many_generations(job, limits)
     inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
-    pictures: list[SubmittedImage] = []
+    submitted_images: list[SubmittedImage] = []
     for index, image in inputs:
         pointer = f"#/images/{index}"
         detail = image.detail or (job.options.detail if job else None)
         if image.image_id is not None:
-            pictures.append(SubmittedImage(f"{pointer}/image_id", image.image_id, detail))
+            submitted_images.append(SubmittedImage(f"{pointer}/image_id", image.image_id, detail))
             continue
         if image.url is not None:
-            pictures.append(SubmittedImage(f"{pointer}/url", ImageLink(image.url), detail))
+            submitted_images.append(SubmittedImage(f"{pointer}/url", ImageLink(image.url), detail))
             continue
         try:
             data = images.from_data_url(image.data or "")
         except errors.ImageRejected as error:
             faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
         else:
-            pictures.append(SubmittedImage(f"{pointer}/data", data, detail))
-    return ParsedSubmission(kind, job, tuple(pictures), tuple(faults))
+            submitted_images.append(SubmittedImage(f"{pointer}/data", data, detail))
+    return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
 
 
 def _too_many_generations(
@@ -147,7 +147,7 @@ def _too_many_generations(
     """Return what is wrong with the number of answers that the engine would have to generate, if anything."""
     if job is None:
         return []
-    questions, samples = len(job.asked), job.options.samples or 1
+    questions, samples = len(job.requested), job.options.samples or 1
     if questions * samples <= limits.generations:
         return []
     sentence = (
@@ -195,7 +195,7 @@ def _order_of_form(
         sentence = f"There have to be 1 to {limits.images} files called `image`."
         faults.append(errors.Fault("#/image", sentence))
         return ParsedSubmission(kind, job, (), tuple(faults))
-    pictures: list[SubmittedImage] = []
+    submitted_images: list[SubmittedImage] = []
     for index, file in enumerate(files):
         pointer = f"#/image/{index}"
         try:
@@ -203,8 +203,10 @@ def _order_of_form(
         except errors.ImageRejected as error:
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
-            pictures.append(SubmittedImage(pointer, data, job.options.detail if job else None))
-    return ParsedSubmission(kind, job, tuple(pictures), tuple(faults))
+            submitted_images.append(
+                SubmittedImage(pointer, data, job.options.detail if job else None)
+            )
+    return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
 
 
 def _form_values(

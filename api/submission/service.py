@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 class Wakeup(Protocol):
     """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a bell and return at once."""
 
 
@@ -49,10 +49,10 @@ class SubmissionService:
     Args:
         settings: limits and defaults.
         database: where jobs are kept.
-        pictures: what finds and makes images.
+        images: what finds and makes images.
         downloads: what fetches those that are named by URL.
         receivers: says who may be told of jobs.
-        bell: what is rung after a job was kept.
+        wakeup: what is rung after a job was kept.
         admission: says whether the queue has room.
         disk: says whether the disk has.
         quota: says whether the account may store more.
@@ -63,24 +63,24 @@ class SubmissionService:
         settings: Settings,
         *,
         database: Database,
-        pictures: SubmissionImages,
+        images: SubmissionImages,
         downloads: Downloads,
         receivers: WebhookTargets,
-        bell: Wakeup,
+        wakeup: Wakeup,
         admission: Admission,
         disk: Disk,
         quota: Quota,
     ) -> None:
         self._settings = settings
         self._database = database
-        self._pictures = pictures
+        self._images = images
         self._downloads = downloads
-        self._receivers = receivers
-        self._bell = bell
+        self._webhook_targets = receivers
+        self._wakeup = wakeup
         self._admission = admission
         self._disk = disk
         self._quota = quota
-        self._key_kept = timedelta(hours=settings.idempotency_hours)
+        self._key_lifetime = timedelta(hours=settings.idempotency_hours)
 
     @property
     def limits(self) -> requests.RequestLimits:
@@ -111,13 +111,13 @@ class SubmissionService:
             core.errors.Unavailable: not now; nothing was kept.
         """
         faults = list(order.faults)
-        known = self._pictures.known(caller.account_id, order.pictures, faults)
+        known = self._images.known(caller.account_id, order.images, faults)
         asked_webhook = order.job.options.webhook if order.job is not None else None
-        webhook = self._receivers.of_job(caller.account_id, asked_webhook, faults)
+        webhook = self._webhook_targets.of_job(caller.account_id, asked_webhook, faults)
         fingerprint: str | None = None
         if header.idempotency_key is not None and order.job is not None and not faults:
-            asked = _asked(order.job, originals(order.pictures, known), header)
-            fingerprint = _fingerprint(order.kind.path, caller.account_id, asked)
+            requested = _requested(order.job, originals(order.images, known), header)
+            fingerprint = _fingerprint(order.kind.path, caller.account_id, requested)
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
                 return replayed
@@ -129,28 +129,26 @@ class SubmissionService:
                 caller.account_id,
                 header.idempotency_key,
                 fingerprint,
-                jobs=len(order.job.asked),
+                jobs=len(order.job.requested),
             )
             if replayed is not None:
                 return replayed
         # With faults the job will not be; then nobody's server is asked for its pictures.
         with self._downloads.memory(caller.account_id) as memory:
             sent = (
-                order.pictures
+                order.images
                 if faults
-                else self._downloads.fetched(
-                    caller.account_id, order.pictures, faults, memory=memory
-                )
+                else self._downloads.fetched(caller.account_id, order.images, faults, memory=memory)
             )
-            pictures = self._pictures.chosen(caller.account_id, sent, known, faults)
+            submitted_images = self._images.chosen(caller.account_id, sent, known, faults)
         del sent
         if order.job is None or faults:
             raise problems.refused(faults)
         job, options = order.job, order.job.options
-        tokens = [tokens for _, tokens in pictures]
+        tokens = [tokens for _, tokens in submitted_images]
         first, *others = (
             submission.Follower(question, self._effective(options, question, tokens))
-            for question in job.asked
+            for question in job.requested
         )
         return self._keep(
             submission.Submission(
@@ -158,7 +156,7 @@ class SubmissionService:
                 actor=caller.actor,
                 model=self._settings.model,
                 question=first.question,
-                images=pictures,
+                images=submitted_images,
                 options=first.options,
                 metadata=options.metadata or {},
                 priority=_class_of(options, caller.highest_priority),
@@ -198,7 +196,7 @@ class SubmissionService:
             raise errors.Conflict("The input of this job was removed.")
         if job.model != self._settings.model:
             raise errors.Conflict("The model of this job is no longer served here.")
-        self._pictures.check(job.account_id, [image.image.image_key for image in view.images])
+        self._images.check(job.account_id, [image.image.image_key for image in view.images])
         replayed = self._admit(job.account_id, key, fingerprint)
         if replayed is not None:
             return replayed
@@ -236,8 +234,8 @@ class SubmissionService:
         """
         self._disk.check()
         limit = self._quota.check(caller.account_id)
-        image = self._pictures.new(caller.account_id, data, detail=detail)
-        self._pictures.check(caller.account_id, [image.key])
+        image = self._images.new(caller.account_id, data, detail=detail)
+        self._images.check(caller.account_id, [image.key])
         return submission.keep_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
@@ -256,7 +254,7 @@ class SubmissionService:
                 profile,
                 question=question + instructions.behind(question, wanted, profile),
                 image_tokens=image_tokens,
-                asked=options.max_output_tokens,
+                requested=options.max_output_tokens,
             ),
             "temperature": _first(options.temperature, sampling.temperature),
             "top_p": _first(options.top_p, sampling.top_p),
@@ -266,7 +264,7 @@ class SubmissionService:
             "guards": self._guards(options.guards),
         }
 
-    def _guards(self, asked: requests.Guards | None) -> dict[str, bool]:
+    def _guards(self, requested: requests.Guards | None) -> dict[str, bool]:
         """Return which guards watch the job: those asked for, the others as the installation has them."""
         settings = self._settings
         return {
@@ -275,7 +273,7 @@ class SubmissionService:
             "convergence": settings.guard_convergence,
             "language": settings.guard_language,
             "verify": settings.guard_verify,
-        } | (asked.model_dump(exclude_none=True) if asked else {})
+        } | (requested.model_dump(exclude_none=True) if requested else {})
 
     def _admit(
         self, account_id: uuid.UUID, key: str | None, fingerprint: str | None, *, jobs: int = 1
@@ -309,16 +307,16 @@ class SubmissionService:
             account_id=account_id,
             key=key,
             fingerprint=fingerprint,
-            kept=self._key_kept,
+            stored=self._key_lifetime,
         )
         return None if found is None else Accepted(found)
 
     def _keep(self, order: submission.Submission) -> Accepted:
         try:
-            kept = submission.submit(
+            stored = submission.submit(
                 self._database,
                 order,
-                key_kept=self._key_kept,
+                key_lifetime=self._key_lifetime,
                 storage_limit=self._quota.check(order.account_id),
             )
         except errors.StorageQuotaExceeded:
@@ -327,19 +325,19 @@ class SubmissionService:
             if replayed is None:
                 raise
             return replayed
-        logs.bind(job_id=ids.show("job", kept.job_id))
-        if not kept.replayed:
+        logs.bind(job_id=ids.show("job", stored.job_id))
+        if not stored.replayed:
             jobs = 1 + len(order.followers or ())
             self._admission.took(order.account_id, jobs=jobs)
             # For the leader of a group; its followers wait for it.
-            self._bell.ring()
+            self._wakeup.notify()
             _log.info(
                 "job_submitted",
                 images=len(order.images),
                 rerun=order.rerun_of is not None,
                 jobs=jobs,
             )
-        return kept
+        return stored
 
 
 def _class_of(options: requests.JobOptions, highest: Priority) -> Priority:
@@ -351,44 +349,44 @@ def _class_of(options: requests.JobOptions, highest: Priority) -> Priority:
 
 def _above(order: ParsedSubmission, highest: Priority) -> list[errors.Fault]:
     """Return the fault of an order whose class is above ``highest``, if it is."""
-    asked = order.job.options.priority if order.job is not None else None
-    if asked is None or not Priority(asked).exceeds(highest):
+    requested = order.job.options.priority if order.job is not None else None
+    if requested is None or not Priority(requested).exceeds(highest):
         return []
-    sentence = f"The highest priority of this key is `{highest}`; `{asked}` was asked for."
+    sentence = f"The highest priority of this key is `{highest}`; `{requested}` was asked for."
     return [errors.Fault("#/options/priority", sentence, "priority_not_allowed")]
 
 
-def _asked(
+def _requested(
     job: requests.JobFields | requests.GroupFields,
-    pictures: list[tuple[str, str]],
+    submitted_images: list[tuple[str, str]],
     header: requests.GroupHeaders,
 ) -> dict[str, Any]:
     """Return what an order comes to, the same for each way to write it."""
     options = job.options.model_dump(exclude_none=True, exclude={"detail", "deadline_seconds"})
-    asked = (
+    requested = (
         {"question": job.question}
         if isinstance(job, requests.JobFields)
         else {"questions": job.questions}
     )
     return {
-        **asked,
-        "pictures": pictures,
+        **requested,
+        "images": submitted_images,
         "options": options,
         "deadline_seconds": _deadline(job.options, header),
     }
 
 
-def _fingerprint(path: str, account_id: uuid.UUID, asked: dict[str, Any] | None) -> str:
+def _fingerprint(path: str, account_id: uuid.UUID, requested: dict[str, Any] | None) -> str:
     """Return the sha256 of a POST to ``path``, by which it is known when it comes again."""
-    request = ["POST", path, account_id.hex, asked]
+    request = ["POST", path, account_id.hex, requested]
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _deadline(options: requests.JobOptions, header: requests.GroupHeaders) -> int | None:
     """Return the earlier of the two ways to ask for a deadline, in seconds."""
-    asked = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
-    return min(asked, default=None)
+    requested = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
+    return min(requested, default=None)
 
 
-def _first(asked: float | None, default: float) -> float:
-    return default if asked is None else asked
+def _first(requested: float | None, default: float) -> float:
+    return default if requested is None else requested

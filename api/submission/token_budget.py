@@ -24,20 +24,20 @@ _CHARS_PER_TOKEN = 16
 
 
 def output_tokens(
-    profile: ModelProfile, *, question: str, image_tokens: Sequence[int], asked: int | None
+    profile: ModelProfile, *, question: str, image_tokens: Sequence[int], requested: int | None
 ) -> int:
-    """Return the tokens that the answer may have: what was ``asked`` for, or what is left.
+    """Return the tokens that the answer may have: what was ``requested`` for, or what is left.
 
     Raises:
         core.errors.InvalidRequest: images, question and a minimum of answer cannot fit.
     """
-    wanted = asked or profile.default_output_tokens
+    wanted = requested or profile.default_output_tokens
     needed = min(wanted, profile.min_output_tokens)
-    pictured = sum(image_tokens) + MARKER_TOKENS * len(image_tokens)
-    room = profile.context_tokens - profile.overhead_tokens - pictured
+    with_images = sum(image_tokens) + MARKER_TOKENS * len(image_tokens)
+    room = profile.context_tokens - profile.overhead_tokens - with_images
     if room - -(-len(question) // _CHARS_PER_TOKEN) < needed:
         raise errors.InvalidRequest(
-            f"This cannot fit into the model's {profile.context_tokens} tokens: the images take {pictured}, "
+            f"This cannot fit into the model's {profile.context_tokens} tokens: the images take {with_images}, "
             f"the prompt {profile.overhead_tokens}, an answer at least {needed}, and then there is the question.",
             code="context_length_exceeded",
             param="images",

@@ -40,19 +40,19 @@ class WebhookTargets:
     def of_job(
         self,
         account_id: uuid.UUID,
-        asked: requests.JobWebhook | None,
+        requested: requests.JobWebhook | None,
         faults: list[errors.Fault],
     ) -> Webhook | None:
         """Return what a job asks to be told; what is wrong with it is added to ``faults``."""
-        if asked is None:
+        if requested is None:
             return None
-        events = tuple(dict.fromkeys(asked.events or delivery.ENDS))
-        if asked.url is not None:
-            fault = self._fault(asked.url, "#/options/webhook/url")
+        events = tuple(dict.fromkeys(requested.events or delivery.ENDS))
+        if requested.url is not None:
+            fault = self._fault(requested.url, "#/options/webhook/url")
             if fault is not None:
                 faults.append(fault)
-            return Webhook(url=asked.url, events=events)
-        endpoint_id = ids.parse("we", asked.endpoint_id or "")
+            return Webhook(url=requested.url, events=events)
+        endpoint_id = ids.parse("we", requested.endpoint_id or "")
         if (
             endpoint_id is None
             or endpoints.get(self._database, endpoint_id, account_id=account_id) is None

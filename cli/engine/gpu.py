@@ -68,8 +68,8 @@ def best(
     order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantised: bool
 ) -> Fit | None:
     """Return how the model lies on the most GPUs that it can be split over; None when it does not fit."""
-    asked = order.given("--tp", "--tp-size", "--tensor-parallel-size") or ""
-    for parts in (int(asked),) if asked.isdigit() else SPLITS:
+    requested = order.given("--tp", "--tp-size", "--tensor-parallel-size") or ""
+    for parts in (int(requested),) if requested.isdigit() else SPLITS:
         if parts <= len(devices) and size.splits(parts):
             fit = _lay(order, devices, size, parts=parts, quantised=quantised)
             return fit if fit.tokens >= _context(order) else None
@@ -78,8 +78,8 @@ def best(
 
 def _context(order: ServeOptions) -> int:
     """Return the tokens of one whole context: with less cache than that, the longest job never runs."""
-    asked = order.given("--context-length") or ""
-    return int(asked) if asked.isdigit() else order.profile.context_tokens
+    requested = order.given("--context-length") or ""
+    return int(requested) if requested.isdigit() else order.profile.context_tokens
 
 
 def _share(devices: Sequence[Device]) -> float:

@@ -28,9 +28,9 @@ def plan(
         core.errors.LaunchError: the model cannot be served here; the message says what could.
     """
     path = model_path or options.engine_model_path
-    asked = "model" in options.model_fields_set
-    name = options.model if asked or not devices else profiles.QVQ.name
-    profile = options.profile if asked or not devices else profiles.QVQ
+    requested = "model" in options.model_fields_set
+    name = options.model if requested or not devices else profiles.QVQ.name
+    profile = options.profile if requested or not devices else profiles.QVQ
     is_tiny = profile is profiles.TINY
     if not devices and not is_tiny and not path:
         raise errors.LaunchError(

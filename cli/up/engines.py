@@ -37,7 +37,7 @@ class EngineProcesses:
     plan: Plan | None = None
 
 
-def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> EngineProcesses:
+def choose(requested: str | None, settings: Settings, *, room: EngineRoom) -> EngineProcesses:
     """Return the engines for ``--engine``: ``tiny``, ``scripted``, or URLs separated by commas.
 
     Without it those of ``LONGLOOK_ENGINE_URLS``, and without these tiny.
@@ -46,17 +46,17 @@ def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> Engine
         core.errors.SettingsError: it is none of them.
         core.errors.LaunchError: tiny's environment is missing.
     """
-    if asked is None and "engine_urls" in settings.model_fields_set:
-        asked = ",".join(settings.engine_urls)
-    if asked is None or asked == TINY:
+    if requested is None and "engine_urls" in settings.model_fields_set:
+        requested = ",".join(settings.engine_urls)
+    if requested is None or requested == TINY:
         return _own(settings, room)
-    if asked == SCRIPTED:
-        asked = SCRIPTED_URL
+    if requested == SCRIPTED:
+        requested = SCRIPTED_URL
     try:
-        urls = Settings.read({}, engine_urls=asked).engine_urls
+        urls = Settings.read({}, engine_urls=requested).engine_urls
     except errors.SettingsError as error:
         raise errors.SettingsError(
-            f"--engine: {asked!r} is neither `tiny`, `scripted`, nor URLs separated by commas"
+            f"--engine: {requested!r} is neither `tiny`, `scripted`, nor URLs separated by commas"
         ) from error
     return EngineProcesses(urls=urls, model=_model(urls, settings))
 
@@ -106,7 +106,7 @@ class Readiness:
         self._settings = settings
         self._waiting = list(engines.urls)
         self._began_at = time.monotonic()
-        self._told_at = self._began_at
+        self._reported_at = self._began_at
 
     @property
     def any_ready(self) -> bool:
@@ -128,8 +128,8 @@ class Readiness:
                 self._waiting.remove(url)
                 name = self._engines.model
                 output.event("engine ready", f"{name} at {url} after {self._elapsed():.0f} s")
-        if self._waiting and time.monotonic() - self._told_at > _PATIENCE_SECONDS:
-            self._told_at = time.monotonic()
+        if self._waiting and time.monotonic() - self._reported_at > _PATIENCE_SECONDS:
+            self._reported_at = time.monotonic()
             output.event("engine", f"not ready after {self._elapsed():.0f} s; jobs wait for it")
 
     def _healthy(self, url: str) -> bool:

@@ -45,7 +45,7 @@ class ProgramContext:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of the API and the workers: the supervisor's, made definite, without its secrets."""
-        told = {
+        reported = {
             "HOME": str(self.settings.home),
             "DATABASE_URL": self.settings.database,
             "REDIS_URL": self.redis_url,
@@ -58,9 +58,9 @@ class ProgramContext:
             "WEBHOOK_ALLOW": ",".join(self.settings.webhook_allow),
         }
         # What is told here is not read from a file once more.
-        dropped = _PRIVATE | {f"{PREFIX}{name}{FILE_SUFFIX.upper()}" for name in told}
-        kept = {name: value for name, value in environ.items() if name not in dropped}
-        return kept | {f"{PREFIX}{name}": value for name, value in told.items()}
+        dropped = _PRIVATE | {f"{PREFIX}{name}{FILE_SUFFIX.upper()}" for name in reported}
+        stored = {name: value for name, value in environ.items() if name not in dropped}
+        return stored | {f"{PREFIX}{name}": value for name, value in reported.items()}
 
 
 def foreign(environ: Mapping[str, str]) -> dict[str, str]:

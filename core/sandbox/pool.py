@@ -97,23 +97,23 @@ class Sandbox:
             child = self._places.get(timeout=self._wait_seconds)
         except queue.Empty:
             raise errors.Unavailable("The service is too busy to look at this now.") from None
-        kept: Child | None = None
+        stored: Child | None = None
         try:
             child = self._ready(child)
             reply, data = child.ask(arguments, payload, seconds=self._seconds)
             if child.calls < self._recycle_after:
-                kept = child
+                stored = child
         except (SandboxTimeout, SandboxCrashed):
             self._refuse_if_closed()
             if child is not None:
                 self._discard(child)
             # The call that cost a child waits for the next one, so that no other call has to.
-            kept = child = self._replacement()
+            stored = child = self._replacement()
             raise
         finally:
-            if child is not None and kept is None:
+            if child is not None and stored is None:
                 self._discard(child)
-            self._places.put(kept)
+            self._places.put(stored)
         if "refused" in reply:
             refused = reply["refused"]
             kind: type[errors.RequestError] = getattr(errors, refused["class"])

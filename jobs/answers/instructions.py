@@ -45,17 +45,17 @@ def behind(question: str, wanted: Mapping[str, Any] | None, profile: ModelProfil
     if not profile.instructed:
         return ""
     language = int((scripts.cjk_share(question) or 0.0) > 0.5)  # noqa: PLR2004 - more than half
-    told = ""
+    reported = ""
     match (wanted or {}).get("type"):
         case "number":
-            told = _NUMBER[language]
+            reported = _NUMBER[language]
         case "boolean":
-            told = _BOOLEAN[language]
+            reported = _BOOLEAN[language]
         case "choice":
-            told = f"{_lettered((wanted or {})['options'])}\n{_CHOICE[language]}"
+            reported = f"{_lettered((wanted or {})['options'])}\n{_CHOICE[language]}"
         case "json_schema":
-            told = f"{_JSON[language]}\n{_plain((wanted or {})['schema'])}"
-    return f"\n\n{told}" if told else ""
+            reported = f"{_JSON[language]}\n{_plain((wanted or {})['schema'])}"
+    return f"\n\n{reported}" if reported else ""
 
 
 def _lettered(options: Sequence[str]) -> str:

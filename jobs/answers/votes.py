@@ -37,7 +37,7 @@ class Tally:
     """How a vote came out.
 
     Attributes:
-        asked: samples that the job asks for, at most.
+        requested: samples that the job asks for, at most.
         begun: samples that an engine was asked for.
         classes: the answers, the winner first.
         abstained: votes whose samples ended without an answer.
@@ -45,7 +45,7 @@ class Tally:
         look: the stream in which the winner was looked at once more, None: it was not.
     """
 
-    asked: int
+    requested: int
     begun: int
     classes: tuple[AnswerClass, ...]
     abstained: tuple[int, ...]
@@ -65,7 +65,7 @@ class Tally:
     def plain(self) -> dict[str, Any]:
         """Return it as it is kept with the job."""
         return {
-            "asked": self.asked,
+            "requested": self.requested,
             "begun": self.begun,
             "counted": self.counted,
             "classes": [
@@ -114,16 +114,16 @@ def classes(
     return sorted(found, key=lambda one: one.rank)
 
 
-def decided(ranked: list[AnswerClass], *, cast: Iterable[int], asked: int) -> bool:
+def decided(ranked: list[AnswerClass], *, cast: Iterable[int], requested: int) -> bool:
     """Whether the votes that are missing can no longer change the winner.
 
     Args:
         ranked: the classes so far, the leader first.
         cast: the votes that are there, abstentions among them.
-        asked: how many there are to be.
+        requested: how many there are to be.
     """
     there = set(cast)
-    missing = [vote for vote in range(asked) if vote not in there]
+    missing = [vote for vote in range(requested) if vote not in there]
     if not missing:
         return True
     if not ranked or len(there) < _LEAST:

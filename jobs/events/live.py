@@ -30,7 +30,7 @@ _WAITING = 20
 _REST_SECONDS = 2.0
 _SOCKET_SECONDS = 1.0
 #: Messages that are heard at once, so that whoever hears also gets to tell.
-_HEARD_AT_ONCE = 5_000
+_WOKEN_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Publisher:
         """Start the thread."""
         self._thread.start()
 
-    def tell(self, events: Sequence[LiveEvent]) -> None:
+    def record(self, events: Sequence[LiveEvent]) -> None:
         """Tell ``events``, in their order, soon or never; return at once."""
         with contextlib.suppress(queue.Full):
             self._batches.put_nowait(events)
@@ -102,14 +102,14 @@ class Subscriber:
         self._url = redis_url
         self._redis: redis.Redis | None = None
         self._pubsub: Any = None
-        self._heard: set[uuid.UUID] = set()
+        self._woken: set[uuid.UUID] = set()
         self._rest_until = 0.0
         self._lost = False
 
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
         """Hear the events of these jobs from now on, and no others."""
         wanted = set(job_ids)
-        if wanted == self._heard or time.monotonic() < self._rest_until:
+        if wanted == self._woken or time.monotonic() < self._rest_until:
             return
         with self._faults_noted():
             if self._pubsub is None:
@@ -117,20 +117,20 @@ class Subscriber:
                 self._pubsub = self._redis.pubsub(  # type: ignore[no-untyped-call] # redis has no types here
                     ignore_subscribe_messages=True
                 )
-            if more := wanted - self._heard:
+            if more := wanted - self._woken:
                 self._pubsub.subscribe(*map(_channel, more))
-            if fewer := self._heard - wanted:
+            if fewer := self._woken - wanted:
                 self._pubsub.unsubscribe(*map(_channel, fewer))
-            self._heard = wanted
+            self._woken = wanted
             self._lost = False
 
     def hear(self) -> list[LiveEvent]:
         """Return what has come in, without waiting for more."""
         events: list[LiveEvent] = []
-        if not self._heard:
+        if not self._woken:
             return events
         with self._faults_noted():
-            for _ in range(_HEARD_AT_ONCE):
+            for _ in range(_WOKEN_AT_ONCE):
                 message = self._pubsub.get_message(timeout=0)
                 if message is None and not self._pubsub.connection.can_read(timeout=0):
                     break
@@ -146,7 +146,7 @@ class Subscriber:
             if self._redis is not None:
                 self._redis.close()
         self._pubsub, self._redis = None, None
-        self._heard = set()
+        self._woken = set()
 
     @contextlib.contextmanager
     def _faults_noted(self) -> Iterator[None]:

@@ -141,15 +141,15 @@ def canonicalise(
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
                 image.load()
-        picture = colours.flat(image)
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BICUBIC)
-        picture = colours.to_srgb(picture, image.info.get("icc_profile"))
+        submitted = colours.flat(image)
+        if submitted.size != size:
+            submitted = submitted.resize(size, Image.Resampling.BICUBIC)
+        submitted = colours.to_srgb(submitted, image.info.get("icc_profile"))
     if turn in _TURNS:
-        picture = picture.transpose(_TURNS[turn])
+        submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
     return CanonicalImage(
-        data=_encode(picture, lossy=lossy),
+        data=_encode(submitted, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,
         height=height,
@@ -247,11 +247,11 @@ def _orientation(image: Image.Image) -> int:
     return _UPRIGHT
 
 
-def _encode(picture: Image.Image, *, lossy: bool) -> bytes:
-    picture.info = {}  # Pillow would write some of it: the profile, a comment, a transparent colour.
+def _encode(submitted: Image.Image, *, lossy: bool) -> bytes:
+    submitted.info = {}  # Pillow would write some of it: the profile, a comment, a transparent colour.
     file = io.BytesIO()
     if lossy:
-        picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
+        submitted.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
     else:
-        picture.save(file, "PNG", compress_level=PNG_LEVEL)
+        submitted.save(file, "PNG", compress_level=PNG_LEVEL)
     return file.getvalue()

@@ -200,10 +200,10 @@ def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_SUSPECT = table(ImageCrashes).c
+_CRASHES = table(ImageCrashes).c
 _IMAGES = (
     sa.select(
-        _SUSPECT.quarantined_at,
+        _CRASHES.quarantined_at,
         _IMAGE.image_key.label("key"),
         _IMAGE.media_type,
         _IMAGE.width,
@@ -214,7 +214,7 @@ _IMAGES = (
     .join(table(Image), _IMAGE.id == _JOB_IMAGE.image_id)
     .outerjoin(
         table(ImageCrashes),
-        sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
+        sa.and_(_CRASHES.account_id == _IMAGE.account_id, _CRASHES.image_key == _IMAGE.image_key),
     )
     .where(_JOB_IMAGE.job_id == sa.bindparam("job_id"))
     .order_by(_JOB_IMAGE.position)
@@ -232,21 +232,21 @@ def _claimed_images(
 
 
 _BYTES = table(ImageBytes).c
-_PICTURE = sa.select(_BYTES.data).where(
+_CANONICAL = sa.select(_BYTES.data).where(
     _BYTES.account_id == sa.bindparam("account_id"), _BYTES.image_key == sa.bindparam("key")
 )
 
 
-def picture(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:
+def image(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:
     """Return the canonical bytes of a picture, or None when they have been removed."""
     with database.reading() as transaction:
         data: bytes | None = transaction.execute(
-            _PICTURE, {"account_id": account_id, "key": key}
+            _CANONICAL, {"account_id": account_id, "key": key}
         ).scalar_one_or_none()
         return data
 
 
-_ASKED = sa.update(table(Attempt)).where(
+_REQUESTED = sa.update(table(Attempt)).where(
     table(Attempt).c.job_id == sa.bindparam("b_job"),
     table(Attempt).c.number == sa.bindparam("b_number"),
 )
@@ -272,14 +272,16 @@ def begin(
     with database.transaction("begin") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)]):
             return None
-        asked = {
+        requested = {
             "engine": engine,
             "engine_version": engine_version,
             "model": claim.model,
             "prompt": dict(prompt),
             "sampling": dict(sampling),
         }
-        transaction.execute(_ASKED, asked | {"b_job": claim.job_id, "b_number": claim.attempt})
+        transaction.execute(
+            _REQUESTED, requested | {"b_job": claim.job_id, "b_number": claim.attempt}
+        )
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": sample, "rid": rid}
         started_at: datetime = transaction.execute(_SAMPLE, new).scalar_one()
         return started_at
@@ -315,7 +317,7 @@ def follow(
     ended: traces.GenerationEnd,
     finding: Finding | None,
     rid: str,
-    kept: int,
+    stored: int,
     inserted: str,
     sample: int | None = None,
     beside: bool = False,
@@ -341,7 +343,7 @@ def follow(
         end(transaction, claim.job_id, claim.attempt, ended)
         findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
-        after = {"continues": ended.sample, "kept": kept, "inserted": inserted}
+        after = {"continues": ended.sample, "kept": stored, "inserted": inserted}
         transaction.execute(_SAMPLE, new | after)
         return _followed(transaction, claim, number)
 

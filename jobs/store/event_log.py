@@ -145,11 +145,11 @@ def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int
             Attempt.job_id == job.id, Attempt.number.in_(before)
         )
     )
-    kept: dict[int, int | None] = {row.number: row.kept_through for row in rows}
-    return [_move(entry, kept) for entry in entries]
+    stored: dict[int, int | None] = {row.number: row.kept_through for row in rows}
+    return [_move(entry, stored) for entry in entries]
 
 
-def _move(entry: TimelineEntry, kept: dict[int, int | None]) -> JobEvent:
+def _move(entry: TimelineEntry, stored: dict[int, int | None]) -> JobEvent:
     number, at = entry.number or 0, _milliseconds(entry.at)
     if entry.changes["status"] == Status.QUEUED:
         return JobEvent(number, EventKind.QUEUED, at)
@@ -157,7 +157,7 @@ def _move(entry: TimelineEntry, kept: dict[int, int | None]) -> JobEvent:
     if attempt == 1:
         return JobEvent(number, EventKind.STARTED, at, attempt=attempt)
     return JobEvent(
-        number, EventKind.RESTARTED, at, attempt=attempt, kept_through=kept.get(attempt - 1) or 0
+        number, EventKind.RESTARTED, at, attempt=attempt, kept_through=stored.get(attempt - 1) or 0
     )
 
 
@@ -187,10 +187,10 @@ def _streams(
     )
     for row in rows:
         index = marks.unpack(row.marks)
-        yield _told(row, index, after=after, until=job.event_number)
+        yield _reported(row, index, after=after, until=job.event_number)
 
 
-def _told(
+def _reported(
     row: sa.Row[Any], index: Sequence[marks.IndexEntry], *, after: int, until: int
 ) -> Iterator[JobEvent]:
     for mark, text in marks.cut(row.text or "", index, after=after):

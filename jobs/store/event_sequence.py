@@ -18,7 +18,7 @@ _RESERVED = (
     .where(table(Job).c.id == sa.bindparam("b_job"))
     .values(event_number=sa.bindparam("b_end"))
 )
-_KEPT = (
+_STORED = (
     sa.update(table(Attempt))
     .where(
         table(Attempt).c.job_id == sa.bindparam("b_job"),
@@ -26,7 +26,7 @@ _KEPT = (
     )
     .values(kept_through=sa.bindparam("b_through"))
 )
-_ENDED_THROUGH = _KEPT.where(
+_ENDED_THROUGH = _STORED.where(
     sa.func.coalesce(table(Attempt).c.kept_through, 0) < sa.bindparam("b_through")
 )
 _NEXT = (
@@ -50,7 +50,7 @@ def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int
     """Note up to which number the events of each attempt are written now."""
     if through:
         transaction.execute(
-            _KEPT,
+            _STORED,
             [
                 {"b_job": job_id, "b_attempt": attempt, "b_through": number}
                 for (job_id, attempt), number in through.items()

@@ -41,13 +41,13 @@ _Listener = tuple[uuid.UUID, list[str]]
 class DeliveriesDue:
     """Tries are due now, noted for those who ring once that is committed."""
 
-    tries: int
+    attempts: int
 
 
 class Wakeup(Protocol):
     """What rings for those who tell receivers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a bell and return at once."""
 
 
@@ -57,13 +57,13 @@ class WakeupOnCommit:
     A bell is lost when the answer to the commit is; whoever tells looks by himself every few seconds.
     """
 
-    def __init__(self, bell: Wakeup) -> None:
-        self._bell = bell
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
 
     def __call__(self, note: object) -> None:
         """Hear a note of a transaction."""
         if isinstance(note, DeliveriesDue):
-            self._bell.ring()
+            self._wakeup.notify()
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,19 @@ def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: St
     if event_type is None or not rows:
         return
     listeners = _listeners(transaction, {row["account_id"] for row in rows})
-    told: dict[uuid.UUID, list[NotificationTarget]] = {}
+    reported: dict[uuid.UUID, list[NotificationTarget]] = {}
     for row in rows:
         account_id = row["account_id"]
         wanted = Webhook.of(row["webhook"])
         targets = _targets(account_id, wanted, listeners.get(account_id, []), event_type)
         if targets:
-            told[row["id"]] = targets
-    if not told:
+            reported[row["id"]] = targets
+    if not reported:
         return
-    _open_lanes(transaction, moved, told)
+    _open_queues(transaction, moved, reported)
     # As they are now: the caller's rows have only what the timeline tells.
     jobs = transaction.session.scalars(
-        sa.select(Job).where(Job.id.in_(told)).execution_options(populate_existing=True)
+        sa.select(Job).where(Job.id.in_(reported)).execution_options(populate_existing=True)
     )
     for job in jobs:
         write(
@@ -116,7 +116,7 @@ def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: St
             account_id=job.account_id,
             event_type=event_type,
             data=job_data(job),
-            targets=told[job.id],
+            targets=reported[job.id],
             job_id=job.id,
         )
 
@@ -198,34 +198,34 @@ def write(
     return [row["id"] for row in deliveries]
 
 
-def _open_lanes(
+def _open_queues(
     transaction: Transaction,
     moved: Iterable[sa.RowMapping],
-    told: Mapping[uuid.UUID, Sequence[NotificationTarget]],
+    reported: Mapping[uuid.UUID, Sequence[NotificationTarget]],
 ) -> None:
     """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other.
 
     A transaction that calls this more than once has to keep to the order of :func:`own_lane` over all calls.
     """
-    lanes = {
+    queues = {
         target.lane_id: (row["account_id"], delivery.origin(target.url))
         for row in moved
-        for target in told.get(row["id"], ())
+        for target in reported.get(row["id"], ())
         if target.endpoint_id is None
     }
-    for lane_id, (account_id, origin) in sorted(lanes.items()):
-        open_lane(transaction, lane_id, account_id=account_id, origin=origin)
+    for lane_id, (account_id, origin) in sorted(queues.items()):
+        open_queue(transaction, lane_id, account_id=account_id, origin=origin)
 
 
-def own_lane(row: sa.RowMapping) -> uuid.UUID:
+def own_queue(row: sa.RowMapping) -> uuid.UUID:
     """Return the lane of a job's own URL, by its ``account_id`` and ``webhook``; without a URL one before all."""
     webhook = Webhook.of(row["webhook"])
     if webhook is None or webhook.url is None:
         return uuid.UUID(int=0)
-    return delivery.lane(row["account_id"], webhook.url)[0]
+    return delivery.queue(row["account_id"], webhook.url)[0]
 
 
-def open_lane(
+def open_queue(
     transaction: Transaction, lane_id: uuid.UUID, *, account_id: uuid.UUID, origin: str
 ) -> None:
     """Make a lane if it is not there yet."""
@@ -238,20 +238,20 @@ def open_lane(
 
 def payload(event_id: uuid.UUID, event_type: str, at: datetime, data: Mapping[str, Any]) -> bytes:
     """Return an event as receivers get it, below 20 kB: what does not fit is left out, and ``omitted`` names it."""
-    kept = dict(data)
+    stored = dict(data)
     envelope = {
         "id": ids.show("evt", event_id),
         "object": "event",
         "created_at": int(at.timestamp()),
         "timestamp": _shown(at),
         "type": event_type,
-        "data": kept,
+        "data": stored,
     }
     text = orjson.dumps(envelope)
     for name in _OMITTED:
         if len(text) < delivery.PAYLOAD_BYTES:
             break
-        if _omit(kept, name):
+        if _omit(stored, name):
             text = orjson.dumps(envelope)
     return text
 
@@ -263,8 +263,8 @@ def _omit(data: dict[str, Any], name: str) -> bool:
     if not held or (part and held.get(part) is None):
         return False
     data[whole] = held | {part: None} if part else None
-    told = [one for one in data["omitted"] if not one.startswith(f"{whole}.")]
-    data["omitted"] = [*told, name]
+    reported = [one for one in data["omitted"] if not one.startswith(f"{whole}.")]
+    data["omitted"] = [*reported, name]
     return True
 
 
@@ -319,12 +319,12 @@ def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
         .with_for_update(key_share=True)
     )
     for event in rows.all():
-        told = orjson.loads(event.payload)
-        _omit(told["data"], "answer")
+        reported = orjson.loads(event.payload)
+        _omit(reported["data"], "answer")
         transaction.execute(
             sa.update(WebhookEvent)
             .where(WebhookEvent.id == event.id)
-            .values(payload=orjson.dumps(told), reduced_at=transaction.now())
+            .values(payload=orjson.dumps(reported), reduced_at=transaction.now())
         )
     transaction.execute(
         sa.update(WebhookAttempt)
@@ -333,7 +333,7 @@ def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     )
 
 
-def told_out() -> sa.ColumnElement[bool]:
+def reported_out() -> sa.ColumnElement[bool]:
     """Return the condition of a job of which nothing is still to be told."""
     pending = (
         sa.select(WebhookDelivery.id)
@@ -343,13 +343,13 @@ def told_out() -> sa.ColumnElement[bool]:
     return ~sa.exists(pending.correlate(Job))
 
 
-def held_told_out(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+def held_reported_out(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those jobs of which nothing is to be told, and let nothing be until the commit.
 
     Whoever sends again meanwhile comes first, and then the job is not among them; or waits, and finds nothing to send.
     """
     _hold(transaction, WebhookDelivery.id.in_(_deliveries_of(job_ids)))
-    held = sa.select(Job.id).where(Job.id.in_(job_ids), told_out())
+    held = sa.select(Job.id).where(Job.id.in_(job_ids), reported_out())
     return set(transaction.session.scalars(held))
 
 
@@ -386,10 +386,10 @@ def forget_others(
     pending = sa.select(WebhookDelivery.id).where(
         WebhookDelivery.event_id == WebhookEvent.id, _open_deliveries()
     )
-    told_out = ~sa.exists(pending.correlate(WebhookEvent))
+    reported_out = ~sa.exists(pending.correlate(WebhookEvent))
     chosen = transaction.session.scalars(
         sa.select(WebhookEvent.id)
-        .where(WebhookEvent.job_id.is_(None), WebhookEvent.created_at < before, told_out)
+        .where(WebhookEvent.job_id.is_(None), WebhookEvent.created_at < before, reported_out)
         .order_by(WebhookEvent.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -397,7 +397,7 @@ def forget_others(
     # Again, as for jobs: somebody may have sent one of them again meanwhile.
     _hold(transaction, WebhookDelivery.event_id.in_(chosen))
     found = transaction.session.scalars(
-        sa.select(WebhookEvent.id).where(WebhookEvent.id.in_(chosen), told_out)
+        sa.select(WebhookEvent.id).where(WebhookEvent.id.in_(chosen), reported_out)
     ).all()
     forget(transaction, found)
     return len(found)
@@ -405,10 +405,10 @@ def forget_others(
 
 def _open_deliveries() -> sa.ColumnElement[bool]:
     """Return the condition of a delivery that is not over: pending, or with a resend under way."""
-    tries = sa.select(WebhookAttempt.id).where(
+    attempts = sa.select(WebhookAttempt.id).where(
         WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != AttemptState.ENDED
     )
-    return sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(tries))
+    return sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(attempts))
 
 
 def _deliveries_of(job_ids: Collection[uuid.UUID]) -> sa.Select[uuid.UUID]:
@@ -441,16 +441,16 @@ def _targets(
     event_type: EventType,
 ) -> list[NotificationTarget]:
     """Return who is told, each once."""
-    asked = wanted if wanted is not None and event_type in wanted.events else None
-    named = asked.endpoint_id if asked is not None else None
+    requested = wanted if wanted is not None and event_type in wanted.events else None
+    named = requested.endpoint_id if requested is not None else None
     targets = [
         NotificationTarget(lane_id=endpoint_id, endpoint_id=endpoint_id)
         for endpoint_id, event_types in listeners
         if event_type in event_types or endpoint_id == named
     ]
-    if asked is not None and asked.url is not None:
-        lane_id, _ = delivery.lane(account_id, asked.url)
-        targets.append(NotificationTarget(lane_id=lane_id, endpoint_id=None, url=asked.url))
+    if requested is not None and requested.url is not None:
+        lane_id, _ = delivery.queue(account_id, requested.url)
+        targets.append(NotificationTarget(lane_id=lane_id, endpoint_id=None, url=requested.url))
     return targets
 
 

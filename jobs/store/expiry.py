@@ -112,7 +112,7 @@ def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
     two sweepers never wait for each other's.
     """
     rows = transaction.execute(_DEAD.with_for_update(skip_locked=True)).mappings()
-    return [(row["id"], row["attempt"]) for row in sorted(rows, key=events.own_lane)]
+    return [(row["id"], row["attempt"]) for row in sorted(rows, key=events.own_queue)]
 
 
 def _overdue() -> sa.Select[uuid.UUID]:

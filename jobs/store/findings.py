@@ -19,7 +19,7 @@ def keep(
     """Keep what was found in an attempt; what has been kept before stays as it is."""
     for finding in found:
         transaction.execute(
-            _kept(transaction.dialect),
+            _stored(transaction.dialect),
             {
                 "job_id": job_id,
                 "attempt": attempt,
@@ -36,7 +36,7 @@ def keep(
 
 
 @functools.cache
-def _kept(dialect: str) -> sa.Insert:
+def _stored(dialect: str) -> sa.Insert:
     """Return the statement that keeps a finding."""
     return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 

@@ -53,7 +53,7 @@ _FOLLOWERS = sa.select(sa.func.count(_JOB.id)).where(
 )
 
 
-def tell_freed(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
+def record_released(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
     """Note how many jobs wait for those of ``leaders`` that lead, because these hold them no longer."""
     followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
     if followers:

@@ -136,7 +136,7 @@ def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, 
 
 def page(
     database: Database,
-    asked: Filter,
+    requested: Filter,
     *,
     limit: int,
     after: uuid.UUID | None = None,
@@ -151,9 +151,9 @@ def page(
         core.errors.Overloaded: as many searches run as may, and none ended in time.
         core.errors.SearchTooSlow: the search was ended at its deadline.
     """
-    opened = database.searching(asked.account_id) if asked.given else database.reading()
+    opened = database.searching(requested.account_id) if requested.given else database.reading()
     with opened as transaction:
-        statement = sa.select(Job).where(*_conditions(asked, transaction))
+        statement = sa.select(Job).where(*_conditions(requested, transaction))
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()
@@ -197,34 +197,35 @@ def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...
     return tuple(reversed(transaction.session.scalars(newest).all()))
 
 
-def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
+def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
-    if asked.account_id is not None:
-        conditions.append(Job.account_id == asked.account_id)
-    if asked.statuses:
-        conditions.append(sa.or_(*map(timeline.standing, asked.statuses)))
-    if asked.error_codes:
-        conditions.append(Job.error_code.in_(asked.error_codes))
-    if asked.findings:
-        conditions.append(findings.among(asked.findings))
-    if asked.group_id is not None:
-        conditions.append(Job.group_id == asked.group_id)
-    if asked.created_after is not None:
-        conditions.append(Job.created_at >= asked.created_after)
-    if asked.created_before is not None:
-        conditions.append(Job.created_at < asked.created_before)
+    if requested.account_id is not None:
+        conditions.append(Job.account_id == requested.account_id)
+    if requested.statuses:
+        conditions.append(sa.or_(*map(timeline.standing, requested.statuses)))
+    if requested.error_codes:
+        conditions.append(Job.error_code.in_(requested.error_codes))
+    if requested.findings:
+        conditions.append(findings.among(requested.findings))
+    if requested.group_id is not None:
+        conditions.append(Job.group_id == requested.group_id)
+    if requested.created_after is not None:
+        conditions.append(Job.created_at >= requested.created_after)
+    if requested.created_before is not None:
+        conditions.append(Job.created_at < requested.created_before)
     conditions += [
-        _metadata_holds(key, value, transaction.dialect) for key, value in asked.metadata.items()
+        _metadata_holds(key, value, transaction.dialect)
+        for key, value in requested.metadata.items()
     ]
     conditions += [
-        search.holds(transaction, Phrase.of(text), account_id=asked.account_id)
-        for text in asked.phrases
+        search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
+        for text in requested.phrases
     ]
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
-    if asked.image_id is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.id == asked.image_id)))
-    if asked.image_sha256 is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == asked.image_sha256)))
+    if requested.image_id is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.id == requested.image_id)))
+    if requested.image_sha256 is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == requested.image_sha256)))
     return conditions
 
 
@@ -268,14 +269,14 @@ def cancel(
         if job.status.terminal or job.cancel_requested_at is not None:
             return job.status
         target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
-        asked = timeline.Change(
+        requested = timeline.Change(
             "cancelled" if target is Status.CANCELLED else "cancel_requested",
             source=job.status,
             target=target,
             where=(table(Job).c.id == job_id,),
             values={"cancel_requested_at": transaction.now()},
         )
-        timeline.change(transaction, asked, actor=actor)
+        timeline.change(transaction, requested, actor=actor)
         return target
 
 
@@ -290,14 +291,14 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_SUSPECT = table(ImageCrashes).c
+_CRASHES = table(ImageCrashes).c
 _FACTS = sa.select(*FACTS)
 _IMAGES = (
-    _FACTS.add_columns(_SUSPECT.quarantined_at)
+    _FACTS.add_columns(_CRASHES.quarantined_at)
     .outerjoin_from(
         table(Image),
         table(ImageCrashes),
-        sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
+        sa.and_(_CRASHES.account_id == _IMAGE.account_id, _CRASHES.image_key == _IMAGE.image_key),
     )
     .where(
         _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),

@@ -174,14 +174,14 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
             transaction,
             Job.finished_at < transaction.now(-period),
             Job.events_removed_at.is_(None),
-            events.told_out(),
+            events.reported_out(),
             limit=limit,
         )
-        held = events.held_told_out(transaction, due)
+        held = events.held_reported_out(transaction, due)
         due = {job_id: status for job_id, status in due.items() if job_id in held}
         events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
-        marks = {name: table(Job).c[name] for name in timeline.TOLD} | {
+        marks = {name: table(Job).c[name] for name in timeline.REPORTED} | {
             "events_removed_at": transaction.now()
         }
         _mark(transaction, due, marks, event="events_removed", actor=actor)

@@ -37,7 +37,7 @@ class QuarantinedImage:
     quarantined_at: datetime
 
 
-def blame(
+def record_crash(
     transaction: Transaction, account_id: uuid.UUID, keys: Collection[str], *, limit: int
 ) -> bool:
     """Count the death of an engine against images; return whether one of them is in quarantine now.
@@ -77,15 +77,15 @@ def blame(
 
 
 _ATTEMPT = table(Attempt).c
-_SUSPECT = table(ImageCrashes).c
-_FORGIVEN = (
+_CRASHES = table(ImageCrashes).c
+_CLEARED = (
     sa.update(table(ImageCrashes))
     .where(
-        _SUSPECT.account_id == sa.bindparam("b_account"),
-        _SUSPECT.image_key.in_(sa.bindparam("b_keys", expanding=True)),
-        _SUSPECT.quarantined_at.is_(None),
-        _SUSPECT.deaths > 0,
-        _SUSPECT.died_at
+        _CRASHES.account_id == sa.bindparam("b_account"),
+        _CRASHES.image_key.in_(sa.bindparam("b_keys", expanding=True)),
+        _CRASHES.quarantined_at.is_(None),
+        _CRASHES.deaths > 0,
+        _CRASHES.died_at
         < sa.select(_ATTEMPT.claimed_at)
         .where(
             _ATTEMPT.job_id == sa.bindparam("b_job"), _ATTEMPT.number == sa.bindparam("b_attempt")
@@ -96,7 +96,7 @@ _FORGIVEN = (
 )
 
 
-def forgive(
+def clear_crashes(
     transaction: Transaction,
     account_id: uuid.UUID,
     keys: Collection[str],
@@ -106,15 +106,15 @@ def forgive(
 ) -> None:
     """Forget what is held against images that did well in an attempt, if that began after the last death."""
     transaction.execute(
-        _FORGIVEN,
+        _CLEARED,
         {"b_account": account_id, "b_keys": list(keys), "b_job": job_id, "b_attempt": attempt},
     )
 
 
-_HELD = sa.select(_SUSPECT.image_key).where(
-    _SUSPECT.account_id == sa.bindparam("account_id"),
-    _SUSPECT.image_key.in_(sa.bindparam("keys", expanding=True)),
-    _SUSPECT.quarantined_at.is_not(None),
+_HELD = sa.select(_CRASHES.image_key).where(
+    _CRASHES.account_id == sa.bindparam("account_id"),
+    _CRASHES.image_key.in_(sa.bindparam("keys", expanding=True)),
+    _CRASHES.quarantined_at.is_not(None),
 )
 
 

@@ -95,7 +95,7 @@ def succeed(
             },
         )
         if settled:
-            quarantine.forgive(
+            quarantine.clear_crashes(
                 transaction,
                 claim.account_id,
                 [image.key for image in claim.images],
@@ -294,7 +294,7 @@ def _quarantines(transaction: Transaction, claim: Claim, deadly: int | None) -> 
     if transaction.execute(_FENCED, _fence(claim)).first() is None:
         return False
     keys = [image.key for image in claim.images]
-    return quarantine.blame(transaction, claim.account_id, keys, limit=deadly)
+    return quarantine.record_crash(transaction, claim.account_id, keys, limit=deadly)
 
 
 def _stop(
@@ -375,7 +375,7 @@ def _settle(
     if not changed:
         return False
     if changed[0].status.terminal and changed[0].values["group_id"] == claim.job_id:
-        groups.tell_freed(transaction, [claim.job_id])
+        groups.record_released(transaction, [claim.job_id])
     search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
     for one in sorted(samples, key=lambda one: one.sample):

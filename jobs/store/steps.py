@@ -35,19 +35,19 @@ def pack(text: str) -> dict[str, Any]:
 
 
 def read(
-    text: str, index: Iterable[IndexEntry], kept: Mapping[str, Any] | None
+    text: str, index: Iterable[IndexEntry], stored: Mapping[str, Any] | None
 ) -> list[trace.Step]:
     """Return the steps of ``text`` with the times and tokens that its ``index`` tells.
 
     Args:
         text: a trace, whole or as far as it has come.
         index: its marks, in order; what they do not cover has neither.
-        kept: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
+        stored: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
     """
-    if kept is None or kept["version"] != trace.VERSION:
+    if stored is None or stored["version"] != trace.VERSION:
         found = trace.parse(text)
     else:
-        found = [trace.Step(trace.StepKind(kind), *place) for kind, *place in kept["steps"]]
+        found = [trace.Step(trace.StepKind(kind), *place) for kind, *place in stored["steps"]]
     return trace.timed(found, _moments(index))
 
 

@@ -67,7 +67,7 @@ class StorageKind(enum.StrEnum):
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
 _EVENT_BYTES: Final = 512
-_TRY_BYTES: Final = 512
+_ATTEMPT_BYTES: Final = 512
 
 
 @dataclass(frozen=True)
@@ -471,7 +471,7 @@ def _count_jobs(
 
 def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
     payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
-    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _TRY_BYTES
+    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
     answers = (
         sa.select(sa.func.sum(tried))
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)

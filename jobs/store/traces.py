@@ -172,7 +172,7 @@ def append(
         held = hold(transaction, owner, wanted)
         # A piece may be late: an attempt goes on when one of its streams has ended and been folded.
         over = _over(transaction, held)
-        kept = [
+        stored = [
             piece
             for piece in pieces
             if (piece.job_id, piece.attempt) in held
@@ -182,9 +182,9 @@ def append(
         event_sequence.reserve(
             transaction, {one: end for one, end in reserve.items() if one in held}
         )
-        if kept:
-            _write(transaction, kept)
-            event_sequence.keep_through(transaction, _through(kept))
+        if stored:
+            _write(transaction, stored)
+            event_sequence.keep_through(transaction, _through(stored))
     return wanted - held
 
 
@@ -265,7 +265,7 @@ def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
             _FIRST_TOKEN,
             [{"b_job": piece.job_id, "b_first": piece.first_token_at} for piece in firsts],
         )
-        groups.tell_freed(transaction, {piece.job_id for piece in firsts})
+        groups.record_released(transaction, {piece.job_id for piece in firsts})
 
 
 def _through(pieces: Iterable[TracePart]) -> dict[Holding, int]:

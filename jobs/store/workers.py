@@ -49,7 +49,7 @@ class WorkerHeartbeat:
 class WorkerStatus:
     """A worker as its heartbeats tell of it; ``alive`` when the last one is recent, ``age`` is how old that one is."""
 
-    presence: WorkerHeartbeat
+    heartbeat: WorkerHeartbeat
     started_at: datetime
     age: timedelta
     alive: bool
@@ -63,19 +63,19 @@ class LiveWorkers:
     slots: int
 
 
-def beat(database: Database, presence: WorkerHeartbeat, *, alive: timedelta) -> LiveWorkers:
-    """Say that ``presence`` lives; return the workforce, it included, that was seen within ``alive``."""
+def beat(database: Database, heartbeat: WorkerHeartbeat, *, alive: timedelta) -> LiveWorkers:
+    """Say that ``heartbeat`` lives; return the workforce, it included, that was seen within ``alive``."""
     with database.transaction() as transaction:
         row = transaction.insert(Worker).values(
-            id=presence.id,
-            host=presence.host,
-            pid=presence.pid,
-            version=presence.version,
-            slots=presence.slots,
+            id=heartbeat.id,
+            host=heartbeat.host,
+            pid=heartbeat.pid,
+            version=heartbeat.version,
+            slots=heartbeat.slots,
             started_at=transaction.now(),
             seen_at=transaction.now(),
-            draining=presence.draining,
-            engines=_plain(presence.engines),
+            draining=heartbeat.draining,
+            engines=_plain(heartbeat.engines),
         )
         transaction.execute(
             row.on_conflict_do_update(
@@ -107,7 +107,7 @@ def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
         ).all()
         return [
             WorkerStatus(
-                presence=_presence(row.Worker),
+                heartbeat=_heartbeat(row.Worker),
                 started_at=row.Worker.started_at,
                 age=row.now - row.Worker.seen_at,
                 alive=row.now - row.Worker.seen_at < alive,
@@ -121,7 +121,7 @@ def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
     found: dict[str, EngineState] = {}
     order = ("ok", "resting", "away")
     for worker in workers:
-        for engine in (worker.presence.engines or ()) if worker.alive else ():
+        for engine in (worker.heartbeat.engines or ()) if worker.alive else ():
             known = found.get(engine.url, engine)
             found[engine.url] = min(known, engine, key=lambda one: order.index(one.state))
     return [found[url] for url in sorted(found)]
@@ -143,7 +143,7 @@ def _plain(engines: Iterable[EngineState] | None) -> list[dict[str, Any]] | sa.N
     return sa.null() if engines is None else [dataclasses.asdict(engine) for engine in engines]
 
 
-def _presence(row: Worker) -> WorkerHeartbeat:
+def _heartbeat(row: Worker) -> WorkerHeartbeat:
     return WorkerHeartbeat(
         id=row.id,
         host=row.host,

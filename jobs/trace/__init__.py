@@ -118,10 +118,10 @@ class _Reading:
             self._answering = True
         last: StepKind | None = None
         for start, end in paragraph.sentences:
-            told = kind_of(text[start:end])
-            if last is None and told is StepKind.RECHECK and not paragraph.final:
+            reported = kind_of(text[start:end])
+            if last is None and reported is StepKind.RECHECK and not paragraph.final:
                 self._answering = False
-            kind = StepKind.ANSWER if self._answering else told or last or StepKind.INFERENCE
+            kind = StepKind.ANSWER if self._answering else reported or last or StepKind.INFERENCE
             if kind is last or (kind is StepKind.ANSWER and self._goes_on(kind)):
                 self.steps[-1] = Step(kind, self.steps[-1].start, end)
             else:

@@ -6,10 +6,10 @@ from werkzeug.test import TestResponse
 
 from core.database import Database
 from jobs.records import Image, Job
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.conftest import Caller
 
-PNG = pictures.data_url(pictures.png())
+PNG = image_files.data_url(image_files.png())
 
 
 def rows(database: Database) -> int:

@@ -86,11 +86,11 @@ def things(caller: Caller, database: Database) -> Json:
     ).get_json()["id"]
     job: Json = caller.group()["jobs"][0]
     worker.finish(database)
-    [told] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    [reported] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
     recovery = caller("POST", f"/v1/webhook_endpoints/{endpoint}/recover", json={"since": "0"})
     return job | {
         "endpoint": endpoint,
-        "delivery": told["id"],
+        "delivery": reported["id"],
         "recovery": recovery.get_json()["id"],
     }
 

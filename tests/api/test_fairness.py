@@ -26,7 +26,7 @@ from jobs.phrases import Part
 from jobs.records import SearchText
 from jobs.store import accounts, history
 from tests import databases, factories
-from tests.api import pictures, wire
+from tests.api import image_files, wire
 from tests.api.conftest import Caller
 from tests.children import wait_for_names
 from tests.integration import sandbox_targets
@@ -48,14 +48,14 @@ def decoder() -> Iterator[ImageReader]:
 #: All routes on which images come in.
 _SENDS: tuple[Send, ...] = (
     lambda caller, image: caller("POST", "/v1/images", data=image, content_type="image/png"),
-    lambda caller, image: caller("POST", "/v1/images", json={"data": pictures.data_url(image)}),
+    lambda caller, image: caller("POST", "/v1/images", json={"data": image_files.data_url(image)}),
     lambda caller, image: caller.form("/v1/images", {"file": image}),
     lambda caller, image: caller.submit(image=image),
     lambda caller, image: caller.form("/v1/jobs", {"image": image, "question": "How many?"}),
     lambda caller, image: caller(
         "POST",
         "/v1/groups",
-        json={"questions": ["How many?"], "images": [{"data": pictures.data_url(image)}]},
+        json={"questions": ["How many?"], "images": [{"data": image_files.data_url(image)}]},
     ),
 )
 
@@ -65,11 +65,11 @@ def test_images_that_hang_leave_a_decoder_to_another_account(
 ) -> None:
     with ThreadPoolExecutor(2 * len(_SENDS)) as threads:
         hanging = [
-            threads.submit(send, caller, sandbox_targets.hanging(pictures.png(), salt=salt))
+            threads.submit(send, caller, sandbox_targets.hanging(image_files.png(), salt=salt))
             for salt, send in enumerate(2 * _SENDS)
         ]
         wait_for_names(sandbox_targets.BEGUN, count=2)
-        served = [send(stranger, pictures.png()).status_code for send in _SENDS]
+        served = [send(stranger, image_files.png()).status_code for send in _SENDS]
         held, done = decoder.shares.held, [one for one in hanging if one.done()]
         decoder.close()
 
@@ -155,14 +155,14 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
         queued = threads.submit(
             b"".join, streams.follow(mine, account_id=account_id, key_id=key_id, after=0)
         )
-        told = b"".join(streams.follow(other, account_id=other_id, key_id=key_id, after=0))
+        reported = b"".join(streams.follow(other, account_id=other_id, key_id=key_id, after=0))
         done = queued.done()
         held.close()
         late = queued.result(60)
     revocation.close()
     streams.close()
 
-    assert b"job.finished" in told
+    assert b"job.finished" in reported
     assert not done
     assert b"job.finished" in late
 

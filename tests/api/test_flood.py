@@ -22,7 +22,7 @@ from jobs.images import ImageReader
 from jobs.store import accounts
 from tests import factories
 from tests.api.conftest import Caller
-from tests.fakes import HandTimer, RecordingBell
+from tests.fakes import HandTimer, RecordingWakeup
 
 Line = MutableMapping[str, Any]
 
@@ -51,8 +51,8 @@ def app(
     app = create_app(
         settings,
         database=database,
-        bell=RecordingBell(),
-        delivery_bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=RecordingWakeup(),
         images=decoder,
         timer=timer,
     )
@@ -269,8 +269,12 @@ def test_a_fault_of_ours_is_logged_a_few_times_with_its_traceback(
 
     timer.seconds += 60
     client.get("/fault")
-    [told] = [line for line in logged if line["event"] == "tracebacks_not_logged"]
-    assert (told["error_type"], told["route"], told["requests"]) == ("RuntimeError", "/fault", 46)
+    [reported] = [line for line in logged if line["event"] == "tracebacks_not_logged"]
+    assert (reported["error_type"], reported["route"], reported["requests"]) == (
+        "RuntimeError",
+        "/fault",
+        46,
+    )
 
 
 def test_a_budget_tells_a_thousand_kinds_apart_and_no_more() -> None:

@@ -24,7 +24,7 @@ from jobs.store import workers
 from tests.api import worker
 from tests.api.conftest import Caller
 from tests.databases import Age
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 from webhooks.metrics import DeliveryMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_metrics_can_be_made_public_and_say_what_was_built(
     settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     public = settings.model_copy(update={"metrics_public": True, "revision": "abc123"})
-    app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(public, database=database, wakeup=RecordingWakeup(), images=decoder)
 
     shown = Scrape(app.test_client().get("/metrics").text)
 
@@ -89,7 +89,7 @@ def test_without_a_database_the_processs_own_metrics_are_shown(
 ) -> None:
     public = settings.model_copy(update={"metrics_public": True})
     database = Database(f"sqlite:///{tmp_path}/no/such.db")
-    app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(public, database=database, wakeup=RecordingWakeup(), images=decoder)
     client = app.test_client()
     client.get("/livez")
 
@@ -109,8 +109,8 @@ def test_the_gauges_tell_of_queue_and_workers(
     caller.job(priority="high")
     worker.start(database)
     engine = workers.EngineState("http://engine", "resting")
-    presence = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=(engine,))
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    worker_heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=(engine,))
+    workers.beat(database, worker_heartbeat, alive=timedelta(minutes=1))
 
     shown = scrape(operator)
 
@@ -204,12 +204,12 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     caller.job()
     found = Finding(FindingKind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
     agreed = (votes.AnswerClass("6", (0, 1)),)
-    tally = votes.Tally(asked=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
+    tally = votes.Tally(requested=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
     worker.end(database, worker.start(database), found=[found], tally=tally)
     caller.job()
     worker.fail(database)
-    presence = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4)
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    worker_heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4)
+    workers.beat(database, worker_heartbeat, alive=timedelta(minutes=1))
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)
     of_worker = names(metrics.JobMetrics, database, model="tiny-qvq")
@@ -217,8 +217,8 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     of_delivery = names(DeliveryMetrics, database) - of_worker
     page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
 
-    told = {(name, kind) for name, kind, _, where in page if where != "delivery"}
-    assert told == set(api.own())
+    reported = {(name, kind) for name, kind, _, where in page if where != "delivery"}
+    assert reported == set(api.own())
     assert {name.removesuffix("_total") for name, _, _, where in page if where == "delivery"} == {
         name for name in of_delivery if name.startswith("longlook_")
     }

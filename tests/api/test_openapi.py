@@ -72,9 +72,9 @@ def test_the_messages_of_webhooks_have_the_members_that_are_sent(
     assert set(document["webhooks"]) == {str(event) for event in EventType}
     job = caller.job(webhook={"url": "https://a.example/", "events": ["job.succeeded"]})
     worker.finish(database)
-    [told] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    [reported] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
 
-    event = caller("GET", f"/v1/deliveries/{told['id']}").get_json()["payload"]
+    event = caller("GET", f"/v1/deliveries/{reported['id']}").get_json()["payload"]
 
     schemas = document["components"]["schemas"]
     for name, shown in (

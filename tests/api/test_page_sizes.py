@@ -17,7 +17,7 @@ from jobs.delivery import ANSWER_BYTES, DeliveryStatus
 from jobs.outbox import WebhookAttempt
 from jobs.store import history, settle
 from tests import factories
-from tests import webhooks as told
+from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from webhooks import attempts, queries, redelivery
@@ -25,7 +25,7 @@ from webhooks import attempts, queries, redelivery
 ROOT = "/v1/webhook_endpoints"
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 #: Each of its characters takes six in JSON.
-LOUD = dataclasses.replace(told.DOWN, answer=b"\x01" * ANSWER_BYTES)
+LOUD = dataclasses.replace(reported.DOWN, answer=b"\x01" * ANSWER_BYTES)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def resend(
     assert delivery_id is not None
     for _ in range(times):
         redelivery.redeliver(database, delivery_id, account_id=None)
-        told.try_first(database, result)
+        reported.try_first(database, result)
 
 
 def loud_delivery(caller: Caller, database: Database, *, resends: int) -> Json:
@@ -50,7 +50,7 @@ def loud_delivery(caller: Caller, database: Database, *, resends: int) -> Json:
     made = caller("POST", ROOT, json=NEW).get_json()
     caller.job()
     worker.finish(database)
-    told.try_first(database, LOUD)
+    reported.try_first(database, LOUD)
     [listed] = caller("GET", f"{ROOT}/{made['id']}/deliveries").get_json()["data"]
     resend(database, listed["id"], LOUD, times=resends)
     [listed] = caller("GET", f"{ROOT}/{made['id']}/deliveries").get_json()["data"]
@@ -74,7 +74,7 @@ def test_lists_of_deliveries_are_small_whatever_receivers_say(
         assert one["attempt_count"] == 32
         numbers = [attempt["number"] for attempt in one["attempts"]]
         # The next automatic one is older than the newest that somebody asked for.
-        assert numbers == [2, *range(33 - queries.LISTED_TRIES, 33)]
+        assert numbers == [2, *range(33 - queries.LISTED_ATTEMPTS, 33)]
         assert {attempt["answer"] for attempt in one["attempts"]} == {None}
         assert {attempt["request_headers"] for attempt in one["attempts"]} == {None}
         assert one["next_at"] == one["attempts"][0]["due_at"]

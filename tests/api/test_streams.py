@@ -27,13 +27,13 @@ from jobs.events.live import Publisher, Subscriber
 from jobs.images import ImageReader
 from jobs.records import FindingEntry
 from jobs.store import accounts, claims, expiry, retention, settle
-from jobs.store import findings as kept
+from jobs.store import findings as stored
 from tests import databases, factories
 from tests.api import following, wire, worker
 from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
-from tests.fakes import RecordingBell, RecordingPublisher
+from tests.fakes import RecordingPublisher, RecordingWakeup
 from worker.run.trace_buffer import Publisher as Tells
 from worker.run.trace_buffer import TraceBuffer, TraceWriter
 
@@ -73,7 +73,7 @@ def another(
     settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> Iterator[Caller]:
     """Return the same caller at another API."""
-    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(settings, database=database, wakeup=RecordingWakeup(), images=decoder)
     yield Caller(app.test_client(), caller.key)
     service_of(app).drain()
 
@@ -221,7 +221,7 @@ def test_an_account_that_holds_many_streams_keeps_no_other_one_out(
     settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     few = settings.model_copy(update={"max_streams": 4})
-    app = create_app(few, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(few, database=database, wakeup=RecordingWakeup(), images=decoder)
     greedy = Caller(app.test_client(), caller.key)
     stranger = Caller(app.test_client(), factories.make_key(database, account="stranger"))
     mine, theirs = (who.job()["urls"]["events"] for who in (greedy, stranger))
@@ -273,18 +273,18 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     )
     request = wire.Held()
     stream = streams.follow(job_id, account_id=account_id, key_id=principal.key_id, after=0)
-    told: list[bytes] = []
+    reported: list[bytes] = []
 
     def read() -> None:
         with current.running(request):
-            told.extend(stream)
+            reported.extend(stream)
 
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(read)
-        assert eventually(lambda: b"job.queued" in b"".join(told))
+        assert eventually(lambda: b"job.queued" in b"".join(reported))
         request.hang_up()
         rest.result(60)
-    assert b"job.finished" not in b"".join(told)
+    assert b"job.finished" not in b"".join(reported)
     stream.close()
     assert shares.take(account_id)
     revocation.close()
@@ -306,7 +306,7 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
                 findings.FindingKind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
             )
             with database.transaction() as transaction:
-                kept.keep(transaction, claimed.job_id, claimed.attempt, [later])
+                stored.keep(transaction, claimed.job_id, claimed.attempt, [later])
                 transaction.execute(sa.update(FindingEntry).values(kind="unheard_of"))
         succeed(database, claimed, recorder, live)
 
@@ -381,15 +381,15 @@ class TestTheHotPath:
         numbers = [event["sequence_number"] for event in events]
         assert numbers == sorted(set(numbers))
         [restarted] = [event for event in events if event["type"] == "attempt.restarted"]
-        kept = [
+        stored = [
             event
             for event in events
             if event.get("attempt") != 1 or event["sequence_number"] <= restarted["kept_through"]
         ]
-        assert following.text(kept, attempt=1) == "I see "
+        assert following.text(stored, attempt=1) == "I see "
         assert following.text(events, attempt=1) == "I see six or seven"
         assert following.text(events, attempt=2) == "It is 6."
-        assert follow(job).join() == late.join() == kept
+        assert follow(job).join() == late.join() == stored
 
     def test_everyone_is_told_the_same_by_all_ways(
         self, follow: Follow, caller: Caller, database: Database, publisher: Publisher
@@ -411,16 +411,16 @@ class TestTheHotPath:
                 joined.append(follow(job))
         succeed(database, claimed, recorder, live)
 
-        told = early.join()
+        reported = early.join()
 
-        assert following.text(told) == "".join(f"word{number}\n" for number in range(300))
-        assert [follower.join() for follower in joined] == [told, told]
-        assert follow(job).join() == told
+        assert following.text(reported) == "".join(f"word{number}\n" for number in range(300))
+        assert [follower.join() for follower in joined] == [reported, reported]
+        assert follow(job).join() == reported
 
 
 def test_another_process_tells_the_same(
     another: Caller, finished: dict[str, Any], follow: Follow
 ) -> None:
-    told = opened(another("GET", finished["urls"]["events"], buffered=False)).join()
+    reported = opened(another("GET", finished["urls"]["events"], buffered=False)).join()
 
-    assert told == follow(finished).join()
+    assert reported == follow(finished).join()

@@ -62,8 +62,8 @@ def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> Non
     # What stands for itself: what it cannot do now, and our own faults.
     codes -= {errors.Unavailable.code, "server_error"}
 
-    told = (source.ROOT / "README.md").read_text(encoding="utf-8")
-    assert {code for code in codes if f"`{code}`" not in told} == set()
+    reported = (source.ROOT / "README.md").read_text(encoding="utf-8")
+    assert {code for code in codes if f"`{code}`" not in reported} == set()
     assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
 
 

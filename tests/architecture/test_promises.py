@@ -39,9 +39,9 @@ def test_each_failpoint_is_told_and_hit() -> None:
     tests = (source.ROOT / "tests" / "chaos").glob("test_*failpoints.py")
     tried = "".join(path.read_text(encoding="utf-8") for path in tests)
 
-    told = set(PLACE.findall(PAGE))
-    assert told == places()
-    assert {place for place in told if f'"{place}' not in tried} == set()
+    reported = set(PLACE.findall(PAGE))
+    assert reported == places()
+    assert {place for place in reported if f'"{place}' not in tried} == set()
 
 
 def places() -> set[str]:

@@ -49,7 +49,7 @@ class Scene:
             self.database,
             self.account_id,
             question=question,
-            images=[(picture(), 4)],
+            images=[(submitted(), 4)],
             options=options,
             max_attempts=2,
             **facts,
@@ -138,7 +138,7 @@ def killed(victim: BaseProcess) -> bool:
     return victim.exitcode == -signal.SIGKILL
 
 
-def picture() -> submission.NewImage:
+def submitted() -> submission.NewImage:
     data = Path(IMAGES[0]).read_bytes()
     return factories.make_image(data, data=data, media_type="image/png")
 

@@ -66,8 +66,8 @@ def test_jobs_of_before_are_found_after_a_reindex(tmp_path: Path) -> None:
 
     code, printed = longlook(tmp_path, "db", "reindex")
 
-    asked = history.Filter(account_id=None, phrases=("how many circles",))
-    views, _ = history.page(database, asked, limit=100)
+    requested = history.Filter(account_id=None, phrases=("how many circles",))
+    views, _ = history.page(database, requested, limit=100)
     database.close()
     assert len(views) == 60
     assert (code, views[0].job.id.hex in printed) == (0, True)
@@ -102,8 +102,8 @@ def test_accounts_are_listed_with_what_they_store_limited_and_counted_anew(tmp_p
         [row] = json.loads(
             longlook(tmp_path, "accounts", "ls", LONGLOOK_STORAGE_MB_PER_ACCOUNT="9")[1]
         )
-        told: dict[str, Any] = row
-        return told
+        reported: dict[str, Any] = row
+        return reported
 
     first = listed()
     assert longlook(tmp_path, "accounts", "limit", "web", "--storage-mb", "2")[0] == 0
@@ -189,9 +189,9 @@ def test_keys_of_a_database_without_tables_say_what_to_do(tmp_path: Path) -> Non
 
 def test_a_database_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path) -> None:
     url = "postgresql://user:hidden@127.0.0.1:1/none"
-    with pytest.raises(errors.LaunchError, match=r"127\.0\.0\.1:1") as told:
+    with pytest.raises(errors.LaunchError, match=r"127\.0\.0\.1:1") as reported:
         longlook(tmp_path, "db", "upgrade", LONGLOOK_DATABASE_URL=url)
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(reported.value)
 
 
 def test_the_doctor_finds_what_is_there(upgraded: Path) -> None:
@@ -210,8 +210,8 @@ def test_the_doctor_hears_of_engines_from_the_workers_when_no_setting_names_them
         workers.EngineState("http://127.0.0.1:4711", "ok", model="tiny-qvq", window=8),
         workers.EngineState("http://127.0.0.1:4712", "away"),
     )
-    presence = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=engines)
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=engines)
+    workers.beat(database, heartbeat, alive=timedelta(minutes=1))
     _, printed = longlook(upgraded, "doctor")
     workers.retire(database, "w")
     database.close()
@@ -257,16 +257,16 @@ def test_the_doctor_tells_who_is_near_the_storage_quota(tmp_path: Path) -> None:
         image = factories.make_image(data=bytes(2**20))
         submission.keep_image(database, account_id=account_id, image=image)
 
-    def told(quota_mb: int) -> tuple[str, str]:
+    def reported(quota_mb: int) -> tuple[str, str]:
         quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}
         _, printed = longlook(tmp_path, "doctor", **ENGINELESS, **quota)
         [found] = [one for one in json.loads(printed) if one["what"] == "storage"]
         return found["verdict"], found["detail"]
 
-    assert told(2) == ("ok", "1.0 MiB, accounts: 1")
-    assert told(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
-    assert told(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
-    verdict, detail = told(2**30)
+    assert reported(2) == ("ok", "1.0 MiB, accounts: 1")
+    assert reported(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
+    assert reported(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
+    verdict, detail = reported(2**30)
     assert (verdict, "the disk does not" in detail) == ("warning", True)
 
 
@@ -285,9 +285,9 @@ def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: P
     longlook(tmp_path, "db", "upgrade")
     database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
     vault = Vault.of(Settings.read({}, home=tmp_path))
-    secret, kept = secrets.new_secret(vault)
+    secret, stored = secrets.new_secret(vault)
     account_id = factories.make_account(database)
-    secrets.default_secret(database, account_id, make=lambda: kept)
+    secrets.default_secret(database, account_id, make=lambda: stored)
     secrets.signing_key(database, make=lambda: secrets.new_pair(vault))
     [old] = (tmp_path / "vault").read_text().split()
 
@@ -300,7 +300,7 @@ def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: P
             "ok           2 secrets are encrypted with the newest key\n",
         )
 
-    again = secrets.default_secret(database, account_id, make=lambda: kept)
+    again = secrets.default_secret(database, account_id, make=lambda: stored)
     database.close()
     assert vault.open(again.secret) == secret
     assert old not in (tmp_path / "vault").read_text()

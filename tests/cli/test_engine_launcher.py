@@ -63,9 +63,9 @@ def launch(tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_the_key_reaches_sglang_and_no_argument_of_a_process(
     tmp_path: Path, *, by_file: bool
 ) -> None:
-    kept = tmp_path / "key"
-    kept.write_text(f"{KEY}\n")
-    given = {"_FILE": str(kept)} if by_file else {"": KEY}
+    stored = tmp_path / "key"
+    stored.write_text(f"{KEY}\n")
+    given = {"_FILE": str(stored)} if by_file else {"": KEY}
 
     ended = launch(tmp_path, **{launcher.VARIABLE + name: value for name, value in given.items()})
 

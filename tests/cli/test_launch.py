@@ -197,9 +197,9 @@ def test_a_log_is_put_aside_while_its_program_writes_it_and_the_oldest_goes(
     finally:
         process.kill()
 
-    kept = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
+    stored = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
     aside = {f"program.log.{number}": f"{7 - number}" for number in range(1, 5)}
-    assert kept == {"program.log": "i", **aside}
+    assert stored == {"program.log": "i", **aside}
     assert process.last_words() == "  it goes on"
 
 

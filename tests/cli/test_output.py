@@ -111,10 +111,11 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
 
 def test_a_vote_is_told_in_a_sentence() -> None:
     classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
-    told = {"asked": 8, "counted": 5, "classes": classes, "abstained": [3]}
+    reported = {"requested": 8, "counted": 5, "classes": classes, "abstained": [3]}
 
     assert (
-        output.votes(told) == "3 of 5 samples say so; 7\\x1b: 1; without an answer: 1 (8 asked for)"
+        output.votes(reported)
+        == "3 of 5 samples say so; 7\\x1b: 1; without an answer: 1 (8 asked for)"
     )
 
 
@@ -135,7 +136,7 @@ def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "value", "told"),
+    ("kind", "text", "value", "reported"),
     [
         ("number", "6", 6, ""),
         ("number", "six", 6, "value: 6\n"),
@@ -145,13 +146,13 @@ def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFix
     ],
 )
 def test_an_answers_value_is_shown_when_its_text_does_not_say_it(
-    kind: str, text: str, value: object, told: str, capsys: pytest.CaptureFixture[str]
+    kind: str, text: str, value: object, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"answer_format": {"type": kind}}
 
     output.result(job("succeeded", options=options, answer={"text": text, "value": value}))
 
-    assert f"answer: {text}\n{told}100 tokens in" in capsys.readouterr().out
+    assert f"answer: {text}\n{reported}100 tokens in" in capsys.readouterr().out
 
 
 def test_a_failed_job_shows_message_and_code(capsys: pytest.CaptureFixture[str]) -> None:

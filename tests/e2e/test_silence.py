@@ -16,7 +16,7 @@ from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
 
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 #: All permits that there are for an engine with a window of 1. Only one job may be tried again and again.
 ATTEMPTS = (20, 1, 1, 1, 1)
 
@@ -35,7 +35,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             other = Client(stack.url, key=stack.other_key)
             stuck = [
                 client.submit(
-                    [PICTURE],
+                    [IMAGE],
                     f"[[persona:mute]] {number} How many?",
                     options={"max_attempts": attempts},
                 )["id"]
@@ -44,7 +44,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             stack.start_worker()
             assert eventually(lambda: client.job(stuck[0])["status"] == "running")
 
-            answered = other.wait(other.submit([PICTURE], "How many shapes?")["id"])
+            answered = other.wait(other.submit([IMAGE], "How many shapes?")["id"])
             ended = [client.wait(job_id) for job_id in stuck]
 
             assert answered["status"] == "succeeded"

@@ -54,5 +54,5 @@ def subject(
             yield subjects.Subject(connect(server.url), asking.png(), talks_on)
     else:
         real: RealEngine = request.getfixturevalue("real_engine")
-        picture = subjects.sample(real, "s03.png")
-        yield subjects.Subject(connect(real.url), picture, subjects.endless(picture))
+        image = subjects.sample(real, "s03.png")
+        yield subjects.Subject(connect(real.url), image, subjects.endless(image))

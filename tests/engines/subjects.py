@@ -36,19 +36,19 @@ class Subject:
 
     Attributes:
         engine: the engine.
-        picture: a picture that it can answer questions about.
+        image: a picture that it can answer questions about.
         endless: a request that goes on for a thousand tokens.
     """
 
     engine: Engine
-    picture: EngineImage
+    image: EngineImage
     endless: GenerationRequest
 
     def ask(
         self, question: str = "How many shapes are in the picture?", **fields: object
     ) -> GenerationRequest:
         """Return a request about :attr:`picture`."""
-        return asking.ask(question, **{"pictures": (self.picture,), **fields})
+        return asking.ask(question, **{"pictures": (self.image,), **fields})
 
     def ask_endlessly(self) -> GenerationRequest:
         """Return a request that is still running when a test is done with it."""
@@ -60,7 +60,7 @@ def sample(real: RealEngine, name: str) -> EngineImage:
     return EngineImage(key=name, media_type="image/png", data=(real.samples / name).read_bytes())
 
 
-def endless(picture: EngineImage) -> GenerationRequest:
+def endless(image: EngineImage) -> GenerationRequest:
     """Return a request that tiny-qvq answers with a verbatim loop: each word makes the same word likelier."""
     sampling = profiles.Sampling(temperature=0.0, top_p=1.0, repetition_penalty=0.02)
-    return asking.ask(pictures=(picture,), sampling=sampling, max_output_tokens=1000)
+    return asking.ask(images=(image,), sampling=sampling, max_output_tokens=1000)

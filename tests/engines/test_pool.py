@@ -140,19 +140,19 @@ def test_there_are_never_more_permits_than_the_share(
 class Together(Quiet):
     """Engines that answer when all of them have been asked."""
 
-    def __init__(self, url: str, asked: threading.Barrier) -> None:
+    def __init__(self, url: str, requested: threading.Barrier) -> None:
         super().__init__(url)
-        self._asked = asked
+        self._requested = requested
 
     def facts(self) -> engine.EngineFacts:
-        self._asked.wait(10)
+        self._requested.wait(10)
         return super().facts()
 
 
 def test_engines_are_asked_at_the_same_time() -> None:
-    asked = threading.Barrier(5)
+    requested = threading.Barrier(5)
 
-    engines = made(*(Together(str(n), asked) for n in range(5)))
+    engines = made(*(Together(str(n), requested) for n in range(5)))
 
     assert engines.window() == 5 * 12
 
@@ -214,7 +214,7 @@ def test_while_a_claim_finds_no_room_an_account_with_its_share_gets_no_further_p
     assert engines.acquire() is None
     assert engines.must_yield(permits[0])
 
-    permits.pop().release(ring=True)
+    permits.pop().release(notify=True)
     assert engines.another(permits[0]) is None
     claim = engines.acquire()
     assert claim is not None
@@ -229,7 +229,7 @@ def test_an_account_with_less_than_its_share_gets_further_permits_before_jobs_of
     many = held_by(engines, A, 5)
     [one] = held_by(engines, B, 1)
     assert engines.acquire() is None
-    many.pop().release(ring=True)
+    many.pop().release(notify=True)
 
     assert engines.another(many[0]) is None
     assert engines.another(one) is not None
@@ -241,20 +241,20 @@ def test_room_for_a_claim_that_found_none_is_told_once_it_is_there() -> None:
     engines = exactly(2)
     engines.listen(lambda: rung.append("bell"))
     permits = held_by(engines, A, 2)
-    permits.pop().release(ring=True)
+    permits.pop().release(notify=True)
     assert rung == []
 
     permits += held_by(engines, A, 1)
     assert engines.acquire() is None
     last = permits.pop()
-    last.release(ring=True)
-    last.release(ring=True)
+    last.release(notify=True)
+    last.release(notify=True)
     assert rung == ["bell"]
 
     claim = engines.acquire()
     assert claim is not None
     engines.claimed(claim, None)
-    claim.release(ring=True)
+    claim.release(notify=True)
     assert rung == ["bell"]
 
 

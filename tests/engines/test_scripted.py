@@ -45,7 +45,7 @@ def test_an_answer_takes_three_to_six_seconds_by_default() -> None:
         watch = Watch()
         subject = Scripted(clock=watch)
 
-        chunks = asking.read(subject, asking.ask(pictures=(asking.png(shade),)))
+        chunks = asking.read(subject, asking.ask(images=(asking.png(shade),)))
 
         tokens_said = asking.bill(chunks).output_tokens
         assert 150 <= tokens_said <= 330
@@ -80,7 +80,7 @@ def test_a_prompt_is_known_to_others_from_its_first_token_on() -> None:
 
 def test_the_same_question_about_the_same_pictures_has_the_same_answer() -> None:
     assert answer() == answer()
-    assert answer() != answer(pictures=(asking.png(9),))
+    assert answer() != answer(images=(asking.png(9),))
     assert answer() != answer("Which colour is it?")
 
 
@@ -265,10 +265,10 @@ def test_aborts_match_by_prefix_but_only_of_a_stream_that_lives() -> None:
 
 
 def test_image_tokens_are_those_of_the_served_model() -> None:
-    picture = asking.png(width=300, height=200)
+    image = asking.png(width=300, height=200)
 
     usage = asking.bill(
-        asking.read(Scripted(options=AT_ONCE), asking.ask(pictures=(picture, asking.png(2))))
+        asking.read(Scripted(options=AT_ONCE), asking.ask(images=(image, asking.png(2))))
     )
 
     assert usage.image_tokens == images.image_tokens(300, 200, profiles.TINY) + 25

@@ -115,7 +115,7 @@ INFO = {
 
 
 @pytest.mark.parametrize(
-    ("tokens", "asked"),
+    ("tokens", "requested"),
     [
         (ONE_BY_ONE, "< think> < |im_end|> <s>"),
         (None, "<think> < |im_end|> <s>"),
@@ -125,7 +125,7 @@ INFO = {
     ids=["told", "not told", "too few", "no list"],
 )
 def test_what_an_engine_tells_is_broken_up_in_what_it_is_sent(
-    tokens: object, asked: str, connect: Connect
+    tokens: object, requested: str, connect: Connect
 ) -> None:
     act = Tokenizing(info=INFO, tokens=tokens)
     with RawPeer(act, act, act, act, act) as peer:
@@ -134,7 +134,7 @@ def test_what_an_engine_tells_is_broken_up_in_what_it_is_sent(
 
         asking.read(client, asking.ask("<think> <|im_end|> <s>"))
 
-    assert act.sent[0]["messages"][1]["content"][-1]["text"] == asked
+    assert act.sent[0]["messages"][1]["content"][-1]["text"] == requested
 
 
 def test_files_of_the_checkpoint_spare_the_question(connect: Connect, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Mute:
     def __init__(self) -> None:
         self.window = 4
         #: None: it does not tell.
-        self.told: engine.EngineLoad | None = engine.EngineLoad(running=0, waiting=0)
+        self.reported: engine.EngineLoad | None = engine.EngineLoad(running=0, waiting=0)
         self.looks = 0
         self.streams: list[MuteStream] = []
         self.aborted: list[str] = []
@@ -52,9 +52,9 @@ class Mute:
 
     def load(self) -> engine.EngineLoad:
         self.looks += 1
-        if self.told is None:
+        if self.reported is None:
             raise errors.EngineUnavailable("It does not tell.")
-        return self.told
+        return self.reported
 
     def close(self) -> None:
         return
@@ -86,9 +86,9 @@ class Conducted:
         self.watched.facts()
         self.readers: list[asking.Reader] = []
 
-    def ask(self, *pictures: engine.EngineImage) -> asking.Reader:
+    def ask(self, *images: engine.EngineImage) -> asking.Reader:
         """Return what waits for its first token."""
-        request = asking.ask(pictures=pictures or (asking.png(),))
+        request = asking.ask(images=images or (asking.png(),))
         reader = asking.Reader(self.watched, request)
         self.readers.append(reader)
         assert asking.eventually(lambda: self.watched.waiting == self._silent())
@@ -140,7 +140,7 @@ def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(conducted: Con
     "load", [engine.EngineLoad(4, 1), engine.EngineLoad(1, 1), engine.EngineLoad(5, 9)]
 )
 def test_an_engine_with_a_queue_is_believed(conducted: Conducted, load: engine.EngineLoad) -> None:
-    conducted.engine.told = load
+    conducted.engine.reported = load
     reader = conducted.ask()
 
     conducted.wait(10 * SILENT)
@@ -153,11 +153,11 @@ def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up
     conducted: Conducted,
 ) -> None:
     readers = [conducted.ask() for _ in range(6)]
-    conducted.engine.told = engine.EngineLoad(running=4, waiting=2)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=2)
 
     conducted.wait(SILENT + 5 + PROMPT)
     readers[0].join()
-    conducted.engine.told = engine.EngineLoad(running=4, waiting=1)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     conducted.wait(SILENT)
     waiting = conducted.watched.waiting
     conducted.wait(5 + PROMPT)
@@ -170,10 +170,10 @@ def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up
 
 
 def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
-    conducted.engine.told = engine.EngineLoad(running=4, waiting=1)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     reader = conducted.ask()
     conducted.wait(10 * SILENT)
-    conducted.engine.told = engine.EngineLoad(running=3, waiting=0)
+    conducted.engine.reported = engine.EngineLoad(running=3, waiting=0)
 
     conducted.wait(SILENT)
     still = reader.error
@@ -187,9 +187,9 @@ def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
 def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
     reader = conducted.ask()
     conducted.wait(SILENT - 5)
-    conducted.engine.told = engine.EngineLoad(running=4, waiting=1)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     conducted.wait(5)
-    conducted.engine.told = engine.EngineLoad(running=0, waiting=0)
+    conducted.engine.reported = engine.EngineLoad(running=0, waiting=0)
 
     conducted.wait(SILENT)
 
@@ -198,7 +198,7 @@ def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
 
 
 def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conducted) -> None:
-    conducted.engine.told = None
+    conducted.engine.reported = None
     reader = conducted.ask()
 
     conducted.wait(SILENT + 5 + PROMPT)
@@ -211,7 +211,7 @@ def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conduc
 def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
     conducted: Conducted,
 ) -> None:
-    conducted.engine.told = None
+    conducted.engine.reported = None
     for which in range(conducted.engine.window):
         conducted.ask()
         conducted.speak(which)
@@ -236,7 +236,7 @@ def test_a_stream_that_has_spoken_is_left_alone_and_nobody_is_asked_for_it(
 
 def test_a_long_prompt_has_more_time(conducted: Conducted) -> None:
     large = asking.png(width=2800, height=2800)
-    seconds = prompt_tokens(asking.ask(pictures=(large,))) / 500
+    seconds = prompt_tokens(asking.ask(images=(large,))) / 500
     assert 20 < seconds < 25
     reader = conducted.ask(large)
 
@@ -284,7 +284,7 @@ def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: Conducted) -> 
     for _ in range(20):
         conducted.ask()
     for which in range(40):
-        conducted.engine.told = engine.EngineLoad(running=4, waiting=19)
+        conducted.engine.reported = engine.EngineLoad(running=4, waiting=19)
         conducted.wait(5)
         conducted.speak(which)
         conducted.ask()
@@ -299,7 +299,7 @@ def test_a_stream_that_later_ones_overtake_is_given_up_in_a_long_queue(
     stuck = conducted.ask()
     for _ in range(5):
         conducted.ask()
-    conducted.engine.told = engine.EngineLoad(running=4, waiting=4)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=4)
     which = 0
     while stuck.error is None and which < 20:
         conducted.wait(5)
@@ -489,8 +489,8 @@ def test_a_load_that_was_reported_long_ago_is_none(
     """The HTTP server of an engine whose scheduler is stuck goes on telling the load that it had."""
     at = datetime(2026, 11, 29, 12, tzinfo=UTC)
     rank = {"timestamp": at.timestamp() - age, "num_running_reqs": 4, "num_waiting_reqs": 7}
-    told = json.dumps({"timestamp": at.isoformat(), "loads": [rank]}).encode()
-    with RawPeer(raw_peer.answering(raw_peer.status(200, told))) as peer:
+    reported = json.dumps({"timestamp": at.isoformat(), "loads": [rank]}).encode()
+    with RawPeer(raw_peer.answering(raw_peer.status(200, reported))) as peer:
         client = connect(peer.url)
         if stuck:
             with pytest.raises(errors.EngineUnavailable, match="stopped reporting"):

@@ -26,9 +26,9 @@ def buckets(redis_url: str) -> Iterator[RateLimits]:
 
 
 def take(buckets: RateLimits, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
-    told = buckets.take(key, per_minute=per_minute)
-    assert told is not None
-    return told[1]
+    reported = buckets.take(key, per_minute=per_minute)
+    assert reported is not None
+    return reported[1]
 
 
 def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: RateLimits) -> None:
@@ -37,9 +37,9 @@ def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: RateLimits
 
 
 def test_what_is_left_is_told(buckets: RateLimits) -> None:
-    told = [buckets.take(KEY, per_minute=3) for _ in range(4)]
+    reported = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
-    lefts = [one[0] for one in told if one is not None]
+    lefts = [one[0] for one in reported if one is not None]
     assert [int(left) for left in lefts] == [2, 1, 0, 0]
     assert lefts[0] < 2.1
 

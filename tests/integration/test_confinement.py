@@ -145,7 +145,7 @@ print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
 @pytest.mark.parametrize(
-    ("missing", "late", "told"),
+    ("missing", "late", "reported"),
     [
         (
             "landlock",
@@ -176,7 +176,7 @@ print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
     ],
 )
 def test_an_older_kernel_confines_as_far_as_it_can(
-    secret: Path, missing: str, late: str, told: list[str]
+    secret: Path, missing: str, late: str, reported: list[str]
 ) -> None:
     with Sandbox(TARGET, processes=1) as pool:
         pool.warm()
@@ -191,9 +191,9 @@ def test_an_older_kernel_confines_as_far_as_it_can(
     )
 
     lines = [line for line in ended.stdout.splitlines() if "sandbox_not_confined" not in line]
-    assert lines == told, ended.stdout + ended.stderr
+    assert lines == reported, ended.stdout + ended.stderr
     assert ("sandbox_not_confined" in ended.stdout + ended.stderr) == (
-        told[0] != "confined files system_calls"
+        reported[0] != "confined files system_calls"
     )
 
 

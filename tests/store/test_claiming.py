@@ -41,8 +41,8 @@ def test_a_claim_carries_what_the_worker_needs(database: Database, account_id: u
         claims.ClaimedImage(first.key, "image/png", 56, 56, 4),
         claims.ClaimedImage(second.key, "image/png", 56, 56, 9),
     )
-    picture = claims.picture(database, account_id=account_id, key=second.key)
-    assert picture == second.data
+    image = claims.image(database, account_id=account_id, key=second.key)
+    assert image == second.data
 
 
 def test_a_claim_makes_the_job_running_and_keeps_the_attempt(
@@ -194,9 +194,9 @@ def test_no_attempt_number_is_ever_used_twice_when_threads_fight_over_few_jobs(
 
     attempts = [attempt for share in played for attempt in share]
     assert len(attempts) == len(set(attempts))
-    told = {
+    reported = {
         (job_id, view.attempt.number)
         for job_id in jobs
         for view in history.attempts(database, job_id)
     }
-    assert set(attempts) == told
+    assert set(attempts) == reported

@@ -102,10 +102,10 @@ def test_times_come_back_as_they_went_in_aware_and_in_utc(database: Database) ->
     account_id = add_account(database, at)
 
     with database.reading() as transaction:
-        kept = transaction.session.get_one(Account, account_id).created_at
+        stored = transaction.session.get_one(Account, account_id).created_at
 
-    assert kept == at
-    assert kept.tzinfo is UTC
+    assert stored == at
+    assert stored.tzinfo is UTC
 
 
 def test_a_time_without_a_zone_is_refused(database: Database) -> None:

@@ -32,9 +32,13 @@ def test_a_delivered_try_ends_its_delivery(database: Database, account_id: uuid.
 
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
-    [told] = webhooks.all_deliveries(database)
-    assert (told.status, told.error_code, told.attempts) == (DeliveryStatus.DELIVERED, None, 1)
-    assert told.delivered_at is not None
+    [reported] = webhooks.all_deliveries(database)
+    assert (reported.status, reported.error_code, reported.attempts) == (
+        DeliveryStatus.DELIVERED,
+        None,
+        1,
+    )
+    assert reported.delivered_at is not None
     [attempt] = webhooks.attempts(database)
     assert (attempt.state, attempt.outcome) == (AttemptState.ENDED, AttemptOutcome.DELIVERED)
     assert (attempt.status_code, attempt.answer, attempt.url) == (
@@ -131,7 +135,7 @@ def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     waits = []
-    for _ in range(delivery.LOSSES_FORGIVEN + 2):
+    for _ in range(delivery.LOSSES_WITHOUT_WAIT + 2):
         assert len(webhooks.claim(database)) == 1
         age(61)
         attempts.expire(database)
@@ -141,7 +145,7 @@ def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less
         age(waits[-1].total_seconds())
 
     *first, sixth, seventh = waits
-    assert first == [timedelta()] * delivery.LOSSES_FORGIVEN
+    assert first == [timedelta()] * delivery.LOSSES_WITHOUT_WAIT
     assert timedelta() < sixth < seventh
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
@@ -231,13 +235,13 @@ def test_no_job_waits_for_those_who_tell_of_others(
     }
     with contextlib.closing(other), ThreadPoolExecutor(1) as pool:
         try:
-            telling = pool.submit(verbs[verb])
+            reporting = pool.submit(verbs[verb])
             assert written.wait(30)
             # Its rows are locked until the end of its transaction, and this one does not wait for it.
             job_id = webhooks.run_job(database, account_id)
         finally:
             over.set()
-        telling.result()
+        reporting.result()
 
     assert factories.get_job(database, job_id).job.status is Status.SUCCEEDED
     assert len(webhooks.events(database)) >= 2

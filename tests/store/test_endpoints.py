@@ -160,13 +160,13 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
 
     first = races.race(make, make)
     assert len(set(first)) == 1
-    kept = secrets.rotate_default(database, account_id, secret=NEW)
+    stored = secrets.rotate_default(database, account_id, secret=NEW)
     webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/"))
     [claimed] = webhooks.claim(database)
 
     assert claimed.secrets == (NEW.sealed, first[0])
-    assert kept.previous_expires_at is not None
-    assert kept.previous_expires_at - kept.updated_at == pytest.approx(
+    assert stored.previous_expires_at is not None
+    assert stored.previous_expires_at - stored.updated_at == pytest.approx(
         timedelta(hours=24), abs=timedelta(seconds=1)
     )
 

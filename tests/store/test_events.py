@@ -51,8 +51,8 @@ def test_an_end_is_told_to_the_endpoints_that_listen_and_to_no_others(
 
     [event] = webhooks.events(database)
     assert (event.type, event.job_id, event.account_id) == ("job.succeeded", job_id, account_id)
-    [told] = webhooks.all_deliveries(database)
-    assert (told.endpoint_id, told.status) == (listening.id, DeliveryStatus.PENDING)
+    [reported] = webhooks.all_deliveries(database)
+    assert (reported.endpoint_id, reported.status) == (listening.id, DeliveryStatus.PENDING)
     [attempt] = webhooks.attempts(database)
     assert (attempt.kind, attempt.state, attempt.number, attempt.step) == (
         AttemptKind.AUTOMATIC,
@@ -79,10 +79,10 @@ def test_a_payload_is_thin_and_has_the_answer(database: Database, account_id: uu
     job_id = webhooks.run_job(database, account_id, answer="42", metadata={"case": "7"})
 
     [event] = webhooks.events(database)
-    told = payload(event)
-    assert set(told) == {"id", "object", "created_at", "timestamp", "type", "data"}
-    assert (told["id"], told["object"]) == (ids.show("evt", event.id), "event")
-    data = told["data"]
+    reported = payload(event)
+    assert set(reported) == {"id", "object", "created_at", "timestamp", "type", "data"}
+    assert (reported["id"], reported["object"]) == (ids.show("evt", event.id), "event")
+    data = reported["data"]
     assert isinstance(data, dict)
     shown = ids.show("job", job_id)
     assert (data["id"], data["object"], data["status"]) == (shown, "job", "succeeded")
@@ -232,9 +232,9 @@ def test_a_jobs_own_url_is_told_of_what_it_asked_for(
     webhooks.run_job(database, account_id, webhook=Webhook(url=URL, events=("job.failed",)))
 
     assert types(database) == ["job.started", "job.succeeded"]
-    told = webhooks.all_deliveries(database)
-    assert {(one.endpoint_id, one.url) for one in told} == {(None, URL)}
-    assert len({one.lane_id for one in told}) == 1
+    reported = webhooks.all_deliveries(database)
+    assert {(one.endpoint_id, one.url) for one in reported} == {(None, URL)}
+    assert len({one.lane_id for one in reported}) == 1
     [first] = webhooks.claim(database, limit=1)
     assert (first.url, first.secrets) == (URL, ())
 
@@ -247,9 +247,9 @@ def test_a_job_that_names_an_endpoint_tells_it_once(
     for endpoint in (named, listening):
         webhooks.run_job(database, account_id, webhook=Webhook(endpoint_id=endpoint.id))
 
-    told = [(one.event_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
+    reported = [(one.event_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
     first, second = webhooks.events(database)
-    assert sorted(told) == sorted(
+    assert sorted(reported) == sorted(
         [(first.id, named.id), (first.id, listening.id), (second.id, listening.id)]
     )
 
@@ -346,8 +346,8 @@ def test_a_replay_of_a_submission_makes_no_second_lane(
 ) -> None:
     wanted = factories.make_submission(account_id, webhook=Webhook(url=URL), idempotency_key="once")
 
-    first = submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
-    again = submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
+    first = submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
+    again = submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
 
     assert again.replayed
     assert Webhook.of(factories.get_job(database, first.job_id).job.webhook) == Webhook(url=URL)
@@ -360,11 +360,11 @@ def test_a_url_that_cannot_be_read_does_not_come_as_far_as_the_end_of_a_job(url:
 
 
 def test_an_origin_shows_nothing_of_a_path_and_tells_ports_apart() -> None:
-    told = {
+    reported = {
         "https://A.example/secret?token=x": "https://a.example",
         "https://a.example:443": "https://a.example",
         "http://a.example:8080/": "http://a.example:8080",
         "http://[::1]:80/": "http://[::1]",
     }
 
-    assert {url: delivery.origin(url) for url in told} == told
+    assert {url: delivery.origin(url) for url in reported} == reported

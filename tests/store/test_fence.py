@@ -204,14 +204,14 @@ def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
     outcomes.fail(database, held[1], FAULT, sample=None)
     age(50)
 
-    kept = claims.renew(
+    stored = claims.renew(
         database,
         owner="me",
         held=[(one.job_id, one.attempt) for one in held],
         lease=factories.LEASE,
     )
 
-    assert kept == {(jobs[0], 1), (jobs[2], 1)}
+    assert stored == {(jobs[0], 1), (jobs[2], 1)}
     age(50)
     swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
     assert swept == expiry.Expired()

@@ -134,8 +134,8 @@ def test_workers_are_seen_with_their_engines_until_they_fall_silent(
     age(31)
     [silent] = workers.seen(database, alive=ALIVE)
 
-    assert before.presence == ONE
-    assert after.presence == dataclasses.replace(ONE, engines=(OK,), draining=True)
+    assert before.heartbeat == ONE
+    assert after.heartbeat == dataclasses.replace(ONE, engines=(OK,), draining=True)
     assert (after.alive, silent.alive) == (True, False)
     assert silent.age >= timedelta(seconds=31)
 

@@ -180,9 +180,9 @@ def test_while_the_leader_waits_in_a_long_queue_its_followers_do(
 def test_followers_that_are_free_are_told_to_those_who_ring(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    heard: list[int] = []
+    woken: list[int] = []
     database.listen(
-        lambda note: heard.append(note.jobs) if isinstance(note, groups.FollowersReleased) else None
+        lambda note: woken.append(note.jobs) if isinstance(note, groups.FollowersReleased) else None
     )
     factories.make_job(database, account_id)
     alone = started(database)
@@ -190,13 +190,13 @@ def test_followers_that_are_free_are_told_to_those_who_ring(
     ended(database, alone)
     submit(database, account_id)
     leader = started(database)
-    assert heard == []
+    assert woken == []
 
     first_token(database, leader)
     next_job(database)
     ended(database, leader)
 
-    assert heard == [FOLLOWERS, FOLLOWERS - 1]
+    assert woken == [FOLLOWERS, FOLLOWERS - 1]
 
 
 def test_the_place_of_a_job_counts_the_followers_before_it(

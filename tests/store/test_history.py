@@ -148,20 +148,20 @@ def test_jobs_are_found_by_metadata_with_any_characters(
 
 
 def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID) -> None:
-    picture, other = factories.make_image(b"one"), factories.make_image(b"two")
-    image_id = submission.keep_image(database, account_id=account_id, image=picture)
-    first = factories.make_job(database, account_id, images=[(picture, 4), (other, 4)])
+    submitted, other = factories.make_image(b"one"), factories.make_image(b"two")
+    image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+    first = factories.make_job(database, account_id, images=[(submitted, 4), (other, 4)])
     second = factories.make_job(database, account_id, images=[(image_id, 4)])
     stranger = factories.make_account(database)
-    theirs = factories.make_job(database, stranger, images=[(picture, 4)])
+    theirs = factories.make_job(database, stranger, images=[(submitted, 4)])
 
     def by(**filters: object) -> list[uuid.UUID]:
         return found(database, history.Filter(**filters))  # type: ignore[arg-type] # by name
 
     assert by(account_id=account_id, image_id=image_id) == [second, first]
-    assert by(account_id=account_id, image_sha256=picture.original_sha256) == [second, first]
+    assert by(account_id=account_id, image_sha256=submitted.original_sha256) == [second, first]
     assert by(account_id=account_id, image_sha256=other.original_sha256) == [first]
-    assert by(account_id=None, image_sha256=picture.original_sha256) == [theirs, second, first]
+    assert by(account_id=None, image_sha256=submitted.original_sha256) == [theirs, second, first]
     assert by(account_id=stranger, image_id=image_id) == []
 
 

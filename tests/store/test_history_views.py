@@ -143,26 +143,26 @@ def test_attempts_are_told_with_what_the_engine_gave(database: Database, past: P
 
 
 def test_the_timeline_tells_the_changes_in_order(database: Database, past: Past) -> None:
-    told = rows(
+    reported = rows(
         database,
         "SELECT event, actor, status, error_code FROM history_timeline "
         f"WHERE job_id = '{past.failed.hex}' ORDER BY entry",
     )
 
-    assert [(row["event"], row["status"], row["error_code"]) for row in told] == [
+    assert [(row["event"], row["status"], row["error_code"]) for row in reported] == [
         ("submitted", "queued", None),
         ("claimed", "running", None),
         ("failed", "failed", "engine_rejected"),
     ]
-    assert told[1]["actor"] == "worker:worker-1"
+    assert reported[1]["actor"] == "worker:worker-1"
 
 
 def test_deliveries_are_told_by_try_and_without_what_may_be_secret(
     database: Database, past: Past
 ) -> None:
-    tries = rows(database, "SELECT * FROM history_deliveries ORDER BY delivery_id, attempt")
+    attempts = rows(database, "SELECT * FROM history_deliveries ORDER BY delivery_id, attempt")
 
-    first, second = tries[:2]
+    first, second = attempts[:2]
     assert (first["job"], first["account"]) == (ids.show("job", past.succeeded), "web")
     assert (first["type"], first["status"], first["kind"]) == (
         "job.succeeded",
@@ -172,8 +172,8 @@ def test_deliveries_are_told_by_try_and_without_what_may_be_secret(
     assert (first["state"], first["outcome"], first["status_code"]) == ("ended", "failed", 500)
     assert (second["attempt"], second["state"], second["outcome"]) == (2, "due", None)
     assert utc(first["next_at"]) == utc(second["due_at"])
-    assert {row["origin"] for row in tries} == {"https://receiver.example"}
-    assert "a-secret-path" not in repr(tries)
+    assert {row["origin"] for row in attempts} == {"https://receiver.example"}
+    assert "a-secret-path" not in repr(attempts)
 
 
 def test_the_page_has_each_query_for_both_databases() -> None:

@@ -24,7 +24,7 @@ from tests.databases import Age
 
 FAULT = settle.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 DEAD = timedelta(seconds=-1)
-TIMES = {"not_before", *(name for name in timeline.TOLD if name.endswith("_at"))}
+TIMES = {"not_before", *(name for name in timeline.REPORTED if name.endswith("_at"))}
 MINUTE = timedelta(seconds=60)
 PERIODS = purge.Periods(image=MINUTE, trace=MINUTE, answer=MINUTE, event=MINUTE)
 
@@ -74,8 +74,8 @@ class World:
 
     def renew(self, claimed: claims.Claim, lease: timedelta) -> bool:
         key = (claimed.job_id, claimed.attempt)
-        kept = claims.renew(self.database, owner=claimed.owner, held=[key], lease=lease)
-        return kept == {key}
+        stored = claims.renew(self.database, owner=claimed.owner, held=[key], lease=lease)
+        return stored == {key}
 
     def watch(self, claimed: claims.Claim) -> bool:
         key = (claimed.job_id, claimed.attempt)
@@ -142,7 +142,7 @@ VERBS: dict[str, Callable[[World, int], object]] = {
 STEPS = st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.integers(0, 2)), max_size=22)
 
 
-def told(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
+def reported(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
     """Return what the timeline says of the job as it is now."""
     with database.reading() as transaction:
         entries = transaction.session.scalars(
@@ -150,7 +150,7 @@ def told(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
             .where(TimelineEntry.job_id == job_id)
             .order_by(TimelineEntry.id)
         ).all()
-    life: dict[str, Any] = dict.fromkeys(timeline.TOLD)
+    life: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
     for entry in entries:
         life |= entry.changes
     return life
@@ -158,7 +158,7 @@ def told(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
 
 def shown(job: Job, *, exact: bool) -> dict[str, Any]:
     """Return the told columns of ``job`` as the timeline holds them."""
-    row = {name: getattr(job, name) for name in timeline.TOLD}
+    row = {name: getattr(job, name) for name in timeline.REPORTED}
     return {
         name: value.astimezone(UTC).isoformat(timespec="microseconds")
         if isinstance(value, datetime) and exact
@@ -230,8 +230,8 @@ def test_terminal_is_terminal_and_the_timeline_tells_the_job(
     exact = (
         database.dialect == "sqlite"
     )  # Ageing the rows of PostgreSQL leaves the timeline's JSON.
-    life, row = told(database, world.job_id), shown(job, exact=exact)
-    for name in timeline.TOLD:
+    life, row = reported(database, world.job_id), shown(job, exact=exact)
+    for name in timeline.REPORTED:
         if name in TIMES and not exact:
             assert (life[name] is None) == (row[name] is None), name
         else:
@@ -245,7 +245,9 @@ def test_the_timeline_tells_times_to_the_microsecond(
         job_id = factories.make_job(
             database, account_id, deadline=timedelta(seconds=-1 if end == "overdue" else 60)
         )
-        assert told(database, job_id) == shown(factories.get_job(database, job_id).job, exact=True)
+        assert reported(database, job_id) == shown(
+            factories.get_job(database, job_id).job, exact=True
+        )
         world = World(database, lambda _seconds: None, job_id)
         if end not in {"cancel", "overdue"}:
             world.claim(factories.LEASE)
@@ -256,4 +258,6 @@ def test_the_timeline_tells_times_to_the_microsecond(
         if end == "remove":
             world.remove()
 
-        assert told(database, job_id) == shown(factories.get_job(database, job_id).job, exact=True)
+        assert reported(database, job_id) == shown(
+            factories.get_job(database, job_id).job, exact=True
+        )

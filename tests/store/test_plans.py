@@ -117,8 +117,8 @@ def fill(database: Database) -> Crowd:
     with database.transaction() as transaction:
         transaction.execute(sa.insert(SearchText), texts)
     for number in range(100):
-        picture = factories.make_image(str(number).encode())
-        image_id = submission.keep_image(database, account_id=account_ids[0], image=picture)
+        submitted = factories.make_image(str(number).encode())
+        image_id = submission.keep_image(database, account_id=account_ids[0], image=submitted)
     assert turns.tidy(database) == len(account_ids)
     in_order = sorted(
         (row for row in rows if row["status"] is Status.QUEUED), key=lambda row: row["rank_at"]
@@ -317,10 +317,10 @@ def test_a_phrase_is_found_by_the_index_of_words_and_tried_on_few_texts(
     crowd: Crowd, phrase: str, whose: str
 ) -> None:
     account_id = crowd.account_id if whose == "one" else None
-    asked = history.Filter(account_id=account_id, phrases=(phrase,))
+    requested = history.Filter(account_id=account_id, phrases=(phrase,))
     plan = plans(
         crowd,
-        lambda: history.page(crowd.database, asked, limit=20, after=crowd.queued[-1]),
+        lambda: history.page(crowd.database, requested, limit=20, after=crowd.queued[-1]),
     )
 
     index = "VIRTUAL TABLE INDEX" if crowd.database.dialect == "sqlite" else "ix_search_texts_words"
@@ -336,7 +336,7 @@ def test_an_idempotency_key_is_found_by_its_index(crowd: Crowd) -> None:
             account_id=crowd.account_id,
             key="unknown",
             fingerprint="f",
-            kept=timedelta(hours=24),
+            stored=timedelta(hours=24),
         ),
     )
 

@@ -17,11 +17,11 @@ from tests.databases import Age
 
 FAULT = settle.Failure(code="engine_fault", message="It hung up.", retryable=True)
 LIMIT = 3
-PICTURE = factories.make_image(b"poison")
+IMAGE = factories.make_image(b"poison")
 
 
 def begun(database: Database, account_id: uuid.UUID, **facts: object) -> claims.Claim:
-    factories.make_job(database, account_id, images=[(PICTURE, 4)], **facts)
+    factories.make_job(database, account_id, images=[(IMAGE, 4)], **facts)
     claimed = factories.claim(database)
     assert factories.begin(database, claimed) is not None
     return claimed
@@ -40,7 +40,7 @@ def die(database: Database, claimed: claims.Claim) -> bool:
 
 
 def held(database: Database, account_id: uuid.UUID) -> bool:
-    return quarantine.held(database, account_id, [PICTURE.key]) == {PICTURE.key}
+    return quarantine.held(database, account_id, [IMAGE.key]) == {IMAGE.key}
 
 
 def kill_engines(database: Database, account_id: uuid.UUID, age: Age) -> claims.Claim:
@@ -71,7 +71,7 @@ def test_the_last_of_several_deaths_fails_the_job_and_refuses_its_image(
     assert held(database, account_id)
     [listed], more = quarantine.listed(database, limit=1)
     assert (listed.account_id, listed.deaths, more) == (account_id, LIMIT, False)
-    assert listed.sha256 == PICTURE.original_sha256
+    assert listed.sha256 == IMAGE.original_sha256
     assert quarantine.count(database) == 1
 
 
@@ -122,7 +122,7 @@ def test_what_waits_with_such_an_image_is_claimed_as_that(
 ) -> None:
     kill_engines(database, account_id, age)
 
-    factories.make_job(database, account_id, images=[(PICTURE, 4)])
+    factories.make_job(database, account_id, images=[(IMAGE, 4)])
     assert factories.claim(database).quarantined
     factories.make_job(database, account_id, images=[(factories.make_image(b"other"), 4)])
     assert not factories.claim(database).quarantined
@@ -135,7 +135,7 @@ def test_the_same_picture_of_another_account_is_not_touched(
     other = factories.make_account(database)
 
     assert not held(database, other)
-    factories.make_job(database, other, images=[(PICTURE, 4)])
+    factories.make_job(database, other, images=[(IMAGE, 4)])
     assert not factories.claim(database).quarantined
 
 
@@ -166,7 +166,7 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
     assert not quarantine.release(database, listed.image_id, actor="key:key_1")
     assert not quarantine.release(database, uuid.uuid4(), actor="key:key_1")
     assert quarantine.listed(database, limit=10) == ([], False)
-    factories.make_job(database, account_id, images=[(PICTURE, 4)])
+    factories.make_job(database, account_id, images=[(IMAGE, 4)])
     good = factories.claim(database)
     factories.begin(database, good)
     assert settle.succeed(

@@ -28,8 +28,8 @@ def found(
     database: Database, *wanted: str, account_id: uuid.UUID | None = None, limit: int = 100
 ) -> list[uuid.UUID]:
     """Return the jobs in which all of ``wanted`` are, oldest first."""
-    asked = history.Filter(account_id=account_id, phrases=wanted)
-    views, _ = history.page(database, asked, limit=limit, newest_first=False)
+    requested = history.Filter(account_id=account_id, phrases=wanted)
+    views, _ = history.page(database, requested, limit=limit, newest_first=False)
     return [view.job.id for view in views]
 
 
@@ -45,7 +45,7 @@ def finished(
     return job_id
 
 
-def kept(database: Database) -> list[Part]:
+def stored(database: Database) -> list[Part]:
     """Return the parts that can be searched, of all jobs."""
     with database.reading() as transaction:
         return sorted(transaction.session.scalars(sa.select(SearchText.part)))
@@ -164,7 +164,7 @@ def test_a_deleted_job_is_found_no_more_and_nothing_of_it_is_left(
 
     assert retention.remove_job(database, job_id, account_id=account_id, actor=ACTOR)
 
-    assert kept(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
+    assert stored(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
     for phrase in ("circles", "pelicans", "red star"):
         assert found(database, phrase) == [other]
 
@@ -256,9 +256,9 @@ def test_a_phrase_that_very_many_jobs_hold_is_found_page_by_page(
         for row in rows:
             odd = " zebra" if row is rows[600] else ""
             search.keep(transaction, row["id"], Part.TRACE, f"A look at it{odd}.")
-    asked = history.Filter(account_id=account_id, phrases=("look at it", "a look"))
+    requested = history.Filter(account_id=account_id, phrases=("look at it", "a look"))
 
-    views, more = history.page(database, asked, limit=7, after=rows[500]["id"])
+    views, more = history.page(database, requested, limit=7, after=rows[500]["id"])
 
     assert [view.job.id for view in views] == [row["id"] for row in rows[499:492:-1]]
     assert more
@@ -302,7 +302,7 @@ def test_old_jobs_are_found_once_their_texts_have_been_written_anew(
         assert found(database, "circles") == [whole, traceless, queued]
         assert found(database, "pelicans") == [whole, traceless]
         assert found(database, "red star") == [whole]
-        assert len(kept(database)) == 6
+        assert len(stored(database)) == 6
 
 
 def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_them(
@@ -318,7 +318,7 @@ def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_th
     )
 
     assert found(database, "circles", "zebra") == [job_id]
-    assert kept(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
+    assert stored(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
 
 
 def test_each_question_of_a_group_is_found_by_itself(

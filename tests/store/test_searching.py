@@ -119,8 +119,8 @@ def test_searches_take_no_connection_from_anything_else(
     ):
         for account in (account_id, account_id, OTHER):
             held.enter_context(database.searching(account))
-        asked = history.Filter(account_id, phrases=["circles"])
-        queued = [threads.submit(history.page, database, asked, limit=1) for _ in range(5)]
+        requested = history.Filter(account_id, phrases=["circles"])
+        queued = [threads.submit(history.page, database, requested, limit=1) for _ in range(5)]
         database.ping()
         job_id = factories.make_job(database, account_id)
         found, _ = history.page(database, history.Filter(account_id), limit=1)

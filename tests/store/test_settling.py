@@ -145,7 +145,7 @@ def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
         case "follow":
             found = Finding(FindingKind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
             claims.follow(
-                database, claimed, ended=sample, finding=found, rid="b" * 32, kept=0, inserted=""
+                database, claimed, ended=sample, finding=found, rid="b" * 32, stored=0, inserted=""
             )
 
     assert moments[:2] == ["read", "begin"]

@@ -31,11 +31,11 @@ def test_a_waiting_job_can_be_claimed_at_once(database: Database, account_id: uu
     assert run_now(database, job_id) is Status.QUEUED
 
     entry = timeline.read(database, job_id, limit=100)[0][-1]
-    told = factories.get_job(database, job_id).job.not_before.isoformat(timespec="microseconds")
+    reported = factories.get_job(database, job_id).job.not_before.isoformat(timespec="microseconds")
     assert (entry.event, entry.actor, entry.changes) == (
         "run_now",
         "key:test",
-        {"not_before": told},
+        {"not_before": reported},
     )
     assert factories.claim(database).job_id == job_id
 

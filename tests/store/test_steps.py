@@ -38,10 +38,10 @@ def ended(database: Database, account_id: uuid.UUID, text: str = TEXT) -> uuid.U
     return claimed.job_id
 
 
-def keep(database: Database, kept: dict[str, object]) -> None:
+def keep(database: Database, stored: dict[str, object]) -> None:
     """Let these be the steps that are kept of all traces."""
     with database.transaction() as transaction:
-        transaction.execute(sa.update(Sample).values(steps=kept))
+        transaction.execute(sa.update(Sample).values(steps=stored))
 
 
 def moment(milliseconds: int) -> datetime:
@@ -135,10 +135,10 @@ def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(
     job_id = ended(database, account_id)
     [fresh] = traces.read(database, job_id)
 
-    for kept in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
-        keep(database, kept) if kept else factories.forget_steps(database)
+    for stored in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
+        keep(database, stored) if stored else factories.forget_steps(database)
         [found] = traces.read(database, job_id)
-        assert found.kept_steps == kept
+        assert found.kept_steps == stored
         assert found.steps() == fresh.steps()
 
 

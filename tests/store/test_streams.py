@@ -81,8 +81,8 @@ def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id:
     page = event_log.read(database, claimed.job_id, after=0)
 
     assert (page.more, page.finished) == (False, True)
-    told = ["job.queued", "job.started", *["trace.delta"] * 3, "job.finished"]
-    assert kinds(page.events) == told
+    reported = ["job.queued", "job.started", *["trace.delta"] * 3, "job.finished"]
+    assert kinds(page.events) == reported
     assert page.events[:4] == running.events
     numbers = [event.number for event in page.events]
     assert numbers == sorted(set(numbers))
@@ -116,8 +116,8 @@ def test_a_lost_attempts_tail_is_announced_as_void(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     claimed = begun(database, account_id)
-    kept = flush(database, claimed, "I see ", "six")
-    told_only_live = mark(claimed, " or seven")
+    stored = flush(database, claimed, "I see ", "six")
+    live_only = mark(claimed, " or seven")
     age(61)
     expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=RNG)
     age(10)
@@ -126,11 +126,11 @@ def test_a_lost_attempts_tail_is_announced_as_void(
     index = flush(database, second, "It is 6.")
     finish(database, second, "It is 6.", index)
 
-    later = read(database, claimed.job_id, after=told_only_live.number)
+    later = read(database, claimed.job_id, after=live_only.number)
 
     assert kinds(later) == ["job.queued", "attempt.restarted", "trace.delta", "job.finished"]
     restarted = later[1]
-    assert (restarted.attempt, restarted.kept_through) == (2, kept[-1].number)
+    assert (restarted.attempt, restarted.kept_through) == (2, stored[-1].number)
     everything = read(database, claimed.job_id)
     assert everything[-len(later) :] == later
     assert [text(everything, attempt=n) for n in (1, 2)] == ["I see six", "It is 6."]
@@ -140,14 +140,14 @@ def test_when_the_last_attempt_is_lost_the_end_says_what_holds(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     claimed = begun(database, account_id)
-    [kept] = flush(database, claimed, "I see ")
+    [stored] = flush(database, claimed, "I see ")
     mark(claimed, "six")
     age(61)
     expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=RNG)
 
-    found = read(database, claimed.job_id, after=kept.number)
+    found = read(database, claimed.job_id, after=stored.number)
 
-    assert (kinds(found), found[0].kept_through) == (["job.finished"], kept.number)
+    assert (kinds(found), found[0].kept_through) == (["job.finished"], stored.number)
 
 
 def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
@@ -176,10 +176,10 @@ def test_a_finding_stands_in_its_place(database: Database, account_id: uuid.UUID
     after = mark(claimed, "round")
     finish(database, claimed, "round and round", (before, found, after))
 
-    told = read(database, claimed.job_id)
+    reported = read(database, claimed.job_id)
 
-    assert kinds(told)[2:5] == ["trace.delta", "finding", "trace.delta"]
-    assert (told[3].finding, told[3].delta) == ({"kind": "loop"}, None)
+    assert kinds(reported)[2:5] == ["trace.delta", "finding", "trace.delta"]
+    assert (reported[3].finding, reported[3].delta) == ({"kind": "loop"}, None)
 
 
 def test_numbers_are_reserved_before_they_are_used(

@@ -177,9 +177,9 @@ def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
 ) -> None:
     urls = sorted(
         (f"https://{name}.example/hook" for name in ("one", "two", "three")),
-        key=lambda url: delivery.lane(account_id, url)[0],
+        key=lambda url: delivery.queue(account_id, url)[0],
     )
-    middle_id, middle = delivery.lane(account_id, urls[1])
+    middle_id, middle = delivery.queue(account_id, urls[1])
 
     def lose(*lost: str) -> None:
         """Have jobs with these URLs lose their workers, the first one first."""
@@ -193,7 +193,7 @@ def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
     with ThreadPoolExecutor(2) as pool:
         # The one goes through all lanes and stands before the middle one; the other one goes the opposite way.
         with database.transaction() as transaction:
-            events.open_lane(transaction, middle_id, account_id=account_id, origin=middle)
+            events.open_queue(transaction, middle_id, account_id=account_id, origin=middle)
             lose(urls[2], urls[1], urls[0])
             first = pool.submit(fail)
             assert databases.eventually_waiting(database, 1)

@@ -387,15 +387,15 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
                 turns.tidy(database)
             case _:
                 claims.claim(database, owner="worker-1", lease=factories.LEASE)
-    told = {job_id: place(database, job_id) for job_id in queued(database)}
+    reported = {job_id: place(database, job_id) for job_id in queued(database)}
 
     claimed: list[uuid.UUID] = []
     while (held := claims.claim(database, owner="worker-1", lease=factories.LEASE)) is not None:
         claimed.append(held.job_id)
 
     assert len(claimed) > 20
-    assert [told[job_id].position for job_id in claimed] == list(range(1, len(claimed) + 1))
-    assert not any(told[job_id].at_least for job_id in claimed)
+    assert [reported[job_id].position for job_id in claimed] == list(range(1, len(claimed) + 1))
+    assert not any(reported[job_id].at_least for job_id in claimed)
 
 
 def test_a_place_without_a_turn_counts_the_turns_of_others(

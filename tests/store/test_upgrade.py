@@ -252,7 +252,7 @@ def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after
 
 
 @pytest.fixture
-def heard() -> Iterator[list[str]]:
+def woken() -> Iterator[list[str]]:
     """Return the statements of this process, as they are run."""
     statements: list[str] = []
 
@@ -269,17 +269,17 @@ def position(statements: list[str], matches: Callable[[str], bool]) -> int:
 
 
 def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
-    old: Old, dialect: str, heard: list[str]
+    old: Old, dialect: str, woken: list[str]
 ) -> None:
     schema.upgrade(old.url)
-    changed = position(heard, lambda statement: statement.lstrip().startswith("ALTER TABLE"))
+    changed = position(woken, lambda statement: statement.lstrip().startswith("ALTER TABLE"))
     if dialect == "sqlite":
-        assert position(heard, lambda statement: statement.startswith("BEGIN IMMEDIATE")) < changed
+        assert position(woken, lambda statement: statement.startswith("BEGIN IMMEDIATE")) < changed
         return
 
     limits = ["SET LOCAL lock_timeout = '4s'", "SET LOCAL statement_timeout = '60s'"]
 
-    assert [statement for statement in heard[:changed] if "timeout" in statement] == limits
+    assert [statement for statement in woken[:changed] if "timeout" in statement] == limits
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # On SQLite nobody who reads is in the way.

@@ -45,7 +45,9 @@ def test_four_copies_of_anything_long_enough_are_a_loop_cut_after_the_first(unit
     assert verdict.finding.kind is FindingKind.LOOP
     assert verdict.finding.evidence["copies"] >= 4
     assert len(OPENING) - 2 <= verdict.finding.start <= len(OPENING)
-    assert len(OPENING) - 2 <= verdict.kept <= len(OPENING) + 2 * verdict.finding.evidence["period"]
+    assert (
+        len(OPENING) - 2 <= verdict.stored <= len(OPENING) + 2 * verdict.finding.evidence["period"]
+    )
 
 
 @pytest.mark.parametrize("period", [1, 7, 70, 300, 1999])
@@ -84,7 +86,7 @@ def test_three_hundred_clean_traces_raise_no_finding() -> None:
             rid=f"{seed:032x}",
             model="m",
             system="s",
-            pictures=(),
+            images=(),
             question="How many circles are there?",
             sampling=profiles.Sampling(temperature=1.0, top_p=1.0),
             max_output_tokens=4096,
@@ -171,7 +173,7 @@ def test_a_box_from_before_does_not_end_a_final_answer_that_goes_on_and_on() -> 
     verdict, _ = feed(make_watch(), text)
 
     assert verdict is not None
-    assert (verdict.finding.kind, text[: verdict.kept]) == (
+    assert (verdict.finding.kind, text[: verdict.stored]) == (
         FindingKind.NO_ANSWER,
         "So far \\boxed{3}.",
     )
@@ -198,7 +200,7 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     watch.billed(first.tokens + 15)
     assert watch.verdict is not None
     assert (watch.verdict.finding.action, watch.verdict.inserted) == (Action.STOPPED, "")
-    assert watch.verdict.kept == verdict.kept
+    assert watch.verdict.stored == verdict.stored
 
 
 def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
@@ -215,7 +217,11 @@ def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -
     text = "我看到六个圆，答案应该是六个。\n\n**最终答案**\n\n\\boxed{六个}"  # noqa: RUF001 - Chinese as written
     verdict = drift.end(text, "stop")
     assert verdict is not None
-    assert (verdict.finding.action, verdict.kept, verdict.inserted) == (Action.NONE, len(text), "")
+    assert (verdict.finding.action, verdict.stored, verdict.inserted) == (
+        Action.NONE,
+        len(text),
+        "",
+    )
 
 
 def test_a_guard_that_is_off_sees_nothing() -> None:
@@ -231,7 +237,7 @@ def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> 
 
     assert verdict is not None
     assert verdict.finding.kind is FindingKind.BUDGET
-    assert text[: verdict.kept] == "I see six."
+    assert text[: verdict.stored] == "I see six."
 
 
 @pytest.mark.parametrize(

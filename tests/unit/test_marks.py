@@ -28,11 +28,11 @@ def test_a_text_cut_at_any_number_goes_on_where_it_was_left(
 ) -> None:
     text, index = "".join(pieces), marked(pieces, gaps)
 
-    told = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
+    reported = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
 
     left = [piece for mark, piece in zip(index, pieces, strict=True) if mark.number <= after]
-    assert "".join([*left, *(piece for _, piece in told)]) == text
-    assert [mark for mark, _ in told] == [mark for mark in index if mark.number > after]
+    assert "".join([*left, *(piece for _, piece in reported)]) == text
+    assert [mark for mark, _ in reported] == [mark for mark in index if mark.number > after]
 
 
 @given(pieces=PIECES, gaps=GAPS)

@@ -119,16 +119,16 @@ def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
     assert len(json_schema.faults({"type": "object", "properties": parts})) == 3
 
     flood: dict[str, object] = {str(number): {} for number in range(100)}
-    told = json_schema.faults({"type": "object", "properties": flood})
-    assert (len(told), told[-1]) == (21, "There are 80 more.")
+    reported = json_schema.faults({"type": "object", "properties": flood})
+    assert (len(reported), reported[-1]) == (21, "There are 80 more.")
 
 
 def test_a_schema_that_refers_to_itself_is_refused_by_whatever_way() -> None:
     defs = {"a": one({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
 
-    told = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
+    reported = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
 
-    assert [fault for fault in told if "leads back to itself" in fault]
+    assert [fault for fault in reported if "leads back to itself" in fault]
 
 
 def test_what_would_grow_without_end_is_refused_soon() -> None:
@@ -282,8 +282,8 @@ def numbers(draw: st.DrawFn) -> dict[str, Any]:
         draw(st.sampled_from(["minimum", "exclusiveMinimum"])): low,
         draw(st.sampled_from(["maximum", "exclusiveMaximum"])): low + draw(st.integers(2, 50)),
     }
-    kept = draw(st.sets(st.sampled_from(sorted(bounds))))
-    return {"type": kind} | {name: bounds[name] for name in kept}
+    stored = draw(st.sets(st.sampled_from(sorted(bounds))))
+    return {"type": kind} | {name: bounds[name] for name in stored}
 
 
 def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
@@ -343,8 +343,8 @@ keywords = st.sampled_from([*sorted(json_schema._KNOWN), "$defs", "pattern"])  #
 
 @given(st.dictionaries(keywords, json))
 def test_whatever_is_sent_is_judged_and_what_is_sound_can_be_used(schema: dict[str, Any]) -> None:
-    told = json_schema.faults(schema)
+    reported = json_schema.faults(schema)
 
-    assert all(isinstance(fault, str) for fault in told)
-    if not told:
+    assert all(isinstance(fault, str) for fault in reported)
+    if not reported:
         assert json_schema.holds(schema, instances.make(schema, random.Random(1)))

@@ -68,12 +68,12 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES, max_size=40).map("".join)
 
 
-def told(text: str) -> list[tuple[StepKind, str]]:
+def reported(text: str) -> list[tuple[StepKind, str]]:
     return [(step.kind, text[step.start : step.end]) for step in parse(text)]
 
 
 def test_an_english_trace_is_told_step_by_step() -> None:
-    assert told(ENGLISH) == [
+    assert reported(ENGLISH) == [
         (
             StepKind.OBSERVATION,
             "So I've got this picture with pelicans. On the left there are 3 pelicans, e.g. the big one.",
@@ -88,7 +88,7 @@ def test_an_english_trace_is_told_step_by_step() -> None:
 
 
 def test_a_chinese_trace_is_told_step_by_step() -> None:
-    assert [kind for kind, _ in told(CHINESE)] == [
+    assert [kind for kind, _ in reported(CHINESE)] == [
         StepKind.OBSERVATION,
         StepKind.INFERENCE,
         StepKind.RECHECK,
@@ -100,7 +100,7 @@ def test_a_chinese_trace_is_told_step_by_step() -> None:
 
 def test_the_small_models_own_traces_begin_with_a_look_and_end_with_the_answer() -> None:
     for sample in json.loads(SAMPLES.read_text()):
-        kinds = [kind for kind, _ in told(sample["trace"])]
+        kinds = [kind for kind, _ in reported(sample["trace"])]
         assert kinds[0] is StepKind.OBSERVATION
         assert kinds[-1] is StepKind.ANSWER
         assert kinds.count(StepKind.ANSWER) == 1
@@ -129,17 +129,17 @@ def test_mathematics_code_and_tables_are_never_cut(whole: str) -> None:
 
 def test_a_list_belongs_to_the_paragraph_that_announces_it() -> None:
     text = "I see these:\n\n- Wait. A duck.\n\n- A goose.\n\nTherefore, it is 2."
-    assert [kind for kind, _ in told(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
+    assert [kind for kind, _ in reported(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_two_prices_are_no_formula_and_an_open_bracket_loses_nothing() -> None:
     text = "There is $5 here. Wait, $6 there.\n\n\\[ oh.\n\nTherefore, it is 11."
-    assert [kind for kind, _ in told(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
+    assert [kind for kind, _ in reported(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_a_second_thought_after_the_answer_ends_it() -> None:
     text = "**Final Answer**\n\n6\n\nWait, let me look again. There are 7.\n\n**Final Answer**\n\n7"
-    assert [kind for kind, _ in told(text)] == [
+    assert [kind for kind, _ in reported(text)] == [
         StepKind.ANSWER,
         StepKind.RECHECK,
         StepKind.OBSERVATION,
@@ -183,7 +183,7 @@ def test_a_heading_has_no_blank_line_in_it_so_none_begins_in_what_is_settled(tex
     for size, character in enumerate(text, 1):
         parser.feed(character)
         assert parser.steps() == parse(text[:size])
-    assert StepKind.ANSWER not in [kind for kind, _ in told(text)]
+    assert StepKind.ANSWER not in [kind for kind, _ in reported(text)]
 
 
 @given(TEXTS)

@@ -130,7 +130,7 @@ def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back
     running = Vault.of(Settings.read({}, home=tmp_path))
     sealed = running.seal("a")
     file = tmp_path / vault.VAULT_FILE
-    kept = file.read_text()
+    stored = file.read_text()
 
     file.write_text("")
     with pytest.raises(errors.SettingsError, match="there is no key"):
@@ -138,7 +138,7 @@ def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back
     file.unlink()
     with pytest.raises(errors.SettingsError, match="cannot be read"):
         running.open(sealed)
-    file.write_text(kept)
+    file.write_text(stored)
 
     assert running.open(sealed) == "a"
 

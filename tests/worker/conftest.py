@@ -20,7 +20,7 @@ from jobs.engine import Engine
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
-from tests import pictures
+from tests import image_files
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import compilations, equality, leases
@@ -41,7 +41,7 @@ ENDS = {
 }
 
 
-def picture(name: str = "a") -> submission.NewImage:
+def submitted(name: str = "a") -> submission.NewImage:
     return submission.NewImage(
         key=name * 64,
         detail="standard",
@@ -60,9 +60,9 @@ def picture(name: str = "a") -> submission.NewImage:
     )
 
 
-def real_picture() -> submission.NewImage:
+def real_image() -> submission.NewImage:
     """Return one that can be decoded, for engines that look at it."""
-    return dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84)))
+    return dataclasses.replace(submitted(), data=image_files.file_of(image_files.gradient(112, 84)))
 
 
 def make_runner(
@@ -144,7 +144,7 @@ class Bench:
                 actor="key:test",
                 model="tiny-qvq",
                 question=question,
-                images=[(image or picture(), 4)],
+                images=[(image or submitted(), 4)],
                 options={"max_output_tokens": 64, "temperature": 0.5, "top_p": None, "seed": 7}
                 | dict(options or {}),
                 metadata={},
@@ -153,7 +153,7 @@ class Bench:
                 max_attempts=max_attempts,
                 request_id="req_test",
             ),
-            key_kept=timedelta(hours=24),
+            key_lifetime=timedelta(hours=24),
         ).job_id
 
     def view(self, job_id: uuid.UUID) -> history.JobView:
@@ -174,7 +174,7 @@ class Bench:
         """Return what became of a job and of its last attempt."""
         return self.status(job_id), self.attempt(job_id).attempt.outcome
 
-    def told(self, job_id: uuid.UUID) -> list[event_log.JobEvent]:
+    def reported(self, job_id: uuid.UUID) -> list[event_log.JobEvent]:
         """Return a job's events, in their order; their deltas must be the texts that are kept."""
         events = event_log.read(self.database, job_id, after=0, limit=10_000).events
         numbers = [event.number for event in events]

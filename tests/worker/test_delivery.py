@@ -37,7 +37,7 @@ class Office:
     """A courier and a dispatcher on a database."""
 
     database: Database
-    courier: Sender
+    made_sender: Sender
     dispatcher: Dispatcher
 
 
@@ -52,7 +52,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def make_courier(
+def make_sender(
     database: Database, *, seconds: float = 5.0, vault: Vault = webhooks.VAULT
 ) -> Sender:
     return Sender(
@@ -68,7 +68,7 @@ def make_courier(
 @pytest.fixture
 def office(database: Database) -> Iterator[Office]:
     """Return a running office."""
-    made = make_courier(database)
+    made = make_sender(database)
     dispatcher = Dispatcher(
         database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
     )
@@ -80,7 +80,7 @@ def office(database: Database) -> Iterator[Office]:
 
 def send_one(database: Database, *, seconds: float = 5.0) -> None:
     [claimed] = webhooks.claim(database)
-    make_courier(database, seconds=seconds).send(claimed)
+    make_sender(database, seconds=seconds).send(claimed)
 
 
 def delivered(database: Database) -> int:
@@ -95,7 +95,7 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
     image = factories.make_image(b"large", data=bytes(2**20))
     submission.keep_image(database, account_id=account_id, image=image)
     quota = storage.Quota(database, default_mb=1)
-    courier = Sender(
+    made_sender = Sender(
         database,
         signer=SecretSigner(database, vault=webhooks.VAULT),
         post=EGRESS.post,
@@ -106,7 +106,7 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
     )
     [claimed] = webhooks.claim(database)
 
-    courier.send(claimed)
+    made_sender.send(claimed)
 
     [attempt] = webhooks.attempts(database)
     assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
@@ -162,8 +162,8 @@ def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
     send_one(database, seconds=0.2)
     receiver.held.set()
     endpoints.update(database, slow.id, account_id=None, url="http://127.0.0.1:9/closed")
-    [told] = webhooks.all_deliveries(database)
-    redelivery.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    redelivery.redeliver(database, reported.id, account_id=None)
     send_one(database)
 
     codes = {row.number: row.error_code for row in webhooks.attempts(database)}
@@ -205,9 +205,9 @@ def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
 
     send_one(database)
     assert receiver.got == []
-    [told] = webhooks.all_deliveries(database)
-    assert (told.status, told.error_code) == (DeliveryStatus.FAILED, "endpoint_disabled")
-    redelivery.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    assert (reported.status, reported.error_code) == (DeliveryStatus.FAILED, "endpoint_disabled")
+    redelivery.redeliver(database, reported.id, account_id=None)
     send_one(database)
 
     assert len(receiver.got) == 1
@@ -219,7 +219,7 @@ def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
 ) -> None:
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
-    keyless = make_courier(database, vault=Vault(["another key"]))
+    keyless = make_sender(database, vault=Vault(["another key"]))
     for _ in range(3):
         [claimed] = webhooks.claim(database)
         keyless.send(claimed)
@@ -242,10 +242,10 @@ def test_every_try_of_an_event_has_the_same_id_and_body(
     send_one(database)
     age(7)
     send_one(database)
-    [told] = webhooks.all_deliveries(database)
-    redelivery.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    redelivery.redeliver(database, reported.id, account_id=None)
     send_one(database)
-    endpoints.recover(database, endpoint.id, account_id=None, since=told.created_at)
+    endpoints.recover(database, endpoint.id, account_id=None, since=reported.created_at)
     redelivery.recover(database)
     receiver.status = 200
     send_one(database)
@@ -294,7 +294,7 @@ def test_dead_receivers_keep_nobody_waiting(
 def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
-    made = make_courier(database)
+    made = make_sender(database)
     dispatcher = Dispatcher(
         database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
     )

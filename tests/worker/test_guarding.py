@@ -14,9 +14,9 @@ from jobs.findings import FindingKind
 from jobs.lifecycle import Status
 from jobs.store import claims, event_log, history, traces
 from tests import factories
+from tests.worker.behaviors import BUDGET, ON, found, run_persona
 from tests.worker.conftest import ENDS, Bench
 from tests.worker.engine_fake import LOOP
-from tests.worker.personas import BUDGET, ON, found, run_persona
 from worker.guards import detectors
 from worker.leases import StopReason
 
@@ -50,15 +50,15 @@ def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
 def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000)
 
-    events = bench.told(job_id)
+    events = bench.reported(job_id)
 
     said = [event.sample for event in events if event.kind is event_log.EventKind.DELTA]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
-    [told] = [event for event in events if event.kind is event_log.EventKind.FINDING]
-    [kept] = bench.view(job_id).findings
-    assert told.finding is not None
-    assert (told.finding["kind"], told.finding["start"]) == (kept.kind, kept.begins)
+    [reported] = [event for event in events if event.kind is event_log.EventKind.FINDING]
+    [stored] = bench.view(job_id).findings
+    assert reported.finding is not None
+    assert (reported.finding["kind"], reported.finding["start"]) == (stored.kind, stored.begins)
     wanted = history.Filter(account_id=None, findings=[FindingKind.LOOP])
     other = history.Filter(account_id=None, findings=[FindingKind.BUDGET])
     assert [view.job.id for view in history.page(bench.database, wanted, limit=9)[0]] == [job_id]
@@ -120,7 +120,7 @@ def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: B
     assert first.max_output_tokens == BUDGET - detectors.RESERVE_TOKENS
     assert (second.sampling.temperature, second.max_output_tokens) == (0.0, detectors.FORCED_TOKENS)
     assert second.continuation == f"I see. {LOOP}".rstrip() + detectors.ask("How many?")
-    assert (second.salt, second.pictures) == (first.salt, first.pictures)
+    assert (second.salt, second.images) == (first.salt, first.images)
     assert bench.engine.aborted == [first.rid, second.rid]
 
 
@@ -199,7 +199,7 @@ def follow(database: Database, claimed: claims.Claim) -> object:
         finding=verdict.finding,
         rid="b" * 32,
         sample=1,
-        kept=verdict.kept,
+        stored=verdict.stored,
         inserted=verdict.inserted,
     )
 

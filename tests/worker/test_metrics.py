@@ -79,7 +79,9 @@ def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     agreed = (votes.AnswerClass("6", (0, 1, 3)),)
-    tally = votes.Tally(asked=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3})
+    tally = votes.Tally(
+        requested=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3}
+    )
 
     settle.succeed(
         database,
@@ -140,8 +142,8 @@ def test_a_code_that_nobody_listed_is_other(
 
 
 def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
-    heard: list[object] = []
-    database.listen(heard.append)
+    woken: list[object] = []
+    database.listen(woken.append)
 
     def note(text: str, divisor: int) -> float:
         with database.transaction() as transaction:
@@ -152,7 +154,7 @@ def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
         note("one", 0)
     note("two", 1)
 
-    assert heard == ["two"]
+    assert woken == ["two"]
 
 
 def test_the_page_is_served_until_the_worker_stops(registry: CollectorRegistry) -> None:

@@ -164,7 +164,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
     egress.close()
 
     first, *further = webhooks.attempts(database)
-    [told] = webhooks.all_deliveries(database)
+    [reported] = webhooks.all_deliveries(database)
     delivered = case.code is None
     assert first.outcome is (AttemptOutcome.DELIVERED if delivered else AttemptOutcome.FAILED)
     assert (first.error_code, first.status_code) == (case.code, case.status)
@@ -175,10 +175,10 @@ def test_a_receiver_ends_as_promised_with_its_row(
     assert first.ended_at is not None
     if case.wait is None:
         ends = DeliveryStatus.DELIVERED if delivered else DeliveryStatus.FAILED
-        assert (told.status, further, first.next_at) == (ends, [], None)
+        assert (reported.status, further, first.next_at) == (ends, [], None)
         return
     [again] = further
-    assert told.status is DeliveryStatus.PENDING
+    assert reported.status is DeliveryStatus.PENDING
     assert again.due_at == first.next_at
     # Told from the moment of the answer, which lies between these two.
     assert again.due_at >= first.ended_at + timedelta(seconds=case.wait[0])

@@ -104,7 +104,7 @@ def test_a_piece_whose_reply_was_lost_is_not_written_twice(
     assert chunks(database, live) == ["I ", "see six."]
 
 
-def told(database: Database, live: TraceBuffer) -> str:
+def reported(database: Database, live: TraceBuffer) -> str:
     """Return the text that a reader of SQL is told."""
     page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
@@ -122,10 +122,10 @@ def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before
     live.add(".")
     recorder.close(live)
 
-    assert [event.delta for event in publisher.told] == ["I see ", "six", "."]
-    numbers = [claimed, *(event.mark.number for event in publisher.told)]
-    assert [event.previous for event in publisher.told] == numbers[:-1]
-    assert list(live.marks) == [event.mark for event in publisher.told]
+    assert [event.delta for event in publisher.reported] == ["I see ", "six", "."]
+    numbers = [claimed, *(event.mark.number for event in publisher.reported)]
+    assert [event.previous for event in publisher.reported] == numbers[:-1]
+    assert list(live.marks) == [event.mark for event in publisher.reported]
     assert [mark.tokens for mark in live.marks] == [2, 1, 1]
 
 
@@ -143,7 +143,7 @@ def test_what_is_told_live_is_what_sql_tells_later(
 
     assert [(event.number, event.at, event.delta or "", event.finding) for event in found] == [
         (event.mark.number, event.mark.at, event.delta, event.mark.finding)
-        for event in publisher.told
+        for event in publisher.reported
     ]
     assert [str(event.kind) for event in found] == [*["trace.delta"] * 3, "finding"]
 
@@ -156,15 +156,15 @@ def test_without_numbers_text_waits_and_comes_when_there_are_more(
     for _ in range(SequenceBlock.BLOCK + 2):
         live.add("x")
         recorder.tick()
-    assert len(publisher.told) == SequenceBlock.BLOCK
+    assert len(publisher.reported) == SequenceBlock.BLOCK
     recorder.flush()
     database.away = False
 
     recorder.flush()
     recorder.flush()
 
-    assert told(database, live) == "x" * (SequenceBlock.BLOCK + 2)
-    assert publisher.told[-1].delta == "xx"
+    assert reported(database, live) == "x" * (SequenceBlock.BLOCK + 2)
+    assert publisher.reported[-1].delta == "xx"
 
 
 def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(

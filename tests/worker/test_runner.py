@@ -65,7 +65,7 @@ def test_the_request_is_explicit_and_salted_by_account_and_picture(bench: Bench)
     bench.runner.work()
 
     [request] = bench.engine.requests
-    assert request.pictures[0].data == b"canonical a"
+    assert request.images[0].data == b"canonical a"
     assert (request.max_output_tokens, request.seed, request.sampling.top_p) == (64, 7, 1.0)
     assert request.salt.startswith(bench.account_id.hex + ":")
     assert len(request.rid) == 32

@@ -14,9 +14,9 @@ from jobs.engine import Chunk
 from jobs.findings import Action, FindingKind
 from jobs.lifecycle import Status
 from scripted import Scripted, ScriptedOptions
-from tests.worker import personas
+from tests.worker import behaviors
+from tests.worker.behaviors import BUDGET, found, run_persona
 from tests.worker.conftest import Bench
-from tests.worker.personas import BUDGET, found, run_persona
 from worker.guards import detectors, verify
 from worker.leases import StopReason
 
@@ -79,10 +79,10 @@ def test_the_second_look_is_a_turn_of_the_same_chat_within_the_budget(bench: Ben
 
     first, second = bench.engine.requests
     assert second.turn == engine.FollowUp(TRACE, verify.ask("How many?"))
-    assert (second.question, second.salt, second.pictures) == (
+    assert (second.question, second.salt, second.images) == (
         first.question,
         first.salt,
-        first.pictures,
+        first.images,
     )
     assert second.sampling.temperature == 0
     assert first.max_output_tokens + second.max_output_tokens < BUDGET
@@ -240,10 +240,10 @@ def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
 
 
 def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:
-    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
+    job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
     manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken")
 
-    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
     job = bench.view(job_id).job
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -266,10 +266,10 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
 def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     bench: Bench, persona: str, verdict: str
 ) -> None:
-    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
+    job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
     manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
 
-    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -292,7 +292,7 @@ def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> Non
         "required": ["count"],
         "additionalProperties": False,
     }
-    job_id = personas.submit(
+    job_id = behaviors.submit(
         bench,
         verify=True,
         convergence=True,
@@ -300,7 +300,7 @@ def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> Non
     )
     manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0)
 
-    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
     assert bench.view(job_id).job.answer_rule == "json_schema"
     assert (found(bench, job_id), len(bench.trace(job_id))) == ([], 2)

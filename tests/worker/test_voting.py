@@ -19,9 +19,9 @@ from jobs.store import accounts, claims, event_log, history, retention, traces
 from scripted import Scripted, ScriptedOptions
 from tests import factories
 from tests.fakes import NoSandbox, RecordingPublisher
-from tests.worker import personas
-from tests.worker.choir import Choir
-from tests.worker.conftest import ENDS, Bench, real_picture
+from tests.worker import behaviors
+from tests.worker.conftest import ENDS, Bench, real_image
+from tests.worker.sample_engine import Choir
 from worker import equality
 from worker.equality import Equality
 from worker.leases import StopReason
@@ -198,9 +198,7 @@ def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: B
     )
     crowd = bench.with_engine(engine, margin=0)
     jobs = [
-        crowd.submit(
-            question="How many?", options={"samples": 4, "seed": seed}, image=real_picture()
-        )
+        crowd.submit(question="How many?", options={"samples": 4, "seed": seed}, image=real_image())
         for seed in range(6)
     ]
 
@@ -310,8 +308,8 @@ def test_a_crash_of_the_worker_keeps_what_was_said_and_the_next_attempt_votes_an
     stage.leases.look()
 
     assert ended(thread)
-    kept = stage.trace(job_id)
-    assert [(trace.attempt, trace.text[:4], trace.finish_reason) for trace in kept] == [
+    stored = stage.trace(job_id)
+    assert [(trace.attempt, trace.text[:4], trace.finish_reason) for trace in stored] == [
         (1, "One ", "lost"),
         (1, "I lo", "stop"),
     ]
@@ -333,7 +331,7 @@ def scripted(
     job_id = voting.submit(
         question=question,
         options={"samples": samples, "max_output_tokens": 600} | options,
-        image=real_picture(),
+        image=real_image(),
     )
     voting.runner.work()
     return job_id
@@ -352,12 +350,12 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
 
     numbers = [event.number for event in page.events]
     assert numbers == sorted(set(numbers))
-    kept = bench.trace(job_id)
-    assert len(kept) >= 2
-    for trace in kept:
+    stored = bench.trace(job_id)
+    assert len(stored) >= 2
+    for trace in stored:
         said = [event for event in page.events if event.sample == trace.number]
         assert "".join(event.delta or "" for event in said) == trace.text != ""
-        assert live(publisher.told, trace.number) == trace.text
+        assert live(publisher.reported, trace.number) == trace.text
     order = [event.sample for event in page.events if event.delta]
     assert order != sorted(order, key=lambda sample: sample or 0)
     for after in numbers[:: max(1, len(numbers) // 7)]:
@@ -365,14 +363,14 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
         assert rest == [event for event in page.events if event.number > after]
 
 
-def live(told: list[LiveEvent], sample: int) -> str:
-    numbers = [event.mark.number for event in told]
+def live(reported: list[LiveEvent], sample: int) -> str:
+    numbers = [event.mark.number for event in reported]
     assert numbers == sorted(set(numbers))
-    return "".join(event.delta for event in told if event.sample == sample)
+    return "".join(event.delta for event in reported if event.sample == sample)
 
 
 def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) -> None:
-    on = personas.ON
+    on = behaviors.ON
     job_id = scripted(
         bench,
         samples=3,
@@ -382,17 +380,17 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     )
 
     view = bench.view(job_id)
-    kept = bench.trace(job_id)
+    stored = bench.trace(job_id)
     votes = view.job.votes
     assert votes is not None
     assert (view.job.status, view.job.answer_forced) == (Status.SUCCEEDED, True)
-    forced = {trace.number: trace.continues for trace in kept if trace.continues is not None}
+    forced = {trace.number: trace.continues for trace in stored if trace.continues is not None}
     cast = {sample for one in votes["classes"] for sample in one["samples"]}
     assert cast <= forced.keys()
     cut = {forced[sample] for sample in cast}
     assert cut <= {entry.sample for entry in view.findings if entry.kind == "loop"}
-    assert all(trace.text for trace in kept if trace.number in cut | cast)
-    bench.told(job_id)
+    assert all(trace.text for trace in stored if trace.number in cut | cast)
+    bench.reported(job_id)
 
 
 def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> None:
@@ -406,17 +404,17 @@ def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> No
 
     job = stage.view(job_id).job
     assert (job.answer_value, job.confidence) == ({"count": 6, "sure": True}, 1.0)
-    kept = {trace.number: trace for trace in stage.trace(job_id)}
+    stored = {trace.number: trace for trace in stage.trace(job_id)}
     assert job.votes is not None
     [agreed] = job.votes["classes"]
-    assert [kept[number].text for number in agreed["samples"]] == [
+    assert [stored[number].text for number in agreed["samples"]] == [
         '{"count": 6, "sure": true}',
         '{"sure": true, "count": 6.0}',
     ]
-    assert {kept[number].continues for number in agreed["samples"]} == set(kept) - {
+    assert {stored[number].continues for number in agreed["samples"]} == set(stored) - {
         *agreed["samples"]
     }
-    stage.told(job_id)
+    stage.reported(job_id)
 
 
 def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) -> None:

@@ -55,12 +55,12 @@ class EngineSlot:
         self._pool = pool
         self._post = post
 
-    def release(self, *, ring: bool = False) -> None:
-        """Give the permit back; with ``ring`` a claim that found no room is made again at once.
+    def release(self, *, notify: bool = False) -> None:
+        """Give the permit back; with ``notify`` a claim that found no room is made again at once.
 
         A slot does without: it claims the next job itself.
         """
-        self._pool.take_back(self, self._post, ring=ring)
+        self._pool.take_back(self, self._post, notify=notify)
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class _EngineEntry:
     watched: Engine
     facts: EngineFacts | None = None
     permits: set[EngineSlot] = field(default_factory=set)
-    asked: bool = False
+    requested: bool = False
     #: Faults since it last did well. After the rest for them it is tried with one stream at a time.
     faults: int = 0
     rests_until: float = 0.0
@@ -195,7 +195,7 @@ class EnginePool:
     def states(self) -> tuple[EngineState, ...] | None:
         """Return how the engines do, as the process tells of them; None before they have been asked."""
         with self._lock:
-            if not all(post.asked for post in self._posts):
+            if not all(post.requested for post in self._posts):
                 return None
             return tuple(self._state(post) for post in self._posts)
 
@@ -234,14 +234,14 @@ class EnginePool:
         for post in self._posts:
             post.watched.close()
 
-    def take_back(self, permit: EngineSlot, post: _EngineEntry, *, ring: bool) -> None:
+    def take_back(self, permit: EngineSlot, post: _EngineEntry, *, notify: bool) -> None:
         """Take ``permit`` back; :meth:`EngineSlot.release` is how to say it."""
         with self._lock:
-            ring = ring and permit in post.permits and self._claims_wait()
+            notify = notify and permit in post.permits and self._claims_wait()
             post.permits.discard(permit)
             if post.trial is permit:
                 post.trial = None
-        if ring:
+        if notify:
             self._on_room()
 
     def _claims_wait(self) -> bool:
@@ -312,11 +312,11 @@ class EnginePool:
 
     def _learn(self, post: _EngineEntry, facts: EngineFacts | None, reason: str = "") -> None:
         with self._lock:
-            changed = facts != post.facts or not post.asked
+            changed = facts != post.facts or not post.requested
             if facts is not None and post.facts is None:
                 # It was away and answers again: that is as good as a stream.
                 post.faults, post.rests_until = 0, 0.0
-            post.facts, post.asked = facts, True
+            post.facts, post.requested = facts, True
         if not changed:
             return
         if facts is None:

@@ -126,7 +126,7 @@ class WatchedEngine:
                 self._spoke_at = now
             return True
 
-    def heard(self) -> None:
+    def woken(self) -> None:
         """Note a further token of some stream."""
         self._spoke_at = self._now()
 
@@ -207,12 +207,12 @@ class WatchedEngine:
         """Return the engine's load; of one that does not tell it, as far as this process's streams show it."""
         window = self._window
         try:
-            told = self._engine.load()
+            reported = self._engine.load()
         except errors.EngineUnavailable:
             with self._lock:
                 speaking = self._speaking
-            return _Seen(speaking, 0, window, told=False)
-        return _Seen(told.running, told.waiting, window, told=True)
+            return _Seen(speaking, 0, window, reported=False)
+        return _Seen(reported.running, reported.waiting, window, reported=True)
 
     def _ensure_thread(self) -> None:
         """Start the thread that looks, at the first stream or after a look that nobody foresaw the end of."""
@@ -233,19 +233,19 @@ class _Seen:
     running: int
     waiting: int
     window: int
-    told: bool
+    reported: bool
 
     def stuck(self, silent: int) -> int:
         """Return how many of so many ``silent`` streams do not wait in the engine's queue.
 
         An engine that does not tell its load is taken to have a queue when a full window of streams speaks.
         """
-        if not self.told:
+        if not self.reported:
             return 0 if self.running >= max(self.window, 1) else silent
         return max(silent - self.waiting, 0)
 
     def __str__(self) -> str:
-        if not self.told:
+        if not self.reported:
             return "and does not tell its load"
         return f"with {self.running} of {self.window} streams running and {self.waiting} waiting"
 
@@ -311,7 +311,7 @@ class WatchedGeneration:
                 yield chunk
             if spoke:
                 for chunk in chunks:
-                    self._owner.heard()
+                    self._owner.woken()
                     yield chunk
         except errors.EngineError as error:
             if self._verdict is None:
@@ -331,12 +331,12 @@ def prompt_tokens(request: engine.GenerationRequest) -> float:
     turn = request.turn
     texts = (
         request.system,
-        request.asked,
+        request.requested,
         request.continuation or "",
-        *((turn.said, turn.asked) if turn is not None else ()),
+        *((turn.said, turn.requested) if turn is not None else ()),
     )
-    pictured = 0.0
-    for picture in request.pictures:
-        size = dimensions(picture.data)
-        pictured += size[0] * size[1] / _PIXELS_PER_TOKEN if size else _MOST_IMAGE_TOKENS
-    return pictured + sum(map(len, texts)) / _CHARS_PER_TOKEN
+    with_images = 0.0
+    for image in request.images:
+        size = dimensions(image.data)
+        with_images += size[0] * size[1] / _PIXELS_PER_TOKEN if size else _MOST_IMAGE_TOKENS
+    return with_images + sum(map(len, texts)) / _CHARS_PER_TOKEN

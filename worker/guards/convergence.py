@@ -74,7 +74,7 @@ class ConvergenceProbe:
             self._checkpoints.clear()
         self._asking: _Asking | None = None
         self._last: _Probe | None = None
-        self._asked = 0
+        self._requested = 0
         self._usage: list[engine.TokenUsage] = []
 
     finish_reason = detectors.GenerationGuard.finish_reason
@@ -94,7 +94,7 @@ class ConvergenceProbe:
         verdict = self._watch.see(text)
         if verdict is not None:
             return verdict
-        verdict = self._heard()
+        verdict = self._woken()
         # While one is on its way the next one waits: a slow engine is asked later, and less often.
         passed = [tokens for tokens in self._checkpoints if tokens <= self._watch.tokens]
         if verdict is None and passed and self._asking is None:
@@ -136,7 +136,7 @@ class ConvergenceProbe:
         text = self._watch.text
         if extraction.heading(text) is not None:
             return
-        self._asked += 1
+        self._requested += 1
         self._asking = _Asking(
             dataclasses.replace(
                 self._request,
@@ -150,7 +150,7 @@ class ConvergenceProbe:
             tokens=self._watch.tokens,
         )
 
-    def _heard(self) -> detectors.Verdict | None:
+    def _woken(self) -> detectors.Verdict | None:
         """Return what to do about a probe that has come back; None when it has not, or says something new."""
         if self._asking is None or not self._asking.over:
             return None
@@ -163,7 +163,7 @@ class ConvergenceProbe:
             return None
         return self._watch.converged(
             probe.chars,
-            {"probes": self._asked, "earlier_tokens": earlier.tokens, "tokens": probe.tokens},
+            {"probes": self._requested, "earlier_tokens": earlier.tokens, "tokens": probe.tokens},
         )
 
     def _take(self, asking: _Asking) -> _Probe:

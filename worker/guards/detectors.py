@@ -51,7 +51,7 @@ _LEAST_CELLS_SPAN = 2000
 # Paraphrases: two of three signals over the last characters. The thresholds lie far from both kinds measured:
 # repeated sentences 0.93 against 0.0, hedges per 1,000 characters 40 against 0.8, compressed size 0.03 against 0.54.
 _PARAPHRASE_TOKENS = 1000
-_SECOND_LOOK_EVERY = 1024
+_VERIFICATION_EVERY = 1024
 #: Characters after the heading of a final answer within which it ought to end.
 _LONGEST_ANSWER = 1500
 _WINDOW = 4000
@@ -76,10 +76,10 @@ _DRIFT_WINDOW = 1000
 
 @dataclass(frozen=True)
 class Verdict:
-    """A finding acted upon: ``kept`` characters of the text stand; go on after ``inserted``, unless it is empty."""
+    """A finding acted upon: ``stored`` characters of the text stand; go on after ``inserted``, unless it is empty."""
 
     finding: Finding
-    kept: int
+    stored: int
     inserted: str = field(repr=False)
 
 
@@ -91,7 +91,7 @@ class GenerationGuard:
         question: decides the language.
         sample: the stream's number.
         budget: the job's, in tokens, without those for a second look; the stream gets :attr:`limit` of them.
-        second_look: most tokens of a second look at the answer; 0: there is none.
+        verification: most tokens of a second look at the answer; 0: there is none.
         typed: whether the answer comes in a stream of its own in any case, which has tokens of its own.
     """
 
@@ -102,7 +102,7 @@ class GenerationGuard:
         question: str,
         sample: int,
         budget: int,
-        second_look: int = 0,
+        verification: int = 0,
         typed: bool = False,
     ) -> None:
         self._guards = guards
@@ -113,7 +113,7 @@ class GenerationGuard:
         self._typed = typed
         #: Most tokens of the stream.
         self.limit = budget - reserve
-        self.second_look = second_look
+        self.verification = verification
         #: Whether answers are to be asked for on the way.
         self.probes = bool(guards.get("convergence"))
         #: What to do, once that is known.
@@ -124,7 +124,7 @@ class GenerationGuard:
         self._fresh: list[str] = []
         self._fresh_length = 0
         self._tail = ""
-        self._second_look_at = _SECOND_LOOK_EVERY
+        self._verification_at = _VERIFICATION_EVERY
 
     #: How a stream ends that is stopped by its watch.
     finish_reason = "cut"
@@ -133,7 +133,7 @@ class GenerationGuard:
     def more(self) -> bool:
         """Whether another stream is to go on from this one."""
         cut = self.verdict is not None and bool(self.verdict.inserted)
-        return cut or bool(self.second_look)
+        return cut or bool(self.verification)
 
     @property
     def tokens(self) -> int:
@@ -163,10 +163,10 @@ class GenerationGuard:
         self._tokens = max(self._tokens, tokens)
         verdict = self.verdict
         if verdict is not None and verdict.inserted and not self._may_force:
-            told = verdict.finding
-            action = Action.NONE if told.kind is FindingKind.LANGUAGE else Action.STOPPED
-            kept = len(self.text) if told.kind is FindingKind.LANGUAGE else verdict.kept
-            self.verdict = Verdict(dataclasses.replace(told, action=action), kept, "")
+            reported = verdict.finding
+            action = Action.NONE if reported.kind is FindingKind.LANGUAGE else Action.STOPPED
+            stored = len(self.text) if reported.kind is FindingKind.LANGUAGE else verdict.stored
+            self.verdict = Verdict(dataclasses.replace(reported, action=action), stored, "")
 
     def see(self, text: str) -> Verdict | None:
         """Take a chunk's text; return what to do when the stream has begun to run away."""
@@ -178,12 +178,12 @@ class GenerationGuard:
         self.verdict = self._end(text, finish_reason)
         return self.verdict
 
-    def converged(self, kept: int, evidence: Mapping[str, float]) -> Verdict:
-        """Take it that the answer has been the same since before the first ``kept`` characters."""
+    def converged(self, stored: int, evidence: Mapping[str, float]) -> Verdict:
+        """Take it that the answer has been the same since before the first ``stored`` characters."""
         finding = self._finding(
-            FindingKind.CONVERGED, kept, self._length, evidence, saved=self.limit - self._tokens
+            FindingKind.CONVERGED, stored, self._length, evidence, saved=self.limit - self._tokens
         )
-        self.verdict = self._forced(finding, self.text, kept)
+        self.verdict = self._forced(finding, self.text, stored)
         return self.verdict
 
     def _see(self, text: str) -> Verdict | None:
@@ -199,9 +199,9 @@ class GenerationGuard:
         self._fresh_length = 0
         if self._guards.get("loop") and (period := tail_period(self._tail)):
             return self._verbatim(self.text, period)
-        if self._length < self._second_look_at:
+        if self._length < self._verification_at:
             return None
-        self._second_look_at = self._length + _SECOND_LOOK_EVERY
+        self._verification_at = self._length + _VERIFICATION_EVERY
         if self._guards.get("loop") and self._tokens >= _PARAPHRASE_TOKENS:
             signs = signals(self._tail)
             if loops_in_other_words(signs):
@@ -294,10 +294,10 @@ class GenerationGuard:
         return self._typed or self._budget - self._tokens >= _LEAST_FORCED
 
     def _forced(self, finding: Finding, text: str, at: int) -> Verdict:
-        kept = len(text[:at].rstrip())
+        stored = len(text[:at].rstrip())
         if not self._may_force:
-            return Verdict(dataclasses.replace(finding, action=Action.STOPPED), kept, "")
-        return Verdict(finding, kept, ask(self._question))
+            return Verdict(dataclasses.replace(finding, action=Action.STOPPED), stored, "")
+        return Verdict(finding, stored, ask(self._question))
 
     def _stopped(self, finding: Finding, text: str, at: int) -> Verdict:
         """Cut a loop off; a model that had answered before it needs no second answer."""

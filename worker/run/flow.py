@@ -139,20 +139,20 @@ class GenerationFlow:
                     ended,
                     verdict,
                     tokens=watch.forced_tokens,
-                    more=bool(watch.second_look),
+                    more=bool(watch.verification),
                 )
             else:
                 result = FlowResult(
                     _by_itself(ended),
                     None,
-                    ended.output[: verdict.kept],
+                    ended.output[: verdict.stored],
                     found=(verdict.finding,),
                 )
         answer = result.answer
-        if not watch.second_look or answer is None or self._stopped(result):
+        if not watch.verification or answer is None or self._stopped(result):
             self._holding.ended()
             return result
-        return self._look_again(request, result, answer, tokens=watch.second_look)
+        return self._look_again(request, result, answer, tokens=watch.verification)
 
     def _stopped(self, result: FlowResult) -> bool:
         """Whether nothing is to come after ``result``."""
@@ -186,7 +186,7 @@ class GenerationFlow:
         more: bool,
     ) -> FlowResult:
         """Go on from the text before the cut; what the cut stream had said stands when that brings nothing."""
-        given = first.output[: verdict.kept] + verdict.inserted
+        given = first.output[: verdict.stored] + verdict.inserted
         again = dataclasses.replace(
             request,
             rid=uuid.uuid4().hex,
@@ -200,7 +200,7 @@ class GenerationFlow:
             verdict.finding,
             rid=again.rid,
             number=number,
-            kept=verdict.kept,
+            stored=verdict.stored,
             inserted=verdict.inserted,
         )
         if started_at is None:
@@ -232,16 +232,16 @@ class GenerationFlow:
         self, request: engine.GenerationRequest, first: FlowResult, answer: Answer, *, tokens: int
     ) -> FlowResult:
         """Have the answer compared with the pictures once more; what goes wrong then leaves it as it is."""
-        asked = verify.ask(request.question) + request.instruction
+        requested = verify.ask(request.question) + request.instruction
         # Of a loop that was cut off behind its answer the engine gets no more than that.
         whole = first.ended.output
-        kept = len(first.text) if whole.startswith(first.text) else len(whole)
+        stored = len(first.text) if whole.startswith(first.text) else len(whole)
         again = dataclasses.replace(
             request,
             rid=uuid.uuid4().hex,
             sampling=_GREEDY,
             max_output_tokens=tokens,
-            turn=engine.FollowUp(first.text, asked),
+            turn=engine.FollowUp(first.text, requested),
         )
         number = self._next(first.ended)
         started_at = self._follow(
@@ -249,8 +249,8 @@ class GenerationFlow:
             first.found[0] if first.found else None,
             rid=again.rid,
             number=number,
-            kept=kept,
-            inserted=asked,
+            stored=stored,
+            inserted=requested,
         )
         if started_at is None:
             self._holding.ended()
@@ -285,8 +285,8 @@ class GenerationFlow:
         form: json_answer.JsonFormat,
     ) -> FlowResult:
         """Go on under a grammar, from the whole text or from before the cut."""
-        kept = len(first.output.rstrip()) if verdict is None else verdict.kept
-        reasoning = first.output[:kept]
+        stored = len(first.output.rstrip()) if verdict is None else verdict.stored
+        reasoning = first.output[:stored]
         inserted = json_answer.ask(reasoning, request.question)
         again = dataclasses.replace(
             request,
@@ -299,7 +299,7 @@ class GenerationFlow:
         finding = verdict.finding if verdict is not None else None
         number = self._next(first)
         started_at = self._follow(
-            first, finding, rid=again.rid, number=number, kept=kept, inserted=inserted
+            first, finding, rid=again.rid, number=number, stored=stored, inserted=inserted
         )
         if started_at is None:
             self._holding.ended()
@@ -375,8 +375,8 @@ class GenerationFlow:
 
     def _budget(self, request: engine.GenerationRequest) -> int:
         """Return the tokens of the whole job, as they were settled at submission."""
-        asked: int | None = self._holding.claim.options.get("max_output_tokens")
-        return asked or request.max_output_tokens
+        requested: int | None = self._holding.claim.options.get("max_output_tokens")
+        return requested or request.max_output_tokens
 
     def _next(self, ended: traces.GenerationEnd) -> int:
         """Return the number of the stream that goes on from one that has ended."""
@@ -389,7 +389,7 @@ class GenerationFlow:
         *,
         rid: str,
         number: int,
-        kept: int,
+        stored: int,
         inserted: str,
     ) -> datetime | None:
         """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
@@ -403,7 +403,7 @@ class GenerationFlow:
                     finding=finding,
                     rid=rid,
                     sample=number,
-                    kept=kept,
+                    stored=stored,
                     inserted=inserted,
                     beside=self._numbers is not None,
                 )

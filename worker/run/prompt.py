@@ -16,7 +16,7 @@ from jobs.store import claims
 def build(
     claim: claims.Claim,
     *,
-    pictures: Sequence[engine.EngineImage],
+    images: Sequence[engine.EngineImage],
     profile: ModelProfile,
     rid: str,
 ) -> engine.GenerationRequest:
@@ -24,7 +24,7 @@ def build(
 
     Args:
         claim: the job as claimed; its options were completed and checked at submission.
-        pictures: the canonical pictures, in the job's order.
+        images: the canonical pictures, in the job's order.
         profile: the served model's limits and defaults.
         rid: 32 hex characters, new for each stream.
     """
@@ -41,7 +41,7 @@ def build(
         rid=rid,
         model=claim.model,
         system=profile.system_prompt,
-        pictures=tuple(pictures),
+        images=tuple(images),
         question=claim.question,
         instruction=instructions.behind(claim.question, options.get("answer_format"), profile),
         sampling=sampling,
@@ -64,9 +64,9 @@ def salt(claim: claims.Claim) -> str:
 def messages(request: engine.GenerationRequest) -> dict[str, Any]:
     """Return the chat messages of ``request`` as they are kept with the attempt: pictures by key."""
     content: list[dict[str, str]] = [
-        {"type": "image", "image_key": picture.key} for picture in request.pictures
+        {"type": "image", "image_key": submitted.key} for submitted in request.images
     ]
-    content.append({"type": "text", "text": request.asked})
+    content.append({"type": "text", "text": request.requested})
     return {
         "messages": [
             {"role": "system", "content": request.system},

@@ -139,19 +139,21 @@ class Slot:
 
     def _request(self, claim: claims.Claim) -> engine.GenerationRequest | None:
         """Return what to ask, or None when a picture is gone."""
-        pictures: list[engine.EngineImage] = []
+        submitted_images: list[engine.EngineImage] = []
         for image in claim.images:
-            data = claims.picture(self._database, account_id=claim.account_id, key=image.key)
+            data = claims.image(self._database, account_id=claim.account_id, key=image.key)
             if data is None:
                 return None
-            pictures.append(
+            submitted_images.append(
                 engine.EngineImage(
                     key=image.key,
                     media_type=image.media_type,
                     data=data,
                 )
             )
-        return prompt.build(claim, pictures=pictures, profile=self._profile, rid=uuid.uuid4().hex)
+        return prompt.build(
+            claim, images=submitted_images, profile=self._profile, rid=uuid.uuid4().hex
+        )
 
     def _ask(
         self,
@@ -167,7 +169,7 @@ class Slot:
                 question=claim.question,
                 sample=number,
                 budget=budget,
-                second_look=again,
+                verification=again,
                 typed=typed,
             )
 
@@ -177,8 +179,8 @@ class Slot:
         if typed:
             budget = json_answer.rest(budget)
         elif switched.get("verify"):
-            asked = self._profile.special_tokens.neutralize(request.asked)
-            budget, again = verify.budget(budget, asked)
+            requested = self._profile.special_tokens.neutralize(request.requested)
+            budget, again = verify.budget(budget, requested)
         request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
         started_at = claims.begin(
             self._database,
@@ -210,7 +212,7 @@ class Slot:
                 ),
                 watch=watch,
             )
-            result = vote.run(request, asked=samples, started_at=started_at)
+            result = vote.run(request, requested=samples, started_at=started_at)
         else:
             asking = flow.GenerationFlow(
                 self._database,

@@ -30,7 +30,7 @@ _TICK_SECONDS = 0.05
 class Publisher(Protocol):
     """Tells those who follow, as :class:`jobs.events.live.Publisher` does."""
 
-    def tell(self, events: Sequence[LiveEvent]) -> None:
+    def record(self, events: Sequence[LiveEvent]) -> None:
         """Tell ``events`` in their order, without waiting."""
 
 
@@ -196,8 +196,8 @@ class TraceWriter:
         """Tell a finding behind the text so far, as an event of the stream."""
         self._mark([live])
         with self._marking:
-            told = live.mark(finding)
-            self._publisher.tell([told] if told else [])
+            reported = live.mark(finding)
+            self._publisher.record([reported] if reported else [])
 
     def lives(self) -> list[TraceBuffer]:
         """Return the streams that are being recorded."""
@@ -216,7 +216,7 @@ class TraceWriter:
         """
         with self._marking:
             lives = self.lives()
-            self._tell(lives)
+            self._record(lives)
             self._pending = pieces = self._pending or self._take()
             numbers = {
                 (live.claim.job_id, live.claim.attempt): live.claim.numbers for live in lives
@@ -246,11 +246,11 @@ class TraceWriter:
 
     def _mark(self, lives: list[TraceBuffer]) -> None:
         with self._marking:
-            self._tell(lives)
+            self._record(lives)
 
-    def _tell(self, lives: list[TraceBuffer]) -> None:
-        if told := [event for live in lives if (event := live.mark()) is not None]:
-            self._publisher.tell(told)
+    def _record(self, lives: list[TraceBuffer]) -> None:
+        if reported := [event for live in lives if (event := live.mark()) is not None]:
+            self._publisher.record(reported)
 
     def _run(self) -> None:
         flushed = time.monotonic()

@@ -106,66 +106,66 @@ class Vote:
         self._changes = 0
 
     def run(
-        self, request: engine.GenerationRequest, *, asked: int, started_at: datetime
+        self, request: engine.GenerationRequest, *, requested: int, started_at: datetime
     ) -> FlowResult:
-        """Have up to ``asked`` samples vote; return what they left behind, the winner's answer first.
+        """Have up to ``requested`` samples vote; return what they left behind, the winner's answer first.
 
         Args:
             request: the leader's; its start has been noted.
-            asked: how many samples, 2 at least.
+            requested: how many samples, 2 at least.
             started_at: its start by the database's clock.
         """
         try:
-            with ThreadPoolExecutor(asked, thread_name_prefix="sample") as threads:
+            with ThreadPoolExecutor(requested, thread_name_prefix="sample") as threads:
                 try:
-                    self._ask_all(request, asked, started_at, threads)
+                    self._ask_all(request, requested, started_at, threads)
                 finally:
                     self._dismiss()
-            self._collect(None, asked)
-            if self._fault is not None and self._decided(asked):
+            self._collect(None, requested)
+            if self._fault is not None and self._decided(requested):
                 # It was decided all the same, while the others were stopped for it.
                 self._rest.append(self._fault)
                 self._fault = None
         finally:
             self._holding.ended()
             self._give_back()
-        return self._result(asked)
+        return self._result(requested)
 
     def _ask_all(
         self,
         request: engine.GenerationRequest,
-        asked: int,
+        requested: int,
         started_at: datetime,
         threads: ThreadPoolExecutor,
     ) -> None:
         first = 0
-        for size in votes.waves(asked):
+        for size in votes.waves(requested):
             wanted = deque(range(first, first + size))
             first += size
             while True:
                 seen = self._changes
-                self._collect(wanted, asked)
+                self._collect(wanted, requested)
                 # What was stopped before it began has a beginning all the same, and gets an end.
-                if self._begun and self._over(asked):
+                if self._begun and self._over(requested):
                     return
                 self._begin(wanted, request, started_at, threads)
                 if not wanted and not self._running:
                     break
                 self._wait(seen, hurry=bool(wanted) and self._led.is_set())
 
-    def _over(self, asked: int) -> bool:
+    def _over(self, requested: int) -> bool:
         """Whether no further sample is needed, for better or worse."""
         return (
             self._fault is not None
             or self._holding.reason is not None
             or self._uncompared is not None
-            or self._decided(asked)
+            or self._decided(requested)
         )
 
-    def _decided(self, asked: int) -> bool:
+    def _decided(self, requested: int) -> bool:
         """Whether the votes that are missing can no longer change the winner."""
         return self._uncompared is None and votes.decided(
-            self._classes, cast=self._cast, asked=asked
+            self._classes, cast=self._cast, requested=requested
         )
 
     def _begin(
@@ -194,7 +194,7 @@ class Vote:
             )
             self._begun.add(vote)
             self._running[vote] = _RunningSample(branch, permit, future)
-            future.add_done_callback(self._tell)
+            future.add_done_callback(self._record)
 
     def _ask(
         self,
@@ -239,7 +239,7 @@ class Vote:
         self._engines.report(permit.engine, None)
         if not self._led.is_set():
             self._led.set()
-            self._tell()
+            self._record()
 
     def _join(self, number: int, rid: str, branch: leases.ChildLease) -> datetime | None:
         """Note a sample's start, through outages; None when the job is lost or was stopped meanwhile."""
@@ -265,7 +265,7 @@ class Vote:
         except DatabaseUnavailable:
             _log.warning("sample_not_noted")
 
-    def _tell(self, future: Future[FlowResult | None] | None = None) -> None:
+    def _record(self, future: Future[FlowResult | None] | None = None) -> None:
         """Wake who waits for news: a sample has ended, or the leader has begun to answer."""
         del future
         with self._news:
@@ -279,38 +279,38 @@ class Vote:
                 lambda: self._changes != seen, timeout=_PERMIT_SECONDS if hurry else None
             )
 
-    def _collect(self, wanted: deque[int] | None, asked: int) -> None:
+    def _collect(self, wanted: deque[int] | None, requested: int) -> None:
         """Take in the samples that have ended, and count the votes again.
 
         Args:
             wanted: votes of the wave that are still to be asked for; None: no more will be.
-            asked: how many samples vote at the most.
+            requested: how many samples vote at the most.
         """
-        for vote, voice in [one for one in self._running.items() if one[1].future.done()]:
-            self._take(vote, voice, wanted)
+        for vote, running_sample in [one for one in self._running.items() if one[1].future.done()]:
+            self._take(vote, running_sample, wanted)
         if self._refused and not self._running and wanted is not None and self._fault is None:
             # Those beside which it was refused have ended as badly: nothing is left to wait for.
             self._again(wanted)
-        if not (self._running or wanted or self._refused) and len(self._begun) == asked:
+        if not (self._running or wanted or self._refused) and len(self._begun) == requested:
             # Nothing is left to ask: no engine has to wait while formulas are compared.
             self._give_back()
         if self._uncompared is None:
             self._count()
 
-    def _take(self, vote: int, voice: _RunningSample, wanted: deque[int] | None) -> None:
+    def _take(self, vote: int, running_sample: _RunningSample, wanted: deque[int] | None) -> None:
         """Take in a sample that has ended."""
         del self._running[vote]
         # Whatever came of the leader, the others need not wait for it any longer.
         self._led.set()
         enough = not wanted and not self._refused
-        if self._running and (enough or self._engines.must_yield(voice.permit)):
-            voice.permit.release(ring=True)
+        if self._running and (enough or self._engines.must_yield(running_sample.permit)):
+            running_sample.permit.release(notify=True)
         else:
-            self._idle.append(voice.permit)
-        result = voice.future.result()
+            self._idle.append(running_sample.permit)
+        result = running_sample.future.result()
         if result is None:
             return
-        if voice.branch.reason is not None:
+        if running_sample.branch.reason is not None:
             self._rest.append(result)
         elif result.fault is None:
             self._cast[vote] = result
@@ -338,7 +338,7 @@ class Vote:
     def _give_back(self) -> None:
         self._idle.clear()
         for permit in self._permits:
-            permit.release(ring=True)
+            permit.release(notify=True)
 
     def _again(self, wanted: deque[int] | None) -> None:
         if wanted is not None:
@@ -362,13 +362,16 @@ class Vote:
 
     def _dismiss(self) -> None:
         """Stop the samples that run: nothing hangs on them any more."""
-        for voice in self._running.values():
-            if voice.branch.mark(StopReason.UNNEEDED) or self._holding.reason is StopReason.LOST:
+        for running_sample in self._running.values():
+            if (
+                running_sample.branch.mark(StopReason.UNNEEDED)
+                or self._holding.reason is StopReason.LOST
+            ):
                 threading.Thread(
-                    target=voice.branch.end_stream, name="unneeded", daemon=True
+                    target=running_sample.branch.end_stream, name="unneeded", daemon=True
                 ).start()
 
-    def _result(self, asked: int) -> FlowResult:
+    def _result(self, requested: int) -> FlowResult:
         """Return the winner's result with all that the others left behind."""
         cast = [self._cast[vote] for vote in sorted(self._cast)]
         chosen = self._fault or (cast or self._rest)[0]
@@ -380,8 +383,10 @@ class Vote:
             chosen = dataclasses.replace(chosen, fault=self._uncompared)
         tally = None
         if chosen.fault is None and self._fault is None and self._holding.reason is None:
-            tally = self._tally(asked, look=chosen.look)
-            _log.info("votes_counted", asked=asked, begun=tally.begun, counted=tally.counted)
+            tally = self._tally(requested, look=chosen.look)
+            _log.info(
+                "votes_counted", requested=requested, begun=tally.begun, counted=tally.counted
+            )
         return dataclasses.replace(
             chosen,
             found=tuple(finding for one in every for finding in one.found),
@@ -389,13 +394,13 @@ class Vote:
             tally=tally,
         )
 
-    def _tally(self, asked: int, *, look: int | None) -> votes.Tally:
-        heard = {vote for one in self._classes for vote in one.votes}
+    def _tally(self, requested: int, *, look: int | None) -> votes.Tally:
+        woken = {vote for one in self._classes for vote in one.votes}
         return votes.Tally(
-            asked=asked,
+            requested=requested,
             begun=len(self._begun),
             classes=tuple(self._classes),
-            abstained=tuple(sorted(self._cast.keys() - heard)),
+            abstained=tuple(sorted(self._cast.keys() - woken)),
             samples={vote: result.said.sample for vote, result in self._cast.items()},
             look=look,
         )

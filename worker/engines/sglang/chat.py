@@ -51,7 +51,7 @@ class Chat(Leaving):
     Args:
         request: what is asked.
         connections: where a connection is taken from, and given back to after a whole response.
-        pictures: the pictures' encoder.
+        images: the pictures' encoder.
         special_tokens: those of the engine's tokenizer.
         headers: headers of the request.
         patience: longest waits.
@@ -62,16 +62,16 @@ class Chat(Leaving):
         request: engine.GenerationRequest,
         *,
         connections: Connections,
-        pictures: wire.EncodedImages,
+        images: wire.EncodedImages,
         special_tokens: SpecialTokens,
         headers: Mapping[str, str],
         patience: ChatTimeouts,
     ) -> None:
         #: Set when we ask the engine to abort: then, and only then, an abort is a normal end.
-        self.abort_asked = False
+        self.abort_requested = False
         self._request = request
         self._connections = connections
-        self._pictures = pictures
+        self._images = images
         self._special_tokens = special_tokens
         self._headers = headers
         self._patience = patience
@@ -103,13 +103,13 @@ class Chat(Leaving):
 
     def _open(self) -> http.client.HTTPResponse:
         """Return the response once its head is there."""
-        body = wire.body(self._request, self._pictures, self._special_tokens)
+        body = wire.body(self._request, self._images, self._special_tokens)
         connection = self._connections.take()
-        kept, sent = connection.dialled, time.monotonic()
+        stored, sent = connection.dialled, time.monotonic()
         try:
             response = self._send(connection, body)
         except errors.EngineLost:
-            if not kept or time.monotonic() - sent > _STALE_SECONDS:
+            if not stored or time.monotonic() - sent > _STALE_SECONDS:
                 raise
             self._drop()
             response = self._send(self._connections.fresh(), body)
@@ -187,7 +187,7 @@ class Chat(Leaving):
 
     def _check(self, chunk: engine.Chunk, *, spoke: bool) -> None:
         """Raise unless the end is one that was asked for."""
-        if chunk.finish_reason != "abort" or self.abort_asked:
+        if chunk.finish_reason != "abort" or self.abort_requested:
             return
         if spoke:
             raise errors.EngineFault("The engine gave the answer up by itself.")

@@ -64,7 +64,7 @@ class SGLang:
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._patience = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
-        self._pictures = wire.EncodedImages()
+        self._images = wire.EncodedImages()
         self._special_tokens = special_tokens.ASSUMED
         #: The checkpoint and version that they belong to, and those of which they could not be found out.
         self._tokenizer: tuple[str, str, str] | None = None
@@ -84,7 +84,7 @@ class SGLang:
         chat = Chat(
             request,
             connections=self._connections,
-            pictures=self._pictures,
+            images=self._images,
             special_tokens=self._special_tokens,
             headers=self._headers,
             patience=self._patience,
@@ -98,7 +98,7 @@ class SGLang:
         with self._lock:
             chat = self._chats.get(rid)
         if chat is not None:
-            chat.abort_asked = True
+            chat.abort_requested = True
         try:
             answer = self._http.request(
                 "POST",

@@ -38,9 +38,9 @@ class EncodedImages:
         self._parts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def part(self, picture: engine.EngineImage) -> orjson.Fragment:
-        """Return ``picture`` as an ``image_url`` part with a ``data:`` URL: the engine fetches nothing."""
-        key = (picture.key, picture.media_type)
+    def part(self, image: engine.EngineImage) -> orjson.Fragment:
+        """Return ``image`` as an ``image_url`` part with a ``data:`` URL: the engine fetches nothing."""
+        key = (image.key, image.media_type)
         with self._lock:
             known = self._parts.get(key)
             if known is not None:
@@ -48,8 +48,8 @@ class EncodedImages:
                 return orjson.Fragment(known)
         # Base64 and media types need no JSON escapes.
         encoded = b'{"type":"image_url","image_url":{"url":"data:%b;base64,%b"}}' % (
-            picture.media_type.encode("ascii"),
-            base64.b64encode(picture.data),
+            image.media_type.encode("ascii"),
+            base64.b64encode(image.data),
         )
         with self._lock:
             if key not in self._parts and len(encoded) <= self._budget:
@@ -62,7 +62,7 @@ class EncodedImages:
 
 def body(
     request: engine.GenerationRequest,
-    pictures: EncodedImages,
+    images: EncodedImages,
     specials: SpecialTokens = special_tokens.ASSUMED,
 ) -> bytes:
     """Return the body of ``POST /v1/chat/completions``.
@@ -81,8 +81,8 @@ def body(
         {
             "role": "user",
             "content": [
-                *(pictures.part(picture) for picture in request.pictures),
-                {"type": "text", "text": plain(request.asked)},
+                *(images.part(image) for image in request.images),
+                {"type": "text", "text": plain(request.requested)},
             ],
         },
     ]
@@ -106,7 +106,7 @@ def body(
         fields["seed"] = request.seed
     if request.turn is not None:
         messages.append({"role": "assistant", "content": plain(request.turn.said)})
-        messages.append({"role": "user", "content": plain(request.turn.asked)})
+        messages.append({"role": "user", "content": plain(request.turn.requested)})
     if request.continuation is not None:
         messages.append({"role": "assistant", "content": plain(request.continuation)})
         fields["continue_final_message"] = True

@@ -68,7 +68,7 @@ class Place:
     Attributes:
         start: starts it.
         process: the one that runs, or ran last.
-        heard: how long the place's log was before that one.
+        woken: how long the place's log was before that one.
         stopped: whether it has been told to stand still.
         down: whether it is kept from coming back.
         leaving: since when it has been asked to end by itself (monotonic), or None.
@@ -76,7 +76,7 @@ class Place:
 
     start: Callable[[], subprocess.Popen[bytes]]
     process: subprocess.Popen[bytes]
-    heard: int = 0
+    woken: int = 0
     stopped: bool = False
     down: bool = False
     leaving: float | None = None
@@ -95,10 +95,10 @@ class Departure:
 
     place: str
     status: int
-    asked: bool
+    requested: bool
 
 
-class House:
+class Deployment:
     """Everything that runs. :meth:`tend` starts again what has ended.
 
     Args:
@@ -177,15 +177,15 @@ class House:
             status = place.process.poll()
             if status is None or place.down:
                 continue
-            asked = place.leaving is not None
-            self.departures.append(Departure(place=name, status=status, asked=asked))
+            requested = place.leaving is not None
+            self.departures.append(Departure(place=name, status=status, requested=requested))
             place.stopped, place.leaving = False, None
-            place.heard = len(self.stack.log(name))
+            place.woken = len(self.stack.log(name))
             place.process = place.start()
 
     def up(self, name: str) -> bool:
         """Whether a worker has come up: before, SIGTERM ends it like any program."""
-        return " ready." in self.stack.log(name)[self.places[name].heard :]
+        return " ready." in self.stack.log(name)[self.places[name].woken :]
 
     def kill(self, name: str) -> None:
         """Kill what runs at a place, its children first."""

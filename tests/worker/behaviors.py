@@ -9,7 +9,7 @@ from typing import Any
 from core import profiles
 from jobs import engine
 from scripted import RealTime, Scripted, ScriptedOptions
-from tests.worker.conftest import Bench, real_picture
+from tests.worker.conftest import Bench, real_image
 
 BUDGET = 8000
 #: What an installation has on that says nothing else.
@@ -61,7 +61,7 @@ def submit(bench: Bench, *, question: str = "How many circles?", **options: Any)
     return bench.submit(
         question=question,
         options={"max_output_tokens": BUDGET, "guards": ON | switched} | others,
-        image=real_picture(),
+        image=real_image(),
     )
 
 

@@ -12,7 +12,7 @@ from webhooks.runtime import DeliveryRuntime
 from webhooks.signer import SecretSigner
 
 
-def courier(environment: victims.Environment) -> None:
+def sender(environment: victims.Environment) -> None:
     """Deliver until SIGTERM."""
     settings = victims.begin(environment, "delivery")
     vault = Vault.of(settings)

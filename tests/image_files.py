@@ -16,9 +16,9 @@ from jobs.images import pipeline
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def file_of(picture: Image.Image, name: str = "PNG", **options: object) -> bytes:
+def file_of(image: Image.Image, name: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, name, **options)
+    image.save(file, name, **options)
     return file.getvalue()
 
 
@@ -29,10 +29,10 @@ def gradient(width: int = 120, height: int = 90) -> Image.Image:
     return Image.merge("RGB", (across, down, Image.new("L", (width, height), 60)))
 
 
-def picture_of(canonical: images.CanonicalImage) -> Image.Image:
-    picture = Image.open(io.BytesIO(canonical.data))
-    picture.load()
-    return picture
+def image_of(canonical: images.CanonicalImage) -> Image.Image:
+    image = Image.open(io.BytesIO(canonical.data))
+    image.load()
+    return image
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -16,10 +16,10 @@ def png(width: int = 60, height: int = 40, *, seed: int = 1) -> bytes:
     return encoded(Image.new("RGB", (width, height), (seed % 256, 120, 30)), "PNG")
 
 
-def encoded(picture: Image.Image, name: str, **options: object) -> bytes:
-    """Return ``picture`` as a file."""
+def encoded(image: Image.Image, name: str, **options: object) -> bytes:
+    """Return ``image`` as a file."""
     file = io.BytesIO()
-    picture.save(file, name, **options)
+    image.save(file, name, **options)
     return file.getvalue()
 
 
@@ -68,10 +68,10 @@ def palette_with_alpha() -> bytes:
 
 def turned() -> bytes:
     """Return a JPEG that lies on its side and says so."""
-    picture = Image.new("RGB", (120, 60), (200, 10, 10))
-    exif = picture.getexif()
+    image = Image.new("RGB", (120, 60), (200, 10, 10))
+    exif = image.getexif()
     exif[0x0112] = 6
-    return encoded(picture, "JPEG", exif=exif)
+    return encoded(image, "JPEG", exif=exif)
 
 
 def _chunk(name: bytes, body: bytes = b"") -> bytes:

@@ -72,10 +72,10 @@ class Choir:
     def abort(self, rid: str) -> None:
         """End a stream as SGLang does."""
         with self._lock:
-            asked = next(request for request in self.requests if request.rid == rid)
-            self.aborted.append(_vote(asked))
+            requested = next(request for request in self.requests if request.rid == rid)
+            self.aborted.append(_vote(requested))
         bill = engine.TokenUsage(10, 8, 4, 2)
-        self.feed(_vote(asked), engine.Chunk(finish_reason="abort", usage=bill), self.END)
+        self.feed(_vote(requested), engine.Chunk(finish_reason="abort", usage=bill), self.END)
 
     def facts(self) -> engine.EngineFacts:
         """Tell the window."""
