@@ -17,8 +17,8 @@ from typing import Any
 
 from bench import figures
 from cli.environments import engine
-from jobs import schemas
-from jobs.settings import Settings
+from core.settings import Settings
+from jobs.answers import json_schema
 
 Schema = dict[str, Any]
 
@@ -68,7 +68,7 @@ def whole(*parts: object) -> Schema:
 
 def families() -> dict[str, Schema]:
     """Return schemas that are just taken, each full of one thing."""
-    longest = schemas.MAX_LENGTH
+    longest = json_schema.MAX_LENGTH
     return {
         "one text of up to 2,000 characters": whole(text(0, longest)),
         "8 such texts, no two alike": whole(*(text(0, longest - n) for n in range(8))),
@@ -77,7 +77,7 @@ def families() -> dict[str, Schema]:
         "30 short texts, no two alike": whole(*(text(0, 19 + n) for n in range(30))),
         "10 texts of a narrow length": whole(*(text(102 - n, 102) for n in range(10))),
         "16 alternatives of texts": whole(
-            {"anyOf": [text(n, 56 + n) for n in range(schemas.MAX_ALTERNATIVES)]}
+            {"anyOf": [text(n, 56 + n) for n in range(json_schema.MAX_ALTERNATIVES)]}
         ),
         "90 numbers with bounds": whole(
             *({"type": "integer", "minimum": -(10**15) - n, "maximum": 10**15} for n in range(90))
@@ -93,7 +93,7 @@ def families() -> dict[str, Schema]:
 def at_the_limits(rng: random.Random) -> Schema:
     """Return a random schema that is taken, though it would not with one more part of its kind."""
     parts: list[Schema] = []
-    while not schemas.faults(whole(*(more := [*parts, _part(rng, 4)]))):
+    while not json_schema.faults(whole(*(more := [*parts, _part(rng, 4)]))):
         parts = more
     return whole(*parts) if parts else at_the_limits(rng)
 
@@ -108,7 +108,7 @@ def _part(rng: random.Random, depth: int) -> Schema:
 def _text(rng: random.Random, _: int) -> Schema:
     least = rng.choice((0, 0, 1, rng.randrange(200), rng.randrange(2000)))
     most = rng.choice((None, least + rng.randrange(10), least + rng.randrange(300)))
-    return text(least, None if most is None else min(most, schemas.MAX_LENGTH))
+    return text(least, None if most is None else min(most, json_schema.MAX_LENGTH))
 
 
 def _number(rng: random.Random, _: int) -> Schema:
@@ -121,7 +121,7 @@ def _values(rng: random.Random, _: int) -> Schema:
 
 
 def _list(rng: random.Random, depth: int) -> Schema:
-    most = rng.randrange(1, schemas.MAX_ITEMS + 1)
+    most = rng.randrange(1, json_schema.MAX_ITEMS + 1)
     bounds = {"minItems": rng.randrange(most + 1), "maxItems": most}
     return {"type": "array", "items": _part(rng, depth - 1)} | bounds
 
@@ -151,7 +151,7 @@ def main() -> None:
         f"grammars with {options.tokens:,} tokens",
         ("schema", "cost", "CPU s", "MB"),
         [
-            (name, str(schemas.cost(schema)), f"{one.seconds:.2f}", f"{one.bytes / 1e6:.1f}")
+            (name, str(json_schema.cost(schema)), f"{one.seconds:.2f}", f"{one.bytes / 1e6:.1f}")
             for (name, schema), one in zip(wanted.items(), taken, strict=True)
         ],
     )

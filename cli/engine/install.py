@@ -9,8 +9,8 @@ import typer
 
 from cli import output
 from cli.environments import build, engine
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 
 def install(

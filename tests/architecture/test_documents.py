@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from cli import config
-from jobs import errors
-from jobs.errors import LonglookError
+from core import errors
+from core.errors import LonglookError
 from tests.architecture import source
 
 _RAISED = re.compile(r'code="([a-z_]+)"')
@@ -56,14 +56,14 @@ def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> Non
         for _, name in branches(LonglookError)
         if issubclass(fault := getattr(errors, name), errors.RequestError | errors.Unavailable)
     }
-    for path in source.modules("api", "jobs"):
+    for path in source.modules("api", "core", "jobs", "net", "webhooks"):
         if source.name(path).startswith(("api/", "jobs/images/")):
             codes |= set(_RAISED.findall(path.read_text(encoding="utf-8")))
     # What stands for itself: what it cannot do now, and our own faults.
     codes -= {errors.Unavailable.code, "server_error"}
 
-    told = (source.ROOT / "README.md").read_text(encoding="utf-8")
-    assert {code for code in codes if f"`{code}`" not in told} == set()
+    reported = (source.ROOT / "README.md").read_text(encoding="utf-8")
+    assert {code for code in codes if f"`{code}`" not in reported} == set()
     assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
 
 

@@ -12,7 +12,7 @@ import pytest
 from cli import engine as command_line
 from cli.engine import command, devices, gpu, plan, sizes
 from cli.environments import engine as environment
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 from models import CHECKPOINT
 
 H200 = devices.Device(name="NVIDIA H200", memory=140.4)
@@ -57,7 +57,7 @@ def test_two_h200_share_the_weights() -> None:
 def test_room_for_context_is_what_the_arithmetic_says(
     gpus: list[devices.Device], tp: int, low: int, high: int
 ) -> None:
-    order = command.Order(
+    order = command.ServeOptions(
         settings.Settings.read({}), "qvq", profiles.QVQ, sizes.QVQ, "127.0.0.1", 1
     )
 

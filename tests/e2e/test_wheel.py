@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,9 @@ from tests.receivers import receiving
 #: Installing takes a minute where a package index is near.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-PACKAGES = ("api", "cli", "jobs", "migrations", "models", "worker")
+CONFIG = tomllib.loads((source.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+#: Those of the product, by another list than the wheel's own.
+PACKAGES = (*CONFIG["tool"]["importlinter"]["root_packages"], "models")
 LARGEST = 10_000_000
 SAMPLE = source.ROOT / "models" / "tiny-qvq" / "samples" / "s07.png"
 
