@@ -18,6 +18,7 @@ import scripted
 from cli import output
 from cli.engine import devices, install, plan
 from cli.engine.command import Plan
+from cli.environments import build
 from core import errors, logs, settings
 from scripted import server
 
@@ -107,13 +108,17 @@ def refuse_missing(python: Path | None, options: settings.Settings) -> None:
                 "SGLang is not installed here: pip install 'longlook[engine]', or let "
                 "LONGLOOK_ENGINE_PYTHON name the Python that has it."
             )
-    elif shutil.which(python) is None:
+        return
+    found = shutil.which(python)
+    if found is None or not build.is_whole(Path(found)):
         remedy = (
             "LONGLOOK_ENGINE_PYTHON names it."
             if options.engine_python
             else "`longlook engine install` makes it (2.6 GB, two minutes)."
         )
-        raise errors.LaunchError(f"The engine's Python is missing: {python}. {remedy}")
+        raise errors.LaunchError(
+            f"The engine's Python is missing or unfinished: {python}. {remedy}"
+        )
 
 
 def refuse_busy(host: str, port: int) -> None:

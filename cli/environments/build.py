@@ -109,6 +109,11 @@ class Environment:
         )
 
 
+def is_whole(python: Path) -> bool:
+    """Whether an interpreter exists, and no set-up is changing its environment or was killed while it did."""
+    return python.exists() and not (python.parent.parent / MARKER).exists()
+
+
 def pip(python: Path, *arguments: str | Path) -> None:
     """Install into the environment of ``python`` by that environment's own pip."""
     call([python, "-m", "pip", "install", "-q", "--no-input", *arguments])

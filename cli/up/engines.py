@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cli import client, output
+from cli.environments import build
 from cli.environments import engine as environment
 from cli.launch.engine import EngineRoom, Plan
 from core import errors, profiles
@@ -69,10 +70,10 @@ def _own(settings: Settings, room: EngineRoom) -> EngineProcesses:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     plan = room.plan(settings, port)
-    if plan.python is not None and not plan.python.exists():
+    if plan.python is not None and not build.is_whole(plan.python):
         raise errors.LaunchError(
-            f"The engine's environment is missing ({plan.python}). {_remedy(plan.python, settings)} Or try "
-            "`longlook up --engine scripted`, which needs no model."
+            f"The engine's environment is missing or unfinished ({plan.python}). "
+            f"{_remedy(plan.python, settings)} Or try `longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
     return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)

@@ -8,8 +8,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from cli import engine as command_line
+from cli import main
 from cli.engine import command, devices, gpu, plan, sizes
 from cli.environments import engine as environment
 from core import errors, profiles, settings
@@ -280,3 +282,26 @@ def test_a_missing_environment_is_told_with_its_remedy(tmp_path: Path, remedy: s
     environ = {remedy: str(python)} if remedy == "LONGLOOK_ENGINE_PYTHON" else {}
     with pytest.raises(errors.LaunchError, match=remedy):
         command_line.refuse_missing(python, settings.Settings.read(environ))
+
+
+def invoked(*words: str) -> Result:
+    """Return what ``longlook engine`` did with these words."""
+    environ = {"LONGLOOK_MODEL": "tiny-qvq"}
+    return CliRunner().invoke(main.make_app(["engine", "jobs"]), ["engine", *words], env=environ)
+
+
+@pytest.mark.parametrize("words", [("--", "--log-level", "debug"), ("log-level=debug",)])
+def test_words_that_are_no_command_are_flags(words: tuple[str, ...]) -> None:
+    shown = invoked("--dry-run", "--port", "31000", *words).stdout
+
+    assert "--port 31000" in shown
+    assert shown.rstrip().endswith(" ".join(word for word in words if word != "--"))
+
+
+def test_its_command_installs_and_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    refused = invoked("install", "--path", str(tmp_path))
+
+    assert isinstance(refused.exception, errors.LaunchError)
+    assert "holds other files" in str(refused.exception)

@@ -158,6 +158,17 @@ def test_a_folder_with_files_of_others_is_not_ours(tmp_path: Path) -> None:
     assert begun.is_ours()
 
 
+def test_an_environment_that_is_being_made_is_not_whole(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    environment = pretended(tmp_path, lambda: seen.append(build.is_whole(environment.python)))
+
+    build.make(environment)
+
+    assert seen == [False]
+    assert build.is_whole(environment.python)
+    assert not build.is_whole(tmp_path / "bin" / "other")
+
+
 def test_the_engine_is_in_the_checkout_whatever_the_home_is(tmp_path: Path) -> None:
     assert engine.directory(tmp_path) == build.ROOT / ".venv-engine"
 
