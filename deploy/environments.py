@@ -159,9 +159,7 @@ def environments() -> dict[str, Environment]:
         "dev", venv, (*locked, REQUIREMENTS / "dev.txt"), 2, dev_steps, contains=(service,)
     )
     engine = Environment("engine", ROOT / ".venv-engine", tuple(sorted(shim)), 5, engine_steps)
-    docs = Environment(
-        "docs", ROOT / ".venv-docs", (REQUIREMENTS / "docs.txt",), 1, docs_steps
-    )
+    docs = Environment("docs", ROOT / ".venv-docs", (REQUIREMENTS / "docs.txt",), 1, docs_steps)
     return {environment.name: environment for environment in (service, dev, engine, docs)}
 
 

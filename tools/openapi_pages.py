@@ -28,6 +28,8 @@ _LIMITS: Final = {
     "maxItems": "at most {} items",
     "pattern": "pattern `{}`",
 }
+#: The content type of an error.
+_ERROR: Final = "application/problem+json"
 _OPERATIONS_NOTE: Final = (
     "This page is generated from [`openapi.json`](https://spec.openapis.org/oas/v3.1.0), which the service also serves "
     "at `/openapi.json`. [Job states and errors](errors.md) explains the error codes, and [API schemas](schemas.md) "
@@ -64,6 +66,9 @@ def _operations(document: Node) -> Iterator[str]:
                 if tag["name"] in item.get(method, {}).get("tags", ()):
                     yield f"### {method.upper()} {path}"
                     yield from _operation(document, item[method])
+    yield "## Errors"
+    yield "Every error has the body [Problem](schemas.md#problem), as `application/problem+json`."
+    yield _errors(document)
     yield "## Webhooks that Longlook sends"
     for name, item in document.get("webhooks", {}).items():
         yield f"### {name}"
@@ -110,13 +115,30 @@ def _body(body: Node | None) -> str:
 
 
 def _responses(document: Node, responses: Node) -> str:
-    rows = []
+    rows, errors = [], []
     for status, node in responses.items():
         response = _resolve(document, node)
-        bodies = [_type(content.get("schema", {})) for content in response.get("content", {}).values()]
+        if _ERROR in response.get("content", {}):
+            errors.append(status)
+            continue
+        bodies = [
+            _type(content.get("schema", {})) for content in response.get("content", {}).values()
+        ]
         headers = ", ".join(f"`{name}`" for name in response.get("headers", {}))
         rows.append((status, _cell(response["description"]), " or ".join(bodies), headers))
-    return _table(("Status", "Meaning", "Body", "Headers"), rows)
+    table = _table(("Status", "Meaning", "Body", "Headers"), rows)
+    return f"{table}\n\nErrors: {', '.join(errors)}." if errors else table
+
+
+def _errors(document: Node) -> str:
+    """Return the table of the responses with an error body, which the operations name by their status."""
+    shared = document["components"]["responses"]
+    rows = [
+        (name.removeprefix("Problem"), _cell(response["description"]))
+        for name, response in sorted(shared.items())
+        if _ERROR in response.get("content", {})
+    ]
+    return _table(("Status", "Meaning"), rows)
 
 
 def _schemas(schemas: Node) -> Iterator[str]:
@@ -161,7 +183,8 @@ def _type(schema: Node) -> str:
     limits = [
         words.format(_value(schema[name])) for name, words in _LIMITS.items() if name in schema
     ]
-    return _cell(", ".join([_plain_type(schema), *limits]))
+    shown = f" ({', '.join(limits)})" if limits else ""
+    return _cell(f"{_plain_type(schema)}{shown}")
 
 
 def _plain_type(schema: Node) -> str:
@@ -187,6 +210,8 @@ def _described(node: Node, *, optional: bool) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -200,10 +225,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _text(text: str) -> str:
     """Return prose with everything escaped that Markdown would take for HTML, outside of code."""
     parts = re.split(r"(`[^`]*`)", text.strip())
-    return "".join(
-        part if part.startswith("`") else part.replace("<", "&lt;")
-        for part in parts
-    )
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 def _cell(text: str) -> str:

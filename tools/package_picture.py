@@ -17,7 +17,16 @@ _LINE: Final = 16
 _TITLE: Final = 26
 #: Width of a character of the small font, in pixels; a little more than it takes.
 _CHARACTER: Final = 6.4
-_COLORS: Final = ("#dbeafe", "#dcfce7", "#fef3c7", "#fae8ff", "#e0e7ff", "#fee2e2", "#ccfbf1", "#f1f5f9")
+_COLORS: Final = (
+    "#dbeafe",
+    "#dcfce7",
+    "#fef3c7",
+    "#fae8ff",
+    "#e0e7ff",
+    "#fee2e2",
+    "#ccfbf1",
+    "#f1f5f9",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,9 @@ def draw(contracts: Sequence[Mapping[str, Any]]) -> str:
         height = max(box.height for box in boxes)
         for column, box in enumerate(boxes):
             x = _MARGIN + column * (width + _MARGIN)
-            parts += _drawn(box, x, y, width, height, _COLORS[number % len(_COLORS)])
+            parts += _drawn(
+                box, x=x, y=y, width=width, height=height, color=_COLORS[number % len(_COLORS)]
+            )
         y += height
         if number < len(rows) - 1:
             parts.append(
@@ -79,7 +90,7 @@ def _box(name: str, layers: Sequence[str], width: float) -> Box:
     return Box(name, tuple(lines))
 
 
-def _drawn(box: Box, x: float, y: float, width: float, height: float, color: str) -> list[str]:
+def _drawn(box: Box, *, x: float, y: float, width: float, height: float, color: str) -> list[str]:
     texts = [
         f'<text x="{x + 12:g}" y="{y + _TITLE + 8 + _LINE * number:g}" font-size="11" '
         f'xml:space="preserve">{escape(line)}</text>'
@@ -93,12 +104,18 @@ def _drawn(box: Box, x: float, y: float, width: float, height: float, color: str
 
 
 def _document(parts: Sequence[str], height: float) -> str:
-    lines = [
+    head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}" '
-        'font-family="system-ui, sans-serif" fill="#0f172a" role="img">',
+        'font-family="system-ui, sans-serif" fill="#0f172a" role="img">'
+    )
+    arrow = (
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="6" '
+        'markerHeight="6" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#475569"/></marker></defs>'
+    )
+    lines = [
+        head,
         "<title>The packages of Longlook: a package imports only packages below it</title>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
-        '<path d="M0 0 L8 4 L0 8 z" fill="#475569"/></marker></defs>',
+        arrow,
         f'<rect width="{_WIDTH}" height="{height:g}" fill="#ffffff"/>',
         *parts,
         "</svg>",

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import typer
-from typer.cli import get_docs_for_click
 
 from cli import config, main
 from tools import openapi_pages, package_picture
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _TABLE: Final = re.compile(r"(<!-- settings -->\n).*?(\n<!-- /settings -->)", re.DOTALL)
-_NOTE: Final = "This page is generated from the help texts of the commands.\n"
+#: Options that every command, or every program made with Typer, has.
+_COMMON: Final = {"--help", "--install-completion", "--show-completion"}
+_NOTE: Final = (
+    "This page is generated from the help texts of the commands. Every command has `--help`."
+)
 
 
 def pages() -> dict[Path, str]:
@@ -42,15 +45,28 @@ def pages() -> dict[Path, str]:
 def command_line() -> str:
     """Return the page of all commands."""
     command = typer.main.get_command(main.make_app(main.COMMANDS))
-    text = get_docs_for_click(
-        obj=command,
-        ctx=typer.Context(command, info_name="longlook"),
-        name="longlook",
-        title="Command line",
-    )
-    heading, _, rest = text.partition("\n")
-    lines = [line.rstrip() for line in f"{heading}\n\n{_NOTE}{rest}".splitlines()]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip()) + "\n"
+    return "\n\n".join(["# Command line", _NOTE, *_command(command, "longlook", level=1)]) + "\n"
+
+
+def _command(command: Any, name: str, *, level: int) -> Iterator[str]:  # noqa: ANN401 - Typer's own classes are private
+    """Return the blocks of a command and of those below it."""
+    context = typer.Context(command, info_name=name)
+    if level > 1:
+        yield f"{'#' * level} {name}"
+    yield str(command.help or "")
+    yield f"```console\n$ {' '.join([name, *command.collect_usage_pieces(context)])}\n```"
+    records = [
+        record
+        for parameter in command.get_params(context)
+        if _COMMON.isdisjoint(parameter.opts) and (record := parameter.get_help_record(context))
+    ]
+    if records:
+        yield "\n".join(
+            f"- `{parameter}`: {' '.join(text.split())}".removesuffix(": ")
+            for parameter, text in records
+        )
+    for child, below in getattr(command, "commands", {}).items():
+        yield from _command(below, f"{name} {child}", level=level + 1)
 
 
 def settings(page: Path) -> str:
@@ -69,4 +85,4 @@ def write() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(write())
+    write()

@@ -1,4 +1,4 @@
-"""A linter for prose: documents, and the docstrings and messages of the packages, avoid phrases that readers stumble over."""
+"""A linter for prose: documents and the texts in packages avoid phrases that readers stumble over."""
 
 from __future__ import annotations
 
