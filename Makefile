@@ -20,7 +20,7 @@ demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
 
 unit: ## The unit tests, in seconds
-	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest -q --durations=0 --durations-min=1 tests/unit
+	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest -q --numprocesses 2 --durations=0 --durations-min=1 tests/unit
 
 # Those of the real engine take turns: it has both cores and two gigabytes to itself. The others run two at a time.
 test: ## All tests, the real engine included

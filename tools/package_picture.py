@@ -39,7 +39,7 @@ class Box:
     @property
     def height(self) -> int:
         """The height of the box in pixels."""
-        return _TITLE + _LINE * len(self.lines) + 10
+        return _TITLE + _LINE * len(self.lines) + 18
 
 
 def draw(contracts: Sequence[Mapping[str, Any]]) -> str:

@@ -72,7 +72,9 @@ def test_the_links_between_documents_lead_somewhere() -> None:
 
 def test_each_word_of_the_glossary_has_one_meaning() -> None:
     page = (source.ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    words = re.findall(r"^\| ([A-Za-z][\w -]*) \| [A-Z](?:[^|]|\\\|)+\. \| [^|]+ \|$", page, re.MULTILINE)
+    words = re.findall(
+        r"^\| ([A-Za-z][\w -]*) \| [A-Z](?:[^|]|\\\|)+\. \| [^|]+ \|$", page, re.MULTILINE
+    )
 
     rows = [line for line in page.splitlines() if line.startswith("| ") and "Meaning" not in line]
     assert len(words) == len(rows)
