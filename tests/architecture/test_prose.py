@@ -14,7 +14,15 @@ import pytest
 from tests.architecture import source
 
 #: Markdown that is checked: files, and folders with all their pages.
-DOCUMENTS: Final = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs")
+DOCUMENTS: Final = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs",
+    "bench",
+    "models",
+)
 #: Packages whose docstrings and string literals are checked as well.
 PACKAGES: Final[tuple[str, ...]] = ("tools",)
 
