@@ -22,7 +22,7 @@ from jobs import errors, failpoints
 from jobs.shares import Shares
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 
 Clock = Callable[[], datetime]
 
@@ -316,9 +316,21 @@ class Database:
                 listener(note)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Transaction]:
-        """Open a transaction that only reads. Raises :class:`Unavailable` as above."""
-        with self._open(write=False) as (transaction, _):
+    def reading(self, *, snapshot: bool = False) -> Iterator[Transaction]:
+        """Open a block of reads, which must neither write nor lock.
+
+        On SQLite all statements of the block see one snapshot, on PostgreSQL each sees what is committed before it.
+
+        Args:
+            snapshot: whether all statements must see one snapshot on PostgreSQL too.
+
+        Raises:
+            Unavailable: as above.
+        """
+        # At READ COMMITTED each statement has a snapshot of its own anyway: without a transaction around them, reads
+        # need no BEGIN and no ROLLBACK, which are two of the three round trips of one statement.
+        isolation: IsolationLevel = "REPEATABLE READ" if snapshot else "AUTOCOMMIT"
+        with self._open(write=False, isolation=isolation) as (transaction, _):
             yield transaction
 
     @contextlib.contextmanager
@@ -388,11 +400,11 @@ class Database:
 
     @contextlib.contextmanager
     def _open(
-        self, *, write: bool, until: float | None = None
+        self, *, write: bool, until: float | None = None, isolation: IsolationLevel | None = None
     ) -> Iterator[tuple[Transaction, Callable[[], None]]]:
         """Yield a transaction and what commits it; it is rolled back unless that was called.
 
-        Its statements end at ``until``, if that is given.
+        Its statements end at ``until``, if that is given. ``isolation`` is for PostgreSQL; SQLite has one level.
         """
         with (
             _faults_told(),
@@ -400,6 +412,8 @@ class Database:
             self._limited(connection, until),
         ):
             connection.execution_options(longlook_write=write)
+            if isolation is not None and self.dialect == "postgresql":
+                connection.execution_options(isolation_level=isolation)
             begun = connection.begin()
             transaction = Transaction(connection)
             try:

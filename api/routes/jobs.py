@@ -241,7 +241,7 @@ class JobRoutes:
         view = (
             self._find(accepted.job_id, None)
             if held or accepted.job is None
-            else history.accepted(self._database, accepted.job, self._forecast)
+            else history.accepted(self._database, accepted.job, accepted.images, self._forecast)
         )
         headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
         if accepted.replayed:

@@ -11,6 +11,7 @@ from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
 from api.schemas.words import Time
 from jobs import findings, ids, records, values
 from jobs.store import history, places
+from jobs.store.pictures import ImageView
 
 #: The classes of what is kept, each for a time of its own.
 Removed = Literal["image", "trace", "answer", "event"]
@@ -27,7 +28,7 @@ class JobImage(Given):
     detail: str
 
     @classmethod
-    def of(cls, view: history.ImageView) -> Self:
+    def of(cls, view: ImageView) -> Self:
         """Return what callers see of ``view``."""
         image = view.image
         return cls(

@@ -14,12 +14,13 @@ from jobs.database import Database
 from jobs.profiles import Detail
 from jobs.settings import Settings
 from jobs.store import history, quarantine, submission
+from jobs.store.pictures import ImageFacts
 
 DEFAULT_DETAIL: Detail = "standard"
 
 _QUARANTINED = "Engines died over this image again and again; an operator can release it."
 #: Kept images by the pointers of the pictures that name them.
-Known = Mapping[str, history.ImageFacts]
+Known = Mapping[str, ImageFacts]
 #: A picture as the store takes it, and its visual tokens.
 Chosen = tuple[submission.NewImage | uuid.UUID, int]
 
@@ -47,7 +48,7 @@ class Pictures:
         }
         wanted = {image_id for image_id in named.values() if image_id is not None}
         found = history.images(self._database, wanted, account_id=account_id) if wanted else {}
-        known: dict[str, history.ImageFacts] = {}
+        known: dict[str, ImageFacts] = {}
         for picture in pictures:
             if picture.pointer not in named:
                 continue
@@ -77,9 +78,9 @@ class Pictures:
         chosen: list[Chosen] = []
         for picture in pictures:
             image = known.get(picture.pointer) or made.get(picture.pointer)
-            if isinstance(image, history.ImageFacts) and image.removed_at is not None:
+            if isinstance(image, ImageFacts) and image.removed_at is not None:
                 image = _not_found(picture)
-            if isinstance(image, history.ImageFacts):
+            if isinstance(image, ImageFacts):
                 refused = image.quarantined_at is not None
             else:
                 refused = isinstance(image, submission.NewImage) and image.key in held
@@ -89,7 +90,7 @@ class Pictures:
                 faults.append(image)
             elif image is not None:
                 tokens = images.image_tokens(image.width, image.height, self._profile)
-                source = image.id if isinstance(image, history.ImageFacts) else image
+                source = image.id if isinstance(image, ImageFacts) else image
                 chosen.append((source, tokens))
         return chosen
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -26,36 +25,12 @@ from jobs.records import (
     table,
 )
 from jobs.store import findings, places, search, timeline
+from jobs.store.pictures import FACTS, ImageFacts, ImageView
 
 #: Characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed them.
 MAX_PAGE_CHARS = 4 * 2**20
 #: Jobs that run one again that are shown with it, the newest.
 MAX_RERUNS = 100
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What jobs and callers need to know of an image."""
-
-    id: uuid.UUID
-    image_key: str
-    detail: str
-    #: Of the canonical picture, in pixels.
-    width: int
-    height: int
-    original_sha256: str
-    #: Set when its bytes are gone.
-    removed_at: datetime | None
-    #: Set when it is refused; known of images that are named in a request.
-    quarantined_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class ImageView:
-    """An image of a job."""
-
-    image: ImageFacts
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -124,14 +99,12 @@ def group(
         return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
 
 
-def accepted(database: Database, job: Job, forecast: places.Forecast) -> JobView:
-    """Return a job as it has just come in, at a cost that does not grow with the queue."""
+def accepted(
+    database: Database, job: Job, images: tuple[ImageView, ...], forecast: places.Forecast
+) -> JobView:
+    """Return a job as it has just come in with ``images``, at a cost that does not grow with the queue."""
     with database.reading() as transaction:
-        return JobView(
-            job=job,
-            images=_images(transaction, [job.id]).get(job.id, ()),
-            queue=forecast.of(transaction, job),
-        )
+        return JobView(job=job, images=images, queue=forecast.of(transaction, job))
 
 
 def last_place(
@@ -315,9 +288,7 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
 _SUSPECT = table(Suspect).c
-_FACTS = sa.select(
-    *(_IMAGE[fact.name] for fact in fields(ImageFacts) if fact.name in table(Image).c)
-)
+_FACTS = sa.select(*FACTS)
 _IMAGES = (
     _FACTS.add_columns(_SUSPECT.quarantined_at)
     .outerjoin_from(

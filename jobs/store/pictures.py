@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -35,6 +36,36 @@ class NewImage:
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """What jobs and callers need to know of an image."""
+
+    id: uuid.UUID
+    image_key: str
+    detail: str
+    #: Of the canonical picture, in pixels.
+    width: int
+    height: int
+    original_sha256: str
+    #: Set when its bytes are gone.
+    removed_at: datetime | None
+    #: Set when it is refused; known of images that are named in a request.
+    quarantined_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """An image of a job."""
+
+    image: ImageFacts
+    tokens: int
+
+
+_IMAGE = table(Image).c
+#: The columns of :class:`ImageFacts` in the table of images.
+FACTS = tuple(_IMAGE[fact.name] for fact in fields(ImageFacts) if fact.name in _IMAGE)
+
+
+@dataclass(frozen=True)
 class Taken:
     """A picture that came in or was named, noted for those who count once it is committed.
 
@@ -53,8 +84,8 @@ _Identity = tuple[str, str, str]
 
 def keep(
     transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
-) -> list[uuid.UUID]:
-    """Keep those of ``images`` that are new, hold the known ones until the commit; return the ids of all.
+) -> list[ImageFacts]:
+    """Keep those of ``images`` that are new, hold the known ones until the commit; return the facts of all.
 
     All that touch several images lock facts in one order and then bytes in one order, so that
     no two of them wait for each other.
@@ -62,36 +93,41 @@ def keep(
     Raises:
         jobs.errors.NotFound: an image is gone or belongs to somebody else.
     """
-    known = _identities(transaction, account_id, images)
-    identities = [
-        known[image] if isinstance(image, uuid.UUID) else _identity(image) for image in images
-    ]
-    wanted = dict(zip(identities, images, strict=True))
     new = {_identity(image): image for image in images if isinstance(image, NewImage)}
-    found: dict[_Identity, uuid.UUID] = {}
-    for identity, image in sorted((wanted | new).items(), key=lambda item: item[0]):
-        found[identity] = (
-            _keep_facts(transaction, account_id, image, uploaded=False)
-            if isinstance(image, NewImage)
-            else _hold_facts(transaction, image)
-        )
-    for image in sorted(new.values(), key=lambda image: image.key):
-        _keep_bytes(transaction, account_id, image)
-    return [found[identity] for identity in identities]
+    named = {image for image in images if isinstance(image, uuid.UUID)}
+    known: dict[uuid.UUID, ImageFacts] = {}
+    found: dict[_Identity, ImageFacts] = {}
+    if not new:
+        known = _hold(transaction, account_id, named)
+    else:
+        identities = _identities(transaction, account_id, named)
+        wanted = {identity: image for image, identity in identities.items()} | new
+        for identity, image in sorted(wanted.items(), key=lambda item: item[0]):
+            if isinstance(image, NewImage):
+                found[identity] = _keep_facts(transaction, account_id, image, uploaded=False)
+            else:
+                known |= _hold(transaction, account_id, {image})
+        # An image that is named may also be among the new ones.
+        known = {image: known.get(image) or found[identities[image]] for image in named}
+        for image in sorted(new.values(), key=lambda image: image.key):
+            _keep_bytes(transaction, account_id, image)
+    return [
+        known[image] if isinstance(image, uuid.UUID) else found[_identity(image)]
+        for image in images
+    ]
 
 
 def keep_upload(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
     """Keep an image that was uploaded by itself; return its id."""
-    image_id = _keep_facts(transaction, account_id, image, uploaded=True)
+    facts = _keep_facts(transaction, account_id, image, uploaded=True)
     _keep_bytes(transaction, account_id, image)
-    return image_id
+    return facts.id
 
 
 def _identity(image: NewImage) -> _Identity:
     return (image.original_sha256, image.detail, image.pipeline)
 
 
-_IMAGE = table(Image).c
 _IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE.pipeline).where(
     _IMAGE.account_id == sa.bindparam("account_id"),
     _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),
@@ -99,10 +135,9 @@ _IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE
 
 
 def _identities(
-    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+    transaction: Transaction, account_id: uuid.UUID, wanted: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, _Identity]:
-    """Return the identities of those of ``images`` that are named by their ids."""
-    wanted = {image for image in images if isinstance(image, uuid.UUID)}
+    """Return the identities of the images that are named by their ids."""
     if not wanted:
         return {}
     rows = transaction.execute(
@@ -113,22 +148,29 @@ def _identities(
     return {row.id: (row.original_sha256, row.detail, row.pipeline) for row in rows}
 
 
+#: PostgreSQL locks the rows in the order of their identities, as :func:`keep` does one by one.
 _HELD = (
-    sa.select(_IMAGE.id)
-    .where(_IMAGE.id == sa.bindparam("image_id"), _IMAGE.removed_at.is_(None))
+    sa.select(*FACTS)
+    .where(
+        _IMAGE.account_id == sa.bindparam("account_id"),
+        _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),
+        _IMAGE.removed_at.is_(None),
+    )
+    .order_by(_IMAGE.original_sha256, _IMAGE.detail, _IMAGE.pipeline)
     .with_for_update(read=True)
 )
 
 
-def _hold_facts(transaction: Transaction, image_id: uuid.UUID) -> uuid.UUID:
-    """Make a concurrent removal wait and then see this job's reference."""
-    found: uuid.UUID | None = transaction.execute(
-        _HELD, {"image_id": image_id}
-    ).scalar_one_or_none()
-    if found is None:
+def _hold(
+    transaction: Transaction, account_id: uuid.UUID, wanted: Collection[uuid.UUID]
+) -> dict[uuid.UUID, ImageFacts]:
+    """Make a concurrent removal of any of these images wait and then see this job's reference; return the facts."""
+    rows = transaction.execute(_HELD, {"account_id": account_id, "image_ids": list(wanted)})
+    held = {row["id"]: ImageFacts(**row) for row in rows.mappings()}
+    if len(held) < len(wanted):
         raise _image_gone()
-    transaction.notes.append(Taken(known=True))
-    return found
+    transaction.notes += [Taken(known=True)] * len(held)
+    return held
 
 
 def _image_gone() -> errors.NotFound:
@@ -137,10 +179,10 @@ def _image_gone() -> errors.NotFound:
 
 def _keep_facts(
     transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
-) -> uuid.UUID:
+) -> ImageFacts:
     """Insert the image's facts, or find (and if its bytes were removed, revive) the same one of this account."""
     new_id = ids.new()
-    image_id: uuid.UUID = transaction.execute(
+    row = transaction.execute(
         _facts(transaction.dialect, uploaded=uploaded),
         {
             "id": new_id,
@@ -159,9 +201,10 @@ def _keep_facts(
             "orientation": image.orientation,
             "frames": image.frames,
         },
-    ).scalar_one()
-    transaction.notes.append(Taken(known=image_id != new_id, size=image.original_bytes))
-    return image_id
+    )
+    facts = ImageFacts(**row.mappings().one())
+    transaction.notes.append(Taken(known=facts.id != new_id, size=image.original_bytes))
+    return facts
 
 
 @functools.cache
@@ -180,7 +223,7 @@ def _facts(dialect: str, *, uploaded: bool) -> sa.Insert:
             "removed_at": None,
             "uploaded_at": sa.func.coalesce(row.excluded.uploaded_at, columns.uploaded_at),
         },
-    ).returning(columns.id)
+    ).returning(*FACTS)
 
 
 def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> None:

@@ -349,11 +349,7 @@ def recount(
         account_id: whose rows.
         given_up: asked between two pages of jobs; then nothing is corrected and False returned.
     """
-    with database.reading() as transaction:
-        if transaction.dialect != "sqlite":
-            transaction.execute(
-                sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            )
+    with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
             sa.select(_ACCOUNT.storage_counted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()

@@ -66,6 +66,8 @@ class Submitted:
     job_id: uuid.UUID
     #: The job as it came in, not of a session; None: it had come in before.
     job: Job | None = field(default=None, compare=False, repr=False)
+    #: Its images, unless it had come in before.
+    images: tuple[pictures.ImageView, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def replayed(self) -> bool:
@@ -104,10 +106,10 @@ def submit(
                 idempotency.forget_expired(
                     transaction, account_id=submission.account_id, key=key, kept=key_kept
                 )
-            job = _insert(transaction, submission)
+            job, images = _insert(transaction, submission)
             if storage_limit is not None:
                 storage.enforce(transaction, submission.account_id, storage_limit)
-            return Submitted(job_id=job.id, job=job)
+            return Submitted(job_id=job.id, job=job, images=images)
     except sa.exc.IntegrityError:
         if key is None:
             raise
@@ -149,15 +151,21 @@ def keep_image(
         return image_id
 
 
-def _insert(transaction: Transaction, submission: Submission) -> Job:
-    """Insert the job of ``submission``, and its followers behind it; return it."""
+def _insert(
+    transaction: Transaction, submission: Submission
+) -> tuple[Job, tuple[pictures.ImageView, ...]]:
+    """Insert the job of ``submission``, and its followers behind it; return it and its images."""
     job_id = ids.new()
     group_id = None if submission.followers is None else job_id
     # Its key comes first: who comes second with the same one waits here, before any image is touched.
     keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
     jobs = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
     images = [image for image, _ in submission.images]
-    image_ids = pictures.keep(transaction, submission.account_id, images)
+    kept = pictures.keep(transaction, submission.account_id, images)
+    views = tuple(
+        pictures.ImageView(facts, tokens)
+        for facts, (_, tokens) in zip(kept, submission.images, strict=True)
+    )
     jobs += [
         _insert_job(
             transaction,
@@ -172,17 +180,20 @@ def _insert(transaction: Transaction, submission: Submission) -> Job:
     transaction.execute(
         _JOB_IMAGE,
         [
-            {"job_id": job.id, "position": position, "image_id": image_id, "tokens": tokens}
+            {
+                "job_id": job.id,
+                "position": position,
+                "image_id": view.image.id,
+                "tokens": view.tokens,
+            }
             for job in jobs
-            for position, (image_id, (_, tokens)) in enumerate(
-                zip(image_ids, submission.images, strict=True)
-            )
+            for position, view in enumerate(views)
         ],
     )
     _tell(transaction, submission, jobs)
     # Last, behind the waits for the key and the images: so no two submissions wait for each other.
     turns.enter(transaction, submission.account_id, submission.priority)
-    return jobs[0]
+    return jobs[0], views
 
 
 _JOB_IMAGE = sa.insert(table(JobImage))

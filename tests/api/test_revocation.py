@@ -162,7 +162,7 @@ def test_while_the_database_is_away_everything_stays_open(database: Database) ->
     looked = threading.Semaphore(0)
 
     class Away(Database):
-        def reading(self) -> Any:  # noqa: ANN401 - it never returns
+        def reading(self, *, snapshot: bool = False) -> Any:  # noqa: ANN401, ARG002 - it never returns
             looked.release()
             raise Unavailable("away")
 

@@ -378,3 +378,25 @@ def test_a_process_that_names_no_party_may_use_all_connections(database_url: str
             open_now.enter_context(database.reading())
         with pytest.raises(Unavailable, match="in use"):
             open_now.enter_context(database.reading())
+
+
+def test_a_snapshot_stays_the_same_while_others_commit(database: Database) -> None:
+    with database.reading(snapshot=True) as transaction:
+        count = sa.select(sa.func.count()).select_from(Account)
+        before = transaction.execute(count).scalar_one()
+        add_account(database, utcnow())
+        assert transaction.execute(count).scalar_one() == before
+    assert accounts_of(database) == before + 1
+
+
+@only_postgresql
+def test_reads_have_no_transaction_around_them_and_what_writes_still_has_one(
+    database: Database,
+) -> None:
+    began = sa.select(sa.func.transaction_timestamp())
+    with database.reading() as transaction:
+        times = {transaction.execute(began).scalar_one() for _ in range(2)}
+        assert len(times) == 2
+    with database.transaction() as transaction:
+        times = {transaction.execute(began).scalar_one() for _ in range(2)}
+        assert len(times) == 1

@@ -285,7 +285,7 @@ def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
 @pytest.mark.parametrize("dialect", ["postgresql"])  # On SQLite nobody who reads is in the way.
 def test_an_upgrade_that_cannot_have_its_table_gives_up_and_changes_nothing(old: Old) -> None:
     with contextlib.closing(Database(old.url)) as holder:
-        with holder.reading() as transaction:
+        with holder.transaction() as transaction:
             transaction.execute(sa.text("LOCK TABLE workers IN ACCESS SHARE MODE"))
             with pytest.raises(errors.LaunchError, match="lock timeout"):
                 schema.upgrade(old.url)
