@@ -138,6 +138,19 @@ def test_the_page_of_errors_names_every_code_that_a_request_can_be_refused_with(
     assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
 
 
+def test_the_page_of_errors_names_no_code_that_does_not_exist() -> None:
+    page = (source.ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| (?:\d{3} )?`(\w+)` \|", page, re.MULTILINE)
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in source.files()
+        if path.suffix == ".py" and not source.name(path).startswith(("tests/", "bench/"))
+    )
+
+    assert len(named) > 40
+    assert {name for name in named if f'"{name}"' not in code} == set()
+
+
 def test_make_bench_runs_every_benchmark_and_their_page_names_it() -> None:
     benchmarks = {
         path.stem
