@@ -16,27 +16,28 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
-from api.limits import Limiter, Shared
+from api.limits import Limiter, SharedLimits
 from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.serving import current
-from api.strangers import Strangers
 from api.streams import Streams, Waits
-from api.submission import Downloads, Intake, Pictures, Receivers
+from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
-from jobs import egress, queue
-from jobs.buckets import Buckets
-from jobs.database import Clock, Database, utcnow
-from jobs.egress import Egress
-from jobs.images import Images
-from jobs.live import Subscriber
-from jobs.settings import Settings
-from jobs.shares import Shares
+from api.unknown_keys import UnknownKeys
+from core.database import Clock, Database, utcnow
+from core.rate_limits import RateLimits
+from core.settings import Settings
+from core.shares import Shares
+from core.vault import Vault
+from jobs import queue
+from jobs.events.live import Subscriber
+from jobs.images import ImageReader
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
-from jobs.store.places import Forecast
+from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
-from jobs.vault import Vault
+from net import client
+from net.client import GuardedClient
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -50,10 +51,10 @@ _DESCRIPTION = (
 )
 
 
-class Bell(health.Bell, Protocol):
-    """The doorbell, as :class:`jobs.queue.Bell` is."""
+class Wakeup(health.Wakeup, Protocol):
+    """The doorbell, as :class:`jobs.queue.Wakeup` is."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a bell and return at once."""
 
     def close(self) -> None:
@@ -67,17 +68,17 @@ class Service:
         self,
         *,
         database: Database,
-        bells: tuple[Bell, ...],
-        images: Images,
+        wakeups: tuple[Wakeup, ...],
+        images: ImageReader,
         waits: Waits,
         streams: Streams,
         revocation: Revocation,
-        fetching: Egress,
-        buckets: Shared,
+        fetching: GuardedClient,
+        buckets: SharedLimits,
     ) -> None:
         self.draining = threading.Event()
         self._database = database
-        self._bells = bells
+        self._wakeups = wakeups
         self._images = images
         self._waits = waits
         self._fetching = fetching
@@ -97,8 +98,8 @@ class Service:
         self.drain()
         self._images.close()
         self._fetching.close()
-        for bell in self._bells:
-            bell.close()
+        for wakeup in self._wakeups:
+            wakeup.close()
         self._buckets.close()
         self._database.close()
 
@@ -107,27 +108,27 @@ def create_app(
     settings: Settings | None = None,
     *,
     database: Database | None = None,
-    bell: Bell | None = None,
-    delivery_bell: Bell | None = None,
-    images: Images | None = None,
-    buckets: Shared | None = None,
+    wakeup: Wakeup | None = None,
+    delivery_wakeup: Wakeup | None = None,
+    images: ImageReader | None = None,
+    buckets: SharedLimits | None = None,
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
-) -> framework.Door:
+) -> framework.Router:
     """Build the application. To be called after any fork: it starts threads and processes when they are needed.
 
     Args:
         settings: by default those of the environment.
         database: by default the one that the settings name.
-        bell: likewise.
-        delivery_bell: likewise; rung when something is to be told to receivers.
+        wakeup: likewise.
+        delivery_wakeup: likewise; rung when something is to be told to receivers.
         images: by default decoders in a sandbox of their own.
         buckets: of which requests are taken, by default those that the settings' Redis keeps for all processes.
         clock: the time on SQLite.
         timer: seconds that never go back, for what is looked at or counted at intervals.
 
     Raises:
-        jobs.errors.SettingsError: the environment is not usable.
+        core.errors.SettingsError: the environment is not usable.
     """
     settings = settings or Settings.read()
     database = database or Database(
@@ -137,11 +138,11 @@ def create_app(
         search_seconds=settings.search_seconds,
     )
     database.party = current.group
-    bell = bell or queue.Bell(settings)
-    delivery_bell = delivery_bell or queue.Bell(settings, rings=queue.DELIVER)
-    database.listen(events.Ringer(delivery_bell))
-    images = images or Images.start(settings)
-    buckets = buckets or Buckets(settings.redis_url, timer=timer)
+    wakeup = wakeup or queue.Wakeup(settings)
+    delivery_wakeup = delivery_wakeup or queue.Wakeup(settings, notifications=queue.DELIVER)
+    database.listen(events.WakeupOnCommit(delivery_wakeup))
+    images = images or ImageReader.start(settings)
+    buckets = buckets or RateLimits(settings.redis_url, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
@@ -149,15 +150,15 @@ def create_app(
         database,
         pepper=pepper,
         tokens=tokens,
-        strangers=Strangers(per_minute=settings.failed_keys_per_minute, timer=timer),
+        unknown_key_limits=UnknownKeys(per_minute=settings.failed_keys_per_minute, timer=timer),
         live=accounts.LiveKeys(database, pepper=pepper, timer=timer),
         count=limiter.count,
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
-    fetching = Egress(settings.webhook_allow, doors=egress.WEB)
-    told = Egress(settings.webhook_allow)
-    receivers = Receivers(database, egress=told)
+    fetching = GuardedClient(settings.webhook_allow, doors=client.WEB)
+    reported = GuardedClient(settings.webhook_allow)
+    receivers = WebhookTargets(database, egress=reported)
     held_open = Shares(settings.max_streams, name="streams and waits")
     revocation = Revocation(database)
     waits = Waits(database, shares=held_open)
@@ -169,7 +170,7 @@ def create_app(
     )
     service = Service(
         database=database,
-        bells=(bell, delivery_bell),
+        wakeups=(wakeup, delivery_wakeup),
         images=images,
         waits=waits,
         streams=streams,
@@ -184,37 +185,37 @@ def create_app(
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
     downloads = Downloads(settings, egress=fetching, count=measures.fetched)
-    intake = Intake(
+    submissions = SubmissionService(
         settings,
         database=database,
-        pictures=Pictures(settings, database=database, decoder=images),
+        images=SubmissionImages(settings, database=database, decoder=images),
         downloads=downloads,
         receivers=receivers,
-        bell=bell,
+        wakeup=wakeup,
         admission=Admission(database, settings, timer=timer),
         disk=disk,
         quota=quota,
     )
-    door = _door(settings, timer=timer)
-    limiter.install(door)
-    cors.install(door, origins=settings.cors_origins, routes=routes.STREAM_RULES)
-    door.extensions[_EXTENSION] = service
-    forecast = Forecast(timer=timer)
+    router = _router(settings, timer=timer)
+    limiter.install(router)
+    cors.install(router, origins=settings.cors_origins, routes=routes.STREAM_RULES)
+    router.extensions[_EXTENSION] = service
+    forecast = PositionForecast(timer=timer)
     routes.JobRoutes(
         settings,
         database=database,
-        intake=intake,
+        service=submissions,
         waits=waits,
         revocation=revocation,
         gate=gate,
         forecast=forecast,
-    ).declare(door)
-    routes.GroupRoutes(settings, database=database, intake=intake, forecast=forecast).declare(
-        door, gate
+    ).declare(router)
+    routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast).declare(
+        router, gate
     )
-    routes.RunRoutes(database=database).declare(door, gate)
-    routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(door, gate)
-    routes.ImageRoutes(settings, database=database, intake=intake).declare(door, gate)
+    routes.RunRoutes(database=database).declare(router, gate)
+    routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(router, gate)
+    routes.ImageRoutes(settings, database=database, service=submissions).declare(router, gate)
     vault = functools.cache(lambda: Vault.of(settings))
     endpoints = routes.EndpointRoutes(
         settings,
@@ -225,13 +226,13 @@ def create_app(
         revocation=revocation,
         timer=timer,
     )
-    endpoints.declare(door, gate)
-    routes.SecretRoutes(database=database, vault=vault).declare(door, gate)
-    routes.DeliveryRoutes(database=database, quota=quota).declare(door, gate)
-    routes.ModelRoutes(settings).declare(door, gate)
-    routes.QuarantineRoutes(database=database).declare(door, gate)
-    routes.QueueRoutes(settings, database=database, bell=bell, gate=gate).declare(door)
-    routes.UsageRoutes(settings, database=database, quota=quota, gate=gate).declare(door)
+    endpoints.declare(router, gate)
+    routes.SecretRoutes(database=database, vault=vault).declare(router, gate)
+    routes.DeliveryRoutes(database=database, quota=quota).declare(router, gate)
+    routes.ModelRoutes(settings).declare(router, gate)
+    routes.QuarantineRoutes(database=database).declare(router, gate)
+    routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate).declare(router)
+    routes.UsageRoutes(settings, database=database, quota=quota, gate=gate).declare(router)
     measures.watch(
         (
             held_open,
@@ -244,11 +245,11 @@ def create_app(
             endpoints.tests,
         )
     )
-    measures.declare(door)
+    measures.declare(router)
     health.HealthRoutes(
-        settings, database=database, disk=disk, bell=bell, draining=service.draining
-    ).declare(door)
-    return door
+        settings, database=database, disk=disk, wakeup=wakeup, draining=service.draining
+    ).declare(router)
+    return router
 
 
 def service_of(app: flask.Flask) -> Service:
@@ -266,22 +267,22 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _door(settings: Settings, *, timer: Callable[[], float]) -> framework.Door:
-    door = framework.Door(
+def _router(settings: Settings, *, timer: Callable[[], float]) -> framework.Router:
+    router = framework.Router(
         title="Longlook",
         version=API_VERSION,
         description=_DESCRIPTION,
         problem=Problem,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
-    problems.install(door, timer=timer)
+    problems.install(router, timer=timer)
     framework.install(
-        door, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
+        router, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
     )
-    document = functools.cache(lambda: orjson.dumps(door.document()))
+    document = functools.cache(lambda: orjson.dumps(router.document()))
 
     def openapi() -> Response:
         return Response(document(), content_type="application/json")
 
-    door.add_url_rule(_DOCUMENT, view_func=openapi)
-    return door
+    router.add_url_rule(_DOCUMENT, view_func=openapi)
+    return router

@@ -11,10 +11,10 @@ import flask
 
 from api import addresses
 from api.serving import current
-from api.strangers import Strangers
 from api.tokens import StreamTokens
-from jobs import errors, ids
-from jobs.database import Database
+from api.unknown_keys import UnknownKeys
+from core import errors, ids
+from core.database import Database
 from jobs.lifecycle import Priority, Role
 from jobs.store import accounts
 
@@ -71,7 +71,7 @@ class Gate:
         database: where keys are kept.
         pepper: what they are hashed with.
         tokens: that let in those who follow one job.
-        strangers: that limits requests without a valid key.
+        unknown_key_limits: that limits requests without a valid key.
         live: what tells an unknown key from others without a look for each.
         count: told of each request with a known key; it may refuse it.
     """
@@ -82,24 +82,24 @@ class Gate:
         *,
         pepper: bytes,
         tokens: StreamTokens,
-        strangers: Strangers,
+        unknown_key_limits: UnknownKeys,
         live: accounts.LiveKeys,
         count: Callable[[accounts.Principal], None],
     ) -> None:
         self._database = database
         self._pepper = pepper
         self._tokens = tokens
-        self._strangers = strangers
+        self._unknown_keys = unknown_key_limits
         self._live = live
         self._count = count
 
     def admits(self, right: Right) -> Callable[[], Caller]:
         """Return a guard that gives the caller of the current request.
 
-        The guard raises :class:`jobs.errors.Unauthenticated` for a missing, malformed, unknown or
-        revoked key, :class:`jobs.errors.RateLimitExceeded` for one that has sent too much, or for such a key from
+        The guard raises :class:`core.errors.Unauthenticated` for a missing, malformed, unknown or
+        revoked key, :class:`core.errors.RateLimitExceeded` for one that has sent too much, or for such a key from
         an address that has sent too many of them, and
-        :class:`jobs.errors.InsufficientScope` when its role lacks ``right``.
+        :class:`core.errors.InsufficientScope` when its role lacks ``right``.
         """
 
         def guard() -> Caller:
@@ -137,8 +137,8 @@ class Gate:
         """Return the account that ``caller`` asks for by ``name`` or id, by default all that it sees.
 
         Raises:
-            jobs.errors.InsufficientScope: only operators may choose.
-            jobs.errors.NotFound: there is no such account.
+            core.errors.InsufficientScope: only operators may choose.
+            core.errors.NotFound: there is no such account.
         """
         if name is None:
             return caller.scope
@@ -159,7 +159,7 @@ class Gate:
     def _principal(self, key: str) -> accounts.Principal | None:
         """Return whose ``key`` it is. A flood of unknown keys costs no look into the database for each of them."""
         address = addresses.client_address(flask.request)
-        if self._strangers.is_exhausted(address) and not (
+        if self._unknown_keys.is_exhausted(address) and not (
             accounts.well_formed(key) and self._live.may_hold(key)
         ):
             return None
@@ -167,11 +167,11 @@ class Gate:
 
     def _refusal(self, message: str) -> errors.RequestError:
         """Return the error of a request without a valid key, which counts for its address."""
-        seconds = self._strangers.fail(addresses.client_address(flask.request))
+        seconds = self._unknown_keys.fail(addresses.client_address(flask.request))
         if seconds is None:
             return errors.Unauthenticated(message)
         return errors.RateLimitExceeded(
-            f"{message} Of such requests an address may send {self._strangers.per_minute} a minute.",
+            f"{message} Of such requests an address may send {self._unknown_keys.per_minute} a minute.",
             retry_after=seconds,
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from api import errors as problems
-from jobs import errors, ids
+from core import errors, ids
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -16,7 +16,7 @@ Order = Literal["desc", "asc"]
 
 
 @dataclass(frozen=True)
-class Page:
+class PageRequest:
     """What to show: ``limit`` things beyond ``after``."""
 
     limit: int
@@ -24,14 +24,14 @@ class Page:
     newest_first: bool
 
 
-def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> Page:
+def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> PageRequest:
     """Return the page that a caller asks for.
 
     Raises:
-        jobs.errors.InvalidRequest: ``after`` is no id of this ``kind``.
+        core.errors.InvalidRequest: ``after`` is no id of this ``kind``.
     """
     cursor = None if after is None else ids.parse(kind, after)
     if after is not None and cursor is None:
         fault = errors.Fault("after", "This has to be the `last_id` of the page before.")
         raise problems.refused([fault])
-    return Page(limit=limit, after=cursor, newest_first=order == "desc")
+    return PageRequest(limit=limit, after=cursor, newest_first=order == "desc")

@@ -16,7 +16,7 @@ import structlog
 from flask import Response
 from werkzeug import exceptions
 
-from jobs import errors, logs
+from core import errors, logs
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -43,8 +43,8 @@ _HTTP_FAULTS: dict[int, errors.RequestError] = {
 
 def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
     """Return the one error that lists all of ``faults`` (at least one): 422, or an image's own 413 or 415."""
-    told = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
-    message = told[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(told)
+    reported = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
+    message = reported[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(reported)
     if len(faults) > _IN_BODY:
         message += f" The first {_IN_BODY:,} are listed."
     codes = {fault.code for fault in faults}
@@ -79,7 +79,7 @@ def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:
 
 def install(app: flask.Flask, *, timer: Callable[[], float] = time.monotonic) -> None:
     """Answer all errors of ``app`` in that one body. Of each fault of ours a few tracebacks are logged a minute."""
-    tracebacks = logs.Budget(lines=_TRACEBACKS, timer=timer)
+    tracebacks = logs.LineBudget(lines=_TRACEBACKS, timer=timer)
 
     def on_exception(error: Exception) -> Response:
         return _on_exception(error, tracebacks)
@@ -152,7 +152,7 @@ def _on_http_exception(error: exceptions.HTTPException) -> Response:
     return answer
 
 
-def _on_exception(error: Exception, tracebacks: logs.Budget) -> Response:
+def _on_exception(error: Exception, tracebacks: logs.LineBudget) -> Response:
     """Answer what nobody expected. The caller gets the request id alone; the log gets the traceback."""
     rule = flask.request.url_rule
     kind = (type(error).__name__, rule and rule.rule)
@@ -220,7 +220,7 @@ def body(
         "detail": detail,
         **({} if instance is None else {"instance": instance}),
         "request_id": request_id,
-        "errors": [_told(fault) for fault in faults],
+        "errors": [_reported(fault) for fault in faults],
         "error": {
             "message": detail,
             "type": "invalid_request_error" if client_fault else "server_error",
@@ -231,7 +231,7 @@ def body(
     return orjson.dumps(members)
 
 
-def _told(fault: errors.Fault) -> dict[str, Any]:
+def _reported(fault: errors.Fault) -> dict[str, Any]:
     """Return a fault as RFC 9457's example has it: a JSON pointer into the body, or a parameter's name."""
     place = "pointer" if fault.pointer.startswith("#") else "parameter"
     return {place: fault.pointer, "detail": fault.detail, "code": fault.code}

@@ -10,11 +10,11 @@ from typing import Literal, Protocol
 
 from flask import Response
 
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.problems import Health
-from jobs import errors
-from jobs.database import Database
-from jobs.settings import Settings
+from core import errors
+from core.database import Database
+from core.settings import Settings
 from jobs.store import workers
 from jobs.store.admission import Disk
 from migrations import schema
@@ -25,8 +25,8 @@ LIVE = "/livez"
 READY = "/readyz"
 
 
-class Bell(Protocol):
-    """What knows whether Redis is there, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What knows whether Redis is there, as :class:`jobs.queue.Wakeup` does."""
 
     def answers(self) -> bool:
         """Whether Redis answers now."""
@@ -41,7 +41,7 @@ class HealthRoutes:
         settings: the lease.
         database: has to answer, at this version's revision or a later one's.
         disk: has to have room.
-        bell: is asked for Redis.
+        wakeup: is asked for Redis.
         draining: set when the service stops.
     """
 
@@ -51,35 +51,35 @@ class HealthRoutes:
         *,
         database: Database,
         disk: Disk,
-        bell: Bell,
+        wakeup: Wakeup,
         draining: threading.Event,
     ) -> None:
         self._database = database
         self._disk = disk
-        self._bell = bell
+        self._wakeup = wakeup
         self._draining = draining
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._fits = functools.cache(schema.fits)
 
-    def declare(self, door: Door) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             LIVE,
             self.live,
             name="livez",
             tag="health",
-            answers={200: Answer(Health, "The process lives.")},
+            answers={200: ResponseSpec(Health, "The process lives.")},
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             READY,
             self.ready,
             name="readyz",
             tag="health",
             answers={
-                200: Answer(Health, "Jobs are accepted."),
-                503: Answer(Health, "They are not."),
+                200: ResponseSpec(Health, "Jobs are accepted."),
+                503: ResponseSpec(Health, "They are not."),
             },
         )
 
@@ -92,7 +92,7 @@ class HealthRoutes:
         checks: dict[str, State] = {
             "accepting": "unavailable" if self._draining.is_set() else "ok",
             "disk": "ok" if self._disk.has_room else "unavailable",
-            "redis": "ok" if self._bell.answers() else "degraded",
+            "redis": "ok" if self._wakeup.answers() else "degraded",
             **self._check_database(),
         }
         found = checks.values()

@@ -18,14 +18,14 @@ from typing import Protocol
 import flask
 from flask import Response
 
-from jobs import errors
+from core import errors
 from jobs.store.accounts import Principal
 
 _WINDOW_SECONDS = 60
 
 
-class Shared(Protocol):
-    """The buckets of all processes, as :class:`jobs.buckets.Buckets` keeps them."""
+class SharedLimits(Protocol):
+    """The buckets of all processes, as :class:`core.rate_limits.RateLimits` keeps them."""
 
     def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
         """Take a request out; return what is left and whether there was one, or None when nobody knows."""
@@ -35,7 +35,7 @@ class Shared(Protocol):
 
 
 @dataclass(frozen=True)
-class Standing:
+class RateLimitState:
     """What a key may still send: so many requests at once, and one more in so many seconds."""
 
     per_minute: int
@@ -43,9 +43,9 @@ class Standing:
     seconds: int
 
 
-def standing() -> Standing:
+def standing() -> RateLimitState:
     """Return what the key of the current request may still send."""
-    found: Standing = flask.g.standing
+    found: RateLimitState = flask.g.standing
     return found
 
 
@@ -62,7 +62,7 @@ class Limiter:
         self,
         *,
         per_minute: int,
-        shared: Shared | None = None,
+        shared: SharedLimits | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_minute = per_minute
@@ -74,13 +74,13 @@ class Limiter:
 
     def install(self, app: flask.Flask) -> None:
         """Have every answer to a known key tell where it stands."""
-        app.after_request(self._tell)
+        app.after_request(self._record)
 
     def count(self, principal: Principal) -> None:
         """Count the current request, and let its body be as large as the key's may be.
 
         Raises:
-            jobs.errors.RateLimitExceeded: the key has none left.
+            core.errors.RateLimitExceeded: the key has none left.
         """
         standing, taken = self.take(principal.key_id, per_minute=principal.requests_per_minute)
         flask.g.standing = standing
@@ -94,27 +94,29 @@ class Limiter:
             own = principal.max_body_mb * 2**20
             flask.request.max_content_length = own if most is None else min(own, most)
 
-    def take(self, key_id: uuid.UUID, *, per_minute: int | None = None) -> tuple[Standing, bool]:
+    def take(
+        self, key_id: uuid.UUID, *, per_minute: int | None = None
+    ) -> tuple[RateLimitState, bool]:
         """Take a request out of the key's bucket; return what is left, and whether there was one."""
         per_minute = per_minute or self._per_minute
-        told = self._shared.take(key_id, per_minute=per_minute) if self._shared else None
+        reported = self._shared.take(key_id, per_minute=per_minute) if self._shared else None
         with self._lock:
             now = self._timer()
-            if told is None:
+            if reported is None:
                 left, since = self._buckets.get(key_id, (float(per_minute), now))
                 left += (now - since) * per_minute / _WINDOW_SECONDS
                 left = min(left, float(per_minute))
                 taken = left >= 1
                 left -= taken
             else:
-                left, taken = told
+                left, taken = reported
             self._buckets[key_id] = (left, now)
         missing = 1 - left % 1
         seconds = math.ceil(missing * _WINDOW_SECONDS / per_minute)
-        return Standing(per_minute, remaining=int(left), seconds=seconds), taken
+        return RateLimitState(per_minute, remaining=int(left), seconds=seconds), taken
 
-    def _tell(self, response: Response) -> Response:
-        standing: Standing | None = flask.g.get("standing")
+    def _record(self, response: Response) -> Response:
+        standing: RateLimitState | None = flask.g.get("standing")
         if standing is not None:
             policy = f'"default";q={standing.per_minute};w={_WINDOW_SECONDS}'
             response.headers["RateLimit-Policy"] = policy

@@ -22,15 +22,17 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door
+from api.framework import ResponseSpec, Router
 from api.submission import downloads
-from jobs import errors
-from jobs.database import Database, Unavailable
+from core import errors
+from core.database import Database, DatabaseUnavailable
+from core.metrics import ShareMetrics, new_registry
+from core.settings import Settings
+from core.shares import Shares
 from jobs.lifecycle import Priority
-from jobs.metrics import JobMetrics, ShareMetrics, new_registry
-from jobs.settings import Settings
-from jobs.shares import Shares
-from jobs.store import deliveries, figures, quarantine, workers
+from jobs.metrics import JobMetrics
+from jobs.store import quarantine, statistics, workers
+from webhooks import claims
 
 METRICS: Final = "/metrics"
 #: A request may be held open for a minute (``Prefer: wait``).
@@ -83,20 +85,22 @@ class MetricsRoutes:
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 
-    def declare(self, door: Door) -> None:
-        """Put the route into ``door`` and count all its exchanges."""
+    def declare(self, router: Router) -> None:
+        """Put the route into ``router`` and count all its exchanges."""
         text = {"text/plain": {"schema": {"type": "string"}}}
         guarded = not self._public
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             METRICS,
             self.shown if guarded else self._show,
             name="metrics",
             tag="operations",
             guard=self._gate.admits(Right.EVERYWHERE) if guarded else None,
-            answers={200: Answer(None, "The metrics, in Prometheus' text format.", content=text)},
+            answers={
+                200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=text)
+            },
         )
-        door.after_request(self._http.count)
+        router.after_request(self._http.count)
 
     def fetched(self, outcome: str, seconds: float) -> None:
         """Count the fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
@@ -163,13 +167,13 @@ class _Service(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
         try:
-            queue = figures.waiting(self._database)
+            queue = statistics.waiting(self._database)
             seen = workers.seen(self._database, alive=self._alive)
-            held = figures.held(self._database)
-            backlog = deliveries.backlog(self._database)
+            held = statistics.held(self._database)
+            backlog = claims.backlog(self._database)
             refused = quarantine.count(self._database)
         except errors.Unavailable as error:
-            up = not isinstance(error, Unavailable)
+            up = not isinstance(error, DatabaseUnavailable)
             yield _gauge("database_up", "Whether SQL answered at this scrape.", up)
             return
         yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
@@ -181,7 +185,7 @@ class _Service(Collector):
         yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
 
 
-def _of_queue(queue: Mapping[Priority, figures.Waiting]) -> Iterator[GaugeMetricFamily]:
+def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily(
         "longlook_queue_depth",
         "Queued jobs: due, or waiting for another try.",
@@ -202,7 +206,7 @@ def _of_queue(queue: Mapping[Priority, figures.Waiting]) -> Iterator[GaugeMetric
     )
 
 
-def _of_deliveries(backlog: deliveries.Backlog) -> Iterator[GaugeMetricFamily]:
+def _of_deliveries(backlog: claims.Backlog) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "webhook_backlog", "Deliveries that are due, or wait for another try.", backlog.pending
     )
@@ -213,9 +217,11 @@ def _of_deliveries(backlog: deliveries.Backlog) -> Iterator[GaugeMetricFamily]:
     )
 
 
-def _of_workers(seen: list[workers.Seen], held: Mapping[str, int]) -> Iterator[GaugeMetricFamily]:
+def _of_workers(
+    seen: list[workers.WorkerStatus], held: Mapping[str, int]
+) -> Iterator[GaugeMetricFamily]:
     live = [worker for worker in seen if worker.alive]
-    taking = [worker for worker in live if not worker.presence.draining]
+    taking = [worker for worker in live if not worker.heartbeat.draining]
     yield _by(
         "workers",
         "Worker processes by what their heartbeats say.",
@@ -229,19 +235,19 @@ def _of_workers(seen: list[workers.Seen], held: Mapping[str, int]) -> Iterator[G
     yield _gauge(
         "worker_slots",
         "Jobs that the live workers run at once, at most.",
-        sum(worker.presence.slots for worker in taking),
+        sum(worker.heartbeat.slots for worker in taking),
     )
     yield _by(
         "worker_heartbeat_age_seconds",
         "Age of a worker's newest heartbeat.",
         "worker",
-        {worker.presence.id: worker.age.total_seconds() for worker in seen},
+        {worker.heartbeat.id: worker.age.total_seconds() for worker in seen},
     )
     yield _by(
         "worker_busy",
         "Jobs that a worker holds.",
         "worker",
-        {worker.presence.id: held.get(worker.presence.id, 0) for worker in seen},
+        {worker.heartbeat.id: held.get(worker.heartbeat.id, 0) for worker in seen},
     )
     states = [engine.state for engine in workers.engines(seen)]
     yield _by(

@@ -10,8 +10,8 @@ from typing import Self
 
 import structlog
 
-from jobs import errors
-from jobs.database import Database, Unavailable
+from core import errors
+from core.database import Database, DatabaseUnavailable
 from jobs.store import accounts
 
 _log = structlog.get_logger(__name__)
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
 
 
-class Watch:
+class RevocationWatch:
     """One request that a key holds open. Closing it ends the look."""
 
     def __init__(self, revocation: Revocation, key_id: uuid.UUID, end: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class Watch:
         self.close()
 
     def check(self) -> None:
-        """Raise :class:`jobs.errors.Unauthenticated` when the key was revoked meanwhile."""
+        """Raise :class:`core.errors.Unauthenticated` when the key was revoked meanwhile."""
         if self.revoked:
             raise errors.Unauthenticated("This API key is not known here.")
 
@@ -66,14 +66,14 @@ class Revocation:
         self._database = database
         self._look_seconds = look_seconds
         self._lock = threading.Lock()
-        self._watches: set[Watch] = set()
+        self._watches: set[RevocationWatch] = set()
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, key_id: uuid.UUID, end: Callable[[], None]) -> Watch:
+    def watch(self, key_id: uuid.UUID, end: Callable[[], None]) -> RevocationWatch:
         """Call ``end``, from another thread, when the key is revoked before the watch is closed."""
-        watch = Watch(self, key_id, end)
+        watch = RevocationWatch(self, key_id, end)
         with self._lock:
             self._watches.add(watch)
             if self._thread is None:
@@ -82,7 +82,7 @@ class Revocation:
         self._wake.set()
         return watch
 
-    def forget(self, watch: Watch) -> None:
+    def forget(self, watch: RevocationWatch) -> None:
         """End what :meth:`watch` began."""
         with self._lock:
             self._watches.discard(watch)
@@ -100,15 +100,15 @@ class Revocation:
                 self._look(watches)
                 self._closed.wait(self._look_seconds)
 
-    def _open(self) -> set[Watch]:
+    def _open(self) -> set[RevocationWatch]:
         with self._lock:
             return set(self._watches)
 
-    def _look(self, watches: set[Watch]) -> None:
+    def _look(self, watches: set[RevocationWatch]) -> None:
         wanted = {watch.key_id for watch in watches}
         try:
             live = accounts.live_keys(self._database, wanted)
-        except Unavailable:
+        except DatabaseUnavailable:
             _log.warning("keys_not_looked_at", keys=len(wanted))
             return
         for watch in watches:

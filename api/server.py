@@ -19,20 +19,20 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from api.app import service_of
-from jobs import errors, logs
-from jobs.settings import Settings
+from core import errors, logs
+from core.settings import Settings
 from jobs.store import accounts
 
 _BAD_SETTINGS = 2
 
 
-class OnePipe(Logger):  # type: ignore[misc] # gunicorn has no types
+class GunicornLogger(Logger):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's own lines, through the pipe of all others. It writes no line for each request: we do."""
 
     def setup(self, cfg: Config) -> None:
         """Take the place of gunicorn's handlers."""
         self.cfg = cfg
-        with _told():
+        with _reported():
             logs.configure(Settings.read(), service="api")
         self.error_log.propagate = True
 
@@ -41,8 +41,8 @@ class OnePipe(Logger):  # type: ignore[misc] # gunicorn has no types
         super().exception(msg, *map(_without_query, args), **kwargs)
 
 
-logger_class = OnePipe
-worker_class = "api.serving.worker.Worker"
+logger_class = GunicornLogger
+worker_class = "api.serving.worker.LoopWorker"
 workers = 1
 graceful_timeout = 10
 keepalive = 75
@@ -57,7 +57,7 @@ control_socket_disable = True
 
 def on_starting(server: Arbiter) -> None:
     """Set what our settings say, before gunicorn listens. An address on the command line wins."""
-    with _told():
+    with _reported():
         settings = Settings.read()
         accounts.pepper(settings)
     if server.cfg.bind == server.cfg.settings["bind"].default:
@@ -89,7 +89,7 @@ def _without_query(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _reported() -> Iterator[None]:
     """End with one clear message when the environment is not usable."""
     try:
         yield

@@ -13,7 +13,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from jobs.database import Clock
+from core.database import Clock
 
 LIFE: Final = timedelta(hours=1)
 _PREFIX: Final = "lls_"

@@ -31,8 +31,9 @@ import sqlalchemy as sa
 from PIL import Image
 
 from bench import attacks, figures, service
-from jobs import ids, phrases
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
+from jobs import phrases
 from jobs.lifecycle import Priority, Role, Status
 from jobs.phrases import Part
 from jobs.records import Attempt, Job, SearchText

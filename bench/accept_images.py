@@ -24,9 +24,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from jobs import images, profiles
+from core import profiles
+from core.settings import Settings
+from jobs import images
 from jobs.images import geometry, pipeline
-from jobs.settings import Settings
 
 _WARM_UP = 3
 _ACCOUNT = uuid.UUID(int=1)
@@ -46,8 +47,8 @@ def photograph(width: int = 4000, height: int = 3000) -> bytes:
 def screenshot(width: int = 1920, height: int = 1080) -> bytes:
     """Return a PNG of 2 megapixels with windows, lines and much text, the same at every run."""
     chance = random.Random(2)
-    picture = Image.new("RGB", (width, height), "#f4f4f6")
-    draw = ImageDraw.Draw(picture)
+    submitted = Image.new("RGB", (width, height), "#f4f4f6")
+    draw = ImageDraw.Draw(submitted)
     for _ in range(12):
         left, top = chance.randrange(width - 500), chance.randrange(height - 300)
         draw.rectangle((left, top, left + 480, top + 280), "#ffffff", "#8a8f98")
@@ -56,7 +57,7 @@ def screenshot(width: int = 1920, height: int = 1080) -> bytes:
             words = " ".join(f"{chance.getrandbits(24):x}" for _ in range(9))
             draw.text((left + 10, top + 32 + 15 * line), words, "#22262b")
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    submitted.save(file, "PNG")
     return file.getvalue()
 
 
@@ -66,12 +67,12 @@ def bare(data: bytes, detail: profiles.Detail) -> bytes:
         lossy = image.format == "JPEG"
         height, width = geometry.canonical_size(image.height, image.width, detail)
         image.draft("RGB", (width, height))
-        picture = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        submitted = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     if lossy:
-        picture.save(file, "JPEG", quality=pipeline.JPEG_QUALITY, subsampling="4:4:4")
+        submitted.save(file, "JPEG", quality=pipeline.JPEG_QUALITY, subsampling="4:4:4")
     else:
-        picture.save(file, "PNG", compress_level=pipeline.PNG_LEVEL)
+        submitted.save(file, "PNG", compress_level=pipeline.PNG_LEVEL)
     return file.getvalue()
 
 
@@ -95,17 +96,17 @@ def main() -> None:
     options = parser.parse_args()
     detail = cast("profiles.Detail", options.detail)
     # A photograph and a screenshot.
-    pictures = {"12 MP JPEG": photograph(), "2 MP PNG": screenshot()}
+    submitted_images = {"12 MP JPEG": photograph(), "2 MP PNG": screenshot()}
     table = Table(title=f"Accepting an image, detail {detail}, p50 of {options.rounds}")
     for name in ("ratio", "picture", "accept", "inside", "bare", "per s", "in", "out"):
         table.add_column(name, justify="left" if name == "picture" else "right", no_wrap=True)
-    door = images.Images.start(Settings.read({}))
+    router = images.ImageReader.start(Settings.read({}))
     try:
-        door.warm()
-        for name, data in pictures.items():
+        router.warm()
+        for name, data in submitted_images.items():
             accepted, inside, alone = _measure(
                 [
-                    partial(door.accept, data, account_id=_ACCOUNT, detail=detail),
+                    partial(router.accept, data, account_id=_ACCOUNT, detail=detail),
                     partial(pipeline.canonicalise, data, detail=detail),
                     partial(bare, data, detail),
                 ],
@@ -117,10 +118,10 @@ def main() -> None:
                 *(f"{seconds * 1e3:.0f} ms" for seconds in (accepted, inside, alone)),
                 f"{1 / accepted:.1f}",
                 f"{len(data) / 2**20:.1f} MiB",
-                f"{len(door.accept(data, account_id=_ACCOUNT, detail=detail).data) / 2**20:.1f} MiB",
+                f"{len(router.accept(data, account_id=_ACCOUNT, detail=detail).data) / 2**20:.1f} MiB",
             )
     finally:
-        door.close()
+        router.close()
     Console().print(table)
 
 

@@ -259,12 +259,12 @@ def _rounds(seconds: float) -> Iterator[None]:
         yield
 
 
-_told = threading.Event()
+_reported = threading.Event()
 
 
 def _ready() -> None:
-    if not _told.is_set():
-        _told.set()
+    if not _reported.is_set():
+        _reported.set()
         print("in force", flush=True)
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bench import figures, postgres
-from jobs import ids
-from jobs.database import Database, Now, Seconds, utcnow
+from core import ids
+from core.database import Database, Now, Seconds, utcnow
+from jobs.events.index import SequenceBlock
 from jobs.lifecycle import Priority, Role, Status
-from jobs.marks import Numbers
 from jobs.records import Job, table
 from jobs.store import accounts, claims, dispatch, timeline, turns
 from migrations import schema
@@ -59,7 +59,7 @@ _BY_RANK = timeline.Change(
         "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
         "started_at": sa.func.coalesce(_JOB.started_at, Now()),
     },
-    numbers=Numbers.BLOCK,
+    numbers=SequenceBlock.BLOCK,
     shown=("model", "question", "options", "max_attempts"),
 )
 
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--accounts", type=int, default=500)
     parser.add_argument("--claims", type=int, default=25, help="in each of 40 blocks")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
         folder.chmod(0o755)
@@ -186,14 +186,14 @@ def main() -> None:
             else:
                 continue
             new, old = (
-                opened(url, jobs=asked.jobs, owners=asked.accounts, turned=turned)
+                opened(url, jobs=requested.jobs, owners=requested.accounts, turned=turned)
                 for url, turned in zip(urls, (True, False), strict=True)
             )
-            rows += rows_of(name, new, old, count=asked.claims, server=pid)
+            rows += rows_of(name, new, old, count=requested.claims, server=pid)
             new.close()
             old.close()
     figures.show(
-        f"A claim with {asked.jobs} queued jobs of {asked.accounts} accounts ({figures.machine()})",
+        f"A claim with {requested.jobs} queued jobs of {requested.accounts} accounts ({figures.machine()})",
         ("database", "CPU, ratio", "by turns, ms CPU", "by rank", "p50 of blocks, ms", "by rank"),
         rows,
     )

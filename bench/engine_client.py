@@ -24,8 +24,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from jobs import errors, profiles
-from worker import engine
+from core import errors, profiles
+from jobs import engine
 from worker.engines.sglang import SGLang, wire
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PEER = """
 import sys
 from jobs import profiles
 from worker.engines import scripted_server
-from worker.engines.scripted import Options
+from scripted import Options
 scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=Options.parse(sys.argv[2]), profile=profiles.QVQ)
 """
 
@@ -83,12 +83,12 @@ def main() -> None:
     _print(figures, flags.streams, flags.rate)
 
 
-def _request(tokens: int) -> engine.Request:
-    return engine.Request(
+def _request(tokens: int) -> engine.GenerationRequest:
+    return engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model="bench",
         system=profiles.QVQ_SYSTEM_PROMPT,
-        pictures=(),
+        images=(),
         question="What is there to see?",
         sampling=profiles.Sampling(temperature=0.0, top_p=1.0),
         max_output_tokens=tokens,
@@ -96,10 +96,10 @@ def _request(tokens: int) -> engine.Request:
     )
 
 
-def _bare(url: str, request: engine.Request) -> int:
+def _bare(url: str, request: engine.GenerationRequest) -> int:
     chunks = 0
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    body = wire.body(request, wire.EncodedPictures())
+    body = wire.body(request, wire.EncodedImages())
     connection.request("POST", "/v1/chat/completions", body)
     response = connection.getresponse()
     rest = b""
@@ -114,7 +114,7 @@ def _bare(url: str, request: engine.Request) -> int:
     return chunks
 
 
-def _ours(client: SGLang, request: engine.Request) -> int:
+def _ours(client: SGLang, request: engine.GenerationRequest) -> int:
     with client.stream(request) as stream:
         return sum(1 for _ in stream)
 

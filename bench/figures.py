@@ -55,12 +55,12 @@ def peak_mib(pid: int) -> float:
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print one table: words to the left, figures to the right."""
-    kept = [list(row) for row in rows]
+    stored = [list(row) for row in rows]
     table = Table(title=title)
     for index, column in enumerate(columns):
-        words = any(row[index][:1].isalpha() for row in kept)
+        words = any(row[index][:1].isalpha() for row in stored)
         table.add_column(column, justify="left" if words else "right")
-    for row in kept:
+    for row in stored:
         table.add_row(*row)
     console = Console()
     # A file has no width; these tables have one.

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench import figures
 from cli.engine import cpu
-from jobs import schemas
+from jobs.answers import json_schema
 
 Schema = dict[str, Any]
 
@@ -64,7 +64,7 @@ def whole(*parts: object) -> Schema:
 
 def families() -> dict[str, Schema]:
     """Return schemas that are just taken, each full of one thing."""
-    longest = schemas.MAX_LENGTH
+    longest = json_schema.MAX_LENGTH
     return {
         "one text of up to 2,000 characters": whole(text(0, longest)),
         "8 such texts, no two alike": whole(*(text(0, longest - n) for n in range(8))),
@@ -73,7 +73,7 @@ def families() -> dict[str, Schema]:
         "30 short texts, no two alike": whole(*(text(0, 19 + n) for n in range(30))),
         "10 texts of a narrow length": whole(*(text(102 - n, 102) for n in range(10))),
         "16 alternatives of texts": whole(
-            {"anyOf": [text(n, 56 + n) for n in range(schemas.MAX_ALTERNATIVES)]}
+            {"anyOf": [text(n, 56 + n) for n in range(json_schema.MAX_ALTERNATIVES)]}
         ),
         "90 numbers with bounds": whole(
             *({"type": "integer", "minimum": -(10**15) - n, "maximum": 10**15} for n in range(90))
@@ -89,7 +89,7 @@ def families() -> dict[str, Schema]:
 def at_the_limits(rng: random.Random) -> Schema:
     """Return a random schema that is taken, though it would not with one more part of its kind."""
     parts: list[Schema] = []
-    while not schemas.faults(whole(*(more := [*parts, _part(rng, 4)]))):
+    while not json_schema.faults(whole(*(more := [*parts, _part(rng, 4)]))):
         parts = more
     return whole(*parts) if parts else at_the_limits(rng)
 
@@ -104,7 +104,7 @@ def _part(rng: random.Random, depth: int) -> Schema:
 def _text(rng: random.Random, _: int) -> Schema:
     least = rng.choice((0, 0, 1, rng.randrange(200), rng.randrange(2000)))
     most = rng.choice((None, least + rng.randrange(10), least + rng.randrange(300)))
-    return text(least, None if most is None else min(most, schemas.MAX_LENGTH))
+    return text(least, None if most is None else min(most, json_schema.MAX_LENGTH))
 
 
 def _number(rng: random.Random, _: int) -> Schema:
@@ -117,7 +117,7 @@ def _values(rng: random.Random, _: int) -> Schema:
 
 
 def _list(rng: random.Random, depth: int) -> Schema:
-    most = rng.randrange(1, schemas.MAX_ITEMS + 1)
+    most = rng.randrange(1, json_schema.MAX_ITEMS + 1)
     bounds = {"minItems": rng.randrange(most + 1), "maxItems": most}
     return {"type": "array", "items": _part(rng, depth - 1)} | bounds
 
@@ -147,7 +147,7 @@ def main() -> None:
         f"grammars with {options.tokens:,} tokens",
         ("schema", "cost", "CPU s", "MB"),
         [
-            (name, str(schemas.cost(schema)), f"{one.seconds:.2f}", f"{one.bytes / 1e6:.1f}")
+            (name, str(json_schema.cost(schema)), f"{one.seconds:.2f}", f"{one.bytes / 1e6:.1f}")
             for (name, schema), one in zip(wanted.items(), taken, strict=True)
         ],
     )

@@ -24,8 +24,9 @@ import sqlalchemy as sa
 
 from bench import figures, plain, service
 from cli.launch.process import Process, Program
-from jobs import ids, queue
-from jobs.database import Database, Transaction
+from core import ids
+from core.database import Database, Transaction
+from jobs import queue
 from jobs.lifecycle import Status
 from jobs.records import Job
 
@@ -87,14 +88,14 @@ def main() -> None:
 
 
 def _row(ours: Taken, peer: Taken) -> list[str]:
-    figured = [
+    counted = [
         figures.percentile(way.seconds, share) for share in (0.5, 0.99) for way in (ours, peer)
     ]
-    p50, plain_p50, p99, plain_p99 = figured
+    p50, plain_p50, p99, plain_p99 = counted
     return [
         f"{p50 / plain_p50:.2f}",
         f"{p99 / plain_p99:.2f}",
-        *(f"{1e3 * seconds:.1f}" for seconds in (*figured, ours.cpu, peer.cpu)),
+        *(f"{1e3 * seconds:.1f}" for seconds in (*counted, ours.cpu, peer.cpu)),
     ]
 
 
@@ -111,8 +112,8 @@ def _engine_alone(ground: service.Ground) -> float:
 
 def _request() -> bytes:
     """Return an engine request with the sample picture, not streamed: what the plain app sends."""
-    picture = base64.b64encode(service.SAMPLE.read_bytes()).decode()
-    url = {"url": f"data:image/png;base64,{picture}"}
+    image = base64.b64encode(service.SAMPLE.read_bytes()).decode()
+    url = {"url": f"data:image/png;base64,{image}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": _QUESTION}]
     return orjson.dumps(
         {
@@ -146,9 +147,9 @@ def _ours(ground: service.Ground, database_url: str) -> Iterator[Way]:
 
 
 def _our_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str]:
-    asked = [ids.parse("job", job) for job in open_jobs]
+    requested = [ids.parse("job", job) for job in open_jobs]
     rows = transaction.execute(
-        sa.select(Job.id).where(Job.id.in_(asked), Job.status == Status.SUCCEEDED)
+        sa.select(Job.id).where(Job.id.in_(requested), Job.status == Status.SUCCEEDED)
     )
     return {ids.show("job", row.id) for row in rows}
 

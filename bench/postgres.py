@@ -105,10 +105,10 @@ def _programs() -> Path | None:
 def _usable(folder: Path) -> bool:
     if not all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
         return False
-    told = subprocess.run(
+    reported = subprocess.run(
         [folder / "postgres", "--version"], capture_output=True, text=True, check=False
     )
-    major = re.search(r"\d+", told.stdout)
+    major = re.search(r"\d+", reported.stdout)
     return major is not None and int(major.group()) >= _OLDEST_MAJOR
 
 

@@ -29,7 +29,7 @@ from rich.progress import track
 from bench import figures
 from cli import client
 from cli.up import programs
-from jobs.settings import Settings
+from core.settings import Settings
 from models.training import exam
 
 CARD: Final = Path(__file__).resolve().parents[1] / "models" / "tiny-qvq" / "MODEL_CARD.md"
@@ -41,12 +41,12 @@ class Marks:
     """How many answers of one kind were right."""
 
     right: int = 0
-    asked: int = 0
+    requested: int = 0
 
     @property
     def share(self) -> float:
         """The share of right answers."""
-        return self.right / self.asked if self.asked else 0.0
+        return self.right / self.requested if self.requested else 0.0
 
 
 def main() -> None:
@@ -75,15 +75,15 @@ def _sit(
     faults: dict[str, int] = defaultdict(int)
     submitted = []
     with tempfile.TemporaryDirectory(prefix="ll-scenes-") as folder:
-        picture = Path(folder, "scene.png")
+        drawing = Path(folder, "scene.png")
         for sheet in track(exam.sheets(count, seed), "submitting", total=count):
-            sheet.image.save(picture)
-            submitted.append((sheet, str(service.submit([picture], sheet.question)["id"])))
+            sheet.image.save(drawing)
+            submitted.append((sheet, str(service.submit([drawing], sheet.question)["id"])))
     began = time.monotonic()
     for sheet, job_id in track(submitted, "answers"):
         job = service.wait(job_id)
         kind = marks[sheet.kind]
-        kind.asked += 1
+        kind.requested += 1
         if job["status"] != "succeeded":
             faults[str(job["error"]["code"] if job["error"] else job["status"])] += 1
         elif job["answer"] is not None and job["answer"]["text"] == sheet.answer:
@@ -100,25 +100,25 @@ def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
         title,
         ("kind", "right", "of", "share", "model card"),
         [
-            [kind, str(mark.right), str(mark.asked), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
+            [kind, str(mark.right), str(mark.requested), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
             for kind, mark, theirs in (*rows, ("all", *whole))
         ],
     )
-    share, asked = whole[1].share, whole[0].asked
-    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / asked) ** 0.5
-    print(f"With {asked} pictures chance alone makes ±{100 * chance:.1f} points (95 %).")
+    share, requested = whole[1].share, whole[0].requested
+    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / requested) ** 0.5
+    print(f"With {requested} pictures chance alone makes ±{100 * chance:.1f} points (95 %).")
     for code, times in sorted(faults.items()):
         print(f"{times} jobs did not succeed: {code}")
 
 
 def _sum(marks: list[Marks]) -> Marks:
-    return Marks(sum(mark.right for mark in marks), sum(mark.asked for mark in marks))
+    return Marks(sum(mark.right for mark in marks), sum(mark.requested for mark in marks))
 
 
 def card() -> dict[str, Marks]:
     """Return the model card's marks by kind."""
     found = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
-    return {kind: Marks(int(right), int(asked)) for kind, right, asked in found}
+    return {kind: Marks(int(right), int(requested)) for kind, right, requested in found}
 
 
 @contextlib.contextmanager

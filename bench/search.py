@@ -19,8 +19,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bench import figures, postgres
-from jobs import ids, phrases
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
+from jobs import phrases
 from jobs.lifecycle import Priority, Role, Status
 from jobs.phrases import Part
 from jobs.records import Job, SearchText
@@ -81,11 +82,11 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.UUID | None) -> str:
     """Return the median of a page's milliseconds."""
-    asked = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
+    requested = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
     times = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
-        history.page(database, asked, limit=20, after=after)
+        history.page(database, requested, limit=20, after=after)
         times.append(time.perf_counter() - began)
     return f"{statistics.median(times) * 1e3:.1f}"
 

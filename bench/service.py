@@ -27,10 +27,10 @@ from bench import postgres
 from cli.launch import redis
 from cli.launch.process import Process, Program
 from cli.up import programs
-from jobs import profiles
-from jobs.database import Database
+from core import profiles
+from core.database import Database
+from core.settings import PREFIX, Settings
 from jobs.lifecycle import Role
-from jobs.settings import PREFIX, Settings
 from jobs.store import accounts
 from migrations import schema
 
@@ -46,7 +46,7 @@ _ENGINE: Final = """
 import sys
 from jobs import profiles
 from worker.engines import scripted_server
-from worker.engines.scripted import Options
+from scripted import Options
 options = Options.parse(sys.argv[2])
 scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
@@ -82,7 +82,7 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: of the engine, as :class:`worker.engines.scripted.Options` parses them.
+        options: of the engine, as :class:`scripted.Options` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
     # PostgreSQL runs as another user, in a folder inside of this one.
@@ -93,8 +93,8 @@ def ground(options: str) -> Iterator[Ground]:
         path = folder / "redis.sock"
         made.redis_url = redis.url(path)
         server = redis.command(redis.binary(), path=path)
-        bell = made.start(programs.redis(server, environ=os.environ))
-        wait(lambda: redis.answers(path), bell)
+        wakeup = made.start(programs.redis(server, environ=os.environ))
+        wait(lambda: redis.answers(path), wakeup)
         with listening() as free:
             port: int = free.getsockname()[1]
         made.engine_url = _local(port)
@@ -111,7 +111,7 @@ class Service:
     """A running API, and a worker once it is started."""
 
     ground: Ground
-    wiring: programs.Wiring
+    wiring: programs.ProgramContext
     environ: Mapping[str, str]
     database: Database
     key: str
@@ -127,8 +127,8 @@ class Service:
 
     def upload(self) -> str:
         """Upload :data:`SAMPLE` and return its id."""
-        picture = SAMPLE.read_bytes()
-        return str(self.caller().post("/v1/images", picture, kind="image/png")["id"])
+        image = SAMPLE.read_bytes()
+        return str(self.caller().post("/v1/images", image, kind="image/png")["id"])
 
 
 @contextlib.contextmanager
@@ -152,10 +152,10 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
         name="bench",
     )
     unlimited = {"disk_floor_mb": "0", "requests_per_minute": "100000000"}
-    told = {"pepper": _PEPPER, **unlimited, **settings}
-    environ = ground.environment | {f"{PREFIX}{name.upper()}": told[name] for name in told}
+    reported = {"pepper": _PEPPER, **unlimited, **settings}
+    environ = ground.environment | {f"{PREFIX}{name.upper()}": reported[name] for name in reported}
     with contextlib.closing(database), listening() as listener:
-        wiring = programs.Wiring(
+        wiring = programs.ProgramContext(
             settings=Settings.read(environ, home=ground.folder, database_url=database_url),
             redis_url=ground.redis_url,
             engine_urls=(ground.engine_url,),

@@ -28,10 +28,10 @@ import sqlalchemy as sa
 from rich.progress import Progress
 
 from bench import figures, service
-from jobs import profiles
+from core import profiles
+from jobs import engine
 from jobs.lifecycle import Status
 from jobs.records import Job, Sample
-from worker import engine
 from worker.engines.sglang import wire
 
 _OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
@@ -195,8 +195,8 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
     wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
         wanted.put(length)
-    picture = engine.Picture("sample", "image/png", service.SAMPLE.read_bytes())
-    pictures = wire.EncodedPictures()
+    submitted = engine.EngineImage("sample", "image/png", service.SAMPLE.read_bytes())
+    images = wire.EncodedImages()
     counts: list[int] = []
 
     def client() -> None:
@@ -206,7 +206,7 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
                 length = wanted.get_nowait()
             except queue.Empty:
                 return
-            body = wire.body(_request(picture, length), pictures)
+            body = wire.body(_request(submitted, length), images)
             connection.request("POST", "/v1/chat/completions", body)
             counts.append(_parse(connection.getresponse()))
 
@@ -231,12 +231,12 @@ def _permits(streams: int) -> int:
     return streams + max(4, streams // 8)
 
 
-def _request(picture: engine.Picture, length: int) -> engine.Request:
-    return engine.Request(
+def _request(submitted: engine.EngineImage, length: int) -> engine.GenerationRequest:
+    return engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model=service.MODEL.name,
         system=profiles.QVQ_SYSTEM_PROMPT,
-        pictures=(picture,),
+        images=(submitted,),
         question=_QUESTION,
         sampling=service.MODEL.sampling,
         max_output_tokens=length,

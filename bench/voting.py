@@ -25,9 +25,9 @@ from rich.progress import track
 from bench import figures
 from bench.scenes import own_service
 from cli import client
-from jobs import votes
-from jobs.sandbox import Sandbox
-from jobs.settings import Settings
+from core.sandbox import Sandbox
+from core.settings import Settings
+from jobs.answers import votes
 from models.training import exam
 from worker import equality
 
@@ -47,13 +47,13 @@ class Way:
 
     name: str
     right: int = 0
-    asked: int = 0
+    requested: int = 0
     same: int = 0
     spent: list[Spent] = field(default_factory=list)
 
     def add(self, spent: Spent, *, truth: str, full: str | None) -> None:
         """Count what one question came to, beside the truth and the full vote's answer."""
-        self.asked += 1
+        self.requested += 1
         self.right += spent.answer == truth
         self.same += spent.answer == full
         self.spent.append(spent)
@@ -63,15 +63,15 @@ class Way:
         mean = statistics.fmean
         return [
             self.name,
-            f"{self.right / self.asked:.1%}",
-            f"{self.same} of {self.asked}",
+            f"{self.right / self.requested:.1%}",
+            f"{self.same} of {self.requested}",
             f"{mean(one.samples for one in self.spent):.2f}",
             f"{mean(one.output_tokens for one in self.spent):.0f}",
         ]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requested:
     """One question as it was submitted: as single samples, and as a vote."""
 
     truth: str
@@ -106,11 +106,11 @@ def main() -> None:
         )
         began = time.monotonic()
         service = client.connect(settings)
-        asked = _submit(service, options)
+        requested = _submit(service, options)
         same = equality.Equality(sandbox, equality.shares(most_waiting=1)).of(
             None, account_id=uuid.uuid4()
         )
-        ways, shares = _collect(service, asked, same=same, samples=options.samples)
+        ways, shares = _collect(service, requested, same=same, samples=options.samples)
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
@@ -125,29 +125,31 @@ def main() -> None:
         )
 
 
-def _submit(service: client.Client, options: argparse.Namespace) -> list[Asked]:
+def _submit(service: client.Client, options: argparse.Namespace) -> list[Requested]:
     """Submit all questions in both ways."""
     sampling = {"temperature": options.temperature, "top_p": 1.0, "deadline_seconds": 24 * 3600}
-    asked: list[Asked] = []
+    requested: list[Requested] = []
     with tempfile.TemporaryDirectory(prefix="ll-voting-") as folder:
-        picture = Path(folder, "scene.png")
+        submitted = Path(folder, "scene.png")
         for sheet in track(exam.sheets(options.n, options.seed), "submitting", total=options.n):
-            sheet.image.save(picture)
+            sheet.image.save(submitted)
 
             def ask(question: str, samples: int) -> str:
-                job = service.submit([picture], question, options={**sampling, "samples": samples})
+                job = service.submit(
+                    [submitted], question, options={**sampling, "samples": samples}
+                )
                 return str(job["id"])
 
             # The vote comes first: nobody but its own leader has shown the engine the picture before.
             vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
-            asked.append(Asked(sheet.answer, singles, vote))
-    return asked
+            requested.append(Requested(sheet.answer, singles, vote))
+    return requested
 
 
 def _collect(
     service: client.Client,
-    asked: Iterable[Asked],
+    requested: Iterable[Requested],
     *,
     same: Callable[[str, str], bool],
     samples: int,
@@ -156,7 +158,7 @@ def _collect(
     one, full = Way("one sample"), Way(f"{samples} votes")
     waves, real = Way(f"the same {samples} in waves"), Way("waves, by the service")
     shares: list[float] = []
-    for question in track(list(asked), "answers"):
+    for question in track(list(requested), "answers"):
         singles = [_spent(service.wait(job_id)) for job_id in question.singles]
         whole = _vote(singles, same)
         voted = service.wait(question.vote)
@@ -198,7 +200,7 @@ def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
     for size in votes.waves(len(singles)):
         there += size
         answers = {vote: one.answer for vote, one in enumerate(singles[:there])}
-        if votes.decided(votes.classes(answers, same), cast=answers, asked=len(singles)):
+        if votes.decided(votes.classes(answers, same), cast=answers, requested=len(singles)):
             break
     return _vote(singles[:there], same)
 

@@ -24,13 +24,14 @@ import sqlalchemy as sa
 from bench import figures, service
 from cli.launch.process import Program
 from cli.up import programs
-from jobs import queue, webhooks
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
+from core.vault import Vault
+from jobs import queue
 from jobs.delivery import EventType
 from jobs.outbox import WebhookAttempt, WebhookDelivery
-from jobs.settings import Settings
-from jobs.store import accounts, endpoints, events
-from jobs.vault import Vault
+from jobs.store import accounts, events
+from webhooks import endpoints, signature
 
 _ENDPOINTS = 200
 _DEAD = 20
@@ -65,15 +66,15 @@ class Post:
     """A database, a delivery process on it, and a receiver."""
 
     database: Database
-    ring: Callable[[], None]
+    notify: Callable[[], None]
     url: str
     account: str
 
     def register(self, healthy: int, dead: int, dead_url: str) -> list[uuid.UUID]:
         """Register endpoints; return the ids of the healthy ones."""
         account_id = accounts.account_id(self.database, self.account)
-        plain = webhooks.new_secret()
-        secret = endpoints.Secret(Vault([_VAULT_KEY]).seal(plain), webhooks.hint(plain))
+        plain = signature.new_secret()
+        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
         made = [
             endpoints.create(
                 self.database,
@@ -87,7 +88,7 @@ class Post:
         ]
         return made[: _ENDPOINTS - _DEAD]
 
-    def tell(self) -> None:
+    def record(self) -> None:
         """Commit an event, and ring."""
         with self.database.transaction() as transaction:
             events.of_account(
@@ -96,7 +97,7 @@ class Post:
                 event_type=EventType.JOB_SUCCEEDED,
                 data={"id": "job_0", "object": "job", "omitted": []},
             )
-        self.ring()
+        self.notify()
 
     def delivered(self, ids: list[uuid.UUID]) -> int:
         """Return how many deliveries to some endpoints are done."""
@@ -138,12 +139,14 @@ def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
         service.wait(lambda: _connects(port), receiver)
         process = ground.start(programs.delivery(running.wiring, environ=running.environ))
         service.wait(lambda: b" ready." in process.log.read_bytes(), process)
-        bell = queue.Bell(Settings.read({}, redis_url=ground.redis_url), rings=queue.DELIVER)
+        wakeup = queue.Wakeup(
+            Settings.read({}, redis_url=ground.redis_url), notifications=queue.DELIVER
+        )
         hook = f"http://127.0.0.1:{port}/hook"
         try:
-            yield Post(running.database, bell.ring, hook, accounts.DEFAULT_ACCOUNT)
+            yield Post(running.database, wakeup.notify, hook, accounts.DEFAULT_ACCOUNT)
         finally:
-            bell.close()
+            wakeup.close()
             for name in ("delivery", "receiver"):
                 service.stop(ground.processes.pop(name))
 
@@ -160,7 +163,7 @@ def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> fl
         ids = post.register(_ENDPOINTS - dead, dead, silent_url)
         began = time.monotonic()
         for _ in range(count):
-            post.tell()
+            post.record()
         post.wait(ids, len(ids) * count)
         return len(ids) * count / (time.monotonic() - began)
 
@@ -170,7 +173,7 @@ def latencies(ground: service.Ground, url: str, *, count: int) -> list[float]:
     with delivering(ground, url) as post:
         ids = post.register(1, 0, "")
         for number in range(count + 1):
-            post.tell()
+            post.record()
             post.wait(ids, number + 1)
         with post.database.reading() as transaction:
             rows = transaction.execute(
@@ -187,12 +190,12 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--events", type=int, default=30)
     parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
-    count = 8 if asked.quick else asked.events
+    requested = parser.parse_args()
+    count = 8 if requested.quick else requested.events
     rows = []
     with (
         service.ground("tokens_per_second=0") as ground,
-        service.databases(ground, asked.database) as makers,
+        service.databases(ground, requested.database) as makers,
     ):
         for name, make in makers.items():
             healthy = throughput(ground, make(), dead=0, count=count)

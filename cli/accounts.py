@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cli import output
-from jobs import ids
-from jobs.settings import Settings
+from core import ids
+from core.settings import Settings
 from jobs.store import storage
 from migrations import schema
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import urllib3
 
-from jobs import errors
+from core import errors
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
 
 Json = dict[str, Any]
 Pause = Callable[[float], None]
@@ -57,7 +57,7 @@ def metadata(given: Sequence[str]) -> dict[str, str]:
     """Return texts such as ``case=42`` as a job's metadata.
 
     Raises:
-        jobs.errors.InvalidRequest: one has no ``=``.
+        core.errors.InvalidRequest: one has no ``=``.
     """
     pairs = {}
     for text in given:
@@ -72,7 +72,7 @@ def switches(given: Sequence[str]) -> dict[str, bool]:
     """Return texts such as ``verify=on`` as what is on and what is off.
 
     Raises:
-        jobs.errors.InvalidRequest: one says neither.
+        core.errors.InvalidRequest: one says neither.
     """
     pairs = {}
     for text in given:
@@ -87,7 +87,7 @@ def answer_format(given: str) -> dict[str, Any]:
     """Return a text such as ``number``, ``choice:red,green`` or ``json:@schema.json`` as a job's ``answer_format``.
 
     Raises:
-        jobs.errors.InvalidRequest: it is none, or its file cannot be read.
+        core.errors.InvalidRequest: it is none, or its file cannot be read.
     """
     kind, _, rest = given.partition(":")
     match kind, rest:
@@ -121,7 +121,7 @@ def key(settings: Settings) -> str:
     """Return the key of the command line: the one that is set, else the one in the home directory.
 
     Raises:
-        jobs.errors.Unauthenticated: there is neither.
+        core.errors.Unauthenticated: there is neither.
     """
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
@@ -143,7 +143,7 @@ class Client:
     """Talks to the API at ``url`` with one key.
 
     Every method raises :class:`Unreachable` when nothing answers, and for an error answer the class of
-    :mod:`jobs.errors` whose code or status it carries.
+    :mod:`core.errors` whose code or status it carries.
     """
 
     def __init__(self, url: str, *, key: str) -> None:
@@ -170,7 +170,7 @@ class Client:
             idempotency_key: a new one by default, so that a repeat after a lost answer is not a second job.
 
         Raises:
-            jobs.errors.InvalidRequest: a file cannot be read.
+            core.errors.InvalidRequest: a file cannot be read.
         """
         form = [("question", question)]
         return self._send("/v1/jobs", images, form, options=options, key=idempotency_key)
@@ -207,8 +207,8 @@ class Client:
 
     def look(self, path: str, **query: str | int) -> Json:
         """Return what is at ``path``."""
-        asked = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return self._call("GET", path + asked).json
+        requested = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return self._call("GET", path + requested).json
 
     def act(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
         """Post ``body`` as JSON to ``path``; return the answer."""
@@ -308,8 +308,8 @@ class Client:
         body: Mapping[str, Any] | None = None,
     ) -> _Answer:
         response = self._open(method, path, headers=headers, fields=fields, body=body)
-        told = _seconds(response.headers)
-        return _Answer(json=_json(response.data), retry_after=1 if told is None else told)
+        reported = _seconds(response.headers)
+        return _Answer(json=_json(response.data), retry_after=1 if reported is None else reported)
 
     def _open(
         self,

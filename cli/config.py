@@ -12,7 +12,7 @@ import typer
 from pydantic import SecretStr
 
 from cli import output
-from jobs.settings import FILE_SUFFIX, PREFIX, Settings
+from core.settings import FILE_SUFFIX, PREFIX, Settings
 
 app = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
@@ -71,7 +71,7 @@ def effective(environ: Mapping[str, str]) -> list[Row]:
     """Return every setting as ``environ`` makes it.
 
     Raises:
-        jobs.errors.SettingsError: the environment is not usable.
+        core.errors.SettingsError: the environment is not usable.
     """
     settings = Settings.read(environ)
     return [

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import typer
 
 from cli import output
-from jobs import ids
-from jobs.database import Database
-from jobs.settings import TEST_PREFIX, Settings
+from core import ids
+from core.database import Database
+from core.settings import TEST_PREFIX, Settings
 from jobs.store import search, storage
 from migrations import schema
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cli import client, output, view
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
 
 app = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
 
@@ -93,16 +93,16 @@ def show(
     """Show one job."""
     service = client.connect(Settings.read())
     job = service.job(job_id)
-    kept = service.trace(job_id) if trace else None
+    stored = service.trace(job_id) if trace else None
     if not output.for_people(as_json=as_json):
-        output.as_json(job if kept is None else job | {"trace": kept})
+        output.as_json(job if stored is None else job | {"trace": stored})
         return
     for name in ("id", "status", "attempt", "created_at", "started_at", "finished_at", "question"):
         if job.get(name):
             output.field(f"{name:<12} ", str(job[name]))
     if wanted := (job.get("options") or {}).get("answer_format"):
         output.field(f"{'format':<12} ", output.json_text(wanted))
-    for sample in kept["samples"] if kept else []:
+    for sample in stored["samples"] if stored else []:
         output.line()
         output.line(f"attempt {sample['attempt']}, sample {sample['index']}:")
         output.quote(sample["text"])
@@ -116,7 +116,7 @@ def watch(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show a job's trace from its beginning, as it grows, and how it comes out. In a pipe: its events."""
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
-    view.tell(view.follow(service, job_id, people=people), people=people)
+    view.record(view.follow(service, job_id, people=people), people=people)
 
 
 @app.command("cancel")

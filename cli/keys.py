@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from cli import output
-from jobs import errors, ids
+from core import errors, ids
+from core.settings import Settings
 from jobs.lifecycle import Priority, Role
-from jobs.settings import Settings
 from jobs.store import accounts
 from migrations import schema
 

@@ -13,8 +13,8 @@ import typer
 from cli import output
 from cli.engine import devices, plan
 from cli.launch.engine import EngineRoom, Plan
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 #: Where each command is: a function, or an ``app`` with commands of its own. Only the one that is asked
 #: for is imported; SQLAlchemy alone takes longer than `longlook submit` does.
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     try:
         make_app(wanted or COMMANDS)(args=arguments, prog_name="longlook")
     except errors.LonglookError as error:
-        output.fault(told(error))
+        output.fault(reported(error))
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         # While the command was still being imported; from then on it is the command's own matter.
@@ -71,7 +71,7 @@ def make_app(names: Iterable[str]) -> typer.Typer:
     return app
 
 
-def told(error: errors.LonglookError) -> str:
+def reported(error: errors.LonglookError) -> str:
     """Return a fault as the terminal shows it, with the single faults that its sentence leaves out."""
     lines = [f"longlook: {error}"]
     faults = error.faults if isinstance(error, errors.RequestError) else ()

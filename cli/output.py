@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs import errors, escapes
+from core import errors, escapes
 
 Json = dict[str, Any]
 
@@ -131,8 +131,8 @@ def event(word: str, text: str = "") -> None:
     label = f"{word:<12}"
     styled = typer.style(label, fg=_STYLES.get(word.rsplit(maxsplit=1)[-1]), bold=True)
     indent = cell_len(label) + 1
-    told = _wrapped(inline(text), indent=indent) if sys.stdout.isatty() else [inline(text)]
-    for place, part in enumerate(told):
+    reported = _wrapped(inline(text), indent=indent) if sys.stdout.isatty() else [inline(text)]
+    for place, part in enumerate(reported):
         typer.echo(f"{' ' * indent if place else styled + ' '}{part}".rstrip())
     sys.stdout.flush()
 
@@ -192,44 +192,44 @@ def table(
         multiline: whether line feeds in cells are this command's own.
     """
     safe = printable if multiline else inline
-    told = [[safe(cell) for cell in row] for row in rows]
-    kept = whole or 1
+    reported = [[safe(cell) for cell in row] for row in rows]
+    stored = whole or 1
     widths = [
-        max([cell_len(name), *(cell_len(row[position]) for row in told)])
+        max([cell_len(name), *(cell_len(row[position]) for row in reported)])
         for position, name in enumerate(columns)
     ]
-    taken = sum(widths[:kept]) + kept * _GAP
+    taken = sum(widths[:stored]) + stored * _GAP
     console = Console(soft_wrap=False)
-    cut = len(columns) - kept if whole else 0
+    cut = len(columns) - stored if whole else 0
     left = console.width - taken - max(0, cut - 1) * _GAP
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     if cut and left < cut * _NARROWEST:
-        _stacked(columns, told, kept=kept)
+        _stacked(columns, reported, stored=stored)
         return
     for position, column in enumerate(columns):
-        if position < kept:
+        if position < stored:
             shown.add_column(column, no_wrap=True, min_width=widths[position])
         elif whole:
-            share = max(left // cut, left - sum(widths[kept:]) + widths[position])
+            share = max(left // cut, left - sum(widths[stored:]) + widths[position])
             shown.add_column(column, no_wrap=True, overflow="ellipsis", max_width=share)
         else:
             shown.add_column(column, overflow="fold")
-    for row in told:
+    for row in reported:
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console.width = max(console.width, taken + (0 if whole else _NARROWEST))
     console.print(shown)
 
 
-def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> None:
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, stored: int) -> None:
     """Print rows for a narrow terminal: what is kept whole on a line, each of the others below it."""
     label = max(len(column) for column in columns)
     for row in rows:
-        typer.echo((" " * _GAP).join(row[:kept]))
-        for column, cell in zip(columns[kept:], row[kept:], strict=True):
+        typer.echo((" " * _GAP).join(row[:stored]))
+        for column, cell in zip(columns[stored:], row[stored:], strict=True):
             field(f"{_INDENT}{column:<{label}} ", cell)
 
 
-class Growth:
+class LiveText:
     """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again.
 
     Each line of the text stands behind a bar, also where it is folded: no line of it looks like one of ours.
@@ -269,10 +269,10 @@ class Growth:
 
     def _grow(self, delta: str) -> None:
         text = self._held + delta
-        kept = text.rstrip("".join(escapes.UNDECIDED))
-        self._held = text[len(kept) :]
-        self._write(escapes.visible(kept, before=self._last))
-        self._last = kept[-1:] or self._last
+        stored = text.rstrip("".join(escapes.UNDECIDED))
+        self._held = text[len(stored) :]
+        self._write(escapes.visible(stored, before=self._last))
+        self._last = stored[-1:] or self._last
         sys.stdout.flush()
 
     def _write(self, text: str) -> None:
@@ -302,8 +302,8 @@ def result(job: Json) -> None:
         field(f"{inline(str(job['status']))}: ", text, style=typer.colors.RED)
     elif answer:
         field("answer: ", str(answer["text"]), style=typer.colors.GREEN)
-        if told := value(job):
-            field("value: ", told)
+        if reported := value(job):
+            field("value: ", reported)
         if job.get("votes"):
             field("votes: ", votes(job["votes"]))
     else:
@@ -337,22 +337,22 @@ def value(job: Json) -> str:
     return "" if plain == job["answer"]["text"] else plain
 
 
-def votes(told: Json) -> str:
+def votes(reported: Json) -> str:
     """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
-    winner, *others = [(inline(one["text"]), len(one["samples"])) for one in told["classes"]]
-    words = [f"{winner[1]} of {told['counted']} samples say so"]
+    winner, *others = [(inline(one["text"]), len(one["samples"])) for one in reported["classes"]]
+    words = [f"{winner[1]} of {reported['counted']} samples say so"]
     words += [f"{text}: {count}" for text, count in others]
-    if told["abstained"]:
-        words.append(f"without an answer: {len(told['abstained'])}")
-    return f"{'; '.join(words)} ({told['asked']} asked for)"
+    if reported["abstained"]:
+        words.append(f"without an answer: {len(reported['abstained'])}")
+    return f"{'; '.join(words)} ({reported['requested']} asked for)"
 
 
 def usage(counts: Json) -> str:
     """Return a sentence on the tokens of a job, for example ``182 tokens in, 170 of them cached (93 %)``."""
-    told, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
-    words = [f"{told} tokens in"]
-    if told:
-        words.append(f"{cached} of them cached ({cached / told:.0%})")
+    reported, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
+    words = [f"{reported} tokens in"]
+    if reported:
+        words.append(f"{cached} of them cached ({cached / reported:.0%})")
     words.append(f"{counts['output_tokens']} tokens out")
     if counts.get("engine_seconds"):
         words.append(f"{counts['engine_seconds']:.1f} s on the engine")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import client, output
-from jobs.settings import Settings
+from core.settings import Settings
 
 app = typer.Typer(help="Images that took engines down.", no_args_is_help=True)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import client, output
-from jobs.settings import Settings
+from core.settings import Settings
 
 
 def queue(
@@ -41,14 +41,14 @@ def summary(state: output.Json) -> list[str]:
     """Return what people read first of a queue."""
     oldest = state["oldest_age_seconds"]
     age = "" if oldest is None else f", the first of them for {oldest:.0f} s"
-    told = state["deliveries"]
-    waits = told["oldest_age_seconds"]
+    reported = state["deliveries"]
+    waits = reported["oldest_age_seconds"]
     since = "" if waits is None else f" (the first of them for {waits:.0f} s)"
     return [
         f"queued   {state['depth']} ({state['due']} due{age})",
         f"running  {state['running']}",
         f"a minute {state['submitted_per_minute']:g} in, {state['finished_per_minute']:g} out",
-        f"webhooks {told['depth']} to be told{since}",
+        f"webhooks {reported['depth']} to be told{since}",
     ]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from cli import output
-from jobs import vault
-from jobs.settings import Settings
-from jobs.store import keyring
-from jobs.vault import Vault
+from core import vault
+from core.settings import Settings
+from core.vault import Vault
 from migrations import schema
+from webhooks import secrets
 
 app = typer.Typer(help="Change the key that encrypts secrets.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def rotate() -> None:
             # Made first if there is none yet, so that there is one to replace.
             Vault.of(settings)
             vault.add_key(settings)
-        count = keyring.reseal(database, Vault.of(settings).seal_again)
+        count = secrets.reseal(database, Vault.of(settings).seal_again)
         if settings.vault_key is None:
             vault.drop_keys(settings)
     output.event("ok", f"{count} secrets are encrypted with the newest key")

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from cli import client, output, view
-from jobs import errors, profiles
+from core import errors, profiles
+from core.settings import Settings
 from jobs.lifecycle import Priority, Status
-from jobs.settings import Settings
 
 
 def submit(
@@ -67,7 +67,7 @@ def submit(
     ] = None,
 ) -> None:
     """Submit a job, or several about the same images. Without --wait and --stream they come back at once."""
-    images, questions = _told_apart(given)
+    images, questions = _distinct(given)
     options = {
         "detail": detail,
         "max_output_tokens": max_output_tokens,
@@ -82,20 +82,20 @@ def submit(
         "guards": client.switches(guard or []) or None,
         "metadata": client.metadata(metadata or []) or None,
     }
-    asked = {name: value for name, value in options.items() if value is not None}
+    requested = {name: value for name, value in options.items() if value is not None}
     if stream and len(questions) > 1:
         raise errors.InvalidRequest("--stream shows one trace; use --wait.", param="stream")
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
     if len(questions) > 1:
         group = service.submit_group(
-            images, questions, options=asked, idempotency_key=idempotency_key
+            images, questions, options=requested, idempotency_key=idempotency_key
         )
         if people:
             output.warnings(group)
-        _tell_group(_waited(service, group) if wait else group, people=people)
+        _record_group(_waited(service, group) if wait else group, people=people)
         return
-    job = service.submit(images, questions[0], options=asked, idempotency_key=idempotency_key)
+    job = service.submit(images, questions[0], options=requested, idempotency_key=idempotency_key)
     if (wait or stream) and people:
         output.note(f"{job['id']} is {job['status']}; Ctrl-C leaves it to itself")
         output.warnings(job)
@@ -103,14 +103,14 @@ def submit(
         job = view.follow(service, str(job["id"]), people=people)
     elif wait:
         job = service.wait(str(job["id"]))
-    view.tell(job, people=people)
+    view.record(job, people=people)
 
 
-def _told_apart(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+def _distinct(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Return images and questions: the first is an image, as are the files that follow it; the rest are questions.
 
     Raises:
-        jobs.errors.InvalidRequest: there is no question, or one that looks like a file that is not there.
+        core.errors.InvalidRequest: there is no question, or one that looks like a file that is not there.
     """
     further = list(itertools.takewhile(lambda word: Path(word).is_file(), given[1:]))
     questions = list(given[1 + len(further) :])
@@ -130,7 +130,7 @@ def _waited(service: client.Client, group: output.Json) -> output.Json:
     return service.group(str(group["id"]))
 
 
-def _tell_group(group: output.Json, *, people: bool) -> None:
+def _record_group(group: output.Json, *, people: bool) -> None:
     """Print a group as it is now; one in which a job did not succeed ends the command with an exit code of its own."""
     if not people:
         output.as_json(group)

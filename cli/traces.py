@@ -7,15 +7,15 @@ import time
 import typer
 
 from cli import output
-from jobs import ids
-from jobs.database import Database
-from jobs.settings import Settings
+from core import ids
+from core.database import Database
+from core.settings import Settings
 from jobs.store import steps
 
 app = typer.Typer(help="Look after stored traces.", no_args_is_help=True)
 
 _BREATH_SECONDS = 0.02
-_TELL_SECONDS = 5.0
+_RECORD_SECONDS = 5.0
 
 
 @app.callback()
@@ -31,14 +31,14 @@ def reparse() -> None:
     """
     database = Database(Settings.read().database)
     last: steps.Place | None = None
-    count, told = 0, time.monotonic()
+    count, reported = 0, time.monotonic()
     try:
         while (reached := steps.reparse(database, after=last)) is not None:
             last, written = reached
             count += written
-            if time.monotonic() - told >= _TELL_SECONDS:
+            if time.monotonic() - reported >= _RECORD_SECONDS:
                 output.note(f"{count} traces, up to {ids.show('job', last[0])}")
-                told = time.monotonic()
+                reported = time.monotonic()
             # Others want to write as well.
             time.sleep(_BREATH_SECONDS)
     finally:

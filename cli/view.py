@@ -10,7 +10,7 @@ from jobs.lifecycle import Status
 
 def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
     """Show a job's trace as it grows (a line of JSON for each event in a pipe); return the finished job."""
-    growth = output.Growth()
+    growth = output.LiveText()
     job: output.Json = {}
     for event in service.follow(job_id):
         if event["type"] == "job.finished":
@@ -24,7 +24,7 @@ def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
     return job
 
 
-def tell(job: output.Json, *, people: bool) -> None:
+def record(job: output.Json, *, people: bool) -> None:
     """Print the job as it is now; a job that did not succeed ends the command with an exit code of its own."""
     if not people:
         output.as_json(job)

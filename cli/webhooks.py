@@ -15,8 +15,9 @@ from typing import Annotated, Final
 import typer
 
 from cli import client, output
-from jobs import errors, webhooks
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
+from webhooks import signature
 
 app = typer.Typer(help="Look at webhooks, send them again, receive them.", no_args_is_help=True)
 
@@ -71,20 +72,20 @@ def show(
     if kind not in roots:
         raise errors.InvalidRequest(f"{thing!r} is no id of an endpoint, a delivery or a job.")
     path = f"{roots[kind]}/{quoted}"
-    told = service.look(f"{path}/deliveries")
+    reported = service.look(f"{path}/deliveries")
     if kind == "job":
         if output.for_people(as_json=as_json):
-            output.table(DELIVERY_COLUMNS, map(delivery_row, told["data"]))
+            output.table(DELIVERY_COLUMNS, map(delivery_row, reported["data"]))
         else:
-            output.as_json(told)
+            output.as_json(reported)
         return
     endpoint = service.look(path)
     if not output.for_people(as_json=as_json):
-        output.as_json(endpoint | {"deliveries": told["data"]})
+        output.as_json(endpoint | {"deliveries": reported["data"]})
         return
     output.table(("endpoint", "state", "name", "url", "events"), [endpoint_row(endpoint)])
     output.line()
-    output.table(DELIVERY_COLUMNS, map(delivery_row, told["data"]))
+    output.table(DELIVERY_COLUMNS, map(delivery_row, reported["data"]))
 
 
 @app.command("redeliver")
@@ -127,12 +128,14 @@ def send_test(
 ) -> None:
     """Send an event that did not happen, and say what the receiver answered."""
     service = client.connect(Settings.read())
-    told = service.act(f"{_path(endpoint)}/test", {"event_type": event})
-    good = told["status_code"] is not None and 200 <= told["status_code"] < 300  # noqa: PLR2004 - success
+    reported = service.act(f"{_path(endpoint)}/test", {"event_type": event})
+    good = reported["status_code"] is not None and 200 <= reported["status_code"] < 300  # noqa: PLR2004 - success
     if output.for_people(as_json=as_json):
-        output.event("ok" if good else "failed", str(told["status_code"] or told["error_code"]))
+        output.event(
+            "ok" if good else "failed", str(reported["status_code"] or reported["error_code"])
+        )
     else:
-        output.as_json(told)
+        output.as_json(reported)
     if not good:
         raise typer.Exit(output.Exit.FAILED)
 
@@ -159,21 +162,21 @@ def listen(
     key = None if secret else str(client.connect(settings).look(_KEY)["public_key"])
     verified = 0
 
-    def heard(headers: dict[str, str], body: bytes) -> bool:
+    def woken(headers: dict[str, str], body: bytes) -> bool:
         nonlocal verified
         genuine = _print(headers, body, secrets=[secret] if secret else [], public_key=key)
         verified += genuine
         return genuine
 
-    with server(port, heard) as receiver:
+    with server(port, woken) as receiver:
         output.event("listening", f"http://127.0.0.1:{receiver.server_port}/")
         with contextlib.suppress(KeyboardInterrupt):
             while not count or verified < count:
                 receiver.handle_request()
 
 
-def server(port: int, heard: Callable[[dict[str, str], bytes], bool]) -> http.server.HTTPServer:
-    """Return a receiver on the loopback interface, which answers 204 to what ``heard`` takes and 400 to the rest."""
+def server(port: int, woken: Callable[[dict[str, str], bytes], bool]) -> http.server.HTTPServer:
+    """Return a receiver on the loopback interface, which answers 204 to what ``woken`` takes and 400 to the rest."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -183,7 +186,7 @@ def server(port: int, heard: Callable[[dict[str, str], bytes], bool]) -> http.se
                 self.send_error(413)
                 return
             body = self.rfile.read(size)
-            taken = heard({name.lower(): value for name, value in self.headers.items()}, body)
+            taken = woken({name.lower(): value for name, value in self.headers.items()}, body)
             self.send_response(204 if taken else 400)
             self.end_headers()
 
@@ -237,7 +240,7 @@ def delivery_row(delivery: output.Json) -> tuple[str, ...]:
     )
 
 
-def try_row(attempt: output.Json) -> tuple[str, ...]:
+def attempt_row(attempt: output.Json) -> tuple[str, ...]:
     """Return a try's row of the table."""
     took = attempt["seconds"]
     return (
@@ -259,7 +262,7 @@ def _show_delivery(delivery: output.Json, *, as_json: bool) -> None:
     output.line()
     output.table(
         ("try", "kind", "outcome", "answer", "took", "address", "at"),
-        map(try_row, delivery["attempts"]),
+        map(attempt_row, delivery["attempts"]),
     )
     output.line()
     output.quote(output.json_text(delivery["payload"], indent=2))
@@ -284,18 +287,20 @@ def _print(
 ) -> bool:
     """Print a message, and whether it is genuine."""
     try:
-        webhooks.verify(headers, body, at=datetime.now(UTC), secrets=secrets, public_key=public_key)
-    except webhooks.NotGenuine as error:
+        signature.verify(
+            headers, body, at=datetime.now(UTC), secrets=secrets, public_key=public_key
+        )
+    except signature.NotGenuine as error:
         output.event("failed", str(error))
         return False
     try:
-        told = json.loads(body)
+        reported = json.loads(body)
     except ValueError:
-        told = body.decode(errors="replace")
+        reported = body.decode(errors="replace")
     if not output.for_people():
-        output.json_line(told)
+        output.json_line(reported)
         return True
-    if isinstance(told, dict):
-        output.event("received", f"{told.get('type')}  {told.get('id')}")
-    output.quote(output.json_text(told))
+    if isinstance(reported, dict):
+        output.event("received", f"{reported.get('type')}  {reported.get('id')}")
+    output.quote(output.json_text(reported))
     return True

@@ -42,7 +42,7 @@ class DeliveryStatus(enum.StrEnum):
     FAILED = "failed"
 
 
-class Kind(enum.StrEnum):
+class AttemptKind(enum.StrEnum):
     """Why a try is made. Only automatic ones count for the health of an endpoint and move its schedule."""
 
     AUTOMATIC = "automatic"
@@ -51,7 +51,7 @@ class Kind(enum.StrEnum):
     TEST = "test"
 
 
-class TryState(enum.StrEnum):
+class AttemptState(enum.StrEnum):
     """Where a try stands."""
 
     DUE = "due"
@@ -59,7 +59,7 @@ class TryState(enum.StrEnum):
     ENDED = "ended"
 
 
-class TryOutcome(enum.StrEnum):
+class AttemptOutcome(enum.StrEnum):
     """How a try ended."""
 
     #: A 2xx answer.
@@ -99,7 +99,7 @@ JITTER: Final = 0.2
 #: A ``Retry-After`` beyond this is cut.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=24)
 #: So many senders may be lost over a try and the next takes its place at once. With more of them it is the try.
-LOSSES_FORGIVEN: Final = 5
+LOSSES_WITHOUT_WAIT: Final = 5
 #: The longest wait after that, as a place in the schedule.
 _LONGEST_AFTER_LOSSES: Final = 5
 #: An endpoint that only failed for so long is disabled.
@@ -109,7 +109,7 @@ PAUSE: Final = timedelta(days=2)
 #: So many failures in a row, and a lane is slow: one try at a time, by threads of its own, with little patience.
 TRIP: Final = 3
 #: Tries at once in a lane whose last one was delivered; in any other it is one.
-LANE_ROOM: Final = 4
+QUEUE_LIMIT: Final = 4
 #: Tries at once of a process: to lanes that do well or are new, and to slow ones.
 SLOTS: Final = 48
 SLOW_SLOTS: Final = 16
@@ -184,22 +184,22 @@ def wait_after_losses(losses: int) -> timedelta:
     Senders are restarted and killed, and that is no reason to wait. A try over which each of them is lost must not be
     made for ever without a pause, and leave a row every time.
     """
-    over = losses - LOSSES_FORGIVEN
+    over = losses - LOSSES_WITHOUT_WAIT
     return SCHEDULE[min(over + 1, _LONGEST_AFTER_LOSSES)] if over > 0 else timedelta()
 
 
-def judge(status: int) -> tuple[TryOutcome, str | None]:
+def judge(status: int) -> tuple[AttemptOutcome, str | None]:
     """Return what an HTTP answer's status means, and the code of its fault."""
     if 200 <= status < 300:  # noqa: PLR2004 - the range that means success
-        return TryOutcome.DELIVERED, None
+        return AttemptOutcome.DELIVERED, None
     if status == _GONE:
-        return TryOutcome.FAILED, "gone"
+        return AttemptOutcome.FAILED, "gone"
     if 300 <= status < 400:  # noqa: PLR2004 - likewise, elsewhere
-        return TryOutcome.FAILED, "redirected"
-    return TryOutcome.FAILED, "refused"
+        return AttemptOutcome.FAILED, "redirected"
+    return AttemptOutcome.FAILED, "refused"
 
 
-def lane(account_id: uuid.UUID, url: str) -> tuple[uuid.UUID, str]:
+def queue(account_id: uuid.UUID, url: str) -> tuple[uuid.UUID, str]:
     """Return the lane of a job's own URL, and the origin it is named by: the same for all URLs of one origin."""
     found = origin(url)
     return uuid.uuid5(account_id, found), found

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jobs import errors, findings, ids
+from core import errors, ids
+from jobs import findings
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 
@@ -62,7 +63,7 @@ class Filter:
     account_id: uuid.UUID | None
     statuses: Sequence[Status] = ()
     error_codes: Sequence[str] = ()
-    findings: Sequence[findings.Kind] = ()
+    findings: Sequence[findings.FindingKind] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -99,46 +100,48 @@ def parse(text: str, *, now: datetime) -> Filter:
     """Return the filter that ``text`` asks for, of any account; ages are counted from ``now``.
 
     Raises:
-        jobs.errors.InvalidRequest: with every fault and the position of each.
+        core.errors.InvalidRequest: with every fault and the position of each.
     """
-    asked: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
     faults: list[errors.Fault] = []
     terms = list(_terms(text))
     if len(terms) > _MOST_TERMS:
-        told = f"There may be at most {_MOST_TERMS} qualifiers, words and phrases; there are {len(terms)}."
-        raise errors.InvalidRequest(f"q: {told}", faults=(errors.Fault("q", told),), param="q")
+        reported = f"There may be at most {_MOST_TERMS} qualifiers, words and phrases; there are {len(terms)}."
+        raise errors.InvalidRequest(
+            f"q: {reported}", faults=(errors.Fault("q", reported),), param="q"
+        )
     for term in terms:
         try:
-            _add(asked, _read(term, now))
+            _add(requested, _read(term, now))
         except _Wrong as wrong:
             faults.append(errors.Fault("q", f"Character {term.position}: {wrong}"))
-    if len(asked.get("metadata", ())) > _MOST_PAIRS:
+    if len(requested.get("metadata", ())) > _MOST_PAIRS:
         faults.append(errors.Fault("q", f"There may be at most {_MOST_PAIRS} pairs of metadata."))
-    if len(asked.get("phrases", ())) > _MOST_PHRASES:
+    if len(requested.get("phrases", ())) > _MOST_PHRASES:
         faults.append(errors.Fault("q", f"There may be at most {_MOST_PHRASES} words and phrases."))
     if faults:
-        told = " ".join(fault.detail for fault in faults)
-        raise errors.InvalidRequest(f"q: {told}", faults=tuple(faults), param="q")
-    return Filter(account_id=None, **asked)
+        reported = " ".join(fault.detail for fault in faults)
+        raise errors.InvalidRequest(f"q: {reported}", faults=tuple(faults), param="q")
+    return Filter(account_id=None, **requested)
 
 
-def render(asked: Filter) -> str:
-    """Return the words that :func:`parse` reads as ``asked``; whose jobs are meant is not among them."""
-    terms = [f"status:{status.value}" for status in asked.statuses]
-    terms += [f"error:{code}" for code in asked.error_codes]
-    terms += [f"finding:{kind.value}" for kind in asked.findings]
-    if asked.created_after is not None:
-        terms.append(f"created:>={_moment(asked.created_after)}")
-    if asked.created_before is not None:
-        terms.append(f"created:<{_moment(asked.created_before)}")
-    terms += [f"meta.{_word(key)}:{_word(value)}" for key, value in asked.metadata.items()]
-    if asked.image_id is not None:
-        terms.append(f"image:{ids.show('img', asked.image_id)}")
-    if asked.image_sha256 is not None:
-        terms.append(f"image:{asked.image_sha256}")
-    if asked.group_id is not None:
-        terms.append(f"group:{ids.show('grp', asked.group_id)}")
-    terms += map(_quoted, asked.phrases)
+def render(requested: Filter) -> str:
+    """Return the words that :func:`parse` reads as ``requested``; whose jobs are meant is not among them."""
+    terms = [f"status:{status.value}" for status in requested.statuses]
+    terms += [f"error:{code}" for code in requested.error_codes]
+    terms += [f"finding:{kind.value}" for kind in requested.findings]
+    if requested.created_after is not None:
+        terms.append(f"created:>={_moment(requested.created_after)}")
+    if requested.created_before is not None:
+        terms.append(f"created:<{_moment(requested.created_before)}")
+    terms += [f"meta.{_word(key)}:{_word(value)}" for key, value in requested.metadata.items()]
+    if requested.image_id is not None:
+        terms.append(f"image:{ids.show('img', requested.image_id)}")
+    if requested.image_sha256 is not None:
+        terms.append(f"image:{requested.image_sha256}")
+    if requested.group_id is not None:
+        terms.append(f"group:{ids.show('grp', requested.group_id)}")
+    terms += map(_quoted, requested.phrases)
     return " ".join(terms)
 
 
@@ -173,17 +176,17 @@ def _read(term: _Term, now: datetime) -> dict[str, Any]:
     return _QUALIFIERS[term.name](term, now)
 
 
-def _add(asked: dict[str, Any], new: dict[str, Any]) -> None:
+def _add(requested: dict[str, Any], new: dict[str, Any]) -> None:
     """Put what one qualifier asks for beside what those before it did."""
     for name, value in new.items():
         if isinstance(value, tuple):
-            asked[name] = tuple(dict.fromkeys((*asked.get(name, ()), *value)))
-        elif isinstance(value, dict) and not value.keys() & asked.get(name, {}).keys():
-            asked[name] = asked.get(name, {}) | value
-        elif name in asked:
+            requested[name] = tuple(dict.fromkeys((*requested.get(name, ()), *value)))
+        elif isinstance(value, dict) and not value.keys() & requested.get(name, {}).keys():
+            requested[name] = requested.get(name, {}) | value
+        elif name in requested:
             raise _Wrong("This was asked for before; it can be given only once.")
         else:
-            asked[name] = value
+            requested[name] = value
 
 
 def _phrase(text: str) -> dict[str, Any]:
@@ -209,9 +212,9 @@ def _error(term: _Term, _now: datetime) -> dict[str, Any]:
 
 def _finding(term: _Term, _now: datetime) -> dict[str, Any]:
     try:
-        return {"findings": (findings.Kind(term.value),)}
+        return {"findings": (findings.FindingKind(term.value),)}
     except ValueError:
-        raise _Wrong(f"A finding is one of {', '.join(findings.Kind)}.") from None
+        raise _Wrong(f"A finding is one of {', '.join(findings.FindingKind)}.") from None
 
 
 def _meta(term: _Term, _now: datetime) -> dict[str, Any]:

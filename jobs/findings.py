@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class Kind(enum.StrEnum):
+class FindingKind(enum.StrEnum):
     """What was found."""
 
     #: The text repeats itself to the letter.
@@ -69,7 +69,7 @@ class Finding:
             knows how long it would have gone on.
     """
 
-    kind: Kind
+    kind: FindingKind
     sample: int
     start: int
     end: int
@@ -91,5 +91,5 @@ class Finding:
 
 def confidence(found: Iterable[Finding]) -> float | None:
     """Return the share of the looks at one answer that stand for it; None when there was no second look."""
-    looks = (finding.action for finding in found if finding.kind is Kind.VERIFY)
+    looks = (finding.action for finding in found if finding.kind is FindingKind.VERIFY)
     return next((CONFIDENCES[action] for action in looks if action in CONFIDENCES), None)

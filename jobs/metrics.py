@@ -6,28 +6,20 @@ A process counts its own doings only: the API submissions, workers runs. What is
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
-    ProcessCollector,
-    disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.shares import Shares
-from jobs.store import pictures, timeline, traces, tries
-from jobs.votes import Tally
+from jobs.store import images, timeline, traces
 
 #: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
@@ -53,60 +45,8 @@ _QUEUE_SECONDS: Final = (0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600, 14400)
 #: From its submission: what waits for hours ends after hours.
 _TOTAL_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 _IMAGE_BYTES: Final = tuple(2**power for power in range(12, 26))
-_ATTEMPT_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _FIRST_TOKEN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 _TOKEN_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
-
-
-def new_registry(*, revision: str = "") -> CollectorRegistry:
-    """Return a registry with what every process tells of itself, and of what ``revision`` it is."""
-    # They are a time beside each counter: twice the lines, and Prometheus has no use for it.
-    disable_created_metrics()  # type: ignore[no-untyped-call] # the library forgot to annotate it
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    build = Gauge(
-        "longlook_build_info",
-        "1; version and revision are labels.",
-        ["version", "revision"],
-        registry=registry,
-    )
-    build.labels(importlib.metadata.version("longlook"), revision).set(1)
-    return registry
-
-
-class ShareMetrics(Collector):
-    """Shows how full the resources of this process are that accounts share.
-
-    Args:
-        shares: returns them all. The label is the name; the numbers of those with the same name are added up.
-    """
-
-    def __init__(self, shares: Callable[[], Iterable[Shares]]) -> None:
-        self._shares = shares
-
-    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """Yield places, calls that wait for one, and calls that got none."""
-        places = GaugeMetricFamily(
-            "longlook_share_places",
-            "Places of a resource that accounts share.",
-            labels=["resource", "state"],
-        )
-        waiting = GaugeMetricFamily(
-            "longlook_share_waiting", "Calls that wait for a place.", labels=["resource"]
-        )
-        refused = CounterMetricFamily(
-            "longlook_share_refused", "Calls that got no place in time.", labels=["resource"]
-        )
-        by_name: dict[str, list[Shares]] = {}
-        for one in self._shares():
-            by_name.setdefault(one.name, []).append(one)
-        for name, alike in by_name.items():
-            resource, held = name.replace(" ", "_"), sum(one.held for one in alike)
-            places.add_metric([resource, "held"], held)
-            places.add_metric([resource, "free"], sum(one.capacity for one in alike) - held)
-            waiting.add_metric([resource], sum(one.waiting for one in alike))
-            refused.add_metric([resource], sum(one.refused for one in alike))
-        yield from (places, waiting, refused)
 
 
 class JobMetrics:
@@ -180,21 +120,21 @@ class JobMetrics:
             self._samples.labels(result)
         self._streams = _StreamMetrics(registry, model=model)
         self._images = _ImageMetrics(registry)
-        database.listen(self._hear)
+        database.listen(self._on_note)
 
-    def _hear(self, note: object) -> None:
+    def _on_note(self, note: object) -> None:
         if isinstance(note, timeline.Move):
             self._count(note)
-        elif isinstance(note, traces.Finished):
+        elif isinstance(note, traces.GenerationEnded):
             self._streams.count(note)
-        elif isinstance(note, pictures.Taken):
+        elif isinstance(note, images.ImageReceived):
             self._images.count(note)
         elif isinstance(note, Finding):
             self._findings.labels(note.kind, note.action).inc()
         elif isinstance(note, Tally):
             self._samples.labels("counted").inc(note.counted)
             self._samples.labels("unneeded").inc(note.begun - note.counted)
-            self._samples.labels("spared").inc(note.asked - note.begun)
+            self._samples.labels("spared").inc(note.requested - note.begun)
 
     def _count(self, move: timeline.Move) -> None:
         if move.source is None:
@@ -217,40 +157,6 @@ class JobMetrics:
                 self._run.labels(self._model, move.target).observe(max(0.0, ran))
 
 
-class DeliveryMetrics:
-    """Counts the tries that this process made to tell receivers.
-
-    Args:
-        database: whose commits are counted.
-        registry: where the metrics are kept.
-    """
-
-    def __init__(self, database: Database, *, registry: CollectorRegistry) -> None:
-        self._attempts = Counter(
-            "longlook_webhook_attempts_total",
-            "Tries to deliver a webhook that ended.",
-            ["outcome", "code_class"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "longlook_webhook_attempt_seconds",
-            "From connecting to a receiver to the end of its answer, or of the wait for it.",
-            buckets=_ATTEMPT_SECONDS,
-            registry=registry,
-        )
-        database.listen(self._hear)
-
-    def _hear(self, note: object) -> None:
-        if not isinstance(note, tries.Tried):
-            return
-        code = note.status_code
-        # A status may be any three digits.
-        known = code is not None and 100 <= code < 600  # noqa: PLR2004 - the range of statuses
-        self._attempts.labels(note.outcome, f"{code // 100}xx" if code and known else "none").inc()
-        if note.seconds is not None:
-            self._seconds.observe(note.seconds)
-
-
 class _ImageMetrics:
     """Counts the pictures that jobs and uploads bring or name."""
 
@@ -268,7 +174,7 @@ class _ImageMetrics:
             registry=registry,
         )
 
-    def count(self, taken: pictures.Taken) -> None:
+    def count(self, taken: images.ImageReceived) -> None:
         """Count a picture."""
         self._requests.labels("image", "hit" if taken.known else "miss").inc()
         if taken.size is not None:
@@ -301,7 +207,7 @@ class _StreamMetrics:
             registry=registry,
         )
 
-    def count(self, finished: traces.Finished) -> None:
+    def count(self, finished: traces.GenerationEnded) -> None:
         """Count a stream."""
         ended = finished.ended
         for kind, tokens in (

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from jobs.records import Record
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "WebhookDelivery",
     "WebhookEndpoint",
     "WebhookEvent",
-    "WebhookLane",
+    "WebhookQueue",
     "WebhookRecovery",
     "WebhookSecret",
 ]
@@ -86,7 +86,7 @@ class SigningKey(Record):
     created_at: Mapped[datetime]
 
 
-class WebhookLane(Record):
+class WebhookQueue(Record):
     """What tries queue up in: one for each endpoint (same id), one for each origin of an account's own URLs."""
 
     __tablename__ = "webhook_lanes"
@@ -195,16 +195,16 @@ class WebhookAttempt(Record):
     delivery_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_deliveries.id"))
     lane_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_lanes.id"))
     number: Mapped[int]
-    kind: Mapped[Kind]
+    kind: Mapped[AttemptKind]
     #: The place of an automatic one in the schedule, 0 is the first; of the others 0.
     step: Mapped[int]
-    state: Mapped[TryState]
+    state: Mapped[AttemptState]
     due_at: Mapped[datetime]
     owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    outcome: Mapped[TryOutcome | None]
+    outcome: Mapped[AttemptOutcome | None]
     #: Where it went.
     url: Mapped[str | None]
     #: As sent; signatures are no secrets.

@@ -17,10 +17,10 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import KombuError
 
-from jobs import failpoints
+from core import failpoints
 
 if TYPE_CHECKING:
-    from jobs.settings import Settings
+    from core.settings import Settings
 
 REASON = "reason"
 DELIVER = "deliver"
@@ -51,9 +51,9 @@ def broker_url(redis_url: str) -> str:
 
 
 def make_celery(
-    settings: Settings, *, hears: str, slots: int = 1, publisher: bool = False
+    settings: Settings, *, wakes: str, slots: int = 1, publisher: bool = False
 ) -> Celery:
-    """Return the Celery app of a process that hears the bells ``hears``, or one that only rings them (impatiently).
+    """Return the Celery app of a process that hears the bells ``wakes``, or one that only rings them (impatiently).
 
     The settings follow crash tests of Celery 5.7 on Redis: early acknowledgement (late runs a job
     twice on every reset and dies with Redis), no prefetch, no ETA, no result backend, no remote control.
@@ -63,8 +63,8 @@ def make_celery(
         {"socket_timeout": 1, "socket_connect_timeout": 1} if publisher else {}
     )
     app.conf.update(
-        task_default_queue=hears,
-        task_queues=[Queue(hears)],
+        task_default_queue=wakes,
+        task_queues=[Queue(wakes)],
         task_ignore_result=True,
         task_acks_late=False,
         task_reject_on_worker_lost=False,
@@ -90,17 +90,17 @@ def make_celery(
     return app
 
 
-class Bell:
+class Wakeup:
     """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
 
     Args:
         settings: say where Redis is.
-        rings: which bell: :data:`REASON` for workers, :data:`DELIVER` for those who tell receivers.
+        notifications: which bell: :data:`REASON` for workers, :data:`DELIVER` for those who tell receivers.
     """
 
-    def __init__(self, settings: Settings, *, rings: str = REASON) -> None:
-        self._rings = rings
-        self._celery = make_celery(settings, hears=rings, publisher=True)
+    def __init__(self, settings: Settings, *, notifications: str = REASON) -> None:
+        self._notifications = notifications
+        self._celery = make_celery(settings, wakes=notifications, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
         )
@@ -111,7 +111,7 @@ class Bell:
         self._lost = False
         self._thread: threading.Thread | None = None
 
-    def ring(self, times: int = 1) -> None:
+    def notify(self, times: int = 1) -> None:
         """Ask for ``times`` bells and return at once."""
         with self._lock:
             if self._closed or times <= 0:
@@ -126,7 +126,7 @@ class Bell:
     def waiting(self) -> int | None:
         """Return how many bells lie in Redis, or None when it does not answer."""
         try:
-            length = self._redis.llen(self._rings)
+            length = self._redis.llen(self._notifications)
         except redis.RedisError:
             return None
         return int(str(length))
@@ -170,8 +170,8 @@ class Bell:
             for _ in range(min(times, _MOST_LYING - lying)):
                 failpoints.hit("bell", "publish")
                 self._celery.send_task(
-                    self._rings, queue=self._rings, ignore_result=True, retry=False
+                    self._notifications, queue=self._notifications, ignore_result=True, retry=False
                 )
                 failpoints.hit("bell", "published")
-        except (KombuError, redis.RedisError, OSError, failpoints.Broken) as error:
-            _log.warning("bell_not_rung", bells=times, error_type=type(error).__name__)
+        except (KombuError, redis.RedisError, OSError, failpoints.FailpointFault) as error:
+            _log.warning("bell_not_rung", wakeups=times, error_type=type(error).__name__)

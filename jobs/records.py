@@ -1,6 +1,6 @@
 """The tables, typed. Rows are plain records: rules are in :mod:`jobs.lifecycle`, verbs in :mod:`jobs.store`.
 
-Times are UTC (:class:`jobs.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
+Times are UTC (:class:`core.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.database import UTCDateTime
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState
+from core.database import UTCDateTime
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.phrases import Part
 
@@ -58,9 +58,9 @@ class Record(orm.DeclarativeBase):
         Priority: _enum(Priority, "priority"),
         Role: _enum(Role, "role"),
         DeliveryStatus: _enum(DeliveryStatus, "status"),
-        Kind: _enum(Kind, "kind"),
-        TryState: _enum(TryState, "state"),
-        TryOutcome: _enum(TryOutcome, "outcome"),
+        AttemptKind: _enum(AttemptKind, "kind"),
+        AttemptState: _enum(AttemptState, "state"),
+        AttemptOutcome: _enum(AttemptOutcome, "outcome"),
         Part: _enum(Part, "part"),
     }
 
@@ -189,7 +189,7 @@ class ImageBytes(Record):
     data: Mapped[bytes]
 
 
-class Suspect(Record):
+class ImageCrashes(Record):
     """A picture of an account that was being looked at when engines died: see :mod:`jobs.store.quarantine`."""
 
     __tablename__ = "suspects"
@@ -213,10 +213,10 @@ class Suspect(Record):
     released_by: Mapped[str | None]
 
 
-def _kept(name: str, condition: str) -> sa.Index:
+def _stored(name: str, condition: str) -> sa.Index:
     """Return an index of finished jobs by their end, of those that meet ``condition``."""
-    kept = sa.text(f"finished_at IS NOT NULL AND {condition}")
-    return sa.Index(name, "finished_at", postgresql_where=kept, sqlite_where=kept)
+    stored = sa.text(f"finished_at IS NOT NULL AND {condition}")
+    return sa.Index(name, "finished_at", postgresql_where=stored, sqlite_where=stored)
 
 
 class Job(Record):
@@ -275,10 +275,10 @@ class Job(Record):
             sqlite_where=sa.text("finished_at IS NOT NULL"),
         ),
         # What retention has to do, each class by itself: what is done leaves the index.
-        _kept("ix_jobs_images_kept", "images_released_at IS NULL AND data_removed_at IS NULL"),
-        _kept("ix_jobs_trace_kept", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
-        _kept("ix_jobs_answer_kept", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
-        _kept("ix_jobs_events_kept", "events_removed_at IS NULL"),
+        _stored("ix_jobs_images_kept", "images_released_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_trace_kept", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_answer_kept", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_events_kept", "events_removed_at IS NULL"),
         sa.Index(
             "ix_jobs_rerun_of",
             "rerun_of",
@@ -345,11 +345,11 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
-    #: The text as the job's ``answer_format`` asks for it, see :mod:`jobs.values`; None too in jobs of older versions.
+    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None too in jobs of older versions.
     answer_value: Mapped[Any | None] = mapped_column(_JSON)
     #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
     answer_forced: Mapped[bool | None]
-    #: How its samples voted, as :class:`jobs.votes.Tally` tells it, and the winner's share; None: there was no vote.
+    #: How its samples voted (:class:`jobs.answers.votes.Tally`) and the winner's share; None: there was no vote.
     votes: Mapped[dict[str, Any] | None]
     confidence: Mapped[float | None] = mapped_column(sa.Double())
     finish_reason: Mapped[str | None]
@@ -461,7 +461,7 @@ class Sample(Record):
     rid: Mapped[str]
     #: The raw text; None while running, when it is in TraceChunk.
     output: Mapped[str | None]
-    #: The index of the output, see :mod:`jobs.marks`.
+    #: The index of the output, see :mod:`jobs.events.index`.
     marks: Mapped[bytes | None]
     #: The steps of the output by some version of the rules, see :mod:`jobs.store.steps`.
     steps: Mapped[dict[str, Any] | None]
@@ -521,7 +521,7 @@ class TraceChunk(Record):
     sample: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-    #: The index of the text, see :mod:`jobs.marks`, and the number of its last mark.
+    #: The index of the text, see :mod:`jobs.events.index`, and the number of its last mark.
     marks: Mapped[bytes | None]
     last_number: Mapped[int | None] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
@@ -563,7 +563,7 @@ class TimelineEntry(Record):
     event: Mapped[str]
     #: The columns that changed, with their new values.
     changes: Mapped[dict[str, Any]]
-    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.streams`.
+    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.event_log`.
     number: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from alembic import context
 
-from jobs.database import Database, UTCDateTime
+from core.database import Database, UTCDateTime
+from core.settings import Settings
 from jobs.outbox import Record
-from jobs.settings import Settings
 
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"

@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from tests import children, databases, postgres, redis_servers
 from tests.real_engine import Missing, RealEngine
 

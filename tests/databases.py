@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from jobs import database as database_module
-from jobs.database import Database, UTCDateTime
+from core import database as database_module
+from core.database import Database, UTCDateTime
 from jobs.outbox import Record
 from tests import postgres
 
@@ -132,8 +132,8 @@ def empty(database: Database) -> None:
 def now(database: Database) -> datetime:
     """Return the database's time."""
     with database.reading() as transaction:
-        told: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
-        return told
+        reported: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+        return reported
 
 
 def age_rows(database: Database, seconds: float) -> None:

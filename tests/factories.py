@@ -11,14 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import ids
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job, Sample
 from jobs.store import accounts, claims, history, submission, traces
 
 PEPPER = b"pepper"
-KEY_KEPT = timedelta(hours=24)
+KEY_LIFETIME = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
 
 
@@ -96,7 +96,7 @@ def make_submission(account_id: uuid.UUID, **facts: Any) -> submission.Submissio
 def make_job(database: Database, account_id: uuid.UUID, **facts: Any) -> uuid.UUID:  # noqa: ANN401 - any field
     """Submit a job and return its id."""
     wanted = make_submission(account_id, **facts)
-    return submission.submit(database, wanted, key_kept=KEY_KEPT).job_id
+    return submission.submit(database, wanted, key_lifetime=KEY_LIFETIME).job_id
 
 
 def insert_jobs(database: Database, account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> None:
@@ -150,9 +150,9 @@ def begin(database: Database, claimed: claims.Claim, *, sample: int = 0) -> date
     )
 
 
-def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces.Piece:
+def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces.TracePart:
     """Return what a stream produced between two flushes."""
-    return traces.Piece(
+    return traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
         sample=0,
@@ -163,10 +163,10 @@ def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces
     )
 
 
-def make_ended(output: str = "It is 6.", **facts: Any) -> traces.Ended:  # noqa: ANN401 - any field
+def make_ended(output: str = "It is 6.", **facts: Any) -> traces.GenerationEnd:  # noqa: ANN401 - any field
     """Return what a stream left behind that stopped by itself."""
     now = utcnow()
-    known = traces.Ended(
+    known = traces.GenerationEnd(
         output=output,
         finish_reason="stop",
         input_tokens=50,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.live import Told
+from jobs.events.live import LiveEvent
 
 
-class RecordingBell:
+class RecordingWakeup:
     """A doorbell that counts instead of ringing; its Redis can be away."""
 
     def __init__(self, *, redis: bool = True) -> None:
@@ -16,7 +16,7 @@ class RecordingBell:
         self.redis = redis
         self.closed = False
 
-    def ring(self, times: int = 1) -> None:
+    def notify(self, times: int = 1) -> None:
         """Count."""
         self.rung += times
 
@@ -33,11 +33,11 @@ class RecordingPublisher:
     """A publisher that keeps what it is to tell."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.reported: list[LiveEvent] = []
 
-    def tell(self, events: Sequence[Told]) -> None:
+    def record(self, events: Sequence[LiveEvent]) -> None:
         """Keep ``events``."""
-        self.told += events
+        self.reported += events
 
 
 class HandTimer:

@@ -13,7 +13,7 @@ from typing import Self
 import urllib3
 
 from cli.engine import inherited, plan
-from jobs.settings import Settings
+from core.settings import Settings
 from tests import children
 
 

@@ -26,8 +26,8 @@ class Got:
     @property
     def event(self) -> dict[str, Any]:
         """The event in it."""
-        told: dict[str, Any] = json.loads(self.body)
-        return told
+        reported: dict[str, Any] = json.loads(self.body)
+        return reported
 
 
 @dataclass

@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from jobs import profiles
+from core import profiles
+from jobs import engine
 from models.training import exam
 from tests.real_engine import RealEngine
-from worker import engine
 from worker.engines.sglang import SGLang
 
 PATH = Path(__file__).with_name("tiny_qvq_traces.jsonl.gz")
@@ -44,8 +44,8 @@ def _record() -> None:
             first_token_seconds=60,
             token_seconds=60,
         )
-        told = threads.map(lambda sheet: _ask(client, sheet), exam.sheets(COUNT, _SEED))
-        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
+        reported = threads.map(lambda sheet: _ask(client, sheet), exam.sheets(COUNT, _SEED))
+        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in reported)
         client.close()
     # Without a time in its head the file is the same for the same traces.
     PATH.write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -55,11 +55,11 @@ def _ask(client: SGLang, sheet: exam.Sheet) -> dict[str, Any]:
     file = io.BytesIO()
     sheet.image.save(file, "PNG")
     data = file.getvalue()
-    request = engine.Request(
+    request = engine.GenerationRequest(
         rid=uuid.uuid4().hex,
         model=profiles.TINY.name,
         system=profiles.TINY.system_prompt,
-        pictures=(engine.Picture(hashlib.sha256(data).hexdigest(), "image/png", data),),
+        images=(engine.EngineImage(hashlib.sha256(data).hexdigest(), "image/png", data),),
         question=sheet.question,
         sampling=_SAMPLING,
         max_output_tokens=profiles.TINY.default_output_tokens,

@@ -10,25 +10,33 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import webhooks as signing
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.delivery import ENDS, EventType, TryOutcome, TryState
+from core.database import Database
+from core.vault import Vault
+from jobs.answers.extraction import Answer
+from jobs.delivery import ENDS, AttemptOutcome, AttemptState, EventType
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
-from jobs.store import deliveries, endpoints, outcomes, tries
+from jobs.store import settle
 from jobs.store.events import of_account
-from jobs.vault import Vault
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
+from webhooks import attempts as delivery_attempts
+from webhooks import claims, endpoints
+from webhooks import signature as signing
 
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
 PLAIN_SECRET = signing.new_secret()
-SECRET = endpoints.Secret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
+SECRET = endpoints.StoredSecret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
 RNG = random.Random(7)
-OK = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1)
-DOWN = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1)
-GONE = tries.Result(TryOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1)
+OK = delivery_attempts.AttemptResult(
+    AttemptOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1
+)
+DOWN = delivery_attempts.AttemptResult(
+    AttemptOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1
+)
+GONE = delivery_attempts.AttemptResult(
+    AttemptOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1
+)
 
 
 def make_endpoint(
@@ -37,7 +45,7 @@ def make_endpoint(
     *,
     url: str = "https://receiver.example/hook",
     event_types: Sequence[str] = ENDS,
-    secret: endpoints.Secret = SECRET,
+    secret: endpoints.StoredSecret = SECRET,
 ) -> WebhookEndpoint:
     """Register a receiver."""
     return endpoints.create(
@@ -61,37 +69,41 @@ def run_job(
     job_id = factories.make_job(database, account_id, **facts)
     claimed = factories.claim(database)
     assert claimed.job_id == job_id
-    outcomes.succeed(
-        database, claimed, answer=Answer(answer, "boxed"), sample=factories.make_ended()
-    )
+    settle.succeed(database, claimed, answer=Answer(answer, "boxed"), sample=factories.make_ended())
     return job_id
 
 
-def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[deliveries.Claim]:
+def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.DeliveryClaim]:
     """Claim due tries."""
-    return deliveries.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
+    return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
 
 
-def try_once(database: Database, result: tries.Result) -> tries.Settled:
+def try_once(
+    database: Database, result: delivery_attempts.AttemptResult
+) -> delivery_attempts.AttemptSettled:
     """Claim the one try that is due, of a lane of either kind, and end it."""
     [claimed] = claim(database) or claim(database, slow=True)
-    settled = tries.settle(database, claimed, result, rng=RNG)
+    settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
 
 
-def try_first(database: Database, result: tries.Result) -> tries.Settled:
+def try_first(
+    database: Database, result: delivery_attempts.AttemptResult
+) -> delivery_attempts.AttemptSettled:
     """Claim one of the tries that are due, and end it."""
     [claimed] = claim(database, limit=1)
-    settled = tries.settle(database, claimed, result, rng=RNG)
+    settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
 
 
-def try_first_of_any(database: Database, result: tries.Result) -> tries.Settled:
+def try_first_of_any(
+    database: Database, result: delivery_attempts.AttemptResult
+) -> delivery_attempts.AttemptSettled:
     """Claim one of the tries that are due, of a lane of either kind, and end it."""
     [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
-    settled = tries.settle(database, claimed, result, rng=RNG)
+    settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
     return settled
 
@@ -101,7 +113,7 @@ def hurry(database: Database) -> None:
     with database.transaction() as transaction:
         waiting = transaction.session.scalars(
             sa.select(WebhookAttempt.id)
-            .where(WebhookAttempt.state == TryState.DUE)
+            .where(WebhookAttempt.state == AttemptState.DUE)
             .with_for_update(skip_locked=True, key_share=True)
         ).all()
         transaction.execute(
@@ -131,7 +143,7 @@ def attempts(database: Database) -> list[WebhookAttempt]:
         return list(transaction.session.scalars(found))
 
 
-def tell(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
+def record(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
     """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
     for _ in range(times):
         with database.transaction() as transaction:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from core import celery_process
+from core.settings import Settings
 from jobs import queue
-from jobs.settings import Settings
-from worker import tasks
-from worker.runtime import Runtime
+from worker.runtime import WorkerRuntime
 
 settings = Settings.read()
-app = queue.make_celery(settings, hears=queue.REASON, slots=settings.worker_slots)
-tasks.house(app, settings, task=queue.REASON, service="worker", build=lambda: Runtime(settings))
+app = queue.make_celery(settings, wakes=queue.REASON, slots=settings.worker_slots)
+celery_process.install_runtime(
+    app, settings, task=queue.REASON, service="worker", build=lambda: WorkerRuntime(settings)
+)

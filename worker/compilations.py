@@ -17,9 +17,9 @@ from typing import Any
 
 import structlog
 
-from jobs import errors
-from jobs.recent import Recent
-from jobs.shares import Shares
+from core import errors
+from core.recent import Recent
+from core.shares import Shares
 
 _log = structlog.get_logger(__name__)
 
@@ -36,11 +36,11 @@ _BREATH_SECONDS = 0.05
 _Key = tuple[str, str]
 
 
-class Stopped(Exception):
+class CompilationStopped(Exception):
     """The job was stopped while it waited for its turn."""
 
 
-class Turn:
+class CompilationTurn:
     """One stream under a grammar."""
 
     def __init__(self, compilations: Compilations, key: _Key) -> None:
@@ -49,7 +49,7 @@ class Turn:
         self._place = contextlib.ExitStack()
 
     def hold(self, shares: Shares, account_id: uuid.UUID, *, seconds: float) -> None:
-        """Hold a place. Raises :class:`jobs.errors.Overloaded`."""
+        """Hold a place. Raises :class:`core.errors.Overloaded`."""
         self._place.enter_context(shares.hold(account_id, seconds=seconds))
 
     def begun(self) -> None:
@@ -85,7 +85,7 @@ class Compilations:
         self._look_seconds = look_seconds
         self.compiled = Recent(_REMEMBERED, seconds=_COMPILED_SECONDS)
         #: Schemas under which a stream did not begin once, and those of which that is known to be the cause.
-        self._suspects = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
+        self._crash_counts = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
         self.timed_out = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
         self._lock = threading.Lock()
         self._shares: defaultdict[str, Shares] = defaultdict(
@@ -111,7 +111,7 @@ class Compilations:
         """Refuse a schema that took the engine at ``url`` too long a short while ago.
 
         Raises:
-            jobs.errors.SchemaTimedOut: it did.
+            core.errors.SchemaTimedOut: it did.
         """
         if _key(url, schema) in self.timed_out:
             raise errors.SchemaTimedOut(
@@ -126,17 +126,17 @@ class Compilations:
         schema: Mapping[str, Any],
         *,
         stopped: Callable[[], bool],
-    ) -> Iterator[Turn]:
+    ) -> Iterator[CompilationTurn]:
         """Wait until a stream under ``schema`` may be asked of the engine at ``url``.
 
         Raises:
             Stopped: ``stopped`` came true meanwhile.
         """
-        turn = Turn(self, key := _key(url, schema))
+        turn = CompilationTurn(self, key := _key(url, schema))
         shares = self.at(url)
         while key not in self.compiled:
             if stopped():
-                raise Stopped
+                raise CompilationStopped
             try:
                 turn.hold(shares, account_id, seconds=self._look_seconds)
             except errors.Overloaded:
@@ -156,8 +156,8 @@ class Compilations:
         if key in self.compiled or fault.silent_to_others:
             return fault
         fault.makes_grammar = True
-        if key not in self._suspects:
-            self._suspects.add(key)
+        if key not in self._crash_counts:
+            self._crash_counts.add(key)
             return fault
         self.timed_out.add(key)
         _log.warning("schema_timed_out", url=key[0])

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from jobs import errors, values
-from jobs.recent import Recent
-from jobs.sandbox import SandboxCrashed, SandboxTimeout
-from jobs.shares import Shares
+from core import errors
+from core.recent import Recent
+from core.sandbox import SandboxCrashed, SandboxTimeout
+from core.shares import Shares
+from jobs.answers import values
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +37,7 @@ CPU_SECONDS = 2.0
 #: machine is at fault and the comparison is made once more.
 SECONDS = 60.0
 #: How often a comparison that failed through no fault of its formulas is made, and the seconds between two tries.
-_TRIES = 3
+_ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
 #: Between two looks whether the job that waits for a child is still wanted.
 _LOOK_SECONDS = 2.0
@@ -57,12 +58,12 @@ _DOTTED = re.compile(r"\d\.\d+\.\d")
 _EXACT = 1e-9
 
 
-class Stopped(Exception):
+class ComparisonStopped(Exception):
     """The job was stopped while it waited for a comparison."""
 
 
-class Sandbox(Protocol):
-    """Where formulas are compared, as :class:`jobs.sandbox.Sandbox` does."""
+class FormulaSandbox(Protocol):
+    """Where formulas are compared, as :class:`core.sandbox.Sandbox` does."""
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
         """Return what the target returns."""
@@ -91,7 +92,7 @@ class Equality:
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        sandbox: FormulaSandbox,
         places: Shares,
         *,
         cpu_seconds: float = CPU_SECONDS,
@@ -115,8 +116,8 @@ class Equality:
     ) -> Callable[[str, str], bool]:
         """Return what compares answers to one question of an account; it remembers, and is for one thread.
 
-        It raises :class:`Stopped` when ``stopped`` comes true while it waits, and
-        :class:`jobs.errors.AnswersNotCompared` when children fail again and again through no fault of the formulas.
+        It raises :class:`ComparisonStopped` when ``stopped`` comes true while it waits, and
+        :class:`core.errors.AnswersNotCompared` when children fail again and again through no fault of the formulas.
         """
         formulas_of = _Formulas(self, account_id, stopped)
         return functools.cache(_Comparison(formulas_of, answer_format).same)
@@ -134,12 +135,12 @@ class Equality:
 
         Raises:
             Stopped: it is not.
-            jobs.errors.AnswersNotCompared: the children fail.
+            core.errors.AnswersNotCompared: the children fail.
         """
         key = (account_id, one, other)
         if key in self._costly:
             return None
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             try:
                 return self._turn(account_id, one, other, stopped)
             except SandboxCrashed as error:
@@ -165,7 +166,7 @@ class Equality:
                 threading.Event().wait(_BREATH_SECONDS)
                 continue
             return bool(facts["equal"])
-        raise Stopped
+        raise ComparisonStopped
 
 
 class _Formulas:
@@ -181,21 +182,21 @@ class _Formulas:
         self._equality = equality
         self._account_id = account_id
         self._stopped = stopped
-        self._told = False
-        self._usable = functools.cache(self._try)
+        self._reported = False
+        self._usable = functools.cache(self._attempt)
 
     def equal(self, one: str, other: str) -> bool:
         """Whether two formulas are equal; one that costs too much equals none."""
         return self._usable(one) and self._usable(other) and self._compare(one, other) is True
 
-    def _try(self, one: str) -> bool:
+    def _attempt(self, one: str) -> bool:
         return self._compare(one, None) is not None
 
     def _compare(self, one: str, other: str | None) -> bool | None:
         equal = self._equality.compare(self._account_id, one, other, stopped=self._stopped)
-        if equal is None and not self._told:
+        if equal is None and not self._reported:
             # One line a vote: its formulas may all be such.
-            self._told = True
+            self._reported = True
             _log.warning("formulas_too_costly")
         return equal
 

@@ -17,8 +17,8 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import ids
-from jobs.database import Database, Unavailable
+from core import ids
+from core.database import Database, DatabaseUnavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
 
@@ -29,7 +29,7 @@ _ABORT_GRACE_SECONDS = 2.0
 _ABORTERS = 512
 
 
-class Reason(enum.StrEnum):
+class StopReason(enum.StrEnum):
     """Why a running job, or one of its streams, is stopped from outside."""
 
     CANCEL = "cancel"
@@ -41,22 +41,22 @@ class Reason(enum.StrEnum):
     UNNEEDED = "unneeded"
 
 
-class Holding:
+class Lease:
     """A job this process runs, and the handle by which it can be stopped from any thread."""
 
     def __init__(self, claim: claims.Claim) -> None:
         self.claim = claim
-        self.reason: Reason | None = None
+        self.reason: StopReason | None = None
         self._lock = threading.Lock()
         self._abort: Callable[[], None] | None = None
         self._close: Callable[[], None] | None = None
         self._ended = threading.Event()
-        self._branches: list[Branch] = []
+        self._branches: list[ChildLease] = []
 
-    def branch(self) -> Branch:
+    def branch(self) -> ChildLease:
         """Return the holding of one of several streams: it is stopped with this one, or by itself."""
         with self._lock:
-            branch = Branch(self)
+            branch = ChildLease(self)
             self._branches.append(branch)
             return branch
 
@@ -70,7 +70,7 @@ class Holding:
         """Say that nothing is left to stop."""
         self._ended.set()
 
-    def mark(self, reason: Reason) -> bool:
+    def mark(self, reason: StopReason) -> bool:
         """Note why it stops; the first reason stays, but a lost lease beats them all. False: nothing to stop.
 
         Once the stream has ended there is nothing to stop: its end is being written, and the fence
@@ -80,7 +80,7 @@ class Holding:
             if self._ended.is_set():
                 return False
             first = self.reason is None
-            if first or reason is Reason.LOST:
+            if first or reason is StopReason.LOST:
                 self.reason = reason
             branches = tuple(self._branches)
         for branch in branches:
@@ -103,19 +103,19 @@ class Holding:
                 close()
 
 
-class Branch(Holding):
+class ChildLease(Lease):
     """The holding of one of a job's streams that run beside each other."""
 
-    def __init__(self, whole: Holding) -> None:
+    def __init__(self, whole: Lease) -> None:
         super().__init__(whole.claim)
         self.reason = whole.reason
         self._whole = whole
 
-    def mark(self, reason: Reason) -> bool:
+    def mark(self, reason: StopReason) -> bool:
         """Note why this stream stops; what is lost, is lost as a whole."""
-        return self._whole.mark(reason) if reason is Reason.LOST else self.mark_alone(reason)
+        return self._whole.mark(reason) if reason is StopReason.LOST else self.mark_alone(reason)
 
-    def mark_alone(self, reason: Reason) -> bool:
+    def mark_alone(self, reason: StopReason) -> bool:
         """Note why this stream stops, without a word to the others."""
         return super().mark(reason)
 
@@ -146,7 +146,7 @@ class Leases:
         self._renew_seconds = renew_seconds
         self._watch_seconds = watch_seconds
         self._lock = threading.Lock()
-        self._held: dict[Key, Holding] = {}
+        self._held: dict[Key, Lease] = {}
         self._stop = threading.Event()
         self._aborters = ThreadPoolExecutor(_ABORTERS, thread_name_prefix="abort")
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -168,10 +168,10 @@ class Leases:
         return len(self._held)
 
     @contextlib.contextmanager
-    def hold(self, claim: claims.Claim) -> Iterator[Holding]:
+    def hold(self, claim: claims.Claim) -> Iterator[Lease]:
         """Keep ``claim`` alive while the block runs."""
         key = (claim.job_id, claim.attempt)
-        holding = Holding(claim)
+        holding = Lease(claim)
         with self._lock:
             self._held[key] = holding
         try:
@@ -181,7 +181,7 @@ class Leases:
             with self._lock:
                 del self._held[key]
 
-    def end(self, key: Key, reason: Reason) -> None:
+    def end(self, key: Key, reason: StopReason) -> None:
         """Stop one holding for ``reason``, from any thread, without waiting."""
         with self._lock:
             holding = self._held.get(key)
@@ -194,7 +194,7 @@ class Leases:
             )
             self._aborters.submit(holding.end_stream)
 
-    def end_all(self, reason: Reason) -> None:
+    def end_all(self, reason: StopReason) -> None:
         """Stop everything held."""
         for key in self._keys():
             self.end(key, reason)
@@ -204,20 +204,20 @@ class Leases:
         keys = self._keys()
         flags = claims.watch(self._database, owner=self._owner, held=keys)
         for key in keys:
-            asked = flags.get(key)
-            if asked is None:
-                self.end(key, Reason.LOST)
-            elif asked.cancel:
-                self.end(key, Reason.CANCEL)
-            elif asked.overdue:
-                self.end(key, Reason.DEADLINE)
+            requested = flags.get(key)
+            if requested is None:
+                self.end(key, StopReason.LOST)
+            elif requested.cancel:
+                self.end(key, StopReason.CANCEL)
+            elif requested.overdue:
+                self.end(key, StopReason.DEADLINE)
 
     def renew(self) -> None:
         """Renew all leases in one statement; what is not renewed is lost."""
         keys = self._keys()
-        kept = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
-        for key in set(keys) - kept:
-            self.end(key, Reason.LOST)
+        stored = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
+        for key in set(keys) - stored:
+            self.end(key, StopReason.LOST)
 
     def _keys(self) -> list[Key]:
         with self._lock:
@@ -231,6 +231,6 @@ class Leases:
                 if time.monotonic() - renewed >= self._renew_seconds:
                     self.renew()
                     renewed = time.monotonic()
-            except Unavailable:
+            except DatabaseUnavailable:
                 # Without the database nobody can take the leases either: the streams go on.
                 _log.warning("leases_not_renewed", held=self.held)

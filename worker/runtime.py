@@ -12,21 +12,23 @@ from datetime import timedelta
 
 import structlog
 
-from jobs import metrics
-from jobs.database import Database
-from jobs.live import Publisher
-from jobs.queue import DELIVER, Bell
-from jobs.sandbox import Sandbox
-from jobs.settings import Settings
+from core import process
+from core.database import Database
+from core.exporter import Exporter
+from core.metrics import ShareMetrics, new_registry
+from core.sandbox import Sandbox
+from core.settings import Settings
+from jobs.events.live import Publisher
+from jobs.metrics import JobMetrics
+from jobs.queue import DELIVER, Wakeup
 from jobs.store import events, groups, purge, workers
-from worker import compilations, equality, leases, lifeline
-from worker.bookkeeper import Bookkeeper
+from worker import compilations, equality, leases
 from worker.engines import pool
-from worker.exporter import Exporter
-from worker.presence import Presence
-from worker.recorder import Recorder
-from worker.runner import Runner
-from worker.standby import Standby
+from worker.heartbeat import Heartbeat
+from worker.polling import PollingFallback
+from worker.run.slot import Slot
+from worker.run.trace_buffer import TraceWriter
+from worker.storage_totals import StorageTotals
 from worker.sweeper import Sweeper
 
 _log = structlog.get_logger(__name__)
@@ -40,8 +42,8 @@ _MISSED_BEATS = 3
 _MOST_SAMPLES = 16
 
 
-class Runtime:
-    """All parts of a worker process, wired. :meth:`hear` is what a bell calls."""
+class WorkerRuntime:
+    """All parts of a worker process, wired. :meth:`wake` is what a bell calls."""
 
     def __init__(self, settings: Settings) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
@@ -53,17 +55,17 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
-        self.registry = metrics.new_registry(revision=settings.revision)
-        metrics.JobMetrics(self.database, registry=self.registry, model=settings.model)
+        self.registry = new_registry(revision=settings.revision)
+        JobMetrics(self.database, registry=self.registry, model=settings.model)
         self._exporter = Exporter(
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
-        self.bell = Bell(settings)
-        self._delivery_bell = Bell(settings, rings=DELIVER)
-        self.database.listen(events.Ringer(self._delivery_bell))
-        self.database.listen(self._ring_for_followers)
+        self.wakeup = Wakeup(settings)
+        self._delivery_wakeup = Wakeup(settings, notifications=DELIVER)
+        self.database.listen(events.WakeupOnCommit(self._delivery_wakeup))
+        self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)
-        self.engines.listen(self.bell.ring)
+        self.engines.listen(self.wakeup.notify)
         # However busy the slots are, they leave the leases a connection.
         self._lease_database = Database(settings.database, pool_size=1)
         self.leases = leases.Leases(
@@ -82,21 +84,19 @@ class Runtime:
             memory_mb=equality.MEMORY_MB,
             imports_late=True,
         )
-        self.recorder = Recorder(
+        self.recorder = TraceWriter(
             self.database,
             publisher=self._publisher,
             owner=self.owner,
             flush_seconds=settings.flush_seconds,
-            on_lost=lambda key: self.leases.end(key, leases.Reason.LOST),
+            on_lost=lambda key: self.leases.end(key, leases.StopReason.LOST),
         )
         self.formulas = equality.shares(most_waiting=2 * settings.worker_slots)
         self.grammars = compilations.Compilations(
             most_waiting=_MOST_SAMPLES * settings.worker_slots
         )
-        self.registry.register(
-            metrics.ShareMetrics(lambda: [self.formulas, *self.grammars.shares()])
-        )
-        self.runner = Runner(
+        self.registry.register(ShareMetrics(lambda: [self.formulas, *self.grammars.shares()]))
+        self.runner = Slot(
             self.database,
             engines=self.engines,
             holdings=self.leases,
@@ -111,7 +111,7 @@ class Runtime:
         )
         self._sweeper = Sweeper(
             self.database,
-            bell=self.bell,
+            wakeup=self.wakeup,
             owner=self.owner,
             lease=lease,
             interval_seconds=settings.sweep_interval,
@@ -120,20 +120,20 @@ class Runtime:
             rng=rng,
             periods=purge.Periods.of(settings),
         )
-        self._bookkeeper = Bookkeeper(
+        self._bookkeeper = StorageTotals(
             self.database, interval_seconds=settings.sweep_interval, rng=rng
         )
-        self._standby = Standby(
+        self._polling = PollingFallback(
             self.database,
             work=self.runner.work,
             slots=settings.worker_slots,
             held=lambda: self.leases.held,
             silence_seconds=_SILENT_SWEEPS * settings.sweep_interval,
         )
-        self._presence = Presence(
+        self._heartbeat = Heartbeat(
             self.database,
             engines=self.engines,
-            presence=workers.Presence(
+            heartbeat=workers.WorkerHeartbeat(
                 id=self.owner,
                 host=socket.gethostname(),
                 pid=os.getpid(),
@@ -142,27 +142,27 @@ class Runtime:
             ),
             interval_seconds=settings.sweep_interval,
             alive=alive,
-            on_room=self._sweeper.ring,
+            on_room=self._sweeper.notify,
         )
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
     def start(self) -> None:
         """Start the threads; the process lives no longer than each of them."""
-        lifeline.tie()
+        process.tie()
         self._exporter.start()
-        self._presence.start()
+        self._heartbeat.start()
         self.leases.start()
         self._publisher.start()
         self.recorder.start()
         self._sweeper.start()
         self._bookkeeper.start()
-        self._standby.start()
+        self._polling.start()
         self._drainer.start()
         _log.info("worker_started", worker=self.owner)
 
-    def hear(self) -> None:
+    def wake(self) -> None:
         """Do what a bell asks for: run jobs until none is left for this slot."""
-        self._standby.heard()
+        self._polling.woken()
         self.runner.work()
 
     def drain(self) -> None:
@@ -175,34 +175,34 @@ class Runtime:
         self._sweeper.stop()
         self._bookkeeper.stop()
         # Celery has waited for its own slots; those of the standby end by the same drain.
-        self._standby.stop()
+        self._polling.stop()
         self._drained.set()
         self.recorder.stop()
         self._publisher.stop()
         self._sandbox.close()
         self.leases.stop()
-        self._presence.stop()
-        self.bell.close()
-        self._delivery_bell.close()
+        self._heartbeat.stop()
+        self.wakeup.close()
+        self._delivery_wakeup.close()
         self.engines.close()
         self._exporter.stop()
         self._lease_database.close()
         self.database.close()
         _log.info("worker_stopped", worker=self.owner)
 
-    def _ring_for_followers(self, note: object) -> None:
+    def _notify_for_followers(self, note: object) -> None:
         """Wake as many slots as there are jobs that no longer wait for their leader."""
-        if isinstance(note, groups.Freed):
-            self.bell.ring(note.jobs)
+        if isinstance(note, groups.FollowersReleased):
+            self.wakeup.notify(note.jobs)
 
     def _drain(self) -> None:
         """Once draining: claim nothing more, let jobs finish within the budget, give the rest back."""
         self._draining.wait()
         _log.info("worker_draining", held=self.leases.held)
-        self._presence.drain()
+        self._heartbeat.drain()
         self.runner.drain()
         pause = self._drain_seconds
         # Again and again: a slot may have claimed its job just before it was told to stop.
         while not self._drained.wait(pause):
-            self.leases.end_all(leases.Reason.DRAIN)
+            self.leases.end_all(leases.StopReason.DRAIN)
             pause = _DRAIN_AGAIN_SECONDS

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import structlog
 
-from jobs.database import Database, Unavailable
-from jobs.store import purge, sweeps, turns, workers
+from core.database import Database, DatabaseUnavailable
+from jobs.store import expiry, purge, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -28,10 +28,10 @@ _PURGE_SECONDS = 1.0
 _PURGE_BREATH_SECONDS = 0.02
 
 
-class Bell(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self, times: int = 1) -> None:
+    def notify(self, times: int = 1) -> None:
         """Ask for bells and return at once."""
 
     def waiting(self) -> int | None:
@@ -43,7 +43,7 @@ class Sweeper:
 
     Args:
         database: where jobs are kept.
-        bell: rung for due jobs.
+        wakeup: rung for due jobs.
         owner: the name under which the timeline knows it.
         lease: after an outage or a pause no lease is ended for this long, so that owners renew first.
         interval_seconds: between two sweeps.
@@ -57,7 +57,7 @@ class Sweeper:
         self,
         database: Database,
         *,
-        bell: Bell,
+        wakeup: Wakeup,
         owner: str,
         lease: timedelta,
         interval_seconds: float,
@@ -67,7 +67,7 @@ class Sweeper:
         periods: purge.Periods = purge.FOR_EVER,
     ) -> None:
         self._database = database
-        self._bell = bell
+        self._wakeup = wakeup
         self._owner = owner
         self._lease = lease
         self._interval_seconds = interval_seconds
@@ -95,18 +95,18 @@ class Sweeper:
             self._thread.join()
 
     def sweep(self) -> None:
-        """Do it all once. Raises :class:`jobs.database.Unavailable`."""
+        """Do it all once. Raises :class:`core.database.DatabaseUnavailable`."""
         leases = self._leases_are_true()
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
         turns.tidy(self._database)
-        self.ring()
+        self.notify()
         workers.forget(self._database, silent=_FORGET)
 
     def _batch(self, *, leases: bool) -> bool:
         """End what is over; return whether there is more of it."""
-        swept = sweeps.sweep(
+        swept = expiry.sweep(
             self._database,
             actor=f"sweeper:{self._owner}",
             crash_limit=self._crash_limit,
@@ -114,7 +114,7 @@ class Sweeper:
             leases=leases,
         )
         self._swept_at = self._database.clock()
-        if swept != sweeps.Swept():
+        if swept != expiry.Expired():
             _log.info(
                 "jobs_swept",
                 requeued=swept.requeued,
@@ -127,7 +127,7 @@ class Sweeper:
     def purge(self) -> None:
         """Take away what is old, if it is time, in small batches and for about a second.
 
-        What is left then is for the next sweep. Raises :class:`jobs.database.Unavailable`.
+        What is left then is for the next sweep. Raises :class:`core.database.DatabaseUnavailable`.
         """
         now = self._database.clock()
         if self._periods == purge.FOR_EVER or now < self._purge_due:
@@ -160,20 +160,20 @@ class Sweeper:
             self._owners_renew_until = time.monotonic() + self._lease.total_seconds()
         if time.monotonic() < self._owners_renew_until:
             return False
-        return self._database.dialect == "sqlite" or sweeps.uptime(self._database) >= self._lease
+        return self._database.dialect == "sqlite" or expiry.uptime(self._database) >= self._lease
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ring once for each due job, as far as there are slots for them and no bells that wait already.
 
         Raises:
-            jobs.database.Unavailable: the database is away.
+            core.database.DatabaseUnavailable: the database is away.
         """
-        waiting = self._bell.waiting()
+        waiting = self._wakeup.waiting()
         if waiting is None:
             return
         slots = workers.workforce(self._database, alive=self._alive).slots
-        due = sweeps.due(self._database, limit=slots)
-        self._bell.ring(min(due, slots) - waiting)
+        due = expiry.due(self._database, limit=slots)
+        self._wakeup.notify(min(due, slots) - waiting)
 
     def _run(self) -> None:
         # The first sweep is at once: what a dead predecessor left is due already.
@@ -182,7 +182,7 @@ class Sweeper:
             try:
                 self.sweep()
                 self.purge()
-            except Unavailable:
+            except DatabaseUnavailable:
                 self._swept_at = None
                 _log.warning("sweep_failed")
             pause = self._interval_seconds * self._rng.uniform(0.8, 1.2)

@@ -19,7 +19,7 @@ from werkzeug.sansio.multipart import File as FilePart
 from api import errors as problems
 from api.framework import strict_json
 from api.framework.parameters import faults_of
-from jobs import errors
+from core import errors
 
 Model = TypeVar("Model", bound=BaseModel)
 #: A text of a form: its name, its bytes, its encoding.
@@ -30,13 +30,13 @@ _MAX_TEXT_BYTES = 2**20
 _MAX_PARTS = 128
 _MAX_PART_HEADER_BYTES = 4096
 #: Bad texts that are named in one answer, at most.
-_MOST_TOLD = 10
+_MAX_REPORTED = 10
 #: Bytes read at a time; a photo takes few turns.
 _CHUNK = 2**18
 
 
 @dataclass(frozen=True)
-class File:
+class FormFile:
     """A file of a form. Of one over the limit there is one byte more than allowed."""
 
     field: str
@@ -44,18 +44,18 @@ class File:
 
 
 @dataclass(frozen=True)
-class Form:
+class FormBody:
     """A multipart form: text fields, each with all its values, and files in their order."""
 
     fields: dict[str, list[str]]
-    files: list[File]
+    files: list[FormFile]
 
 
 def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
     """Return the body as JSON.
 
     Raises:
-        jobs.errors.RequestError: it is not JSON, or has more in it than :mod:`api.framework.strict_json` takes.
+        core.errors.RequestError: it is not JSON, or has more in it than :mod:`api.framework.strict_json` takes.
         werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
     """
     return strict_json.loads(_whole(request))
@@ -65,7 +65,7 @@ def read_model(request: Request, model: type[Model]) -> Model:
     """Return the body as ``model``; an empty body is an empty object, with or without a length.
 
     Raises:
-        jobs.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
+        core.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
     """
     if request.mimetype not in ("", "application/json"):
         raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
@@ -80,7 +80,7 @@ def refuse_any(request: Request) -> None:
     """Take no body, or an empty object: the route reads none, and what it says must not be ignored.
 
     Raises:
-        jobs.errors.RequestError: there is more in it.
+        core.errors.RequestError: there is more in it.
     """
     body = _whole(request)
     if not body:
@@ -105,12 +105,12 @@ def _whole(request: Request) -> bytes:
     return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
 
 
-def read_form(request: Request, *, max_file_bytes: int) -> Form:
+def read_form(request: Request, *, max_file_bytes: int) -> FormBody:
     """Return the body as a form, files in memory up to ``max_file_bytes`` each and one byte.
 
     Raises:
-        jobs.errors.RequestError: it is not a form, or one of its parts has no name.
-        jobs.errors.BodyTooLarge: it has too many parts, or too much text.
+        core.errors.RequestError: it is not a form, or one of its parts has no name.
+        core.errors.BodyTooLarge: it has too many parts, or too much text.
         werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
     """
     boundary = request.mimetype_params.get("boundary", "")
@@ -125,11 +125,11 @@ def read_form(request: Request, *, max_file_bytes: int) -> Form:
             ended = parts.take(decoder)
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
-    return Form(_texts(parts.texts), parts.files)
+    return FormBody(_texts(parts.texts), parts.files)
 
 
 def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
-    """Return the texts of ``fields`` by name. Raises :class:`jobs.errors.RequestError` when some are none."""
+    """Return the texts of ``fields`` by name. Raises :class:`core.errors.RequestError` when some are none."""
     texts: dict[str, list[str]] = {}
     strange: list[str] = []
     for name, data, encoding in fields:
@@ -138,7 +138,7 @@ def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
         except UnicodeDecodeError:
             strange.append(f"`{problems.shown(name)}` is not valid {encoding.upper()}.")
     if strange:
-        raise errors.RequestError(" ".join(strange[:_MOST_TOLD]))
+        raise errors.RequestError(" ".join(strange[:_MAX_REPORTED]))
     return texts
 
 
@@ -146,7 +146,7 @@ class _Decoder(MultipartDecoder):
     """Refuses what costs much more than its bytes, with words of ours."""
 
     def receive_data(self, data: bytes | None) -> None:
-        """Take the next bytes. Raises :class:`jobs.errors.BodyTooLarge` when they cannot be of any part."""
+        """Take the next bytes. Raises :class:`core.errors.BodyTooLarge` when they cannot be of any part."""
         try:
             super().receive_data(data)
         except RequestEntityTooLarge:
@@ -155,7 +155,7 @@ class _Decoder(MultipartDecoder):
             ) from None
 
     def next_event(self) -> Event:
-        """Return what comes next. Raises :class:`jobs.errors.BodyTooLarge` at the first part too many."""
+        """Return what comes next. Raises :class:`core.errors.BodyTooLarge` at the first part too many."""
         try:
             return super().next_event()
         except RequestEntityTooLarge:
@@ -182,7 +182,7 @@ class _Parts:
 
     def __init__(self, max_file_bytes: int) -> None:
         self.texts: list[_Field] = []
-        self.files: list[File] = []
+        self.files: list[FormFile] = []
         self._most = max_file_bytes + 1
         self._charsets = MultiPartParser()
         self._text_bytes = 0
@@ -218,7 +218,7 @@ class _Parts:
             self.texts.append((part.name, self._data.getvalue(), encoding))
         else:
             self._data.seek(0)
-            self.files.append(File(part.name, self._data))
+            self.files.append(FormFile(part.name, self._data))
 
 
 class _CappedFile(io.BytesIO):
@@ -229,6 +229,6 @@ class _CappedFile(io.BytesIO):
         self._left = limit
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
-        kept = data[: self._left]
-        self._left -= super().write(kept)
+        stored = data[: self._left]
+        self._left -= super().write(stored)
         return len(data)

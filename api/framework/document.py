@@ -67,7 +67,7 @@ _NOT_NOW = {429, 503}
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseSpec:
     """A documented answer: what its body is and which headers it carries."""
 
     model: type[BaseModel] | None
@@ -76,13 +76,13 @@ class Answer:
     #: For bodies that are no JSON: content by media type.
     content: Mapping[str, Json] = field(default_factory=dict)
 
-    def and_headers(self, *names: str) -> Answer:
+    def and_headers(self, *names: str) -> ResponseSpec:
         """Return the same answer with more headers."""
         return dataclasses.replace(self, headers=(*self.headers, *names))
 
 
 @dataclass(frozen=True)
-class Body:
+class RequestBodySpec:
     """A documented request body: models or bare schemas by media type, and examples.
 
     One that ``carries_images`` may be as large as the installation allows, all others are small.
@@ -98,13 +98,13 @@ class Body:
 class Operation:
     """What a route takes and answers, beside its parameters; ``faults`` are the statuses of its errors."""
 
-    answers: Mapping[int, Answer]
+    answers: Mapping[int, ResponseSpec]
     faults: frozenset[int]
-    body: Body | None
+    body: RequestBodySpec | None
 
 
 @dataclass(frozen=True)
-class Message:
+class WebhookSpec:
     """What the service sends by itself: its model, and when."""
 
     model: type[BaseModel]
@@ -124,7 +124,7 @@ class Document:
         self,
         operations: Mapping[str, Operation],
         *,
-        messages: Mapping[str, Message],
+        messages: Mapping[str, WebhookSpec],
         problem: type[BaseModel],
     ) -> None:
         self._operations = operations
@@ -138,7 +138,9 @@ class Document:
             path: {verb: self._operation(operation) for verb, operation in operations.items()}
             for path, operations in document["paths"].items()
         }
-        webhooks = {kind: {"post": self._message(told)} for kind, told in self._messages.items()}
+        webhooks = {
+            kind: {"post": self._message(reported)} for kind, reported in self._messages.items()
+        }
         content = {problems.CONTENT_TYPE: {"schema": self._schema(self._problem, "serialization")}}
         components = document["components"] | {
             "schemas": dict(sorted(self._schemas.items())),
@@ -151,11 +153,13 @@ class Document:
         }
         return document | {"paths": paths, "webhooks": webhooks, "components": components}
 
-    def _operation(self, told: Json) -> Json:
-        operation = self._operations[told["operationId"]]
-        completed = dict(told)
-        if "parameters" in told:
-            completed["parameters"] = [_parameter(parameter) for parameter in told["parameters"]]
+    def _operation(self, reported: Json) -> Json:
+        operation = self._operations[reported["operationId"]]
+        completed = dict(reported)
+        if "parameters" in reported:
+            completed["parameters"] = [
+                _parameter(parameter) for parameter in reported["parameters"]
+            ]
         if operation.body is not None:
             completed["requestBody"] = self._request_body(operation.body)
         answers, faults = sorted(operation.answers.items()), sorted(operation.faults)
@@ -168,7 +172,7 @@ class Document:
         }
         return completed
 
-    def _message(self, message: Message) -> Json:
+    def _message(self, message: WebhookSpec) -> Json:
         schema = self._schema(message.model, "serialization")
         return {
             "summary": message.summary,
@@ -184,16 +188,16 @@ class Document:
             },
         }
 
-    def _answer(self, answer: Answer) -> Json:
-        told: Json = {"description": answer.description}
+    def _answer(self, answer: ResponseSpec) -> Json:
+        reported: Json = {"description": answer.description}
         if answer.headers:
-            told["headers"] = _headers(*answer.headers)
+            reported["headers"] = _headers(*answer.headers)
         content = dict(answer.content)
         if answer.model is not None:
             content["application/json"] = {"schema": self._schema(answer.model, "serialization")}
-        return told | ({"content": content} if content else {})
+        return reported | ({"content": content} if content else {})
 
-    def _request_body(self, body: Body) -> Json:
+    def _request_body(self, body: RequestBodySpec) -> Json:
         content: Json = {}
         for media_type, kind in body.content.items():
             schema = kind if isinstance(kind, dict) else self._schema(kind, "validation")
@@ -224,9 +228,9 @@ class _WithoutTitles(GenerateJsonSchema):
         return False
 
 
-def _parameter(told: Json) -> Json:
+def _parameter(reported: Json) -> Json:
     """Return a parameter without what is said twice, and without null: it is given or it is not."""
-    schema = told["schema"]
+    schema = reported["schema"]
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
     repeated = {"title", "description", "example", "anyOf"}
     tidy = {name: value for name, value in schema.items() if name not in repeated}
@@ -234,4 +238,4 @@ def _parameter(told: Json) -> Json:
         del tidy["default"]
     tidy |= kinds[0] if kinds else {}
     style = {"style": "deepObject", "explode": True} if tidy.get("type") == "object" else {}
-    return told | style | {"schema": tidy}
+    return reported | style | {"schema": tidy}

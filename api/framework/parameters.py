@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from werkzeug.datastructures import Headers, MultiDict
 
 from api import errors as problems
-from jobs import errors
+from core import errors
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]
@@ -54,7 +54,7 @@ def parse(model: type[Model], values: object) -> Model:
     """Return ``values`` (of the path, query or headers) as ``model``.
 
     Raises:
-        jobs.errors.InvalidRequest: with every fault, by the names of the parameters.
+        core.errors.InvalidRequest: with every fault, by the names of the parameters.
     """
     try:
         return model.model_validate(values)
@@ -66,7 +66,7 @@ def of_query(model: type[BaseModel], arguments: MultiDict[str, str]) -> dict[str
     """Return the query's values by name: lists where ``model`` has lists, objects where it has objects.
 
     Raises:
-        jobs.errors.InvalidRequest: there are too many, or one that is no list is given more than once.
+        core.errors.InvalidRequest: there are too many, or one that is no list is given more than once.
     """
     given = sum(len(texts) for _, texts in arguments.lists())
     if given > MAX_PARAMETERS:

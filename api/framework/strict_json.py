@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from api import errors as problems
-from jobs import errors
+from core import errors
 
 #: All values of a text: texts, numbers, booleans, nulls, lists and objects. The largest honest request has about 4,500.
 MAX_VALUES = 10_000
@@ -44,8 +44,8 @@ def loads(data: bytes, *, place: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -
         place: where in the request it stands, for what is said of it.
 
     Raises:
-        jobs.errors.InvalidRequest: it has too many values, too long a name, or a name twice in one object.
-        jobs.errors.RequestError: it is not JSON (RFC 8259: UTF-8, no lone surrogates, no NaN), or nested too deep.
+        core.errors.InvalidRequest: it has too many values, too long a name, or a name twice in one object.
+        core.errors.RequestError: it is not JSON (RFC 8259: UTF-8, no lone surrogates, no NaN), or nested too deep.
     """
     repeated = _Scan(data, place).run()
     try:

@@ -8,7 +8,7 @@ from werkzeug import Request
 from werkzeug.exceptions import HTTPException
 
 from api import errors as problems
-from jobs import errors
+from core import errors
 
 #: Bytes of a request body that carries no images, at most.
 PLAIN_BODY_BYTES = 2**20
@@ -29,9 +29,9 @@ def prepare(request: Request, *, carries_images: bool) -> None:
         carries_images: whether its route takes images; the bodies of all others are small.
 
     Raises:
-        jobs.errors.UnsupportedContentEncoding: the body is compressed.
-        jobs.errors.MalformedBody: it comes in a transfer coding other than ``chunked``.
-        jobs.errors.BodyTooLarge: its length says that it is over the limit.
+        core.errors.UnsupportedContentEncoding: the body is compressed.
+        core.errors.MalformedBody: it comes in a transfer coding other than ``chunked``.
+        core.errors.BodyTooLarge: its length says that it is over the limit.
     """
     coded = _codings(request.headers.get("Transfer-Encoding"))
     if coded not in ([], ["chunked"]):
@@ -66,8 +66,8 @@ class _FromCaller:
         """Return up to ``size`` bytes; none at the end.
 
         Raises:
-            jobs.errors.MalformedBody: the transfer broke off, or is not HTTP.
-            jobs.errors.BodyTimeout: it took too long.
+            core.errors.MalformedBody: the transfer broke off, or is not HTTP.
+            core.errors.BodyTimeout: it took too long.
         """
         try:
             data = self._source.read(size)

@@ -10,14 +10,15 @@ from flask import Response
 
 from api import cursors
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas import deliveries as schemas
 from api.schemas.requests import JobPath
 from api.schemas.webhooks import EndpointPath
-from jobs import errors, ids, logs
-from jobs.database import Database
-from jobs.store import endpoints, history, redeliveries, tellings
+from core import errors, ids, logs
+from core.database import Database
+from jobs.store import history
 from jobs.store.storage import Quota
+from webhooks import endpoints, queries, redelivery
 
 
 class DeliveryRoutes:
@@ -32,57 +33,59 @@ class DeliveryRoutes:
         self._database = database
         self._quota = quota
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
         look = gate.admits(Right.READ)
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/deliveries",
             self.of_job,
             name="listJobDeliveries",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/webhook_endpoints/<endpoint_id>/deliveries",
             self.of_endpoint,
             name="listWebhookEndpointDeliveries",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/deliveries",
             self.of_account,
             name="listDeliveries",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryList, "A page of deliveries.")},
+            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
             faults=(422,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/deliveries/<delivery_id>",
             self.show,
             name="getDelivery",
             tag="webhooks",
             guard=look,
-            answers={200: Answer(schemas.DeliveryWithPayload, "The delivery.")},
+            answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
             faults=(404,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/deliveries/<delivery_id>/redeliver",
             self.redeliver,
             name="redeliver",
             tag="webhooks",
             guard=gate.admits(Right.STEER),
-            answers={202: Answer(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
+            answers={
+                202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")
+            },
             faults=(404, 409),
         )
 
@@ -93,7 +96,7 @@ class DeliveryRoutes:
             raise errors.NotFound("There is no such job.")
         logs.bind(job_id=path.job_id)
         page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
-        found, more = tellings.of_job(self._database, job_id, limit=page.limit, after=page.after)
+        found, more = queries.of_job(self._database, job_id, limit=page.limit, after=page.after)
         return reply(_page(found, caller, has_more=more))
 
     def of_endpoint(
@@ -107,7 +110,7 @@ class DeliveryRoutes:
         ):
             raise errors.NotFound("There is no such webhook endpoint.")
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
-        found, more = tellings.of_endpoint(
+        found, more = queries.of_endpoint(
             self._database,
             endpoint_id,
             limit=page.limit,
@@ -119,7 +122,7 @@ class DeliveryRoutes:
     def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
         """List all deliveries, newest first. Operators see those of all accounts."""
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
-        found, more = tellings.of_account(
+        found, more = queries.of_account(
             self._database,
             account_id=caller.scope,
             limit=page.limit,
@@ -141,25 +144,25 @@ class DeliveryRoutes:
         # Each try is kept.
         if caller.scope is not None:
             self._quota.check(caller.scope)
-        made = redeliveries.redeliver(self._database, delivery_id, account_id=caller.scope)
+        made = redelivery.redeliver(self._database, delivery_id, account_id=caller.scope)
         if made is None:
             raise _not_found()
         return reply(_shown(self._find(delivery_id, caller), caller), HTTPStatus.ACCEPTED)
 
-    def _find(self, delivery_id: uuid.UUID, caller: Caller) -> tellings.DeliveryView:
-        view = tellings.get(self._database, delivery_id, account_id=caller.scope)
+    def _find(self, delivery_id: uuid.UUID, caller: Caller) -> queries.DeliveryView:
+        view = queries.get(self._database, delivery_id, account_id=caller.scope)
         if view is None:
             raise _not_found()
         return view
 
 
 def _page(
-    found: Sequence[tellings.DeliveryView], caller: Caller, *, has_more: bool
+    found: Sequence[queries.DeliveryView], caller: Caller, *, has_more: bool
 ) -> schemas.DeliveryList:
     return schemas.DeliveryList.of(found, has_more=has_more, everywhere=caller.everywhere)
 
 
-def _shown(view: tellings.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:
+def _shown(view: queries.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:
     return schemas.DeliveryWithPayload.of(view, everywhere=caller.everywhere)
 
 

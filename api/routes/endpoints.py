@@ -18,20 +18,21 @@ from flask import Response
 
 from api import cursors, framework
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Body, Door, reply
-from api.revocation import Revocation, Watch
+from api.framework import RequestBodySpec, ResponseSpec, Router, reply
+from api.revocation import Revocation, RevocationWatch
 from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
 from api.serving import current
-from api.submission import Receivers
-from jobs import errors, ids, outbox
-from jobs.database import Database, Unavailable
+from api.submission import WebhookTargets
+from core import errors, ids
+from core.database import Database, DatabaseUnavailable
+from core.settings import Settings
+from core.shares import Shares
+from core.vault import Vault
+from jobs import outbox
 from jobs.delivery import EventType
-from jobs.settings import Settings
-from jobs.shares import Shares
-from jobs.store import endpoints, keyring, redeliveries, tellings
 from jobs.store.storage import Quota
-from jobs.vault import Vault
+from webhooks import endpoints, queries, redelivery, secrets
 
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
 #: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
@@ -59,7 +60,7 @@ class EndpointRoutes:
         settings: Settings,
         *,
         database: Database,
-        receivers: Receivers,
+        receivers: WebhookTargets,
         vault: Callable[[], Vault],
         quota: Quota,
         revocation: Revocation,
@@ -67,30 +68,32 @@ class EndpointRoutes:
     ) -> None:
         self._seconds = settings.webhook_seconds + _SPARE_SECONDS
         self._database = database
-        self._receivers = receivers
+        self._webhook_targets = receivers
         self._vault = vault
         self._quota = quota
         self._revocation = revocation
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        self._declare_endpoints(door, gate)
-        self._declare_steering(door, gate)
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        self._declare_endpoints(router, gate)
+        self._declare_commands(router, gate)
 
-    def _declare_endpoints(self, door: Door, gate: Gate) -> None:
-        look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(door.declare, tag="webhooks")
+    def _declare_endpoints(self, router: Router, gate: Gate) -> None:
+        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
+        declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.POST,
             "/v1/webhook_endpoints",
             self.create,
             name="createWebhookEndpoint",
             guard=gate.admits(Right.SUBMIT),
-            answers={201: Answer(schemas.Endpoint, "The endpoint with its secret.", ("Location",))},
+            answers={
+                201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
+            },
             faults=(400, 409, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointCreate}),
+            body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
         )
         declare(
             HTTPMethod.GET,
@@ -98,7 +101,7 @@ class EndpointRoutes:
             self.listed,
             name="listWebhookEndpoints",
             guard=look,
-            answers={200: Answer(schemas.EndpointList, "A page of endpoints.")},
+            answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
             faults=(422,),
         )
         declare(
@@ -107,7 +110,7 @@ class EndpointRoutes:
             self.show,
             name="getWebhookEndpoint",
             guard=look,
-            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(404,),
         )
         declare(
@@ -115,51 +118,51 @@ class EndpointRoutes:
             _ONE,
             self.update,
             name="updateWebhookEndpoint",
-            guard=steer,
-            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            guard=command,
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(400, 404, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointUpdate}),
+            body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
         )
         declare(
             HTTPMethod.DELETE,
             _ONE,
             self.remove,
             name="deleteWebhookEndpoint",
-            guard=steer,
-            answers={200: Answer(schemas.EndpointDeleted, "It is gone.")},
+            guard=command,
+            answers={200: ResponseSpec(schemas.EndpointDeleted, "It is gone.")},
             faults=(404,),
         )
 
-    def _declare_steering(self, door: Door, gate: Gate) -> None:
-        look, steer = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(door.declare, tag="webhooks")
+    def _declare_commands(self, router: Router, gate: Gate) -> None:
+        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
+        declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.POST,
             f"{_ONE}/rotate_secret",
             self.rotate,
             name="rotateWebhookEndpointSecret",
-            guard=steer,
-            answers={200: Answer(schemas.Endpoint, "The endpoint with its new secret.")},
+            guard=command,
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
             faults=(400, 404, 413, 415, 422),
-            body=Body({"application/json": schemas.SecretRotate}),
+            body=RequestBodySpec({"application/json": schemas.SecretRotate}),
         )
         declare(
             HTTPMethod.POST,
             f"{_ONE}/test",
             self.test,
             name="testWebhookEndpoint",
-            guard=steer,
-            answers={200: Answer(schemas.EndpointTested, "What came of it.")},
+            guard=command,
+            answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
             faults=(400, 404, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointTest}),
+            body=RequestBodySpec({"application/json": schemas.EndpointTest}),
         )
         declare(
             HTTPMethod.POST,
             f"{_ONE}/enable",
             self.enable,
             name="enableWebhookEndpoint",
-            guard=steer,
-            answers={200: Answer(schemas.Endpoint, "The endpoint.")},
+            guard=command,
+            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
             faults=(404,),
         )
         declare(
@@ -167,10 +170,12 @@ class EndpointRoutes:
             f"{_ONE}/recover",
             self.recover,
             name="recoverWebhookEndpoint",
-            guard=steer,
-            answers={202: Answer(schemas.Recovery, "The recovery as it begins.", ("Location",))},
+            guard=command,
+            answers={
+                202: ResponseSpec(schemas.Recovery, "The recovery as it begins.", ("Location",))
+            },
             faults=(400, 404, 409, 413, 415, 422),
-            body=Body({"application/json": schemas.EndpointRecover}),
+            body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
         )
         declare(
             HTTPMethod.GET,
@@ -178,7 +183,7 @@ class EndpointRoutes:
             self.recovery,
             name="getWebhookRecovery",
             guard=look,
-            answers={200: Answer(schemas.Recovery, "How far it is.")},
+            answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
             faults=(404,),
         )
 
@@ -188,16 +193,16 @@ class EndpointRoutes:
         It is told of the account's jobs from now on. Its secret is in this answer and never shown again. An
         account may have 500 of them.
         """
-        asked = framework.read_model(flask.request, schemas.EndpointCreate)
-        self._receivers.check(asked.url, pointer="#/url")
-        secret, kept = keyring.new_secret(self._vault())
+        requested = framework.read_model(flask.request, schemas.EndpointCreate)
+        self._webhook_targets.check(requested.url, pointer="#/url")
+        secret, stored = secrets.new_secret(self._vault())
         endpoint = endpoints.create(
             self._database,
             account_id=caller.account_id,
-            name=asked.name,
-            url=asked.url,
-            event_types=asked.event_types,
-            secret=kept,
+            name=requested.name,
+            url=requested.url,
+            event_types=requested.event_types,
+            secret=stored,
         )
         where = f"/v1/webhook_endpoints/{ids.show('we', endpoint.id)}"
         shown = schemas.Endpoint.of(endpoint, secret=secret)
@@ -222,16 +227,16 @@ class EndpointRoutes:
     def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change a webhook endpoint. What is still to be told goes to its new URL."""
         self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.EndpointUpdate)
-        if asked.url is not None:
-            self._receivers.check(asked.url, pointer="#/url")
+        requested = framework.read_model(flask.request, schemas.EndpointUpdate)
+        if requested.url is not None:
+            self._webhook_targets.check(requested.url, pointer="#/url")
         found = endpoints.update(
             self._database,
             _id(path),
             account_id=caller.scope,
-            name=asked.name,
-            url=asked.url,
-            event_types=asked.event_types,
+            name=requested.name,
+            url=requested.url,
+            event_types=requested.event_types,
         )
         return reply(schemas.Endpoint.of(_there(found)))
 
@@ -244,14 +249,14 @@ class EndpointRoutes:
     def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
         self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.SecretRotate)
-        secret, kept = keyring.new_secret(self._vault())
+        requested = framework.read_model(flask.request, schemas.SecretRotate)
+        secret, stored = secrets.new_secret(self._vault())
         found = endpoints.rotate(
             self._database,
             _id(path),
             account_id=caller.scope,
-            secret=kept,
-            keep_old=asked.keep_old_secret_active_for_24_hours,
+            secret=stored,
+            keep_old=requested.keep_old_secret_active_for_24_hours,
         )
         return reply(schemas.Endpoint.of(_there(found), secret=secret))
 
@@ -261,17 +266,17 @@ class EndpointRoutes:
         It is sent to a disabled endpoint, too, and says nothing of its health.
         """
         endpoint = self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.EndpointTest)
+        requested = framework.read_model(flask.request, schemas.EndpointTest)
         self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
             raise errors.Unavailable("Too many tests at once.", retry_after=1)
         try:
-            delivery_id = redeliveries.test(
+            delivery_id = redelivery.test(
                 self._database,
                 _id(path),
                 account_id=caller.scope,
-                event_type=asked.event_type,
-                data=_example(asked.event_type),
+                event_type=requested.event_type,
+                data=_example(requested.event_type),
             )
             with current.waiting():
                 tried = self._tried(_there(delivery_id), caller)
@@ -280,7 +285,7 @@ class EndpointRoutes:
         return reply(
             schemas.EndpointTested(
                 webhook_endpoint_id=path.endpoint_id,
-                event_type=asked.event_type,
+                event_type=requested.event_type,
                 status_code=tried.status_code,
                 error_code=tried.error_code if caller.everywhere else disclosed_code(tried),
                 delivery_id=ids.show("dlv", tried.delivery_id),
@@ -299,10 +304,10 @@ class EndpointRoutes:
     def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Send again, in the background, all that failed since a time."""
         endpoint = self._find(path, caller)
-        asked = framework.read_model(flask.request, schemas.EndpointRecover)
+        requested = framework.read_model(flask.request, schemas.EndpointRecover)
         self._quota.check(endpoint.account_id)
         found = endpoints.recover(
-            self._database, _id(path), account_id=caller.scope, since=asked.since
+            self._database, _id(path), account_id=caller.scope, since=requested.since
         )
         shown = schemas.Recovery.of(_there(found))
         where = f"/v1/webhook_endpoints/{path.endpoint_id}/recoveries/{shown.id}"
@@ -311,7 +316,7 @@ class EndpointRoutes:
     def recovery(self, caller: Caller, path: schemas.RecoveryPath) -> Response:
         """Get how far a recovery is."""
         recovery_id = ids.parse("rcv", path.recovery_id)
-        found = recovery_id and tellings.recovery(
+        found = recovery_id and queries.recovery(
             self._database, recovery_id, account_id=caller.scope
         )
         if not found or ids.show("we", found.endpoint_id) != path.endpoint_id:
@@ -329,12 +334,12 @@ class EndpointRoutes:
             return self._first_end(delivery_id, pause=pause, watch=watch)
 
     def _first_end(
-        self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: Watch
+        self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: RevocationWatch
     ) -> outbox.WebhookAttempt:
         until = self._timer() + self._seconds
         while self._timer() < until:
             watch.check()
-            view = tellings.get(self._database, delivery_id, account_id=None)
+            view = queries.get(self._database, delivery_id, account_id=None)
             if view is None:
                 raise _not_found()
             # A sender that died is replaced by another try.
@@ -342,7 +347,7 @@ class EndpointRoutes:
             if ended:
                 return ended[0]
             pause.wait(_LOOK_SECONDS)
-        raise Unavailable("No delivery process took the test in time.")
+        raise DatabaseUnavailable("No delivery process took the test in time.")
 
 
 def _id(path: schemas.EndpointPath) -> uuid.UUID:

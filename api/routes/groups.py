@@ -10,16 +10,16 @@ from flask import Response
 
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.routes import texts
 from api.schemas.groups import Group
 from api.schemas.requests import GroupHeaders, GroupPath
-from api.submission import GROUP, Intake, read_order
-from jobs import errors, ids, logs
-from jobs.database import Database
-from jobs.settings import Settings
+from api.submission import GROUP, SubmissionService, read_order
+from core import errors, ids, logs
+from core.database import Database
+from core.settings import Settings
 from jobs.store import history
-from jobs.store.places import Forecast
+from jobs.store.positions import PositionForecast
 
 
 class GroupRoutes:
@@ -28,21 +28,26 @@ class GroupRoutes:
     Args:
         settings: limits.
         database: where jobs are kept.
-        intake: what takes new ones.
+        service: what takes new ones.
         forecast: when they may begin.
     """
 
     def __init__(
-        self, settings: Settings, *, database: Database, intake: Intake, forecast: Forecast
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        service: SubmissionService,
+        forecast: PositionForecast,
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
-        self._intake = intake
+        self._service = service
         self._forecast = forecast
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.POST,
             "/v1/groups",
             self.create,
@@ -50,19 +55,21 @@ class GroupRoutes:
             tag="groups",
             guard=gate.admits(Right.SUBMIT),
             answers={
-                202: Answer(Group, "The group and its jobs.", ("Location", "Idempotent-Replayed"))
+                202: ResponseSpec(
+                    Group, "The group and its jobs.", ("Location", "Idempotent-Replayed")
+                )
             },
             faults=(400, 409, 413, 415, 422),
             body=texts.CREATE_GROUP,
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/groups/<group_id>",
             self.show,
             name="getGroup",
             tag="groups",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Group, "The group and its jobs.")},
+            answers={200: ResponseSpec(Group, "The group and its jobs.")},
             faults=(404,),
         )
 
@@ -75,10 +82,10 @@ class GroupRoutes:
         order = read_order(
             flask.request,
             kind=GROUP,
-            limits=self._intake.limits,
+            limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
-        accepted = self._intake.submit(
+        accepted = self._service.submit(
             caller, order, header=header, request_id=problems.request_id()
         )
         views = history.group(self._database, accepted.job_id, account_id=None)

@@ -9,18 +9,19 @@ import flask
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Body, Door, reply
+from api.framework import RequestBodySpec, ResponseSpec, Router, reply
 from api.schemas.images import Image, ImageDeleted
 from api.schemas.requests import ImageForm, ImagePath, ImageUpload, UploadQuery
-from api.submission import Intake, read_upload
-from jobs import errors, ids, records
-from jobs.database import Database
-from jobs.settings import Settings
+from api.submission import SubmissionService, read_upload
+from core import errors, ids
+from core.database import Database
+from core.settings import Settings
+from jobs import records
 from jobs.store import history, retention
 
 _BYTES = {"schema": {"type": "string", "contentMediaType": "image/*"}}
 _CONTENT = {"image/png": _BYTES, "image/jpeg": _BYTES}
-_UPLOAD = Body(
+_UPLOAD = RequestBodySpec(
     {
         "multipart/form-data": ImageForm,
         "application/json": ImageUpload,
@@ -34,36 +35,38 @@ _UPLOAD = Body(
 class ImageRoutes:
     """What callers may do with images."""
 
-    def __init__(self, settings: Settings, *, database: Database, intake: Intake) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, service: SubmissionService
+    ) -> None:
         self._profile = settings.profile
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
-        self._intake = intake
+        self._service = service
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.POST,
             "/v1/images",
             self.upload,
             name="uploadImage",
             tag="images",
             guard=gate.admits(Right.SUBMIT),
-            answers={201: Answer(Image, "The image, as it is kept.", ("Location",))},
+            answers={201: ResponseSpec(Image, "The image, as it is kept.", ("Location",))},
             faults=(400, 413, 415, 422),
             body=_UPLOAD,
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/images/<image_id>",
             self.show,
             name="getImage",
             tag="images",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Image, "The image.")},
+            answers={200: ResponseSpec(Image, "The image.")},
             faults=(404,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/images/<image_id>/content",
             self.content,
@@ -71,19 +74,19 @@ class ImageRoutes:
             tag="images",
             guard=gate.admits(Right.READ),
             answers={
-                200: Answer(None, "The picture as the model sees it.", ("ETag",), _CONTENT),
-                304: Answer(None, "It is the one that the caller has (`If-None-Match`)."),
+                200: ResponseSpec(None, "The picture as the model sees it.", ("ETag",), _CONTENT),
+                304: ResponseSpec(None, "It is the one that the caller has (`If-None-Match`)."),
             },
             faults=(404,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.DELETE,
             "/v1/images/<image_id>",
             self.remove,
             name="deleteImage",
             tag="images",
             guard=gate.admits(Right.STEER),
-            answers={200: Answer(ImageDeleted, "The image is gone.")},
+            answers={200: ResponseSpec(ImageDeleted, "The image is gone.")},
             faults=(404, 409),
         )
 
@@ -94,18 +97,18 @@ class ImageRoutes:
         it is told now. The same file with the same detail is the same image.
         """
         data = read_upload(flask.request, max_file_bytes=self._max_file_bytes)
-        image_id = self._intake.keep_image(caller, data, detail=query.detail)
+        image_id = self._service.keep_image(caller, data, detail=query.detail)
         image = self._find(image_id, caller)
         where = f"/v1/images/{ids.show('img', image_id)}"
         return reply(Image.of(image, profile=self._profile), 201, headers={"Location": where})
 
     def show(self, caller: Caller, path: ImagePath) -> Response:
         """Get an image's facts."""
-        return reply(Image.of(self._asked(path, caller), profile=self._profile))
+        return reply(Image.of(self._requested(path, caller), profile=self._profile))
 
     def content(self, caller: Caller, path: ImagePath) -> Response:
         """Get an image's bytes, as they are kept and as the model sees them."""
-        image = self._asked(path, caller)
+        image = self._requested(path, caller)
         data = history.image_bytes(self._database, image)
         if data is None:
             raise _not_found()
@@ -128,12 +131,12 @@ class ImageRoutes:
 
         Jobs that were asked about it stay, but cannot be run again. While an unfinished one uses it: 409.
         """
-        image = self._asked(path, caller)
+        image = self._requested(path, caller)
         if not retention.remove_image(self._database, image.id, account_id=image.account_id):
             raise _not_found()
         return reply(ImageDeleted(id=path.image_id))
 
-    def _asked(self, path: ImagePath, caller: Caller) -> records.Image:
+    def _requested(self, path: ImagePath, caller: Caller) -> records.Image:
         image_id = ids.parse("img", path.image_id)
         if image_id is None:
             raise _not_found()

@@ -14,7 +14,7 @@ from flask import Response
 from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
@@ -22,22 +22,22 @@ from api.schemas.queries import JobsQuery
 from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams import Waits
-from api.submission import JOB, Accepted, Intake, read_order
-from jobs import errors, ids, logs
-from jobs.database import Database
+from api.submission import JOB, Accepted, SubmissionService, read_order
+from core import errors, ids, logs
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
 from jobs.store import history, retention
-from jobs.store.places import Forecast
+from jobs.store.positions import PositionForecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
-    200: Answer(
+    200: ResponseSpec(
         Job,
         "The job has finished while the answer was held back.",
         ("Location", "Idempotent-Replayed", "Preference-Applied"),
     ),
-    202: Answer(
+    202: ResponseSpec(
         Job,
         "The job, to be asked for again.",
         ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
@@ -52,7 +52,7 @@ class JobRoutes:
     Args:
         settings: limits.
         database: where jobs are kept.
-        intake: what takes new ones.
+        service: what takes new ones.
         waits: what holds answers back until a job has finished.
         revocation: ends the waits of a key that is revoked.
         gate: what lets callers in.
@@ -64,23 +64,23 @@ class JobRoutes:
         settings: Settings,
         *,
         database: Database,
-        intake: Intake,
+        service: SubmissionService,
         waits: Waits,
         revocation: Revocation,
         gate: Gate,
-        forecast: Forecast,
+        forecast: PositionForecast,
     ) -> None:
         self._max_file_bytes = settings.max_image_mb * 2**20
         self._database = database
-        self._intake = intake
+        self._service = service
         self._waits = waits
         self._revocation = revocation
         self._gate = gate
         self._forecast = forecast
 
-    def declare(self, door: Door) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs",
             self.create,
@@ -91,43 +91,43 @@ class JobRoutes:
             faults=(400, 409, 413, 415, 422),
             body=texts.CREATE,
         )
-        self._declare_looks(door, self._gate.admits(Right.READ))
-        self._declare_steering(door, self._gate.admits(Right.STEER))
+        self._declare_looks(router, self._gate.admits(Right.READ))
+        self._declare_commands(router, self._gate.admits(Right.STEER))
 
-    def _declare_looks(self, door: Door, guard: Callable[[], Caller]) -> None:
-        door.declare(
+    def _declare_looks(self, router: Router, guard: Callable[[], Caller]) -> None:
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs",
             self.listed,
             name="listJobs",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(JobList, "A page of jobs.")},
+            answers={200: ResponseSpec(JobList, "A page of jobs.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>",
             self.show,
             name="getJob",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(Job, "The job.", (*_PACE, "Preference-Applied"))},
+            answers={200: ResponseSpec(Job, "The job.", (*_PACE, "Preference-Applied"))},
             faults=(404,),
         )
 
-    def _declare_steering(self, door: Door, guard: Callable[[], Caller]) -> None:
-        door.declare(
+    def _declare_commands(self, router: Router, guard: Callable[[], Caller]) -> None:
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/cancel",
             self.cancel,
             name="cancelJob",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(Job, "The job.", _PACE)},
+            answers={200: ResponseSpec(Job, "The job.", _PACE)},
             faults=(404, 409),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/rerun",
             self.rerun,
@@ -137,14 +137,14 @@ class JobRoutes:
             answers=_ACCEPTED,
             faults=(404, 409, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.DELETE,
             "/v1/jobs/<job_id>",
             self.remove,
             name="deleteJob",
             tag="jobs",
             guard=guard,
-            answers={200: Answer(JobDeleted, "Its data are gone.")},
+            answers={200: ResponseSpec(JobDeleted, "Its data are gone.")},
             faults=(404, 409),
         )
 
@@ -157,11 +157,11 @@ class JobRoutes:
         order = read_order(
             flask.request,
             kind=JOB,
-            limits=self._intake.limits,
+            limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
         request_id = problems.request_id()
-        accepted = self._intake.submit(caller, order, header=header, request_id=request_id)
+        accepted = self._service.submit(caller, order, header=header, request_id=request_id)
         return self._accepted(caller, accepted, wait=header.wait)
 
     def listed(self, caller: Caller, query: JobsQuery) -> Response:
@@ -217,7 +217,7 @@ class JobRoutes:
         It is a new job with the same input, for the same account, and both tell of each other. Its priority is the
         same too, but not above the highest one of the key that asks.
         """
-        accepted = self._intake.rerun(
+        accepted = self._service.rerun(
             caller,
             _job_id(path),
             key=header.idempotency_key,

@@ -7,11 +7,11 @@ from http import HTTPMethod
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.models import Model, ModelList
 from api.schemas.requests import ModelPath
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 
 class ModelRoutes:
@@ -20,25 +20,25 @@ class ModelRoutes:
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/models",
             self.listed,
             name="listModels",
             tag="models",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(ModelList, "The models.")},
+            answers={200: ResponseSpec(ModelList, "The models.")},
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/models/<model_id>",
             self.shown,
             name="getModel",
             tag="models",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Model, "The model.")},
+            answers={200: ResponseSpec(Model, "The model.")},
             faults=(404,),
         )
 

@@ -9,11 +9,11 @@ from flask import Response
 
 from api import cursors
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
-from api.schemas.quarantine import HeldImages, QuarantineQuery, Released
+from api.framework import ResponseSpec, Router, reply
+from api.schemas.quarantine import QuarantinedImageList, QuarantineQuery, ReleasedImage
 from api.schemas.requests import ImagePath
-from jobs import errors, ids
-from jobs.database import Database
+from core import errors, ids
+from core.database import Database
 from jobs.store import quarantine
 
 _log = structlog.get_logger(__name__)
@@ -25,26 +25,26 @@ class QuarantineRoutes:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/quarantine",
             self.listed,
             name="listQuarantine",
             tag="operations",
             guard=gate.admits(Right.EVERYWHERE),
-            answers={200: Answer(HeldImages, "A page of the images.")},
+            answers={200: ResponseSpec(QuarantinedImageList, "A page of the images.")},
             faults=(422,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/quarantine/<image_id>/release",
             self.release,
             name="releaseImage",
             tag="operations",
             guard=gate.admits(Right.EVERYWHERE),
-            answers={200: Answer(Released, "It may be asked about again.")},
+            answers={200: ResponseSpec(ReleasedImage, "It may be asked about again.")},
             faults=(404,),
         )
 
@@ -57,7 +57,7 @@ class QuarantineRoutes:
         del caller
         page = cursors.page("img", query.after, limit=query.limit, order="desc")
         held, more = quarantine.listed(self._database, limit=page.limit, after=page.after)
-        return reply(HeldImages.of(held, has_more=more))
+        return reply(QuarantinedImageList.of(held, has_more=more))
 
     def release(self, caller: Caller, path: ImagePath) -> Response:
         """Let an image be asked about again, as if it had never done harm."""
@@ -65,4 +65,4 @@ class QuarantineRoutes:
         if image_id is None or not quarantine.release(self._database, image_id, actor=caller.actor):
             raise errors.NotFound("There is no such image in quarantine.")
         _log.info("image_released", image_id=path.image_id, actor=caller.actor)
-        return reply(Released(image_id=path.image_id))
+        return reply(ReleasedImage(image_id=path.image_id))

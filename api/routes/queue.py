@@ -9,22 +9,23 @@ from typing import Protocol
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.jobs import Job
 from api.schemas.queue import QueueState
 from api.schemas.requests import JobPath, QueueQuery
 from api.serving import current
-from jobs import errors, ids, logs
-from jobs.database import Database
+from core import errors, ids, logs
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.settings import Settings
-from jobs.store import deliveries, figures, history, steering, workers
+from jobs.store import commands, history, statistics, workers
+from webhooks import claims
 
 
-class Bell(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a bell and return at once."""
 
 
@@ -34,36 +35,38 @@ class QueueRoutes:
     Args:
         settings: how recent a live worker's heartbeat is.
         database: where jobs and heartbeats are kept.
-        bell: rung for a job that waits no longer.
+        wakeup: rung for a job that waits no longer.
         gate: what lets callers in.
     """
 
-    def __init__(self, settings: Settings, *, database: Database, bell: Bell, gate: Gate) -> None:
+    def __init__(
+        self, settings: Settings, *, database: Database, wakeup: Wakeup, gate: Gate
+    ) -> None:
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._database = database
-        self._bell = bell
+        self._wakeup = wakeup
         self._gate = gate
 
-    def declare(self, door: Door) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/queue",
             self.shown,
             name="getQueue",
             tag="operations",
             guard=self._gate.admits(Right.READ),
-            answers={200: Answer(QueueState, "The queue.")},
+            answers={200: ResponseSpec(QueueState, "The queue.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             "/v1/jobs/<job_id>/run_now",
             self.run_now,
             name="runJobNow",
             tag="jobs",
             guard=self._gate.admits(Right.STEER),
-            answers={200: Answer(Job, "The job.")},
+            answers={200: ResponseSpec(Job, "The job.")},
             faults=(404, 409),
         )
 
@@ -75,9 +78,9 @@ class QueueRoutes:
         """
         account_id = self._gate.account(caller, query.account)
         with current.waiting():
-            queue = figures.queue(self._database, account_id=account_id)
+            queue = statistics.queue(self._database, account_id=account_id)
         seen = None if caller.scope is not None else workers.seen(self._database, alive=self._alive)
-        backlog = deliveries.backlog(self._database, account_id=account_id)
+        backlog = claims.backlog(self._database, account_id=account_id)
         return reply(QueueState.of(queue, backlog=backlog, seen=seen))
 
     def run_now(self, caller: Caller, path: JobPath) -> Response:
@@ -87,7 +90,7 @@ class QueueRoutes:
         turn is next. A job that is due already stays as it is; one that runs or has ended is a conflict.
         """
         job_id = ids.parse("job", path.job_id)
-        status = job_id and steering.run_now(
+        status = job_id and commands.run_now(
             self._database, job_id, account_id=caller.scope, actor=caller.actor
         )
         view = job_id and history.get(self._database, job_id, account_id=caller.scope)
@@ -96,5 +99,5 @@ class QueueRoutes:
         logs.bind(job_id=path.job_id)
         if status is not Status.QUEUED:
             raise errors.Conflict(f"The job is not queued; it is {status}.")
-        self._bell.ring()
+        self._wakeup.notify()
         return reply(Job.of(view))

@@ -7,11 +7,11 @@ from http import HTTPMethod
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.requests import JobPath, TimelineQuery, TraceQuery
 from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceSample
-from jobs import errors, ids, logs
-from jobs.database import Database
+from core import errors, ids, logs
+from core.database import Database
 from jobs.store import history, timeline, traces
 
 #: Characters of text in a trace; attempts before those that have them are left out.
@@ -24,36 +24,36 @@ class RunRoutes:
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/trace",
             self.trace,
             name="getTrace",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Trace, "The trace as far as it is known.")},
+            answers={200: ResponseSpec(Trace, "The trace as far as it is known.")},
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/attempts",
             self.attempts,
             name="listAttempts",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(AttemptList, "All attempts.")},
+            answers={200: ResponseSpec(AttemptList, "All attempts.")},
             faults=(404,),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.GET,
             "/v1/jobs/<job_id>/timeline",
             self.timeline,
             name="listTimeline",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(Timeline, "A page of the timeline.")},
+            answers={200: ResponseSpec(Timeline, "A page of the timeline.")},
             faults=(404, 422),
         )
 

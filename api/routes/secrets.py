@@ -11,13 +11,13 @@ from flask import Response
 
 from api import framework
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Body, Door, reply
+from api.framework import RequestBodySpec, ResponseSpec, Router, reply
 from api.schemas import webhooks as schemas
-from api.schemas.messages import EndpointEvent, JobEvent
-from jobs.database import Database
+from api.schemas.notifications import EndpointEvent, JobEvent
+from core.database import Database
+from core.vault import Vault
 from jobs.delivery import EventType
-from jobs.store import keyring
-from jobs.vault import Vault
+from webhooks import secrets
 
 KEY = "/.well-known/longlook-webhook-key"
 
@@ -42,16 +42,16 @@ class SecretRoutes:
         self._database = database
         self._vault = vault
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``, and the messages that they are about."""
-        declare = functools.partial(door.declare, tag="webhooks")
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``, and the messages that they are about."""
+        declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.GET,
             "/v1/webhook_event_types",
             self.types,
             name="listWebhookEventTypes",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(schemas.EventTypes, "All types.")},
+            answers={200: ResponseSpec(schemas.EventTypes, "All types.")},
         )
         declare(
             HTTPMethod.GET,
@@ -59,7 +59,7 @@ class SecretRoutes:
             self.secret,
             name="getWebhookSecret",
             guard=gate.admits(Right.READ),
-            answers={200: Answer(schemas.Secret, "The secret's hint.")},
+            answers={200: ResponseSpec(schemas.Secret, "The secret's hint.")},
         )
         declare(
             HTTPMethod.POST,
@@ -67,21 +67,21 @@ class SecretRoutes:
             self.rotate_default,
             name="rotateWebhookSecret",
             guard=gate.admits(Right.SUBMIT),
-            answers={200: Answer(schemas.Secret, "The new secret.")},
+            answers={200: ResponseSpec(schemas.Secret, "The new secret.")},
             faults=(400, 413, 415, 422),
-            body=Body({"application/json": schemas.DefaultRotate}),
+            body=RequestBodySpec({"application/json": schemas.DefaultRotate}),
         )
         declare(
             HTTPMethod.GET,
             KEY,
             self.public_key,
             name="getWebhookKey",
-            answers={200: Answer(schemas.PublicKey, "The public key.")},
+            answers={200: ResponseSpec(schemas.PublicKey, "The public key.")},
             faults=(503,),
         )
         for event, summary in _SUMMARIES.items():
             model = EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent
-            door.announce(str(event), model, summary=summary)
+            router.announce(str(event), model, summary=summary)
 
     def types(self, caller: Caller) -> Response:
         """List what webhook endpoints can be told of."""
@@ -90,26 +90,26 @@ class SecretRoutes:
 
     def secret(self, caller: Caller) -> Response:
         """Get the hint of the account's default secret, which signs what goes to the URLs of single jobs."""
-        kept = keyring.default_secret(
+        stored = secrets.default_secret(
             self._database,
             caller.account_id,
-            make=lambda: keyring.new_secret(self._vault())[1],
+            make=lambda: secrets.new_secret(self._vault())[1],
         )
-        return reply(schemas.Secret.of(kept))
+        return reply(schemas.Secret.of(stored))
 
     def rotate_default(self, caller: Caller) -> Response:
         """Change the account's default secret. The new one is in this answer and never shown again."""
-        asked = framework.read_model(flask.request, schemas.DefaultRotate)
-        secret, kept = keyring.new_secret(self._vault())
-        found = keyring.rotate_default(
+        requested = framework.read_model(flask.request, schemas.DefaultRotate)
+        secret, stored = secrets.new_secret(self._vault())
+        found = secrets.rotate_default(
             self._database,
             caller.account_id,
-            secret=kept,
-            keep_old=asked.keep_old_secret_active_for_24_hours,
+            secret=stored,
+            keep_old=requested.keep_old_secret_active_for_24_hours,
         )
         return reply(schemas.Secret.of(found, secret=secret))
 
     def public_key(self) -> Response:
         """Get the installation's public key for `v1a` signatures."""
-        found = keyring.signing_key(self._database, make=lambda: keyring.new_pair(self._vault()))
+        found = secrets.signing_key(self._database, make=lambda: secrets.new_pair(self._vault()))
         return reply(schemas.PublicKey(public_key=found.public))

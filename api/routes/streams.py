@@ -10,14 +10,14 @@ import flask
 from flask import Response
 
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
 from api.schemas.requests import JobPath
 from api.streams import Streams, frames
 from api.tokens import StreamTokens
-from jobs import errors, ids, logs
-from jobs.database import Database
-from jobs.store import history, streams
+from core import errors, ids, logs
+from core.database import Database
+from jobs.store import event_log, history
 
 EVENTS: Final = "/v1/jobs/<job_id>/events"
 TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
@@ -42,9 +42,9 @@ class StreamRoutes:
         self._streams = streams
         self._tokens = tokens
 
-    def declare(self, door: Door, gate: Gate) -> None:
-        """Put the routes into ``door``."""
-        door.declare(
+    def declare(self, router: Router, gate: Gate) -> None:
+        """Put the routes into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             EVENTS,
             self.events,
@@ -52,19 +52,21 @@ class StreamRoutes:
             tag="jobs",
             guard=gate.admits_follower(),
             answers={
-                200: Answer(None, "The events, to the end of the job.", content=_STREAM),
-                204: Answer(None, "The job has finished and there is no event after this number."),
+                200: ResponseSpec(None, "The events, to the end of the job.", content=_STREAM),
+                204: ResponseSpec(
+                    None, "The job has finished and there is no event after this number."
+                ),
             },
             faults=(404, 422),
         )
-        door.declare(
+        router.declare(
             HTTPMethod.POST,
             TOKEN,
             self.issue,
             name="createStreamToken",
             tag="jobs",
             guard=gate.admits(Right.READ),
-            answers={201: Answer(StreamToken, "The token.")},
+            answers={201: ResponseSpec(StreamToken, "The token.")},
             faults=(404,),
         )
 
@@ -81,7 +83,7 @@ class StreamRoutes:
         """
         job_id = self._find(path, caller)
         after = query.after if header.after is None else header.after
-        standing = streams.standings(self._database, [job_id])[job_id]
+        standing = event_log.standings(self._database, [job_id])[job_id]
         if standing.finished and standing.number <= after:
             # For EventSource, which would come back for ever, this is the end.
             return Response(status=HTTPStatus.NO_CONTENT)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from api.framework import Body
+from api.framework import RequestBodySpec
 from api.schemas.requests import GroupForm, GroupRequest, JobForm, JobRequest
 
 _PIXEL = "data:image/png;base64,iVBORw0KGgo…"
 
-CREATE = Body(
+CREATE = RequestBodySpec(
     {"multipart/form-data": JobForm, "application/json": JobRequest},
     examples={
         "application/json": {
@@ -40,7 +40,7 @@ CREATE = Body(
     carries_images=True,
 )
 
-CREATE_GROUP = Body(
+CREATE_GROUP = RequestBodySpec(
     {"multipart/form-data": GroupForm, "application/json": GroupRequest},
     examples={
         "application/json": {

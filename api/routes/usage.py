@@ -8,12 +8,12 @@ from flask import Response
 
 from api import limits
 from api.auth import Caller, Gate, Right
-from api.framework import Answer, Door, reply
+from api.framework import ResponseSpec, Router, reply
 from api.schemas.requests import UsageQuery
 from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
-from jobs.database import Database
-from jobs.settings import Settings
-from jobs.store import figures
+from core.database import Database
+from core.settings import Settings
+from jobs.store import statistics
 from jobs.store.storage import Quota
 
 
@@ -33,16 +33,16 @@ class UsageRoutes:
         self._quota = quota
         self._gate = gate
 
-    def declare(self, door: Door) -> None:
-        """Put the route into ``door``."""
-        door.declare(
+    def declare(self, router: Router) -> None:
+        """Put the route into ``router``."""
+        router.declare(
             HTTPMethod.GET,
             "/v1/usage",
             self.shown,
             name="getUsage",
             tag="operations",
             guard=self._gate.admits(Right.READ),
-            answers={200: Answer(AccountUsage, "The account's usage and its limits.")},
+            answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
             faults=(404, 422),
         )
 
@@ -60,7 +60,7 @@ class UsageRoutes:
                 account_id,
                 stored=self._quota.usage(account_id),
                 queue=QueueUsage(
-                    queued=figures.queued(self._database, account_id), limit=self._queue_limit
+                    queued=statistics.queued(self._database, account_id), limit=self._queue_limit
                 ),
                 requests=RequestUsage(
                     limit_per_minute=standing.per_minute, remaining=standing.remaining

@@ -9,26 +9,27 @@ from typing import Any, Literal, Self
 import orjson
 from pydantic import Field
 
-from api.schemas.parts import Given
-from api.schemas.requests import Named
-from api.schemas.words import Time
-from jobs import ids, outbox
+from api.schemas.fields import Time
+from api.schemas.parts import ResponseModel
+from api.schemas.requests import ParameterModel
+from core import ids
+from jobs import outbox
 from jobs.delivery import DeliveryStatus
-from jobs.egress import NO_PUBLIC_ADDRESS, disclosed, is_public
-from jobs.store import tellings
+from net.client import NO_PUBLIC_ADDRESS, disclosed, is_public
+from webhooks import queries
 
 Status = Literal["pending", "delivered", "failed"]
 #: Characters of receivers' answers in one delivery, all tries together.
 MAX_ANSWER_CHARS = 2**17
 
 
-class DeliveryPath(Named):
+class DeliveryPath(ParameterModel):
     """Which delivery."""
 
     delivery_id: str
 
 
-class JobDeliveriesQuery(Named):
+class JobDeliveriesQuery(ParameterModel):
     """Which page of a job's deliveries."""
 
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
@@ -48,7 +49,7 @@ class DeliveriesQuery(JobDeliveriesQuery):
         return [DeliveryStatus(status) for status in self.status]
 
 
-class Try(Given):
+class DeliveryAttempt(ResponseModel):
     """One try of a delivery."""
 
     number: int
@@ -118,13 +119,13 @@ class Try(Given):
     @classmethod
     def whole(cls, attempts: Sequence[outbox.WebhookAttempt], *, everywhere: bool) -> list[Self]:
         """Return what callers see of all tries of one delivery: headers, and answers while there is room."""
-        tries: list[Self] = []
+        delivery_attempts: list[Self] = []
         room = MAX_ANSWER_CHARS
         for attempt in reversed(attempts):
             text = None if attempt.answer is None else attempt.answer.decode(errors="replace")
             shown = text and text[:room]
             room -= len(shown or "")
-            tries.append(
+            delivery_attempts.append(
                 cls.of(attempt, everywhere=everywhere).model_copy(
                     update={
                         "request_headers": attempt.request_headers,
@@ -133,10 +134,10 @@ class Try(Given):
                     }
                 )
             )
-        return tries[::-1]
+        return delivery_attempts[::-1]
 
 
-class Delivery(Given):
+class Delivery(ResponseModel):
     """An event on its way to one receiver."""
 
     id: str
@@ -152,16 +153,18 @@ class Delivery(Given):
     delivered_at: Time | None
     next_at: Time | None = Field(description="When the next automatic try is due.")
     attempt_count: int = Field(description="All tries so far, those that are due included.")
-    attempts: list[Try] = Field(
-        description=f"Of each delivery in a list the newest {tellings.LISTED_TRIES}, and the next automatic one."
+    attempts: list[DeliveryAttempt] = Field(
+        description=f"Of each delivery in a list the newest {queries.LISTED_ATTEMPTS}, and the next automatic one."
     )
 
     @classmethod
-    def of(cls, view: tellings.DeliveryView, *, everywhere: bool) -> Self:
+    def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return what callers see of a delivery in a list; ``everywhere`` as for a try."""
         return cls(
             **_facts(view, everywhere=everywhere),
-            attempts=[Try.of(attempt, everywhere=everywhere) for attempt in view.attempts],
+            attempts=[
+                DeliveryAttempt.of(attempt, everywhere=everywhere) for attempt in view.attempts
+            ],
         )
 
 
@@ -171,16 +174,16 @@ class DeliveryWithPayload(Delivery):
     payload: dict[str, Any]
 
     @classmethod
-    def of(cls, view: tellings.DeliveryView, *, everywhere: bool) -> Self:
+    def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return what callers see of a delivery that they asked for by itself."""
         return cls(
             **_facts(view, everywhere=everywhere),
-            attempts=Try.whole(view.attempts, everywhere=everywhere),
+            attempts=DeliveryAttempt.whole(view.attempts, everywhere=everywhere),
             payload=orjson.loads(view.event.payload),
         )
 
 
-class DeliveryList(Given):
+class DeliveryList(ResponseModel):
     """A page of deliveries."""
 
     object: Literal["list"] = "list"
@@ -190,9 +193,7 @@ class DeliveryList(Given):
     has_more: bool
 
     @classmethod
-    def of(
-        cls, views: Sequence[tellings.DeliveryView], *, has_more: bool, everywhere: bool
-    ) -> Self:
+    def of(cls, views: Sequence[queries.DeliveryView], *, has_more: bool, everywhere: bool) -> Self:
         """Return a page with ``views``; ``everywhere`` as for a try."""
         data = [Delivery.of(view, everywhere=everywhere) for view in views]
         return cls(
@@ -203,7 +204,7 @@ class DeliveryList(Given):
         )
 
 
-def _facts(view: tellings.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
+def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
     delivery, event = view.delivery, view.event
     return {
         "id": ids.show("dlv", delivery.id),
@@ -226,7 +227,7 @@ def disclosed_code(attempt: outbox.WebhookAttempt) -> str | None:
     return attempt.error_code and disclosed(attempt.error_code, address=attempt.address)
 
 
-def _disclosed_end(view: tellings.DeliveryView) -> str | None:
+def _disclosed_end(view: queries.DeliveryView) -> str | None:
     """Return why a delivery failed for good, which is why its last try did, as a customer may see it."""
     shown = {one.error_code: disclosed_code(one) for one in view.attempts}
     return shown.get(view.delivery.error_code, view.delivery.error_code)

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.parts import Given
-from api.schemas.requests import Named
-from api.schemas.words import Time
+from api.schemas.fields import Time
+from api.schemas.parts import ResponseModel
+from api.schemas.requests import ParameterModel
 
 
-class EventsQuery(Named):
+class EventsQuery(ParameterModel):
     """From where on."""
 
     after: int = Field(
@@ -23,7 +23,7 @@ class EventsQuery(Named):
     )
 
 
-class EventsHeaders(Named):
+class EventsHeaders(ParameterModel):
     """From where on, as EventSource says it when it comes back."""
 
     last_event_id: str | None = Field(
@@ -39,7 +39,7 @@ class EventsHeaders(Named):
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004 - 2**63 has 19 digits
 
 
-class StreamToken(Given):
+class StreamToken(ResponseModel):
     """A token with which one job can be followed, and nothing else be done."""
 
     object: Literal["stream_token"] = "stream_token"

@@ -8,15 +8,16 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.jobs import Job, Notice
-from api.schemas.parts import Given
-from api.schemas.words import Time
-from jobs import ids, records
+from api.schemas.parts import ResponseModel
+from core import ids
+from jobs import records
 from jobs.lifecycle import Status
-from jobs.store import history, places
+from jobs.store import history, positions
 
 
-class GroupCounts(Given):
+class GroupCounts(ResponseModel):
     """How many of the jobs stand where."""
 
     queued: int
@@ -26,7 +27,7 @@ class GroupCounts(Given):
     cancelled: int
 
 
-class GroupUsage(Given):
+class GroupUsage(ResponseModel):
     """What the jobs cost so far, all those that an engine has taken."""
 
     jobs: int = Field(description="How many these are.")
@@ -38,14 +39,14 @@ class GroupUsage(Given):
     output_tokens: int
 
 
-class GroupUrls(Given):
+class GroupUrls(ResponseModel):
     """Where to go on."""
 
     self: str
     jobs: str
 
 
-class Group(Given):
+class Group(ResponseModel):
     """Several questions about the same images, each a job. The first leads, so that the images are computed once."""
 
     id: str
@@ -61,7 +62,9 @@ class Group(Given):
     urls: GroupUrls
 
     @classmethod
-    def of(cls, views: Sequence[history.JobView], *, last: places.Place | None = None) -> Self:
+    def of(
+        cls, views: Sequence[history.JobView], *, last: positions.QueuePosition | None = None
+    ) -> Self:
         """Return what callers see of a group with these jobs, at least one; ``last`` is the last one's place."""
         leader = views[0].job
         shown = ids.show("grp", leader.group_id or leader.id)
@@ -82,12 +85,12 @@ def _usage(jobs: Sequence[records.Job]) -> GroupUsage | None:
     billed = [job for job in jobs if job.input_tokens is not None]
     if not billed:
         return None
-    told = sum(job.input_tokens or 0 for job in billed)
+    reported = sum(job.input_tokens or 0 for job in billed)
     cached = sum(job.cached_tokens or 0 for job in billed)
     return GroupUsage(
         jobs=len(billed),
-        input_tokens=told,
+        input_tokens=reported,
         cached_tokens=cached,
-        prefilled_tokens=told - cached,
+        prefilled_tokens=reported - cached,
         output_tokens=sum(job.output_tokens or 0 for job in billed),
     )

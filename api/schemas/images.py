@@ -6,13 +6,14 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.parts import Given
-from api.schemas.words import Time
-from jobs import ids, images, records
-from jobs.profiles import ModelProfile
+from api.schemas.fields import Time
+from api.schemas.parts import ResponseModel
+from core import ids
+from core.profiles import ModelProfile
+from jobs import images, records
 
 
-class Original(Given):
+class Original(ResponseModel):
     """The file as it came in; its bytes are not kept."""
 
     sha256: str
@@ -24,14 +25,14 @@ class Original(Given):
     frames: int = Field(description="The first one is used.")
 
 
-class ImageUrls(Given):
+class ImageUrls(ResponseModel):
     """Where to go on."""
 
     self: str
     content: str
 
 
-class Image(Given):
+class Image(ResponseModel):
     """A picture as it is kept and as the model sees it."""
 
     id: str
@@ -74,7 +75,7 @@ class Image(Given):
         )
 
 
-class ImageDeleted(Given):
+class ImageDeleted(ResponseModel):
     """An image whose bytes are gone."""
 
     id: str

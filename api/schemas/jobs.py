@@ -7,17 +7,19 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
-from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
-from api.schemas.words import Time
-from jobs import findings, ids, records, values
-from jobs.store import history, places
-from jobs.store.pictures import ImageView
+from api.schemas.fields import Time
+from api.schemas.parts import JobError, ResponseModel, Usage, fault, rate, seconds
+from core import ids
+from jobs import findings, records
+from jobs.answers import values
+from jobs.store import history, positions
+from jobs.store.images import ImageView
 
 #: The classes of what is kept, each for a time of its own.
 Removed = Literal["image", "trace", "answer", "event"]
 
 
-class JobImage(Given):
+class JobImage(ResponseModel):
     """A picture of a job."""
 
     id: str
@@ -41,7 +43,7 @@ class JobImage(Given):
         )
 
 
-class JobAnswer(Given):
+class JobAnswer(ResponseModel):
     """The final answer, and the rule by which it was found in the text."""
 
     text: str
@@ -80,7 +82,7 @@ class JobAnswer(Given):
         )
 
 
-class AnswerClass(Given):
+class AnswerClass(ResponseModel):
     """Answers that say the same."""
 
     text: str = Field(description="The first of them.")
@@ -89,10 +91,10 @@ class AnswerClass(Given):
     )
 
 
-class Votes(Given):
+class Votes(ResponseModel):
     """How the samples voted on the answer."""
 
-    asked: int = Field(description="Samples that the job asked for, at most.")
+    requested: int = Field(description="Samples that the job asked for, at most.")
     begun: int = Field(description="Those that the engine was asked for.")
     counted: int = Field(
         description="Those that came to their end; the others were stopped or spared, for they could not have "
@@ -111,7 +113,7 @@ class Votes(Given):
         return cls.model_validate({name: job.votes[name] for name in cls.model_fields})
 
 
-class Finding(Given):
+class Finding(ResponseModel):
     """What a guard found in a trace, and what was done about it."""
 
     kind: Literal[
@@ -153,7 +155,7 @@ class JobUsage(Usage):
     engine_seconds: float | None
 
 
-class Queue(Given):
+class Queue(ResponseModel):
     """The place of a queued job."""
 
     position: int = Field(
@@ -169,19 +171,19 @@ class Queue(Given):
     )
 
     @classmethod
-    def of(cls, place: places.Place) -> Self:
+    def of(cls, place: positions.QueuePosition) -> Self:
         """Return what callers see of ``place``."""
         return cls(position=place.position, at_least=place.at_least, eta_seconds=place.eta_seconds)
 
 
-class Notice(Given):
+class Notice(ResponseModel):
     """Something about an accepted job that its caller should know."""
 
     code: Literal["deadline_before_eta"]
     message: str
 
     @classmethod
-    def late(cls, place: places.Place | None, job: records.Job) -> list[Self]:
+    def late(cls, place: positions.QueuePosition | None, job: records.Job) -> list[Self]:
         """Return a notice when ``job`` may not begin before its deadline, else nothing."""
         deadline = round((job.deadline_at - job.created_at).total_seconds())
         if place is None or place.eta_seconds is None or place.eta_seconds <= deadline:
@@ -195,14 +197,14 @@ class Notice(Given):
         ]
 
 
-class Progress(Given):
+class Progress(ResponseModel):
     """How far a running job is."""
 
     output_tokens: int
     samples_done: int
 
 
-class Timings(Given):
+class Timings(ResponseModel):
     """How long things took, in seconds."""
 
     queued_seconds: float | None
@@ -222,7 +224,7 @@ class Timings(Given):
         )
 
 
-class EffectiveOptions(Given):
+class EffectiveOptions(ResponseModel):
     """The options as they hold for the job."""
 
     max_output_tokens: int | None
@@ -249,7 +251,7 @@ class EffectiveOptions(Given):
         )
 
 
-class JobUrls(Given):
+class JobUrls(ResponseModel):
     """Where to go on."""
 
     self: str
@@ -262,7 +264,7 @@ class JobUrls(Given):
     rerun: str
 
 
-class Job(Given):
+class Job(ResponseModel):
     """A question about images, and all that has become of it."""
 
     id: str
@@ -363,7 +365,7 @@ class Job(Given):
         )
 
 
-class JobDeleted(Given):
+class JobDeleted(ResponseModel):
     """A job whose question, answer and traces are gone."""
 
     id: str
@@ -372,7 +374,7 @@ class JobDeleted(Given):
     data_removed: Literal[True] = True
 
 
-class JobList(Given):
+class JobList(ResponseModel):
     """A page of jobs."""
 
     object: Literal["list"] = "list"
@@ -401,7 +403,7 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
     for entry in view.findings:
         if chosen is not None and entry.sample != chosen:
             continue
-        if entry.attempt == view.job.attempt and entry.kind == findings.Kind.VERIFY:
+        if entry.attempt == view.job.attempt and entry.kind == findings.FindingKind.VERIFY:
             match findings.Action(entry.action):
                 case findings.Action.CONFIRMED:
                     return "confirmed"

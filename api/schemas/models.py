@@ -6,12 +6,12 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.parts import Given
-from jobs.profiles import DETAIL_TOKENS, Detail
-from jobs.settings import Settings
+from api.schemas.parts import ResponseModel
+from core.profiles import DETAIL_TOKENS, Detail
+from core.settings import Settings
 
 
-class ModelLimits(Given):
+class ModelLimits(ResponseModel):
     """What a job for this model may have."""
 
     context_tokens: int = Field(description="Images, question and answer together.")
@@ -27,7 +27,7 @@ class ModelLimits(Given):
     )
 
 
-class Model(Given):
+class Model(ResponseModel):
     """A model that is served here."""
 
     id: str
@@ -58,7 +58,7 @@ class Model(Given):
         )
 
 
-class ModelList(Given):
+class ModelList(ResponseModel):
     """The models that are served here."""
 
     object: Literal["list"] = "list"

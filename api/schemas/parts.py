@@ -7,13 +7,13 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Given(BaseModel):
+class ResponseModel(BaseModel):
     """The base of all answers. A fault in one must not quote what it holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class JobError(Given):
+class JobError(ResponseModel):
     """Why a job or an attempt failed."""
 
     code: str
@@ -21,7 +21,7 @@ class JobError(Given):
     retryable: bool | None = Field(default=None, description="Whether a rerun may succeed.")
 
 
-class Usage(Given):
+class Usage(ResponseModel):
     """Tokens. `input_tokens` includes the cached and the image tokens."""
 
     input_tokens: int

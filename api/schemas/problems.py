@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.parts import Given
+from api.schemas.parts import ResponseModel
 
 
-class ProblemFault(Given):
+class ProblemFault(ResponseModel):
     """One thing wrong with the request."""
 
     detail: str
@@ -18,7 +18,7 @@ class ProblemFault(Given):
     parameter: str | None = Field(default=None, description="Name of a query parameter or header.")
 
 
-class OpenAIError(Given):
+class OpenAIError(ResponseModel):
     """The error as OpenAI's clients read it."""
 
     message: str
@@ -27,7 +27,7 @@ class OpenAIError(Given):
     code: str = Field(description="Stable: meant for programs.")
 
 
-class Problem(Given):
+class Problem(ResponseModel):
     """Every error answer: RFC 9457, and OpenAI's `error` object."""
 
     type: str = Field(examples=["/problems/invalid-api-key"])
@@ -42,7 +42,7 @@ class Problem(Given):
     error: OpenAIError
 
 
-class Health(Given):
+class Health(ResponseModel):
     """Whether the service is there, and what it lacks."""
 
     status: Literal["ok", "degraded", "unavailable"]

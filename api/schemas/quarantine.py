@@ -7,21 +7,21 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.parts import Given
-from api.schemas.requests import Named
-from api.schemas.words import Time
-from jobs import ids
+from api.schemas.fields import Time
+from api.schemas.parts import ResponseModel
+from api.schemas.requests import ParameterModel
+from core import ids
 from jobs.store import quarantine
 
 
-class QuarantineQuery(Named):
+class QuarantineQuery(ParameterModel):
     """Which page of the images."""
 
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
     limit: int = Field(default=20, ge=1, le=100, description="Images on a page, the newest first.")
 
 
-class HeldImage(Given):
+class QuarantinedImage(ResponseModel):
     """An image that is refused, for its account alone."""
 
     image_id: str
@@ -32,7 +32,7 @@ class HeldImage(Given):
     quarantined_at: Time
 
     @classmethod
-    def of(cls, held: quarantine.Held) -> Self:
+    def of(cls, held: quarantine.QuarantinedImage) -> Self:
         """Return what operators see of an image."""
         return cls(
             image_id=ids.show("img", held.image_id),
@@ -44,19 +44,19 @@ class HeldImage(Given):
         )
 
 
-class HeldImages(Given):
+class QuarantinedImageList(ResponseModel):
     """A page of the images that are refused."""
 
     object: Literal["list"] = "list"
-    data: list[HeldImage]
+    data: list[QuarantinedImage]
     first_id: str | None
     last_id: str | None
     has_more: bool
 
     @classmethod
-    def of(cls, held: Sequence[quarantine.Held], *, has_more: bool) -> Self:
+    def of(cls, held: Sequence[quarantine.QuarantinedImage], *, has_more: bool) -> Self:
         """Return a page with ``held``."""
-        data = [HeldImage.of(one) for one in held]
+        data = [QuarantinedImage.of(one) for one in held]
         return cls(
             data=data,
             first_id=data[0].image_id if data else None,
@@ -65,7 +65,7 @@ class HeldImages(Given):
         )
 
 
-class Released(Given):
+class ReleasedImage(ResponseModel):
     """An image that may be asked about again."""
 
     image_id: str

@@ -11,18 +11,19 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from api import errors as problems
-from api.schemas import words
-from api.schemas.requests import Named
-from jobs import errors, filters, ids
+from api.schemas import fields
+from api.schemas.requests import ParameterModel
+from core import errors, ids
+from jobs import filters
 from jobs.lifecycle import Status
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class JobsQuery(Named):
+class JobsQuery(ParameterModel):
     """Which jobs, and which page of them."""
 
-    q: Annotated[words.Text, Field(max_length=1000)] = Field(
+    q: Annotated[fields.Text, Field(max_length=1000)] = Field(
         default="",
         description="Qualifiers and phrases that all have to hold: `status:failed error:timeout created:<2h "
         'meta.case:42 image:<sha256> group:<id> "six of them"`. An age is written `2h`, a time '
@@ -35,20 +36,20 @@ class JobsQuery(Named):
     status: list[Literal["queued", "running", "succeeded", "failed", "cancelled"]] = Field(
         default=[], max_length=16, description="One of these; may be given several times."
     )
-    created_after: words.Moment | None = Field(
+    created_after: fields.Moment | None = Field(
         default=None, description="Created at this time or later: RFC 3339 or unix seconds."
     )
-    created_before: words.Moment | None = Field(
+    created_before: fields.Moment | None = Field(
         default=None, description="Created before this time."
     )
-    metadata: words.Metadata = Field(
+    metadata: fields.Metadata = Field(
         default={}, description="With all these pairs: `metadata[case]=42`."
     )
     image: str | None = Field(
         default=None,
         description="With this image: its id, or the sha256 of the file as it was sent.",
     )
-    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+    account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None, description="Of this account, by name or id. For operators, who see all."
     )
 
@@ -63,7 +64,7 @@ class JobsQuery(Named):
         """Return the filters for the store, within ``account_id`` (None: all accounts).
 
         Raises:
-            jobs.errors.InvalidRequest: with every fault of ``q``; or it asks for what a parameter asks for, too.
+            core.errors.InvalidRequest: with every fault of ``q``; or it asks for what a parameter asks for, too.
         """
         image = self.image or ""
         image_id = ids.parse("img", image)

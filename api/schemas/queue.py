@@ -7,14 +7,14 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.parts import Given
-from api.schemas.words import Time
-from jobs.store import figures
+from api.schemas.fields import Time
+from api.schemas.parts import ResponseModel
+from jobs.store import statistics
 from jobs.store import workers as workforce
-from jobs.store.deliveries import Backlog
+from webhooks.claims import Backlog
 
 
-class QueueEngine(Given):
+class QueueEngine(ResponseModel):
     """An engine as a worker sees it."""
 
     url: str
@@ -37,7 +37,7 @@ class QueueEngine(Given):
         )
 
 
-class QueueWorker(Given):
+class QueueWorker(ResponseModel):
     """A worker process."""
 
     id: str
@@ -52,25 +52,25 @@ class QueueWorker(Given):
     engines: list[QueueEngine] = Field(description="Empty until it has asked them.")
 
     @classmethod
-    def of(cls, seen: workforce.Seen) -> Self:
+    def of(cls, seen: workforce.WorkerStatus) -> Self:
         """Return what callers see of a worker."""
-        presence = seen.presence
+        heartbeat = seen.heartbeat
         state: Literal["live", "draining", "silent"] = "silent"
         if seen.alive:
-            state = "draining" if presence.draining else "live"
+            state = "draining" if heartbeat.draining else "live"
         return cls(
-            id=presence.id,
-            host=presence.host,
-            version=presence.version,
+            id=heartbeat.id,
+            host=heartbeat.host,
+            version=heartbeat.version,
             state=state,
-            slots=presence.slots,
+            slots=heartbeat.slots,
             heartbeat_age_seconds=round(max(0.0, seen.age.total_seconds()), 3),
             started_at=seen.started_at,
-            engines=[QueueEngine.of(engine) for engine in presence.engines or ()],
+            engines=[QueueEngine.of(engine) for engine in heartbeat.engines or ()],
         )
 
 
-class QueueDeliveries(Given):
+class QueueDeliveries(ResponseModel):
     """Webhooks that are still to be told."""
 
     depth: int = Field(description="Those whose receiver has not taken them, retries included.")
@@ -88,7 +88,7 @@ class QueueDeliveries(Given):
         )
 
 
-class QueueState(Given):
+class QueueState(ResponseModel):
     """How the queue does: of the caller's account, or of all for operators."""
 
     object: Literal["queue"] = "queue"
@@ -109,13 +109,13 @@ class QueueState(Given):
     @classmethod
     def of(
         cls,
-        queue: figures.QueueFigures,
+        queue: statistics.QueueStatistics,
         *,
         backlog: Backlog,
-        seen: Sequence[workforce.Seen] | None,
+        seen: Sequence[workforce.WorkerStatus] | None,
     ) -> Self:
         """Return what callers see of ``queue`` and ``backlog``; with what is ``seen`` of workers, for operators."""
-        minutes = figures.RECENT.total_seconds() / 60
+        minutes = statistics.RECENT.total_seconds() / 60
         oldest = queue.oldest
         return cls(
             depth=queue.depth,

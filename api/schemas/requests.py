@@ -17,9 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from api.schemas import words
-from jobs import errors, profiles, schemas
-from jobs.special_tokens import SpecialTokens
+from api.schemas import fields
+from core import errors, profiles
+from core.special_tokens import SpecialTokens
+from jobs.answers import json_schema
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
@@ -29,7 +30,7 @@ JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"
 MAX_EVENTS = 16
 #: In one group.
 MAX_QUESTIONS = 64
-#: As :class:`jobs.settings.Settings` has it at most.
+#: As :class:`core.settings.Settings` has it at most.
 _MAX_IMAGES = 64
 #: More fields than any object has; what it has beyond them is not looked at one by one.
 _MAX_FIELDS = 64
@@ -38,7 +39,7 @@ _MAX_NAME_CHARS = 255
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What this installation takes: the context in which :class:`JobRequest` is checked."""
 
     model: str
@@ -50,7 +51,7 @@ class Limits:
     special_tokens: SpecialTokens
 
 
-class Sent(BaseModel):
+class RequestModel(BaseModel):
     """The base of what callers send. A fault in it must not quote what it holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
@@ -65,10 +66,10 @@ class Sent(BaseModel):
         return value
 
 
-class JobWebhook(Sent):
+class JobWebhook(RequestModel):
     """Who is told of a job: a `url` or an `endpoint_id`."""
 
-    url: words.Url | None = Field(
+    url: fields.Url | None = Field(
         default=None,
         description="Signed with the account's secret: `/v1/webhook_secret`.",
         examples=["https://example.com/hooks/longlook"],
@@ -90,14 +91,14 @@ class JobWebhook(Sent):
 
 
 def _short_enough(value: str, info: ValidationInfo) -> str:
-    limits: Limits | None = info.context
+    limits: RequestLimits | None = info.context
     if limits and len(value) > limits.question_chars:
         raise ValueError(f"This may have at most {limits.question_chars} characters.")
     return value
 
 
 def _no_special_token(value: str, info: ValidationInfo) -> str:
-    limits: Limits | None = info.context
+    limits: RequestLimits | None = info.context
     spelled = limits.special_tokens.first_in(value) if limits else None
     if spelled is not None:
         shown = "".join(char if char.isprintable() else "\ufffd" for char in spelled)
@@ -105,11 +106,11 @@ def _no_special_token(value: str, info: ValidationInfo) -> str:
     return value
 
 
-_Question = Annotated[words.Question, AfterValidator(_short_enough)]
-_Choice = Annotated[words.Question, Field(max_length=200), AfterValidator(_no_special_token)]
+_Question = Annotated[fields.Question, AfterValidator(_short_enough)]
+_Choice = Annotated[fields.Question, Field(max_length=200), AfterValidator(_no_special_token)]
 
 
-class AnswerFormat(Sent):
+class AnswerFormat(RequestModel):
     """As what the answer's text is to be read; `value` of the answer is null when it cannot be.
 
     For `json_schema` the model reasons freely first; then the engine's grammar holds it to the schema, and a job
@@ -133,7 +134,7 @@ class AnswerFormat(Sent):
         default=None,
         alias="schema",
         description="For `json_schema`: an object, in JSON Schema 2020-12 without what no grammar holds a model to. "
-        f"At most {schemas.MAX_BYTES} bytes, {schemas.MAX_DEPTH} levels and {schemas.MAX_PARTS} parts. "
+        f"At most {json_schema.MAX_BYTES} bytes, {json_schema.MAX_DEPTH} levels and {json_schema.MAX_PARTS} parts. "
         "No name, title or value in it may spell a special token of the model.",
         examples=[
             {
@@ -149,9 +150,9 @@ class AnswerFormat(Sent):
     def _can_be_met(
         cls, value: dict[str, Any] | None, info: ValidationInfo
     ) -> dict[str, Any] | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         special_tokens = limits.special_tokens if limits else None
-        if value is not None and (faults := schemas.faults(value, special_tokens)):
+        if value is not None and (faults := json_schema.faults(value, special_tokens)):
             raise ValueError(f"An answer cannot be asked for by this schema. {' '.join(faults)}")
         return value
 
@@ -171,7 +172,7 @@ class AnswerFormat(Sent):
         return self
 
 
-class Guards(Sent):
+class Guards(RequestModel):
     """Which guards watch the trace. One that is not named is as the installation has it."""
 
     loop: bool | None = Field(
@@ -198,7 +199,7 @@ class Guards(Sent):
     )
 
 
-class Options(Sent):
+class JobOptions(RequestModel):
     """How the job is to be run. All of it is optional."""
 
     detail: profiles.Detail | None = Field(
@@ -241,14 +242,14 @@ class Options(Sent):
     deadline_seconds: int | None = Field(
         default=None,
         ge=1,
-        le=words.MAX_DEADLINE_SECONDS,
+        le=fields.MAX_DEADLINE_SECONDS,
         description="The job fails with `deadline_exceeded` so long after its submission.",
     )
     max_attempts: int | None = Field(
         default=None, ge=1, le=20, description="Engine faults after which the job fails."
     )
     guards: Guards | None = Field(default=None, description="Guards, on or off.")
-    metadata: words.Metadata | None = Field(
+    metadata: fields.Metadata | None = Field(
         default=None,
         description="Up to 16 pairs of text to find the job by. Keys: 1 to 64 characters; values: up to 512.",
         examples=[{"case": "42"}],
@@ -261,7 +262,7 @@ class Options(Sent):
     @field_validator("max_output_tokens")
     @classmethod
     def _within_the_model(cls, value: int | None, info: ValidationInfo) -> int | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and value is not None and value > limits.output_tokens:
             raise ValueError(f"This model gives at most {limits.output_tokens} tokens.")
         return value
@@ -269,7 +270,7 @@ class Options(Sent):
     @field_validator("samples")
     @classmethod
     def _within_the_limit(cls, value: int | None, info: ValidationInfo) -> int | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and value is not None and value > limits.samples:
             raise ValueError(f"There may be at most {limits.samples} samples here.")
         if (value or 1) > 1 and info.data.get("temperature") == 0:
@@ -277,7 +278,7 @@ class Options(Sent):
         return value
 
 
-class ImageInput(Sent):
+class ImageInput(RequestModel):
     """One picture: `data`, `image_id` or `url`."""
 
     data: str | None = Field(
@@ -291,7 +292,7 @@ class ImageInput(Sent):
         description="An image that was uploaded before.",
         examples=["img_0190c0de00007000800000000000abcd"],
     )
-    url: words.Url | None = Field(
+    url: fields.Url | None = Field(
         default=None,
         description="Where the file is fetched from, before the answer: http or https, at a public address.",
         examples=["https://example.com/pelicans.jpg"],
@@ -308,27 +309,27 @@ class ImageInput(Sent):
         return self
 
 
-class OrderFields(Sent):
+class SubmissionFields(RequestModel):
     """What all forms of all orders have."""
 
     model: str | None = Field(
         default=None, max_length=_MAX_NAME_CHARS, description="Default: the served model."
     )
-    options: Options = Field(default=Options(), description="An object; JSON text in a form.")
+    options: JobOptions = Field(default=JobOptions(), description="An object; JSON text in a form.")
 
     @field_validator("model")
     @classmethod
     def _served(cls, value: str | None, info: ValidationInfo) -> str | None:
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and value not in (None, limits.model):
-            raise words.Wrong(
+            raise fields.InvalidValue(
                 f"There is no such model here; it has to be `{limits.model}`.",
                 code="model_not_found",
             )
         return value
 
 
-class JobFields(OrderFields):
+class JobFields(SubmissionFields):
     """What both forms of a job have."""
 
     question: _Question = Field(
@@ -336,12 +337,12 @@ class JobFields(OrderFields):
     )
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def requested(self) -> tuple[str, ...]:
         """The questions: one."""
         return (self.question,)
 
 
-class GroupFields(OrderFields):
+class GroupFields(SubmissionFields):
     """What both forms of a group have."""
 
     questions: Annotated[list[_Question], Field(min_length=1, max_length=MAX_QUESTIONS)] = Field(
@@ -350,12 +351,12 @@ class GroupFields(OrderFields):
     )
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def requested(self) -> tuple[str, ...]:
         """The questions."""
         return tuple(self.questions)
 
 
-class _Pictured(Sent):
+class _WithImages(RequestModel):
     """Images as JSON."""
 
     images: Annotated[list[ImageInput], Field(min_length=1, max_length=_MAX_IMAGES)]
@@ -363,7 +364,7 @@ class _Pictured(Sent):
     @field_validator("images", mode="before")
     @classmethod
     def _few_enough(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever came in
-        limits: Limits | None = info.context
+        limits: RequestLimits | None = info.context
         if limits and isinstance(value, list) and len(value) > limits.images:
             raise ValueError(
                 f"There may be at most {limits.images} images; there are {len(value):,}."
@@ -371,15 +372,15 @@ class _Pictured(Sent):
         return value
 
 
-class JobRequest(_Pictured, JobFields):
+class JobRequest(_WithImages, JobFields):
     """A job as JSON."""
 
 
-class GroupRequest(_Pictured, GroupFields):
+class GroupRequest(_WithImages, GroupFields):
     """A group as JSON."""
 
 
-class _Filed(Sent):
+class _FormFields(RequestModel):
     """Images as files in parts called `image`."""
 
     image: Annotated[
@@ -388,57 +389,57 @@ class _Filed(Sent):
     ]
 
 
-class JobForm(_Filed, JobFields):
+class JobForm(_FormFields, JobFields):
     """A job as a form: files in parts called `image`."""
 
 
-class GroupForm(_Filed, GroupFields):
+class GroupForm(_FormFields, GroupFields):
     """A group as a form: files in parts called `image`, questions in parts called `questions`."""
 
 
-class ImageUpload(Sent):
+class ImageUpload(RequestModel):
     """An image as JSON."""
 
     data: str = Field(description="The image file as a data URL.")
 
 
-class ImageForm(Sent):
+class ImageForm(RequestModel):
     """An image as a form: one file, called `image` or `file`."""
 
     image: Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "image/*"})]
 
 
-class Named(BaseModel):
+class ParameterModel(BaseModel):
     """Values of the path, the query or headers: always text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class JobPath(Named):
+class JobPath(ParameterModel):
     """Which job."""
 
     job_id: str = Field(description="`job_` and 32 hex digits.")
 
 
-class GroupPath(Named):
+class GroupPath(ParameterModel):
     """Which group."""
 
     group_id: str = Field(description="`grp_` and 32 hex digits.")
 
 
-class ImagePath(Named):
+class ImagePath(ParameterModel):
     """Which image."""
 
     image_id: str = Field(description="`img_` and 32 hex digits.")
 
 
-class ModelPath(Named):
+class ModelPath(ParameterModel):
     """Which model."""
 
     model_id: str = Field(description="The model's name.")
 
 
-class UploadQuery(Named):
+class UploadQuery(ParameterModel):
     """How to keep an uploaded image."""
 
     detail: profiles.Detail = Field(
@@ -446,13 +447,13 @@ class UploadQuery(Named):
     )
 
 
-class TraceQuery(Named):
+class TraceQuery(ParameterModel):
     """Which part of the trace."""
 
     attempt: int | None = Field(default=None, ge=1, description="Only this attempt's samples.")
 
 
-class TimelineQuery(Named):
+class TimelineQuery(ParameterModel):
     """Which page of the timeline."""
 
     after: int = Field(
@@ -461,23 +462,23 @@ class TimelineQuery(Named):
     limit: int = Field(default=100, ge=1, le=1000, description="Entries on a page.")
 
 
-class QueueQuery(Named):
+class QueueQuery(ParameterModel):
     """Whose queue."""
 
-    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+    account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None, description="Of this account, by name or id. For operators, who see all."
     )
 
 
-class UsageQuery(Named):
+class UsageQuery(ParameterModel):
     """Whose usage."""
 
-    account: Annotated[words.Text, Field(max_length=255)] | None = Field(
+    account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None, description="Of this account, by name or id. For operators."
     )
 
 
-class WaitHeaders(Named):
+class WaitHeaders(ParameterModel):
     """How long the answer may be held back."""
 
     prefer: str | None = Field(
@@ -495,10 +496,10 @@ class WaitHeaders(Named):
         return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 
-class KeyHeaders(Named):
+class KeyHeaders(ParameterModel):
     """How often a request may be sent."""
 
-    idempotency_key: words.IdempotencyKey | None = Field(
+    idempotency_key: fields.IdempotencyKey | None = Field(
         default=None,
         alias="Idempotency-Key",
         description="A request that is sent again with the same key is not done again: the answer is the job "
@@ -514,7 +515,7 @@ class RerunHeaders(KeyHeaders, WaitHeaders):
 class GroupHeaders(KeyHeaders):
     """How often a request may be sent, and when to give up."""
 
-    cancel_after: words.Duration | None = Field(
+    cancel_after: fields.Duration | None = Field(
         default=None,
         alias="Cancel-After",
         description="A deadline such as `30s`, `10m`, `2h`; the earlier of it and `deadline_seconds` holds.",
@@ -534,6 +535,6 @@ def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
             "Several questions about the same images are a group: POST /v1/groups.",
             errors.Fault.code,
         )
-    if len(place) == 1 and name in Options.model_fields:
+    if len(place) == 1 and name in JobOptions.model_fields:
         return f"`{name}` belongs inside `options`.", errors.Fault.code
     return "There is no such field.", errors.Fault.code

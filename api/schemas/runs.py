@@ -7,16 +7,16 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from api.schemas.parts import Given, JobError, Usage, fault, rate, seconds
-from api.schemas.words import Time
-from jobs import answers, records
+from api.schemas.fields import Time
+from api.schemas.parts import JobError, ResponseModel, Usage, fault, rate, seconds
+from jobs import records, scripts
 from jobs import trace as steps
+from jobs.answers import extraction
 from jobs.lifecycle import Outcome
 from jobs.store import history, traces
-from jobs.trace import scripts
 
 
-class TraceStep(Given):
+class TraceStep(ResponseModel):
     """A stretch of a trace, and what it does."""
 
     kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
@@ -50,7 +50,7 @@ class TraceStep(Given):
         )
 
 
-class Continued(Given):
+class Continued(ResponseModel):
     """Where a stream goes on from: the start of another one's text, and words that were put after it.
 
     They are the model's own beginning of an answer, or what it is asked by a second look.
@@ -68,7 +68,7 @@ class Continued(Given):
         return cls(sample=sample.continues, kept=sample.kept, inserted=sample.inserted or "")
 
 
-class TraceSample(Given):
+class TraceSample(ResponseModel):
     """The raw output of one engine stream, as far as it is known."""
 
     attempt: int
@@ -112,7 +112,7 @@ class TraceSample(Given):
         )
 
 
-class Trace(Given):
+class Trace(ResponseModel):
     """The reasoning of a job, attempt by attempt; partial while it runs."""
 
     object: Literal["trace"] = "trace"
@@ -125,7 +125,7 @@ class Trace(Given):
     samples: list[TraceSample]
 
 
-class AttemptSample(Given):
+class AttemptSample(ResponseModel):
     """One engine stream of an attempt."""
 
     index: int
@@ -154,7 +154,7 @@ class AttemptSample(Given):
         )
 
 
-class Attempt(Given):
+class Attempt(ResponseModel):
     """One claim of a job by a worker, and how it ended."""
 
     object: Literal["attempt"] = "attempt"
@@ -193,7 +193,7 @@ class Attempt(Given):
         )
 
 
-class AttemptList(Given):
+class AttemptList(ResponseModel):
     """All attempts of a job, in order."""
 
     object: Literal["list"] = "list"
@@ -201,7 +201,7 @@ class AttemptList(Given):
     has_more: Literal[False] = False
 
 
-class TimelineEntry(Given):
+class TimelineEntry(ResponseModel):
     """A change of a job: who made it, and which columns have which values since."""
 
     id: int
@@ -225,7 +225,7 @@ class TimelineEntry(Given):
         )
 
 
-class Timeline(Given):
+class Timeline(ResponseModel):
     """A page of a job's changes, oldest first. Entries are appended and never changed."""
 
     object: Literal["list"] = "list"
@@ -249,7 +249,7 @@ class Timeline(Given):
 def _answer(trace: traces.SampleTrace) -> str | None:
     """Return the answer in a stream's own text; of one that was put into a box, with the box."""
     inserted = trace.inserted or ""
-    found = answers.extract((inserted if inserted.endswith("{") else "") + trace.text)
+    found = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
     return found.text if found else None
 
 

@@ -7,13 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.parts import Given
-from jobs import ids
+from api.schemas.parts import ResponseModel
+from core import ids
+from jobs.store.storage import AccountStorage as Stored
 from jobs.store.storage import StorageKind
-from jobs.store.storage import Usage as Stored
 
 
-class StorageUsage(Given):
+class StorageUsage(ResponseModel):
     """What the account stores, in bytes; the indexes of the database do not count."""
 
     images_bytes: int = Field(description="Images as they are kept, each once.")
@@ -47,21 +47,21 @@ class StorageUsage(Given):
         )
 
 
-class QueueUsage(Given):
+class QueueUsage(ResponseModel):
     """The account's place in the queue."""
 
     queued: int = Field(description="Queued jobs, those that wait for another try included.")
     limit: int
 
 
-class RequestUsage(Given):
+class RequestUsage(ResponseModel):
     """What the key of this request may send."""
 
     limit_per_minute: int
     remaining: int = Field(description="Requests that it may send at once, after this one.")
 
 
-class AccountUsage(Given):
+class AccountUsage(ResponseModel):
     """What an account uses of what it may use."""
 
     object: Literal["usage"] = "usage"

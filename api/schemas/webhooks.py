@@ -11,10 +11,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from api.schemas import words
-from api.schemas.parts import Given
-from api.schemas.requests import MAX_EVENTS, Named, Sent
-from jobs import ids, outbox
+from api.schemas import fields
+from api.schemas.parts import ResponseModel
+from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
+from core import ids
+from jobs import outbox
 from jobs.delivery import EventType
 
 EventName = Literal[
@@ -26,29 +27,29 @@ def _each_once(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-_Name = Annotated[words.Question, Field(max_length=255)]
+_Name = Annotated[fields.Question, Field(max_length=255)]
 _Types = Annotated[
     list[EventName], Field(min_length=1, max_length=MAX_EVENTS), AfterValidator(_each_once)
 ]
 
 
-class EndpointCreate(Sent):
+class EndpointCreate(RequestModel):
     """A webhook endpoint to register."""
 
     name: _Name
-    url: words.Url = Field(examples=["https://example.com/hooks/longlook"])
+    url: fields.Url = Field(examples=["https://example.com/hooks/longlook"])
     event_types: _Types = Field(description="What it is told of: `/v1/webhook_event_types`.")
 
 
-class EndpointUpdate(Sent):
+class EndpointUpdate(RequestModel):
     """What is to change of a webhook endpoint."""
 
     name: _Name | None = None
-    url: words.Url | None = None
+    url: fields.Url | None = None
     event_types: _Types | None = Field(default=None, description="The whole new set.")
 
 
-class SecretRotate(Sent):
+class SecretRotate(RequestModel):
     """How a secret is to be changed."""
 
     keep_old_secret_active_for_24_hours: bool = Field(
@@ -56,7 +57,7 @@ class SecretRotate(Sent):
     )
 
 
-class DefaultRotate(Sent):
+class DefaultRotate(RequestModel):
     """How the account's default secret is to be changed."""
 
     keep_old_secret_active_for_24_hours: bool = Field(
@@ -64,19 +65,19 @@ class DefaultRotate(Sent):
     )
 
 
-class EndpointTest(Sent):
+class EndpointTest(RequestModel):
     """What kind of event to send."""
 
     event_type: EventName
 
 
-class EndpointRecover(Sent):
+class EndpointRecover(RequestModel):
     """From when on to send again."""
 
-    since: words.Moment = Field(description="RFC 3339, or unix seconds as text.")
+    since: fields.Moment = Field(description="RFC 3339, or unix seconds as text.")
 
 
-class EndpointPath(Named):
+class EndpointPath(ParameterModel):
     """Which webhook endpoint."""
 
     endpoint_id: str
@@ -88,7 +89,7 @@ class RecoveryPath(EndpointPath):
     recovery_id: str
 
 
-class EndpointsQuery(Named):
+class EndpointsQuery(ParameterModel):
     """Which page of the webhook endpoints."""
 
     after: str | None = Field(default=None, description="The `last_id` of the page before.")
@@ -96,7 +97,7 @@ class EndpointsQuery(Named):
     order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
 
 
-class Endpoint(Given):
+class Endpoint(ResponseModel):
     """A webhook endpoint. `signing_secret` is in the answers of create and rotate only."""
 
     id: str
@@ -136,7 +137,7 @@ class Endpoint(Given):
         )
 
 
-class EndpointList(Given):
+class EndpointList(ResponseModel):
     """A page of webhook endpoints."""
 
     object: Literal["list"] = "list"
@@ -157,7 +158,7 @@ class EndpointList(Given):
         )
 
 
-class EndpointDeleted(Given):
+class EndpointDeleted(ResponseModel):
     """A webhook endpoint that is gone."""
 
     id: str
@@ -165,7 +166,7 @@ class EndpointDeleted(Given):
     deleted: Literal[True] = True
 
 
-class EndpointTested(Given):
+class EndpointTested(ResponseModel):
     """What came of a test: `success` says that it was tried, `status_code` how it went."""
 
     object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
@@ -177,24 +178,24 @@ class EndpointTested(Given):
     delivery_id: str
 
 
-class EventTypes(Given):
+class EventTypes(ResponseModel):
     """What webhook endpoints can be told of."""
 
     object: Literal["list"] = "list"
     data: list[str] = Field(default_factory=lambda: [str(event) for event in EventType])
 
 
-class Recovery(Given):
+class Recovery(ResponseModel):
     """All that an endpoint missed is sent again, in the background."""
 
     id: str
     object: Literal["webhook_recovery"] = "webhook_recovery"
     webhook_endpoint_id: str
     status: Literal["running", "done"]
-    since: words.Time
+    since: fields.Time
     resent: int = Field(description="Deliveries that got another try so far.")
-    created_at: words.Time
-    ended_at: words.Time | None
+    created_at: fields.Time
+    ended_at: fields.Time | None
 
     @classmethod
     def of(cls, recovery: outbox.WebhookRecovery) -> Self:
@@ -210,7 +211,7 @@ class Recovery(Given):
         )
 
 
-class Secret(Given):
+class Secret(ResponseModel):
     """The account's default secret: it signs what goes to the URLs of single jobs."""
 
     object: Literal["webhook_secret"] = "webhook_secret"
@@ -223,18 +224,18 @@ class Secret(Given):
     updated_at: int
 
     @classmethod
-    def of(cls, kept: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
+    def of(cls, stored: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
         """Return what callers see of an account's secret."""
         return cls(
-            signing_secret_hint=kept.secret_hint,
+            signing_secret_hint=stored.secret_hint,
             signing_secret=secret,
-            old_secret_expires_at=_maybe(kept.previous_expires_at),
-            created_at=_unix(kept.created_at),
-            updated_at=_unix(kept.updated_at),
+            old_secret_expires_at=_maybe(stored.previous_expires_at),
+            created_at=_unix(stored.created_at),
+            updated_at=_unix(stored.updated_at),
         )
 
 
-class PublicKey(Given):
+class PublicKey(ResponseModel):
     """The installation's key, by which everybody can verify the `v1a` signatures."""
 
     object: Literal["webhook_public_key"] = "webhook_public_key"

@@ -13,7 +13,7 @@ from gunicorn.config import Config
 from gunicorn.http import wsgi
 
 from api.serving import current, refusals
-from api.serving.connections import Exchange, Outcome
+from api.serving.connections import ConnectionOutcome, RequestCycle
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def drop(parts: collections.deque[memoryview], sent: int) -> None:
         sent -= len(first)
 
 
-class Runner:
+class RequestRunner:
     """Runs requests.
 
     Args:
@@ -124,27 +124,27 @@ class Runner:
         self._alive = alive
         self._refused = refused
 
-    def run(self, exchange: Exchange) -> None:
+    def run(self, cycle: RequestCycle) -> None:
         """Run a request; what is left to be done with its connection stands in it afterwards."""
-        writer = Writer(exchange.connection.socket, seconds=self._seconds)
+        writer = Writer(cycle.connection.socket, seconds=self._seconds)
         try:
-            with current.running(exchange):
-                exchange.outcome = self._answer(exchange, writer)
-            exchange.rest = writer.rest()
+            with current.running(cycle):
+                cycle.outcome = self._answer(cycle, writer)
+            cycle.rest = writer.rest()
         except ClientGone:
-            exchange.outcome = Outcome.CUT_OFF
+            cycle.outcome = ConnectionOutcome.CUT_OFF
         except Exception:  # noqa: BLE001 - the boundary: the thread serves others too
             _log.exception("request_not_answered")
             if writer.untouched:
-                exchange.rest = [memoryview(refusals.failed().answer())]
-                exchange.outcome = Outcome.CLOSE
+                cycle.rest = [memoryview(refusals.failed().answer())]
+                cycle.outcome = ConnectionOutcome.CLOSE
 
-    def _answer(self, exchange: Exchange, writer: Writer) -> Outcome:
+    def _answer(self, cycle: RequestCycle, writer: Writer) -> ConnectionOutcome:
         """Answer a request; return what has to be done with its connection."""
         response, environ = wsgi.create(
-            exchange.head, writer, exchange.connection.peer, exchange.connection.server, self._cfg
+            cycle.head, writer, cycle.connection.peer, cycle.connection.server, self._cfg
         )
-        _complete(environ, exchange)
+        _complete(environ, cycle)
         if not self._alive():
             response.force_close()
         parts = self._application(environ, response.start_response)
@@ -154,26 +154,26 @@ class Runner:
                 writer.flush(ahead=_AHEAD)
                 response.write(part)
                 # What is held open goes out piece by piece.
-                writer.flush(ahead=None if exchange.hung_up is None else 0)
+                writer.flush(ahead=None if cycle.hung_up is None else 0)
             response.close()
             writer.flush()
         finally:
             close = getattr(parts, "close", None)
             if close is not None:
                 close()
-        if response.status_code == _UNAUTHORIZED and exchange.key is not None:
-            self._refused(exchange.key)
-        return Outcome.CLOSE if response.should_close() else Outcome.REUSE
+        if response.status_code == _UNAUTHORIZED and cycle.key is not None:
+            self._refused(cycle.key)
+        return ConnectionOutcome.CLOSE if response.should_close() else ConnectionOutcome.REUSE
 
 
-def _complete(environ: dict[str, Any], exchange: Exchange) -> None:
+def _complete(environ: dict[str, Any], cycle: RequestCycle) -> None:
     """Make gunicorn's variables fit a request that is complete."""
     environ["wsgi.multithread"] = True
-    environ["wsgi.input"] = exchange.body.content.stream()
-    environ["REMOTE_ADDR"] = exchange.head.client
+    environ["wsgi.input"] = cycle.body.content.stream()
+    environ["REMOTE_ADDR"] = cycle.head.client
     # Those that would write past the writer.
     for name in ("gunicorn.socket", "wsgi.early_hints", "wsgi.file_wrapper"):
         environ.pop(name, None)
     if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
         # The body is whole, so its length is known.
-        environ["CONTENT_LENGTH"] = str(exchange.body.content.size)
+        environ["CONTENT_LENGTH"] = str(cycle.body.content.size)

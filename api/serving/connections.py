@@ -14,7 +14,7 @@ from api.serving.heads import Head
 from api.serving.shares import Group
 
 
-class Stage(enum.Enum):
+class ConnectionState(enum.Enum):
     """What a connection is at."""
 
     #: Between two requests, nothing of the next one is there.
@@ -31,7 +31,7 @@ class Stage(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Outcome(enum.Enum):
+class ConnectionOutcome(enum.Enum):
     """What has to be done with a connection once its request has been run."""
 
     #: Another request may follow.
@@ -44,7 +44,7 @@ class Outcome(enum.Enum):
 
 
 @dataclass(eq=False, slots=True)
-class Connection:
+class ClientConnection:
     """A client's connection. Only the loop changes it.
 
     Attributes:
@@ -57,19 +57,19 @@ class Connection:
         searched: bytes of the buffer in which no head ends.
         requests: heads that were read.
         events: what the selector watches it for.
-        exchange: the request that is being read or served.
+        cycle: the request that is being read or served.
     """
 
     socket: socket.socket
     peer: Any
     server: Any
     group: str
-    stage: Stage = Stage.HEAD
+    stage: ConnectionState = ConnectionState.HEAD
     buffer: bytearray = field(default_factory=bytearray)
     searched: int = 0
     requests: int = 0
     events: int = 0
-    exchange: Exchange | None = None
+    cycle: RequestCycle | None = None
 
     @property
     def host(self) -> str:
@@ -78,7 +78,7 @@ class Connection:
 
 
 @dataclass(eq=False, slots=True)
-class Exchange:
+class RequestCycle:
     """A request whose head is complete.
 
     Attributes:
@@ -98,20 +98,20 @@ class Exchange:
         server: what is told by the thread that runs it.
     """
 
-    connection: Connection
+    connection: ClientConnection
     head: Head
     body: Body
     group: Group
     address: str
     key: bytes | None
-    server: Server
+    server: ServerControl
     began: float
     due: float = 0.0
     charged: int = 0
     hung_up: Callable[[], None] | None = None
     gone: bool = False
     rest: list[memoryview] = field(default_factory=list)
-    outcome: Outcome = Outcome.BREAK
+    outcome: ConnectionOutcome = ConnectionOutcome.BREAK
 
     def hold(self, hung_up: Callable[[], None]) -> None:
         """Hold the request open. Called by the thread that runs it."""
@@ -131,16 +131,16 @@ class Exchange:
             self.server.learn(self.key, account_id)
 
 
-class Server(Protocol):
+class ServerControl(Protocol):
     """What a request can say to the server, from its thread."""
 
-    def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
+    def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
         """Give the request's place away, and tell when its client hangs up."""
 
-    def step_aside(self, exchange: Exchange) -> bool:
+    def step_aside(self, cycle: RequestCycle) -> bool:
         """Give the request's place to another one; return whether it had one."""
 
-    def step_back(self, exchange: Exchange) -> None:
+    def step_back(self, cycle: RequestCycle) -> None:
         """Take a place for the request again."""
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:

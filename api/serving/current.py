@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol
 
 
-class Request(Protocol):
+class CurrentRequest(Protocol):
     """The request that a thread runs, as the server knows it."""
 
     @property
@@ -33,7 +33,7 @@ class Request(Protocol):
 
 
 class _Current(threading.local):
-    request: Request | None = None
+    request: CurrentRequest | None = None
 
 
 _current = _Current()
@@ -79,7 +79,7 @@ def identify(account_id: uuid.UUID) -> None:
 
 
 @contextlib.contextmanager
-def running(request: Request) -> Iterator[None]:
+def running(request: CurrentRequest) -> Iterator[None]:
     """Make ``request`` the current one of this thread."""
     _current.request = request
     try:

@@ -14,7 +14,7 @@ from gunicorn.http import message
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.unreader import IterUnreader
 
-from api.serving.refusals import Refusal, malformed
+from api.serving.refusals import EarlyRefusal, malformed
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -76,12 +76,12 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     try:
         head = Head(cfg, IterUnreader([data]), peer, number)
     except faults.LimitRequestLine:
-        raise Refusal(
+        raise EarlyRefusal(
             HTTPStatus.REQUEST_URI_TOO_LONG,
             f"The request line has more than {cfg.limit_request_line} bytes.",
         ) from None
     except faults.LimitRequestHeaders:
-        raise Refusal(
+        raise EarlyRefusal(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"The request has more than {cfg.limit_request_fields} header fields, "
             f"or one of more than {cfg.limit_request_field_size} bytes.",
@@ -89,7 +89,7 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     except faults.InvalidHTTPVersion:
         raise _version_refused() from None
     except faults.UnsupportedTransferCoding:
-        raise Refusal(
+        raise EarlyRefusal(
             HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is read here is `chunked`."
         ) from None
     except (faults.ParseException, faults.NoMoreData, StopIteration):
@@ -98,13 +98,13 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     return head
 
 
-def too_long(begun: bytearray) -> Refusal:
+def too_long(begun: bytearray) -> EarlyRefusal:
     """Return the refusal of a head that has begun so and is over the limit."""
     if b"\r\n" not in begun:
-        return Refusal(
+        return EarlyRefusal(
             HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line has over {MAX_BYTES} bytes."
         )
-    return Refusal(
+    return EarlyRefusal(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         f"The request's head has over {MAX_BYTES} bytes.",
     )
@@ -120,13 +120,13 @@ def _check(head: Head) -> None:
         raise malformed("The Host field is not a valid host.")
     expected = head.field("EXPECT")
     if expected is not None and expected.lower() != "100-continue":
-        raise Refusal(
+        raise EarlyRefusal(
             HTTPStatus.EXPECTATION_FAILED, "The only expectation that is met here is 100-continue."
         )
 
 
-def _version_refused() -> Refusal:
-    return Refusal(
+def _version_refused() -> EarlyRefusal:
+    return EarlyRefusal(
         HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The versions that are spoken here are 1.0 and 1.1."
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.serving.heads import Network
-from jobs.settings import Settings
+from core.settings import Settings
 
 #: File descriptors for everything else: databases, Redis, decoders, fetches.
 _OTHER_FILES: Final = 512
@@ -23,7 +23,7 @@ _NEEDLESS_BYTES: Final = 65536
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """The limits of a server. Times are in seconds, sizes in bytes.
 
     Attributes:
@@ -65,7 +65,7 @@ class Limits:
     trusted: tuple[Network, ...]
 
     @classmethod
-    def of(cls, settings: Settings, *, connections: int, idle_seconds: float) -> Limits:
+    def of(cls, settings: Settings, *, connections: int, idle_seconds: float) -> ServerLimits:
         """Return the limits for ``connections`` at most, those that threads have included."""
         others = max(_FEWEST_CONNECTIONS, connections - settings.api_threads - settings.max_streams)
         return cls(

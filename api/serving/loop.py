@@ -17,12 +17,17 @@ from gunicorn.config import Config
 
 from api import addresses
 from api.serving import bodies, heads, identities
-from api.serving.answers import PARTS, Application, Runner, drop
-from api.serving.connections import Connection, Exchange, Outcome, Stage
-from api.serving.limits import Limits
+from api.serving.answers import PARTS, Application, RequestRunner, drop
+from api.serving.connections import (
+    ClientConnection,
+    ConnectionOutcome,
+    ConnectionState,
+    RequestCycle,
+)
+from api.serving.limits import ServerLimits
 from api.serving.reactor import READ, WRITE, Reactor
-from api.serving.refusals import Refusal, malformed, malformed_body, overloaded, too_slow
-from api.serving.shares import Pool, Share
+from api.serving.refusals import EarlyRefusal, malformed, malformed_body, overloaded, too_slow
+from api.serving.shares import Share, TimedPool
 from api.serving.threads import Threads
 
 _log = structlog.get_logger(__name__)
@@ -66,7 +71,7 @@ class Loop:
         application: Application,
         *,
         cfg: Config,
-        limits: Limits,
+        limits: ServerLimits,
         apart: Sequence[str],
         wakes: tuple[int, int],
         timer: Callable[[], float] = time.monotonic,
@@ -79,29 +84,31 @@ class Loop:
         self._stopping = False
         self._accepting = False
         self._known = identities.Identities()
-        self._heads = Pool[Connection](limits.heads, seconds=limits.head_seconds)
-        self._idle = Pool[Connection](limits.idle, seconds=limits.idle_seconds)
-        self._lingering = Pool[Connection](limits.lingering, seconds=limits.linger_seconds)
-        self._connections: set[Connection] = set()
-        self._bodies: dict[Exchange, None] = {}
-        self._rests: dict[Exchange, None] = {}
-        self._transfers = Share(limits.transfers, strangers=_most_of(limits.transfers))
-        self._memory = Share(limits.memory, strangers=_most_of(limits.memory))
+        self._heads = TimedPool[ClientConnection](limits.heads, seconds=limits.head_seconds)
+        self._idle = TimedPool[ClientConnection](limits.idle, seconds=limits.idle_seconds)
+        self._lingering = TimedPool[ClientConnection](
+            limits.lingering, seconds=limits.linger_seconds
+        )
+        self._connections: set[ClientConnection] = set()
+        self._bodies: dict[RequestCycle, None] = {}
+        self._rests: dict[RequestCycle, None] = {}
+        self._transfers = Share(limits.transfers, unknown_keys=_most_of(limits.transfers))
+        self._memory = Share(limits.memory, unknown_keys=_most_of(limits.memory))
         #: With a request that a thread has or that waits for one.
         self._served = 0
         #: What is done with a connection that is ready.
-        self._steps: dict[Stage, Callable[[Connection], None]] = {
-            Stage.IDLE: self._read_head,
-            Stage.HEAD: self._read_head,
-            Stage.BODY: self._read_body,
-            Stage.SERVED: self._read_meanwhile,
-            Stage.REST: self._write_rest,
-            Stage.LINGER: self._read_to_end,
+        self._steps: dict[ConnectionState, Callable[[ClientConnection], None]] = {
+            ConnectionState.IDLE: self._read_head,
+            ConnectionState.HEAD: self._read_head,
+            ConnectionState.BODY: self._read_body,
+            ConnectionState.SERVED: self._read_meanwhile,
+            ConnectionState.REST: self._write_rest,
+            ConnectionState.LINGER: self._read_to_end,
         }
         self._refused: collections.Counter[str] = collections.Counter()
         self._reported = timer()
         self._next_tick = 0.0
-        runner = Runner(
+        runner = RequestRunner(
             application,
             cfg=cfg,
             seconds=limits.write_seconds,
@@ -149,34 +156,34 @@ class Loop:
         """Have the loop look around. A signal handler may call it."""
         self._reactor.wake()
 
-    def hold(self, exchange: Exchange, hung_up: Callable[[], None]) -> None:
+    def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
         """Give the request's place away, and tell when its client hangs up. Called by its thread."""
-        exchange.hung_up = hung_up
-        if exchange.gone:
+        cycle.hung_up = hung_up
+        if cycle.gone:
             # Before the loop knew whom to tell.
             hung_up()
-        if exchange.head.path not in self._apart:
-            self._threads.step_aside(exchange)
+        if cycle.head.path not in self._apart:
+            self._threads.step_aside(cycle)
 
-    def step_aside(self, exchange: Exchange) -> bool:
+    def step_aside(self, cycle: RequestCycle) -> bool:
         """Give the request's place to another one; return whether it had one. Called by its thread."""
-        return exchange.head.path not in self._apart and self._threads.step_aside(exchange)
+        return cycle.head.path not in self._apart and self._threads.step_aside(cycle)
 
-    def step_back(self, exchange: Exchange) -> None:
+    def step_back(self, cycle: RequestCycle) -> None:
         """Take a place for the request again. Called by its thread."""
-        self._threads.step_back(exchange)
+        self._threads.step_back(cycle)
 
     def learn(self, key: bytes, account_id: uuid.UUID) -> None:
         """Remember the account of a key. Called by the thread of a request."""
         self._known.learn(key, account_id)
 
-    def _make_threads(self, places: int, *, name: str) -> Threads[Exchange]:
+    def _make_threads(self, places: int, *, name: str) -> Threads[RequestCycle]:
         return Threads(places, waiting=self._limits.waiting, run=self._run, name=name)
 
-    def _run(self, exchange: Exchange) -> None:
+    def _run(self, cycle: RequestCycle) -> None:
         """Run a request, in a thread, and give it back to the loop."""
-        self._runner.run(exchange)
-        self._reactor.call(lambda: self._finished(exchange))
+        self._runner.run(cycle)
+        self._reactor.call(lambda: self._finished(cycle))
 
     # One turn
 
@@ -186,11 +193,13 @@ class Loop:
             beat()
             self._tick()
 
-    def _guarded(self, connection: Connection, step: Callable[[Connection], None]) -> None:
+    def _guarded(
+        self, connection: ClientConnection, step: Callable[[ClientConnection], None]
+    ) -> None:
         """Take a step with a connection; whatever goes wrong is the end of this connection only."""
         try:
             step(connection)
-        except Refusal as refusal:
+        except EarlyRefusal as refusal:
             self._refuse(connection, refusal)
         except OSError:
             self._close(connection)
@@ -198,7 +207,7 @@ class Loop:
             _log.exception("connection_failed", stage=connection.stage.name)
             self._close(connection)
 
-    def _ready(self, connection: Connection) -> None:
+    def _ready(self, connection: ClientConnection) -> None:
         step = self._steps.get(connection.stage)
         if step is not None:  # It may have been closed in this very turn.
             self._guarded(connection, step)
@@ -212,19 +221,19 @@ class Loop:
             self._close(connection)
         for connection in self._heads.expired(now):
             self._head_is_late(connection)
-        for exchange in [one for one in self._bodies if self._body_is_late(one, now)]:
+        for cycle in [one for one in self._bodies if self._body_is_late(one, now)]:
             detail = (
                 f"The request body took over {self._limits.body_seconds:g} seconds, or came with less than "
                 f"{self._limits.rate} bytes a second."
             )
-            self._refuse(exchange.connection, too_slow(detail))
-        for exchange in [one for one in self._rests if one.due < now]:
-            self._cut_off(exchange.connection)
+            self._refuse(cycle.connection, too_slow(detail))
+        for cycle in [one for one in self._rests if one.due < now]:
+            self._cut_off(cycle.connection)
         for threads in (self._threads, *self._apart.values()):
-            for exchange in threads.overdue(now):
+            for cycle in threads.overdue(now):
                 self._served -= 1
-                self._release(exchange)
-                self._refuse(exchange.connection, _no_thread(self._limits))
+                self._release(cycle)
+                self._refuse(cycle.connection, _no_thread(self._limits))
         if not self._stopping:
             self._accept_more()
         if now >= self._reported + _REPORT_SECONDS:
@@ -279,7 +288,9 @@ class Loop:
             accepted.setblocking(False)
             self._bound_system(accepted)
             host = str(peer[0]) if isinstance(peer, tuple) else ""
-            connection = Connection(accepted, peer, listener.getsockname(), addresses.group(host))
+            connection = ClientConnection(
+                accepted, peer, listener.getsockname(), addresses.group(host)
+            )
             self._connections.add(connection)
             self._add(self._heads, connection)
             self._guarded(connection, self._read_head)
@@ -292,14 +303,14 @@ class Loop:
         else:
             self._close(victim)
 
-    def _add(self, pool: Pool[Connection], connection: Connection) -> None:
+    def _add(self, pool: TimedPool[ClientConnection], connection: ClientConnection) -> None:
         victim = pool.add(connection, connection.group, now=self._timer())
         if victim is not None:
             self._close(victim)
 
     # Heads
 
-    def _read_head(self, connection: Connection) -> None:
+    def _read_head(self, connection: ClientConnection) -> None:
         data = _receive(connection)
         if data is None:
             self._reactor.watch(connection, READ)
@@ -309,11 +320,11 @@ class Loop:
         else:
             self._close(connection)
 
-    def _take_head(self, connection: Connection) -> None:
+    def _take_head(self, connection: ClientConnection) -> None:
         """Go on with what is in the buffer, which is not empty."""
-        if connection.stage is Stage.IDLE:
+        if connection.stage is ConnectionState.IDLE:
             self._idle.discard(connection)
-            connection.stage = Stage.HEAD
+            connection.stage = ConnectionState.HEAD
             self._add(self._heads, connection)
         buffer = connection.buffer
         end = buffer.find(heads.END, max(0, connection.searched - len(heads.END) + 1))
@@ -337,7 +348,7 @@ class Loop:
             heads.parse(data, cfg=self._cfg, peer=connection.peer, number=connection.requests),
         )
 
-    def _head_is_late(self, connection: Connection) -> None:
+    def _head_is_late(self, connection: ClientConnection) -> None:
         if connection.buffer:
             detail = (
                 f"The request's head was not complete after {self._limits.head_seconds:g} seconds."
@@ -348,7 +359,7 @@ class Loop:
 
     # Bodies
 
-    def _begin(self, connection: Connection, head: heads.Head) -> None:
+    def _begin(self, connection: ClientConnection, head: heads.Head) -> None:
         """Begin with a request whose head is complete."""
         head.client = heads.client_of(head, connection.host, trusted=self._limits.trusted)
         address = addresses.group(head.client)
@@ -356,10 +367,10 @@ class Loop:
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
         body = bodies.receive(head, limit=own)
         group = self._known.account(key) or address
-        exchange = Exchange(connection, head, body, group, address, key, self, began=self._timer())
-        connection.exchange = exchange
+        cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())
+        connection.cycle = cycle
         if body.complete:
-            self._serve(exchange)
+            self._serve(cycle)
             return
         if not self._memory.fits(group, body.wanted() or 1):
             raise _no_memory(self._limits)
@@ -369,81 +380,81 @@ class Loop:
                 f"{self._limits.transfers} requests at once, and of an account or address a share of them. This "
                 "request has no place left."
             )
-        self._bodies[exchange] = None
-        exchange.due = exchange.began + self._limits.head_seconds
-        connection.stage = Stage.BODY
+        self._bodies[cycle] = None
+        cycle.due = cycle.began + self._limits.head_seconds
+        connection.stage = ConnectionState.BODY
         if connection.buffer:
             data = bytes(connection.buffer)
             connection.buffer.clear()
-            self._take_body(exchange, data)
+            self._take_body(cycle, data)
         elif head.expects_continue:
             connection.socket.send(_CONTINUE)
-        if connection.stage is Stage.BODY:
+        if connection.stage is ConnectionState.BODY:
             self._reactor.watch(connection, READ)
 
-    def _read_body(self, connection: Connection) -> None:
-        exchange = _exchange(connection)
+    def _read_body(self, connection: ClientConnection) -> None:
+        cycle = _cycle(connection)
         # Never beyond the body, if its end is known.
-        data = _receive(connection, exchange.body.wanted() or _MOST_BYTES)
+        data = _receive(connection, cycle.body.wanted() or _MOST_BYTES)
         if data:
-            self._take_body(exchange, data)
+            self._take_body(cycle, data)
         elif data is not None:
-            missing = exchange.body.wanted()
+            missing = cycle.body.wanted()
             raise malformed_body(
                 f"The request body ended {missing} bytes before its Content-Length."
                 if missing
                 else "The request body ended before its last chunk."
             )
 
-    def _take_body(self, exchange: Exchange, data: bytes) -> None:
-        before = exchange.body.content.size
-        connection = exchange.connection
-        rest = exchange.body.feed(data)
-        more = exchange.body.content.size - before
-        if more and not self._memory.take(exchange.group, more):
+    def _take_body(self, cycle: RequestCycle, data: bytes) -> None:
+        before = cycle.body.content.size
+        connection = cycle.connection
+        rest = cycle.body.feed(data)
+        more = cycle.body.content.size - before
+        if more and not self._memory.take(cycle.group, more):
             raise _no_memory(self._limits)
-        exchange.charged += more
-        self._extend(exchange, more, seconds=self._limits.head_seconds)
-        if exchange.body.complete:
+        cycle.charged += more
+        self._extend(cycle, more, seconds=self._limits.head_seconds)
+        if cycle.body.complete:
             connection.buffer += rest
-            self._leave_bodies(exchange)
-            self._serve(exchange)
+            self._leave_bodies(cycle)
+            self._serve(cycle)
 
-    def _leave_bodies(self, exchange: Exchange) -> None:
-        if exchange in self._bodies:
-            del self._bodies[exchange]
-            self._transfers.give_back(exchange.group)
+    def _leave_bodies(self, cycle: RequestCycle) -> None:
+        if cycle in self._bodies:
+            del self._bodies[cycle]
+            self._transfers.give_back(cycle.group)
 
-    def _body_is_late(self, exchange: Exchange, now: float) -> bool:
-        return exchange.due < now or exchange.began + self._limits.body_seconds < now
+    def _body_is_late(self, cycle: RequestCycle, now: float) -> bool:
+        return cycle.due < now or cycle.began + self._limits.body_seconds < now
 
-    def _extend(self, exchange: Exchange, size: int, *, seconds: float) -> None:
+    def _extend(self, cycle: RequestCycle, size: int, *, seconds: float) -> None:
         """Give a transfer more time for ``size`` bytes that have moved, but never more than ``seconds`` from now."""
         most = self._timer() + seconds
         rate = self._limits.rate
-        exchange.due = min(most, exchange.due + size / rate) if rate else most
+        cycle.due = min(most, cycle.due + size / rate) if rate else most
 
     # Requests
 
-    def _serve(self, exchange: Exchange) -> None:
-        connection = exchange.connection
-        exchange.due = self._timer() + self._limits.queue_seconds
-        threads = self._apart.get(exchange.head.path)
+    def _serve(self, cycle: RequestCycle) -> None:
+        connection = cycle.connection
+        cycle.due = self._timer() + self._limits.queue_seconds
+        threads = self._apart.get(cycle.head.path)
         if threads is not None:
-            exchange.group = exchange.group if exchange.charged else exchange.address
-        if not (threads or self._threads).submit(exchange):
+            cycle.group = cycle.group if cycle.charged else cycle.address
+        if not (threads or self._threads).submit(cycle):
             raise _no_thread(self._limits)
-        connection.stage = Stage.SERVED
+        connection.stage = ConnectionState.SERVED
         self._served += 1
         self._watch_meanwhile(connection)
 
-    def _watch_meanwhile(self, connection: Connection) -> None:
+    def _watch_meanwhile(self, connection: ClientConnection) -> None:
         """Watch for the client's hanging up, but read no more requests ahead than one head may have bytes."""
         self._reactor.watch(connection, 0 if len(connection.buffer) > heads.MAX_BYTES else READ)
 
-    def _read_meanwhile(self, connection: Connection) -> None:
+    def _read_meanwhile(self, connection: ClientConnection) -> None:
         """Read what comes while a request is served: the client's end, or the beginning of its next request."""
-        exchange = _exchange(connection)
+        cycle = _cycle(connection)
         try:
             data = _receive(connection)
         except OSError:
@@ -454,43 +465,43 @@ class Loop:
         self._watch_meanwhile(connection)
         if not data:
             self._reactor.watch(connection, 0)
-            exchange.gone = True
-            if exchange.hung_up is not None:
-                exchange.hung_up()
+            cycle.gone = True
+            if cycle.hung_up is not None:
+                cycle.hung_up()
 
-    def _finished(self, exchange: Exchange) -> None:
+    def _finished(self, cycle: RequestCycle) -> None:
         """Go on with a connection whose request a thread has run."""
-        connection = exchange.connection
+        connection = cycle.connection
         self._served -= 1
-        self._release(exchange)
-        if connection.stage is Stage.CLOSED:
+        self._release(cycle)
+        if connection.stage is ConnectionState.CLOSED:
             return
-        if exchange.outcome is Outcome.CUT_OFF:
+        if cycle.outcome is ConnectionOutcome.CUT_OFF:
             self._cut_off(connection)
-        elif exchange.outcome is Outcome.BREAK:
+        elif cycle.outcome is ConnectionOutcome.BREAK:
             self._close(connection)
-        elif exchange.rest:
+        elif cycle.rest:
             self._guarded(connection, self._begin_rest)
         else:
             self._guarded(connection, self._answered)
 
-    def _release(self, exchange: Exchange) -> None:
+    def _release(self, cycle: RequestCycle) -> None:
         """Free what the body of a request takes."""
-        exchange.body.content.close()
-        self._memory.give_back(exchange.group, exchange.charged)
-        exchange.charged = 0
+        cycle.body.content.close()
+        self._memory.give_back(cycle.group, cycle.charged)
+        cycle.charged = 0
 
-    def _answered(self, connection: Connection) -> None:
+    def _answered(self, connection: ClientConnection) -> None:
         """Go on after an answer that the client has."""
-        exchange = _exchange(connection)
-        connection.exchange = None
-        if exchange.outcome is Outcome.CLOSE:
+        cycle = _cycle(connection)
+        connection.cycle = None
+        if cycle.outcome is ConnectionOutcome.CLOSE:
             self._linger(connection)
             return
         if connection.buffer[:2] == b"\r\n":
             # Some clients end a body with an empty line that does not belong to it.
             del connection.buffer[:2]
-        connection.stage = Stage.IDLE
+        connection.stage = ConnectionState.IDLE
         if connection.buffer:
             self._take_head(connection)
         else:
@@ -499,45 +510,45 @@ class Loop:
 
     # What the client has not taken
 
-    def _begin_rest(self, connection: Connection) -> None:
-        exchange = _exchange(connection)
-        size = sum(map(len, exchange.rest))
-        if not (self._memory.fits(exchange.group, size) and self._transfers.take(exchange.group)):
+    def _begin_rest(self, connection: ClientConnection) -> None:
+        cycle = _cycle(connection)
+        size = sum(map(len, cycle.rest))
+        if not (self._memory.fits(cycle.group, size) and self._transfers.take(cycle.group)):
             # The answer has begun, so nothing can be said any more.
             self._refused["unsent_answer"] += 1
             self._cut_off(connection)
             return
-        self._memory.take(exchange.group, size)
-        exchange.charged = size
-        self._rests[exchange] = None
-        exchange.due = self._timer() + self._limits.write_seconds
-        connection.stage = Stage.REST
+        self._memory.take(cycle.group, size)
+        cycle.charged = size
+        self._rests[cycle] = None
+        cycle.due = self._timer() + self._limits.write_seconds
+        connection.stage = ConnectionState.REST
         self._reactor.watch(connection, WRITE)
 
-    def _leave_rests(self, exchange: Exchange) -> None:
-        if exchange in self._rests:
-            del self._rests[exchange]
-            self._transfers.give_back(exchange.group)
+    def _leave_rests(self, cycle: RequestCycle) -> None:
+        if cycle in self._rests:
+            del self._rests[cycle]
+            self._transfers.give_back(cycle.group)
 
-    def _write_rest(self, connection: Connection) -> None:
-        exchange = _exchange(connection)
-        parts = collections.deque(exchange.rest)
-        sent = connection.socket.sendmsg(exchange.rest[:PARTS])
+    def _write_rest(self, connection: ClientConnection) -> None:
+        cycle = _cycle(connection)
+        parts = collections.deque(cycle.rest)
+        sent = connection.socket.sendmsg(cycle.rest[:PARTS])
         drop(parts, sent)
-        exchange.rest = list(parts)
-        self._extend(exchange, sent, seconds=self._limits.write_seconds)
+        cycle.rest = list(parts)
+        self._extend(cycle, sent, seconds=self._limits.write_seconds)
         if not parts:
-            self._leave_rests(exchange)
-            self._release(exchange)
+            self._leave_rests(cycle)
+            self._release(cycle)
             self._answered(connection)
 
     # Closing
 
-    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
+    def _refuse(self, connection: ClientConnection, refusal: EarlyRefusal) -> None:
         """Answer instead of the application, and close."""
         self._refused[refusal.code] += 1
-        exchange = connection.exchange
-        with_body = exchange is None or exchange.head.method != "HEAD"
+        cycle = connection.cycle
+        with_body = cycle is None or cycle.head.method != "HEAD"
         self._forget(connection)
         try:
             connection.socket.send(refusal.answer(body=with_body))
@@ -545,46 +556,46 @@ class Loop:
         except OSError:
             self._close(connection)
 
-    def _linger(self, connection: Connection) -> None:
+    def _linger(self, connection: ClientConnection) -> None:
         """End our side, and wait for the client's: an answer may be lost if both end at once."""
-        connection.stage = Stage.LINGER
+        connection.stage = ConnectionState.LINGER
         connection.buffer.clear()
         connection.socket.shutdown(socket.SHUT_WR)
         self._add(self._lingering, connection)
         self._reactor.watch(connection, READ)
 
-    def _read_to_end(self, connection: Connection) -> None:
+    def _read_to_end(self, connection: ClientConnection) -> None:
         if _receive(connection, _MOST_BYTES) == b"":
             self._close(connection)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         """Take a connection out of everything that it is in."""
         self._heads.discard(connection)
         self._idle.discard(connection)
         self._lingering.discard(connection)
-        exchange, connection.exchange = connection.exchange, None
-        if exchange is not None and connection.stage is not Stage.SERVED:
-            self._leave_bodies(exchange)
-            self._leave_rests(exchange)
-            self._release(exchange)
+        cycle, connection.cycle = connection.cycle, None
+        if cycle is not None and connection.stage is not ConnectionState.SERVED:
+            self._leave_bodies(cycle)
+            self._leave_rests(cycle)
+            self._release(cycle)
 
-    def _cut_off(self, connection: Connection) -> None:
+    def _cut_off(self, connection: ClientConnection) -> None:
         """Close so that the client notices, and what the system still holds of an answer is freed."""
         with contextlib.suppress(OSError):
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self._close(connection)
 
-    def _close(self, connection: Connection) -> None:
-        if connection.stage is Stage.CLOSED:
+    def _close(self, connection: ClientConnection) -> None:
+        if connection.stage is ConnectionState.CLOSED:
             return
         self._forget(connection)
         self._reactor.watch(connection, 0)
-        connection.stage = Stage.CLOSED
+        connection.stage = ConnectionState.CLOSED
         connection.socket.close()
         self._connections.discard(connection)
 
 
-def _receive(connection: Connection, size: int = _BYTES) -> bytes | None:
+def _receive(connection: ClientConnection, size: int = _BYTES) -> bytes | None:
     """Return what has come in, nothing at the end, None if there is nothing now."""
     try:
         return connection.socket.recv(min(size, _MOST_BYTES))
@@ -597,19 +608,19 @@ def _most_of(total: int) -> int:
     return total - total // 4
 
 
-def _exchange(connection: Connection) -> Exchange:
-    assert connection.exchange is not None  # noqa: S101 - for the type checker
-    return connection.exchange
+def _cycle(connection: ClientConnection) -> RequestCycle:
+    assert connection.cycle is not None  # noqa: S101 - for the type checker
+    return connection.cycle
 
 
-def _no_memory(limits: Limits) -> Refusal:
+def _no_memory(limits: ServerLimits) -> EarlyRefusal:
     return overloaded(
         f"Request bodies and unsent answers may have {limits.memory // 2**20:,} MiB in memory, and an account or "
         "address a share of that. This request has no room left."
     )
 
 
-def _no_thread(limits: Limits) -> Refusal:
+def _no_thread(limits: ServerLimits) -> EarlyRefusal:
     return overloaded(
         f"Up to {limits.waiting} requests may wait for a thread, each for {limits.queue_seconds:g} seconds, and an "
         "account or address has a share of these places. This request has no place left."

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from api.serving.connections import Connection
+from api.serving.connections import ClientConnection
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
@@ -53,7 +53,7 @@ class Reactor:
         """End to wait for clients."""
         self._selector.unregister(listener)
 
-    def watch(self, connection: Connection, events: int) -> None:
+    def watch(self, connection: ClientConnection, events: int) -> None:
         """Wait for other events of a connection than before; 0 is none."""
         if events == connection.events:
             return
@@ -69,7 +69,7 @@ class Reactor:
         self,
         seconds: float,
         *,
-        ready: Callable[[Connection], None],
+        ready: Callable[[ClientConnection], None],
         accept: Callable[[socket.socket], None],
     ) -> None:
         """Wait for ``seconds`` at most, and handle all that has happened.
@@ -84,7 +84,7 @@ class Reactor:
                 os.read(self._wake_in, _WAKES)
                 # Before the calls are looked at: one that comes from now on ends the next wait.
                 self._woken = False
-            elif isinstance(key.data, Connection):
+            elif isinstance(key.data, ClientConnection):
                 ready(key.data)
             else:
                 accept(key.data)

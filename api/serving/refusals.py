@@ -7,14 +7,14 @@ from http import HTTPStatus
 from typing import Final
 
 from api import errors as problems
-from api.framework import exchange
-from jobs import errors, ids
+from api.framework import middleware
+from core import errors, ids
 
 #: Seconds after which a request that was refused for lack of room may be sent again.
 _BUSY_SECONDS: Final = 5
 
 
-class Refusal(Exception):
+class EarlyRefusal(Exception):
     """A request that the server answers instead of the application. The connection is closed afterwards.
 
     Args:
@@ -54,47 +54,47 @@ class Refusal(Exception):
             "Content-Length": str(len(content)),
             "x-request-id": request_id,
             "x-should-retry": "false" if self.retry_after is None else "true",
-            **exchange.HEADERS,
+            **middleware.HEADERS,
         }
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
         return _head(self.status, headers) + (content if body else b"")
 
 
-def overloaded(detail: str) -> Refusal:
+def overloaded(detail: str) -> EarlyRefusal:
     """Return the refusal of a request for which there is no room now."""
-    return Refusal(
+    return EarlyRefusal(
         HTTPStatus.SERVICE_UNAVAILABLE, detail, code="overloaded", retry_after=_BUSY_SECONDS
     )
 
 
-def too_large(limit: int, seen: str) -> Refusal:
+def too_large(limit: int, seen: str) -> EarlyRefusal:
     """Return the refusal of a body over ``limit`` bytes."""
-    return Refusal(
+    return EarlyRefusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"The request body has {seen} bytes; the limit here is {limit} bytes.",
         code=errors.BodyTooLarge.code,
     )
 
 
-def too_slow(detail: str) -> Refusal:
+def too_slow(detail: str) -> EarlyRefusal:
     """Return the refusal of a request that did not come in time."""
-    return Refusal(HTTPStatus.REQUEST_TIMEOUT, detail, code="request_timeout")
+    return EarlyRefusal(HTTPStatus.REQUEST_TIMEOUT, detail, code="request_timeout")
 
 
-def malformed(detail: str) -> Refusal:
+def malformed(detail: str) -> EarlyRefusal:
     """Return the refusal of what is not HTTP as RFC 9112 has it."""
-    return Refusal(HTTPStatus.BAD_REQUEST, detail)
+    return EarlyRefusal(HTTPStatus.BAD_REQUEST, detail)
 
 
-def malformed_body(detail: str) -> Refusal:
+def malformed_body(detail: str) -> EarlyRefusal:
     """Return the refusal of a body that is not framed as RFC 9112 has it, or that ends too early."""
-    return Refusal(HTTPStatus.BAD_REQUEST, detail, code=errors.MalformedBody.code)
+    return EarlyRefusal(HTTPStatus.BAD_REQUEST, detail, code=errors.MalformedBody.code)
 
 
-def failed() -> Refusal:
+def failed() -> EarlyRefusal:
     """Return the answer when the application failed before it answered."""
-    return Refusal(
+    return EarlyRefusal(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "The request failed because of a fault in the service.",
         code=errors.LonglookError.code,

@@ -1,4 +1,4 @@
-"""Bounds with shares by the rule of :mod:`jobs.shares`, for one thread: of amounts, and of sets of connections."""
+"""Bounds with shares by the rule of :mod:`core.shares`, for one thread: of amounts, and of sets of connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-from jobs.shares import has_share
+from core.shares import has_share
 
 #: Who is counted: an account, or the address of a client that is not known yet.
 Group = uuid.UUID | str
@@ -19,13 +19,13 @@ class Share:
 
     Args:
         total: how much there is, in any unit.
-        strangers: how much addresses have to share between them, so that no number of them keeps accounts out; by
+        unknown_keys: how much addresses have to share between them, so that no number of them keeps accounts out; by
             default everything.
     """
 
-    def __init__(self, total: int, *, strangers: int | None = None) -> None:
+    def __init__(self, total: int, *, unknown_keys: int | None = None) -> None:
         self._free = total
-        self._free_to_strangers = total if strangers is None else strangers
+        self._free_to_unknown_keys = total if unknown_keys is None else unknown_keys
         self._held: collections.Counter[Group] = collections.Counter()
 
     @property
@@ -35,7 +35,7 @@ class Share:
 
     def fits(self, group: Group, amount: int = 1) -> bool:
         """Whether :meth:`take` would succeed now."""
-        free = min(self._free, self._free_to_strangers) if isinstance(group, str) else self._free
+        free = min(self._free, self._free_to_unknown_keys) if isinstance(group, str) else self._free
         return has_share(self._held[group], free=free, amount=amount)
 
     def take(self, group: Group, amount: int = 1) -> bool:
@@ -54,11 +54,11 @@ class Share:
     def _move(self, group: Group, amount: int) -> None:
         self._free -= amount
         if isinstance(group, str):
-            self._free_to_strangers -= amount
+            self._free_to_unknown_keys -= amount
         self._held[group] += amount
 
 
-class Pool(Generic[Item]):
+class TimedPool(Generic[Item]):
     """A bounded set of items with one time limit, in the order in which they came.
 
     One group may fill the pool. When another item comes, the group that holds most loses its oldest one, so a group

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from api.serving.shares import Group, Share
-from jobs.shares import has_share
+from core.shares import has_share
 
 
 class Task(Protocol):

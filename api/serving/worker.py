@@ -13,7 +13,7 @@ from gunicorn.workers import base
 
 from api.serving import limits
 from api.serving.loop import Loop
-from jobs.settings import Settings
+from core.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ _SWITCH_SECONDS: Final = 0.0005
 _APART: Final = ("/livez", "/readyz")
 
 
-class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
+class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     """Serves in one process."""
 
     _loop: Loop | None = None
@@ -48,7 +48,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             self.sockets,
             self.wsgi,
             cfg=self.cfg,
-            limits=limits.Limits.of(
+            limits=limits.ServerLimits.of(
                 settings, connections=connections, idle_seconds=self.cfg.keepalive
             ),
             apart=_APART,

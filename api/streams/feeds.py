@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.streams import frames
-from jobs.live import Told
-from jobs.store.streams import Event, Kind, Standing
+from jobs.events.live import LiveEvent
+from jobs.store.event_log import EventKind, EventPosition, JobEvent
 
 #: Events that are kept for those who are a little late; who is later than that reads SQL.
-_KEPT = 256
+_STORED = 256
 #: Events that wait for what lies before them; of more the oldest are left to SQL.
 _PENDING = 1024
 
 
 @dataclass(frozen=True)
-class Taken:
+class FeedBatch:
     """What a follower got.
 
     Attributes:
@@ -47,39 +47,39 @@ class Feed:
         self._over = False
         #: From which position to which, and the frames between them.
         self._answer = (0, 0, b"")
-        self._pending: deque[Told] = deque(maxlen=_PENDING)
+        self._pending: deque[LiveEvent] = deque(maxlen=_PENDING)
 
     @property
     def last(self) -> int:
         """The number of the last event."""
         return self._last
 
-    def stale(self, standing: Standing) -> bool:
+    def stale(self, standing: EventPosition) -> bool:
         """Whether SQL has more than this feed. At the first look the feed begins where SQL ends."""
         with self._changed:
             if self._base is None:
                 self._base = self._last = standing.number
                 self._over = standing.finished
-                self._hear_pending()
+                self._wake_pending()
                 self._changed.notify_all()
         return standing.number > self._last
 
-    def hear(self, events: list[Told]) -> None:
+    def hear(self, events: list[LiveEvent]) -> None:
         """Add what came by the hot path. What does not follow on what is here waits for SQL."""
         with self._changed:
             self._pending.extend(events)
             if self._base is not None:
-                self._hear_pending()
+                self._wake_pending()
                 self._changed.notify_all()
 
-    def read(self, told: list[tuple[int, bytes]], *, through: int, over: bool) -> None:
+    def read(self, reported: list[tuple[int, bytes]], *, through: int, over: bool) -> None:
         """Add frames with their numbers that were read from SQL, all up to the number ``through``."""
         with self._changed:
-            for number, data in told:
-                self._tell(number, data)
+            for number, data in reported:
+                self._record(number, data)
             self._last = max(self._last, through)
             self._over = over
-            self._hear_pending()
+            self._wake_pending()
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -91,7 +91,7 @@ class Feed:
 
     def take(
         self, position: int, *, seconds: float, ended: Callable[[], bool] = lambda: False
-    ) -> Taken:
+    ) -> FeedBatch:
         """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``.
 
         After :meth:`wake` it returns also when ``ended`` says so.
@@ -99,12 +99,12 @@ class Feed:
         with self._changed:
             self._changed.wait_for(lambda: ended() or self._has(position), timeout=seconds)
             if self._base is None:
-                return Taken(b"", position)
+                return FeedBatch(b"", position)
             if position < self._base:
-                return Taken(b"", position, behind=True)
+                return FeedBatch(b"", position, behind=True)
             data = self._beyond(position)
             position = max(position, self._last)
-            return Taken(data, position, over=self._over)
+            return FeedBatch(data, position, over=self._over)
 
     def wake(self) -> None:
         """Let all who take look again whether they have ended."""
@@ -132,33 +132,33 @@ class Feed:
             self._answer = (position, self._last, b"".join(reversed(new)))
         return self._answer[2]
 
-    def _tell(self, number: int, data: bytes) -> None:
+    def _record(self, number: int, data: bytes) -> None:
         if number <= self._last:
             return
         self._events.append((number, data))
         self._last = number
-        if len(self._events) > _KEPT:
+        if len(self._events) > _STORED:
             self._base, _ = self._events.popleft()
 
-    def _hear_pending(self) -> None:
+    def _wake_pending(self) -> None:
         """Tell what follows on what is here; what lies before it is known already."""
-        waiting = sorted(self._pending, key=lambda told: told.mark.number)
+        waiting = sorted(self._pending, key=lambda reported: reported.mark.number)
         self._pending.clear()
-        for told in waiting:
-            if told.previous <= self._last < told.mark.number:
-                self._tell(told.mark.number, frames.frame(_event(told)))
-            elif told.mark.number > self._last:
-                self._pending.append(told)
+        for reported in waiting:
+            if reported.previous <= self._last < reported.mark.number:
+                self._record(reported.mark.number, frames.frame(_event(reported)))
+            elif reported.mark.number > self._last:
+                self._pending.append(reported)
 
 
-def _event(told: Told) -> Event:
-    finding = told.mark.finding
-    return Event(
-        told.mark.number,
-        Kind.DELTA if finding is None else Kind.FINDING,
-        told.mark.at,
-        attempt=told.attempt,
-        sample=told.sample,
-        delta=told.delta if finding is None else None,
+def _event(reported: LiveEvent) -> JobEvent:
+    finding = reported.mark.finding
+    return JobEvent(
+        reported.mark.number,
+        EventKind.DELTA if finding is None else EventKind.FINDING,
+        reported.mark.at,
+        attempt=reported.attempt,
+        sample=reported.sample,
+        delta=reported.delta if finding is None else None,
         finding=finding,
     )

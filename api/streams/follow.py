@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from api.revocation import Revocation, Watch
+from api.revocation import Revocation, RevocationWatch
 from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
 from api.streams.tail import Subscriber, Tail
-from jobs import errors, ids
-from jobs.database import Database
-from jobs.shares import Shares
-from jobs.store import streams
+from core import errors, ids
+from core.database import Database
+from core.shares import Shares
+from jobs.store import event_log
 
 _log = structlog.get_logger(__name__)
 
@@ -69,11 +69,11 @@ class Streams:
 
     def follow(
         self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, after: int
-    ) -> Stream:
+    ) -> EventStream:
         """Return the stream of a job's events beyond the number ``after``; it has to be closed.
 
         Raises:
-            jobs.errors.StreamsInUse: there is no place for the account that follows.
+            core.errors.StreamsInUse: there is no place for the account that follows.
         """
         if not self._shares.take(account_id):
             raise errors.StreamsInUse(
@@ -81,7 +81,7 @@ class Streams:
                 retry_after=_BUSY_SECONDS,
             )
         self._count(1)
-        stream = Stream(self, job_id, account_id=account_id, after=after)
+        stream = EventStream(self, job_id, account_id=account_id, after=after)
         stream.watch = self._revocation.watch(key_id, stream.end)
         return stream
 
@@ -147,16 +147,18 @@ class Streams:
                 position = max(position, page.through)
                 over = page.finished
 
-    def _replay(self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int) -> streams.Page:
+    def _replay(
+        self, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int
+    ) -> event_log.EventPage:
         with self.replays.hold(account_id, seconds=_REPLAY_SECONDS):
-            return streams.read(self._database, job_id, after=after)
+            return event_log.read(self._database, job_id, after=after)
 
     def _count(self, change: int) -> None:
         with self._lock:
             self._open += change
 
 
-class Stream:
+class EventStream:
     """One follower of a job; iterating blocks. Closing it frees its permit, whether it was read or not."""
 
     def __init__(
@@ -171,7 +173,7 @@ class Stream:
         self._closed = False
         self._ended = threading.Event()
         #: Whether its key is still good; set by whoever opens the stream.
-        self.watch: Watch | None = None
+        self.watch: RevocationWatch | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         self._feed = self._streams.attach(self._job_id)

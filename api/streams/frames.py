@@ -14,17 +14,17 @@ from typing import Any, Final
 
 import orjson
 
-from api.schemas.words import rfc3339
-from jobs.store.streams import Event, Kind
+from api.schemas.fields import rfc3339
+from jobs.store.event_log import EventKind, JobEvent
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 HEARTBEAT: Final = b":\n"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-def frame(event: Event, *, job: bytes | None = None) -> bytes:
+def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
     """Return ``event`` as a frame; ``job`` is the whole job, as JSON, at its end."""
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "sequence_number": event.number,
         "type": event.kind,
         "at": rfc3339(_EPOCH + timedelta(milliseconds=event.at)),
@@ -32,8 +32,8 @@ def frame(event: Event, *, job: bytes | None = None) -> bytes:
     for name in ("attempt", "sample", "delta", "finding", "kept_through"):
         value = getattr(event, name)
         if value is not None:
-            told[name] = value
-    if event.kind is Kind.FINISHED:
-        told["kept_through"] = event.kept_through
-        told["job"] = None if job is None else orjson.Fragment(job)
-    return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(told))
+            reported[name] = value
+    if event.kind is EventKind.FINISHED:
+        reported["kept_through"] = event.kept_through
+        reported["job"] = None if job is None else orjson.Fragment(job)
+    return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(reported))

@@ -14,11 +14,11 @@ import structlog
 from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
-from jobs import ids
-from jobs.database import Database, Unavailable
-from jobs.live import Told
-from jobs.store import history, streams
-from jobs.store.streams import Event, Kind
+from core import ids
+from core.database import Database, DatabaseUnavailable
+from jobs.events.live import LiveEvent
+from jobs.store import event_log, history
+from jobs.store.event_log import EventKind, JobEvent
 
 _log = structlog.get_logger(__name__)
 
@@ -31,12 +31,12 @@ _LOOK_SECONDS = 0.25
 
 
 class Subscriber(Protocol):
-    """The hot path, as :class:`jobs.live.Subscriber` is."""
+    """The hot path, as :class:`jobs.events.live.Subscriber` is."""
 
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
         """Hear the events of these jobs from now on, and no others."""
 
-    def hear(self) -> list[Told]:
+    def hear(self) -> list[LiveEvent]:
         """Return what has come in, without waiting."""
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Tail:
         self._lock = threading.Lock()
         self._feeds: dict[uuid.UUID, Feed] = {}
         #: What Redis has brought, by job, until its shift.
-        self._heard: dict[uuid.UUID, list[Told]] = {}
+        self._woken: dict[uuid.UUID, list[LiveEvent]] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -99,7 +99,7 @@ class Tail:
             self._wake.clear()
             feeds = self._followed()
             self._subscriber.want(feeds)
-            self._hear(feeds, shift)
+            self._on_note(feeds, shift)
             if new or time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
                 self._look(feeds)
@@ -111,24 +111,24 @@ class Tail:
         for feed in self._followed().values():
             feed.end()
 
-    def _hear(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
-        for told in self._subscriber.hear():
-            self._heard.setdefault(told.job_id, []).append(told)
-        for job_id in [one for one in self._heard if one.int % _SHIFTS == shift]:
-            events = self._heard.pop(job_id)
+    def _on_note(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
+        for reported in self._subscriber.hear():
+            self._woken.setdefault(reported.job_id, []).append(reported)
+        for job_id in [one for one in self._woken if one.int % _SHIFTS == shift]:
+            events = self._woken.pop(job_id)
             if feed := feeds.get(job_id):
                 feed.hear(events)
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
-            found = streams.standings(self._database, list(feeds))
+            found = event_log.standings(self._database, list(feeds))
             for job_id, feed in feeds.items():
                 standing = found.get(job_id)
                 if standing is None:
                     feed.end()
                 elif feed.stale(standing):
                     self._bring(job_id, feed)
-        except Unavailable:
+        except DatabaseUnavailable:
             # Who follows is not harmed by a look that failed; the next one may not.
             _log.warning("events_not_looked_at", jobs=len(feeds))
 
@@ -136,21 +136,21 @@ class Tail:
         """Give a feed what SQL has. A job that cannot be told, such as a later version's, ends its own streams only."""
         try:
             self._read(job_id, feed)
-        except Unavailable:
+        except DatabaseUnavailable:
             raise
         except Exception:  # noqa: BLE001 - the boundary: the others are followed by this thread too
             _log.exception("events_not_told", job_id=ids.show("job", job_id))
             feed.end()
 
     def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
-        page = streams.read(self._database, job_id, after=feed.last)
-        told = [(event.number, self.frame(job_id, event)) for event in page.events]
-        through = told[-1][0] if page.more else page.through
-        feed.read(told, through=through, over=page.finished and not page.more)
+        page = event_log.read(self._database, job_id, after=feed.last)
+        reported = [(event.number, self.frame(job_id, event)) for event in page.events]
+        through = reported[-1][0] if page.more else page.through
+        feed.read(reported, through=through, over=page.finished and not page.more)
 
-    def frame(self, job_id: uuid.UUID, event: Event) -> bytes:
+    def frame(self, job_id: uuid.UUID, event: JobEvent) -> bytes:
         """Return an event of a job as it goes to a follower."""
-        if event.kind is not Kind.FINISHED:
+        if event.kind is not EventKind.FINISHED:
             return frames.frame(event)
         view = history.get(self._database, job_id, account_id=None)
         job = None if view is None else Job.of(view).model_dump_json().encode()

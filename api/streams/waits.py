@@ -8,9 +8,9 @@ import uuid
 import structlog
 
 from api.serving import current
-from jobs import errors
-from jobs.database import Database
-from jobs.shares import Shares
+from core import errors
+from core.database import Database
+from core.shares import Shares
 from jobs.store import history
 
 _log = structlog.get_logger(__name__)
@@ -106,9 +106,9 @@ class Waits:
             self._wake.wait()
             self._wake.clear()
             while (wanted := self._wanted()) and not self._closed.is_set():
-                self._tell(self._finished(wanted))
+                self._record(self._finished(wanted))
                 self._closed.wait(self._look_seconds)
-        self._tell(self._wanted())
+        self._record(self._wanted())
 
     def _wanted(self) -> list[uuid.UUID]:
         with self._lock:
@@ -123,7 +123,7 @@ class Waits:
             return []
         return [job_id for job_id, status in found.items() if status.terminal]
 
-    def _tell(self, job_ids: list[uuid.UUID]) -> None:
+    def _record(self, job_ids: list[uuid.UUID]) -> None:
         with self._lock:
             for job_id in job_ids:
                 for finished in self._waiting.get(job_id, ()):

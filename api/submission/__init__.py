@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from api.submission.downloads import Downloads
-from api.submission.intake import Accepted, Intake
-from api.submission.orders import GROUP, JOB, read_order, read_upload
-from api.submission.pictures import Pictures
-from api.submission.receivers import Receivers
+from api.submission.images import SubmissionImages
+from api.submission.parsing import GROUP, JOB, read_order, read_upload
+from api.submission.service import Accepted, SubmissionService
+from api.submission.webhook_targets import WebhookTargets
 
 __all__ = [
     "GROUP",
     "JOB",
     "Accepted",
     "Downloads",
-    "Intake",
-    "Pictures",
-    "Receivers",
+    "SubmissionImages",
+    "SubmissionService",
+    "WebhookTargets",
     "read_order",
     "read_upload",
 ]

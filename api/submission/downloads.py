@@ -16,11 +16,11 @@ from http import HTTPStatus
 
 from api.serving import current
 from api.serving.shares import Share
-from api.submission.orders import Link, Picture
-from jobs import errors
-from jobs.egress import NO_PUBLIC_ADDRESS, Egress, EgressError
-from jobs.settings import Settings
-from jobs.shares import Shares
+from api.submission.parsing import ImageLink, SubmittedImage
+from core import errors
+from core.settings import Settings
+from core.shares import Shares
+from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
 
 #: Requests that may fetch at once.
 _AT_ONCE = 8
@@ -47,7 +47,7 @@ _NOT_GIVEN = "failed_to_download_image"
 OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_NOT_GIVEN}))
 
 
-class Memory:
+class DownloadMemory:
     """The bytes that one request has fetched, of those that all requests may have in memory.
 
     Args:
@@ -67,7 +67,7 @@ class Memory:
         self._held = 0
 
     def take(self, size: int) -> None:
-        """Count ``size`` bytes more. Raises :class:`jobs.errors.Overloaded` when the account has no share left."""
+        """Count ``size`` bytes more. Raises :class:`core.errors.Overloaded` when the account has no share left."""
         with self._lock:
             if not self._total.take(self._account_id, size):
                 raise errors.Overloaded(
@@ -98,7 +98,7 @@ class Downloads:
         self,
         settings: Settings,
         *,
-        egress: Egress,
+        egress: GuardedClient,
         count: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,9 +113,11 @@ class Downloads:
         self._bytes_lock = threading.Lock()
 
     @contextlib.contextmanager
-    def memory(self, account_id: uuid.UUID) -> Iterator[Memory]:
+    def memory(self, account_id: uuid.UUID) -> Iterator[DownloadMemory]:
         """Yield what counts the bytes of a request. They are given back at the end of the block."""
-        memory = Memory(account_id, self._bytes, self._bytes_lock, most=self._most_in_memory)
+        memory = DownloadMemory(
+            account_id, self._bytes, self._bytes_lock, most=self._most_in_memory
+        )
         try:
             yield memory
         finally:
@@ -124,26 +126,26 @@ class Downloads:
     def fetched(
         self,
         account_id: uuid.UUID,
-        pictures: Sequence[Picture],
+        images: Sequence[SubmittedImage],
         faults: list[errors.Fault],
         *,
-        memory: Memory,
-    ) -> tuple[Picture, ...]:
-        """Return ``pictures`` with files in the place of URLs; those that did not come are added to ``faults``.
+        memory: DownloadMemory,
+    ) -> tuple[SubmittedImage, ...]:
+        """Return ``images`` with files in the place of URLs; those that did not come are added to ``faults``.
 
         Args:
             account_id: for whom.
-            pictures: those with a URL are fetched.
+            images: those with a URL are fetched.
             faults: what is wrong so far.
             memory: counts what comes.
 
         Raises:
-            jobs.errors.Overloaded: what came does not fit into the account's share of the memory.
-            jobs.errors.Unavailable: as many requests fetch as may, of the account or of all.
+            core.errors.Overloaded: what came does not fit into the account's share of the memory.
+            core.errors.Unavailable: as many requests fetch as may, of the account or of all.
         """
-        links = [picture for picture in pictures if isinstance(picture.source, Link)]
+        links = [image for image in images if isinstance(image.source, ImageLink)]
         if not links:
-            return tuple(pictures)
+            return tuple(images)
         if not self.shares.take(account_id):
             raise errors.Unavailable(
                 "Too many requests fetch image URLs at once.", retry_after=_RETRY_SECONDS
@@ -155,17 +157,17 @@ class Downloads:
                 ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool,
             ):
                 found = pool.map(
-                    lambda picture: self._file(
-                        picture, account_id=account_id, until=until, memory=memory
+                    lambda image: self._file(
+                        image, account_id=account_id, until=until, memory=memory
                     ),
                     links,
                 )
-                came = dict(zip((picture.pointer for picture in links), found, strict=True))
+                came = dict(zip((image.pointer for image in links), found, strict=True))
         finally:
             self.shares.give_back(account_id)
-        files: list[Picture] = []
-        for picture in pictures:
-            file = came.get(picture.pointer, picture)
+        files: list[SubmittedImage] = []
+        for image in images:
+            file = came.get(image.pointer, image)
             if isinstance(file, errors.Fault):
                 faults.append(file)
             else:
@@ -173,34 +175,44 @@ class Downloads:
         return tuple(files)
 
     def _file(
-        self, picture: Picture, *, account_id: uuid.UUID, until: float, memory: Memory
-    ) -> Picture | errors.Fault:
+        self,
+        image: SubmittedImage,
+        *,
+        account_id: uuid.UUID,
+        until: float,
+        memory: DownloadMemory,
+    ) -> SubmittedImage | errors.Fault:
         began = self._timer()
-        found = self._fetch(picture, account_id=account_id, until=until, memory=memory)
+        found = self._fetch(image, account_id=account_id, until=until, memory=memory)
         outcome = found.code if isinstance(found, errors.Fault) else "ok"
         self._count(outcome, self._timer() - began)
         return found
 
     def _fetch(
-        self, picture: Picture, *, account_id: uuid.UUID, until: float, memory: Memory
-    ) -> Picture | errors.Fault:
-        assert isinstance(picture.source, Link)  # noqa: S101 - only those come here
+        self,
+        image: SubmittedImage,
+        *,
+        account_id: uuid.UUID,
+        until: float,
+        memory: DownloadMemory,
+    ) -> SubmittedImage | errors.Fault:
+        assert isinstance(image.source, ImageLink)  # noqa: S101 - only those come here
         try:
             reply = self._egress.fetch(
-                picture.source.url,
+                image.source.url,
                 headers=_HEADERS,
                 seconds=until - self._timer(),
                 cap=self._most_bytes + 1,
                 party=account_id,
                 count=memory.take,
             )
-        except EgressError as error:
+        except GuardedClientError as error:
             code, sentence = _FAULTS[error.disclosed]
-            return errors.Fault(picture.pointer, sentence, code)
+            return errors.Fault(image.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:
             sentence = f"This URL was answered with {reply.status}."
-            return errors.Fault(picture.pointer, sentence, _NOT_GIVEN)
+            return errors.Fault(image.pointer, sentence, _NOT_GIVEN)
         if len(reply.body) > self._most_bytes:
             sentence = f"The image has more than {self._most_bytes // 2**20} MiB."
-            return errors.Fault(picture.pointer, sentence, _TOO_LARGE)
-        return dataclasses.replace(picture, source=reply.body)
+            return errors.Fault(image.pointer, sentence, _TOO_LARGE)
+        return dataclasses.replace(image, source=reply.body)

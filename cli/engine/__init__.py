@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
+import scripted
 from cli import output
 from cli.engine import cpu, devices, plan
 from cli.engine.command import Plan
-from jobs import errors, logs, settings
-from worker.engines import scripted, scripted_server
+from core import errors, logs, settings
+from scripted import server
 
 
 def engine(
@@ -79,7 +80,7 @@ def refuse_missing(python: Path | None) -> None:
     """Refuse to start where SGLang is not installed.
 
     Raises:
-        jobs.errors.LaunchError: with the command that installs it.
+        core.errors.LaunchError: with the command that installs it.
     """
     if python is None:
         if importlib.util.find_spec("sglang") is None:
@@ -100,7 +101,7 @@ def refuse_busy(host: str, port: int) -> None:
     """Refuse to start on a port that is taken: SGLang would notice half a minute later.
 
     Raises:
-        jobs.errors.LaunchError: it is taken, or the address is none of this machine's.
+        core.errors.LaunchError: it is taken, or the address is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -117,15 +118,15 @@ def serve_script(options: settings.Settings, host: str, port: int, given: Sequen
     """Serve the scripted engine over HTTP until SIGTERM, with options such as ``persona=loop``.
 
     Raises:
-        jobs.errors.SettingsError: an option that is not known, or a value it cannot have.
+        core.errors.SettingsError: an option that is not known, or a value it cannot have.
     """
     logs.configure(options, service="engine")
     key = options.engine_api_key
     query = "&".join((f"max_images={options.max_images}", *given))
-    scripted_server.serve(
+    server.serve(
         host,
         port,
-        options=scripted.Options.parse(f"scripted:?{query}"),
+        options=scripted.ScriptedOptions.parse(f"scripted:?{query}"),
         profile=options.profile,
         model=options.model,
         api_key=key.get_secret_value() if key else None,

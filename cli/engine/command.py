@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from cli.engine import launcher
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 
 #: Streams that may wait in the engine. Above it SGLang's ``lpm`` falls back to first come, first served.
 QUEUE = 128
@@ -26,7 +26,7 @@ _KEY_FLAG = "--api-key"
 
 
 @dataclass(frozen=True)
-class Reason:
+class FlagReason:
     """One part of the command, a flag or a variable, and why it is there. A switch has no value."""
 
     name: str
@@ -35,7 +35,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Order:
+class ServeOptions:
     """What is to be served, and where.
 
     Attributes:
@@ -74,8 +74,8 @@ class Plan:
 
     title: str
     python: Path | None
-    flags: tuple[Reason, ...]
-    variables: tuple[Reason, ...]
+    flags: tuple[FlagReason, ...]
+    variables: tuple[FlagReason, ...]
     extra: tuple[str, ...]
     key: SecretStr | None = None
 
@@ -110,11 +110,11 @@ class Plan:
         return " \\\n".join(lines)
 
 
-def common(order: Order) -> list[Reason]:
+def common(order: ServeOptions) -> list[FlagReason]:
     """Return the flags that every engine of this service has.
 
     Raises:
-        jobs.errors.LaunchError: the caller's own flags hold a key.
+        core.errors.LaunchError: the caller's own flags hold a key.
     """
     images = {"image": order.options.max_images, "video": 0, "audio": 0}
     if order.given(_KEY_FLAG) is not None:
@@ -122,34 +122,38 @@ def common(order: Order) -> list[Reason]:
             f"{_KEY_FLAG} shows the key to everybody who lists processes: set {launcher.VARIABLE} instead."
         )
     return [
-        Reason("--model-path", order.path, "the checkpoint"),
-        Reason("--served-model-name", order.name, "the name in jobs and answers (LONGLOOK_MODEL)"),
-        Reason(
+        FlagReason("--model-path", order.path, "the checkpoint"),
+        FlagReason(
+            "--served-model-name", order.name, "the name in jobs and answers (LONGLOOK_MODEL)"
+        ),
+        FlagReason(
             "--host",
             order.host,
             "SGLang opens files and URLs for whoever reaches it: keep it private",
         ),
-        Reason("--port", str(order.port), "where LONGLOOK_ENGINE_URLS points"),
-        Reason(
+        FlagReason("--port", str(order.port), "where LONGLOOK_ENGINE_URLS points"),
+        FlagReason(
             "--context-length",
             str(order.profile.context_tokens),
             "prompt and answer together; submit counts with the same number",
         ),
-        Reason("--schedule-policy", "lpm", "questions about an image that is cached go first"),
-        Reason(
+        FlagReason("--schedule-policy", "lpm", "questions about an image that is cached go first"),
+        FlagReason(
             "--max-queued-requests",
             str(QUEUE),
             "the real queue is the database; with more waiting, lpm turns itself off",
         ),
-        Reason("--sampling-defaults", "openai", "the checkpoint's own defaults are near-greedy"),
-        Reason("--enable-cache-report", "", "without it usage says 0 cached tokens"),
-        Reason(
+        FlagReason(
+            "--sampling-defaults", "openai", "the checkpoint's own defaults are near-greedy"
+        ),
+        FlagReason("--enable-cache-report", "", "without it usage says 0 cached tokens"),
+        FlagReason(
             "--constrained-json-disable-any-whitespace",
             "",
             "in a JSON answer it could use up all tokens",
         ),
-        Reason("--enable-metrics", "", "Prometheus at /metrics"),
-        Reason(
+        FlagReason("--enable-metrics", "", "Prometheus at /metrics"),
+        FlagReason(
             "--limit-mm-data-per-request",
             json.dumps(images, separators=(",", ":")),
             "LONGLOOK_MAX_IMAGES; no video, no audio",
@@ -157,24 +161,24 @@ def common(order: Order) -> list[Reason]:
     ]
 
 
-def keep_alive() -> Reason:
+def keep_alive() -> FlagReason:
     """Return the variable that keeps connections open for the worker's pool."""
-    return Reason(
+    return FlagReason(
         "SGLANG_TIMEOUT_KEEP_ALIVE",
         str(KEEP_ALIVE),
         "idle connections are pooled; the default of 5 s closes them under a request",
     )
 
 
-def grammar_waits() -> list[Reason]:
+def grammar_waits() -> list[FlagReason]:
     """Return the variables that keep one stream's grammar from slowing down all others."""
     return [
-        Reason(
+        FlagReason(
             "SGLANG_GRAMMAR_POLL_INTERVAL",
             f"{GRAMMAR_POLL_SECONDS:g}",
             "seconds that each step of all streams waits for grammars while any is compiled; by default 5 ms",
         ),
-        Reason(
+        FlagReason(
             "SGLANG_GRAMMAR_MAX_POLL_ITERATIONS",
             str(GRAMMAR_POLLS),
             "a grammar that takes longer than this many steps is given up: a minute at the least",

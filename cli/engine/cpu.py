@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.engine.command import Order, Plan, Reason, common, grammar_waits, keep_alive
+from cli.engine.command import FlagReason, Plan, ServeOptions, common, grammar_waits, keep_alive
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "models" / "tiny-qvq" / "checkpoint"
@@ -15,24 +15,32 @@ PYTHON = ROOT / ".venv-engine" / "bin" / "python"
 STREAMS = 16
 
 
-def plan(order: Order) -> Plan:
+def plan(order: ServeOptions) -> Plan:
     """Return the command for the CPU."""
     flags = [
         *common(order),
-        Reason("--device", "cpu", "no NVIDIA GPU is used"),
-        Reason("--attention-backend", "torch_native", "the one that needs neither CUDA nor AMX"),
-        Reason("--dtype", "float32", "several times faster than bfloat16 on a CPU"),
-        Reason("--max-running-requests", str(STREAMS), "streams at once; workers ask for no more"),
-        Reason(
+        FlagReason("--device", "cpu", "no NVIDIA GPU is used"),
+        FlagReason(
+            "--attention-backend", "torch_native", "the one that needs neither CUDA nor AMX"
+        ),
+        FlagReason("--dtype", "float32", "several times faster than bfloat16 on a CPU"),
+        FlagReason(
+            "--max-running-requests", str(STREAMS), "streams at once; workers ask for no more"
+        ),
+        FlagReason(
             "--max-total-tokens",
             str(2 * STREAMS * order.profile.context_tokens),
             "cache for twice what can run, so that prefixes stay; by default it takes most of the RAM",
         ),
-        Reason("--sleep-on-idle", "", "an idle scheduler takes 1 % of a core instead of all of it"),
+        FlagReason(
+            "--sleep-on-idle", "", "an idle scheduler takes 1 % of a core instead of all of it"
+        ),
     ]
     variables = [
-        Reason("OMP_NUM_THREADS", "1", "more threads make this small model several times slower"),
-        Reason(
+        FlagReason(
+            "OMP_NUM_THREADS", "1", "more threads make this small model several times slower"
+        ),
+        FlagReason(
             "TORCHDYNAMO_DISABLE",
             "1",
             "compiling would delay the first answer by 20 s and want g++",
@@ -42,7 +50,7 @@ def plan(order: Order) -> Plan:
     ]
     if Path(order.path).is_dir():
         variables.append(
-            Reason("HF_HUB_OFFLINE", "1", "the checkpoint is here: nothing is fetched")
+            FlagReason("HF_HUB_OFFLINE", "1", "the checkpoint is here: nothing is fetched")
         )
     return Plan(
         title=f"{order.name} on the CPU",

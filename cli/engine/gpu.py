@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.engine import sizes
-from cli.engine.command import Order, Plan, Reason, common, grammar_waits, keep_alive
+from cli.engine.command import FlagReason, Plan, ServeOptions, common, grammar_waits, keep_alive
 from cli.engine.devices import Device
-from jobs import errors, profiles
+from core import errors, profiles
 
 #: GPUs over which one engine can be split.
 SPLITS = (8, 4, 2, 1)
@@ -43,11 +43,11 @@ class Fit:
     tokens: int
 
 
-def plan(order: Order, devices: Sequence[Device]) -> Plan:
+def plan(order: ServeOptions, devices: Sequence[Device]) -> Plan:
     """Return the command for these GPUs.
 
     Raises:
-        jobs.errors.LaunchError: the model does not fit on them.
+        core.errors.LaunchError: the model does not fit on them.
     """
     size = sizes.measure(order.path)
     quantised = order.given("--quantization") == "fp8"
@@ -65,21 +65,21 @@ def plan(order: Order, devices: Sequence[Device]) -> Plan:
 
 
 def best(
-    order: Order, devices: Sequence[Device], size: sizes.Size, *, quantised: bool
+    order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantised: bool
 ) -> Fit | None:
     """Return how the model lies on the most GPUs that it can be split over; None when it does not fit."""
-    asked = order.given("--tp", "--tp-size", "--tensor-parallel-size") or ""
-    for parts in (int(asked),) if asked.isdigit() else SPLITS:
+    requested = order.given("--tp", "--tp-size", "--tensor-parallel-size") or ""
+    for parts in (int(requested),) if requested.isdigit() else SPLITS:
         if parts <= len(devices) and size.splits(parts):
             fit = _lay(order, devices, size, parts=parts, quantised=quantised)
             return fit if fit.tokens >= _context(order) else None
     return None
 
 
-def _context(order: Order) -> int:
+def _context(order: ServeOptions) -> int:
     """Return the tokens of one whole context: with less cache than that, the longest job never runs."""
-    asked = order.given("--context-length") or ""
-    return int(asked) if asked.isdigit() else order.profile.context_tokens
+    requested = order.given("--context-length") or ""
+    return int(requested) if requested.isdigit() else order.profile.context_tokens
 
 
 def _share(devices: Sequence[Device]) -> float:
@@ -89,7 +89,7 @@ def _share(devices: Sequence[Device]) -> float:
 
 
 def _lay(
-    order: Order, devices: Sequence[Device], size: sizes.Size, *, parts: int, quantised: bool
+    order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, parts: int, quantised: bool
 ) -> Fit:
     """Return how the model lies on ``parts`` GPUs, whether or not there is room for a context."""
     memory = min(device.memory for device in devices)
@@ -101,7 +101,7 @@ def _lay(
     return Fit(parts=parts, share=share, weights=weights, tokens=max(0, math.floor(room / token)))
 
 
-def _flags(order: Order, devices: Sequence[Device], fit: Fit) -> list[Reason]:
+def _flags(order: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[FlagReason]:
     """Return the flags with their reasons."""
     running = min(STREAMS, max(1, fit.tokens // STREAM_TOKENS))
     pixels = {
@@ -111,67 +111,69 @@ def _flags(order: Order, devices: Sequence[Device], fit: Fit) -> list[Reason]:
     idle = len(devices) - fit.parts
     return [
         *common(order),
-        Reason(
+        FlagReason(
             "--tp",
             str(fit.parts),
             f"{fit.weights:.1f} GiB of weights on each GPU"
             + (f"; {idle} stay idle: only 1, 2, 4 or 8 can share a model" if idle else ""),
         ),
-        Reason(
+        FlagReason(
             "--mem-fraction-static",
             f"{fit.share:.2f}",
             f"weights, and a cache of {fit.tokens:,} tokens; SGLang's own guess leaves a quarter of "
             "the memory unused with QVQ",
         ),
-        Reason(
+        FlagReason(
             "--max-running-requests",
             str(running),
             f"streams at once, with {fit.tokens // running:,} tokens of cache each on average",
         ),
-        Reason(
+        FlagReason(
             "--chunked-prefill-size", "8192", "running streams get a turn after this many tokens"
         ),
-        Reason("--max-prefill-tokens", "16384", "tokens of one prefill batch"),
-        Reason(
+        FlagReason("--max-prefill-tokens", "16384", "tokens of one prefill batch"),
+        FlagReason(
             "--mm-process-config",
             json.dumps({"image": pixels}, separators=(",", ":")),
             "a net under the service's own resizing",
         ),
-        Reason(
+        FlagReason(
             "--image-processor-backend",
             "pil",
             "the decoder that the canonical image was made with; nvJPEG's colours differ",
         ),
-        Reason("--watchdog-timeout", "600", "seconds one step may take before the server gives up"),
+        FlagReason(
+            "--watchdog-timeout", "600", "seconds one step may take before the server gives up"
+        ),
     ]
 
 
-def _variables(order: Order) -> list[Reason]:
+def _variables(order: ServeOptions) -> list[FlagReason]:
     """Return the variables with their reasons."""
     options = order.options
     return [
-        Reason(
+        FlagReason(
             "SGLANG_VLM_CACHE_SIZE_MB",
             str(VISION_CACHE),
             "the default of 100 holds 6,400 image tokens: a large image would be encoded again and again",
         ),
-        Reason(
+        FlagReason(
             "IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD",
             "256",
             "requests about one image that come together go behind the first; the default of 32 tokens is "
             "less than the system prompt that all have in common",
         ),
-        Reason(
+        FlagReason(
             "SGLANG_MAX_NEW_TOKENS_LIMIT",
             str(order.profile.max_output_tokens),
             "no answer is longer, whatever is asked for",
         ),
-        Reason(
+        FlagReason(
             "SGLANG_REQ_WAITING_TIMEOUT",
             f"{options.engine_first_token_seconds:.0f}",
             "the worker waits no longer (LONGLOOK_ENGINE_FIRST_TOKEN_SECONDS)",
         ),
-        Reason(
+        FlagReason(
             "SGLANG_REQ_RUNNING_TIMEOUT",
             str(options.deadline_seconds),
             "a stream that nobody reads ends (LONGLOOK_DEADLINE_SECONDS)",
@@ -181,7 +183,9 @@ def _variables(order: Order) -> list[Reason]:
     ]
 
 
-def _advice(order: Order, devices: Sequence[Device], size: sizes.Size, *, quantised: bool) -> str:
+def _advice(
+    order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantised: bool
+) -> str:
     """Return why the model does not fit, and what would."""
     weights = size.weights * (FP8 if quantised else 1)
     cache = _context(order) * size.token / 2**20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cli.engine import cpu, gpu, sizes
-from cli.engine.command import Order, Plan
+from cli.engine.command import Plan, ServeOptions
 from cli.engine.devices import Device
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 
 
 def plan(
@@ -25,12 +25,12 @@ def plan(
     without them gets tiny-qvq. tiny-qvq runs on the CPU even beside GPUs.
 
     Raises:
-        jobs.errors.LaunchError: the model cannot be served here; the message says what could.
+        core.errors.LaunchError: the model cannot be served here; the message says what could.
     """
     path = model_path or options.engine_model_path
-    asked = "model" in options.model_fields_set
-    name = options.model if asked or not devices else profiles.QVQ.name
-    profile = options.profile if asked or not devices else profiles.QVQ
+    requested = "model" in options.model_fields_set
+    name = options.model if requested or not devices else profiles.QVQ.name
+    profile = options.profile if requested or not devices else profiles.QVQ
     is_tiny = profile is profiles.TINY
     if not devices and not is_tiny and not path:
         raise errors.LaunchError(
@@ -38,7 +38,7 @@ def plan(
             "serves tiny-qvq on its CPU."
         )
     on_cpu = not devices or (is_tiny and not path)
-    order = Order(
+    order = ServeOptions(
         options=options,
         name=name,
         profile=profile,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import errors
+from core import errors
 
 QVQ = "Qwen/QVQ-72B-Preview"
 
@@ -49,7 +49,7 @@ def measure(model: str) -> Size:
     """Return the size of a checkpoint: a folder is weighed, a hub's name is looked up.
 
     Raises:
-        jobs.errors.LaunchError: it is neither a folder with a checkpoint nor a name of known size.
+        core.errors.LaunchError: it is neither a folder with a checkpoint nor a name of known size.
     """
     folder = Path(model)
     if folder.is_dir():

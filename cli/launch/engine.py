@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from jobs.settings import Settings
+from core.settings import Settings
 
 
 class Plan(Protocol):

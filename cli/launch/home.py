@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.launch.rotation import Rotation
-from jobs import errors
+from core import errors
 
 _LOCK: Final = "lock"
 #: The longest path of a unix socket on Linux, without its closing zero byte. Source: unix(7), sun_path.
@@ -26,7 +26,7 @@ def prepare(path: Path) -> Path:
     """Make the home directory, for its owner only, and return its full path.
 
     Raises:
-        jobs.errors.LaunchError: it cannot be made or written to.
+        core.errors.LaunchError: it cannot be made or written to.
     """
     home = path.expanduser().absolute()
     try:
@@ -48,7 +48,7 @@ def held(home: Path) -> Iterator[None]:
     """Hold the home directory against a second supervisor; the system lets go when this process ends.
 
     Raises:
-        jobs.errors.LaunchError: another process holds it; the message names it.
+        core.errors.LaunchError: another process holds it; the message names it.
     """
     with (home / _LOCK).open("a+") as lock:
         try:
@@ -70,7 +70,7 @@ def check_space(home: Path, *, floor_mb: int) -> None:
     """Refuse to start on a disk that is nearly full.
 
     Raises:
-        jobs.errors.LaunchError: less than ``floor_mb`` MiB are free.
+        core.errors.LaunchError: less than ``floor_mb`` MiB are free.
     """
     free = shutil.disk_usage(home).free // 2**20
     if free < floor_mb:
@@ -85,7 +85,7 @@ def room(home: Path) -> Iterator[None]:
     """Tell of a disk that fills up inside of the block.
 
     Raises:
-        jobs.errors.LaunchError: there is no room for a file any more.
+        core.errors.LaunchError: there is no room for a file any more.
     """
     try:
         yield

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.launch.rotation import Rotation
-from jobs import errors
+from core import errors
 
 _PR_SET_PDEATHSIG: Final = 1
 _LONGEST_LINE: Final = 300
@@ -56,7 +56,7 @@ class Process:
         rotation: how much of it is kept.
 
     Raises:
-        jobs.errors.LaunchError: it cannot be started at all.
+        core.errors.LaunchError: it cannot be started at all.
     """
 
     def __init__(

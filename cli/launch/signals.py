@@ -13,7 +13,7 @@ from typing import Final
 _STOP: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Signals:
+class SignalWait:
     """Counts SIGINT, SIGTERM and SIGHUP; :meth:`wait` returns early for them and for a child's end."""
 
     def __init__(self, wakeups: int) -> None:
@@ -32,12 +32,12 @@ class Signals:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Signals]:
+def watched() -> Iterator[SignalWait]:
     """Take over the signals of this process for the length of the block."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    signals = Signals(reader)
+    signals = SignalWait(reader)
     # A handler of ours for SIGCHLD as well: an ignored signal wakes nobody up.
     before = {number: signal.signal(number, signals.count) for number in _STOP}
     before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)

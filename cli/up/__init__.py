@@ -21,10 +21,10 @@ import typer
 from cli import client, output
 from cli.launch import home, redis, signals
 from cli.up import database, demo, engines, programs
-from cli.up.engines import Engines, Readiness
+from cli.up.engines import EngineProcesses, Readiness
 from cli.up.supervisor import StopAsked, Supervisor
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 
 _OK: Final = 200
 _POLL_SECONDS: Final = 0.05
@@ -40,10 +40,10 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compare
 
 
 @dataclass(frozen=True)
-class Asked:
+class UpOptions:
     """What is asked for beside the settings."""
 
-    engines: Engines
+    engines: EngineProcesses
     workers: int
     demo: bool
 
@@ -80,7 +80,7 @@ def up(
     settings = settings.model_copy(update={"home": home.prepare(settings.home)})
     if show_demo and no_worker:
         raise typer.BadParameter("--demo needs a worker")
-    asked = Asked(
+    requested = UpOptions(
         engines=engines.choose(engine, settings, room=context.obj),
         workers=0 if no_worker else workers,
         demo=show_demo,
@@ -89,18 +89,18 @@ def up(
         supervisor = Supervisor(
             settings.home, working=programs.ROOT, signals=stops, verbose=verbose
         )
-        given_time = _run(settings, asked, supervisor)
+        given_time = _run(settings, requested, supervisor)
     raise typer.Exit(output.Exit.OK if given_time else output.Exit.INTERRUPTED)
 
 
-def _run(settings: Settings, asked: Asked, supervisor: Supervisor) -> bool:
+def _run(settings: Settings, requested: UpOptions, supervisor: Supervisor) -> bool:
     """Run the service until it is asked to stop; return whether it was given the time it needs for that."""
     with contextlib.ExitStack() as stack:
         home.check_space(settings.home, floor_mb=settings.disk_floor_mb)
         listener = stack.enter_context(_listening(settings))
         socket_path = stack.enter_context(home.socket(settings.home))
         try:
-            _serve(settings, asked, supervisor, listener=listener, socket_path=socket_path)
+            _serve(settings, requested, supervisor, listener=listener, socket_path=socket_path)
         except StopAsked:
             output.event("stopping", "Ctrl-C again ends everything at once")
         finally:
@@ -111,7 +111,7 @@ def _run(settings: Settings, asked: Asked, supervisor: Supervisor) -> bool:
 
 def _serve(
     settings: Settings,
-    asked: Asked,
+    requested: UpOptions,
     supervisor: Supervisor,
     *,
     listener: socket.socket,
@@ -120,26 +120,26 @@ def _serve(
     """Start everything, say when it is ready, then look after it. Ends with an exception only."""
     began_at = time.monotonic()
     output.event("starting", f"in {settings.home}")
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url=redis.url(socket_path),
-        engine_urls=asked.engines.urls,
-        model=asked.engines.model,
+        engine_urls=requested.engines.urls,
+        model=requested.engines.model,
         port=listener.getsockname()[1],
     )
     url = _url(settings.host, wiring.port)
     server = redis.command(redis.binary(), path=socket_path)
     supervisor.start(programs.redis(server, environ=os.environ))
-    if asked.engines.plan is not None:
-        supervisor.start(programs.engine(asked.engines.plan, environ=os.environ))
-    readiness = Readiness(asked.engines, settings)
-    _tell_key(database.prepare(settings), settings)
+    if requested.engines.plan is not None:
+        supervisor.start(programs.engine(requested.engines.plan, environ=os.environ))
+    readiness = Readiness(requested.engines, settings)
+    _show_key(database.prepare(settings), settings)
     supervisor.start(programs.api(wiring, listener=listener.fileno(), environ=os.environ))
     supervisor.start(programs.delivery(wiring, environ=os.environ))
     supervisor.start(
         *(
             programs.worker(wiring, number=number, environ=os.environ)
-            for number in range(1, asked.workers + 1)
+            for number in range(1, requested.workers + 1)
         )
     )
     _await(supervisor, "Redis", lambda: redis.answers(socket_path), seconds=_REDIS_START_SECONDS)
@@ -147,11 +147,11 @@ def _serve(
     output.event("ready", f"{url}  (after {time.monotonic() - began_at:.1f} s)")
     supervisor.prove(but="engine")
     readiness.look()
-    while not (readiness.any_ready if asked.demo else readiness.all_ready):
+    while not (readiness.any_ready if requested.demo else readiness.all_ready):
         supervisor.watch(_ENGINE_POLL_SECONDS)
         readiness.look()
     supervisor.prove()
-    if asked.demo:
+    if requested.demo:
         key = client.key(settings)
         demo.show(client.Client(url, key=key), key=key, pause=supervisor.watch)
     while True:
@@ -165,7 +165,7 @@ def _await(
     """Wait until something answers that has been started.
 
     Raises:
-        jobs.errors.LaunchError: it does not within ``seconds``.
+        core.errors.LaunchError: it does not within ``seconds``.
     """
     until = time.monotonic() + seconds
     while not answers():
@@ -182,7 +182,7 @@ def _accepts(url: str) -> bool:
     return status == _OK
 
 
-def _tell_key(first: database.FirstKey | None, settings: Settings) -> None:
+def _show_key(first: database.FirstKey | None, settings: Settings) -> None:
     """Show the admin key at the first start: the one time that it is shown, and only to a person."""
     if first is None:
         return
@@ -198,7 +198,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     """Yield the API's socket, listening; it is the API's from its start on, and again after a restart.
 
     Raises:
-        jobs.errors.LaunchError: the address is taken, or none of this machine's.
+        core.errors.LaunchError: the address is taken, or none of this machine's.
     """
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from cli import client
 from cli.launch import home
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Role
-from jobs.settings import Settings
 from jobs.store import accounts
 from migrations import schema
 
@@ -32,8 +32,8 @@ def prepare(settings: Settings) -> FirstKey | None:
         The admin key at the first start, None later.
 
     Raises:
-        jobs.errors.SettingsError: the bootstrap key is no key, or the database's path is relative.
-        jobs.errors.LaunchError: the database cannot be used, or the pepper of its keys is gone.
+        core.errors.SettingsError: the bootstrap key is no key, or the database's path is relative.
+        core.errors.LaunchError: the database cannot be used, or the pepper of its keys is gone.
     """
     given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
     if given is not None and not accounts.well_formed(given):

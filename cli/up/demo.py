@@ -10,28 +10,28 @@ from typing import Final
 from cli import output
 from cli.client import Client, Pause
 from cli.up.programs import ROOT
-from jobs import errors
+from core import errors
 
 SAMPLES: Final = ROOT / "models" / "tiny-qvq" / "samples"
 #: The picture with most to look at, and what else to ask about it.
-_PICTURE: Final = "s07.png"
+_IMAGE: Final = "s07.png"
 _SECOND_QUESTION: Final = "How many yellow shapes?"
 
 
 @dataclass(frozen=True)
-class Sample:
+class DemoSample:
     """A picture with a question whose answer is known."""
 
-    picture: Path
+    image: Path
     question: str
     truth: str
 
 
-def sample() -> Sample:
+def sample() -> DemoSample:
     """Return the picture to show.
 
     Raises:
-        jobs.errors.LaunchError: the pictures are not there; they are part of a checkout only.
+        core.errors.LaunchError: the pictures are not there; they are part of a checkout only.
     """
     try:
         listed = json.loads((SAMPLES / "samples.json").read_text())
@@ -40,8 +40,8 @@ def sample() -> Sample:
             f"The demo's pictures are not in {SAMPLES}: it needs a checkout of the repository."
         ) from error
     there = [one for one in listed if one["right"] and (SAMPLES / one["file"]).exists()]
-    chosen = next((one for one in there if one["file"] == _PICTURE), there[0])
-    return Sample(SAMPLES / chosen["file"], str(chosen["question"]), str(chosen["truth"]))
+    chosen = next((one for one in there if one["file"] == _IMAGE), there[0])
+    return DemoSample(SAMPLES / chosen["file"], str(chosen["question"]), str(chosen["truth"]))
 
 
 def show(client: Client, *, key: str, pause: Pause) -> None:
@@ -53,22 +53,22 @@ def show(client: Client, *, key: str, pause: Pause) -> None:
         pause: how to spend the time between two looks at a job.
     """
     shown = sample()
-    _ask(client, shown.picture, shown.question, pause=pause)
-    output.line(f"(in the picture there are {shown.truth}: {shown.picture})")
+    _ask(client, shown.image, shown.question, pause=pause)
+    output.line(f"(in the picture there are {shown.truth}: {shown.image})")
     output.line()
     output.line(
         "The same picture again, another question: the engine still has the picture in its cache."
     )
-    _ask(client, shown.picture, _SECOND_QUESTION, pause=pause)
+    _ask(client, shown.image, _SECOND_QUESTION, pause=pause)
     _invite(client.url, key=key, shown=shown)
 
 
-def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
+def _ask(client: Client, image: Path, question: str, *, pause: Pause) -> None:
     """Submit one question, show its trace growing, then how it came out."""
     output.line()
     output.event("question", question)
-    job = client.submit([picture], question)
-    growth = output.Growth()
+    job = client.submit([image], question)
+    growth = output.LiveText()
     for event in client.follow(str(job["id"]), pause=pause):
         growth.show(event)
         job = event.get("job", job)
@@ -77,14 +77,14 @@ def _ask(client: Client, picture: Path, question: str, *, pause: Pause) -> None:
     output.result(job)
 
 
-def _invite(url: str, *, key: str, shown: Sample) -> None:
+def _invite(url: str, *, key: str, shown: DemoSample) -> None:
     """Print what to copy into another terminal."""
     output.lines(
         f"""
 The service is up until you press Ctrl-C. In another terminal:
 
   curl -s {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Prefer: wait=30' \\
-    -F image=@{shown.picture} -F 'question={shown.question}'
+    -F image=@{shown.image} -F 'question={shown.question}'
 
 or in Python (pip install requests):
 
@@ -92,7 +92,7 @@ or in Python (pip install requests):
   job = requests.post(
       "{url}/v1/jobs",
       headers={{"Authorization": "Bearer {key}", "Prefer": "wait=30"}},
-      files={{"image": open("{shown.picture}", "rb")}},
+      files={{"image": open("{shown.image}", "rb")}},
       data={{"question": "{shown.question}"}},
   ).json()
   print(job["answer"]["text"])

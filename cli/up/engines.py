@@ -9,8 +9,8 @@ from typing import Final
 
 from cli import client, output
 from cli.launch.engine import EngineRoom, Plan
-from jobs import errors, profiles
-from jobs.settings import Settings
+from core import errors, profiles
+from core.settings import Settings
 
 TINY: Final = "tiny"
 SCRIPTED: Final = "scripted"
@@ -23,7 +23,7 @@ _OK: Final = 200
 
 
 @dataclass(frozen=True)
-class Engines:
+class EngineProcesses:
     """What was asked for, worked out.
 
     Attributes:
@@ -37,31 +37,31 @@ class Engines:
     plan: Plan | None = None
 
 
-def choose(asked: str | None, settings: Settings, *, room: EngineRoom) -> Engines:
+def choose(requested: str | None, settings: Settings, *, room: EngineRoom) -> EngineProcesses:
     """Return the engines for ``--engine``: ``tiny``, ``scripted``, or URLs separated by commas.
 
     Without it those of ``LONGLOOK_ENGINE_URLS``, and without these tiny.
 
     Raises:
-        jobs.errors.SettingsError: it is none of them.
-        jobs.errors.LaunchError: tiny's environment is missing.
+        core.errors.SettingsError: it is none of them.
+        core.errors.LaunchError: tiny's environment is missing.
     """
-    if asked is None and "engine_urls" in settings.model_fields_set:
-        asked = ",".join(settings.engine_urls)
-    if asked is None or asked == TINY:
+    if requested is None and "engine_urls" in settings.model_fields_set:
+        requested = ",".join(settings.engine_urls)
+    if requested is None or requested == TINY:
         return _own(settings, room)
-    if asked == SCRIPTED:
-        asked = SCRIPTED_URL
+    if requested == SCRIPTED:
+        requested = SCRIPTED_URL
     try:
-        urls = Settings.read({}, engine_urls=asked).engine_urls
+        urls = Settings.read({}, engine_urls=requested).engine_urls
     except errors.SettingsError as error:
         raise errors.SettingsError(
-            f"--engine: {asked!r} is neither `tiny`, `scripted`, nor URLs separated by commas"
+            f"--engine: {requested!r} is neither `tiny`, `scripted`, nor URLs separated by commas"
         ) from error
-    return Engines(urls=urls, model=_model(urls, settings))
+    return EngineProcesses(urls=urls, model=_model(urls, settings))
 
 
-def _own(settings: Settings, room: EngineRoom) -> Engines:
+def _own(settings: Settings, room: EngineRoom) -> EngineProcesses:
     """Return the tiny engine, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
@@ -72,7 +72,7 @@ def _own(settings: Settings, room: EngineRoom) -> Engines:
             "minutes, 3 GB), or try `longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
-    return Engines(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
+    return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
 
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:
@@ -101,12 +101,12 @@ def served_model(url: str, settings: Settings) -> str | None:
 class Readiness:
     """Watches for the engines to become ready, and says so once for each."""
 
-    def __init__(self, engines: Engines, settings: Settings) -> None:
+    def __init__(self, engines: EngineProcesses, settings: Settings) -> None:
         self._engines = engines
         self._settings = settings
         self._waiting = list(engines.urls)
         self._began_at = time.monotonic()
-        self._told_at = self._began_at
+        self._reported_at = self._began_at
 
     @property
     def any_ready(self) -> bool:
@@ -128,8 +128,8 @@ class Readiness:
                 self._waiting.remove(url)
                 name = self._engines.model
                 output.event("engine ready", f"{name} at {url} after {self._elapsed():.0f} s")
-        if self._waiting and time.monotonic() - self._told_at > _PATIENCE_SECONDS:
-            self._told_at = time.monotonic()
+        if self._waiting and time.monotonic() - self._reported_at > _PATIENCE_SECONDS:
+            self._reported_at = time.monotonic()
             output.event("engine", f"not ready after {self._elapsed():.0f} s; jobs wait for it")
 
     def _healthy(self, url: str) -> bool:

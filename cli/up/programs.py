@@ -11,7 +11,7 @@ from typing import Final
 
 from cli.launch.engine import Plan
 from cli.launch.process import Program
-from jobs.settings import FILE_SUFFIX, PREFIX, Settings
+from core.settings import FILE_SUFFIX, PREFIX, Settings
 
 #: Where the packages lie. Celery and gunicorn import from their working directory before all else.
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ _CELERY_FLAGS: Final = ("--without-gossip", "--without-mingle", "--without-heart
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ProgramContext:
     """What every program of the service has to know: the settings as they came out, and where the rest is."""
 
     settings: Settings
@@ -45,7 +45,7 @@ class Wiring:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of the API and the workers: the supervisor's, made definite, without its secrets."""
-        told = {
+        reported = {
             "HOME": str(self.settings.home),
             "DATABASE_URL": self.settings.database,
             "REDIS_URL": self.redis_url,
@@ -58,9 +58,9 @@ class Wiring:
             "WEBHOOK_ALLOW": ",".join(self.settings.webhook_allow),
         }
         # What is told here is not read from a file once more.
-        dropped = _PRIVATE | {f"{PREFIX}{name}{FILE_SUFFIX.upper()}" for name in told}
-        kept = {name: value for name, value in environ.items() if name not in dropped}
-        return kept | {f"{PREFIX}{name}": value for name, value in told.items()}
+        dropped = _PRIVATE | {f"{PREFIX}{name}{FILE_SUFFIX.upper()}" for name in reported}
+        stored = {name: value for name, value in environ.items() if name not in dropped}
+        return stored | {f"{PREFIX}{name}": value for name, value in reported.items()}
 
 
 def foreign(environ: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +88,7 @@ def engine(plan: Plan, *, environ: Mapping[str, str]) -> Program:
     )
 
 
-def api(wiring: Wiring, *, listener: int, environ: Mapping[str, str]) -> Program:
+def api(wiring: ProgramContext, *, listener: int, environ: Mapping[str, str]) -> Program:
     """Return the API on a socket that listens already: callers of a restart wait instead of being refused."""
     return Program(
         name="api",
@@ -102,7 +102,7 @@ def api(wiring: Wiring, *, listener: int, environ: Mapping[str, str]) -> Program
     )
 
 
-def worker(wiring: Wiring, *, number: int, environ: Mapping[str, str]) -> Program:
+def worker(wiring: ProgramContext, *, number: int, environ: Mapping[str, str]) -> Program:
     """Return one of the workers; ``number`` tells them apart in the logs."""
     return Program(
         name=f"worker-{number}",
@@ -116,12 +116,12 @@ def worker(wiring: Wiring, *, number: int, environ: Mapping[str, str]) -> Progra
     )
 
 
-def delivery(wiring: Wiring, *, environ: Mapping[str, str]) -> Program:
+def delivery(wiring: ProgramContext, *, environ: Mapping[str, str]) -> Program:
     """Return the process that tells receivers of what happened."""
     return Program(
         name="delivery",
         command=(
-            *(sys.executable, "-m", "celery", "-A", "worker.delivery_app", "worker"),
+            *(sys.executable, "-m", "celery", "-A", "webhooks.app", "worker"),
             *("-P", "threads", *_CELERY_FLAGS, "--hostname", f"delivery@{os.uname().nodename}"),
         ),
         # Its metrics would take the port of the worker's.

@@ -11,8 +11,8 @@ from typing import Final
 from cli import output
 from cli.launch import home
 from cli.launch.process import Process, Program
-from cli.launch.signals import Signals
-from jobs import errors
+from cli.launch.signals import SignalWait
+from core import errors
 
 _TICK_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 30.0
@@ -56,7 +56,7 @@ class Supervisor:
         folder: Path,
         *,
         working: Path,
-        signals: Signals,
+        signals: SignalWait,
         verbose: bool = False,
         first_wait_seconds: float = 1.0,
     ) -> None:
@@ -71,7 +71,7 @@ class Supervisor:
         """Start ``programs`` as one stage: they end together, before the stages that started earlier.
 
         Raises:
-            jobs.errors.LaunchError: one of them cannot be started.
+            core.errors.LaunchError: one of them cannot be started.
         """
         stage: list[_Member] = []
         self._stages.append(stage)
@@ -92,7 +92,7 @@ class Supervisor:
 
         Raises:
             StopAsked: at once, when a signal asks for it.
-            jobs.errors.LaunchError: a program ended that has never worked.
+            core.errors.LaunchError: a program ended that has never worked.
         """
         until = time.monotonic() + seconds
         while True:

@@ -38,7 +38,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Canonical:
+class CanonicalImage:
     """An image as it is kept: upright 8-bit RGB on white, sRGB, at the model's size, without metadata.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import cast
 
 from PIL import Image, ImageCms
 
-from jobs import errors
+from core import errors
 
 #: Modes of more than 8 bits, with what full white can be in them: the least that covers all pixels is.
 #: (A file says how many bits a pixel has, but not how many of 32 it uses.)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 
-from jobs import profiles
+from core import profiles
 
 #: Pixels along a side of one visual token: patch 14, spatial merge 2.
 TOKEN_SIDE = 28

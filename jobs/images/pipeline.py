@@ -34,9 +34,9 @@ from PIL import (
     features,
 )
 
-from jobs import errors, profiles
+from core import errors, profiles
 from jobs.images import colours, formats, geometry
-from jobs.images.canonical import Canonical, Original
+from jobs.images.canonical import CanonicalImage, Original
 
 try:
     import pillow_heif
@@ -110,7 +110,7 @@ def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # 
 
 def canonicalise(
     data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
-) -> Canonical:
+) -> CanonicalImage:
     """Return the canonical image of a file: with one version of Pillow always the same bytes.
 
     Of an animation, a multi-page TIFF or a multi-picture JPEG the first picture is used.
@@ -121,7 +121,7 @@ def canonicalise(
         max_pixels: most pixels of the file's picture.
 
     Raises:
-        jobs.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
+        core.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
         MemoryError: the picture needs more than there is.
     """
     media_type = formats.sniff(data)
@@ -141,15 +141,15 @@ def canonicalise(
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
                 image.load()
-        picture = colours.flat(image)
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BICUBIC)
-        picture = colours.to_srgb(picture, image.info.get("icc_profile"))
+        submitted = colours.flat(image)
+        if submitted.size != size:
+            submitted = submitted.resize(size, Image.Resampling.BICUBIC)
+        submitted = colours.to_srgb(submitted, image.info.get("icc_profile"))
     if turn in _TURNS:
-        picture = picture.transpose(_TURNS[turn])
+        submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
-    return Canonical(
-        data=_encode(picture, lossy=lossy),
+    return CanonicalImage(
+        data=_encode(submitted, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,
         height=height,
@@ -247,11 +247,11 @@ def _orientation(image: Image.Image) -> int:
     return _UPRIGHT
 
 
-def _encode(picture: Image.Image, *, lossy: bool) -> bytes:
-    picture.info = {}  # Pillow would write some of it: the profile, a comment, a transparent colour.
+def _encode(submitted: Image.Image, *, lossy: bool) -> bytes:
+    submitted.info = {}  # Pillow would write some of it: the profile, a comment, a transparent colour.
     file = io.BytesIO()
     if lossy:
-        picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
+        submitted.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
     else:
-        picture.save(file, "PNG", compress_level=PNG_LEVEL)
+        submitted.save(file, "PNG", compress_level=PNG_LEVEL)
     return file.getvalue()

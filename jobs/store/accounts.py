@@ -19,11 +19,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database, Transaction
+from core import errors, ids
+from core.database import Database, Transaction
+from core.settings import Settings
 from jobs.lifecycle import Priority, Role
 from jobs.records import Account, ApiKey, table
-from jobs.settings import Settings
 
 DEFAULT_ACCOUNT = "default"
 #: The file in the home directory that keeps a pepper that was made there.
@@ -98,7 +98,7 @@ def pepper(settings: Settings) -> bytes:
     """Return the secret that keys are hashed with: the one that is set, else the one in the home directory.
 
     Raises:
-        jobs.errors.SettingsError: there is neither, or the file is empty.
+        core.errors.SettingsError: there is neither, or the file is empty.
     """
     if settings.pepper is not None:
         return settings.pepper.get_secret_value().encode()
@@ -185,7 +185,7 @@ class LiveKeys:
         self._until: float | None = None
 
     def may_hold(self, key: str) -> bool:
-        """Whether ``key`` was live a moment ago. Raises :class:`jobs.database.Unavailable`."""
+        """Whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
         with self._lock:
             if self._until is None or self._timer() >= self._until:
                 self._read()
@@ -328,7 +328,7 @@ def revoke_key(database: Database, key_id: uuid.UUID) -> bool:
 
 
 def account_id(database: Database, name: str) -> uuid.UUID:
-    """Return the id of the account ``name``. Raises :class:`jobs.errors.NotFound`."""
+    """Return the id of the account ``name``. Raises :class:`core.errors.NotFound`."""
     with database.reading() as transaction:
         found: uuid.UUID | None = transaction.execute(
             sa.select(Account.id).where(Account.name == name)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, DiskFull
+from core import errors
+from core.database import Database, DiskFull
+from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Job
-from jobs.settings import Settings
 from jobs.store import timeline
 
 Timer = Callable[[], float]
@@ -66,8 +66,8 @@ class Admission:
         """Return when so many more ``jobs`` of ``account_id`` may come in, all of them.
 
         Raises:
-            jobs.errors.QueueFull: as many wait as may.
-            jobs.database.Unavailable: the database does not answer.
+            core.errors.QueueFull: as many wait as may.
+            core.database.DatabaseUnavailable: the database does not answer.
         """
         queued = self._queued(None, cap=self._total)
         if queued + jobs > self._total:
@@ -113,7 +113,7 @@ class Admission:
 class Disk:
     """Watches the free space where SQLite's file lies; with PostgreSQL nothing is kept on this host.
 
-    PostgreSQL's own full disk is told by :class:`jobs.database.DiskFull`, as SQLite's is should the floor be passed.
+    PostgreSQL's own full disk is told by :class:`core.database.DiskFull`, as SQLite's is should the floor be passed.
 
     Args:
         database: whose file it is.
@@ -143,7 +143,7 @@ class Disk:
         return self._has_room
 
     def check(self) -> None:
-        """Return when there is room. Raises :class:`jobs.database.DiskFull`."""
+        """Return when there is room. Raises :class:`core.database.DiskFull`."""
         if not self.has_room:
             raise DiskFull(
                 "There is too little disk space left to take anything in.",

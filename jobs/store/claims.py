@@ -2,7 +2,7 @@
 
 A claim gives a :class:`Claim`. Whoever holds it may write only while the row still says so: each verb
 returns None (or leaves the job out of its answer) when the job is no longer theirs, and then whatever
-the holder has is discarded. How it ends is in :mod:`jobs.store.outcomes`.
+the holder has is discarded. How it ends is in :mod:`jobs.store.settle`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Now, Seconds, Transaction
+from core.database import Database, Now, Seconds, Transaction
+from jobs.events.index import SequenceBlock
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.marks import Numbers
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, Suspect, table
+from jobs.records import Attempt, Image, ImageBytes, ImageCrashes, Job, JobImage, Sample, table
 from jobs.store import dispatch, findings, timeline, traces
 
 
@@ -55,11 +55,11 @@ class Claim:
     #: One of the pictures has killed too many engines: it must not get to another one.
     quarantined: bool
     #: For the events of this attempt; all its streams share them.
-    numbers: Numbers = field(default_factory=Numbers, repr=False, compare=False)
+    numbers: SequenceBlock = field(default_factory=SequenceBlock, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
-class Followed:
+class Continuation:
     """When a sample that goes on from another one began, and the last number of the other one's events."""
 
     started_at: datetime
@@ -67,7 +67,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Flags:
+class StopFlags:
     """What has been asked of a running job since it was claimed."""
 
     cancel: bool
@@ -89,7 +89,7 @@ def _claimed(*, of_turn: bool) -> timeline.Change:
             "lease_expires_at": Now(sa.bindparam("b_lease", type_=Seconds())),
             "started_at": sa.func.coalesce(_JOB.started_at, Now()),
         },
-        numbers=Numbers.BLOCK,
+        numbers=SequenceBlock.BLOCK,
         shown=("model", "question", "options", "max_attempts"),
     )
 
@@ -175,7 +175,7 @@ def _change(
 def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
     """Keep the attempt of a job that was claimed just now; return what its owner needs to know."""
     values = job.values
-    own = values["event_number"] - Numbers.BLOCK
+    own = values["event_number"] - SequenceBlock.BLOCK
     transaction.execute(
         _ATTEMPT,
         {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
@@ -194,16 +194,16 @@ def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
         failures=values["failures"],
         max_attempts=values["max_attempts"],
         request_id=values["request_id"],
-        numbers=Numbers(own, values["event_number"]),
+        numbers=SequenceBlock(own, values["event_number"]),
     )
 
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_SUSPECT = table(Suspect).c
+_CRASHES = table(ImageCrashes).c
 _IMAGES = (
     sa.select(
-        _SUSPECT.quarantined_at,
+        _CRASHES.quarantined_at,
         _IMAGE.image_key.label("key"),
         _IMAGE.media_type,
         _IMAGE.width,
@@ -213,8 +213,8 @@ _IMAGES = (
     .select_from(table(JobImage))
     .join(table(Image), _IMAGE.id == _JOB_IMAGE.image_id)
     .outerjoin(
-        table(Suspect),
-        sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
+        table(ImageCrashes),
+        sa.and_(_CRASHES.account_id == _IMAGE.account_id, _CRASHES.image_key == _IMAGE.image_key),
     )
     .where(_JOB_IMAGE.job_id == sa.bindparam("job_id"))
     .order_by(_JOB_IMAGE.position)
@@ -232,21 +232,21 @@ def _claimed_images(
 
 
 _BYTES = table(ImageBytes).c
-_PICTURE = sa.select(_BYTES.data).where(
+_CANONICAL = sa.select(_BYTES.data).where(
     _BYTES.account_id == sa.bindparam("account_id"), _BYTES.image_key == sa.bindparam("key")
 )
 
 
-def picture(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:
+def image(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:
     """Return the canonical bytes of a picture, or None when they have been removed."""
     with database.reading() as transaction:
         data: bytes | None = transaction.execute(
-            _PICTURE, {"account_id": account_id, "key": key}
+            _CANONICAL, {"account_id": account_id, "key": key}
         ).scalar_one_or_none()
         return data
 
 
-_ASKED = sa.update(table(Attempt)).where(
+_REQUESTED = sa.update(table(Attempt)).where(
     table(Attempt).c.job_id == sa.bindparam("b_job"),
     table(Attempt).c.number == sa.bindparam("b_number"),
 )
@@ -272,14 +272,16 @@ def begin(
     with database.transaction("begin") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)]):
             return None
-        asked = {
+        requested = {
             "engine": engine,
             "engine_version": engine_version,
             "model": claim.model,
             "prompt": dict(prompt),
             "sampling": dict(sampling),
         }
-        transaction.execute(_ASKED, asked | {"b_job": claim.job_id, "b_number": claim.attempt})
+        transaction.execute(
+            _REQUESTED, requested | {"b_job": claim.job_id, "b_number": claim.attempt}
+        )
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": sample, "rid": rid}
         started_at: datetime = transaction.execute(_SAMPLE, new).scalar_one()
         return started_at
@@ -301,7 +303,7 @@ def join(database: Database, claim: Claim, *, rid: str, sample: int) -> datetime
         return done.started_at
 
 
-def leave(database: Database, claim: Claim, ended: traces.Ended) -> None:
+def leave(database: Database, claim: Claim, ended: traces.GenerationEnd) -> None:
     """Note the end of a stream beside which others of its attempt go on; it is written again with theirs."""
     with database.transaction("leave") as transaction:
         if traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
@@ -312,14 +314,14 @@ def follow(
     database: Database,
     claim: Claim,
     *,
-    ended: traces.Ended,
+    ended: traces.GenerationEnd,
     finding: Finding | None,
     rid: str,
-    kept: int,
+    stored: int,
     inserted: str,
     sample: int | None = None,
     beside: bool = False,
-) -> Followed | None:
+) -> Continuation | None:
     """End a stream, and begin the next sample, which goes on from it; return its start, or None if lost.
 
     ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
@@ -341,12 +343,12 @@ def follow(
         end(transaction, claim.job_id, claim.attempt, ended)
         findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
-        after = {"continues": ended.sample, "kept": kept, "inserted": inserted}
+        after = {"continues": ended.sample, "kept": stored, "inserted": inserted}
         transaction.execute(_SAMPLE, new | after)
         return _followed(transaction, claim, number)
 
 
-def _followed(transaction: Transaction, claim: Claim, number: int) -> Followed | None:
+def _followed(transaction: Transaction, claim: Claim, number: int) -> Continuation | None:
     """Return when a sample of an attempt began, and up to which number everything is written; None: it did not."""
     row = transaction.execute(
         sa.select(Sample.started_at, Attempt.kept_through)
@@ -357,7 +359,7 @@ def _followed(transaction: Transaction, claim: Claim, number: int) -> Followed |
             Sample.number == number,
         )
     ).one_or_none()
-    return None if row is None else Followed(row.started_at, row.kept_through or 0)
+    return None if row is None else Continuation(row.started_at, row.kept_through or 0)
 
 
 # Rows are locked in the order in which the recorder locks them: else the two could wait for each other.
@@ -394,7 +396,7 @@ _FLAGS = sa.select(
 
 def watch(
     database: Database, *, owner: str, held: Iterable[tuple[uuid.UUID, int]]
-) -> dict[tuple[uuid.UUID, int], Flags]:
+) -> dict[tuple[uuid.UUID, int], StopFlags]:
     """Return what is asked of ``held``; a job that is missing from the answer is no longer the owner's."""
     pairs = sorted(held)
     if not pairs:
@@ -402,6 +404,6 @@ def watch(
     with database.reading() as transaction:
         rows = transaction.execute(_FLAGS, {"b_owner": owner, "b_held": pairs}).all()
         return {
-            (row.id, row.attempt): Flags(cancel=bool(row.cancel), overdue=bool(row.overdue))
+            (row.id, row.attempt): StopFlags(cancel=bool(row.cancel), overdue=bool(row.overdue))
             for row in rows
         }

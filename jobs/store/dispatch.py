@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from jobs.database import Now
+from core.database import Now
 from jobs.lifecycle import HEAD_START, TURN_STEP, Priority, Status
 from jobs.records import Job, QueueTurn, table
 from jobs.store import groups, timeline, turns

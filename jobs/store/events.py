@@ -17,16 +17,17 @@ from typing import Any, Final, Protocol
 import orjson
 import sqlalchemy as sa
 
-from jobs import delivery, ids
-from jobs.database import Transaction
-from jobs.delivery import DeliveryStatus, EventType, Kind, TryState, Webhook
+from core import ids
+from core.database import Transaction
+from jobs import delivery
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus, EventType, Webhook
 from jobs.lifecycle import Status
 from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookEvent,
-    WebhookLane,
+    WebhookQueue,
 )
 from jobs.records import Job, table
 
@@ -37,36 +38,36 @@ _Listener = tuple[uuid.UUID, list[str]]
 
 
 @dataclass(frozen=True)
-class Due:
+class DeliveriesDue:
     """Tries are due now, noted for those who ring once that is committed."""
 
-    tries: int
+    attempts: int
 
 
-class Bell(Protocol):
-    """What rings for those who tell receivers, as :class:`jobs.queue.Bell` does."""
+class Wakeup(Protocol):
+    """What rings for those who tell receivers, as :class:`jobs.queue.Wakeup` does."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ask for a bell and return at once."""
 
 
-class Ringer:
-    """Rings once something to be told is committed: give it to :meth:`jobs.database.Database.listen`.
+class WakeupOnCommit:
+    """Rings once something to be told is committed: give it to :meth:`core.database.Database.listen`.
 
     A bell is lost when the answer to the commit is; whoever tells looks by himself every few seconds.
     """
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
 
     def __call__(self, note: object) -> None:
         """Hear a note of a transaction."""
-        if isinstance(note, Due):
-            self._bell.ring()
+        if isinstance(note, DeliveriesDue):
+            self._wakeup.notify()
 
 
 @dataclass(frozen=True)
-class Target:
+class NotificationTarget:
     """Who is told: an endpoint, or (``endpoint_id`` None) a job's own URL."""
 
     lane_id: uuid.UUID
@@ -95,19 +96,19 @@ def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: St
     if event_type is None or not rows:
         return
     listeners = _listeners(transaction, {row["account_id"] for row in rows})
-    told: dict[uuid.UUID, list[Target]] = {}
+    reported: dict[uuid.UUID, list[NotificationTarget]] = {}
     for row in rows:
         account_id = row["account_id"]
         wanted = Webhook.of(row["webhook"])
         targets = _targets(account_id, wanted, listeners.get(account_id, []), event_type)
         if targets:
-            told[row["id"]] = targets
-    if not told:
+            reported[row["id"]] = targets
+    if not reported:
         return
-    _open_lanes(transaction, moved, told)
+    _open_queues(transaction, moved, reported)
     # As they are now: the caller's rows have only what the timeline tells.
     jobs = transaction.session.scalars(
-        sa.select(Job).where(Job.id.in_(told)).execution_options(populate_existing=True)
+        sa.select(Job).where(Job.id.in_(reported)).execution_options(populate_existing=True)
     )
     for job in jobs:
         write(
@@ -115,7 +116,7 @@ def of_jobs(transaction: Transaction, moved: Sequence[sa.RowMapping], target: St
             account_id=job.account_id,
             event_type=event_type,
             data=job_data(job),
-            targets=told[job.id],
+            targets=reported[job.id],
             job_id=job.id,
         )
 
@@ -146,9 +147,9 @@ def write(
     account_id: uuid.UUID,
     event_type: str,
     data: Mapping[str, Any],
-    targets: Sequence[Target],
+    targets: Sequence[NotificationTarget],
     job_id: uuid.UUID | None = None,
-    kind: Kind = Kind.AUTOMATIC,
+    kind: AttemptKind = AttemptKind.AUTOMATIC,
 ) -> list[uuid.UUID]:
     """Write an event with its deliveries and their first tries; return the deliveries' ids, as ``targets``."""
     event_id = ids.new()
@@ -187,49 +188,49 @@ def write(
                 "number": 1,
                 "kind": kind,
                 "step": 0,
-                "state": TryState.DUE,
+                "state": AttemptState.DUE,
                 "due_at": at,
             }
             for row in deliveries
         ],
     )
-    transaction.notes.append(Due(len(deliveries)))
+    transaction.notes.append(DeliveriesDue(len(deliveries)))
     return [row["id"] for row in deliveries]
 
 
-def _open_lanes(
+def _open_queues(
     transaction: Transaction,
     moved: Iterable[sa.RowMapping],
-    told: Mapping[uuid.UUID, Sequence[Target]],
+    reported: Mapping[uuid.UUID, Sequence[NotificationTarget]],
 ) -> None:
     """Make the lanes of the jobs' own URLs, in one order, so that no two transactions wait for each other.
 
     A transaction that calls this more than once has to keep to the order of :func:`own_lane` over all calls.
     """
-    lanes = {
+    queues = {
         target.lane_id: (row["account_id"], delivery.origin(target.url))
         for row in moved
-        for target in told.get(row["id"], ())
+        for target in reported.get(row["id"], ())
         if target.endpoint_id is None
     }
-    for lane_id, (account_id, origin) in sorted(lanes.items()):
-        open_lane(transaction, lane_id, account_id=account_id, origin=origin)
+    for lane_id, (account_id, origin) in sorted(queues.items()):
+        open_queue(transaction, lane_id, account_id=account_id, origin=origin)
 
 
-def own_lane(row: sa.RowMapping) -> uuid.UUID:
+def own_queue(row: sa.RowMapping) -> uuid.UUID:
     """Return the lane of a job's own URL, by its ``account_id`` and ``webhook``; without a URL one before all."""
     webhook = Webhook.of(row["webhook"])
     if webhook is None or webhook.url is None:
         return uuid.UUID(int=0)
-    return delivery.lane(row["account_id"], webhook.url)[0]
+    return delivery.queue(row["account_id"], webhook.url)[0]
 
 
-def open_lane(
+def open_queue(
     transaction: Transaction, lane_id: uuid.UUID, *, account_id: uuid.UUID, origin: str
 ) -> None:
     """Make a lane if it is not there yet."""
     transaction.execute(
-        transaction.insert(WebhookLane)
+        transaction.insert(WebhookQueue)
         .values(id=lane_id, account_id=account_id, origin=origin, failures=0)
         .on_conflict_do_nothing(index_elements=["id"])
     )
@@ -237,20 +238,20 @@ def open_lane(
 
 def payload(event_id: uuid.UUID, event_type: str, at: datetime, data: Mapping[str, Any]) -> bytes:
     """Return an event as receivers get it, below 20 kB: what does not fit is left out, and ``omitted`` names it."""
-    kept = dict(data)
+    stored = dict(data)
     envelope = {
         "id": ids.show("evt", event_id),
         "object": "event",
         "created_at": int(at.timestamp()),
         "timestamp": _shown(at),
         "type": event_type,
-        "data": kept,
+        "data": stored,
     }
     text = orjson.dumps(envelope)
     for name in _OMITTED:
         if len(text) < delivery.PAYLOAD_BYTES:
             break
-        if _omit(kept, name):
+        if _omit(stored, name):
             text = orjson.dumps(envelope)
     return text
 
@@ -262,8 +263,8 @@ def _omit(data: dict[str, Any], name: str) -> bool:
     if not held or (part and held.get(part) is None):
         return False
     data[whole] = held | {part: None} if part else None
-    told = [one for one in data["omitted"] if not one.startswith(f"{whole}.")]
-    data["omitted"] = [*told, name]
+    reported = [one for one in data["omitted"] if not one.startswith(f"{whole}.")]
+    data["omitted"] = [*reported, name]
     return True
 
 
@@ -318,12 +319,12 @@ def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
         .with_for_update(key_share=True)
     )
     for event in rows.all():
-        told = orjson.loads(event.payload)
-        _omit(told["data"], "answer")
+        reported = orjson.loads(event.payload)
+        _omit(reported["data"], "answer")
         transaction.execute(
             sa.update(WebhookEvent)
             .where(WebhookEvent.id == event.id)
-            .values(payload=orjson.dumps(told), reduced_at=transaction.now())
+            .values(payload=orjson.dumps(reported), reduced_at=transaction.now())
         )
     transaction.execute(
         sa.update(WebhookAttempt)
@@ -332,7 +333,7 @@ def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     )
 
 
-def told_out() -> sa.ColumnElement[bool]:
+def reported_out() -> sa.ColumnElement[bool]:
     """Return the condition of a job of which nothing is still to be told."""
     pending = (
         sa.select(WebhookDelivery.id)
@@ -342,13 +343,13 @@ def told_out() -> sa.ColumnElement[bool]:
     return ~sa.exists(pending.correlate(Job))
 
 
-def held_told_out(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+def held_reported_out(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those jobs of which nothing is to be told, and let nothing be until the commit.
 
     Whoever sends again meanwhile comes first, and then the job is not among them; or waits, and finds nothing to send.
     """
     _hold(transaction, WebhookDelivery.id.in_(_deliveries_of(job_ids)))
-    held = sa.select(Job.id).where(Job.id.in_(job_ids), told_out())
+    held = sa.select(Job.id).where(Job.id.in_(job_ids), reported_out())
     return set(transaction.session.scalars(held))
 
 
@@ -385,10 +386,10 @@ def forget_others(
     pending = sa.select(WebhookDelivery.id).where(
         WebhookDelivery.event_id == WebhookEvent.id, _open_deliveries()
     )
-    told_out = ~sa.exists(pending.correlate(WebhookEvent))
+    reported_out = ~sa.exists(pending.correlate(WebhookEvent))
     chosen = transaction.session.scalars(
         sa.select(WebhookEvent.id)
-        .where(WebhookEvent.job_id.is_(None), WebhookEvent.created_at < before, told_out)
+        .where(WebhookEvent.job_id.is_(None), WebhookEvent.created_at < before, reported_out)
         .order_by(WebhookEvent.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -396,7 +397,7 @@ def forget_others(
     # Again, as for jobs: somebody may have sent one of them again meanwhile.
     _hold(transaction, WebhookDelivery.event_id.in_(chosen))
     found = transaction.session.scalars(
-        sa.select(WebhookEvent.id).where(WebhookEvent.id.in_(chosen), told_out)
+        sa.select(WebhookEvent.id).where(WebhookEvent.id.in_(chosen), reported_out)
     ).all()
     forget(transaction, found)
     return len(found)
@@ -404,10 +405,10 @@ def forget_others(
 
 def _open_deliveries() -> sa.ColumnElement[bool]:
     """Return the condition of a delivery that is not over: pending, or with a resend under way."""
-    tries = sa.select(WebhookAttempt.id).where(
-        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != TryState.ENDED
+    attempts = sa.select(WebhookAttempt.id).where(
+        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != AttemptState.ENDED
     )
-    return sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(tries))
+    return sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(attempts))
 
 
 def _deliveries_of(job_ids: Collection[uuid.UUID]) -> sa.Select[uuid.UUID]:
@@ -438,18 +439,18 @@ def _targets(
     wanted: Webhook | None,
     listeners: Iterable[_Listener],
     event_type: EventType,
-) -> list[Target]:
+) -> list[NotificationTarget]:
     """Return who is told, each once."""
-    asked = wanted if wanted is not None and event_type in wanted.events else None
-    named = asked.endpoint_id if asked is not None else None
+    requested = wanted if wanted is not None and event_type in wanted.events else None
+    named = requested.endpoint_id if requested is not None else None
     targets = [
-        Target(lane_id=endpoint_id, endpoint_id=endpoint_id)
+        NotificationTarget(lane_id=endpoint_id, endpoint_id=endpoint_id)
         for endpoint_id, event_types in listeners
         if event_type in event_types or endpoint_id == named
     ]
-    if asked is not None and asked.url is not None:
-        lane_id, _ = delivery.lane(account_id, asked.url)
-        targets.append(Target(lane_id=lane_id, endpoint_id=None, url=asked.url))
+    if requested is not None and requested.url is not None:
+        lane_id, _ = delivery.queue(account_id, requested.url)
+        targets.append(NotificationTarget(lane_id=lane_id, endpoint_id=None, url=requested.url))
     return targets
 
 

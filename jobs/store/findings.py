@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from jobs.database import Now, Transaction, insert
-from jobs.findings import Finding, Kind
+from core.database import Now, Transaction, insert
+from jobs.findings import Finding, FindingKind
 from jobs.records import FindingEntry, Job, table
 
 
@@ -19,7 +19,7 @@ def keep(
     """Keep what was found in an attempt; what has been kept before stays as it is."""
     for finding in found:
         transaction.execute(
-            _kept(transaction.dialect),
+            _stored(transaction.dialect),
             {
                 "job_id": job_id,
                 "attempt": attempt,
@@ -36,12 +36,12 @@ def keep(
 
 
 @functools.cache
-def _kept(dialect: str) -> sa.Insert:
+def _stored(dialect: str) -> sa.Insert:
     """Return the statement that keeps a finding."""
     return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 
 
-def among(kinds: Sequence[Kind]) -> sa.ColumnElement[bool]:
+def among(kinds: Sequence[FindingKind]) -> sa.ColumnElement[bool]:
     """Return the condition of being a job in which one of ``kinds`` was found."""
     return Job.id.in_(sa.select(FindingEntry.job_id).where(FindingEntry.kind.in_(map(str, kinds))))
 

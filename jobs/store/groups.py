@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from jobs.database import Now, Transaction
+from core.database import Now, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, table
 from jobs.store import timeline
@@ -26,7 +26,7 @@ _JOB = table(Job).c
 
 
 @dataclass(frozen=True)
-class Freed:
+class FollowersReleased:
     """Followers that wait no longer, noted for those who ring for them once it is committed."""
 
     jobs: int
@@ -53,8 +53,8 @@ _FOLLOWERS = sa.select(sa.func.count(_JOB.id)).where(
 )
 
 
-def tell_freed(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
+def record_released(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
     """Note how many jobs wait for those of ``leaders`` that lead, because these hold them no longer."""
     followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
     if followers:
-        transaction.notes.append(Freed(followers))
+        transaction.notes.append(FollowersReleased(followers))

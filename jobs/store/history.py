@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from core.database import Database, Transaction
 from jobs import filters
-from jobs.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 from jobs.records import (
@@ -18,14 +18,14 @@ from jobs.records import (
     FindingEntry,
     Image,
     ImageBytes,
+    ImageCrashes,
     Job,
     JobImage,
     Sample,
-    Suspect,
     table,
 )
-from jobs.store import findings, places, search, timeline
-from jobs.store.pictures import FACTS, ImageFacts, ImageView
+from jobs.store import findings, positions, search, timeline
+from jobs.store.images import FACTS, ImageFacts, ImageView
 
 #: Characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed them.
 MAX_PAGE_CHARS = 4 * 2**20
@@ -47,7 +47,7 @@ class JobView:
 
     job: Job
     images: tuple[ImageView, ...]
-    queue: places.Place | None = None
+    queue: positions.QueuePosition | None = None
     progress: Progress | None = None
     reruns: tuple[uuid.UUID, ...] = ()
     findings: tuple[FindingEntry, ...] = ()
@@ -79,7 +79,7 @@ def get(
         return JobView(
             job=job,
             images=_images(transaction, [job.id]).get(job.id, ()),
-            queue=places.of(transaction, job) if job.status is Status.QUEUED else None,
+            queue=positions.of(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
             findings=findings.of(transaction, [job.id]).get(job.id, ()),
             reruns=_reruns(transaction, job.id),
@@ -100,7 +100,10 @@ def group(
 
 
 def accepted(
-    database: Database, job: Job, images: tuple[ImageView, ...], forecast: places.Forecast
+    database: Database,
+    job: Job,
+    images: tuple[ImageView, ...],
+    forecast: positions.PositionForecast,
 ) -> JobView:
     """Return a job as it has just come in with ``images``, at a cost that does not grow with the queue."""
     with database.reading() as transaction:
@@ -108,8 +111,8 @@ def accepted(
 
 
 def last_place(
-    database: Database, leader: Job, forecast: places.Forecast, *, behind: int
-) -> places.Place:
+    database: Database, leader: Job, forecast: positions.PositionForecast, *, behind: int
+) -> positions.QueuePosition:
     """Return the place of the last job of a group that has just come in, ``behind`` jobs after its leader."""
     with database.reading() as transaction:
         return forecast.of(transaction, leader, behind=behind)
@@ -133,7 +136,7 @@ def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, 
 
 def page(
     database: Database,
-    asked: Filter,
+    requested: Filter,
     *,
     limit: int,
     after: uuid.UUID | None = None,
@@ -145,12 +148,12 @@ def page(
     With any filter beside the account it is a search, which takes the account's share of these.
 
     Raises:
-        jobs.errors.Overloaded: as many searches run as may, and none ended in time.
-        jobs.errors.SearchTooSlow: the search was ended at its deadline.
+        core.errors.Overloaded: as many searches run as may, and none ended in time.
+        core.errors.SearchTooSlow: the search was ended at its deadline.
     """
-    opened = database.searching(asked.account_id) if asked.given else database.reading()
+    opened = database.searching(requested.account_id) if requested.given else database.reading()
     with opened as transaction:
-        statement = sa.select(Job).where(*_conditions(asked, transaction))
+        statement = sa.select(Job).where(*_conditions(requested, transaction))
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()
@@ -194,34 +197,35 @@ def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...
     return tuple(reversed(transaction.session.scalars(newest).all()))
 
 
-def _conditions(asked: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
+def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
-    if asked.account_id is not None:
-        conditions.append(Job.account_id == asked.account_id)
-    if asked.statuses:
-        conditions.append(sa.or_(*map(timeline.standing, asked.statuses)))
-    if asked.error_codes:
-        conditions.append(Job.error_code.in_(asked.error_codes))
-    if asked.findings:
-        conditions.append(findings.among(asked.findings))
-    if asked.group_id is not None:
-        conditions.append(Job.group_id == asked.group_id)
-    if asked.created_after is not None:
-        conditions.append(Job.created_at >= asked.created_after)
-    if asked.created_before is not None:
-        conditions.append(Job.created_at < asked.created_before)
+    if requested.account_id is not None:
+        conditions.append(Job.account_id == requested.account_id)
+    if requested.statuses:
+        conditions.append(sa.or_(*map(timeline.standing, requested.statuses)))
+    if requested.error_codes:
+        conditions.append(Job.error_code.in_(requested.error_codes))
+    if requested.findings:
+        conditions.append(findings.among(requested.findings))
+    if requested.group_id is not None:
+        conditions.append(Job.group_id == requested.group_id)
+    if requested.created_after is not None:
+        conditions.append(Job.created_at >= requested.created_after)
+    if requested.created_before is not None:
+        conditions.append(Job.created_at < requested.created_before)
     conditions += [
-        _metadata_holds(key, value, transaction.dialect) for key, value in asked.metadata.items()
+        _metadata_holds(key, value, transaction.dialect)
+        for key, value in requested.metadata.items()
     ]
     conditions += [
-        search.holds(transaction, Phrase.of(text), account_id=asked.account_id)
-        for text in asked.phrases
+        search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
+        for text in requested.phrases
     ]
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
-    if asked.image_id is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.id == asked.image_id)))
-    if asked.image_sha256 is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == asked.image_sha256)))
+    if requested.image_id is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.id == requested.image_id)))
+    if requested.image_sha256 is not None:
+        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == requested.image_sha256)))
     return conditions
 
 
@@ -265,14 +269,14 @@ def cancel(
         if job.status.terminal or job.cancel_requested_at is not None:
             return job.status
         target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
-        asked = timeline.Change(
+        requested = timeline.Change(
             "cancelled" if target is Status.CANCELLED else "cancel_requested",
             source=job.status,
             target=target,
             where=(table(Job).c.id == job_id,),
             values={"cancel_requested_at": transaction.now()},
         )
-        timeline.change(transaction, asked, actor=actor)
+        timeline.change(transaction, requested, actor=actor)
         return target
 
 
@@ -287,14 +291,14 @@ def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | No
 
 _IMAGE = table(Image).c
 _JOB_IMAGE = table(JobImage).c
-_SUSPECT = table(Suspect).c
+_CRASHES = table(ImageCrashes).c
 _FACTS = sa.select(*FACTS)
 _IMAGES = (
-    _FACTS.add_columns(_SUSPECT.quarantined_at)
+    _FACTS.add_columns(_CRASHES.quarantined_at)
     .outerjoin_from(
         table(Image),
-        table(Suspect),
-        sa.and_(_SUSPECT.account_id == _IMAGE.account_id, _SUSPECT.image_key == _IMAGE.image_key),
+        table(ImageCrashes),
+        sa.and_(_CRASHES.account_id == _IMAGE.account_id, _CRASHES.image_key == _IMAGE.image_key),
     )
     .where(
         _IMAGE.id.in_(sa.bindparam("image_ids", expanding=True)),

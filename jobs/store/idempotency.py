@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Now, Seconds, Transaction
+from core import errors
+from core.database import Database, Now, Seconds, Transaction
 from jobs.records import Job, table
 
 
@@ -19,15 +19,15 @@ def replay(
     account_id: uuid.UUID,
     key: str,
     fingerprint: str,
-    kept: timedelta,
+    stored: timedelta,
 ) -> uuid.UUID | None:
-    """Return the job that this account made with ``key`` within ``kept``, or None.
+    """Return the job that this account made with ``key`` within ``stored``, or None.
 
     Raises:
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
+        core.errors.IdempotencyKeyReused: the key came with another request.
     """
     with database.reading() as transaction:
-        found = _keyed(transaction, account_id, key, kept=kept)
+        found = _keyed(transaction, account_id, key, stored=stored)
     return _same(found, fingerprint)
 
 
@@ -37,10 +37,10 @@ def winner(
     """Return the job that was quicker under the same key, or None when the conflict was another.
 
     Raises:
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
+        core.errors.IdempotencyKeyReused: the key came with another request.
     """
     with database.reading() as transaction:
-        found = _keyed(transaction, account_id, key, kept=None)
+        found = _keyed(transaction, account_id, key, stored=None)
     return _same(found, fingerprint)
 
 
@@ -57,10 +57,10 @@ _FORGOTTEN = (
 
 
 def forget_expired(
-    transaction: Transaction, *, account_id: uuid.UUID, key: str, kept: timedelta
+    transaction: Transaction, *, account_id: uuid.UUID, key: str, stored: timedelta
 ) -> None:
-    """Let go of a key that is older than ``kept``, so that it can be used anew."""
-    transaction.execute(_FORGOTTEN, {"b_account": account_id, "b_key": key, "b_kept": -kept})
+    """Let go of a key that is older than ``stored``, so that it can be used anew."""
+    transaction.execute(_FORGOTTEN, {"b_account": account_id, "b_key": key, "b_kept": -stored})
 
 
 _KEYED = sa.select(_JOB.id, _JOB.fingerprint).where(
@@ -70,12 +70,12 @@ _KEYED_SINCE = _KEYED.where(_JOB.created_at > Now(sa.bindparam("kept", type_=Sec
 
 
 def _keyed(
-    transaction: Transaction, account_id: uuid.UUID, key: str, *, kept: timedelta | None
+    transaction: Transaction, account_id: uuid.UUID, key: str, *, stored: timedelta | None
 ) -> tuple[uuid.UUID, str | None] | None:
     bound: dict[str, Any] = {"account_id": account_id, "key": key}
-    if kept is not None:
-        bound["kept"] = -kept
-    row = transaction.execute(_KEYED if kept is None else _KEYED_SINCE, bound).one_or_none()
+    if stored is not None:
+        bound["kept"] = -stored
+    row = transaction.execute(_KEYED if stored is None else _KEYED_SINCE, bound).one_or_none()
     return None if row is None else (row.id, row.fingerprint)
 
 

@@ -24,10 +24,10 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction
+from core.database import Database, Transaction
+from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.settings import Settings
 from jobs.store import events, retention, timeline
 
 
@@ -70,7 +70,7 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
     """Take away what is older than ``periods`` say, up to ``limit`` of each class, oldest first.
 
     Raises:
-        jobs.database.Unavailable: the database does not answer; what was committed stays gone.
+        core.database.DatabaseUnavailable: the database does not answer; what was committed stays gone.
     """
     images = traces = answers = timelines = 0
     full = False
@@ -174,14 +174,14 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
             transaction,
             Job.finished_at < transaction.now(-period),
             Job.events_removed_at.is_(None),
-            events.told_out(),
+            events.reported_out(),
             limit=limit,
         )
-        held = events.held_told_out(transaction, due)
+        held = events.held_reported_out(transaction, due)
         due = {job_id: status for job_id, status in due.items() if job_id in held}
         events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
-        marks = {name: table(Job).c[name] for name in timeline.TOLD} | {
+        marks = {name: table(Job).c[name] for name in timeline.REPORTED} | {
             "events_removed_at": transaction.now()
         }
         _mark(transaction, due, marks, event="events_removed", actor=actor)

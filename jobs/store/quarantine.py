@@ -16,9 +16,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Transaction
-from jobs.records import Attempt, Image, Suspect, table
+from core import errors
+from core.database import Database, Transaction
+from jobs.records import Attempt, Image, ImageCrashes, table
 
 CODE: Final = errors.ImageQuarantined.code
 #: Engines need longer to come back: what is cut within this time was cut by the same death.
@@ -26,7 +26,7 @@ _SAME_DEATH: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
-class Held:
+class QuarantinedImage:
     """An image in quarantine; ``image_id`` is one of those that have these pixels."""
 
     image_id: uuid.UUID
@@ -37,7 +37,7 @@ class Held:
     quarantined_at: datetime
 
 
-def blame(
+def record_crash(
     transaction: Transaction, account_id: uuid.UUID, keys: Collection[str], *, limit: int
 ) -> bool:
     """Count the death of an engine against images; return whether one of them is in quarantine now.
@@ -49,37 +49,43 @@ def blame(
         limit: so many deaths put one into quarantine.
     """
     for key in sorted(set(keys)):
-        row = transaction.insert(Suspect).values(
+        row = transaction.insert(ImageCrashes).values(
             account_id=account_id, image_key=key, deaths=1, died_at=transaction.now()
         )
         transaction.execute(
             row.on_conflict_do_update(
                 index_elements=["account_id", "image_key"],
-                set_={"deaths": Suspect.deaths + 1, "died_at": row.excluded.died_at},
-                where=sa.or_(Suspect.deaths == 0, Suspect.died_at <= transaction.now(-_SAME_DEATH)),
+                set_={"deaths": ImageCrashes.deaths + 1, "died_at": row.excluded.died_at},
+                where=sa.or_(
+                    ImageCrashes.deaths == 0, ImageCrashes.died_at <= transaction.now(-_SAME_DEATH)
+                ),
             )
         )
     transaction.execute(
-        sa.update(Suspect)
-        .where(*_of(account_id, keys), Suspect.deaths >= limit, Suspect.quarantined_at.is_(None))
+        sa.update(ImageCrashes)
+        .where(
+            *_of(account_id, keys),
+            ImageCrashes.deaths >= limit,
+            ImageCrashes.quarantined_at.is_(None),
+        )
         .values(quarantined_at=transaction.now())
     )
-    found = sa.select(Suspect.deaths).where(
-        *_of(account_id, keys), Suspect.quarantined_at.is_not(None)
+    found = sa.select(ImageCrashes.deaths).where(
+        *_of(account_id, keys), ImageCrashes.quarantined_at.is_not(None)
     )
     return transaction.execute(found.limit(1)).first() is not None
 
 
 _ATTEMPT = table(Attempt).c
-_SUSPECT = table(Suspect).c
-_FORGIVEN = (
-    sa.update(table(Suspect))
+_CRASHES = table(ImageCrashes).c
+_CLEARED = (
+    sa.update(table(ImageCrashes))
     .where(
-        _SUSPECT.account_id == sa.bindparam("b_account"),
-        _SUSPECT.image_key.in_(sa.bindparam("b_keys", expanding=True)),
-        _SUSPECT.quarantined_at.is_(None),
-        _SUSPECT.deaths > 0,
-        _SUSPECT.died_at
+        _CRASHES.account_id == sa.bindparam("b_account"),
+        _CRASHES.image_key.in_(sa.bindparam("b_keys", expanding=True)),
+        _CRASHES.quarantined_at.is_(None),
+        _CRASHES.deaths > 0,
+        _CRASHES.died_at
         < sa.select(_ATTEMPT.claimed_at)
         .where(
             _ATTEMPT.job_id == sa.bindparam("b_job"), _ATTEMPT.number == sa.bindparam("b_attempt")
@@ -90,7 +96,7 @@ _FORGIVEN = (
 )
 
 
-def forgive(
+def clear_crashes(
     transaction: Transaction,
     account_id: uuid.UUID,
     keys: Collection[str],
@@ -100,15 +106,15 @@ def forgive(
 ) -> None:
     """Forget what is held against images that did well in an attempt, if that began after the last death."""
     transaction.execute(
-        _FORGIVEN,
+        _CLEARED,
         {"b_account": account_id, "b_keys": list(keys), "b_job": job_id, "b_attempt": attempt},
     )
 
 
-_HELD = sa.select(_SUSPECT.image_key).where(
-    _SUSPECT.account_id == sa.bindparam("account_id"),
-    _SUSPECT.image_key.in_(sa.bindparam("keys", expanding=True)),
-    _SUSPECT.quarantined_at.is_not(None),
+_HELD = sa.select(_CRASHES.image_key).where(
+    _CRASHES.account_id == sa.bindparam("account_id"),
+    _CRASHES.image_key.in_(sa.bindparam("keys", expanding=True)),
+    _CRASHES.quarantined_at.is_not(None),
 )
 
 
@@ -123,7 +129,7 @@ def held(database: Database, account_id: uuid.UUID, keys: Collection[str]) -> se
 
 def listed(
     database: Database, *, limit: int, after: uuid.UUID | None = None
-) -> tuple[list[Held], bool]:
+) -> tuple[list[QuarantinedImage], bool]:
     """Return up to ``limit`` images in quarantine beyond the image ``after``, and whether there are more.
 
     They come newest first by when they were sent: what is released meanwhile moves no page.
@@ -132,14 +138,14 @@ def listed(
         listing = _listing() if after is None else _listing().where(Image.id < after)
         ordered = listing.order_by(Image.id.desc()).limit(limit + 1)
         rows = transaction.execute(ordered).mappings().all()
-        return [Held(**row) for row in rows[:limit]], len(rows) > limit
+        return [QuarantinedImage(**row) for row in rows[:limit]], len(rows) > limit
 
 
 def count(database: Database) -> int:
     """Return how many images are in quarantine."""
     with database.reading() as transaction:
         counted: int = transaction.execute(
-            sa.select(sa.func.count()).where(Suspect.quarantined_at.is_not(None))
+            sa.select(sa.func.count()).where(ImageCrashes.quarantined_at.is_not(None))
         ).scalar_one()
         return counted
 
@@ -151,37 +157,41 @@ def release(database: Database, image_id: uuid.UUID, *, actor: str) -> bool:
         if image is None:
             return False
         released = transaction.execute(
-            sa.update(Suspect)
-            .where(*_of(image.account_id, [image.image_key]), Suspect.quarantined_at.is_not(None))
+            sa.update(ImageCrashes)
+            .where(
+                *_of(image.account_id, [image.image_key]), ImageCrashes.quarantined_at.is_not(None)
+            )
             .values(deaths=0, quarantined_at=None, released_at=transaction.now(), released_by=actor)
-            .returning(Suspect.image_key)
+            .returning(ImageCrashes.image_key)
         )
         return released.first() is not None
 
 
 def _of(account_id: uuid.UUID, keys: Collection[str]) -> Sequence[sa.ColumnElement[bool]]:
-    return (Suspect.account_id == account_id, Suspect.image_key.in_(keys))
+    return (ImageCrashes.account_id == account_id, ImageCrashes.image_key.in_(keys))
 
 
 def _listing() -> sa.Select[uuid.UUID, uuid.UUID, str, int, datetime, datetime | None]:
     # Several originals may have become the same picture: the first of them stands for all.
     first = (
         sa.select(Image.id)
-        .where(Image.account_id == Suspect.account_id, Image.image_key == Suspect.image_key)
+        .where(
+            Image.account_id == ImageCrashes.account_id, Image.image_key == ImageCrashes.image_key
+        )
         .order_by(Image.created_at, Image.id)
         .limit(1)
-        .correlate(Suspect)
+        .correlate(ImageCrashes)
         .scalar_subquery()
     )
     return (
         sa.select(
             Image.id.label("image_id"),
-            Suspect.account_id,
+            ImageCrashes.account_id,
             Image.original_sha256.label("sha256"),
-            Suspect.deaths,
-            Suspect.died_at,
-            Suspect.quarantined_at,
+            ImageCrashes.deaths,
+            ImageCrashes.died_at,
+            ImageCrashes.quarantined_at,
         )
         .join(Image, Image.id == first)
-        .where(Suspect.quarantined_at.is_not(None))
+        .where(ImageCrashes.quarantined_at.is_not(None))
     )

@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Transaction
+from core import errors
+from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk, table
@@ -38,7 +38,7 @@ def remove_job(
         False when there is no such job (in this account).
 
     Raises:
-        jobs.errors.Conflict: it has not finished.
+        core.errors.Conflict: it has not finished.
     """
     with database.transaction() as transaction:
         job = transaction.session.get(Job, job_id, with_for_update=True)
@@ -113,7 +113,7 @@ def remove_image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UU
         False when there is no such image in this account.
 
     Raises:
-        jobs.errors.Conflict: an unfinished job uses it.
+        core.errors.Conflict: an unfinished job uses it.
     """
     with database.transaction() as transaction:
         image = transaction.session.get(Image, image_id, with_for_update=True)

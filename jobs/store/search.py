@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction
+from core.database import Database, Transaction
 from jobs.phrases import Part, Phrase, spellings
 from jobs.records import Account, Job, Sample, SearchText, table
 

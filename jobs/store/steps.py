@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import trace
-from jobs.database import Database
-from jobs.marks import Mark
+from jobs.events.index import IndexEntry
 from jobs.records import Sample, table
 
 #: Which stream: job, attempt, number.
@@ -34,18 +34,20 @@ def pack(text: str) -> dict[str, Any]:
     }
 
 
-def read(text: str, index: Iterable[Mark], kept: Mapping[str, Any] | None) -> list[trace.Step]:
+def read(
+    text: str, index: Iterable[IndexEntry], stored: Mapping[str, Any] | None
+) -> list[trace.Step]:
     """Return the steps of ``text`` with the times and tokens that its ``index`` tells.
 
     Args:
         text: a trace, whole or as far as it has come.
         index: its marks, in order; what they do not cover has neither.
-        kept: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
+        stored: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
     """
-    if kept is None or kept["version"] != trace.VERSION:
+    if stored is None or stored["version"] != trace.VERSION:
         found = trace.parse(text)
     else:
-        found = [trace.Step(trace.Kind(kind), *place) for kind, *place in kept["steps"]]
+        found = [trace.Step(trace.StepKind(kind), *place) for kind, *place in stored["steps"]]
     return trace.timed(found, _moments(index))
 
 
@@ -106,9 +108,9 @@ def reparse(
     return list(found)[-1], len(still)
 
 
-def _moments(index: Iterable[Mark]) -> list[trace.Mark]:
+def _moments(index: Iterable[IndexEntry]) -> list[trace.TokenMark]:
     """Return when the text of an index had grown how long."""
-    moments: list[trace.Mark] = []
+    moments: list[trace.TokenMark] = []
     chars = 0
     tokens: int | None = 0
     for mark in index:
@@ -116,5 +118,5 @@ def _moments(index: Iterable[Mark]) -> list[trace.Mark]:
             chars += mark.length
             # Behind a piece of unknown tokens nobody knows how many they are.
             tokens = None if tokens is None or mark.tokens is None else tokens + mark.tokens
-        moments.append(trace.Mark(chars, datetime.fromtimestamp(mark.at / 1000, UTC), tokens))
+        moments.append(trace.TokenMark(chars, datetime.fromtimestamp(mark.at / 1000, UTC), tokens))
     return moments

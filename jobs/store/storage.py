@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, Transaction, Unavailable
+from core import errors
+from core.database import Database, DatabaseUnavailable, Transaction
 from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
 from jobs.records import (
     Account,
@@ -67,11 +67,11 @@ class StorageKind(enum.StrEnum):
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
 _EVENT_BYTES: Final = 512
-_TRY_BYTES: Final = 512
+_ATTEMPT_BYTES: Final = 512
 
 
 @dataclass(frozen=True)
-class Usage:
+class AccountStorage:
     """What an account stores, in bytes, and what it may store (None: any amount)."""
 
     by_kind: Mapping[StorageKind, int]
@@ -89,7 +89,7 @@ class AccountUsage:
 
     account_id: uuid.UUID
     name: str
-    usage: Usage
+    usage: AccountStorage
     storage_mb: int | None
     #: Whether what it stored before the count began is in it.
     counted: bool
@@ -130,8 +130,8 @@ class Quota:
             far from its quota.
 
         Raises:
-            jobs.errors.StorageQuotaExceeded: it stores all that it may already.
-            jobs.database.Unavailable: the database does not answer.
+            core.errors.StorageQuotaExceeded: it stores all that it may already.
+            core.database.DatabaseUnavailable: the database does not answer.
         """
         look = self._looks.get(account_id)
         if look is None or self._timer() >= look.until or _is_full(look):
@@ -149,12 +149,12 @@ class Quota:
             look = self._looks.get(account_id)
             if look is None or self._timer() >= look.until:
                 look = self._look(account_id)
-        except Unavailable:
+        except DatabaseUnavailable:
             return True
         return not _is_full(look)
 
-    def usage(self, account_id: uuid.UUID) -> Usage:
-        """Return what an account stores and may store. Raises :class:`jobs.errors.NotFound`: there is none."""
+    def usage(self, account_id: uuid.UUID) -> AccountStorage:
+        """Return what an account stores and may store. Raises :class:`core.errors.NotFound`: there is none."""
         return usage(self._database, account_id, default_mb=self._default_mb)
 
     def _look(self, account_id: uuid.UUID) -> _Look:
@@ -178,7 +178,7 @@ def enforce(transaction: Transaction, account_id: uuid.UUID, limit: int) -> None
     Of several transactions at once each sees what those before it have stored.
 
     Raises:
-        jobs.errors.StorageQuotaExceeded: it would store more.
+        core.errors.StorageQuotaExceeded: it would store more.
     """
     if transaction.dialect != "sqlite":  # There, whoever writes is alone.
         transaction.execute(_TURN, {"account": account_id.int & 0x7FFFFFFF})
@@ -216,17 +216,19 @@ _USED = sa.select(
 _QUOTA = sa.select(_ACCOUNT.storage_mb).where(_ACCOUNT.id == sa.bindparam("account_id"))
 
 
-def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> Usage:
+def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> AccountStorage:
     """Return what an account stores; ``default_mb`` is its quota unless it has its own.
 
     Raises:
-        jobs.errors.NotFound: there is no such account.
+        core.errors.NotFound: there is no such account.
     """
     with database.reading() as transaction:
         row = transaction.execute(_QUOTA, {"account_id": account_id}).one_or_none()
         if row is None:
             raise errors.NotFound("There is no such account.", param="account")
-        return Usage(_shown(_used(transaction, account_id)), _limit(row.storage_mb, default_mb))
+        return AccountStorage(
+            _shown(_used(transaction, account_id)), _limit(row.storage_mb, default_mb)
+        )
 
 
 def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
@@ -256,7 +258,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
             AccountUsage(
                 account_id=row.id,
                 name=row.name,
-                usage=Usage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
+                usage=AccountStorage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
                 storage_mb=row.storage_mb,
                 counted=row.storage_counted_at is not None,
             )
@@ -265,7 +267,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
 
 
 def limit_account(database: Database, name: str, *, storage_mb: int | None) -> None:
-    """Give an account a quota of its own, 0 for none (None: the settings'). Raises :class:`jobs.errors.NotFound`."""
+    """Give an account a quota of its own, 0 for none (None: the settings'). Raises :class:`core.errors.NotFound`."""
     with database.transaction() as transaction:
         limited = transaction.execute(
             sa.update(Account)
@@ -469,7 +471,7 @@ def _count_jobs(
 
 def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
     payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
-    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _TRY_BYTES
+    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
     answers = (
         sa.select(sa.func.sum(tried))
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)

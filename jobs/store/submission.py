@@ -10,16 +10,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database, LockTimeout, Now, Seconds, Transaction
+from core import errors, ids
+from core.database import Database, LockTimeout, Now, Seconds, Transaction
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, pictures, search, storage, timeline, turns
+from jobs.store import dispatch, idempotency, search, storage, timeline, turns
+from jobs.store import images as submitted_images
 
-#: A picture to be kept, as :mod:`jobs.store.pictures` takes it.
-NewImage = pictures.NewImage
+#: A picture to be kept, as :mod:`jobs.store.images` takes it.
+NewImage = submitted_images.NewImage
 
 #: Under which a job's first event, that it is queued, is told.
 _FIRST_NUMBER = 1
@@ -67,7 +68,7 @@ class Submitted:
     #: The job as it came in, not of a session; None: it had come in before.
     job: Job | None = field(default=None, compare=False, repr=False)
     #: Its images, unless it had come in before.
-    images: tuple[pictures.ImageView, ...] = field(default=(), compare=False, repr=False)
+    images: tuple[submitted_images.ImageView, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def replayed(self) -> bool:
@@ -79,7 +80,7 @@ def submit(
     database: Database,
     submission: Submission,
     *,
-    key_kept: timedelta,
+    key_lifetime: timedelta,
     storage_limit: int | None = None,
 ) -> Submitted:
     """Keep a job, its images and its key; or return the job that the same key and request made before.
@@ -90,21 +91,21 @@ def submit(
     Args:
         database: where they are kept.
         submission: what came in.
-        key_kept: how long its Idempotency-Key counts.
+        key_lifetime: how long its Idempotency-Key counts.
         storage_limit: bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns them.
 
     Raises:
-        jobs.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
-        jobs.errors.IdempotencyKeyReused: the key came with another request.
-        jobs.errors.IdempotencyInProgress: the wait for the other request was too long.
-        jobs.errors.NotFound: an image is gone or belongs to somebody else.
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
+        core.errors.IdempotencyKeyReused: the key came with another request.
+        core.errors.IdempotencyInProgress: the wait for the other request was too long.
+        core.errors.NotFound: an image is gone or belongs to somebody else.
     """
     key = submission.idempotency_key
     try:
         with database.transaction("submit") as transaction:
             if key is not None:
                 idempotency.forget_expired(
-                    transaction, account_id=submission.account_id, key=key, kept=key_kept
+                    transaction, account_id=submission.account_id, key=key, stored=key_lifetime
                 )
             job, images = _insert(transaction, submission)
             if storage_limit is not None:
@@ -142,10 +143,10 @@ def keep_image(
     """Keep an image that was uploaded by itself; return its id, the same for the same original and detail.
 
     Raises:
-        jobs.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
     """
     with database.transaction("upload") as transaction:
-        image_id = pictures.keep_upload(transaction, account_id, image)
+        image_id = submitted_images.keep_upload(transaction, account_id, image)
         if storage_limit is not None:
             storage.enforce(transaction, account_id, storage_limit)
         return image_id
@@ -153,7 +154,7 @@ def keep_image(
 
 def _insert(
     transaction: Transaction, submission: Submission
-) -> tuple[Job, tuple[pictures.ImageView, ...]]:
+) -> tuple[Job, tuple[submitted_images.ImageView, ...]]:
     """Insert the job of ``submission``, and its followers behind it; return it and its images."""
     job_id = ids.new()
     group_id = None if submission.followers is None else job_id
@@ -161,10 +162,10 @@ def _insert(
     keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
     jobs = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
     images = [image for image, _ in submission.images]
-    kept = pictures.keep(transaction, submission.account_id, images)
+    stored = submitted_images.keep(transaction, submission.account_id, images)
     views = tuple(
-        pictures.ImageView(facts, tokens)
-        for facts, (_, tokens) in zip(kept, submission.images, strict=True)
+        submitted_images.ImageView(facts, tokens)
+        for facts, (_, tokens) in zip(stored, submission.images, strict=True)
     )
     jobs += [
         _insert_job(
@@ -190,7 +191,7 @@ def _insert(
             for position, view in enumerate(views)
         ],
     )
-    _tell(transaction, submission, jobs)
+    _record(transaction, submission, jobs)
     # Last, behind the waits for the key and the images: so no two submissions wait for each other.
     turns.enter(transaction, submission.account_id, submission.priority)
     return jobs[0], views
@@ -242,13 +243,13 @@ def _insert_job(
     return job
 
 
-def _tell(
+def _record(
     transaction: Transaction,
     submission: Submission,
     jobs: Sequence[Job],
 ) -> None:
     """Tell that jobs have come in, in their timelines and to those who count."""
-    timeline.tell(
+    timeline.record(
         transaction,
         [
             timeline.Entry(

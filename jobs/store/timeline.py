@@ -11,14 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from core.database import Database, Now, Transaction
 from jobs import lifecycle
-from jobs.database import Database, Now, Transaction
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
 from jobs.store import events, turns
 
 #: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
-TOLD = (
+REPORTED = (
     "status",
     "attempt",
     "crashes",
@@ -71,7 +71,7 @@ class Changed:
 
 
 _RETURNED = (
-    *TOLD,
+    *REPORTED,
     "event_number",
     "account_id",
     "webhook",
@@ -161,9 +161,9 @@ def change(
         The jobs changed, none when the race was lost.
     """
     rows = transaction.execute(what.statement, dict(bound)).mappings().all()
-    told = [name for name in TOLD if name in what.names or name in bound]
+    reported = [name for name in REPORTED if name in what.names or name in bound]
     numbered = "event_number" in what.names
-    tell(
+    record(
         transaction,
         [
             Entry(
@@ -171,7 +171,7 @@ def change(
                 at=row["at"],
                 actor=actor,
                 event=what.event,
-                changes={name: row[name] for name in told},
+                changes={name: row[name] for name in reported},
                 number=row["event_number"] - what.numbers if numbered else None,
             )
             for row in rows
@@ -214,7 +214,7 @@ class Entry:
 _ENTRY = sa.insert(table(TimelineEntry))
 
 
-def tell(transaction: Transaction, entries: Iterable[Entry]) -> None:
+def record(transaction: Transaction, entries: Iterable[Entry]) -> None:
     """Append ``entries`` to the timeline."""
     rows = [
         {

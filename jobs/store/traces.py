@@ -13,19 +13,20 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from jobs import marks, phrases, trace
-from jobs.database import Database, Now, Transaction, insert
+from core.database import Database, Now, Transaction, insert
+from jobs import phrases, trace
+from jobs.events import index as marks
+from jobs.events.index import IndexEntry
 from jobs.lifecycle import Status
-from jobs.marks import Mark
 from jobs.phrases import Part
 from jobs.records import Job, Sample, TraceChunk, table
-from jobs.store import groups, numbers, search, steps, timeline
+from jobs.store import event_sequence, groups, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]
 
 
 @dataclass(frozen=True)
-class Piece:
+class TracePart:
     """What one stream produced since the last flush."""
 
     job_id: uuid.UUID
@@ -37,11 +38,11 @@ class Piece:
     output_tokens: int
     first_token_at: datetime | None
     #: The index of the text; of all marks of an attempt those not yet written are written together.
-    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
-class Reading:
+class TraceReading:
     """What is kept beside a text, read from it. That takes time, which no transaction should last.
 
     Attributes:
@@ -59,7 +60,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Ended:
+class GenerationEnd:
     """What one engine stream left behind. Times are the database's; text is raw.
 
     What ``marks`` do not cover of the output gets a mark when it is written.
@@ -73,25 +74,25 @@ class Ended:
     output_tokens: int
     first_token_at: datetime | None
     ended_at: datetime
-    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
     #: Which of the attempt's streams.
     sample: int = 0
 
     @functools.cached_property
-    def _reading(self) -> Reading:
-        return Reading.of(self.output)
+    def _reading(self) -> TraceReading:
+        return TraceReading.of(self.output)
 
-    def read(self) -> Reading:
+    def read(self) -> TraceReading:
         """Read the output, once: before the transaction that writes its end begins."""
         return self._reading
 
 
 @dataclass(frozen=True)
-class Finished:
+class GenerationEnded:
     """A stream that came to its end with its bill, noted for those who count once it is committed."""
 
     started_at: datetime
-    ended: Ended
+    ended: GenerationEnd
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class SampleTrace:
     kept: int | None = None
     inserted: str | None = None
     #: The index of the text.
-    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
     #: The steps that are kept of the text, by whatever rules.
     kept_steps: Mapping[str, Any] | None = field(default=None, repr=False)
 
@@ -155,7 +156,7 @@ def append(
     database: Database,
     *,
     owner: str,
-    pieces: Sequence[Piece],
+    pieces: Sequence[TracePart],
     reserve: Mapping[Holding, int] = MappingProxyType({}),
 ) -> set[Holding]:
     """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost.
@@ -171,17 +172,19 @@ def append(
         held = hold(transaction, owner, wanted)
         # A piece may be late: an attempt goes on when one of its streams has ended and been folded.
         over = _over(transaction, held)
-        kept = [
+        stored = [
             piece
             for piece in pieces
             if (piece.job_id, piece.attempt) in held
             and (piece.job_id, piece.attempt, piece.sample) not in over
         ]
         # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
-        numbers.reserve(transaction, {one: end for one, end in reserve.items() if one in held})
-        if kept:
-            _write(transaction, kept)
-            numbers.keep_through(transaction, _through(kept))
+        event_sequence.reserve(
+            transaction, {one: end for one, end in reserve.items() if one in held}
+        )
+        if stored:
+            _write(transaction, stored)
+            event_sequence.keep_through(transaction, _through(stored))
     return wanted - held
 
 
@@ -224,7 +227,7 @@ def _chunk(dialect: str) -> sa.Insert:
     return insert(dialect, table(TraceChunk)).on_conflict_do_nothing()
 
 
-def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
+def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
     now = transaction.execute(_NOW).scalar_one()
     # A piece whose write was not answered comes again, unchanged.
     transaction.execute(
@@ -262,10 +265,10 @@ def _write(transaction: Transaction, pieces: Sequence[Piece]) -> None:
             _FIRST_TOKEN,
             [{"b_job": piece.job_id, "b_first": piece.first_token_at} for piece in firsts],
         )
-        groups.tell_freed(transaction, {piece.job_id for piece in firsts})
+        groups.record_released(transaction, {piece.job_id for piece in firsts})
 
 
-def _through(pieces: Iterable[Piece]) -> dict[Holding, int]:
+def _through(pieces: Iterable[TracePart]) -> dict[Holding, int]:
     """Return the last number in ``pieces`` of each attempt."""
     through: dict[Holding, int] = {}
     for piece in pieces:
@@ -288,13 +291,13 @@ _FOLDED = sa.delete(table(TraceChunk)).where(
 )
 
 
-def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
+def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: GenerationEnd) -> None:
     """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
 
     Streams that run beside each other are finished in the transaction that ends their attempt, and one that another
     goes on from before that one begins: so readers see their events in order.
     """
-    index = numbers.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
+    index = event_sequence.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
     place = {"b_job": job_id, "b_attempt": attempt, "b_sample": ended.sample}
     written = {
         "output": ended.output,
@@ -312,13 +315,13 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: End
         _FINISHED, place | written
     ).scalar_one_or_none()
     if started_at is not None:
-        transaction.notes.append(Finished(started_at=started_at, ended=ended))
+        transaction.notes.append(GenerationEnded(started_at=started_at, ended=ended))
         search.keep_spelled(transaction, job_id, Part.TRACE, ended.read().spellings)
-    numbers.end_through(transaction, job_id, attempt, index)
+    event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(_FOLDED, place)
 
 
-def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended) -> None:
+def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: GenerationEnd) -> None:
     """Note the end and the bill of a stream beside which others run; its text is written with theirs.
 
     Not earlier, for readers see the events of an attempt in the order of their numbers, and those of the others
@@ -341,7 +344,7 @@ def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Ended
     )
 
 
-def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Reading]:
+def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, TraceReading]:
     """Read what has been written of the open streams of ``holdings``; return it by text, for :func:`fold`."""
     with database.reading() as transaction:
         texts = {
@@ -350,7 +353,7 @@ def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Read
             for sample in _samples(transaction, job_id, attempt=attempt)
             if not sample.folded
         }
-    return {text: Reading.of(text) for text in texts}
+    return {text: TraceReading.of(text) for text in texts}
 
 
 _OPEN = sa.select(_SAMPLE.number).where(
@@ -366,7 +369,7 @@ def fold(
     attempt: int,
     *,
     finish_reason: str,
-    read: Mapping[str, Reading] = MappingProxyType({}),
+    read: Mapping[str, TraceReading] = MappingProxyType({}),
 ) -> None:
     """Close the streams of an attempt whose end nobody brought, with what had been written of them.
 
@@ -382,9 +385,9 @@ def fold(
     for sample in _samples(transaction, job_id, attempt=attempt):
         if sample.folded:
             continue
-        reading = read.get(sample.text) or Reading.of(sample.text)
+        reading = read.get(sample.text) or TraceReading.of(sample.text)
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
-        index = numbers.cover(transaction, job_id, sample.text, sample.marks, at=now)
+        index = event_sequence.cover(transaction, job_id, sample.text, sample.marks, at=now)
         transaction.execute(
             sa.update(Sample)
             .where(
@@ -400,7 +403,7 @@ def fold(
             )
         )
         search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
-        numbers.end_through(transaction, job_id, attempt, index)
+        event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
     )

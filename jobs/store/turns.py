@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction
+from core.database import Database, Transaction
 from jobs.lifecycle import FIRST_TURN, TURN_STEP, Priority
 from jobs.records import Job, QueueTurn, table
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from jobs.database import Database
+from core.database import Database
 from jobs.records import Worker
 
 
@@ -33,7 +33,7 @@ class EngineState:
 
 
 @dataclass(frozen=True)
-class Presence:
+class WorkerHeartbeat:
     """A worker process as it presents itself."""
 
     id: str
@@ -46,36 +46,36 @@ class Presence:
 
 
 @dataclass(frozen=True)
-class Seen:
+class WorkerStatus:
     """A worker as its heartbeats tell of it; ``alive`` when the last one is recent, ``age`` is how old that one is."""
 
-    presence: Presence
+    heartbeat: WorkerHeartbeat
     started_at: datetime
     age: timedelta
     alive: bool
 
 
 @dataclass(frozen=True)
-class Workforce:
+class LiveWorkers:
     """The workers alive."""
 
     processes: int
     slots: int
 
 
-def beat(database: Database, presence: Presence, *, alive: timedelta) -> Workforce:
-    """Say that ``presence`` lives; return the workforce, it included, that was seen within ``alive``."""
+def beat(database: Database, heartbeat: WorkerHeartbeat, *, alive: timedelta) -> LiveWorkers:
+    """Say that ``heartbeat`` lives; return the workforce, it included, that was seen within ``alive``."""
     with database.transaction() as transaction:
         row = transaction.insert(Worker).values(
-            id=presence.id,
-            host=presence.host,
-            pid=presence.pid,
-            version=presence.version,
-            slots=presence.slots,
+            id=heartbeat.id,
+            host=heartbeat.host,
+            pid=heartbeat.pid,
+            version=heartbeat.version,
+            slots=heartbeat.slots,
             started_at=transaction.now(),
             seen_at=transaction.now(),
-            draining=presence.draining,
-            engines=_plain(presence.engines),
+            draining=heartbeat.draining,
+            engines=_plain(heartbeat.engines),
         )
         transaction.execute(
             row.on_conflict_do_update(
@@ -88,17 +88,17 @@ def beat(database: Database, presence: Presence, *, alive: timedelta) -> Workfor
             )
         )
         counted = transaction.execute(_alive(transaction.now(-alive))).one()
-        return Workforce(processes=counted.processes, slots=counted.slots)
+        return LiveWorkers(processes=counted.processes, slots=counted.slots)
 
 
-def workforce(database: Database, *, alive: timedelta) -> Workforce:
+def workforce(database: Database, *, alive: timedelta) -> LiveWorkers:
     """Return the workers that were seen within ``alive`` and still take jobs."""
     with database.reading() as transaction:
         counted = transaction.execute(_alive(transaction.now(-alive))).one()
-        return Workforce(processes=counted.processes, slots=counted.slots)
+        return LiveWorkers(processes=counted.processes, slots=counted.slots)
 
 
-def seen(database: Database, *, alive: timedelta) -> list[Seen]:
+def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
     """Return all workers that are not yet forgotten, the longest at work first."""
     with database.reading() as transaction:
         now = transaction.now()
@@ -106,8 +106,8 @@ def seen(database: Database, *, alive: timedelta) -> list[Seen]:
             sa.select(Worker, now.label("now")).order_by(Worker.started_at, Worker.id)
         ).all()
         return [
-            Seen(
-                presence=_presence(row.Worker),
+            WorkerStatus(
+                heartbeat=_heartbeat(row.Worker),
                 started_at=row.Worker.started_at,
                 age=row.now - row.Worker.seen_at,
                 alive=row.now - row.Worker.seen_at < alive,
@@ -116,12 +116,12 @@ def seen(database: Database, *, alive: timedelta) -> list[Seen]:
         ]
 
 
-def engines(workers: Iterable[Seen]) -> list[EngineState]:
+def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
     """Return the engines that live workers tell of, by URL; of several views of one the best."""
     found: dict[str, EngineState] = {}
     order = ("ok", "resting", "away")
     for worker in workers:
-        for engine in (worker.presence.engines or ()) if worker.alive else ():
+        for engine in (worker.heartbeat.engines or ()) if worker.alive else ():
             known = found.get(engine.url, engine)
             found[engine.url] = min(known, engine, key=lambda one: order.index(one.state))
     return [found[url] for url in sorted(found)]
@@ -143,8 +143,8 @@ def _plain(engines: Iterable[EngineState] | None) -> list[dict[str, Any]] | sa.N
     return sa.null() if engines is None else [dataclasses.asdict(engine) for engine in engines]
 
 
-def _presence(row: Worker) -> Presence:
-    return Presence(
+def _heartbeat(row: Worker) -> WorkerHeartbeat:
+    return WorkerHeartbeat(
         id=row.id,
         host=row.host,
         pid=row.pid,

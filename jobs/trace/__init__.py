@@ -16,16 +16,16 @@ from datetime import datetime
 from typing import Self
 
 from jobs.trace import layout
-from jobs.trace.kinds import Kind, kind_of
+from jobs.trace.kinds import StepKind, kind_of
 
-__all__ = ["VERSION", "Kind", "Mark", "Parser", "Step", "parse", "timed"]
+__all__ = ["VERSION", "Parser", "Step", "StepKind", "TokenMark", "parse", "timed"]
 
 #: Grows with each change that gives a text other steps.
 VERSION = 2
 
 
 @dataclass(frozen=True)
-class Mark:
+class TokenMark:
     """A moment at which a stream's text had ``chars`` characters, of ``tokens`` tokens if that is known."""
 
     chars: int
@@ -49,7 +49,7 @@ class Step:
         ended_at: when its last character was there.
     """
 
-    kind: Kind
+    kind: StepKind
     start: int
     end: int
     start_token: int | None = None
@@ -58,7 +58,7 @@ class Step:
     ended_at: datetime | None = None
 
 
-def parse(text: str, marks: Sequence[Mark] = ()) -> list[Step]:
+def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
     """Return the steps of ``text``, in time linear in its length.
 
     Args:
@@ -83,7 +83,7 @@ class Parser:
         """Add ``text``."""
         self._pieces.append(text)
 
-    def steps(self, marks: Sequence[Mark] = ()) -> list[Step]:
+    def steps(self, marks: Sequence[TokenMark] = ()) -> list[Step]:
         """Return the steps of all that has come so far, as if it ended here."""
         text = "".join(self._pieces)
         self._pieces = [text]
@@ -116,24 +116,24 @@ class _Reading:
         """Add the steps of ``paragraph``."""
         if paragraph.final:
             self._answering = True
-        last: Kind | None = None
+        last: StepKind | None = None
         for start, end in paragraph.sentences:
-            told = kind_of(text[start:end])
-            if last is None and told is Kind.RECHECK and not paragraph.final:
+            reported = kind_of(text[start:end])
+            if last is None and reported is StepKind.RECHECK and not paragraph.final:
                 self._answering = False
-            kind = Kind.ANSWER if self._answering else told or last or Kind.INFERENCE
-            if kind is last or (kind is Kind.ANSWER and self._goes_on(kind)):
+            kind = StepKind.ANSWER if self._answering else reported or last or StepKind.INFERENCE
+            if kind is last or (kind is StepKind.ANSWER and self._goes_on(kind)):
                 self.steps[-1] = Step(kind, self.steps[-1].start, end)
             else:
                 self.steps.append(Step(kind, start, end))
             last = kind
 
-    def _goes_on(self, kind: Kind) -> bool:
+    def _goes_on(self, kind: StepKind) -> bool:
         """Whether the last step, of another paragraph maybe, is of this kind too."""
         return bool(self.steps) and self.steps[-1].kind is kind
 
 
-def timed(steps: Sequence[Step], marks: Sequence[Mark]) -> list[Step]:
+def timed(steps: Sequence[Step], marks: Sequence[TokenMark]) -> list[Step]:
     """Return ``steps`` with what ``marks``, in order, tell of them; without any they are as they were."""
     if not marks:
         return list(steps)

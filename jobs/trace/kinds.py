@@ -6,7 +6,7 @@ import enum
 import re
 
 
-class Kind(enum.StrEnum):
+class StepKind(enum.StrEnum):
     """What a step of reasoning does."""
 
     #: Says what is in the picture.
@@ -39,9 +39,9 @@ def _first(*phrases: str) -> re.Pattern[str]:
 
 #: The first row that matches decides; a sentence that no row knows goes on with what the one before it does.
 _TABLE = (
-    (Kind.ANSWER, _anywhere(r"\\boxed\s*+\{")),
+    (StepKind.ANSWER, _anywhere(r"\\boxed\s*+\{")),
     (
-        Kind.RECHECK,
+        StepKind.RECHECK,
         _first(
             r"wait|hmm+|hold on|actually|alternatively|on second thought",
             r"let['\u2019]?s? (?:me )?(?:re-?|double[- ]?)",
@@ -49,7 +49,7 @@ _TABLE = (
         ),
     ),
     (
-        Kind.RECHECK,
+        StepKind.RECHECK,
         _anywhere(
             rf"\blet me (?:re|double)|\b(?:re|double)-?{_AGAIN}",
             rf"\b{_AGAIN}\b.{{0,40}}\b(?:again|once more|more carefully)\b",
@@ -59,7 +59,7 @@ _TABLE = (
         ),
     ),
     (
-        Kind.CONCLUSION,
+        StepKind.CONCLUSION,
         _anywhere(
             r"\b(?:the|my|our) (?:(?:final|correct|right) )?(?:answer|total|result|count)(?: \w+){0,2}"
             r" (?:is|should be|must be|comes to)\b",
@@ -69,13 +69,13 @@ _TABLE = (
         ),
     ),
     (
-        Kind.CONCLUSION,
+        StepKind.CONCLUSION,
         _first(
             r"therefore|thus|hence|consequently|overall|all in all", r"因此|所以|由此|可见|于是"
         ),
     ),
     (
-        Kind.INFERENCE,
+        StepKind.INFERENCE,
         _first(
             r"since|because|if|given|suppose|assum|considering",
             r"this (?:means|implies|suggests)|that (?:means|leaves|makes)",
@@ -83,7 +83,7 @@ _TABLE = (
         ),
     ),
     (
-        Kind.OBSERVATION,
+        StepKind.OBSERVATION,
         _anywhere(
             r"\bi (?:can )?(?:also )?(?:see|notice|observe|spot)\b|\blook(?:ing)? at\b",
             r"\bthere(?:['\u2019]s| is| are| seems?| appears?)\b|\bseems? to (?:be|show)\b",
@@ -101,7 +101,7 @@ _TABLE = (
         ),
     ),
     (
-        Kind.INFERENCE,
+        StepKind.INFERENCE,
         _anywhere(
             r"\b(?:so|means?|implies|suggests?|must|would|could|probably|maybe|perhaps|likely)\b",
             r"\b(?:i think|i need|need to|let['\u2019]s)\b|[=≈≤≥<>]|\\(?:frac|sqrt|times|cdot|sum|implies)",
@@ -112,7 +112,7 @@ _TABLE = (
 )
 
 
-def kind_of(sentence: str) -> Kind | None:
+def kind_of(sentence: str) -> StepKind | None:
     """Return what ``sentence`` does, or None when its words do not tell."""
     for kind, pattern in _TABLE:
         if pattern.search(sentence):

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobs import answers
+from jobs.answers import extraction
 
 #: Longest formula, or block of code, that is kept whole, in characters.
 REACH = 4000
@@ -28,7 +28,7 @@ _LIST = r"[ \t]*+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)"
 _TABLE = r"[ \t]*+\|"
 _FENCE = r" {0,3}(?:```|~~~)"
 _EVENT = re.compile(
-    rf"(?P<heading>(?i:{answers.HEADING.pattern}))"
+    rf"(?P<heading>(?i:{extraction.HEADING.pattern}))"
     r"|(?P<escape>\\[\\$`])"
     r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
     rf"|^(?P<fence>{_FENCE})"

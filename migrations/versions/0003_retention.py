@@ -12,7 +12,7 @@ depends_on = None
 
 _MARKS = ("images_released_at", "trace_removed_at", "answer_removed_at", "events_removed_at")
 #: Indexes of ``jobs`` on ``finished_at``, and what else holds of the rows in them.
-_KEPT = {
+_STORED = {
     "ix_jobs_images_kept": "images_released_at IS NULL AND data_removed_at IS NULL",
     "ix_jobs_trace_kept": "trace_removed_at IS NULL AND data_removed_at IS NULL",
     "ix_jobs_answer_kept": "answer_removed_at IS NULL AND data_removed_at IS NULL",
@@ -32,14 +32,14 @@ def upgrade() -> None:
             sa.Column(name, sa.DateTime(timezone=True), nullable=True),
             if_not_exists=postgres,
         )
-    for name, condition in _KEPT.items():
-        kept = sa.text(f"finished_at IS NOT NULL AND {condition}")
+    for name, condition in _STORED.items():
+        stored = sa.text(f"finished_at IS NOT NULL AND {condition}")
         op.create_index(
             name,
             "jobs",
             ["finished_at"],
-            postgresql_where=kept,
-            sqlite_where=kept,
+            postgresql_where=stored,
+            sqlite_where=stored,
             if_not_exists=True,
         )
     op.create_index(
@@ -61,7 +61,7 @@ def downgrade() -> None:
     op.create_index("ix_job_images_image_id", "job_images", ["image_id"])
     op.drop_index("ix_job_images_image_id_job_id", "job_images")
     op.drop_index("ix_images_uploaded", "images")
-    for name in _KEPT:
+    for name in _STORED:
         op.drop_index(name, "jobs")
     for name in _MARKS:
         op.drop_column("jobs", name)

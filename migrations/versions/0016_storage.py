@@ -30,7 +30,7 @@ class _Counted(NamedTuple):
 
 
 _OF_JOB = "(SELECT jobs.account_id FROM jobs WHERE jobs.id = {row}.job_id)"
-_OF_LANE = (
+_OF_QUEUE = (
     "(SELECT webhook_lanes.account_id FROM webhook_lanes WHERE webhook_lanes.id = {row}.lane_id)"
 )
 _OWN = "{row}.account_id"
@@ -62,7 +62,7 @@ _COUNTED = (
     _Counted(
         "webhook_attempts",
         "webhook_attempts",
-        _OF_LANE,
+        _OF_QUEUE,
         "'deliveries'",
         texts=("url",),
         binaries=("answer",),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from werkzeug.test import TestResponse
 
-from jobs.database import Database
+from core.database import Database
 from jobs.records import Image, Job
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.conftest import Caller
 
-PNG = pictures.data_url(pictures.png())
+PNG = image_files.data_url(image_files.png())
 
 
 def rows(database: Database) -> int:

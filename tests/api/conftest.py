@@ -14,14 +14,14 @@ from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
-from jobs.database import Database
-from jobs.images import Images
+from api.framework import Router
+from core.database import Database
+from core.settings import Settings
+from jobs.images import ImageReader
 from jobs.lifecycle import Priority, Role
-from jobs.settings import Settings
 from tests import databases, factories
-from tests.api import pictures
-from tests.fakes import RecordingBell
+from tests.api import image_files
+from tests.fakes import RecordingWakeup
 
 Json = dict[str, Any]
 Part = str | bytes
@@ -72,7 +72,7 @@ class Caller:
         **options: object,
     ) -> TestResponse:
         """Submit a job as JSON."""
-        data = pictures.data_url(pictures.png() if image is None else image)
+        data = image_files.data_url(image_files.png() if image is None else image)
         body = {"question": question, "images": [{"data": data}], "options": options}
         return self("POST", "/v1/jobs", json=body, headers=headers)
 
@@ -91,7 +91,7 @@ class Caller:
         **options: object,
     ) -> Json:
         """Submit a group that has to be accepted, and return it."""
-        data = pictures.data_url(pictures.png() if image is None else image)
+        data = image_files.data_url(image_files.png() if image is None else image)
         body = {
             "questions": questions or ["How many circles are there?"],
             "images": [{"data": data}],
@@ -107,7 +107,7 @@ class Caller:
         answer = self(
             "POST",
             f"/v1/images?detail={detail}",
-            data=data or pictures.png(),
+            data=data or image_files.png(),
             content_type="image/png",
         )
         assert answer.status_code == 201, answer.text
@@ -122,9 +122,9 @@ def dialect() -> str:
 
 
 @pytest.fixture(scope="session")
-def decoder() -> Iterator[Images]:
+def decoder() -> Iterator[ImageReader]:
     """Return the real decoders of this run."""
-    images = Images.start(
+    images = ImageReader.start(
         Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=60)
     )
     yield images
@@ -146,32 +146,32 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def bell() -> RecordingBell:
+def wakeup() -> RecordingWakeup:
     """Return the doorbell."""
-    return RecordingBell()
+    return RecordingWakeup()
 
 
 @pytest.fixture
-def delivery_bell() -> RecordingBell:
+def delivery_wakeup() -> RecordingWakeup:
     """Return the bell of those who tell receivers."""
-    return RecordingBell()
+    return RecordingWakeup()
 
 
 @pytest.fixture
 def app(  # noqa: PLR0917 - fixtures, which are given by name
     settings: Settings,
     database: Database,
-    bell: RecordingBell,
-    delivery_bell: RecordingBell,
-    decoder: Images,
+    wakeup: RecordingWakeup,
+    delivery_wakeup: RecordingWakeup,
+    decoder: ImageReader,
     clock: databases.Clock,
-) -> Iterator[Door]:
+) -> Iterator[Router]:
     """Return the application."""
     app = create_app(
         settings,
         database=database,
-        bell=bell,
-        delivery_bell=delivery_bell,
+        wakeup=wakeup,
+        delivery_wakeup=delivery_wakeup,
         images=decoder,
         clock=clock,
     )
@@ -180,7 +180,7 @@ def app(  # noqa: PLR0917 - fixtures, which are given by name
 
 
 @pytest.fixture
-def client(app: Door) -> FlaskClient:
+def client(app: Router) -> FlaskClient:
     """Return a client without a key."""
     return app.test_client()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from api.framework import Door
-from jobs.database import Database
+from api.framework import Router
+from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories
@@ -86,16 +86,16 @@ def things(caller: Caller, database: Database) -> Json:
     ).get_json()["id"]
     job: Json = caller.group()["jobs"][0]
     worker.finish(database)
-    [told] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    [reported] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
     recovery = caller("POST", f"/v1/webhook_endpoints/{endpoint}/recover", json={"since": "0"})
     return job | {
         "endpoint": endpoint,
-        "delivery": told["id"],
+        "delivery": reported["id"],
         "recovery": recovery.get_json()["id"],
     }
 
 
-def test_every_route_is_in_one_of_the_three_lists(app: Door) -> None:
+def test_every_route_is_in_one_of_the_three_lists(app: Router) -> None:
     routes = {
         (method, rule.rule)
         for rule in app.url_map.iter_rules()

@@ -12,19 +12,19 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
-from jobs import ids
-from jobs.database import Database
-from jobs.images import Images
+from api.framework import Router
+from core import ids
+from core.database import Database
+from core.settings import Settings
+from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from jobs.records import ImageBytes, Job
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests import factories, races
-from tests.api import pictures, worker
+from tests.api import image_files, worker
 from tests.api.conftest import Caller
 from tests.databases import Clock
-from tests.fakes import HandTimer, RecordingBell
+from tests.fakes import HandTimer, RecordingWakeup
 
 KEY = {"Idempotency-Key": "the same request"}
 RATE = re.compile(r'"default";r=(\d+);t=(\d+)')
@@ -50,13 +50,13 @@ def timer() -> HandTimer:
 
 @pytest.fixture
 def app(
-    settings: Settings, database: Database, decoder: Images, clock: Clock, timer: HandTimer
-) -> Iterator[Door]:
+    settings: Settings, database: Database, decoder: ImageReader, clock: Clock, timer: HandTimer
+) -> Iterator[Router]:
     """Return the application; time stands still in it."""
     app = create_app(
         settings,
         database=database,
-        bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
         images=decoder,
         clock=clock,
         timer=timer,
@@ -163,7 +163,7 @@ class TestQueue:
         caller.job()
         caller.job()
 
-        assert_full(caller.submit(image=pictures.png(seed=5)), self.ACCOUNT)
+        assert_full(caller.submit(image=image_files.png(seed=5)), self.ACCOUNT)
 
         assert (count(database, Job), count(database, ImageBytes)) == (2, 1)
 
@@ -233,7 +233,7 @@ class TestRates:
         self,
         settings: Settings,
         database: Database,
-        decoder: Images,
+        decoder: ImageReader,
         clock: Clock,
         timer: HandTimer,
         redis_url: str,
@@ -243,7 +243,7 @@ class TestRates:
             create_app(
                 joined,
                 database=database,
-                bell=RecordingBell(),
+                wakeup=RecordingWakeup(),
                 images=decoder,
                 clock=clock,
                 timer=timer,
@@ -292,7 +292,7 @@ class TestDisk:
         return settings.model_copy(update={"disk_floor_mb": 2**40})
 
     def test_nothing_is_taken_in_below_the_floor(self, caller: Caller, database: Database) -> None:
-        data = pictures.png()
+        data = image_files.png()
         old = factories.make_job(database, accounts.account_id(database, "default"))
         for answer in (
             caller.submit(),
@@ -331,7 +331,7 @@ class TestFullDisk:
             lambda connection, _: connection.execute(f"PRAGMA max_page_count={pages + 1}"),
         )
 
-        noise = pictures.encoded(Image.effect_noise((640, 480), 100), "PNG")
+        noise = image_files.encoded(Image.effect_noise((640, 480), 100), "PNG")
         answer = caller.submit(image=noise, headers=KEY)
 
         assert answer.status_code == 503, answer.text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from jobs.database import Database
-from tests.api import pictures
+from core.database import Database
+from tests.api import image_files
 from tests.api.asking import PNG, ask, faults, rows
 from tests.api.conftest import Caller
 
@@ -16,10 +16,10 @@ class TestImages:
         ("data", "code"),
         [
             pytest.param(b"this is no image at all", "invalid_image_format", id="text"),
-            pytest.param(pictures.png()[:60], "image_parse_error", id="truncated"),
-            pytest.param(pictures.bomb(), "image_too_large", id="bomb"),
-            pytest.param(pictures.png(3000, 10), "invalid_image", id="aspect ratio 300"),
-            pytest.param(pictures.png(1, 1), "image_too_small", id="one pixel"),
+            pytest.param(image_files.png()[:60], "image_parse_error", id="truncated"),
+            pytest.param(image_files.bomb(), "image_too_large", id="bomb"),
+            pytest.param(image_files.png(3000, 10), "invalid_image", id="aspect ratio 300"),
+            pytest.param(image_files.png(1, 1), "image_too_small", id="one pixel"),
             pytest.param(b"", "empty_image_file", id="empty"),
         ],
     )
@@ -43,25 +43,25 @@ class TestImages:
     @pytest.mark.parametrize(
         "data",
         [
-            pytest.param(pictures.animated(), id="animated"),
-            pytest.param(pictures.deep(), id="16-bit"),
-            pytest.param(pictures.cmyk(), id="CMYK"),
-            pytest.param(pictures.palette_with_alpha(), id="palette with alpha"),
-            pytest.param(pictures.turned(), id="EXIF-rotated"),
+            pytest.param(image_files.animated(), id="animated"),
+            pytest.param(image_files.deep(), id="16-bit"),
+            pytest.param(image_files.cmyk(), id="CMYK"),
+            pytest.param(image_files.palette_with_alpha(), id="palette with alpha"),
+            pytest.param(image_files.turned(), id="EXIF-rotated"),
         ],
     )
     def test_an_unusual_image_is_taken(self, caller: Caller, data: bytes) -> None:
         assert caller.submit(image=data).status_code == 202
 
     def test_a_turned_image_is_kept_upright(self, caller: Caller) -> None:
-        image = caller.image(pictures.turned())
+        image = caller.image(image_files.turned())
         assert image["height"] > image["width"]
         assert image["original"]["orientation"] == 6
 
     def test_an_image_file_over_the_limit_is_refused_with_413(
         self, caller: Caller, database: Database
     ) -> None:
-        large = pictures.png() + bytes(2**20)
+        large = image_files.png() + bytes(2**20)
         for answer in (
             caller.form("/v1/jobs", {"question": "How many?", "image": large}),
             caller.submit(image=large),
@@ -111,6 +111,6 @@ class TestImages:
 
 
 def test_a_refusal_names_no_library(caller: Caller) -> None:
-    broken = pictures.encoded(Image.new("RGB", (90, 90)), "JPEG")[:200]
+    broken = image_files.encoded(Image.new("RGB", (90, 90)), "JPEG")[:200]
     text = caller.submit(image=broken).text.lower()
     assert not any(word in text for word in ("pillow", "pil.", "pydantic", "traceback"))

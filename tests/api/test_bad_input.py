@@ -12,11 +12,11 @@ from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from urllib3.fields import RequestField
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Role
 from jobs.records import Job
 from tests import factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.asking import PNG, ask, faults, rows
 from tests.api.conftest import Caller
 
@@ -42,7 +42,7 @@ class TestQuestions:
         assert rows(database) == 0
 
     def test_a_question_of_200_kb_in_a_form_is_refused(self, caller: Caller) -> None:
-        answer = caller.form("/v1/jobs", {"question": "x" * 200_000, "image": pictures.png()})
+        answer = caller.form("/v1/jobs", {"question": "x" * 200_000, "image": image_files.png()})
         assert answer.status_code == 422
         assert list(faults(answer)) == ["#/question"]
 
@@ -196,7 +196,7 @@ class TestOptions:
         self, caller: Caller, options: str
     ) -> None:
         answer = caller.form(
-            "/v1/jobs", {"question": "?", "options": options, "image": pictures.png()}
+            "/v1/jobs", {"question": "?", "options": options, "image": image_files.png()}
         )
         assert answer.status_code == 422
         assert "#/options" in faults(answer)
@@ -219,7 +219,7 @@ class TestBodies:
             question="",
             options={"temperature": 3},
             colour="red",
-            images=[{"data": PNG}, {"data": pictures.data_url(b"no image")}, {"url": "x"}],
+            images=[{"data": PNG}, {"data": image_files.data_url(b"no image")}, {"url": "x"}],
         )
         assert answer.status_code == 422
         assert {place: code for place, (code, _) in faults(answer).items()} == {
@@ -240,7 +240,7 @@ class TestBodies:
                 "options": '{"top_p": 2}',
                 "colour": "red",
                 "image": [b"no image", b""],
-                "photo": pictures.png(),
+                "photo": image_files.png(),
             },
         )
         assert set(faults(answer)) == {
@@ -248,11 +248,11 @@ class TestBodies:
         }  # fmt: skip
 
     def test_a_field_that_a_form_has_twice_is_refused(self, caller: Caller) -> None:
-        answer = caller.form("/v1/jobs", {"question": ["a", "b"], "image": pictures.png()})
+        answer = caller.form("/v1/jobs", {"question": ["a", "b"], "image": image_files.png()})
         assert list(faults(answer)) == ["#/question"]
 
     @pytest.mark.parametrize(
-        ("kind", "question", "told"),
+        ("kind", "question", "reported"),
         [
             ("", "Où?".encode(), "Où?"),
             ("", "\ufffd?".encode(), "\ufffd?"),
@@ -262,21 +262,21 @@ class TestBodies:
         ],
     )
     def test_a_text_of_a_form_is_taken_as_it_was_meant_or_not_at_all(
-        self, caller: Caller, kind: str, question: bytes, told: str | None
+        self, caller: Caller, kind: str, question: bytes, reported: str | None
     ) -> None:
         field = RequestField("question", question)
         field.make_multipart(content_type=kind or None)
-        image = RequestField("image", pictures.png(), filename="a.png")
+        image = RequestField("image", image_files.png(), filename="a.png")
         image.make_multipart(content_type="image/png")
         body, content_type = encode_multipart_formdata([field, image])
 
         answer = caller("POST", "/v1/jobs", data=body, content_type=content_type)
 
-        if told is None:
+        if reported is None:
             assert answer.status_code == 400
             assert answer.get_json()["detail"].startswith("`question` is not valid U")
         else:
-            assert answer.get_json()["question"] == told
+            assert answer.get_json()["question"] == reported
 
     @pytest.mark.parametrize("body", [b"{", b"", b"\xff\xfe", b'{"a": NaN}', b"[" * 10_000])
     def test_malformed_json_is_400(self, caller: Caller, body: bytes) -> None:
@@ -308,14 +308,14 @@ class TestBodies:
         self, caller: Caller, path: str, content_type: str
     ) -> None:
         huge = b"--x\r\n" + b" " * (5 * 2**20)
-        told = caller("POST", path, data=huge, content_type=content_type)
-        assert told.status_code == 413
-        untold = caller(
+        reported = caller("POST", path, data=huge, content_type=content_type)
+        assert reported.status_code == 413
+        unreported = caller(
             "POST", path, input_stream=io.BytesIO(huge), content_type=content_type,
             environ_overrides={"wsgi.input_terminated": True}, headers={"Transfer-Encoding": "chunked"},
         )  # fmt: skip
-        assert untold.status_code == 413
-        assert untold.get_json()["error"]["code"] == "request_too_large"
+        assert unreported.status_code == 413
+        assert unreported.get_json()["error"]["code"] == "request_too_large"
 
     def test_a_body_over_the_keys_own_limit_is_413_and_no_key_passes_the_limit_of_all(
         self, client: FlaskClient, database: Database

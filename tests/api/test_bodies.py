@@ -15,13 +15,14 @@ from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
 from api import errors as problems
-from api.framework import Door, strict_json, wire
-from jobs import errors, images
-from jobs.database import Database
+from api.framework import Router, strict_json, wire
+from core import errors
+from core.database import Database
+from core.settings import Settings
+from jobs import images
 from jobs.lifecycle import Role
-from jobs.settings import Settings
 from tests import factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.asking import PNG, ask, faults
 from tests.api.conftest import Caller
 
@@ -153,9 +154,11 @@ def test_a_name_that_a_caller_chose_is_told_in_short(caller: Caller) -> None:
         ask(caller, **{long: 1}),
         ask(caller, options={"metadata": {long: 1}}),
         caller("GET", f"/v1/jobs?{'n' * 5000}=1"),
-        caller.form("/v1/jobs", {long: "x", "question": "?", "image": pictures.png()}),
-        caller.form("/v1/jobs", {"question": "?", "image": pictures.png(), long: pictures.png()}),
-        caller.form("/v1/jobs", {"question": "?", "image": pictures.png(), long: ["a", "b"]}),
+        caller.form("/v1/jobs", {long: "x", "question": "?", "image": image_files.png()}),
+        caller.form(
+            "/v1/jobs", {"question": "?", "image": image_files.png(), long: image_files.png()}
+        ),
+        caller.form("/v1/jobs", {"question": "?", "image": image_files.png(), long: ["a", "b"]}),
     ]
     with structlog.testing.capture_logs() as logged:
         answers.append(ask(caller, **{long: 1}))
@@ -188,13 +191,13 @@ def test_a_field_that_is_given_twice_is_refused_and_named(
 def test_a_field_that_the_options_of_a_form_have_twice_is_refused(caller: Caller) -> None:
     answer = caller.form(
         "/v1/jobs",
-        {"question": "?", "options": '{"seed": 1, "seed": 2}', "image": pictures.png()},
+        {"question": "?", "options": '{"seed": 1, "seed": 2}', "image": image_files.png()},
     )
     assert list(faults(answer)) == ["#/options/seed"]
 
 
 def test_a_body_is_refused_where_none_is_read(
-    client: FlaskClient, database: Database, app: Door
+    client: FlaskClient, database: Database, app: Router
 ) -> None:
     admin = Caller(client, factories.make_key(database, role=Role.ADMIN))
     paths = [
@@ -207,11 +210,11 @@ def test_a_body_is_refused_where_none_is_read(
         answer = admin("POST", path, data=b'{"reason": "x"}', content_type=JSON)
         assert (path, answer.status_code) == (path, 422)
         assert list(faults(answer)) == ["#/reason"]
-        for untold in (
+        for unreported in (
             chunked(admin, path, b'{"reason": "x"}'),
             admin("POST", path, data=b"[]", content_type=JSON),
         ):
-            assert (path, untold.status_code) == (path, 422)
+            assert (path, unreported.status_code) == (path, 422)
         form = admin("POST", path, data={"reason": "x"})
         assert (path, form.status_code) == (path, 415)
         for nothing in (
@@ -245,12 +248,12 @@ class TestSizes:
         path = endpoint(caller)
         large = b" " * wire.PLAIN_BODY_BYTES + b"{}"
         for target in (ENDPOINTS, path, f"{path}/test", "/v1/webhook_secret/rotate"):
-            told = caller("POST", target, data=large, content_type=JSON)
-            untold = chunked(caller, target, large)
-            assert (told.status_code, untold.status_code) == (413, 413)
-            assert "at most 1,048,576 bytes" in told.get_json()["detail"]
-            assert f"has {len(large):,}." in told.get_json()["detail"]
-            assert "at most 1,048,576 bytes" in untold.get_json()["detail"]
+            reported = caller("POST", target, data=large, content_type=JSON)
+            unreported = chunked(caller, target, large)
+            assert (reported.status_code, unreported.status_code) == (413, 413)
+            assert "at most 1,048,576 bytes" in reported.get_json()["detail"]
+            assert f"has {len(large):,}." in reported.get_json()["detail"]
+            assert "at most 1,048,576 bytes" in unreported.get_json()["detail"]
         largest = large[2:]
         assert caller("POST", path, data=largest, content_type=JSON).status_code == 200
         assert chunked(caller, path, largest[1:]).status_code == 200
@@ -309,11 +312,11 @@ class TestChunks:
             "/v1/webhook_secret/rotate",
         ):
             for body in (b'{"colour": "red"}', b"{", b"[]", b'{"a":1,"a":2}', b""):
-                told = caller("POST", target, data=body, content_type=JSON)
-                untold = chunked(caller, target, body)
-                assert (untold.status_code, untold.get_json().get("errors")) == (
-                    told.status_code,
-                    told.get_json().get("errors"),
+                reported = caller("POST", target, data=body, content_type=JSON)
+                unreported = chunked(caller, target, body)
+                assert (unreported.status_code, unreported.get_json().get("errors")) == (
+                    reported.status_code,
+                    reported.get_json().get("errors"),
                 ), (target, body)
             assert list(faults(chunked(caller, target, b'{"colour": "red"}')))[-1] == "#/colour"
 
@@ -375,7 +378,7 @@ class BadChunk(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (BadChunk("zz"), (400, "malformed_body")),
         (ConnectionResetError(), (400, "malformed_body")),
@@ -387,7 +390,7 @@ class BadChunk(Exception):
 @pytest.mark.parametrize("kind", [JSON, "multipart/form-data; boundary=x", "image/png"])
 @pytest.mark.parametrize("length", [None, "500"])
 def test_a_body_that_cannot_be_read_is_the_callers_fault(
-    caller: Caller, error: Exception, told: tuple[int, str], kind: str, length: str | None
+    caller: Caller, error: Exception, reported: tuple[int, str], kind: str, length: str | None
 ) -> None:
     with structlog.testing.capture_logs() as logged:
         answer = caller(
@@ -397,7 +400,7 @@ def test_a_body_that_cannot_be_read_is_the_callers_fault(
             headers={"Content-Length": length} if length else {"Transfer-Encoding": "chunked"},
             environ_overrides={"wsgi.input": Broken(error), "wsgi.input_terminated": True},
         )
-    assert (answer.status_code, answer.get_json()["error"]["code"]) == told
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == reported
     assert [line for line in logged if line["log_level"] == "error"] == []
 
 
@@ -452,15 +455,19 @@ class TestGenerations:
             caller("POST", "/v1/groups", json=body),
             caller.form(
                 "/v1/groups",
-                {"questions": ["?"] * 4, "image": pictures.png(), "options": json.dumps(options)},
+                {
+                    "questions": ["?"] * 4,
+                    "image": image_files.png(),
+                    "options": json.dumps(options),
+                },
             ),
             ask(caller, options={"samples": 13}),
         ]
-        for answer, told in zip(answers, ("16", "16", "13"), strict=True):
+        for answer, reported in zip(answers, ("16", "16", "13"), strict=True):
             assert answer.status_code == 422
             [(place, (code, sentence))] = faults(answer).items()
             assert (place, code) == ("#/options/samples", "too_many_generations")
-            assert f" are {told} generations; " in sentence
+            assert f" are {reported} generations; " in sentence
             assert "at most 12." in sentence
         assert caller("POST", "/v1/groups", json=body | {"questions": ["?"] * 3}).status_code == 202
         assert ask(caller, options={"samples": 12}).status_code == 202

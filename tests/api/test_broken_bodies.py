@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from tests import databases, factories, redis_servers
 from tests.api.gunicorn_server import GunicornServer
 
@@ -52,7 +52,7 @@ class Live:
     address: tuple[str, int]
     key: str
 
-    def exchange(self, path: str, body: bytes, *, kind: str, head: str = "") -> bytes:
+    def cycle(self, path: str, body: bytes, *, kind: str, head: str = "") -> bytes:
         """Send a chunked POST, then nothing more; return all that comes until the server hangs up."""
         lines = [
             f"POST {path} HTTP/1.1",
@@ -99,19 +99,19 @@ def test_a_malformed_body_is_told_once_and_the_connection_is_closed(
 ) -> None:
     before = len(live.server.log)
 
-    answer = live.exchange(path, body, kind=kind)
+    answer = live.cycle(path, body, kind=kind)
 
     head, _, text = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 "), answer[:200]
     # One answer, and nothing behind it: no byte of the body was taken for another request.
-    told = json.loads(text)
-    assert (told["status"], told["error"]["type"]) == (400, "invalid_request_error")
+    reported = json.loads(text)
+    assert (reported["status"], reported["error"]["type"]) == (400, "invalid_request_error")
     assert "Traceback" not in live.server.log[before:]
     assert '"level": "error"' not in live.server.log[before:].replace('":"', '": "')
 
 
 def test_a_body_with_a_length_that_is_cut_short_is_malformed_too(live: Live) -> None:
-    answer = live.exchange("/v1/jobs", b"{}", kind=JSON, head="Content-Length: 100")
+    answer = live.cycle("/v1/jobs", b"{}", kind=JSON, head="Content-Length: 100")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"ended 98 bytes before its Content-Length" in answer
 
@@ -134,7 +134,7 @@ def test_a_small_body_costs_the_server_a_few_megabytes(
     (worker / "clear_refs").write_text("5", encoding="ascii")
     before = most_memory(worker)
 
-    answer = live.exchange(path, sent, kind=JSON, head=head)
+    answer = live.cycle(path, sent, kind=JSON, head=head)
 
     assert answer.startswith(b"HTTP/1.1 422 "), answer[:200]
     assert most_memory(worker) - before < 64 * 2**20

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from api.app import create_app, service_of
-from jobs.database import Database
-from jobs.settings import Settings
+from core.database import Database
+from core.settings import Settings
 from tests import factories
 from tests.api.conftest import Caller
 from tests.e2e.stack import eventually
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 from tests.redis_servers import RedisServer
 
 
@@ -17,8 +17,8 @@ def test_a_closed_service_has_no_connection_to_redis_any_more(
 ) -> None:
     before = redis_server.clients()
     own = settings.model_copy(update={"redis_url": redis_server.url})
-    bells = [RecordingBell() for _ in range(2)]
-    app = create_app(own, database=database, bell=bells[0], delivery_bell=bells[1])
+    wakeups = [RecordingWakeup() for _ in range(2)]
+    app = create_app(own, database=database, wakeup=wakeups[0], delivery_wakeup=wakeups[1])
     caller = Caller(app.test_client(), factories.make_key(database))
     job = caller.job()
     stream = caller("GET", job["urls"]["events"], buffered=False)
@@ -30,4 +30,4 @@ def test_a_closed_service_has_no_connection_to_redis_any_more(
     stream.close()
 
     assert eventually(lambda: not redis_server.clients() - before)
-    assert all(bell.closed for bell in bells)
+    assert all(wakeup.closed for wakeup in wakeups)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from jobs.database import Database
+from core.database import Database
 from tests import children, factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.gunicorn_server import GunicornServer
 from tests.api.wire import Client
 
@@ -40,9 +40,11 @@ class Live:
     def is_served(self, address: str = B) -> bool:
         """Whether somebody with a key, and health without one, are answered on new connections."""
         with contextlib.closing(self.client(address)) as client:
-            asked = client.ask("/v1/jobs", headers=f"Authorization: Bearer {self.b}\r\n").answer()
+            requested = client.ask(
+                "/v1/jobs", headers=f"Authorization: Bearer {self.b}\r\n"
+            ).answer()
             alive = client.ask("/livez").answer()
-        return (asked.status, alive.status) == (200, 200)
+        return (requested.status, alive.status) == (200, 200)
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_slow_bodies_of_one_key_keep_no_other_key_waiting(live: Live) -> None:
         with contextlib.closing(live.client(A)) as mine:
             body = (
                 b'{"question": "How many?", "images": [{"data": "%b"}]}'
-                % pictures.data_url(pictures.png()).encode()
+                % image_files.data_url(image_files.png()).encode()
             )
             kind = f"Content-Type: application/json\r\nAuthorization: Bearer {live.b}\r\n"
             assert (

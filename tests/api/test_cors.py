@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 from tests.api.conftest import Caller
 
 PAGE = "https://app.example.com"
@@ -30,9 +30,9 @@ def test_a_page_of_a_known_origin_may_read_a_stream(caller: Caller) -> None:
 
 def test_a_preflight_is_answered_without_a_key(caller: Caller) -> None:
     path = caller.job()["urls"]["events"]
-    asked = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
+    requested = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
 
-    answer = caller.client.options(path, headers=asked)
+    answer = caller.client.options(path, headers=requested)
 
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE

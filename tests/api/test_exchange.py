@@ -6,8 +6,8 @@ import pytest
 import structlog
 from flask.testing import FlaskClient
 
-from api.framework import Door
-from jobs import errors
+from api.framework import Router
+from core import errors
 from tests.api.conftest import Caller
 
 
@@ -92,7 +92,7 @@ def test_an_error_satisfies_rfc_9457_and_the_openai_client(caller: Caller) -> No
     ids=lambda value: type(value).__name__,
 )
 def test_an_error_says_whether_and_when_to_try_again(
-    app: Door,
+    app: Router,
     caller: Caller,
     error: errors.LonglookError,
     status: int,

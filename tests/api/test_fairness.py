@@ -15,18 +15,18 @@ from werkzeug.test import TestResponse
 from api.revocation import Revocation
 from api.serving import current
 from api.streams import Streams
-from jobs import ids
-from jobs.database import Database
-from jobs.images import Images
+from core import ids
+from core.database import Database
+from core.settings import Settings
+from core.shares import Shares
+from jobs.events.live import Subscriber
+from jobs.images import ImageReader
 from jobs.lifecycle import Role
-from jobs.live import Subscriber
 from jobs.phrases import Part
 from jobs.records import SearchText
-from jobs.settings import Settings
-from jobs.shares import Shares
 from jobs.store import accounts, history
 from tests import databases, factories
-from tests.api import pictures, wire
+from tests.api import image_files, wire
 from tests.api.conftest import Caller
 from tests.children import wait_for_names
 from tests.integration import sandbox_targets
@@ -35,9 +35,9 @@ Send = Callable[[Caller, bytes], TestResponse]
 
 
 @pytest.fixture
-def decoder() -> Iterator[Images]:
+def decoder() -> Iterator[ImageReader]:
     """Return the real decoders, which hang over some images."""
-    images = Images.start(
+    images = ImageReader.start(
         Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=30),
         target=sandbox_targets.DECODE_OR_HANG,
     )
@@ -48,28 +48,28 @@ def decoder() -> Iterator[Images]:
 #: All routes on which images come in.
 _SENDS: tuple[Send, ...] = (
     lambda caller, image: caller("POST", "/v1/images", data=image, content_type="image/png"),
-    lambda caller, image: caller("POST", "/v1/images", json={"data": pictures.data_url(image)}),
+    lambda caller, image: caller("POST", "/v1/images", json={"data": image_files.data_url(image)}),
     lambda caller, image: caller.form("/v1/images", {"file": image}),
     lambda caller, image: caller.submit(image=image),
     lambda caller, image: caller.form("/v1/jobs", {"image": image, "question": "How many?"}),
     lambda caller, image: caller(
         "POST",
         "/v1/groups",
-        json={"questions": ["How many?"], "images": [{"data": pictures.data_url(image)}]},
+        json={"questions": ["How many?"], "images": [{"data": image_files.data_url(image)}]},
     ),
 )
 
 
 def test_images_that_hang_leave_a_decoder_to_another_account(
-    caller: Caller, stranger: Caller, decoder: Images
+    caller: Caller, stranger: Caller, decoder: ImageReader
 ) -> None:
     with ThreadPoolExecutor(2 * len(_SENDS)) as threads:
         hanging = [
-            threads.submit(send, caller, sandbox_targets.hanging(pictures.png(), salt=salt))
+            threads.submit(send, caller, sandbox_targets.hanging(image_files.png(), salt=salt))
             for salt, send in enumerate(2 * _SENDS)
         ]
         wait_for_names(sandbox_targets.BEGUN, count=2)
-        served = [send(stranger, pictures.png()).status_code for send in _SENDS]
+        served = [send(stranger, image_files.png()).status_code for send in _SENDS]
         held, done = decoder.shares.held, [one for one in hanging if one.done()]
         decoder.close()
 
@@ -155,14 +155,14 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
         queued = threads.submit(
             b"".join, streams.follow(mine, account_id=account_id, key_id=key_id, after=0)
         )
-        told = b"".join(streams.follow(other, account_id=other_id, key_id=key_id, after=0))
+        reported = b"".join(streams.follow(other, account_id=other_id, key_id=key_id, after=0))
         done = queued.done()
         held.close()
         late = queued.result(60)
     revocation.close()
     streams.close()
 
-    assert b"job.finished" in told
+    assert b"job.finished" in reported
     assert not done
     assert b"job.finished" in late
 
@@ -193,7 +193,7 @@ def test_an_account_that_uses_all_connections_it_can_leaves_some_to_another(
 
 
 def test_metrics_show_how_full_each_share_is(
-    caller: Caller, operator: Caller, database: Database, decoder: Images
+    caller: Caller, operator: Caller, database: Database, decoder: ImageReader
 ) -> None:
     account_id = account_of(database, caller.job()["id"])
     taken = [database.searches.take(account_id) for _ in range(5)]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import uuid
 
 from api.streams.feeds import Feed
-from jobs.live import Told
-from jobs.marks import Mark
-from jobs.store.streams import Standing
+from jobs.events.index import IndexEntry
+from jobs.events.live import LiveEvent
+from jobs.store.event_log import EventPosition
 
 JOB = uuid.uuid4()
 
 
-def told(number: int, *, previous: int | None = None) -> Told:
+def reported(number: int, *, previous: int | None = None) -> LiveEvent:
     before = number - 1 if previous is None else previous
-    return Told(JOB, 1, 0, before, Mark(number, 1, 5), "x")
+    return LiveEvent(JOB, 1, 0, before, IndexEntry(number, 1, 5), "x")
 
 
 def begun(number: int = 10) -> Feed:
     feed = Feed()
-    assert feed.stale(Standing(number, finished=False)) is False
+    assert feed.stale(EventPosition(number, finished=False)) is False
     return feed
 
 
@@ -31,39 +31,39 @@ def taken(feed: Feed, position: int) -> list[int]:
 
 def test_what_follows_is_told_and_what_is_known_is_not_told_again() -> None:
     feed = begun()
-    feed.hear([told(11), told(12), told(11), told(9)])
+    feed.hear([reported(11), reported(12), reported(11), reported(9)])
     assert (taken(feed, 10), taken(feed, 11), taken(feed, 12)) == ([11, 12], [12], [])
 
 
 def test_what_leaves_a_gap_waits_until_sql_has_filled_it() -> None:
     feed = begun()
-    feed.hear([told(13), told(14)])
+    feed.hear([reported(13), reported(14)])
     assert taken(feed, 10) == []
-    assert feed.stale(Standing(12, finished=False)) is True
+    assert feed.stale(EventPosition(12, finished=False)) is True
 
     feed.read([(11, b"id: 11\n"), (12, b"id: 12\n")], through=12, over=False)
 
     assert taken(feed, 10) == [11, 12, 13, 14]
-    assert feed.stale(Standing(13, finished=False)) is False
+    assert feed.stale(EventPosition(13, finished=False)) is False
 
 
 def test_numbers_need_not_be_dense() -> None:
     feed = begun()
-    feed.hear([told(40, previous=10), told(99, previous=40)])
+    feed.hear([reported(40, previous=10), reported(99, previous=40)])
     assert taken(feed, 10) == [40, 99]
 
 
 def test_what_came_before_the_first_look_is_told_after_it() -> None:
     feed = Feed()
-    feed.hear([told(11), told(12)])
+    feed.hear([reported(11), reported(12)])
     assert feed.take(0, seconds=0).position == 0
-    assert feed.stale(Standing(11, finished=False)) is False
+    assert feed.stale(EventPosition(11, finished=False)) is False
     assert taken(feed, 11) == [12]
 
 
 def test_who_is_too_late_is_sent_to_sql_and_the_feed_stays_short() -> None:
     feed = begun()
-    feed.hear([told(number) for number in range(11, 1000)])
+    feed.hear([reported(number) for number in range(11, 1000)])
 
     late = feed.take(10, seconds=0)
 

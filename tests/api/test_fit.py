@@ -6,25 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.submission import fit
-from jobs import errors
-from jobs.profiles import QVQ, TINY
+from api.submission import token_budget
+from core import errors
+from core.profiles import QVQ, TINY
 
 
 def test_what_fits_gets_what_it_asked_for_or_the_default() -> None:
-    assert fit.output_tokens(QVQ, question="How many?", image_tokens=[2560], asked=None) == 8192
-    assert fit.output_tokens(QVQ, question="How many?", image_tokens=[2560], asked=16) == 16
+    assert (
+        token_budget.output_tokens(QVQ, question="How many?", image_tokens=[2560], requested=None)
+        == 8192
+    )
+    assert (
+        token_budget.output_tokens(QVQ, question="How many?", image_tokens=[2560], requested=16)
+        == 16
+    )
 
 
 def test_a_long_question_leaves_less() -> None:
     question = "数" * 20_000
     room = QVQ.context_tokens - QVQ.overhead_tokens - 2562 - 20_000
-    assert fit.output_tokens(QVQ, question=question, image_tokens=[2560], asked=16384) == room
+    assert (
+        token_budget.output_tokens(QVQ, question=question, image_tokens=[2560], requested=16384)
+        == room
+    )
 
 
 def test_emoji_count_twice() -> None:
     plain, emoji = (
-        fit.output_tokens(TINY, question=char * 800, image_tokens=[24], asked=1536)
+        token_budget.output_tokens(TINY, question=char * 800, image_tokens=[24], requested=1536)
         for char in ("x", "🦩")
     )
     assert plain - emoji == 800
@@ -32,22 +41,22 @@ def test_emoji_count_twice() -> None:
 
 def test_what_can_never_fit_is_refused_with_its_own_code() -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
-        fit.output_tokens(QVQ, question="?", image_tokens=[8192] * 4, asked=None)
+        token_budget.output_tokens(QVQ, question="?", image_tokens=[8192] * 4, requested=None)
     assert refused.value.specific_code == "context_length_exceeded"
 
 
 @given(
     question=st.text(min_size=1, max_size=24_000),
     image_tokens=st.lists(st.integers(4, 8192), min_size=1, max_size=8),
-    asked=st.none() | st.integers(1, QVQ.max_output_tokens),
+    requested=st.none() | st.integers(1, QVQ.max_output_tokens),
 )
 def test_the_answer_has_its_minimum_and_never_more_than_was_asked_for(
-    question: str, image_tokens: list[int], asked: int | None
+    question: str, image_tokens: list[int], requested: int | None
 ) -> None:
-    wanted = asked or QVQ.default_output_tokens
+    wanted = requested or QVQ.default_output_tokens
     try:
-        given_tokens = fit.output_tokens(
-            QVQ, question=question, image_tokens=image_tokens, asked=asked
+        given_tokens = token_budget.output_tokens(
+            QVQ, question=question, image_tokens=image_tokens, requested=requested
         )
     except errors.InvalidRequest:
         assert sum(image_tokens) + len(question) // 16 > QVQ.context_tokens // 2

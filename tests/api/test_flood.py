@@ -13,16 +13,16 @@ from werkzeug.test import TestResponse
 
 from api import addresses
 from api.app import create_app, service_of
-from api.framework import Door
-from api.strangers import Strangers
-from jobs import logs
-from jobs.database import Database
-from jobs.images import Images
-from jobs.settings import Settings
+from api.framework import Router
+from api.unknown_keys import UnknownKeys
+from core import logs
+from core.database import Database
+from core.settings import Settings
+from jobs.images import ImageReader
 from jobs.store import accounts
 from tests import factories
 from tests.api.conftest import Caller
-from tests.fakes import HandTimer, RecordingBell
+from tests.fakes import HandTimer, RecordingWakeup
 
 Line = MutableMapping[str, Any]
 
@@ -45,14 +45,14 @@ def timer() -> HandTimer:
 
 @pytest.fixture
 def app(
-    settings: Settings, database: Database, decoder: Images, timer: HandTimer
-) -> Iterator[Door]:
+    settings: Settings, database: Database, decoder: ImageReader, timer: HandTimer
+) -> Iterator[Router]:
     """Return the application, whose time stands still."""
     app = create_app(
         settings,
         database=database,
-        bell=RecordingBell(),
-        delivery_bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=RecordingWakeup(),
         images=decoder,
         timer=timer,
     )
@@ -183,7 +183,7 @@ def test_an_address_counts_for_its_network(address: str, group: str) -> None:
 
 
 def test_addresses_that_fail_take_no_more_memory_than_some() -> None:
-    strangers = Strangers(per_minute=2, addresses=100, timer=HandTimer())
+    strangers = UnknownKeys(per_minute=2, addresses=100, timer=HandTimer())
     for number in range(1_000):
         assert strangers.fail(f"address {number}") is None
     assert len(strangers) == 100
@@ -257,7 +257,7 @@ def test_what_a_client_makes_up_is_not_logged(client: FlaskClient, logged: list[
 
 
 def test_a_fault_of_ours_is_logged_a_few_times_with_its_traceback(
-    app: Door, client: FlaskClient, timer: HandTimer, logged: list[Line]
+    app: Router, client: FlaskClient, timer: HandTimer, logged: list[Line]
 ) -> None:
     def fail() -> str:
         raise RuntimeError("a fault")
@@ -269,13 +269,17 @@ def test_a_fault_of_ours_is_logged_a_few_times_with_its_traceback(
 
     timer.seconds += 60
     client.get("/fault")
-    [told] = [line for line in logged if line["event"] == "tracebacks_not_logged"]
-    assert (told["error_type"], told["route"], told["requests"]) == ("RuntimeError", "/fault", 46)
+    [reported] = [line for line in logged if line["event"] == "tracebacks_not_logged"]
+    assert (reported["error_type"], reported["route"], reported["requests"]) == (
+        "RuntimeError",
+        "/fault",
+        46,
+    )
 
 
 def test_a_budget_tells_a_thousand_kinds_apart_and_no_more() -> None:
     timer = HandTimer()
-    budget = logs.Budget(lines=1, timer=timer)
+    budget = logs.LineBudget(lines=1, timer=timer)
 
     written = [kind for kind in range(3_000) if budget.spend(kind)]
     timer.seconds += 60

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from werkzeug.test import TestResponse
 
-from jobs.database import Database
-from jobs.settings import Settings
-from tests.api import pictures, worker
+from core.database import Database
+from core.settings import Settings
+from tests.api import image_files, worker
 from tests.api.asking import PNG, faults, rows
 from tests.api.conftest import Caller
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 QUESTIONS = ["How many circles?", "How many stars?", "Which colours?"]
 PARTS: list[str | bytes] = [*QUESTIONS]
@@ -24,7 +24,7 @@ def ask(caller: Caller, **body: object) -> TestResponse:
 
 
 def test_each_question_is_a_job_about_the_same_image_in_the_order_asked(
-    caller: Caller, bell: RecordingBell
+    caller: Caller, wakeup: RecordingWakeup
 ) -> None:
     answer = ask(caller, options={"priority": "high", "metadata": {"case": "42"}})
 
@@ -35,11 +35,11 @@ def test_each_question_is_a_job_about_the_same_image_in_the_order_asked(
     assert {(job["group"], job["priority"]) for job in group["jobs"]} == {(group["id"], "high")}
     assert (group["finished"], group["usage"], group["counts"]["queued"]) == (False, None, 3)
     assert caller("GET", group["urls"]["self"]).get_json() == group
-    assert bell.rung == 1
+    assert wakeup.rung == 1
 
 
 def test_a_form_has_a_part_for_each_question(caller: Caller) -> None:
-    answer = caller.form("/v1/groups", {"image": pictures.png(), "questions": PARTS})
+    answer = caller.form("/v1/groups", {"image": image_files.png(), "questions": PARTS})
 
     assert [job["question"] for job in answer.get_json()["jobs"]] == QUESTIONS
 
@@ -61,13 +61,13 @@ def test_a_group_tells_how_its_jobs_do_and_what_they_shared(
     worker.finish(database)
     caller("POST", group["jobs"][2]["urls"]["cancel"])
 
-    told = caller("GET", group["urls"]["self"]).get_json()
+    reported = caller("GET", group["urls"]["self"]).get_json()
 
-    assert told["finished"] is True
-    assert told["counts"] == {
+    assert reported["finished"] is True
+    assert reported["counts"] == {
         "queued": 0, "running": 0, "succeeded": 2, "failed": 0, "cancelled": 1,
     }  # fmt: skip
-    assert told["usage"] == {
+    assert reported["usage"] == {
         "jobs": 2, "input_tokens": 100, "cached_tokens": 80, "prefilled_tokens": 20, "output_tokens": 22,
     }  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_the_jobs_of_a_group_are_found_in_the_history(caller: Caller) -> None:
 def test_the_same_group_again_is_the_same_group(caller: Caller) -> None:
     first = caller.group(*QUESTIONS, headers=KEY)
 
-    again = caller.form("/v1/groups", {"image": pictures.png(), "questions": PARTS}, headers=KEY)
+    again = caller.form("/v1/groups", {"image": image_files.png(), "questions": PARTS}, headers=KEY)
 
     assert (again.status_code, again.get_json()["id"]) == (202, first["id"])
     assert again.headers["Idempotent-Replayed"] == "true"
@@ -137,12 +137,12 @@ class TestQueue:
         self, caller: Caller, database: Database
     ) -> None:
         caller.group(*QUESTIONS)
-        kept = rows(database)
+        stored = rows(database)
 
         answer = ask(caller, questions=QUESTIONS[:2], images=[{"data": PNG}])
 
         assert (answer.status_code, answer.get_json()["error"]["code"]) == (429, "queue_full")
         assert "There is no room for 2 more." in answer.text
-        assert rows(database) == kept
+        assert rows(database) == stored
         caller.job()
         assert caller.submit().status_code == 429

@@ -10,18 +10,18 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from api.app import create_app, service_of
-from api.framework import Door
-from jobs.database import Database
-from jobs.images import Images
-from jobs.settings import Settings
+from api.framework import Router
+from core.database import Database
+from core.settings import Settings
+from jobs.images import ImageReader
 from jobs.store import workers
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 
 def test_without_workers_and_redis_the_service_is_degraded_but_ready(
-    client: FlaskClient, bell: RecordingBell
+    client: FlaskClient, wakeup: RecordingWakeup
 ) -> None:
-    bell.redis = False
+    wakeup.redis = False
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert answer.get_json() == {
@@ -37,12 +37,12 @@ def test_without_workers_and_redis_the_service_is_degraded_but_ready(
 
 
 def test_with_everything_there_it_is_ok(client: FlaskClient, database: Database) -> None:
-    presence = workers.Presence(id="w", host="h", pid=1, version="1", slots=1)
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    heartbeat = workers.WorkerHeartbeat(id="w", host="h", pid=1, version="1", slots=1)
+    workers.beat(database, heartbeat, alive=timedelta(minutes=1))
     assert client.get("/readyz").get_json()["status"] == "ok"
 
 
-def test_a_draining_service_is_not_ready_but_lives(app: Door, client: FlaskClient) -> None:
+def test_a_draining_service_is_not_ready_but_lives(app: Router, client: FlaskClient) -> None:
     service_of(app).drain()
     answer = client.get("/readyz")
     assert (answer.status_code, answer.get_json()["checks"]["accepting"]) == (503, "unavailable")
@@ -51,10 +51,10 @@ def test_a_draining_service_is_not_ready_but_lives(app: Door, client: FlaskClien
 
 @pytest.mark.parametrize("url", ["sqlite:///{folder}/empty.db", "sqlite:///{folder}/no/such.db"])
 def test_without_its_tables_the_service_is_not_ready(
-    settings: Settings, decoder: Images, tmp_path: Path, url: str
+    settings: Settings, decoder: ImageReader, tmp_path: Path, url: str
 ) -> None:
     database = Database(url.format(folder=tmp_path))
-    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(settings, database=database, wakeup=RecordingWakeup(), images=decoder)
     answer = app.test_client().get("/readyz")
     database.close()
     assert answer.status_code == 503
@@ -62,10 +62,10 @@ def test_without_its_tables_the_service_is_not_ready(
 
 
 def test_without_a_database_requests_are_answered_with_503(
-    settings: Settings, decoder: Images, tmp_path: Path
+    settings: Settings, decoder: ImageReader, tmp_path: Path
 ) -> None:
     database = Database(f"sqlite:///{tmp_path}/no/such.db")
-    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(settings, database=database, wakeup=RecordingWakeup(), images=decoder)
     headers = {"Authorization": f"Bearer ll_{'x' * 43}"}
     answer = app.test_client().get("/v1/jobs", headers=headers)
     database.close()
@@ -76,10 +76,10 @@ def test_without_a_database_requests_are_answered_with_503(
 
 
 def test_on_a_full_disk_the_service_is_not_ready(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     floor = settings.model_copy(update={"disk_floor_mb": 2**40})
-    app = create_app(floor, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(floor, database=database, wakeup=RecordingWakeup(), images=decoder)
     answer = app.test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["checks"]["disk"]) == (503, "unavailable")
 

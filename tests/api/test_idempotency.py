@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from jobs.database import Database
+from core.database import Database
 from tests import databases, races
-from tests.api import pictures, worker
+from tests.api import image_files, worker
 from tests.api.conftest import Caller
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
 
@@ -22,7 +22,7 @@ def ids(*answers: TestResponse) -> set[str]:
 
 
 def test_the_same_request_again_is_answered_with_the_job_as_it_is_now(
-    caller: Caller, database: Database, bell: RecordingBell
+    caller: Caller, database: Database, wakeup: RecordingWakeup
 ) -> None:
     first = caller.submit(headers=KEY)
     worker.finish(database)
@@ -32,13 +32,13 @@ def test_the_same_request_again_is_answered_with_the_job_as_it_is_now(
     assert second.headers["Idempotent-Replayed"] == "true"
     assert second.headers["Location"] == first.headers["Location"]
     assert second.get_json()["status"] == "succeeded"
-    assert bell.rung == 1
+    assert wakeup.rung == 1
 
 
 def test_a_file_a_data_url_and_an_image_id_of_one_picture_are_the_same_request(
     caller: Caller,
 ) -> None:
-    data = pictures.png()
+    data = image_files.png()
     image = caller.image(data)["id"]
     question = "How many?"
 
@@ -50,9 +50,9 @@ def test_a_file_a_data_url_and_an_image_id_of_one_picture_are_the_same_request(
         caller.form(
             "/v1/jobs", {"question": question, "image": data, "options": '{"seed":1}'}, headers=KEY
         ),
-        as_json({"data": pictures.data_url(data)}),
+        as_json({"data": image_files.data_url(data)}),
         as_json({"image_id": image}),
-        as_json({"data": pictures.data_url(data), "detail": "standard"}),
+        as_json({"data": image_files.data_url(data), "detail": "standard"}),
     ]
     assert len(ids(*answers)) == 1
 
@@ -67,7 +67,7 @@ def test_a_key_means_the_same_quoted_and_not(caller: Caller) -> None:
     "change",
     [
         {"question": "Another?"},
-        {"image": pictures.png(seed=2)},
+        {"image": image_files.png(seed=2)},
         {"temperature": 1.0},
         {"metadata": {"a": "b"}},
         {"detail": "low"},
@@ -121,14 +121,14 @@ def test_a_replay_needs_neither_the_image_nor_its_decoding(
 
 
 def test_of_requests_at_the_same_time_one_makes_the_job_and_the_others_get_it(
-    caller: Caller, bell: RecordingBell
+    caller: Caller, wakeup: RecordingWakeup
 ) -> None:
     answers = races.race(*[lambda: caller.submit(headers=KEY)] * 6)
     assert len(ids(*answers)) == 1
     assert sorted("Idempotent-Replayed" in answer.headers for answer in answers) == [
         False, True, True, True, True, True,
     ]  # fmt: skip
-    assert bell.rung == 1
+    assert wakeup.rung == 1
 
 
 def test_without_a_key_the_same_request_is_two_jobs(caller: Caller) -> None:

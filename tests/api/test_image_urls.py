@@ -12,15 +12,15 @@ import pytest
 import sqlalchemy as sa
 
 from api.app import create_app, service_of
-from jobs.database import Database
-from jobs.images import Images
+from core.database import Database
+from core.settings import Settings
+from jobs.images import ImageReader
 from jobs.records import Job
-from jobs.settings import Settings
 from tests import factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.conftest import Caller, Json
 from tests.e2e.stack import eventually
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 
 @dataclass
@@ -30,10 +30,10 @@ class Site:
     url: str = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = field(default_factory=pictures.png)
+    body: bytes = field(default_factory=image_files.png)
     #: Redirects before the picture.
     hops: int = 0
-    asked: list[dict[str, str]] = field(default_factory=list)
+    requested: list[dict[str, str]] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
 
 
@@ -44,15 +44,15 @@ def site() -> Iterator[Site]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            site.asked.append({name.lower(): value for name, value in self.headers.items()})
+            site.requested.append({name.lower(): value for name, value in self.headers.items()})
             site.held.wait(20)
-            leads_on = len(site.asked) <= site.hops
+            leads_on = len(site.requested) <= site.hops
             with contextlib.suppress(OSError):
                 self.send_response(302 if leads_on else site.status)
                 for name, value in site.headers.items():
                     self.send_header(name, value)
                 if leads_on:
-                    self.send_header("location", f"/hop/{len(site.asked)}")
+                    self.send_header("location", f"/hop/{len(site.requested)}")
                 self.end_headers()
                 self.wfile.write(site.body)
 
@@ -88,12 +88,12 @@ def ask(caller: Caller, *urls: str, key: str | None = None) -> tuple[int, Json]:
     body = {"question": "How many?", "images": [{"url": url} for url in urls]}
     headers = {"Idempotency-Key": key} if key else {}
     answer = caller("POST", "/v1/jobs", json=body, headers=headers)
-    told: Json = answer.get_json()
-    return answer.status_code, told
+    reported: Json = answer.get_json()
+    return answer.status_code, reported
 
 
-def codes(told: Json) -> dict[str, str]:
-    return {fault["pointer"]: fault["code"] for fault in told["errors"]}
+def codes(reported: Json) -> dict[str, str]:
+    return {fault["pointer"]: fault["code"] for fault in reported["errors"]}
 
 
 def jobs(database: Database) -> int:
@@ -107,29 +107,29 @@ def test_a_picture_is_fetched_and_kept_like_one_that_was_sent(caller: Caller, si
 
     assert status == 202
     assert job["images"][0]["id"] == caller.image(site.body)["id"]
-    assert site.asked[0]["accept"] == "image/*"
-    assert "authorization" not in site.asked[0]
+    assert site.requested[0]["accept"] == "image/*"
+    assert "authorization" not in site.requested[0]
 
 
 def test_several_pictures_come_at_once_and_in_order(caller: Caller, site: Site) -> None:
-    data = pictures.data_url(pictures.png())
+    data = image_files.data_url(image_files.png())
     body = {"question": "?", "images": [{"url": site.url}, {"data": data}, {"url": site.url}]}
 
     job = caller("POST", "/v1/jobs", json=body).get_json()
 
     assert len({image["id"] for image in job["images"]}) == 1
     assert len(job["images"]) == 3
-    assert len(site.asked) == 2
+    assert len(site.requested) == 2
 
 
 def test_three_redirects_are_followed_and_a_fourth_is_not(caller: Caller, site: Site) -> None:
     site.hops = 3
     assert ask(caller, site.url)[0] == 202
 
-    site.asked.clear()
+    site.requested.clear()
     site.hops = 4
-    status, told = ask(caller, site.url)
-    assert (status, codes(told)) == (422, {"#/images/0/url": "failed_to_download_image"})
+    status, reported = ask(caller, site.url)
+    assert (status, codes(reported)) == (422, {"#/images/0/url": "failed_to_download_image"})
 
 
 def test_fetches_are_counted_by_how_they_ended(
@@ -149,10 +149,10 @@ def test_a_redirect_to_a_private_place_is_not_followed(caller: Caller, site: Sit
     site.status = 302
     site.headers = {"location": "http://10.0.0.1/secret"}
 
-    status, told = ask(caller, site.url)
+    status, reported = ask(caller, site.url)
 
-    assert (status, codes(told)) == (422, {"#/images/0/url": "invalid_image_url"})
-    assert len(site.asked) == 1
+    assert (status, codes(reported)) == (422, {"#/images/0/url": "invalid_image_url"})
+    assert len(site.requested) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,34 +170,36 @@ def test_what_is_no_picture_is_refused_and_nothing_is_kept(
 ) -> None:
     site.status, site.body = what
 
-    answer, told = ask(caller, site.url)
+    answer, reported = ask(caller, site.url)
 
     assert answer in (413, 422)
-    assert codes(told) == {"#/images/0/url": code}
+    assert codes(reported) == {"#/images/0/url": code}
     assert jobs(database) == 0
 
 
 def test_a_picture_that_does_not_come_in_time_is_given_up(caller: Caller, site: Site) -> None:
     site.held.clear()
 
-    status, told = ask(caller, site.url)
+    status, reported = ask(caller, site.url)
 
-    assert (status, codes(told)) == (422, {"#/images/0/url": "failed_to_download_image"})
+    assert (status, codes(reported)) == (422, {"#/images/0/url": "failed_to_download_image"})
 
 
 def test_every_url_that_does_not_work_is_named(caller: Caller, site: Site) -> None:
     closed = "http://127.0.0.1:9/picture.png"
 
-    status, told = ask(caller, closed, site.url, "http://name.invalid/a.png", "http://10.0.0.1/")
+    status, reported = ask(
+        caller, closed, site.url, "http://name.invalid/a.png", "http://10.0.0.1/"
+    )
 
     assert status == 422
-    assert codes(told) == {
+    assert codes(reported) == {
         "#/images/0/url": "failed_to_download_image",
         "#/images/2/url": "invalid_image_url",
         "#/images/3/url": "invalid_image_url",
     }
     # Whether a name is known inside of this network is nobody's business.
-    assert told["errors"][1]["detail"] == told["errors"][2]["detail"]
+    assert reported["errors"][1]["detail"] == reported["errors"][2]["detail"]
 
 
 def test_with_another_fault_nobodys_server_is_asked(caller: Caller, site: Site) -> None:
@@ -206,15 +208,15 @@ def test_with_another_fault_nobodys_server_is_asked(caller: Caller, site: Site) 
     answer = caller("POST", "/v1/jobs", json=body)
 
     assert answer.status_code == 422
-    assert site.asked == []
+    assert site.requested == []
 
 
 @pytest.mark.parametrize("url", ["ftp://a.example/", "file:///etc/passwd", "x", "http://a b/"])
 def test_what_is_no_web_address_is_refused_as_it_is_read(caller: Caller, url: str) -> None:
-    status, told = ask(caller, url)
+    status, reported = ask(caller, url)
 
     assert status == 422
-    assert list(codes(told)) == ["#/images/0/url"]
+    assert list(codes(reported)) == ["#/images/0/url"]
 
 
 def test_a_repeated_request_finds_its_job_though_the_picture_is_gone(
@@ -228,34 +230,34 @@ def test_a_repeated_request_finds_its_job_though_the_picture_is_gone(
 
     assert (status, again["id"]) == (202, first["id"])
     assert other == 422
-    assert len(site.asked) == 1
+    assert len(site.requested) == 1
     assert jobs(database) == 1
 
 
 def test_an_upload_by_url_is_no_way_around_the_allow_list(
-    settings: Settings, database: Database, decoder: Images, site: Site
+    settings: Settings, database: Database, decoder: ImageReader, site: Site
 ) -> None:
     closed = settings.model_copy(update={"webhook_allow": ()})
     app = create_app(
         closed,
         database=database,
-        bell=RecordingBell(),
-        delivery_bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=RecordingWakeup(),
         images=decoder,
     )
     caller = Caller(app.test_client(), factories.make_key(database))
 
-    status, told = ask(caller, site.url)
+    status, reported = ask(caller, site.url)
 
-    assert (status, codes(told)) == (422, {"#/images/0/url": "invalid_image_url"})
-    assert site.asked == []
+    assert (status, codes(reported)) == (422, {"#/images/0/url": "invalid_image_url"})
+    assert site.requested == []
     service_of(app).drain()
 
 
 @contextlib.contextmanager
 def fetching(site: Site, *callers: Caller) -> Iterator[list[int]]:
     """Have a request of each of ``callers`` wait for ``site``; yield how they are answered in the end."""
-    before = len(site.asked)
+    before = len(site.requested)
     site.held.clear()
     answers: list[int] = []
     threads = [
@@ -265,7 +267,7 @@ def fetching(site: Site, *callers: Caller) -> Iterator[list[int]]:
     for thread in threads:
         thread.start()
     try:
-        assert eventually(lambda: len(site.asked) == before + len(callers))
+        assert eventually(lambda: len(site.requested) == before + len(callers))
         yield answers
     finally:
         site.held.set()
@@ -284,10 +286,10 @@ def test_a_ninth_request_at_once_is_told_to_come_again(
         fetching(site, *[stranger] * 3) as second,
         fetching(site, *[third] * 2) as last,
     ):
-        status, told = ask(fourth, site.url)
+        status, reported = ask(fourth, site.url)
 
     assert status == 503
-    assert told["error"]["code"] == "unavailable"
+    assert reported["error"]["code"] == "unavailable"
     assert (first, second, last) == ([202] * 3, [202] * 3, [202] * 2)
 
 
@@ -303,10 +305,10 @@ class TestLittleMemory:
     def test_bytes_that_are_fetched_are_shared_between_accounts_and_given_back(
         self, caller: Caller, stranger: Caller, site: Site
     ) -> None:
-        site.body = pictures.png() + bytes(2**19)
+        site.body = image_files.png() + bytes(2**19)
         assert ask(caller, *[site.url] * 2)[0] == 202
-        status, told = ask(caller, *[site.url] * 4)
-        assert (status, told["error"]["code"]) == (503, "overloaded")
+        status, reported = ask(caller, *[site.url] * 4)
+        assert (status, reported["error"]["code"]) == (503, "overloaded")
         site.held.clear()
         with fetching(site, caller, stranger) as answers:
             pass

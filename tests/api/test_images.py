@@ -7,13 +7,13 @@ import io
 import pytest
 from PIL import Image
 
-from jobs.database import Database
-from tests.api import pictures, worker
+from core.database import Database
+from tests.api import image_files, worker
 from tests.api.conftest import Caller, Part
 
 
 def test_an_uploaded_image_tells_what_became_of_it(caller: Caller) -> None:
-    answer = caller("POST", "/v1/images", data=pictures.png(60, 40), content_type="image/png")
+    answer = caller("POST", "/v1/images", data=image_files.png(60, 40), content_type="image/png")
     image = answer.get_json()
     assert answer.status_code == 201
     assert answer.headers["Location"] == image["urls"]["self"]
@@ -37,11 +37,11 @@ def test_an_uploaded_image_tells_what_became_of_it(caller: Caller) -> None:
 
 
 def test_every_way_to_upload_one_file_gives_the_same_image(caller: Caller) -> None:
-    data = pictures.png()
+    data = image_files.png()
     ways = [
         caller("POST", "/v1/images", data=data, content_type="image/png"),
         caller("POST", "/v1/images", data=data, content_type="application/octet-stream"),
-        caller("POST", "/v1/images", json={"data": pictures.data_url(data)}),
+        caller("POST", "/v1/images", json={"data": image_files.data_url(data)}),
         caller.form("/v1/images", {"image": data}),
         caller.form("/v1/images", {"file": data}),
     ]
@@ -50,7 +50,7 @@ def test_every_way_to_upload_one_file_gives_the_same_image(caller: Caller) -> No
 
 
 def test_another_detail_is_another_image(caller: Caller) -> None:
-    low, high = (caller.image(pictures.png(2000, 2000), detail=tier) for tier in ("low", "high"))
+    low, high = (caller.image(image_files.png(2000, 2000), detail=tier) for tier in ("low", "high"))
     assert low["id"] != high["id"]
     assert low["width"] < high["width"]
     assert low["sha256"] == high["sha256"]
@@ -68,7 +68,7 @@ def test_a_form_with_anything_but_one_file_is_refused(
 
 
 def test_an_upload_that_cannot_be_meant_is_refused(caller: Caller) -> None:
-    data = pictures.png()
+    data = image_files.png()
     assert caller("POST", "/v1/images", json={"url": "x"}).status_code == 422
     assert caller("POST", "/v1/images", data=data, content_type="text/plain").status_code == 415
     huge = caller("POST", "/v1/images?detail=huge", data=data, content_type="image/png")
@@ -76,10 +76,10 @@ def test_an_upload_that_cannot_be_meant_is_refused(caller: Caller) -> None:
 
 
 def test_the_content_is_the_canonical_picture_and_harmless_in_a_browser(caller: Caller) -> None:
-    image = caller.image(pictures.png(60, 40))
+    image = caller.image(image_files.png(60, 40))
     answer = caller("GET", image["urls"]["content"])
-    picture = Image.open(io.BytesIO(answer.data))
-    assert (picture.width, picture.height) == (image["width"], image["height"])
+    submitted = Image.open(io.BytesIO(answer.data))
+    assert (submitted.width, submitted.height) == (image["width"], image["height"])
     assert answer.content_type == "image/png"
     assert answer.headers["Content-Security-Policy"] == "sandbox"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"

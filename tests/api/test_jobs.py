@@ -9,21 +9,21 @@ from datetime import datetime
 
 import pytest
 
-from jobs import votes
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.findings import Action, Finding, Kind
-from jobs.store import outcomes
+from core.database import Database
+from jobs.answers import votes
+from jobs.answers.extraction import Answer
+from jobs.findings import Action, Finding, FindingKind
+from jobs.store import settle
 from tests import factories
-from tests.api import pictures, worker
+from tests.api import image_files, worker
 from tests.api.conftest import Caller
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
-    caller: Caller, bell: RecordingBell
+    caller: Caller, wakeup: RecordingWakeup
 ) -> None:
     answer = caller.submit(metadata={"case": "42"}, priority="high", seed=7)
     job = answer.get_json()
@@ -31,7 +31,7 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
     assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["openai-poll-after-ms"] == "1000"
-    assert bell.rung == 1
+    assert wakeup.rung == 1
     assert (
         job
         | {
@@ -83,10 +83,10 @@ def test_a_form_and_json_make_the_same_job(caller: Caller) -> None:
         {
             "question": "What differs? 🦩",
             "options": json.dumps(options),
-            "image": [pictures.png(seed=1), pictures.png(seed=2)],
+            "image": [image_files.png(seed=1), image_files.png(seed=2)],
         },
     ).get_json()
-    images = [{"data": pictures.data_url(pictures.png(seed=seed))} for seed in (1, 2)]
+    images = [{"data": image_files.data_url(image_files.png(seed=seed))} for seed in (1, 2)]
     body = {"question": "What differs? 🦩", "images": images, "options": options}
     as_json = caller("POST", "/v1/jobs", json=body).get_json()
     same = ("question", "images", "options", "metadata", "model")
@@ -95,16 +95,16 @@ def test_a_form_and_json_make_the_same_job(caller: Caller) -> None:
 
 
 def test_images_keep_their_order_however_they_come(caller: Caller) -> None:
-    kept = [caller.image(pictures.png(seed=seed)) for seed in range(3)]
-    images = [{"image_id": image["id"]} for image in reversed(kept)]
-    images.insert(1, {"data": pictures.data_url(pictures.png(seed=9))})
+    stored = [caller.image(image_files.png(seed=seed)) for seed in range(3)]
+    images = [{"image_id": image["id"]} for image in reversed(stored)]
+    images.insert(1, {"data": image_files.data_url(image_files.png(seed=9))})
     job = caller("POST", "/v1/jobs", json={"question": "Which?", "images": images}).get_json()
     shown = [image["id"] for image in job["images"]]
-    assert [shown[0], *shown[2:]] == [image["id"] for image in reversed(kept)]
+    assert [shown[0], *shown[2:]] == [image["id"] for image in reversed(stored)]
 
 
 def test_one_image_may_be_asked_about_twice_in_a_job(caller: Caller) -> None:
-    image = {"data": pictures.data_url(pictures.png())}
+    image = {"data": image_files.data_url(image_files.png())}
     job = caller("POST", "/v1/jobs", json={"question": "Same?", "images": [image, image]})
     assert job.status_code == 202
     assert len({shown["id"] for shown in job.get_json()["images"]}) == 1
@@ -158,7 +158,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
 ) -> None:
     caller.job(guards={"language": False})
     found = Finding(
-        Kind.LOOP,
+        FindingKind.LOOP,
         sample=0,
         start=3,
         end=8,
@@ -202,7 +202,7 @@ def test_a_second_look_is_shown_with_the_answer(
     caller: Caller, database: Database, action: Action, confidence: float | None
 ) -> None:
     caller.job(guards={"verify": True})
-    found = Finding(Kind.VERIFY, sample=0, start=0, end=8, action=action)
+    found = Finding(FindingKind.VERIFY, sample=0, start=0, end=8, action=action)
     worker.end(database, worker.start(database), found=[found])
 
     [job] = caller("GET", "/v1/jobs", query_string={"q": "finding:verify"}).get_json()["data"]
@@ -299,14 +299,14 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
     assert job["options"]["temperature"] == 1.0
     ranked = (votes.AnswerClass("6", (0, 2)), votes.AnswerClass("7", (1,)))
     cast = {0: 0, 1: 1, 2: 4, 3: 3}
-    tally = votes.Tally(asked=5, begun=5, classes=ranked, abstained=(3,), samples=cast)
+    tally = votes.Tally(requested=5, begun=5, classes=ranked, abstained=(3,), samples=cast)
 
     worker.end(database, worker.start(database), tally=tally)
 
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert (shown["answer"]["text"], shown["answer"]["confidence"]) == ("6", 0.5)
     assert shown["votes"] == {
-        "asked": 5,
+        "requested": 5,
         "begun": 5,
         "counted": 4,
         "classes": [{"text": "6", "samples": [0, 4]}, {"text": "7", "samples": [1]}],
@@ -326,7 +326,7 @@ def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Datab
     job = caller.job(answer_format={"type": "json_schema", "schema": schema})
     answer = Answer('{"count": 6, "kind": null}', "json_schema")
     sample = factories.make_ended(answer.text)
-    assert outcomes.succeed(database, worker.start(database), answer=answer, sample=sample)
+    assert settle.succeed(database, worker.start(database), answer=answer, sample=sample)
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert shown["answer"]["value"] == {"count": 6, "kind": None}
     assert (shown["answer"]["text"], shown["answer"]["rule"]) == (answer.text, "json_schema")
@@ -393,7 +393,7 @@ class TestSteering:
         assert answer.headers["x-should-retry"] == "false"
 
     def test_a_rerun_is_a_new_job_with_the_same_input_and_both_tell_of_each_other(
-        self, caller: Caller, database: Database, bell: RecordingBell
+        self, caller: Caller, database: Database, wakeup: RecordingWakeup
     ) -> None:
         job = caller.job(temperature=0.3, priority="low", metadata={"a": "b"}, deadline_seconds=60)
         worker.finish(database)
@@ -401,7 +401,7 @@ class TestSteering:
         rerun = answer.get_json()
         assert answer.status_code == 202
         assert answer.headers["Location"] == rerun["urls"]["self"]
-        assert bell.rung == 2
+        assert wakeup.rung == 2
         assert rerun["id"] != job["id"]
         assert rerun["rerun_of"] == job["id"]
         same = ("question", "images", "options", "priority", "metadata", "model")

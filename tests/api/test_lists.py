@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from jobs.database import Database, utcnow
+from core.database import Database, utcnow
 from jobs.store import accounts
 from tests import databases, factories
-from tests.api import pictures, worker
+from tests.api import image_files, worker
 from tests.api.conftest import Caller
 
 
@@ -68,8 +68,8 @@ class TestLists:
         assert self.listed(caller, "metadata[nothing]=1") == []
 
     def test_jobs_are_found_by_image(self, caller: Caller) -> None:
-        job = caller.job(image=pictures.png(seed=1))
-        caller.job(image=pictures.png(seed=2))
+        job = caller.job(image=image_files.png(seed=1))
+        caller.job(image=image_files.png(seed=2))
         image = job["images"][0]
         assert self.listed(caller, f"image={image['id']}") == [job["id"]]
         assert self.listed(caller, f"image={image['sha256']}") == [job["id"]]
@@ -84,14 +84,14 @@ class TestLists:
         clock.advance(3600)
         young = caller.job()
 
-        def asked(query: str) -> list[str]:
+        def requested(query: str) -> list[str]:
             return self.listed(caller, urlencode({"q": query}))
 
-        assert asked("status:failed error:engine_rejected") == [failed["id"]]
-        assert asked("error:timeout error:worker_lost") == []
-        assert asked('meta.case:"4:2"') == [queued["id"], failed["id"]]
-        assert asked(f"image:{sha256} created:>30m status:queued") == [queued["id"]]
-        assert asked("created:<30m") == [young["id"]]
+        assert requested("status:failed error:engine_rejected") == [failed["id"]]
+        assert requested("error:timeout error:worker_lost") == []
+        assert requested('meta.case:"4:2"') == [queued["id"], failed["id"]]
+        assert requested(f"image:{sha256} created:>30m status:queued") == [queued["id"]]
+        assert requested("created:<30m") == [young["id"]]
         assert self.listed(caller, urlencode({"q": "created:>30m", "status": "queued"})) == [
             queued["id"]
         ]
@@ -116,8 +116,8 @@ class TestLists:
 
         assert answer.status_code == 422
         kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
-        told = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
-        assert told == [
+        reported = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
+        assert reported == [
             ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
             ("q", f"Character 12: A finding is one of {kinds}."),
         ]

@@ -13,16 +13,19 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
-from jobs import metrics, votes
-from jobs.database import Database
-from jobs.findings import Action, Finding, Kind
-from jobs.images import Images
-from jobs.settings import Settings
+from core.database import Database
+from core.metrics import ShareMetrics, new_registry
+from core.settings import Settings
+from jobs import metrics
+from jobs.answers import votes
+from jobs.findings import Action, Finding, FindingKind
+from jobs.images import ImageReader
 from jobs.store import workers
 from tests.api import worker
 from tests.api.conftest import Caller
 from tests.databases import Age
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
+from webhooks.metrics import DeliveryMetrics
 
 ROOT = Path(__file__).parents[2]
 _ROW = re.compile(
@@ -69,10 +72,10 @@ def test_metrics_are_for_operators(client: FlaskClient, caller: Caller, operator
 
 
 def test_metrics_can_be_made_public_and_say_what_was_built(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     public = settings.model_copy(update={"metrics_public": True, "revision": "abc123"})
-    app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(public, database=database, wakeup=RecordingWakeup(), images=decoder)
 
     shown = Scrape(app.test_client().get("/metrics").text)
 
@@ -82,11 +85,11 @@ def test_metrics_can_be_made_public_and_say_what_was_built(
 
 
 def test_without_a_database_the_processs_own_metrics_are_shown(
-    settings: Settings, decoder: Images, tmp_path: Path
+    settings: Settings, decoder: ImageReader, tmp_path: Path
 ) -> None:
     public = settings.model_copy(update={"metrics_public": True})
     database = Database(f"sqlite:///{tmp_path}/no/such.db")
-    app = create_app(public, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(public, database=database, wakeup=RecordingWakeup(), images=decoder)
     client = app.test_client()
     client.get("/livez")
 
@@ -106,8 +109,8 @@ def test_the_gauges_tell_of_queue_and_workers(
     caller.job(priority="high")
     worker.start(database)
     engine = workers.EngineState("http://engine", "resting")
-    presence = workers.Presence("w", "h", 1, "1", slots=4, engines=(engine,))
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    worker_heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=(engine,))
+    workers.beat(database, worker_heartbeat, alive=timedelta(minutes=1))
 
     shown = scrape(operator)
 
@@ -129,7 +132,9 @@ def test_the_gauges_tell_of_queue_and_workers(
 def test_a_worker_that_fell_silent_is_missed_for_a_while_and_then_no_more(
     operator: Caller, database: Database, age: Age
 ) -> None:
-    workers.beat(database, workers.Presence("w", "h", 1, "1", slots=4), alive=timedelta(minutes=1))
+    workers.beat(
+        database, workers.WorkerHeartbeat("w", "h", 1, "1", slots=4), alive=timedelta(minutes=1)
+    )
 
     age(61)
     noticed = scrape(operator)
@@ -188,7 +193,7 @@ def test_a_picture_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
 
 def names(counting: Callable[..., object], database: Database, **more: str) -> set[str]:
     """Return the names of what a process of a kind counts."""
-    registry = metrics.new_registry()
+    registry = new_registry()
     counting(database, registry=registry, **more)
     return {family.name for family in registry.collect()}
 
@@ -197,23 +202,23 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
-    found = Finding(Kind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
+    found = Finding(FindingKind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
     agreed = (votes.AnswerClass("6", (0, 1)),)
-    tally = votes.Tally(asked=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
+    tally = votes.Tally(requested=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
     worker.end(database, worker.start(database), found=[found], tally=tally)
     caller.job()
     worker.fail(database)
-    presence = workers.Presence("w", "h", 1, "1", slots=4)
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    worker_heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4)
+    workers.beat(database, worker_heartbeat, alive=timedelta(minutes=1))
     operator("GET", "/metrics")  # So that its own labels are there.
     api = scrape(operator)
     of_worker = names(metrics.JobMetrics, database, model="tiny-qvq")
-    of_worker |= {family.name for family in metrics.ShareMetrics(list).collect()}
-    of_delivery = names(metrics.DeliveryMetrics, database) - of_worker
+    of_worker |= {family.name for family in ShareMetrics(list).collect()}
+    of_delivery = names(DeliveryMetrics, database) - of_worker
     page = _ROW.findall((ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8"))
 
-    told = {(name, kind) for name, kind, _, where in page if where != "delivery"}
-    assert told == set(api.own())
+    reported = {(name, kind) for name, kind, _, where in page if where != "delivery"}
+    assert reported == set(api.own())
     assert {name.removesuffix("_total") for name, _, _, where in page if where == "delivery"} == {
         name for name in of_delivery if name.startswith("longlook_")
     }

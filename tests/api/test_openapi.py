@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.app import openapi_document
-from jobs.database import Database
+from core.database import Database
 from jobs.delivery import EventType
 from tests.api import worker
 from tests.api.conftest import Caller, Json
@@ -72,9 +72,9 @@ def test_the_messages_of_webhooks_have_the_members_that_are_sent(
     assert set(document["webhooks"]) == {str(event) for event in EventType}
     job = caller.job(webhook={"url": "https://a.example/", "events": ["job.succeeded"]})
     worker.finish(database)
-    [told] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
+    [reported] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
 
-    event = caller("GET", f"/v1/deliveries/{told['id']}").get_json()["payload"]
+    event = caller("GET", f"/v1/deliveries/{reported['id']}").get_json()["payload"]
 
     schemas = document["components"]["schemas"]
     for name, shown in (

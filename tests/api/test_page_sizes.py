@@ -11,20 +11,21 @@ import sqlalchemy as sa
 from api.routes import runs
 from api.schemas.deliveries import MAX_ANSWER_CHARS
 from cli import webhooks as commands
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.delivery import ANSWER_BYTES, DeliveryStatus
 from jobs.outbox import WebhookAttempt
-from jobs.store import history, outcomes, redeliveries, tellings, tries
+from jobs.store import history, settle
 from tests import factories
-from tests import webhooks as told
+from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
+from webhooks import attempts, queries, redelivery
 
 ROOT = "/v1/webhook_endpoints"
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 #: Each of its characters takes six in JSON.
-LOUD = dataclasses.replace(told.DOWN, answer=b"\x01" * ANSWER_BYTES)
+LOUD = dataclasses.replace(reported.DOWN, answer=b"\x01" * ANSWER_BYTES)
 
 
 @pytest.fixture
@@ -33,13 +34,15 @@ def dialect(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", "sqlite"))
 
 
-def resend(database: Database, delivery: str, result: tries.Result, *, times: int) -> None:
+def resend(
+    database: Database, delivery: str, result: attempts.AttemptResult, *, times: int
+) -> None:
     """Send a delivery again and again, with the same outcome."""
     delivery_id = ids.parse("dlv", delivery)
     assert delivery_id is not None
     for _ in range(times):
-        redeliveries.redeliver(database, delivery_id, account_id=None)
-        told.try_first(database, result)
+        redelivery.redeliver(database, delivery_id, account_id=None)
+        reported.try_first(database, result)
 
 
 def loud_delivery(caller: Caller, database: Database, *, resends: int) -> Json:
@@ -47,7 +50,7 @@ def loud_delivery(caller: Caller, database: Database, *, resends: int) -> Json:
     made = caller("POST", ROOT, json=NEW).get_json()
     caller.job()
     worker.finish(database)
-    told.try_first(database, LOUD)
+    reported.try_first(database, LOUD)
     [listed] = caller("GET", f"{ROOT}/{made['id']}/deliveries").get_json()["data"]
     resend(database, listed["id"], LOUD, times=resends)
     [listed] = caller("GET", f"{ROOT}/{made['id']}/deliveries").get_json()["data"]
@@ -71,7 +74,7 @@ def test_lists_of_deliveries_are_small_whatever_receivers_say(
         assert one["attempt_count"] == 32
         numbers = [attempt["number"] for attempt in one["attempts"]]
         # The next automatic one is older than the newest that somebody asked for.
-        assert numbers == [2, *range(33 - tellings.LISTED_TRIES, 33)]
+        assert numbers == [2, *range(33 - queries.LISTED_ATTEMPTS, 33)]
         assert {attempt["answer"] for attempt in one["attempts"]} == {None}
         assert {attempt["request_headers"] for attempt in one["attempts"]} == {None}
         assert one["next_at"] == one["attempts"][0]["due_at"]
@@ -166,7 +169,7 @@ def test_a_trace_leaves_out_old_attempts_that_are_too_long_and_names_them(
     text = "I look once more. " * (runs.MAX_TRACE_CHARS // 18 // 2 + 1)
     for _ in range(3):
         claimed = worker.start(database)
-        assert outcomes.release(database, claimed, sample=factories.make_ended(text))
+        assert settle.release(database, claimed, sample=factories.make_ended(text))
     worker.finish(database, text="It is 6.")
 
     trace = caller("GET", job["urls"]["trace"]).get_json()

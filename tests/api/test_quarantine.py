@@ -6,11 +6,11 @@ import uuid
 
 import pytest
 
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.store import history, quarantine
 from tests import factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.conftest import Caller
 
 
@@ -23,13 +23,13 @@ def image_id(caller: Caller, database: Database) -> str:
     image = history.image(database, found, account_id=None)
     assert image is not None
     with database.transaction() as transaction:
-        assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+        assert quarantine.record_crash(transaction, image.account_id, [image.image_key], limit=1)
     return shown
 
 
 def test_a_new_job_is_refused_at_the_images_place(caller: Caller, image_id: str) -> None:
-    other = pictures.data_url(pictures.png(seed=2))
-    same = pictures.data_url(pictures.png())
+    other = image_files.data_url(image_files.png(seed=2))
+    same = image_files.data_url(image_files.png())
     body = {
         "question": "How many?",
         "images": [{"data": other}, {"data": same}, {"image_id": image_id}],
@@ -52,19 +52,21 @@ def test_an_upload_and_a_rerun_are_refused(
     image = history.image(database, uuid.UUID(hex=image_id[4:]), account_id=None)
     assert image is not None
     with database.transaction() as transaction:
-        assert not quarantine.blame(transaction, image.account_id, [image.image_key], limit=9)
+        assert not quarantine.record_crash(
+            transaction, image.account_id, [image.image_key], limit=9
+        )
     claimed = factories.claim(database)
     with database.transaction() as transaction:
-        quarantine.forgive(
+        quarantine.clear_crashes(
             transaction,
             image.account_id,
             [image.image_key],
             job_id=claimed.job_id,
             attempt=claimed.attempt,
         )
-        assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+        assert quarantine.record_crash(transaction, image.account_id, [image.image_key], limit=1)
 
-    upload = caller("POST", "/v1/images", data=pictures.png(), content_type="image/png")
+    upload = caller("POST", "/v1/images", data=image_files.png(), content_type="image/png")
     rerun = caller("POST", f"/v1/jobs/{job['id']}/rerun")
 
     for answer in (upload, rerun):
@@ -78,7 +80,7 @@ def test_a_repeated_request_still_finds_its_job(caller: Caller, database: Databa
     image = history.image(database, uuid.UUID(hex=job["images"][0]["id"][4:]), account_id=None)
     assert image is not None
     with database.transaction() as transaction:
-        assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+        assert quarantine.record_crash(transaction, image.account_id, [image.image_key], limit=1)
 
     again = caller.submit(headers=headers)
 
@@ -99,12 +101,14 @@ def test_an_operator_lists_and_releases(caller: Caller, operator: Caller, image_
 
 
 def test_the_list_comes_in_pages(caller: Caller, operator: Caller, database: Database) -> None:
-    shown = [caller.image(pictures.png(seed=seed))["id"] for seed in range(5)]
+    shown = [caller.image(image_files.png(seed=seed))["id"] for seed in range(5)]
     for one in shown:
         image = history.image(database, uuid.UUID(hex=one[4:]), account_id=None)
         assert image is not None
         with database.transaction() as transaction:
-            assert quarantine.blame(transaction, image.account_id, [image.image_key], limit=1)
+            assert quarantine.record_crash(
+                transaction, image.account_id, [image.image_key], limit=1
+            )
 
     seen, after = [], ""
     while True:

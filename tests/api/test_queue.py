@@ -6,38 +6,38 @@ import dataclasses
 import random
 from datetime import timedelta
 
-from jobs.database import Database
-from jobs.store import outcomes, workers
+from core.database import Database
+from jobs.store import settle, workers
 from tests import factories
-from tests import webhooks as told
+from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Age
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 ALIVE = timedelta(minutes=1)
 ENGINE = workers.EngineState("http://engine", "ok", model="tiny-qvq", version="1", window=8)
-WORKER = workers.Presence(id="w", host="h", pid=1, version="1.0", slots=4, engines=(ENGINE,))
+WORKER = workers.WorkerHeartbeat(id="w", host="h", pid=1, version="1.0", slots=4, engines=(ENGINE,))
 
 
 def put_back(database: Database) -> None:
     """Let the next job's attempt fail, so that it waits for another."""
-    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
-    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
+    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
 
 def test_a_timeline_tells_who_changed_what_and_when(caller: Caller, database: Database) -> None:
     job = caller.job()
     worker.finish(database)
 
-    told = caller("GET", job["urls"]["timeline"]).get_json()
+    reported = caller("GET", job["urls"]["timeline"]).get_json()
 
-    assert [entry["event"] for entry in told["data"]] == ["submitted", "claimed", "succeeded"]
-    assert told["data"][0]["actor"].startswith("key:key_")
-    assert told["data"][0]["at"] == job["created_at"]
-    assert told["data"][1]["actor"] == "worker:worker-1"
-    assert told["data"][1]["changes"] == {"status": "running", "attempt": 1}
-    assert told["has_more"] is False
+    assert [entry["event"] for entry in reported["data"]] == ["submitted", "claimed", "succeeded"]
+    assert reported["data"][0]["actor"].startswith("key:key_")
+    assert reported["data"][0]["at"] == job["created_at"]
+    assert reported["data"][1]["actor"] == "worker:worker-1"
+    assert reported["data"][1]["changes"] == {"status": "running", "attempt": 1}
+    assert reported["has_more"] is False
 
 
 def test_a_long_timeline_comes_in_pages(caller: Caller, database: Database) -> None:
@@ -55,32 +55,32 @@ def test_a_long_timeline_comes_in_pages(caller: Caller, database: Database) -> N
 
 
 def test_a_job_that_waits_is_let_go_and_the_bell_is_rung(
-    caller: Caller, database: Database, bell: RecordingBell
+    caller: Caller, database: Database, wakeup: RecordingWakeup
 ) -> None:
     job = caller.job()
     put_back(database)
-    rung = bell.rung
+    rung = wakeup.rung
 
     answer = caller("POST", job["urls"]["run_now"])
 
     assert (answer.status_code, answer.get_json()["status"]) == (200, "queued")
-    assert bell.rung == rung + 1
+    assert wakeup.rung == rung + 1
     assert factories.claim(database).attempt == 2
     last = caller("GET", job["urls"]["timeline"]).get_json()["data"][-2]
     assert (last["event"], list(last["changes"])) == ("run_now", ["not_before"])
 
 
 def test_a_job_that_is_not_queued_cannot_be_let_go(
-    caller: Caller, database: Database, bell: RecordingBell
+    caller: Caller, database: Database, wakeup: RecordingWakeup
 ) -> None:
     job = caller.job()
     claimed = worker.start(database)
-    rung = bell.rung
+    rung = wakeup.rung
     running = caller("POST", job["urls"]["run_now"])
     worker.end(database, claimed)
     ended = caller("POST", job["urls"]["run_now"])
 
-    assert (running.status_code, ended.status_code, bell.rung) == (409, 409, rung)
+    assert (running.status_code, ended.status_code, wakeup.rung) == (409, 409, rung)
     assert ended.get_json()["detail"] == "The job is not queued; it is succeeded."
 
 
@@ -117,16 +117,16 @@ def test_operators_see_workers_and_engines(operator: Caller, database: Database,
     leaving = dataclasses.replace(WORKER, id="x", draining=True, engines=None)
     workers.beat(database, leaving, alive=ALIVE)
 
-    told = operator("GET", "/v1/queue").get_json()
+    reported = operator("GET", "/v1/queue").get_json()
 
-    assert [(one["id"], one["state"]) for one in told["workers"]] == [
+    assert [(one["id"], one["state"]) for one in reported["workers"]] == [
         ("gone", "silent"),
         ("w", "live"),
         ("x", "draining"),
     ]
-    assert told["workers"][0]["heartbeat_age_seconds"] >= 61
-    assert told["engines"] == told["workers"][1]["engines"] == [dataclasses.asdict(ENGINE)]
-    assert told["workers"][2]["engines"] == []
+    assert reported["workers"][0]["heartbeat_age_seconds"] >= 61
+    assert reported["engines"] == reported["workers"][1]["engines"] == [dataclasses.asdict(ENGINE)]
+    assert reported["workers"][2]["engines"] == []
 
 
 def test_callers_see_how_many_of_their_webhooks_are_still_to_be_told(
@@ -138,8 +138,8 @@ def test_callers_see_how_many_of_their_webhooks_are_still_to_be_told(
         caller.job(webhook={"url": "https://app.example/hook"})
         worker.finish(database)
     age(30)
-    told.try_once(database, told.OK)
-    told.try_once(database, told.DOWN)
+    reported.try_once(database, reported.OK)
+    reported.try_once(database, reported.DOWN)
 
     mine = caller("GET", "/v1/queue").get_json()["deliveries"]
 

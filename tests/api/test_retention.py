@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.store import purge
 from tests.api import worker
 from tests.api.conftest import Caller, Json

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from api.app import service_of
-from api.framework import Door
+from api.framework import Router
 from api.revocation import Revocation
-from jobs.database import Database, Unavailable
+from core.database import Database, DatabaseUnavailable
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories
-from tests import webhooks as told
+from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.api.following import Follower
@@ -41,7 +41,7 @@ def reader(client: FlaskClient, database: Database) -> Caller:
 
 
 @pytest.fixture
-def follow(app: Door) -> Iterator[Callable[..., Follower]]:
+def follow(app: Router) -> Iterator[Callable[..., Follower]]:
     """Return what follows a stream; whoever is still there at the end is sent away."""
     followers: list[Follower] = []
 
@@ -117,7 +117,7 @@ def test_the_test_of_an_endpoint_ends_with_its_key(
     with ThreadPoolExecutor(1) as pool:
         path = f"{ROOT}/{made['id']}/test"
         held = pool.submit(other, "POST", path, json={"event_type": "job.failed"})
-        assert eventually(lambda: bool(told.attempts(database)))
+        assert eventually(lambda: bool(reported.attempts(database)))
         accounts.revoke_key(database, key_id)
 
         assert held.result(15).status_code == 401
@@ -144,7 +144,7 @@ def test_all_that_are_open_are_one_query(database: Database) -> None:
     for _ in range(5):
         assert looks.acquire(timeout=30)
     sa.event.remove(database.engine, "before_cursor_execute", noted)
-    asked = list(statements)
+    requested = list(statements)
     accounts.revoke_key(database, keys[0])
     assert eventually(lambda: all(watch.revoked for watch in watches[:20]))
     for watch in watches:
@@ -154,8 +154,8 @@ def test_all_that_are_open_are_one_query(database: Database) -> None:
     assert ended == {keys[0]}
     assert [watch.revoked for watch in watches[20:]] == [False] * 80
     # Not one for each of the hundred.
-    assert len(asked) < 20
-    assert all(" IN " in statement for statement in asked)
+    assert len(requested) < 20
+    assert all(" IN " in statement for statement in requested)
 
 
 def test_while_the_database_is_away_everything_stays_open(database: Database) -> None:
@@ -164,7 +164,7 @@ def test_while_the_database_is_away_everything_stays_open(database: Database) ->
     class Away(Database):
         def reading(self, *, snapshot: bool = False) -> Any:  # noqa: ANN401, ARG002 - it never returns
             looked.release()
-            raise Unavailable("away")
+            raise DatabaseUnavailable("away")
 
     away = Away(database.url.render_as_string(hide_password=False))
     revocation = Revocation(away, look_seconds=0.01)

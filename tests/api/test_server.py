@@ -16,11 +16,11 @@ import openai
 import pytest
 import urllib3
 
-from api.server import OnePipe
-from jobs.database import Database
+from api.server import GunicornLogger
+from core.database import Database
 from jobs.store import history
 from tests import factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.gunicorn_server import GunicornServer, ended
 from tests.e2e.stack import eventually
 
@@ -51,7 +51,7 @@ class Live:
 
     def submit(self, *, prefer: str = "") -> urllib3.BaseHTTPResponse:
         """Submit a job with a canary in every place."""
-        image = {"data": pictures.data_url(pictures.png())}
+        image = {"data": image_files.data_url(image_files.png())}
         body = {"question": CANARY, "images": [image], "options": {"metadata": {CANARY: CANARY}}}
         return self.request("POST", f"/v1/jobs?{CANARY}=1", json=body, headers={"Prefer": prefer})
 
@@ -208,14 +208,14 @@ def test_whoever_hangs_up_at_whatever_moment_makes_room(live: Live, *, wait: boo
 
 
 def test_an_address_is_logged_without_its_query() -> None:
-    class Kept(logging.Handler):
+    class Stored(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
 
     lines: list[str] = []
-    logger = OnePipe.__new__(OnePipe)
+    logger = GunicornLogger.__new__(GunicornLogger)
     logger.error_log = logging.getLogger("tests.gunicorn")
-    logger.error_log.addHandler(Kept())
+    logger.error_log.addHandler(Stored())
 
     try:
         int("no number")

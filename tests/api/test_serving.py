@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from api.serving.limits import Limits
+from api.serving.limits import ServerLimits
 from api.serving.shares import Share
-from jobs.settings import Settings
+from core.settings import Settings
 from tests.api import wire
 from tests.e2e.stack import eventually
 
@@ -30,8 +30,8 @@ def test_requests_that_come_together_or_in_bytes_are_answered_in_their_order() -
     with wire.running() as served:
         client = served.client()
         client.ask("/1").ask("/2", method="POST", body=b"GET /smuggled HTTP/1.1\r\n\r\n").ask("/3")
-        told = [client.answer() for _ in range(3)]
-        assert [b'"path":"/%d"' % number in one.body for number, one in enumerate(told, 1)] == [
+        reported = [client.answer() for _ in range(3)]
+        assert [b'"path":"/%d"' % number in one.body for number, one in enumerate(reported, 1)] == [
             True
         ] * 3
         for byte in b"\r\nPOST /4 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n":
@@ -210,9 +210,9 @@ def test_no_header_changes_the_path_the_scheme_or_the_address() -> None:
     headers = "SCRIPT_NAME: /v1\r\nSCRIPT-NAME: /v1\r\nPATH_INFO: /x\r\n"
     headers += "X-Forwarded-Proto: https\r\nX-Forwarded-For: 9.9.9.9\r\n"
     with wire.running() as served:
-        told = orjson.loads(served.get("/v1/metrics", headers=headers).body)
-    assert (told["path"], told["script"], told["scheme"]) == ("/v1/metrics", "", "http")
-    assert told["address"] == "127.0.0.1"
+        reported = orjson.loads(served.get("/v1/metrics", headers=headers).body)
+    assert (reported["path"], reported["script"], reported["scheme"]) == ("/v1/metrics", "", "http")
+    assert reported["address"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_no_header_changes_the_path_the_scheme_or_the_address() -> None:
 def test_a_trusted_proxy_says_whose_request_it_is(forwarded: str, address: str) -> None:
     with wire.running(trusted=wire.networks("127.0.0.0/29")) as served:
         headers = f"X-Forwarded-For: {forwarded}\r\n"
-        told = orjson.loads(served.get(address=A, headers=headers).body)
-        assert told["address"] == address
+        reported = orjson.loads(served.get(address=A, headers=headers).body)
+        assert reported["address"] == address
         stranger = orjson.loads(served.get(address="127.0.0.9", headers=headers).body)
         assert stranger["address"] == "127.0.0.9"
 
@@ -286,7 +286,7 @@ def test_an_answer_that_is_not_taken_keeps_no_thread() -> None:
 
 
 def test_a_client_that_asks_on_and_on_is_not_read_further_ahead_than_it_is_answered() -> None:
-    asked = memoryview(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 2**20)
+    requested = memoryview(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 2**20)
     with wire.running() as served:
         client = served.client()
         sent = 0
@@ -294,11 +294,11 @@ def test_a_client_that_asks_on_and_on_is_not_read_further_ahead_than_it_is_answe
             client.socket.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    sent += client.socket.send(asked[sent:])
+                    sent += client.socket.send(requested[sent:])
             client.socket.settimeout(wire.PATIENCE)
             assert client.answer().status == 200
         # The rest is what the system keeps.
-        assert sent < len(asked) // 2
+        assert sent < len(requested) // 2
 
 
 def test_the_system_takes_little_ahead_of_a_client_so_that_one_that_reads_slowly_is_seen_to_read() -> (
@@ -377,10 +377,10 @@ def test_a_stop_finishes_what_has_begun_and_accepts_nothing_more() -> None:
     with wire.running() as served:
         begun = served.client().ask("/wait/1")
         assert eventually(lambda: served.application.ran == ["/wait/1"])
-        kept = served.client().ask("/kept")
-        assert kept.answer().headers["Connection"] == "keep-alive"
+        stored = served.client().ask("/kept")
+        assert stored.answer().headers["Connection"] == "keep-alive"
         served.stop()
-        last = kept.ask("/last").answer()
+        last = stored.ask("/last").answer()
         assert (last.status, last.headers["Connection"]) == (200, "close")
         served.application.gate.set()
         assert begun.answer().status == 200
@@ -441,7 +441,7 @@ def test_threads_go_to_accounts_in_turns() -> None:
 
 def test_an_account_may_ask_for_all_its_streams_at_once() -> None:
     settings = Settings.read({})
-    limits = Limits.of(settings, connections=settings.max_connections, idle_seconds=75)
+    limits = ServerLimits.of(settings, connections=settings.max_connections, idle_seconds=75)
     places = Share(limits.waiting)
 
     waiting = sum(places.take("a") for _ in range(settings.max_streams))

@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.tokens import LIFE, StreamTokens
-from jobs import ids
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories

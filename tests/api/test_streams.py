@@ -13,28 +13,29 @@ import sqlalchemy as sa
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
+from api.framework import Router
 from api.revocation import Revocation
 from api.serving import current
 from api.streams import Streams
-from jobs import findings, ids
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.images import Images
-from jobs.live import Publisher, Subscriber
+from core import ids
+from core.database import Database
+from core.settings import Settings
+from core.shares import Shares
+from jobs import findings
+from jobs.answers.extraction import Answer
+from jobs.events.live import Publisher, Subscriber
+from jobs.images import ImageReader
 from jobs.records import FindingEntry
-from jobs.settings import Settings
-from jobs.shares import Shares
-from jobs.store import accounts, claims, outcomes, retention, sweeps
-from jobs.store import findings as kept
+from jobs.store import accounts, claims, expiry, retention, settle
+from jobs.store import findings as stored
 from tests import databases, factories
 from tests.api import following, wire, worker
 from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
-from tests.fakes import RecordingBell, RecordingPublisher
-from worker.recorder import Live, Recorder
-from worker.recorder import Publisher as Tells
+from tests.fakes import RecordingPublisher, RecordingWakeup
+from worker.run.trace_buffer import Publisher as Tells
+from worker.run.trace_buffer import TraceBuffer, TraceWriter
 
 Follow = Callable[..., Follower]
 
@@ -69,17 +70,19 @@ def follow(caller: Caller) -> Iterator[Follow]:
 
 @pytest.fixture
 def another(
-    settings: Settings, database: Database, decoder: Images, caller: Caller
+    settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> Iterator[Caller]:
     """Return the same caller at another API."""
-    app = create_app(settings, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(settings, database=database, wakeup=RecordingWakeup(), images=decoder)
     yield Caller(app.test_client(), caller.key)
     service_of(app).drain()
 
 
-def record(database: Database, claimed: claims.Claim, publisher: Tells) -> tuple[Recorder, Live]:
+def record(
+    database: Database, claimed: claims.Claim, publisher: Tells
+) -> tuple[TraceWriter, TraceBuffer]:
     """Begin the stream of a claimed job and return what records it."""
-    recorder = Recorder(
+    recorder = TraceWriter(
         database,
         publisher=publisher,
         owner=claimed.owner,
@@ -91,18 +94,20 @@ def record(database: Database, claimed: claims.Claim, publisher: Tells) -> tuple
     return recorder, recorder.open(claimed, sample=0, started_at=started_at)
 
 
-def say(recorder: Recorder, live: Live, *words: str) -> None:
+def say(recorder: TraceWriter, live: TraceBuffer, *words: str) -> None:
     """Say ``words``, each as an event of its own."""
     for word in words:
         live.add(word)
         recorder.tick()
 
 
-def succeed(database: Database, claimed: claims.Claim, recorder: Recorder, live: Live) -> None:
+def succeed(
+    database: Database, claimed: claims.Claim, recorder: TraceWriter, live: TraceBuffer
+) -> None:
     """End the job with what the stream has said."""
     recorder.close(live)
     ended = factories.make_ended(live.text(), marks=live.marks)
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
 
 @pytest.fixture
@@ -213,10 +218,10 @@ def test_one_more_than_may_be_is_refused_and_whoever_leaves_makes_room(
 
 
 def test_an_account_that_holds_many_streams_keeps_no_other_one_out(
-    settings: Settings, database: Database, decoder: Images, caller: Caller
+    settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     few = settings.model_copy(update={"max_streams": 4})
-    app = create_app(few, database=database, bell=RecordingBell(), images=decoder)
+    app = create_app(few, database=database, wakeup=RecordingWakeup(), images=decoder)
     greedy = Caller(app.test_client(), caller.key)
     stranger = Caller(app.test_client(), factories.make_key(database, account="stranger"))
     mine, theirs = (who.job()["urls"]["events"] for who in (greedy, stranger))
@@ -239,7 +244,7 @@ def test_an_account_that_holds_many_streams_keeps_no_other_one_out(
     service_of(app).drain()
 
 
-def test_a_draining_service_ends_all_streams(app: Door, follow: Follow, caller: Caller) -> None:
+def test_a_draining_service_ends_all_streams(app: Router, follow: Follow, caller: Caller) -> None:
     follower = follow(caller.job())
     assert eventually(lambda: bool(follower.events))
 
@@ -268,18 +273,18 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     )
     request = wire.Held()
     stream = streams.follow(job_id, account_id=account_id, key_id=principal.key_id, after=0)
-    told: list[bytes] = []
+    reported: list[bytes] = []
 
     def read() -> None:
         with current.running(request):
-            told.extend(stream)
+            reported.extend(stream)
 
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(read)
-        assert eventually(lambda: b"job.queued" in b"".join(told))
+        assert eventually(lambda: b"job.queued" in b"".join(reported))
         request.hang_up()
         rest.result(60)
-    assert b"job.finished" not in b"".join(told)
+    assert b"job.finished" not in b"".join(reported)
     stream.close()
     assert shares.take(account_id)
     revocation.close()
@@ -298,10 +303,10 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
         say(recorder, live, "six")
         if begun is strange:
             later = findings.Finding(
-                findings.Kind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
+                findings.FindingKind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
             )
             with database.transaction() as transaction:
-                kept.keep(transaction, claimed.job_id, claimed.attempt, [later])
+                stored.keep(transaction, claimed.job_id, claimed.attempt, [later])
                 transaction.execute(sa.update(FindingEntry).values(kind="unheard_of"))
         succeed(database, claimed, recorder, live)
 
@@ -361,7 +366,7 @@ class TestTheHotPath:
         late = opened(another("GET", job["urls"]["events"], buffered=False))
         assert eventually(lambda: late.text() == "I see ")
         age(61)
-        sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+        expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
         age(10)
         second = factories.claim(database)
         again, anew = record(database, second, publisher)
@@ -376,15 +381,15 @@ class TestTheHotPath:
         numbers = [event["sequence_number"] for event in events]
         assert numbers == sorted(set(numbers))
         [restarted] = [event for event in events if event["type"] == "attempt.restarted"]
-        kept = [
+        stored = [
             event
             for event in events
             if event.get("attempt") != 1 or event["sequence_number"] <= restarted["kept_through"]
         ]
-        assert following.text(kept, attempt=1) == "I see "
+        assert following.text(stored, attempt=1) == "I see "
         assert following.text(events, attempt=1) == "I see six or seven"
         assert following.text(events, attempt=2) == "It is 6."
-        assert follow(job).join() == late.join() == kept
+        assert follow(job).join() == late.join() == stored
 
     def test_everyone_is_told_the_same_by_all_ways(
         self, follow: Follow, caller: Caller, database: Database, publisher: Publisher
@@ -406,16 +411,16 @@ class TestTheHotPath:
                 joined.append(follow(job))
         succeed(database, claimed, recorder, live)
 
-        told = early.join()
+        reported = early.join()
 
-        assert following.text(told) == "".join(f"word{number}\n" for number in range(300))
-        assert [follower.join() for follower in joined] == [told, told]
-        assert follow(job).join() == told
+        assert following.text(reported) == "".join(f"word{number}\n" for number in range(300))
+        assert [follower.join() for follower in joined] == [reported, reported]
+        assert follow(job).join() == reported
 
 
 def test_another_process_tells_the_same(
     another: Caller, finished: dict[str, Any], follow: Follow
 ) -> None:
-    told = opened(another("GET", finished["urls"]["events"], buffered=False)).join()
+    reported = opened(another("GET", finished["urls"]["events"], buffered=False)).join()
 
-    assert told == follow(finished).join()
+    assert reported == follow(finished).join()

@@ -5,34 +5,38 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from api.app import create_app, service_of
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
 from jobs.delivery import Webhook
-from jobs.images import Images
+from jobs.images import ImageReader
 from jobs.records import Job
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests import webhooks
 from tests.api import worker
 from tests.api.conftest import Caller
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 
 
 def test_a_cancel_that_somebody_listens_to_rings_for_those_who_tell(
-    settings: Settings, database: Database, decoder: Images, caller: Caller
+    settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
-    bell = RecordingBell()
+    wakeup = RecordingWakeup()
     app = create_app(
-        settings, database=database, bell=RecordingBell(), delivery_bell=bell, images=decoder
+        settings,
+        database=database,
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=wakeup,
+        images=decoder,
     )
     here = Caller(app.test_client(), caller.key)
     job = here.job()
     assert here("POST", job["urls"]["cancel"]).status_code == 200
-    assert bell.rung == 0
+    assert wakeup.rung == 0
     webhooks.make_endpoint(database, accounts.account_id(database, "default"))
 
     assert here("POST", here.job()["urls"]["cancel"]).status_code == 200
 
-    assert bell.rung == 1
+    assert wakeup.rung == 1
     assert [event.type for event in webhooks.events(database)] == ["job.cancelled"]
     service_of(app).drain()
 
@@ -47,5 +51,5 @@ def test_a_rerun_is_told_as_the_job_it_runs_again(caller: Caller, database: Data
     assert caller("POST", job["urls"]["rerun"]).status_code == 202
 
     with database.reading() as transaction:
-        kept = transaction.session.scalars(sa.select(Job.webhook).order_by(Job.id)).all()
-    assert [Webhook.of(row) for row in kept] == [webhook, webhook]
+        stored = transaction.session.scalars(sa.select(Job.webhook).order_by(Job.id)).all()
+    assert [Webhook.of(row) for row in stored] == [webhook, webhook]

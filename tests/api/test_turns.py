@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
-from jobs.database import Database, utcnow
+from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Role, Status
 from jobs.store import accounts, turns
 from tests import factories
-from tests.api import pictures
+from tests.api import image_files
 from tests.api.conftest import Caller, Part
 
 
@@ -52,7 +52,7 @@ def test_a_backlog_of_another_account_is_not_ahead_of_the_first_job(
 
 
 @pytest.mark.parametrize(
-    ("role", "own", "asked", "code"),
+    ("role", "own", "requested", "code"),
     [
         (Role.SUBMIT, None, "high", 422),
         (Role.SUBMIT, None, "normal", 202),
@@ -68,12 +68,12 @@ def test_a_priority_above_the_highest_one_of_the_key_is_refused_by_name(  # noqa
     database: Database,
     role: Role,
     own: Priority | None,
-    asked: str,
+    requested: str,
     code: int,
 ) -> None:
     caller = Caller(client, factories.make_key(database, role=role, max_priority=own))
 
-    answer = caller.submit(priority=asked)
+    answer = caller.submit(priority=requested)
 
     assert answer.status_code == code
     if code == 422:
@@ -81,7 +81,7 @@ def test_a_priority_above_the_highest_one_of_the_key_is_refused_by_name(  # noqa
         highest = own or Priority.NORMAL
         assert (fault["pointer"], fault["code"]) == ("#/options/priority", "priority_not_allowed")
         assert f"`{highest}`" in fault["detail"]
-        assert f"`{asked}`" in fault["detail"]
+        assert f"`{requested}`" in fault["detail"]
 
 
 def test_a_job_is_found_again_by_its_key_when_its_priority_is_no_longer_allowed(
@@ -100,7 +100,7 @@ def test_a_job_is_found_again_by_its_key_when_its_priority_is_no_longer_allowed(
 def test_a_group_and_a_form_are_refused_alike(stranger: Caller) -> None:
     fields: dict[str, Part | list[Part]] = {
         "options": '{"priority": "high"}',
-        "image": pictures.png(),
+        "image": image_files.png(),
     }
     group = stranger.form("/v1/groups", fields | {"questions": ["Why?", "How?"]})
     job = stranger.form("/v1/jobs", fields | {"question": "Why?"})
@@ -151,7 +151,7 @@ def test_a_group_says_so_for_its_last_job(caller: Caller, database: Database) ->
     for questions, late in ((2, False), (8, True)):
         fields: dict[str, Part | list[Part]] = {
             "options": '{"deadline_seconds": 60}',
-            "image": pictures.png(),
+            "image": image_files.png(),
             "questions": [f"Question {number}?" for number in range(questions)],
         }
         group = caller.form("/v1/groups", fields).get_json()

@@ -10,16 +10,16 @@ from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
-from api.framework import Door
-from jobs.database import Database
-from jobs.images import Images
-from jobs.settings import Settings
+from api.framework import Router
+from core.database import Database
+from core.settings import Settings
+from jobs.images import ImageReader
 from jobs.store import accounts, storage, submission
 from tests import factories
-from tests.api import pictures, worker
+from tests.api import image_files, worker
 from tests.api.asking import rows
 from tests.api.conftest import Caller, Json
-from tests.fakes import HandTimer, RecordingBell
+from tests.fakes import HandTimer, RecordingWakeup
 
 MIB = 2**20
 
@@ -40,14 +40,14 @@ def timer() -> HandTimer:
 
 @pytest.fixture
 def app(
-    settings: Settings, database: Database, decoder: Images, timer: HandTimer
-) -> Iterator[Door]:
+    settings: Settings, database: Database, decoder: ImageReader, timer: HandTimer
+) -> Iterator[Router]:
     """Return the application, whose time stands still."""
     app = create_app(
         settings,
         database=database,
-        bell=RecordingBell(),
-        delivery_bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=RecordingWakeup(),
         images=decoder,
         timer=timer,
     )
@@ -59,29 +59,29 @@ def usage(caller: Caller, query: str = "") -> Json:
     """Return what the caller is told of usage."""
     answer = caller("GET", f"/v1/usage{query}")
     assert answer.status_code == 200, answer.text
-    told: Json = answer.get_json()
-    return told
+    reported: Json = answer.get_json()
+    return reported
 
 
 def fill(caller: Caller) -> list[Json]:
     """Upload images until one is refused; return those that were kept."""
-    kept: list[Json] = []
+    retained: list[Json] = []
     for number in range(100):
-        noise = pictures.noise(number)
+        noise = image_files.noise(number)
         answer = caller("POST", "/v1/images?detail=max", data=noise, content_type="image/png")
         if answer.status_code != 201:
             check_refusal(answer)
-            return kept
-        kept.append(answer.get_json())
+            return retained
+        retained.append(answer.get_json())
     raise AssertionError("the quota refuses nothing")
 
 
 def check_refusal(answer: TestResponse) -> None:
     """Check that ``answer`` is that of an account at its quota, and tells what is used and allowed."""
     assert answer.status_code == 403
-    told = answer.get_json()
-    assert told["error"]["code"] == "storage_quota_exceeded"
-    assert "its quota is 1.0 MiB" in told["detail"]
+    reported = answer.get_json()
+    assert reported["error"]["code"] == "storage_quota_exceeded"
+    assert "its quota is 1.0 MiB" in reported["detail"]
     assert answer.headers["x-should-retry"] == "false"
     assert "Retry-After" not in answer.headers
 
@@ -106,9 +106,9 @@ def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Da
 def test_usage_tells_what_its_key_may_still_send(client: FlaskClient, database: Database) -> None:
     slow = Caller(client, factories.make_key(database, requests_per_minute=2))
 
-    told = [usage(slow)["requests"], usage(slow)["requests"]]
+    reported = [usage(slow)["requests"], usage(slow)["requests"]]
 
-    assert told == [{"limit_per_minute": 2, "remaining": left} for left in (1, 0)]
+    assert reported == [{"limit_per_minute": 2, "remaining": left} for left in (1, 0)]
     assert slow("GET", "/v1/usage").status_code == 429
 
 
@@ -133,13 +133,13 @@ def test_an_account_that_fills_its_quota_is_refused_and_others_go_on(
     caller: Caller, stranger: Caller, database: Database
 ) -> None:
     waiting = caller.job()
-    kept = fill(caller)
+    retained = fill(caller)
     before = rows(database)
 
     assert usage(caller)["storage"]["total_bytes"] <= MIB
-    big = pictures.noise(999)
+    big = image_files.noise(999)
     check_refusal(caller.submit(image=big))
-    body = {"questions": ["How many?"], "images": [{"data": pictures.data_url(big)}]}
+    body = {"questions": ["How many?"], "images": [{"data": image_files.data_url(big)}]}
     check_refusal(caller("POST", "/v1/groups", json=body))
     assert rows(database) == before
     assert stranger.image()["id"]
@@ -149,7 +149,7 @@ def test_an_account_that_fills_its_quota_is_refused_and_others_go_on(
     assert caller("GET", waiting["urls"]["self"]).get_json()["status"] == "succeeded"
 
     # What is deleted is free at once.
-    assert caller("DELETE", f"/v1/images/{kept[0]['id']}").status_code == 200
+    assert caller("DELETE", f"/v1/images/{retained[0]['id']}").status_code == 200
     assert caller.submit(image=big, detail="max").status_code == 202
 
 
@@ -170,7 +170,7 @@ def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepte
     question = {"question": "What?", "images": [{"image_id": image["id"]}]}
     check_refusal(caller("POST", "/v1/jobs", json=question))
     check_refusal(caller("POST", job["urls"]["rerun"]))
-    check_refusal(caller("POST", "/v1/images", data=pictures.png(), content_type="image/png"))
+    check_refusal(caller("POST", "/v1/images", data=image_files.png(), content_type="image/png"))
     # Before anything is decoded: this is no picture.
     check_refusal(caller("POST", "/v1/images", data=b"no picture", content_type="image/png"))
     endpoint = caller(
@@ -199,7 +199,10 @@ def test_an_account_without_a_quota_stores_what_it_wants(
     storage.limit_account(database, "big", storage_mb=0)
     for number in range(3):
         answer = big(
-            "POST", "/v1/images?detail=max", data=pictures.noise(number), content_type="image/png"
+            "POST",
+            "/v1/images?detail=max",
+            data=image_files.noise(number),
+            content_type="image/png",
         )
         assert answer.status_code == 201
 

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from api.app import service_of
-from api.framework import Door
+from api.framework import Router
 from api.serving import current
 from api.streams import Waits
-from jobs import ids
-from jobs.database import Database
-from jobs.shares import Shares
+from core import ids
+from core.database import Database
+from core.shares import Shares
 from jobs.store import history
 from tests import factories
 from tests.api import wire, worker
@@ -146,7 +146,7 @@ def test_a_preference_that_is_not_understood_is_ignored(caller: Caller, prefer: 
     assert "Preference-Applied" not in answer.headers
 
 
-def test_a_draining_service_lets_all_go_who_wait(app: Door, caller: Caller) -> None:
+def test_a_draining_service_lets_all_go_who_wait(app: Router, caller: Caller) -> None:
     service_of(app).drain()
     job = caller.submit(headers={"Prefer": "wait=60"})
     assert job.status_code == 202

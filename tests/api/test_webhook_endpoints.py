@@ -16,21 +16,21 @@ import structlog
 from werkzeug.serving import make_server
 
 from api.app import create_app, service_of
-from api.framework import Door
-from jobs.database import Database
-from jobs.delivery import TryOutcome
-from jobs.images import Images
+from api.framework import Router
+from core.database import Database
+from core.settings import Settings
+from core.vault import VAULT_FILE
+from jobs.delivery import AttemptOutcome
+from jobs.images import ImageReader
 from jobs.lifecycle import Role
-from jobs.settings import Settings
-from jobs.store import redeliveries, tries
-from jobs.vault import VAULT_FILE
 from tests import factories
-from tests import webhooks as told
+from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Age
 from tests.e2e.stack import eventually
-from tests.fakes import HandTimer, RecordingBell
+from tests.fakes import HandTimer, RecordingWakeup
+from webhooks import attempts, redelivery
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
@@ -58,10 +58,10 @@ def test_a_secret_is_kept_encrypted(caller: Caller, database: Database) -> None:
     secret = create(caller)["signing_secret"].removeprefix("whsec_").encode()
 
     with database.reading() as transaction:
-        kept = transaction.session.connection().exec_driver_sql(
+        stored = transaction.session.connection().exec_driver_sql(
             "SELECT secret FROM webhook_endpoints"
         )
-        assert secret not in kept.scalar_one()
+        assert secret not in stored.scalar_one()
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_without_a_vault_key_nothing_is_made_and_the_log_says_why(
 ) -> None:
     file = settings.home / VAULT_FILE
     file.write_text(VAULT_KEY)
-    kept = [create(caller) for _ in range(endpoints)]
+    stored = [create(caller) for _ in range(endpoints)]
     file.write_bytes(content)
     doors = [
         ("POST", ROOT, NEW),
         ("GET", "/v1/webhook_secret", None),
         ("POST", "/v1/webhook_secret/rotate", {}),
         ("GET", "/.well-known/longlook-webhook-key", None),
-        *(("POST", f"{ROOT}/{one['id']}/rotate_secret", {}) for one in kept),
+        *(("POST", f"{ROOT}/{one['id']}/rotate_secret", {}) for one in stored),
     ]
 
     with structlog.testing.capture_logs() as logged:
@@ -172,11 +172,11 @@ def test_without_a_vault_key_nothing_is_made_and_the_log_says_why(
         assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
         assert answer.get_json()["error"]["code"] == "vault_unavailable"
         assert int(answer.headers["Retry-After"]) > 0
-    told = [line for line in logged if line["event"] == "vault_unavailable"]
-    assert len(told) == len(doors)
-    assert all("LONGLOOK_VAULT_KEY" in line["reason"] for line in told)
+    reported = [line for line in logged if line["event"] == "vault_unavailable"]
+    assert len(reported) == len(doors)
+    assert all("LONGLOOK_VAULT_KEY" in line["reason"] for line in reported)
     assert VAULT_KEY not in str([logged, *(answer.text for answer in answers)])
-    shown = [one | {"signing_secret": None} for one in kept]
+    shown = [one | {"signing_secret": None} for one in stored]
     assert caller("GET", ROOT).get_json()["data"] == shown
     file.write_text(VAULT_KEY)
     assert all(caller(verb, path, json=body).status_code < 300 for verb, path, body in doors)
@@ -192,14 +192,14 @@ def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None
 
 
 @contextlib.contextmanager
-def tried_meanwhile(database: Database, result: tries.Result) -> Iterator[None]:
+def tried_meanwhile(database: Database, result: attempts.AttemptResult) -> Iterator[None]:
     """End the one try that becomes due inside of the block."""
     done = threading.Event()
 
     def deliver() -> None:
         while not done.wait(0.02):
-            for claimed in told.claim(database):
-                tries.settle(database, claimed, result, rng=told.RNG)
+            for claimed in reported.claim(database):
+                attempts.settle(database, claimed, result, rng=reported.RNG)
 
     sender = threading.Thread(target=deliver)
     sender.start()
@@ -213,7 +213,7 @@ def tried_meanwhile(database: Database, result: tries.Result) -> Iterator[None]:
 def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Database) -> None:
     made = create(caller)
 
-    with tried_meanwhile(database, told.DOWN):
+    with tried_meanwhile(database, reported.DOWN):
         tested = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": "job.failed"})
 
     assert tested.status_code == 200
@@ -226,14 +226,14 @@ def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Datab
 
 
 def test_a_test_that_nobody_sends_is_told_as_that(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     hours = itertools.count(0, 3600)
     app = create_app(
         settings,
         database=database,
-        bell=RecordingBell(),
-        delivery_bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=RecordingWakeup(),
         images=decoder,
         timer=lambda: float(next(hours)),
     )
@@ -243,19 +243,19 @@ def test_a_test_that_nobody_sends_is_told_as_that(
     answer = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": "job.failed"})
 
     assert answer.status_code == 503
-    assert len(told.attempts(database)) == 1
+    assert len(reported.attempts(database)) == 1
     service_of(app).drain()
 
 
 def test_tests_of_one_account_leave_threads_to_another(
-    settings: Settings, database: Database, decoder: Images
+    settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     timer = HandTimer()
     app = create_app(
         settings,
         database=database,
-        bell=RecordingBell(),
-        delivery_bell=RecordingBell(),
+        wakeup=RecordingWakeup(),
+        delivery_wakeup=RecordingWakeup(),
         images=decoder,
         timer=timer,
     )
@@ -271,10 +271,10 @@ def test_tests_of_one_account_leave_threads_to_another(
     of_greedy, of_other = (f"{ROOT}/{create(caller)['id']}" for caller in (greedy, other))
     with ThreadPoolExecutor(7) as pool:
         held = [pool.submit(ask, greedy, of_greedy) for _ in range(6)]
-        assert eventually(lambda: len(told.attempts(database)) == 6)
+        assert eventually(lambda: len(reported.attempts(database)) == 6)
         refused = ask(greedy, of_greedy)
         held.append(pool.submit(ask, other, of_other))
-        assert eventually(lambda: len(told.attempts(database)) == 7)
+        assert eventually(lambda: len(reported.attempts(database)) == 7)
         timer.seconds += 3600
         ends = {one.result(30) for one in held}
 
@@ -284,26 +284,26 @@ def test_tests_of_one_account_leave_threads_to_another(
 
 
 def test_a_disabled_endpoint_is_enabled_and_gets_what_it_missed(
-    caller: Caller, database: Database, delivery_bell: RecordingBell
+    caller: Caller, database: Database, delivery_wakeup: RecordingWakeup
 ) -> None:
     made = create(caller)
     caller.job()
     worker.finish(database)
-    told.try_once(database, told.GONE)
+    reported.try_once(database, reported.GONE)
     path = f"{ROOT}/{made['id']}"
     assert caller("GET", path).get_json()["disabled_reason"] == "gone"
 
     enabled = caller("POST", f"{path}/enable").get_json()
-    rung = delivery_bell.rung
-    asked = caller("POST", f"{path}/recover", json={"since": "2020-01-01T00:00:00Z"})
+    rung = delivery_wakeup.rung
+    requested = caller("POST", f"{path}/recover", json={"since": "2020-01-01T00:00:00Z"})
 
     assert enabled["disabled_at"] is None
-    assert asked.status_code == 202
-    assert asked.get_json()["status"] == "running"
-    assert delivery_bell.rung > rung
-    redeliveries.recover(database)
-    redeliveries.recover(database)
-    recovered = caller("GET", asked.headers["Location"]).get_json()
+    assert requested.status_code == 202
+    assert requested.get_json()["status"] == "running"
+    assert delivery_wakeup.rung > rung
+    redelivery.recover(database)
+    redelivery.recover(database)
+    recovered = caller("GET", requested.headers["Location"]).get_json()
     assert (recovered["status"], recovered["resent"]) == ("done", 1)
     assert caller("POST", f"{path}/recover", json={"since": "yesterday"}).status_code == 422
 
@@ -337,10 +337,10 @@ def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
     made = create(caller)
     job = caller.job(webhook={"url": "https://single.example/done?token=hidden"})
     worker.finish(database)
-    told.try_first_of_any(database, told.DOWN)
+    reported.try_first_of_any(database, reported.DOWN)
     age(10)
-    told.try_first_of_any(database, told.OK)
-    told.try_first_of_any(database, told.OK)
+    reported.try_first_of_any(database, reported.OK)
+    reported.try_first_of_any(database, reported.OK)
 
     of_job = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
     of_endpoint = caller("GET", f"{ROOT}/{made['id']}/deliveries?status=delivered").get_json()
@@ -363,23 +363,25 @@ def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
 
 
 HIDDEN = {
-    "private": tries.Result(
-        TryOutcome.FAILED, error_code="address_forbidden", address="10.1.2.3", seconds=0.01
+    "private": attempts.AttemptResult(
+        AttemptOutcome.FAILED, error_code="address_forbidden", address="10.1.2.3", seconds=0.01
     ),
-    "unknown": tries.Result(TryOutcome.FAILED, error_code="name_not_resolved", seconds=0.2),
-    "silent": tries.Result(TryOutcome.FAILED, error_code="timed_out", seconds=15.0),
+    "unknown": attempts.AttemptResult(
+        AttemptOutcome.FAILED, error_code="name_not_resolved", seconds=0.2
+    ),
+    "silent": attempts.AttemptResult(AttemptOutcome.FAILED, error_code="timed_out", seconds=15.0),
 }
 ITS_OWN = {"id", "event_id", "job_id", "created_at", "next_at", "due_at", "started_at", "ended_at"}
 
 
 def alike(shown: Json) -> Json:
     """Return a delivery without what differs between any two."""
-    kept = {name: value for name, value in shown.items() if name not in ITS_OWN | {"payload"}}
-    tries_of_it = [
+    stored = {name: value for name, value in shown.items() if name not in ITS_OWN | {"payload"}}
+    attempts_of_it = [
         {name: value for name, value in one.items() if name not in ITS_OWN | {"request_headers"}}
         for one in shown["attempts"]
     ]
-    return kept | {"attempts": tries_of_it}
+    return stored | {"attempts": attempts_of_it}
 
 
 def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
@@ -389,7 +391,7 @@ def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
     for name, result in HIDDEN.items():
         job = caller.job(webhook={"url": "https://internal.example/"})
         worker.finish(database)
-        told.try_once(database, result)
+        reported.try_once(database, result)
         [listed] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
         shown[name] = caller("GET", f"/v1/deliveries/{listed['id']}").get_json()
         assert alike(listed) == alike(shown[name])
@@ -412,17 +414,20 @@ def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
 
 @pytest.mark.parametrize("result", HIDDEN.values(), ids=HIDDEN)
 def test_a_test_of_an_endpoint_hides_the_same(
-    caller: Caller, operator: Caller, database: Database, result: tries.Result
+    caller: Caller, operator: Caller, database: Database, result: attempts.AttemptResult
 ) -> None:
     made = create(caller)
-    told_to_each = []
+    reported_to_each = []
     for who in (caller, operator):
         with tried_meanwhile(database, result):
             path = f"{ROOT}/{made['id']}/test"
-            told_to_each.append(who("POST", path, json={"event_type": "job.failed"}).get_json())
-    ended = caller("GET", f"/v1/deliveries/{told_to_each[0]['delivery_id']}").get_json()
+            reported_to_each.append(who("POST", path, json={"event_type": "job.failed"}).get_json())
+    ended = caller("GET", f"/v1/deliveries/{reported_to_each[0]['delivery_id']}").get_json()
 
-    assert [one["error_code"] for one in told_to_each] == ["no_public_address", result.error_code]
+    assert [one["error_code"] for one in reported_to_each] == [
+        "no_public_address",
+        result.error_code,
+    ]
     assert (ended["status"], ended["error_code"]) == ("failed", "no_public_address")
 
 
@@ -434,7 +439,7 @@ def test_the_address_of_an_allowed_private_receiver_is_the_operators(
 ) -> None:
     job = caller.job(webhook={"url": "https://internal.example/"})
     worker.finish(database)
-    told.try_once(database, dataclasses.replace(told.OK, address=address))
+    reported.try_once(database, dataclasses.replace(reported.OK, address=address))
     path = f"/v1/jobs/{job['id']}/deliveries"
 
     seen = [who("GET", path).get_json()["data"][0]["attempts"][0] for who in (caller, operator)]
@@ -444,21 +449,21 @@ def test_the_address_of_an_allowed_private_receiver_is_the_operators(
 
 
 def test_a_delivery_is_sent_again_with_the_same_id(
-    caller: Caller, database: Database, delivery_bell: RecordingBell
+    caller: Caller, database: Database, delivery_wakeup: RecordingWakeup
 ) -> None:
     create(caller)
     job = caller.job()
     worker.finish(database)
-    told.try_once(database, told.OK)
+    reported.try_once(database, reported.OK)
     [sent] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
-    rung = delivery_bell.rung
+    rung = delivery_wakeup.rung
 
     again = caller("POST", f"/v1/deliveries/{sent['id']}/redeliver")
 
     assert again.status_code == 202
     assert again.get_json()["event_id"] == sent["event_id"]
     assert [one["kind"] for one in again.get_json()["attempts"]] == ["automatic", "manual"]
-    assert delivery_bell.rung > rung
+    assert delivery_wakeup.rung > rung
 
 
 @pytest.mark.parametrize(
@@ -511,7 +516,7 @@ def test_a_reader_may_look_and_change_nothing(caller: Caller, database: Database
 
 
 @pytest.fixture
-def client_of_openai(app: Door, caller: Caller) -> Iterator[openai.OpenAI]:
+def client_of_openai(app: Router, caller: Caller) -> Iterator[openai.OpenAI]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -539,4 +544,4 @@ def test_the_official_client_manages_endpoints_unchanged(
     assert hooks.delete(made.id).deleted is True
     with pytest.raises(openai.NotFoundError):
         hooks.retrieve(made.id)
-    assert told.events(database) == []
+    assert reported.events(database) == []

@@ -21,7 +21,7 @@ from gunicorn.config import Config
 
 from api import server
 from api.serving import current
-from api.serving.limits import Limits
+from api.serving.limits import ServerLimits
 from api.serving.loop import Loop
 
 #: A client that waits longer than this waits for ever.
@@ -31,7 +31,7 @@ _BUFFER = 65536
 _pipes: collections.deque[tuple[int, int]] = collections.deque()
 _KEPT_PIPES = 16
 
-LIMITS = Limits(
+LIMITS = ServerLimits(
     heads=64,
     idle=64,
     transfers=64,
@@ -67,7 +67,7 @@ class Answer:
         return orjson.loads(self.body)
 
 
-class _Kept:
+class _Stored:
     """What is read of a connection, over all answers: none of them closes it."""
 
     def __init__(self, file: io.BufferedReader) -> None:
@@ -110,7 +110,7 @@ class Client:
         response = http.client.HTTPResponse(self.socket, method=method)
         # Answers follow each other: what was read ahead is kept.
         response.fp.close()
-        response.fp = _Kept(self._file)  # type: ignore[assignment] # as good as a file
+        response.fp = _Stored(self._file)  # type: ignore[assignment] # as good as a file
         response.begin()
         return Answer(response.status, response.headers, response.read())
 
@@ -186,9 +186,9 @@ class Application:
         if path == "/unauthorized":
             start("401 Unauthorized", [("Content-Length", "0")])
             return [b""]
-        told = self.big if path == "/big" else orjson.dumps(_told(environ))
-        start("200 OK", [("Content-Length", str(len(told)))])
-        return [told]
+        reported = self.big if path == "/big" else orjson.dumps(_reported(environ))
+        start("200 OK", [("Content-Length", str(len(reported)))])
+        return [reported]
 
     def _held(self) -> Iterator[bytes]:
         yield b"begun"
@@ -205,11 +205,11 @@ class Held:
     def __init__(self, group: Hashable = None) -> None:
         self.group = group
         self._gone = threading.Event()
-        self._told: list[Callable[[], None]] = []
+        self._reported: list[Callable[[], None]] = []
 
     def hold(self, hung_up: Callable[[], None]) -> None:
         """Note what is to be called."""
-        self._told.append(hung_up)
+        self._reported.append(hung_up)
         if self._gone.is_set():
             hung_up()
 
@@ -226,7 +226,7 @@ class Held:
     def hang_up(self) -> None:
         """Be gone."""
         self._gone.set()
-        for hung_up in self._told:
+        for hung_up in self._reported:
             hung_up()
 
 
@@ -235,7 +235,7 @@ def account(name: str) -> uuid.UUID:
     return uuid.uuid5(uuid.NAMESPACE_DNS, name)
 
 
-def _told(environ: dict[str, Any]) -> dict[str, Any]:
+def _reported(environ: dict[str, Any]) -> dict[str, Any]:
     body = environ["wsgi.input"].read()
     return {
         "path": environ["PATH_INFO"],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from jobs.answers.extraction import Answer
+from jobs.answers.votes import Tally
 from jobs.findings import Finding
-from jobs.store import claims, outcomes, traces
-from jobs.votes import Tally
+from jobs.store import claims, settle, traces
 from tests import factories
 
 
@@ -33,7 +33,7 @@ def end(
     tally: Tally | None = None,
 ) -> None:
     """Finish a job that was started."""
-    assert outcomes.succeed(
+    assert settle.succeed(
         database,
         claimed,
         answer=Answer(text=answer, rule="heading"),
@@ -52,5 +52,5 @@ def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> 
 def fail(database: Database) -> None:
     """Run the next job into an error that is its own fault."""
     claimed = start(database)
-    fault = outcomes.Fault("engine_rejected", "The engine cannot take this.", retryable=False)
-    assert outcomes.fail(database, claimed, fault, sample=factories.make_ended("I see"))
+    fault = settle.Failure("engine_rejected", "The engine cannot take this.", retryable=False)
+    assert settle.fail(database, claimed, fault, sample=factories.make_ended("I see"))

@@ -17,8 +17,8 @@ import yaml
 
 from cli.engine import devices, plan
 from cli.launch import redis
+from core.settings import PREFIX, Settings
 from jobs import queue
-from jobs.settings import PREFIX, Settings
 from tests import children
 
 ROOT = Path(__file__).parents[2]
@@ -258,10 +258,10 @@ def test_an_image_that_cannot_be_looked_up_leaves_the_pins_alone(
 
 
 def test_every_variable_it_asks_for_is_known() -> None:
-    asked = set(re.findall(r"\$\{(LONGLOOK_\w+)", TEXT)) - COMPOSE_ONLY
+    requested = set(re.findall(r"\$\{(LONGLOOK_\w+)", TEXT)) - COMPOSE_ONLY
 
     assert {
-        name for name in asked if name.removeprefix(PREFIX).lower() not in Settings.model_fields
+        name for name in requested if name.removeprefix(PREFIX).lower() not in Settings.model_fields
     } == set()
 
 
@@ -340,22 +340,24 @@ def test_commands_are_installed_or_named_by_the_image(services: dict[str, Any]) 
     assert (ROOT / "deploy" / "Dockerfile.engine-cpu").exists()
 
 
-@pytest.mark.parametrize(("name", "bell"), [("worker", queue.REASON), ("delivery", queue.DELIVER)])
+@pytest.mark.parametrize(
+    ("name", "wakeup"), [("worker", queue.REASON), ("delivery", queue.DELIVER)]
+)
 def test_who_hears_bells_hears_those_that_are_rung(
-    services: dict[str, Any], secrets: Path, name: str, bell: str
+    services: dict[str, Any], secrets: Path, name: str, wakeup: str
 ) -> None:
     command = services[name]["command"]
     assert (command[0], command[1], command[3]) == ("celery", "-A", "worker")
     assert not {"-Q", "--queues", "-P", "--pool"}.intersection(command)
 
-    heard = ran(
+    woken = ran(
         given(services[name], secrets),
         *(sys.executable, "-c"),
         f"from {command[2]} import app; "
         "print(app.conf.worker_pool, *(queue.name for queue in app.conf.task_queues))",
     )
 
-    assert heard.split() == ["threads", bell]
+    assert woken.split() == ["threads", wakeup]
 
 
 def test_the_api_is_what_gunicorn_finds(services: dict[str, Any], secrets: Path) -> None:

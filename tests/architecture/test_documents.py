@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from jobs import errors
-from jobs.errors import LonglookError
-from jobs.settings import PREFIX, Settings
+from core import errors
+from core.errors import LonglookError
+from core.settings import PREFIX, Settings
 from tests.architecture import source
 from tools import reference
 
@@ -127,7 +127,7 @@ def test_the_page_of_errors_names_every_code_that_a_request_can_be_refused_with(
         for _, name in branches(LonglookError)
         if issubclass(fault := getattr(errors, name), errors.RequestError | errors.Unavailable)
     }
-    for path in source.modules("api", "jobs"):
+    for path in source.modules("api", "core", "jobs", "net", "webhooks"):
         if source.name(path).startswith(("api/", "jobs/images/")):
             codes |= set(_RAISED.findall(path.read_text(encoding="utf-8")))
     # What stands for itself: what it cannot do now, and our own faults.

@@ -49,8 +49,8 @@ def _lines(figures: Figures) -> list[str]:
     ]
     for kind, count in sorted(figures.faults.items()):
         found = figures.recovery.get(kind)
-        told = f", {found.jobs} jobs went on after {_spread(kind, figures)}" if found else ""
-        lines.append(f"  {kind:<32}{count}{told}")
+        reported = f", {found.jobs} jobs went on after {_spread(kind, figures)}" if found else ""
+        lines.append(f"  {kind:<32}{count}{reported}")
     if "all" in figures.recovery:
         lines.append(f"recovery              {_spread('all', figures)}")
     return lines

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cli.client import Client
-from jobs import errors
+from core import errors
 from jobs.lifecycle import Status
-from tests.chaos.orders import Json, Order
+from tests.chaos.submissions import Json, Order
 
-_PICTURES = Path(__file__).resolve().parents[2] / "models" / "tiny-qvq" / "samples"
-IMAGES = [_PICTURES / name for name in ("s03.png", "s07.png", "s12.png")]
+_IMAGES = Path(__file__).resolve().parents[2] / "models" / "tiny-qvq" / "samples"
+IMAGES = [_IMAGES / name for name in ("s03.png", "s07.png", "s12.png")]
 #: Jobs that a client waits for at once.
 _OPEN = 4
 _PAUSE_SECONDS = 0.15
@@ -95,15 +95,15 @@ class Caller(threading.Thread):
             if len(self._waiting) < _OPEN and not self._sated.is_set():
                 self._order()
             for order in list(self._waiting):
-                self._try(order, self._look if order.ids else self._send)
+                self._attempt(order, self._look if order.ids else self._send)
                 if order.ended:
                     self._waiting.remove(order)
                     self._after(order)
             if self.orders:
                 # What has ended is looked at again: nothing may have become of it.
-                self._try(self._rng.choice(self.orders), self._again)
+                self._attempt(self._rng.choice(self.orders), self._again)
         for order in self.orders:
-            self._try(order, self._again)
+            self._attempt(order, self._again)
 
     def _order(self) -> None:
         number = len(self.orders)
@@ -170,7 +170,7 @@ class Caller(threading.Thread):
             key = f"{order.key}-again"
             self._add(Order(key, order.question, order.options, 1.0, rerun_of=order.id))
 
-    def _try(self, order: Order, do: Callable[[Order], None]) -> None:
+    def _attempt(self, order: Order, do: Callable[[Order], None]) -> None:
         begun = time.monotonic()
         try:
             do(order)

@@ -15,12 +15,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs import answers, ids, marks
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from jobs.answers import extraction
+from jobs.events import index as marks
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
 from jobs.store import storage, timeline
-from tests.chaos.orders import Order
+from tests.chaos.submissions import Order
 from tests.receivers import Got
 
 
@@ -76,7 +78,7 @@ def broken(found: Iterable[Life], limits: Limits) -> list[str]:
     for life in found:
         rids.update(sample.rid for sample in life.samples)
         for check in CHECKS:
-            wrong += [f"{life.shown}: {told}" for told in check(life, limits)]
+            wrong += [f"{life.shown}: {reported}" for reported in check(life, limits)]
     wrong += [f"the engine's id {rid} was used twice" for rid, uses in rids.items() if uses > 1]
     return wrong
 
@@ -90,10 +92,14 @@ def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
     wrong += [f"{life.shown}: nobody ordered it" for life in by_key.pop(None, [])]
     for order in orders:
         wrong += order.wrong
-        kept = by_key.pop(order.key, [])
-        if {life.shown for life in kept} != order.ids and (order.ids or len(kept) > 1):
-            wrong.append(f"{order.key}: was told {sorted(order.ids)}, kept are {len(kept)} jobs")
-        wrong += [f"{life.shown}: {told}" for life in kept for told in _unseen(life, order)]
+        retained = by_key.pop(order.key, [])
+        if {life.shown for life in retained} != order.ids and (order.ids or len(retained) > 1):
+            wrong.append(
+                f"{order.key}: was told {sorted(order.ids)}, kept are {len(retained)} jobs"
+            )
+        wrong += [
+            f"{life.shown}: {reported}" for life in retained for reported in _unseen(life, order)
+        ]
     wrong += [f"{life.shown}: nobody ordered it" for rest in by_key.values() for life in rest]
     return wrong
 
@@ -109,7 +115,7 @@ def miscounted(database: Database) -> list[str]:
     return wrong
 
 
-def untold(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
+def unreported(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
     """Return which ends and starts a receiver that was up in the end was not told, or by several names."""
     names: dict[tuple[str, str], set[str]] = defaultdict(set)
     for got in took:
@@ -118,9 +124,9 @@ def untold(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
     wrong = []
     for life in found:
         expected = {f"job.{life.job.status}"} | ({"job.started"} if life.job.attempt else set())
-        told = {event_type for job, event_type in names if job == life.shown}
-        if told != expected:
-            wrong.append(f"{life.shown}: its receiver was told {sorted(told)}")
+        reported = {event_type for job, event_type in names if job == life.shown}
+        if reported != expected:
+            wrong.append(f"{life.shown}: its receiver was told {sorted(reported)}")
     wrong += [
         f"{job}: {kind} has {len(ids_)} names"
         for (job, kind), ids_ in names.items()
@@ -167,15 +173,15 @@ def _moves(life: Life, _: Limits) -> Iterator[str]:
     for before, after in itertools.pairwise(states):
         if after not in TRANSITIONS[before]:
             yield f"went from {before} to {after}"
-    told: dict[str, Any] = dict.fromkeys(timeline.TOLD)
+    reported: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
     for entry in life.entries:
-        told |= entry.changes
-    for name in timeline.TOLD:
-        kept = getattr(life.job, name)
-        if isinstance(kept, datetime):
-            kept = kept.astimezone(UTC).isoformat(timespec="microseconds")
-        if told[name] != kept:
-            yield f"its timeline says {name} is {told[name]}, the row {kept}"
+        reported |= entry.changes
+    for name in timeline.REPORTED:
+        retained = getattr(life.job, name)
+        if isinstance(retained, datetime):
+            retained = retained.astimezone(UTC).isoformat(timespec="microseconds")
+        if reported[name] != retained:
+            yield f"its timeline says {name} is {reported[name]}, the row {retained}"
 
 
 def _attempts(life: Life, _: Limits) -> Iterator[str]:
@@ -232,15 +238,15 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
         yield "succeeded without a text"
         return
     chosen = _chosen(job, streams)
-    answer = answers.extract(_whole(chosen))
+    answer = extraction.extract(_whole(chosen))
     expected = (answer.text, answer.rule) if answer else (None, None)
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"
     if job.finish_reason != chosen[-1].finish_reason:
         yield "its finish_reason is not its last stream's"
-    asked = job.options.get("samples", 1)
-    if (job.votes is not None) != (asked > 1):
-        yield f"asked for {asked} samples and has the votes {job.votes}"
+    requested = job.options.get("samples", 1)
+    if (job.votes is not None) != (requested > 1):
+        yield f"asked for {requested} samples and has the votes {job.votes}"
     for name in ("input_tokens", "image_tokens", "output_tokens"):
         if getattr(job, name) != sum(getattr(sample, name) or 0 for sample in streams):
             yield f"its {name} is not its streams'"
@@ -306,14 +312,16 @@ def _numbers(life: Life, _: Limits) -> Iterator[str]:
         if entry.event == "claimed"
     }
     moves = [entry.number for entry in life.moves if entry.number is not None]
-    told = {(sample.attempt, sample.number): marks.unpack(sample.marks) for sample in life.samples}
+    reported = {
+        (sample.attempt, sample.number): marks.unpack(sample.marks) for sample in life.samples
+    }
     if moves != sorted(set(moves)):
         yield f"moved under the numbers {moves}"
-    numbers = [mark.number for index in told.values() for mark in index] + moves
+    numbers = [mark.number for index in reported.values() for mark in index] + moves
     if len(numbers) != len(set(numbers)) or max(numbers, default=0) > life.job.event_number:
         yield "told two events under one number, or under one that was not reserved"
     for sample in life.samples:
-        index = told[sample.attempt, sample.number]
+        index = reported[sample.attempt, sample.number]
         if marks.covered(index) != len(sample.output or ""):
             yield f"attempt {sample.attempt} is not told as far as it was kept"
         until = claims.get(sample.attempt + 1, life.job.event_number + 1)
@@ -322,7 +330,7 @@ def _numbers(life: Life, _: Limits) -> Iterator[str]:
     for attempt in life.attempts:
         last = [
             index[-1].number
-            for (number, _), index in told.items()
+            for (number, _), index in reported.items()
             if number == attempt.number and index
         ]
         if attempt.kept_through != max(last, default=claims[attempt.number]):

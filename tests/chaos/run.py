@@ -14,16 +14,16 @@ from pathlib import Path
 
 import redis
 
+from core.database import Database
 from jobs import queue
-from jobs.database import Database
-from jobs.store import deliveries
 from tests import children, webhooks
 from tests.chaos import checks
 from tests.chaos.callers import Api, Caller
+from tests.chaos.deployment import CRASH_LIMIT, DELIVERIES, WORKERS, Deployment
 from tests.chaos.figures import Figures, figures
-from tests.chaos.house import CRASH_LIMIT, DELIVERIES, WORKERS, House
 from tests.chaos.storm import Storm
 from tests.e2e.stack import eventually, running
+from webhooks import claims
 
 _CALLERS = 4
 #: Nothing should take longer once the storm is over: backoffs, deadlines and the worst waits add up to less.
@@ -31,13 +31,13 @@ CALM_SECONDS = 90
 #: After the last job: until the engine has nothing to do. A long answer that nobody stopped takes longer.
 _ENGINE_SECONDS = 5
 #: Until all bells have been heard.
-_BELLS_SECONDS = 10
+_WAKEUPS_SECONDS = 10
 #: Celery's own few keys, and bells that nobody has to hear.
 _REDIS_KEYS = 8
 #: What a process logs when something happened that nobody foresaw.
 _UNFORESEEN = ("attempt_crashed", "delivery_crashed", "thread_died", "request_failed")
 #: Until all is told: what a killed sender held waits for the end of its lease, and then for a look.
-TOLD_SECONDS = 90
+REPORTED_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Report:
 def run(plan: Plan) -> Report:
     """Run ``plan`` to its end."""
     folder = children.short_folder()
-    house = House(folder, database=plan.database, fenced=plan.fenced)
+    house = Deployment(folder, database=plan.database, fenced=plan.fenced)
     try:
         house.start()
         return _report(house, plan)
@@ -94,7 +94,7 @@ def _only_logs(_: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "data" or name.endswith(".sock")]
 
 
-def _report(house: House, plan: Plan) -> Report:
+def _report(house: Deployment, plan: Plan) -> Report:
     callers = [
         Caller(
             f"caller-{number}",
@@ -112,7 +112,7 @@ def _report(house: House, plan: Plan) -> Report:
         return _reported(house, plan, storm, callers)
 
 
-def _reported(house: House, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
+def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
     storm.rage(plan.seconds)
     for caller in callers:
         caller.order_no_more()
@@ -128,13 +128,13 @@ def _reported(house: House, plan: Plan, storm: Storm, callers: list[Caller]) -> 
     # Closed whatever happens: a connection that is left open accuses whichever test runs when it is collected.
     with contextlib.closing(Database(house.stack.database_url)) as database:
         lives = checks.lives(database)
-        wrong += _untold(house, storm, database, lives)
+        wrong += _unreported(house, storm, database, lives)
         wrong += checks.miscounted(database)
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
     events = [*_events(house)]
     wrong += [f"{event}: nobody foresaw it" for event in events if event in _UNFORESEEN]
-    left = [one for one in house.departures if one.asked and one.status]
+    left = [one for one in house.departures if one.requested and one.status]
     wrong += [f"{one.place} was drained and exited with {one.status}" for one in left]
     return Report(
         figures=figures(lives.values(), storm.faults, refused=events.count("job_lost")),
@@ -144,16 +144,16 @@ def _reported(house: House, plan: Plan, storm: Storm, callers: list[Caller]) -> 
         unasked=[
             f"{one.place}: {one.status}"
             for one in house.departures
-            if not one.asked and one.status != -9
+            if not one.requested and one.status != -9
         ],
     )
 
 
-def _noisy(house: House) -> Iterator[str]:
+def _noisy(house: Deployment) -> Iterator[str]:
     """Tell who still has something to do though nobody wants anything."""
     if not eventually(lambda: running(house.engine_url) == 0, seconds=_ENGINE_SECONDS):
         yield f"the engine still runs {running(house.engine_url)} streams"
-    if not eventually(lambda: house.redis.length(queue.REASON) == 0, seconds=_BELLS_SECONDS):
+    if not eventually(lambda: house.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
         yield f"{house.redis.length(queue.REASON)} bells still wait"
     with redis.Redis.from_url(house.redis.url) as client:
         keys = int(str(client.dbsize()))
@@ -161,18 +161,18 @@ def _noisy(house: House) -> Iterator[str]:
         yield f"Redis holds {keys} keys"
 
 
-def _untold(
-    house: House, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
+def _unreported(
+    house: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
 ) -> list[str]:
     """Wait until all is told, with nobody waiting for a retry; return what the receiver missed or got twice by name."""
-    until = time.monotonic() + TOLD_SECONDS
-    while deliveries.backlog(database).pending and time.monotonic() < until:
+    until = time.monotonic() + REPORTED_SECONDS
+    while claims.backlog(database).pending and time.monotonic() < until:
         webhooks.hurry(database)
         storm.calm(0.5)
-    return checks.untold(lives.values(), house.receiver.took)
+    return checks.unreported(lives.values(), house.receiver.took)
 
 
-def _events(house: House) -> Iterator[str]:
+def _events(house: Deployment) -> Iterator[str]:
     """Yield the events that our processes have logged."""
     for line in house.logged("api", *WORKERS, *DELIVERIES):
         with contextlib.suppress(

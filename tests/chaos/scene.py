@@ -11,11 +11,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from jobs import failpoints
-from jobs.database import Database
+from core import failpoints
+from core.database import Database
 from jobs.lifecycle import Status
 from jobs.records import Account, Job, StorageChange, Worker
-from jobs.store import steering, storage, submission, traces
+from jobs.store import commands, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.chaos import checks, victims
@@ -49,7 +49,7 @@ class Scene:
             self.database,
             self.account_id,
             question=question,
-            images=[(picture(), 4)],
+            images=[(submitted(), 4)],
             options=options,
             max_attempts=2,
             **facts,
@@ -94,7 +94,7 @@ class Scene:
 
     def hurry(self, job_id: uuid.UUID) -> Status:
         """Return where a job stands, after telling it to wait no longer."""
-        status = steering.run_now(self.database, job_id, account_id=None, actor="operator:test")
+        status = commands.run_now(self.database, job_id, account_id=None, actor="operator:test")
         assert status is not None
         return status
 
@@ -138,7 +138,7 @@ def killed(victim: BaseProcess) -> bool:
     return victim.exitcode == -signal.SIGKILL
 
 
-def picture() -> submission.NewImage:
+def submitted() -> submission.NewImage:
     data = Path(IMAGES[0]).read_bytes()
     return factories.make_image(data, data=data, media_type="image/png")
 

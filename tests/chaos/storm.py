@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import redis
 
-from tests.chaos.house import LEASE_SECONDS, House
+from tests.chaos.deployment import LEASE_SECONDS, Deployment
 
 #: Seconds between two faults.
 PAUSE = (1.0, 4.0)
@@ -45,7 +45,7 @@ class Storm:
         rng: decides everything.
     """
 
-    def __init__(self, house: House, *, rng: random.Random) -> None:
+    def __init__(self, house: Deployment, *, rng: random.Random) -> None:
         self.faults: list[Fault] = []
         self._house = house
         self._rng = rng

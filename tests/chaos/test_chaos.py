@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs import errors, queue
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs import queue
 from jobs.lifecycle import Status
 from tests import children, databases, postgres
 from tests.chaos import checks
 from tests.chaos.callers import IMAGES, Api
-from tests.chaos.house import CRASH_LIMIT, House
+from tests.chaos.deployment import CRASH_LIMIT, Deployment
 from tests.chaos.run import Plan, run
 from tests.e2e.stack import Stack, eventually
 from tests.redis_servers import RedisServer
@@ -41,9 +42,9 @@ def test_in_a_storm_every_job_ends_once_and_as_its_client_was_told(database: str
 
 
 @pytest.fixture(params=["fenced", "unfenced"])
-def house(request: pytest.FixtureRequest) -> Iterator[House]:
+def house(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     folder = children.short_folder()
-    house = House(folder, database="sqlite", fenced=request.param == "fenced")
+    house = Deployment(folder, database="sqlite", fenced=request.param == "fenced")
     house.start()
     yield house
     house.close()
@@ -51,7 +52,7 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
 
 
 def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fence_is_noticed(
-    house: House,
+    house: Deployment,
 ) -> None:
     api = Api(house.api_url, key=house.stack.key)
     job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
@@ -74,7 +75,7 @@ def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fenc
         assert eventually(lambda: any("job_lost" in line for line in house.logged(name)))
         assert found(house) == []
     else:
-        assert eventually(lambda: any("ended 2 times" in told for told in found(house)))
+        assert eventually(lambda: any("ended 2 times" in reported for reported in found(house)))
 
 
 def test_bells_that_redis_forgot_are_rung_again(
@@ -107,7 +108,7 @@ def test_bells_that_redis_forgot_are_rung_again(
         redis.stop()
 
 
-def found(house: House) -> list[str]:
+def found(house: Deployment) -> list[str]:
     database = Database(house.stack.database_url)
     try:
         return checks.broken(checks.lives(database).values(), LIMITS)

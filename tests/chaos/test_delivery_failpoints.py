@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import webhooks as signing
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
-from jobs.failpoints import VARIABLE
+from core.database import Database
+from core.failpoints import VARIABLE
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from jobs.outbox import WebhookAttempt
-from jobs.store import endpoints, keyring, tellings
 from tests import factories, webhooks
-from tests.chaos import couriers, victims
+from tests.chaos import senders, victims
 from tests.chaos.scene import killed
 from tests.e2e.stack import VAULT_KEY, eventually
 from tests.receivers import Receiver, receiving
+from webhooks import endpoints, queries, secrets
+from webhooks import signature as signing
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Post:
     def kill(self, failpoint: str) -> None:
         """Run a delivery process until it dies at ``failpoint``."""
         armed = self.environment | {VARIABLE: f"{failpoint}=kill"}
-        with victims.running(couriers.courier, armed) as victim:
+        with victims.running(senders.sender, armed) as victim:
             assert killed(victim)
 
     def let_leases_end(self) -> None:
@@ -46,27 +46,27 @@ class Post:
         with self.database.transaction() as transaction:
             transaction.execute(
                 sa.update(WebhookAttempt)
-                .where(WebhookAttempt.state == TryState.SENDING)
+                .where(WebhookAttempt.state == AttemptState.SENDING)
                 .values(lease_expires_at=transaction.now(timedelta(seconds=-1)))
             )
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
         """Let a fresh process tell all that is left to tell; return how the tries ended."""
-        if not self.told():
+        if not self.reported():
             armed = self.environment | (environment or {})
-            with victims.running(couriers.courier, armed) as heir:
-                assert eventually(self.told)
+            with victims.running(senders.sender, armed) as heir:
+                assert eventually(self.reported)
                 heir.terminate()
                 heir.join(20)
                 assert heir.exitcode == 0
         assert len(set(self.receiver.ids)) == 1
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
-    def told(self) -> bool:
+    def reported(self) -> bool:
         """Whether nothing is left to tell."""
         statuses = {one.status for one in webhooks.all_deliveries(self.database)}
         states = {row.state for row in webhooks.attempts(self.database)}
-        return statuses == {DeliveryStatus.DELIVERED} and states == {TryState.ENDED}
+        return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
 
 
 @pytest.fixture
@@ -121,10 +121,10 @@ def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
 
     assert post.finish() == ["lost", "delivered"]
     [got] = post.receiver.got
-    kept = keyring.default_secret(post.database, account_id, make=nobody)
-    pair = keyring.signing_key(post.database, make=nobody)
+    stored = secrets.default_secret(post.database, account_id, make=nobody)
+    pair = secrets.signing_key(post.database, make=nobody)
     now = datetime.now(UTC)
-    secret = webhooks.VAULT.open(kept.secret)
+    secret = webhooks.VAULT.open(stored.secret)
     assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
     assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
 
@@ -151,19 +151,19 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     webhooks.run_job(post.database, post.account_id)
     webhooks.try_once(post.database, webhooks.GONE)
     [missed] = webhooks.all_deliveries(post.database)
-    asked = endpoints.recover(
+    requested = endpoints.recover(
         post.database, post.endpoint_id, account_id=None, since=missed.created_at
     )
-    assert asked is not None
+    assert requested is not None
 
     post.kill(failpoint)
 
     assert post.finish() == ["failed", "delivered"]
-    done = tellings.recovery(post.database, asked.id, account_id=None)
+    done = queries.recovery(post.database, requested.id, account_id=None)
     assert done is not None
     assert done.resent == 1
     kinds = [row.kind for row in webhooks.attempts(post.database)]
-    assert kinds == [Kind.AUTOMATIC, Kind.RECOVER]
+    assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
 def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
@@ -171,5 +171,5 @@ def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -
 
     ended = post.finish({VARIABLE: "settle.committed=raise"})
 
-    assert ended == [str(TryOutcome.DELIVERED)]
+    assert ended == [str(AttemptOutcome.DELIVERED)]
     assert len(post.receiver.got) == 1

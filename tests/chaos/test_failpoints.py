@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import accounts, history, storage, submission
 from jobs.store.storage import StorageKind
 from tests import children, factories
 from tests.chaos import checks, victims
 from tests.chaos.callers import IMAGES
-from tests.chaos.scene import QUESTION, Scene, killed, outcomes, picture
+from tests.chaos.scene import QUESTION, Scene, killed, outcomes, submitted
 from tests.e2e.stack import eventually
 
 KEY = "an-idempotency-key"
@@ -213,19 +213,19 @@ def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
 
 
 @pytest.mark.parametrize(
-    ("failpoint", "kept"),
+    ("failpoint", "retained"),
     [("submit.commit", 0), ("submit.committed", 1), ("bell.publish", 1), ("bell.published", 1)],
 )
 def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat_makes_no_second(
-    scene: Scene, failpoint: str, kept: int
+    scene: Scene, failpoint: str, retained: int
 ) -> None:
-    image = submission.keep_image(scene.database, account_id=scene.account_id, image=picture())
+    image = submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
     body = {"question": QUESTION, "images": [{"image_id": ids.show("img", image)}]}
     request = {"json": body, "headers": {"Idempotency-Key": KEY}}
 
     scene.kill_api(failpoint, "/v1/jobs", **request)
 
-    assert len(checks.lives(scene.database)) == kept
+    assert len(checks.lives(scene.database)) == retained
     with victims.running(
         victims.api, scene.environment, "/v1/jobs", scene.key, **request
     ) as repeat:
@@ -251,23 +251,23 @@ def test_an_api_that_dies_over_a_cancel_has_cancelled_or_not(
     assert scene.life(job_id).job.status is Status.CANCELLED
 
 
-@pytest.mark.parametrize(("failpoint", "kept"), [("upload.commit", 0), ("upload.committed", 1)])
+@pytest.mark.parametrize(("failpoint", "retained"), [("upload.commit", 0), ("upload.committed", 1)])
 def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
-    scene: Scene, failpoint: str, kept: int
+    scene: Scene, failpoint: str, retained: int
 ) -> None:
     request = {"data": Path(IMAGES[0]).read_bytes(), "content_type": "image/png"}
 
     scene.kill_api(failpoint, "/v1/images", **request)
 
     once = scene.stored(StorageKind.IMAGES)
-    assert (once > 0) == bool(kept)
+    assert (once > 0) == bool(retained)
     with victims.running(
         victims.api, scene.environment, "/v1/images", scene.key, **request
     ) as repeat:
         repeat.join(30)
         assert repeat.exitcode == 0
     # A repeat keeps no second one.
-    assert scene.stored(StorageKind.IMAGES) == once or not kept
+    assert scene.stored(StorageKind.IMAGES) == once or not retained
     assert checks.miscounted(scene.database) == []
 
 
@@ -277,7 +277,7 @@ def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
 def test_a_worker_that_dies_over_the_count_of_what_is_stored_leaves_it_right(
     scene: Scene, failpoint: str
 ) -> None:
-    submission.keep_image(scene.database, account_id=scene.account_id, image=picture())
+    submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
     size = scene.stored(StorageKind.IMAGES)
     scene.forget_that_it_was_counted()
 

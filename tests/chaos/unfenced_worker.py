@@ -12,10 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction
+from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, table
-from jobs.store import claims, outcomes, timeline, traces
+from jobs.store import claims, settle, timeline, traces
 from worker.app import app
 
 __all__ = ["app"]
@@ -76,14 +76,14 @@ def _watch_all(
     *,
     held: Iterable[traces.Holding],
     **rest: Any,  # noqa: ANN401 - same
-) -> dict[traces.Holding, claims.Flags]:
-    calm = dict.fromkeys(held, claims.Flags(cancel=False, overdue=False))
+) -> dict[traces.Holding, claims.StopFlags]:
+    calm = dict.fromkeys(held, claims.StopFlags(cancel=False, overdue=False))
     return calm | _watch(database, held=held, **rest)
 
 
 # Assigned and not patched by a test: this is the process's own start.
-outcomes._FENCE = _FENCE  # noqa: SLF001 - what is taken out
-outcomes._FENCED = sa.select(table(Job).c.cancel_requested_at).where(*_FENCE).with_for_update()  # noqa: SLF001 - same
+settle._FENCE = _FENCE  # noqa: SLF001 - what is taken out
+settle._FENCED = sa.select(table(Job).c.cancel_requested_at).where(*_FENCE).with_for_update()  # noqa: SLF001 - same
 timeline.change = _change_anyway
 traces.hold = _hold_all
 claims.renew = _renew_all

@@ -16,9 +16,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from api.app import create_app, service_of
-from jobs import logs
-from jobs.settings import Settings
-from worker.runtime import Runtime
+from core import logs
+from core.settings import Settings
+from worker.runtime import WorkerRuntime
 
 #: No victim lives longer, whatever becomes of its test.
 _SECONDS = 60
@@ -29,7 +29,7 @@ Environment = Mapping[str, str]
 def worker(environment: Environment) -> None:
     """Work as the slots of a worker do, until SIGTERM."""
     settings = begin(environment, "worker")
-    runtime = Runtime(settings)
+    runtime = WorkerRuntime(settings)
     leaving: list[int] = []
 
     def leave(number: int, _: object) -> None:

@@ -115,17 +115,17 @@ def job(status: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever 
     }
 
 
-def events(*told: dict[str, Any], broken: bool = False) -> Canned:
+def events(*reported: dict[str, Any], broken: bool = False) -> Canned:
     """Return a stream of events, numbered from 1 on where they are not."""
-    numbered = [{"sequence_number": number, **one} for number, one in enumerate(told, 1)]
+    numbered = [{"sequence_number": number, **one} for number, one in enumerate(reported, 1)]
     frames = [f"id: {one['sequence_number']}\ndata: {json.dumps(one)}\n\n" for one in numbered]
     return Canned(raw=b":\n" + ":\n".join(frames).encode(), broken=broken)
 
 
 def delta(text: str, *, attempt: int = 1, sample: int = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever an event carries
     """Return an event that adds to a trace."""
-    told = {"type": "trace.delta", "attempt": attempt, "sample": sample, "delta": text}
-    return told | more
+    reported = {"type": "trace.delta", "attempt": attempt, "sample": sample, "delta": text}
+    return reported | more
 
 
 def trace(text: str, *, attempt: int = 1) -> dict[str, Any]:

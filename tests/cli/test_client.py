@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli import client
-from jobs import errors
-from jobs.settings import Settings
+from core import errors
+from core.settings import Settings
 from tests.cli.fake_api import Canned, delta, events, job, serving
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
@@ -60,11 +60,11 @@ def test_a_submit_carries_files_question_options_the_key_and_a_key_of_its_own(
 
 
 def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"picture")
+    image = tmp_path / "a.png"
+    image.write_bytes(b"picture")
     away = Canned(503, problem("unavailable", "Not now."), {"Retry-After": "0"})
     with serving({"POST /v1/jobs": [away, Canned(202, job("queued"))]}) as api:
-        made = client.Client(api.url, key="k").submit([picture], "How many?")
+        made = client.Client(api.url, key="k").submit([image], "How many?")
     assert made["status"] == "queued"
     assert len({request.headers["Idempotency-Key"] for request in api.seen}) == 1
     assert len(api.seen) == 2
@@ -101,11 +101,11 @@ def test_following_goes_on_after_a_break_where_it_was() -> None:
     first = events({"type": "job.queued"}, delta("There"), broken=True)
     second = events(delta(" are six.", sequence_number=7), FINISHED | {"sequence_number": 9})
     with serving({f"GET {JOB}/events": [first, second]}) as api:
-        told = list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
+        reported = list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
 
-    assert [event["sequence_number"] for event in told] == [1, 2, 7, 9]
-    assert [event.get("delta") for event in told[1:3]] == ["There", " are six."]
-    assert told[-1]["job"]["status"] == "succeeded"
+    assert [event["sequence_number"] for event in reported] == [1, 2, 7, 9]
+    assert [event.get("delta") for event in reported[1:3]] == ["There", " are six."]
+    assert reported[-1]["job"]["status"] == "succeeded"
     assert [request.headers["Last-Event-ID"] for request in api.seen] == ["0", "2"]
 
 
@@ -113,9 +113,9 @@ def test_following_goes_on_after_the_service_has_closed_the_stream() -> None:
     streams = [events({"type": "job.queued"}), events(FINISHED | {"sequence_number": 9})]
     pauses: list[float] = []
     with serving({f"GET {JOB}/events": streams}) as api:
-        told = list(client.Client(api.url, key="k").follow(JOB_ID, pause=pauses.append))
+        reported = list(client.Client(api.url, key="k").follow(JOB_ID, pause=pauses.append))
 
-    assert [event["sequence_number"] for event in told] == [1, 9]
+    assert [event["sequence_number"] for event in reported] == [1, 9]
     assert [pause for pause in pauses if pause] == [1.0]
 
 

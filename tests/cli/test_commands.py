@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import client, main, output, quarantine, queue, usage, view
-from jobs import errors
+from core import errors
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
@@ -52,7 +52,7 @@ def group(*states: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     path.write_bytes(b"picture")
     return path
@@ -98,55 +98,55 @@ def longlook(api: FakeApi, *arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_submit_prints_the_job_as_it_was_accepted(api: FakeApi, picture: Path) -> None:
-    code, printed = longlook(api, "submit", picture, "How many?")
+def test_submit_prints_the_job_as_it_was_accepted(api: FakeApi, image: Path) -> None:
+    code, printed = longlook(api, "submit", image, "How many?")
     assert code == 0
     assert json.loads(printed)["status"] == "queued"
     assert len(api.seen) == 1
 
 
-def test_submit_switches_guards(api: FakeApi, picture: Path) -> None:
-    longlook(api, "submit", picture, "How many?", "--guard", "verify=on", "--guard", "loop=off")
+def test_submit_switches_guards(api: FakeApi, image: Path) -> None:
+    longlook(api, "submit", image, "How many?", "--guard", "verify=on", "--guard", "loop=off")
 
     assert b'"guards": {"verify": true, "loop": false}' in api.seen[0].body
 
 
 @pytest.mark.parametrize("word", ["verify", "verify=yes", "=", ""])
-def test_a_guard_is_on_or_off(api: FakeApi, picture: Path, word: str) -> None:
+def test_a_guard_is_on_or_off(api: FakeApi, image: Path, word: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="NAME=on or NAME=off"):
-        longlook(api, "submit", picture, "How many?", "--guard", word)
+        longlook(api, "submit", image, "How many?", "--guard", word)
 
 
-def test_submit_takes_several_pictures_before_the_question(api: FakeApi, picture: Path) -> None:
-    longlook(api, "submit", picture, picture, "What differs?")
+def test_submit_takes_several_pictures_before_the_question(api: FakeApi, image: Path) -> None:
+    longlook(api, "submit", image, image, "What differs?")
     assert api.seen[0].body.count(b'name="image"') == 2
     assert b"What differs?" in api.seen[0].body
 
 
 def test_submit_asks_several_questions_about_the_same_pictures_as_a_group(
-    api: FakeApi, picture: Path
+    api: FakeApi, image: Path
 ) -> None:
-    code, printed = longlook(api, "submit", picture, picture, "How many?", "Which colours?")
+    code, printed = longlook(api, "submit", image, image, "How many?", "Which colours?")
     assert (code, json.loads(printed)["id"]) == (0, GROUP_ID)
     (sent,) = api.seen
     assert (sent.path, sent.body.count(b'name="image"')) == ("/v1/groups", 2)
     assert sent.body.count(b'name="questions"') == 2
 
 
-def test_submit_waits_for_all_jobs_of_a_group(api: FakeApi, picture: Path) -> None:
-    code, printed = longlook(api, "submit", picture, "How many?", "Which?", "--wait")
+def test_submit_waits_for_all_jobs_of_a_group(api: FakeApi, image: Path) -> None:
+    code, printed = longlook(api, "submit", image, "How many?", "Which?", "--wait")
     assert code == 0
     assert {one["status"] for one in json.loads(printed)["jobs"]} == {"succeeded"}
 
 
-def test_a_group_in_which_a_job_failed_is_an_exit_code(picture: Path) -> None:
+def test_a_group_in_which_a_job_failed_is_an_exit_code(image: Path) -> None:
     answers = {
         "POST /v1/groups": [Canned(202, group("queued", "queued"))],
         f"GET {JOB}": [Canned(200, job("failed"))],
         f"GET {GROUP}": [Canned(200, group("succeeded", "failed"))],
     }
     with serving(answers) as faulty:
-        code, _ = longlook(faulty, "submit", picture, "How many?", "Which?", "--wait")
+        code, _ = longlook(faulty, "submit", image, "How many?", "Which?", "--wait")
     assert code == output.Exit.FAILED
 
 
@@ -159,16 +159,16 @@ def test_a_group_in_which_a_job_failed_is_an_exit_code(picture: Path) -> None:
     ],
 )
 def test_submit_refuses_what_cannot_be_meant_before_it_asks(
-    api: FakeApi, picture: Path, more: list[str], reason: str
+    api: FakeApi, image: Path, more: list[str], reason: str
 ) -> None:
     with pytest.raises(errors.InvalidRequest, match=reason):
-        longlook(api, "submit", picture, *more)
+        longlook(api, "submit", image, *more)
     assert api.seen == []
 
 
-def test_submit_sends_only_the_options_that_were_given(api: FakeApi, picture: Path) -> None:
+def test_submit_sends_only_the_options_that_were_given(api: FakeApi, image: Path) -> None:
     given = ("--priority", "high", "--temperature", "0.5", "--metadata", "case=42")
-    longlook(api, "submit", picture, "How many?", *given)
+    longlook(api, "submit", image, "How many?", *given)
     sent = '{"temperature": 0.5, "priority": "high", "metadata": {"case": "42"}}'
     assert sent.encode() in api.seen[0].body
 
@@ -182,15 +182,15 @@ def test_submit_tells_people_what_the_answer_warns_of(capfd: pytest.CaptureFixtu
         "warnings": [{"code": "deadline_before_eta", "message": message}],
     }
 
-    view.tell(job, people=True)
+    view.record(job, people=True)
 
-    told = capfd.readouterr()
-    assert "job_1 is queued, position 101 or later" in told.out
-    assert f"warning: {message} (deadline_before_eta)" in told.err
+    reported = capfd.readouterr()
+    assert "job_1 is queued, position 101 or later" in reported.out
+    assert f"warning: {message} (deadline_before_eta)" in reported.err
 
 
-def test_submit_has_several_samples_vote(api: FakeApi, picture: Path) -> None:
-    longlook(api, "submit", picture, "How many?", "--samples", "5")
+def test_submit_has_several_samples_vote(api: FakeApi, image: Path) -> None:
+    longlook(api, "submit", image, "How many?", "--samples", "5")
     assert b'{"samples": 5}' in api.seen[0].body
 
 
@@ -203,18 +203,18 @@ def test_submit_has_several_samples_vote(api: FakeApi, picture: Path) -> None:
     ],
 )
 def test_submit_asks_for_a_form_of_the_answer(
-    api: FakeApi, picture: Path, spelled: str, sent: dict[str, Any]
+    api: FakeApi, image: Path, spelled: str, sent: dict[str, Any]
 ) -> None:
-    longlook(api, "submit", picture, "How many?", "--format", spelled)
+    longlook(api, "submit", image, "How many?", "--format", spelled)
     assert json.dumps({"answer_format": sent}).encode() in api.seen[0].body
 
 
-def test_submit_takes_a_schema_from_its_file(api: FakeApi, picture: Path) -> None:
+def test_submit_takes_a_schema_from_its_file(api: FakeApi, image: Path) -> None:
     schema = {"type": "object", "properties": {"数": {"type": "integer"}}}
-    (picture.parent / "schema.json").write_text(json.dumps(schema))
-    spelled = f"json:@{picture.parent / 'schema.json'}"
+    (image.parent / "schema.json").write_text(json.dumps(schema))
+    spelled = f"json:@{image.parent / 'schema.json'}"
 
-    longlook(api, "submit", picture, "How many?", "--format", spelled)
+    longlook(api, "submit", image, "How many?", "--format", spelled)
 
     form = {"answer_format": {"type": "json_schema", "schema": schema}}
     assert json.dumps(form).encode() in api.seen[0].body
@@ -225,24 +225,24 @@ def test_submit_takes_a_schema_from_its_file(api: FakeApi, picture: Path) -> Non
     ["verse", "number:3", "choice:", "json:{}", "json:@nowhere.json", "json:@picture.png"],
 )
 def test_a_form_that_cannot_be_meant_is_wrong_usage(
-    api: FakeApi, picture: Path, spelled: str, monkeypatch: pytest.MonkeyPatch
+    api: FakeApi, image: Path, spelled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(picture.parent)
+    monkeypatch.chdir(image.parent)
     with pytest.raises(errors.InvalidRequest, match=r"free, number|cannot be read|is no JSON"):
-        longlook(api, "submit", picture, "How many?", "--format", spelled)
+        longlook(api, "submit", image, "How many?", "--format", spelled)
     assert api.seen == []
 
 
-def test_submit_and_wait_prints_the_finished_job(api: FakeApi, picture: Path) -> None:
-    code, printed = longlook(api, "submit", picture, "How many?", "--wait")
+def test_submit_and_wait_prints_the_finished_job(api: FakeApi, image: Path) -> None:
+    code, printed = longlook(api, "submit", image, "How many?", "--wait")
     assert code == 0
     assert json.loads(printed)["answer"] == {"text": "6"}
 
 
 def test_submit_and_stream_prints_a_line_for_each_event_and_then_the_job(
-    api: FakeApi, picture: Path
+    api: FakeApi, image: Path
 ) -> None:
-    code, printed = longlook(api, "submit", picture, "How many?", "--stream")
+    code, printed = longlook(api, "submit", image, "How many?", "--stream")
     lines = [json.loads(line) for line in printed.splitlines()]
     assert code == 0
     assert [line["delta"] for line in lines[:-1]] == ["One, ", "two."]
@@ -257,20 +257,20 @@ def test_a_job_is_watched_from_its_beginning(api: FakeApi) -> None:
     assert lines[-1]["answer"] == {"text": "6"}
 
 
-def test_a_job_that_failed_is_an_exit_code(picture: Path) -> None:
+def test_a_job_that_failed_is_an_exit_code(image: Path) -> None:
     answers = {
         "POST /v1/jobs": [Canned(202, job("queued"))],
         f"GET {JOB}": [Canned(200, job("failed"))],
     }
     with serving(answers) as api:
-        code, printed = longlook(api, "submit", picture, "How many?", "--wait")
+        code, printed = longlook(api, "submit", image, "How many?", "--wait")
     assert code == output.Exit.FAILED
     assert json.loads(printed)["error"]["code"] == "engine_fault"
 
 
-def test_metadata_without_a_value_is_wrong_usage(api: FakeApi, picture: Path) -> None:
+def test_metadata_without_a_value_is_wrong_usage(api: FakeApi, image: Path) -> None:
     with pytest.raises(errors.InvalidRequest, match="'case' is not NAME=VALUE"):
-        longlook(api, "submit", picture, "How many?", "--metadata", "case")
+        longlook(api, "submit", image, "How many?", "--metadata", "case")
     assert api.seen == []
 
 
@@ -289,8 +289,8 @@ def test_jobs_are_listed_with_the_filters_that_were_given(api: FakeApi) -> None:
 def test_jobs_are_listed_by_a_query_in_one_piece_or_in_several(api: FakeApi) -> None:
     for words in (["status:failed created:<2h"], ["status:failed", "created:<2h"]):
         longlook(api, "jobs", "ls", *words, "--limit", "5")
-        asked = urllib.parse.parse_qs(api.seen[-1].path.partition("?")[2])
-        assert asked == {"q": ["status:failed created:<2h"], "limit": ["5"]}
+        requested = urllib.parse.parse_qs(api.seen[-1].path.partition("?")[2])
+        assert requested == {"q": ["status:failed created:<2h"], "limit": ["5"]}
 
 
 def test_a_job_is_shown_with_its_trace_when_asked(api: FakeApi) -> None:
@@ -379,9 +379,9 @@ def test_a_flag_that_does_not_exist_is_wrong_usage(
 def test_a_fault_is_told_in_one_line_that_repeats_nothing() -> None:
     fault = errors.Fault(pointer="#/question", detail="This must not be empty.")
     whole = errors.InvalidRequest("question: This must not be empty.", faults=(fault,))
-    assert main.told(whole) == "longlook: question: This must not be empty."
+    assert main.reported(whole) == "longlook: question: This must not be empty."
     bare = errors.InvalidRequest("1 fault.", faults=(fault,))
-    assert main.told(bare) == "longlook: 1 fault.\n  #/question: This must not be empty."
+    assert main.reported(bare) == "longlook: 1 fault.\n  #/question: This must not be empty."
 
 
 def test_the_key_file_is_where_up_leaves_the_key() -> None:

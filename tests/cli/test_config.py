@@ -7,8 +7,8 @@ import re
 import pytest
 
 from cli import config
-from jobs import errors
-from jobs.settings import PREFIX, Settings
+from core import errors
+from core.settings import PREFIX, Settings
 
 SECRET = "ll_" + "s" * 43
 
@@ -38,9 +38,9 @@ def test_the_documentation_is_the_same_on_every_machine_and_names_every_setting(
 
 
 def test_an_unknown_setting_is_told_and_its_value_is_not() -> None:
-    with pytest.raises(errors.SettingsError, match="LONGLOOK_PROT: no such setting") as told:
+    with pytest.raises(errors.SettingsError, match="LONGLOOK_PROT: no such setting") as reported:
         config.effective({"LONGLOOK_PROT": SECRET})
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(reported.value)
 
 
 def test_a_password_inside_a_url_is_not_shown() -> None:

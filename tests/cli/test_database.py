@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from cli import main
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.settings import Settings
+from core.vault import Vault, add_key
 from jobs.delivery import Webhook
 from jobs.records import StorageChange
-from jobs.settings import Settings
-from jobs.store import history, keyring, outcomes, submission, traces, workers
-from jobs.vault import Vault, add_key
+from jobs.store import history, settle, submission, traces, workers
 from tests import databases, factories, webhooks
+from webhooks import secrets
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
 
@@ -65,8 +66,8 @@ def test_jobs_of_before_are_found_after_a_reindex(tmp_path: Path) -> None:
 
     code, printed = longlook(tmp_path, "db", "reindex")
 
-    asked = history.Filter(account_id=None, phrases=("how many circles",))
-    views, _ = history.page(database, asked, limit=100)
+    requested = history.Filter(account_id=None, phrases=("how many circles",))
+    views, _ = history.page(database, requested, limit=100)
     database.close()
     assert len(views) == 60
     assert (code, views[0].job.id.hex in printed) == (0, True)
@@ -79,7 +80,7 @@ def test_traces_are_read_again_by_todays_rules(tmp_path: Path) -> None:
     job_id = factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    outcomes.succeed(database, claimed, answer=None, sample=factories.make_ended("I see a ball."))
+    settle.succeed(database, claimed, answer=None, sample=factories.make_ended("I see a ball."))
     factories.forget_steps(database)
 
     code, printed = longlook(tmp_path, "traces", "reparse")
@@ -101,8 +102,8 @@ def test_accounts_are_listed_with_what_they_store_limited_and_counted_anew(tmp_p
         [row] = json.loads(
             longlook(tmp_path, "accounts", "ls", LONGLOOK_STORAGE_MB_PER_ACCOUNT="9")[1]
         )
-        told: dict[str, Any] = row
-        return told
+        reported: dict[str, Any] = row
+        return reported
 
     first = listed()
     assert longlook(tmp_path, "accounts", "limit", "web", "--storage-mb", "2")[0] == 0
@@ -188,9 +189,9 @@ def test_keys_of_a_database_without_tables_say_what_to_do(tmp_path: Path) -> Non
 
 def test_a_database_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path) -> None:
     url = "postgresql://user:hidden@127.0.0.1:1/none"
-    with pytest.raises(errors.LaunchError, match=r"127\.0\.0\.1:1") as told:
+    with pytest.raises(errors.LaunchError, match=r"127\.0\.0\.1:1") as reported:
         longlook(tmp_path, "db", "upgrade", LONGLOOK_DATABASE_URL=url)
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(reported.value)
 
 
 def test_the_doctor_finds_what_is_there(upgraded: Path) -> None:
@@ -209,8 +210,8 @@ def test_the_doctor_hears_of_engines_from_the_workers_when_no_setting_names_them
         workers.EngineState("http://127.0.0.1:4711", "ok", model="tiny-qvq", window=8),
         workers.EngineState("http://127.0.0.1:4712", "away"),
     )
-    presence = workers.Presence("w", "h", 1, "1", slots=4, engines=engines)
-    workers.beat(database, presence, alive=timedelta(minutes=1))
+    heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=engines)
+    workers.beat(database, heartbeat, alive=timedelta(minutes=1))
     _, printed = longlook(upgraded, "doctor")
     workers.retire(database, "w")
     database.close()
@@ -239,7 +240,7 @@ def test_the_doctor_tells_of_webhooks_that_nobody_tells(tmp_path: Path) -> None:
     after = webhooks_found(tmp_path)
     assert after["verdict"] == "warning"
     assert after["detail"].startswith("1 to be told, the first for ")
-    assert "worker.delivery_app" in after["remedy"]
+    assert "webhooks.app" in after["remedy"]
 
 
 def webhooks_found(home: Path) -> dict[str, str]:
@@ -256,16 +257,16 @@ def test_the_doctor_tells_who_is_near_the_storage_quota(tmp_path: Path) -> None:
         image = factories.make_image(data=bytes(2**20))
         submission.keep_image(database, account_id=account_id, image=image)
 
-    def told(quota_mb: int) -> tuple[str, str]:
+    def reported(quota_mb: int) -> tuple[str, str]:
         quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}
         _, printed = longlook(tmp_path, "doctor", **ENGINELESS, **quota)
         [found] = [one for one in json.loads(printed) if one["what"] == "storage"]
         return found["verdict"], found["detail"]
 
-    assert told(2) == ("ok", "1.0 MiB, accounts: 1")
-    assert told(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
-    assert told(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
-    verdict, detail = told(2**30)
+    assert reported(2) == ("ok", "1.0 MiB, accounts: 1")
+    assert reported(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
+    assert reported(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
+    verdict, detail = reported(2**30)
     assert (verdict, "the disk does not" in detail) == ("warning", True)
 
 
@@ -284,10 +285,10 @@ def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: P
     longlook(tmp_path, "db", "upgrade")
     database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
     vault = Vault.of(Settings.read({}, home=tmp_path))
-    secret, kept = keyring.new_secret(vault)
+    secret, stored = secrets.new_secret(vault)
     account_id = factories.make_account(database)
-    keyring.default_secret(database, account_id, make=lambda: kept)
-    keyring.signing_key(database, make=lambda: keyring.new_pair(vault))
+    secrets.default_secret(database, account_id, make=lambda: stored)
+    secrets.signing_key(database, make=lambda: secrets.new_pair(vault))
     [old] = (tmp_path / "vault").read_text().split()
 
     # Whoever began and died has left a new key with which nothing is sealed yet.
@@ -299,7 +300,7 @@ def test_secrets_are_encrypted_with_a_new_key_and_stay_what_they_are(tmp_path: P
             "ok           2 secrets are encrypted with the newest key\n",
         )
 
-    again = keyring.default_secret(database, account_id, make=lambda: kept)
+    again = secrets.default_secret(database, account_id, make=lambda: stored)
     database.close()
     assert vault.open(again.secret) == secret
     assert old not in (tmp_path / "vault").read_text()

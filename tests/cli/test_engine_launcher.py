@@ -16,7 +16,7 @@ import urllib3
 from cli.engine import cpu, inherited, launcher, plan
 from cli.launch.process import Process
 from cli.up import programs
-from jobs.settings import Settings
+from core.settings import Settings
 from tests import children
 from tests.real_engine import Missing
 
@@ -63,9 +63,9 @@ def launch(tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_the_key_reaches_sglang_and_no_argument_of_a_process(
     tmp_path: Path, *, by_file: bool
 ) -> None:
-    kept = tmp_path / "key"
-    kept.write_text(f"{KEY}\n")
-    given = {"_FILE": str(kept)} if by_file else {"": KEY}
+    stored = tmp_path / "key"
+    stored.write_text(f"{KEY}\n")
+    given = {"_FILE": str(stored)} if by_file else {"": KEY}
 
     ended = launch(tmp_path, **{launcher.VARIABLE + name: value for name, value in given.items()})
 
@@ -101,7 +101,7 @@ def test_no_program_of_the_service_has_a_secret_among_its_arguments(tmp_path: Pa
     }
     environ = {"PATH": os.defpath, **secrets}
     settings = Settings.read(environ, home=tmp_path)
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url=settings.redis_url,
         engine_urls=("http://127.0.0.1:1",),

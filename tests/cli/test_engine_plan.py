@@ -11,7 +11,7 @@ import pytest
 
 from cli import engine as command_line
 from cli.engine import command, cpu, devices, gpu, plan, sizes
-from jobs import errors, profiles, settings
+from core import errors, profiles, settings
 
 H200 = devices.Device(name="NVIDIA H200", memory=140.4)
 A100 = devices.Device(name="NVIDIA A100-SXM4-80GB", memory=80.0)
@@ -55,7 +55,7 @@ def test_two_h200_share_the_weights() -> None:
 def test_room_for_context_is_what_the_arithmetic_says(
     gpus: list[devices.Device], tp: int, low: int, high: int
 ) -> None:
-    order = command.Order(
+    order = command.ServeOptions(
         settings.Settings.read({}), "qvq", profiles.QVQ, sizes.QVQ, "127.0.0.1", 1
     )
 

@@ -16,7 +16,7 @@ import pytest
 from cli.launch import home, redis, signals
 from cli.launch.process import Process, Program
 from cli.launch.rotation import Rotation
-from jobs import errors
+from core import errors
 
 SLEEP = ("sleep", "60")
 #: Ignores SIGTERM and has a child of its own; prints the child's id when both are up.
@@ -197,9 +197,9 @@ def test_a_log_is_put_aside_while_its_program_writes_it_and_the_oldest_goes(
     finally:
         process.kill()
 
-    kept = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
+    stored = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
     aside = {f"program.log.{number}": f"{7 - number}" for number in range(1, 5)}
-    assert kept == {"program.log": "i", **aside}
+    assert stored == {"program.log": "i", **aside}
     assert process.last_words() == "  it goes on"
 
 

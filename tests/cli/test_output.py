@@ -9,8 +9,8 @@ from rich.cells import cell_len
 
 from cli import output
 from cli.client import Unreachable
-from jobs import errors
-from jobs.database import Unavailable
+from core import errors
+from core.database import DatabaseUnavailable
 from tests.cli.fake_api import delta, job
 
 
@@ -21,7 +21,7 @@ from tests.cli.fake_api import delta, job
         (errors.NotFound("x"), 2),
         (errors.SettingsError("x"), 2),
         (Unreachable("x"), 3),
-        (Unavailable("x"), 3),
+        (DatabaseUnavailable("x"), 3),
         (errors.Unauthenticated("x"), 4),
         (errors.InsufficientScope("x"), 4),
         (errors.LaunchError("x"), 1),
@@ -35,7 +35,7 @@ def test_each_kind_of_fault_has_its_exit_code(error: errors.LonglookError, code:
 def test_a_trace_grows_and_a_new_attempt_starts_it_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    growth = output.Growth()
+    growth = output.LiveText()
     restarted = {"type": "attempt.restarted", "attempt": 2}
     for event in (
         restarted,
@@ -57,7 +57,7 @@ def test_a_growing_text_is_folded_behind_its_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "16")
-    growth = output.Growth()
+    growth = output.LiveText()
     for piece in ("x" * 10, " " * 20, "answer: 7\nansw", "er: 8\n\n圆圆圆圆圆圆圆圆"):
         growth.show(delta(piece))
     growth.end()
@@ -81,7 +81,7 @@ def test_a_growing_text_is_folded_behind_its_bar(
 def test_what_depends_on_its_neighbor_waits_for_it(
     pieces: list[str], shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    growth = output.Growth()
+    growth = output.LiveText()
     for piece in pieces:
         growth.show(delta(piece))
     growth.end()
@@ -99,7 +99,7 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = {"kind": "loop", "action": "forced", "tokens_saved": 7012}
-    growth = output.Growth()
+    growth = output.LiveText()
     growth.show(delta("Again "))
     growth.show({"type": "finding", "attempt": 1, "sample": 0, "finding": found})
     output.result(job("succeeded") | {"findings": [found, {"kind": "verify", "action": "doubted"}]})
@@ -111,10 +111,11 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
 
 def test_a_vote_is_told_in_a_sentence() -> None:
     classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
-    told = {"asked": 8, "counted": 5, "classes": classes, "abstained": [3]}
+    reported = {"requested": 8, "counted": 5, "classes": classes, "abstained": [3]}
 
     assert (
-        output.votes(told) == "3 of 5 samples say so; 7\\x1b: 1; without an answer: 1 (8 asked for)"
+        output.votes(reported)
+        == "3 of 5 samples say so; 7\\x1b: 1; without an answer: 1 (8 asked for)"
     )
 
 
@@ -135,7 +136,7 @@ def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "value", "told"),
+    ("kind", "text", "value", "reported"),
     [
         ("number", "6", 6, ""),
         ("number", "six", 6, "value: 6\n"),
@@ -145,13 +146,13 @@ def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFix
     ],
 )
 def test_an_answers_value_is_shown_when_its_text_does_not_say_it(
-    kind: str, text: str, value: object, told: str, capsys: pytest.CaptureFixture[str]
+    kind: str, text: str, value: object, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"answer_format": {"type": kind}}
 
     output.result(job("succeeded", options=options, answer={"text": text, "value": value}))
 
-    assert f"answer: {text}\n{told}100 tokens in" in capsys.readouterr().out
+    assert f"answer: {text}\n{reported}100 tokens in" in capsys.readouterr().out
 
 
 def test_a_failed_job_shows_message_and_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,9 @@ import pytest
 from cli.launch import home
 from cli.launch.process import Program
 from cli.launch.rotation import Rotation
-from cli.launch.signals import Signals, watched
+from cli.launch.signals import SignalWait, watched
 from cli.up.supervisor import StopAsked, Supervisor
-from jobs import errors
+from core import errors
 
 #: Notes its end in the file ENDS, as its last act.
 ORDERLY = """
@@ -33,13 +33,13 @@ STUBBORN = "trap '' TERM; echo up; while true; do sleep 0.05; done"
 
 
 @pytest.fixture
-def signals() -> Iterator[Signals]:
+def signals() -> Iterator[SignalWait]:
     with watched() as signals:
         yield signals
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path, signals: Signals) -> Iterator[Supervisor]:
+def supervisor(tmp_path: Path, signals: SignalWait) -> Iterator[Supervisor]:
     home.prepare(tmp_path)
     supervisor = Supervisor(tmp_path, working=tmp_path, signals=signals, first_wait_seconds=0.05)
     yield supervisor
@@ -136,7 +136,7 @@ def test_a_log_that_grows_long_is_put_aside_while_its_program_runs(
 
 
 def test_the_logs_are_shown_when_asked_for(
-    tmp_path: Path, signals: Signals, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, signals: SignalWait, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home.prepare(tmp_path)
     (tmp_path / "logs" / "api.log").write_text("of an earlier run\n")

@@ -36,7 +36,7 @@ DONE = job(
     answer=NESTED,
     options={"answer_format": {"type": "choice", "options": [HOSTILE]}},
     votes={
-        "asked": 2,
+        "requested": 2,
         "counted": 2,
         "abstained": [],
         "classes": [{"text": HOSTILE, "samples": [0]}, {"text": HOSTILE, "samples": [1]}],
@@ -145,8 +145,8 @@ def api() -> Iterator[FakeApi]:
 
 
 def environment(api: FakeApi) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return kept | {
+    stored = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return stored | {
         "LONGLOOK_URL": api.url,
         "LONGLOOK_API_KEY": "ll_key",
         "TERM": "xterm-256color",
@@ -173,12 +173,12 @@ def on_a_terminal(api: FakeApi, *arguments: str) -> str:
     return COLORS.sub("", got.decode().replace("\r\n", "\n"))
 
 
-def filled(words: list[str], picture: Path) -> list[str]:
-    return [str(picture) if word == "PICTURE" else word for word in words]
+def filled(words: list[str], image: Path) -> list[str]:
+    return [str(image) if word == "PICTURE" else word for word in words]
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     path.write_bytes(b"picture")
     return path
@@ -186,9 +186,9 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_no_text_steers_a_terminal_or_forges_a_line(
-    api: FakeApi, picture: Path, words: list[str]
+    api: FakeApi, image: Path, words: list[str]
 ) -> None:
-    shown = on_a_terminal(api, *filled(words, picture))
+    shown = on_a_terminal(api, *filled(words, image))
 
     assert "owned" in shown or "cancel" in words
     assert UNSAFE.findall(shown) == []
@@ -205,9 +205,9 @@ def test_no_text_steers_a_terminal_or_forges_a_line(
     + [(name, True) for name in ("show", "watch", "group")],
 )
 def test_json_steers_no_terminal_and_keeps_its_values(
-    api: FakeApi, picture: Path, *, name: str, piped: bool
+    api: FakeApi, image: Path, *, name: str, piped: bool
 ) -> None:
-    arguments = [*filled(COMMANDS[name], picture), "--json"]
+    arguments = [*filled(COMMANDS[name], image), "--json"]
     if piped:
         shown = subprocess.run(
             [sys.executable, "-c", PROGRAM, *arguments],

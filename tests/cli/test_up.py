@@ -12,10 +12,10 @@ import pytest
 from cli import client, main
 from cli.launch.engine import EngineRoom
 from cli.up import database, demo, engines, programs
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.settings import Settings
 from jobs.lifecycle import Role
-from jobs.settings import Settings
 from jobs.store import accounts
 from tests.cli.fake_api import Canned, serving
 
@@ -59,21 +59,21 @@ def test_a_missing_engine_environment_is_told_with_its_remedy(tmp_path: Path) ->
         engines.choose("tiny", Settings.read({}), room=room(tmp_path / "python"))
 
 
-@pytest.mark.parametrize("asked", ["gpu", "127.0.0.1:30000", ",", "ftp://x"])
-def test_a_wish_that_means_nothing_is_told(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["gpu", "127.0.0.1:30000", ",", "ftp://x"])
+def test_a_wish_that_means_nothing_is_told(requested: str) -> None:
     with pytest.raises(errors.SettingsError, match="--engine"):
-        engines.choose(asked, Settings.read({}), room=room())
+        engines.choose(requested, Settings.read({}), room=room())
 
 
 def test_the_model_is_asked_for_where_it_is_not_set() -> None:
     with serving(
         {"GET /v1/models": [Canned(200, {"data": [{"id": "qvq-72b-preview"}]})]}
     ) as engine:
-        asked = f"{engine.url},{engine.url}/"
-        found = engines.choose(asked, Settings.read({}), room=room())
-        told = engines.choose(asked, Settings.read({}, model="mine"), room=room())
+        requested = f"{engine.url},{engine.url}/"
+        found = engines.choose(requested, Settings.read({}), room=room())
+        reported = engines.choose(requested, Settings.read({}, model="mine"), room=room())
     assert (found.urls, found.model) == ((engine.url, engine.url), "qvq-72b-preview")
-    assert told.model == "mine"
+    assert reported.model == "mine"
 
 
 def test_engines_that_do_not_answer_are_a_warning_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_engines_that_do_not_answer_are_a_warning_only(capsys: pytest.CaptureFix
 def test_each_engine_is_said_to_be_ready_once(capsys: pytest.CaptureFixture[str]) -> None:
     answers = {"GET /health": [Canned(503), Canned(200)]}
     with serving(answers) as engine:
-        chosen = engines.Engines(urls=(engine.url, "scripted:"), model="tiny-qvq")
+        chosen = engines.EngineProcesses(urls=(engine.url, "scripted:"), model="tiny-qvq")
         readiness = engines.Readiness(chosen, Settings.read({}))
         readiness.look()
         assert (readiness.any_ready, readiness.all_ready) == (True, False)
@@ -107,23 +107,23 @@ def test_the_services_environment_is_definite_and_without_the_supervisors_secret
         "LONGLOOK_PORT": "1",
     }
     settings = Settings.read(environ, home=Path("/home/ll"), flush_seconds=0.2)
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url="unix:///r",
         engine_urls=("http://a", "http://b"),
         model="m",
         port=8700,
     )
-    told = wiring.environment(environ)
-    assert BOOTSTRAP not in told.values()
-    assert told["LONGLOOK_LEASE_SECONDS"] == "2"
-    read = Settings.read(told)
+    reported = wiring.environment(environ)
+    assert BOOTSTRAP not in reported.values()
+    assert reported["LONGLOOK_LEASE_SECONDS"] == "2"
+    read = Settings.read(reported)
     assert (read.home, read.port, read.model) == (Path("/home/ll"), 8700, "m")
     assert read.flush_seconds == 0.2
     assert (read.redis_url, read.engine_urls) == ("unix:///r", ("http://a", "http://b"))
     assert read.database == "sqlite:////home/ll/longlook.db"
     delivery = programs.delivery(wiring, environ=environ | {"LONGLOOK_METRICS_PORT": "9700"})
-    assert "worker.delivery_app" in delivery.command
+    assert "webhooks.app" in delivery.command
     assert Settings.read(delivery.environment).metrics_port == 0
     assert delivery.stop_seconds > settings.webhook_seconds
 
@@ -141,7 +141,7 @@ def test_files_of_secrets_reach_the_services_that_need_them_and_contradict_nothi
         "LONGLOOK_API_KEY_FILE": str(tmp_path / "key"),
     }
     settings = Settings.read(environ)
-    wiring = programs.Wiring(
+    wiring = programs.ProgramContext(
         settings=settings,
         redis_url="unix:///r",
         engine_urls=("http://a",),
@@ -190,9 +190,9 @@ def test_a_first_start_takes_the_bootstrap_key(tmp_path: Path) -> None:
 def test_what_cannot_work_is_told_before_anything_is_made(
     tmp_path: Path, variable: str, value: str
 ) -> None:
-    with pytest.raises(errors.SettingsError, match=variable) as told:
+    with pytest.raises(errors.SettingsError, match=variable) as reported:
         database.prepare(Settings.read({variable: value}, home=tmp_path))
-    assert "password" not in str(told.value)
+    assert "password" not in str(reported.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,7 +226,7 @@ def test_a_pepper_that_is_gone_is_told_and_not_made_anew(tmp_path: Path) -> None
 
 def test_the_demo_asks_about_a_picture_that_is_there() -> None:
     sample = demo.sample()
-    assert sample.picture.exists()
+    assert sample.image.exists()
     assert sample.question.endswith("?")
     assert sample.truth
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from cli import main, output
 from cli import webhooks as commands
-from jobs import errors, webhooks
+from core import errors
 from tests.cli.fake_api import Canned, FakeApi, serving
+from webhooks import signature
 
 ENDPOINT: dict[str, Any] = {
     "id": "we_1",
@@ -49,7 +50,7 @@ DELIVERY: dict[str, Any] = {
 }
 PAGE = {"object": "list", "data": [DELIVERY], "has_more": False}
 ROOT = "/v1/webhook_endpoints"
-PAIR = webhooks.new_pair()
+PAIR = signature.new_pair()
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_recovery_names_its_time(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "asked"),
+    ("given", "requested"),
     [
         ("30m", "2026-11-23T11:30:00+00:00"),
         ("2h", "2026-11-23T10:00:00+00:00"),
@@ -118,10 +119,10 @@ def test_a_recovery_names_its_time(api: FakeApi) -> None:
         ("1763892000", "1763892000"),
     ],
 )
-def test_a_time_may_be_so_long_ago(given: str, asked: str) -> None:
+def test_a_time_may_be_so_long_ago(given: str, requested: str) -> None:
     now = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
-    assert commands.moment(given, now=now) == asked
+    assert commands.moment(given, now=now) == requested
 
 
 def test_a_test_that_is_not_taken_fails_the_command(api: FakeApi) -> None:
@@ -136,26 +137,26 @@ def test_rows_say_how_things_are() -> None:
     assert commands.endpoint_row(ENDPOINT | {"failing_since": 1})[1] == "failing"
     assert commands.endpoint_row(gone)[1] == "disabled: gone"
     assert commands.delivery_row(DELIVERY)[4:6] == ("1", "500")
-    assert commands.try_row(TRY)[2:5] == ("failed", "500", "0.25 s")
+    assert commands.attempt_row(TRY)[2:5] == ("failed", "500", "0.25 s")
 
 
 def test_the_receiver_takes_what_is_genuine_and_refuses_the_rest() -> None:
     body = json.dumps({"type": "job.succeeded", "id": "evt_1"}).encode()
-    secret = webhooks.new_secret()
+    secret = signature.new_secret()
     taken: list[bytes] = []
 
-    def heard(headers: dict[str, str], told: bytes) -> bool:
+    def woken(headers: dict[str, str], reported: bytes) -> bool:
         try:
-            webhooks.verify(headers, told, at=datetime.now(UTC), public_key=PAIR.public)
-        except webhooks.NotGenuine:
+            signature.verify(headers, reported, at=datetime.now(UTC), public_key=PAIR.public)
+        except signature.NotGenuine:
             return False
-        taken.append(told)
+        taken.append(reported)
         return True
 
-    signed = webhooks.headers(
+    signed = signature.headers(
         "evt_1", body, at=datetime.now(UTC), secrets=[secret], private_key=PAIR.private
     )
-    with commands.server(0, heard) as receiver:
+    with commands.server(0, woken) as receiver:
         thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"http://127.0.0.1:{receiver.server_port}/"
@@ -187,7 +188,7 @@ def test_the_receiver_of_the_command_line_verifies_by_the_services_key(api: Fake
     thread = threading.Thread(target=run)
     thread.start()
     body = json.dumps({"id": "evt_1", "type": "job.succeeded"}).encode()
-    signed = webhooks.headers(
+    signed = signature.headers(
         "evt_1", body, at=datetime.now(UTC), secrets=[], private_key=PAIR.private
     )
     answer = urllib3.request(

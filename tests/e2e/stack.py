@@ -17,7 +17,7 @@ from typing import Any
 import urllib3
 
 from cli.client import Client
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import children
@@ -119,7 +119,7 @@ class Stack:
     def start_delivery(self, name: str = "delivery", **more: str) -> subprocess.Popen[bytes]:
         """Start the process that tells receivers; those on this host may be reached."""
         flags = "--without-gossip --without-mingle --without-heartbeat"
-        command = f"celery -A worker.delivery_app worker {flags}".split()
+        command = f"celery -A webhooks.app worker {flags}".split()
         allowed = {"LONGLOOK_WEBHOOK_ALLOW": "127.0.0.0/8", "LONGLOOK_VAULT_KEY": VAULT_KEY}
         return self.spawn(name, command, **allowed, **more)
 

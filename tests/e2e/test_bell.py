@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from core.settings import Settings
 from jobs import queue
-from jobs.queue import Bell
-from jobs.settings import Settings
+from jobs.queue import Wakeup
 from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
@@ -38,98 +38,98 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def bell(own_redis: RedisServer) -> Iterator[Bell]:
+def wakeup(own_redis: RedisServer) -> Iterator[Wakeup]:
     """Return a bell at ``own_redis``."""
-    bell = Bell(Settings.read({}, redis_url=own_redis.url))
-    yield bell
-    bell.close()
+    wakeup = Wakeup(Settings.read({}, redis_url=own_redis.url))
+    yield wakeup
+    wakeup.close()
 
 
-def test_each_ring_is_one_bell_in_redis(bell: Bell, own_redis: RedisServer) -> None:
-    assert bell.waiting() == 0
+def test_each_ring_is_one_bell_in_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
+    assert wakeup.waiting() == 0
 
-    bell.ring(3)
+    wakeup.notify(3)
     assert eventually(lambda: own_redis.length(queue.REASON) == 3)
-    bell.ring()
-    assert eventually(lambda: bell.waiting() == 4)
+    wakeup.notify()
+    assert eventually(lambda: wakeup.waiting() == 4)
 
-    bell.ring(0)
-    bell.ring(-5)
-    assert bell.waiting() == 4
+    wakeup.notify(0)
+    wakeup.notify(-5)
+    assert wakeup.waiting() == 4
 
 
 def test_a_thousand_bells_are_enough_however_many_jobs_come(
-    bell: Bell, own_redis: RedisServer
+    wakeup: Wakeup, own_redis: RedisServer
 ) -> None:
     for _ in range(20):
-        bell.ring(100)
+        wakeup.notify(100)
 
     assert eventually(lambda: own_redis.length(queue.REASON) >= 1_000)
-    bell.close()
+    wakeup.close()
 
     assert own_redis.length(queue.REASON) == 1_000
 
 
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
 def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) -> None:
-    bell = Bell(Settings.read({}, redis_url=address.format(redis_url)))
+    wakeup = Wakeup(Settings.read({}, redis_url=address.format(redis_url)))
 
-    bell.ring(2)
+    wakeup.notify(2)
 
-    assert eventually(lambda: bell.waiting() == 2)
-    bell.close()
+    assert eventually(lambda: wakeup.waiting() == 2)
+    wakeup.close()
 
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
 def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
-    bell: Bell, own_redis: RedisServer, fault: str
+    wakeup: Wakeup, own_redis: RedisServer, fault: str
 ) -> None:
-    bell.ring()
-    assert eventually(lambda: bell.waiting() == 1)
+    wakeup.notify()
+    assert eventually(lambda: wakeup.waiting() == 1)
     if fault == "stopped":
         own_redis.stop()
     else:
         own_redis.freeze()
 
-    bell.ring(2)
-    assert bell.waiting() is None
-    assert not bell.answers()
+    wakeup.notify(2)
+    assert wakeup.waiting() is None
+    assert not wakeup.answers()
 
     if fault == "stopped":
         own_redis.start()
     else:
         own_redis.resume()
-    assert eventually(bell.answers)
-    before = bell.waiting()
+    assert eventually(wakeup.answers)
+    before = wakeup.waiting()
     assert before is not None
 
-    def rings() -> bool:
-        bell.ring()
-        return (bell.waiting() or 0) > before
+    def notifications() -> bool:
+        wakeup.notify()
+        return (wakeup.waiting() or 0) > before
 
-    assert eventually(rings)
+    assert eventually(notifications)
 
 
-def test_a_ring_never_waits_for_redis(bell: Bell, own_redis: RedisServer) -> None:
+def test_a_ring_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
     own_redis.freeze()
     returned = threading.Event()
 
-    def ring_often() -> None:
+    def notify_often() -> None:
         for _ in range(1_000):
-            bell.ring()
+            wakeup.notify()
         returned.set()
 
-    threading.Thread(target=ring_often, daemon=True).start()
+    threading.Thread(target=notify_often, daemon=True).start()
 
     # Each of them would wait for a second, if it waited.
     assert returned.wait(20)
     own_redis.resume()
 
 
-def test_a_closed_bell_rings_no_more(bell: Bell, own_redis: RedisServer) -> None:
-    bell.close()
+def test_a_closed_bell_rings_no_more(wakeup: Wakeup, own_redis: RedisServer) -> None:
+    wakeup.close()
 
-    bell.ring()
+    wakeup.notify()
 
     assert [thread.name for thread in threading.enumerate()].count("bell") == 0
     assert own_redis.length(queue.REASON) == 0

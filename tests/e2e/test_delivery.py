@@ -17,20 +17,20 @@ import pytest
 import standardwebhooks
 
 from cli.client import Client
-from jobs import webhooks as signing
-from jobs.database import Database
+from core.database import Database
 from jobs.store import accounts
 from tests import children, databases, webhooks
 from tests.e2e.stack import BIN, VAULT_KEY, Stack, eventually, free_port
 from tests.receivers import Got, Receiver, receiving
 from tests.redis_servers import RedisServer
+from webhooks import signature as signing
 
 pytestmark = pytest.mark.e2e
 
 #: A dispatcher that no bell wakes looks after so many seconds.
-WITHOUT_A_BELL = 5.0
+WITHOUT_A_WAKEUP = 5.0
 CANARY = "zebra-canary-7319"
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
         webhooks.make_endpoint(database, account_id, url=receiver.url)
 
         job = client.submit(
-            [PICTURE], f"How many {CANARY} are there?", options={"metadata": {"case": CANARY}}
+            [IMAGE], f"How many {CANARY} are there?", options={"metadata": {"case": CANARY}}
         )
 
         assert eventually(lambda: len(receiver.took) == 1)
@@ -117,7 +117,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
         [attempt] = webhooks.attempts(database)
         assert attempt.ended_at is not None
         # That a bell woke it: without one it would be five seconds. How soon, ``bench.webhooks`` measures.
-        assert (attempt.ended_at - event.created_at).total_seconds() < WITHOUT_A_BELL
+        assert (attempt.ended_at - event.created_at).total_seconds() < WITHOUT_A_WAKEUP
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert webhooks.PLAIN_SECRET not in stack.log("delivery")
@@ -143,7 +143,7 @@ def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_
         public_key = client.look("/.well-known/longlook-webhook-key")["public_key"]
         options = {"webhook": {"url": single.url, "events": ["job.started", "job.succeeded"]}}
 
-        job = client.submit([PICTURE], "How many shapes are there?", options=options)
+        job = client.submit([IMAGE], "How many shapes are there?", options=options)
 
         assert eventually(lambda: (len(receiver.took), len(single.took)) == (1, 2))
         assert {got.event["type"] for got in single.took} == {"job.started", "job.succeeded"}
@@ -156,7 +156,7 @@ def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_
         rotated = official.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
         second = [rotated.signing_secret]
         second.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
-        client.submit([PICTURE], "And how many are red?", options=options)
+        client.submit([IMAGE], "And how many are red?", options=options)
 
         assert eventually(lambda: (len(receiver.took), len(single.took)) == (2, 4))
         for got in receiver.took[1:]:
@@ -190,7 +190,7 @@ def test_the_command_line_receives_shows_and_sends_again(
     receiver.status = 410
     webhook = {"url": f"http://127.0.0.1:{port}/"}
 
-    job = client.submit([PICTURE], "How many shapes are there?", options={"webhook": webhook})
+    job = client.submit([IMAGE], "How many shapes are there?", options={"webhook": webhook})
 
     assert listener.wait(60) == 0
     assert job["id"] in stack.log("listen")
@@ -211,14 +211,14 @@ def test_the_command_line_receives_shows_and_sends_again(
         return bool(shown["disabled_reason"] == "gone")
 
     assert eventually(disabled)
-    [told] = longlook("ls", "--failed")[1]["data"]
-    assert told["attempts"][0]["status_code"] == 410
+    [reported] = longlook("ls", "--failed")[1]["data"]
+    assert reported["attempts"][0]["status_code"] == 410
     assert longlook("test", made["id"])[0] != 0
     receiver.status = 200
     assert longlook("test", made["id"])[0] == 0
-    assert longlook("redeliver", told["id"])[0] == 0
-    assert eventually(lambda: longlook("show", told["id"])[1]["status"] == "delivered")
-    assert receiver.took[-1].headers["webhook-id"] == told["event_id"]
+    assert longlook("redeliver", reported["id"])[0] == 0
+    assert eventually(lambda: longlook("show", reported["id"])[1]["status"] == "delivered")
+    assert receiver.took[-1].headers["webhook-id"] == reported["event_id"]
     begun = longlook("recover", made["id"], "--since", "1h")[1]
     where = f"/v1/webhook_endpoints/{made['id']}/recoveries/{begun['id']}"
     assert eventually(lambda: client.look(where)["status"] == "done")

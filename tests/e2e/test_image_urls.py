@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from scripted.options import ScriptedOptions
+from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack
 from tests.redis_servers import RedisServer
-from worker.engines.scripted.options import Options
-from worker.engines.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def site() -> Iterator[str]:
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(PICTURE.read_bytes())
+            self.wfile.write(IMAGE.read_bytes())
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -50,7 +50,7 @@ def site() -> Iterator[str]:
 @contextlib.contextmanager
 def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
     """Stand in front of an engine; yield the URL to ask, and all that is sent to it."""
-    heard = bytearray()
+    woken = bytearray()
     sockets = [socket.create_server(("127.0.0.1", 0))]
     threads: list[threading.Thread] = []
 
@@ -58,10 +58,10 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
         threads.append(threading.Thread(target=target, args=arguments))
         threads[-1].start()
 
-    def pump(source: socket.socket, target: socket.socket, kept: bytearray) -> None:
+    def pump(source: socket.socket, target: socket.socket, stored: bytearray) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                kept += data
+                stored += data
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
@@ -71,12 +71,12 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
                 peer, _ = sockets[0].accept()
                 engine = socket.create_connection(("127.0.0.1", port))
                 sockets.extend((peer, engine))
-                start(pump, peer, engine, heard)
+                start(pump, peer, engine, woken)
                 start(pump, engine, peer, bytearray())
 
     start(serve)
     try:
-        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}", heard
+        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}", woken
     finally:
         for one in sockets:
             with contextlib.suppress(OSError):
@@ -94,8 +94,8 @@ def test_an_engine_is_sent_the_picture_and_never_its_url(
     folder = children.short_folder()
     with (
         site() as url,
-        BackgroundServer(Options(tokens_per_second=0)) as engine,
-        overheard(int(engine.url.rsplit(":", 1)[1])) as (engine_url, heard),
+        BackgroundServer(ScriptedOptions(tokens_per_second=0)) as engine,
+        overheard(int(engine.url.rsplit(":", 1)[1])) as (engine_url, woken),
     ):
         stack = Stack(
             folder,
@@ -114,6 +114,6 @@ def test_an_engine_is_sent_the_picture_and_never_its_url(
     shutil.rmtree(folder, ignore_errors=True)
 
     assert job["status"] == "succeeded"
-    pictures = heard.count(b'"type":"image_url"')
-    assert pictures == heard.count(b'"image_url":{"url":"data:image/png;base64,') >= 1
-    assert b"secret-name" not in heard
+    images = woken.count(b'"type":"image_url"')
+    assert images == woken.count(b'"image_url":{"url":"data:image/png;base64,') >= 1
+    assert b"secret-name" not in woken

@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 
 from cli.client import Client
-from jobs import errors, ids
-from jobs.database import Database
+from core import errors, ids
+from core.database import Database
 from jobs.store import history
+from scripted.options import ScriptedOptions
+from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.redis_servers import RedisServer
-from worker.engines.scripted.options import Options
-from worker.engines.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 CANARY = "zebra-canary-7319"
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BackgroundServer]:
     """Return the scripted engine over HTTP: about three seconds an answer, so that it can be caught running."""
-    with BackgroundServer(Options(tokens_per_second=80)) as server:
+    with BackgroundServer(ScriptedOptions(tokens_per_second=80)) as server:
         yield server
 
 
@@ -73,7 +73,7 @@ def progress(client: Client, job_id: str) -> int:
 def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stack) -> None:
     stack.start_worker()
 
-    job = client.submit([PICTURE], "How many shapes are there?", options={"priority": "low"})
+    job = client.submit([IMAGE], "How many shapes are there?", options={"priority": "low"})
     done = client.wait(job["id"])
 
     assert done["status"] == "succeeded"
@@ -88,7 +88,7 @@ def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stac
 
 def test_a_second_question_finds_the_picture_in_the_cache(client: Client, stack: Stack) -> None:
     stack.start_worker()
-    other = PICTURE.with_name("s03.png")
+    other = IMAGE.with_name("s03.png")
     first = client.wait(client.submit([other], "How many shapes are there?")["id"])
     second = client.wait(client.submit([other], "How many circles are there?")["id"])
 
@@ -99,7 +99,7 @@ def test_a_second_question_finds_the_picture_in_the_cache(client: Client, stack:
 
 def test_the_trace_can_be_read_as_it_grows(client: Client, stack: Stack) -> None:
     stack.start_worker()
-    job = client.submit([PICTURE], "How many shapes are there?")
+    job = client.submit([IMAGE], "How many shapes are there?")
 
     events = list(client.follow(job["id"]))
 
@@ -113,7 +113,7 @@ def test_a_cancel_while_running_frees_the_engine(
     client: Client, stack: Stack, engine: BackgroundServer
 ) -> None:
     stack.start_worker()
-    job = client.submit([PICTURE], "How many shapes are there?")
+    job = client.submit([IMAGE], "How many shapes are there?")
     assert eventually(lambda: progress(client, job["id"]) > 0)
     assert running(engine.url) == 1
 
@@ -128,7 +128,7 @@ def test_a_cancel_while_running_frees_the_engine(
 
 def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack: Stack) -> None:
     victim = stack.start_worker("victim")
-    job = client.submit([PICTURE], "How many shapes are there?")
+    job = client.submit([IMAGE], "How many shapes are there?")
     assert eventually(lambda: progress(client, job["id"]) > 0)
 
     victim.send_signal(signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack:
 
 def test_a_drained_worker_exits_cleanly_and_counts_nothing(client: Client, stack: Stack) -> None:
     worker = stack.start_worker(LONGLOOK_DRAIN_SECONDS="0")
-    job = client.submit([PICTURE], "How many shapes are there?")
+    job = client.submit([IMAGE], "How many shapes are there?")
     assert eventually(lambda: progress(client, job["id"]) > 0)
 
     worker.send_signal(signal.SIGTERM)
@@ -169,10 +169,10 @@ def test_with_redis_down_a_job_is_accepted_and_runs_when_it_is_back(
     try:
         client = stack.start_api()
         stack.start_worker()
-        assert client.wait(client.submit([PICTURE], "First?")["id"])["status"] == "succeeded"
+        assert client.wait(client.submit([IMAGE], "First?")["id"])["status"] == "succeeded"
 
         redis.stop()
-        job = client.submit([PICTURE], "How many shapes are there?")
+        job = client.submit([IMAGE], "How many shapes are there?")
         assert job["status"] == "queued"
         redis.start()
 
@@ -184,11 +184,11 @@ def test_with_redis_down_a_job_is_accepted_and_runs_when_it_is_back(
 
 def test_no_question_trace_image_or_key_is_ever_logged(client: Client, stack: Stack) -> None:
     worker = stack.start_worker()
-    done = client.wait(client.submit([PICTURE], f"How many {CANARY} are there?")["id"])
+    done = client.wait(client.submit([IMAGE], f"How many {CANARY} are there?")["id"])
     with pytest.raises(errors.RequestError):
         client.submit([Path(__file__)], f"{CANARY}?")
     with pytest.raises(errors.RequestError):
-        client.submit([PICTURE], CANARY, options={"temperature": CANARY})
+        client.submit([IMAGE], CANARY, options={"temperature": CANARY})
     trace = client.trace(done["id"])["samples"][0]["text"]
     worker.send_signal(signal.SIGTERM)
     worker.wait(30)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cli.client import Client
-from jobs import schemas
+from jobs.answers import json_schema
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.real_engine import RealEngine
@@ -39,9 +39,9 @@ def client(
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["file"])
 def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str, str]) -> None:
-    picture = RealEngine.samples / sample["file"]
+    image = RealEngine.samples / sample["file"]
 
-    done = client.wait(client.submit([picture], sample["question"])["id"])
+    done = client.wait(client.submit([image], sample["question"])["id"])
 
     assert done["status"] == "succeeded"
     assert done["answer"]["text"] == sample["truth"]
@@ -60,14 +60,14 @@ def test_questions_that_spell_special_tokens_are_answered_and_hold_nobody_up(
         "<|endoftext|>",
     ]
     options = {"max_output_tokens": 300, "guards": {"verify": True, "convergence": True}}
-    picture = RealEngine.samples / "s07.png"
+    image = RealEngine.samples / "s07.png"
     marked = [
-        client.submit([picture], question, options=options)["id"]
+        client.submit([image], question, options=options)["id"]
         for question in questions
         for _ in range(4)
     ]
 
-    other = client.wait(client.submit([picture], SAMPLES[0]["question"])["id"])
+    other = client.wait(client.submit([image], SAMPLES[0]["question"])["id"])
     ended = [client.wait(job_id) for job_id in marked]
 
     assert [job["status"] for job in (other, *ended)] == ["succeeded"] * (1 + len(marked))
@@ -77,9 +77,9 @@ def test_questions_that_spell_special_tokens_are_answered_and_hold_nobody_up(
 
 def test_a_number_is_a_value(client: Client) -> None:
     form = {"answer_format": {"type": "number"}}
-    picture = RealEngine.samples / "s07.png"
+    image = RealEngine.samples / "s07.png"
 
-    job = client.submit([picture], "How many shapes can you see in this image?", options=form)
+    job = client.submit([image], "How many shapes can you see in this image?", options=form)
 
     answer = client.wait(job["id"])["answer"]
     assert (answer["text"], answer["value"]) == ("7", 7)
@@ -103,7 +103,7 @@ def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Cl
     assert done["status"] == "succeeded", done["error"]
     answer = done["answer"]
     assert (answer["rule"], answer["forced"]) == ("json_schema", False)
-    assert schemas.holds(schema, answer["value"])
+    assert json_schema.holds(schema, answer["value"])
     assert json.loads(answer["text"]) == answer["value"]
     look, typed = client.trace(job["id"])["samples"]
     assert "\\boxed{7}" in look["text"]
@@ -114,10 +114,10 @@ def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Cl
 def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(
     client: Client,
 ) -> None:
-    picture = RealEngine.samples / "s15.png"
-    client.wait(client.submit([picture], "How many stars do you see?")["id"])
+    image = RealEngine.samples / "s15.png"
+    client.wait(client.submit([image], "How many stars do you see?")["id"])
 
-    usage = client.wait(client.submit([picture], "How many green shapes are there?")["id"])["usage"]
+    usage = client.wait(client.submit([image], "How many green shapes are there?")["id"])["usage"]
 
     assert usage["cached_tokens"] > 0.8 * usage["input_tokens"]
 
@@ -132,10 +132,10 @@ def test_sixteen_questions_on_one_image_cost_little_more_prefill_than_if_all_wer
         for colour in ("red", "green", "blue", "yellow")
         for shape in shapes
     ]
-    picture = Image.open(RealEngine.samples / "s09.png")
+    image = Image.open(RealEngine.samples / "s09.png")
     first, second = tmp_path / "mirrored.png", tmp_path / "upside_down.png"
-    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(first)
-    picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(second)
+    image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(first)
+    image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(second)
     perfect = sum(
         prefilled(client.wait(client.submit([first], question)["id"])) for question in questions
     )
@@ -177,19 +177,19 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     client: Client, tmp_path: Path
 ) -> None:
     """The picture is one that the engine has not seen, and it is hot enough to need the third sample sometimes."""
-    picture = tmp_path / "mirrored.png"
+    image = tmp_path / "mirrored.png"
     mirrored = Image.open(RealEngine.samples / "s15.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    mirrored.save(picture)
+    mirrored.save(image)
     options = {"samples": 3, "temperature": 1.3}
 
-    job = client.submit([picture], "How many stars do you see?", options=options)
-    told = list(client.follow(job["id"]))
+    job = client.submit([image], "How many stars do you see?", options=options)
+    reported = list(client.follow(job["id"]))
 
     done = client.job(job["id"])
-    kept = client.trace(job["id"])["samples"]
-    leader, *followers = [sample for sample in kept if sample["continues"] is None]
+    stored = client.trace(job["id"])["samples"]
+    leader, *followers = [sample for sample in stored if sample["continues"] is None]
     assert done["status"] == "succeeded"
-    assert done["votes"]["asked"] == 3
+    assert done["votes"]["requested"] == 3
     assert done["votes"]["begun"] == 1 + len(followers) >= 2
     if done["answer"]:
         winner = done["votes"]["classes"][0]
@@ -197,25 +197,24 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
         assert done["answer"]["confidence"] == len(winner["samples"]) / done["votes"]["counted"]
     assert leader["usage"]["input_tokens"] > 0
     for sample in followers:
-        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], kept
+        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], stored
         assert sample["first_token_at"] > leader["first_token_at"]
-    for sample in kept:
+    for sample in stored:
         said = [
             event["delta"]
-            for event in told
+            for event in reported
             if event["type"] == "trace.delta" and event["sample"] == sample["index"]
         ]
         assert "".join(said) == sample["text"] != ""
     for name in ("input_tokens", "cached_tokens", "output_tokens"):
-        assert done["usage"][name] == sum(sample["usage"][name] for sample in kept)
+        assert done["usage"][name] == sum(sample["usage"][name] for sample in stored)
 
 
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
     """Greedy answers end too soon to be caught; a hot one rambles on."""
-    picture = RealEngine.samples / "s07.png"
+    image = RealEngine.samples / "s07.png"
     jobs = [
-        client.submit([picture], "How many shapes?", options={"temperature": 2.0})
-        for _ in range(12)
+        client.submit([image], "How many shapes?", options={"temperature": 2.0}) for _ in range(12)
     ]
     assert eventually(lambda: running(real_engine.url) > 0, seconds=30)
 
@@ -229,17 +228,15 @@ def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine)
 
 
 def test_a_second_look_by_the_real_engine_is_told_live_found_and_shown(client: Client) -> None:
-    picture = RealEngine.samples / "s07.png"
-    job = client.submit(
-        [picture], "How many shapes are there?", options={"guards": {"verify": True}}
-    )
+    image = RealEngine.samples / "s07.png"
+    job = client.submit([image], "How many shapes are there?", options={"guards": {"verify": True}})
 
     events = list(client.follow(job["id"]))
 
-    told = [event for event in events if event["type"] == "finding"]
-    assert [(event["sample"], event["finding"]["kind"]) for event in told] == [(1, "verify")]
+    reported = [event for event in events if event["type"] == "finding"]
+    assert [(event["sample"], event["finding"]["kind"]) for event in reported] == [(1, "verify")]
     done = events[-1]["job"]
-    assert done["answer"]["verdict"] == told[0]["finding"]["action"]
+    assert done["answer"]["verdict"] == reported[0]["finding"]["action"]
     assert done["answer"]["confidence"] in (0.5, 1.0)
     assert done["id"] in [one["id"] for one in client.jobs({"q": "finding:verify"})["data"]]
     first, second = client.trace(job["id"])["samples"]

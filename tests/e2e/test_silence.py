@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from cli.client import Client
+from scripted.options import ScriptedOptions
+from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.redis_servers import RedisServer
-from worker.engines.scripted.options import Options
-from worker.engines.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 #: All permits that there are for an engine with a window of 1. Only one job may be tried again and again.
 ATTEMPTS = (20, 1, 1, 1, 1)
 
@@ -26,7 +26,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
 ) -> None:
     redis_server.flush()
     folder = children.short_folder()
-    options = Options(tokens_per_second=1000, markers=True, window=1)
+    options = ScriptedOptions(tokens_per_second=1000, markers=True, window=1)
     with BackgroundServer(options) as engine:
         settings = {"LONGLOOK_ENGINE_SILENT_SECONDS": "1"}
         stack = Stack(folder, sqlite_source.create(), redis_server.url, engine.url, settings)
@@ -35,7 +35,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             other = Client(stack.url, key=stack.other_key)
             stuck = [
                 client.submit(
-                    [PICTURE],
+                    [IMAGE],
                     f"[[persona:mute]] {number} How many?",
                     options={"max_attempts": attempts},
                 )["id"]
@@ -44,7 +44,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             stack.start_worker()
             assert eventually(lambda: client.job(stuck[0])["status"] == "running")
 
-            answered = other.wait(other.submit([PICTURE], "How many shapes?")["id"])
+            answered = other.wait(other.submit([IMAGE], "How many shapes?")["id"])
             ended = [client.wait(job_id) for job_id in stuck]
 
             assert answered["status"] == "succeeded"

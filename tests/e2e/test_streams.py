@@ -14,16 +14,16 @@ import pytest
 import urllib3
 
 from cli.client import Client
+from scripted.options import ScriptedOptions
+from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.api.following import Follower, text
 from tests.e2e.stack import Stack, eventually
 from tests.redis_servers import RedisServer
-from worker.engines.scripted.options import Options
-from worker.engines.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 Json = dict[str, Any]
 
 
@@ -36,7 +36,7 @@ def stack(
     source: databases.Source = request.getfixturevalue(name)
     redis_server.flush()
     folder = children.short_folder()
-    with BackgroundServer(Options(tokens_per_second=25)) as engine:
+    with BackgroundServer(ScriptedOptions(tokens_per_second=25)) as engine:
         stack = Stack(folder, source.create(), redis_server.url, engine.url)
         yield stack
         stack.close()
@@ -94,7 +94,7 @@ def valid(events: list[Json]) -> list[Json]:
 def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> None:
     client = stack.start_api()
     stack.start_worker()
-    job = client.submit([PICTURE], "How many shapes are there?")
+    job = client.submit([IMAGE], "How many shapes are there?")
     watching = Watching(client, job["id"])
     assert eventually(lambda: len(text(watching.events)) > 20)
 
@@ -103,21 +103,21 @@ def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> Non
     stack.api.wait(10)
     stack.api = stack.spawn_api(int(stack.url.rpartition(":")[2]))
     assert eventually(stack.ready)
-    told = len(text(watching.events))
-    assert eventually(lambda: len(text(watching.events)) > told)
+    reported = len(text(watching.events))
+    assert eventually(lambda: len(text(watching.events)) > reported)
     assert eventually(lambda: bool(client.trace(job["id"])["samples"][0]["text"]))
     stack.stop_workers()
     stack.start_worker("successor")
 
     live = watching.join()
 
-    kept = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
-    assert set(kept) == {1, 2}
+    stored = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
+    assert set(stored) == {1, 2}
     numbers = [event["sequence_number"] for event in live]
     assert numbers == sorted(set(numbers))
-    assert text(live, attempt=1).startswith(kept[1])
-    assert text(valid(live), attempt=1) == kept[1] != ""
-    assert text(live, attempt=2) == kept[2] != ""
+    assert text(live, attempt=1).startswith(stored[1])
+    assert text(valid(live), attempt=1) == stored[1] != ""
+    assert text(live, attempt=2) == stored[2] != ""
     whole = replay(client, stack, job, after=0)
     assert whole == valid(live)
     for event in whole[:: max(1, len(whole) // 10)]:
@@ -132,7 +132,7 @@ def test_without_redis_a_job_is_followed_all_the_same(stack: Stack) -> None:
     client = stack.start_api()
     stack.start_worker(LONGLOOK_REDIS_URL=stack.redis_url, LONGLOOK_SWEEP_SECONDS="0.2")
 
-    job = client.submit([PICTURE], "How many shapes are there?")
+    job = client.submit([IMAGE], "How many shapes are there?")
     events = list(client.follow(job["id"]))
 
     [sample] = client.trace(job["id"])["samples"]

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 LONGLOOK = Path(sys.executable).parent / "longlook"
 BOOTSTRAP = "ll_" + "b" * 43
-PICTURE, QUESTION = demo.sample().picture, demo.sample().question
+IMAGE, QUESTION = demo.sample().image, demo.sample().question
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> bool:
@@ -61,8 +61,8 @@ def descendants(pid: int) -> set[int]:
 
 def plain_environment(**more: str) -> dict[str, str]:
     """Return this environment without settings of the service, and with ``more``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")}
-    return kept | more
+    stored = {name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")}
+    return stored | more
 
 
 class Up:
@@ -116,7 +116,7 @@ class Up:
 
     def submit(self) -> str:
         """Submit the sample; return the job's id."""
-        return str(self.client.submit([PICTURE], QUESTION)["id"])
+        return str(self.client.submit([IMAGE], QUESTION)["id"])
 
     def comes_to(self, job_id: str, status: str) -> bool:
         """Whether a job is seen with ``status`` in time."""
@@ -178,7 +178,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def test_a_job_is_answered(up: Up) -> None:
-    done = up.longlook("submit", str(PICTURE), QUESTION, "--wait")
+    done = up.longlook("submit", str(IMAGE), QUESTION, "--wait")
     job = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert job["status"] == "succeeded"
@@ -198,7 +198,7 @@ def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
 
 
 def test_a_person_sees_the_trace_grow(up: Up) -> None:
-    words = [str(LONGLOOK), "submit", str(PICTURE), QUESTION, "--stream"]
+    words = [str(LONGLOOK), "submit", str(IMAGE), QUESTION, "--stream"]
     reader, terminal = pty.openpty()
     command = subprocess.Popen(
         words,
@@ -282,7 +282,7 @@ def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
         )
         os.kill(worker, signal.SIGKILL)
         assert up.says("worker-1 ended (killed by signal 9); it starts again")
-        assert up.longlook("submit", str(PICTURE), QUESTION, "--wait").returncode == 0
+        assert up.longlook("submit", str(IMAGE), QUESTION, "--wait").returncode == 0
 
 
 def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from core.database import Database
+from core.settings import Settings
 from jobs import queue
-from jobs.database import Database
 from jobs.lifecycle import Outcome, Status
-from jobs.queue import Bell
-from jobs.settings import Settings
+from jobs.queue import Wakeup
 from jobs.store import history
 from tests import children, databases, factories
 from tests.e2e.stack import LEASE_SECONDS, Stack, eventually
@@ -23,7 +23,7 @@ from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
 
-PICTURE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 
 @pytest.fixture
@@ -46,17 +46,17 @@ def database(stack: Stack) -> Iterator[Database]:
 
 
 def submit(database: Database) -> uuid.UUID:
-    image = factories.make_image(data=PICTURE.read_bytes())
+    image = factories.make_image(data=IMAGE.read_bytes())
     return factories.make_job(database, factories.make_account(database), images=[(image, 4)])
 
 
 def test_a_worker_that_cannot_be_built_ends_and_hears_no_bell(
     stack: Stack, redis_server: RedisServer
 ) -> None:
-    bell = Bell(Settings.read({}, redis_url=redis_server.url))
-    bell.ring()
+    wakeup = Wakeup(Settings.read({}, redis_url=redis_server.url))
+    wakeup.notify()
     assert eventually(lambda: redis_server.length(queue.REASON) == 1)
-    bell.close()
+    wakeup.close()
 
     worker = stack.start_worker(LONGLOOK_ENGINE_URLS="scripted:?no_such_option=1")
 

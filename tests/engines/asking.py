@@ -10,27 +10,29 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from jobs import profiles
-from worker import engine
+from core import profiles
+from jobs import engine
 
 GREEDY = profiles.Sampling(temperature=0.0, top_p=1.0)
 
 
-def png(shade: int = 0, *, width: int = 140, height: int = 140) -> engine.Picture:
+def png(shade: int = 0, *, width: int = 140, height: int = 140) -> engine.EngineImage:
     """Return a grey picture of ``width`` x ``height`` pixels."""
     rows = zlib.compress((b"\0" + bytes([shade]) * width) * height)
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = (
         b"\x89PNG\r\n\x1a\n" + _block(b"IHDR", head) + _block(b"IDAT", rows) + _block(b"IEND", b"")
     )
-    return engine.Picture(key=f"{shade}-{width}x{height}", media_type="image/png", data=data)
+    return engine.EngineImage(key=f"{shade}-{width}x{height}", media_type="image/png", data=data)
 
 
 def _block(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def ask(question: str = "How many shapes are in the picture?", **fields: object) -> engine.Request:
+def ask(
+    question: str = "How many shapes are in the picture?", **fields: object
+) -> engine.GenerationRequest:
     """Return a request; ``fields`` replace its own."""
     given: dict[str, Any] = {
         "rid": uuid.uuid4().hex,
@@ -42,10 +44,10 @@ def ask(question: str = "How many shapes are in the picture?", **fields: object)
         "max_output_tokens": 512,
         "salt": uuid.uuid4().hex,
     }
-    return engine.Request(**{**given, **fields})
+    return engine.GenerationRequest(**{**given, **fields})
 
 
-def read(subject: engine.Engine, request: engine.Request) -> list[engine.Chunk]:
+def read(subject: engine.Engine, request: engine.GenerationRequest) -> list[engine.Chunk]:
     """Return all chunks of a stream."""
     with subject.stream(request) as stream:
         return list(stream)
@@ -56,7 +58,7 @@ def text(chunks: list[engine.Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
-def bill(chunks: list[engine.Chunk]) -> engine.Usage:
+def bill(chunks: list[engine.Chunk]) -> engine.TokenUsage:
     """Return the usage in ``chunks``."""
     (usage,) = (chunk.usage for chunk in chunks if chunk.usage is not None)
     return usage
@@ -71,7 +73,7 @@ class Reader:
         spoke: set at the first text.
     """
 
-    def __init__(self, subject: engine.Engine, request: engine.Request) -> None:
+    def __init__(self, subject: engine.Engine, request: engine.GenerationRequest) -> None:
         self.request = request
         self.chunks: list[engine.Chunk] = []
         self.error: Exception | None = None

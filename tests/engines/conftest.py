@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from scripted import Scripted
+from scripted.server import BackgroundServer
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker.engines.scripted import Scripted
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.sglang import SGLang
 
 
@@ -54,5 +54,5 @@ def subject(
             yield subjects.Subject(connect(server.url), asking.png(), talks_on)
     else:
         real: RealEngine = request.getfixturevalue("real_engine")
-        picture = subjects.sample(real, "s03.png")
-        yield subjects.Subject(connect(real.url), picture, subjects.endless(picture))
+        image = subjects.sample(real, "s03.png")
+        yield subjects.Subject(connect(real.url), image, subjects.endless(image))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from jobs import errors
-from worker import engine
-from worker.engines.pool import Engines, Permit
+from core import errors
+from jobs import engine
+from worker.engines.pool import EnginePool, EngineSlot
 
 
 class Quiet:
@@ -17,18 +17,20 @@ class Quiet:
         self.window = window
         self.closed = False
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         if self.window is None:
             raise errors.EngineUnavailable("gone")
-        return engine.Facts(model="m", version="1", window=self.window)
+        return engine.EngineFacts(model="m", version="1", window=self.window)
 
-    def stream(self, request: engine.Request) -> AbstractContextManager[engine.Stream]:
+    def stream(
+        self, request: engine.GenerationRequest
+    ) -> AbstractContextManager[engine.GenerationStream]:
         raise NotImplementedError
 
     def abort(self, rid: str) -> None:
         raise NotImplementedError
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -43,12 +45,14 @@ class Watch:
         return self.seconds
 
 
-def made(*engines: Quiet, watch: Watch | None = None, live_workers: int = 1) -> Engines:
-    engines_ = Engines(engines, live_workers=live_workers, now=watch or Watch(), jitter=lambda: 1.0)
+def made(*engines: Quiet, watch: Watch | None = None, live_workers: int = 1) -> EnginePool:
+    engines_ = EnginePool(
+        engines, live_workers=live_workers, now=watch or Watch(), jitter=lambda: 1.0
+    )
     engines_.refresh()
     return engines_
 
 
-def drain(engines: Engines) -> list[Permit]:
+def drain(engines: EnginePool) -> list[EngineSlot]:
     """Take all permits there are."""
     return list(iter(engines.acquire, None))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from jobs import profiles
+from core import profiles
+from jobs.engine import Engine, EngineImage, GenerationRequest
+from scripted import ScriptedOptions
 from tests.engines import asking
 from tests.real_engine import RealEngine
-from worker.engine import Engine, Picture, Request
-from worker.engines.scripted import Options
 from worker.engines.sglang import SGLang
 
-OPTIONS = Options(
+OPTIONS = ScriptedOptions(
     tokens_per_second=1000, prefill_tokens_per_second=0, markers=True, disconnect_seconds=0.05
 )
 
@@ -36,31 +36,31 @@ class Subject:
 
     Attributes:
         engine: the engine.
-        picture: a picture that it can answer questions about.
+        image: a picture that it can answer questions about.
         endless: a request that goes on for a thousand tokens.
     """
 
     engine: Engine
-    picture: Picture
-    endless: Request
+    image: EngineImage
+    endless: GenerationRequest
 
     def ask(
         self, question: str = "How many shapes are in the picture?", **fields: object
-    ) -> Request:
+    ) -> GenerationRequest:
         """Return a request about :attr:`picture`."""
-        return asking.ask(question, **{"pictures": (self.picture,), **fields})
+        return asking.ask(question, **{"pictures": (self.image,), **fields})
 
-    def ask_endlessly(self) -> Request:
+    def ask_endlessly(self) -> GenerationRequest:
         """Return a request that is still running when a test is done with it."""
         return replace(self.endless, rid=asking.ask().rid)
 
 
-def sample(real: RealEngine, name: str) -> Picture:
+def sample(real: RealEngine, name: str) -> EngineImage:
     """Return one of tiny-qvq's sample pictures."""
-    return Picture(key=name, media_type="image/png", data=(real.samples / name).read_bytes())
+    return EngineImage(key=name, media_type="image/png", data=(real.samples / name).read_bytes())
 
 
-def endless(picture: Picture) -> Request:
+def endless(image: EngineImage) -> GenerationRequest:
     """Return a request that tiny-qvq answers with a verbatim loop: each word makes the same word likelier."""
     sampling = profiles.Sampling(temperature=0.0, top_p=1.0, repetition_penalty=0.02)
-    return asking.ask(pictures=(picture,), sampling=sampling, max_output_tokens=1000)
+    return asking.ask(images=(image,), sampling=sampling, max_output_tokens=1000)

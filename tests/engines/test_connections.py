@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from jobs import errors
+from core import errors
+from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
-from worker.engines.scripted_server import BackgroundServer
 
 
 def test_a_connection_is_kept_for_the_next_request(connect: Connect) -> None:

@@ -1,4 +1,4 @@
-"""What every engine promises (:mod:`worker.engine`), held to each of them."""
+"""What every engine promises (:mod:`jobs.engine`), held to each of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from jobs import errors, profiles, values
+from core import errors, profiles
+from jobs.answers import values
 from tests.engines import asking
 from tests.engines.subjects import Subject
 
@@ -51,14 +52,14 @@ def test_an_abort_from_another_thread_ends_the_stream_and_frees_the_engine(
 
 
 def test_an_abort_ends_only_its_own_stream(subject: Subject) -> None:
-    kept = asking.Reader(subject.engine, subject.ask())
+    stored = asking.Reader(subject.engine, subject.ask())
     gone = asking.Reader(subject.engine, subject.ask_endlessly())
     gone.wait_for_text()
 
     subject.engine.abort(gone.request.rid)
 
     gone.join()
-    finishes = [chunk.finish_reason for chunk in kept.join() if chunk.finish_reason]
+    finishes = [chunk.finish_reason for chunk in stored.join() if chunk.finish_reason]
     assert finishes == ["stop"]
 
 
@@ -193,9 +194,11 @@ def test_under_a_grammar_all_that_is_said_is_of_the_schema(
         },
     }
     sampling = profiles.Sampling(temperature=1.5, top_p=1.0)
-    asked = subject.ask(schema=schema, continuation=given, sampling=sampling, max_output_tokens=200)
+    requested = subject.ask(
+        schema=schema, continuation=given, sampling=sampling, max_output_tokens=200
+    )
 
-    chunks = asking.read(subject.engine, asked)
+    chunks = asking.read(subject.engine, requested)
 
     assert chunks[-2].finish_reason == "stop"
     assert values.structured(asking.text(chunks), schema) is not None, asking.text(chunks)

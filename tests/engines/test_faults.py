@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs import errors
+from core import errors
+from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
-from worker.engines.scripted_server import BackgroundServer
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bench import grammars
-from jobs import schemas
+from jobs.answers import json_schema
 
 pytestmark = pytest.mark.engine
 
@@ -24,14 +24,14 @@ def sizes(wanted: list[grammars.Schema]) -> list[int]:
 def test_schemas_at_the_limits_make_grammars_no_larger_than_is_counted() -> None:
     rng = random.Random(20)
     wanted = [*grammars.families().values(), *(grammars.at_the_limits(rng) for _ in range(30))]
-    assert not any(schemas.faults(schema) for schema in wanted)
+    assert not any(json_schema.faults(schema) for schema in wanted)
 
     for schema, size in zip(wanted, sizes(wanted), strict=True):
-        assert size <= BYTES_A_CHARACTER * schemas.cost(schema) + BYTES_APART, schema
+        assert size <= BYTES_A_CHARACTER * json_schema.cost(schema) + BYTES_APART, schema
 
 
 def test_what_is_refused_for_its_cost_would_be_larger() -> None:
     refused = grammars.whole({"anyOf": [grammars.text(n, n + 100) for n in range(80)]})
-    assert schemas.faults(refused)
+    assert json_schema.faults(refused)
 
-    assert min(sizes([refused])) > BYTES_A_CHARACTER * schemas.MAX_COST + BYTES_APART
+    assert min(sizes([refused])) > BYTES_A_CHARACTER * json_schema.MAX_COST + BYTES_APART

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, profiles
-from jobs.settings import Settings
+from core import errors, profiles
+from core.settings import Settings
+from jobs import engine
+from scripted import Scripted
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
-from worker import engine
 from worker.engines import pool
-from worker.engines.pool import Engines
-from worker.engines.scripted import Scripted
+from worker.engines.pool import EnginePool
 from worker.engines.sglang import SGLang
 
 FULL = errors.EngineBusy("full")
@@ -86,7 +86,7 @@ def test_the_engine_with_the_most_room_in_proportion_is_next() -> None:
 
 
 def test_nobody_is_asked_before_the_facts_are_read() -> None:
-    engines = Engines([Quiet()])
+    engines = EnginePool([Quiet()])
     assert engines.acquire() is None
 
     engines.refresh()
@@ -116,7 +116,7 @@ def test_there_are_never_more_permits_than_the_share(
     members = [Quiet(str(n), window) for n, window in enumerate(windows)]
     watch = Watch()
     engines = made(*members, watch=watch, live_workers=live)
-    out: list[pool.Permit] = []
+    out: list[pool.EngineSlot] = []
     for move, number in moves:
         member = members[number % len(members)]
         if move == "a" and (permit := engines.acquire()) is not None:
@@ -140,19 +140,19 @@ def test_there_are_never_more_permits_than_the_share(
 class Together(Quiet):
     """Engines that answer when all of them have been asked."""
 
-    def __init__(self, url: str, asked: threading.Barrier) -> None:
+    def __init__(self, url: str, requested: threading.Barrier) -> None:
         super().__init__(url)
-        self._asked = asked
+        self._requested = requested
 
-    def facts(self) -> engine.Facts:
-        self._asked.wait(10)
+    def facts(self) -> engine.EngineFacts:
+        self._requested.wait(10)
         return super().facts()
 
 
 def test_engines_are_asked_at_the_same_time() -> None:
-    asked = threading.Barrier(5)
+    requested = threading.Barrier(5)
 
-    engines = made(*(Together(str(n), asked) for n in range(5)))
+    engines = made(*(Together(str(n), requested) for n in range(5)))
 
     assert engines.window() == 5 * 12
 
@@ -175,7 +175,9 @@ def test_the_settings_name_the_engines() -> None:
     first, second = engines.engines
     assert isinstance(first, SGLang)
     assert isinstance(second, Scripted)
-    assert second.facts() == engine.Facts("tiny-x", "scripted-1", window=3, context_tokens=2048)
+    assert second.facts() == engine.EngineFacts(
+        "tiny-x", "scripted-1", window=3, context_tokens=2048
+    )
     engines.close()
 
 
@@ -189,14 +191,14 @@ def test_a_wrong_option_in_the_settings_is_an_error() -> None:
 A, B = (uuid.UUID(int=number) for number in (1, 2))
 
 
-def exactly(permits: int, watch: Watch | None = None) -> Engines:
+def exactly(permits: int, watch: Watch | None = None) -> EnginePool:
     """Return an engine that gives so many permits."""
-    engines = Engines([Quiet(window=permits)], margin=0, now=watch or Watch())
+    engines = EnginePool([Quiet(window=permits)], margin=0, now=watch or Watch())
     engines.refresh()
     return engines
 
 
-def held_by(engines: Engines, account_id: uuid.UUID, count: int) -> list[pool.Permit]:
+def held_by(engines: EnginePool, account_id: uuid.UUID, count: int) -> list[pool.EngineSlot]:
     """Return ``count`` permits of an account: one by a claim, and the rest for further samples."""
     first = engines.acquire()
     assert first is not None
@@ -212,7 +214,7 @@ def test_while_a_claim_finds_no_room_an_account_with_its_share_gets_no_further_p
     assert engines.acquire() is None
     assert engines.must_yield(permits[0])
 
-    permits.pop().release(ring=True)
+    permits.pop().release(notify=True)
     assert engines.another(permits[0]) is None
     claim = engines.acquire()
     assert claim is not None
@@ -227,7 +229,7 @@ def test_an_account_with_less_than_its_share_gets_further_permits_before_jobs_of
     many = held_by(engines, A, 5)
     [one] = held_by(engines, B, 1)
     assert engines.acquire() is None
-    many.pop().release(ring=True)
+    many.pop().release(notify=True)
 
     assert engines.another(many[0]) is None
     assert engines.another(one) is not None
@@ -239,20 +241,20 @@ def test_room_for_a_claim_that_found_none_is_told_once_it_is_there() -> None:
     engines = exactly(2)
     engines.listen(lambda: rung.append("bell"))
     permits = held_by(engines, A, 2)
-    permits.pop().release(ring=True)
+    permits.pop().release(notify=True)
     assert rung == []
 
     permits += held_by(engines, A, 1)
     assert engines.acquire() is None
     last = permits.pop()
-    last.release(ring=True)
-    last.release(ring=True)
+    last.release(notify=True)
+    last.release(notify=True)
     assert rung == ["bell"]
 
     claim = engines.acquire()
     assert claim is not None
     engines.claimed(claim, None)
-    claim.release(ring=True)
+    claim.release(notify=True)
     assert rung == ["bell"]
 
 

@@ -6,27 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.images.dimensions import dimensions
+from scripted.prefix_cache import PrefixCache
 from tests.engines import asking
-from worker.engines.scripted.dimensions import dimensions
-from worker.engines.scripted.prefix_cache import PrefixCache
 
 PARTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=6)
 
 
 @given(st.lists(PARTS, max_size=6), PARTS)
 def test_the_cache_knows_the_longest_prefix_it_was_shown(
-    shown: list[list[tuple[int, int]]], asked: list[tuple[int, int]]
+    shown: list[list[tuple[int, int]]], requested: list[tuple[int, int]]
 ) -> None:
     cache = PrefixCache(10_000)
     sizes = {0: 1, 1: 2, 2: 3}
     shown = [[(name, sizes[name]) for name, _ in parts] for parts in shown]
-    asked = [(name, sizes[name]) for name, _ in asked]
+    requested = [(name, sizes[name]) for name, _ in requested]
     for parts in shown:
         cache.insert(parts)
 
-    longest = max((_common(parts, asked) for parts in shown), default=0)
-    total = sum(size for _, size in asked)
-    assert cache.match(asked) == min(longest, total - 1)
+    longest = max((_common(parts, requested) for parts in shown), default=0)
+    total = sum(size for _, size in requested)
+    assert cache.match(requested) == min(longest, total - 1)
 
 
 def _common(one: list[tuple[int, int]], two: list[tuple[int, int]]) -> int:

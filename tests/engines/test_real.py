@@ -10,11 +10,12 @@ import uuid
 import pytest
 from PIL import Image
 
-from jobs import errors
+from core import errors
+from jobs import engine
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker import engine, guards
 from worker.engines.sglang import SGLang
+from worker.guards import detectors
 
 pytestmark = pytest.mark.engine
 
@@ -34,9 +35,9 @@ def sglang(real_engine: RealEngine, connect: subjects.Connect) -> SGLang:
 def test_a_sample_scene_is_answered_right(
     case: dict[str, str], sglang: SGLang, real_engine: RealEngine
 ) -> None:
-    picture = subjects.sample(real_engine, case["file"])
+    submitted = subjects.sample(real_engine, case["file"])
 
-    answer = asking.text(asking.read(sglang, asking.ask(case["question"], pictures=(picture,))))
+    answer = asking.text(asking.read(sglang, asking.ask(case["question"], images=(submitted,))))
 
     assert answer.endswith(f"\\boxed{{{case['truth']}}}")
 
@@ -46,11 +47,11 @@ def test_one_question_on_two_pictures_of_one_size_gets_two_answers(
 ) -> None:
     # The canary for colliding image hashes (SGLang issues #2151, #2256): one salt, cache on, both ways.
     salt = asking.ask().salt
-    pictures = [_scaled(real_engine, name) for name in ("s09.png", "s10.png")]
+    images = [_scaled(real_engine, name) for name in ("s09.png", "s10.png")]
 
     answers = [
-        asking.text(asking.read(sglang, asking.ask(pictures=(picture,), salt=salt)))
-        for picture in (*pictures, *pictures)
+        asking.text(asking.read(sglang, asking.ask(images=(submitted,), salt=salt)))
+        for submitted in (*images, *images)
     ]
 
     assert answers[0] != answers[1]
@@ -60,24 +61,24 @@ def test_one_question_on_two_pictures_of_one_size_gets_two_answers(
 def test_more_pictures_than_the_engine_takes_are_rejected(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
-    picture = subjects.sample(real_engine, "s03.png")
+    submitted = subjects.sample(real_engine, "s03.png")
 
     with pytest.raises(errors.EngineRejected, match="so many images"):
-        asking.read(sglang, asking.ask(pictures=(picture,) * 9))
+        asking.read(sglang, asking.ask(images=(submitted,) * 9))
 
 
 def test_bytes_that_are_no_picture_are_rejected(sglang: SGLang) -> None:
-    nothing = engine.Picture(key="x", media_type="image/png", data=b"no picture")
+    nothing = engine.EngineImage(key="x", media_type="image/png", data=b"no picture")
 
     with pytest.raises(errors.EngineRejected, match="cannot read the image"):
-        asking.read(sglang, asking.ask(pictures=(nothing,)))
+        asking.read(sglang, asking.ask(images=(nothing,)))
 
 
-def _scaled(real_engine: RealEngine, name: str) -> engine.Picture:
+def _scaled(real_engine: RealEngine, name: str) -> engine.EngineImage:
     buffer = io.BytesIO()
     with Image.open(real_engine.samples / name) as image:
         image.convert("RGB").resize((252, 252)).save(buffer, "PNG")
-    return engine.Picture(key=name, media_type="image/png", data=buffer.getvalue())
+    return engine.EngineImage(key=name, media_type="image/png", data=buffer.getvalue())
 
 
 def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
@@ -85,23 +86,23 @@ def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
 ) -> None:
     right = 0
     for case in SAMPLES:
-        asked = asking.ask(
+        requested = asking.ask(
             case["question"],
-            pictures=(subjects.sample(real_engine, case["file"]),),
+            images=(subjects.sample(real_engine, case["file"]),),
             max_output_tokens=30,
         )
-        begun = asking.text(asking.read(sglang, asked))
+        begun = asking.text(asking.read(sglang, requested))
         again = dataclasses.replace(
-            asked,
+            requested,
             rid=uuid.uuid4().hex,
-            continuation=begun + guards.ask(asked.question),
-            max_output_tokens=guards.FORCED_TOKENS,
+            continuation=begun + detectors.ask(requested.question),
+            max_output_tokens=detectors.FORCED_TOKENS,
         )
 
         chunks = asking.read(sglang, again)
 
         said, bill = asking.text(chunks), asking.bill(chunks)
-        assert guards.box_closed(said), said
+        assert detectors.box_closed(said), said
         assert bill.cached_tokens > 0.5 * bill.input_tokens
         right += said.startswith(case["truth"] + "}")
     # Cut in the middle it has not counted everything: the model card says how often it is right.
@@ -111,16 +112,16 @@ def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
 def test_a_stream_that_is_aborted_goes_on_where_it_is_told_to(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
-    asked = asking.ask(pictures=(subjects.sample(real_engine, "s07.png"),))
+    requested = asking.ask(images=(subjects.sample(real_engine, "s07.png"),))
     begun = ""
-    with sglang.stream(asked) as stream:
+    with sglang.stream(requested) as stream:
         for chunk in stream:
             begun += chunk.text
             if begun.count("\n") == 2:
-                sglang.abort(asked.rid)
+                sglang.abort(requested.rid)
                 break
 
-    again = dataclasses.replace(asked, rid=uuid.uuid4().hex, continuation=begun)
+    again = dataclasses.replace(requested, rid=uuid.uuid4().hex, continuation=begun)
     rest = asking.text(asking.read(sglang, again))
 
     assert "Let me" not in rest

@@ -12,32 +12,34 @@ from typing import Any
 import pytest
 import urllib3
 
-from jobs import instructions, profiles, special_tokens
+from core import profiles, special_tokens
+from jobs import engine
+from jobs.answers import instructions
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker import engine, grammar, guards, second_look
 from worker.engines.sglang import SGLang, tokenizer, wire
+from worker.guards import detectors, json_answer, verify
 
 pytestmark = pytest.mark.engine
 
 _HARMLESS = "words"
 _FIRST_SPECIAL = 589
-_TOLD = dataclasses.replace(profiles.TINY, instructed=True)
+_REPORTED = dataclasses.replace(profiles.TINY, instructed=True)
 _SCHEMA = {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"]}
 
 
 def _choices(text: str) -> str:
     form = {"type": "choice", "options": [text, "other"]}
-    return instructions.behind("How many?", form, _TOLD)
+    return instructions.behind("How many?", form, _REPORTED)
 
 
 def _described(text: str) -> str:
     schema = _SCHEMA | {"description": text, "title": text, "examples": [{text: [text]}]}
-    return instructions.behind("How many?", {"type": "json_schema", "schema": schema}, _TOLD)
+    return instructions.behind("How many?", {"type": "json_schema", "schema": schema}, _REPORTED)
 
 
 def _continued(text: str) -> str:
-    return f"I see {text}" + guards.ask("How many?")
+    return f"I see {text}" + detectors.ask("How many?")
 
 
 #: What a request is made of when a text stands in one of its places.
@@ -49,11 +51,11 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "continuation": lambda text: {"continuation": text},
     "forced answer or probe": lambda text: {"continuation": _continued(text)},
     "answer in JSON": lambda text: {
-        "continuation": text + grammar.ask(text, text),
+        "continuation": text + json_answer.ask(text, text),
         "schema": _SCHEMA,
     },
-    "what was said": lambda text: {"turn": engine.Turn(text, second_look.ask("How many?"))},
-    "second look": lambda text: {"turn": engine.Turn("7", second_look.ask(text))},
+    "what was said": lambda text: {"turn": engine.FollowUp(text, verify.ask("How many?"))},
+    "second look": lambda text: {"turn": engine.FollowUp("7", verify.ask(text))},
 }
 #: How a caller or the model may say a special token.
 FORMS: dict[str, Callable[[str], str]] = {
@@ -79,15 +81,15 @@ class Prompts:
     def __init__(self, real: RealEngine) -> None:
         self._url = real.url
         self._http = urllib3.PoolManager(retries=False, timeout=30, maxsize=4)
-        self._pictures = wire.EncodedPictures()
+        self._images = wire.EncodedImages()
 
-    def specials(self, request: engine.Request) -> list[int]:
+    def specials(self, request: engine.GenerationRequest) -> list[int]:
         """Return the ids of the prompt's special tokens, in their order."""
         return _specials(self.ids(self.body(request)))
 
-    def body(self, request: engine.Request) -> dict[str, Any]:
+    def body(self, request: engine.GenerationRequest) -> dict[str, Any]:
         """Return what is sent, but for a whole answer that shows the prompt."""
-        body: dict[str, Any] = json.loads(wire.body(request, self._pictures))
+        body: dict[str, Any] = json.loads(wire.body(request, self._images))
         del body["stream_options"]
         return body | {"stream": False, "return_prompt_token_ids": True}
 
@@ -118,11 +120,11 @@ def sglang(real_engine: RealEngine, connect: subjects.Connect) -> SGLang:
     return connect(real_engine.url)
 
 
-def _request(real: RealEngine, place: str, text: str) -> engine.Request:
-    picture = subjects.sample(real, "s03.png")
+def _request(real: RealEngine, place: str, text: str) -> engine.GenerationRequest:
+    image = subjects.sample(real, "s03.png")
     salt = "0" * 64
-    asked = asking.ask("How many?", pictures=(picture,), salt=salt, max_output_tokens=1)
-    return dataclasses.replace(asked, rid=uuid.uuid4().hex, **PLACES[place](text))
+    requested = asking.ask("How many?", images=(image,), salt=salt, max_output_tokens=1)
+    return dataclasses.replace(requested, rid=uuid.uuid4().hex, **PLACES[place](text))
 
 
 def test_the_matrix_has_the_special_tokens_of_the_served_checkpoint() -> None:
@@ -179,13 +181,13 @@ def test_the_engine_tells_the_special_tokens_that_the_files_name(
 def test_a_question_with_a_pictures_marker_is_answered(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
-    picture = subjects.sample(real_engine, "s07.png")
-    asked = asking.ask("x<|image_pad|>", pictures=(picture,), max_output_tokens=8)
+    image = subjects.sample(real_engine, "s07.png")
+    requested = asking.ask("x<|image_pad|>", images=(image,), max_output_tokens=8)
 
     for request in (
-        asked,
-        dataclasses.replace(asked, rid="1" * 32, continuation="<|image_pad|> I see"),
-        dataclasses.replace(asked, rid="2" * 32, turn=engine.Turn("<|video_pad|>", "And?")),
+        requested,
+        dataclasses.replace(requested, rid="1" * 32, continuation="<|image_pad|> I see"),
+        dataclasses.replace(requested, rid="2" * 32, turn=engine.FollowUp("<|video_pad|>", "And?")),
     ):
         assert asking.text(asking.read(sglang, request))
 
@@ -194,9 +196,9 @@ def test_a_picture_in_text_changes_nothing_of_what_the_cache_shares(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
     """What grows is broken up as it was before: the engine finds it in its cache."""
-    picture = subjects.sample(real_engine, "s07.png")
+    image = subjects.sample(real_engine, "s07.png")
     begun = "I see a sign that says <|image_pad|> and <|im_end|> twice. " * 3
-    first = asking.ask(pictures=(picture,), continuation=begun, max_output_tokens=1)
+    first = asking.ask(images=(image,), continuation=begun, max_output_tokens=1)
     asking.read(sglang, first)
     again = dataclasses.replace(first, rid=uuid.uuid4().hex, continuation=f"{begun}<|im_start|>")
 

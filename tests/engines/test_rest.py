@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import errors
+from core import errors
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
-from worker.engines.pool import Engines
+from worker.engines.pool import EnginePool
 
 GONE = errors.EngineUnavailable("gone")
 FULL = errors.EngineBusy("full")
@@ -89,7 +89,7 @@ def test_rests_double_up_to_half_a_minute(watch: Watch) -> None:
 def test_rests_differ_between_workers() -> None:
     watch = Watch()
     only = Quiet()
-    engines = Engines([only], now=watch, jitter=lambda: 0.0)
+    engines = EnginePool([only], now=watch, jitter=lambda: 0.0)
     engines.refresh()
     engines.report(only, GONE)
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, images, profiles
+from core import errors, profiles
+from jobs import engine, images
+from scripted import Scripted, ScriptedOptions
+from scripted.script import PERSONAS, tokens
 from tests.engines import asking
-from worker import engine
-from worker.engines.scripted import Options, Scripted
-from worker.engines.scripted.script import PERSONAS, tokens
 
-AT_ONCE = Options(tokens_per_second=0, prefill_tokens_per_second=0, markers=True)
+AT_ONCE = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, markers=True)
 
 
 class Watch:
@@ -34,7 +34,7 @@ class Watch:
 
 
 def answer(
-    question: str = "How many stars?", *, options: Options = AT_ONCE, **fields: object
+    question: str = "How many stars?", *, options: ScriptedOptions = AT_ONCE, **fields: object
 ) -> str:
     """Return the answer of a new engine."""
     return asking.text(asking.read(Scripted(options=options), asking.ask(question, **fields)))
@@ -45,7 +45,7 @@ def test_an_answer_takes_three_to_six_seconds_by_default() -> None:
         watch = Watch()
         subject = Scripted(clock=watch)
 
-        chunks = asking.read(subject, asking.ask(pictures=(asking.png(shade),)))
+        chunks = asking.read(subject, asking.ask(images=(asking.png(shade),)))
 
         tokens_said = asking.bill(chunks).output_tokens
         assert 150 <= tokens_said <= 330
@@ -54,7 +54,7 @@ def test_an_answer_takes_three_to_six_seconds_by_default() -> None:
 
 def test_the_first_token_waits_for_the_part_of_the_prompt_that_is_not_cached() -> None:
     watch = Watch()
-    subject = Scripted(options=Options(prefill_tokens_per_second=10), clock=watch)
+    subject = Scripted(options=ScriptedOptions(prefill_tokens_per_second=10), clock=watch)
     request = asking.ask()
     first_at = []
     for question in ("How many stars?", "How many?"):
@@ -68,7 +68,7 @@ def test_the_first_token_waits_for_the_part_of_the_prompt_that_is_not_cached() -
 
 
 def test_a_prompt_is_known_to_others_from_its_first_token_on() -> None:
-    subject = Scripted(options=Options(prefill_tokens_per_second=10), clock=Watch())
+    subject = Scripted(options=ScriptedOptions(prefill_tokens_per_second=10), clock=Watch())
     request = asking.ask("How many stars?")
 
     with subject.stream(request) as leader:
@@ -80,7 +80,7 @@ def test_a_prompt_is_known_to_others_from_its_first_token_on() -> None:
 
 def test_the_same_question_about_the_same_pictures_has_the_same_answer() -> None:
     assert answer() == answer()
-    assert answer() != answer(pictures=(asking.png(9),))
+    assert answer() != answer(images=(asking.png(9),))
     assert answer() != answer("Which colour is it?")
 
 
@@ -180,12 +180,12 @@ def test_a_silent_engine_can_be_closed_and_aborted() -> None:
     assert asking.text(closed.join()) == asking.text(aborted.join())
     assert aborted.chunks[-2].finish_reason == "abort"
     assert closed.error is None
-    assert subject.load() == engine.Load(running=0, waiting=0)
+    assert subject.load() == engine.EngineLoad(running=0, waiting=0)
 
 
 def test_slow_headers_delay_the_first_token() -> None:
     watch = Watch()
-    options = Options(prefill_tokens_per_second=0, markers=True)
+    options = ScriptedOptions(prefill_tokens_per_second=0, markers=True)
 
     asking.read(Scripted(options=options, clock=watch), asking.ask("[[persona:slow_headers]]"))
 
@@ -197,14 +197,14 @@ def test_who_finds_no_room_waits_and_who_finds_no_queue_is_refused() -> None:
     running = asking.Reader(subject, asking.ask("[[persona:silent]]"))
     running.wait_for_text()
     waiting = asking.Reader(subject, asking.ask())
-    assert asking.eventually(lambda: subject.load() == engine.Load(running=1, waiting=1))
+    assert asking.eventually(lambda: subject.load() == engine.EngineLoad(running=1, waiting=1))
 
     with pytest.raises(errors.EngineBusy):
         asking.read(subject, asking.ask())
 
     subject.abort(running.request.rid)
     assert waiting.join()[-2].finish_reason == "stop"
-    assert subject.load() == engine.Load(running=0, waiting=0)
+    assert subject.load() == engine.EngineLoad(running=0, waiting=0)
 
 
 def test_an_abort_in_the_queue_costs_nothing() -> None:
@@ -218,7 +218,7 @@ def test_an_abort_in_the_queue_costs_nothing() -> None:
 
     assert waiting.join() == [
         engine.Chunk(finish_reason="abort"),
-        engine.Chunk(usage=engine.Usage()),
+        engine.Chunk(usage=engine.TokenUsage()),
     ]
     running.close()
     running.join()
@@ -265,10 +265,10 @@ def test_aborts_match_by_prefix_but_only_of_a_stream_that_lives() -> None:
 
 
 def test_image_tokens_are_those_of_the_served_model() -> None:
-    picture = asking.png(width=300, height=200)
+    image = asking.png(width=300, height=200)
 
     usage = asking.bill(
-        asking.read(Scripted(options=AT_ONCE), asking.ask(pictures=(picture, asking.png(2))))
+        asking.read(Scripted(options=AT_ONCE), asking.ask(images=(image, asking.png(2))))
     )
 
     assert usage.image_tokens == images.image_tokens(300, 200, profiles.TINY) + 25
@@ -299,7 +299,9 @@ def test_an_option_that_cannot_be_meant_is_an_error(query: str, message: str) ->
 
 
 def test_options_come_from_the_url() -> None:
-    options = Options.parse("scripted:?tokens_per_second=500&persona=busy&markers=1&window=3")
+    options = ScriptedOptions.parse(
+        "scripted:?tokens_per_second=500&persona=busy&markers=1&window=3"
+    )
 
-    assert options == Options(tokens_per_second=500, persona="busy", markers=True, window=3)
-    assert Options.parse("scripted:") == Options()
+    assert options == ScriptedOptions(tokens_per_second=500, persona="busy", markers=True, window=3)
+    assert ScriptedOptions.parse("scripted:") == ScriptedOptions()

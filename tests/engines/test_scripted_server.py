@@ -16,12 +16,12 @@ import openai
 import pytest
 import urllib3
 
+from jobs import engine
+from scripted import ScriptedOptions
+from scripted.server import BackgroundServer
 from tests import children
 from tests.engines import asking, subjects
 from tests.engines.subjects import Connect
-from worker import engine
-from worker.engines.scripted import Options
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.sglang import wire
 
 
@@ -42,8 +42,8 @@ def get(server: BackgroundServer, path: str) -> tuple[int, bytes]:
     return answer.status, answer.data
 
 
-def chat(request: engine.Request, **fields: object) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(wire.body(request, wire.EncodedPictures()))
+def chat(request: engine.GenerationRequest, **fields: object) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(wire.body(request, wire.EncodedImages()))
     return {**body, **fields}
 
 
@@ -195,7 +195,7 @@ def test_all_streams_can_be_aborted_at_once(server: BackgroundServer, connect: C
     for reader in readers:
         reader.join()
         assert isinstance(reader.error, Exception), "nobody here asked for it"
-    assert client.load() == engine.Load(running=0, waiting=0)
+    assert client.load() == engine.EngineLoad(running=0, waiting=0)
 
 
 def test_a_lost_client_is_noticed_late(connect: Connect) -> None:
@@ -228,7 +228,7 @@ def test_a_reset_of_a_client_that_has_gone_does_not_silence_the_others(connect: 
 
 
 def test_a_hundred_streams_share_one_server(connect: Connect) -> None:
-    options = Options(tokens_per_second=1000, prefill_tokens_per_second=0, window=100)
+    options = ScriptedOptions(tokens_per_second=1000, prefill_tokens_per_second=0, window=100)
     with BackgroundServer(options) as server:
         client = connect(server.url)
         readers = [asking.Reader(client, asking.ask(f"How many {n}?")) for n in range(100)]

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from jobs import profiles, special_tokens
+from core import profiles, special_tokens
+from jobs import engine
+from scripted import dialect
+from scripted.server import BackgroundServer
+from scripted.stage import Scheduler
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
 from tests.real_engine import RealEngine
-from worker import engine
-from worker.engines.scripted import dialect
-from worker.engines.scripted.stage import Stage
-from worker.engines.scripted_server import BackgroundServer
 from worker.engines.sglang import tokenizer, wire
 
 CHECKPOINT = RealEngine.samples.parent / "checkpoint"
@@ -115,7 +115,7 @@ INFO = {
 
 
 @pytest.mark.parametrize(
-    ("tokens", "asked"),
+    ("tokens", "requested"),
     [
         (ONE_BY_ONE, "< think> < |im_end|> <s>"),
         (None, "<think> < |im_end|> <s>"),
@@ -125,7 +125,7 @@ INFO = {
     ids=["told", "not told", "too few", "no list"],
 )
 def test_what_an_engine_tells_is_broken_up_in_what_it_is_sent(
-    tokens: object, asked: str, connect: Connect
+    tokens: object, requested: str, connect: Connect
 ) -> None:
     act = Tokenizing(info=INFO, tokens=tokens)
     with RawPeer(act, act, act, act, act) as peer:
@@ -134,7 +134,7 @@ def test_what_an_engine_tells_is_broken_up_in_what_it_is_sent(
 
         asking.read(client, asking.ask("<think> <|im_end|> <s>"))
 
-    assert act.sent[0]["messages"][1]["content"][-1]["text"] == asked
+    assert act.sent[0]["messages"][1]["content"][-1]["text"] == requested
 
 
 def test_files_of_the_checkpoint_spare_the_question(connect: Connect, tmp_path: Path) -> None:
@@ -158,12 +158,12 @@ def test_all_texts_of_a_request_are_broken_up_and_its_schema_is_not() -> None:
         marked,
         system=marked,
         instruction=marked,
-        turn=engine.Turn(marked, marked),
+        turn=engine.FollowUp(marked, marked),
         continuation=marked,
         schema=schema,
     )
 
-    body = json.loads(wire.body(request, wire.EncodedPictures()))
+    body = json.loads(wire.body(request, wire.EncodedImages()))
 
     texts = [message["content"] for message in body["messages"]]
     texts[1] = texts[1][-1]["text"]
@@ -175,7 +175,7 @@ def test_all_texts_of_a_request_are_broken_up_and_its_schema_is_not() -> None:
 def test_a_marker_that_pieces_make_up_together_is_broken_up() -> None:
     request = asking.ask("x<|image_", instruction="pad|>", continuation="<|im_<|im_end|>end|>")
 
-    messages = json.loads(wire.body(request, wire.EncodedPictures()))["messages"]
+    messages = json.loads(wire.body(request, wire.EncodedImages()))["messages"]
 
     assert messages[1]["content"][-1]["text"] == "x< |image_pad|>"
     assert messages[2]["content"] == "< |im_< |im_end|>end|>"
@@ -198,12 +198,12 @@ def test_a_scripted_engine_gets_stuck_on_a_marker_as_sglang_does(place: str) -> 
     marked = "x<|image_pad|>"
     fields: dict[str, Any] = {place: marked}
     if place in ("said", "asked"):
-        fields = {"turn": engine.Turn(*(("a", marked) if place == "asked" else (marked, "b")))}
+        fields = {"turn": engine.FollowUp(*(("a", marked) if place == "asked" else (marked, "b")))}
     request = replace(asking.ask(), **fields)
-    stage = Stage(subjects.OPTIONS, profiles.TINY, lambda: 1000.0)
+    stage = Scheduler(subjects.OPTIONS, profiles.TINY, lambda: 1000.0)
 
     play = stage.enter(request, lambda: None, stuck=dialect.gets_stuck(request))
 
     step = play.advance(1e9)
     assert (list(step.tokens), step.end) == ([], None)
-    assert stage.load() == engine.Load(running=0, waiting=0)
+    assert stage.load() == engine.EngineLoad(running=0, waiting=0)

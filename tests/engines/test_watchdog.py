@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs import errors
+from core import errors
+from jobs import engine
+from scripted import Scripted
+from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
-from worker import engine
-from worker.engines.scripted import Scripted
-from worker.engines.scripted_server import BackgroundServer
-from worker.engines.watchdog import Watched, prompt_tokens
+from worker.engines.watchdog import WatchedEngine, prompt_tokens
 
 SILENT = 60.0
 #: More than the prompt of :func:`asking.ask` takes.
@@ -33,13 +33,13 @@ class Mute:
     def __init__(self) -> None:
         self.window = 4
         #: None: it does not tell.
-        self.told: engine.Load | None = engine.Load(running=0, waiting=0)
+        self.reported: engine.EngineLoad | None = engine.EngineLoad(running=0, waiting=0)
         self.looks = 0
         self.streams: list[MuteStream] = []
         self.aborted: list[str] = []
 
     @contextlib.contextmanager
-    def stream(self, request: engine.Request) -> Iterator[MuteStream]:
+    def stream(self, request: engine.GenerationRequest) -> Iterator[MuteStream]:
         del request
         self.streams.append(MuteStream())
         yield self.streams[-1]
@@ -47,14 +47,14 @@ class Mute:
     def abort(self, rid: str) -> None:
         self.aborted.append(rid)
 
-    def facts(self) -> engine.Facts:
-        return engine.Facts(model="m", version="1", window=self.window)
+    def facts(self) -> engine.EngineFacts:
+        return engine.EngineFacts(model="m", version="1", window=self.window)
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         self.looks += 1
-        if self.told is None:
+        if self.reported is None:
             raise errors.EngineUnavailable("It does not tell.")
-        return self.told
+        return self.reported
 
     def close(self) -> None:
         return
@@ -80,13 +80,15 @@ class Conducted:
     def __init__(self) -> None:
         self.clock = Watch()
         self.engine = Mute()
-        self.watched = Watched(self.engine, silent_seconds=SILENT, now=self.clock, period_seconds=0)
+        self.watched = WatchedEngine(
+            self.engine, silent_seconds=SILENT, now=self.clock, period_seconds=0
+        )
         self.watched.facts()
         self.readers: list[asking.Reader] = []
 
-    def ask(self, *pictures: engine.Picture) -> asking.Reader:
+    def ask(self, *images: engine.EngineImage) -> asking.Reader:
         """Return what waits for its first token."""
-        request = asking.ask(pictures=pictures or (asking.png(),))
+        request = asking.ask(images=images or (asking.png(),))
         reader = asking.Reader(self.watched, request)
         self.readers.append(reader)
         assert asking.eventually(lambda: self.watched.waiting == self._silent())
@@ -134,9 +136,11 @@ def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(conducted: Con
     assert conducted.watched.waiting == 0
 
 
-@pytest.mark.parametrize("load", [engine.Load(4, 1), engine.Load(1, 1), engine.Load(5, 9)])
-def test_an_engine_with_a_queue_is_believed(conducted: Conducted, load: engine.Load) -> None:
-    conducted.engine.told = load
+@pytest.mark.parametrize(
+    "load", [engine.EngineLoad(4, 1), engine.EngineLoad(1, 1), engine.EngineLoad(5, 9)]
+)
+def test_an_engine_with_a_queue_is_believed(conducted: Conducted, load: engine.EngineLoad) -> None:
+    conducted.engine.reported = load
     reader = conducted.ask()
 
     conducted.wait(10 * SILENT)
@@ -149,11 +153,11 @@ def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up
     conducted: Conducted,
 ) -> None:
     readers = [conducted.ask() for _ in range(6)]
-    conducted.engine.told = engine.Load(running=4, waiting=2)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=2)
 
     conducted.wait(SILENT + 5 + PROMPT)
     readers[0].join()
-    conducted.engine.told = engine.Load(running=4, waiting=1)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     conducted.wait(SILENT)
     waiting = conducted.watched.waiting
     conducted.wait(5 + PROMPT)
@@ -166,10 +170,10 @@ def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up
 
 
 def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
-    conducted.engine.told = engine.Load(running=4, waiting=1)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     reader = conducted.ask()
     conducted.wait(10 * SILENT)
-    conducted.engine.told = engine.Load(running=3, waiting=0)
+    conducted.engine.reported = engine.EngineLoad(running=3, waiting=0)
 
     conducted.wait(SILENT)
     still = reader.error
@@ -183,9 +187,9 @@ def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
 def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
     reader = conducted.ask()
     conducted.wait(SILENT - 5)
-    conducted.engine.told = engine.Load(running=4, waiting=1)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     conducted.wait(5)
-    conducted.engine.told = engine.Load(running=0, waiting=0)
+    conducted.engine.reported = engine.EngineLoad(running=0, waiting=0)
 
     conducted.wait(SILENT)
 
@@ -194,7 +198,7 @@ def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
 
 
 def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conducted) -> None:
-    conducted.engine.told = None
+    conducted.engine.reported = None
     reader = conducted.ask()
 
     conducted.wait(SILENT + 5 + PROMPT)
@@ -207,7 +211,7 @@ def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conduc
 def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
     conducted: Conducted,
 ) -> None:
-    conducted.engine.told = None
+    conducted.engine.reported = None
     for which in range(conducted.engine.window):
         conducted.ask()
         conducted.speak(which)
@@ -232,7 +236,7 @@ def test_a_stream_that_has_spoken_is_left_alone_and_nobody_is_asked_for_it(
 
 def test_a_long_prompt_has_more_time(conducted: Conducted) -> None:
     large = asking.png(width=2800, height=2800)
-    seconds = prompt_tokens(asking.ask(pictures=(large,))) / 500
+    seconds = prompt_tokens(asking.ask(images=(large,))) / 500
     assert 20 < seconds < 25
     reader = conducted.ask(large)
 
@@ -280,7 +284,7 @@ def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: Conducted) -> 
     for _ in range(20):
         conducted.ask()
     for which in range(40):
-        conducted.engine.told = engine.Load(running=4, waiting=19)
+        conducted.engine.reported = engine.EngineLoad(running=4, waiting=19)
         conducted.wait(5)
         conducted.speak(which)
         conducted.ask()
@@ -295,7 +299,7 @@ def test_a_stream_that_later_ones_overtake_is_given_up_in_a_long_queue(
     stuck = conducted.ask()
     for _ in range(5):
         conducted.ask()
-    conducted.engine.told = engine.Load(running=4, waiting=4)
+    conducted.engine.reported = engine.EngineLoad(running=4, waiting=4)
     which = 0
     while stuck.error is None and which < 20:
         conducted.wait(5)
@@ -351,7 +355,7 @@ def test_a_stream_that_is_closed_from_outside_ends_as_ever(conducted: Conducted)
 def test_a_whole_answer_comes_through(conducted: Conducted) -> None:
     reader = conducted.ask()
     end = engine.Chunk(finish_reason="stop")
-    bill = engine.Chunk(usage=engine.Usage(1, 1, 1, 2))
+    bill = engine.Chunk(usage=engine.TokenUsage(1, 1, 1, 2))
     for chunk in (engine.Chunk(), engine.Chunk(text="a"), engine.Chunk(text="b"), end, bill, None):
         conducted.engine.streams[0].said.put(chunk)
 
@@ -423,7 +427,9 @@ def test_the_scripted_engine_is_given_up_by_its_own_load(connect: Connect) -> No
     """Over HTTP: a request that is stuck before the scheduler is neither running nor waiting."""
     clock = Watch()
     with BackgroundServer(subjects.OPTIONS) as server:
-        watched = Watched(connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0)
+        watched = WatchedEngine(
+            connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
+        )
         window = watched.facts().window
         reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
         assert asking.eventually(lambda: watched.load().running == 1)
@@ -440,7 +446,7 @@ def test_the_scripted_engine_is_given_up_by_its_own_load(connect: Connect) -> No
 
 def test_in_process_too() -> None:
     clock = Watch()
-    watched = Watched(
+    watched = WatchedEngine(
         Scripted(options=subjects.OPTIONS), silent_seconds=SILENT, now=clock, period_seconds=0
     )
     watched.facts()
@@ -461,7 +467,7 @@ def test_a_peer_that_takes_the_request_and_answers_nothing_at_all(connect: Conne
     with RawPeer(raw_peer.holding()) as peer:
         client = connect(peer.url)
         reader = asking.Reader(
-            watched := Watched(client, silent_seconds=SILENT, now=clock, period_seconds=0),
+            watched := WatchedEngine(client, silent_seconds=SILENT, now=clock, period_seconds=0),
             asking.ask(),
         )
         assert asking.eventually(lambda: peer.connections == 1)
@@ -483,20 +489,20 @@ def test_a_load_that_was_reported_long_ago_is_none(
     """The HTTP server of an engine whose scheduler is stuck goes on telling the load that it had."""
     at = datetime(2026, 11, 29, 12, tzinfo=UTC)
     rank = {"timestamp": at.timestamp() - age, "num_running_reqs": 4, "num_waiting_reqs": 7}
-    told = json.dumps({"timestamp": at.isoformat(), "loads": [rank]}).encode()
-    with RawPeer(raw_peer.answering(raw_peer.status(200, told))) as peer:
+    reported = json.dumps({"timestamp": at.isoformat(), "loads": [rank]}).encode()
+    with RawPeer(raw_peer.answering(raw_peer.status(200, reported))) as peer:
         client = connect(peer.url)
         if stuck:
             with pytest.raises(errors.EngineUnavailable, match="stopped reporting"):
                 client.load()
         else:
-            assert client.load() == engine.Load(running=4, waiting=7)
+            assert client.load() == engine.EngineLoad(running=4, waiting=7)
 
 
 def test_the_watchdog_looks_by_itself() -> None:
     clock = Watch()
     mute = Mute()
-    watched = Watched(mute, silent_seconds=SILENT, now=clock, period_seconds=0.01)
+    watched = WatchedEngine(mute, silent_seconds=SILENT, now=clock, period_seconds=0.01)
     reader = asking.Reader(watched, asking.ask())
     assert asking.eventually(lambda: mute.looks > 0)
     clock.seconds += SILENT + PROMPT

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, profiles
+from core import errors, profiles
+from jobs import engine, refusals
 from tests.engines import asking
-from worker import engine
-from worker.engines.sglang import refusals, wire
+from worker.engines.sglang import wire
 
 #: Events as SGLang 0.5.23 wrote them, by name.
 RECORDED = {
@@ -28,13 +28,13 @@ RECORDED = {
 }
 
 
-def sent(request: engine.Request) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(wire.body(request, wire.EncodedPictures()))
+def sent(request: engine.GenerationRequest) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(wire.body(request, wire.EncodedImages()))
     return body
 
 
 def test_a_request_goes_system_then_pictures_then_question() -> None:
-    request = asking.ask("What?", pictures=(asking.png(1), asking.png(2)))
+    request = asking.ask("What?", images=(asking.png(1), asking.png(2)))
 
     messages = sent(request)["messages"]
 
@@ -44,7 +44,7 @@ def test_a_request_goes_system_then_pictures_then_question() -> None:
     assert [part["type"] for part in parts] == ["image_url", "image_url", "text"]
     head, _, data = parts[0]["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
-    assert base64.b64decode(data) == request.pictures[0].data
+    assert base64.b64decode(data) == request.images[0].data
     assert parts[2]["text"] == "What?"
 
 
@@ -100,33 +100,33 @@ def test_a_schema_is_what_the_grammar_is_made_of() -> None:
 
 
 def test_a_picture_is_encoded_once_while_there_is_room() -> None:
-    pictures = wire.EncodedPictures(budget=10_000)
+    images = wire.EncodedImages(budget=10_000)
     first = asking.png(1)
 
-    pictures.part(first)
+    images.part(first)
 
     # Bytes never change under a key: other ones show which were used.
-    other = pictures.part(replace(first, data=b"other"))
-    assert orjson.dumps(other) == orjson.dumps(pictures.part(first))
+    other = images.part(replace(first, data=b"other"))
+    assert orjson.dumps(other) == orjson.dumps(images.part(first))
 
 
 @pytest.mark.parametrize("size", [100, 20_000])
 def test_a_picture_is_sent_whole_whether_or_not_it_is_kept(size: int) -> None:
-    pictures = wire.EncodedPictures(budget=10_000)
+    images = wire.EncodedImages(budget=10_000)
 
     for key in "abababa" * 20:
-        picture = engine.Picture(key=key, media_type="image/png", data=key.encode() * size)
-        body = json.loads(wire.body(asking.ask(pictures=(picture,)), pictures))
+        image = engine.EngineImage(key=key, media_type="image/png", data=key.encode() * size)
+        body = json.loads(wire.body(asking.ask(images=(image,)), images))
         url = body["messages"][1]["content"][0]["image_url"]["url"]
-        assert base64.b64decode(url.partition(",")[2]) == picture.data
+        assert base64.b64decode(url.partition(",")[2]) == image.data
 
 
 def test_events_mean_what_sglang_means() -> None:
     assert wire.chunk(RECORDED["OPENING"]) == engine.Chunk()
     assert wire.chunk(RECORDED["WORD"]) == engine.Chunk(text="Let")
     assert wire.chunk(RECORDED["FINISH"]) == engine.Chunk(finish_reason="stop")
-    assert wire.chunk(RECORDED["USAGE"]) == engine.Chunk(usage=engine.Usage(54, 7, 24, 78))
-    assert wire.chunk(RECORDED["NO_USAGE"]) == engine.Chunk(usage=engine.Usage())
+    assert wire.chunk(RECORDED["USAGE"]) == engine.Chunk(usage=engine.TokenUsage(54, 7, 24, 78))
+    assert wire.chunk(RECORDED["NO_USAGE"]) == engine.Chunk(usage=engine.TokenUsage())
 
 
 def test_text_and_an_end_can_come_together() -> None:

@@ -15,5 +15,5 @@ HANG = "+hang"
 def compare_or_hang(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON
     """Compare formulas, and hang over those with :data:`HANG`; the process is then called ``begun``."""
     if HANG.encode() in payload:
-        sandbox_targets.tell_and_sleep(b"")
+        sandbox_targets.report_and_sleep(b"")
     return mathematics.serve(payload, **arguments)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs import errors
+from core import errors
 from jobs.images import pipeline
 
 #: The name of a process in an endless call, which everybody can read.
@@ -44,7 +44,9 @@ def hanging(image: bytes, *, salt: int) -> bytes:
 
 def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
     """Be the real decoder, which hangs over the images that :func:`hanging` makes."""
-    return tell_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
+    return (
+        report_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
+    )
 
 
 def sleep_forever_on_any_image(payload: bytes, **_: object) -> NoReturn:
@@ -80,7 +82,7 @@ def _sleep_forever(_: bytes) -> NoReturn:
         signal.pause()
 
 
-def tell_and_sleep(payload: bytes) -> NoReturn:
+def report_and_sleep(payload: bytes) -> NoReturn:
     """Say by the process' name that the work has begun, and never end it."""
     _LIBC.prctl(_PR_SET_NAME, BEGUN.encode())
     _sleep_forever(payload)
@@ -183,7 +185,7 @@ _ORDERS: dict[str, Callable[..., Reply]] = {
     "say_much": _say_much,
     "chatter": _chatter,
     "sleep_forever": _sleep_forever,
-    "tell_and_sleep": tell_and_sleep,
+    "tell_and_sleep": report_and_sleep,
     "attempt": _attempt,
     "eat": _eat,
     "die": _die,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.limits import Limiter
-from jobs.buckets import Buckets
+from core.rate_limits import RateLimits
 from tests import races
 from tests.fakes import HandTimer
 from tests.redis_servers import RedisServer
@@ -19,33 +19,33 @@ KEY = uuid.UUID(int=1)
 
 
 @pytest.fixture
-def buckets(redis_url: str) -> Iterator[Buckets]:
-    buckets = Buckets(redis_url)
+def buckets(redis_url: str) -> Iterator[RateLimits]:
+    buckets = RateLimits(redis_url)
     yield buckets
     buckets.close()
 
 
-def take(buckets: Buckets, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
-    told = buckets.take(key, per_minute=per_minute)
-    assert told is not None
-    return told[1]
+def take(buckets: RateLimits, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
+    reported = buckets.take(key, per_minute=per_minute)
+    assert reported is not None
+    return reported[1]
 
 
-def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: Buckets) -> None:
+def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: RateLimits) -> None:
     assert [take(buckets, per_minute=3) for _ in range(5)] == [True] * 3 + [False] * 2
     assert take(buckets, per_minute=3, key=uuid.UUID(int=2))
 
 
-def test_what_is_left_is_told(buckets: Buckets) -> None:
-    told = [buckets.take(KEY, per_minute=3) for _ in range(4)]
+def test_what_is_left_is_told(buckets: RateLimits) -> None:
+    reported = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
-    lefts = [one[0] for one in told if one is not None]
+    lefts = [one[0] for one in reported if one is not None]
     assert [int(left) for left in lefts] == [2, 1, 0, 0]
     assert lefts[0] < 2.1
 
 
 def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) -> None:
-    many = [Buckets(redis_url) for _ in range(4)]
+    many = [RateLimits(redis_url) for _ in range(4)]
     began = time.monotonic()
 
     taken = sum(
@@ -59,7 +59,7 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
 
 
 def test_a_bucket_that_is_full_again_is_forgotten(
-    buckets: Buckets, redis_server: RedisServer
+    buckets: RateLimits, redis_server: RedisServer
 ) -> None:
     take(buckets, per_minute=6)
 
@@ -80,7 +80,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 def test_without_redis_nobody_knows_and_nobody_waits(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
-    buckets = Buckets(redis.url, timer=timer)
+    buckets = RateLimits(redis.url, timer=timer)
     assert take(buckets, per_minute=2)
 
     redis.freeze()
@@ -97,7 +97,7 @@ def test_without_redis_nobody_knows_and_nobody_waits(own_redis: RedisServer) -> 
 
 def test_when_redis_goes_each_process_goes_on_from_what_it_knew(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
-    buckets = [Buckets(redis.url, timer=timer) for _ in range(2)]
+    buckets = [RateLimits(redis.url, timer=timer) for _ in range(2)]
     one, other = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
     taken = [limiter.take(KEY)[1] for limiter in (one, other) * 3]
     assert all(taken)

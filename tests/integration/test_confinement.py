@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from jobs.sandbox import Sandbox, confinement
-from jobs.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
+from core.sandbox import Sandbox, confinement
+from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from tests.integration.sandbox_targets import _ATTEMPTS
 
 TARGET = "tests.integration.sandbox_targets:obey"
@@ -129,10 +129,10 @@ def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries()
 #: A kernel without Landlock, without seccomp or without both, as far as a program can tell: a filter says so.
 OLD_KERNEL = """
 import ctypes, os, sys
-from jobs.sandbox import confinement as own
+from core.sandbox import confinement as own
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1].split())
-from jobs.sandbox import Sandbox
+from core.sandbox import Sandbox
 with Sandbox(test.TARGET, processes=1, seconds=60, imports_late=sys.argv[2] == "late") as pool:
     pool.warm()
     print("confined", *pool.confined)
@@ -145,7 +145,7 @@ print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
 @pytest.mark.parametrize(
-    ("missing", "late", "told"),
+    ("missing", "late", "reported"),
     [
         (
             "landlock",
@@ -176,7 +176,7 @@ print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
     ],
 )
 def test_an_older_kernel_confines_as_far_as_it_can(
-    secret: Path, missing: str, late: str, told: list[str]
+    secret: Path, missing: str, late: str, reported: list[str]
 ) -> None:
     with Sandbox(TARGET, processes=1) as pool:
         pool.warm()
@@ -191,9 +191,9 @@ def test_an_older_kernel_confines_as_far_as_it_can(
     )
 
     lines = [line for line in ended.stdout.splitlines() if "sandbox_not_confined" not in line]
-    assert lines == told, ended.stdout + ended.stderr
+    assert lines == reported, ended.stdout + ended.stderr
     assert ("sandbox_not_confined" in ended.stdout + ended.stderr) == (
-        told[0] != "confined files system_calls"
+        reported[0] != "confined files system_calls"
     )
 
 
@@ -202,11 +202,11 @@ DECODING = """
 import io, sys
 from PIL import Image, ImageCms, features
 from jobs.images import pipeline
-from jobs.images.intake import TARGET
+from jobs.images.reader import TARGET
 from tests import pictures
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1:])
-from jobs.sandbox import Sandbox
+from core.sandbox import Sandbox
 
 picture = pictures.gradient()
 exif = Image.Exif()

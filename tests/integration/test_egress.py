@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.egress import Egress, EgressError, Reply
-from jobs.resolver import LookUp
+from net.client import GuardedClient, GuardedClientError, Reply
+from net.resolver import LookUp
 from tests.certificates import Authority, serving
 from tests.receivers import Receiver, answering, receiving
 
@@ -27,13 +27,13 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def egress() -> Iterator[Egress]:
-    egress = Egress(ALLOW)
+def egress() -> Iterator[GuardedClient]:
+    egress = GuardedClient(ALLOW)
     yield egress
     egress.close()
 
 
-def send(egress: Egress, url: str, *, seconds: float = 5.0) -> Reply:
+def send(egress: GuardedClient, url: str, *, seconds: float = 5.0) -> Reply:
     return egress.post(url, body=b"{}", headers={"webhook-id": "evt_1"}, seconds=seconds)
 
 
@@ -74,20 +74,20 @@ def send(egress: Egress, url: str, *, seconds: float = 5.0) -> Reply:
     ],
 )
 def test_a_private_place_is_never_connected_to(address: str) -> None:
-    assert not Egress().permits(ipaddress.ip_address(address), scheme="https", port=443)
+    assert not GuardedClient().permits(ipaddress.ip_address(address), scheme="https", port=443)
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f::1", "64:ff9b::5db8:d70e"])
 def test_the_internet_is_reached_by_https_on_its_port_alone(address: str) -> None:
     found = ipaddress.ip_address(address)
 
-    assert Egress().permits(found, scheme="https", port=443)
-    assert not Egress().permits(found, scheme="https", port=22)
-    assert not Egress().permits(found, scheme="http", port=443)
+    assert GuardedClient().permits(found, scheme="https", port=443)
+    assert not GuardedClient().permits(found, scheme="https", port=22)
+    assert not GuardedClient().permits(found, scheme="http", port=443)
 
 
 def test_a_network_that_is_allowed_is_reached_in_any_way() -> None:
-    egress = Egress(["10.0.0.0/8", "fd00::/8"])
+    egress = GuardedClient(["10.0.0.0/8", "fd00::/8"])
 
     for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1"):
         assert egress.permits(ipaddress.ip_address(address), scheme="http", port=8080), address
@@ -99,14 +99,16 @@ def test_a_name_that_leads_to_a_private_place_is_refused_when_connecting(
 ) -> None:
     url = receiver.url.replace("127.0.0.1", "localhost")
 
-    with pytest.raises(EgressError) as refused:
-        send(Egress(), url)
+    with pytest.raises(GuardedClientError) as refused:
+        send(GuardedClient(), url)
 
     assert refused.value.reason == "address_forbidden"
     assert receiver.got == []
 
 
-def test_a_connection_is_kept_for_the_next_request(egress: Egress, receiver: Receiver) -> None:
+def test_a_connection_is_kept_for_the_next_request(
+    egress: GuardedClient, receiver: Receiver
+) -> None:
     replies = [send(egress, receiver.url) for _ in range(3)]
 
     assert [reply.body for reply in replies] == [b"thanks"] * 3
@@ -115,7 +117,7 @@ def test_a_connection_is_kept_for_the_next_request(egress: Egress, receiver: Rec
 
 
 def test_connections_to_many_places_are_not_kept_for_ever() -> None:
-    egress = Egress(ALLOW, idle=2)
+    egress = GuardedClient(ALLOW, idle=2)
     with receiving(host="0.0.0.0") as receiver:  # noqa: S104 - all of the loopback's addresses
         port = int(receiver.url.rsplit(":", 1)[1].partition("/")[0])
         urls = [f"http://127.0.0.{number}:{port}/" for number in range(1, 6)]
@@ -132,7 +134,7 @@ def test_connections_to_many_places_are_not_kept_for_ever() -> None:
 
 
 def test_a_connection_that_was_closed_meanwhile_is_made_anew(
-    egress: Egress, receiver: Receiver
+    egress: GuardedClient, receiver: Receiver
 ) -> None:
     send(egress, receiver.url)
     receiver.hang_up()
@@ -140,7 +142,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(
     assert send(egress, receiver.url).status == 200
 
 
-def test_an_answer_that_is_only_announced_is_waited_for(egress: Egress) -> None:
+def test_an_answer_that_is_only_announced_is_waited_for(egress: GuardedClient) -> None:
     announced = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     with answering(announced + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as url:
         reply = send(egress, url)
@@ -148,7 +150,7 @@ def test_an_answer_that_is_only_announced_is_waited_for(egress: Egress) -> None:
     assert (reply.status, reply.body) == (200, b"ok")
 
 
-def test_what_comes_unasked_on_a_kept_connection_is_nobodys_answer(egress: Egress) -> None:
+def test_what_comes_unasked_on_a_kept_connection_is_nobodys_answer(egress: GuardedClient) -> None:
     answered, sent = threading.Event(), threading.Event()
 
     def serve() -> None:
@@ -177,7 +179,7 @@ def test_what_comes_unasked_on_a_kept_connection_is_nobodys_answer(egress: Egres
 
 
 def test_a_long_answer_is_cut_and_its_connection_dropped(
-    egress: Egress, receiver: Receiver
+    egress: GuardedClient, receiver: Receiver
 ) -> None:
     receiver.answer = b"x" * 5_000_000
 
@@ -187,7 +189,7 @@ def test_a_long_answer_is_cut_and_its_connection_dropped(
     assert len(receiver.peers) == 2
 
 
-def test_redirects_are_not_followed(egress: Egress, receiver: Receiver) -> None:
+def test_redirects_are_not_followed(egress: GuardedClient, receiver: Receiver) -> None:
     receiver.status, receiver.headers = 302, {"location": "http://127.0.0.1:9/"}
 
     assert send(egress, receiver.url).status == 302
@@ -208,8 +210,10 @@ def test_redirects_are_not_followed(egress: Egress, receiver: Receiver) -> None:
         ("http://2130706433/", "unreachable"),
     ],
 )
-def test_each_way_not_to_get_there_has_its_code(egress: Egress, url: str, reason: str) -> None:
-    with pytest.raises(EgressError) as failed:
+def test_each_way_not_to_get_there_has_its_code(
+    egress: GuardedClient, url: str, reason: str
+) -> None:
+    with pytest.raises(GuardedClientError) as failed:
         send(egress, url)
 
     assert failed.value.reason == reason
@@ -226,25 +230,25 @@ def test_each_way_not_to_get_there_has_its_code(egress: Egress, url: str, reason
     ],
 )
 def test_an_answer_that_does_not_come_whole_and_in_time_is_none(
-    egress: Egress, answer: bytes, *, drip: bool, reason: str
+    egress: GuardedClient, answer: bytes, *, drip: bool, reason: str
 ) -> None:
-    with answering(answer, drip=drip) as url, pytest.raises(EgressError) as failed:
+    with answering(answer, drip=drip) as url, pytest.raises(GuardedClientError) as failed:
         send(egress, url, seconds=0.5)
 
     assert failed.value.reason == reason
     assert failed.value.address == "127.0.0.1"
 
 
-def test_a_reset_in_the_middle_of_an_answer_is_no_answer(egress: Egress) -> None:
+def test_a_reset_in_the_middle_of_an_answer_is_no_answer(egress: GuardedClient) -> None:
     half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
-    with answering(half, reset=True) as url, pytest.raises(EgressError) as failed:
+    with answering(half, reset=True) as url, pytest.raises(GuardedClientError) as failed:
         send(egress, url)
 
     assert failed.value.reason == "answer_broken"
     assert isinstance(failed.value.__cause__, ConnectionResetError)
 
 
-def test_what_is_compressed_is_not_unpacked(egress: Egress, receiver: Receiver) -> None:
+def test_what_is_compressed_is_not_unpacked(egress: GuardedClient, receiver: Receiver) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     receiver.answer, receiver.headers = bomb, {"content-encoding": "gzip"}
 
@@ -255,7 +259,9 @@ def test_what_is_compressed_is_not_unpacked(egress: Egress, receiver: Receiver) 
 
 
 @pytest.mark.parametrize("end", ["%0d%0ax-evil:%201", "\r\nx-evil: 1", "\nx-evil: 1", "é\u2028?ü"])
-def test_nothing_in_a_url_becomes_a_header(egress: Egress, receiver: Receiver, end: str) -> None:
+def test_nothing_in_a_url_becomes_a_header(
+    egress: GuardedClient, receiver: Receiver, end: str
+) -> None:
     send(egress, receiver.url + end)
 
     [got] = receiver.got
@@ -280,12 +286,12 @@ def test_nothing_in_a_url_becomes_a_header(egress: Egress, receiver: Receiver, e
 def test_a_private_address_is_refused_before_anything_is_sent_however_it_is_written(
     host: str,
 ) -> None:
-    assert Egress().refuses(f"https://{host}/") == "address_forbidden"
-    assert Egress(["0.0.0.0/0", "::/0"]).refuses(f"https://{host}/") is None
+    assert GuardedClient().refuses(f"https://{host}/") == "address_forbidden"
+    assert GuardedClient(["0.0.0.0/0", "::/0"]).refuses(f"https://{host}/") is None
 
 
-def test_plain_http_where_tls_is_expected_fails(egress: Egress, receiver: Receiver) -> None:
-    with pytest.raises(EgressError) as failed:
+def test_plain_http_where_tls_is_expected_fails(egress: GuardedClient, receiver: Receiver) -> None:
+    with pytest.raises(GuardedClientError) as failed:
         send(egress, receiver.url.replace("http:", "https:"))
 
     assert failed.value.reason == "tls_failed"
@@ -304,14 +310,14 @@ def test_tls_is_verified_against_the_name_though_an_address_is_connected_to(
     tmp_path: Path, *, host: str, days: int, trusted: bool, reason: str | None
 ) -> None:
     authority = Authority.make(tmp_path)
-    egress = Egress([*ALLOW, "::1/128"], context=authority.context() if trusted else None)
+    egress = GuardedClient([*ALLOW, "::1/128"], context=authority.context() if trusted else None)
 
     with serving(authority.issue(host, days=days)) as port:
         url = f"https://localhost:{port}/"
         if reason is None:
             assert send(egress, url).status == 204
         else:
-            with pytest.raises(EgressError) as failed:
+            with pytest.raises(GuardedClientError) as failed:
                 send(egress, url)
             assert failed.value.reason == reason
     egress.close()
@@ -325,8 +331,8 @@ def test_a_resolver_that_does_not_answer_takes_no_longer_than_the_request() -> N
         answered.wait(20)
         return []
 
-    egress = Egress(ALLOW, look_up=look_up)
-    with pytest.raises(EgressError) as failed:
+    egress = GuardedClient(ALLOW, look_up=look_up)
+    with pytest.raises(GuardedClientError) as failed:
         send(egress, "https://slow.example/", seconds=0.2)
     answered.set()
     egress.close()
@@ -344,7 +350,7 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next_one(receiver:
         one.setblocking(False)
         one.connect_ex(("127.0.0.2", port))
     addresses = [ipaddress.ip_address("127.0.0.2"), ipaddress.ip_address("127.0.0.1")]
-    egress = Egress(ALLOW, look_up=lambda *_: list(addresses))
+    egress = GuardedClient(ALLOW, look_up=lambda *_: list(addresses))
 
     reply = send(egress, f"http://two.example:{port}/", seconds=2)
 
@@ -368,7 +374,7 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next_one(receiver:
 def test_what_comes_before_a_connection_is_one_reason_to_customers(
     reason: str, address: str | None, seen: str
 ) -> None:
-    assert EgressError(reason, address=address).disclosed == seen
+    assert GuardedClientError(reason, address=address).disclosed == seen
 
 
 def refusing(*_: object) -> list[ipaddress.IPv4Address]:
@@ -378,10 +384,10 @@ def refusing(*_: object) -> list[ipaddress.IPv4Address]:
 @pytest.mark.parametrize("look_up", [refusing, lambda *_: [ipaddress.IPv4Address("10.0.0.1")]])
 def test_a_name_is_refused_after_whole_seconds_whatever_the_resolver_said(look_up: LookUp) -> None:
     pauses: list[float] = []
-    egress = Egress(look_up=look_up, pause=pauses.append)
+    egress = GuardedClient(look_up=look_up, pause=pauses.append)
     began = time.monotonic()
 
-    with pytest.raises(EgressError):
+    with pytest.raises(GuardedClientError):
         egress.post("https://internal.example/", body=b"", headers={}, seconds=15)
 
     [pause] = pauses
@@ -392,9 +398,9 @@ def test_a_name_is_refused_after_whole_seconds_whatever_the_resolver_said(look_u
 
 def test_an_address_is_refused_without_a_pause() -> None:
     pauses: list[float] = []
-    egress = Egress(pause=pauses.append)
+    egress = GuardedClient(pause=pauses.append)
 
-    with pytest.raises(EgressError, match="address_forbidden"):
+    with pytest.raises(GuardedClientError, match="address_forbidden"):
         egress.post("https://10.0.0.1/", body=b"", headers={}, seconds=15)
 
     assert pauses == []

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs import errors
-from jobs.sandbox import Sandbox
+from core import errors
+from core.sandbox import Sandbox
 from tests.children import wait_for_names
 from tests.fakes import NoSandbox
 from tests.integration import formula_targets, sandbox_targets
@@ -246,7 +246,7 @@ def test_a_job_that_is_stopped_waits_no_longer() -> None:
     places = equality.shares(1, most_waiting=1)
     mathematics = Equality(Away(), places, look_seconds=0.01)
     looks = iter([False, False, True])
-    with places.hold(OTHER, seconds=0), pytest.raises(equality.Stopped):
+    with places.hold(OTHER, seconds=0), pytest.raises(equality.ComparisonStopped):
         mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("6", "6.0")
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobs import errors, failpoints
+from core import errors, failpoints
 
 HIT_THRICE = "from jobs import failpoints; [failpoints.hit('here', 'now') for _ in range(3)]"
 

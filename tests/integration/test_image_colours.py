@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jobs.images import pipeline
-from tests import pictures
+from tests import image_files
 
 
 def half_clear(mode: str) -> Image.Image:
@@ -17,7 +17,7 @@ def half_clear(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("picture", "name"),
+    ("image", "name"),
     [
         (half_clear("RGBA"), "PNG"),
         (half_clear("LA"), "PNG"),
@@ -25,42 +25,45 @@ def half_clear(mode: str) -> Image.Image:
         (half_clear("RGBA"), "WEBP"),
     ],
 )
-def test_what_is_transparent_becomes_white(picture: Image.Image, name: str) -> None:
+def test_what_is_transparent_becomes_white(image: Image.Image, name: str) -> None:
     options: dict[str, object] = {"lossless": True, "exact": True} if name == "WEBP" else {}
-    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(picture, name, **options)))
+    seen = image_files.image_of(pipeline.canonicalise(image_files.file_of(image, name, **options)))
 
     assert seen.mode == "RGB"
-    assert seen.getpixel((20, 40)) == pictures.WHITE
-    assert pictures.near(seen.getpixel((90, 40)), (127, 127, 127))
+    assert seen.getpixel((20, 40)) == image_files.WHITE
+    assert image_files.near(seen.getpixel((90, 40)), (127, 127, 127))
 
 
 @pytest.mark.parametrize("name", ["PNG", "GIF"])
 @pytest.mark.parametrize("mode", ["P", "L", "1"])
 def test_a_transparent_colour_becomes_white(name: str, mode: str) -> None:
-    picture = Image.new(mode, (112, 84), 0)
-    picture.paste(1 if mode != "L" else 200, (56, 0, 112, 84))
+    image = Image.new(mode, (112, 84), 0)
+    image.paste(1 if mode != "L" else 200, (56, 0, 112, 84))
     if mode == "P":
-        picture.putpalette([*pictures.RED, *pictures.BLUE])
-    visible = {"P": pictures.BLUE, "L": (200, 200, 200), "1": (1, 1, 1)}[mode]
+        image.putpalette([*image_files.RED, *image_files.BLUE])
+    visible = {"P": image_files.BLUE, "L": (200, 200, 200), "1": (1, 1, 1)}[mode]
 
-    seen = pictures.picture_of(
-        pipeline.canonicalise(pictures.file_of(picture, name, transparency=0))
+    seen = image_files.image_of(
+        pipeline.canonicalise(image_files.file_of(image, name, transparency=0))
     )
 
-    assert seen.getpixel((20, 40)) == pictures.WHITE
-    assert pictures.near(seen.getpixel((90, 40)), visible) or mode == "1"
+    assert seen.getpixel((20, 40)) == image_files.WHITE
+    assert image_files.near(seen.getpixel((90, 40)), visible) or mode == "1"
 
 
 def test_a_palette_with_alpha_keeps_its_colours() -> None:
-    picture = Image.new("P", (112, 84), 0)
-    picture.paste(1, (56, 0, 112, 84))
-    picture.putpalette([*pictures.RED, *pictures.BLUE])
+    image = Image.new("P", (112, 84), 0)
+    image.paste(1, (56, 0, 112, 84))
+    image.putpalette([*image_files.RED, *image_files.BLUE])
 
-    seen = pictures.picture_of(
-        pipeline.canonicalise(pictures.file_of(picture, transparency=bytes([0, 255])))
+    seen = image_files.image_of(
+        pipeline.canonicalise(image_files.file_of(image, transparency=bytes([0, 255])))
     )
 
-    assert (seen.getpixel((20, 40)), seen.getpixel((90, 40))) == (pictures.WHITE, pictures.BLUE)
+    assert (seen.getpixel((20, 40)), seen.getpixel((90, 40))) == (
+        image_files.WHITE,
+        image_files.BLUE,
+    )
 
 
 def shades(mode: str, values: list[float]) -> Image.Image:
@@ -86,23 +89,27 @@ def shades(mode: str, values: list[float]) -> Image.Image:
     ],
 )
 def test_deep_greys_are_scaled_and_not_clipped(mode: str, name: str, values: list[float]) -> None:
-    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(shades(mode, values), name)))
+    seen = image_files.image_of(
+        pipeline.canonicalise(image_files.file_of(shades(mode, values), name))
+    )
 
     found = [seen.getpixel((28 * number + 14, 28)) for number in range(4)]
     assert all(
-        pictures.near(pixel, (grey, grey, grey), within=1)
+        image_files.near(pixel, (grey, grey, grey), within=1)
         for pixel, grey in zip(found, (0, 64, 128, 255), strict=True)
     )
 
 
 def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
-    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(shades("I;16", [0, 250]))))
+    seen = image_files.image_of(
+        pipeline.canonicalise(image_files.file_of(shades("I;16", [0, 250])))
+    )
 
     assert seen.getextrema() == ((0, 1), (0, 1), (0, 1))
 
 
 def test_pixels_that_are_no_numbers_are_refused() -> None:
-    refused = pictures.refusal(pictures.file_of(shades("F", [0.0, float("inf")]), "TIFF"))
+    refused = image_files.refusal(image_files.file_of(shades("F", [0.0, float("inf")]), "TIFF"))
 
     assert refused.specific_code == "invalid_image_mode"
 
@@ -113,16 +120,16 @@ def test_cmyk_is_read_as_it_was_meant(name: str) -> None:
     inks = Image.new("CMYK", (112, 84), (0, 255, 255, 0))
     inks.paste((0, 0, 0, 0), (56, 0, 112, 84))
 
-    seen = pictures.picture_of(pipeline.canonicalise(pictures.file_of(inks, name)))
+    seen = image_files.image_of(pipeline.canonicalise(image_files.file_of(inks, name)))
 
-    assert pictures.near(seen.getpixel((20, 40)), pictures.RED)
-    assert pictures.near(seen.getpixel((90, 40)), pictures.WHITE)
+    assert image_files.near(seen.getpixel((20, 40)), image_files.RED)
+    assert image_files.near(seen.getpixel((90, 40)), image_files.WHITE)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "LAB"])
 def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
-    seen = pictures.picture_of(
-        pipeline.canonicalise(pictures.file_of(pictures.gradient().convert(mode), "TIFF"))
+    seen = image_files.image_of(
+        pipeline.canonicalise(image_files.file_of(image_files.gradient().convert(mode), "TIFF"))
     )
 
     assert seen.mode == "RGB"
@@ -131,24 +138,24 @@ def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_colours_follow_the_files_profile(name: str) -> None:
-    picture = Image.new("RGB", (112, 84), pictures.RED)
-    seen = pictures.picture_of(
+    image = Image.new("RGB", (112, 84), image_files.RED)
+    seen = image_files.image_of(
         pipeline.canonicalise(
-            pictures.file_of(picture, name, icc_profile=pictures.swapped_profile())
+            image_files.file_of(image, name, icc_profile=image_files.swapped_profile())
         )
     )
 
-    assert pictures.near(seen.getpixel((50, 40)), pictures.BLUE, within=6)
+    assert image_files.near(seen.getpixel((50, 40)), image_files.BLUE, within=6)
 
 
 @pytest.mark.parametrize(
     ("mode", "profile"),
-    [("RGB", b"no profile at all"), ("L", pictures.swapped_profile()), ("RGB", b"")],
+    [("RGB", b"no profile at all"), ("L", image_files.swapped_profile()), ("RGB", b"")],
 )
 def test_a_profile_that_is_broken_or_of_other_colours_is_ignored(mode: str, profile: bytes) -> None:
-    picture = Image.new(mode, (112, 84), "white")
-    seen = pictures.picture_of(
-        pipeline.canonicalise(pictures.file_of(picture, icc_profile=profile))
+    image = Image.new(mode, (112, 84), "white")
+    seen = image_files.image_of(
+        pipeline.canonicalise(image_files.file_of(image, icc_profile=profile))
     )
 
-    assert seen.getpixel((50, 40)) == pictures.WHITE
+    assert seen.getpixel((50, 40)) == image_files.WHITE

@@ -10,7 +10,7 @@ from PIL import Image, JpegImagePlugin, features
 
 from jobs import images
 from jobs.images import pipeline
-from tests import pictures
+from tests import image_files
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from tests import pictures
     ],
 )
 def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str) -> None:
-    data = pictures.file_of(pictures.gradient(), name)
+    data = image_files.file_of(image_files.gradient(), name)
     canonical = pipeline.canonicalise(data)
 
     assert images.sniff(data) == media_type
@@ -38,7 +38,7 @@ def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str)
         orientation=1,
         frames=1,
     )
-    assert pictures.picture_of(canonical).size == (canonical.width, canonical.height) == (112, 84)
+    assert image_files.image_of(canonical).size == (canonical.width, canonical.height) == (112, 84)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_the_heif_family_is_told_apart_by_all_its_brands(brands: bytes, media_ty
 
 def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
     canonical = pipeline.canonicalise(
-        pictures.file_of(pictures.gradient(), "JPEG", subsampling="4:2:0")
+        image_files.file_of(image_files.gradient(), "JPEG", subsampling="4:2:0")
     )
 
     assert canonical.media_type == "image/jpeg"
-    assert JpegImagePlugin.get_sampling(pictures.picture_of(canonical)) == 0  # 4:4:4
+    assert JpegImagePlugin.get_sampling(image_files.image_of(canonical)) == 0  # 4:4:4
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,15 @@ def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
         ({"lossless": False}, "image/jpeg"),
         ({"lossless": True, "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"}, "image/png"),
         ({"lossless": False, "exif": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"}, "image/jpeg"),
-        ({"lossless": True, "save_all": True, "append_images": [pictures.gradient()]}, "image/png"),
+        (
+            {"lossless": True, "save_all": True, "append_images": [image_files.gradient()]},
+            "image/png",
+        ),
     ],
 )
 def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_type: str) -> None:
     canonical = pipeline.canonicalise(
-        pictures.file_of(pictures.gradient().rotate(90), "WEBP", **options)
+        image_files.file_of(image_files.gradient().rotate(90), "WEBP", **options)
     )
 
     assert canonical.media_type == media_type
@@ -100,31 +103,31 @@ def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_ty
 @pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "TIFF"])
 def test_what_came_without_loss_stays_without_loss(name: str) -> None:
     whole = Image.new("RGB", (112, 84), (10, 200, 30))
-    canonical = pipeline.canonicalise(pictures.file_of(whole, name))
+    canonical = pipeline.canonicalise(image_files.file_of(whole, name))
 
     assert canonical.media_type == "image/png"
-    assert pictures.picture_of(canonical).tobytes() == whole.tobytes()
+    assert image_files.image_of(canonical).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "TIFF"])
 def test_of_several_pictures_the_first_is_used(name: str) -> None:
     options: dict[str, object] = {"lossless": True} if name == "WEBP" else {}
     first, second = (
-        Image.new("RGB", (56, 56), pictures.RED),
-        Image.new("RGB", (56, 56), pictures.BLUE),
+        Image.new("RGB", (56, 56), image_files.RED),
+        Image.new("RGB", (56, 56), image_files.BLUE),
     )
-    data = pictures.file_of(first, name, save_all=True, append_images=[second, first], **options)
+    data = image_files.file_of(first, name, save_all=True, append_images=[second, first], **options)
 
     canonical = pipeline.canonicalise(data)
 
     assert canonical.original.frames == 3
-    assert pictures.picture_of(canonical).getpixel((28, 28)) == pictures.RED
+    assert image_files.image_of(canonical).getpixel((28, 28)) == image_files.RED
 
 
 def test_a_format_that_cannot_be_read_here_is_named() -> None:
     if importlib.util.find_spec("pillow_heif"):
         pytest.skip("this installation reads HEIC")
-    refused = pictures.refusal(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
+    refused = image_files.refusal(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
 
     assert refused.specific_code == "unsupported_image_media_type"
     assert refused.http_status == 415
@@ -134,7 +137,7 @@ def test_a_format_that_cannot_be_read_here_is_named() -> None:
 def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
-    canonical = pipeline.canonicalise(pictures.file_of(pictures.gradient(), "HEIF"))
+    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient(), "HEIF"))
 
     assert canonical.original.media_type == "image/heic"
     assert canonical.media_type == "image/jpeg"
@@ -143,6 +146,6 @@ def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_an_avif_is_read_where_pillow_can() -> None:
-    canonical = pipeline.canonicalise(pictures.file_of(pictures.gradient(), "AVIF"))
+    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient(), "AVIF"))
 
     assert (canonical.original.media_type, canonical.media_type) == ("image/avif", "image/jpeg")

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat, PngImagePlugin
 
-from jobs import errors, images, profiles
+from core import errors, profiles
+from jobs import images
 from jobs.images import geometry, pipeline
-from tests import pictures
+from tests import image_files
 
 #: How a camera lays a picture into a file, by the EXIF orientation that it notes.
 LAID = {
@@ -36,37 +37,45 @@ LAID = {
 def test_a_picture_is_turned_upright(
     name: str, orientation: int, laid: Image.Transpose | None
 ) -> None:
-    upright = Image.new("RGB", (224, 112), pictures.RED)
-    upright.paste(pictures.GREEN, (112, 0, 224, 56))
-    upright.paste(pictures.BLUE, (0, 56, 112, 112))
-    upright.paste(pictures.WHITE, (112, 56, 224, 112))
+    upright = Image.new("RGB", (224, 112), image_files.RED)
+    upright.paste(image_files.GREEN, (112, 0, 224, 56))
+    upright.paste(image_files.BLUE, (0, 56, 112, 112))
+    upright.paste(image_files.WHITE, (112, 56, 224, 112))
     stored = upright if laid is None else upright.transpose(laid)
     options: dict[str, object] = {"lossless": True} if name == "WEBP" else {}
-    data = pictures.file_of(stored, name, exif=pictures.with_orientation(orientation), **options)
+    data = image_files.file_of(
+        stored, name, exif=image_files.with_orientation(orientation), **options
+    )
 
     canonical = pipeline.canonicalise(data)
-    seen = pictures.picture_of(canonical)
+    seen = image_files.image_of(canonical)
 
     assert (canonical.original.width, canonical.original.height) == (224, 112)
     assert canonical.original.orientation == orientation
     assert seen.size == (224, 112)
     corners = [seen.getpixel(at) for at in ((20, 20), (200, 20), (20, 90), (200, 90))]
     assert all(
-        map(pictures.near, corners, (pictures.RED, pictures.GREEN, pictures.BLUE, pictures.WHITE))
+        map(
+            image_files.near,
+            corners,
+            (image_files.RED, image_files.GREEN, image_files.BLUE, image_files.WHITE),
+        )
     )
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_an_orientation_that_is_none_turns_nothing(value: int) -> None:
-    data = pictures.file_of(pictures.gradient(), "JPEG", exif=pictures.with_orientation(value))
+    data = image_files.file_of(
+        image_files.gradient(), "JPEG", exif=image_files.with_orientation(value)
+    )
 
     assert pipeline.canonicalise(data).original.orientation == 1
 
 
 def test_an_orientation_that_is_a_fraction_turns_nothing() -> None:
     entry = struct.pack("!HHHIIIII", 1, 0x0112, 5, 1, 26, 0, 6, 1)
-    data = pictures.file_of(
-        pictures.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + entry
+    data = image_files.file_of(
+        image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + entry
     )
 
     assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 6.0
@@ -74,8 +83,8 @@ def test_an_orientation_that_is_a_fraction_turns_nothing() -> None:
 
 
 def test_broken_metadata_spoil_no_picture() -> None:
-    data = pictures.file_of(
-        pictures.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01"
+    data = image_files.file_of(
+        image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01"
     )
 
     assert pipeline.canonicalise(data).original.orientation == 1
@@ -87,13 +96,15 @@ def test_a_large_jpeg_is_decoded_small_but_never_below_its_canonical_size(
 ) -> None:
     specks = Image.frombytes("L", (600, 450), random.Random(1).randbytes(600 * 450))
     scene = specks.resize((2400, 1800), Image.Resampling.NEAREST)
-    data = pictures.file_of(scene, "JPEG", quality=95, exif=pictures.with_orientation(orientation))
+    data = image_files.file_of(
+        scene, "JPEG", quality=95, exif=image_files.with_orientation(orientation)
+    )
     if orientation == 6:
         scene = scene.transpose(Image.Transpose.ROTATE_270)
 
     canonical = pipeline.canonicalise(data, detail="low")
 
-    seen = pictures.picture_of(canonical).convert("L")
+    seen = image_files.image_of(canonical).convert("L")
     expected = scene.resize(seen.size, Image.Resampling.BICUBIC)
     # Decoded at half size the mean difference is 4.5 of 255; at a quarter, too small, it is 11.
     assert 1 < ImageStat.Stat(ImageChops.difference(seen, expected)).mean[0] < 7
@@ -102,28 +113,28 @@ def test_a_large_jpeg_is_decoded_small_but_never_below_its_canonical_size(
 def test_no_metadata_is_left() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "somebody")
-    exif = pictures.with_orientation(1)
+    exif = image_files.with_orientation(1)
     exif[0x010E] = "a secret description"
     for data in (
-        pictures.file_of(
-            pictures.gradient(),
+        image_files.file_of(
+            image_files.gradient(),
             "PNG",
             pnginfo=text,
             exif=exif,
-            icc_profile=pictures.swapped_profile(),
+            icc_profile=image_files.swapped_profile(),
             dpi=(9, 9),
         ),
-        pictures.file_of(
-            pictures.gradient(),
+        image_files.file_of(
+            image_files.gradient(),
             "JPEG",
             comment=b"somebody",
             exif=exif,
-            icc_profile=pictures.swapped_profile(),
+            icc_profile=image_files.swapped_profile(),
         ),
-        pictures.file_of(pictures.gradient(), "GIF", comment=b"somebody"),
+        image_files.file_of(image_files.gradient(), "GIF", comment=b"somebody"),
     ):
         canonical = pipeline.canonicalise(data)
-        left = pictures.picture_of(canonical).info
+        left = image_files.image_of(canonical).info
 
         assert not {"exif", "icc_profile", "comment", "Author", "xmp", "transparency"} & left.keys()
         assert b"some" not in canonical.data
@@ -132,7 +143,9 @@ def test_no_metadata_is_left() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_a_canonical_image_keeps_its_size_when_it_comes_in_again(name: str) -> None:
-    first = pipeline.canonicalise(pictures.file_of(pictures.gradient(300, 200), name), detail="low")
+    first = pipeline.canonicalise(
+        image_files.file_of(image_files.gradient(300, 200), name), detail="low"
+    )
     second = pipeline.canonicalise(first.data, detail="low")
 
     assert (second.width, second.height) == (first.width, first.height)
@@ -145,18 +158,18 @@ def test_a_canonical_image_keeps_its_size_when_it_comes_in_again(name: str) -> N
 def test_a_picture_of_any_size_comes_out_at_its_canonical_size(
     width: int, height: int, name: str
 ) -> None:
-    data = pictures.file_of(Image.new("RGB", (width, height), pictures.GREEN), name)
+    data = image_files.file_of(Image.new("RGB", (width, height), image_files.GREEN), name)
     if max(width, height) > pipeline.MAX_RATIO * min(width, height):
-        assert pictures.refusal(data).specific_code == "invalid_image"
+        assert image_files.refusal(data).specific_code == "invalid_image"
         return
     canonical = pipeline.canonicalise(data)
 
     assert (canonical.height, canonical.width) == geometry.canonical_size(height, width, "standard")
-    assert pictures.picture_of(canonical).size == (canonical.width, canonical.height)
+    assert image_files.image_of(canonical).size == (canonical.width, canonical.height)
 
 
 def test_the_details_differ_in_size_and_key() -> None:
-    data = pictures.file_of(Image.new("RGB", (3000, 2600), pictures.GREEN), "JPEG")
+    data = image_files.file_of(Image.new("RGB", (3000, 2600), image_files.GREEN), "JPEG")
     made = [pipeline.canonicalise(data, detail=detail) for detail in profiles.DETAIL_TOKENS]
 
     assert [one.width * one.height // 784 for one in made] == [1254, 2538, 4012, 8148]
@@ -164,7 +177,7 @@ def test_the_details_differ_in_size_and_key() -> None:
 
 
 def test_the_key_is_of_bytes_and_pipeline() -> None:
-    canonical = pipeline.canonicalise(pictures.file_of(pictures.gradient()))
+    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient()))
 
     mixed = canonical.data + images.PIPELINE_VERSION.encode()
     assert canonical.key == hashlib.sha256(mixed).hexdigest()
@@ -185,8 +198,8 @@ def test_the_key_is_of_bytes_and_pipeline() -> None:
 def test_bounds_are_kept_before_anything_is_decoded(
     width: int, height: int, code: str, said: str
 ) -> None:
-    data = pictures.png_header(width, height)
-    refused = pictures.refusal(data)
+    data = image_files.png_header(width, height)
+    refused = image_files.refusal(data)
 
     assert len(data) < 4096
     assert refused.specific_code == code
@@ -194,13 +207,13 @@ def test_bounds_are_kept_before_anything_is_decoded(
 
 
 def test_what_is_no_image_is_refused() -> None:
-    assert pictures.refusal(b"plain words, no picture").specific_code == "invalid_image_format"
+    assert image_files.refusal(b"plain words, no picture").specific_code == "invalid_image_format"
 
 
 def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
     canvas = (16_382).to_bytes(3, "little") * 2
     chunks = b"WEBPVP8X\x0a\x00\x00\x00" + bytes(4) + canvas
-    refused = pictures.refusal(b"RIFF" + len(chunks).to_bytes(4, "little") + chunks)
+    refused = image_files.refusal(b"RIFF" + len(chunks).to_bytes(4, "little") + chunks)
 
     assert refused.specific_code == "image_too_large"
     assert "at most 50" in refused.message
@@ -208,9 +221,9 @@ def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_a_truncated_image_is_refused(name: str) -> None:
-    data = pictures.file_of(pictures.gradient(), name)
+    data = image_files.file_of(image_files.gradient(), name)
     for left in (len(data) // 2, len(data) * 3 // 4):
-        refused = pictures.refusal(data[:left])
+        refused = image_files.refusal(data[:left])
 
         assert refused.specific_code == "image_parse_error"
         assert refused.message == ("The image file is damaged or cut short: it cannot be decoded.")
@@ -218,8 +231,8 @@ def test_a_truncated_image_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(name: str) -> None:
-    whole = pictures.file_of(
-        pictures.gradient(), name, **({"save_all": True} if name == "TIFF" else {})
+    whole = image_files.file_of(
+        image_files.gradient(), name, **({"save_all": True} if name == "TIFF" else {})
     )
     chance = random.Random(name)
     outcomes = set()

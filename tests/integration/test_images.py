@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import features
 
-from jobs import errors, images
+from core import errors
+from core.sandbox import Sandbox
+from core.settings import Settings
+from core.shares import Shares
+from jobs import images
 from jobs.images import pipeline
-from jobs.sandbox import Sandbox
-from jobs.settings import Settings
-from jobs.shares import Shares
-from tests import pictures
+from tests import image_files
 from tests.children import wait_for_names
 from tests.integration import sandbox_targets
 
@@ -28,38 +29,40 @@ ACCOUNT, OTHER = (uuid.UUID(int=number) for number in (1, 2))
 
 
 @pytest.fixture(scope="module")
-def door() -> Iterator[images.Images]:
-    images_of_one_process = images.Images.start(
+def router() -> Iterator[images.ImageReader]:
+    images_of_one_process = images.ImageReader.start(
         Settings.read({}, sandbox_processes=1, max_image_mb=1, sandbox_seconds=60)
     )
     yield images_of_one_process
     images_of_one_process.close()
 
 
-def test_an_upload_is_made_canonical_in_a_child(door: images.Images) -> None:
-    data = pictures.file_of(pictures.gradient(), "JPEG", exif=pictures.with_orientation(6))
+def test_an_upload_is_made_canonical_in_a_child(router: images.ImageReader) -> None:
+    data = image_files.file_of(image_files.gradient(), "JPEG", exif=image_files.with_orientation(6))
 
-    assert door.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalise(
+    assert router.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalise(
         data, detail="low"
     )
 
 
-def test_two_children_make_the_same_bytes(door: images.Images) -> None:
-    data = pictures.file_of(pictures.gradient(640, 480), "WEBP", lossless=True)
-    again = images.Images.start(Settings.read({}, sandbox_processes=1))
+def test_two_children_make_the_same_bytes(router: images.ImageReader) -> None:
+    data = image_files.file_of(image_files.gradient(640, 480), "WEBP", lossless=True)
+    again = images.ImageReader.start(Settings.read({}, sandbox_processes=1))
     try:
-        keys = [one.accept(data, account_id=ACCOUNT).key for one in (again, door, door)]
+        keys = [one.accept(data, account_id=ACCOUNT).key for one in (again, router, router)]
         assert keys[0] == keys[1] == keys[2]
     finally:
         again.close()
 
 
-def test_an_avif_fits_into_a_childs_memory(door: images.Images) -> None:
+def test_an_avif_fits_into_a_childs_memory(router: images.ImageReader) -> None:
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
 
     assert (
-        door.accept(pictures.file_of(pictures.gradient(), "AVIF"), account_id=ACCOUNT).media_type
+        router.accept(
+            image_files.file_of(image_files.gradient(), "AVIF"), account_id=ACCOUNT
+        ).media_type
         == "image/jpeg"
     )
 
@@ -70,23 +73,23 @@ def test_an_avif_fits_into_a_childs_memory(door: images.Images) -> None:
         (b"", "empty_image_file", 422),
         (b"\xff\xd8\xff" + bytes(2**20), "image_file_too_large", 413),
         (b"GIF, as in gift", "invalid_image_format", 422),
-        (pictures.png_header(20_000, 12_000), "image_too_large", 422),
+        (image_files.png_header(20_000, 12_000), "image_too_large", 422),
     ],
     ids=["empty", "too many bytes", "no image", "bomb"],
 )
 def test_the_door_refuses_with_one_sentence_and_a_code(
-    door: images.Images, data: bytes, code: str, status: int
+    router: images.ImageReader, data: bytes, code: str, status: int
 ) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
-        door.accept(data, account_id=ACCOUNT)
+        router.accept(data, account_id=ACCOUNT)
 
     assert (refused.value.specific_code, refused.value.http_status) == (code, status)
     assert refused.value.message.endswith(".")
 
 
-def test_the_door_names_found_and_allowed_bytes(door: images.Images) -> None:
+def test_the_door_names_found_and_allowed_bytes(router: images.ImageReader) -> None:
     with pytest.raises(errors.ImageRejected, match=r"has 1,048,579 bytes; at most 1,048,576 are"):
-        door.accept(b"\xff\xd8\xff" + bytes(2**20), account_id=ACCOUNT)
+        router.accept(b"\xff\xd8\xff" + bytes(2**20), account_id=ACCOUNT)
 
 
 @pytest.mark.parametrize(
@@ -98,30 +101,32 @@ def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
     with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
-        door = images.Images(sandbox, limits=images.Limits(), shares=Shares(1, name="decoders"))
+        router = images.ImageReader(
+            sandbox, limits=images.ImageLimits(), shares=Shares(1, name="decoders")
+        )
         with pytest.raises(errors.ImageRejected, match=said) as refused:
-            door.accept(pictures.file_of(pictures.gradient()), account_id=ACCOUNT)
+            router.accept(image_files.file_of(image_files.gradient()), account_id=ACCOUNT)
 
     assert refused.value.specific_code == "image_parse_error"
 
 
 def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other() -> None:
     settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
-    door = images.Images.start(settings, target=sandbox_targets.DECODE_OR_HANG)
-    png = pictures.file_of(pictures.gradient())
+    router = images.ImageReader.start(settings, target=sandbox_targets.DECODE_OR_HANG)
+    png = image_files.file_of(image_files.gradient())
     with ThreadPoolExecutor(8) as threads:
         hanging = [
             threads.submit(
-                door.accept,
+                router.accept,
                 sandbox_targets.hanging(png, salt=number),
                 account_id=ACCOUNT,
             )
             for number in range(8)
         ]
         wait_for_names(sandbox_targets.BEGUN, count=2)
-        served = [door.accept(png, account_id=OTHER) for _ in range(3)]
-        held, unfinished = door.shares.held, [one for one in hanging if not one.done()]
-        door.close()
+        served = [router.accept(png, account_id=OTHER) for _ in range(3)]
+        held, unfinished = router.shares.held, [one for one in hanging if not one.done()]
+        router.close()
 
     assert [image.media_type for image in served] == ["image/png"] * 3
     assert (held, len(unfinished)) == (2, 8)
@@ -130,7 +135,7 @@ def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other() -> None:
 
 def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> None:
     now = 0.0
-    slow = sandbox_targets.hanging(pictures.file_of(pictures.gradient()), salt=1)
+    slow = sandbox_targets.hanging(image_files.file_of(image_files.gradient()), salt=1)
 
     def refused(account_id: uuid.UUID, *, decoded: bool) -> bool:
         before = sandbox.pids
@@ -145,7 +150,9 @@ def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> Non
     with Sandbox(sandbox_targets.DECODE_OR_HANG, processes=1, seconds=1.0) as sandbox:
         sandbox.warm()
         shares = Shares(1, name="decoders")
-        intake = images.Images(sandbox, limits=images.Limits(), shares=shares, timer=lambda: now)
+        intake = images.ImageReader(
+            sandbox, limits=images.ImageLimits(), shares=shares, timer=lambda: now
+        )
         assert refused(ACCOUNT, decoded=True)
         assert refused(ACCOUNT, decoded=False)
         with shares.hold(OTHER, seconds=0):
@@ -206,8 +213,8 @@ def test_what_is_no_data_url_in_base64_is_refused(url: str) -> None:
 
 def test_a_process_that_takes_images_in_loads_no_decoder() -> None:
     script = "import sys, jobs.images; print('PIL.Image' in sys.modules)"
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     ).stdout
 
-    assert told.strip() == "False"
+    assert reported.strip() == "False"

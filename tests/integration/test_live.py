@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from jobs import live
-from jobs.live import Publisher, Subscriber, Told
-from jobs.marks import Mark
+from jobs.events import live
+from jobs.events.index import IndexEntry
+from jobs.events.live import LiveEvent, Publisher, Subscriber
 from tests.e2e.stack import eventually
 from tests.redis_servers import RedisServer
 
 NOWHERE = "unix:///nowhere/redis.sock"
 
 
-def told(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> Told:
-    return Told(job_id, 1, 0, number - 1, Mark(number, len(text), 5), text)
+def reported(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> LiveEvent:
+    return LiveEvent(job_id, 1, 0, number - 1, IndexEntry(number, len(text), 5), text)
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def subscriber(redis_url: str) -> Iterator[Subscriber]:
     subscriber.close()
 
 
-def heard(subscriber: Subscriber) -> tuple[list[Told], Callable[[], int]]:
+def woken(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
     """Return a list of what is heard, and what listens and counts."""
-    events: list[Told] = []
+    events: list[LiveEvent] = []
 
     def listen() -> int:
         events.extend(subscriber.hear())
@@ -52,29 +52,29 @@ def test_who_follows_a_job_hears_its_events_and_no_others(
 ) -> None:
     mine, other = uuid.uuid4(), uuid.uuid4()
     subscriber.want([mine])
-    events, listen = heard(subscriber)
-    finding = Told(mine, 1, 2, 8, Mark(9, 0, 5, {"kind": "loop"}), "")
+    events, listen = woken(subscriber)
+    finding = LiveEvent(mine, 1, 2, 8, IndexEntry(9, 0, 5, {"kind": "loop"}), "")
 
     def ready() -> bool:
         # A subscription has landed when an event comes through.
-        publisher.tell([told(mine, 1), told(other, 1)])
+        publisher.record([reported(mine, 1), reported(other, 1)])
         return listen() > 0
 
     assert eventually(ready)
-    publisher.tell([told(mine, 8), told(other, 2), finding])
+    publisher.record([reported(mine, 8), reported(other, 2), finding])
 
     assert eventually(lambda: listen() > 0 and finding in events)
     assert {event.job_id for event in events} == {mine}
-    assert told(mine, 8) in events
+    assert reported(mine, 8) in events
 
 
 def test_who_follows_no_more_hears_no_more(publisher: Publisher, subscriber: Subscriber) -> None:
     job_id = uuid.uuid4()
     subscriber.want([job_id])
-    events, listen = heard(subscriber)
+    events, listen = woken(subscriber)
 
     def ready() -> bool:
-        publisher.tell([told(job_id, 1)])
+        publisher.record([reported(job_id, 1)])
         return listen() > 0
 
     assert eventually(ready)
@@ -87,7 +87,7 @@ def test_without_redis_nothing_is_heard_and_nobody_waits() -> None:
     publisher, subscriber = Publisher(NOWHERE), Subscriber(NOWHERE)
     publisher.start()
     for number in range(100):
-        publisher.tell([told(uuid.uuid4(), number)])
+        publisher.record([reported(uuid.uuid4(), number)])
     subscriber.want([uuid.uuid4()])
     assert subscriber.hear() == []
     publisher.stop()
@@ -98,10 +98,10 @@ def test_a_message_in_another_form_is_no_event() -> None:
     job_id = uuid.uuid4()
     channel = f"longlook:live:{job_id.hex}".encode()
 
-    assert live.decode(channel, live.encode([told(job_id, 3)])) == [told(job_id, 3)]
+    assert live.decode(channel, live.encode([reported(job_id, 3)])) == [reported(job_id, 3)]
     for message in (b"", b"{}", b"[[1]]", b"[[1,2,3,4,5,6]]", b'["x"]', b"1"):
         assert live.decode(channel, message) == []
-    assert live.decode(b"longlook:live:x", live.encode([told(job_id, 3)])) == []
+    assert live.decode(b"longlook:live:x", live.encode([reported(job_id, 3)])) == []
 
 
 def test_a_redis_that_comes_back_is_heard_again(short_folder: Path) -> None:
@@ -110,11 +110,11 @@ def test_a_redis_that_comes_back_is_heard_again(short_folder: Path) -> None:
     job_id = uuid.uuid4()
     publisher, subscriber = Publisher(server.url), Subscriber(server.url)
     publisher.start()
-    events, listen = heard(subscriber)
+    events, listen = woken(subscriber)
 
     def through() -> bool:
         subscriber.want([job_id])
-        publisher.tell([told(job_id, 1)])
+        publisher.record([reported(job_id, 1)])
         return listen() > 0
 
     assert eventually(through)

@@ -15,7 +15,7 @@ import logging, sys, threading
 import sqlalchemy as sa
 import structlog
 from jobs import logs
-from jobs.settings import Settings
+from core.settings import Settings
 
 settings = Settings.read({}, log_format=sys.argv[1], log_level=sys.argv[2])
 logs.configure(settings, service="tests")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import webhooks
+from webhooks import signature
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "webhooks.md").read_text()
 BODY = json.dumps(
@@ -26,7 +26,7 @@ BODY = json.dumps(
     },
     ensure_ascii=False,
 ).encode()
-NEW, OLD, OTHER = (webhooks.new_secret() for _ in range(3))
+NEW, OLD, OTHER = (signature.new_secret() for _ in range(3))
 PYTHON = ["openai", "standardwebhooks", "by hand"]
 
 Received = Callable[[bytes, dict[str, str], str], str]
@@ -34,8 +34,8 @@ Received = Callable[[bytes, dict[str, str], str], str]
 
 def signed(*, minutes: int = 0) -> dict[str, str]:
     at = datetime.now(UTC) + timedelta(minutes=minutes)
-    key = webhooks.new_pair().private
-    return webhooks.headers("evt_1", BODY, at=at, secrets=[NEW, OLD], private_key=key)
+    key = signature.new_pair().private
+    return signature.headers("evt_1", BODY, at=at, secrets=[NEW, OLD], private_key=key)
 
 
 def example(name: str) -> str:

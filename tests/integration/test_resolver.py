@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobs.resolver import IP, Resolver, numeric
+from net.resolver import IP, Resolver, numeric
 from tests.databases import ROOT
 from tests.e2e.stack import eventually
 
@@ -20,7 +20,7 @@ HERE = ipaddress.ip_address("127.0.0.1")
 #: A process that asked for a name whose server is silent, and has nothing more to do.
 ENDS = """
 import socket, threading
-from jobs.egress import Egress, EgressError
+from net.client import Egress, EgressError
 
 known = socket.getaddrinfo
 
@@ -43,14 +43,14 @@ class Names:
     """A resolver that says nothing of names that begin with ``silent`` until it is let go."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.speaks = threading.Event()
         self._lock = threading.Lock()
 
     def __call__(self, host: str, port: int) -> list[IP]:
         del port
         with self._lock:
-            self.asked.append(host)
+            self.requested.append(host)
         if host.startswith("silent"):
             self.speaks.wait(60)
         if host.startswith("none"):
@@ -79,7 +79,7 @@ def test_a_name_is_looked_up_each_time_it_is_needed(names: Names) -> None:
     resolver = Resolver(names)
 
     assert [resolve(resolver, "a.example") for _ in range(2)] == [[HERE], [HERE]]
-    assert names.asked == ["a.example"] * 2
+    assert names.requested == ["a.example"] * 2
     with pytest.raises(OSError, match="looked up"):
         resolve(resolver, "none.example")
 
@@ -89,7 +89,7 @@ def test_one_silent_name_is_asked_for_once_however_many_want_it(names: Names) ->
     for _ in range(10):
         hang(resolver, "silent.example")
 
-    assert eventually(lambda: names.asked == ["silent.example"])
+    assert eventually(lambda: names.requested == ["silent.example"])
     assert resolve(resolver, "b.example") == [HERE]
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(resolve, resolver, "silent.example") for _ in range(4)]
@@ -104,7 +104,7 @@ def test_silent_names_of_one_party_keep_no_other_one_waiting(names: Names) -> No
 
     hang(resolver, "more.example", party="a")
 
-    assert "more.example" not in names.asked
+    assert "more.example" not in names.requested
     assert resolve(resolver, "other.example", party="b") == [HERE]
 
 
@@ -126,7 +126,7 @@ def test_all_parties_together_have_so_many_threads_at_the_most(names: Names) -> 
 
     hang(resolver, "silent3.example", party="3")
 
-    assert "silent3.example" not in names.asked
+    assert "silent3.example" not in names.requested
 
 
 def test_parties_with_many_silent_names_leave_a_thread_to_another_one(names: Names) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from jobs import errors
-from jobs.sandbox import Sandbox, SandboxCrashed, SandboxTimeout
+from core import errors
+from core.sandbox import Sandbox, SandboxCrashed, SandboxTimeout
 from tests import children
 from tests.integration.sandbox_targets import BEGUN
 
@@ -29,7 +29,7 @@ MEBIBYTE = 2**20
 #: Fills a pool's only place with an endless call, says who serves it, and waits to be killed.
 ENDLESS = f"""
 import threading
-from jobs.sandbox import Sandbox
+from core.sandbox import Sandbox
 pool = Sandbox({TARGET!r}, processes=1)
 pool.warm()
 pool.call(b"", order="echo")
@@ -122,7 +122,7 @@ def test_what_a_library_prints_or_reads_does_not_disturb_the_conversation(
 
 def test_a_child_gets_no_setting_and_no_secret_of_its_parent() -> None:
     script = (
-        f"from jobs.sandbox import Sandbox\nwith Sandbox({TARGET!r}, processes=1) as pool:\n"
+        f"from core.sandbox import Sandbox\nwith Sandbox({TARGET!r}, processes=1) as pool:\n"
         "    print(*pool.call(b'', order='about')[0]['environment'])"
     )
     environment = {**os.environ, "LONGLOOK_PEPPER": "hot", "PYTHONPATH": str(Path.cwd())}

@@ -115,11 +115,11 @@ def test_the_model_card_states_marks_for_every_kind_and_they_add_up() -> None:
     marks = bench.card()
 
     assert set(marks) == set(questions.KINDS)
-    right, asked = (
-        sum(getattr(mark, name) for mark in marks.values()) for name in ("right", "asked")
+    right, requested = (
+        sum(getattr(mark, name) for mark in marks.values()) for name in ("right", "requested")
     )
     assert f"({right})" in bench.CARD.read_text()
-    assert asked == 1300
+    assert requested == 1300
 
 
 @given(seeds, st.sampled_from(questions.KINDS))

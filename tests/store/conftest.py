@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from tests import factories
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database
+from core import errors, ids
+from core.database import Database
 from jobs.lifecycle import Role
 from jobs.records import ApiKey
 from jobs.store import accounts

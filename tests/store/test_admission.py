@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, DiskFull
+from core import errors
+from core.database import Database, DiskFull
+from core.settings import Settings
 from jobs.records import Job
-from jobs.settings import Settings
 from jobs.store import admission
 from tests import factories
 from tests.fakes import HandTimer
@@ -26,7 +26,7 @@ def timer() -> HandTimer:
 
 
 @pytest.fixture
-def door(database: Database, timer: HandTimer) -> Open:
+def router(database: Database, timer: HandTimer) -> Open:
     """Return what makes the admission of an API process."""
 
     def made(**caps: int) -> admission.Admission:
@@ -51,22 +51,22 @@ def take(database: Database, at: admission.Admission, account_id: uuid.UUID) -> 
     at.took(account_id)
 
 
-def test_only_queued_jobs_count(database: Database, account_id: uuid.UUID, door: Open) -> None:
+def test_only_queued_jobs_count(database: Database, account_id: uuid.UUID, router: Open) -> None:
     for _ in range(3):
         factories.make_job(database, account_id)
     factories.claim(database)
 
-    door(queued_jobs_per_account=3).check(account_id)
+    router(queued_jobs_per_account=3).check(account_id)
     with pytest.raises(errors.QueueFull, match="account's queue is full: 2 of its jobs"):
-        door(queued_jobs_per_account=2).check(account_id)
+        router(queued_jobs_per_account=2).check(account_id)
     with pytest.raises(errors.QueueFull, match="The queue is full: 2 jobs wait"):
-        door(queued_jobs_total=2).check(account_id)
+        router(queued_jobs_total=2).check(account_id)
 
 
 def test_within_a_second_a_process_counts_itself_and_asks_nobody(
-    database: Database, account_id: uuid.UUID, door: Open
+    database: Database, account_id: uuid.UUID, router: Open
 ) -> None:
-    here = door(queued_jobs_total=3)
+    here = router(queued_jobs_total=3)
     for _ in range(3):
         take(database, here, account_id)
 
@@ -78,9 +78,9 @@ def test_within_a_second_a_process_counts_itself_and_asks_nobody(
 
 
 def test_what_others_take_in_is_seen_a_second_later(
-    database: Database, account_id: uuid.UUID, door: Open, timer: HandTimer
+    database: Database, account_id: uuid.UUID, router: Open, timer: HandTimer
 ) -> None:
-    here, there = door(queued_jobs_total=3), door(queued_jobs_total=3)
+    here, there = router(queued_jobs_total=3), router(queued_jobs_total=3)
     here.check(account_id)
     for _ in range(3):
         take(database, there, account_id)
@@ -93,12 +93,12 @@ def test_what_others_take_in_is_seen_a_second_later(
 
 
 def test_accounts_are_counted_only_when_one_could_be_full(
-    database: Database, account_id: uuid.UUID, door: Open
+    database: Database, account_id: uuid.UUID, router: Open
 ) -> None:
     factories.make_job(database, account_id)
 
-    assert statements(database, lambda: door(queued_jobs_per_account=2).check(account_id)) <= 2
-    few = door(queued_jobs_per_account=1)
+    assert statements(database, lambda: router(queued_jobs_per_account=2).check(account_id)) <= 2
+    few = router(queued_jobs_per_account=1)
     few.check(factories.make_account(database))
     with pytest.raises(errors.QueueFull):
         few.check(account_id)
@@ -175,9 +175,9 @@ def test_a_full_disk_of_the_database_is_told_as_such_and_nothing_is_kept(
         statements_, undo = [f"PRAGMA max_page_count={pages + 1}"], []
     run(database, statements_)
 
-    picture = factories.make_image(data=bytes(2**20))
+    image = factories.make_image(data=bytes(2**20))
     with pytest.raises(DiskFull) as full:
-        factories.make_job(database, account_id, images=[(picture, 4)])
+        factories.make_job(database, account_id, images=[(image, 4)])
 
     run(database, undo)
     assert (full.value.code, full.value.status, full.value.retryable) == (

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, history, outcomes, sweeps
+from jobs.store import claims, expiry, history, settle
 from tests import factories, races
 from tests.databases import Age
 
@@ -41,8 +41,8 @@ def test_a_claim_carries_what_the_worker_needs(database: Database, account_id: u
         claims.ClaimedImage(first.key, "image/png", 56, 56, 4),
         claims.ClaimedImage(second.key, "image/png", 56, 56, 9),
     )
-    picture = claims.picture(database, account_id=account_id, key=second.key)
-    assert picture == second.data
+    image = claims.image(database, account_id=account_id, key=second.key)
+    assert image == second.data
 
 
 def test_a_claim_makes_the_job_running_and_keeps_the_attempt(
@@ -111,13 +111,13 @@ def test_a_job_is_not_claimed_before_it_is_due(
 ) -> None:
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
-    outcomes.release(database, claimed, sample=None, wait=timedelta(seconds=30))
+    settle.release(database, claimed, sample=None, wait=timedelta(seconds=30))
 
     assert claims.claim(database, owner="worker-2", lease=factories.LEASE) is None
-    assert sweeps.due(database, limit=10) == 0
+    assert expiry.due(database, limit=10) == 0
 
     age(31)
-    assert sweeps.due(database, limit=10) == 1
+    assert expiry.due(database, limit=10) == 1
     assert factories.claim(database, "worker-2").job_id == job_id
 
 
@@ -126,7 +126,7 @@ def test_a_waiting_job_does_not_hold_up_the_ones_behind_it(
 ) -> None:
     factories.make_job(database, account_id)
     behind = factories.make_job(database, account_id)
-    outcomes.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=30))
+    settle.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=30))
 
     assert factories.claim(database).job_id == behind
 
@@ -151,9 +151,9 @@ def test_the_due_jobs_are_counted_up_to_a_limit(database: Database, account_id: 
     for _ in range(4):
         factories.make_job(database, account_id)
 
-    assert sweeps.due(database, limit=10) == 4
-    assert sweeps.due(database, limit=3) == 3
-    assert sweeps.due(database, limit=0) == 0
+    assert expiry.due(database, limit=10) == 4
+    assert expiry.due(database, limit=3) == 3
+    assert expiry.due(database, limit=0) == 0
 
 
 def test_of_16_racing_threads_each_job_is_claimed_by_exactly_one(
@@ -187,16 +187,16 @@ def test_no_attempt_number_is_ever_used_twice_when_threads_fight_over_few_jobs(
             claimed = claims.claim(database, owner=owner, lease=factories.LEASE)
             if claimed is not None:
                 mine.append((claimed.job_id, claimed.attempt))
-                assert outcomes.release(database, claimed, sample=None)
+                assert settle.release(database, claimed, sample=None)
         return mine
 
     played = races.race(*(lambda owner=f"worker-{n}": play(owner) for n in range(8)))
 
     attempts = [attempt for share in played for attempt in share]
     assert len(attempts) == len(set(attempts))
-    told = {
+    reported = {
         (job_id, view.attempt.number)
         for job_id in jobs
         for view in history.attempts(database, job_id)
     }
-    assert set(attempts) == told
+    assert set(attempts) == reported

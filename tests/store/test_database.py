@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database, LockTimeout, Unavailable, utcnow
+from core import errors
+from core.database import Database, DatabaseUnavailable, LockTimeout, utcnow
 from jobs.records import Account, Job
 from jobs.store import claims, history
 from tests import factories, postgres, races
@@ -102,10 +102,10 @@ def test_times_come_back_as_they_went_in_aware_and_in_utc(database: Database) ->
     account_id = add_account(database, at)
 
     with database.reading() as transaction:
-        kept = transaction.session.get_one(Account, account_id).created_at
+        stored = transaction.session.get_one(Account, account_id).created_at
 
-    assert kept == at
-    assert kept.tzinfo is UTC
+    assert stored == at
+    assert stored.tzinfo is UTC
 
 
 def test_a_time_without_a_zone_is_refused(database: Database) -> None:
@@ -165,7 +165,7 @@ def test_a_database_that_is_not_there_is_unavailable(database: Database) -> None
     url = database.url.set(database="/nowhere/at/all" if database.dialect == "sqlite" else "nope")
     nowhere = Database(url.render_as_string(hide_password=False))
 
-    with contextlib.closing(nowhere), pytest.raises(Unavailable) as failed:
+    with contextlib.closing(nowhere), pytest.raises(DatabaseUnavailable) as failed:
         nowhere.ping()
 
     assert isinstance(failed.value, errors.Unavailable)
@@ -185,7 +185,7 @@ def test_a_connection_that_is_cut_inside_of_a_transaction_is_an_outage_and_the_n
                 postgres_server.disconnect(database.url.database or "")
 
     for cut in ("in the middle", "before the commit"):
-        with pytest.raises(Unavailable):
+        with pytest.raises(DatabaseUnavailable):
             write(cut=cut)
 
     assert history.page(database, history.Filter(account_id=account_id), limit=5) == ([], False)
@@ -212,7 +212,7 @@ def test_a_database_that_goes_away_for_good_is_an_outage(
 
         postgres_source.server.drop(name)
 
-        with pytest.raises(Unavailable):
+        with pytest.raises(DatabaseUnavailable):
             database.ping()
 
 
@@ -223,7 +223,7 @@ def test_a_server_that_takes_no_writes_is_an_outage(database: Database) -> None:
             transaction.execute(sa.text("SET TRANSACTION READ ONLY"))
             transaction.execute(sa.select(Job.id).with_for_update())
 
-    with pytest.raises(Unavailable, match="no writes"):
+    with pytest.raises(DatabaseUnavailable, match="no writes"):
         lock()
 
 
@@ -257,7 +257,7 @@ def test_a_writer_waits_for_the_other_one_but_not_for_ever(
     )
 
     with database.transaction():
-        with pytest.raises(Unavailable):
+        with pytest.raises(DatabaseUnavailable):
             factories.make_job(impatient, account_id)
         assert history.page(impatient, history.Filter(account_id=account_id), limit=1)[0] == []
 
@@ -277,7 +277,7 @@ def test_writers_of_one_process_take_turns_and_hold_no_connection_while_they_wai
 
 def test_more_threads_than_connections_wait_and_are_told(database_url: str) -> None:
     with contextlib.closing(Database(database_url, pool_size=1, pool_seconds=0.05)) as small:
-        with small.reading(), small.reading(), pytest.raises(Unavailable), small.reading():
+        with small.reading(), small.reading(), pytest.raises(DatabaseUnavailable), small.reading():
             pass
 
         small.ping()
@@ -376,7 +376,7 @@ def test_a_process_that_names_no_party_may_use_all_connections(database_url: str
     ):
         for _ in range(4):
             open_now.enter_context(database.reading())
-        with pytest.raises(Unavailable, match="in use"):
+        with pytest.raises(DatabaseUnavailable, match="in use"):
             open_now.enter_context(database.reading())
 
 

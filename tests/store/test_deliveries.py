@@ -14,15 +14,15 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, EventType, TryOutcome, TryState
+from jobs.delivery import AttemptOutcome, AttemptState, DeliveryStatus, EventType
 from jobs.lifecycle import Status
-from jobs.store import deliveries, endpoints, redeliveries, tellings, tries
 from tests import factories, webhooks
 from tests.databases import Age
+from webhooks import attempts, claims, endpoints, queries, redelivery
 
-SLOW = tries.Result(TryOutcome.FAILED, error_code="refused", status_code=503,
+SLOW = attempts.AttemptResult(AttemptOutcome.FAILED, error_code="refused", status_code=503,
                     retry_after=timedelta(hours=1))  # fmt: skip
 
 
@@ -32,18 +32,22 @@ def test_a_delivered_try_ends_its_delivery(database: Database, account_id: uuid.
 
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
-    [told] = webhooks.all_deliveries(database)
-    assert (told.status, told.error_code, told.attempts) == (DeliveryStatus.DELIVERED, None, 1)
-    assert told.delivered_at is not None
+    [reported] = webhooks.all_deliveries(database)
+    assert (reported.status, reported.error_code, reported.attempts) == (
+        DeliveryStatus.DELIVERED,
+        None,
+        1,
+    )
+    assert reported.delivered_at is not None
     [attempt] = webhooks.attempts(database)
-    assert (attempt.state, attempt.outcome) == (TryState.ENDED, TryOutcome.DELIVERED)
+    assert (attempt.state, attempt.outcome) == (AttemptState.ENDED, AttemptOutcome.DELIVERED)
     assert (attempt.status_code, attempt.answer, attempt.url) == (
         200,
         b"thanks",
         "https://receiver.example/hook",
     )
-    assert deliveries.pause(database) is None
-    assert deliveries.backlog(database) == deliveries.Backlog(0, None)
+    assert claims.pause(database) is None
+    assert claims.backlog(database) == claims.Backlog(0, None)
 
 
 def test_failures_follow_the_schedule_to_its_end(
@@ -59,7 +63,7 @@ def test_failures_follow_the_schedule_to_its_end(
         *_, ended, waiting = webhooks.attempts(database)
         assert ended.ended_at is not None
         assert planned * 0.8 <= waiting.due_at - ended.ended_at <= planned * 1.2
-        pause = deliveries.pause(database)
+        pause = claims.pause(database)
         assert pause is not None
         assert pause <= planned * 1.2
         assert webhooks.claim(database) == webhooks.claim(database, slow=True) == []
@@ -71,7 +75,7 @@ def test_failures_follow_the_schedule_to_its_end(
     assert [row.step for row in rows] == list(range(10))
     assert all(row.next_at == after.due_at for row, after in itertools.pairwise(rows))
     assert rows[-1].next_at is None
-    assert deliveries.pause(database) is None
+    assert claims.pause(database) is None
 
 
 def test_a_receiver_may_ask_for_more_time_but_not_for_ever() -> None:
@@ -101,10 +105,10 @@ def test_a_try_has_one_owner_and_ends_once(database: Database, account_id: uuid.
     [claimed] = webhooks.claim(database)
 
     assert webhooks.claim(database) == []
-    assert tries.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is not None
-    assert tries.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG) is None
-    assert tries.landed(database, claimed)
-    assert [row.outcome for row in webhooks.attempts(database)] == [TryOutcome.DELIVERED]
+    assert attempts.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is not None
+    assert attempts.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG) is None
+    assert attempts.landed(database, claimed)
+    assert [row.outcome for row in webhooks.attempts(database)] == [AttemptOutcome.DELIVERED]
 
 
 def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused(
@@ -113,16 +117,16 @@ def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     [late] = webhooks.claim(database)
-    assert tries.expire(database) == 0
+    assert attempts.expire(database) == 0
     age(61)
 
-    assert tries.expire(database) == 1
-    assert tries.settle(database, late, webhooks.OK, rng=webhooks.RNG) is None
-    assert not tries.landed(database, late)
+    assert attempts.expire(database) == 1
+    assert attempts.settle(database, late, webhooks.OK, rng=webhooks.RNG) is None
+    assert not attempts.landed(database, late)
     [again] = webhooks.claim(database)
 
     assert (again.event_id, again.step, again.number) == (late.event_id, 0, 2)
-    assert [row.outcome for row in webhooks.attempts(database)] == [TryOutcome.LOST, None]
+    assert [row.outcome for row in webhooks.attempts(database)] == [AttemptOutcome.LOST, None]
 
 
 def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less_often(
@@ -131,17 +135,17 @@ def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     waits = []
-    for _ in range(delivery.LOSSES_FORGIVEN + 2):
+    for _ in range(delivery.LOSSES_WITHOUT_WAIT + 2):
         assert len(webhooks.claim(database)) == 1
         age(61)
-        tries.expire(database)
-        pause = deliveries.pause(database)
+        attempts.expire(database)
+        pause = claims.pause(database)
         assert pause is not None
         waits.append(max(pause, timedelta()))
         age(waits[-1].total_seconds())
 
     *first, sixth, seventh = waits
-    assert first == [timedelta()] * delivery.LOSSES_FORGIVEN
+    assert first == [timedelta()] * delivery.LOSSES_WITHOUT_WAIT
     assert timedelta() < sixth < seventh
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
@@ -153,12 +157,12 @@ def test_a_try_that_was_not_made_is_put_off_and_leaves_no_row(
     webhooks.run_job(database, account_id)
     [claimed] = webhooks.claim(database)
 
-    tries.put_off(database, claimed, wait=timedelta(minutes=1))
+    attempts.put_off(database, claimed, wait=timedelta(minutes=1))
 
     assert webhooks.claim(database) == []
-    assert tries.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is None
+    assert attempts.settle(database, claimed, webhooks.OK, rng=webhooks.RNG) is None
     age(61)
-    assert tries.expire(database) == 0
+    assert attempts.expire(database) == 0
     [again] = webhooks.claim(database)
     assert (again.attempt_id, again.step, again.number) == (claimed.attempt_id, 0, 1)
 
@@ -170,11 +174,14 @@ def test_a_try_that_somebody_else_has_is_not_put_off(
     webhooks.run_job(database, account_id)
     [late] = webhooks.claim(database)
     age(61)
-    tries.expire(database)
+    attempts.expire(database)
 
-    tries.put_off(database, late, wait=timedelta(minutes=1))
+    attempts.put_off(database, late, wait=timedelta(minutes=1))
 
-    assert [row.state for row in webhooks.attempts(database)] == [TryState.ENDED, TryState.DUE]
+    assert [row.state for row in webhooks.attempts(database)] == [
+        AttemptState.ENDED,
+        AttemptState.DUE,
+    ]
     assert len(webhooks.claim(database)) == 1
 
 
@@ -185,15 +192,15 @@ def test_deliveries_are_read_by_job_and_by_endpoint_in_pages(
     job_id = webhooks.run_job(database, account_id)
     webhooks.run_job(database, account_id)
 
-    first, more = tellings.of_job(database, job_id, limit=1)
-    second, no_more = tellings.of_job(database, job_id, limit=1, after=first[0].delivery.id)
+    first, more = queries.of_job(database, job_id, limit=1)
+    second, no_more = queries.of_job(database, job_id, limit=1, after=first[0].delivery.id)
 
     assert [view.event.type for view in (*first, *second)] == ["job.started", "job.succeeded"]
     assert (more, no_more) == (True, False)
-    newest, more = tellings.of_endpoint(database, endpoint.id, limit=3)
+    newest, more = queries.of_endpoint(database, endpoint.id, limit=3)
     assert (len(newest), more) == (3, True)
     assert newest[0].origin == "https://receiver.example"
-    none, _ = tellings.of_endpoint(
+    none, _ = queries.of_endpoint(
         database, endpoint.id, limit=3, statuses=[DeliveryStatus.DELIVERED]
     )
     assert none == []
@@ -218,23 +225,23 @@ def test_no_job_waits_for_those_who_tell_of_others(
     sa.event.listen(other.engine, "commit", stop)
     verbs: dict[str, Callable[[], object]] = {
         "claim": lambda: webhooks.claim(other),
-        "settle": lambda: tries.settle(other, held[0], webhooks.GONE, rng=webhooks.RNG),
-        "expire": lambda: tries.expire(other),
+        "settle": lambda: attempts.settle(other, held[0], webhooks.GONE, rng=webhooks.RNG),
+        "expire": lambda: attempts.expire(other),
         "update": lambda: endpoints.update(
             other, endpoint.id, account_id=None, event_types=["job.failed"]
         ),
         "enable": lambda: endpoints.enable(other, endpoint.id, account_id=None),
-        "recover": lambda: redeliveries.recover(other),
+        "recover": lambda: redelivery.recover(other),
     }
     with contextlib.closing(other), ThreadPoolExecutor(1) as pool:
         try:
-            telling = pool.submit(verbs[verb])
+            reporting = pool.submit(verbs[verb])
             assert written.wait(30)
             # Its rows are locked until the end of its transaction, and this one does not wait for it.
             job_id = webhooks.run_job(database, account_id)
         finally:
             over.set()
-        telling.result()
+        reporting.result()
 
     assert factories.get_job(database, job_id).job.status is Status.SUCCEEDED
     assert len(webhooks.events(database)) >= 2

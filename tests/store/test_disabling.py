@@ -6,11 +6,11 @@ import uuid
 
 import pytest
 
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, TryOutcome, Webhook
-from jobs.store import endpoints, tries
+from core.database import Database
+from jobs.delivery import AttemptOutcome, DeliveryStatus, Webhook
 from tests import webhooks
 from tests.databases import Age
+from webhooks import attempts, endpoints
 
 
 def test_410_disables_an_endpoint_and_the_others_are_told(
@@ -25,10 +25,10 @@ def test_410_disables_an_endpoint_and_the_others_are_told(
 
     assert (settled.status, settled.disabled) == (DeliveryStatus.FAILED, "gone")
     assert webhooks.endpoint_now(database, gone).disabled_reason == "gone"
-    told = {claimed.lane_id: claimed for claimed in webhooks.claim(database)}
-    assert told[other.id].event_type == "endpoint.disabled"
-    assert told[gone.id].barred == "endpoint_disabled"
-    assert told[other.id].barred is None
+    reported = {claimed.lane_id: claimed for claimed in webhooks.claim(database)}
+    assert reported[other.id].event_type == "endpoint.disabled"
+    assert reported[gone.id].barred == "endpoint_disabled"
+    assert reported[other.id].barred is None
 
 
 def test_410_of_a_jobs_own_url_ends_that_delivery_alone(
@@ -53,12 +53,12 @@ def test_what_is_due_to_a_disabled_endpoint_fails_and_is_not_held_against_it(
     with database.transaction() as transaction:
         endpoints.disable(transaction, endpoint, reason="requested")
 
-    skipped = tries.Result(TryOutcome.SKIPPED, error_code="endpoint_disabled")
+    skipped = attempts.AttemptResult(AttemptOutcome.SKIPPED, error_code="endpoint_disabled")
     assert webhooks.try_once(database, skipped).status is DeliveryStatus.FAILED
 
     assert webhooks.endpoint_now(database, endpoint).failing_since is None
-    [told] = webhooks.all_deliveries(database)
-    assert told.error_code == "endpoint_disabled"
+    [reported] = webhooks.all_deliveries(database)
+    assert reported.error_code == "endpoint_disabled"
 
 
 def test_five_days_of_nothing_but_failures_disable_an_endpoint(
@@ -67,7 +67,7 @@ def test_five_days_of_nothing_but_failures_disable_an_endpoint(
     endpoint = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
     reasons = []
     for _ in range(6):
-        webhooks.tell(database, account_id)
+        webhooks.record(database, account_id)
         reasons.append(webhooks.try_first_of_any(database, webhooks.DOWN).disabled)
         age(86_400)
 
@@ -84,14 +84,14 @@ def test_a_success_or_a_long_silence_begins_the_count_anew(
     database: Database, account_id: uuid.UUID, age: Age, between: str
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
-    webhooks.tell(database, account_id)
+    webhooks.record(database, account_id)
     webhooks.try_first_of_any(database, webhooks.DOWN)
     age(86_400)
     if between == "success":
-        webhooks.tell(database, account_id)
+        webhooks.record(database, account_id)
         webhooks.try_first_of_any(database, webhooks.OK)
     age(4.5 * 86_400)
-    webhooks.tell(database, account_id)
+    webhooks.record(database, account_id)
 
     assert webhooks.try_first_of_any(database, webhooks.DOWN).disabled is None
 

@@ -7,16 +7,16 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from core.vault import Vault
 from jobs.delivery import Webhook
 from jobs.outbox import WebhookEndpoint
-from jobs.store import endpoints, keyring, tries
-from jobs.vault import Vault
 from tests import factories, races, webhooks
 from tests.databases import Age
+from webhooks import attempts, endpoints, secrets
 
-NEW = endpoints.Secret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
+NEW = endpoints.StoredSecret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
 OLD = webhooks.SECRET.sealed
 
 
@@ -130,7 +130,7 @@ def test_the_old_secret_signs_beside_the_new_one_for_a_day(
     webhooks.run_job(database, account_id)
     age(86_400 - 60)
     [during] = webhooks.claim(database)
-    tries.settle(database, during, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, during, webhooks.OK, rng=webhooks.RNG)
     webhooks.run_job(database, account_id)
     age(120)
     [after] = webhooks.claim(database)
@@ -155,31 +155,31 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
     database: Database, account_id: uuid.UUID
 ) -> None:
     def make() -> bytes:
-        found = keyring.default_secret(database, account_id, make=lambda: secret(uuid.uuid4().hex))
+        found = secrets.default_secret(database, account_id, make=lambda: secret(uuid.uuid4().hex))
         return found.secret
 
     first = races.race(make, make)
     assert len(set(first)) == 1
-    kept = keyring.rotate_default(database, account_id, secret=NEW)
+    stored = secrets.rotate_default(database, account_id, secret=NEW)
     webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/"))
     [claimed] = webhooks.claim(database)
 
     assert claimed.secrets == (NEW.sealed, first[0])
-    assert kept.previous_expires_at is not None
-    assert kept.previous_expires_at - kept.updated_at == pytest.approx(
+    assert stored.previous_expires_at is not None
+    assert stored.previous_expires_at - stored.updated_at == pytest.approx(
         timedelta(hours=24), abs=timedelta(seconds=1)
     )
 
 
-def secret(text: str) -> endpoints.Secret:
-    return endpoints.Secret(sealed=text.encode(), hint=text[-4:])
+def secret(text: str) -> endpoints.StoredSecret:
+    return endpoints.StoredSecret(sealed=text.encode(), hint=text[-4:])
 
 
 def test_the_installations_key_is_made_once(database: Database) -> None:
-    first = keyring.signing_key(database, make=lambda: keyring.KeyPair(b"a", "A"))
-    again = keyring.signing_key(database, make=lambda: keyring.KeyPair(b"b", "B"))
+    first = secrets.signing_key(database, make=lambda: secrets.KeyPair(b"a", "A"))
+    again = secrets.signing_key(database, make=lambda: secrets.KeyPair(b"b", "B"))
 
-    assert first == again == keyring.KeyPair(b"a", "A")
+    assert first == again == secrets.KeyPair(b"a", "A")
 
 
 def test_all_secrets_are_sealed_again_by_a_new_key(
@@ -187,19 +187,21 @@ def test_all_secrets_are_sealed_again_by_a_new_key(
 ) -> None:
     old, new = Vault(["old"]), Vault(["new"])
     endpoint = webhooks.make_endpoint(
-        database, account_id, secret=endpoints.Secret(old.seal("one"), "…")
+        database, account_id, secret=endpoints.StoredSecret(old.seal("one"), "…")
     )
     endpoints.rotate(
         database,
         endpoint.id,
         account_id=None,
-        secret=endpoints.Secret(old.seal("two"), "…"),
+        secret=endpoints.StoredSecret(old.seal("two"), "…"),
         keep_old=True,
     )
-    keyring.rotate_default(database, account_id, secret=endpoints.Secret(old.seal("three"), "…"))
-    keyring.signing_key(database, make=lambda: keyring.KeyPair(old.seal("four"), "whpk_"))
+    secrets.rotate_default(
+        database, account_id, secret=endpoints.StoredSecret(old.seal("three"), "…")
+    )
+    secrets.signing_key(database, make=lambda: secrets.KeyPair(old.seal("four"), "whpk_"))
 
-    assert keyring.reseal(database, Vault(["new", "old"]).seal_again) == 4
+    assert secrets.reseal(database, Vault(["new", "old"]).seal_again) == 4
 
     found = endpoints.get(database, endpoint.id, account_id=None)
     assert found is not None

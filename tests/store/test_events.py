@@ -9,26 +9,24 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from jobs import delivery, findings, ids
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, EventType, Kind, TryOutcome, TryState, Webhook
+from core import ids
+from core.database import Database
+from jobs import delivery, findings
+from jobs.answers.extraction import Answer
+from jobs.delivery import (
+    AttemptKind,
+    AttemptOutcome,
+    AttemptState,
+    DeliveryStatus,
+    EventType,
+    Webhook,
+)
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookEvent
-from jobs.store import (
-    endpoints,
-    events,
-    history,
-    outcomes,
-    purge,
-    retention,
-    submission,
-    sweeps,
-    timeline,
-    tries,
-)
+from jobs.store import events, expiry, history, purge, retention, settle, submission, timeline
 from tests import factories, webhooks
 from tests.databases import Age
+from webhooks import attempts, endpoints
 
 URL = "https://app.example/hook?token=hidden"
 
@@ -53,12 +51,12 @@ def test_an_end_is_told_to_the_endpoints_that_listen_and_to_no_others(
 
     [event] = webhooks.events(database)
     assert (event.type, event.job_id, event.account_id) == ("job.succeeded", job_id, account_id)
-    [told] = webhooks.all_deliveries(database)
-    assert (told.endpoint_id, told.status) == (listening.id, DeliveryStatus.PENDING)
+    [reported] = webhooks.all_deliveries(database)
+    assert (reported.endpoint_id, reported.status) == (listening.id, DeliveryStatus.PENDING)
     [attempt] = webhooks.attempts(database)
     assert (attempt.kind, attempt.state, attempt.number, attempt.step) == (
-        Kind.AUTOMATIC,
-        TryState.DUE,
+        AttemptKind.AUTOMATIC,
+        AttemptState.DUE,
         1,
         0,
     )
@@ -81,10 +79,10 @@ def test_a_payload_is_thin_and_has_the_answer(database: Database, account_id: uu
     job_id = webhooks.run_job(database, account_id, answer="42", metadata={"case": "7"})
 
     [event] = webhooks.events(database)
-    told = payload(event)
-    assert set(told) == {"id", "object", "created_at", "timestamp", "type", "data"}
-    assert (told["id"], told["object"]) == (ids.show("evt", event.id), "event")
-    data = told["data"]
+    reported = payload(event)
+    assert set(reported) == {"id", "object", "created_at", "timestamp", "type", "data"}
+    assert (reported["id"], reported["object"]) == (ids.show("evt", event.id), "event")
+    data = reported["data"]
     assert isinstance(data, dict)
     shown = ids.show("job", job_id)
     assert (data["id"], data["object"], data["status"]) == (shown, "job", "succeeded")
@@ -135,14 +133,14 @@ def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    outcomes.succeed(
+    settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
         sample=factories.make_ended(),
         found=[
             findings.Finding(
-                findings.Kind.VERIFY,
+                findings.FindingKind.VERIFY,
                 sample=0,
                 start=0,
                 end=8,
@@ -176,7 +174,7 @@ def test_a_payload_leaves_out_what_makes_it_too_long(
 def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])
     factories.make_job(database, account_id)
-    outcomes.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), sample=None)
 
     factories.claim(database)
 
@@ -185,18 +183,18 @@ def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id:
 
 def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age: Age) -> None:
     webhooks.make_endpoint(database, account_id)
-    fault = outcomes.Fault("engine_rejected", "No.")
+    fault = settle.Failure("engine_rejected", "No.")
     factories.make_job(database, account_id)
-    outcomes.fail(database, factories.claim(database), fault, sample=None)
+    settle.fail(database, factories.claim(database), fault, sample=None)
     queued = factories.make_job(database, account_id)
     history.cancel(database, queued, account_id=None, actor="key:test")
     factories.make_job(database, account_id)
-    outcomes.stop(database, factories.claim(database), sample=None)
+    settle.stop(database, factories.claim(database), sample=None)
     factories.make_job(database, account_id)
     factories.claim(database, lease=timedelta(seconds=30))
     factories.make_job(database, account_id, deadline=timedelta(seconds=10))
     age(31)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
     assert types(database) == [
         "job.failed",
@@ -221,8 +219,8 @@ def test_a_job_that_changes_nothing_tells_nothing(
     history.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert types(database) == ["job.started"]
-    assert outcomes.stop(database, claimed, sample=None)
-    assert not outcomes.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, sample=None)
+    assert not settle.stop(database, claimed, sample=None)
     assert types(database) == ["job.started", "job.cancelled"]
 
 
@@ -234,9 +232,9 @@ def test_a_jobs_own_url_is_told_of_what_it_asked_for(
     webhooks.run_job(database, account_id, webhook=Webhook(url=URL, events=("job.failed",)))
 
     assert types(database) == ["job.started", "job.succeeded"]
-    told = webhooks.all_deliveries(database)
-    assert {(one.endpoint_id, one.url) for one in told} == {(None, URL)}
-    assert len({one.lane_id for one in told}) == 1
+    reported = webhooks.all_deliveries(database)
+    assert {(one.endpoint_id, one.url) for one in reported} == {(None, URL)}
+    assert len({one.lane_id for one in reported}) == 1
     [first] = webhooks.claim(database, limit=1)
     assert (first.url, first.secrets) == (URL, ())
 
@@ -249,9 +247,9 @@ def test_a_job_that_names_an_endpoint_tells_it_once(
     for endpoint in (named, listening):
         webhooks.run_job(database, account_id, webhook=Webhook(endpoint_id=endpoint.id))
 
-    told = [(one.event_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
+    reported = [(one.event_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
     first, second = webhooks.events(database)
-    assert sorted(told) == sorted(
+    assert sorted(reported) == sorted(
         [(first.id, named.id), (first.id, listening.id), (second.id, listening.id)]
     )
 
@@ -268,7 +266,7 @@ def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
 
     assert factories.get_job(database, job_id).job.status is Status.RUNNING
     assert types(database) == []
-    assert outcomes.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, sample=None)
     assert types(database) == ["job.cancelled"]
 
 
@@ -315,11 +313,13 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
     assert b"the answer" in under_way.payload
 
     retention.remove_job(database, job_id, account_id=None, actor="key:test")
-    echoed = tries.Result(TryOutcome.DELIVERED, status_code=200, answer=under_way.payload)
-    assert tries.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
+    echoed = attempts.AttemptResult(
+        AttemptOutcome.DELIVERED, status_code=200, answer=under_way.payload
+    )
+    assert attempts.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
 
     [attempt] = webhooks.attempts(database)
-    assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)
+    assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert attempt.answer is None
 
 
@@ -346,8 +346,8 @@ def test_a_replay_of_a_submission_makes_no_second_lane(
 ) -> None:
     wanted = factories.make_submission(account_id, webhook=Webhook(url=URL), idempotency_key="once")
 
-    first = submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
-    again = submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
+    first = submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
+    again = submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
 
     assert again.replayed
     assert Webhook.of(factories.get_job(database, first.job_id).job.webhook) == Webhook(url=URL)
@@ -360,11 +360,11 @@ def test_a_url_that_cannot_be_read_does_not_come_as_far_as_the_end_of_a_job(url:
 
 
 def test_an_origin_shows_nothing_of_a_path_and_tells_ports_apart() -> None:
-    told = {
+    reported = {
         "https://A.example/secret?token=x": "https://a.example",
         "https://a.example:443": "https://a.example",
         "http://a.example:8080/": "http://a.example:8080",
         "http://[::1]:80/": "http://[::1]",
     }
 
-    assert {url: delivery.origin(url) for url in told} == told
+    assert {url: delivery.origin(url) for url in reported} == reported

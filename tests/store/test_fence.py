@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.records import Job, Record
-from jobs.store import claims, history, outcomes, sweeps, traces
+from jobs.store import claims, expiry, history, traces
+from jobs.store import settle as outcomes
 from tests import databases, factories, races
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = outcomes.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 
 Write = Callable[[Database, claims.Claim], object]
 
@@ -97,8 +98,8 @@ def lose(database: Database, age: Age) -> claims.Claim:
     zombie = factories.claim(database, "zombie")
     assert factories.begin(database, zombie) is not None
     age(61)
-    swept = sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == sweeps.Swept(requeued=1)
+    swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == expiry.Expired(requeued=1)
     return zombie
 
 
@@ -168,8 +169,8 @@ def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
         database, late, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
-    swept = sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == sweeps.Swept()
+    swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == expiry.Expired()
     job = factories.get_job(database, job_id).job
     assert (job.status, job.crashes) == (Status.SUCCEEDED, 0)
 
@@ -203,17 +204,17 @@ def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
     outcomes.fail(database, held[1], FAULT, sample=None)
     age(50)
 
-    kept = claims.renew(
+    stored = claims.renew(
         database,
         owner="me",
         held=[(one.job_id, one.attempt) for one in held],
         lease=factories.LEASE,
     )
 
-    assert kept == {(jobs[0], 1), (jobs[2], 1)}
+    assert stored == {(jobs[0], 1), (jobs[2], 1)}
     age(50)
-    swept = sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
-    assert swept == sweeps.Swept()
+    swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    assert swept == expiry.Expired()
 
 
 def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
@@ -229,9 +230,9 @@ def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
     flags = claims.watch(database, owner="me", held=held)
 
     assert flags == {
-        (calm, 1): claims.Flags(cancel=False, overdue=False),
-        (cancelled, 1): claims.Flags(cancel=True, overdue=False),
-        (overdue, 1): claims.Flags(cancel=False, overdue=True),
+        (calm, 1): claims.StopFlags(cancel=False, overdue=False),
+        (cancelled, 1): claims.StopFlags(cancel=True, overdue=False),
+        (overdue, 1): claims.StopFlags(cancel=False, overdue=True),
     }
 
 
@@ -259,7 +260,7 @@ def test_of_a_settlement_racing_a_sweep_exactly_one_wins(
         }
 
     def sweep() -> dict[uuid.UUID, bool]:
-        sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+        expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
         return {}
 
     won = races.race(settle, sweep, sweep)[0]

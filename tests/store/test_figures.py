@@ -7,21 +7,23 @@ import random
 import uuid
 from datetime import timedelta
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority
-from jobs.store import figures, history, outcomes, workers
+from jobs.store import history, settle, statistics, workers
 from tests import factories
 from tests.databases import Age
 
 ALIVE = timedelta(seconds=30)
 OK = workers.EngineState(url="http://a", state="ok", model="tiny-qvq", version="1", window=8)
 AWAY = workers.EngineState(url="http://a", state="away")
-ONE = workers.Presence(id="one", host="here", pid=1, version="1", slots=8)
+ONE = workers.WorkerHeartbeat(id="one", host="here", pid=1, version="1", slots=8)
 
 
 def test_an_empty_queue_is_told_as_such(database: Database) -> None:
-    assert figures.queue(database, account_id=None) == figures.QueueFigures(0, 0, None, 0, 0, 0)
+    assert statistics.queue(database, account_id=None) == statistics.QueueStatistics(
+        0, 0, None, 0, 0, 0
+    )
 
 
 def test_what_waits_runs_and_ended_is_counted_by_account(
@@ -33,12 +35,12 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     cancelled = factories.make_job(database, other)
     history.cancel(database, cancelled, account_id=None, actor="key:test")
     ended, _running = factories.claim(database), factories.claim(database)
-    outcomes.succeed(database, ended, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    settle.succeed(database, ended, answer=Answer("6", "boxed"), sample=factories.make_ended())
     factories.make_job(database, account_id)
     factories.make_job(database, other)
 
-    everybody = figures.queue(database, account_id=None)
-    mine = figures.queue(database, account_id=account_id)
+    everybody = statistics.queue(database, account_id=None)
+    mine = statistics.queue(database, account_id=account_id)
 
     assert (everybody.depth, everybody.due, everybody.running) == (2, 2, 1)
     assert (everybody.submitted, everybody.finished) == (5, 2)
@@ -50,10 +52,10 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
-    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
+    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
 
-    queue = figures.queue(database, account_id=None)
+    queue = statistics.queue(database, account_id=None)
 
     assert (queue.depth, queue.due, queue.oldest) == (1, 0, None)
 
@@ -61,19 +63,19 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
 def test_the_queue_of_each_priority_is_told(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
-    nothing = figures.Waiting()
-    assert figures.waiting(database) == dict.fromkeys(Priority, nothing)
+    nothing = statistics.QueuedByPriority()
+    assert statistics.waiting(database) == dict.fromkeys(Priority, nothing)
     factories.make_job(database, account_id, priority=Priority.HIGH)
-    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
-    outcomes.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
+    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
     factories.make_job(database, account_id, priority=Priority.LOW)
     factories.make_job(database, factories.make_account(database), priority=Priority.LOW)
 
-    before = figures.waiting(database)
+    before = statistics.waiting(database)
     age(100)
-    after = figures.waiting(database)
+    after = statistics.waiting(database)
 
-    assert before[Priority.HIGH] == figures.Waiting(due=0, later=1)
+    assert before[Priority.HIGH] == statistics.QueuedByPriority(due=0, later=1)
     assert (before[Priority.LOW].due, before[Priority.LOW].later) == (2, 0)
     assert before[Priority.NORMAL] == nothing
     assert (after[Priority.HIGH].due, after[Priority.HIGH].later) == (1, 0)
@@ -88,11 +90,11 @@ def test_what_each_worker_holds_is_counted_by_its_name(
     for _ in range(3):
         factories.make_job(database, account_id)
     held = [factories.claim(database, owner=owner) for owner in ("one", "two", "two")]
-    assert figures.held(database) == {"one": 1, "two": 2}
+    assert statistics.held(database) == {"one": 1, "two": 2}
 
-    outcomes.release(database, held[0], sample=None)
+    settle.release(database, held[0], sample=None)
 
-    assert figures.held(database) == {"two": 2}
+    assert statistics.held(database) == {"two": 2}
 
 
 def test_age_is_counted_from_when_a_job_was_due(
@@ -102,7 +104,7 @@ def test_age_is_counted_from_when_a_job_was_due(
     age(100)
     factories.make_job(database, account_id)
 
-    oldest = figures.queue(database, account_id=None).oldest
+    oldest = statistics.queue(database, account_id=None).oldest
 
     assert oldest is not None
     assert timedelta(seconds=100) <= oldest < timedelta(seconds=160)
@@ -112,12 +114,12 @@ def test_what_happened_long_ago_is_in_no_rate(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     factories.make_job(database, account_id)
-    outcomes.fail(
-        database, factories.claim(database), outcomes.Fault("engine_rejected", "No."), sample=None
+    settle.fail(
+        database, factories.claim(database), settle.Failure("engine_rejected", "No."), sample=None
     )
-    age(figures.RECENT.total_seconds() + 1)
+    age(statistics.RECENT.total_seconds() + 1)
 
-    queue = figures.queue(database, account_id=None)
+    queue = statistics.queue(database, account_id=None)
 
     assert (queue.submitted, queue.finished) == (0, 0)
 
@@ -132,8 +134,8 @@ def test_workers_are_seen_with_their_engines_until_they_fall_silent(
     age(31)
     [silent] = workers.seen(database, alive=ALIVE)
 
-    assert before.presence == ONE
-    assert after.presence == dataclasses.replace(ONE, engines=(OK,), draining=True)
+    assert before.heartbeat == ONE
+    assert after.heartbeat == dataclasses.replace(ONE, engines=(OK,), draining=True)
     assert (after.alive, silent.alive) == (True, False)
     assert silent.age >= timedelta(seconds=31)
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job
-from jobs.store import claims, groups, history, outcomes, submission, sweeps, timeline, traces
+from jobs.store import claims, expiry, groups, history, settle, submission, timeline, traces
 from tests import factories
 from tests.databases import Age
 
@@ -31,7 +31,7 @@ def submit(database: Database, account_id: uuid.UUID, **facts: object) -> list[u
 
 
 def claimable(database: Database) -> int:
-    return sweeps.due(database, limit=100)
+    return expiry.due(database, limit=100)
 
 
 def next_job(database: Database) -> uuid.UUID | None:
@@ -103,16 +103,16 @@ def test_the_leader_is_claimed_first_and_its_followers_after_its_first_token(
 
 
 def ended(database: Database, leader: claims.Claim) -> None:
-    assert outcomes.succeed(database, leader, answer=None, sample=factories.make_ended())
+    assert settle.succeed(database, leader, answer=None, sample=factories.make_ended())
 
 
 def failed(database: Database, leader: claims.Claim) -> None:
-    assert outcomes.fail(database, leader, outcomes.Fault("engine_rejected", "No."), sample=None)
+    assert settle.fail(database, leader, settle.Failure("engine_rejected", "No."), sample=None)
 
 
 def stopped(database: Database, leader: claims.Claim) -> None:
     history.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
-    assert outcomes.stop(database, leader, sample=None)
+    assert settle.stop(database, leader, sample=None)
 
 
 @pytest.mark.parametrize("end", [ended, failed, stopped])
@@ -158,8 +158,8 @@ def test_a_leader_that_waits_for_another_try_holds_nobody_longer(
 ) -> None:
     submit(database, account_id)
     leader = started(database)
-    fault = outcomes.Fault("engine_fault", "It broke.", retryable=True)
-    assert outcomes.retry(database, leader, fault, sample=None, rng=random.Random(1))
+    fault = settle.Failure("engine_fault", "It broke.", retryable=True)
+    assert settle.retry(database, leader, fault, sample=None, rng=random.Random(1))
     assert claimable(database) == 0
 
     age(61)
@@ -180,9 +180,9 @@ def test_while_the_leader_waits_in_a_long_queue_its_followers_do(
 def test_followers_that_are_free_are_told_to_those_who_ring(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    heard: list[int] = []
+    woken: list[int] = []
     database.listen(
-        lambda note: heard.append(note.jobs) if isinstance(note, groups.Freed) else None
+        lambda note: woken.append(note.jobs) if isinstance(note, groups.FollowersReleased) else None
     )
     factories.make_job(database, account_id)
     alone = started(database)
@@ -190,13 +190,13 @@ def test_followers_that_are_free_are_told_to_those_who_ring(
     ended(database, alone)
     submit(database, account_id)
     leader = started(database)
-    assert heard == []
+    assert woken == []
 
     first_token(database, leader)
     next_job(database)
     ended(database, leader)
 
-    assert heard == [FOLLOWERS, FOLLOWERS - 1]
+    assert woken == [FOLLOWERS, FOLLOWERS - 1]
 
 
 def test_the_place_of_a_job_counts_the_followers_before_it(

@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import ids
-from jobs.answers import Answer
-from jobs.database import Database, utcnow
+from core import ids
+from core.database import Database, utcnow
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, history, outcomes, places, submission, traces
+from jobs.store import claims, history, positions, settle, submission, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -148,20 +148,20 @@ def test_jobs_are_found_by_metadata_with_any_characters(
 
 
 def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID) -> None:
-    picture, other = factories.make_image(b"one"), factories.make_image(b"two")
-    image_id = submission.keep_image(database, account_id=account_id, image=picture)
-    first = factories.make_job(database, account_id, images=[(picture, 4), (other, 4)])
+    submitted, other = factories.make_image(b"one"), factories.make_image(b"two")
+    image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+    first = factories.make_job(database, account_id, images=[(submitted, 4), (other, 4)])
     second = factories.make_job(database, account_id, images=[(image_id, 4)])
     stranger = factories.make_account(database)
-    theirs = factories.make_job(database, stranger, images=[(picture, 4)])
+    theirs = factories.make_job(database, stranger, images=[(submitted, 4)])
 
     def by(**filters: object) -> list[uuid.UUID]:
         return found(database, history.Filter(**filters))  # type: ignore[arg-type] # by name
 
     assert by(account_id=account_id, image_id=image_id) == [second, first]
-    assert by(account_id=account_id, image_sha256=picture.original_sha256) == [second, first]
+    assert by(account_id=account_id, image_sha256=submitted.original_sha256) == [second, first]
     assert by(account_id=account_id, image_sha256=other.original_sha256) == [first]
-    assert by(account_id=None, image_sha256=picture.original_sha256) == [theirs, second, first]
+    assert by(account_id=None, image_sha256=submitted.original_sha256) == [theirs, second, first]
     assert by(account_id=stranger, image_id=image_id) == []
 
 
@@ -172,7 +172,7 @@ def test_every_attempt_is_shown_in_order_with_its_streams(
     for name in ("first", "second"):
         claimed = factories.claim(database, name)
         factories.begin(database, claimed)
-        outcomes.release(database, claimed, sample=factories.make_ended(name))
+        settle.release(database, claimed, sample=factories.make_ended(name))
     factories.claim(database, "third")
 
     shown = [
@@ -209,7 +209,7 @@ def test_a_queued_job_shows_its_place(database: Database, account_id: uuid.UUID)
     low = factories.make_job(database, account_id, priority=Priority.LOW)
     normal = factories.make_job(database, account_id)
     waiting = factories.make_job(database, account_id)
-    outcomes.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=60))
+    settle.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=60))
     assert factories.get_job(database, normal).queue is not None
     high = factories.make_job(database, account_id, priority=Priority.HIGH)
 
@@ -235,15 +235,15 @@ def test_there_is_no_estimate_until_20_jobs_have_finished(
     factories.insert_jobs(database, account_id, [ran] * 19)
     waiting = factories.make_job(database, account_id)
     last = factories.make_job(database, account_id)
-    assert factories.get_job(database, waiting).queue == places.Place(1, None)
+    assert factories.get_job(database, waiting).queue == positions.QueuePosition(1, None)
 
     factories.insert_jobs(database, account_id, [ran])
-    assert factories.get_job(database, last).queue == places.Place(2, 20)
+    assert factories.get_job(database, last).queue == positions.QueuePosition(2, 20)
 
     # Two run at once, so a turn takes two.
     lease = {"lease_owner": "worker-1", "lease_expires_at": now + timedelta(hours=1)}
     factories.insert_jobs(database, account_id, [{"status": Status.RUNNING} | lease] * 2)
-    assert factories.get_job(database, last).queue == places.Place(2, 10)
+    assert factories.get_job(database, last).queue == positions.QueuePosition(2, 10)
 
 
 def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.UUID) -> None:
@@ -277,13 +277,13 @@ def test_a_finished_job_keeps_its_own_end(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     if end is Status.SUCCEEDED:
-        outcomes.succeed(
+        settle.succeed(
             database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
         )
     elif end is Status.FAILED:
-        outcomes.fail(database, claimed, outcomes.Fault("engine_fault", "It failed."), sample=None)
+        settle.fail(database, claimed, settle.Failure("engine_fault", "It failed."), sample=None)
     else:
-        outcomes.stop(database, claimed, sample=None)
+        settle.stop(database, claimed, sample=None)
     before = factories.get_job(database, job_id).job
 
     assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end

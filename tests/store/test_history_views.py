@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import ids
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.store import outcomes
+from core import ids
+from core.database import Database
+from jobs.answers.extraction import Answer
+from jobs.store import settle
 from tests import factories, webhooks
 from tests.postgres import Server
 
@@ -46,14 +46,14 @@ def past(database: Database) -> Past:
     succeeded = factories.make_job(
         database, account, metadata={"case": "42"}, options={"answer_format": {"type": "number"}}
     )
-    fault = outcomes.Fault("engine_fault", "It failed.", retryable=True)
-    outcomes.release(database, factories.claim(database), sample=None, fault=fault)
+    fault = settle.Failure("engine_fault", "It failed.", retryable=True)
+    settle.release(database, factories.claim(database), sample=None, fault=fault)
     again = factories.claim(database)
     factories.begin(database, again)
-    outcomes.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    settle.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
     failed = factories.make_job(database, account, question="Why?")
-    outcomes.fail(
-        database, factories.claim(database), outcomes.Fault("engine_rejected", "No."), sample=None
+    settle.fail(
+        database, factories.claim(database), settle.Failure("engine_rejected", "No."), sample=None
     )
     webhooks.try_first(database, webhooks.DOWN)
     return Past(succeeded, failed, factories.make_job(database, account, rerun_of=failed))
@@ -145,26 +145,26 @@ def test_attempts_are_told_with_what_the_engine_gave(database: Database, past: P
 
 
 def test_the_timeline_tells_the_changes_in_order(database: Database, past: Past) -> None:
-    told = rows(
+    reported = rows(
         database,
         "SELECT event, actor, status, error_code FROM history_timeline "
         f"WHERE job_id = '{past.failed.hex}' ORDER BY entry",
     )
 
-    assert [(row["event"], row["status"], row["error_code"]) for row in told] == [
+    assert [(row["event"], row["status"], row["error_code"]) for row in reported] == [
         ("submitted", "queued", None),
         ("claimed", "running", None),
         ("failed", "failed", "engine_rejected"),
     ]
-    assert told[1]["actor"] == "worker:worker-1"
+    assert reported[1]["actor"] == "worker:worker-1"
 
 
 def test_deliveries_are_told_by_try_and_without_what_may_be_secret(
     database: Database, past: Past
 ) -> None:
-    tries = rows(database, "SELECT * FROM history_deliveries ORDER BY delivery_id, attempt")
+    attempts = rows(database, "SELECT * FROM history_deliveries ORDER BY delivery_id, attempt")
 
-    first, second = tries[:2]
+    first, second = attempts[:2]
     assert (first["job"], first["account"]) == (ids.show("job", past.succeeded), "web")
     assert (first["type"], first["status"], first["kind"]) == (
         "job.succeeded",
@@ -174,8 +174,8 @@ def test_deliveries_are_told_by_try_and_without_what_may_be_secret(
     assert (first["state"], first["outcome"], first["status_code"]) == ("ended", "failed", 500)
     assert (second["attempt"], second["state"], second["outcome"]) == (2, "due", None)
     assert utc(first["next_at"]) == utc(second["due_at"])
-    assert {row["origin"] for row in tries} == {"https://receiver.example"}
-    assert "a-secret-path" not in repr(tries)
+    assert {row["origin"] for row in attempts} == {"https://receiver.example"}
+    assert "a-secret-path" not in repr(attempts)
 
 
 def test_the_page_has_each_query_for_both_databases() -> None:

@@ -8,11 +8,11 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.answers import Answer
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.records import Attempt, Image, ImageBytes, Sample
-from jobs.store import claims, history, outcomes, retention, submission, traces
+from jobs.store import claims, history, retention, settle, submission, traces
 from tests import factories, races
 
 ACTOR = "key:test"
@@ -36,13 +36,13 @@ def finished(database: Database, account_id: uuid.UUID, *images: object) -> uuid
     assert claimed.job_id == job_id
     factories.begin(database, claimed)
     ended = factories.make_ended("the whole trace")
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
     return job_id
 
 
-def kept(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
+def stored(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
     """Whether the bytes of ``image`` are there."""
-    return claims.picture(database, account_id=account_id, key=image.key) is not None
+    return claims.image(database, account_id=account_id, key=image.key) is not None
 
 
 def count(database: Database, table: type[Image | ImageBytes]) -> int:
@@ -69,13 +69,13 @@ def test_another_detail_or_account_is_another_image(
     database: Database, account_id: uuid.UUID
 ) -> None:
     other = factories.make_account(database)
-    picture = factories.make_image()
+    drawing = factories.make_image()
     low = factories.make_image(detail="low", key="0" * 64)
 
     ids = {
-        upload(database, account_id, picture),
+        upload(database, account_id, drawing),
         upload(database, account_id, low),
-        upload(database, other, picture),
+        upload(database, other, drawing),
     }
 
     assert len(ids) == 3
@@ -91,9 +91,9 @@ def test_two_originals_with_the_same_canonical_picture_share_its_bytes(
     assert (count(database, Image), count(database, ImageBytes)) == (2, 1)
 
     assert retention.remove_image(database, first, account_id=account_id)
-    assert kept(database, account_id, two)
+    assert stored(database, account_id, two)
     assert retention.remove_image(database, second, account_id=account_id)
-    assert not kept(database, account_id, two)
+    assert not stored(database, account_id, two)
 
 
 def test_an_image_is_seen_by_its_own_account_only(
@@ -119,7 +119,7 @@ def test_a_removed_image_is_gone_but_its_facts_stay(
     assert retention.remove_image(database, image_id, account_id=account_id)
 
     assert history.image(database, image_id, account_id=account_id) is None
-    assert not kept(database, account_id, factories.make_image())
+    assert not stored(database, account_id, factories.make_image())
     [view] = factories.get_job(database, job_id).images
     assert view.image.removed_at is not None
     assert view.image.original_sha256 == factories.make_image().original_sha256
@@ -139,7 +139,7 @@ def test_an_image_that_comes_back_is_revived_under_its_id(
 
     assert history.image(database, image_id, account_id=account_id) is not None
     assert factories.claim(database).images[0].key == factories.make_image().key
-    assert kept(database, account_id, factories.make_image())
+    assert stored(database, account_id, factories.make_image())
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
@@ -154,7 +154,7 @@ def test_an_image_of_an_unfinished_job_stays(
     with pytest.raises(errors.Conflict):
         retention.remove_image(database, image_id, account_id=account_id)
 
-    assert kept(database, account_id, factories.make_image())
+    assert stored(database, account_id, factories.make_image())
 
 
 def test_removing_a_job_takes_its_texts_and_keeps_its_counters(
@@ -217,9 +217,9 @@ def test_the_image_goes_with_the_last_job_that_has_it(
     first, second = finished(database, account_id), finished(database, account_id)
 
     remove_job(database, first, account_id)
-    assert kept(database, account_id, factories.make_image())
+    assert stored(database, account_id, factories.make_image())
     remove_job(database, second, account_id)
-    assert not kept(database, account_id, factories.make_image())
+    assert not stored(database, account_id, factories.make_image())
 
 
 def test_an_image_that_was_uploaded_by_itself_outlives_its_jobs(
@@ -261,15 +261,15 @@ def test_a_job_by_id_races_the_removal_of_its_image_and_never_loses_it(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for turn in range(12):
-        picture = factories.make_image(f"turn {turn}".encode())
-        image_id = upload(database, account_id, picture)
+        drawing = factories.make_image(f"turn {turn}".encode())
+        image_id = upload(database, account_id, drawing)
 
         submitted, removed = race_with_removal(
             database, account_id, wanted=image_id, removed=image_id
         )
 
         assert submitted is not removed
-        assert kept(database, account_id, picture) is submitted
+        assert stored(database, account_id, drawing) is submitted
 
 
 def test_a_new_original_races_the_removal_of_another_with_the_same_bytes_and_never_loses_them(
@@ -283,7 +283,7 @@ def test_a_new_original_races_the_removal_of_another_with_the_same_bytes_and_nev
         done = race_with_removal(database, account_id, wanted=new, removed=image_id)
 
         assert done == (True, True)
-        assert kept(database, account_id, new)
+        assert stored(database, account_id, new)
 
 
 def test_racing_removals_of_images_with_the_same_bytes_take_them_away_once(
@@ -304,7 +304,7 @@ def test_racing_removals_of_images_with_the_same_bytes_take_them_away_once(
         )
 
         assert removed == [True, True]
-        assert not kept(database, account_id, one)
+        assert not stored(database, account_id, one)
 
 
 def test_removals_of_jobs_race_new_jobs_about_their_pictures_and_nothing_is_lost(
@@ -322,5 +322,5 @@ def test_removals_of_jobs_race_new_jobs_about_their_pictures_and_nothing_is_lost
         return 6
 
     assert races.race(remove, submit) == [6, 6]
-    assert kept(database, account_id, one)
-    assert kept(database, account_id, two)
+    assert stored(database, account_id, one)
+    assert stored(database, account_id, two)

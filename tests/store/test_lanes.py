@@ -7,40 +7,41 @@ import uuid
 
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
 from jobs.delivery import EventType
-from jobs.outbox import WebhookLane
-from jobs.store import events, tries
+from jobs.outbox import WebhookQueue
+from jobs.store import events
 from tests import factories, webhooks
+from webhooks import attempts
 
 
-def make_proven(database: Database, *lanes: uuid.UUID, failures: int = 0) -> None:
+def make_proven(database: Database, *queues: uuid.UUID, failures: int = 0) -> None:
     with database.transaction() as transaction:
         transaction.execute(
-            sa.update(WebhookLane)
-            .where(WebhookLane.id.in_(lanes))
+            sa.update(WebhookQueue)
+            .where(WebhookQueue.id.in_(queues))
             .values(delivered_at=transaction.now(), failures=failures)
         )
 
 
-def make_lanes(
+def make_queues(
     database: Database, account_id: uuid.UUID, number: int, *, failures: int = 0
 ) -> None:
     """Let an account have so many receivers that have something to be told, each at a place of its own."""
     with database.transaction() as transaction:
         for count in range(number):
-            lane_id, origin = delivery.lane(account_id, f"https://{count}.example/")
-            events.open_lane(transaction, lane_id, account_id=account_id, origin=origin)
+            lane_id, origin = delivery.queue(account_id, f"https://{count}.example/")
+            events.open_queue(transaction, lane_id, account_id=account_id, origin=origin)
             transaction.execute(
-                sa.update(WebhookLane).where(WebhookLane.id == lane_id).values(failures=failures)
+                sa.update(WebhookQueue).where(WebhookQueue.id == lane_id).values(failures=failures)
             )
             events.write(
                 transaction,
                 account_id=account_id,
                 event_type=EventType.JOB_CANCELLED,
                 data={"omitted": []},
-                targets=[events.Target(lane_id, None, f"https://{count}.example/")],
+                targets=[events.NotificationTarget(lane_id, None, f"https://{count}.example/")],
             )
 
 
@@ -48,34 +49,34 @@ def test_lanes_have_their_turns_and_few_tries_at_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
-    webhooks.tell(database, account_id, times=6)
+    webhooks.record(database, account_id, times=6)
     two = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
-    webhooks.tell(database, account_id)
+    webhooks.record(database, account_id)
     make_proven(database, one.id, two.id)
 
     first = webhooks.claim(database, limit=2)
     rest = webhooks.claim(database, limit=10)
 
     assert {claimed.lane_id for claimed in first} == {one.id, two.id}
-    assert [claimed.lane_id for claimed in rest] == [one.id] * (delivery.LANE_ROOM - 1)
+    assert [claimed.lane_id for claimed in rest] == [one.id] * (delivery.QUEUE_LIMIT - 1)
     assert webhooks.claim(database) == []
-    tries.settle(database, rest[0], webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, rest[0], webhooks.OK, rng=webhooks.RNG)
     assert [claimed.lane_id for claimed in webhooks.claim(database)] == [one.id]
 
 
 def test_a_lane_that_was_served_last_waits_for_the_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    lanes = [
+    queues = [
         webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"]).id
         for _ in range(3)
     ]
-    make_proven(database, *lanes)
-    webhooks.tell(database, account_id, times=3)
+    make_proven(database, *queues)
+    webhooks.record(database, account_id, times=3)
 
     served = [webhooks.claim(database, limit=1)[0].lane_id for _ in range(6)]
 
-    assert set(served[:3]) == set(lanes)
+    assert set(served[:3]) == set(queues)
     assert served[3:] == served[:3]
 
 
@@ -83,12 +84,12 @@ def test_a_lane_that_proved_nothing_gets_one_try_at_a_time(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
-    webhooks.tell(database, account_id, times=3)
+    webhooks.record(database, account_id, times=3)
 
     [first] = webhooks.claim(database)
     assert webhooks.claim(database) == []
 
-    tries.settle(database, first, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, first, webhooks.OK, rng=webhooks.RNG)
     assert len(webhooks.claim(database)) == 2
 
 
@@ -96,17 +97,17 @@ def test_a_lane_that_fails_again_and_again_is_slow_until_it_takes_something(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
-    webhooks.tell(database, account_id, times=8)
+    webhooks.record(database, account_id, times=8)
     for _ in range(delivery.TRIP):
         [claimed] = webhooks.claim(database)
-        tries.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG)
+        attempts.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG)
 
     assert webhooks.claim(database) == []
     [slow] = webhooks.claim(database, slow=True)
     assert webhooks.claim(database, slow=True) == []
-    tries.settle(database, slow, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, slow, webhooks.OK, rng=webhooks.RNG)
     assert webhooks.claim(database, slow=True) == []
-    assert len(webhooks.claim(database)) == delivery.LANE_ROOM
+    assert len(webhooks.claim(database)) == delivery.QUEUE_LIMIT
 
 
 def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those_that_do_well(
@@ -114,10 +115,10 @@ def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those
 ) -> None:
     others = [factories.make_account(database) for _ in range(2)]
     for owner in (account_id, *others):
-        make_lanes(database, owner, delivery.SLOTS)
+        make_queues(database, owner, delivery.SLOTS)
     well = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
     make_proven(database, well.id)
-    webhooks.tell(database, account_id)
+    webhooks.record(database, account_id)
 
     claimed = webhooks.claim(database, limit=delivery.SLOTS)
 
@@ -126,22 +127,22 @@ def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those
     assert served.total() == delivery.UNPROVEN
     assert set(served.values()) == {delivery.UNPROVEN // 3}
     # The rest is for those that do well, and for one new receiver when another has answered.
-    webhooks.tell(database, account_id)
+    webhooks.record(database, account_id)
     assert [one.lane_id for one in webhooks.claim(database)] == [well.id]
     new = next(one for one in claimed if one.lane_id != well.id)
-    tries.settle(database, new, webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, new, webhooks.OK, rng=webhooks.RNG)
     assert len(webhooks.claim(database)) == 1
 
 
 def test_one_accounts_new_receivers_have_a_part_of_the_threads(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    make_lanes(database, account_id, delivery.SLOTS)
+    make_queues(database, account_id, delivery.SLOTS)
 
     assert len(webhooks.claim(database, limit=delivery.SLOTS)) == delivery.UNPROVEN_EACH
     assert webhooks.claim(database) == []
     other = factories.make_account(database)
-    make_lanes(database, other, 2)
+    make_queues(database, other, 2)
     assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
 
 
@@ -149,17 +150,17 @@ def test_one_accounts_receivers_that_did_well_leave_threads_to_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
     other = factories.make_account(database)
-    make_lanes(database, account_id, delivery.SLOTS)
+    make_queues(database, account_id, delivery.SLOTS)
     with database.transaction() as transaction:
-        transaction.execute(sa.update(WebhookLane).values(delivered_at=transaction.now()))
+        transaction.execute(sa.update(WebhookQueue).values(delivered_at=transaction.now()))
 
     claimed = webhooks.claim(database, limit=delivery.SLOTS)
     assert len(claimed) == delivery.PROVEN_EACH
     assert webhooks.claim(database) == []
-    make_lanes(database, other, 2)
+    make_queues(database, other, 2)
     assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
 
-    tries.settle(database, claimed[0], webhooks.OK, rng=webhooks.RNG)
+    attempts.settle(database, claimed[0], webhooks.OK, rng=webhooks.RNG)
     assert [one.account_id for one in webhooks.claim(database)] == [account_id]
 
 
@@ -167,9 +168,9 @@ def test_one_accounts_slow_receivers_have_a_part_of_the_threads(
     database: Database, account_id: uuid.UUID
 ) -> None:
     other = factories.make_account(database)
-    make_lanes(database, account_id, delivery.SLOW_SLOTS, failures=delivery.TRIP)
+    make_queues(database, account_id, delivery.SLOW_SLOTS, failures=delivery.TRIP)
     assert len(webhooks.claim(database, limit=delivery.SLOW_SLOTS, slow=True)) == delivery.SLOW_EACH
 
-    make_lanes(database, other, 2, failures=delivery.TRIP)
+    make_queues(database, other, 2, failures=delivery.TRIP)
 
     assert [one.account_id for one in webhooks.claim(database, slow=True)] == [other] * 2

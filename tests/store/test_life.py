@@ -13,28 +13,18 @@ import hypothesis
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from jobs import errors
-from jobs.answers import Answer
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
-from jobs.store import (
-    claims,
-    history,
-    outcomes,
-    purge,
-    retention,
-    steering,
-    sweeps,
-    timeline,
-    traces,
-)
+from jobs.store import claims, commands, expiry, history, purge, retention, settle, timeline, traces
 from tests import databases, factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = settle.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 DEAD = timedelta(seconds=-1)
-TIMES = {"not_before", *(name for name in timeline.TOLD if name.endswith("_at"))}
+TIMES = {"not_before", *(name for name in timeline.REPORTED if name.endswith("_at"))}
 MINUTE = timedelta(seconds=60)
 PERIODS = purge.Periods(image=MINUTE, trace=MINUTE, answer=MINUTE, event=MINUTE)
 
@@ -84,8 +74,8 @@ class World:
 
     def renew(self, claimed: claims.Claim, lease: timedelta) -> bool:
         key = (claimed.job_id, claimed.attempt)
-        kept = claims.renew(self.database, owner=claimed.owner, held=[key], lease=lease)
-        return kept == {key}
+        stored = claims.renew(self.database, owner=claimed.owner, held=[key], lease=lease)
+        return stored == {key}
 
     def watch(self, claimed: claims.Claim) -> bool:
         key = (claimed.job_id, claimed.attempt)
@@ -125,24 +115,24 @@ VERBS: dict[str, Callable[[World, int], object]] = {
     "renew": fenced(lambda world, one: world.renew(one, factories.LEASE)),
     "watch": fenced(lambda world, one: world.watch(one)),
     "succeed": fenced(
-        lambda world, one: outcomes.succeed(
+        lambda world, one: settle.succeed(
             world.database, one, answer=Answer("6", "boxed"), sample=ENDED
         )
     ),
-    "fail": fenced(lambda world, one: outcomes.fail(world.database, one, FAULT, sample=ENDED)),
-    "fail early": fenced(lambda world, one: outcomes.fail(world.database, one, FAULT, sample=None)),
-    "stop": fenced(lambda world, one: outcomes.stop(world.database, one, sample=ENDED)),
+    "fail": fenced(lambda world, one: settle.fail(world.database, one, FAULT, sample=ENDED)),
+    "fail early": fenced(lambda world, one: settle.fail(world.database, one, FAULT, sample=None)),
+    "stop": fenced(lambda world, one: settle.stop(world.database, one, sample=ENDED)),
     "retry": fenced(
-        lambda world, one: outcomes.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
+        lambda world, one: settle.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
     ),
-    "release": fenced(lambda world, one: outcomes.release(world.database, one, sample=None)),
-    "sweep": lambda world, _: sweeps.sweep(
+    "release": fenced(lambda world, one: settle.release(world.database, one, sample=None)),
+    "sweep": lambda world, _: expiry.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
     "cancel": lambda world, _: history.cancel(
         world.database, world.job_id, account_id=None, actor="key:test"
     ),
-    "run now": lambda world, _: steering.run_now(
+    "run now": lambda world, _: commands.run_now(
         world.database, world.job_id, account_id=None, actor="operator:test"
     ),
     "wait": lambda world, _: world.age(70),
@@ -152,7 +142,7 @@ VERBS: dict[str, Callable[[World, int], object]] = {
 STEPS = st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.integers(0, 2)), max_size=22)
 
 
-def told(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
+def reported(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
     """Return what the timeline says of the job as it is now."""
     with database.reading() as transaction:
         entries = transaction.session.scalars(
@@ -160,7 +150,7 @@ def told(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
             .where(TimelineEntry.job_id == job_id)
             .order_by(TimelineEntry.id)
         ).all()
-    life: dict[str, Any] = dict.fromkeys(timeline.TOLD)
+    life: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
     for entry in entries:
         life |= entry.changes
     return life
@@ -168,7 +158,7 @@ def told(database: Database, job_id: uuid.UUID) -> dict[str, Any]:
 
 def shown(job: Job, *, exact: bool) -> dict[str, Any]:
     """Return the told columns of ``job`` as the timeline holds them."""
-    row = {name: getattr(job, name) for name in timeline.TOLD}
+    row = {name: getattr(job, name) for name in timeline.REPORTED}
     return {
         name: value.astimezone(UTC).isoformat(timespec="microseconds")
         if isinstance(value, datetime) and exact
@@ -240,8 +230,8 @@ def test_terminal_is_terminal_and_the_timeline_tells_the_job(
     exact = (
         database.dialect == "sqlite"
     )  # Ageing the rows of PostgreSQL leaves the timeline's JSON.
-    life, row = told(database, world.job_id), shown(job, exact=exact)
-    for name in timeline.TOLD:
+    life, row = reported(database, world.job_id), shown(job, exact=exact)
+    for name in timeline.REPORTED:
         if name in TIMES and not exact:
             assert (life[name] is None) == (row[name] is None), name
         else:
@@ -255,7 +245,9 @@ def test_the_timeline_tells_times_to_the_microsecond(
         job_id = factories.make_job(
             database, account_id, deadline=timedelta(seconds=-1 if end == "overdue" else 60)
         )
-        assert told(database, job_id) == shown(factories.get_job(database, job_id).job, exact=True)
+        assert reported(database, job_id) == shown(
+            factories.get_job(database, job_id).job, exact=True
+        )
         world = World(database, lambda _seconds: None, job_id)
         if end not in {"cancel", "overdue"}:
             world.claim(factories.LEASE)
@@ -266,4 +258,6 @@ def test_the_timeline_tells_times_to_the_microsecond(
         if end == "remove":
             world.remove()
 
-        assert told(database, job_id) == shown(factories.get_job(database, job_id).job, exact=True)
+        assert reported(database, job_id) == shown(
+            factories.get_job(database, job_id).job, exact=True
+        )

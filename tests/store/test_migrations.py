@@ -15,7 +15,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from jobs.database import Database
+from core.database import Database
 from jobs.phrases import Part
 from jobs.records import Record
 from jobs.store import history, search
@@ -139,14 +139,14 @@ def test_texts_are_found_before_and_after_the_words_of_accounts_are_told_apart(
     database: Database, account_id: uuid.UUID
 ) -> None:
     config = databases.alembic(database.url.render_as_string(hide_password=False))
-    kept, written, removed = (factories.make_job(database, account_id) for _ in range(3))
+    stored, written, removed = (factories.make_job(database, account_id) for _ in range(3))
 
     def keep(*job_ids: uuid.UUID) -> None:
         with database.transaction() as transaction:
             for job_id in job_ids:
                 search.keep(transaction, job_id, Part.TRACE, "A red star, a blue star.")
 
-    keep(kept, removed)
+    keep(stored, removed)
     database.close()
     command.downgrade(config, "0014")
     keep(written)
@@ -160,6 +160,6 @@ def test_texts_are_found_before_and_after_the_words_of_accounts_are_told_apart(
     with database.transaction() as transaction:
         search.remove(transaction, [removed], parts=[Part.TRACE])
 
-    asked = history.Filter(account_id, phrases=["red star", "star, a blue"])
-    found, _ = history.page(database, asked, limit=10)
-    assert {view.job.id for view in found} == {kept, written}
+    requested = history.Filter(account_id, phrases=["red star", "star, a blue"])
+    found, _ = history.page(database, requested, limit=10)
+    assert {view.job.id for view in found} == {stored, written}

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database, utcnow
+from core import errors, ids
+from core.database import Database, utcnow
+from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Job, SearchText, StorageChange
-from jobs.settings import Settings
 from jobs.store import (
     admission,
     claims,
-    figures,
+    expiry,
     history,
     idempotency,
     purge,
     retention,
+    statistics,
     storage,
     submission,
-    sweeps,
     turns,
 )
 from tests import factories
@@ -117,8 +117,8 @@ def fill(database: Database) -> Crowd:
     with database.transaction() as transaction:
         transaction.execute(sa.insert(SearchText), texts)
     for number in range(100):
-        picture = factories.make_image(str(number).encode())
-        image_id = submission.keep_image(database, account_id=account_ids[0], image=picture)
+        submitted = factories.make_image(str(number).encode())
+        image_id = submission.keep_image(database, account_id=account_ids[0], image=submitted)
     assert turns.tidy(database) == len(account_ids)
     in_order = sorted(
         (row for row in rows if row["status"] is Status.QUEUED), key=lambda row: row["rank_at"]
@@ -208,7 +208,7 @@ def test_a_claim_without_a_turn_walks_the_claim_index(crowd: Crowd) -> None:
 def test_a_sweep_walks_the_indexes_of_leases_and_deadlines(crowd: Crowd) -> None:
     plan = plans(
         crowd,
-        lambda: sweeps.sweep(
+        lambda: expiry.sweep(
             crowd.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         ),
     )
@@ -248,7 +248,7 @@ def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int
 
 
 def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:
-    plan = plans(crowd, lambda: sweeps.due(crowd.database, limit=64))
+    plan = plans(crowd, lambda: expiry.due(crowd.database, limit=64))
 
     assert "ix_jobs_" in plan, plan
     assert_no_scan(plan)
@@ -258,12 +258,12 @@ def test_the_queue_is_told_by_indexes_of_what_waits_runs_came_and_ended(crowd: C
     for account_id in (None, crowd.account_id):
         plan = plans(
             crowd,
-            lambda account_id=account_id: figures.queue(crowd.database, account_id=account_id),  # type: ignore[misc] # bound now
+            lambda account_id=account_id: statistics.queue(crowd.database, account_id=account_id),  # type: ignore[misc] # bound now
         )
 
         assert "ix_jobs_ended" in plan, plan
         assert_no_scan(plan)
-    assert_no_scan(plans(crowd, lambda: figures.waiting(crowd.database)))
+    assert_no_scan(plans(crowd, lambda: statistics.waiting(crowd.database)))
 
 
 @pytest.mark.parametrize("statuses", [(), (Status.FAILED,)])
@@ -317,10 +317,10 @@ def test_a_phrase_is_found_by_the_index_of_words_and_tried_on_few_texts(
     crowd: Crowd, phrase: str, whose: str
 ) -> None:
     account_id = crowd.account_id if whose == "one" else None
-    asked = history.Filter(account_id=account_id, phrases=(phrase,))
+    requested = history.Filter(account_id=account_id, phrases=(phrase,))
     plan = plans(
         crowd,
-        lambda: history.page(crowd.database, asked, limit=20, after=crowd.queued[-1]),
+        lambda: history.page(crowd.database, requested, limit=20, after=crowd.queued[-1]),
     )
 
     index = "VIRTUAL TABLE INDEX" if crowd.database.dialect == "sqlite" else "ix_search_texts_words"
@@ -336,7 +336,7 @@ def test_an_idempotency_key_is_found_by_its_index(crowd: Crowd) -> None:
             account_id=crowd.account_id,
             key="unknown",
             fingerprint="f",
-            kept=timedelta(hours=24),
+            stored=timedelta(hours=24),
         ),
     )
 

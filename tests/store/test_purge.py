@@ -12,12 +12,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from core.settings import Settings
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Image, ImageBytes, Job, Sample, TimelineEntry
-from jobs.settings import Settings
-from jobs.store import claims, history, outcomes, purge, retention, submission, timeline, traces
+from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
 from tests import factories, races
 from tests.databases import ROOT, Age
 
@@ -25,7 +25,7 @@ DAY = 86_400.0
 _PURGE = """
 import sys
 from datetime import timedelta
-from jobs.database import Database
+from core.database import Database
 from jobs.store import purge
 database = Database(sys.argv[1])
 periods = purge.Periods(trace=timedelta(0))
@@ -58,7 +58,7 @@ def finished(
     factories.begin(database, claimed)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "I see")])
     ended = factories.make_ended("I see 6.")
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
     return job_id
 
 
@@ -82,9 +82,9 @@ def entries(database: Database, job_id: uuid.UUID) -> list[TimelineEntry]:
     return timeline.read(database, job_id, limit=100)[0]
 
 
-def kept(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
+def stored(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
     """Whether the bytes of ``image`` are there."""
-    return claims.picture(database, account_id=account_id, key=image.key) is not None
+    return claims.image(database, account_id=account_id, key=image.key) is not None
 
 
 def wait_until_gone(database: Database) -> None:
@@ -134,7 +134,7 @@ class TestClasses:
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
         assert (trace.kept_steps, trace.marks, trace.steps()) == (None, (), [])
         assert rest(database, job_id) == before
-        assert kept(database, account_id, factories.make_image())
+        assert stored(database, account_id, factories.make_image())
 
     def test_an_answer_goes_with_its_question_wherever_that_is(
         self, database: Database, account_id: uuid.UUID, age: Age
@@ -162,7 +162,7 @@ class TestClasses:
 
         [entry] = entries(database, job_id)
         assert (entry.event, entry.actor) == ("events_removed", ACTOR)
-        assert set(entry.changes) == set(timeline.TOLD)
+        assert set(entry.changes) == set(timeline.REPORTED)
         assert (entry.changes["status"], entry.changes["attempt"]) == ("succeeded", 1)
         assert entry.changes["events_removed_at"] is not None
         assert [view.attempt.number for view in history.attempts(database, job_id)] == [1]
@@ -175,7 +175,7 @@ class TestClasses:
 
         assert run(database, "image") == purge.Purged(images=1)
 
-        assert not kept(database, account_id, factories.make_image())
+        assert not stored(database, account_id, factories.make_image())
         view = factories.get_job(database, job_id)
         assert view.images[0].image.removed_at is not None
         assert view.images[0].image.original_sha256 == factories.make_image().original_sha256
@@ -190,8 +190,8 @@ class TestClasses:
 
         run(database, "image", "trace", "answer")
 
-        told = [(entry.event, entry.actor) for entry in entries(database, job_id)[-3:]]
-        assert told == [
+        reported = [(entry.event, entry.actor) for entry in entries(database, job_id)[-3:]]
+        assert reported == [
             ("images_released", ACTOR),
             ("trace_removed", ACTOR),
             ("answer_removed", ACTOR),
@@ -208,9 +208,9 @@ class TestClasses:
 
         assert run(database, name) != purge.Purged()
 
-        told = [entry.id for entry in entries(database, job_id)]
+        reported = [entry.id for entry in entries(database, job_id)]
         assert run(database, name) == purge.Purged()
-        assert [entry.id for entry in entries(database, job_id)] == told
+        assert [entry.id for entry in entries(database, job_id)] == reported
 
     def test_without_periods_everything_stays_for_ever(
         self, database: Database, account_id: uuid.UUID, age: Age
@@ -221,7 +221,7 @@ class TestClasses:
         assert purge.batch(database, purge.FOR_EVER, actor=ACTOR) == purge.Purged()
 
         assert outputs(database, job_id) == ["I see 6."]
-        assert kept(database, account_id, factories.make_image())
+        assert stored(database, account_id, factories.make_image())
 
     def test_settings_of_zero_days_are_for_ever(self) -> None:
         assert purge.Periods.of(Settings.read({})) == purge.FOR_EVER
@@ -242,7 +242,7 @@ class TestClasses:
         assert run(database) == purge.Purged()
 
         assert job(database, job_id).status is Status(state)
-        assert kept(database, account_id, factories.make_image())
+        assert stored(database, account_id, factories.make_image())
 
     def test_jobs_that_failed_or_were_cancelled_are_purged_as_well(
         self, database: Database, account_id: uuid.UUID, age: Age
@@ -251,7 +251,7 @@ class TestClasses:
         history.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
-        outcomes.fail(database, claimed, outcomes.Fault("engine_rejected", "No."), sample=None)
+        settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), sample=None)
         age(31 * DAY)
 
         assert run(database) == purge.Purged(images=1, traces=2, answers=2, timelines=2)
@@ -280,7 +280,7 @@ class TestClasses:
         assert retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
 
         assert outputs(database, job_id) == [None]
-        assert not kept(database, account_id, factories.make_image())
+        assert not stored(database, account_id, factories.make_image())
 
 
 class TestImages:
@@ -293,10 +293,10 @@ class TestImages:
         age(11 * DAY)
 
         assert run(database, "image").images == 0
-        assert kept(database, account_id, factories.make_image())
+        assert stored(database, account_id, factories.make_image())
         age(20 * DAY)
         assert run(database, "image").images == 1
-        assert not kept(database, account_id, factories.make_image())
+        assert not stored(database, account_id, factories.make_image())
 
     def test_an_image_that_a_waiting_job_has_stays(
         self, database: Database, account_id: uuid.UUID, age: Age
@@ -306,50 +306,50 @@ class TestImages:
         factories.make_job(database, account_id)
 
         assert run(database, "image").images == 0
-        assert kept(database, account_id, factories.make_image())
+        assert stored(database, account_id, factories.make_image())
 
     def test_an_uploaded_image_stays_as_long_from_its_last_upload(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
-        picture = factories.make_image()
-        submission.keep_image(database, account_id=account_id, image=picture)
+        submitted = factories.make_image()
+        submission.keep_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
-        image_id = submission.keep_image(database, account_id=account_id, image=picture)
+        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
         finished(database, account_id, image_id)
         age(20 * DAY)
         assert run(database, "image") == purge.Purged()
-        assert kept(database, account_id, picture)
+        assert stored(database, account_id, submitted)
 
         age(11 * DAY)
 
         assert run(database, "image").images == 1
-        assert not kept(database, account_id, picture)
+        assert not stored(database, account_id, submitted)
 
     def test_an_old_upload_stays_while_a_job_needs_it_and_goes_with_it(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
-        picture = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=picture)
+        submitted = factories.make_image()
+        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
         finished(database, account_id, image_id)
         age(11 * DAY)
 
         assert run(database, "image").images == 0
-        assert kept(database, account_id, picture)
+        assert stored(database, account_id, submitted)
         age(20 * DAY)
         assert run(database, "image").images == 1
-        assert not kept(database, account_id, picture)
+        assert not stored(database, account_id, submitted)
 
     def test_an_upload_that_nobody_asked_about_goes(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
-        picture = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=picture)
+        submitted = factories.make_image()
+        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
         age(31 * DAY)
 
         assert run(database, "image").images == 1
 
-        assert not kept(database, account_id, picture)
+        assert not stored(database, account_id, submitted)
         assert history.image(database, image_id, account_id=account_id) is None
 
     def test_an_image_that_comes_back_is_kept_for_the_new_job(
@@ -361,7 +361,7 @@ class TestImages:
 
         new = finished(database, account_id)
 
-        assert kept(database, account_id, factories.make_image())
+        assert stored(database, account_id, factories.make_image())
         for job_id in (old, new):
             assert factories.get_job(database, job_id).images[0].image.removed_at is None
         assert run(database, "image") == purge.Purged()
@@ -377,10 +377,10 @@ class TestImages:
         age(11 * DAY)
 
         assert run(database, "image").images == 1
-        assert kept(database, account_id, two)
+        assert stored(database, account_id, two)
         age(20 * DAY)
         assert run(database, "image").images == 1
-        assert not kept(database, account_id, two)
+        assert not stored(database, account_id, two)
 
 
 class TestBatches:
@@ -464,9 +464,11 @@ class TestBatches:
     def test_purges_at_the_same_time_take_everything_once(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
-        pictures = [factories.make_image(name) for name in (b"one", b"two", b"three")]
+        submitted_images = [factories.make_image(name) for name in (b"one", b"two", b"three")]
         job_ids = [
-            finished(database, account_id, pictures[turn % 3], pictures[(turn + 1) % 3])
+            finished(
+                database, account_id, submitted_images[turn % 3], submitted_images[(turn + 1) % 3]
+            )
             for turn in range(12)
         ]
         age(31 * DAY)
@@ -483,10 +485,10 @@ class TestBatches:
         assert sum(batch.answers for batch in batches) == 12
         assert sum(batch.timelines for batch in batches) == 12
         assert sum(batch.images for batch in batches) == 3
-        assert not any(kept(database, account_id, picture) for picture in pictures)
+        assert not any(stored(database, account_id, submitted) for submitted in submitted_images)
         for job_id in job_ids:
-            told = [entry.event for entry in entries(database, job_id)]
-            assert told.count("events_removed") == 1
+            reported = [entry.event for entry in entries(database, job_id)]
+            assert reported.count("events_removed") == 1
 
     def test_purges_race_new_jobs_about_the_same_pictures_and_nothing_is_lost(
         self, database: Database, account_id: uuid.UUID, age: Age
@@ -510,14 +512,14 @@ class TestBatches:
                 return 0
 
             assert races.race(submit, take_away, take_away) == [0, 0, 0]
-            for picture in (one, two):
-                assert kept(database, account_id, picture), turn
+            for submitted in (one, two):
+                assert stored(database, account_id, submitted), turn
             with database.transaction() as transaction:
                 transaction.execute(sa.update(Image).values(uploaded_at=None))
             for _ in range(3):
                 claimed = factories.claim(database)
                 factories.begin(database, claimed)
-                outcomes.stop(database, claimed, sample=factories.make_ended())
+                settle.stop(database, claimed, sample=factories.make_ended())
 
     def test_no_bytes_are_left_without_an_image_that_has_them(
         self, database: Database, account_id: uuid.UUID, age: Age

@@ -7,21 +7,21 @@ import uuid
 
 import sqlalchemy as sa
 
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Suspect
-from jobs.store import claims, history, outcomes, quarantine, sweeps
+from jobs.records import ImageCrashes
+from jobs.store import claims, expiry, history, quarantine, settle
 from tests import factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="It hung up.", retryable=True)
+FAULT = settle.Failure(code="engine_fault", message="It hung up.", retryable=True)
 LIMIT = 3
-PICTURE = factories.make_image(b"poison")
+IMAGE = factories.make_image(b"poison")
 
 
 def begun(database: Database, account_id: uuid.UUID, **facts: object) -> claims.Claim:
-    factories.make_job(database, account_id, images=[(PICTURE, 4)], **facts)
+    factories.make_job(database, account_id, images=[(IMAGE, 4)], **facts)
     claimed = factories.claim(database)
     assert factories.begin(database, claimed) is not None
     return claimed
@@ -29,7 +29,7 @@ def begun(database: Database, account_id: uuid.UUID, **facts: object) -> claims.
 
 def die(database: Database, claimed: claims.Claim) -> bool:
     """Let an engine hang up on an attempt."""
-    return outcomes.retry(
+    return settle.retry(
         database,
         claimed,
         FAULT,
@@ -40,7 +40,7 @@ def die(database: Database, claimed: claims.Claim) -> bool:
 
 
 def held(database: Database, account_id: uuid.UUID) -> bool:
-    return quarantine.held(database, account_id, [PICTURE.key]) == {PICTURE.key}
+    return quarantine.held(database, account_id, [IMAGE.key]) == {IMAGE.key}
 
 
 def kill_engines(database: Database, account_id: uuid.UUID, age: Age) -> claims.Claim:
@@ -71,7 +71,7 @@ def test_the_last_of_several_deaths_fails_the_job_and_refuses_its_image(
     assert held(database, account_id)
     [listed], more = quarantine.listed(database, limit=1)
     assert (listed.account_id, listed.deaths, more) == (account_id, LIMIT, False)
-    assert listed.sha256 == PICTURE.original_sha256
+    assert listed.sha256 == IMAGE.original_sha256
     assert quarantine.count(database) == 1
 
 
@@ -93,7 +93,7 @@ def test_a_job_that_does_well_clears_its_image(
             age(100)
         good = factories.claim(database)
         factories.begin(database, good)
-        assert outcomes.succeed(
+        assert settle.succeed(
             database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
         )
 
@@ -108,7 +108,7 @@ def test_a_job_that_began_before_the_death_clears_nobody(
     for _ in range(LIMIT - 1):
         assert die(database, begun(database, account_id))
         age(100)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, early, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
@@ -122,7 +122,7 @@ def test_what_waits_with_such_an_image_is_claimed_as_that(
 ) -> None:
     kill_engines(database, account_id, age)
 
-    factories.make_job(database, account_id, images=[(PICTURE, 4)])
+    factories.make_job(database, account_id, images=[(IMAGE, 4)])
     assert factories.claim(database).quarantined
     factories.make_job(database, account_id, images=[(factories.make_image(b"other"), 4)])
     assert not factories.claim(database).quarantined
@@ -135,14 +135,14 @@ def test_the_same_picture_of_another_account_is_not_touched(
     other = factories.make_account(database)
 
     assert not held(database, other)
-    factories.make_job(database, other, images=[(PICTURE, 4)])
+    factories.make_job(database, other, images=[(IMAGE, 4)])
     assert not factories.claim(database).quarantined
 
 
 def test_a_zombie_accuses_nobody(database: Database, account_id: uuid.UUID, age: Age) -> None:
     claimed = begun(database, account_id, max_attempts=9)
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
     age(100)
     current = factories.claim(database)
     factories.begin(database, current)
@@ -166,14 +166,14 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
     assert not quarantine.release(database, listed.image_id, actor="key:key_1")
     assert not quarantine.release(database, uuid.uuid4(), actor="key:key_1")
     assert quarantine.listed(database, limit=10) == ([], False)
-    factories.make_job(database, account_id, images=[(PICTURE, 4)])
+    factories.make_job(database, account_id, images=[(IMAGE, 4)])
     good = factories.claim(database)
     factories.begin(database, good)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
     with database.reading() as transaction:
-        [row] = transaction.session.scalars(sa.select(Suspect))
+        [row] = transaction.session.scalars(sa.select(ImageCrashes))
         assert (row.deaths, row.released_by) == (0, "key:key_1")
     assert die(database, begun(database, account_id))
     assert not held(database, account_id)
@@ -184,7 +184,7 @@ def test_the_last_try_of_a_job_counts_like_the_others(
 ) -> None:
     for _ in range(LIMIT):
         claimed = begun(database, account_id)
-        assert outcomes.fail(
+        assert settle.fail(
             database, claimed, FAULT, sample=factories.make_ended("I see"), deadly=LIMIT
         )
         age(100)

@@ -8,12 +8,13 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, Kind, TryState
+from core import errors
+from core.database import Database
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
 from jobs.outbox import WebhookEndpoint
-from jobs.store import deliveries, endpoints, purge, redeliveries, tellings, tries
+from jobs.store import purge
 from tests import factories, races, webhooks
+from webhooks import attempts, claims, endpoints, queries, redelivery
 
 
 def test_a_resend_goes_to_a_disabled_endpoint_and_touches_neither_schedule_nor_health(
@@ -25,18 +26,22 @@ def test_a_resend_goes_to_a_disabled_endpoint_and_touches_neither_schedule_nor_h
     with database.transaction() as transaction:
         endpoints.disable(transaction, endpoint, reason="requested")
     before = webhooks.endpoint_now(database, endpoint)
-    [told] = webhooks.all_deliveries(database)
-    planned = tellings.get(database, told.id, account_id=account_id)
+    [reported] = webhooks.all_deliveries(database)
+    planned = queries.get(database, reported.id, account_id=account_id)
 
-    assert redeliveries.redeliver(database, told.id, account_id=account_id) is not None
+    assert redelivery.redeliver(database, reported.id, account_id=account_id) is not None
     [resend] = webhooks.claim(database)
-    assert (resend.kind, resend.barred, resend.event_id) == (Kind.MANUAL, None, told.event_id)
-    settled = tries.settle(database, resend, webhooks.GONE, rng=webhooks.RNG)
+    assert (resend.kind, resend.barred, resend.event_id) == (
+        AttemptKind.MANUAL,
+        None,
+        reported.event_id,
+    )
+    settled = attempts.settle(database, resend, webhooks.GONE, rng=webhooks.RNG)
 
-    assert settled == tries.Settled(DeliveryStatus.PENDING, None, None)
+    assert settled == attempts.AttemptSettled(DeliveryStatus.PENDING, None, None)
     after = webhooks.endpoint_now(database, endpoint)
     assert (after.failing_since, after.disabled_at) == (before.failing_since, before.disabled_at)
-    view = tellings.get(database, told.id, account_id=account_id)
+    view = queries.get(database, reported.id, account_id=account_id)
     assert view is not None
     assert planned is not None
     assert view.next_at == planned.next_at is not None
@@ -49,13 +54,13 @@ def test_a_resend_that_is_delivered_ends_the_schedule(
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     webhooks.try_once(database, webhooks.DOWN)
-    [told] = webhooks.all_deliveries(database)
-    redeliveries.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    redelivery.redeliver(database, reported.id, account_id=None)
 
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
-    assert deliveries.pause(database) is None
-    [told] = webhooks.all_deliveries(database)
-    assert told.status is DeliveryStatus.DELIVERED
+    assert claims.pause(database) is None
+    [reported] = webhooks.all_deliveries(database)
+    assert reported.status is DeliveryStatus.DELIVERED
 
 
 def test_a_delivery_is_sent_again_so_often_and_not_more(
@@ -64,17 +69,17 @@ def test_a_delivery_is_sent_again_so_often_and_not_more(
     endpoint = webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     webhooks.try_once(database, webhooks.GONE)
-    [told] = webhooks.all_deliveries(database)
-    for _ in range(redeliveries.MOST_TRIES - told.attempts):
-        redeliveries.redeliver(database, told.id, account_id=account_id)
+    [reported] = webhooks.all_deliveries(database)
+    for _ in range(redelivery.MAX_ATTEMPTS - reported.attempts):
+        redelivery.redeliver(database, reported.id, account_id=account_id)
 
     with pytest.raises(errors.Conflict):
-        redeliveries.redeliver(database, told.id, account_id=account_id)
+        redelivery.redeliver(database, reported.id, account_id=account_id)
 
     while claimed := webhooks.claim(database):
-        tries.settle(database, claimed[0], webhooks.DOWN, rng=webhooks.RNG)
-    endpoints.recover(database, endpoint.id, account_id=None, since=told.created_at)
-    assert redeliveries.recover(database).resent == 0
+        attempts.settle(database, claimed[0], webhooks.DOWN, rng=webhooks.RNG)
+    endpoints.recover(database, endpoint.id, account_id=None, since=reported.created_at)
+    assert redelivery.recover(database).resent == 0
 
 
 def test_another_account_finds_nothing_to_resend_test_or_recover(
@@ -83,64 +88,64 @@ def test_another_account_finds_nothing_to_resend_test_or_recover(
     stranger = factories.make_account(database)
     endpoint = webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
-    [told] = webhooks.all_deliveries(database)
-    now = told.created_at
+    [reported] = webhooks.all_deliveries(database)
+    now = reported.created_at
 
-    assert redeliveries.redeliver(database, told.id, account_id=stranger) is None
-    assert tellings.get(database, told.id, account_id=stranger) is None
-    tested = redeliveries.test(
+    assert redelivery.redeliver(database, reported.id, account_id=stranger) is None
+    assert queries.get(database, reported.id, account_id=stranger) is None
+    tested = redelivery.test(
         database, endpoint.id, account_id=stranger, event_type="job.failed", data={}
     )
     assert tested is None
     assert endpoints.recover(database, endpoint.id, account_id=stranger, since=now) is None
     assert endpoints.get(database, endpoint.id, account_id=stranger) is None
     assert not endpoints.delete(database, endpoint.id, account_id=stranger)
-    assert tellings.of_account(database, account_id=stranger, limit=5) == ([], False)
+    assert queries.of_account(database, account_id=stranger, limit=5) == ([], False)
 
 
 def test_all_that_failed_since_a_time_is_recovered_in_the_background(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
-    webhooks.tell(database, account_id, times=4)
+    webhooks.record(database, account_id, times=4)
     webhooks.try_first(database, webhooks.OK)
     for _ in range(2):
         webhooks.try_first(database, webhooks.DOWN)
     since = webhooks.all_deliveries(database)[0].created_at
-    asked = endpoints.recover(database, endpoint.id, account_id=account_id, since=since)
-    assert asked is not None
+    requested = endpoints.recover(database, endpoint.id, account_id=account_id, since=since)
+    assert requested is not None
 
-    batches = [redeliveries.recover(database, limit=1) for _ in range(4)]
+    batches = [redelivery.recover(database, limit=1) for _ in range(4)]
 
     assert [batch.resent for batch in batches] == [1, 1, 0, 0]
     assert [batch.more for batch in batches] == [True, True, True, False]
-    done = tellings.recovery(database, asked.id, account_id=account_id)
+    done = queries.recovery(database, requested.id, account_id=account_id)
     assert done is not None
     assert (done.resent, done.ended_at is None) == (2, False)
-    resent = [row for row in webhooks.attempts(database) if row.kind is Kind.RECOVER]
+    resent = [row for row in webhooks.attempts(database) if row.kind is AttemptKind.RECOVER]
     assert len(resent) == 2
-    assert {row.state for row in resent} == {TryState.DUE}
+    assert {row.state for row in resent} == {AttemptState.DUE}
 
 
 def test_accounts_take_turns_at_recoveries(database: Database, account_id: uuid.UUID) -> None:
     stranger = factories.make_account(database, "stranger")
     now = database.clock()
-    asked: list[tuple[uuid.UUID, uuid.UUID]] = []
+    requested: list[tuple[uuid.UUID, uuid.UUID]] = []
     for owner in (account_id, account_id, account_id, stranger):
         endpoint = webhooks.make_endpoint(database, owner)
         found = endpoints.recover(database, endpoint.id, account_id=owner, since=now)
         assert found is not None
-        asked.append((owner, found.id))
+        requested.append((owner, found.id))
     order: list[uuid.UUID | None] = []
     last: uuid.UUID | None = None
-    while (done := redeliveries.recover(database, after=last)).more:
+    while (done := redelivery.recover(database, after=last)).more:
         last = done.account_id
         order.append(last)
 
-    assert sorted(map(str, order)) == sorted(str(owner) for owner, _ in asked)
+    assert sorted(map(str, order)) == sorted(str(owner) for owner, _ in requested)
     assert stranger in order[:2]
-    for owner, recovery_id in asked:
-        view = tellings.recovery(database, recovery_id, account_id=owner)
+    for owner, recovery_id in requested:
+        view = queries.recovery(database, recovery_id, account_id=owner)
         assert view is not None
         assert view.ended_at is not None
 
@@ -161,37 +166,37 @@ def test_an_endpoint_has_so_many_recoveries_at_the_most(
     with pytest.raises(errors.Conflict, match="at most 10 recoveries"):
         ask(endpoint.id)
     ask(other.id)
-    while redeliveries.recover(database).more:
+    while redelivery.recover(database).more:
         pass
     second = [ask(endpoint.id) for _ in range(endpoints.MOST_RECOVERIES)]
-    while redeliveries.recover(database).more:
+    while redelivery.recover(database).more:
         pass
     newest = ask(endpoint.id)
 
-    kept = [
+    stored = [
         recovery_id
         for recovery_id in (*first, *second, newest)
-        if tellings.recovery(database, recovery_id, account_id=account_id)
+        if queries.recovery(database, recovery_id, account_id=account_id)
     ]
-    assert kept == [*second, newest]
+    assert stored == [*second, newest]
 
 
 def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
-    delivery_id = redeliveries.test(
+    delivery_id = redelivery.test(
         database, endpoint.id, account_id=account_id, event_type="job.failed", data={"test": True}
     )
     assert delivery_id is not None
 
     settled = webhooks.try_once(database, webhooks.DOWN)
 
-    assert settled == tries.Settled(DeliveryStatus.FAILED, None, None)
-    view = tellings.get(database, delivery_id, account_id=account_id)
+    assert settled == attempts.AttemptSettled(DeliveryStatus.FAILED, None, None)
+    view = queries.get(database, delivery_id, account_id=account_id)
     assert view is not None
     assert (view.event.type, view.event.job_id) == ("job.failed", None)
-    assert [attempt.kind for attempt in view.attempts] == [Kind.TEST]
+    assert [attempt.kind for attempt in view.attempts] == [AttemptKind.TEST]
     assert webhooks.endpoint_now(database, endpoint).failing_since is None
 
 
@@ -206,23 +211,24 @@ def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
             transaction.execute(
                 sa.update(WebhookEndpoint).values(disabled_at=None, disabled_reason=None)
             )
-    told = webhooks.all_deliveries(database)
+    reported = webhooks.all_deliveries(database)
     periods = purge.Periods(event=timedelta(0))
 
     def resend() -> int:
-        made = [redeliveries.redeliver(database, one.id, account_id=None) for one in told]
+        made = [redelivery.redeliver(database, one.id, account_id=None) for one in reported]
         return sum(attempt_id is not None for attempt_id in made)
 
     def take_away() -> int:
         return sum(
-            purge.batch(database, periods, actor="sweeper:test", limit=1).timelines for _ in told
+            purge.batch(database, periods, actor="sweeper:test", limit=1).timelines
+            for _ in reported
         )
 
     resent, *purged = races.race(resend, take_away, take_away)
 
     # Each of them is sent again or gone, never both.
     left = {one.id for one in webhooks.all_deliveries(database)}
-    due = {row.delivery_id for row in webhooks.attempts(database) if row.state is TryState.DUE}
-    assert len(left) == len(told) - sum(purged)
+    due = {row.delivery_id for row in webhooks.attempts(database) if row.state is AttemptState.DUE}
+    assert len(left) == len(reported) - sum(purged)
     assert len(due) == resent
     assert due <= left

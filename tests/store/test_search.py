@@ -9,22 +9,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import ids, phrases
-from jobs.answers import Answer
-from jobs.database import Database
+from core import ids
+from core.database import Database
+from jobs import phrases
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Job, SearchText
-from jobs.store import (
-    history,
-    outcomes,
-    purge,
-    retention,
-    search,
-    submission,
-    sweeps,
-    traces,
-)
+from jobs.store import expiry, history, purge, retention, search, settle, submission, traces
 from tests import databases, factories
 from tests.databases import Age
 
@@ -36,8 +28,8 @@ def found(
     database: Database, *wanted: str, account_id: uuid.UUID | None = None, limit: int = 100
 ) -> list[uuid.UUID]:
     """Return the jobs in which all of ``wanted`` are, oldest first."""
-    asked = history.Filter(account_id=account_id, phrases=wanted)
-    views, _ = history.page(database, asked, limit=limit, newest_first=False)
+    requested = history.Filter(account_id=account_id, phrases=wanted)
+    views, _ = history.page(database, requested, limit=limit, newest_first=False)
     return [view.job.id for view in views]
 
 
@@ -49,11 +41,11 @@ def finished(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     answer = Answer(text="六个 pelicans", rule="heading")
-    assert outcomes.succeed(database, claimed, answer=answer, sample=factories.make_ended(trace))
+    assert settle.succeed(database, claimed, answer=answer, sample=factories.make_ended(trace))
     return job_id
 
 
-def kept(database: Database) -> list[Part]:
+def stored(database: Database) -> list[Part]:
     """Return the parts that can be searched, of all jobs."""
     with database.reading() as transaction:
         return sorted(transaction.session.scalars(sa.select(SearchText.part)))
@@ -119,7 +111,7 @@ def test_a_question_is_found_as_soon_as_it_is_asked_and_a_trace_when_its_attempt
     assert found(database, "zebra") == []
 
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
     assert factories.get_job(database, job_id).job.status is Status.FAILED
     assert found(database, "zebra") == [job_id]
@@ -132,10 +124,10 @@ def test_who_has_lost_the_job_leaves_nothing_to_be_found(
     zombie = factories.claim(database)
     factories.begin(database, zombie)
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
 
     answer = Answer(text="a yeti", rule="heading")
-    assert not outcomes.succeed(
+    assert not settle.succeed(
         database, zombie, answer=answer, sample=factories.make_ended("A zebra")
     )
 
@@ -150,15 +142,15 @@ def test_whatever_the_end_what_was_said_is_found(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     sample = factories.make_ended("I see a zebra")
-    fault = outcomes.Fault("engine_fault", "It broke.", retryable=True)
+    fault = settle.Failure("engine_fault", "It broke.", retryable=True)
     match end:
         case "failed":
-            assert outcomes.fail(database, claimed, fault, sample=sample)
+            assert settle.fail(database, claimed, fault, sample=sample)
         case "cancelled":
-            assert outcomes.stop(database, claimed, sample=sample)
+            assert settle.stop(database, claimed, sample=sample)
         case _:
             rng = random.Random(1)
-            assert outcomes.retry(database, claimed, fault, sample=sample, rng=rng)
+            assert settle.retry(database, claimed, fault, sample=sample, rng=rng)
             history.cancel(database, job_id, account_id=None, actor=ACTOR)
 
     assert found(database, "a zebra") == [job_id]
@@ -172,7 +164,7 @@ def test_a_deleted_job_is_found_no_more_and_nothing_of_it_is_left(
 
     assert retention.remove_job(database, job_id, account_id=account_id, actor=ACTOR)
 
-    assert kept(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
+    assert stored(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
     for phrase in ("circles", "pelicans", "red star"):
         assert found(database, phrase) == [other]
 
@@ -264,9 +256,9 @@ def test_a_phrase_that_very_many_jobs_hold_is_found_page_by_page(
         for row in rows:
             odd = " zebra" if row is rows[600] else ""
             search.keep(transaction, row["id"], Part.TRACE, f"A look at it{odd}.")
-    asked = history.Filter(account_id=account_id, phrases=("look at it", "a look"))
+    requested = history.Filter(account_id=account_id, phrases=("look at it", "a look"))
 
-    views, more = history.page(database, asked, limit=7, after=rows[500]["id"])
+    views, more = history.page(database, requested, limit=7, after=rows[500]["id"])
 
     assert [view.job.id for view in views] == [row["id"] for row in rows[499:492:-1]]
     assert more
@@ -310,7 +302,7 @@ def test_old_jobs_are_found_once_their_texts_have_been_written_anew(
         assert found(database, "circles") == [whole, traceless, queued]
         assert found(database, "pelicans") == [whole, traceless]
         assert found(database, "red star") == [whole]
-        assert len(kept(database)) == 6
+        assert len(stored(database)) == 6
 
 
 def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_them(
@@ -321,12 +313,12 @@ def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_th
     factories.begin(database, claimed)
     search.rebuild(database, after=None)
 
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended("A zebra")
     )
 
     assert found(database, "circles", "zebra") == [job_id]
-    assert kept(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
+    assert stored(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
 
 
 def test_each_question_of_a_group_is_found_by_itself(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs import ids
-from jobs.database import Database
+from core import ids
+from core.database import Database
 from jobs.phrases import Part
 from jobs.records import Job, SearchText
 from jobs.store import history

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.database import Database
+from core import errors
+from core.database import Database
 from jobs.lifecycle import Status
-from jobs.store import deliveries, figures, history
+from jobs.store import history, statistics
 from tests import factories
+from webhooks import claims
 
 OTHER = uuid.UUID(int=7)
 _ENDLESS = {
@@ -84,8 +85,8 @@ _READS: dict[str, Callable[[Database, uuid.UUID], object]] = {
     "metadata": lambda database, account_id: history.page(
         database, history.Filter(account_id, metadata={"case": "1"}), limit=1
     ),
-    "the queue": lambda database, account_id: figures.queue(database, account_id=account_id),
-    "the backlog": lambda database, account_id: deliveries.backlog(database, account_id=account_id),
+    "the queue": lambda database, account_id: statistics.queue(database, account_id=account_id),
+    "the backlog": lambda database, account_id: claims.backlog(database, account_id=account_id),
 }
 
 
@@ -118,8 +119,8 @@ def test_searches_take_no_connection_from_anything_else(
     ):
         for account in (account_id, account_id, OTHER):
             held.enter_context(database.searching(account))
-        asked = history.Filter(account_id, phrases=["circles"])
-        queued = [threads.submit(history.page, database, asked, limit=1) for _ in range(5)]
+        requested = history.Filter(account_id, phrases=["circles"])
+        queued = [threads.submit(history.page, database, requested, limit=1) for _ in range(5)]
         database.ping()
         job_id = factories.make_job(database, account_id)
         found, _ = history.page(database, history.Filter(account_id), limit=1)

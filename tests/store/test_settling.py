@@ -10,16 +10,16 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs.answers import Answer
-from jobs.database import Database
-from jobs.findings import Action, Finding, Kind
+from core.database import Database
+from jobs.answers.extraction import Answer
+from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
-from jobs.store import claims, history, outcomes, steps, traces
+from jobs.store import claims, history, settle, steps, traces
 from tests import factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault(code="engine_fault", message="The engine failed.", retryable=True)
+FAULT = settle.Failure(code="engine_fault", message="The engine failed.", retryable=True)
 RNG = random.Random(1)
 
 
@@ -55,7 +55,7 @@ def test_success_writes_answer_usage_trace_and_attempt(
     claimed = begun(database, account_id)
     ended = factories.make_ended("So \\boxed{6}.")
 
-    assert outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.answer_text, job.answer_rule) == (Status.SUCCEEDED, "6", "boxed")
@@ -74,7 +74,7 @@ def test_success_writes_answer_usage_trace_and_attempt(
     assert view.attempt.ended_at is not None
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("So \\boxed{6}.", True, "stop")
-    assert outcomes.landed(database, claimed) is Outcome.SUCCEEDED
+    assert settle.landed(database, claimed) is Outcome.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_value_of_an_answer_is_kept_as_it_was_asked_for(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
 
-    outcomes.succeed(database, claimed, answer=Answer(text, "boxed"), sample=factories.make_ended())
+    settle.succeed(database, claimed, answer=Answer(text, "boxed"), sample=factories.make_ended())
 
     job = factories.get_job(database, job_id).job
     assert (job.answer_text, job.answer_value, type(job.answer_value)) == (text, value, type(value))
@@ -110,10 +110,10 @@ def test_the_value_of_an_answer_is_kept_as_it_was_asked_for(
         assert transaction.execute(missing).scalar_one() is (value is None)
 
 
-class Heard(traces.Ended):
+class Heard(traces.GenerationEnd):
     """What a stream left behind, and when it is read."""
 
-    def read(self) -> traces.Reading:
+    def read(self) -> traces.TraceReading:
         moments.append("read")
         return super().read()
 
@@ -133,19 +133,19 @@ def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
 
     match verb:
         case "succeed":
-            outcomes.succeed(database, claimed, answer=None, sample=sample)
+            settle.succeed(database, claimed, answer=None, sample=sample)
         case "fail":
-            outcomes.fail(database, claimed, FAULT, sample=sample)
+            settle.fail(database, claimed, FAULT, sample=sample)
         case "stop":
-            outcomes.stop(database, claimed, sample=sample)
+            settle.stop(database, claimed, sample=sample)
         case "retry":
-            outcomes.retry(database, claimed, FAULT, sample=sample, rng=RNG)
+            settle.retry(database, claimed, FAULT, sample=sample, rng=RNG)
         case "release":
-            outcomes.release(database, claimed, sample=sample)
+            settle.release(database, claimed, sample=sample)
         case "follow":
-            found = Finding(Kind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
+            found = Finding(FindingKind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
             claims.follow(
-                database, claimed, ended=sample, finding=found, rid="b" * 32, kept=0, inserted=""
+                database, claimed, ended=sample, finding=found, rid="b" * 32, stored=0, inserted=""
             )
 
     assert moments[:2] == ["read", "begin"]
@@ -158,7 +158,7 @@ def test_a_trace_without_an_answer_is_a_success_without_one(
 ) -> None:
     claimed = begun(database, account_id)
 
-    outcomes.succeed(
+    settle.succeed(
         database, claimed, answer=None, sample=factories.make_ended(finish_reason="length")
     )
 
@@ -173,7 +173,7 @@ def test_failure_keeps_its_reason_and_the_partial_trace(
     claimed = begun(database, account_id)
     partial = factories.make_ended("half a tho", finish_reason="error")
 
-    assert outcomes.fail(database, claimed, FAULT, sample=partial)
+    assert settle.fail(database, claimed, FAULT, sample=partial)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.error_code, job.error_message, job.error_retryable) == (
@@ -193,7 +193,7 @@ def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
     claimed = begun(database, account_id)
     history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
 
-    assert outcomes.stop(
+    assert settle.stop(
         database, claimed, sample=factories.make_ended("so far", finish_reason="cancel")
     )
 
@@ -211,7 +211,7 @@ def test_a_stop_before_the_engine_was_asked_names_no_time_for_it(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    assert outcomes.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, sample=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
@@ -224,7 +224,7 @@ def test_a_retry_counts_a_failure_and_waits_longer_each_time(
     for failures, longest in ((1, 5), (2, 10), (3, 20)):
         claimed = factories.claim(database)
         assert claimed.failures == failures - 1
-        assert outcomes.retry(database, claimed, FAULT, sample=None, rng=RNG)
+        assert settle.retry(database, claimed, FAULT, sample=None, rng=RNG)
         job = factories.get_job(database, claimed.job_id).job
         assert (job.status, job.failures, job.crashes) == (Status.QUEUED, failures, 0)
         assert job.error_code is None
@@ -242,7 +242,7 @@ def test_a_release_counts_nowhere(database: Database, account_id: uuid.UUID) -> 
     for attempt in range(1, 8):
         claimed = factories.claim(database)
         assert claimed.attempt == attempt
-        assert outcomes.release(database, claimed, sample=None)
+        assert settle.release(database, claimed, sample=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.attempt, job.failures, job.crashes) == (Status.QUEUED, 7, 0, 0)
@@ -256,7 +256,7 @@ def test_a_released_job_keeps_its_place_in_the_queue(
 ) -> None:
     first = factories.make_job(database, account_id)
     factories.make_job(database, account_id)
-    outcomes.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), sample=None)
 
     assert factories.claim(database).job_id == first
 
@@ -273,10 +273,10 @@ def test_the_bill_is_the_last_attempts_but_engine_seconds_add_up(
             ended_at=started + timedelta(seconds=seconds), output_tokens=output_tokens
         )
         if output_tokens == 5:
-            outcomes.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+            settle.retry(database, claimed, FAULT, sample=ended, rng=RNG)
             age(6)
         else:
-            outcomes.succeed(database, claimed, answer=None, sample=ended)
+            settle.succeed(database, claimed, answer=None, sample=ended)
 
     job = factories.get_job(database, job_id).job
     assert job.engine_seconds == pytest.approx(5.5)
@@ -289,7 +289,7 @@ def test_an_attempt_that_never_reached_an_engine_costs_nothing(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    outcomes.fail(database, claimed, FAULT, sample=None)
+    settle.fail(database, claimed, FAULT, sample=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.engine_seconds, job.output_tokens) == (None, None)
@@ -301,7 +301,7 @@ def test_a_stream_whose_end_nobody_brings_is_closed_with_what_was_written_of_it(
     claimed = begun(database, account_id)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "so far")])
 
-    assert outcomes.fail(database, claimed, FAULT, sample=None)
+    assert settle.fail(database, claimed, FAULT, sample=None)
 
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("so far", True, "error")
@@ -316,14 +316,14 @@ def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_the_queue(
     partial = factories.make_ended("so far", finish_reason="error")
 
     if verb == "retry":
-        assert outcomes.retry(database, claimed, FAULT, sample=partial, rng=RNG)
+        assert settle.retry(database, claimed, FAULT, sample=partial, rng=RNG)
     else:
-        assert outcomes.release(database, claimed, sample=partial)
+        assert settle.release(database, claimed, sample=partial)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.failures) == (Status.CANCELLED, 0)
     assert job.engine_stopped_at is not None
-    assert outcomes.landed(database, claimed) is Outcome.CANCELLED
+    assert settle.landed(database, claimed) is Outcome.CANCELLED
     assert [trace.text for trace in traces.read(database, job.id)] == ["so far"]
 
 
@@ -332,4 +332,4 @@ def test_nothing_has_landed_of_an_attempt_that_still_runs(
 ) -> None:
     claimed = begun(database, account_id)
 
-    assert outcomes.landed(database, claimed) is None
+    assert settle.landed(database, claimed) is None

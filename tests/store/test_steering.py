@@ -5,24 +5,24 @@ from __future__ import annotations
 import random
 import uuid
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Status
-from jobs.store import claims, outcomes, steering, timeline
+from jobs.store import claims, commands, settle, timeline
 from tests import factories
 
-FAULT = outcomes.Fault("engine_fault", "It failed.", retryable=True)
+FAULT = settle.Failure("engine_fault", "It failed.", retryable=True)
 
 
 def waiting_job(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     """Return a job that waits for its second try."""
     job_id = factories.make_job(database, account_id)
-    outcomes.retry(database, factories.claim(database), FAULT, sample=None, rng=random.Random(1))
+    settle.retry(database, factories.claim(database), FAULT, sample=None, rng=random.Random(1))
     assert claims.claim(database, owner="early", lease=factories.LEASE) is None
     return job_id
 
 
 def run_now(database: Database, job_id: uuid.UUID) -> Status | None:
-    return steering.run_now(database, job_id, account_id=None, actor="key:test")
+    return commands.run_now(database, job_id, account_id=None, actor="key:test")
 
 
 def test_a_waiting_job_can_be_claimed_at_once(database: Database, account_id: uuid.UUID) -> None:
@@ -31,11 +31,11 @@ def test_a_waiting_job_can_be_claimed_at_once(database: Database, account_id: uu
     assert run_now(database, job_id) is Status.QUEUED
 
     entry = timeline.read(database, job_id, limit=100)[0][-1]
-    told = factories.get_job(database, job_id).job.not_before.isoformat(timespec="microseconds")
+    reported = factories.get_job(database, job_id).job.not_before.isoformat(timespec="microseconds")
     assert (entry.event, entry.actor, entry.changes) == (
         "run_now",
         "key:test",
-        {"not_before": told},
+        {"not_before": reported},
     )
     assert factories.claim(database).job_id == job_id
 
@@ -54,7 +54,7 @@ def test_a_job_that_does_not_wait_stays_as_it_is(database: Database, account_id:
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     assert run_now(database, job_id) is Status.RUNNING
-    outcomes.fail(database, claimed, FAULT, sample=None)
+    settle.fail(database, claimed, FAULT, sample=None)
     assert run_now(database, job_id) is Status.FAILED
 
 
@@ -62,7 +62,7 @@ def test_a_job_of_another_account_is_none(database: Database, account_id: uuid.U
     job_id = waiting_job(database, account_id)
     other = factories.make_account(database)
 
-    assert steering.run_now(database, job_id, account_id=other, actor="key:test") is None
+    assert commands.run_now(database, job_id, account_id=other, actor="key:test") is None
     assert claims.claim(database, owner="early", lease=factories.LEASE) is None
 
 

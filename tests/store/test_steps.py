@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
+from core.database import Database
 from jobs import trace
-from jobs.database import Database
-from jobs.marks import Mark
+from jobs.events.index import IndexEntry
 from jobs.records import Sample
-from jobs.store import claims, outcomes, retention, steps, sweeps, traces
+from jobs.store import claims, expiry, retention, settle, steps, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -34,14 +34,14 @@ def ended(database: Database, account_id: uuid.UUID, text: str = TEXT) -> uuid.U
     """Return a job that has ended with a trace."""
     claimed = begun(database, account_id)
     sample = factories.make_ended(text)
-    assert outcomes.succeed(database, claimed, answer=None, sample=sample)
+    assert settle.succeed(database, claimed, answer=None, sample=sample)
     return claimed.job_id
 
 
-def keep(database: Database, kept: dict[str, object]) -> None:
+def keep(database: Database, stored: dict[str, object]) -> None:
     """Let these be the steps that are kept of all traces."""
     with database.transaction() as transaction:
-        transaction.execute(sa.update(Sample).values(steps=kept))
+        transaction.execute(sa.update(Sample).values(steps=stored))
 
 
 def moment(milliseconds: int) -> datetime:
@@ -73,12 +73,12 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
 ) -> None:
     claimed = begun(database, account_id)
     piece = dataclasses.replace(
-        factories.make_piece(claimed, "I see a ball."), marks=(Mark(7, 13, 5_000),)
+        factories.make_piece(claimed, "I see a ball."), marks=(IndexEntry(7, 13, 5_000),)
     )
     assert not traces.append(database, owner=claimed.owner, pieces=[piece])
     [before] = traces.read(database, claimed.job_id)
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -92,11 +92,11 @@ def test_each_step_has_the_times_and_tokens_of_the_marks_around_it(
 ) -> None:
     claimed = begun(database, account_id)
     index = tuple(
-        Mark(number, length, number * 1_000, tokens=number)
+        IndexEntry(number, length, number * 1_000, tokens=number)
         for number, length in enumerate([5, 15, 10, len(TEXT) - 30], start=1)
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
-    outcomes.succeed(database, claimed, answer=None, sample=sample)
+    settle.succeed(database, claimed, answer=None, sample=sample)
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -116,12 +116,12 @@ def test_behind_a_piece_of_unknown_tokens_no_step_claims_any(
 ) -> None:
     claimed = begun(database, account_id)
     index = (
-        Mark(1, 5, 1_000, tokens=2),
-        Mark(2, 25, 2_000),
-        Mark(3, len(TEXT) - 30, 3_000, tokens=4),
+        IndexEntry(1, 5, 1_000, tokens=2),
+        IndexEntry(2, 25, 2_000),
+        IndexEntry(3, len(TEXT) - 30, 3_000, tokens=4),
     )
     sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
-    outcomes.succeed(database, claimed, answer=None, sample=sample)
+    settle.succeed(database, claimed, answer=None, sample=sample)
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -135,10 +135,10 @@ def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(
     job_id = ended(database, account_id)
     [fresh] = traces.read(database, job_id)
 
-    for kept in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
-        keep(database, kept) if kept else factories.forget_steps(database)
+    for stored in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
+        keep(database, stored) if stored else factories.forget_steps(database)
         [found] = traces.read(database, job_id)
-        assert found.kept_steps == kept
+        assert found.kept_steps == stored
         assert found.steps() == fresh.steps()
 
 

@@ -12,21 +12,11 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors
-from jobs.answers import Answer
-from jobs.database import Database
+from core import errors
+from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.records import Account, StorageChange, StorageTotal
-from jobs.store import (
-    claims,
-    outcomes,
-    purge,
-    retention,
-    search,
-    storage,
-    submission,
-    sweeps,
-    traces,
-)
+from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks
 from tests.fakes import HandTimer
@@ -48,17 +38,17 @@ def held(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
     return {kind: found[kind] for kind in StorageKind}
 
 
-def picture(number: int = 0, *, size: int = 1_000) -> submission.NewImage:
+def submitted(number: int = 0, *, size: int = 1_000) -> submission.NewImage:
     """Return an image of ``size`` canonical bytes."""
     return factories.make_image(f"picture {number}".encode(), data=bytes([number % 256]) * size)
 
 
 def answered(database: Database, account_id: uuid.UUID, number: int = 0) -> uuid.UUID:
     """Return a job that was asked about a picture of 1,000 bytes and answered."""
-    job_id = factories.make_job(database, account_id, images=[(picture(number), 4)])
+    job_id = factories.make_job(database, account_id, images=[(submitted(number), 4)])
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
@@ -71,7 +61,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
     assert set(used(database, account_id).values()) == {0}
 
     question = "Wie viele Würfel? 你好"
-    factories.make_job(database, account_id, question=question, images=[(picture(), 4)])
+    factories.make_job(database, account_id, question=question, images=[(submitted(), 4)])
 
     queued = used(database, account_id)
     assert queued == held(database, account_id)
@@ -81,7 +71,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
 
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
     )
 
@@ -95,8 +85,8 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
 def test_an_image_counts_once_for_each_account(database: Database, account_id: uuid.UUID) -> None:
     other = factories.make_account(database)
     for owner in (account_id, account_id, other):
-        submission.keep_image(database, account_id=owner, image=picture())
-    factories.make_job(database, account_id, images=[(picture(), 4)])
+        submission.keep_image(database, account_id=owner, image=submitted())
+    factories.make_job(database, account_id, images=[(submitted(), 4)])
 
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
     expected = {StorageKind.IMAGES: 1_000, StorageKind.RECORDS: 512}
@@ -105,7 +95,7 @@ def test_an_image_counts_once_for_each_account(database: Database, account_id: u
 
 def test_what_is_deleted_is_free_again(database: Database, account_id: uuid.UUID) -> None:
     job_id = answered(database, account_id)
-    image_id = submission.keep_image(database, account_id=account_id, image=picture(1))
+    image_id = submission.keep_image(database, account_id=account_id, image=submitted(1))
 
     assert retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
     assert retention.remove_image(database, image_id, account_id=account_id)
@@ -155,7 +145,7 @@ class Life:
     def submit(self) -> None:
         """Ask about one of four pictures."""
         owner = self.rng.choice(self.accounts)
-        image = picture(self.rng.randrange(4))
+        image = submitted(self.rng.randrange(4))
         self.jobs.append(factories.make_job(self.database, owner, images=[(image, 4)]))
 
     def run(self) -> None:
@@ -168,22 +158,22 @@ class Life:
         ended = factories.make_ended(TRACE[: self.rng.randrange(1, len(TRACE))])
         self.rng.choice([self.succeed, self.fail, self.stop, self.release])(claimed, ended)
 
-    def succeed(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+    def succeed(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it with an answer."""
-        outcomes.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
+        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
 
-    def fail(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+    def fail(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it without one."""
-        fault = outcomes.Fault("engine_rejected", "No.")
-        outcomes.fail(self.database, claimed, fault, sample=ended)
+        fault = settle.Failure("engine_rejected", "No.")
+        settle.fail(self.database, claimed, fault, sample=ended)
 
-    def stop(self, claimed: claims.Claim, _ended: traces.Ended) -> None:
+    def stop(self, claimed: claims.Claim, _ended: traces.GenerationEnd) -> None:
         """Cancel it."""
-        outcomes.stop(self.database, claimed, sample=None)
+        settle.stop(self.database, claimed, sample=None)
 
-    def release(self, claimed: claims.Claim, ended: traces.Ended) -> None:
+    def release(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """Give it back."""
-        outcomes.release(self.database, claimed, sample=ended)
+        settle.release(self.database, claimed, sample=ended)
 
     def lose(self) -> None:
         """Let its worker be lost, with what was written of its trace."""
@@ -192,7 +182,7 @@ class Life:
         factories.begin(self.database, lost)
         piece = factories.make_piece(lost, "It is ")
         traces.append(self.database, owner="gone", pieces=[piece])
-        sweeps.sweep(self.database, actor="sweeper:test", crash_limit=3, rng=self.rng)
+        expiry.sweep(self.database, actor="sweeper:test", crash_limit=3, rng=self.rng)
 
     def delete(self) -> None:
         """Delete a job, if it has ended."""
@@ -204,7 +194,7 @@ class Life:
 
     def upload(self) -> None:
         """Upload one of the same four pictures."""
-        image = picture(self.rng.randrange(4))
+        image = submitted(self.rng.randrange(4))
         submission.keep_image(self.database, account_id=self.rng.choice(self.accounts), image=image)
 
     def fold(self) -> None:
@@ -230,26 +220,26 @@ def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
 ) -> None:
     webhooks.make_endpoint(database, account_id)
     job_id = webhooks.run_job(database, account_id, answer="the answer " * 100)
-    told = used(database, account_id)
+    reported = used(database, account_id)
     webhooks.try_once(database, dataclasses.replace(webhooks.OK, answer=b"x" * 5_000))
-    heard = used(database, account_id)
+    woken = used(database, account_id)
 
-    assert told[StorageKind.DELIVERIES] > 1_000
-    assert heard[StorageKind.DELIVERIES] >= told[StorageKind.DELIVERIES] + 5_000
-    assert heard == held(database, account_id)
+    assert reported[StorageKind.DELIVERIES] > 1_000
+    assert woken[StorageKind.DELIVERIES] >= reported[StorageKind.DELIVERIES] + 5_000
+    assert woken == held(database, account_id)
 
     retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
 
     left = used(database, account_id)
     assert left == held(database, account_id)
-    assert left[StorageKind.DELIVERIES] < told[StorageKind.DELIVERIES]
+    assert left[StorageKind.DELIVERIES] < reported[StorageKind.DELIVERIES]
 
 
 def test_what_is_rolled_back_is_not_counted(database: Database, account_id: uuid.UUID) -> None:
-    wanted = factories.make_submission(account_id, images=[(picture(), 4), (uuid.uuid4(), 4)])
+    wanted = factories.make_submission(account_id, images=[(submitted(), 4), (uuid.uuid4(), 4)])
 
     with pytest.raises(errors.NotFound):
-        submission.submit(database, wanted, key_kept=factories.KEY_KEPT)
+        submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
 
     assert set(used(database, account_id).values()) == {0}
 
@@ -273,7 +263,7 @@ def test_many_fold_at_once_and_each_change_counts_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for number in range(20):
-        submission.keep_image(database, account_id=account_id, image=picture(number))
+        submission.keep_image(database, account_id=account_id, image=submitted(number))
     barrier = threading.Barrier(4)
 
     def fold() -> None:
@@ -285,7 +275,7 @@ def test_many_fold_at_once_and_each_change_counts_once(
     for thread in threads:
         thread.start()
     for number in range(20, 30):
-        submission.keep_image(database, account_id=account_id, image=picture(number))
+        submission.keep_image(database, account_id=account_id, image=submitted(number))
     for thread in threads:
         thread.join()
 
@@ -305,7 +295,7 @@ def forget_the_count(database: Database, account_id: uuid.UUID) -> None:
 def test_what_was_stored_before_the_count_began_is_counted_later(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    kept = answered(database, account_id, 1)
+    retained = answered(database, account_id, 1)
     gone = answered(database, account_id, 2)
     forget_the_count(database, account_id)
     # What goes before it was ever counted is not more than nothing.
@@ -318,14 +308,14 @@ def test_what_was_stored_before_the_count_began_is_counted_later(
     assert used(database, account_id) == held(database, account_id)
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
     assert storage.uncounted(database) == []
-    assert factories.get_job(database, kept).job.answer_text == "6"
+    assert factories.get_job(database, retained).job.answer_text == "6"
 
 
 def test_recounts_at_once_beside_new_images_correct_it_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for number in range(5):
-        submission.keep_image(database, account_id=account_id, image=picture(number))
+        submission.keep_image(database, account_id=account_id, image=submitted(number))
     forget_the_count(database, account_id)
     barrier = threading.Barrier(4)
     done: list[bool] = []
@@ -337,7 +327,7 @@ def test_recounts_at_once_beside_new_images_correct_it_once(
     def upload() -> None:
         barrier.wait()
         for number in range(5, 15):
-            submission.keep_image(database, account_id=account_id, image=picture(number))
+            submission.keep_image(database, account_id=account_id, image=submitted(number))
 
     threads = [threading.Thread(target=recount) for _ in range(3)]
     threads.append(threading.Thread(target=upload))
@@ -360,7 +350,7 @@ def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id:
         for number in range(first, first + 4):
             try:
                 submission.keep_image(
-                    database, account_id=account_id, image=picture(number), storage_limit=limit
+                    database, account_id=account_id, image=submitted(number), storage_limit=limit
                 )
             except errors.StorageQuotaExceeded:
                 refused.append(number)
@@ -381,7 +371,7 @@ def test_whether_an_account_has_room_is_asked_once_a_second(
     timer = HandTimer()
     quota = storage.Quota(database, default_mb=1, timer=timer)
     assert quota.has_room(account_id)
-    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+    submission.keep_image(database, account_id=account_id, image=submitted(size=MIB))
 
     assert quota.has_room(account_id)
     timer.seconds += 60
@@ -393,7 +383,7 @@ def test_a_full_account_is_refused_until_it_has_deleted_something(
 ) -> None:
     quota = storage.Quota(database, default_mb=1, timer=HandTimer())
     image_id = submission.keep_image(
-        database, account_id=account_id, image=picture(size=MIB), storage_limit=None
+        database, account_id=account_id, image=submitted(size=MIB), storage_limit=None
     )
     other = factories.make_account(database)
 
@@ -413,7 +403,7 @@ def test_an_account_has_a_quota_of_its_own_or_the_one_of_all(
     quota = storage.Quota(database, default_mb=4096, timer=timer)
     found = storage.accounts(database, default_mb=0)
     [name] = [one.name for one in found if one.account_id == account_id]
-    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+    submission.keep_image(database, account_id=account_id, image=submitted(size=MIB))
     # Far from it nothing has to be looked at when an image is kept.
     assert quota.check(account_id) is None
 
@@ -454,11 +444,11 @@ def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    submission.keep_image(database, account_id=account_id, image=picture(size=MIB))
+    submission.keep_image(database, account_id=account_id, image=submitted(size=MIB))
     with pytest.raises(errors.StorageQuotaExceeded):
         quota.check(account_id)
 
-    assert outcomes.succeed(
+    assert settle.succeed(
         database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
     )
 

@@ -6,14 +6,14 @@ import random
 import uuid
 from datetime import timedelta
 
-from jobs.database import Database
-from jobs.marks import Mark, Numbers
-from jobs.store import claims, history, outcomes, purge, retention, streams, sweeps, traces
-from jobs.store.streams import Event, Kind
+from core.database import Database
+from jobs.events.index import IndexEntry, SequenceBlock
+from jobs.store import claims, event_log, expiry, history, purge, retention, settle, traces
+from jobs.store.event_log import EventKind, JobEvent
 from tests import factories
 from tests.databases import Age
 
-FAULT = outcomes.Fault("engine_fault", "The engine failed.", retryable=True)
+FAULT = settle.Failure("engine_fault", "The engine failed.", retryable=True)
 RNG = random.Random(1)
 
 
@@ -25,19 +25,19 @@ def begun(database: Database, account_id: uuid.UUID) -> claims.Claim:
     return claimed
 
 
-def mark(claimed: claims.Claim, text: str) -> Mark:
+def mark(claimed: claims.Claim, text: str) -> IndexEntry:
     """Return the mark of the next piece of a text."""
     number = claimed.numbers.take()
     assert number is not None
-    return Mark(number, len(text), 1_790_000_000_000 + number)
+    return IndexEntry(number, len(text), 1_790_000_000_000 + number)
 
 
 def flush(
     database: Database, claimed: claims.Claim, *texts: str, position: int = 0
-) -> tuple[Mark, ...]:
+) -> tuple[IndexEntry, ...]:
     """Write ``texts`` in one flush and return their marks."""
     index = tuple(mark(claimed, text) for text in texts)
-    piece = traces.Piece(
+    piece = traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
         sample=0,
@@ -51,36 +51,38 @@ def flush(
     return index
 
 
-def read(database: Database, job_id: uuid.UUID, *, after: int = 0) -> list[Event]:
-    return streams.read(database, job_id, after=after).events
+def read(database: Database, job_id: uuid.UUID, *, after: int = 0) -> list[JobEvent]:
+    return event_log.read(database, job_id, after=after).events
 
 
-def kinds(found: list[Event]) -> list[str]:
+def kinds(found: list[JobEvent]) -> list[str]:
     return [str(event.kind) for event in found]
 
 
-def text(found: list[Event], *, attempt: int) -> str:
+def text(found: list[JobEvent], *, attempt: int) -> str:
     return "".join(event.delta or "" for event in found if event.attempt == attempt)
 
 
-def finish(database: Database, claimed: claims.Claim, output: str, index: tuple[Mark, ...]) -> None:
+def finish(
+    database: Database, claimed: claims.Claim, output: str, index: tuple[IndexEntry, ...]
+) -> None:
     ended = factories.make_ended(output, marks=index)
-    assert outcomes.succeed(database, claimed, answer=None, sample=ended)
+    assert settle.succeed(database, claimed, answer=None, sample=ended)
 
 
 def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id: uuid.UUID) -> None:
     claimed = begun(database, account_id)
     index = flush(database, claimed, "Let me ", "look: 圆 🟢\n")
-    running = streams.read(database, claimed.job_id, after=0)
+    running = event_log.read(database, claimed.job_id, after=0)
     assert (kinds(running.events)[-1], running.finished) == ("trace.delta", False)
     last = mark(claimed, "6.")
     finish(database, claimed, "Let me look: 圆 🟢\n6.", (*index, last))
 
-    page = streams.read(database, claimed.job_id, after=0)
+    page = event_log.read(database, claimed.job_id, after=0)
 
     assert (page.more, page.finished) == (False, True)
-    told = ["job.queued", "job.started", *["trace.delta"] * 3, "job.finished"]
-    assert kinds(page.events) == told
+    reported = ["job.queued", "job.started", *["trace.delta"] * 3, "job.finished"]
+    assert kinds(page.events) == reported
     assert page.events[:4] == running.events
     numbers = [event.number for event in page.events]
     assert numbers == sorted(set(numbers))
@@ -101,7 +103,7 @@ def test_a_log_is_read_in_pages_that_fit_together(
     whole = read(database, claimed.job_id)
 
     pages, after = [], 0
-    while (page := streams.read(database, claimed.job_id, after=after, limit=3)).events:
+    while (page := event_log.read(database, claimed.job_id, after=after, limit=3)).events:
         pages.append(page)
         after = page.events[-1].number
 
@@ -114,21 +116,21 @@ def test_a_lost_attempts_tail_is_announced_as_void(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     claimed = begun(database, account_id)
-    kept = flush(database, claimed, "I see ", "six")
-    told_only_live = mark(claimed, " or seven")
+    stored = flush(database, claimed, "I see ", "six")
+    live_only = mark(claimed, " or seven")
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=RNG)
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=RNG)
     age(10)
     second = factories.claim(database)
     factories.begin(database, second)
     index = flush(database, second, "It is 6.")
     finish(database, second, "It is 6.", index)
 
-    later = read(database, claimed.job_id, after=told_only_live.number)
+    later = read(database, claimed.job_id, after=live_only.number)
 
     assert kinds(later) == ["job.queued", "attempt.restarted", "trace.delta", "job.finished"]
     restarted = later[1]
-    assert (restarted.attempt, restarted.kept_through) == (2, kept[-1].number)
+    assert (restarted.attempt, restarted.kept_through) == (2, stored[-1].number)
     everything = read(database, claimed.job_id)
     assert everything[-len(later) :] == later
     assert [text(everything, attempt=n) for n in (1, 2)] == ["I see six", "It is 6."]
@@ -138,14 +140,14 @@ def test_when_the_last_attempt_is_lost_the_end_says_what_holds(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     claimed = begun(database, account_id)
-    [kept] = flush(database, claimed, "I see ")
+    [stored] = flush(database, claimed, "I see ")
     mark(claimed, "six")
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=RNG)
+    expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=RNG)
 
-    found = read(database, claimed.job_id, after=kept.number)
+    found = read(database, claimed.job_id, after=stored.number)
 
-    assert (kinds(found), found[0].kept_through) == (["job.finished"], kept.number)
+    assert (kinds(found), found[0].kept_through) == (["job.finished"], stored.number)
 
 
 def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
@@ -154,7 +156,7 @@ def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
     claimed = begun(database, account_id)
     index = flush(database, claimed, "I see ")
     ended = factories.make_ended("I see no more", marks=index)
-    assert outcomes.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+    assert settle.retry(database, claimed, FAULT, sample=ended, rng=RNG)
     age(10)
     factories.claim(database)
 
@@ -162,7 +164,7 @@ def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
 
     assert text(found, attempt=1) == "I see no more"
     rest = next(event for event in found if event.delta == "no more")
-    assert found[-1].kind is Kind.RESTARTED
+    assert found[-1].kind is EventKind.RESTARTED
     assert found[-1].kept_through == rest.number < found[-1].number
 
 
@@ -170,21 +172,21 @@ def test_a_finding_stands_in_its_place(database: Database, account_id: uuid.UUID
     claimed = begun(database, account_id)
     before = mark(claimed, "round and ")
     number = claimed.numbers.take() or 0
-    found = Mark(number, 0, 5, {"kind": "loop"})
+    found = IndexEntry(number, 0, 5, {"kind": "loop"})
     after = mark(claimed, "round")
     finish(database, claimed, "round and round", (before, found, after))
 
-    told = read(database, claimed.job_id)
+    reported = read(database, claimed.job_id)
 
-    assert kinds(told)[2:5] == ["trace.delta", "finding", "trace.delta"]
-    assert (told[3].finding, told[3].delta) == ({"kind": "loop"}, None)
+    assert kinds(reported)[2:5] == ["trace.delta", "finding", "trace.delta"]
+    assert (reported[3].finding, reported[3].delta) == ({"kind": "loop"}, None)
 
 
 def test_numbers_are_reserved_before_they_are_used(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
-    for _ in range(Numbers.BLOCK):
+    for _ in range(SequenceBlock.BLOCK):
         assert claimed.numbers.take()
     assert claimed.numbers.take() is None
     wanted = claimed.numbers.wanted()
@@ -205,15 +207,15 @@ def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uu
     waiting = factories.make_job(database, account_id)
     [first] = flush(database, claimed, "I see ")
 
-    found = streams.standings(database, [claimed.job_id, waiting])
+    found = event_log.standings(database, [claimed.job_id, waiting])
 
-    assert found[waiting] == streams.Standing(1, finished=False)
-    assert found[claimed.job_id] == streams.Standing(first.number, finished=False)
+    assert found[waiting] == event_log.EventPosition(1, finished=False)
+    assert found[claimed.job_id] == event_log.EventPosition(first.number, finished=False)
     history.cancel(database, waiting, account_id=None, actor="key:test")
-    cancelled = {waiting: streams.Standing(2, finished=True)}
-    assert streams.standings(database, [waiting, uuid.uuid4()]) == cancelled
+    cancelled = {waiting: event_log.EventPosition(2, finished=True)}
+    assert event_log.standings(database, [waiting, uuid.uuid4()]) == cancelled
     assert kinds(read(database, waiting)) == ["job.queued", "job.finished"]
-    assert streams.read(database, uuid.uuid4(), after=0) == streams.Page(
+    assert event_log.read(database, uuid.uuid4(), after=0) == event_log.EventPage(
         [], more=False, finished=True, through=0
     )
 
@@ -228,7 +230,7 @@ def test_a_removed_trace_leaves_the_moves_under_their_numbers(
 
     retention.remove_job(database, claimed.job_id, account_id=account_id, actor="key:test")
 
-    assert read(database, claimed.job_id) == [e for e in whole if e.kind is not Kind.DELTA]
+    assert read(database, claimed.job_id) == [e for e in whole if e.kind is not EventKind.DELTA]
 
 
 def test_a_removed_timeline_leaves_the_text_and_the_end(

@@ -8,8 +8,8 @@ from datetime import UTC, timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import errors, ids
-from jobs.database import Database
+from core import errors, ids
+from core.database import Database
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry
@@ -17,7 +17,7 @@ from jobs.store import idempotency, retention, submission
 from tests import factories, races
 from tests.databases import Age
 
-KEPT = factories.KEY_KEPT
+STORED = factories.KEY_LIFETIME
 
 
 def keyed(account_id: uuid.UUID, fingerprint: str = "f1", **facts: object) -> submission.Submission:
@@ -44,7 +44,7 @@ def test_a_job_is_kept_as_it_was_submitted(database: Database, account_id: uuid.
         max_attempts=2,
     )
 
-    submitted = submission.submit(database, original, key_kept=KEPT)
+    submitted = submission.submit(database, original, key_lifetime=STORED)
 
     assert not submitted.replayed
     view = factories.get_job(database, submitted.job_id)
@@ -60,7 +60,7 @@ def test_a_job_is_kept_as_it_was_submitted(database: Database, account_id: uuid.
 def test_what_a_submission_returns_is_what_it_has_kept(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    asked = keyed(
+    requested = keyed(
         account_id,
         metadata={"case": "42"},
         options={"top_p": None, "answer_format": {"type": "choice", "choices": ["a", "b"]}},
@@ -68,13 +68,13 @@ def test_what_a_submission_returns_is_what_it_has_kept(
         followers=[submission.Follower("And squares?", {"seed": 7})],
     )
 
-    returned = submission.submit(database, asked, key_kept=KEPT).job
+    returned = submission.submit(database, requested, key_lifetime=STORED).job
 
     assert returned is not None
-    kept = factories.get_job(database, returned.id).job
+    stored = factories.get_job(database, returned.id).job
     names = [column.key for column in sa.inspect(Job).column_attrs]
     assert {name: getattr(returned, name) for name in names} == {
-        name: getattr(kept, name) for name in names
+        name: getattr(stored, name) for name in names
     }
 
 
@@ -143,13 +143,13 @@ def removed_image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
 
 
 def test_the_same_key_and_request_replay_the_job(database: Database, account_id: uuid.UUID) -> None:
-    first = submission.submit(database, keyed(account_id), key_kept=KEPT)
-    second = submission.submit(database, keyed(account_id), key_kept=KEPT)
+    first = submission.submit(database, keyed(account_id), key_lifetime=STORED)
+    second = submission.submit(database, keyed(account_id), key_lifetime=STORED)
 
     assert (second.job_id, second.replayed) == (first.job_id, True)
     assert (
         idempotency.replay(
-            database, account_id=account_id, key="key-1", fingerprint="f1", kept=KEPT
+            database, account_id=account_id, key="key-1", fingerprint="f1", stored=STORED
         )
         == first.job_id
     )
@@ -159,26 +159,26 @@ def test_the_same_key_and_request_replay_the_job(database: Database, account_id:
 def test_the_same_key_with_another_request_is_refused(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    submission.submit(database, keyed(account_id), key_kept=KEPT)
+    submission.submit(database, keyed(account_id), key_lifetime=STORED)
 
     with pytest.raises(errors.IdempotencyKeyReused):
-        submission.submit(database, keyed(account_id, "f2"), key_kept=KEPT)
+        submission.submit(database, keyed(account_id, "f2"), key_lifetime=STORED)
     with pytest.raises(errors.IdempotencyKeyReused):
         idempotency.replay(
-            database, account_id=account_id, key="key-1", fingerprint="f2", kept=KEPT
+            database, account_id=account_id, key="key-1", fingerprint="f2", stored=STORED
         )
     assert count(database, Job) == 1
 
 
 def test_a_key_belongs_to_its_account(database: Database, account_id: uuid.UUID) -> None:
     other = factories.make_account(database)
-    first = submission.submit(database, keyed(account_id), key_kept=KEPT)
+    first = submission.submit(database, keyed(account_id), key_lifetime=STORED)
 
     assert (
-        idempotency.replay(database, account_id=other, key="key-1", fingerprint="f2", kept=KEPT)
+        idempotency.replay(database, account_id=other, key="key-1", fingerprint="f2", stored=STORED)
         is None
     )
-    second = submission.submit(database, keyed(other, "f2"), key_kept=KEPT)
+    second = submission.submit(database, keyed(other, "f2"), key_lifetime=STORED)
 
     assert not second.replayed
     assert second.job_id != first.job_id
@@ -194,18 +194,18 @@ def test_jobs_without_a_key_are_never_the_same(database: Database, account_id: u
 def test_an_expired_key_is_forgotten_and_may_mean_something_else(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
-    first = submission.submit(database, keyed(account_id), key_kept=KEPT)
-    age(KEPT.total_seconds() - 60)
-    assert submission.submit(database, keyed(account_id), key_kept=KEPT).replayed
+    first = submission.submit(database, keyed(account_id), key_lifetime=STORED)
+    age(STORED.total_seconds() - 60)
+    assert submission.submit(database, keyed(account_id), key_lifetime=STORED).replayed
     age(120)
 
     assert (
         idempotency.replay(
-            database, account_id=account_id, key="key-1", fingerprint="f2", kept=KEPT
+            database, account_id=account_id, key="key-1", fingerprint="f2", stored=STORED
         )
         is None
     )
-    second = submission.submit(database, keyed(account_id, "f2"), key_kept=KEPT)
+    second = submission.submit(database, keyed(account_id, "f2"), key_lifetime=STORED)
 
     assert not second.replayed
     assert factories.get_job(database, first.job_id).job.idempotency_key is None
@@ -216,7 +216,10 @@ def test_of_racing_requests_with_one_key_one_makes_the_job_and_all_get_it(
     database: Database, account_id: uuid.UUID
 ) -> None:
     submitted = races.race(
-        *(lambda: submission.submit(database, keyed(account_id), key_kept=KEPT) for _ in range(12))
+        *(
+            lambda: submission.submit(database, keyed(account_id), key_lifetime=STORED)
+            for _ in range(12)
+        )
     )
 
     assert len({one.job_id for one in submitted}) == 1
@@ -227,12 +230,12 @@ def test_of_racing_requests_with_one_key_one_makes_the_job_and_all_get_it(
 def test_racing_requests_with_an_expired_key_still_make_one_job(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
-    submission.submit(database, keyed(account_id), key_kept=KEPT)
-    age(KEPT.total_seconds() + 60)
+    submission.submit(database, keyed(account_id), key_lifetime=STORED)
+    age(STORED.total_seconds() + 60)
 
     submitted = races.race(
         *(
-            lambda: submission.submit(database, keyed(account_id, "f2"), key_kept=KEPT)
+            lambda: submission.submit(database, keyed(account_id, "f2"), key_lifetime=STORED)
             for _ in range(8)
         )
     )
@@ -250,7 +253,7 @@ def test_a_request_that_waits_too_long_for_the_same_key_is_told_to_ask_again(
     with database.transaction() as slow:
         slow.execute(sa.insert(Job), factories.job_rows(account_id, [{"idempotency_key": "key-1"}]))
         with pytest.raises(errors.IdempotencyInProgress) as refused:
-            submission.submit(database, keyed(account_id), key_kept=KEPT)
+            submission.submit(database, keyed(account_id), key_lifetime=STORED)
     assert refused.value.retry_after == 1
 
 
@@ -258,7 +261,7 @@ def test_a_conflict_that_is_not_the_keys_is_not_taken_for_it(database: Database)
     nobody = ids.new()
 
     with pytest.raises(sa.exc.IntegrityError) as failed:
-        submission.submit(database, keyed(nobody, question="a secret"), key_kept=KEPT)
+        submission.submit(database, keyed(nobody, question="a secret"), key_lifetime=STORED)
 
     assert "a secret" not in str(failed.value)
     assert count(database, Job) == 0

@@ -9,18 +9,18 @@ from datetime import timedelta
 
 import pytest
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
 from jobs.delivery import Webhook
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, events, history, sweeps, traces
+from jobs.store import claims, events, expiry, history, traces
 from tests import databases, factories, races
 from tests.databases import Age
 
 
-def sweep(database: Database, *, crash_limit: int = 3, leases: bool = True) -> sweeps.Swept:
+def sweep(database: Database, *, crash_limit: int = 3, leases: bool = True) -> expiry.Expired:
     """Sweep once."""
-    return sweeps.sweep(
+    return expiry.sweep(
         database,
         actor="sweeper:test",
         crash_limit=crash_limit,
@@ -34,7 +34,7 @@ def test_a_living_lease_is_left_alone(database: Database, account_id: uuid.UUID,
     factories.claim(database)
     age(59)
 
-    assert sweep(database) == sweeps.Swept()
+    assert sweep(database) == expiry.Expired()
 
 
 def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
@@ -44,7 +44,7 @@ def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
     factories.claim(database)
     age(61)
 
-    assert sweep(database) == sweeps.Swept(requeued=1)
+    assert sweep(database) == expiry.Expired(requeued=1)
 
     job = factories.get_job(database, job_id).job
     assert (job.status, job.crashes, job.failures) == (Status.QUEUED, 1, 0)
@@ -58,7 +58,11 @@ def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
 
 def test_too_many_crashes_fail_the_job(database: Database, account_id: uuid.UUID, age: Age) -> None:
     job_id = factories.make_job(database, account_id)
-    for expected in (sweeps.Swept(requeued=1), sweeps.Swept(requeued=1), sweeps.Swept(failed=1)):
+    for expected in (
+        expiry.Expired(requeued=1),
+        expiry.Expired(requeued=1),
+        expiry.Expired(failed=1),
+    ):
         age(20)
         factories.claim(database)
         age(61)
@@ -77,7 +81,7 @@ def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
     history.cancel(database, job_id, account_id=account_id, actor="key:test")
     age(61)
 
-    assert sweep(database) == sweeps.Swept(cancelled=1)
+    assert sweep(database) == expiry.Expired(cancelled=1)
 
     job = factories.get_job(database, job_id).job
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
@@ -112,8 +116,8 @@ def test_after_an_outage_leases_are_left_alone_but_deadlines_are_not(
     factories.make_job(database, account_id, deadline=timedelta(seconds=30))
     age(61)
 
-    assert sweep(database, leases=False) == sweeps.Swept(overdue=1)
-    assert sweep(database) == sweeps.Swept(requeued=1)
+    assert sweep(database, leases=False) == expiry.Expired(overdue=1)
+    assert sweep(database) == expiry.Expired(requeued=1)
 
 
 def test_a_job_whose_deadline_passes_in_the_queue_fails_without_usage(
@@ -122,7 +126,7 @@ def test_a_job_whose_deadline_passes_in_the_queue_fails_without_usage(
     job_id = factories.make_job(database, account_id, deadline=timedelta(seconds=30))
     age(31)
 
-    assert sweep(database) == sweeps.Swept(overdue=1)
+    assert sweep(database) == expiry.Expired(overdue=1)
 
     job = factories.get_job(database, job_id).job
     assert (job.status, job.error_code, job.error_retryable) == (
@@ -140,7 +144,7 @@ def test_a_running_jobs_deadline_is_its_workers_business(
     factories.claim(database)
     age(31)
 
-    assert sweep(database) == sweeps.Swept()
+    assert sweep(database) == expiry.Expired()
 
 
 def test_one_sweep_is_bounded_and_the_next_takes_the_rest(
@@ -173,9 +177,9 @@ def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
 ) -> None:
     urls = sorted(
         (f"https://{name}.example/hook" for name in ("one", "two", "three")),
-        key=lambda url: delivery.lane(account_id, url)[0],
+        key=lambda url: delivery.queue(account_id, url)[0],
     )
-    middle_id, middle = delivery.lane(account_id, urls[1])
+    middle_id, middle = delivery.queue(account_id, urls[1])
 
     def lose(*lost: str) -> None:
         """Have jobs with these URLs lose their workers, the first one first."""
@@ -189,7 +193,7 @@ def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
     with ThreadPoolExecutor(2) as pool:
         # The one goes through all lanes and stands before the middle one; the other one goes the opposite way.
         with database.transaction() as transaction:
-            events.open_lane(transaction, middle_id, account_id=account_id, origin=middle)
+            events.open_queue(transaction, middle_id, account_id=account_id, origin=middle)
             lose(urls[2], urls[1], urls[0])
             first = pool.submit(fail)
             assert databases.eventually_waiting(database, 1)
@@ -201,4 +205,4 @@ def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 def test_a_server_says_for_how_long_it_has_been_up(database: Database) -> None:
-    assert sweeps.uptime(database) > timedelta(0)
+    assert expiry.uptime(database) > timedelta(0)

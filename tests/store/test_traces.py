@@ -6,8 +6,8 @@ import random
 import threading
 import uuid
 
-from jobs.database import Database
-from jobs.store import claims, outcomes, sweeps, traces
+from core.database import Database
+from jobs.store import claims, expiry, settle, traces
 from tests import factories
 from tests.databases import Age
 
@@ -82,7 +82,7 @@ def test_the_whole_text_replaces_the_pieces_at_the_end(
     append(database, claimed, "Let me ", "look")
     ended = factories.make_ended("Let me look at it.")
 
-    outcomes.succeed(database, claimed, answer=None, sample=ended)
+    settle.succeed(database, claimed, answer=None, sample=ended)
 
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("Let me look at it.", True, "stop")
@@ -94,7 +94,7 @@ def test_every_attempts_trace_stays(database: Database, account_id: uuid.UUID, a
     claimed = begun(database, account_id)
     append(database, claimed, "first try")
     age(61)
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
     age(10)
     second = factories.claim(database)
     factories.begin(database, second)
@@ -136,9 +136,7 @@ def test_a_reader_never_sees_a_trace_shrink_while_it_grows_and_ends(
     reader.start()
     try:
         append(database, claimed, *words)
-        outcomes.succeed(
-            database, claimed, answer=None, sample=factories.make_ended("".join(words))
-        )
+        settle.succeed(database, claimed, answer=None, sample=factories.make_ended("".join(words)))
     finally:
         stop.set()
         reader.join(30)

@@ -14,18 +14,18 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs import failpoints
-from jobs.database import Database, utcnow
+from core import failpoints
+from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Status
 from jobs.records import Job, QueueTurn
-from jobs.store import claims, history, outcomes, places, submission, turns
+from jobs.store import claims, history, positions, settle, submission, turns
 from tests import factories, races
 from tests.databases import Age
 
 ACTOR = "key:test"
 _CLAIM = """
 import sys
-from jobs.database import Database
+from core.database import Database
 from jobs.store import claims
 from tests import factories
 claims.claim(Database(sys.argv[1]), owner="victim", lease=factories.LEASE)
@@ -46,7 +46,7 @@ def claimed_accounts(database: Database, count: int) -> list[uuid.UUID]:
     return [factories.claim(database).account_id for _ in range(count)]
 
 
-def place(database: Database, job_id: uuid.UUID) -> places.Place:
+def place(database: Database, job_id: uuid.UUID) -> positions.QueuePosition:
     """Return the place of a queued job."""
     found = factories.get_job(database, job_id).queue
     assert found is not None
@@ -164,7 +164,7 @@ def test_turns_that_were_missed_are_not_made_up_for(
     queue(database, account_id, 10)
     held = [factories.claim(database) for _ in range(10)]
     for claim in held:
-        outcomes.release(database, claim, sample=None, wait=timedelta(seconds=30))
+        settle.release(database, claim, sample=None, wait=timedelta(seconds=30))
     others = [factories.make_account(database) for _ in range(2)]
     for other in others:
         queue(database, other, 20)
@@ -180,9 +180,9 @@ def test_a_job_that_is_tried_again_keeps_its_place_in_its_account(
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
     first = factories.claim(database)
-    fault = outcomes.Fault("engine_fault", "No.", retryable=True)
+    fault = settle.Failure("engine_fault", "No.", retryable=True)
     factories.begin(database, first)
-    outcomes.retry(database, first, fault, sample=factories.make_ended(), rng=random.Random(1))
+    settle.retry(database, first, fault, sample=factories.make_ended(), rng=random.Random(1))
     age(61)
 
     assert [factories.claim(database).job_id for _ in range(3)] == jobs
@@ -193,7 +193,7 @@ def test_a_group_gives_its_account_no_more_turns(database: Database, account_id:
     factories.make_job(database, account_id, followers=followers)
     leader = factories.claim(database)
     factories.begin(database, leader)
-    outcomes.succeed(database, leader, answer=None, sample=factories.make_ended())
+    settle.succeed(database, leader, answer=None, sample=factories.make_ended())
     other = factories.make_account(database)
     queue(database, other, 5)
 
@@ -276,7 +276,7 @@ def test_a_job_that_goes_back_to_the_queue_has_a_turn_again(
     with database.transaction() as transaction:
         transaction.execute(sa.delete(QueueTurn))
 
-    outcomes.release(database, held, sample=None)
+    settle.release(database, held, sample=None)
 
     assert kept_turns(database) == {(account_id, Priority.NORMAL)}
 
@@ -382,20 +382,20 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
                 held = claims.claim(database, owner="worker-1", lease=factories.LEASE)
                 if held is not None:
                     wait = timedelta(hours=rng.choice([0, 1]))
-                    outcomes.release(database, held, sample=None, wait=wait)
+                    settle.release(database, held, sample=None, wait=wait)
             case "tidy":
                 turns.tidy(database)
             case _:
                 claims.claim(database, owner="worker-1", lease=factories.LEASE)
-    told = {job_id: place(database, job_id) for job_id in queued(database)}
+    reported = {job_id: place(database, job_id) for job_id in queued(database)}
 
     claimed: list[uuid.UUID] = []
     while (held := claims.claim(database, owner="worker-1", lease=factories.LEASE)) is not None:
         claimed.append(held.job_id)
 
     assert len(claimed) > 20
-    assert [told[job_id].position for job_id in claimed] == list(range(1, len(claimed) + 1))
-    assert not any(told[job_id].at_least for job_id in claimed)
+    assert [reported[job_id].position for job_id in claimed] == list(range(1, len(claimed) + 1))
+    assert not any(reported[job_id].at_least for job_id in claimed)
 
 
 def test_a_place_without_a_turn_counts_the_turns_of_others(
@@ -426,9 +426,9 @@ def test_a_place_that_is_not_counted_to_its_end_says_so(
     job = factories.get_job(database, job_id).job
 
     with database.reading() as transaction:
-        at_once = places.Forecast().of(transaction, job)
+        at_once = positions.PositionForecast().of(transaction, job)
 
-    assert place(database, job_id) == places.Place(361, None)
+    assert place(database, job_id) == positions.QueuePosition(361, None)
     assert at_once.at_least
     assert 100 <= at_once.position < 361
 
@@ -449,7 +449,7 @@ def test_the_estimate_of_a_long_queue_is_of_the_whole_queue(
     job = factories.get_job(database, factories.make_job(database, account_id)).job
 
     with database.reading() as transaction:
-        at_once = places.Forecast().of(transaction, job)
+        at_once = positions.PositionForecast().of(transaction, job)
 
     assert (at_once.at_least, at_once.eta_seconds) == (True, 2210)
-    assert place(database, job.id) == places.Place(221, 2210)
+    assert place(database, job.id) == positions.QueuePosition(221, 2210)

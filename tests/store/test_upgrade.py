@@ -16,11 +16,11 @@ import sqlalchemy as sa
 from alembic import command
 
 from api.schemas.jobs import JobAnswer
-from jobs import errors, ids
-from jobs.answers import Answer
-from jobs.database import Database, UTCDateTime, utcnow
+from core import errors, ids
+from core.database import Database, UTCDateTime, utcnow
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, history, outcomes, steering, storage, sweeps, timeline, traces
+from jobs.store import claims, commands, expiry, history, settle, storage, timeline, traces
 from migrations import schema
 from tests import databases, factories, postgres
 
@@ -163,7 +163,7 @@ def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: D
     assert claims.renew(upgraded, owner=OWNER, held=[pair], lease=factories.LEASE) == {pair}
     piece = factories.make_piece(held, "It is 6.")
     assert traces.append(upgraded, owner=OWNER, pieces=[piece]) == set()
-    assert outcomes.succeed(
+    assert settle.succeed(
         upgraded, held, answer=Answer("6", "boxed"), sample=factories.make_ended()
     )
 
@@ -174,21 +174,21 @@ def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: D
 def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
     old: Old, upgraded: Database
 ) -> None:
-    sweeps.sweep(upgraded, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+    expiry.sweep(upgraded, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
 
     job = factories.get_job(upgraded, old.dead).job
     assert (job.status, job.crashes) == (Status.QUEUED, 1)
-    assert not outcomes.succeed(
+    assert not settle.succeed(
         upgraded, claim_of(old.dead, old.account_id), answer=None, sample=factories.make_ended()
     )
-    assert outcomes.landed(upgraded, claim_of(old.dead, old.account_id)) is Outcome.LOST
+    assert settle.landed(upgraded, claim_of(old.dead, old.account_id)) is Outcome.LOST
 
 
 def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> None:
     first = factories.claim(upgraded)
     assert first.job_id == old.queued
-    assert outcomes.fail(upgraded, first, outcomes.Fault("engine_rejected", "No."), sample=None)
-    steering.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
+    assert settle.fail(upgraded, first, settle.Failure("engine_rejected", "No."), sample=None)
+    commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     assert factories.claim(upgraded).job_id == old.waiting
     new = factories.make_job(upgraded, old.account_id)
     assert factories.claim(upgraded).job_id == new
@@ -230,12 +230,12 @@ def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after
     job_id = factories.make_job(
         upgraded, old.account_id, options={"answer_format": {"type": "number"}}
     )
-    steering.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
+    commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     while (claimed := factories.claim(upgraded)).job_id != job_id:
-        outcomes.stop(upgraded, claimed, sample=None)
+        settle.stop(upgraded, claimed, sample=None)
     factories.begin(upgraded, claimed)
     answer = Answer("six", "boxed")
-    assert outcomes.succeed(upgraded, claimed, answer=answer, sample=factories.make_ended())
+    assert settle.succeed(upgraded, claimed, answer=answer, sample=factories.make_ended())
     assert factories.get_job(upgraded, job_id).job.answer_value == 6
     columns = view_columns(old.url)
 
@@ -252,7 +252,7 @@ def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after
 
 
 @pytest.fixture
-def heard() -> Iterator[list[str]]:
+def woken() -> Iterator[list[str]]:
     """Return the statements of this process, as they are run."""
     statements: list[str] = []
 
@@ -269,17 +269,17 @@ def position(statements: list[str], matches: Callable[[str], bool]) -> int:
 
 
 def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
-    old: Old, dialect: str, heard: list[str]
+    old: Old, dialect: str, woken: list[str]
 ) -> None:
     schema.upgrade(old.url)
-    changed = position(heard, lambda statement: statement.lstrip().startswith("ALTER TABLE"))
+    changed = position(woken, lambda statement: statement.lstrip().startswith("ALTER TABLE"))
     if dialect == "sqlite":
-        assert position(heard, lambda statement: statement.startswith("BEGIN IMMEDIATE")) < changed
+        assert position(woken, lambda statement: statement.startswith("BEGIN IMMEDIATE")) < changed
         return
 
     limits = ["SET LOCAL lock_timeout = '4s'", "SET LOCAL statement_timeout = '60s'"]
 
-    assert [statement for statement in heard[:changed] if "timeout" in statement] == limits
+    assert [statement for statement in woken[:changed] if "timeout" in statement] == limits
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # On SQLite nobody who reads is in the way.

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import answers
-from jobs.answers import Answer
+from jobs.answers import extraction
+from jobs.answers.extraction import Answer
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ from jobs.answers import Answer
     ],
 )
 def test_the_answer_is_found_by_the_rule_that_comes_first(
-    trace: str, text: str, rule: answers.Rule
+    trace: str, text: str, rule: extraction.Rule
 ) -> None:
-    assert answers.extract(trace) == Answer(text, rule)
+    assert extraction.extract(trace) == Answer(text, rule)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_answer_is_found_by_the_rule_that_comes_first(
     ],
 )
 def test_no_answer_is_made_up(trace: str) -> None:
-    assert answers.extract(trace) is None
+    assert extraction.extract(trace) is None
 
 
 PIECES = st.sampled_from(
@@ -108,14 +108,14 @@ PIECES = st.sampled_from(
 
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join)))
 def test_nothing_that_a_model_can_write_makes_the_search_fail(trace: str) -> None:
-    answer = answers.extract(trace)
+    answer = extraction.extract(trace)
 
     assert answer is None or (answer.text.strip() == answer.text != "")
 
 
 @given(st.lists(PIECES).map("".join))
 def test_an_answer_is_something_that_was_written(trace: str) -> None:
-    answer = answers.extract(trace)
+    answer = extraction.extract(trace)
 
     assert answer is None or answer.text in trace
 
@@ -124,12 +124,14 @@ def test_an_answer_is_something_that_was_written(trace: str) -> None:
 def test_a_box_that_is_never_closed_is_no_answer(before: str, inside: str) -> None:
     before = before.replace("\\", "").replace("}", "")
 
-    assert answers.extract(f"{before}\\boxed{{{inside}") is None
+    assert extraction.extract(f"{before}\\boxed{{{inside}") is None
 
 
 @given(inside=st.text(alphabet="ab6 ,.=+").filter(lambda text: text.strip()))
 def test_a_box_that_is_closed_is_the_answer(inside: str) -> None:
-    assert answers.extract(f"Thinking. \\boxed{{{inside}}} Done") == Answer(inside.strip(), "boxed")
+    assert extraction.extract(f"Thinking. \\boxed{{{inside}}} Done") == Answer(
+        inside.strip(), "boxed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,6 +157,6 @@ def test_an_endless_loop_of_the_model_is_searched_at_once(start: str, piece: str
     # A search that is quadratic in the length takes minutes.
     trace = start + piece * (50_000 // len(piece))
 
-    answer = answers.extract(trace)
+    answer = extraction.extract(trace)
 
     assert answer is None or answer.text in trace

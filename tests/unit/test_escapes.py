@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import escapes
+from core import escapes
 
 #: What Unicode calls invisible, with what it keeps free for more of that, beside the categories below.
 INVISIBLE = {*map(chr, range(0xE0000, 0xE1000))} | {
@@ -25,9 +25,9 @@ UNSAFE = [
 
 @pytest.mark.parametrize("lines", [True, False])
 def test_no_unsafe_character_is_shown(*, lines: bool) -> None:
-    kept = {char for char in UNSAFE if escapes.visible(char, lines=lines) == char}
+    stored = {char for char in UNSAFE if escapes.visible(char, lines=lines) == char}
 
-    assert kept == ({"\n", "\t"} if lines else set())
+    assert stored == ({"\n", "\t"} if lines else set())
 
 
 def test_no_unsafe_character_is_in_json_and_the_value_stays() -> None:

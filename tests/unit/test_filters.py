@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, filters, findings, ids
+from core import errors, ids
+from jobs import filters, findings
 from jobs.filters import Filter
 from jobs.lifecycle import Status
 
@@ -29,7 +30,7 @@ wanted = st.builds(
     error_codes=st.lists(st.from_regex(r"[a-z][a-z_]{0,20}", fullmatch=True), unique=True)
     .filter(lambda codes: "timeout" not in codes)
     .map(tuple),
-    findings=st.lists(st.sampled_from(findings.Kind), unique=True).map(tuple),
+    findings=st.lists(st.sampled_from(findings.FindingKind), unique=True).map(tuple),
     created_after=st.none() | moments,
     created_before=st.none() | moments,
     metadata=st.dictionaries(text.filter(bool), text, max_size=3),
@@ -55,31 +56,33 @@ def faults(words: str) -> list[str]:
 
 
 @given(wanted)
-def test_what_is_written_back_means_the_same(asked: Filter) -> None:
-    assert parse(filters.render(asked)) == asked
+def test_what_is_written_back_means_the_same(requested: Filter) -> None:
+    assert parse(filters.render(requested)) == requested
 
 
 @given(st.text())
 def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: str) -> None:
     try:
-        asked = parse(words)
+        requested = parse(words)
     except errors.InvalidRequest as refused:
-        told = [fault.detail for fault in refused.faults if fault.detail.startswith("Character")]
-        places = [int(detail.split()[1].strip(":")) for detail in told]
+        reported = [
+            fault.detail for fault in refused.faults if fault.detail.startswith("Character")
+        ]
+        places = [int(detail.split()[1].strip(":")) for detail in reported]
         assert places == sorted(places)
         assert all(not words[place - 1].isspace() for place in places)
     else:
-        assert parse(filters.render(asked)) == asked
+        assert parse(filters.render(requested)) == requested
 
 
 def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
     image_id = ids.new()
-    asked = parse(
+    requested = parse(
         f"status:failed  status:cancelled error:timeout error:worker_lost meta.case:42 meta.site:a.b "
         f"image:{ids.show('img', image_id)} image:{SHA256} status:failed"
     )
 
-    assert asked == Filter(
+    assert requested == Filter(
         account_id=None,
         statuses=(Status.FAILED, Status.CANCELLED),
         error_codes=("deadline_exceeded", "worker_lost"),
@@ -91,16 +94,16 @@ def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
 
 
 def test_words_and_phrases_stand_beside_qualifiers() -> None:
-    asked = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
+    requested = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
 
-    assert asked.phrases == ("pelican", "six of them", "圆形", "status:failed")
-    assert asked.statuses == (Status.FAILED,)
+    assert requested.phrases == ("pelican", "six of them", "圆形", "status:failed")
+    assert requested.statuses == (Status.FAILED,)
 
 
 def test_quotes_hold_what_would_end_a_word() -> None:
-    asked = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
+    requested = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
 
-    assert asked.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
+    assert requested.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
 
 
 @pytest.mark.parametrize(
@@ -123,9 +126,9 @@ def test_quotes_hold_what_would_end_a_word() -> None:
 def test_times_are_compared_as_they_are_and_durations_as_ages(
     words: str, after: datetime | None, before: datetime | None
 ) -> None:
-    asked = parse(words)
+    requested = parse(words)
 
-    assert (asked.created_after, asked.created_before) == (after, before)
+    assert (requested.created_after, requested.created_before) == (after, before)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +157,10 @@ def test_times_are_compared_as_they_are_and_durations_as_ages(
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(words: str, place: int, reason: str) -> None:
-    (told,) = faults(words)
+    (reported,) = faults(words)
 
-    assert told.startswith(f"Character {place}: ")
-    assert reason in told
+    assert reported.startswith(f"Character {place}: ")
+    assert reason in reported
 
 
 def test_all_faults_are_told_at_once() -> None:

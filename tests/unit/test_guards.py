@@ -6,19 +6,20 @@ import random
 
 import pytest
 
-from jobs import profiles
-from jobs.findings import Action, Kind
+from core import profiles
+from jobs import engine
+from jobs.findings import Action, FindingKind
 from models.training import questions, scenes
+from scripted import script
 from tests import recorded_traces
-from worker import engine, guards
-from worker.engines.scripted import script
-from worker.guards import Verdict, Watch
+from worker.guards import detectors
+from worker.guards.detectors import GenerationGuard, Verdict
 
 ALL = dict.fromkeys(("loop", "budget", "language"), True)
 OPENING = "Let me look at the picture, where five red circles are near the left edge. "
 
 
-def feed(watch: Watch, text: str) -> tuple[Verdict | None, int]:
+def feed(watch: GenerationGuard, text: str) -> tuple[Verdict | None, int]:
     """Return the first verdict on ``text``, token by token, and how many characters it took."""
     seen = 0
     for token in script.tokens(text):
@@ -28,8 +29,8 @@ def feed(watch: Watch, text: str) -> tuple[Verdict | None, int]:
     return None, seen
 
 
-def make_watch(question: str = "How many circles?", **switched: bool) -> Watch:
-    return Watch(ALL | switched, question=question, sample=0, budget=4096)
+def make_watch(question: str = "How many circles?", **switched: bool) -> GenerationGuard:
+    return GenerationGuard(ALL | switched, question=question, sample=0, budget=4096)
 
 
 @pytest.mark.parametrize(
@@ -41,10 +42,12 @@ def test_four_copies_of_anything_long_enough_are_a_loop_cut_after_the_first(unit
     verdict, _ = feed(make_watch(), OPENING + unit * 1200)
 
     assert verdict is not None
-    assert verdict.finding.kind is Kind.LOOP
+    assert verdict.finding.kind is FindingKind.LOOP
     assert verdict.finding.evidence["copies"] >= 4
     assert len(OPENING) - 2 <= verdict.finding.start <= len(OPENING)
-    assert len(OPENING) - 2 <= verdict.kept <= len(OPENING) + 2 * verdict.finding.evidence["period"]
+    assert (
+        len(OPENING) - 2 <= verdict.stored <= len(OPENING) + 2 * verdict.finding.evidence["period"]
+    )
 
 
 @pytest.mark.parametrize("period", [1, 7, 70, 300, 1999])
@@ -79,11 +82,11 @@ def test_what_repeats_by_nature_is_no_loop(text: str) -> None:
 
 def test_three_hundred_clean_traces_raise_no_finding() -> None:
     for seed in range(300):
-        request = engine.Request(
+        request = engine.GenerationRequest(
             rid=f"{seed:032x}",
             model="m",
             system="s",
-            pictures=(),
+            images=(),
             question="How many circles are there?",
             sampling=profiles.Sampling(temperature=1.0, top_p=1.0),
             max_output_tokens=4096,
@@ -131,7 +134,7 @@ def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
     verdict, _ = feed(make_watch(), text)
 
     assert verdict is not None
-    assert verdict.finding.kind is Kind.PARAPHRASE_LOOP
+    assert verdict.finding.kind is FindingKind.PARAPHRASE_LOOP
     assert verdict.finding.tokens_saved <= 4096 - 1000
 
 
@@ -151,14 +154,14 @@ def test_a_loop_without_a_doubt_is_one_by_its_sentences_in_chinese_too(said: lis
     verdict, _ = feed(make_watch(), text)
 
     assert verdict is not None
-    assert verdict.finding.kind is Kind.PARAPHRASE_LOOP
+    assert verdict.finding.kind is FindingKind.PARAPHRASE_LOOP
 
 
 def test_rows_of_a_table_that_never_ends_are_a_loop() -> None:
     verdict, seen = feed(make_watch(), OPENING + "| circle | red | small |\n" * 500)
 
     assert verdict is not None
-    assert verdict.finding.kind is Kind.LOOP
+    assert verdict.finding.kind is FindingKind.LOOP
     assert seen < 2500
 
 
@@ -170,16 +173,21 @@ def test_a_box_from_before_does_not_end_a_final_answer_that_goes_on_and_on() -> 
     verdict, _ = feed(make_watch(), text)
 
     assert verdict is not None
-    assert (verdict.finding.kind, text[: verdict.kept]) == (Kind.NO_ANSWER, "So far \\boxed{3}.")
+    assert (verdict.finding.kind, text[: verdict.stored]) == (
+        FindingKind.NO_ANSWER,
+        "So far \\boxed{3}.",
+    )
 
 
 def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     text = OPENING + "So I count again. " * 100
-    first = Watch({"loop": True}, question="How many?", sample=0, budget=4096)
+    first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
     feed(first, text)
-    assert first.forced_tokens == guards.FORCED_TOKENS
+    assert first.forced_tokens == detectors.FORCED_TOKENS
 
-    watch = Watch({"loop": True}, question="How many?", sample=0, budget=first.tokens + 20)
+    watch = GenerationGuard(
+        {"loop": True}, question="How many?", sample=0, budget=first.tokens + 20
+    )
     verdict, _ = feed(watch, text)
 
     assert verdict is not None
@@ -192,24 +200,28 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     watch.billed(first.tokens + 15)
     assert watch.verdict is not None
     assert (watch.verdict.finding.action, watch.verdict.inserted) == (Action.STOPPED, "")
-    assert watch.verdict.kept == verdict.kept
+    assert watch.verdict.stored == verdict.stored
 
 
 def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
     text = OPENING + "So I count again. " * 100
-    first = Watch({"loop": True}, question="How many?", sample=0, budget=4096)
+    first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
     feed(first, text)
-    loop = Watch({"loop": True}, question="How many?", sample=0, budget=first.tokens + 5)
+    loop = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=first.tokens + 5)
     verdict, _ = feed(loop, text)
     assert verdict is not None
     assert (verdict.finding.action, verdict.inserted) == (Action.STOPPED, "")
 
-    drift = Watch({"language": True}, question="How many?", sample=0, budget=100)
+    drift = GenerationGuard({"language": True}, question="How many?", sample=0, budget=100)
     drift.billed(95)
     text = "我看到六个圆，答案应该是六个。\n\n**最终答案**\n\n\\boxed{六个}"  # noqa: RUF001 - Chinese as written
     verdict = drift.end(text, "stop")
     assert verdict is not None
-    assert (verdict.finding.action, verdict.kept, verdict.inserted) == (Action.NONE, len(text), "")
+    assert (verdict.finding.action, verdict.stored, verdict.inserted) == (
+        Action.NONE,
+        len(text),
+        "",
+    )
 
 
 def test_a_guard_that_is_off_sees_nothing() -> None:
@@ -224,8 +236,8 @@ def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> 
     verdict = make_watch().end(text, "length")
 
     assert verdict is not None
-    assert verdict.finding.kind is Kind.BUDGET
-    assert text[: verdict.kept] == "I see six."
+    assert verdict.finding.kind is FindingKind.BUDGET
+    assert text[: verdict.stored] == "I see six."
 
 
 @pytest.mark.parametrize(
@@ -250,4 +262,4 @@ def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
     [("6}", True), ("\\frac{1}{2}", False), ("\\frac{1}{2}}", True), ("\\}", False), ("", False)],
 )
 def test_a_box_is_closed_by_its_own_brace(said: str, *, closed: bool) -> None:
-    assert guards.box_closed(said) is closed
+    assert detectors.box_closed(said) is closed

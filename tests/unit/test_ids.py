@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import ids
+from core import ids
 
 
 def test_new_ids_are_uuids_of_version_7_and_sort_as_they_were_made() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import images, profiles
+from core import profiles
+from jobs import images
 from jobs.images import geometry, pipeline
 
 SIZES = {

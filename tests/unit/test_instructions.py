@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs import instructions, profiles, values
+from core import profiles
+from jobs.answers import instructions, values
 from jobs.store import claims
-from worker import prompt
+from worker.run import prompt
 
 SCHEMA = {"type": "object", "properties": {"数": {"type": "integer"}}, "required": ["数"]}
 FORMATS: list[dict[str, Any]] = [
@@ -35,9 +36,9 @@ def test_the_form_is_told_in_the_questions_language(wanted: dict[str, Any]) -> N
 
 def test_options_have_the_letters_by_which_an_answer_may_name_them() -> None:
     options = [f"option {number}" for number in range(26)]
-    told = instructions.behind("Which?", {"type": "choice", "options": options}, profiles.QVQ)
+    reported = instructions.behind("Which?", {"type": "choice", "options": options}, profiles.QVQ)
 
-    lines = told.split("\n")
+    lines = reported.split("\n")
     assert lines[2] == "A. option 0"
     for line, option in zip(lines[2:28], options, strict=True):
         assert values.choice(line[0], options) == option
@@ -45,9 +46,9 @@ def test_options_have_the_letters_by_which_an_answer_may_name_them() -> None:
 
 
 def test_the_schema_is_told_whole() -> None:
-    told = instructions.behind("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
+    reported = instructions.behind("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
 
-    assert json.loads(told.rpartition("\n")[2]) == SCHEMA
+    assert json.loads(reported.rpartition("\n")[2]) == SCHEMA
 
 
 @pytest.mark.parametrize("wanted", [None, {"type": "free"}])
@@ -77,13 +78,13 @@ def test_the_instruction_stands_behind_the_question_and_the_pictures() -> None:
         quarantined=False,
     )
 
-    built = prompt.build(claim, pictures=(), profile=profiles.QVQ, rid="a" * 32)
+    built = prompt.build(claim, images=(), profile=profiles.QVQ, rid="a" * 32)
     plain = dataclasses.replace(built, instruction="")
 
     assert built.question == "How many?"
-    assert built.asked == "How many?" + instructions.behind(
+    assert built.requested == "How many?" + instructions.behind(
         "How many?", {"type": "number"}, profiles.QVQ
     )
-    told = prompt.messages(built)["messages"][1]["content"][-1]["text"]
-    assert told == built.asked
+    reported = prompt.messages(built)["messages"][1]["content"][-1]["text"]
+    assert reported == built.requested
     assert prompt.messages(plain)["messages"][0] == prompt.messages(built)["messages"][0]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import marks
-from jobs.marks import Mark, Numbers
+from jobs.events import index as marks
+from jobs.events.index import IndexEntry, SequenceBlock
 
 PIECES = st.lists(st.text(min_size=1, max_size=12), max_size=30)
 GAPS = st.lists(st.integers(1, 1000), min_size=30, max_size=30)
 
 
-def marked(pieces: list[str], gaps: list[int]) -> list[Mark]:
+def marked(pieces: list[str], gaps: list[int]) -> list[IndexEntry]:
     """Return the marks of ``pieces``, with numbers that are not dense."""
-    found: list[Mark] = []
+    found: list[IndexEntry] = []
     number = 0
     for piece, gap in zip(pieces, gaps, strict=False):
         number += gap
-        found.append(Mark(number, len(piece), 1_790_000_000_000 + number, tokens=gap))
+        found.append(IndexEntry(number, len(piece), 1_790_000_000_000 + number, tokens=gap))
     return found
 
 
@@ -28,17 +28,20 @@ def test_a_text_cut_at_any_number_goes_on_where_it_was_left(
 ) -> None:
     text, index = "".join(pieces), marked(pieces, gaps)
 
-    told = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
+    reported = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
 
     left = [piece for mark, piece in zip(index, pieces, strict=True) if mark.number <= after]
-    assert "".join([*left, *(piece for _, piece in told)]) == text
-    assert [mark for mark, _ in told] == [mark for mark in index if mark.number > after]
+    assert "".join([*left, *(piece for _, piece in reported)]) == text
+    assert [mark for mark, _ in reported] == [mark for mark in index if mark.number > after]
 
 
 @given(pieces=PIECES, gaps=GAPS)
 def test_an_index_comes_back_as_it_was_packed(pieces: list[str], gaps: list[int]) -> None:
     index = marked(pieces, gaps)
-    index += [Mark(40_000, 0, 5, {"kind": "loop", "evidence": "圆 🟢"}), Mark(40_001, 3, 4)]
+    index += [
+        IndexEntry(40_000, 0, 5, {"kind": "loop", "evidence": "圆 🟢"}),
+        IndexEntry(40_001, 3, 4),
+    ]
 
     assert marks.unpack(marks.pack(index)) == index
     assert marks.covered(index) == len("".join(pieces)) + 3
@@ -46,22 +49,23 @@ def test_an_index_comes_back_as_it_was_packed(pieces: list[str], gaps: list[int]
 
 def test_an_index_takes_a_few_bytes_for_each_mark() -> None:
     index = [
-        Mark(n + 1, 4 + n % 7, 1_790_000_000_000 + 50 * n, tokens=1 + n % 3) for n in range(24_000)
+        IndexEntry(n + 1, 4 + n % 7, 1_790_000_000_000 + 50 * n, tokens=1 + n % 3)
+        for n in range(24_000)
     ]
     assert len(marks.pack(index)) < 4 * len(index)
     assert marks.unpack(None) == []
 
 
 def test_numbers_end_with_their_block_and_go_on_when_more_are_reserved() -> None:
-    numbers = Numbers(7, 9)
+    numbers = SequenceBlock(7, 9)
     assert [numbers.take() for _ in range(4)] == [8, 9, None, None]
 
     wanted = numbers.wanted()
 
-    assert wanted == numbers.wanted() == 9 + Numbers.BLOCK // 2
+    assert wanted == numbers.wanted() == 9 + SequenceBlock.BLOCK // 2
     numbers.extend(wanted)
     assert (numbers.take(), numbers.last) == (10, 10)
 
 
 def test_a_finding_is_not_shown_in_a_repr() -> None:
-    assert "secret" not in repr(Mark(1, 0, 2, {"evidence": "a secret thought"}))
+    assert "secret" not in repr(IndexEntry(1, 0, 2, {"evidence": "a secret thought"}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.recent import Recent
+from core.recent import Recent
 
 
 def test_a_key_is_remembered_for_its_time_after_it_was_added_last() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import schemas, values
-from worker.engines.scripted import instances
+from jobs.answers import json_schema, values
+from scripted import instances
 
 COUNT = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -44,8 +44,8 @@ def one(part: object) -> dict[str, Any]:
 
 
 def test_an_ordinary_schema_has_no_faults() -> None:
-    assert schemas.faults(COUNT) == []
-    assert schemas.faults(deep(schemas.MAX_DEPTH - 1)) == []
+    assert json_schema.faults(COUNT) == []
+    assert json_schema.faults(deep(json_schema.MAX_DEPTH - 1)) == []
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         (one({"$ref": "#/$defs/a/b"}) | {"$defs": {"a/b": {"type": "null"}}}, "/$defs"),
         (one({"type": "null", "title": "a\x00b"}), "/properties/a/title"),
         (one({"type": "null"}) | {"$defs": {"x": {"type": "nix"}}}, "/$defs/x/type"),
-        (deep(schemas.MAX_DEPTH + 1), "/properties/a" + 7 * "/items"),
+        (deep(json_schema.MAX_DEPTH + 1), "/properties/a" + 7 * "/items"),
     ],
 )  # fmt: skip
 def test_a_fault_is_told_with_its_place(schema: dict[str, Any], place: str) -> None:
-    [fault] = schemas.faults(schema)
+    [fault] = json_schema.faults(schema)
 
     assert fault.startswith(f"{place}: ")
 
@@ -111,24 +111,24 @@ def test_a_fault_is_told_with_its_place(schema: dict[str, Any], place: str) -> N
 @pytest.mark.parametrize("name", ["minimum", "maximum", "exclusiveMinimum", "maxLength"])
 def test_a_bound_that_is_too_large_for_a_float_is_a_fault_like_any(name: str) -> None:
     kind = "string" if name == "maxLength" else "integer"
-    assert schemas.faults(one({"type": kind, name: 10**400}))
+    assert json_schema.faults(one({"type": kind, name: 10**400}))
 
 
 def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
     parts = {"a": {"type": "text"}, "b": {"minimum": 1}, "c": {"enum": 3}}
-    assert len(schemas.faults({"type": "object", "properties": parts})) == 3
+    assert len(json_schema.faults({"type": "object", "properties": parts})) == 3
 
     flood: dict[str, object] = {str(number): {} for number in range(100)}
-    told = schemas.faults({"type": "object", "properties": flood})
-    assert (len(told), told[-1]) == (21, "There are 80 more.")
+    reported = json_schema.faults({"type": "object", "properties": flood})
+    assert (len(reported), reported[-1]) == (21, "There are 80 more.")
 
 
 def test_a_schema_that_refers_to_itself_is_refused_by_whatever_way() -> None:
     defs = {"a": one({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
 
-    told = schemas.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
+    reported = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
 
-    assert [fault for fault in told if "leads back to itself" in fault]
+    assert [fault for fault in reported if "leads back to itself" in fault]
 
 
 def test_what_would_grow_without_end_is_refused_soon() -> None:
@@ -136,13 +136,15 @@ def test_what_would_grow_without_end_is_refused_soon() -> None:
         "l": {"$ref": f"#/$defs/d{level + 1}"}, "r": {"$ref": f"#/$defs/d{level + 1}"}
     }} for level in range(40)}  # fmt: skip
     doubled["d40"] = {"type": "null"}
-    assert schemas.faults(one({"$ref": "#/$defs/d0"}) | {"$defs": doubled})
+    assert json_schema.faults(one({"$ref": "#/$defs/d0"}) | {"$defs": doubled})
 
     nested: object = 1
     for _ in range(1000):
         nested = [nested]
-    assert schemas.faults(one({"type": "null", "default": nested})) == ["It is nested too deep."]
-    assert schemas.faults(one({"type": "null", "title": "x" * 9000})) == [
+    assert json_schema.faults(one({"type": "null", "default": nested})) == [
+        "It is nested too deep."
+    ]
+    assert json_schema.faults(one({"type": "null", "title": "x" * 9000})) == [
         "It has more than 8192 bytes."
     ]
 
@@ -174,20 +176,20 @@ def test_the_lengths_of_texts_are_counted_wherever_they_stand(
     placed: Callable[[list[dict[str, Any]]], dict[str, Any]],
 ) -> None:
     cheap = [text(0, 100 + n) for n in range(9)]
-    assert schemas.faults(placed(cheap)) == []
+    assert json_schema.faults(placed(cheap)) == []
     for costly, cost in (
         ([*cheap, text(88)], 936 + 88),
         ([*cheap, text(89)], 936 + 89),
         ([text(0, 1000 + n) for n in range(8)], 1024),
         ([text(n, 1000) for n in range(9)], 1152),
     ):
-        said = schemas.faults(placed(costly))
-        assert bool(said) is (cost > schemas.MAX_COST)
+        said = json_schema.faults(placed(costly))
+        assert bool(said) is (cost > json_schema.MAX_COST)
         assert all(f"cost {cost} of at most 1024" in fault for fault in said)
 
 
 def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
-    assert schemas.faults(several(*(text(0, 2000) for _ in range(100)))) == []
+    assert json_schema.faults(several(*(text(0, 2000) for _ in range(100)))) == []
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,9 @@ def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
     ],
 )
 def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[str, Any]) -> None:
-    assert any("can be open at once, of at most 16" in fault for fault in schemas.faults(one(part)))
+    assert any(
+        "can be open at once, of at most 16" in fault for fault in json_schema.faults(one(part))
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[st
     ],
 )
 def test_few_alternatives_with_texts_and_any_without_are_taken(part: dict[str, Any]) -> None:
-    assert schemas.faults(one(part)) == []
+    assert json_schema.faults(one(part)) == []
 
 
 def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
@@ -222,7 +226,9 @@ def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
         f"d{n}": {"type": "null", "items": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2}}
         for n in range(60)
     }
-    assert schemas.faults(one({"$ref": "#/$defs/d0"}) | {"$defs": defs | {"d60": {"type": "null"}}})
+    assert json_schema.faults(
+        one({"$ref": "#/$defs/d0"}) | {"$defs": defs | {"d60": {"type": "null"}}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,8 +282,8 @@ def numbers(draw: st.DrawFn) -> dict[str, Any]:
         draw(st.sampled_from(["minimum", "exclusiveMinimum"])): low,
         draw(st.sampled_from(["maximum", "exclusiveMaximum"])): low + draw(st.integers(2, 50)),
     }
-    kept = draw(st.sets(st.sampled_from(sorted(bounds))))
-    return {"type": kind} | {name: bounds[name] for name in kept}
+    stored = draw(st.sets(st.sampled_from(sorted(bounds))))
+    return {"type": kind} | {name: bounds[name] for name in stored}
 
 
 def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
@@ -319,26 +325,26 @@ def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
 def test_what_is_made_of_a_sound_schema_is_read_as_its_value(
     schema: dict[str, Any], dice: random.Random
 ) -> None:
-    if schemas.faults(schema):
+    if json_schema.faults(schema):
         return
     made = instances.make(schema, dice)
 
     read = values.structured(orjson.dumps(made).decode(), schema)
 
     assert read is not None
-    assert schemas.holds(schema, made)
+    assert json_schema.holds(schema, made)
 
 
 json = st.recursive(
     scalars, lambda inner: st.one_of(st.lists(inner), st.dictionaries(names, inner)), max_leaves=8
 )
-keywords = st.sampled_from([*sorted(schemas._KNOWN), "$defs", "pattern"])  # noqa: SLF001 - all words of the language
+keywords = st.sampled_from([*sorted(json_schema._KNOWN), "$defs", "pattern"])  # noqa: SLF001 - all words of the language
 
 
 @given(st.dictionaries(keywords, json))
 def test_whatever_is_sent_is_judged_and_what_is_sound_can_be_used(schema: dict[str, Any]) -> None:
-    told = schemas.faults(schema)
+    reported = json_schema.faults(schema)
 
-    assert all(isinstance(fault, str) for fault in told)
-    if not told:
-        assert schemas.holds(schema, instances.make(schema, random.Random(1)))
+    assert all(isinstance(fault, str) for fault in reported)
+    if not reported:
+        assert json_schema.holds(schema, instances.make(schema, random.Random(1)))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import errors, profiles
-from jobs.settings import PREFIX, Settings
+from core import errors, profiles
+from core.settings import PREFIX, Settings
 
 SECRETS = {
     "LONGLOOK_PEPPER": "geheim-1",
@@ -60,7 +60,7 @@ def test_the_test_suites_own_variables_are_not_the_services() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    told = faults(
+    reported = faults(
         nope="1",
         port="many",
         log_format="xml",
@@ -71,7 +71,7 @@ def test_all_faults_are_told_at_once() -> None:
         redis_url="http://redis",
     )
 
-    assert {line.split(":")[0] for line in told} == {
+    assert {line.split(":")[0] for line in reported} == {
         "LONGLOOK_NOPE",
         "LONGLOOK_PORT",
         "LONGLOOK_LOG_FORMAT",
@@ -84,7 +84,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_a_fault_never_shows_the_value() -> None:
-    told = faults(
+    reported = faults(
         port="geheim",
         log_level="geheim",
         engine_urls="geheim",
@@ -93,8 +93,8 @@ def test_a_fault_never_shows_the_value() -> None:
         lease_seconds="geheim",
     )
 
-    assert len(told) == 6
-    assert "geheim" not in "".join(told)
+    assert len(reported) == 6
+    assert "geheim" not in "".join(reported)
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1"])
@@ -139,7 +139,7 @@ def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
 
-    told = faults(
+    reported = faults(
         pepper_file=f"{tmp_path}/none",
         vault_key_file=f"{tmp_path}/empty",
         api_key_file=f"{tmp_path}/binary",
@@ -150,7 +150,7 @@ def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret
         port_file=f"{tmp_path}/good",
     )
 
-    assert sorted(told) == [
+    assert sorted(reported) == [
         f"LONGLOOK_API_KEY_FILE: {tmp_path}/binary is not text in UTF-8",
         "LONGLOOK_DATABASE_URL_FILE: LONGLOOK_DATABASE_URL is set, too; set one of them",
         "LONGLOOK_ENGINE_URLS: an engine is an http(s) URL or `scripted:`",

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from jobs import errors
-from jobs.shares import Shares
+from core import errors
+from core.shares import Shares
 from tests import races
 
 A, B, C = (uuid.UUID(int=number) for number in range(3))
@@ -284,17 +284,17 @@ def test_a_call_that_still_runs_counts_in_what_a_refused_one_is_told() -> None:
     timer = Timer()
     shares = Shares(1, name="things", timer=timer)
 
-    def told() -> int:
+    def reported() -> int:
         with pytest.raises(errors.Overloaded) as caught, shares.hold(B, seconds=0):
             pass
         return int(caught.value.retry_after)
 
     with shares.hold(A, seconds=0):
-        assert told() == 1
+        assert reported() == 1
         timer.now = 12.5
-        assert told() == 13
+        assert reported() == 13
         timer.now = 4000
-        assert told() == 60
+        assert reported() == 60
 
 
 def test_there_are_never_more_calls_than_places_and_none_is_lost() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import special_tokens
-from jobs.special_tokens import SpecialTokens
+from core import special_tokens
+from core.special_tokens import SpecialTokens
 
 #: With and without bars, nested in one another, overlapping.
 TOKENS = (*special_tokens.QWEN2_VL, "<tool_call>", "</think>", "[INST]", "<s>", "ab<", "b<ab")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.framework import strict_json
-from jobs import errors
+from core import errors
 
 SCALARS = (
     st.none()

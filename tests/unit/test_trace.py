@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import trace
-from jobs.trace import Kind, Mark, Parser, parse
+from jobs.trace import Parser, StepKind, TokenMark, parse
 
 SAMPLES = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "samples.json"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -68,42 +68,42 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES, max_size=40).map("".join)
 
 
-def told(text: str) -> list[tuple[Kind, str]]:
+def reported(text: str) -> list[tuple[StepKind, str]]:
     return [(step.kind, text[step.start : step.end]) for step in parse(text)]
 
 
 def test_an_english_trace_is_told_step_by_step() -> None:
-    assert told(ENGLISH) == [
+    assert reported(ENGLISH) == [
         (
-            Kind.OBSERVATION,
+            StepKind.OBSERVATION,
             "So I've got this picture with pelicans. On the left there are 3 pelicans, e.g. the big one.",
         ),
-        (Kind.INFERENCE, "Since 3 plus 3 is 6, that makes 6."),
-        (Kind.RECHECK, "Wait, let me count again."),
-        (Kind.OBSERVATION, "There is one more behind the rock."),
-        (Kind.INFERENCE, "The area is:\n\n\\[\n\nA = \\frac{1}{2}. B\n\n\\]"),
-        (Kind.CONCLUSION, "Therefore, the total is 7."),
-        (Kind.ANSWER, "**Final Answer**\n\n\\[ \\boxed{7} \\]"),
+        (StepKind.INFERENCE, "Since 3 plus 3 is 6, that makes 6."),
+        (StepKind.RECHECK, "Wait, let me count again."),
+        (StepKind.OBSERVATION, "There is one more behind the rock."),
+        (StepKind.INFERENCE, "The area is:\n\n\\[\n\nA = \\frac{1}{2}. B\n\n\\]"),
+        (StepKind.CONCLUSION, "Therefore, the total is 7."),
+        (StepKind.ANSWER, "**Final Answer**\n\n\\[ \\boxed{7} \\]"),
     ]
 
 
 def test_a_chinese_trace_is_told_step_by_step() -> None:
-    assert [kind for kind, _ in told(CHINESE)] == [
-        Kind.OBSERVATION,
-        Kind.INFERENCE,
-        Kind.RECHECK,
-        Kind.OBSERVATION,
-        Kind.CONCLUSION,
-        Kind.ANSWER,
+    assert [kind for kind, _ in reported(CHINESE)] == [
+        StepKind.OBSERVATION,
+        StepKind.INFERENCE,
+        StepKind.RECHECK,
+        StepKind.OBSERVATION,
+        StepKind.CONCLUSION,
+        StepKind.ANSWER,
     ]
 
 
 def test_the_small_models_own_traces_begin_with_a_look_and_end_with_the_answer() -> None:
     for sample in json.loads(SAMPLES.read_text()):
-        kinds = [kind for kind, _ in told(sample["trace"])]
-        assert kinds[0] is Kind.OBSERVATION
-        assert kinds[-1] is Kind.ANSWER
-        assert kinds.count(Kind.ANSWER) == 1
+        kinds = [kind for kind, _ in reported(sample["trace"])]
+        assert kinds[0] is StepKind.OBSERVATION
+        assert kinds[-1] is StepKind.ANSWER
+        assert kinds.count(StepKind.ANSWER) == 1
 
 
 @pytest.mark.parametrize(
@@ -129,21 +129,21 @@ def test_mathematics_code_and_tables_are_never_cut(whole: str) -> None:
 
 def test_a_list_belongs_to_the_paragraph_that_announces_it() -> None:
     text = "I see these:\n\n- Wait. A duck.\n\n- A goose.\n\nTherefore, it is 2."
-    assert [kind for kind, _ in told(text)] == [Kind.OBSERVATION, Kind.CONCLUSION]
+    assert [kind for kind, _ in reported(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_two_prices_are_no_formula_and_an_open_bracket_loses_nothing() -> None:
     text = "There is $5 here. Wait, $6 there.\n\n\\[ oh.\n\nTherefore, it is 11."
-    assert [kind for kind, _ in told(text)][::2] == [Kind.OBSERVATION, Kind.CONCLUSION]
+    assert [kind for kind, _ in reported(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_a_second_thought_after_the_answer_ends_it() -> None:
     text = "**Final Answer**\n\n6\n\nWait, let me look again. There are 7.\n\n**Final Answer**\n\n7"
-    assert [kind for kind, _ in told(text)] == [
-        Kind.ANSWER,
-        Kind.RECHECK,
-        Kind.OBSERVATION,
-        Kind.ANSWER,
+    assert [kind for kind, _ in reported(text)] == [
+        StepKind.ANSWER,
+        StepKind.RECHECK,
+        StepKind.OBSERVATION,
+        StepKind.ANSWER,
     ]
 
 
@@ -183,7 +183,7 @@ def test_a_heading_has_no_blank_line_in_it_so_none_begins_in_what_is_settled(tex
     for size, character in enumerate(text, 1):
         parser.feed(character)
         assert parser.steps() == parse(text[:size])
-    assert Kind.ANSWER not in [kind for kind, _ in told(text)]
+    assert StepKind.ANSWER not in [kind for kind, _ in reported(text)]
 
 
 @given(TEXTS)
@@ -199,9 +199,9 @@ def test_nothing_but_white_space_is_outside_of_steps(text: str) -> None:
 def test_marks_tell_times_and_tokens_no_finer_than_they_are() -> None:
     text = "There is a duck.\n\nTherefore, it is 1."
     marks = [
-        Mark(10, NOON, 3),
-        Mark(20, NOON + timedelta(seconds=1), 6),
-        Mark(len(text), NOON + timedelta(seconds=2), 11),
+        TokenMark(10, NOON, 3),
+        TokenMark(20, NOON + timedelta(seconds=1), 6),
+        TokenMark(len(text), NOON + timedelta(seconds=2), 11),
     ]
     first, second = parse(text, marks)
     assert (first.start_token, first.end_token) == (0, 6)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import values
+from jobs.answers import values
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import votes
+from jobs.answers import votes
 
 ANSWERS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=9)
 
@@ -39,7 +39,7 @@ def test_waves_ask_for_every_sample_and_the_first_can_decide(samples: int) -> No
     planned = votes.waves(samples)
     first = range(planned[0])
     assert sum(planned) == samples
-    assert votes.decided(ranked(dict.fromkeys(first, "a")), cast=first, asked=samples)
+    assert votes.decided(ranked(dict.fromkeys(first, "a")), cast=first, requested=samples)
 
 
 @given(st.permutations(range(9)), st.lists(st.sampled_from("abc"), min_size=9, max_size=9))
@@ -54,18 +54,18 @@ def test_what_is_decided_cannot_be_overtaken_and_only_that_is(
     data: st.DataObject, answers: list[str | None]
 ) -> None:
     """Whatever the missing votes are, it holds; and what would hold, whatever they are, is a decision."""
-    asked = len(answers)
-    there = data.draw(st.sets(st.sampled_from(range(asked)), min_size=2))
+    requested = len(answers)
+    there = data.draw(st.sets(st.sampled_from(range(requested)), min_size=2))
     cast = {vote: answers[vote] for vote in there}
-    missing = [vote for vote in range(asked) if vote not in there][:4]
-    if len(there) + len(missing) < asked:
+    missing = [vote for vote in range(requested) if vote not in there][:4]
+    if len(there) + len(missing) < requested:
         return
     ends = {
         winner(cast | dict(zip(missing, rest, strict=True)))
         for rest in itertools.product(["a", "b", "c", "new", None], repeat=len(missing))
     }
 
-    decided = votes.decided(ranked(cast), cast=cast, asked=asked)
+    decided = votes.decided(ranked(cast), cast=cast, requested=requested)
 
     assert decided is (len(ends) == 1 or not missing)
 
@@ -77,22 +77,22 @@ def test_waves_come_to_the_same_answer_as_the_whole_vote(answers: list[str | Non
     for size in votes.waves(len(answers)):
         cast |= {vote: answers[vote] for vote in range(first, first + size)}
         first += size
-        if votes.decided(ranked(cast), cast=cast, asked=len(answers)):
+        if votes.decided(ranked(cast), cast=cast, requested=len(answers)):
             break
 
     assert winner(cast) == winner(dict(enumerate(answers)))
 
 
 def test_one_voice_decides_nothing_and_nobody_neither() -> None:
-    assert not votes.decided(ranked({0: "a"}), cast=[0], asked=2)
-    assert not votes.decided(ranked({0: None, 1: None}), cast=[0, 1], asked=5)
-    assert votes.decided(ranked({0: None, 1: None}), cast=[0, 1], asked=2)
+    assert not votes.decided(ranked({0: "a"}), cast=[0], requested=2)
+    assert not votes.decided(ranked({0: None, 1: None}), cast=[0, 1], requested=5)
+    assert votes.decided(ranked({0: None, 1: None}), cast=[0, 1], requested=2)
 
 
 def test_confidence_is_the_winners_share_of_all_that_count() -> None:
     cast = {0: "a", 1: None, 2: "b", 3: "a"}
     tally = votes.Tally(
-        asked=5,
+        requested=5,
         begun=5,
         classes=tuple(ranked(cast)),
         abstained=(1,),
@@ -100,7 +100,7 @@ def test_confidence_is_the_winners_share_of_all_that_count() -> None:
     )
     assert (tally.counted, tally.confidence) == (4, 0.5)
     assert tally.plain() == {
-        "asked": 5,
+        "requested": 5,
         "begun": 5,
         "counted": 4,
         "classes": [{"text": "a", "samples": [0, 3]}, {"text": "b", "samples": [4]}],

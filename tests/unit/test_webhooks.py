@@ -12,9 +12,10 @@ import standardwebhooks
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import SecretStr
 
-from jobs import errors, vault, webhooks
-from jobs.settings import Settings
-from jobs.vault import Vault
+from core import errors, vault
+from core.settings import Settings
+from core.vault import Vault
+from webhooks import signature as webhooks
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BODY = (
@@ -129,7 +130,7 @@ def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back
     running = Vault.of(Settings.read({}, home=tmp_path))
     sealed = running.seal("a")
     file = tmp_path / vault.VAULT_FILE
-    kept = file.read_text()
+    stored = file.read_text()
 
     file.write_text("")
     with pytest.raises(errors.SettingsError, match="there is no key"):
@@ -137,7 +138,7 @@ def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back
     file.unlink()
     with pytest.raises(errors.SettingsError, match="cannot be read"):
         running.open(sealed)
-    file.write_text(kept)
+    file.write_text(stored)
 
     assert running.open(sealed) == "a"
 

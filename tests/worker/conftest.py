@@ -14,34 +14,34 @@ from typing import Any
 
 import pytest
 
-from jobs import profiles
-from jobs.database import Database
+from core import profiles
+from core.database import Database
+from jobs.engine import Engine
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
-from jobs.store import accounts, claims, history, streams, submission, sweeps, traces
-from tests import pictures
+from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
+from tests import image_files
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import Conducted
 from worker import compilations, equality, leases
-from worker.engine import Engine
-from worker.engines.pool import Engines
+from worker.engines.pool import EnginePool
 from worker.equality import Equality
-from worker.leases import Reason
-from worker.recorder import Recorder
-from worker.runner import Runner
+from worker.leases import StopReason
+from worker.run.slot import Slot
+from worker.run.trace_buffer import TraceWriter
 
 LEASE = timedelta(seconds=60)
 NO_MATHEMATICS = Equality(NoSandbox(), equality.shares(most_waiting=64))
 #: What becomes of a job and its attempt when its streams are stopped.
 ENDS = {
-    Reason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
-    Reason.DEADLINE: (Status.FAILED, Outcome.FAILED),
-    Reason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
-    Reason.LOST: (Status.RUNNING, None),
+    StopReason.CANCEL: (Status.CANCELLED, Outcome.CANCELLED),
+    StopReason.DEADLINE: (Status.FAILED, Outcome.FAILED),
+    StopReason.DRAIN: (Status.QUEUED, Outcome.RELEASED),
+    StopReason.LOST: (Status.RUNNING, None),
 }
 
 
-def picture(name: str = "a") -> submission.NewImage:
+def submitted(name: str = "a") -> submission.NewImage:
     return submission.NewImage(
         key=name * 64,
         detail="standard",
@@ -60,23 +60,23 @@ def picture(name: str = "a") -> submission.NewImage:
     )
 
 
-def real_picture() -> submission.NewImage:
+def real_image() -> submission.NewImage:
     """Return one that can be decoded, for engines that look at it."""
-    return dataclasses.replace(picture(), data=pictures.file_of(pictures.gradient(112, 84)))
+    return dataclasses.replace(submitted(), data=image_files.file_of(image_files.gradient(112, 84)))
 
 
 def make_runner(
     database: Database,
     *,
-    engines: Engines,
+    engines: EnginePool,
     holdings: leases.Leases,
-    recorder: Recorder,
+    recorder: TraceWriter,
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
     mathematics: Equality = NO_MATHEMATICS,
     grammars: compilations.Compilations | None = None,
-) -> Runner:
-    return Runner(
+) -> Slot:
+    return Slot(
         database,
         engines=engines,
         holdings=holdings,
@@ -97,10 +97,10 @@ class Bench:
 
     database: Database
     engine: Conducted
-    engines: Engines
+    engines: EnginePool
     leases: leases.Leases
-    recorder: Recorder
-    runner: Runner
+    recorder: TraceWriter
+    runner: Slot
     account_id: uuid.UUID
 
     def with_engine(
@@ -114,7 +114,7 @@ class Bench:
         grammars: compilations.Compilations | None = None,
     ) -> Bench:
         """Return the same with another engine."""
-        engines = Engines([other], margin=margin)
+        engines = EnginePool([other], margin=margin)
         engines.refresh()
         runner = make_runner(
             self.database,
@@ -144,7 +144,7 @@ class Bench:
                 actor="key:test",
                 model="tiny-qvq",
                 question=question,
-                images=[(image or picture(), 4)],
+                images=[(image or submitted(), 4)],
                 options={"max_output_tokens": 64, "temperature": 0.5, "top_p": None, "seed": 7}
                 | dict(options or {}),
                 metadata={},
@@ -153,7 +153,7 @@ class Bench:
                 max_attempts=max_attempts,
                 request_id="req_test",
             ),
-            key_kept=timedelta(hours=24),
+            key_lifetime=timedelta(hours=24),
         ).job_id
 
     def view(self, job_id: uuid.UUID) -> history.JobView:
@@ -174,9 +174,9 @@ class Bench:
         """Return what became of a job and of its last attempt."""
         return self.status(job_id), self.attempt(job_id).attempt.outcome
 
-    def told(self, job_id: uuid.UUID) -> list[streams.Event]:
+    def reported(self, job_id: uuid.UUID) -> list[event_log.JobEvent]:
         """Return a job's events, in their order; their deltas must be the texts that are kept."""
-        events = streams.read(self.database, job_id, after=0, limit=10_000).events
+        events = event_log.read(self.database, job_id, after=0, limit=10_000).events
         numbers = [event.number for event in events]
         assert numbers == sorted(set(numbers))
         for trace in self.trace(job_id):
@@ -184,7 +184,7 @@ class Bench:
             assert "".join(said) == trace.text
         return list(events)
 
-    def stop_second(self, job_id: uuid.UUID, reason: Reason) -> None:
+    def stop_second(self, job_id: uuid.UUID, reason: StopReason) -> None:
         """Run the job until its second stream is read, stop it for ``reason``, and await its end."""
         thread = self.run_in_thread()
         assert self.engine.second.wait(10)
@@ -194,7 +194,7 @@ class Bench:
         assert not thread.is_alive()
         assert self.engine.aborted[-1] == self.engine.requests[1].rid
 
-    def steal(self) -> sweeps.Swept:
+    def steal(self) -> expiry.Expired:
         """End all leases, as a sweeper does when their owner has been silent."""
         claims.renew(
             self.database,
@@ -202,7 +202,7 @@ class Bench:
             held=[(job.id, job.attempt) for job in self._running()],
             lease=timedelta(seconds=-1),
         )
-        return sweeps.sweep(
+        return expiry.sweep(
             self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
         )
 
@@ -234,15 +234,15 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
     accounts.create_key(
         database, key, pepper=b"p", account="default", role=Role.SUBMIT, name="test"
     )
-    engines = Engines([engine])
+    engines = EnginePool([engine])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = Recorder(
+    recorder = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=1,
-        on_lost=lambda key: holdings.end(key, Reason.LOST),
+        on_lost=lambda key: holdings.end(key, StopReason.LOST),
     )
     yield Bench(
         database=database,

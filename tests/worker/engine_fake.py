@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from jobs import errors
-from worker import engine
+from core import errors
+from jobs import engine
 
 #: What an engine says that goes round in circles.
 LOOP = "So I count them again. "
@@ -27,7 +27,7 @@ class Conducted:
         self.url = url
         self.window = window
         self.deaf = deaf
-        self.requests: list[engine.Request] = []
+        self.requests: list[engine.GenerationRequest] = []
         self.aborted: list[str] = []
         self.closed = 0
         #: Items that the stream has asked for, all before the last one worked through.
@@ -44,12 +44,12 @@ class Conducted:
         for item in items:
             self._feed.put(item)
 
-    def answer(self, text: str, *, usage: engine.Usage | None = None) -> None:
+    def answer(self, text: str, *, usage: engine.TokenUsage | None = None) -> None:
         """Give the stream a whole answer, word by word, and its end."""
         words = text.split(" ")
         for index, word in enumerate(words):
             self.feed(engine.Chunk(text=word if index == 0 else f" {word}"))
-        bill = usage or engine.Usage(10, 5, 1, len(words))
+        bill = usage or engine.TokenUsage(10, 5, 1, len(words))
         self.feed(engine.Chunk(finish_reason="stop", usage=bill), self.END)
 
     def loop(self, before: str = "I see. ") -> None:
@@ -57,7 +57,7 @@ class Conducted:
         self.feed(engine.Chunk(text=before), *[engine.Chunk(text=LOOP)] * 64)
 
     @contextlib.contextmanager
-    def stream(self, request: engine.Request) -> Iterator[_Stream]:
+    def stream(self, request: engine.GenerationRequest) -> Iterator[_Stream]:
         self.requests.append(request)
         yield _Stream(self, self._feed)
 
@@ -67,14 +67,16 @@ class Conducted:
             return
         while not self._feed.empty():  # What had not been said is not said any more.
             self._feed.get()
-        self.feed(engine.Chunk(finish_reason="abort", usage=engine.Usage(10, 0, 1, 3)), self.END)
+        self.feed(
+            engine.Chunk(finish_reason="abort", usage=engine.TokenUsage(10, 0, 1, 3)), self.END
+        )
         self.feed(*(self.after_abort.pop(0) if self.after_abort else ()))
 
-    def facts(self) -> engine.Facts:
-        return engine.Facts(model="tiny-qvq", version="fake-1", window=self.window)
+    def facts(self) -> engine.EngineFacts:
+        return engine.EngineFacts(model="tiny-qvq", version="fake-1", window=self.window)
 
-    def load(self) -> engine.Load:
-        return engine.Load(running=0, waiting=0)
+    def load(self) -> engine.EngineLoad:
+        return engine.EngineLoad(running=0, waiting=0)
 
     def close(self) -> None:
         return

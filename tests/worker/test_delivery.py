@@ -12,24 +12,24 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from core.database import Database
+from core.vault import Vault
 from jobs import delivery
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, Kind, TryOutcome, TryState, Webhook
-from jobs.egress import Egress
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from jobs.outbox import WebhookAttempt
-from jobs.store import endpoints, redeliveries, storage, submission
-from jobs.vault import Vault
+from jobs.store import storage, submission
+from net.client import GuardedClient
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
-from worker import courier
-from worker.courier import Courier
-from worker.delivery import Dispatcher
-from worker.signing import Signing
+from webhooks import endpoints, redelivery, sender
+from webhooks.dispatcher import Dispatcher
+from webhooks.sender import Sender
+from webhooks.signer import SecretSigner
 
 LEASE = timedelta(seconds=60)
-EGRESS = Egress(["127.0.0.0/8"])
+EGRESS = GuardedClient(["127.0.0.0/8"])
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Office:
     """A courier and a dispatcher on a database."""
 
     database: Database
-    courier: Courier
+    made_sender: Sender
     dispatcher: Dispatcher
 
 
@@ -52,12 +52,12 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def make_courier(
+def make_sender(
     database: Database, *, seconds: float = 5.0, vault: Vault = webhooks.VAULT
-) -> Courier:
-    return Courier(
+) -> Sender:
+    return Sender(
         database,
-        signer=Signing(database, vault=vault),
+        signer=SecretSigner(database, vault=vault),
         post=EGRESS.post,
         seconds=seconds,
         rng=random.Random(5),
@@ -68,7 +68,7 @@ def make_courier(
 @pytest.fixture
 def office(database: Database) -> Iterator[Office]:
     """Return a running office."""
-    made = make_courier(database)
+    made = make_sender(database)
     dispatcher = Dispatcher(
         database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
     )
@@ -80,7 +80,7 @@ def office(database: Database) -> Iterator[Office]:
 
 def send_one(database: Database, *, seconds: float = 5.0) -> None:
     [claimed] = webhooks.claim(database)
-    make_courier(database, seconds=seconds).send(claimed)
+    make_sender(database, seconds=seconds).send(claimed)
 
 
 def delivered(database: Database) -> int:
@@ -95,9 +95,9 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
     image = factories.make_image(b"large", data=bytes(2**20))
     submission.keep_image(database, account_id=account_id, image=image)
     quota = storage.Quota(database, default_mb=1)
-    courier = Courier(
+    made_sender = Sender(
         database,
-        signer=Signing(database, vault=webhooks.VAULT),
+        signer=SecretSigner(database, vault=webhooks.VAULT),
         post=EGRESS.post,
         seconds=5,
         rng=random.Random(5),
@@ -106,23 +106,23 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
     )
     [claimed] = webhooks.claim(database)
 
-    courier.send(claimed)
+    made_sender.send(claimed)
 
     [attempt] = webhooks.attempts(database)
-    assert (attempt.outcome, attempt.status_code) == (TryOutcome.DELIVERED, 200)
+    assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
     assert attempt.answer is None
 
 
 @pytest.mark.parametrize(
     ("status", "ends"),
     [
-        (200, (TryOutcome.DELIVERED, None)),
-        (204, (TryOutcome.DELIVERED, None)),
-        (301, (TryOutcome.FAILED, "redirected")),
-        (400, (TryOutcome.FAILED, "refused")),
-        (410, (TryOutcome.FAILED, "gone")),
-        (429, (TryOutcome.FAILED, "refused")),
-        (500, (TryOutcome.FAILED, "refused")),
+        (200, (AttemptOutcome.DELIVERED, None)),
+        (204, (AttemptOutcome.DELIVERED, None)),
+        (301, (AttemptOutcome.FAILED, "redirected")),
+        (400, (AttemptOutcome.FAILED, "refused")),
+        (410, (AttemptOutcome.FAILED, "gone")),
+        (429, (AttemptOutcome.FAILED, "refused")),
+        (500, (AttemptOutcome.FAILED, "refused")),
     ],
 )
 def test_each_answer_is_judged_and_kept_with_its_row(
@@ -131,7 +131,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     receiver: Receiver,
     *,
     status: int,
-    ends: tuple[TryOutcome, str | None],
+    ends: tuple[AttemptOutcome, str | None],
 ) -> None:
     receiver.status = status
     receiver.answer = b"" if status == 204 else b"x" * (delivery.ANSWER_BYTES + 1000)
@@ -162,8 +162,8 @@ def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
     send_one(database, seconds=0.2)
     receiver.held.set()
     endpoints.update(database, slow.id, account_id=None, url="http://127.0.0.1:9/closed")
-    [told] = webhooks.all_deliveries(database)
-    redeliveries.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    redelivery.redeliver(database, reported.id, account_id=None)
     send_one(database)
 
     codes = {row.number: row.error_code for row in webhooks.attempts(database)}
@@ -192,7 +192,7 @@ def test_a_wish_for_more_time_is_read_as_seconds_or_as_a_date(
 ) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
 
-    assert courier.retry_after({"retry-after": text}, now=now) == expected
+    assert sender.retry_after({"retry-after": text}, now=now) == expected
 
 
 def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
@@ -205,9 +205,9 @@ def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
 
     send_one(database)
     assert receiver.got == []
-    [told] = webhooks.all_deliveries(database)
-    assert (told.status, told.error_code) == (DeliveryStatus.FAILED, "endpoint_disabled")
-    redeliveries.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    assert (reported.status, reported.error_code) == (DeliveryStatus.FAILED, "endpoint_disabled")
+    redelivery.redeliver(database, reported.id, account_id=None)
     send_one(database)
 
     assert len(receiver.got) == 1
@@ -219,7 +219,7 @@ def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
 ) -> None:
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
-    keyless = make_courier(database, vault=Vault(["another key"]))
+    keyless = make_sender(database, vault=Vault(["another key"]))
     for _ in range(3):
         [claimed] = webhooks.claim(database)
         keyless.send(claimed)
@@ -230,7 +230,7 @@ def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
 
     assert len(receiver.got) == 1
     [row] = webhooks.attempts(database)
-    assert (row.number, row.outcome) == (1, TryOutcome.DELIVERED)
+    assert (row.number, row.outcome) == (1, AttemptOutcome.DELIVERED)
 
 
 def test_every_try_of_an_event_has_the_same_id_and_body(
@@ -242,19 +242,21 @@ def test_every_try_of_an_event_has_the_same_id_and_body(
     send_one(database)
     age(7)
     send_one(database)
-    [told] = webhooks.all_deliveries(database)
-    redeliveries.redeliver(database, told.id, account_id=None)
+    [reported] = webhooks.all_deliveries(database)
+    redelivery.redeliver(database, reported.id, account_id=None)
     send_one(database)
-    endpoints.recover(database, endpoint.id, account_id=None, since=told.created_at)
-    redeliveries.recover(database)
+    endpoints.recover(database, endpoint.id, account_id=None, since=reported.created_at)
+    redelivery.recover(database)
     receiver.status = 200
     send_one(database)
 
     assert len(receiver.ids) == 4
     assert len(set(receiver.ids)) == 1
     assert len({got.body for got in receiver.got}) == 1
-    kinds = [row.kind for row in webhooks.attempts(database) if row.state is TryState.ENDED]
-    assert sorted(kinds) == sorted([Kind.AUTOMATIC, Kind.AUTOMATIC, Kind.MANUAL, Kind.RECOVER])
+    kinds = [row.kind for row in webhooks.attempts(database) if row.state is AttemptState.ENDED]
+    assert sorted(kinds) == sorted(
+        [AttemptKind.AUTOMATIC, AttemptKind.AUTOMATIC, AttemptKind.MANUAL, AttemptKind.RECOVER]
+    )
 
 
 def test_what_happens_is_told_at_once(
@@ -292,7 +294,7 @@ def test_dead_receivers_keep_nobody_waiting(
 def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
-    made = make_courier(database)
+    made = make_sender(database)
     dispatcher = Dispatcher(
         database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
     )
@@ -304,7 +306,7 @@ def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
         # As if its sender had died and the next try came in a second.
         transaction.execute(
             sa.update(WebhookAttempt).values(
-                state=TryState.DUE,
+                state=AttemptState.DUE,
                 lease_expires_at=None,
                 due_at=transaction.now(timedelta(seconds=1)),
             )
@@ -331,6 +333,6 @@ def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
     assert len(receiver.got) == 1
     assert delivered(office.database) == 1
     assert [row.state for row in webhooks.attempts(office.database)] == [
-        TryState.ENDED,
-        TryState.DUE,
+        AttemptState.ENDED,
+        AttemptState.DUE,
     ]

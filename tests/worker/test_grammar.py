@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 
-from jobs import errors, schemas, values
+from core import errors
+from jobs.answers import json_schema, values
+from jobs.engine import Chunk, TokenUsage
 from jobs.lifecycle import Outcome, Role, Status
-from jobs.store import accounts, claims, quarantine, streams
+from jobs.store import accounts, claims, event_log, quarantine
+from scripted import Scripted, ScriptedOptions
 from tests import factories
-from tests.worker import choir
-from tests.worker.choir import Choir
-from tests.worker.conftest import ENDS, Bench, picture, real_picture
+from tests.worker import sample_engine
+from tests.worker.conftest import ENDS, Bench, real_image, submitted
 from tests.worker.engine_fake import LOOP
-from worker import compilations, grammar, guards
-from worker.engine import Chunk, Usage
-from worker.engines.scripted import Options, Scripted
-from worker.leases import Reason
+from tests.worker.sample_engine import Choir
+from worker import compilations
+from worker.guards import detectors, json_answer
+from worker.leases import StopReason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
 
@@ -34,7 +36,7 @@ SCHEMA = {"type": "object", "properties": PROPERTIES, "required": ["count"]}
 OPTIONS = {
     "max_output_tokens": BUDGET,
     "answer_format": {"type": "json_schema", "schema": SCHEMA},
-    "guards": dict.fromkeys(guards.NAMES, True),
+    "guards": dict.fromkeys(detectors.NAMES, True),
 }
 
 
@@ -48,7 +50,7 @@ def submit(bench: Bench, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any opt
 
 
 def bill(tokens: int) -> Chunk:
-    return Chunk(usage=Usage(10, 5, 1, tokens))
+    return Chunk(usage=TokenUsage(10, 5, 1, tokens))
 
 
 def reason(bench: Bench, text: str = "I see six.", finish_reason: Any = "stop") -> None:  # noqa: ANN401 - its literal
@@ -75,12 +77,12 @@ def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
 
     first, second = bench.engine.requests
     assert (first.schema, first.continuation) == (None, None)
-    assert first.max_output_tokens == grammar.rest(BUDGET)
-    assert (second.schema, second.max_output_tokens) == (SCHEMA, grammar.tokens(BUDGET))
+    assert first.max_output_tokens == json_answer.rest(BUDGET)
+    assert (second.schema, second.max_output_tokens) == (SCHEMA, json_answer.tokens(BUDGET))
     assert second.continuation == "I see six.\n\n**Final Answer** \\boxed{6}\n\n"
-    assert (second.salt, second.pictures, second.sampling.temperature) == (
+    assert (second.salt, second.images, second.sampling.temperature) == (
         first.salt,
-        first.pictures,
+        first.images,
         0.0,
     )
     assert first.max_output_tokens + second.max_output_tokens <= BUDGET
@@ -127,7 +129,7 @@ def test_a_loop_is_cut_off_before_the_answer(bench: Bench) -> None:
     assert (job.answer_value, job.answer_forced) == ({"count": 2}, True)
     assert [finding.kind for finding in bench.view(job_id).findings] == ["loop"]
     continuation = bench.engine.requests[1].continuation
-    assert continuation == f"I see. {LOOP}".rstrip() + guards.heading("How many?")
+    assert continuation == f"I see. {LOOP}".rstrip() + detectors.heading("How many?")
     assert bench.engine.aborted == [bench.engine.requests[0].rid]
 
 
@@ -187,7 +189,9 @@ def test_an_engine_that_fails_over_the_answer_is_asked_again(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("reason_", ENDS)
-def test_an_answer_in_json_can_be_stopped_like_any_stream(bench: Bench, reason_: Reason) -> None:
+def test_an_answer_in_json_can_be_stopped_like_any_stream(
+    bench: Bench, reason_: StopReason
+) -> None:
     job_id = submit(bench)
     reason(bench)
     bench.engine.feed(Chunk(text="{"))
@@ -200,7 +204,7 @@ def test_an_answer_in_json_can_be_stopped_like_any_stream(bench: Bench, reason_:
 def test_a_cancel_between_reasoning_and_answer_is_heard(bench: Bench) -> None:
     job_id = submit(bench)
     thread = bench.run_in_thread()
-    bench.leases.end((job_id, 1), Reason.CANCEL)
+    bench.leases.end((job_id, 1), StopReason.CANCEL)
 
     thread.join(10)
 
@@ -219,7 +223,7 @@ def test_the_next_stream_is_noted_once_however_often_it_is_tried(bench: Bench) -
             ended=factories.make_ended("I see"),
             finding=None,
             rid="b" * 32,
-            kept=5,
+            stored=5,
             inserted="\n\n",
         )
 
@@ -236,11 +240,11 @@ def run_scripted(
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
-    script = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
         options=OPTIONS | {"answer_format": form} | options,
-        image=real_picture(),
+        image=real_image(),
     )
     assert bench.with_engine(Scripted(options=script)).runner.work() == 1
     return job_id
@@ -255,7 +259,7 @@ def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona:
     job = bench.view(run_scripted(bench, persona, schema)).job
 
     assert (job.status, job.answer_rule) == (Status.SUCCEEDED, "json_schema")
-    assert schemas.holds(schema, job.answer_value)
+    assert json_schema.holds(schema, job.answer_value)
     assert values.structured(job.answer_text or "", schema) == job.answer_value
     assert (job.output_tokens or 0) <= BUDGET
 
@@ -265,7 +269,7 @@ def test_a_job_with_hardly_any_tokens_fails_for_want_of_them(bench: Bench, budge
     job = bench.view(run_scripted(bench, "clean", SCHEMA, max_output_tokens=budget)).job
 
     assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
-    assert min(grammar.rest(budget), grammar.tokens(budget)) >= 1
+    assert min(json_answer.rest(budget), json_answer.tokens(budget)) >= 1
 
 
 def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
@@ -277,7 +281,9 @@ def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
 def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
-    said = [event.sample for event in bench.told(job_id) if event.kind is streams.Kind.DELTA]
+    said = [
+        event.sample for event in bench.reported(job_id) if event.kind is event_log.EventKind.DELTA
+    ]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
 
@@ -321,30 +327,32 @@ class Crowd:
         self.places = self.grammars.at(Choir.url)
         self.slots: list[threading.Thread] = []
 
-    def run(self, bench: Bench, voice: int, schema: object = None) -> uuid.UUID:
+    def run(self, bench: Bench, running_sample: int, schema: object = None) -> uuid.UUID:
         """Have a job run to the end of its reasoning."""
-        own = one({"const": voice}) if schema is None else schema
+        own = one({"const": running_sample}) if schema is None else schema
         job_id = submit(
             bench,
-            seed=choir.FIRST_SEED + voice,
+            seed=sample_engine.FIRST_SEED + running_sample,
             answer_format={"type": "json_schema", "schema": own},
             guards={},
         )
-        self.choir.feed(voice, Chunk(text="I see."), Chunk(finish_reason="stop"), self.choir.END)
+        self.choir.feed(
+            running_sample, Chunk(text="I see."), Chunk(finish_reason="stop"), self.choir.END
+        )
         slot = threading.Thread(target=bench.runner.work, daemon=True)
         slot.start()
         self.slots.append(slot)
         return job_id
 
-    def answer(self, voice: int) -> None:
-        self.choir.say(voice, f'{{"a": {voice}}}')
-        self.choir.feed(voice, Chunk(finish_reason="stop"), self.choir.END)
+    def answer(self, running_sample: int) -> None:
+        self.choir.say(running_sample, f'{{"a": {running_sample}}}')
+        self.choir.feed(running_sample, Chunk(finish_reason="stop"), self.choir.END)
 
     def under_grammar(self) -> list[int]:
         """Return the voices of the streams under a grammar, in the order in which they were asked for."""
         return [
-            voice
-            for voice, request in zip(self.choir.votes(), self.choir.requests, strict=True)
+            running_sample
+            for running_sample, request in zip(self.choir.votes(), self.choir.requests, strict=True)
             if request.schema is not None
         ]
 
@@ -358,7 +366,7 @@ def test_schemas_of_one_account_are_compiled_in_turn_and_keep_no_other_account_w
     bench: Bench, wait_for: WaitFor
 ) -> None:
     crowd = Crowd(bench)
-    jobs = [crowd.run(crowd.mine, voice) for voice in (10, 20, 30)]
+    jobs = [crowd.run(crowd.mine, running_sample) for running_sample in (10, 20, 30)]
     assert wait_for(lambda: crowd.places.waiting == 2)
     [first] = crowd.under_grammar()
 
@@ -368,8 +376,8 @@ def test_schemas_of_one_account_are_compiled_in_turn_and_keep_no_other_account_w
     assert crowd.places.waiting == 2
     crowd.answer(first)
     assert wait_for(lambda: len(crowd.under_grammar()) == 3)
-    for voice in {10, 20, 30, 40} - {first}:
-        crowd.answer(voice)
+    for running_sample in {10, 20, 30, 40} - {first}:
+        crowd.answer(running_sample)
     assert crowd.ended()
     assert {bench.status(job_id) for job_id in jobs} == {Status.SUCCEEDED}
     assert crowd.places.held == 0
@@ -392,15 +400,15 @@ def test_a_schema_that_an_engine_knows_waits_for_no_turn(bench: Bench, wait_for:
     assert wait_for(lambda: crowd.under_grammar() == [10, 20, 40, 30])
     crowd.choir.say(10, '"a": 10}')
     crowd.choir.feed(10, Chunk(finish_reason="stop"), crowd.choir.END)
-    for voice in (20, 30, 40):
-        crowd.answer(voice)
+    for running_sample in (20, 30, 40):
+        crowd.answer(running_sample)
     assert crowd.ended()
     assert {bench.status(job_id) for job_id in (first, second, third)} == {Status.SUCCEEDED}
 
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_job_that_waits_for_its_turn_can_be_stopped(
-    bench: Bench, wait_for: WaitFor, reason: Reason
+    bench: Bench, wait_for: WaitFor, reason: StopReason
 ) -> None:
     crowd = Crowd(bench, places=1, look_seconds=0.01)
     with crowd.places.hold(uuid.uuid4(), seconds=0):
@@ -461,7 +469,7 @@ def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
 
     assert bench.outcome(job_id) == (Status.QUEUED, Outcome.RETRIED)
     assert bench.attempt(job_id).attempt.error_code == "engine_silent"
-    assert not quarantine.held(bench.database, bench.account_id, [picture().key])
+    assert not quarantine.held(bench.database, bench.account_id, [submitted().key])
 
 
 def test_an_engine_that_is_silent_to_all_blames_no_schema(bench: Bench, wait_for: WaitFor) -> None:

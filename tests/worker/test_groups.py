@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
-from tests import factories, pictures
+from scripted import Scripted
+from scripted.options import ScriptedOptions
+from tests import factories, image_files
 from tests.fakes import RecordingPublisher
 from tests.worker.conftest import LEASE, make_runner
 from worker import leases
-from worker.engines.pool import Engines
-from worker.engines.scripted import Scripted
-from worker.engines.scripted.options import Options
-from worker.recorder import Recorder
-from worker.runner import Runner
+from worker.engines.pool import EnginePool
+from worker.run.slot import Slot
+from worker.run.trace_buffer import TraceWriter
 
 QUESTIONS = 16
 #: Of 280 by 280 pixels.
@@ -28,34 +28,34 @@ IMAGE_TOKENS = 100
 
 
 @dataclass
-class House:
+class Deployment:
     """A worker whose slots hear bells, around the scripted engine with its prefix cache."""
 
     database: Database
     account_id: uuid.UUID
-    runner: Runner
-    bells: threading.Semaphore
+    runner: Slot
+    wakeups: threading.Semaphore
 
     def submit(self, *, grouped: bool) -> list[uuid.UUID]:
         """Submit questions about one image, and ring as the door does."""
-        picture = factories.make_image(
-            data=pictures.file_of(pictures.gradient(280, 280)), width=280, height=280
+        image = factories.make_image(
+            data=image_files.file_of(image_files.gradient(280, 280)), width=280, height=280
         )
-        about: dict[str, object] = {"images": [(picture, IMAGE_TOKENS)]}
+        about: dict[str, object] = {"images": [(image, IMAGE_TOKENS)]}
         followers = [
             submission.Follower(f"How many shapes of kind {number}?", {"max_output_tokens": 64})
             for number in range(1, QUESTIONS)
         ]
         if grouped:
             first = factories.make_job(self.database, self.account_id, followers=followers, **about)
-            self.bells.release()
+            self.wakeups.release()
             return [view.job.id for view in history.group(self.database, first, account_id=None)]
         made = [factories.make_job(self.database, self.account_id, **about)]
         made += [
             factories.make_job(self.database, self.account_id, question=follower.question, **about)
             for follower in followers
         ]
-        self.bells.release(QUESTIONS)
+        self.wakeups.release(QUESTIONS)
         return made
 
     def done(self, jobs: list[uuid.UUID]) -> bool:
@@ -74,13 +74,13 @@ def dialect() -> str:
 
 
 @pytest.fixture
-def house(database: Database) -> Iterator[House]:
+def house(database: Database) -> Iterator[Deployment]:
     """Return a worker with a slot for each question."""
-    options = Options(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
-    engines = Engines([Scripted(options=options)])
+    options = ScriptedOptions(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
+    engines = EnginePool([Scripted(options=options)])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = Recorder(
+    recorder = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
@@ -88,15 +88,17 @@ def house(database: Database) -> Iterator[House]:
         on_lost=lambda _: None,
     )
     runner = make_runner(database, engines=engines, holdings=holdings, recorder=recorder)
-    bells = threading.Semaphore(0)
+    wakeups = threading.Semaphore(0)
     database.listen(
-        lambda note: bells.release(note.jobs) if isinstance(note, groups.Freed) else None
+        lambda note: (
+            wakeups.release(note.jobs) if isinstance(note, groups.FollowersReleased) else None
+        )
     )
     over = threading.Event()
 
     def slot() -> None:
         while True:
-            bells.acquire()
+            wakeups.acquire()
             if over.is_set():
                 return
             runner.work()
@@ -105,9 +107,9 @@ def house(database: Database) -> Iterator[House]:
     recorder.start()
     for thread in slots:
         thread.start()
-    yield House(database, factories.make_account(database), runner, bells)
+    yield Deployment(database, factories.make_account(database), runner, wakeups)
     over.set()
-    bells.release(QUESTIONS)
+    wakeups.release(QUESTIONS)
     for thread in slots:
         thread.join(10)
     recorder.stop()
@@ -115,7 +117,7 @@ def house(database: Database) -> Iterator[House]:
 
 
 def test_followers_find_their_leaders_prefix_and_jobs_by_themselves_do_not(
-    house: House, wait_for: Callable[[Callable[[], bool]], bool]
+    house: Deployment, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     group = house.submit(grouped=True)
     assert wait_for(lambda: house.done(group))

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from jobs import errors
-from jobs.database import Database
-from jobs.findings import Kind
+from core import errors
+from core.database import Database
+from jobs.engine import Chunk
+from jobs.findings import FindingKind
 from jobs.lifecycle import Status
-from jobs.store import claims, history, streams, traces
+from jobs.store import claims, event_log, history, traces
 from tests import factories
+from tests.worker.behaviors import BUDGET, ON, found, run_persona
 from tests.worker.conftest import ENDS, Bench
 from tests.worker.engine_fake import LOOP
-from tests.worker.personas import BUDGET, ON, found, run_persona
-from worker import guards
-from worker.engine import Chunk
-from worker.leases import Reason
+from worker.guards import detectors
+from worker.leases import StopReason
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,17 @@ def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
 def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000)
 
-    events = bench.told(job_id)
+    events = bench.reported(job_id)
 
-    said = [event.sample for event in events if event.kind is streams.Kind.DELTA]
+    said = [event.sample for event in events if event.kind is event_log.EventKind.DELTA]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
-    [told] = [event for event in events if event.kind is streams.Kind.FINDING]
-    [kept] = bench.view(job_id).findings
-    assert told.finding is not None
-    assert (told.finding["kind"], told.finding["start"]) == (kept.kind, kept.begins)
-    wanted = history.Filter(account_id=None, findings=[Kind.LOOP])
-    other = history.Filter(account_id=None, findings=[Kind.BUDGET])
+    [reported] = [event for event in events if event.kind is event_log.EventKind.FINDING]
+    [stored] = bench.view(job_id).findings
+    assert reported.finding is not None
+    assert (reported.finding["kind"], reported.finding["start"]) == (stored.kind, stored.begins)
+    wanted = history.Filter(account_id=None, findings=[FindingKind.LOOP])
+    other = history.Filter(account_id=None, findings=[FindingKind.BUDGET])
     assert [view.job.id for view in history.page(bench.database, wanted, limit=9)[0]] == [job_id]
     assert history.page(bench.database, other, limit=9)[0] == []
 
@@ -117,10 +117,10 @@ def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: B
     bench.runner.work()
 
     first, second = bench.engine.requests
-    assert first.max_output_tokens == BUDGET - guards.RESERVE_TOKENS
-    assert (second.sampling.temperature, second.max_output_tokens) == (0.0, guards.FORCED_TOKENS)
-    assert second.continuation == f"I see. {LOOP}".rstrip() + guards.ask("How many?")
-    assert (second.salt, second.pictures) == (first.salt, first.pictures)
+    assert first.max_output_tokens == BUDGET - detectors.RESERVE_TOKENS
+    assert (second.sampling.temperature, second.max_output_tokens) == (0.0, detectors.FORCED_TOKENS)
+    assert second.continuation == f"I see. {LOOP}".rstrip() + detectors.ask("How many?")
+    assert (second.salt, second.images) == (first.salt, first.images)
     assert bench.engine.aborted == [first.rid, second.rid]
 
 
@@ -138,7 +138,7 @@ def test_a_forced_answer_stays_within_the_budget_that_nothing_was_kept_of(
     first, second = bench.engine.requests
     assert first.max_output_tokens == budget
     # A loop is seen after 64 tokens at the earliest.
-    assert second.max_output_tokens == budget - 64 < guards.FORCED_TOKENS
+    assert second.max_output_tokens == budget - 64 < detectors.FORCED_TOKENS
     assert bench.view(job_id).job.answer_text == "6"
 
 
@@ -166,7 +166,7 @@ def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench
 
 
 @pytest.mark.parametrize("reason", ENDS)
-def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: Reason) -> None:
+def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: StopReason) -> None:
     job_id = submit_guarded(bench)
     bench.engine.loop()
     bench.engine.after_abort = [[]]
@@ -189,7 +189,7 @@ def test_an_engine_that_refuses_the_longer_text_does_not_fail_the_job(bench: Ben
 
 
 def follow(database: Database, claimed: claims.Claim) -> object:
-    watch = guards.Watch(ON, question="How many?", sample=0, budget=BUDGET)
+    watch = detectors.GenerationGuard(ON, question="How many?", sample=0, budget=BUDGET)
     verdict = watch.end("I see", "length")
     assert verdict is not None
     return claims.follow(
@@ -199,7 +199,7 @@ def follow(database: Database, claimed: claims.Claim) -> object:
         finding=verdict.finding,
         rid="b" * 32,
         sample=1,
-        kept=verdict.kept,
+        stored=verdict.stored,
         inserted=verdict.inserted,
     )
 

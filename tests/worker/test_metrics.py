@@ -10,21 +10,23 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from jobs import metrics, votes
-from jobs.answers import Answer
-from jobs.database import Database
+from core.database import Database
+from core.exporter import Exporter
+from core.metrics import new_registry
+from jobs import metrics
+from jobs.answers import votes
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority
-from jobs.store import history, outcomes, sweeps
+from jobs.store import expiry, history, settle
 from tests import factories
 from tests.e2e.stack import free_port
-from worker.exporter import Exporter
 
-FAULT = outcomes.Fault("engine_fault", "It failed.", retryable=True)
+FAULT = settle.Failure("engine_fault", "It failed.", retryable=True)
 
 
 @pytest.fixture
 def registry(database: Database) -> CollectorRegistry:
-    registry = metrics.new_registry()
+    registry = new_registry()
     metrics.JobMetrics(database, registry=registry, model="tiny-qvq")
     return registry
 
@@ -49,8 +51,8 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
         first_token_at=started_at + timedelta(seconds=3),
         ended_at=started_at + timedelta(seconds=4),
     )
-    outcomes.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
-    outcomes.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
+    settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    settle.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
 
     assert value(registry, "jobs_submitted_total", priority="high") == 1
     assert value(registry, "job_queue_seconds_count", priority="high") == 1
@@ -77,9 +79,11 @@ def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     agreed = (votes.AnswerClass("6", (0, 1, 3)),)
-    tally = votes.Tally(asked=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3})
+    tally = votes.Tally(
+        requested=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3}
+    )
 
-    outcomes.succeed(
+    settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
@@ -95,9 +99,9 @@ def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    outcomes.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), sample=None)
     factories.claim(database, lease=timedelta(seconds=-1))
-    sweeps.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
+    expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
     assert value(registry, "job_attempts_total", outcome="released") == 1
     assert value(registry, "job_attempts_total", outcome="lost") == 1
@@ -127,7 +131,7 @@ def test_a_code_that_nobody_listed_is_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    outcomes.fail(database, factories.claim(database), outcomes.Fault("novel", "New."), sample=None)
+    settle.fail(database, factories.claim(database), settle.Failure("novel", "New."), sample=None)
 
     assert (
         value(
@@ -138,8 +142,8 @@ def test_a_code_that_nobody_listed_is_other(
 
 
 def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
-    heard: list[object] = []
-    database.listen(heard.append)
+    woken: list[object] = []
+    database.listen(woken.append)
 
     def note(text: str, divisor: int) -> float:
         with database.transaction() as transaction:
@@ -150,7 +154,7 @@ def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
         note("one", 0)
     note("two", 1)
 
-    assert heard == ["two"]
+    assert woken == ["two"]
 
 
 def test_the_page_is_served_until_the_worker_stops(registry: CollectorRegistry) -> None:

@@ -13,12 +13,12 @@ import pytest
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
 from jobs.store import claims, history
+from scripted.server import BackgroundServer
 from tests.databases import Age
 from tests.engines.conftest import connect
 from tests.engines.subjects import OPTIONS, Connect
-from tests.worker import personas
+from tests.worker import behaviors
 from tests.worker.conftest import Bench
-from worker.engines.scripted_server import BackgroundServer
 
 __all__ = ["connect"]
 
@@ -33,7 +33,7 @@ def server() -> Iterator[BackgroundServer]:
 
 def submit(bench: Bench, question: str = "How many circles?") -> uuid.UUID:
     """Submit a job that fits the small model's context, which this engine has."""
-    return personas.submit(bench, question=question, max_output_tokens=1000)
+    return behaviors.submit(bench, question=question, max_output_tokens=1000)
 
 
 def due_again(bench: Bench, job_id: uuid.UUID) -> None:
@@ -73,7 +73,7 @@ def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
     persona, outcome, failures, code, spoke = case
     job_id = submit(bench, question=f"[[persona:{persona}]] How many circles?")
 
-    personas.work(bench, connect(server.url))
+    behaviors.work(bench, connect(server.url))
 
     job = bench.view(job_id).job
     assert (job.status, job.failures, job.crashes) == (Status.QUEUED, failures, 0)
@@ -83,7 +83,7 @@ def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
 
     with BackgroundServer(OPTIONS.model_copy(update={"markers": False})) as healthy:
         due_again(bench, job_id)
-        personas.work(bench, connect(healthy.url))
+        behaviors.work(bench, connect(healthy.url))
 
     job = bench.view(job_id).job
     assert job.status is Status.SUCCEEDED
@@ -99,7 +99,7 @@ def test_what_an_engine_will_never_take_fails_the_job_at_once(
 ) -> None:
     job_id = submit(bench, question="[[persona:refuse]] How many circles?")
 
-    personas.work(bench, connect(server.url))
+    behaviors.work(bench, connect(server.url))
 
     job = bench.view(job_id).job
     assert (job.status, job.error_code, job.attempt) == (Status.FAILED, "engine_rejected", 1)
@@ -112,7 +112,7 @@ def test_a_silent_engine_is_given_up_and_freed(
     client = connect(server.url, first_token_seconds=0.5, token_seconds=0.2)
     job_id = submit(bench, question=f"[[persona:{persona}]] How many circles?")
 
-    personas.work(bench, client)
+    behaviors.work(bench, client)
 
     job = bench.view(job_id).job
     assert (job.status, job.failures) == (Status.QUEUED, 1)
@@ -123,7 +123,7 @@ def test_a_head_that_comes_late_is_waited_for(bench: Bench, connect: Connect) ->
     slow = OPTIONS.model_copy(update={"prefill_tokens_per_second": 100})
     with BackgroundServer(slow) as server:
         job_id = submit(bench)
-        personas.work(bench, connect(server.url, first_token_seconds=30, token_seconds=0.4))
+        behaviors.work(bench, connect(server.url, first_token_seconds=30, token_seconds=0.4))
 
     job = bench.view(job_id).job
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 1)
@@ -139,7 +139,7 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
     with BackgroundServer(options) as server:
         client = connect(server.url)
         job_id = submit(bench, question="[[persona:silent]] How many circles?")
-        slot = threading.Thread(target=personas.work, args=(bench, client))
+        slot = threading.Thread(target=behaviors.work, args=(bench, client))
         slot.start()
         assert wait_for(lambda: any(live.tokens == 20 for live in bench.recorder.lives()))
 
@@ -161,12 +161,12 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
     wait_for: Callable[[Callable[[], bool]], bool],
 ) -> None:
     client = connect(server.url)
-    gone, kept = (
+    gone, stored = (
         submit(bench, question=f"[[persona:no_answer_at_length]] {n} How many circles?")
         for n in range(2)
     )
     slots = [
-        threading.Thread(target=personas.work, args=(bench, client), kwargs={"jobs": None})
+        threading.Thread(target=behaviors.work, args=(bench, client), kwargs={"jobs": None})
         for _ in range(2)
     ]
     for slot in slots:
@@ -179,16 +179,16 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
         slot.join(30)
 
     assert bench.status(gone) is Status.CANCELLED
-    assert bench.status(kept) is Status.SUCCEEDED
-    assert len({sample.rid for sample in bench.attempt(kept).samples}) == 2
-    assert {len(sample.rid) for sample in bench.attempt(kept).samples} == {32}
+    assert bench.status(stored) is Status.SUCCEEDED
+    assert len({sample.rid for sample in bench.attempt(stored).samples}) == 2
+    assert {len(sample.rid) for sample in bench.attempt(stored).samples} == {32}
 
 
 def test_a_picture_that_takes_engines_down_is_refused_in_the_end(
     bench: Bench, connect: Connect, age: Age
 ) -> None:
     job_id = submit(bench)
-    data = claims.picture(
+    data = claims.image(
         bench.database,
         account_id=bench.account_id,
         key=bench.view(job_id).images[0].image.image_key,
@@ -200,10 +200,10 @@ def test_a_picture_that_takes_engines_down_is_refused_in_the_end(
         client = connect(server.url)
         for _ in range(3):
             due_again(bench, job_id)
-            personas.work(bench, client)
+            behaviors.work(bench, client)
             age(100)  # Deaths at the same moment are one.
         other = submit(bench, "How many squares?")
-        personas.work(bench, client)
+        behaviors.work(bench, client)
 
     first, second = (bench.view(one).job for one in (job_id, other))
     assert (first.status, first.error_code, first.attempt) == (Status.FAILED, QUARANTINED, 3)

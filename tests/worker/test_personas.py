@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jobs.lifecycle import Status
+from tests.worker.behaviors import BUDGET, found, run_persona
 from tests.worker.conftest import Bench
-from tests.worker.personas import BUDGET, found, run_persona
 
 
 @pytest.mark.parametrize(

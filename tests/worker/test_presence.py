@@ -8,29 +8,29 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import errors
-from jobs.database import Database, utcnow
-from jobs.store import claims, sweeps, workers
+from core import errors
+from core.database import Database, utcnow
+from jobs import engine as seam
+from jobs.store import claims, expiry, workers
 from tests import factories
 from tests.databases import Age
 from tests.worker.conftest import LEASE, Bench
 from tests.worker.engine_fake import Conducted
-from worker import engine as seam
-from worker.engines.pool import Engines
-from worker.presence import Presence
+from worker.engines.pool import EnginePool
+from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
 
 ALIVE = timedelta(seconds=30)
 
 
-class RecordingBell:
+class RecordingWakeup:
     """Counts what is rung; ``lying`` bells wait in Redis, None: Redis does not answer."""
 
     def __init__(self, lying: int | None = 0) -> None:
         self.lying = lying
         self.rung: list[int] = []
 
-    def ring(self, times: int = 1) -> None:
+    def notify(self, times: int = 1) -> None:
         if times > 0:
             self.rung.append(times)
 
@@ -43,16 +43,16 @@ class Away(Conducted):
 
     here = False
 
-    def facts(self) -> seam.Facts:
+    def facts(self) -> seam.EngineFacts:
         if not self.here:
             raise errors.EngineUnavailable("It is away.")
         return super().facts()
 
 
-def sweeper(database: Database, bell: RecordingBell, *, lease: timedelta = LEASE) -> Sweeper:
+def sweeper(database: Database, wakeup: RecordingWakeup, *, lease: timedelta = LEASE) -> Sweeper:
     return Sweeper(
         database,
-        bell=bell,
+        wakeup=wakeup,
         owner="me",
         lease=lease,
         interval_seconds=10,
@@ -62,10 +62,10 @@ def sweeper(database: Database, bell: RecordingBell, *, lease: timedelta = LEASE
     )
 
 
-def present(database: Database, name: str, *, slots: int = 4) -> workers.Presence:
-    presence = workers.Presence(id=name, host="h", pid=1, version="1", slots=slots)
-    workers.beat(database, presence, alive=ALIVE)
-    return presence
+def present(database: Database, name: str, *, slots: int = 4) -> workers.WorkerHeartbeat:
+    worker_heartbeat = workers.WorkerHeartbeat(id=name, host="h", pid=1, version="1", slots=slots)
+    workers.beat(database, worker_heartbeat, alive=ALIVE)
+    return worker_heartbeat
 
 
 @pytest.mark.parametrize(
@@ -86,30 +86,30 @@ def test_a_sweep_rings_for_due_jobs_as_far_as_slots_hear(
     present(bench.database, "w", slots=slots)
     for _ in range(jobs):
         bench.submit()
-    bell = RecordingBell(lying)
+    wakeup = RecordingWakeup(lying)
 
-    sweeper(bench.database, bell).sweep()
+    sweeper(bench.database, wakeup).sweep()
 
-    assert bell.rung == rung
+    assert wakeup.rung == rung
 
 
 def test_without_a_live_worker_nobody_is_rung_for(bench: Bench) -> None:
     bench.submit()
-    bell = RecordingBell()
+    wakeup = RecordingWakeup()
 
-    sweeper(bench.database, bell).sweep()
+    sweeper(bench.database, wakeup).sweep()
 
-    assert bell.rung == []
+    assert wakeup.rung == []
 
 
 def test_a_sweeper_that_has_just_come_up_ends_no_lease_on_a_server(bench: Bench) -> None:
     bench.submit()
     assert claims.claim(bench.database, owner="dead", lease=timedelta(seconds=-1)) is not None
 
-    sweeper(bench.database, RecordingBell()).sweep()
+    sweeper(bench.database, RecordingWakeup()).sweep()
 
     requeued = bench.database.dialect == "sqlite"
-    assert sweeps.due(bench.database, limit=1) == 0
+    assert expiry.due(bench.database, limit=1) == 0
     [view] = bench.queued_or_running()
     assert (view.job.crashes == 1) is requeued
 
@@ -118,7 +118,7 @@ def test_one_sweep_ends_more_jobs_than_a_batch_holds(bench: Bench) -> None:
     late = {"deadline_at": utcnow() - timedelta(seconds=1)}
     factories.insert_jobs(bench.database, bench.account_id, [late] * 450)
 
-    sweeper(bench.database, RecordingBell()).sweep()
+    sweeper(bench.database, RecordingWakeup()).sweep()
 
     assert bench.queued_or_running() == []
 
@@ -128,7 +128,7 @@ def test_after_a_pause_owners_renew_before_leases_end(
     bench: Bench, age: Age, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     lease = timedelta(seconds=0.1)
-    sweeping = sweeper(bench.database, RecordingBell(), lease=lease)
+    sweeping = sweeper(bench.database, RecordingWakeup(), lease=lease)
     bench.submit()
     claimed = claims.claim(bench.database, owner="paused as well", lease=LEASE)
     assert claimed is not None
@@ -148,12 +148,12 @@ def test_after_a_pause_owners_renew_before_leases_end(
 def test_the_window_is_shared_among_the_workers_that_live(bench: Bench) -> None:
     alone = bench.engines.window()
     present(bench.database, "other")
-    mine = workers.Presence(id="me", host="h", pid=1, version="1", slots=4)
+    mine = workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4)
 
-    Presence(
+    Heartbeat(
         bench.database,
         engines=bench.engines,
-        presence=mine,
+        heartbeat=mine,
         interval_seconds=10,
         alive=ALIVE,
         on_room=lambda: None,
@@ -166,24 +166,24 @@ def test_an_engine_that_comes_back_has_the_bell_rung(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     engine = Away()
-    engines = Engines([engine])
+    engines = EnginePool([engine])
     rooms: list[int] = []
-    presence = Presence(
+    worker_heartbeat = Heartbeat(
         database,
         engines=engines,
-        presence=workers.Presence(id="me", host="h", pid=1, version="1", slots=4),
+        heartbeat=workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4),
         interval_seconds=0.01,
         alive=ALIVE,
         on_room=lambda: rooms.append(engines.window()),
     )
-    presence.start()
+    worker_heartbeat.start()
     try:
         assert wait_for(lambda: workers.workforce(database, alive=ALIVE).processes == 1)
         assert rooms == []
         engine.here = True
         assert wait_for(lambda: bool(rooms))
     finally:
-        presence.stop()
+        worker_heartbeat.stop()
 
     assert rooms[0] > 0
     assert workers.workforce(database, alive=ALIVE).processes == 0
@@ -193,32 +193,32 @@ def test_the_workers_list_tells_how_the_engines_do(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     engine = Away()
-    engines = Engines([engine], now=lambda: 0.0)
-    mine = workers.Presence(id="me", host="h", pid=1, version="1", slots=4)
-    presence = Presence(
+    engines = EnginePool([engine], now=lambda: 0.0)
+    mine = workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4)
+    worker_heartbeat = Heartbeat(
         database,
         engines=engines,
-        presence=mine,
+        heartbeat=mine,
         interval_seconds=0.01,
         alive=ALIVE,
         on_room=lambda: None,
     )
 
-    def told() -> list[str] | None:
+    def reported() -> list[str] | None:
         [seen] = workers.seen(database, alive=ALIVE)
-        states = seen.presence.engines
+        states = seen.heartbeat.engines
         return None if states is None else [state.state for state in states]
 
-    presence.beat()
-    assert told() is None
-    presence.start()
+    worker_heartbeat.beat()
+    assert reported() is None
+    worker_heartbeat.start()
     try:
-        assert wait_for(lambda: told() == ["away"])
+        assert wait_for(lambda: reported() == ["away"])
         engine.here = True
-        assert wait_for(lambda: told() == ["ok"])
+        assert wait_for(lambda: reported() == ["ok"])
         engines.report(engine, errors.EngineBusy("It is full."))
-        assert wait_for(lambda: told() == ["resting"])
+        assert wait_for(lambda: reported() == ["resting"])
     finally:
-        presence.stop()
+        worker_heartbeat.stop()
 
     assert workers.seen(database, alive=ALIVE) == []

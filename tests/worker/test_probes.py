@@ -5,31 +5,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from jobs import errors, profiles
+from core import errors, profiles
+from jobs import engine
 from jobs.lifecycle import Status
 from jobs.store import history
-from tests.worker import personas
+from scripted import Scripted, ScriptedOptions
+from scripted.engine import ScriptedStream
+from tests.worker import behaviors
+from tests.worker.behaviors import BUDGET, found, run_persona
 from tests.worker.conftest import Bench
-from tests.worker.personas import BUDGET, found, run_persona
-from worker import engine, probes
-from worker.engines.scripted import Options, Scripted
-from worker.engines.scripted.engine import ScriptedStream
+from worker.guards import convergence
 
-OPTIONS = Options(tokens_per_second=2000, prefill_tokens_per_second=0)
+OPTIONS = ScriptedOptions(tokens_per_second=2000, prefill_tokens_per_second=0)
 
 
 class Told(Scripted):
     """A scripted engine that remembers what it was asked."""
 
-    def __init__(self, options: Options = OPTIONS) -> None:
+    def __init__(self, options: ScriptedOptions = OPTIONS) -> None:
         super().__init__(options=options, profile=profiles.QVQ)
-        self.asked: list[engine.Request] = []
+        self.requested: list[engine.GenerationRequest] = []
         self.aborted: list[str] = []
         self.probed = threading.Event()
 
-    def stream(self, request: engine.Request) -> ScriptedStream:
-        self.asked.append(request)
-        if len(self.asked) > 1:
+    def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
+        self.requested.append(request)
+        if len(self.requested) > 1:
             self.probed.set()
         return super().stream(request)
 
@@ -38,8 +39,10 @@ class Told(Scripted):
         super().abort(rid)
 
     @property
-    def probes_asked(self) -> list[engine.Request]:
-        return [request for request in self.asked if request.max_output_tokens == probes.TOKENS]
+    def probes_requested(self) -> list[engine.GenerationRequest]:
+        return [
+            request for request in self.requested if request.max_output_tokens == convergence.TOKENS
+        ]
 
 
 def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench: Bench) -> None:
@@ -63,19 +66,22 @@ def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench:
 
 def test_probes_are_greedy_go_on_from_the_trace_and_are_on_the_bill(bench: Bench) -> None:
     subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
-    job_id = personas.submit(bench, convergence=True)
+    job_id = behaviors.submit(bench, convergence=True)
 
-    personas.work(bench, subject)
+    behaviors.work(bench, subject)
 
     look, forced = bench.trace(job_id)
-    first, second = subject.probes_asked
+    first, second = subject.probes_requested
     assert first.rid != second.rid
     for probe in (first, second):
         assert probe.sampling.temperature == 0
         said, ask, _ = (probe.continuation or "").partition("\n\n**Final Answer**")
         assert ask
         assert look.text.startswith(said)
-        assert (probe.salt, probe.pictures) == (subject.asked[0].salt, subject.asked[0].pictures)
+        assert (probe.salt, probe.images) == (
+            subject.requested[0].salt,
+            subject.requested[0].images,
+        )
     assert len(second.continuation or "") > 1.5 * len(first.continuation or "")
     # The look's own prompt was new, and of the second probe's most had been the first one's.
     assert (look.cached_tokens or 0) > len(first.continuation or "") / 6
@@ -92,23 +98,23 @@ def test_a_trace_that_comes_to_its_answer_is_not_probed_for_nothing(bench: Bench
 
 def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench) -> None:
     subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
-    personas.submit(bench, convergence=True, max_output_tokens=100)
+    behaviors.submit(bench, convergence=True, max_output_tokens=100)
 
-    personas.work(bench, subject)
+    behaviors.work(bench, subject)
 
-    assert len(subject.asked) == 1
+    assert len(subject.requested) == 1
 
 
 def test_a_fault_of_a_probe_is_none_of_the_trace(bench: Bench) -> None:
     class Sparing(Told):
-        def stream(self, request: engine.Request) -> ScriptedStream:
-            if request.max_output_tokens == probes.TOKENS:
+        def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
+            if request.max_output_tokens == convergence.TOKENS:
                 raise errors.EngineBusy("Full.")
             return super().stream(request)
 
-    job_id = personas.submit(bench, convergence=True)
+    job_id = behaviors.submit(bench, convergence=True)
 
-    personas.work(bench, Sparing())
+    behaviors.work(bench, Sparing())
 
     job = bench.view(job_id).job
     assert (job.status, job.failures, found(bench, job_id)) == (Status.SUCCEEDED, 0, [])
@@ -119,10 +125,12 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
 ) -> None:
     """Prefill is slow here, so that the probe is still at it when the cancel comes."""
     subject = Told(
-        Options(tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length")
+        ScriptedOptions(
+            tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length"
+        )
     )
-    job_id = personas.submit(bench, convergence=True)
-    thread = threading.Thread(target=personas.work, args=(bench, subject))
+    job_id = behaviors.submit(bench, convergence=True)
+    thread = threading.Thread(target=behaviors.work, args=(bench, subject))
     thread.start()
     assert subject.probed.wait(30)
     assert wait_for(lambda: subject.load().running == 2)
@@ -134,6 +142,6 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
     assert not thread.is_alive()
     assert bench.status(job_id) is Status.CANCELLED
     assert subject.load().running == 0
-    assert set(subject.aborted) == {request.rid for request in subject.asked}
+    assert set(subject.aborted) == {request.rid for request in subject.requested}
     [look] = bench.trace(job_id)
     assert look.finish_reason == "cancel"

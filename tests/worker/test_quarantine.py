@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs import errors
+from core import errors
+from jobs.engine import Chunk
 from jobs.lifecycle import Status
 from jobs.store import quarantine
 from tests.databases import Age
-from tests.worker.conftest import Bench, picture
-from worker.engine import Chunk
+from tests.worker.conftest import Bench, submitted
 
 Wait = Callable[[Callable[[], bool]], bool]
 
@@ -34,8 +34,8 @@ def test_a_picture_that_kills_engines_is_kept_from_them(
         assert (job.status, job.error_code) == (Status.FAILED, "image_quarantined")
     assert len(bench.engine.requests) == 2
     assert bench.view(second).job.attempt == 1
-    held = quarantine.held(bench.database, bench.account_id, [picture().key])
-    assert held == {picture().key}
+    held = quarantine.held(bench.database, bench.account_id, [submitted().key])
+    assert held == {submitted().key}
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_other_faults_accuse_no_picture(bench: Bench, age: Age, fault: errors.En
         age(100)
         bench.engines.refresh()
 
-    assert quarantine.held(bench.database, bench.account_id, [picture().key]) == set()
+    assert quarantine.held(bench.database, bench.account_id, [submitted().key]) == set()

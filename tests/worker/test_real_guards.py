@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
+from jobs import engine
 from jobs.lifecycle import Status
 from jobs.store import history
 from tests.engines.conftest import connect
 from tests.engines.subjects import Connect
 from tests.real_engine import RealEngine
-from tests.worker import personas
-from tests.worker.conftest import Bench, picture
-from tests.worker.personas import found
-from worker import engine, guards, probes
+from tests.worker import behaviors
+from tests.worker.behaviors import found
+from tests.worker.conftest import Bench, submitted
 from worker.engines.sglang import SGLang
 from worker.engines.sglang.chat import Chat
+from worker.guards import convergence, detectors
 
 pytestmark = pytest.mark.engine
 
@@ -34,14 +35,16 @@ BUDGET = 1000
 class Runaway:
     """The real engine, told to run away when it begins by itself."""
 
-    def __init__(self, inner: SGLang, how: Callable[[engine.Request], engine.Request]) -> None:
+    def __init__(
+        self, inner: SGLang, how: Callable[[engine.GenerationRequest], engine.GenerationRequest]
+    ) -> None:
         self.url = inner.url
         self.inner = inner
         self.how = how
-        self.asked: list[engine.Request] = []
+        self.requested: list[engine.GenerationRequest] = []
 
-    def stream(self, request: engine.Request) -> Chat:
-        self.asked.append(request)
+    def stream(self, request: engine.GenerationRequest) -> Chat:
+        self.requested.append(request)
         if request.continuation is None and request.turn is None:
             request = self.how(request)
         return self.inner.stream(request)
@@ -49,10 +52,10 @@ class Runaway:
     def abort(self, rid: str) -> None:
         self.inner.abort(rid)
 
-    def facts(self) -> engine.Facts:
+    def facts(self) -> engine.EngineFacts:
         return self.inner.facts()
 
-    def load(self) -> engine.Load:
+    def load(self) -> engine.EngineLoad:
         return self.inner.load()
 
     def close(self) -> None:
@@ -71,13 +74,13 @@ DRIFT = {
 }
 
 
-def circling(request: engine.Request) -> engine.Request:
+def circling(request: engine.GenerationRequest) -> engine.GenerationRequest:
     """Have each word said again rather than a new one."""
     sampling = dataclasses.replace(request.sampling, repetition_penalty=0.02)
     return dataclasses.replace(request, sampling=sampling)
 
 
-def drifting(request: engine.Request) -> engine.Request:
+def drifting(request: engine.GenerationRequest) -> engine.GenerationRequest:
     """Have the rest said in Chinese."""
     return dataclasses.replace(request, schema=DRIFT)
 
@@ -87,8 +90,8 @@ def submit(bench: Bench, sample: dict[str, str], **switched: bool) -> uuid.UUID:
     data = (RealEngine.samples / sample["file"]).read_bytes()
     return bench.submit(
         question=sample["question"],
-        options=options | {"guards": personas.ON | switched},
-        image=dataclasses.replace(picture(), data=data),
+        options=options | {"guards": behaviors.ON | switched},
+        image=dataclasses.replace(submitted(), data=data),
     )
 
 
@@ -98,7 +101,7 @@ def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
     subject = Runaway(connect(real_engine.url), circling)
     job_id = submit(bench, SAMPLES[0])
 
-    personas.work(bench, subject)
+    behaviors.work(bench, subject)
 
     job = bench.view(job_id).job
     [finding] = bench.view(job_id).findings
@@ -117,7 +120,7 @@ def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
 ) -> None:
     job_id = submit(bench, SAMPLES[0])
 
-    personas.work(bench, Runaway(connect(real_engine.url), drifting))
+    behaviors.work(bench, Runaway(connect(real_engine.url), drifting))
 
     job = bench.view(job_id).job
     [finding] = bench.view(job_id).findings
@@ -131,7 +134,7 @@ def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
     # What is thrown away is the Chinese answer alone; all that stood before it the engine still has.
     assert look.text[: forced.kept].endswith(CHINESE)
     assert look.text[forced.kept or 0 :].startswith("**最终答案**")
-    assert forced.inserted == guards.ask(SAMPLES[0]["question"])
+    assert forced.inserted == detectors.ask(SAMPLES[0]["question"])
     assert (forced.cached_tokens or 0) > 0.9 * (forced.input_tokens or 0)
     assert forced.output_tokens < 0.2 * look.output_tokens
 
@@ -144,7 +147,7 @@ def test_answers_on_the_way_that_agree_stop_the_real_engine(
     for sample in SAMPLES:
         subject = Runaway(connect(real_engine.url), circling)
         job_id = submit(bench, sample, loop=False, convergence=True)
-        personas.work(bench, subject)
+        behaviors.work(bench, subject)
         [finding] = bench.view(job_id).findings
         if finding.kind == "converged":
             break
@@ -152,8 +155,10 @@ def test_answers_on_the_way_that_agree_stop_the_real_engine(
     job = bench.view(job_id).job
     assert (finding.kind, finding.action, job.status) == ("converged", "forced", Status.SUCCEEDED)
     look, forced = bench.trace(job_id)
-    asked = [request for request in subject.asked if request.max_output_tokens == probes.TOKENS]
-    assert len(asked) == finding.evidence["probes"] >= 2
+    requested = [
+        request for request in subject.requested if request.max_output_tokens == convergence.TOKENS
+    ]
+    assert len(requested) == finding.evidence["probes"] >= 2
     # On the bill of the look are the prompts of its probes. Each has only that computed which came since the one
     # before it: all together no more than the prompt of the answer, trace included.
     alone = look.input_tokens or 0
@@ -171,7 +176,7 @@ def test_a_second_look_is_a_turn_that_the_real_engine_has_in_its_cache(
 ) -> None:
     job_id = submit(bench, sample, verify=True)
 
-    personas.work(bench, connect(real_engine.url))
+    behaviors.work(bench, connect(real_engine.url))
 
     job = bench.view(job_id).job
     [(kind, action)] = found(bench, job_id)
@@ -194,9 +199,9 @@ def test_a_cancel_while_answers_are_asked_for_leaves_nothing_at_the_real_engine(
 ) -> None:
     subject = Runaway(connect(real_engine.url), circling)
     job_id = submit(bench, SAMPLES[0], loop=False, budget=False, convergence=True)
-    slot = threading.Thread(target=personas.work, args=(bench, subject))
+    slot = threading.Thread(target=behaviors.work, args=(bench, subject))
     slot.start()
-    assert wait_for(lambda: len(subject.asked) > 1)
+    assert wait_for(lambda: len(subject.requested) > 1)
 
     history.cancel(bench.database, job_id, account_id=None, actor="key:test")
     bench.leases.look()

@@ -15,16 +15,16 @@ from datetime import timedelta
 
 import pytest
 
+from core.database import Database
 from jobs import delivery
-from jobs.database import Database
-from jobs.delivery import DeliveryStatus, TryOutcome, TryState
-from jobs.egress import Egress
+from jobs.delivery import AttemptOutcome, AttemptState, DeliveryStatus
+from net.client import GuardedClient
 from tests import certificates, databases, factories, webhooks
 from tests.certificates import Authority
 from tests.databases import Age
 from tests.receivers import answering, receiving
-from worker.courier import Courier
-from worker.signing import Signing
+from webhooks.sender import Sender
+from webhooks.signer import SecretSigner
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 #: For those that do not answer in time; the others have as long as a busy machine may need.
@@ -139,12 +139,12 @@ def account_id(database: Database) -> uuid.UUID:
     return factories.make_account(database)
 
 
-def try_next(database: Database, egress: Egress, *, seconds: float = LONG) -> None:
+def try_next(database: Database, egress: GuardedClient, *, seconds: float = LONG) -> None:
     """Make the one try that is due."""
     [claimed] = webhooks.claim(database)
-    Courier(
+    Sender(
         database,
-        signer=Signing(database, vault=webhooks.VAULT),
+        signer=SecretSigner(database, vault=webhooks.VAULT),
         post=egress.post,
         seconds=seconds,
         rng=random.Random(5),
@@ -156,7 +156,7 @@ def try_next(database: Database, egress: Egress, *, seconds: float = LONG) -> No
 def test_a_receiver_ends_as_promised_with_its_row(
     database: Database, account_id: uuid.UUID, authority: Authority, case: Case
 ) -> None:
-    egress = Egress(case.allow, context=authority.context())
+    egress = GuardedClient(case.allow, context=authority.context())
     with case.place(authority) as url:
         webhooks.make_endpoint(database, account_id, url=url)
         webhooks.run_job(database, account_id)
@@ -164,9 +164,9 @@ def test_a_receiver_ends_as_promised_with_its_row(
     egress.close()
 
     first, *further = webhooks.attempts(database)
-    [told] = webhooks.all_deliveries(database)
+    [reported] = webhooks.all_deliveries(database)
     delivered = case.code is None
-    assert first.outcome is (TryOutcome.DELIVERED if delivered else TryOutcome.FAILED)
+    assert first.outcome is (AttemptOutcome.DELIVERED if delivered else AttemptOutcome.FAILED)
     assert (first.error_code, first.status_code) == (case.code, case.status)
     assert len(first.answer or b"") == case.answer <= delivery.ANSWER_BYTES
     assert first.seconds is not None
@@ -175,10 +175,10 @@ def test_a_receiver_ends_as_promised_with_its_row(
     assert first.ended_at is not None
     if case.wait is None:
         ends = DeliveryStatus.DELIVERED if delivered else DeliveryStatus.FAILED
-        assert (told.status, further, first.next_at) == (ends, [], None)
+        assert (reported.status, further, first.next_at) == (ends, [], None)
         return
     [again] = further
-    assert told.status is DeliveryStatus.PENDING
+    assert reported.status is DeliveryStatus.PENDING
     assert again.due_at == first.next_at
     # Told from the moment of the answer, which lies between these two.
     assert again.due_at >= first.ended_at + timedelta(seconds=case.wait[0])
@@ -189,7 +189,7 @@ def test_a_name_that_turns_to_a_private_place_between_two_tries_is_refused_when_
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     turning = ["127.0.0.2"]
-    egress = Egress(
+    egress = GuardedClient(
         ["127.0.0.2/32"], look_up=lambda _host, _port: [ipaddress.ip_address(turning[-1])]
     )
     with contextlib.ExitStack() as running:
@@ -215,7 +215,7 @@ def test_a_name_that_turns_to_a_private_place_between_two_tries_is_refused_when_
     rows = [
         (row.error_code, row.address)
         for row in webhooks.attempts(database)
-        if row.state is TryState.ENDED
+        if row.state is AttemptState.ENDED
     ]
     assert rows == [
         ("refused", "127.0.0.2"),

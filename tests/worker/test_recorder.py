@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from jobs.database import Database, Transaction, Unavailable
-from jobs.marks import Numbers
+from core.database import Database, DatabaseUnavailable, Transaction
+from jobs.events.index import SequenceBlock
 from jobs.records import TraceChunk
-from jobs.store import streams
+from jobs.store import event_log
 from tests import factories
 from tests.databases import Clock
 from tests.fakes import RecordingPublisher
-from worker.recorder import Live, Recorder
+from worker.run.trace_buffer import TraceBuffer, TraceWriter
 
 
 class Flickering(Database):
@@ -27,11 +27,11 @@ class Flickering(Database):
     @contextlib.contextmanager
     def transaction(self, name: str = "") -> Iterator[Transaction]:
         if self.away:
-            raise Unavailable("It is away.")
+            raise DatabaseUnavailable("It is away.")
         with super().transaction(name) as transaction:
             yield transaction
         if self.reply_lost:
-            raise Unavailable("It has gone.")
+            raise DatabaseUnavailable("It has gone.")
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def publisher() -> RecordingPublisher:
 
 
 @pytest.fixture
-def recorder(database: Flickering, publisher: RecordingPublisher) -> Recorder:
-    return Recorder(
+def recorder(database: Flickering, publisher: RecordingPublisher) -> TraceWriter:
+    return TraceWriter(
         database,
         publisher=publisher,
         owner="me",
@@ -57,7 +57,7 @@ def recorder(database: Flickering, publisher: RecordingPublisher) -> Recorder:
     )
 
 
-def begin(database: Database, recorder: Recorder) -> Live:
+def begin(database: Database, recorder: TraceWriter) -> TraceBuffer:
     factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database, "me")
     started_at = factories.begin(database, claimed)
@@ -65,7 +65,7 @@ def begin(database: Database, recorder: Recorder) -> Live:
     return recorder.open(claimed, sample=0, started_at=started_at)
 
 
-def chunks(database: Database, live: Live) -> list[str]:
+def chunks(database: Database, live: TraceBuffer) -> list[str]:
     """Return what has been written, piece by piece."""
     with database.reading() as transaction:
         statement = sa.select(TraceChunk.text).where(TraceChunk.job_id == live.claim.job_id)
@@ -73,7 +73,7 @@ def chunks(database: Database, live: Live) -> list[str]:
 
 
 def test_after_an_outage_the_text_is_whole_and_in_few_pieces(
-    database: Flickering, recorder: Recorder
+    database: Flickering, recorder: TraceWriter
 ) -> None:
     live = begin(database, recorder)
     database.away = True
@@ -89,7 +89,7 @@ def test_after_an_outage_the_text_is_whole_and_in_few_pieces(
 
 
 def test_a_piece_whose_reply_was_lost_is_not_written_twice(
-    database: Flickering, recorder: Recorder
+    database: Flickering, recorder: TraceWriter
 ) -> None:
     live = begin(database, recorder)
     database.reply_lost = True
@@ -104,14 +104,14 @@ def test_a_piece_whose_reply_was_lost_is_not_written_twice(
     assert chunks(database, live) == ["I ", "see six."]
 
 
-def told(database: Database, live: Live) -> str:
+def reported(database: Database, live: TraceBuffer) -> str:
     """Return the text that a reader of SQL is told."""
-    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
+    page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
 
 
 def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before(
-    database: Flickering, recorder: Recorder, publisher: RecordingPublisher
+    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
 ) -> None:
     live = begin(database, recorder)
     claimed = live.claim.numbers.last
@@ -122,15 +122,15 @@ def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before
     live.add(".")
     recorder.close(live)
 
-    assert [event.delta for event in publisher.told] == ["I see ", "six", "."]
-    numbers = [claimed, *(event.mark.number for event in publisher.told)]
-    assert [event.previous for event in publisher.told] == numbers[:-1]
-    assert list(live.marks) == [event.mark for event in publisher.told]
+    assert [event.delta for event in publisher.reported] == ["I see ", "six", "."]
+    numbers = [claimed, *(event.mark.number for event in publisher.reported)]
+    assert [event.previous for event in publisher.reported] == numbers[:-1]
+    assert list(live.marks) == [event.mark for event in publisher.reported]
     assert [mark.tokens for mark in live.marks] == [2, 1, 1]
 
 
 def test_what_is_told_live_is_what_sql_tells_later(
-    database: Flickering, recorder: Recorder, publisher: RecordingPublisher
+    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
 ) -> None:
     live = begin(database, recorder)
     for word in ("I ", "see ", "six."):
@@ -139,36 +139,36 @@ def test_what_is_told_live_is_what_sql_tells_later(
     recorder.find(live, {"kind": "loop"})
     recorder.flush()
 
-    found = streams.read(database, live.claim.job_id, after=0).events[2:]
+    found = event_log.read(database, live.claim.job_id, after=0).events[2:]
 
     assert [(event.number, event.at, event.delta or "", event.finding) for event in found] == [
         (event.mark.number, event.mark.at, event.delta, event.mark.finding)
-        for event in publisher.told
+        for event in publisher.reported
     ]
     assert [str(event.kind) for event in found] == [*["trace.delta"] * 3, "finding"]
 
 
 def test_without_numbers_text_waits_and_comes_when_there_are_more(
-    database: Flickering, recorder: Recorder, publisher: RecordingPublisher
+    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
 ) -> None:
     live = begin(database, recorder)
     database.away = True
-    for _ in range(Numbers.BLOCK + 2):
+    for _ in range(SequenceBlock.BLOCK + 2):
         live.add("x")
         recorder.tick()
-    assert len(publisher.told) == Numbers.BLOCK
+    assert len(publisher.reported) == SequenceBlock.BLOCK
     recorder.flush()
     database.away = False
 
     recorder.flush()
     recorder.flush()
 
-    assert told(database, live) == "x" * (Numbers.BLOCK + 2)
-    assert publisher.told[-1].delta == "xx"
+    assert reported(database, live) == "x" * (SequenceBlock.BLOCK + 2)
+    assert publisher.reported[-1].delta == "xx"
 
 
 def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
-    database: Flickering, recorder: Recorder
+    database: Flickering, recorder: TraceWriter
 ) -> None:
     live = begin(database, recorder)
     started_at = factories.begin(database, live.claim, sample=1)
@@ -180,7 +180,7 @@ def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
 
     recorder.flush()
 
-    page = streams.read(database, live.claim.job_id, after=0, limit=10_000)
+    page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     assert [(event.sample, event.delta) for event in page.events[2:]] == [
         (0, "first"),
         (1, "second"),

@@ -10,20 +10,20 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jobs.database import Database, utcnow
+from core.database import Database, utcnow
 from jobs.lifecycle import Status
 from jobs.records import Job, TimelineEntry
 from jobs.store import purge
 from tests import factories
 from tests.databases import Clock
-from tests.fakes import RecordingBell
+from tests.fakes import RecordingWakeup
 from worker.sweeper import Sweeper
 
 DAY = timedelta(days=1)
 JOBS = 120
 
 
-class SilentBell(RecordingBell):
+class SilentWakeup(RecordingWakeup):
     """A bell whose Redis is away."""
 
     def waiting(self) -> int | None:
@@ -34,7 +34,7 @@ class SilentBell(RecordingBell):
 def sweeper(database: Database, periods: purge.Periods, *, every: float = 10) -> Sweeper:
     return Sweeper(
         database,
-        bell=SilentBell(),
+        wakeup=SilentWakeup(),
         owner="me",
         lease=timedelta(seconds=60),
         interval_seconds=every,

@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs import errors
+from core import errors
+from jobs import engine
+from jobs.engine import Chunk
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Image, Job
 from jobs.store import history, retention
 from tests.worker.conftest import Bench
-from worker import engine
-from worker.engine import Chunk
-from worker.leases import Reason
+from worker.leases import StopReason
 
 TRACE = "Let me look. **Final Answer** \\boxed{6}"
 
 
 def test_an_answer_ends_the_job_with_trace_usage_and_attempt(bench: Bench) -> None:
     job_id = bench.submit()
-    bench.engine.answer(TRACE, usage=engine.Usage(54, 42, 24, 8))
+    bench.engine.answer(TRACE, usage=engine.TokenUsage(54, 42, 24, 8))
 
     assert bench.runner.work() == 1
 
@@ -65,7 +65,7 @@ def test_the_request_is_explicit_and_salted_by_account_and_picture(bench: Bench)
     bench.runner.work()
 
     [request] = bench.engine.requests
-    assert request.pictures[0].data == b"canonical a"
+    assert request.images[0].data == b"canonical a"
     assert (request.max_output_tokens, request.seed, request.sampling.top_p) == (64, 7, 1.0)
     assert request.salt.startswith(bench.account_id.hex + ":")
     assert len(request.rid) == 32
@@ -84,7 +84,7 @@ def test_a_trace_without_an_answer_succeeds_without_one(bench: Bench) -> None:
     job_id = bench.submit()
     bench.engine.feed(
         Chunk(text="I see \\boxed{"),
-        Chunk(finish_reason="length", usage=engine.Usage(1, 0, 0, 64)),
+        Chunk(finish_reason="length", usage=engine.TokenUsage(1, 0, 0, 64)),
         bench.engine.END,
     )
 
@@ -162,7 +162,7 @@ def test_a_deadline_fails_the_running_job_with_its_partial_trace(
     bench.engine.feed(Chunk(text="I see"))
     slot = bench.run_in_thread()
 
-    bench.leases.end((job_id, 1), Reason.DEADLINE)
+    bench.leases.end((job_id, 1), StopReason.DEADLINE)
     slot.join(10)
 
     job = bench.view(job_id).job
@@ -176,7 +176,7 @@ def test_a_drain_gives_the_job_back_uncounted_and_claims_no_more(bench: Bench) -
     slot = bench.run_in_thread()
 
     bench.runner.drain()
-    bench.leases.end_all(Reason.DRAIN)
+    bench.leases.end_all(StopReason.DRAIN)
     slot.join(10)
 
     job = bench.view(job_id).job
@@ -298,8 +298,8 @@ def test_an_answer_that_is_whole_cannot_be_stopped_any_more(
     slot = bench.run_in_thread()
     assert wait_for(lambda: bench.engine.given == 3)
 
-    bench.leases.end_all(Reason.DRAIN)
-    bench.engine.feed(Chunk(usage=engine.Usage(10, 0, 1, 8)), bench.engine.END)
+    bench.leases.end_all(StopReason.DRAIN)
+    bench.engine.feed(Chunk(usage=engine.TokenUsage(10, 0, 1, 8)), bench.engine.END)
     slot.join(10)
 
     job = bench.view(job_id).job

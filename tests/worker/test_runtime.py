@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.settings import Settings
+from core.settings import Settings
 from jobs.store import claims
 from tests import factories
-from worker.runtime import Runtime
+from worker.runtime import WorkerRuntime
 
 
 @pytest.fixture
-def runtime(database_url: str, redis_url: str) -> Iterator[Runtime]:
+def runtime(database_url: str, redis_url: str) -> Iterator[WorkerRuntime]:
     """A worker process of four slots."""
-    built = Runtime(
+    built = WorkerRuntime(
         Settings.read(
             {},
             database_url=database_url,
@@ -31,7 +31,7 @@ def runtime(database_url: str, redis_url: str) -> Iterator[Runtime]:
 
 
 def test_slots_that_use_every_connection_leave_the_leases_theirs(
-    runtime: Runtime,
+    runtime: WorkerRuntime,
 ) -> None:
     factories.make_job(runtime.database, factories.make_account(runtime.database))
     claimed = claims.claim(runtime.database, owner=runtime.owner, lease=factories.LEASE)
@@ -51,7 +51,9 @@ def test_slots_that_use_every_connection_leave_the_leases_theirs(
     assert after > before
 
 
-def test_a_worker_tells_how_full_the_shares_of_formulas_and_grammars_are(runtime: Runtime) -> None:
+def test_a_worker_tells_how_full_the_shares_of_formulas_and_grammars_are(
+    runtime: WorkerRuntime,
+) -> None:
     formulas, grammars = runtime.formulas, runtime.grammars
     with (
         formulas.hold("A", seconds=0),

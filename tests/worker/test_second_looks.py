@@ -7,17 +7,18 @@ import uuid
 import pytest
 
 from api.schemas import jobs as jobs_shown
-from jobs import errors, profiles
-from jobs.answers import Answer
-from jobs.findings import Action, Kind
+from core import errors, profiles
+from jobs import engine
+from jobs.answers.extraction import Answer
+from jobs.engine import Chunk
+from jobs.findings import Action, FindingKind
 from jobs.lifecycle import Status
-from tests.worker import personas
+from scripted import Scripted, ScriptedOptions
+from tests.worker import behaviors
+from tests.worker.behaviors import BUDGET, found, run_persona
 from tests.worker.conftest import Bench
-from tests.worker.personas import BUDGET, found, run_persona
-from worker import engine, guards, second_look
-from worker.engine import Chunk
-from worker.engines.scripted import Options, Scripted
-from worker.leases import Reason
+from worker.guards import detectors, verify
+from worker.leases import StopReason
 
 TRACE = "I see six. **Final Answer** \\boxed{6}"
 
@@ -33,7 +34,7 @@ def test_a_second_look_confirms_corrects_or_doubts(bench: Bench, persona: str, a
     first, second = bench.trace(job_id)
     assert found(bench, job_id) == [("verify", action)]
     assert (second.continues, second.kept) == (0, len(first.text))
-    assert second.inserted == second_look.ask("How many circles?")
+    assert second.inserted == verify.ask("How many circles?")
     before = first.text.rpartition("\\boxed{")[2].removesuffix("}")
     after = second.text.rpartition("\\boxed{")[2].removesuffix("}")
     assert job.answer_text == (after if action == "corrected" else before)
@@ -77,11 +78,11 @@ def test_the_second_look_is_a_turn_of_the_same_chat_within_the_budget(bench: Ben
     bench.runner.work()
 
     first, second = bench.engine.requests
-    assert second.turn == engine.Turn(TRACE, second_look.ask("How many?"))
-    assert (second.question, second.salt, second.pictures) == (
+    assert second.turn == engine.FollowUp(TRACE, verify.ask("How many?"))
+    assert (second.question, second.salt, second.images) == (
         first.question,
         first.salt,
-        first.pictures,
+        first.images,
     )
     assert second.sampling.temperature == 0
     assert first.max_output_tokens + second.max_output_tokens < BUDGET
@@ -114,7 +115,7 @@ def test_only_a_second_answer_that_is_one_replaces_the_first(
 
     bench.runner.work()
 
-    assert found(bench, job_id) == [(Kind.VERIFY, action)]
+    assert found(bench, job_id) == [(FindingKind.VERIFY, action)]
     assert bench.view(job_id).job.answer_text == answer
 
 
@@ -176,8 +177,8 @@ def test_how_a_second_look_ends_is_not_why_the_model_stopped(bench: Bench, said:
     assert [trace.finish_reason for trace in bench.trace(job_id)] == ["stop", "length"]
 
 
-@pytest.mark.parametrize("reason", [one for one in Reason if one is not Reason.UNNEEDED])
-def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [one for one in StopReason if one is not StopReason.UNNEEDED])
+def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: StopReason) -> None:
     job_id = submit(bench)
     bench.engine.answer(TRACE)
     thread = bench.run_in_thread()
@@ -190,10 +191,10 @@ def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reas
     assert not thread.is_alive()
     assert bench.engine.aborted == [bench.engine.requests[1].rid]
     assert bench.status(job_id) is {
-        Reason.CANCEL: Status.CANCELLED,
-        Reason.DEADLINE: Status.FAILED,
-        Reason.DRAIN: Status.QUEUED,
-        Reason.LOST: Status.RUNNING,
+        StopReason.CANCEL: Status.CANCELLED,
+        StopReason.DEADLINE: Status.FAILED,
+        StopReason.DRAIN: Status.QUEUED,
+        StopReason.LOST: Status.RUNNING,
     }.get(reason)
 
 
@@ -210,7 +211,7 @@ def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Reas
 def test_an_option_that_sounds_like_a_refusal_is_an_answer(
     first: str, second: str, options: list[str] | None, action: Action
 ) -> None:
-    look = second_look.SecondLook(
+    look = verify.Verification(
         Answer(first, "boxed"),
         question="Which?",
         answer_format={"type": "choice", "options": options} if options else None,
@@ -233,16 +234,16 @@ def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
 
 
 def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
-    assert "再看一遍" in second_look.ask("有几个圆？")  # noqa: RUF001 - Chinese as written
-    assert second_look.ask("How {many}?").endswith("How {many}?")
-    assert not guards.in_cjk(second_look.ask("How many?"))
+    assert "再看一遍" in verify.ask("有几个圆？")  # noqa: RUF001 - Chinese as written
+    assert verify.ask("How {many}?").endswith("How {many}?")
+    assert not detectors.in_cjk(verify.ask("How many?"))
 
 
 def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:
-    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken")
+    job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
+    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken")
 
-    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
     job = bench.view(job_id).job
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -265,10 +266,10 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
 def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     bench: Bench, persona: str, verdict: str
 ) -> None:
-    job_id = personas.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
+    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
 
-    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -291,15 +292,15 @@ def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> Non
         "required": ["count"],
         "additionalProperties": False,
     }
-    job_id = personas.submit(
+    job_id = behaviors.submit(
         bench,
         verify=True,
         convergence=True,
         answer_format={"type": "json_schema", "schema": schema},
     )
-    manners = Options(tokens_per_second=0, prefill_tokens_per_second=0)
+    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0)
 
-    personas.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
     assert bench.view(job_id).job.answer_rule == "json_schema"
     assert (found(bench, job_id), len(bench.trace(job_id))) == ([], 2)

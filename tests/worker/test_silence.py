@@ -12,14 +12,14 @@ import pytest
 
 from jobs.lifecycle import Outcome, Status
 from jobs.store import history, quarantine, submission
+from scripted.server import BackgroundServer
 from tests.databases import Age
 from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
-from tests.worker.conftest import Bench, picture, real_picture
-from worker.engines.scripted_server import BackgroundServer
-from worker.engines.watchdog import Watched
+from tests.worker.conftest import Bench, real_image, submitted
+from worker.engines.watchdog import WatchedEngine
 
 __all__ = ["connect"]
 
@@ -28,11 +28,11 @@ SILENT = 60.0
 
 
 @dataclass
-class House:
+class Deployment:
     """A worker at a scripted engine over HTTP, whose silence costs no time."""
 
     bench: Bench
-    watched: Watched
+    watched: WatchedEngine
     clock: Watch
     wait_for: Wait
     age: Age
@@ -40,7 +40,7 @@ class House:
     def submit(self, question: str, *, max_attempts: int = 3) -> uuid.UUID:
         options = {"max_output_tokens": 1000}
         return self.bench.submit(
-            question=question, max_attempts=max_attempts, options=options, image=real_picture()
+            question=question, max_attempts=max_attempts, options=options, image=real_image()
         )
 
     def begin(self) -> threading.Thread:
@@ -63,7 +63,7 @@ class House:
         self.clock.seconds += SILENT - 5
         self.watched.look()
         if beside:
-            self.bench.submit(options={"max_output_tokens": 1000}, image=other_picture())
+            self.bench.submit(options={"max_output_tokens": 1000}, image=other_image())
             assert self.wait_for(lambda: self.bench.runner.work() == 1)
         self.clock.seconds += 15
         self.watched.look()
@@ -72,21 +72,23 @@ class House:
             assert not thread.is_alive()
 
 
-def other_picture() -> submission.NewImage:
-    return dataclasses.replace(real_picture(), key="b" * 64, original_sha256="b" * 64)
+def other_image() -> submission.NewImage:
+    return dataclasses.replace(real_image(), key="b" * 64, original_sha256="b" * 64)
 
 
 @pytest.fixture
-def house(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[House]:
+def house(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[Deployment]:
     clock = Watch()
     with BackgroundServer(OPTIONS) as server:
-        watched = Watched(connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0)
+        watched = WatchedEngine(
+            connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
+        )
         bench = bench.with_engine(watched, quarantine_crashes=3)
-        yield House(bench, watched, clock, wait_for, age)
+        yield Deployment(bench, watched, clock, wait_for, age)
 
 
 def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fails(
-    house: House,
+    house: Deployment,
 ) -> None:
     bench = house.bench
     job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
@@ -122,7 +124,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fa
     assert sum(1 for _ in iter(bench.engines.acquire, None)) == room
 
 
-def test_an_engine_that_answers_others_is_not_kept_from_them(house: House) -> None:
+def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) -> None:
     bench = house.bench
     stuck = house.submit("[[persona:mute]] How many?")
     thread = house.begin()
@@ -142,7 +144,7 @@ def test_an_engine_that_answers_others_is_not_kept_from_them(house: House) -> No
     assert permit is not None
 
 
-def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: House) -> None:
+def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: Deployment) -> None:
     bench = house.bench
     for attempts in (2, 1):
         job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
@@ -151,11 +153,11 @@ def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: House
             house.age(100)
 
     assert bench.view(job_id).job.error_code == "image_quarantined"
-    keys = [picture().key, other_picture().key]
-    assert quarantine.held(bench.database, bench.account_id, keys) == {picture().key}
+    keys = [submitted().key, other_image().key]
+    assert quarantine.held(bench.database, bench.account_id, keys) == {submitted().key}
 
 
-def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: House) -> None:
+def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: Deployment) -> None:
     bench = house.bench
     for _ in range(2):
         job_id = house.submit("[[persona:mute]] How many?")
@@ -164,10 +166,10 @@ def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: House) -> Non
             house.age(100)
         assert bench.view(job_id).job.error_code == "engine_silent"
 
-    assert not quarantine.held(bench.database, bench.account_id, [picture().key])
+    assert not quarantine.held(bench.database, bench.account_id, [submitted().key])
 
 
-def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: House) -> None:
+def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: Deployment) -> None:
     bench = house.bench
     job_id = house.submit("[[persona:mute]] How many?", max_attempts=3)
     for attempt in (1, 2):
@@ -185,7 +187,7 @@ def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: Ho
         house.age(100)
 
 
-def test_other_failures_of_a_job_are_not_taken_for_silence(house: House) -> None:
+def test_other_failures_of_a_job_are_not_taken_for_silence(house: Deployment) -> None:
     bench = house.bench
     job_id = house.submit("[[persona:fault]] How many?", max_attempts=3)
 

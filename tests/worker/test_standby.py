@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jobs.lifecycle import Status
 from tests.worker.conftest import Bench
-from worker.standby import Standby
+from worker.polling import PollingFallback
 
 TRACE = "**Final Answer** \\boxed{6}"
 
@@ -22,8 +22,10 @@ class Watch:
         return self.now
 
 
-def standby(bench: Bench, watch: Watch, *, work: Callable[[], int] | None = None) -> Standby:
-    return Standby(
+def fallback(
+    bench: Bench, watch: Watch, *, work: Callable[[], int] | None = None
+) -> PollingFallback:
+    return PollingFallback(
         bench.database,
         work=work or bench.runner.work,
         slots=2,
@@ -37,7 +39,7 @@ def test_after_a_silence_due_jobs_run_without_a_bell(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
-    waiting = standby(bench, watch)
+    waiting = fallback(bench, watch)
     job_id = bench.submit()
     bench.engine.answer(TRACE)
 
@@ -52,11 +54,11 @@ def test_after_a_silence_due_jobs_run_without_a_bell(
 
 def test_a_bell_that_is_heard_keeps_it_back(bench: Bench) -> None:
     watch = Watch()
-    waiting = standby(bench, watch)
+    waiting = fallback(bench, watch)
     job_id = bench.submit()
 
     watch.now += 29
-    waiting.heard()
+    waiting.woken()
     watch.now += 29
     waiting.look()
 
@@ -76,7 +78,7 @@ def test_it_never_runs_more_than_its_slots(
         go.wait(10)
         return 0
 
-    waiting = standby(bench, watch, work=work)
+    waiting = fallback(bench, watch, work=work)
     for _ in range(5):
         bench.submit()
     watch.now += 31
@@ -94,7 +96,7 @@ def test_busy_slots_hear_no_bells_and_need_no_help(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
-    waiting = standby(bench, watch)
+    waiting = fallback(bench, watch)
     for _ in range(5):
         bench.submit()
     slots = [bench.run_in_thread() for _ in range(2)]
@@ -116,7 +118,7 @@ def test_its_end_waits_for_its_slots(
 ) -> None:
     watch = Watch()
     go = threading.Event()
-    waiting = standby(bench, watch, work=lambda: int(go.wait(10)))
+    waiting = fallback(bench, watch, work=lambda: int(go.wait(10)))
     bench.submit()
     watch.now += 31
     waiting.look()
@@ -134,7 +136,7 @@ def test_its_end_waits_for_its_slots(
 
 def test_with_nothing_due_silence_is_just_silence(bench: Bench) -> None:
     watch = Watch()
-    waiting = standby(bench, watch)
+    waiting = fallback(bench, watch)
     watch.now += 1000
 
     waiting.look()

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.database import Database
+from core.database import Database
 from jobs.store import claims
 from tests.worker.conftest import LEASE
-from worker.leases import Leases, Reason
+from worker.leases import Leases, StopReason
 
 STREAMS = 40
 
@@ -60,7 +60,7 @@ def test_no_stop_waits_for_another(holdings: Leases) -> None:
             holding = held.enter_context(holdings.hold(some_claim()))
             holding.attach(abort=abort, close=closed.release)
 
-        holdings.end_all(Reason.DRAIN)
+        holdings.end_all(StopReason.DRAIN)
 
         assert all(closed.acquire(timeout=20) for _ in range(STREAMS))
     assert len(aborted) == STREAMS
@@ -75,6 +75,6 @@ def test_a_stream_whose_abort_fails_is_closed_all_the_same(holdings: Leases) -> 
     with holdings.hold(some_claim()) as holding:
         holding.attach(abort=abort, close=closed.set)
 
-        holdings.end_all(Reason.DRAIN)
+        holdings.end_all(StopReason.DRAIN)
 
         assert closed.wait(10)

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from jobs import errors, profiles
-from jobs.database import Database
+from core import errors, profiles
+from core.database import Database
+from jobs.engine import Chunk
+from jobs.events.live import LiveEvent
 from jobs.lifecycle import Outcome, Role, Status
-from jobs.live import Told
-from jobs.store import accounts, claims, history, retention, streams, traces
+from jobs.store import accounts, claims, event_log, history, retention, traces
+from scripted import Scripted, ScriptedOptions
 from tests import factories
 from tests.fakes import NoSandbox, RecordingPublisher
-from tests.worker import personas
-from tests.worker.choir import Choir
-from tests.worker.conftest import ENDS, Bench, real_picture
+from tests.worker import behaviors
+from tests.worker.conftest import ENDS, Bench, real_image
+from tests.worker.sample_engine import Choir
 from worker import equality
-from worker.engine import Chunk
-from worker.engines.scripted import Options, Scripted
 from worker.equality import Equality
-from worker.leases import Reason
+from worker.leases import StopReason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
 
@@ -193,14 +193,12 @@ def test_with_one_permit_the_samples_run_one_after_the_other_and_two_jobs_get_on
 
 def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: Bench) -> None:
     engine = Scripted(
-        options=Options(tokens_per_second=0, prefill_tokens_per_second=0, window=3),
+        options=ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, window=3),
         profile=profiles.QVQ,
     )
     crowd = bench.with_engine(engine, margin=0)
     jobs = [
-        crowd.submit(
-            question="How many?", options={"samples": 4, "seed": seed}, image=real_picture()
-        )
+        crowd.submit(question="How many?", options={"samples": 4, "seed": seed}, image=real_image())
         for seed in range(6)
     ]
 
@@ -214,7 +212,7 @@ def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: B
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_stop_reaches_every_sample(
-    stage: Bench, choir: Choir, wait_for: WaitFor, reason: Reason
+    stage: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
 ) -> None:
     job_id = ask(stage, 5)
     thread = start(stage)
@@ -232,7 +230,7 @@ def test_a_stop_reaches_every_sample(
     # Once is enough; the loss of a lease may be noticed by two.
     assert set(choir.aborted) == {0, 1, 2}
     assert stage.outcome(job_id) == ENDS[reason]
-    if reason is not Reason.LOST:
+    if reason is not StopReason.LOST:
         assert finishes(stage, job_id) == [str(reason)] * 3
         assert sorted(trace.text for trace in stage.trace(job_id)) == ["More ", "More ", "One "]
         assert stage.view(job_id).job.output_tokens == 6
@@ -248,7 +246,7 @@ def test_a_cancel_before_the_first_token_stops_the_leader_and_begins_nobody_else
     assert choir.begun(1)
 
     stage.runner.drain()
-    stage.leases.end((job_id, 1), Reason.CANCEL)
+    stage.leases.end((job_id, 1), StopReason.CANCEL)
 
     assert ended(thread)
     assert (choir.votes(), choir.aborted) == ([0], [0])
@@ -310,8 +308,8 @@ def test_a_crash_of_the_worker_keeps_what_was_said_and_the_next_attempt_votes_an
     stage.leases.look()
 
     assert ended(thread)
-    kept = stage.trace(job_id)
-    assert [(trace.attempt, trace.text[:4], trace.finish_reason) for trace in kept] == [
+    stored = stage.trace(job_id)
+    assert [(trace.attempt, trace.text[:4], trace.finish_reason) for trace in stored] == [
         (1, "One ", "lost"),
         (1, "I lo", "stop"),
     ]
@@ -326,14 +324,14 @@ def scripted(
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     engine = Scripted(
-        options=Options(tokens_per_second=2000, prefill_tokens_per_second=0, markers=True),
+        options=ScriptedOptions(tokens_per_second=2000, prefill_tokens_per_second=0, markers=True),
         profile=profiles.QVQ,
     )
     voting = bench.with_engine(engine, margin=0)
     job_id = voting.submit(
         question=question,
         options={"samples": samples, "max_output_tokens": 600} | options,
-        image=real_picture(),
+        image=real_image(),
     )
     voting.runner.work()
     return job_id
@@ -348,31 +346,31 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
     job_id = scripted(bench, samples=4)
     bench.recorder.stop()
 
-    page = streams.read(database, job_id, after=0, limit=10_000)
+    page = event_log.read(database, job_id, after=0, limit=10_000)
 
     numbers = [event.number for event in page.events]
     assert numbers == sorted(set(numbers))
-    kept = bench.trace(job_id)
-    assert len(kept) >= 2
-    for trace in kept:
+    stored = bench.trace(job_id)
+    assert len(stored) >= 2
+    for trace in stored:
         said = [event for event in page.events if event.sample == trace.number]
         assert "".join(event.delta or "" for event in said) == trace.text != ""
-        assert live(publisher.told, trace.number) == trace.text
+        assert live(publisher.reported, trace.number) == trace.text
     order = [event.sample for event in page.events if event.delta]
     assert order != sorted(order, key=lambda sample: sample or 0)
     for after in numbers[:: max(1, len(numbers) // 7)]:
-        rest = streams.read(database, job_id, after=after, limit=10_000).events
+        rest = event_log.read(database, job_id, after=after, limit=10_000).events
         assert rest == [event for event in page.events if event.number > after]
 
 
-def live(told: list[Told], sample: int) -> str:
-    numbers = [event.mark.number for event in told]
+def live(reported: list[LiveEvent], sample: int) -> str:
+    numbers = [event.mark.number for event in reported]
     assert numbers == sorted(set(numbers))
-    return "".join(event.delta for event in told if event.sample == sample)
+    return "".join(event.delta for event in reported if event.sample == sample)
 
 
 def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) -> None:
-    on = personas.ON
+    on = behaviors.ON
     job_id = scripted(
         bench,
         samples=3,
@@ -382,17 +380,17 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     )
 
     view = bench.view(job_id)
-    kept = bench.trace(job_id)
+    stored = bench.trace(job_id)
     votes = view.job.votes
     assert votes is not None
     assert (view.job.status, view.job.answer_forced) == (Status.SUCCEEDED, True)
-    forced = {trace.number: trace.continues for trace in kept if trace.continues is not None}
+    forced = {trace.number: trace.continues for trace in stored if trace.continues is not None}
     cast = {sample for one in votes["classes"] for sample in one["samples"]}
     assert cast <= forced.keys()
     cut = {forced[sample] for sample in cast}
     assert cut <= {entry.sample for entry in view.findings if entry.kind == "loop"}
-    assert all(trace.text for trace in kept if trace.number in cut | cast)
-    bench.told(job_id)
+    assert all(trace.text for trace in stored if trace.number in cut | cast)
+    bench.reported(job_id)
 
 
 def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> None:
@@ -406,17 +404,17 @@ def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> No
 
     job = stage.view(job_id).job
     assert (job.answer_value, job.confidence) == ({"count": 6, "sure": True}, 1.0)
-    kept = {trace.number: trace for trace in stage.trace(job_id)}
+    stored = {trace.number: trace for trace in stage.trace(job_id)}
     assert job.votes is not None
     [agreed] = job.votes["classes"]
-    assert [kept[number].text for number in agreed["samples"]] == [
+    assert [stored[number].text for number in agreed["samples"]] == [
         '{"count": 6, "sure": true}',
         '{"sure": true, "count": 6.0}',
     ]
-    assert {kept[number].continues for number in agreed["samples"]} == set(kept) - {
+    assert {stored[number].continues for number in agreed["samples"]} == set(stored) - {
         *agreed["samples"]
     }
-    stage.told(job_id)
+    stage.reported(job_id)
 
 
 def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) -> None:
@@ -487,7 +485,7 @@ def test_a_vote_whose_answers_cannot_be_compared_is_tried_again_and_says_why(
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_vote_that_waits_for_a_comparison_holds_no_permit_and_can_be_stopped(
-    bench: Bench, choir: Choir, wait_for: WaitFor, reason: Reason
+    bench: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
 ) -> None:
     places = equality.shares(1, most_waiting=8)
     mathematics = Equality(NoSandbox(), places, look_seconds=0.01)

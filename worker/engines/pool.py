@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from jobs import errors
+from core import errors
 from jobs.store.workers import EngineState
-from worker.engines.scripted import Scripted
+from scripted import Scripted
 from worker.engines.sglang import SGLang
-from worker.engines.watchdog import Watched
+from worker.engines.watchdog import WatchedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from jobs.profiles import ModelProfile
-    from jobs.settings import Settings
-    from worker.engine import Engine, Facts
+    from core.profiles import ModelProfile
+    from core.settings import Settings
+    from jobs.engine import Engine, EngineFacts
 
 #: SGLang orders its queue by cached prefix only up to this many waiting requests (``schedule_policy lpm``).
 _MOST_WAITING = 128
@@ -43,10 +43,10 @@ _CLAIMS_WAIT_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
-class Permit:
+class EngineSlot:
     """Leave to run one stream on one engine. Give it back, best by ``with``; twice is harmless."""
 
-    def __init__(self, pool: Engines, post: _Post, facts: Facts) -> None:
+    def __init__(self, pool: EnginePool, post: _EngineEntry, facts: EngineFacts) -> None:
         self.engine = post.watched
         #: What the engine said of itself when the permit was given.
         self.facts = facts
@@ -55,12 +55,12 @@ class Permit:
         self._pool = pool
         self._post = post
 
-    def release(self, *, ring: bool = False) -> None:
-        """Give the permit back; with ``ring`` a claim that found no room is made again at once.
+    def release(self, *, notify: bool = False) -> None:
+        """Give the permit back; with ``notify`` a claim that found no room is made again at once.
 
         A slot does without: it claims the next job itself.
         """
-        self._pool.take_back(self, self._post, ring=ring)
+        self._pool.take_back(self, self._post, notify=notify)
 
     def __enter__(self) -> Self:
         return self
@@ -75,29 +75,29 @@ class Permit:
 
 
 @dataclass
-class _Post:
+class _EngineEntry:
     """One engine as the pool sees it."""
 
     engine: Engine
     #: The same with an eye on its silence; all streams go through this.
     watched: Engine
-    facts: Facts | None = None
-    permits: set[Permit] = field(default_factory=set)
-    asked: bool = False
+    facts: EngineFacts | None = None
+    permits: set[EngineSlot] = field(default_factory=set)
+    requested: bool = False
     #: Faults since it last did well. After the rest for them it is tried with one stream at a time.
     faults: int = 0
     rests_until: float = 0.0
-    trial: Permit | None = None
+    trial: EngineSlot | None = None
 
 
-class Engines:
+class EnginePool:
     """The engines of a worker process. Thread-safe.
 
     Args:
         engines: all of them, alive or not.
         live_workers: worker processes that share them, this one included.
         margin: streams beyond what an engine runs at once, at least; an eighth of a larger window.
-        silent_seconds: see :class:`worker.engines.watchdog.Watched`; None watches nothing.
+        silent_seconds: see :class:`worker.engines.watchdog.WatchedEngine`; None watches nothing.
         now: a monotonic clock, in seconds.
         jitter: returns a number between 0 and 1.
     """
@@ -113,11 +113,11 @@ class Engines:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._posts = [
-            _Post(
+            _EngineEntry(
                 engine,
                 watched=engine
                 if silent_seconds is None
-                else Watched(engine, silent_seconds=silent_seconds),
+                else WatchedEngine(engine, silent_seconds=silent_seconds),
             )
             for engine in engines
         ]
@@ -145,7 +145,7 @@ class Engines:
         """Have ``on_room`` called when there is room for a claim that found none; it must return at once."""
         self._on_room = on_room
 
-    def acquire(self) -> Permit | None:
+    def acquire(self) -> EngineSlot | None:
         """Return a permit for a claim, for the engine with the most room in proportion, or None. Never waits.
 
         What came of the claim is to be told: :meth:`claimed`.
@@ -161,13 +161,13 @@ class Engines:
                 return None
             return self._give(post, post.facts)
 
-    def claimed(self, permit: Permit, account_id: uuid.UUID | None) -> None:
+    def claimed(self, permit: EngineSlot, account_id: uuid.UUID | None) -> None:
         """Take it that ``permit`` is for a job of an account; None: no job waits."""
         with self._lock:
             permit.account_id = account_id
             self._claims_waiting = 0 if account_id is None else max(0, self._claims_waiting - 1)
 
-    def another(self, permit: Permit) -> Permit | None:
+    def another(self, permit: EngineSlot) -> EngineSlot | None:
         """Return one more permit for the engine of ``permit``, which knows the prompt, or None. Never waits.
 
         None is also for an account that holds its share while claims find no room.
@@ -182,7 +182,7 @@ class Engines:
             more.account_id = permit.account_id
             return more
 
-    def must_yield(self, permit: Permit) -> bool:
+    def must_yield(self, permit: EngineSlot) -> bool:
         """Whether claims find no room while the account of ``permit`` holds more than its share of the permits."""
         with self._lock:
             return self._claims_wait() and self._held(permit.account_id) > self._account_share()
@@ -195,7 +195,7 @@ class Engines:
     def states(self) -> tuple[EngineState, ...] | None:
         """Return how the engines do, as the process tells of them; None before they have been asked."""
         with self._lock:
-            if not all(post.asked for post in self._posts):
+            if not all(post.requested for post in self._posts):
                 return None
             return tuple(self._state(post) for post in self._posts)
 
@@ -234,14 +234,14 @@ class Engines:
         for post in self._posts:
             post.watched.close()
 
-    def take_back(self, permit: Permit, post: _Post, *, ring: bool) -> None:
-        """Take ``permit`` back; :meth:`Permit.release` is how to say it."""
+    def take_back(self, permit: EngineSlot, post: _EngineEntry, *, notify: bool) -> None:
+        """Take ``permit`` back; :meth:`EngineSlot.release` is how to say it."""
         with self._lock:
-            ring = ring and permit in post.permits and self._claims_wait()
+            notify = notify and permit in post.permits and self._claims_wait()
             post.permits.discard(permit)
             if post.trial is permit:
                 post.trial = None
-        if ring:
+        if notify:
             self._on_room()
 
     def _claims_wait(self) -> bool:
@@ -262,14 +262,14 @@ class Engines:
     def _window(self) -> int:
         return sum(self._share(post) for post in self._posts)
 
-    def _give(self, post: _Post, facts: Facts) -> Permit:
-        permit = Permit(self, post, facts)
+    def _give(self, post: _EngineEntry, facts: EngineFacts) -> EngineSlot:
+        permit = EngineSlot(self, post, facts)
         post.permits.add(permit)
         if post.faults:
             post.trial = permit
         return permit
 
-    def _ask(self, post: _Post) -> None:
+    def _ask(self, post: _EngineEntry) -> None:
         try:
             facts = post.watched.facts()
         except errors.EngineUnavailable as error:
@@ -277,7 +277,7 @@ class Engines:
         else:
             self._learn(post, facts)
 
-    def _share(self, post: _Post) -> int:
+    def _share(self, post: _EngineEntry) -> int:
         """Return this process' part of an engine's window; at least 1, lest a worker starve."""
         if post.facts is None:
             return 0
@@ -285,7 +285,7 @@ class Engines:
         margin = min(max(self._margin, window // 8), _MOST_WAITING)
         return max((window + margin) // self._live_workers, 1)
 
-    def _state(self, post: _Post) -> EngineState:
+    def _state(self, post: _EngineEntry) -> EngineState:
         if post.facts is None:
             return EngineState(url=post.engine.url, state="away")
         return EngineState(
@@ -296,12 +296,12 @@ class Engines:
             window=post.facts.window,
         )
 
-    def _has_room(self, post: _Post) -> bool:
+    def _has_room(self, post: _EngineEntry) -> bool:
         if post.faults and (post.trial is not None or self._now() < post.rests_until):
             return False
         return len(post.permits) < self._share(post)
 
-    def _rest(self, post: _Post, error: errors.EngineError) -> None:
+    def _rest(self, post: _EngineEntry, error: errors.EngineError) -> None:
         longest = min(_REST_FIRST * 2**post.faults, _REST_LONGEST)
         seconds = longest * (0.5 + self._jitter() / 2)
         post.faults += 1
@@ -310,13 +310,13 @@ class Engines:
             "engine_rested", url=post.engine.url, code=error.code, seconds=round(seconds, 2)
         )
 
-    def _learn(self, post: _Post, facts: Facts | None, reason: str = "") -> None:
+    def _learn(self, post: _EngineEntry, facts: EngineFacts | None, reason: str = "") -> None:
         with self._lock:
-            changed = facts != post.facts or not post.asked
+            changed = facts != post.facts or not post.requested
             if facts is not None and post.facts is None:
                 # It was away and answers again: that is as good as a stream.
                 post.faults, post.rests_until = 0, 0.0
-            post.facts, post.asked = facts, True
+            post.facts, post.requested = facts, True
         if not changed:
             return
         if facts is None:
@@ -331,13 +331,13 @@ class Engines:
         )
 
 
-def build(settings: Settings, profile: ModelProfile) -> Engines:
-    """Return the engines that the settings name. Nothing is asked of them yet: see :meth:`Engines.refresh`.
+def build(settings: Settings, profile: ModelProfile) -> EnginePool:
+    """Return the engines that the settings name. Nothing is asked of them yet: see :meth:`EnginePool.refresh`.
 
     Raises:
-        jobs.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
+        core.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
     """
-    return Engines(
+    return EnginePool(
         [_engine(url, settings, profile) for url in settings.engine_urls],
         silent_seconds=settings.engine_silent_seconds,
     )

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from jobs import errors
-from worker import engine
-from worker.engines.scripted.dimensions import dimensions
+from core import errors
+from jobs import engine
+from jobs.images.dimensions import dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ _CHARS_PER_TOKEN = 2
 log = structlog.get_logger(__name__)
 
 
-class Watched:
+class WatchedEngine:
     """An engine whose silent streams are given up sooner while they wait in no queue. Thread-safe.
 
     Args:
@@ -66,7 +66,7 @@ class Watched:
         )
         self._lock = threading.Lock()
         #: Streams without a first token in the order of their beginning, and how many have had theirs.
-        self._waiting: dict[WatchedStream, None] = {}
+        self._waiting: dict[WatchedGeneration, None] = {}
         self._speaking = 0
         #: Whether several streams were unfinished at some look since when none has had a token lately.
         self._several = False
@@ -78,22 +78,22 @@ class Watched:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
-    def stream(self, request: engine.Request) -> WatchedStream:
-        """Return the stream of ``request``, which can end with :class:`jobs.errors.EngineSilent`."""
-        return WatchedStream(self, self._engine.stream(request), request)
+    def stream(self, request: engine.GenerationRequest) -> WatchedGeneration:
+        """Return the stream of ``request``, which can end with :class:`core.errors.EngineSilent`."""
+        return WatchedGeneration(self, self._engine.stream(request), request)
 
     def abort(self, rid: str) -> None:
         """Ask the engine to stop the stream ``rid``."""
         self._engine.abort(rid)
 
-    def facts(self) -> engine.Facts:
-        """Return the engine's facts. Raises :class:`jobs.errors.EngineUnavailable`."""
+    def facts(self) -> engine.EngineFacts:
+        """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         facts = self._engine.facts()
         self._window = facts.window
         return facts
 
-    def load(self) -> engine.Load:
-        """Return the engine's load. Raises :class:`jobs.errors.EngineUnavailable`."""
+    def load(self) -> engine.EngineLoad:
+        """Return the engine's load. Raises :class:`core.errors.EngineUnavailable`."""
         return self._engine.load()
 
     def close(self) -> None:
@@ -101,14 +101,14 @@ class Watched:
         self._stop.set()
         self._engine.close()
 
-    def began(self, stream: WatchedStream) -> None:
+    def began(self, stream: WatchedGeneration) -> None:
         """Take a stream that is sent now."""
         with self._lock:
             self._ensure_thread()
             stream.counts_from = self._now()
             self._waiting[stream] = None
 
-    def spoke(self, stream: WatchedStream, chunk: engine.Chunk) -> bool:
+    def spoke(self, stream: WatchedGeneration, chunk: engine.Chunk) -> bool:
         """Note a stream's first token or its early end; False when it has been given up meanwhile."""
         with self._lock:
             if stream not in self._waiting:
@@ -126,11 +126,11 @@ class Watched:
                 self._spoke_at = now
             return True
 
-    def heard(self) -> None:
+    def woken(self) -> None:
         """Note a further token of some stream."""
         self._spoke_at = self._now()
 
-    def ended(self, stream: WatchedStream, *, spoke: bool) -> None:
+    def ended(self, stream: WatchedGeneration, *, spoke: bool) -> None:
         """Note a stream's end."""
         with self._lock:
             self._waiting.pop(stream, None)
@@ -189,7 +189,7 @@ class Watched:
                     self._stuck_since = None
                     return
 
-    def _give_up(self, stream: WatchedStream, waited: float, load: _Seen) -> bool:
+    def _give_up(self, stream: WatchedGeneration, waited: float, load: _Seen) -> bool:
         """Give up on a stream, unless it has spoken by now."""
         with self._lock:
             if stream not in self._waiting:
@@ -207,12 +207,12 @@ class Watched:
         """Return the engine's load; of one that does not tell it, as far as this process's streams show it."""
         window = self._window
         try:
-            told = self._engine.load()
+            reported = self._engine.load()
         except errors.EngineUnavailable:
             with self._lock:
                 speaking = self._speaking
-            return _Seen(speaking, 0, window, told=False)
-        return _Seen(told.running, told.waiting, window, told=True)
+            return _Seen(speaking, 0, window, reported=False)
+        return _Seen(reported.running, reported.waiting, window, reported=True)
 
     def _ensure_thread(self) -> None:
         """Start the thread that looks, at the first stream or after a look that nobody foresaw the end of."""
@@ -233,38 +233,38 @@ class _Seen:
     running: int
     waiting: int
     window: int
-    told: bool
+    reported: bool
 
     def stuck(self, silent: int) -> int:
         """Return how many of so many ``silent`` streams do not wait in the engine's queue.
 
         An engine that does not tell its load is taken to have a queue when a full window of streams speaks.
         """
-        if not self.told:
+        if not self.reported:
             return 0 if self.running >= max(self.window, 1) else silent
         return max(silent - self.waiting, 0)
 
     def __str__(self) -> str:
-        if not self.told:
+        if not self.reported:
             return "and does not tell its load"
         return f"with {self.running} of {self.window} streams running and {self.waiting} waiting"
 
 
-class WatchedStream:
-    """A stream of a :class:`Watched` engine."""
+class WatchedGeneration:
+    """A stream of a :class:`WatchedEngine` engine."""
 
     def __init__(
         self,
-        owner: Watched,
-        context: AbstractContextManager[engine.Stream],
-        request: engine.Request,
+        owner: WatchedEngine,
+        context: AbstractContextManager[engine.GenerationStream],
+        request: engine.GenerationRequest,
     ) -> None:
         self.rid = request.rid
         #: When it was sent, or a stream that was sent before it had its first token.
         self.counts_from = 0.0
         self._owner = owner
         self._context = context
-        self._stream: engine.Stream | None = None
+        self._stream: engine.GenerationStream | None = None
         self._request = request
         self._verdict: errors.EngineSilent | None = None
 
@@ -311,7 +311,7 @@ class WatchedStream:
                 yield chunk
             if spoke:
                 for chunk in chunks:
-                    self._owner.heard()
+                    self._owner.woken()
                     yield chunk
         except errors.EngineError as error:
             if self._verdict is None:
@@ -326,17 +326,17 @@ class WatchedStream:
             raise self._verdict
 
 
-def prompt_tokens(request: engine.Request) -> float:
+def prompt_tokens(request: engine.GenerationRequest) -> float:
     """Return about how many tokens the prompt of ``request`` has, rather too many."""
     turn = request.turn
     texts = (
         request.system,
-        request.asked,
+        request.requested,
         request.continuation or "",
-        *((turn.said, turn.asked) if turn is not None else ()),
+        *((turn.said, turn.requested) if turn is not None else ()),
     )
-    pictured = 0.0
-    for picture in request.pictures:
-        size = dimensions(picture.data)
-        pictured += size[0] * size[1] / _PIXELS_PER_TOKEN if size else _MOST_IMAGE_TOKENS
-    return pictured + sum(map(len, texts)) / _CHARS_PER_TOKEN
+    with_images = 0.0
+    for image in request.images:
+        size = dimensions(image.data)
+        with_images += size[0] * size[1] / _PIXELS_PER_TOKEN if size else _MOST_IMAGE_TOKENS
+    return with_images + sum(map(len, texts)) / _CHARS_PER_TOKEN

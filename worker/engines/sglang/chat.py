@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jobs import errors
-from worker.engines.leaving import Leaving
-from worker.engines.sglang import refusals, wire
+from core import errors
+from core.leaving import Leaving
+from jobs import refusals
+from worker.engines.sglang import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from jobs.special_tokens import SpecialTokens
-    from worker import engine
-    from worker.engines.sglang.connections import Connection, Connections
+    from core.special_tokens import SpecialTokens
+    from jobs import engine
+    from net.connections import Connection, Connections
 
 _PATH = "/v1/chat/completions"
 #: A kept connection that breaks sooner than this had been closed before the request was sent. An
@@ -36,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Patience:
+class ChatTimeouts:
     """Longest waits in seconds: for a connection, for the first event, between two events."""
 
     connect: float
@@ -45,12 +46,12 @@ class Patience:
 
 
 class Chat(Leaving):
-    """A stream as :class:`worker.engine.Stream` promises it; reading ends silently once it is closed.
+    """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed.
 
     Args:
         request: what is asked.
         connections: where a connection is taken from, and given back to after a whole response.
-        pictures: the pictures' encoder.
+        images: the pictures' encoder.
         special_tokens: those of the engine's tokenizer.
         headers: headers of the request.
         patience: longest waits.
@@ -58,19 +59,19 @@ class Chat(Leaving):
 
     def __init__(
         self,
-        request: engine.Request,
+        request: engine.GenerationRequest,
         *,
         connections: Connections,
-        pictures: wire.EncodedPictures,
+        images: wire.EncodedImages,
         special_tokens: SpecialTokens,
         headers: Mapping[str, str],
-        patience: Patience,
+        patience: ChatTimeouts,
     ) -> None:
         #: Set when we ask the engine to abort: then, and only then, an abort is a normal end.
-        self.abort_asked = False
+        self.abort_requested = False
         self._request = request
         self._connections = connections
-        self._pictures = pictures
+        self._images = images
         self._special_tokens = special_tokens
         self._headers = headers
         self._patience = patience
@@ -102,13 +103,13 @@ class Chat(Leaving):
 
     def _open(self) -> http.client.HTTPResponse:
         """Return the response once its head is there."""
-        body = wire.body(self._request, self._pictures, self._special_tokens)
+        body = wire.body(self._request, self._images, self._special_tokens)
         connection = self._connections.take()
-        kept, sent = connection.dialled, time.monotonic()
+        stored, sent = connection.dialled, time.monotonic()
         try:
             response = self._send(connection, body)
         except errors.EngineLost:
-            if not kept or time.monotonic() - sent > _STALE_SECONDS:
+            if not stored or time.monotonic() - sent > _STALE_SECONDS:
                 raise
             self._drop()
             response = self._send(self._connections.fresh(), body)
@@ -120,9 +121,9 @@ class Chat(Leaving):
         """Send ``body`` over ``connection`` and wait for the response's head.
 
         Raises:
-            jobs.errors.EngineUnavailable: it cannot be reached; nothing was sent.
-            jobs.errors.EngineLost: it hung up; nothing was received.
-            jobs.errors.EngineSilent: nothing came for too long.
+            core.errors.EngineUnavailable: it cannot be reached; nothing was sent.
+            core.errors.EngineLost: it hung up; nothing was received.
+            core.errors.EngineSilent: nothing came for too long.
         """
         with self._lock:
             self._connection = connection
@@ -186,7 +187,7 @@ class Chat(Leaving):
 
     def _check(self, chunk: engine.Chunk, *, spoke: bool) -> None:
         """Raise unless the end is one that was asked for."""
-        if chunk.finish_reason != "abort" or self.abort_asked:
+        if chunk.finish_reason != "abort" or self.abort_requested:
             return
         if spoke:
             raise errors.EngineFault("The engine gave the answer up by itself.")

@@ -18,12 +18,12 @@ import orjson
 import structlog
 import urllib3
 
-from jobs import errors, special_tokens
-from jobs.special_tokens import SpecialTokens
-from worker import engine
-from worker.engines.sglang import refusals, tokenizer, wire
-from worker.engines.sglang.chat import Chat, Patience
-from worker.engines.sglang.connections import Address, Connections
+from core import errors, special_tokens
+from core.special_tokens import SpecialTokens
+from jobs import engine, refusals
+from net.connections import Address, Connections
+from worker.engines.sglang import tokenizer, wire
+from worker.engines.sglang.chat import Chat, ChatTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,8 @@ class SGLang:
         self._headers = {"content-type": "application/json"}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
-        self._patience = Patience(connect_seconds, first_token_seconds, token_seconds)
-        self._pictures = wire.EncodedPictures()
+        self._patience = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
+        self._images = wire.EncodedImages()
         self._special_tokens = special_tokens.ASSUMED
         #: The checkpoint and version that they belong to, and those of which they could not be found out.
         self._tokenizer: tuple[str, str, str] | None = None
@@ -79,12 +79,12 @@ class SGLang:
         self._lock = threading.Lock()
         self._chats: weakref.WeakValueDictionary[str, Chat] = weakref.WeakValueDictionary()
 
-    def stream(self, request: engine.Request) -> Chat:
-        """Return the stream of ``request``; see :class:`worker.engine.Stream` for its faults."""
+    def stream(self, request: engine.GenerationRequest) -> Chat:
+        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its faults."""
         chat = Chat(
             request,
             connections=self._connections,
-            pictures=self._pictures,
+            images=self._images,
             special_tokens=self._special_tokens,
             headers=self._headers,
             patience=self._patience,
@@ -98,7 +98,7 @@ class SGLang:
         with self._lock:
             chat = self._chats.get(rid)
         if chat is not None:
-            chat.abort_asked = True
+            chat.abort_requested = True
         try:
             answer = self._http.request(
                 "POST",
@@ -112,8 +112,8 @@ class SGLang:
         if answer.status != HTTPStatus.OK:
             log.warning("engine_abort_failed", url=self.url, rid=rid, status=answer.status)
 
-    def facts(self) -> engine.Facts:
-        """Return the engine's facts. Raises :class:`jobs.errors.EngineUnavailable`."""
+    def facts(self) -> engine.EngineFacts:
+        """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             info = self._ask("/server_info")
             # These two are arguments of the launch. Null means that the engine chose: others tell.
@@ -122,20 +122,20 @@ class SGLang:
             )
             context = info["context_length"] or self._ask("/v1/models")["data"][0]["max_model_len"]
             self._learn_tokenizer(info)
-            return engine.Facts(
+            return engine.EngineFacts(
                 model=info["served_model_name"],
                 version=info["version"],
                 window=window,
                 context_tokens=context,
             )
 
-    def load(self) -> engine.Load:
-        """Return the engine's load, of all ranks. Raises :class:`jobs.errors.EngineUnavailable`."""
+    def load(self) -> engine.EngineLoad:
+        """Return the engine's load, of all ranks. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             loads = self._ask(_LOADS)
             if _stale(loads):
                 raise errors.EngineUnavailable("The engine's scheduler has stopped reporting.")
-            return engine.Load(
+            return engine.EngineLoad(
                 running=_total(loads, "num_running_reqs"), waiting=_total(loads, "num_waiting_reqs")
             )
 
@@ -189,7 +189,7 @@ class SGLang:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Turn every way not to get a usable answer into :class:`jobs.errors.EngineUnavailable`."""
+    """Turn every way not to get a usable answer into :class:`core.errors.EngineUnavailable`."""
     try:
         yield
     except urllib3.exceptions.HTTPError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from jobs import special_tokens
+from core import special_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from jobs import errors, special_tokens
-from worker import engine
+from core import errors, special_tokens
+from jobs import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobs.special_tokens import SpecialTokens
+    from core.special_tokens import SpecialTokens
 
 DONE = b"[DONE]"
 _PREFIX = b"data:"
 _FINISHES = ("stop", "length", "abort")
 
 
-class EncodedPictures:
+class EncodedImages:
     """Pictures as JSON content parts, encoded once for the many requests about the same picture.
 
     Args:
@@ -38,9 +38,9 @@ class EncodedPictures:
         self._parts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def part(self, picture: engine.Picture) -> orjson.Fragment:
-        """Return ``picture`` as an ``image_url`` part with a ``data:`` URL: the engine fetches nothing."""
-        key = (picture.key, picture.media_type)
+    def part(self, image: engine.EngineImage) -> orjson.Fragment:
+        """Return ``image`` as an ``image_url`` part with a ``data:`` URL: the engine fetches nothing."""
+        key = (image.key, image.media_type)
         with self._lock:
             known = self._parts.get(key)
             if known is not None:
@@ -48,8 +48,8 @@ class EncodedPictures:
                 return orjson.Fragment(known)
         # Base64 and media types need no JSON escapes.
         encoded = b'{"type":"image_url","image_url":{"url":"data:%b;base64,%b"}}' % (
-            picture.media_type.encode("ascii"),
-            base64.b64encode(picture.data),
+            image.media_type.encode("ascii"),
+            base64.b64encode(image.data),
         )
         with self._lock:
             if key not in self._parts and len(encoded) <= self._budget:
@@ -61,8 +61,8 @@ class EncodedPictures:
 
 
 def body(
-    request: engine.Request,
-    pictures: EncodedPictures,
+    request: engine.GenerationRequest,
+    images: EncodedImages,
     specials: SpecialTokens = special_tokens.ASSUMED,
 ) -> bytes:
     """Return the body of ``POST /v1/chat/completions``.
@@ -81,8 +81,8 @@ def body(
         {
             "role": "user",
             "content": [
-                *(pictures.part(picture) for picture in request.pictures),
-                {"type": "text", "text": plain(request.asked)},
+                *(images.part(image) for image in request.images),
+                {"type": "text", "text": plain(request.requested)},
             ],
         },
     ]
@@ -106,7 +106,7 @@ def body(
         fields["seed"] = request.seed
     if request.turn is not None:
         messages.append({"role": "assistant", "content": plain(request.turn.said)})
-        messages.append({"role": "user", "content": plain(request.turn.asked)})
+        messages.append({"role": "user", "content": plain(request.turn.requested)})
     if request.continuation is not None:
         messages.append({"role": "assistant", "content": plain(request.continuation)})
         fields["continue_final_message"] = True
@@ -145,7 +145,7 @@ def chunk(payload: bytes) -> engine.Chunk:
 
     Raises:
         InBandError: the event is an error.
-        jobs.errors.EngineFault: the event has no shape that is known here.
+        core.errors.EngineFault: the event has no shape that is known here.
     """
     try:
         event = orjson.loads(payload)
@@ -174,9 +174,9 @@ def message(answer: bytes) -> str:
         return ""
 
 
-def _usage(bill: dict[str, Any]) -> engine.Usage:
+def _usage(bill: dict[str, Any]) -> engine.TokenUsage:
     details = bill.get("prompt_tokens_details") or {}
-    return engine.Usage(
+    return engine.TokenUsage(
         input_tokens=bill.get("prompt_tokens") or 0,
         cached_tokens=details.get("cached_tokens") or 0,
         image_tokens=details.get("image_tokens") or 0,

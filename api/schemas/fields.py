@@ -1,0 +1,148 @@
+"""The words of requests: texts, times, durations and keys, each with its own fault."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+MAX_DEADLINE_SECONDS = 30 * 24 * 3600
+MAX_KEY_CHARS = 255
+MAX_METADATA_PAIRS = 16
+MAX_URL_CHARS = 2048
+
+_DURATION = re.compile(r"([0-9]{1,7})(s|m|h|d)?", re.ASCII)
+_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNIX = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)
+_PRINTABLE = re.compile(r"[\x20-\x7e]+")
+#: RFC 8941, section 3.3.3: a quoted string, in which quotes and backslashes are escaped.
+_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+
+
+class InvalidValue(ValueError):
+    """A fault in a caller's words; the text is for the caller."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _without_nul(text: str) -> str:
+    # PostgreSQL cannot keep it, and nobody means it.
+    if "\x00" in text:
+        raise ValueError("This must not contain NUL characters.")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("This must not be empty.")
+    return text
+
+
+def _metadata_key(key: str) -> str:
+    if any(char in "\"'\\" or not char.isprintable() for char in key):
+        raise ValueError("A key must not contain quotes, backslashes or control characters.")
+    return key
+
+
+def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - whatever came in
+    # An object is counted after all that is in it was looked at.
+    if isinstance(value, dict) and len(value) > MAX_METADATA_PAIRS:
+        raise ValueError(f"There may be at most {MAX_METADATA_PAIRS}; there are {len(value):,}.")
+    return value
+
+
+def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever came in
+    text = str(value).strip()
+    try:
+        if _UNIX.fullmatch(text):
+            return datetime.fromtimestamp(float(text), UTC)
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise ValueError(
+        "This has to be a time with its zone, such as 2026-11-23T10:00:00Z, or in unix seconds."
+    )
+
+
+def _duration(value: Any) -> int:  # noqa: ANN401 - whatever came in
+    found = _DURATION.fullmatch(str(value).strip())
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 1 <= seconds <= MAX_DEADLINE_SECONDS:
+        raise ValueError("This has to be a time such as 30s, 10m or 2h, of 30 days at most.")
+    return seconds
+
+
+def _idempotency_key(value: Any) -> str:  # noqa: ANN401 - whatever came in
+    text = str(value).strip()
+    quoted = _QUOTED.fullmatch(text)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    if len(key) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(key):
+        raise ValueError(f"This has to have 1 to {MAX_KEY_CHARS} printable ASCII characters.")
+    return key
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        sound = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+            and parts.username is None
+            and parts.password is None
+            and not parts.fragment
+            and text.isprintable()
+            and " " not in text
+        )
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(
+            "This has to be an http or https URL with a host, without user and fragment."
+        )
+    return text
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a time as callers get it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+Question = Annotated[Text, AfterValidator(_not_blank)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_metadata_key)]
+MetadataValue = Annotated[Text, Field(max_length=512)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Field(max_length=MAX_METADATA_PAIRS),
+    BeforeValidator(_few_pairs),
+]
+#: Where something is fetched from or sent to. Whether that may be is for the transport to say.
+Url = Annotated[
+    Text,
+    Field(max_length=MAX_URL_CHARS),
+    AfterValidator(_url),
+    WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS}),
+]
+#: A time that a caller gives: RFC 3339 or unix seconds.
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
+#: A header such as ``Cancel-After: 10m``, in seconds.
+Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema({"type": "string"})]
+IdempotencyKey = Annotated[
+    str, BeforeValidator(_idempotency_key), WithJsonSchema({"type": "string", "maxLength": 257})
+]
+#: A time that a caller gets: UTC, RFC 3339 with milliseconds.
+Time = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "examples": ["2026-11-23T10:00:00.000Z"]}
+    ),
+]

@@ -1,0 +1,236 @@
+"""Requests with images in them: forms and JSON become the same order, with all faults that reading finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+from pydantic import ValidationError
+from werkzeug import Request
+
+from api import errors as problems
+from api import framework
+from api.schemas import requests
+from core import errors
+from core.profiles import Detail
+from jobs import images
+
+FORM = "multipart/form-data"
+JSON = "application/json"
+_RAW = ("image/", "application/octet-stream")
+
+
+@dataclass(frozen=True)
+class ImageLink:
+    """Where a picture is to be fetched from."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SubmittedImage:
+    """A picture as it was sent: a file's bytes, a URL, or the id of an image that is kept already."""
+
+    #: Where it stands in the request.
+    pointer: str
+    source: bytes | str | ImageLink = field(repr=False)
+    #: What was asked for, for it or for all; None: nothing.
+    detail: Detail | None
+
+
+@dataclass(frozen=True)
+class SubmissionKind:
+    """What is ordered: a job or a group."""
+
+    #: Where orders of this kind are sent to.
+    path: str
+    fields: type[requests.JobFields | requests.GroupFields]
+    request: type[requests.JobRequest | requests.GroupRequest]
+    #: Fields of a form that may be given several times.
+    lists: frozenset[str] = frozenset()
+
+
+JOB = SubmissionKind("/v1/jobs", requests.JobFields, requests.JobRequest)
+GROUP = SubmissionKind(
+    "/v1/groups", requests.GroupFields, requests.GroupRequest, lists=frozenset({"questions"})
+)
+
+
+@dataclass(frozen=True)
+class ParsedSubmission:
+    """A job or a group as it was asked for. With faults, ``job`` may be None and pictures may be missing."""
+
+    kind: SubmissionKind
+    job: requests.JobFields | requests.GroupFields | None
+    images: tuple[SubmittedImage, ...]
+    faults: tuple[errors.Fault, ...]
+
+
+def read_order(
+    request: Request, *, kind: SubmissionKind, limits: requests.RequestLimits, max_file_bytes: int
+) -> ParsedSubmission:
+    """Return what ``request`` orders.
+
+    Raises:
+        core.errors.UnsupportedMediaType: the body is neither a form nor JSON.
+        core.errors.RequestError: it is broken as such.
+        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit.
+    """
+    if request.mimetype == FORM:
+        form = framework.read_form(request, max_file_bytes=max_file_bytes)
+        return _order_of_form(form, kind, limits, max_file_bytes)
+    if request.mimetype == JSON:
+        return _order_of_json(framework.read_json(request), kind, limits)
+    raise errors.UnsupportedMediaType(f"Send {FORM} or {JSON}.", param="Content-Type")
+
+
+def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
+    """Return the one image file that ``request`` brings: in a form, in JSON or as it is.
+
+    Raises:
+        core.errors.RequestError: as :func:`read_order` does, or there is not one file.
+    """
+    if request.mimetype == FORM:
+        form = framework.read_form(request, max_file_bytes=max_file_bytes)
+        strange = [*form.fields, *(f.field for f in form.files if f.field not in ("image", "file"))]
+        if strange or len(form.files) != 1:
+            fault = errors.Fault("#", "There has to be one file, called `image` or `file`.")
+            raise problems.refused([fault])
+        return images.read_capped(form.files[0].stream, max_file_bytes)
+    if request.mimetype == JSON:
+        try:
+            upload = requests.ImageUpload.model_validate(framework.read_json(request))
+        except ValidationError as error:
+            raise problems.refused(framework.faults_of(error)) from None
+        return images.from_data_url(upload.data)
+    if request.mimetype.startswith(_RAW):
+        return images.read_capped(cast("BinaryIO", request.stream), max_file_bytes)
+    raise errors.UnsupportedMediaType(f"Send an image, {FORM} or {JSON}.", param="Content-Type")
+
+
+def _order_of_json(
+    body: Any,  # noqa: ANN401 - JSON
+    kind: SubmissionKind,
+    limits: requests.RequestLimits,
+) -> ParsedSubmission:
+    faults: list[errors.Fault] = []
+    job: requests.JobRequest | requests.GroupRequest | None = None
+    try:
+        job = kind.request.model_validate(body, context=limits)
+    except ValidationError as error:
+        faults = framework.faults_of(error, unknown=requests.unknown)
+    faults += _too_many_generations(job, limits)
+    inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
+    submitted_images: list[SubmittedImage] = []
+    for index, image in inputs:
+        pointer = f"#/images/{index}"
+        detail = image.detail or (job.options.detail if job else None)
+        if image.image_id is not None:
+            submitted_images.append(SubmittedImage(f"{pointer}/image_id", image.image_id, detail))
+            continue
+        if image.url is not None:
+            submitted_images.append(SubmittedImage(f"{pointer}/url", ImageLink(image.url), detail))
+            continue
+        try:
+            data = images.from_data_url(image.data or "")
+        except errors.ImageRejected as error:
+            faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
+        else:
+            submitted_images.append(SubmittedImage(f"{pointer}/data", data, detail))
+    return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
+
+
+def _too_many_generations(
+    job: requests.JobFields | requests.GroupFields | None, limits: requests.RequestLimits
+) -> list[errors.Fault]:
+    """Return what is wrong with the number of answers that the engine would have to generate, if anything."""
+    if job is None:
+        return []
+    questions, samples = len(job.requested), job.options.samples or 1
+    if questions * samples <= limits.generations:
+        return []
+    sentence = (
+        f"{questions} question(s) times {samples} sample(s) are {questions * samples:,} generations; "
+        f"one request may ask for at most {limits.generations:,}."
+    )
+    return [errors.Fault("#/options/samples", sentence, "too_many_generations")]
+
+
+def _sound_images(
+    body: Any,  # noqa: ANN401 - JSON
+    limits: requests.RequestLimits,
+) -> Iterator[tuple[int, requests.ImageInput]]:
+    """Yield the images of a faulty body that are well described, so that theirs are told as well."""
+    listed = body.get("images") if isinstance(body, dict) else None
+    if not isinstance(listed, list) or len(listed) > limits.images:
+        return
+    for index, item in enumerate(listed):
+        try:
+            yield index, requests.ImageInput.model_validate(item)
+        except ValidationError:
+            continue  # It is among the faults already.
+
+
+def _order_of_form(
+    form: framework.FormBody,
+    kind: SubmissionKind,
+    limits: requests.RequestLimits,
+    max_file_bytes: int,
+) -> ParsedSubmission:
+    values, faults = _form_values(form, kind.lists)
+    job: requests.JobFields | requests.GroupFields | None = None
+    try:
+        job = kind.fields.model_validate(values, context=limits)
+    except ValidationError as error:
+        faults += framework.faults_of(error, unknown=requests.unknown)
+    faults += _too_many_generations(job, limits)
+    files = [file for file in form.files if file.field == "image"]
+    strange = {file.field for file in form.files if file.field != "image"}
+    faults += [
+        errors.Fault(problems.pointer(name), "There is no such file; images are called `image`.")
+        for name in sorted(strange)
+    ]
+    if not 1 <= len(files) <= limits.images:
+        sentence = f"There have to be 1 to {limits.images} files called `image`."
+        faults.append(errors.Fault("#/image", sentence))
+        return ParsedSubmission(kind, job, (), tuple(faults))
+    submitted_images: list[SubmittedImage] = []
+    for index, file in enumerate(files):
+        pointer = f"#/image/{index}"
+        try:
+            data = images.read_capped(file.stream, max_file_bytes)
+        except errors.ImageRejected as error:
+            faults.append(errors.Fault(pointer, error.message, error.specific_code))
+        else:
+            submitted_images.append(
+                SubmittedImage(pointer, data, job.options.detail if job else None)
+            )
+    return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
+
+
+def _form_values(
+    form: framework.FormBody, lists: frozenset[str]
+) -> tuple[dict[str, Any], list[errors.Fault]]:
+    """Return a form's text fields as JSON would have them."""
+    values: dict[str, Any] = {}
+    faults: list[errors.Fault] = []
+    for name, texts in form.fields.items():
+        if name in lists:
+            values[name] = texts
+            continue
+        if len(texts) > 1:
+            sentence = f"This may be given only once; it is given {len(texts)} times."
+            faults.append(errors.Fault(problems.pointer(name), sentence))
+        values[name] = texts[0]
+    if "image" in values:
+        del values["image"]
+        faults.append(errors.Fault("#/image", "This has to be a file, with a file name."))
+    if "options" in values:
+        try:
+            values["options"] = framework.loads(values["options"].encode(), place=("options",))
+        except errors.RequestError as error:
+            del values["options"]
+            no_json = errors.Fault("#/options", "This has to be a JSON object.")
+            faults += error.faults or (no_json,)
+    return values, faults

@@ -1,0 +1,1 @@
+"""What every room uses: settings, errors, ids, logs, metrics, database, failpoints, vault, shares, sandbox."""

@@ -1,0 +1,547 @@
+"""The database: one engine a process, transactions, and its clock. SQLite (WAL) or PostgreSQL 15+."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from core import errors, failpoints
+from core.shares import Shares
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
+
+Clock = Callable[[], datetime]
+
+_STATEMENT_TIMEOUT_MS = 10_000
+_LOCK_TIMEOUT_MS = 5_000
+_SQLITE_BUSY_MS = 10_000
+#: The function of :class:`Now` on SQLite.
+_SQLITE_NOW = "longlook_now"
+#: A full disk is not emptied in a moment.
+_DISK_SECONDS = 60
+#: When a server's host has vanished, its connections end within half a minute, not within a quarter of an hour.
+_LIVENESS = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+#: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
+_IDLE_TIMEOUT_MS = 20_000
+#: Transactions that wait at once for a connection, or for SQLite's only writer: more than there are threads.
+_TRANSACTIONS_WAITING = 8192
+#: Searches that wait at once.
+_SEARCHES_WAITING = 64
+#: Steps of SQLite's virtual machine between two looks at a search's deadline; some milliseconds.
+_SQLITE_STEPS = 1_000
+#: Where a connection to PostgreSQL keeps the deadline of its transaction.
+_DEADLINE = "longlook_deadline"
+
+
+def utcnow() -> datetime:
+    """Return the time of this host, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class UTCDateTime(sa.TypeDecorator[datetime]):
+    """An aware UTC time; a naive one is refused. On SQLite it is text that sorts by time."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return ``value`` in UTC (naive on SQLite, which has no zones)."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone means nothing here")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return ``value`` aware."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Seconds(sa.TypeDecorator[timedelta]):
+    """A length of time, bound as seconds."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def process_bind_param(self, value: timedelta | None, dialect: sa.Dialect) -> float | None:
+        """Return ``value`` in seconds."""
+        del dialect
+        return None if value is None else value.total_seconds()
+
+
+class Now(FunctionElement[datetime]):
+    """The database's time, plus ``delta`` if there is one: a statement that holds it serves both databases.
+
+    On PostgreSQL it is a sub-query, run once, so that the planner sees a constant and can use an
+    index: ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
+    process's clock. Two of them in one statement may differ by microseconds.
+
+    Args:
+        delta: a length of time, or a parameter of the type :class:`Seconds`.
+    """
+
+    type = UTCDateTime()
+    name = "now"
+    inherit_cache = True
+
+    def __init__(self, delta: timedelta | sa.BindParameter[timedelta] | None = None) -> None:
+        if isinstance(delta, timedelta):
+            delta = sa.literal(delta, Seconds())
+        super().__init__(*(() if delta is None else (delta,)))
+
+
+@compiles(Now, "postgresql")
+def _now_on_postgresql(element: Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - the compiler's own
+    delta = compiler.process(element.clauses, **options)
+    return f"(SELECT clock_timestamp(){f' + make_interval(secs => {delta})' if delta else ''})"
+
+
+@compiles(Now, "sqlite")
+def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - the compiler's own
+    return f"{_SQLITE_NOW}({compiler.process(element.clauses, **options) or 0})"
+
+
+def insert(
+    dialect: str, table: sa.Table | type[orm.DeclarativeBase]
+) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that knows ``ON CONFLICT`` in ``dialect``."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+class DatabaseUnavailable(errors.Unavailable):
+    """The database did not answer. After a failed commit nobody knows whether it landed: ask again."""
+
+    code = "database_unavailable"
+
+
+class LockTimeout(DatabaseUnavailable):
+    """Another transaction held the row for too long."""
+
+
+class DiskFull(DatabaseUnavailable):
+    """The disk of the database has no room left; the transaction was rolled back."""
+
+    code = "insufficient_storage"
+
+
+class Transaction:
+    """An open transaction: a connection, a session for those who want objects, and the database's own time."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._session: orm.Session | None = None
+        self.dialect = connection.dialect.name
+        #: What the listeners of the database hear once it has been committed; see :meth:`Database.listen`.
+        self.notes: list[object] = []
+
+    @property
+    def session(self) -> orm.Session:
+        """The session, made when somebody wants it: half of all transactions do without."""
+        if self._session is None:
+            self._session = orm.Session(
+                self._connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+            )
+        return self._session
+
+    def now(self, delta: timedelta = timedelta(0)) -> sa.ColumnElement[datetime]:
+        """Return an expression for the database's time plus ``delta``; see :class:`Now`."""
+        return Now(delta or None)
+
+    def insert(self, table: type[orm.DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
+        """Return an INSERT that knows ``ON CONFLICT`` in this database's dialect."""
+        return insert(self.dialect, table)
+
+    def execute(self, statement: sa.Executable, rows: Any = None) -> sa.Result[Any]:  # noqa: ANN401 - SQLAlchemy's own parameter type
+        """Run ``statement``; the session's objects are not kept in step with bulk updates.
+
+        One of bare tables (:func:`jobs.records.table`) needs no session, which would take as long as the statement.
+        """
+        if self._session is None and not _is_mapped(statement):
+            return self._connection.execute(statement, rows)
+        return self.session.execute(
+            statement, rows, execution_options={"synchronize_session": False}
+        )
+
+    def flush(self) -> None:
+        """Write what the session still holds back."""
+        if self._session is not None:
+            self._session.flush()
+
+    def close(self) -> None:
+        """Let go of the session's objects."""
+        if self._session is not None:
+            self._session.close()
+
+
+class Database:
+    """The database of a process, shared by its threads.
+
+    Args:
+        url: SQLAlchemy URL.
+        clock: the time on SQLite; tests move it.
+        pool_size: connections kept; twice as many at the most.
+        pool_seconds: the longest wait for one of them.
+        searches: connections that searches use at once; one of them is for accounts that use none.
+        search_seconds: the longest search, and the longest wait before it.
+        timer: seconds that never go back, for the deadlines of searches.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock = utcnow,
+        pool_size: int = 10,
+        pool_seconds: float = 10.0,
+        searches: int = 3,
+        search_seconds: float = 5.0,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = sa.make_url(url)
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self.dialect = self.url.get_backend_name()
+        self.clock = clock
+        self.engine = self._make_engine(pool_size, pool_seconds)
+        self.searches = Shares(
+            searches, name="searches", most_waiting=_SEARCHES_WAITING, reserved=1
+        )
+        #: The connections, shared among the parties that :attr:`party` names.
+        self.connections = Shares(
+            2 * pool_size, name="database connections", most_waiting=_TRANSACTIONS_WAITING
+        )
+        #: SQLite's only writer.
+        self.writers = Shares(1, name="database writers", most_waiting=_TRANSACTIONS_WAITING)
+        #: Returns for whom the current thread works, or None for the process itself, which may use all connections.
+        #: Without it nothing is shared: all threads work for the process.
+        self.party: Callable[[], Hashable] | None = None
+        self._turn = threading.Lock()
+        self._pool_seconds = pool_seconds
+        self._search_seconds = search_seconds
+        self._timer = timer
+        self._listeners: list[Callable[[object], None]] = []
+
+    def _make_engine(self, pool_size: int, pool_seconds: float) -> sa.Engine:
+        # An error's text is logged: it must not carry the values of a statement.
+        arguments: dict[str, Any] = {
+            "pool_size": pool_size,
+            "max_overflow": pool_size,
+            "pool_timeout": pool_seconds,
+            "hide_parameters": True,
+        }
+        if self.dialect == "sqlite":
+            engine = sa.create_engine(self.url, **arguments)
+            event.listen(engine, "connect", self._prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        options = (
+            f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={_IDLE_TIMEOUT_MS}"
+        )
+        engine = sa.create_engine(
+            self.url,
+            isolation_level="READ COMMITTED",  # What the guarded UPDATEs count on, whatever the server's default.
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 3, "options": options, **_LIVENESS},
+            **arguments,
+        )
+        event.listen(engine, "handle_error", _hide_details)
+        event.listen(engine, "before_cursor_execute", self._limit_statement)
+        return engine
+
+    def _prepare_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
+        """Set what SQLite forgets between connections. FULL: an accepted job survives a power cut."""
+        connection.isolation_level = (
+            None  # The driver's own BEGIN comes too late; see _begin_sqlite.
+        )
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={_SQLITE_BUSY_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+        # Deterministic, as SQLite understands it: the same within a statement, so that it is called once for it.
+        connection.create_function(_SQLITE_NOW, 1, self._now_in_sqlite, deterministic=True)
+
+    def _now_in_sqlite(self, delta: float) -> str:
+        """Return the clock's time as :class:`UTCDateTime` keeps it in SQLite, ``delta`` seconds later."""
+        at = (self.clock() + timedelta(seconds=delta)).astimezone(UTC).replace(tzinfo=None)
+        return at.isoformat(sep=" ", timespec="microseconds")
+
+    @contextlib.contextmanager
+    def transaction(self, name: str = "") -> Iterator[Transaction]:
+        """Open a transaction that writes; it commits at the end of the block.
+
+        Args:
+            name: of the failpoints ``name.commit``, before the commit, and ``name.committed``, after it.
+
+        Raises:
+            Unavailable: the database is away, locked or restarting.
+        """
+        with self._writers_turn(), self._open(write=True) as (transaction, commit):
+            yield transaction
+            with _translate_faults():
+                transaction.flush()
+                failpoints.hit(name, "commit")
+                commit()
+                failpoints.hit(name, "committed")
+        for note in transaction.notes:
+            for listener in self._listeners:
+                listener(note)
+
+    @contextlib.contextmanager
+    def reading(self, *, snapshot: bool = False) -> Iterator[Transaction]:
+        """Open a block of reads, which must neither write nor lock.
+
+        On SQLite all statements of the block see one snapshot, on PostgreSQL each sees what is committed before it.
+
+        Args:
+            snapshot: whether all statements must see one snapshot on PostgreSQL too.
+
+        Raises:
+            Unavailable: as above.
+        """
+        # At READ COMMITTED each statement has a snapshot of its own anyway: without a transaction around them, reads
+        # need no BEGIN and no ROLLBACK, which are two of the three round trips of one statement.
+        isolation: IsolationLevel = "REPEATABLE READ" if snapshot else "AUTOCOMMIT"
+        with self._open(write=False, isolation=isolation) as (transaction, _):
+            yield transaction
+
+    @contextlib.contextmanager
+    def searching(self, account_id: Hashable) -> Iterator[Transaction]:
+        """Open a transaction for reads whose cost grows with an account's data.
+
+        A few run at once, in turns among accounts, on a fixed part of the connections; each ends at a deadline.
+
+        Args:
+            account_id: whose share the reads take; None is the share of those that are about all accounts.
+
+        Raises:
+            core.errors.Overloaded: no place was free in time.
+            core.errors.SearchTooSlow: the reads took too long.
+            Unavailable: as above.
+        """
+        with self.searches.hold(account_id, seconds=self._search_seconds):
+            until = self._timer() + self._search_seconds
+            try:
+                with self._open(write=False, until=until) as (transaction, _):
+                    yield transaction
+            except DatabaseUnavailable as error:
+                if not _was_ended(error.__cause__):
+                    raise
+                raise errors.SearchTooSlow(
+                    f"This took more than {self._search_seconds:g} s and was ended. A search takes less time with a "
+                    "longer phrase, or with `created:`, `status:`, `group:` or `image:`.",
+                    retry_after=math.ceil(self._search_seconds),
+                ) from error
+
+    @contextlib.contextmanager
+    def _writers_turn(self) -> Iterator[None]:
+        """Let the writers of this process take turns on SQLite, and so the parties for which they write.
+
+        It has one writer at a time. Those who wait inside of it sleep longer and longer and may be passed
+        by for seconds, each with a connection in hand; here the next one is woken at once.
+        """
+        if self.dialect != "sqlite":
+            yield
+            return
+        seconds = _SQLITE_BUSY_MS / 1000
+        if self.party is not None:
+            with _Place(self.writers, self.party(), seconds=seconds):
+                yield
+            return
+        # Half the cost of turns, when many threads write.
+        if not self._turn.acquire(timeout=seconds):
+            raise DatabaseUnavailable("The database is busy.")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Yield a connection. Of one party all transactions together use three quarters of them at most."""
+        party = self.party() if self.party is not None else None
+        if party is None:
+            with self.engine.connect() as connection:
+                yield connection
+            return
+        with (
+            _Place(self.connections, party, seconds=self._pool_seconds),
+            self.engine.connect() as connection,
+        ):
+            yield connection
+
+    @contextlib.contextmanager
+    def _open(
+        self, *, write: bool, until: float | None = None, isolation: IsolationLevel | None = None
+    ) -> Iterator[tuple[Transaction, Callable[[], None]]]:
+        """Yield a transaction and what commits it; it is rolled back unless that was called.
+
+        Its statements end at ``until``, if that is given. ``isolation`` is for PostgreSQL; SQLite has one level.
+        """
+        with (
+            _translate_faults(),
+            self._connection() as connection,
+            self._limited(connection, until),
+        ):
+            connection.execution_options(longlook_write=write)
+            if isolation is not None and self.dialect == "postgresql":
+                connection.execution_options(isolation_level=isolation)
+            begun = connection.begin()
+            transaction = Transaction(connection)
+            try:
+                yield transaction, begun.commit
+            finally:
+                transaction.close()
+
+    @contextlib.contextmanager
+    def _limited(self, connection: sa.Connection, until: float | None) -> Iterator[None]:
+        """End the statements of ``connection`` in the block at ``until``."""
+        if until is None:
+            yield
+            return
+        if self.dialect == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            driver.set_progress_handler(lambda: self._timer() > until, _SQLITE_STEPS)
+            try:
+                yield
+            finally:
+                driver.set_progress_handler(None, 0)
+            return
+        connection.info[_DEADLINE] = until
+        try:
+            yield
+        finally:
+            connection.info.pop(_DEADLINE, None)
+
+    def _limit_statement(self, connection: sa.Connection, cursor: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own
+        """Give a statement on PostgreSQL the time that is left to its transaction, if that has a deadline."""
+        until = connection.info.get(_DEADLINE)
+        if until is not None:
+            # Zero would be no limit.
+            left = max(1, math.ceil((until - self._timer()) * 1000))
+            cursor.execute(f"SET LOCAL statement_timeout = {left}")
+
+    def listen(self, listener: Callable[[object], None]) -> None:
+        """Have ``listener`` called with each note of each transaction of this process that was committed.
+
+        For counting: a note is lost when the answer to the commit is.
+        """
+        self._listeners.append(listener)
+
+    def ping(self) -> None:
+        """Ask for nothing, to see whether it answers."""
+        with self.reading() as transaction:
+            transaction.execute(sa.select(1))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+class _Place:
+    """A place of ``shares`` during a block; :class:`DatabaseUnavailable` when there is none in time."""
+
+    def __init__(self, shares: Shares, party: Hashable, *, seconds: float) -> None:
+        self._held = shares.hold(party, seconds=seconds)
+
+    def __enter__(self) -> None:
+        try:
+            self._held.__enter__()
+        except errors.Overloaded as error:
+            raise DatabaseUnavailable(
+                f"The database is busy. {error}", retry_after=error.retry_after
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._held.__exit__(None, None, None)
+
+
+def _is_mapped(statement: sa.Executable) -> bool:
+    """Whether ``statement`` names records rather than tables: then its result may be objects."""
+    plugin = getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin")
+    return plugin == "orm"
+
+
+@contextlib.contextmanager
+def _translate_faults() -> Iterator[None]:
+    """Turn the driver's "not now" into ours; what is a fault of the statement passes through."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        if getattr(error.orig, "sqlstate", None) == "55P03":
+            raise LockTimeout("The database is busy with the same row.") from error
+        if _disk_is_full(error.orig):
+            raise DiskFull("The database's disk is full.", retry_after=_DISK_SECONDS) from error
+        raise DatabaseUnavailable("The database does not answer.") from error
+    except failpoints.FailpointFault as error:
+        raise DatabaseUnavailable("The database closed the connection.") from error
+    except sa.exc.TimeoutError as error:
+        raise DatabaseUnavailable("All database connections are in use.") from error
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseUnavailable("The database closed the connection.") from error
+        if getattr(error.orig, "sqlstate", None) == "25006":
+            # A standby: during a failover the address can still, or already, lead to one.
+            raise DatabaseUnavailable("The database takes no writes.") from error
+        raise
+
+
+def _was_ended(error: BaseException | None) -> bool:
+    """Whether the driver's ``error`` says that the statement took too long."""
+    cause = getattr(error, "orig", None)
+    return (
+        getattr(cause, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
+        or getattr(cause, "sqlstate", None) == "57014"
+    )
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether the driver says that there is no room: SQLite by a name, PostgreSQL by an SQLSTATE."""
+    return (
+        getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+        or getattr(error, "sqlstate", None) == "53100"
+    )
+
+
+def _hide_details(context: sa.ExceptionContext) -> None:
+    """Keep only the first line of PostgreSQL's errors: the others quote whole rows, questions among them."""
+    original = context.original_exception
+    if isinstance(original, psycopg.Error) and original.diag.message_primary:
+        original.args = (original.diag.message_primary,)
+        if context.sqlalchemy_exception is not None:
+            name = f"psycopg.errors.{type(original).__name__}"
+            context.sqlalchemy_exception.args = (f"({name}) {original.diag.message_primary}",)
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Take the write lock at the start of a writing transaction: a later upgrade could not wait for it."""
+    write = connection.get_execution_options().get("longlook_write", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

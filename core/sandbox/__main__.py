@@ -1,0 +1,87 @@
+"""The child of a sandbox: ``python -m core.sandbox TARGET MEMORY_MB PARENT_PID [late]``.
+
+It serves the calls that come over its standard input, a socket, until its parent hangs up or dies. With ``late`` its
+target may import modules while it works.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from core import errors
+from core.sandbox import confinement, frames
+
+Target = Callable[..., tuple[dict[str, Any], bytes]]
+
+#: The argument by which a parent says that its target imports while it works.
+LATE = "late"
+#: From Linux' ``prctl(2)``.
+_PR_SET_PDEATHSIG = 1
+
+
+def main(name: str, memory_mb: int, parent: int, *, imports_late: bool) -> None:
+    """Load the target called ``name``, take on the limits, and serve."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # The parent died before its child could ask to die with it.
+    connection = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def last_words(kind: type[BaseException], *_: object) -> None:
+        # Only the name travels: a library's message may quote what it was fed.
+        frames.send(connection, {"crashed": kind.__name__})
+
+    # An exception that nobody names ends the process: who knows what state it is in.
+    sys.excepthook = last_words
+    module, _, function = name.partition(":")
+    target: Target = getattr(importlib.import_module(module), function)
+    _limit(resource.RLIMIT_AS, memory_mb * 2**20)
+    _limit(resource.RLIMIT_CORE, 0)  # A core file would hold somebody's image.
+    held = confinement.confine(parent=parent, imports_late=imports_late)
+    frames.send(connection, {"confined": held})
+    while _serve(connection, target):
+        pass
+
+
+def _serve(connection: socket.socket, target: Target) -> bool:
+    """Answer one call; return False when there will be no more.
+
+    All that the call held is free when this returns, so an idle child is a small one.
+    """
+    try:
+        arguments, payload = frames.receive(connection)
+    except ConnectionError:
+        return False
+    try:
+        facts, data = target(payload, **arguments)
+    except errors.RequestError as error:
+        refused = {
+            "class": type(error).__name__,
+            "message": error.message,
+            "code": error.specific_code,
+            "param": error.param,
+        }
+        frames.send(connection, {"refused": refused})
+    else:
+        frames.send(connection, {"facts": facts}, data)
+    return True
+
+
+def _limit(what: int, most: int) -> None:
+    _, ceiling = resource.getrlimit(what)
+    if ceiling != resource.RLIM_INFINITY:
+        most = min(most, ceiling)
+    resource.setrlimit(what, (most, most))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), imports_late=sys.argv[4:] == [LATE])

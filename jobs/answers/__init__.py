@@ -1,0 +1,1 @@
+"""The answer of a trace: extraction, typed values, votes, JSON Schema, format instructions. Pure: no SQL, no clock."""

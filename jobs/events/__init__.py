@@ -1,0 +1,1 @@
+"""The numbered events of a job: their index in a growing text, and the live path through Redis."""

@@ -1,0 +1,202 @@
+"""The hot path of the live log: events go from the workers to those who follow them through Redis, as they happen.
+
+It is quick and forgetful, and nothing depends on it: an event that is lost here is read from SQL a moment later.
+Each one names the event before it, so that a gap is seen. What goes through is kept nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import redis
+import structlog
+
+from jobs.events.index import IndexEntry
+
+_log = structlog.get_logger(__name__)
+
+_CHANNEL = "longlook:live:"
+#: Batches that wait for a slow Redis; more are dropped.
+_WAITING = 20
+#: After Redis was lost it is left alone for so long.
+_REST_SECONDS = 2.0
+_SOCKET_SECONDS = 1.0
+#: Messages that are heard at once, so that whoever hears also gets to tell.
+_WOKEN_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """An event of a stream as it is told live: ``previous`` is the number of the job's event before it."""
+
+    job_id: uuid.UUID
+    attempt: int
+    sample: int
+    previous: int
+    mark: IndexEntry
+    delta: str = field(repr=False)
+
+
+class Publisher:
+    """Tells events from a thread of its own, so that nobody waits for Redis. What cannot be told is dropped."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = _client(redis_url)
+        self._batches: queue.Queue[Sequence[LiveEvent] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._rest_until = 0.0
+        self._lost = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def record(self, events: Sequence[LiveEvent]) -> None:
+        """Tell ``events``, in their order, soon or never; return at once."""
+        with contextlib.suppress(queue.Full):
+            self._batches.put_nowait(events)
+
+    def stop(self) -> None:
+        """Stop the thread and let go of Redis."""
+        if self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._batches.put(None, timeout=_SOCKET_SECONDS)
+            self._thread.join(timeout=3 * _SOCKET_SECONDS)
+        with contextlib.suppress(redis.RedisError):
+            self._redis.close()
+
+    def _run(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            if time.monotonic() >= self._rest_until:
+                self._publish(batch)
+
+    def _publish(self, batch: Sequence[LiveEvent]) -> None:
+        by_job: dict[uuid.UUID, list[LiveEvent]] = {}
+        for event in batch:
+            by_job.setdefault(event.job_id, []).append(event)
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id, events in by_job.items():
+            pipeline.publish(_channel(job_id), encode(events))
+        try:
+            pipeline.execute()
+            self._lost = False
+        except (redis.RedisError, OSError) as error:
+            if not self._lost:
+                _log.warning("events_not_published", error_type=type(error).__name__)
+            self._lost = True
+            self._rest_until = time.monotonic() + _REST_SECONDS
+
+
+class Subscriber:
+    """Hears the events of some jobs. For one thread; without Redis it hears nothing and goes on trying."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._url = redis_url
+        self._redis: redis.Redis | None = None
+        self._pubsub: Any = None
+        self._woken: set[uuid.UUID] = set()
+        self._rest_until = 0.0
+        self._lost = False
+
+    def want(self, job_ids: Collection[uuid.UUID]) -> None:
+        """Hear the events of these jobs from now on, and no others."""
+        wanted = set(job_ids)
+        if wanted == self._woken or time.monotonic() < self._rest_until:
+            return
+        with self._faults_noted():
+            if self._pubsub is None:
+                self._redis = _client(self._url)
+                self._pubsub = self._redis.pubsub(  # type: ignore[no-untyped-call] # redis has no types here
+                    ignore_subscribe_messages=True
+                )
+            if more := wanted - self._woken:
+                self._pubsub.subscribe(*map(_channel, more))
+            if fewer := self._woken - wanted:
+                self._pubsub.unsubscribe(*map(_channel, fewer))
+            self._woken = wanted
+            self._lost = False
+
+    def hear(self) -> list[LiveEvent]:
+        """Return what has come in, without waiting for more."""
+        events: list[LiveEvent] = []
+        if not self._woken:
+            return events
+        with self._faults_noted():
+            for _ in range(_WOKEN_AT_ONCE):
+                message = self._pubsub.get_message(timeout=0)
+                if message is None and not self._pubsub.connection.can_read(timeout=0):
+                    break
+                if message is not None and message["type"] == "message":
+                    events += decode(message["channel"], message["data"])
+        return events
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            if self._pubsub is not None:
+                self._pubsub.close()
+            if self._redis is not None:
+                self._redis.close()
+        self._pubsub, self._redis = None, None
+        self._woken = set()
+
+    @contextlib.contextmanager
+    def _faults_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            if not self._lost:
+                _log.warning("events_not_heard", error_type=type(error).__name__)
+            self._lost = True
+            self.close()
+            self._rest_until = time.monotonic() + _REST_SECONDS
+
+
+def encode(events: Iterable[LiveEvent]) -> bytes:
+    """Return events of one job as a message."""
+    rows = []
+    for event in events:
+        mark = event.mark
+        row = [event.attempt, event.sample, event.previous, mark.number, mark.at, event.delta]
+        rows.append(row if mark.finding is None else [*row, mark.finding])
+    return orjson.dumps(rows)
+
+
+def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
+    """Return the events of a message; one that another version wrote in another form has none."""
+    try:
+        job_id = uuid.UUID(hex=channel.decode().removeprefix(_CHANNEL))
+        return [
+            LiveEvent(
+                job_id,
+                int(attempt),
+                int(sample),
+                int(previous),
+                IndexEntry(int(number), len(delta), int(at), rest[0] if rest else None),
+                delta,
+            )
+            for attempt, sample, previous, number, at, delta, *rest in orjson.loads(message)
+        ]
+    except (ValueError, TypeError):
+        return []
+
+
+def _channel(job_id: uuid.UUID) -> str:
+    return f"{_CHANNEL}{job_id.hex}"
+
+
+def _client(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        redis_url,
+        socket_timeout=_SOCKET_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
+        health_check_interval=10,
+    )

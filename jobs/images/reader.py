@@ -1,0 +1,208 @@
+"""How an image comes in: read within a cap, judged by its first bytes, decoded in the sandbox."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Self
+
+from core import errors, profiles, sandbox
+from core.recent import Recent
+from core.shares import Shares
+from jobs.images.canonical import CanonicalImage
+from jobs.images.formats import sniff
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+#: What the sandbox of :class:`ImageReader` runs.
+TARGET = "jobs.images.pipeline:serve"
+
+_CHUNK = 1 << 20
+#: Files that wait for a decoding process at once.
+_MOST_WAITING = 64
+#: Files whose decoding timed out: how many are remembered, and for how long.
+_TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
+_SPACE = b" \t\n\r\v\f"
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an image may be at most, before it is decoded: the file in bytes, the picture in pixels."""
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+
+
+class ImageReader:
+    """The door's way to make canonical images of uploads.
+
+    Accounts share the decoding processes. A file whose decoding timed out is refused without another try for ten
+    minutes, to the account that sent it.
+
+    Args:
+        decoder: the sandbox that runs :data:`TARGET`.
+        limits: what is refused unseen.
+        shares: its processes, as places.
+        wait_seconds: how long a file waits for its place.
+        timer: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        decoder: sandbox.Sandbox,
+        *,
+        limits: ImageLimits,
+        shares: Shares,
+        wait_seconds: float = 15.0,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decoder = decoder
+        self._wait_seconds = wait_seconds
+        self._timed_out = Recent(_TIMED_OUT, seconds=_TIMED_OUT_SECONDS, timer=timer)
+        self.limits = limits
+        self.shares = shares
+
+    @classmethod
+    def start(cls, settings: Settings, *, target: str = TARGET) -> Self:
+        """Return the images of one process, with a sandbox of its own. Call it after any fork."""
+        # The process beyond the setting's number serves the accounts that have no file in work.
+        processes = settings.sandbox_processes + 1
+        decoder = sandbox.Sandbox(
+            target,
+            processes=processes,
+            seconds=settings.sandbox_seconds,
+            memory_mb=settings.sandbox_memory_mb,
+        )
+        limits = ImageLimits(
+            max_bytes=settings.max_image_mb * 2**20,
+            max_pixels=settings.max_image_megapixels * 1_000_000,
+        )
+        shares = Shares(processes, name="image decoders", most_waiting=_MOST_WAITING, reserved=1)
+        return cls(decoder, limits=limits, shares=shares, wait_seconds=settings.sandbox_seconds)
+
+    def warm(self) -> None:
+        """Start the decoding processes now.
+
+        Raises:
+            core.errors.Unavailable: they cannot be started.
+        """
+        self._decoder.warm()
+
+    @property
+    def confined(self) -> tuple[str, ...]:
+        """The layers of the decoding processes' confinement that hold; none before one has started."""
+        return self._decoder.confined or ()
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._decoder.close()
+
+    def accept(
+        self, data: bytes, *, account_id: uuid.UUID, detail: profiles.Detail = "standard"
+    ) -> CanonicalImage:
+        """Return the canonical image of an uploaded file, at the size of the detail tier.
+
+        Args:
+            data: the file.
+            account_id: whose share of the decoding processes it takes.
+            detail: the tier whose size the image gets.
+
+        Raises:
+            core.errors.ImageRejected: the file cannot be used; the code says why:
+
+                * ``empty_image_file``: no bytes.
+                * ``image_file_too_large``: more bytes than ``limits.max_bytes``.
+                * ``invalid_image_format``: the bytes are of no kind of image that is known here.
+                * ``unsupported_image_media_type``: they are, but this installation cannot read it.
+                * ``image_too_large``, ``image_too_small``: too many pixels, or a side below two.
+                * ``invalid_image``: the long side is more than 50 times the short one.
+                * ``invalid_image_mode``: the pixels have no meaning as colours.
+                * ``image_parse_error``: damaged, cut short, or too costly to decode.
+            core.errors.Overloaded: no decoding process was free in time; the same request may be sent again.
+            core.errors.Unavailable: no decoding process can be started, or the service is closing.
+        """
+        if not data:
+            raise errors.ImageRejected("The image file is empty.", code="empty_image_file")
+        if len(data) > self.limits.max_bytes:
+            raise _too_many_bytes(f"{len(data):,}", self.limits.max_bytes)
+        if sniff(data) is None:
+            raise errors.ImageRejected(
+                "The file is not an image of a known format; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
+                code="invalid_image_format",
+            )
+        file = (account_id, hashlib.sha256(data).digest())
+        self._refuse_timed_out(file)
+        with self.shares.hold(account_id, seconds=self._wait_seconds):
+            # The same file may have timed out while this one waited.
+            self._refuse_timed_out(file)
+            try:
+                facts, canonical = self._decoder.call(
+                    data, detail=detail, max_pixels=self.limits.max_pixels
+                )
+            except sandbox.SandboxTimeout:
+                self._timed_out.add(file)
+                raise _took_too_long() from None
+            except sandbox.SandboxCrashed:
+                raise errors.ImageRejected(
+                    "The image could not be decoded: it is damaged or needs too much memory.",
+                    code="image_parse_error",
+                ) from None
+        return CanonicalImage.from_facts(facts, canonical)
+
+    def _refuse_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
+        if file in self._timed_out:
+            raise _took_too_long()
+
+
+def read_capped(stream: IO[bytes], limit: int) -> bytes:
+    """Return all of ``stream``, reading no more than one byte past ``limit``.
+
+    Raises:
+        core.errors.ImageRejected: there is more (``image_file_too_large``).
+    """
+    parts: list[bytes] = []
+    left = limit + 1
+    while left and (part := stream.read(min(_CHUNK, left))):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise _too_many_bytes(f"more than {limit:,}", limit)
+    return b"".join(parts)
+
+
+def from_data_url(url: str) -> bytes:
+    """Return the bytes in a ``data:…;base64,…`` URL. The media type that it claims is not looked at.
+
+    Raises:
+        core.errors.ImageRejected: it is no such URL, or not base64 (``invalid_base64_image``).
+    """
+    head, comma, text = url.partition(",")
+    if not (comma and head[:5].lower() == "data:" and head.lower().endswith(";base64")):
+        raise errors.ImageRejected(
+            "The image is not a data URL: data:image/png;base64, and the file in base64.",
+            code="invalid_base64_image",
+        )
+    try:
+        # Line breaks are common in base64 and mean nothing; anything else odd is a mistake.
+        return base64.b64decode(text.encode("ascii").translate(None, _SPACE), validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.ImageRejected(
+            "The data URL of the image is not valid base64.", code="invalid_base64_image"
+        ) from None
+
+
+def _took_too_long() -> errors.ImageRejected:
+    return errors.ImageRejected("The image took too long to decode.", code="image_parse_error")
+
+
+def _too_many_bytes(found: str, limit: int) -> errors.ImageRejected:
+    return errors.ImageRejected(
+        f"The image file has {found} bytes; at most {limit:,} are allowed.",
+        code="image_file_too_large",
+    )

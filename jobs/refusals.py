@@ -1,0 +1,101 @@
+"""What an engine's refusal means for a job: which fault, in our own words.
+
+The engine's message is only recognised, never shown or logged: it can quote the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from core import errors
+
+
+@dataclass(frozen=True)
+class EngineRefusal:
+    """A refused request: the fault to raise, and a constant word for the log."""
+
+    category: str
+    error: errors.EngineError
+
+
+_SCHEMA_TIMED_OUT = "Grammar preprocessing timed out"
+_NO_GRAMMAR = "compile json grammar"
+#: What SGLang 0.5.23 says -> category -> what the job says. The first that fits counts.
+_REJECTED = (
+    (
+        (
+            "longer than the model's context length",
+            "maximum context length",
+            "_tokens is too large",
+        ),
+        "context_exceeded",
+        "The images, the question and the room for the answer exceed the model's context.",
+    ),
+    (
+        (_NO_GRAMMAR,),
+        "grammar_refused",
+        "The engine's grammar does not take the schema of the answer.",
+    ),
+    (("exceeds limit",), "too_many_images", "The engine does not take so many images at once."),
+    (
+        ("loading IMAGE data", "decode image", "aspect ratio"),
+        "image_unreadable",
+        "The engine cannot read the image.",
+    ),
+)
+_QUEUE_WORDS = ("queue is full", "timeout reached", "higher priority")
+
+
+def understand(status: int, message: str) -> EngineRefusal:
+    """Return what a refusal means that came before any text.
+
+    Args:
+        status: the HTTP status, or the code of an in-band error, which has the same meaning.
+        message: the engine's message.
+    """
+    # First, for an engine that tells of a grammar quotes the schema, which may have any words.
+    if _SCHEMA_TIMED_OUT in message:
+        return EngineRefusal(
+            "schema_timed_out",
+            errors.SchemaTimedOut(
+                "The engine could not make a grammar of the answer's schema in time."
+            ),
+        )
+    return _rejected(message) if _NO_GRAMMAR in message else _by_status(status, message)
+
+
+def _by_status(status: int, message: str) -> EngineRefusal:
+    if status == HTTPStatus.TOO_MANY_REQUESTS or any(word in message for word in _QUEUE_WORDS):
+        return EngineRefusal("busy", errors.EngineBusy("The engine has no room."))
+    if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE):
+        return EngineRefusal("unavailable", errors.EngineUnavailable("The engine is not ready."))
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return EngineRefusal(
+            "key_refused",
+            errors.EngineUnavailable("The engine refuses the key: see LONGLOOK_ENGINE_API_KEY."),
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
+        return EngineRefusal(
+            "failed", errors.EngineFault(f"The engine failed with status {status}.")
+        )
+    if status < HTTPStatus.BAD_REQUEST or status in (
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+    ):
+        return EngineRefusal(
+            "not_an_engine",
+            errors.EngineUnavailable(
+                f"What answers at the engine's URL is no engine (status {status})."
+            ),
+        )
+    return _rejected(message)
+
+
+def _rejected(message: str) -> EngineRefusal:
+    for needles, category, sentence in _REJECTED:
+        if any(needle in message for needle in needles):
+            return EngineRefusal(category, errors.EngineRejected(sentence))
+    return EngineRefusal(
+        "rejected", errors.EngineRejected("The engine does not take this request.")
+    )

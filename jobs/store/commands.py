@@ -1,0 +1,44 @@
+"""What people do to a waiting job beside cancelling it."""
+
+from __future__ import annotations
+
+import uuid
+
+import sqlalchemy as sa
+
+from core.database import Database, Now
+from jobs.lifecycle import Status
+from jobs.records import Job, table
+from jobs.store import timeline
+
+_JOB = table(Job).c
+_RUN_NOW = timeline.Change(
+    "run_now",
+    source=Status.QUEUED,
+    target=Status.QUEUED,
+    where=(_JOB.id == sa.bindparam("b_job"), _JOB.not_before > Now()),
+    values={"not_before": Now()},
+)
+
+
+def run_now(
+    database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
+) -> Status | None:
+    """Let a queued job wait no longer for its next try. One that is due already stays as it is.
+
+    Returns:
+        The status, :attr:`~jobs.lifecycle.Status.QUEUED` when it can be claimed now; None when there is no such
+        job (in this account).
+    """
+    with database.transaction() as transaction:
+        job = transaction.session.get(Job, job_id, with_for_update=True)
+        if job is None or (account_id is not None and job.account_id != account_id):
+            return None
+        if job.status is Status.QUEUED:
+            timeline.change(
+                transaction,
+                _RUN_NOW,
+                actor=actor,
+                bound={"b_job": job_id},
+            )
+        return job.status

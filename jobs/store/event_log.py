@@ -1,0 +1,217 @@
+"""What callers are told of a job, event by event: its moves and what its streams said, in the order of their numbers.
+
+Numbers are strictly increasing, not dense, and stay for ever. They come from one counter in the job's row: a
+move takes one in its own UPDATE, a holder reserves a block with its claim and more of them with its flushes. So
+everything of an attempt lies between its claim and whatever comes after it. The end of a job is the number after
+its last one.
+
+What an attempt wrote is read up to its ``kept_through``. A live reader may have been told more of an attempt
+that was lost: the next attempt, or the end, says up to which number it holds.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from core.database import Database, Transaction
+from jobs.events import index as marks
+from jobs.lifecycle import Status
+from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+
+
+class EventKind(enum.StrEnum):
+    """What an event tells."""
+
+    QUEUED = "job.queued"
+    STARTED = "job.started"
+    DELTA = "trace.delta"
+    FINDING = "finding"
+    RESTARTED = "attempt.restarted"
+    FINISHED = "job.finished"
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """One event; what its kind does not have is None.
+
+    Attributes:
+        at: milliseconds since 1970.
+        kept_through: of earlier attempts' events, those with later numbers are void.
+    """
+
+    number: int
+    kind: EventKind
+    at: int
+    attempt: int | None = None
+    sample: int | None = None
+    delta: str | None = field(default=None, repr=False)
+    finding: dict[str, Any] | None = field(default=None, repr=False)
+    kept_through: int | None = None
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Events in order, and what is beyond them."""
+
+    events: list[JobEvent]
+    #: Whether more of them can be read right now.
+    more: bool
+    #: Whether the job has finished: after these, if there are no more, nothing will ever come.
+    finished: bool
+    #: If there are no more: everything up to this number has been told.
+    through: int
+
+
+@dataclass(frozen=True)
+class EventPosition:
+    """How far a job is: the last number of what is written, and whether it has finished."""
+
+    number: int
+    finished: bool
+
+
+_JOBS = sa.select(
+    Job.id, Job.status, Job.attempt, Job.event_number, Job.finished_at, Attempt.kept_through
+).outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
+
+
+def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, EventPosition]:
+    """Return how far each of ``job_ids`` is, in one query, for those who follow them."""
+    with database.reading() as transaction:
+        rows = transaction.execute(_JOBS.where(Job.id.in_(job_ids)))
+        return {row.id: _standing(row) for row in rows}
+
+
+def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> EventPage:
+    """Return up to ``limit`` events of a job beyond the number ``after``, which may lie anywhere.
+
+    Raises:
+        core.database.DatabaseUnavailable: the database does not answer.
+    """
+    with database.reading() as transaction:
+        # The row comes first: of what is read after it, later numbers are left for the next time. So whatever
+        # is returned has everything before it.
+        job = transaction.execute(_JOBS.where(Job.id == job_id)).one_or_none()
+        if job is None:
+            return EventPage([], more=False, finished=True, through=after)
+        moves = _moves(transaction, job, after=after, limit=limit)
+        found = heapq.merge(
+            moves,
+            *_streams(transaction, job, after=after),
+            _end(job, after=after),
+            key=lambda event: event.number,
+        )
+        events = list(itertools.islice(found, limit + 1))
+    standing = _standing(job)
+    return EventPage(
+        events[:limit],
+        more=len(events) > limit,
+        finished=standing.finished,
+        through=standing.number,
+    )
+
+
+def _standing(row: sa.Row[Any]) -> EventPosition:
+    status: Status = row.status
+    if status.terminal:
+        return EventPosition(row.event_number + 1, finished=True)
+    written = row.kept_through if status is Status.RUNNING else row.event_number
+    return EventPosition(written or 0, finished=False)
+
+
+def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int) -> list[JobEvent]:
+    entries = transaction.session.scalars(
+        sa.select(TimelineEntry)
+        .where(
+            TimelineEntry.job_id == job.id,
+            TimelineEntry.number > after,
+            TimelineEntry.number <= job.event_number,
+        )
+        .order_by(TimelineEntry.number)
+        .limit(limit + 1)
+    ).all()
+    before = [int(entry.changes.get("attempt", 0)) - 1 for entry in entries]
+    rows = transaction.execute(
+        sa.select(Attempt.number, Attempt.kept_through).where(
+            Attempt.job_id == job.id, Attempt.number.in_(before)
+        )
+    )
+    stored: dict[int, int | None] = {row.number: row.kept_through for row in rows}
+    return [_move(entry, stored) for entry in entries]
+
+
+def _move(entry: TimelineEntry, stored: dict[int, int | None]) -> JobEvent:
+    number, at = entry.number or 0, _milliseconds(entry.at)
+    if entry.changes["status"] == Status.QUEUED:
+        return JobEvent(number, EventKind.QUEUED, at)
+    attempt = int(entry.changes["attempt"])
+    if attempt == 1:
+        return JobEvent(number, EventKind.STARTED, at, attempt=attempt)
+    return JobEvent(
+        number, EventKind.RESTARTED, at, attempt=attempt, kept_through=stored.get(attempt - 1) or 0
+    )
+
+
+def _streams(
+    transaction: Transaction, job: sa.Row[Any], *, after: int
+) -> Iterator[Iterator[JobEvent]]:
+    """Yield what each stream said beyond ``after``. One statement: all of them as they are at one moment."""
+    rows = transaction.execute(
+        sa.select(
+            Sample.attempt,
+            Sample.number,
+            sa.func.coalesce(Sample.output, TraceChunk.text).label("text"),
+            sa.func.coalesce(Sample.marks, TraceChunk.marks).label("marks"),
+        )
+        .join(Attempt, sa.and_(Attempt.job_id == Sample.job_id, Attempt.number == Sample.attempt))
+        .outerjoin(
+            TraceChunk,
+            sa.and_(
+                TraceChunk.job_id == Sample.job_id,
+                TraceChunk.attempt == Sample.attempt,
+                TraceChunk.sample == Sample.number,
+                TraceChunk.last_number > after,
+            ),
+        )
+        .where(Sample.job_id == job.id, Attempt.kept_through > after)
+        .order_by(Sample.attempt, Sample.number, TraceChunk.position)
+    )
+    for row in rows:
+        index = marks.unpack(row.marks)
+        yield _reported(row, index, after=after, until=job.event_number)
+
+
+def _reported(
+    row: sa.Row[Any], index: Sequence[marks.IndexEntry], *, after: int, until: int
+) -> Iterator[JobEvent]:
+    for mark, text in marks.cut(row.text or "", index, after=after):
+        if mark.number > until:
+            return
+        yield JobEvent(
+            mark.number,
+            EventKind.DELTA if mark.finding is None else EventKind.FINDING,
+            mark.at,
+            attempt=row.attempt,
+            sample=row.number,
+            delta=text if mark.finding is None else None,
+            finding=mark.finding,
+        )
+
+
+def _end(job: sa.Row[Any], *, after: int) -> Iterator[JobEvent]:
+    if job.status.terminal and job.event_number + 1 > after:
+        at = _milliseconds(job.finished_at)
+        yield JobEvent(job.event_number + 1, EventKind.FINISHED, at, kept_through=job.kept_through)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,85 @@
+"""The numbers of events in SQL: reserved before they are used, and up to which of them everything is written."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from core.database import Transaction
+from jobs.events import index as marks
+from jobs.events.index import IndexEntry
+from jobs.records import Attempt, Job, table
+
+_RESERVED = (
+    sa.update(table(Job))
+    .where(table(Job).c.id == sa.bindparam("b_job"))
+    .values(event_number=sa.bindparam("b_end"))
+)
+_STORED = (
+    sa.update(table(Attempt))
+    .where(
+        table(Attempt).c.job_id == sa.bindparam("b_job"),
+        table(Attempt).c.number == sa.bindparam("b_attempt"),
+    )
+    .values(kept_through=sa.bindparam("b_through"))
+)
+_ENDED_THROUGH = _STORED.where(
+    sa.func.coalesce(table(Attempt).c.kept_through, 0) < sa.bindparam("b_through")
+)
+_NEXT = (
+    sa.update(table(Job))
+    .where(table(Job).c.id == sa.bindparam("b_job"))
+    .values(event_number=table(Job).c.event_number + 1)
+    .returning(table(Job).c.event_number)
+)
+
+
+def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
+    """Reserve numbers up to ``ends`` for those who hold these attempts: nobody else takes numbers of a running job."""
+    if ends:
+        transaction.execute(
+            _RESERVED,
+            [{"b_job": job_id, "b_end": end} for (job_id, _), end in ends.items()],
+        )
+
+
+def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
+    """Note up to which number the events of each attempt are written now."""
+    if through:
+        transaction.execute(
+            _STORED,
+            [
+                {"b_job": job_id, "b_attempt": attempt, "b_through": number}
+                for (job_id, attempt), number in through.items()
+            ],
+        )
+
+
+def cover(
+    transaction: Transaction,
+    job_id: uuid.UUID,
+    text: str,
+    index: Sequence[IndexEntry],
+    *,
+    at: datetime,
+) -> list[IndexEntry]:
+    """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
+    rest = len(text) - marks.covered(index)
+    if rest <= 0:
+        return list(index)
+    number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()
+    return [*index, IndexEntry(number, rest, round(at.timestamp() * 1000))]
+
+
+def end_through(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[IndexEntry]
+) -> None:
+    """Note that the events of ``index`` are written; another stream's may be later ones."""
+    if index:
+        transaction.execute(
+            _ENDED_THROUGH,
+            {"b_job": job_id, "b_attempt": attempt, "b_through": index[-1].number},
+        )

@@ -1,0 +1,347 @@
+"""The place of a queued job: how many are claimed before it, and when its turn may come.
+
+A place is what :mod:`jobs.store.dispatch` would do if nothing came in and nothing ended. Followers count although
+their leaders may hold them for a while; jobs that wait for another try do not.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from core.database import Now, Transaction
+from jobs.lifecycle import FIRST_TURN, TURN_STEP, Priority, Status
+from jobs.records import Job, QueueTurn, table
+from jobs.store import timeline, turns
+
+#: So many jobs are counted for a place, and about as many for all other accounts together.
+LIMIT = 10_000
+#: The same for the answer to a submission.
+_LIMIT_AT_ONCE = 100
+#: So many finished jobs make an estimate.
+_PACE_JOBS = 20
+_KEEP_SECONDS = 1.0
+#: A count is not repeated before this many times its own duration.
+_KEEP_SHARE = 20
+
+_T = TypeVar("_T")
+Timer = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class QueuePosition:
+    """The place of a queued job.
+
+    Attributes:
+        position: 1 is next.
+        at_least: whether only so many were counted, and there may be more before it.
+        eta_seconds: until it may begin, None when that is not known; with ``at_least`` it may be longer.
+    """
+
+    position: int
+    eta_seconds: int | None
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the queue moves: the mean seconds of the last runs, and how many jobs run at once."""
+
+    seconds: float
+    running: int
+
+    def eta(self, position: int) -> int:
+        """Return the seconds until the job at ``position`` may begin.
+
+        While jobs wait, as many run as the engines carry; that number is how many a turn takes.
+        """
+        return round(math.ceil(position / max(1, self.running)) * self.seconds)
+
+
+def of(transaction: Transaction, job: Job) -> QueuePosition:
+    """Return the place of ``job``, which is queued."""
+    found = _counted(transaction, job, limit=LIMIT)
+    now = _pace(transaction)
+    return QueuePosition(found.position, now.eta(found.position) if now else None, found.at_least)
+
+
+class PositionForecast:
+    """The places of jobs that have just come in, at a cost that does not grow with the queue.
+
+    Positions beyond about a hundred are lower bounds. Their estimates come from counts of the whole queue that this
+    process repeats about once a second.
+
+    Args:
+        timer: seconds, by any clock that never goes back.
+    """
+
+    def __init__(self, *, timer: Timer = time.monotonic) -> None:
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._pace: tuple[float, Pace | None] = (-math.inf, None)
+        self._queue: tuple[float, _Queue] = (-math.inf, _Queue(0, {}))
+
+    def of(self, transaction: Transaction, job: Job, *, behind: int = 0) -> QueuePosition:
+        """Return the place of the ``behind``-th job after ``job``, which both have just come in."""
+        found = _counted(transaction, job, limit=_LIMIT_AT_ONCE, behind=behind)
+        pace = self._recent_pace(transaction)
+        if pace is None:
+            return QueuePosition(found.position, None, found.at_least)
+        position = found.position
+        if found.at_least:
+            position = max(position, self._recent_queue(transaction).position(job))
+        return QueuePosition(found.position, pace.eta(position), found.at_least)
+
+    def _recent_pace(self, transaction: Transaction) -> Pace | None:
+        with self._lock:
+            due, known = self._pace
+            began = self._timer()
+            if began < due:
+                return known
+            # One thread looks; the others use what is known meanwhile.
+            self._pace = (began + _KEEP_SECONDS, known)
+        found = _pace(transaction)
+        with self._lock:
+            self._pace = (self._next_look(began), found)
+        return found
+
+    def _recent_queue(self, transaction: Transaction) -> _Queue:
+        with self._lock:
+            due, known = self._queue
+            began = self._timer()
+            if began < due:
+                return known
+            self._queue = (began + _KEEP_SECONDS, known)
+        found = _Queue.read(transaction)
+        with self._lock:
+            self._queue = (self._next_look(began), found)
+        return found
+
+    def _next_look(self, began: float) -> float:
+        ended = self._timer()
+        return ended + max(_KEEP_SECONDS, _KEEP_SHARE * (ended - began))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A row of the turns and how many queued jobs it has."""
+
+    step: int
+    next_turn: int
+    jobs: int
+
+    def before(self, turn: int, now: int) -> int:
+        """Return how many of its jobs are claimed before ``turn``, when the present one is ``now``."""
+        if self.next_turn >= turn:
+            return 0
+        return min(self.jobs, 1 + max(0, turn - 1 - max(self.next_turn, now)) // self.step)
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """The whole queue as it was counted."""
+
+    now: int
+    turns: dict[tuple[uuid.UUID, Priority], _Turn]
+
+    @classmethod
+    def read(cls, transaction: Transaction) -> _Queue:
+        """Count the queue by accounts and classes."""
+        now: int = transaction.execute(sa.select(turns.virtual_time())).scalar_one()
+        rows = transaction.execute(_BY_TURN)
+        found = {
+            (row.account_id, row.priority): _Turn(row.step, row.next_turn, row.jobs) for row in rows
+        }
+        return cls(now, found)
+
+    def position(self, job: Job) -> int:
+        """Return the position of the last job in the queue of the account and class of ``job``."""
+        key = (job.account_id, job.priority)
+        mine = self.turns.get(key)
+        if mine is None:
+            return 1
+        turn = max(mine.next_turn, self.now) + max(0, mine.jobs - 1) * mine.step
+        others = (one.before(turn, self.now) for other, one in self.turns.items() if other != key)
+        return max(1, mine.jobs) + sum(others)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    position: int
+    at_least: bool
+
+
+def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0) -> _Counted:
+    """Return the position of the ``behind``-th job after ``job`` in its account and class, up to about ``limit``."""
+    key = {"account_id": job.account_id, "priority": job.priority}
+    mine = transaction.execute(
+        _MINE, key | {"rank_at": job.rank_at, "id": job.id, "most": limit}
+    ).one()
+    own = mine.ahead + behind
+    bounded = mine.ahead >= limit
+    if mine.turns == (mine.next_turn is not None):
+        # No other account or class has a turn.
+        return _Counted(1 + own, bounded)
+    step = TURN_STEP[job.priority]
+    first = mine.next_turn
+    if first is None:
+        # A process of the version before queued it, and no sweep has added its turn yet.
+        first = mine.now + FIRST_TURN[job.priority]
+    turn = first if own == 0 else max(first, mine.now) + own * step
+    # What a turn of the highest class could have before it bounds what has to be counted of each.
+    most = max(1, min(limit // min(limit, mine.turns), 2 + turn - min(first, mine.now)))
+    others = transaction.execute(
+        _OTHERS,
+        key | {"turn": turn, "step": step, "now": mine.now, "most": most, "rows": limit},
+    ).one()
+    at_least = bounded or bool(others.cut) or others.rows >= limit
+    return _Counted(1 + own + int(others.ahead), at_least)
+
+
+_JOB = table(Job).c
+
+
+def _standing(
+    account_id: sa.ColumnElement[uuid.UUID], priority: sa.ColumnElement[Priority]
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition of counting among the queued jobs of an account in a class."""
+    return (
+        turns.waiting(),
+        _JOB.account_id == account_id,
+        _JOB.priority == priority,
+        _JOB.not_before <= Now(),
+        # As a bare column the deadline tempts SQLite to walk its index.
+        sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at) > Now(),
+    )
+
+
+def _bound(name: str, column: sa.ColumnElement[_T]) -> sa.BindParameter[_T]:
+    return sa.bindparam(name, type_=column.type)
+
+
+_ACCOUNT = _bound("account_id", _JOB.account_id)
+_PRIORITY = _bound("priority", _JOB.priority)
+_MOST = sa.bindparam("most", type_=sa.Integer())
+_AHEAD = (
+    sa.select(sa.literal(1).label("one"))
+    .where(
+        *_standing(_ACCOUNT, _PRIORITY),
+        # Implied by what follows, which neither database finds in an index together with the other columns.
+        _JOB.rank_at <= _bound("rank_at", _JOB.rank_at),
+        sa.tuple_(_JOB.rank_at, _JOB.id)
+        < sa.tuple_(_bound("rank_at", _JOB.rank_at), _bound("id", _JOB.id)),
+    )
+    .limit(_MOST)
+    .subquery()
+)
+#: The turn of a job's account and class, the present turn, how many turns there are, and the jobs before it.
+_MINE = sa.select(
+    sa.select(turns.TURN.next_turn)
+    .where(turns.TURN.account_id == _ACCOUNT, turns.TURN.priority == _PRIORITY)
+    .scalar_subquery()
+    .label("next_turn"),
+    turns.virtual_time().label("now"),
+    sa.select(sa.func.count()).select_from(table(QueueTurn)).scalar_subquery().label("turns"),
+    sa.select(sa.func.count()).select_from(_AHEAD).scalar_subquery().label("ahead"),
+)
+
+
+@functools.cache
+def _others() -> sa.Select[int, int, int]:
+    """Return the statement that counts the jobs of other turns before the turn that is bound."""
+    turn = sa.bindparam("turn", type_=sa.BigInteger())
+    now = sa.bindparam("now", type_=sa.BigInteger())
+    own = sa.tuple_(_bound("step", turns.TURN.step), _ACCOUNT)
+    # At the same turn the order of dispatch decides.
+    limit = sa.case((sa.tuple_(turns.TURN.step, turns.TURN.account_id) < own, turn + 1), else_=turn)
+    before = (
+        sa.select(
+            turns.TURN.account_id,
+            turns.TURN.priority,
+            turns.TURN.next_turn,
+            turns.TURN.step,
+            limit.label("limit"),
+        )
+        .where(
+            turns.TURN.next_turn < limit,
+            sa.or_(turns.TURN.account_id != _ACCOUNT, turns.TURN.priority != _PRIORITY),
+        )
+        .order_by(turns.TURN.next_turn)
+        .limit(sa.bindparam("rows", type_=sa.Integer()))
+        .subquery("before")
+    )
+    waiting = (
+        sa.select(sa.literal(1).label("one"))
+        .where(*_standing(before.c.account_id, before.c.priority))
+        .limit(_MOST)
+        .correlate(before)
+        .subquery()
+    )
+    base = sa.case((before.c.next_turn < now, now), else_=before.c.next_turn)
+    rest = before.c.limit - 1 - base
+    fitting = 1 + sa.case((rest > 0, rest), else_=0) // before.c.step
+    counted = (
+        sa.select(
+            sa.select(sa.func.count())
+            .select_from(waiting)
+            .correlate(before)
+            .scalar_subquery()
+            .label("jobs"),
+            fitting.label("fitting"),
+        )
+        .cte("counted")
+        .prefix_with("MATERIALIZED")
+    )  # Else SQLite counts thrice.
+    jobs, fits = counted.c.jobs, counted.c.fitting
+    return sa.select(
+        sa.func.coalesce(sa.func.sum(sa.case((jobs < fits, jobs), else_=fits)), 0).label("ahead"),
+        sa.func.count().label("rows"),
+        sa.func.coalesce(
+            sa.func.max(sa.case((sa.and_(jobs >= _MOST, fits > _MOST), 1), else_=0)), 0
+        ).label("cut"),
+    )
+
+
+_OTHERS = _others()
+_BY_TURN = (
+    sa.select(
+        turns.TURN.account_id,
+        turns.TURN.priority,
+        turns.TURN.step,
+        turns.TURN.next_turn,
+        sa.func.count().label("jobs"),
+    )
+    .join(
+        table(Job),
+        sa.and_(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority),
+    )
+    .where(turns.waiting())
+    .group_by(turns.TURN.account_id, turns.TURN.priority, turns.TURN.step, turns.TURN.next_turn)
+)
+_RECENT = (
+    sa.select(_JOB.started_at, _JOB.finished_at)
+    .where(timeline.standing(Status.SUCCEEDED))
+    .order_by(_JOB.finished_at.desc())
+    .limit(_PACE_JOBS)
+)
+_RUNNING = (
+    sa.select(sa.func.count()).select_from(table(Job)).where(timeline.standing(Status.RUNNING))
+)
+
+
+def _pace(transaction: Transaction) -> Pace | None:
+    """Return how fast the queue moves, None until so many jobs have finished that it can be told."""
+    recent = transaction.execute(_RECENT).all()
+    if len(recent) < _PACE_JOBS:
+        return None
+    running: int = transaction.execute(_RUNNING).scalar_one()
+    seconds: float = sum((row.finished_at - row.started_at).total_seconds() for row in recent)
+    return Pace(seconds / _PACE_JOBS, running)

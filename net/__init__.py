@@ -1,0 +1,1 @@
+"""HTTP connections to hosts that others name: resolver, SSRF guard, deadlines."""

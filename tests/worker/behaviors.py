@@ -1,0 +1,77 @@
+"""Runs one job on the scripted engine as a chosen persona, with chosen guards."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+from core import profiles
+from jobs import engine
+from scripted import RealTime, Scripted, ScriptedOptions
+from tests.worker.conftest import Bench, real_image
+
+BUDGET = 8000
+#: What an installation has on that says nothing else.
+ON = dict.fromkeys(("loop", "budget", "language"), True)
+
+
+class Hurried:
+    """Time that passes as soon as somebody waits for it: a stream has as many tokens as its reader has had time for."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def now(self) -> float:
+        return self._seconds
+
+    def wait(self, event: threading.Event, seconds: float | None) -> None:
+        if seconds is None:
+            event.wait(30)
+        elif not event.is_set():
+            self._seconds += seconds
+
+
+def run_persona(
+    bench: Bench,
+    persona: str,
+    *,
+    tokens_per_second: float = 0,
+    temperature: float = 0.5,
+    **switched: bool,
+) -> uuid.UUID:
+    """Run one job on a scripted engine of its own to its end; return its id.
+
+    With probes there are several streams at once, and time is the real one.
+    """
+    manners = ScriptedOptions(
+        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, persona=persona
+    )
+    options: dict[str, Any] = {"temperature": temperature, **switched}
+    job_id = submit(bench, **options)
+    clock = RealTime() if switched.get("convergence") else Hurried()
+    work(bench, Scripted(options=manners, profile=profiles.QVQ, clock=clock))
+    return job_id
+
+
+def submit(bench: Bench, *, question: str = "How many circles?", **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
+    """Submit a job about a real picture; truth values among ``options`` switch guards."""
+    switched = {name: value for name, value in options.items() if isinstance(value, bool)}
+    others = {name: value for name, value in options.items() if name not in switched}
+    return bench.submit(
+        question=question,
+        options={"max_output_tokens": BUDGET, "guards": ON | switched} | others,
+        image=real_image(),
+    )
+
+
+def work(bench: Bench, engine_: engine.Engine, *, jobs: int | None = 1) -> None:
+    """Run the ``jobs`` that are due on an engine; None: however many there are."""
+    of_its_own = bench.with_engine(engine_, profile=profiles.QVQ, quarantine_crashes=3)
+    done = of_its_own.runner.work()
+    assert jobs is None or done == jobs
+
+
+def found(bench: Bench, job_id: uuid.UUID) -> list[tuple[str, str]]:
+    """Return kind and action of all findings of a job."""
+    return [(finding.kind, finding.action) for finding in bench.view(job_id).findings]

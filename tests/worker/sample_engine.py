@@ -1,0 +1,110 @@
+"""An engine of several voices: a test conducts each stream by itself, by the seed that it was asked with."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+
+from core import errors
+from jobs import engine
+
+#: What the streams of a job are asked with: its own seed, and so on. A continuation has the one of its sample.
+FIRST_SEED = 7
+
+
+class Choir:
+    """Gives each stream what the test puts in under its vote. An abort ends a stream with its bill."""
+
+    END = object()
+    url = "choir:"
+
+    def __init__(self, *, window: int = 16) -> None:
+        self.window = window
+        self.requests: list[engine.GenerationRequest] = []
+        self.aborted: list[int] = []
+        #: The most streams that were ever open at once.
+        self.most = 0
+        self._open = 0
+        self._lock = threading.Condition()
+        self._feeds: defaultdict[int, queue.SimpleQueue[object]] = defaultdict(queue.SimpleQueue)
+
+    def feed(self, vote: int, *items: object) -> None:
+        """Give a stream its next items."""
+        for item in items:
+            self._feeds[vote].put(item)
+
+    def say(self, vote: int, text: str) -> None:
+        """Have a stream say ``text`` and go on."""
+        self.feed(vote, engine.Chunk(text=text))
+
+    def answer(self, vote: int, text: str) -> None:
+        """Have a stream give an answer and end."""
+        bill = engine.TokenUsage(10, 8 if vote else 0, 4, 5)
+        self.say(vote, f"I look. **Final Answer** \\boxed{{{text}}}")
+        self.feed(vote, engine.Chunk(finish_reason="stop", usage=bill), self.END)
+
+    def begun(self, count: int) -> bool:
+        """Wait until ``count`` streams have been asked for, ten seconds at the most."""
+        with self._lock:
+            return self._lock.wait_for(lambda: len(self.requests) >= count, timeout=10)
+
+    def votes(self) -> list[int]:
+        """Return the votes in the order in which they were asked for."""
+        return [_vote(request) for request in self.requests]
+
+    @contextlib.contextmanager
+    def stream(self, request: engine.GenerationRequest) -> Iterator[_Voice]:
+        """Open a stream."""
+        with self._lock:
+            self.requests.append(request)
+            self._open += 1
+            self.most = max(self.most, self._open)
+            self._lock.notify_all()
+        try:
+            yield _Voice(self._feeds[_vote(request)])
+        finally:
+            with self._lock:
+                self._open -= 1
+
+    def abort(self, rid: str) -> None:
+        """End a stream as SGLang does."""
+        with self._lock:
+            requested = next(request for request in self.requests if request.rid == rid)
+            self.aborted.append(_vote(requested))
+        bill = engine.TokenUsage(10, 8, 4, 2)
+        self.feed(_vote(requested), engine.Chunk(finish_reason="abort", usage=bill), self.END)
+
+    def facts(self) -> engine.EngineFacts:
+        """Tell the window."""
+        return engine.EngineFacts(model="tiny-qvq", version="choir-1", window=self.window)
+
+    def load(self) -> engine.EngineLoad:
+        """Tell how many sing."""
+        return engine.EngineLoad(running=self._open, waiting=0)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _vote(request: engine.GenerationRequest) -> int:
+    assert request.seed is not None
+    return request.seed - FIRST_SEED
+
+
+class _Voice:
+    def __init__(self, feed: queue.SimpleQueue[object]) -> None:
+        self._feed = feed
+
+    def __iter__(self) -> Iterator[engine.Chunk]:
+        while (item := self._feed.get(timeout=30)) is not Choir.END:
+            if isinstance(item, BaseException):
+                raise item
+            assert isinstance(item, engine.Chunk)
+            yield item
+
+    def close(self) -> None:
+        """Hang up."""
+        self._feed.put(errors.EngineFault("The connection was closed."))

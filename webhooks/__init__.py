@@ -1,0 +1,1 @@
+"""Webhooks: endpoints, notifications, delivery attempts, and the process that sends them."""

@@ -1,0 +1,29 @@
+"""The Celery app that tells receivers: ``celery -A webhooks.app worker``. Its import builds something, too.
+
+A bell only wakes the dispatcher, which has threads of its own: two slots of Celery's are plenty.
+"""
+
+from __future__ import annotations
+
+from core import celery_process
+from core.settings import Settings
+from core.vault import Vault
+from jobs import queue
+from net.client import GuardedClient
+from webhooks.runtime import DeliveryRuntime
+from webhooks.signer import SecretSigner
+
+settings = Settings.read()
+
+
+def _build() -> DeliveryRuntime:
+    vault = Vault.of(settings)
+    return DeliveryRuntime(
+        settings,
+        signer=lambda database: SecretSigner(database, vault=vault),
+        egress=GuardedClient(settings.webhook_allow),
+    )
+
+
+app = queue.make_celery(settings, wakes=queue.DELIVER, slots=2)
+celery_process.install_runtime(app, settings, task=queue.DELIVER, service="delivery", build=_build)

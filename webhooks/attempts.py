@@ -1,0 +1,364 @@
+"""How a try ends: delivered, failed, skipped, or lost with its sender; and what follows from that.
+
+Each ends by one UPDATE, guarded by the state and the owner of the one row that nobody else will ever claim; the
+next try is written by the same transaction. Whoever comes too late changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from core import ids
+from core.database import Database, Transaction
+from jobs import delivery
+from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
+from jobs.outbox import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookQueue,
+)
+from webhooks import endpoints
+from webhooks.claims import DeliveryClaim
+
+_LIMIT: Final = 200
+GONE: Final = "gone"
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """What became of a try.
+
+    Attributes:
+        headers: of the request, as sent; None when nothing was sent.
+        answer: up to 16 KiB of it.
+        seconds: from connecting to the end of the answer.
+        address: where the name led to.
+        retry_after: what the receiver asked for.
+    """
+
+    outcome: AttemptOutcome
+    error_code: str | None = None
+    headers: Mapping[str, str] | None = None
+    status_code: int | None = None
+    answer: bytes | None = field(default=None, repr=False)
+    seconds: float | None = None
+    address: str | None = None
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class AttemptEnded:
+    """A try that ended, noted for those who count once it is committed."""
+
+    outcome: AttemptOutcome
+    status_code: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class AttemptSettled:
+    """What a try's end led to: how the delivery stands, when the next try is, whether the endpoint was disabled."""
+
+    status: DeliveryStatus
+    next_at: datetime | None
+    disabled: str | None
+
+
+def settle(
+    database: Database, claim: DeliveryClaim, result: AttemptResult, *, rng: random.Random
+) -> AttemptSettled | None:
+    """Write how a try ended, and what follows. None: it is no longer the claim's, and nothing was written."""
+    with database.transaction("settle") as transaction:
+        if result.answer and _is_reduced(transaction, claim.event_id):
+            result = dataclasses.replace(result, answer=None)
+        attempt = _end(transaction, claim, result)
+        if attempt is None:
+            return None
+        transaction.notes.append(AttemptEnded(result.outcome, result.status_code, result.seconds))
+        status = _status(transaction, claim.delivery_id)
+        if result.outcome is AttemptOutcome.DELIVERED:
+            status = _deliver(transaction, claim.delivery_id)
+        elif status is DeliveryStatus.PENDING and _is_last(claim, result):
+            status = _fail(transaction, claim.delivery_id, result.error_code)
+        next_at = None
+        if claim.kind is AttemptKind.AUTOMATIC and status is DeliveryStatus.PENDING:
+            step = claim.step + 1
+            wait = delivery.wait(step, rng=rng, retry_after=result.retry_after)
+            next_at = _follow(transaction, attempt, step=step, wait=wait)
+        disabled = None
+        if claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
+            disabled = _judge_health(transaction, claim, result)
+        return AttemptSettled(status, next_at, disabled)
+
+
+def put_off(database: Database, claim: DeliveryClaim, *, wait: timedelta) -> None:
+    """Give a try back that was not made, to be claimed again after ``wait``: the same row, as if nobody had had it."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.update(WebhookAttempt)
+            .where(*_held(claim))
+            .values(
+                state=AttemptState.DUE,
+                owner=None,
+                lease_expires_at=None,
+                started_at=None,
+                due_at=transaction.now(wait),
+            )
+        )
+
+
+def landed(database: Database, claim: DeliveryClaim) -> bool:
+    """Whether the claim's own try has ended: the answer after a commit whose outcome is unknown."""
+    with database.reading() as transaction:
+        attempt = transaction.session.get(WebhookAttempt, claim.attempt_id)
+        return attempt is not None and attempt.outcome not in {None, AttemptOutcome.LOST}
+
+
+def expire(database: Database) -> int:
+    """End tries whose sender has been silent for longer than its lease; another one takes the place of each.
+
+    At once, unless they are lost again and again.
+    """
+    with database.transaction("lost") as transaction:
+        dead = transaction.session.scalars(
+            sa.select(WebhookAttempt)
+            .where(
+                WebhookAttempt.state == AttemptState.SENDING,
+                WebhookAttempt.lease_expires_at < transaction.now(),
+            )
+            .order_by(WebhookAttempt.delivery_id)
+            .limit(_LIMIT)
+            .with_for_update(skip_locked=True, key_share=True)
+        ).all()
+        for attempt in dead:
+            _update(
+                transaction,
+                attempt.id,
+                state=AttemptState.ENDED,
+                outcome=AttemptOutcome.LOST,
+                error_code="sender_lost",
+                lease_expires_at=None,
+                ended_at=transaction.now(),
+            )
+            # A resend may have been delivered meanwhile: then nothing is left to say.
+            status = _status(transaction, attempt.delivery_id)
+            if attempt.kind is not AttemptKind.AUTOMATIC or status is DeliveryStatus.PENDING:
+                wait = delivery.wait_after_losses(_losses(transaction, attempt))
+                _follow(transaction, attempt, step=attempt.step, wait=wait)
+            transaction.notes.append(AttemptEnded(AttemptOutcome.LOST, None, None))
+        return len(dead)
+
+
+def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
+    """Whether a job's answer has been removed; until the commit it is not. What is said now may echo it."""
+    reduced_at = transaction.execute(
+        sa.select(WebhookEvent.reduced_at)
+        .where(WebhookEvent.id == event_id)
+        .with_for_update(read=True)
+    ).scalar_one_or_none()
+    return reduced_at is not None
+
+
+def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
+    """Return how often a sender was lost over this place in the schedule."""
+    counted: int = transaction.execute(
+        sa.select(sa.func.count()).where(
+            WebhookAttempt.delivery_id == attempt.delivery_id,
+            WebhookAttempt.kind == attempt.kind,
+            WebhookAttempt.step == attempt.step,
+            WebhookAttempt.outcome == AttemptOutcome.LOST,
+        )
+    ).scalar_one()
+    return counted
+
+
+def _is_last(claim: DeliveryClaim, result: AttemptResult) -> bool:
+    """Whether a pending delivery ends with this failure: a test has no schedule, and a resend does not touch it."""
+    if claim.kind is not AttemptKind.AUTOMATIC:
+        return claim.kind is AttemptKind.TEST
+    over = result.outcome is AttemptOutcome.SKIPPED or result.error_code == GONE
+    return over or claim.step + 1 >= len(delivery.SCHEDULE)
+
+
+def _status(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
+    """Return how a delivery stands; until the commit nobody else changes that."""
+    status: DeliveryStatus = transaction.execute(
+        sa.select(WebhookDelivery.status)
+        .where(WebhookDelivery.id == delivery_id)
+        .with_for_update(key_share=True)
+    ).scalar_one()
+    return status
+
+
+def _held(claim: DeliveryClaim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        WebhookAttempt.id == claim.attempt_id,
+        WebhookAttempt.state == AttemptState.SENDING,
+        WebhookAttempt.owner == claim.owner,
+    )
+
+
+def _end(
+    transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
+) -> WebhookAttempt | None:
+    ended = transaction.session.scalars(
+        sa.update(WebhookAttempt)
+        .where(*_held(claim))
+        .values(
+            state=AttemptState.ENDED,
+            outcome=result.outcome,
+            lease_expires_at=None,
+            ended_at=transaction.now(),
+            url=claim.url,
+            request_headers=None if result.headers is None else dict(result.headers),
+            status_code=result.status_code,
+            answer=result.answer,
+            error_code=result.error_code,
+            seconds=result.seconds,
+            address=result.address,
+        )
+        .returning(WebhookAttempt),
+        execution_options={"synchronize_session": False},
+    )
+    return ended.one_or_none()
+
+
+def _deliver(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
+    """Note that the receiver has it; what was still planned is not needed."""
+    transaction.execute(
+        sa.update(WebhookDelivery)
+        .where(
+            WebhookDelivery.id == delivery_id,
+            WebhookDelivery.status != DeliveryStatus.DELIVERED,
+        )
+        .values(status=DeliveryStatus.DELIVERED, delivered_at=transaction.now(), error_code=None)
+    )
+    transaction.execute(
+        sa.delete(WebhookAttempt).where(
+            WebhookAttempt.delivery_id == delivery_id,
+            WebhookAttempt.state == AttemptState.DUE,
+            WebhookAttempt.kind == AttemptKind.AUTOMATIC,
+        )
+    )
+    return DeliveryStatus.DELIVERED
+
+
+def _fail(
+    transaction: Transaction, delivery_id: uuid.UUID, error_code: str | None
+) -> DeliveryStatus:
+    transaction.execute(
+        sa.update(WebhookDelivery)
+        .where(WebhookDelivery.id == delivery_id)
+        .values(status=DeliveryStatus.FAILED, error_code=error_code)
+    )
+    return DeliveryStatus.FAILED
+
+
+def _follow(
+    transaction: Transaction, attempt: WebhookAttempt, *, step: int, wait: timedelta
+) -> datetime:
+    """Write the try that comes after ``attempt``; return when it is due."""
+    number = transaction.execute(
+        sa.update(WebhookDelivery)
+        .where(WebhookDelivery.id == attempt.delivery_id)
+        .values(attempts=WebhookDelivery.attempts + 1)
+        .returning(WebhookDelivery.attempts)
+    ).scalar_one()
+    due_at: datetime = transaction.execute(
+        sa.insert(WebhookAttempt)
+        .values(
+            id=ids.new(),
+            delivery_id=attempt.delivery_id,
+            lane_id=attempt.lane_id,
+            number=number,
+            kind=attempt.kind,
+            step=step,
+            state=AttemptState.DUE,
+            due_at=transaction.now(wait),
+        )
+        .returning(WebhookAttempt.due_at)
+    ).scalar_one()
+    _update(transaction, attempt.id, next_at=due_at)
+    return due_at
+
+
+def _judge_health(
+    transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
+) -> str | None:
+    """Keep count of an endpoint's and its lane's health; return why the endpoint is disabled now, if it is.
+
+    The endpoint is locked before its lane, as by those who change it.
+    """
+    delivered = result.outcome is AttemptOutcome.DELIVERED
+    disabled = None
+    if claim.endpoint_id is not None and delivered:
+        _set_health(
+            transaction,
+            WebhookEndpoint.id == claim.endpoint_id,
+            WebhookEndpoint.failing_since.is_not(None),
+            failing_since=None,
+            last_failed_at=None,
+        )
+    elif claim.endpoint_id is not None:
+        disabled = _judge_failure(transaction, claim.endpoint_id, result)
+    if delivered:
+        _set_queue(transaction, claim, failures=0, delivered_at=transaction.now())
+    else:
+        _set_queue(transaction, claim, failures=WebhookQueue.failures + 1)
+    return disabled
+
+
+def _judge_failure(
+    transaction: Transaction, endpoint_id: uuid.UUID, result: AttemptResult
+) -> str | None:
+    now: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+    endpoint = transaction.session.get_one(
+        WebhookEndpoint, endpoint_id, with_for_update={"key_share": True}, populate_existing=True
+    )
+    since, last = endpoint.failing_since, endpoint.last_failed_at
+    if since is None or last is None or now - last > delivery.PAUSE:
+        since = now
+    _set_health(
+        transaction,
+        WebhookEndpoint.id == endpoint_id,
+        failing_since=since,
+        last_failed_at=now,
+    )
+    reason = None
+    if result.error_code == GONE:
+        reason = GONE
+    elif now - since >= delivery.PATIENCE:
+        reason = "failing"
+    if reason is not None and endpoints.disable(transaction, endpoint, reason=reason):
+        return reason
+    return None
+
+
+def _set_queue(transaction: Transaction, claim: DeliveryClaim, **values: Any) -> None:  # noqa: ANN401 - columns
+    transaction.execute(
+        sa.update(WebhookQueue).where(WebhookQueue.id == claim.lane_id).values(values)
+    )
+
+
+def _set_health(
+    transaction: Transaction,
+    *where: sa.ColumnElement[bool],
+    **values: Any,  # noqa: ANN401 - columns
+) -> None:
+    transaction.execute(sa.update(WebhookEndpoint).where(*where).values(values))
+
+
+def _update(transaction: Transaction, attempt_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
+    transaction.execute(
+        sa.update(WebhookAttempt).where(WebhookAttempt.id == attempt_id).values(values)
+    )

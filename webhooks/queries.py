@@ -1,0 +1,189 @@
+"""Reading what was told: deliveries of a job or an endpoint with their tries, recoveries."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import defer
+
+from core.database import Database, Transaction
+from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
+from jobs.outbox import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookQueue,
+    WebhookRecovery,
+)
+
+#: Tries of a delivery that a list shows: the newest, and the next automatic one.
+LISTED_ATTEMPTS: Final = 10
+
+
+@dataclass(frozen=True)
+class DeliveryView:
+    """A delivery with its event, where it goes, and its tries so far, the first one first.
+
+    In a list it has the newest :data:`LISTED_ATTEMPTS` and the one that is planned. The text that receivers choose the
+    length of is not read: the payload of the event, and the headers and answers of attempts.
+    """
+
+    delivery: WebhookDelivery
+    event: WebhookEvent
+    origin: str
+    attempts: tuple[WebhookAttempt, ...]
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the next automatic try is due."""
+        planned = [
+            attempt.due_at
+            for attempt in self.attempts
+            if attempt.state is AttemptState.DUE and attempt.kind is AttemptKind.AUTOMATIC
+        ]
+        return min(planned, default=None)
+
+
+def get(
+    database: Database, delivery_id: uuid.UUID, *, account_id: uuid.UUID | None
+) -> DeliveryView | None:
+    """Return a delivery, or None when there is none (in this account; None: in any)."""
+    with database.reading() as transaction:
+        wanted = _views(account_id).where(WebhookDelivery.id == delivery_id)
+        row = transaction.execute(wanted).one_or_none()
+        if row is None:
+            return None
+        delivery_attempts = _attempts().where(WebhookAttempt.delivery_id == delivery_id)
+        return DeliveryView(
+            delivery=row.WebhookDelivery,
+            event=row.WebhookEvent,
+            origin=row.origin,
+            attempts=tuple(transaction.session.scalars(delivery_attempts)),
+        )
+
+
+def of_job(
+    database: Database,
+    job_id: uuid.UUID,
+    *,
+    limit: int,
+    after: uuid.UUID | None = None,
+) -> tuple[list[DeliveryView], bool]:
+    """Return up to ``limit`` deliveries of a job beyond ``after``, oldest first, and whether there are more."""
+    wanted = _views(None).where(WebhookEvent.job_id == job_id)
+    if after is not None:
+        wanted = wanted.where(WebhookDelivery.id > after)
+    with database.reading() as transaction:
+        return _page(transaction, wanted.order_by(WebhookDelivery.id), limit=limit)
+
+
+def of_endpoint(
+    database: Database,
+    endpoint_id: uuid.UUID,
+    *,
+    limit: int,
+    after: uuid.UUID | None = None,
+    statuses: Sequence[DeliveryStatus] = (),
+) -> tuple[list[DeliveryView], bool]:
+    """Return up to ``limit`` deliveries of an endpoint beyond ``after``, newest first, and whether there are more."""
+    wanted = _views(None).where(WebhookDelivery.endpoint_id == endpoint_id)
+    if statuses:
+        wanted = wanted.where(WebhookDelivery.status.in_(statuses))
+    if after is not None:
+        wanted = wanted.where(WebhookDelivery.id < after)
+    with database.reading() as transaction:
+        return _page(transaction, wanted.order_by(WebhookDelivery.id.desc()), limit=limit)
+
+
+def of_account(
+    database: Database,
+    *,
+    account_id: uuid.UUID | None,
+    limit: int,
+    after: uuid.UUID | None = None,
+    statuses: Sequence[DeliveryStatus] = (),
+) -> tuple[list[DeliveryView], bool]:
+    """Return up to ``limit`` deliveries of an account (None: of all), newest first, and whether there are more."""
+    wanted = _views(account_id)
+    if statuses:
+        wanted = wanted.where(WebhookDelivery.status.in_(statuses))
+    if after is not None:
+        wanted = wanted.where(WebhookDelivery.id < after)
+    with database.reading() as transaction:
+        return _page(transaction, wanted.order_by(WebhookDelivery.id.desc()), limit=limit)
+
+
+def recovery(
+    database: Database, recovery_id: uuid.UUID, *, account_id: uuid.UUID | None
+) -> WebhookRecovery | None:
+    """Return how far a recovery is; None when there is none."""
+    statement = (
+        sa.select(WebhookRecovery)
+        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookRecovery.endpoint_id)
+        .where(WebhookRecovery.id == recovery_id)
+    )
+    if account_id is not None:
+        statement = statement.where(WebhookEndpoint.account_id == account_id)
+    with database.reading() as transaction:
+        return transaction.session.scalars(statement).one_or_none()
+
+
+def _views(
+    account_id: uuid.UUID | None,
+) -> sa.Select[WebhookDelivery, WebhookEvent, str]:
+    statement = (
+        sa.select(WebhookDelivery, WebhookEvent, WebhookQueue.origin)
+        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .join(WebhookQueue, WebhookQueue.id == WebhookDelivery.lane_id)
+    )
+    if account_id is not None:
+        statement = statement.where(WebhookEvent.account_id == account_id)
+    return statement
+
+
+def _attempts() -> sa.Select[WebhookAttempt]:
+    return sa.select(WebhookAttempt).order_by(WebhookAttempt.delivery_id, WebhookAttempt.number)
+
+
+def _page(
+    transaction: Transaction,
+    wanted: sa.Select[WebhookDelivery, WebhookEvent, str],
+    *,
+    limit: int,
+) -> tuple[list[DeliveryView], bool]:
+    small = defer(WebhookEvent.payload, raiseload=True)
+    rows = transaction.execute(wanted.options(small).limit(limit + 1)).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    delivery_attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}
+    planned = sa.and_(
+        WebhookAttempt.state == AttemptState.DUE, WebhookAttempt.kind == AttemptKind.AUTOMATIC
+    )
+    newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_ATTEMPTS
+    for attempt in transaction.session.scalars(
+        _attempts()
+        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
+        .where(WebhookAttempt.delivery_id.in_([row.WebhookDelivery.id for row in rows]))
+        .where(sa.or_(newest, planned))
+        .options(
+            defer(WebhookAttempt.answer, raiseload=True),
+            defer(WebhookAttempt.request_headers, raiseload=True),
+        )
+    ):
+        delivery_attempts.setdefault(attempt.delivery_id, []).append(attempt)
+    views = [
+        DeliveryView(
+            delivery=row.WebhookDelivery,
+            event=row.WebhookEvent,
+            origin=row.origin,
+            attempts=tuple(delivery_attempts.get(row.WebhookDelivery.id, ())),
+        )
+        for row in rows
+    ]
+    return views, more

@@ -1,0 +1,99 @@
+"""A delivery process put together: built at its start, drained at SIGTERM, taken down at its end."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from core import process
+from core.database import Database
+from core.exporter import Exporter
+from core.metrics import new_registry
+from core.settings import Settings
+from jobs import delivery
+from jobs.store.storage import Quota
+from net.client import GuardedClient
+from webhooks.dispatcher import Dispatcher
+from webhooks.metrics import DeliveryMetrics
+from webhooks.sender import Sender, Signer
+
+_log = structlog.get_logger(__name__)
+
+#: What a lease has beside a try's own time-out: to be handed to a thread, and to write how it ended.
+_SPARE_SECONDS = 30.0
+#: A slow lane's receiver gets no longer than this.
+_SLOW_SECONDS = 5.0
+
+
+class DeliveryRuntime:
+    """All parts of a delivery process, wired. :meth:`wake` is what a wakeup calls.
+
+    Args:
+        settings: of the process.
+        signer: makes what signs, from the process's database.
+        egress: sends; closed in the end.
+    """
+
+    def __init__(
+        self, settings: Settings, *, signer: Callable[[Database], Signer], egress: GuardedClient
+    ) -> None:
+        rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.database = Database(settings.database, pool_size=delivery.SLOTS // 4)
+        registry = new_registry(revision=settings.revision)
+        DeliveryMetrics(self.database, registry=registry)
+        self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
+        self._stopping = threading.Event()
+        self._egress = egress
+        signing = signer(self.database)
+        quota = Quota(self.database, default_mb=settings.storage_mb_per_account)
+        quick, slow = (
+            Sender(
+                self.database,
+                signer=signing,
+                post=egress.post,
+                seconds=seconds,
+                rng=rng,
+                give_up=self._stopping,
+                keeps=quota.has_room,
+            )
+            for seconds in (settings.webhook_seconds, min(settings.webhook_seconds, _SLOW_SECONDS))
+        )
+        self.dispatcher = Dispatcher(
+            self.database,
+            owner=self.owner,
+            lease=timedelta(seconds=settings.webhook_seconds + _SPARE_SECONDS),
+            send=quick.send,
+            send_slow=slow.send,
+        )
+
+    def start(self) -> None:
+        """Start the threads; the process lives no longer than each of them."""
+        process.tie()
+        self._exporter.start()
+        self.dispatcher.start()
+        _log.info("delivery_started", worker=self.owner)
+
+    def wake(self) -> None:
+        """Do what a bell asks for: look at once whether something is due."""
+        self.dispatcher.wake()
+
+    def drain(self) -> None:
+        """Begin to drain: claim nothing more. Safe in a signal handler."""
+        self.dispatcher.drain()
+
+    def stop(self) -> None:
+        """Take everything down, after the last try has ended, each within its time-out."""
+        self._stopping.set()
+        self.dispatcher.stop()
+        self._egress.close()
+        self._exporter.stop()
+        self.database.close()
+        _log.info("delivery_stopped", worker=self.owner)

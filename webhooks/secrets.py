@@ -1,0 +1,149 @@
+"""What messages are signed with: the accounts' default secrets, and the installation's own ed25519 key. All sealed.
+
+What is made at its first use is made once: of two that make it at the same time, both get the one that was kept.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from core.database import Database, Transaction
+from core.vault import Vault
+from jobs.outbox import SigningKey, WebhookEndpoint, WebhookSecret
+from webhooks import signature
+from webhooks.endpoints import OVERLAP, StoredSecret
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """An ed25519 pair: the private key sealed, the public one as it is published."""
+
+    private: bytes = field(repr=False)
+    public: str
+
+
+def new_secret(vault: Vault) -> tuple[str, StoredSecret]:
+    """Return a new secret, as it is shown once and as it is kept."""
+    made = signature.new_secret()
+    return made, StoredSecret(sealed=vault.seal(made), hint=signature.hint(made))
+
+
+def new_pair(vault: Vault) -> KeyPair:
+    """Return a new ed25519 pair."""
+    made = signature.new_pair()
+    return KeyPair(private=vault.seal(made.private), public=made.public)
+
+
+def default_secret(
+    database: Database, account_id: uuid.UUID, *, make: Callable[[], StoredSecret]
+) -> WebhookSecret:
+    """Return the default secret of an account; the first time it is made."""
+    with database.reading() as transaction:
+        stored = transaction.session.get(WebhookSecret, account_id)
+    if stored is not None:
+        return stored
+    made = make()
+    with database.transaction("secret") as transaction:
+        transaction.execute(
+            transaction.insert(WebhookSecret)
+            .values(
+                account_id=account_id,
+                secret=made.sealed,
+                secret_hint=made.hint,
+                created_at=transaction.now(),
+                updated_at=transaction.now(),
+            )
+            .on_conflict_do_nothing(index_elements=["account_id"])
+        )
+        return transaction.session.get_one(WebhookSecret, account_id)
+
+
+def rotate_default(
+    database: Database, account_id: uuid.UUID, *, secret: StoredSecret, keep_old: bool = True
+) -> WebhookSecret:
+    """Give an account a new default secret; with ``keep_old`` the old one signs beside it for a day."""
+    with database.transaction() as transaction:
+        old = transaction.session.get(WebhookSecret, account_id, with_for_update=True)
+        previous = old.secret if old is not None and keep_old else None
+        changes = {
+            "secret": secret.sealed,
+            "secret_hint": secret.hint,
+            "previous_secret": previous,
+            "previous_expires_at": transaction.now(OVERLAP) if previous is not None else None,
+            "updated_at": transaction.now(),
+        }
+        transaction.execute(
+            transaction.insert(WebhookSecret)
+            .values(account_id=account_id, created_at=transaction.now(), **changes)
+            .on_conflict_do_update(index_elements=["account_id"], set_=changes)
+        )
+        return transaction.session.get_one(WebhookSecret, account_id, populate_existing=True)
+
+
+def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
+    """Return the installation's signing key; the first time it is made."""
+    with database.reading() as transaction:
+        stored = transaction.session.get(SigningKey, 1)
+    if stored is None:
+        made = make()
+        with database.transaction("key") as transaction:
+            transaction.execute(
+                transaction.insert(SigningKey)
+                .values(
+                    number=1,
+                    private_key=made.private,
+                    public_key=made.public,
+                    created_at=transaction.now(),
+                )
+                .on_conflict_do_nothing(index_elements=["number"])
+            )
+            stored = transaction.session.get_one(SigningKey, 1)
+    return KeyPair(private=stored.private_key, public=stored.public_key)
+
+
+def reseal(database: Database, seal_again: Callable[[bytes], bytes]) -> int:
+    """Seal all that is sealed with the vault's newest key, in one transaction; return how many secrets that were.
+
+    Whoever changes a secret meanwhile waits; whoever reads one gets the old seal or the new, which both open.
+    """
+    with database.transaction() as transaction:
+        endpoints = _reseal(
+            transaction,
+            WebhookEndpoint,
+            WebhookEndpoint.id,
+            ("secret", "previous_secret"),
+            seal_again,
+        )
+        defaults = _reseal(
+            transaction,
+            WebhookSecret,
+            WebhookSecret.account_id,
+            ("secret", "previous_secret"),
+            seal_again,
+        )
+        keys = _reseal(transaction, SigningKey, SigningKey.number, ("private_key",), seal_again)
+        return endpoints + defaults + keys
+
+
+def _reseal(
+    transaction: Transaction,
+    table: type[WebhookEndpoint | WebhookSecret | SigningKey],
+    key: sa.orm.InstrumentedAttribute[uuid.UUID] | sa.orm.InstrumentedAttribute[int],
+    columns: tuple[str, ...],
+    seal_again: Callable[[bytes], bytes],
+) -> int:
+    count = 0
+    rows = transaction.session.scalars(
+        sa.select(table).order_by(key).with_for_update(key_share=True)
+    )
+    for row in rows.all():
+        sealed = {name: getattr(row, name) for name in columns}
+        again = {name: seal_again(value) for name, value in sealed.items() if value is not None}
+        if again:
+            transaction.execute(sa.update(table).where(key == getattr(row, key.key)).values(again))
+        count += len(again)
+    return count

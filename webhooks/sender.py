@@ -1,0 +1,206 @@
+"""Makes one try: signs it with all live secrets, sends it, and writes what came of it, through outages of the database.
+
+The row of the try was there before anything is sent, so that a death at any line leaves a lease that runs out,
+and then another try with the same ``webhook-id``.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from core import errors, failpoints, ids
+from core.database import Database, DatabaseUnavailable
+from jobs import delivery
+from jobs.delivery import AttemptOutcome
+from net.client import GuardedClientError, Reply
+from webhooks import attempts, claims
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+#: Until another look whether what an operator has to mend is mended.
+_PUT_OFF = timedelta(minutes=1)
+
+
+class Signer(Protocol):
+    """What makes a message's headers."""
+
+    def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
+        """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
+
+        Raises:
+            core.database.DatabaseUnavailable: not now.
+            core.errors.SettingsError: a secret cannot be opened.
+        """
+
+
+class Post(Protocol):
+    """What sends."""
+
+    def __call__(
+        self,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        seconds: float,
+        party: uuid.UUID,
+    ) -> Reply:
+        """Send for an account and return the answer, whatever its status; :class:`net.client.GuardedClientError`."""
+
+
+class Sender:
+    """Makes tries; its verb may be called by any number of threads.
+
+    Args:
+        database: where tries are kept.
+        signer: signs them.
+        post: sends them.
+        seconds: the longest that a try may take.
+        rng: jitter of the schedule.
+        give_up: once it is set, a result that the database does not take is dropped: the lease runs out.
+        keeps: whether an account may store what receivers answer.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        signer: Signer,
+        post: Post,
+        seconds: float,
+        rng: random.Random,
+        give_up: threading.Event,
+        keeps: Callable[[uuid.UUID], bool] = lambda _account_id: True,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._post = post
+        self._seconds = seconds
+        self._rng = rng
+        self._give_up = give_up
+        self._keeps = keeps
+
+    def send(self, claim: claims.DeliveryClaim) -> None:
+        """Make a try and write how it ended."""
+        with structlog.contextvars.bound_contextvars(
+            delivery_id=ids.show("dlv", claim.delivery_id), attempt=claim.number
+        ):
+            if claim.barred is not None:
+                self._write(
+                    claim, attempts.AttemptResult(AttemptOutcome.SKIPPED, error_code=claim.barred)
+                )
+                return
+            try:
+                headers = self._signer.headers(claim, at=datetime.now(UTC))
+            except (DatabaseUnavailable, errors.SettingsError) as error:
+                # The receiver has no part in this: nothing was tried, and no step of its schedule is used up.
+                _log.error("delivery_not_signed", reason=str(error))
+                if isinstance(error, errors.SettingsError):
+                    self._put_off(claim)
+                return
+            self._write(claim, self._attempt(claim, headers))
+
+    def _put_off(self, claim: claims.DeliveryClaim) -> None:
+        try:
+            attempts.put_off(self._database, claim, wait=_PUT_OFF)
+        except DatabaseUnavailable:
+            _log.warning("delivery_not_put_off")  # Its lease runs out.
+
+    def _attempt(
+        self, claim: claims.DeliveryClaim, headers: Mapping[str, str]
+    ) -> attempts.AttemptResult:
+        failpoints.hit("deliver", "post")
+        began = time.monotonic()
+        try:
+            reply = self._post(
+                claim.url,
+                body=claim.payload,
+                headers=headers,
+                seconds=self._seconds,
+                party=claim.account_id,
+            )
+        except GuardedClientError as error:
+            return attempts.AttemptResult(
+                AttemptOutcome.FAILED,
+                error_code=error.reason,
+                headers=headers,
+                seconds=time.monotonic() - began,
+                address=error.address,
+            )
+        finally:
+            failpoints.hit("deliver", "posted")
+        outcome, code = delivery.judge(reply.status)
+        stored = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
+        return attempts.AttemptResult(
+            outcome,
+            error_code=code,
+            headers=headers,
+            status_code=reply.status,
+            answer=stored,
+            seconds=time.monotonic() - began,
+            address=reply.address,
+            retry_after=retry_after(reply.headers, now=datetime.now(UTC)),
+        )
+
+    def _write(self, claim: claims.DeliveryClaim, result: attempts.AttemptResult) -> None:
+        """Write until the database answers. A commit whose reply was lost may have landed: its row says so."""
+        while True:
+            try:
+                settled = attempts.settle(self._database, claim, result, rng=self._rng)
+                if settled is None and not attempts.landed(self._database, claim):
+                    _log.warning("delivery_lost")
+                    return
+            except DatabaseUnavailable:
+                _log.warning("delivery_not_settled")
+                if self._give_up.wait(_PAUSE_SECONDS):
+                    return
+                continue
+            _record(claim, result, settled)
+            return
+
+
+def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
+    """Return what a receiver asks for: seconds or a date (RFC 9110, 10.2.3); None when it says nothing sensible."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(timedelta(seconds=int(text[:9])), delivery.LONGEST_RETRY_AFTER)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(timedelta(), moment - now)
+
+
+def _record(
+    claim: claims.DeliveryClaim,
+    result: attempts.AttemptResult,
+    settled: attempts.AttemptSettled | None,
+) -> None:
+    _log.info(
+        "webhook_tried",
+        event_id=ids.show("evt", claim.event_id),
+        event_type=claim.event_type,
+        kind=str(claim.kind),
+        outcome=str(result.outcome),
+        status_code=result.status_code,
+        error_code=result.error_code,
+        seconds=round(result.seconds or 0.0, 3),
+    )
+    if settled is not None and settled.disabled is not None and claim.endpoint_id is not None:
+        _log.warning(
+            "endpoint_disabled",
+            endpoint_id=ids.show("we", claim.endpoint_id),
+            reason=settled.disabled,
+        )

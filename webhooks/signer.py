@@ -1,0 +1,58 @@
+"""Signs tries: opens the sealed secrets that are live, and makes what is missing at its first use."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from datetime import datetime
+
+from core import ids
+from core.database import Database
+from core.vault import Vault
+from webhooks import claims, secrets, signature
+
+_AGENT = "Longlook-Webhooks/1.0"
+
+
+class SecretSigner:
+    """Makes the headers of tries.
+
+    Args:
+        database: where sealed secrets are kept.
+        vault: opens them.
+    """
+
+    def __init__(self, database: Database, *, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
+        """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
+
+        Raises:
+            core.database.DatabaseUnavailable: a secret has to be made, and the database does not answer.
+            core.errors.SettingsError: the vault lacks the key that a secret was encrypted by.
+        """
+        sealed = claim.secrets or (self._default(claim.account_id),)
+        return {
+            "content-type": "application/json",
+            "user-agent": _AGENT,
+            **signature.headers(
+                ids.show("evt", claim.event_id),
+                claim.payload,
+                at=at,
+                secrets=[self._vault.open(secret) for secret in sealed],
+                private_key=self._private_key,
+            ),
+        }
+
+    @functools.cached_property
+    def _private_key(self) -> str:
+        pair = secrets.signing_key(self._database, make=lambda: secrets.new_pair(self._vault))
+        return self._vault.open(pair.private)
+
+    def _default(self, account_id: uuid.UUID) -> bytes:
+        stored = secrets.default_secret(
+            self._database, account_id, make=lambda: secrets.new_secret(self._vault)[1]
+        )
+        return stored.secret

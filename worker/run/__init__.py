@@ -1,0 +1,1 @@
+"""One run of a job: slot, attempt, vote, generation, settle."""

@@ -1,0 +1,83 @@
+"""The question as the engine gets it: system prompt, pictures, question; so that a picture's prefix is shared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from core.profiles import ModelProfile
+from jobs import engine
+from jobs.answers import instructions
+from jobs.store import claims
+
+
+def build(
+    claim: claims.Claim,
+    *,
+    images: Sequence[engine.EngineImage],
+    profile: ModelProfile,
+    rid: str,
+) -> engine.GenerationRequest:
+    """Return the engine request of ``claim``; every sampling parameter is explicit.
+
+    Args:
+        claim: the job as claimed; its options were completed and checked at submission.
+        images: the canonical pictures, in the job's order.
+        profile: the served model's limits and defaults.
+        rid: 32 hex characters, new for each stream.
+    """
+    options = claim.options
+    sampling = dataclasses.replace(
+        profile.sampling_of(options.get("samples") or 1),
+        **{
+            name: options[name]
+            for name in ("temperature", "top_p")
+            if options.get(name) is not None
+        },
+    )
+    return engine.GenerationRequest(
+        rid=rid,
+        model=claim.model,
+        system=profile.system_prompt,
+        images=tuple(images),
+        question=claim.question,
+        instruction=instructions.behind(claim.question, options.get("answer_format"), profile),
+        sampling=sampling,
+        max_output_tokens=options.get("max_output_tokens") or profile.default_output_tokens,
+        salt=salt(claim),
+        seed=options.get("seed"),
+    )
+
+
+def salt(claim: claims.Claim) -> str:
+    """Return what isolates the prefix cache: the account and the ordered image keys.
+
+    Accounts never share a prefix, so timing tells nobody about another's pictures; and two pictures
+    whose short hashes collide inside the engine still do not answer for each other.
+    """
+    keys = hashlib.sha256(" ".join(image.key for image in claim.images).encode()).hexdigest()
+    return f"{claim.account_id.hex}:{keys}"
+
+
+def messages(request: engine.GenerationRequest) -> dict[str, Any]:
+    """Return the chat messages of ``request`` as they are kept with the attempt: pictures by key."""
+    content: list[dict[str, str]] = [
+        {"type": "image", "image_key": submitted.key} for submitted in request.images
+    ]
+    content.append({"type": "text", "text": request.requested})
+    return {
+        "messages": [
+            {"role": "system", "content": request.system},
+            {"role": "user", "content": content},
+        ]
+    }
+
+
+def sampling(request: engine.GenerationRequest) -> dict[str, Any]:
+    """Return the sampling parameters of ``request`` as they are kept with the attempt."""
+    return dataclasses.asdict(request.sampling) | {
+        "max_output_tokens": request.max_output_tokens,
+        "seed": request.seed,
+    }

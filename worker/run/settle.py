@@ -1,0 +1,253 @@
+"""Writes how an attempt ended, by one fenced transaction, through outages of the database."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from core import errors
+from core.database import Database, DatabaseUnavailable
+from jobs import lifecycle
+from jobs.findings import Action, Finding, FindingKind
+from jobs.lifecycle import Outcome
+from jobs.store import claims, history
+from jobs.store import settle as outcomes
+from worker.leases import StopReason
+from worker.run.flow import FlowResult
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+#: A job over which engines fall silent so many times fails, whatever its ``max_attempts``: each time costs a permit
+#: for a minute.
+_SILENCES = 2
+
+_DEADLINE = outcomes.Failure(
+    code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
+)
+
+
+class Settlement:
+    """Ends attempts. Every verb returns when the end is written, or turned out to be somebody else's to write."""
+
+    def __init__(self, database: Database, *, rng: random.Random, quarantine_crashes: int) -> None:
+        self._database = database
+        self._quarantine_crashes = quarantine_crashes
+        self._rng = rng
+
+    def settle(self, claim: claims.Claim, result: FlowResult, *, reason: StopReason | None) -> None:
+        """Write what became of an attempt whose stream has ended.
+
+        Args:
+            claim: the attempt.
+            result: what the stream left behind.
+            reason: why it was stopped from outside, or None.
+        """
+        ended = result.ended
+        match reason, result.fault:
+            case StopReason.LOST, _:
+                _log.warning("job_lost")
+            case StopReason.CANCEL, _:
+                self._write(
+                    claim,
+                    Outcome.CANCELLED,
+                    lambda: outcomes.stop(
+                        self._database, claim, sample=ended, others=result.others
+                    ),
+                )
+            case StopReason.DEADLINE, _:
+                self.fail(claim, _DEADLINE, result=result)
+            case StopReason.DRAIN, _:
+                self.release(claim, result=result)
+            case _, None:
+                answer = result.answer
+                if answer is None and result.form is not None:
+                    self.fail(claim, _unmet(result), result=result)
+                    return
+                found = result.found if answer else (*result.found, _no_answer(result))
+                self._write(
+                    claim,
+                    Outcome.SUCCEEDED,
+                    lambda: outcomes.succeed(
+                        self._database,
+                        claim,
+                        answer=answer,
+                        sample=ended,
+                        others=result.others,
+                        forced=result.forced,
+                        found=found,
+                        tally=result.tally,
+                        finish_reason=result.said.finish_reason,
+                    ),
+                )
+            case _, error:
+                self._settle_error(claim, error, result)
+
+    def fail(
+        self,
+        claim: claims.Claim,
+        fault: outcomes.Failure,
+        *,
+        result: FlowResult | None = None,
+        deadly: int | None = None,
+    ) -> None:
+        """End the job as failed."""
+        ended, others = (result.ended, result.others) if result else (None, ())
+        self._write(
+            claim,
+            Outcome.FAILED,
+            lambda: outcomes.fail(
+                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+            ),
+            fault,
+        )
+
+    def retry(
+        self,
+        claim: claims.Claim,
+        fault: outcomes.Failure,
+        *,
+        result: FlowResult | None = None,
+        engine_died: bool = False,
+    ) -> None:
+        """Put the job back after a counted fault, or end it when its tries are used up."""
+        deadly = self._quarantine_crashes if engine_died else None
+        if claim.failures + 1 >= claim.max_attempts:
+            self.fail(claim, fault, result=result, deadly=deadly)
+            return
+        ended, others = (result.ended, result.others) if result else (None, ())
+        self._write(
+            claim,
+            Outcome.RETRIED,
+            lambda: outcomes.retry(
+                self._database,
+                claim,
+                fault,
+                sample=ended,
+                others=others,
+                rng=self._rng,
+                deadly=deadly,
+            ),
+            fault,
+        )
+
+    def release(
+        self,
+        claim: claims.Claim,
+        *,
+        result: FlowResult | None = None,
+        fault: outcomes.Failure | None = None,
+    ) -> None:
+        """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
+        wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
+        ended, others = (result.ended, result.others) if result else (None, ())
+        self._write(
+            claim,
+            Outcome.RELEASED,
+            lambda: outcomes.release(
+                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+            ),
+            fault,
+        )
+
+    def _settle_error(
+        self, claim: claims.Claim, error: errors.EngineError, result: FlowResult
+    ) -> None:
+        fault = outcomes.Failure(code=error.code, message=error.message, retryable=error.retryable)
+        if not error.retryable:
+            self.fail(claim, fault, result=result)
+        elif isinstance(error, errors.EngineSilent):
+            self._settle_silence(claim, fault, result, silence=error)
+        elif error.counted:
+            died = isinstance(error, errors.EngineLost)
+            self.retry(claim, fault, result=result, engine_died=died)
+        else:
+            self.release(claim, result=result, fault=fault)
+
+    def _settle_silence(
+        self,
+        claim: claims.Claim,
+        fault: outcomes.Failure,
+        result: FlowResult,
+        *,
+        silence: errors.EngineSilent,
+    ) -> None:
+        if silence.silent_to_others:
+            # The engine is at fault: this is not one of the silences that the job may have.
+            fault = dataclasses.replace(fault, code=errors.EngineFault.code)
+            self.retry(claim, fault, result=result)
+            return
+        # An engine that is silent to all accuses no image: it would accuse all that are asked about meanwhile.
+        accused = silence.answers_others and not silence.makes_grammar
+        if self._silences(claim) + 1 < _SILENCES:
+            self.retry(claim, fault, result=result, engine_died=accused)
+            return
+        deadly = self._quarantine_crashes if accused else None
+        self.fail(claim, fault, result=result, deadly=deadly)
+
+    def _silences(self, claim: claims.Claim) -> int:
+        """Return over how many earlier attempts of the job an engine fell silent."""
+        pause = threading.Event()
+        while True:
+            try:
+                attempts = history.attempts(self._database, claim.job_id)
+            except DatabaseUnavailable:
+                _log.warning("attempts_not_read")
+                pause.wait(_PAUSE_SECONDS)
+                continue
+            return sum(view.attempt.error_code == errors.EngineSilent.code for view in attempts)
+
+    def _write(
+        self,
+        claim: claims.Claim,
+        outcome: Outcome,
+        write: Callable[[], bool],
+        fault: outcomes.Failure | None = None,
+    ) -> None:
+        """Write until the database answers.
+
+        A commit whose reply was lost may have landed: then the second try finds nothing to change,
+        and the attempt's own row says how it ended. Nobody else can have written that row so.
+        """
+        pause = threading.Event()
+        while True:
+            try:
+                settled = write() or outcomes.landed(self._database, claim) is outcome
+            except DatabaseUnavailable:
+                _log.warning("job_not_settled", outcome=str(outcome))
+                pause.wait(_PAUSE_SECONDS)
+                continue
+            if settled:
+                code = fault.code if fault else None
+                _log.info("job_settled", outcome=str(outcome), error_code=code)
+            else:
+                _log.warning("job_lost")
+            return
+
+
+def _unmet(result: FlowResult) -> outcomes.Failure:
+    """Return why a job fails whose answer is not of the form that was asked for."""
+    ran_out = result.ended.finish_reason == "length"
+    return outcomes.Failure(
+        code="answer_format_unmet",
+        message="The tokens kept for the answer did not suffice for JSON of the schema."
+        if ran_out
+        else "The model's answer is no JSON of the schema.",
+        retryable=True,
+    )
+
+
+def _no_answer(result: FlowResult) -> Finding:
+    """Return the finding of an attempt whose last stream has no answer either."""
+    return Finding(
+        kind=FindingKind.NO_ANSWER,
+        sample=result.ended.sample,
+        start=0,
+        end=len(result.ended.output),
+        action=Action.NONE,
+    )
