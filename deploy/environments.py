@@ -1,8 +1,9 @@
-"""Makes the checkout's two virtual environments; needs nothing but a Python that can make one.
+"""Makes the checkout's virtual environments; needs nothing but a Python that can make one.
 
     python3 deploy/environments.py service    .venv, what the service needs
     python3 deploy/environments.py dev        .venv, with what tests and linters need as well
     python3 deploy/environments.py engine     .venv-engine, the real SGLang on a CPU
+    python3 deploy/environments.py docs       .venv-docs, the generator of the documentation site
 
 Several may be named at once. Each command can be repeated, and can be killed at any point and run again.
 
@@ -47,7 +48,11 @@ def environments() -> dict[str, Environment]:
     dev = Environment(
         "dev", venv, (*inputs, REQUIREMENTS / "dev.txt"), 2, dev_steps, contains=(service,)
     )
-    return {"service": service, "dev": dev, "engine": engine.environment(engine.directory(ROOT))}
+    docs = Environment(
+        "docs", ROOT / ".venv-docs", (inputs[0], REQUIREMENTS / "docs.txt"), 1, docs_steps
+    )
+    sglang = engine.environment(engine.directory(ROOT))
+    return {environment.name: environment for environment in (service, dev, sglang, docs)}
 
 
 def service_steps(python: Path, lock_file: str = "service.txt") -> Iterator[Step]:
@@ -62,6 +67,14 @@ def service_steps(python: Path, lock_file: str = "service.txt") -> Iterator[Step
 def dev_steps(python: Path) -> Iterator[Step]:
     """Yield the same for a developer's; ``dev.txt`` contains all of ``service.txt``."""
     return service_steps(python, "dev.txt")
+
+
+def docs_steps(python: Path) -> Iterator[Step]:
+    """Yield what turns an empty environment into the one that builds the documentation."""
+    yield (
+        "The site generator (20 MB, a few seconds)",
+        lambda: pip(python, "--require-hashes", "-r", REQUIREMENTS / "docs.txt"),
+    )
 
 
 def refuse_old_python() -> None:
