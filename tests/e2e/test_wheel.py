@@ -27,6 +27,8 @@ CONFIG = tomllib.loads((source.ROOT / "pyproject.toml").read_text(encoding="utf-
 #: Those of the product, by another list than the wheel's own.
 PACKAGES = (*CONFIG["tool"]["importlinter"]["root_packages"], "models")
 LARGEST = 10_000_000
+#: Seconds that a busy machine may take for one step.
+PATIENCE = 180
 SAMPLE = source.ROOT / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 
@@ -82,6 +84,12 @@ def longlook(programs: Path, folder: Path, *words: str) -> list[str | Path]:
     return ["env", "-i", *variables, programs / "longlook", *words]
 
 
+def logs(folder: Path) -> str:
+    """Return what all programs wrote."""
+    written = sorted((folder / "home" / ".longlook" / "logs").glob("*.log"))
+    return "\n".join(f"{path.name}:\n{path.read_text()}" for path in (folder / "log", *written))
+
+
 def test_it_is_small_and_has_all_of_the_packages_and_nothing_else(wheel: Path) -> None:
     tracked = {source.name(path) for path in source.files()}
     expected = {
@@ -104,18 +112,21 @@ def test_a_job_is_answered_and_its_receiver_is_notified(programs: Path, folder: 
         longlook(programs, folder, "up", "--engine", "scripted", "--port", "0"), folder=folder
     )
     try:
-        children.wait_until(lambda: "ready  " in log.read_text(), up, log=log, seconds=120)
+        children.wait_until(lambda: "ready  " in log.read_text(), up, log=log, seconds=PATIENCE)
         [url] = re.findall(r"^ready +(http\S+)", log.read_text(), re.MULTILINE)
         client = Client(url, key=(folder / "home" / ".longlook" / KEY_FILE).read_text().strip())
         with receiving() as receiver:
             webhook = {"url": receiver.url, "events": ["job.succeeded"]}
             accepted = client.submit([SAMPLE], "How many shapes?", options={"webhook": webhook})
             job_id = accepted["id"]
-            assert eventually(lambda: bool(client.job(job_id)["status"] == "succeeded"))
+            succeeded = eventually(
+                lambda: bool(client.job(job_id)["status"] == "succeeded"), seconds=PATIENCE
+            )
+            assert succeeded, logs(folder)
             assert client.job(job_id)["answer"]["text"]
-            assert eventually(lambda: len(receiver.took) == 1), log.read_text()
+            assert eventually(lambda: len(receiver.took) == 1, seconds=PATIENCE), logs(folder)
         up.send_signal(signal.SIGTERM)
-        assert up.wait(60) == 0
+        assert up.wait(PATIENCE) == 0
     finally:
         children.stop(up, signal.SIGKILL)
 
