@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, utcnow
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Job, Sample
+from jobs.records import Generation, Job
 from jobs.store import accounts, claims, history, submission, traces
 
 PEPPER = b"pepper"
@@ -116,7 +116,7 @@ def job_rows(account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> list[dict
         "options": {},
         "metadata_": {},
         "priority": Priority.NORMAL,
-        "rank_at": now,
+        "ordering_at": now,
         "not_before": now,
         "deadline_at": now + timedelta(hours=1),
         "attempt": 0,
@@ -136,13 +136,13 @@ def claim(database: Database, owner: str = "worker-1", *, lease: timedelta = LEA
     return claimed
 
 
-def begin(database: Database, claimed: claims.Claim, *, sample: int = 0) -> datetime | None:
+def begin(database: Database, claimed: claims.Claim, *, generation: int = 0) -> datetime | None:
     """Begin a stream of a claimed job."""
     return claims.begin(
         database,
         claimed,
         rid=uuid.uuid4().hex,
-        sample=sample,
+        generation=generation,
         engine="http://engine",
         engine_version="1.0",
         prompt={"messages": [{"role": "user", "content": claimed.question}]},
@@ -155,7 +155,7 @@ def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces
     return traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
-        sample=0,
+        generation=0,
         position=position,
         text=text,
         output_tokens=(position + 1) * 10,
@@ -182,7 +182,7 @@ def make_ended(output: str = "It is 6.", **facts: Any) -> traces.GenerationEnd: 
 def forget_steps(database: Database) -> None:
     """Take the steps of all traces away, as if workers from before there were any had ended them."""
     with database.transaction() as transaction:
-        transaction.execute(sa.update(Sample).values(steps=sa.null()))
+        transaction.execute(sa.update(Generation).values(steps=sa.null()))
 
 
 def get_job(database: Database, job_id: uuid.UUID) -> history.JobView:

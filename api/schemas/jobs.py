@@ -16,7 +16,7 @@ from jobs.store import history, positions
 from jobs.store.images import ImageView
 
 #: The classes of what is kept, each for a time of its own.
-Removed = Literal["image", "trace", "answer", "event"]
+Removed = Literal["image", "trace", "answer", "timeline"]
 
 
 class JobImage(ResponseModel):
@@ -86,7 +86,7 @@ class AnswerClass(ResponseModel):
     """Answers that say the same."""
 
     text: str = Field(description="The first of them.")
-    samples: list[int] = Field(
+    generations: list[int] = Field(
         description="Who gave them: `index` of the trace's samples, in the attempt that ended the job."
     )
 
@@ -120,7 +120,7 @@ class Finding(ResponseModel):
         "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
     ]
     attempt: int
-    sample: int = Field(description="The `index` of the trace's sample.")
+    generation: int = Field(description="The `index` of the trace's sample.")
     start: int = Field(description="First character of the place in the sample's text.")
     end: int = Field(description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
@@ -139,9 +139,9 @@ class Finding(ResponseModel):
             {
                 "kind": entry.kind,
                 "attempt": entry.attempt,
-                "sample": entry.sample,
-                "start": entry.begins,
-                "end": entry.ends,
+                "generation": entry.generation,
+                "start": entry.start_char,
+                "end": entry.end_char,
                 "action": entry.action,
                 "evidence": entry.evidence,
                 "tokens_saved": entry.tokens_saved,
@@ -399,9 +399,9 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
     """Return what the second look at the job's answer came to, if there was one."""
     classes = (view.job.votes or {}).get("classes")
     # Of several samples each has been looked at by itself: the one that the answer is of counts.
-    chosen = (view.job.votes or {}).get("look", classes[0]["samples"][0]) if classes else None
+    chosen = (view.job.votes or {}).get("look", classes[0]["generations"][0]) if classes else None
     for entry in view.findings:
-        if chosen is not None and entry.sample != chosen:
+        if chosen is not None and entry.generation != chosen:
             continue
         if entry.attempt == view.job.attempt and entry.kind == findings.FindingKind.VERIFY:
             match findings.Action(entry.action):
@@ -428,7 +428,7 @@ def _removed(view: history.JobView) -> list[Removed]:
         "image": any(image.image.removed_at for image in view.images),
         "trace": job.trace_removed,
         "answer": job.answer_removed,
-        "event": job.events_removed_at is not None,
+        "timeline": job.timeline_removed_at is not None,
     }
     return [kind for kind, is_gone in gone.items() if is_gone]
 

@@ -1,6 +1,6 @@
 """What each account stores, and its storage quota.
 
-Triggers write each change of the stored bytes down, in the transaction that makes it (migration 0016): whatever
+Triggers write each change of the stored bytes down, in the transaction that makes it (revision 0001): whatever
 process writes, and wherever it dies, the changes add up to what the rows hold. :func:`fold` adds changes up in
 totals, so that there are few to read. Nothing is counted of a running stream's text until the stream ends.
 """
@@ -20,14 +20,14 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
+from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookNotification
 from jobs.records import (
     Account,
     Attempt,
+    Generation,
     Image,
     ImageBytes,
     Job,
-    Sample,
     SearchText,
     StorageChange,
     StorageTotal,
@@ -251,7 +251,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
             used[row.account_id][row.kind] += row.bytes
         rows = transaction.execute(
             sa.select(
-                _ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb, _ACCOUNT.storage_counted_at
+                _ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb, _ACCOUNT.storage_recounted_at
             ).order_by(_ACCOUNT.name)
         )
         return [
@@ -260,7 +260,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
                 name=row.name,
                 usage=AccountStorage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
                 storage_mb=row.storage_mb,
-                counted=row.storage_counted_at is not None,
+                counted=row.storage_recounted_at is not None,
             )
             for row in rows
         ]
@@ -334,7 +334,7 @@ def fold(database: Database) -> int:
 def uncounted(database: Database, *, limit: int = 20) -> list[uuid.UUID]:
     """Return accounts whose rows have not been counted since the count began."""
     with database.reading() as transaction:
-        found = sa.select(_ACCOUNT.id).where(_ACCOUNT.storage_counted_at.is_(None)).limit(limit)
+        found = sa.select(_ACCOUNT.id).where(_ACCOUNT.storage_recounted_at.is_(None)).limit(limit)
         return list(transaction.execute(found).scalars())
 
 
@@ -353,7 +353,7 @@ def recount(
     """
     with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
-            sa.select(_ACCOUNT.storage_counted_at).where(_ACCOUNT.id == account_id)
+            sa.select(_ACCOUNT.storage_recounted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()
         missing = stored(transaction, account_id, given_up=given_up)
         missing.subtract(_used(transaction, account_id))
@@ -363,9 +363,9 @@ def recount(
         first = transaction.execute(
             sa.update(table(Account))
             .where(
-                _ACCOUNT.id == account_id, _ACCOUNT.storage_counted_at.is_not_distinct_from(seen)
+                _ACCOUNT.id == account_id, _ACCOUNT.storage_recounted_at.is_not_distinct_from(seen)
             )
-            .values(storage_counted_at=transaction.now())
+            .values(storage_recounted_at=transaction.now())
             .returning(_ACCOUNT.id)
         ).first()
         if first is None:
@@ -386,7 +386,7 @@ def stored(
     *,
     given_up: Callable[[], bool] = lambda: False,
 ) -> collections.Counter[str]:
-    """Count what the rows of an account hold, in bytes by kind, as the triggers of migration 0016 do.
+    """Count what the rows of an account hold, in bytes by kind, as the triggers of revision 0001 do.
 
     When it is ``given_up`` the rest of the rows is missing.
     """
@@ -398,7 +398,9 @@ def stored(
     found[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
     found[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
-    of_no_job = WebhookEvent.job_id.is_(None) & (WebhookEvent.account_id == account_id)
+    of_no_job = WebhookNotification.job_id.is_(None) & (
+        WebhookNotification.account_id == account_id
+    )
     found[StorageKind.DELIVERIES] += _deliveries(transaction, size, of_no_job)
     after: uuid.UUID | None = None
     while True:
@@ -449,8 +451,10 @@ def _count_jobs(
         (StorageKind.TRACES, size.text(Attempt.prompt), Attempt.job_id.in_(job_ids)),
         (
             StorageKind.TRACES,
-            size.text(Sample.output) + size.text(Sample.steps) + size.binary(Sample.marks),
-            Sample.job_id.in_(job_ids),
+            size.text(Generation.output)
+            + size.text(Generation.steps)
+            + size.binary(Generation.event_index),
+            Generation.job_id.in_(job_ids),
         ),
     ]
     for kind, expression, condition in sums:
@@ -465,17 +469,21 @@ def _count_jobs(
         kind = StorageKind.TRACES if row.part == "trace" else StorageKind.JOBS
         found[kind] += row.bytes
     found[StorageKind.DELIVERIES] += _deliveries(
-        transaction, size, WebhookEvent.job_id.in_(job_ids)
+        transaction, size, WebhookNotification.job_id.in_(job_ids)
     )
 
 
 def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
-    payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
-    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
+    payloads = sa.select(
+        sa.func.sum(size.binary(WebhookNotification.payload) + _EVENT_BYTES)
+    ).where(of)
+    tried = (
+        size.binary(WebhookAttempt.response_body) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
+    )
     answers = (
         sa.select(sa.func.sum(tried))
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
         .where(of)
     )
     return sum(transaction.execute(counted).scalar_one() or 0 for counted in (payloads, answers))

@@ -17,7 +17,7 @@ from tests.api.conftest import Caller, Part
 
 def queue(database: Database, account: str, jobs: int) -> None:
     """Put many jobs of an account into the queue."""
-    row = {"rank_at": utcnow() - HEAD_START[Priority.NORMAL]}
+    row = {"ordering_at": utcnow() - HEAD_START[Priority.NORMAL]}
     account_id = accounts.account_id(database, account)
     factories.insert_jobs(database, account_id, [row] * jobs)
     turns.tidy(database)

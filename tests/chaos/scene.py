@@ -115,7 +115,7 @@ class Scene:
     def forget_that_it_was_counted(self) -> None:
         """Let the account be counted anew."""
         with self.database.transaction() as transaction:
-            transaction.execute(sa.update(Account).values(storage_counted_at=None))
+            transaction.execute(sa.update(Account).values(storage_recounted_at=None))
 
     def all_folded(self) -> bool:
         """Whether no change of what is stored is still to be folded."""

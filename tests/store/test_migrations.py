@@ -91,8 +91,8 @@ def test_a_difference_would_be_found(empty_url: str) -> None:
 def test_every_table_whose_bytes_count_has_its_triggers(database_url: str) -> None:
     """SQLite loses a table's triggers when a migration makes it anew, as Alembic's batch mode does."""
     counted = (
-        *("jobs", "job_records", "attempts", "samples", "search_texts"),
-        *("image_bytes", "webhook_events", "webhook_attempts"),
+        *("jobs", "job_records", "attempts", "generations", "search_texts"),
+        *("image_bytes", "webhook_notifications", "webhook_attempts"),
     )
     with contextlib.closing(Database(database_url)) as database, database.reading() as transaction:
         listing = (

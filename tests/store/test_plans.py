@@ -86,7 +86,7 @@ def fill(database: Database) -> Crowd:
             "metadata_": {"case": str(number)},
             "created_at": at,
             "not_before": at,
-            "rank_at": at - timedelta(minutes=rng.choice([0, 30, 60])),
+            "ordering_at": at - timedelta(minutes=rng.choice([0, 30, 60])),
             "started_at": None if status is Status.QUEUED else at,
             "finished_at": at if status.terminal else None,
             "lease_owner": "me" if status is Status.RUNNING else None,
@@ -121,7 +121,7 @@ def fill(database: Database) -> Crowd:
         image_id = submission.keep_image(database, account_id=account_ids[0], image=submitted)
     assert turns.tidy(database) == len(account_ids)
     in_order = sorted(
-        (row for row in rows if row["status"] is Status.QUEUED), key=lambda row: row["rank_at"]
+        (row for row in rows if row["status"] is Status.QUEUED), key=lambda row: row["ordering_at"]
     )
     return Crowd(
         database=database,
@@ -169,7 +169,7 @@ def assert_no_scan(plan: str) -> None:
         "search_texts",
         "images",
         "job_images",
-        "samples",
+        "generations",
         "timeline",
         "attempts",
     ):
@@ -354,7 +354,7 @@ def test_a_removal_finds_jobs_images_and_traces_by_their_keys(crowd: Crowd) -> N
 
 def test_a_purge_finds_what_is_due_by_an_index_of_each_class(crowd: Crowd) -> None:
     old = timedelta(minutes=30)
-    periods = purge.Periods(image=old, trace=old, answer=old, event=old)
+    periods = purge.Periods(image=old, trace=old, answer=old, timeline=old)
     purged = []
     plan = plans(
         crowd, lambda: purged.append(purge.batch(crowd.database, periods, actor="me", limit=5))

@@ -52,7 +52,7 @@ def answered(database: Database, account_id: uuid.UUID, number: int = 0) -> uuid
         database,
         claimed,
         answer=Answer("6", "boxed"),
-        sample=factories.make_ended(TRACE),
+        generation=factories.make_ended(TRACE),
     )
     return job_id
 
@@ -72,7 +72,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended(TRACE)
     )
 
     ended = used(database, account_id)
@@ -160,20 +160,20 @@ class Life:
 
     def succeed(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it with an answer."""
-        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
+        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), generation=ended)
 
     def fail(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it without one."""
         fault = settle.Failure("engine_rejected", "No.")
-        settle.fail(self.database, claimed, fault, sample=ended)
+        settle.fail(self.database, claimed, fault, generation=ended)
 
     def stop(self, claimed: claims.Claim, _ended: traces.GenerationEnd) -> None:
         """Cancel it."""
-        settle.stop(self.database, claimed, sample=None)
+        settle.stop(self.database, claimed, generation=None)
 
     def release(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """Give it back."""
-        settle.release(self.database, claimed, sample=ended)
+        settle.release(self.database, claimed, generation=ended)
 
     def lose(self) -> None:
         """Let its worker be lost, with what was written of its trace."""
@@ -288,7 +288,7 @@ def forget_the_count(database: Database, account_id: uuid.UUID) -> None:
         transaction.execute(sa.delete(StorageChange))
         transaction.execute(sa.delete(StorageTotal))
         transaction.execute(
-            sa.update(Account).where(Account.id == account_id).values(storage_counted_at=None)
+            sa.update(Account).where(Account.id == account_id).values(storage_recounted_at=None)
         )
 
 
@@ -449,7 +449,7 @@ def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
         quota.check(account_id)
 
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended(TRACE)
     )
 
     assert traces.read(database, job_id)[0].text == TRACE

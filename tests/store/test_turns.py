@@ -36,7 +36,7 @@ def queue(
     database: Database, account_id: uuid.UUID, jobs: int, priority: Priority = Priority.NORMAL
 ) -> None:
     """Put many jobs of an account into the queue at once."""
-    row = {"priority": priority, "rank_at": utcnow() - HEAD_START[priority]}
+    row = {"priority": priority, "ordering_at": utcnow() - HEAD_START[priority]}
     factories.insert_jobs(database, account_id, [row for _ in range(jobs)])
     turns.tidy(database)
 
@@ -164,7 +164,7 @@ def test_turns_that_were_missed_are_not_made_up_for(
     queue(database, account_id, 10)
     held = [factories.claim(database) for _ in range(10)]
     for claim in held:
-        settle.release(database, claim, sample=None, wait=timedelta(seconds=30))
+        settle.release(database, claim, generation=None, wait=timedelta(seconds=30))
     others = [factories.make_account(database) for _ in range(2)]
     for other in others:
         queue(database, other, 20)
@@ -182,7 +182,7 @@ def test_a_job_that_is_tried_again_keeps_its_place_in_its_account(
     first = factories.claim(database)
     fault = settle.Failure("engine_fault", "No.", retryable=True)
     factories.begin(database, first)
-    settle.retry(database, first, fault, sample=factories.make_ended(), rng=random.Random(1))
+    settle.retry(database, first, fault, generation=factories.make_ended(), rng=random.Random(1))
     age(61)
 
     assert [factories.claim(database).job_id for _ in range(3)] == jobs
@@ -193,7 +193,7 @@ def test_a_group_gives_its_account_no_more_turns(database: Database, account_id:
     factories.make_job(database, account_id, followers=followers)
     leader = factories.claim(database)
     factories.begin(database, leader)
-    settle.succeed(database, leader, answer=None, sample=factories.make_ended())
+    settle.succeed(database, leader, answer=None, generation=factories.make_ended())
     other = factories.make_account(database)
     queue(database, other, 5)
 
@@ -276,7 +276,7 @@ def test_a_job_that_goes_back_to_the_queue_has_a_turn_again(
     with database.transaction() as transaction:
         transaction.execute(sa.delete(QueueTurn))
 
-    settle.release(database, held, sample=None)
+    settle.release(database, held, generation=None)
 
     assert kept_turns(database) == {(account_id, Priority.NORMAL)}
 
@@ -382,7 +382,7 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
                 held = claims.claim(database, owner="worker-1", lease=factories.LEASE)
                 if held is not None:
                     wait = timedelta(hours=rng.choice([0, 1]))
-                    settle.release(database, held, sample=None, wait=wait)
+                    settle.release(database, held, generation=None, wait=wait)
             case "tidy":
                 turns.tidy(database)
             case _:

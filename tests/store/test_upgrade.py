@@ -62,7 +62,7 @@ def filled(url: str) -> Old:
     minute = timedelta(minutes=1)
     lease = {"attempt": 1, "lease_owner": OWNER, "started_at": now}
     states: dict[str, dict[str, Any]] = {
-        "queued": {"rank_at": now - minute},
+        "queued": {"ordering_at": now - minute},
         "waiting": {"not_before": now + timedelta(hours=1), "failures": 1, "attempt": 1},
         "running": lease | {"status": "running", "lease_expires_at": now + minute},
         "dead": lease | {"status": "running", "lease_expires_at": now - minute},
@@ -164,7 +164,7 @@ def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: D
     piece = factories.make_piece(held, "It is 6.")
     assert traces.append(upgraded, owner=OWNER, pieces=[piece]) == set()
     assert settle.succeed(
-        upgraded, held, answer=Answer("6", "boxed"), sample=factories.make_ended()
+        upgraded, held, answer=Answer("6", "boxed"), generation=factories.make_ended()
     )
 
     assert factories.get_job(upgraded, old.running).job.status is Status.SUCCEEDED
@@ -179,7 +179,7 @@ def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
     job = factories.get_job(upgraded, old.dead).job
     assert (job.status, job.crashes) == (Status.QUEUED, 1)
     assert not settle.succeed(
-        upgraded, claim_of(old.dead, old.account_id), answer=None, sample=factories.make_ended()
+        upgraded, claim_of(old.dead, old.account_id), answer=None, generation=factories.make_ended()
     )
     assert settle.landed(upgraded, claim_of(old.dead, old.account_id)) is Outcome.LOST
 
@@ -187,13 +187,13 @@ def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
 def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> None:
     first = factories.claim(upgraded)
     assert first.job_id == old.queued
-    assert settle.fail(upgraded, first, settle.Failure("engine_rejected", "No."), sample=None)
+    assert settle.fail(upgraded, first, settle.Failure("engine_rejected", "No."), generation=None)
     commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     assert factories.claim(upgraded).job_id == old.waiting
     new = factories.make_job(upgraded, old.account_id)
     assert factories.claim(upgraded).job_id == new
     entries, _ = timeline.read(upgraded, old.queued, limit=10)
-    assert [entry.event for entry in entries] == ["claimed", "failed"]
+    assert [entry.action for entry in entries] == ["claimed", "failed"]
 
 
 def test_what_was_stored_before_is_counted_after_the_upgrade(old: Old, upgraded: Database) -> None:
@@ -232,10 +232,10 @@ def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after
     )
     commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     while (claimed := factories.claim(upgraded)).job_id != job_id:
-        settle.stop(upgraded, claimed, sample=None)
+        settle.stop(upgraded, claimed, generation=None)
     factories.begin(upgraded, claimed)
     answer = Answer("six", "boxed")
-    assert settle.succeed(upgraded, claimed, answer=answer, sample=factories.make_ended())
+    assert settle.succeed(upgraded, claimed, answer=answer, generation=factories.make_ended())
     assert factories.get_job(upgraded, job_id).job.answer_value == 6
     columns = view_columns(old.url)
 
