@@ -99,7 +99,8 @@ def fill(database: Database, jobs: int, owners: int) -> None:
         ]  # fmt: skip
         with database.transaction() as transaction:
             transaction.execute(sa.insert(Job), rows)
-    turns.tidy(database)
+    with database.transaction() as transaction:
+        turns.enter_all(transaction, ((account_id, Priority.NORMAL) for account_id in account_ids))
 
 
 def opened(url: str, *, jobs: int, owners: int, turned: bool) -> Database:

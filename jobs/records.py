@@ -104,7 +104,7 @@ class StorageTotal(Record):
 
 
 class StorageChange(Record):
-    """Bytes that came or went, written by the triggers of revision 0001 and folded into :class:`StorageTotal`.
+    """Bytes that came or went, written by the triggers of revision 0100 and folded into :class:`StorageTotal`.
 
     There is no foreign key: it would lock the account's row at each change.
     """

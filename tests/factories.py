@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from core import ids
-from core.database import Database, utcnow
+from core.database import Database, Transaction, utcnow
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Generation, Job
-from jobs.store import accounts, claims, history, submission, traces
+from jobs.store import accounts, claims, history, submission, traces, turns
 
 PEPPER = b"pepper"
 KEY_LIFETIME = timedelta(hours=24)
@@ -100,9 +100,17 @@ def make_job(database: Database, account_id: uuid.UUID, **facts: Any) -> uuid.UU
 
 
 def insert_jobs(database: Database, account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> None:
-    """Put many jobs into the table at once."""
+    """Insert many jobs at once, and the turns of those that are queued."""
+    jobs = job_rows(account_id, rows)
     with database.transaction() as transaction:
-        transaction.execute(sa.insert(Job), job_rows(account_id, rows))
+        transaction.execute(sa.insert(Job), jobs)
+        enter_turns(transaction, jobs)
+
+
+def enter_turns(transaction: Transaction, jobs: Iterable[dict[str, Any]]) -> None:
+    """Insert the turns of those of ``jobs``, as :func:`job_rows` returns them, that are queued."""
+    queued = (row for row in jobs if row["status"] is Status.QUEUED)
+    turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in queued))
 
 
 def job_rows(account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -345,7 +345,6 @@ def _account(transaction: Transaction, name: str) -> uuid.UUID:
             id=ids.new(),
             name=name,
             created_at=transaction.now(),
-            storage_recounted_at=transaction.now(),
         )
         .on_conflict_do_nothing(index_elements=["name"])
     )

@@ -111,14 +111,14 @@ def claim(
     """Claim the best eligible job for ``owner``, or return None when there is none.
 
     It is the best job of the account whose turn it is. On PostgreSQL other claims may be taking all turns at this
-    moment; then it is tried again a few times. Without a turn to take the job with the lowest rank is claimed: only
-    jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`), or the other claims take too long.
+    moment; then the claim is repeated a few times. If the other claims take too long, or a turn is missing, the job
+    with the lowest ``ordering_at`` is claimed.
 
     Args:
         database: where the jobs are.
         owner: for whom.
         lease: how long the owner has the job without a renewal.
-        pauses_seconds: about how long to wait after each try that found all turns taken.
+        pauses_seconds: about how long to wait each time that all turns are taken.
     """
     pause = threading.Event()
     for seconds in pauses_seconds:

@@ -193,7 +193,7 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
     step = TURN_STEP[job.priority]
     first = mine.next_turn
     if first is None:
-        # A process of the version before queued it, and no sweep has added its turn yet.
+        # The job was claimed after it was read, and its turn removed: return the position that a new one would get.
         first = mine.now + FIRST_TURN[job.priority]
     turn = first if own == 0 else max(first, mine.now) + own * step
     # What a turn of the highest class could have before it bounds what has to be counted of each.

@@ -111,7 +111,7 @@ def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> 
 
 
 def _tags(transaction: Transaction, account_id: uuid.UUID | None) -> list[str]:
-    """Return the tag of the account, or those of all accounts; revision 0001 has the same in SQL."""
+    """Return the tag of the account, or those of all accounts; revision 0100 has the same in SQL."""
     if account_id is not None:
         return [_tag(account_id)]
     return list(map(_tag, transaction.execute(_ACCOUNTS).scalars()))

@@ -1,6 +1,6 @@
 """What each account stores, and its storage quota.
 
-Triggers write each change of the stored bytes down, in the transaction that makes it (revision 0001): whatever
+Triggers write each change of the stored bytes down, in the transaction that makes it (revision 0100): whatever
 process writes, and wherever it dies, the changes add up to what the rows hold. :func:`fold` adds changes up in
 totals, so that there are few to read. Nothing is counted of a running stream's text until the stream ends.
 """
@@ -91,8 +91,6 @@ class AccountUsage:
     name: str
     usage: AccountStorage
     storage_mb: int | None
-    #: Whether what it stored before the count began is in it.
-    counted: bool
 
 
 @dataclass(frozen=True)
@@ -250,9 +248,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
         ):
             used[row.account_id][row.kind] += row.bytes
         rows = transaction.execute(
-            sa.select(
-                _ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb, _ACCOUNT.storage_recounted_at
-            ).order_by(_ACCOUNT.name)
+            sa.select(_ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb).order_by(_ACCOUNT.name)
         )
         return [
             AccountUsage(
@@ -260,7 +256,6 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
                 name=row.name,
                 usage=AccountStorage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
                 storage_mb=row.storage_mb,
-                counted=row.storage_recounted_at is not None,
             )
             for row in rows
         ]
@@ -280,7 +275,7 @@ def limit_account(database: Database, name: str, *, storage_mb: int | None) -> N
 
 
 def _used(transaction: Transaction, account_id: uuid.UUID) -> dict[str, int]:
-    """Return the bytes by kind. They may be below 0 while what was stored before the count began goes uncounted."""
+    """Return the bytes by kind. They are below 0 when more is deleted than was counted: see :func:`recount`."""
     rows = transaction.execute(_USED, {"account_id": account_id})
     return {row.kind: row.bytes for row in rows}
 
@@ -331,17 +326,8 @@ def fold(database: Database) -> int:
         return len(rows)
 
 
-def uncounted(database: Database, *, limit: int = 20) -> list[uuid.UUID]:
-    """Return accounts whose rows have not been counted since the count began."""
-    with database.reading() as transaction:
-        found = sa.select(_ACCOUNT.id).where(_ACCOUNT.storage_recounted_at.is_(None)).limit(limit)
-        return list(transaction.execute(found).scalars())
-
-
-def recount(
-    database: Database, account_id: uuid.UUID, *, given_up: Callable[[], bool] = lambda: False
-) -> bool:
-    """Count the rows of an account and correct what it is said to store; False when another process was quicker.
+def recount(database: Database, account_id: uuid.UUID) -> bool:
+    """Count the rows of an account and correct its totals; return False when another process was quicker.
 
     The rows and their count are read as they stood at one moment, without a lock. From then on both change by the
     same bytes, so that what they differ by can be added later.
@@ -349,16 +335,13 @@ def recount(
     Args:
         database: where both are kept.
         account_id: whose rows.
-        given_up: asked between two pages of jobs; then nothing is corrected and False returned.
     """
     with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
             sa.select(_ACCOUNT.storage_recounted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()
-        missing = stored(transaction, account_id, given_up=given_up)
+        missing = stored(transaction, account_id)
         missing.subtract(_used(transaction, account_id))
-    if given_up():
-        return False
     with database.transaction("recount") as transaction:
         first = transaction.execute(
             sa.update(table(Account))
@@ -380,16 +363,8 @@ def recount(
         return True
 
 
-def stored(
-    transaction: Transaction,
-    account_id: uuid.UUID,
-    *,
-    given_up: Callable[[], bool] = lambda: False,
-) -> collections.Counter[str]:
-    """Count what the rows of an account hold, in bytes by kind, as the triggers of revision 0001 do.
-
-    When it is ``given_up`` the rest of the rows is missing.
-    """
+def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Counter[str]:
+    """Count what the rows of an account hold, in bytes by kind, as the triggers of revision 0100 do."""
     size = _Sizes(transaction.dialect)
     found: collections.Counter[str] = collections.Counter()
     images = sa.select(sa.func.sum(size.binary(ImageBytes.data))).where(
@@ -408,7 +383,7 @@ def stored(
         if after is not None:
             wanted = wanted.where(Job.id > after)
         page = list(transaction.execute(wanted.order_by(Job.id).limit(_COUNTED_JOBS)).scalars())
-        if not page or given_up():
+        if not page:
             return found
         after = page[-1]
         _count_jobs(transaction, size, page, found)

@@ -1,4 +1,4 @@
-"""The index of texts of revision 0001: an FTS5 table with triggers on SQLite, a generated column on PostgreSQL.
+"""The index of texts of revision 0100: an FTS5 table with triggers on SQLite, a generated column on PostgreSQL.
 
 Each word of a text has its account's tag in front, so a search reads no other account's entries.
 """

@@ -1,4 +1,4 @@
-"""The triggers of revision 0001 that record each change of the bytes that accounts store in ``storage_changes``."""
+"""The triggers of revision 0100 that record each change of the bytes that accounts store in ``storage_changes``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables and indexes of revision 0001."""
+"""The tables and indexes of revision 0100."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The views of revision 0001, in which people and reports read the history: see docs/history.md."""
+"""The views of revision 0100, in which people and reports read the history: see docs/history.md."""
 
 from __future__ import annotations
 

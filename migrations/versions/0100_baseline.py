@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from migrations.baseline import search, storage, tables, views
 
-revision = "0001"
+revision = "0100"
 down_revision = None
 branch_labels = None
 depends_on = None
