@@ -350,9 +350,9 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
-    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None too in jobs of older versions.
+    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None when it holds none.
     answer_value: Mapped[Any | None] = mapped_column(_JSON)
-    #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
+    #: Whether the model was made to answer; None without an answer.
     answer_forced: Mapped[bool | None]
     #: How its samples voted (:class:`jobs.answers.votes.Tally`) and the winner's share; None: there was no vote.
     votes: Mapped[dict[str, Any] | None]

@@ -76,8 +76,8 @@ class StreamRoutes:
         """Follow a job's events, live or as they were.
 
         Server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with its
-        `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the whole
-        `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
+        `attempt`, `generation` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the
+        whole `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
         attempt was lost, what it said beyond `valid_through` of `attempt.restarted` or `job.finished` is void: only
         those who followed live can have seen it. The stream ends when its key is revoked.
         """

@@ -68,17 +68,13 @@ class JobAnswer(ResponseModel):
         job = view.job
         if job.answer_text is None:
             return None
-        verdict = _verdict(view)
         return cls(
             text=job.answer_text,
-            value=_value(job, job.answer_text),
+            value=cast("values.Value", job.answer_value),
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
-            verdict=verdict,
-            # A worker of the version before keeps none of a second look.
-            confidence=findings.CONFIDENCES.get(verdict or "")
-            if job.confidence is None
-            else job.confidence,
+            verdict=_verdict(view),
+            confidence=job.confidence,
         )
 
 
@@ -87,7 +83,7 @@ class AnswerClass(ResponseModel):
 
     text: str = Field(description="The first of them.")
     generations: list[int] = Field(
-        description="Who gave them: `index` of the trace's samples, in the attempt that ended the job."
+        description="Who gave them: `index` of the trace's generations, in the attempt that ended the job."
     )
 
 
@@ -103,7 +99,7 @@ class Votes(ResponseModel):
     classes: list[AnswerClass] = Field(
         description="The winner first; of two with as many votes the one that has the earliest."
     )
-    abstained: list[int] = Field(description="`index` of samples that ended without an answer.")
+    abstained: list[int] = Field(description="`index` of generations that ended without an answer.")
 
     @classmethod
     def of(cls, job: records.Job) -> Self | None:
@@ -120,8 +116,8 @@ class Finding(ResponseModel):
         "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
     ]
     attempt: int
-    generation: int = Field(description="The `index` of the trace's sample.")
-    start: int = Field(description="First character of the place in the sample's text.")
+    generation: int = Field(description="The `index` of the trace's generation.")
+    start: int = Field(description="First character of the place in the generation's text.")
     end: int = Field(description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
         description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it, if any, "
@@ -412,13 +408,6 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
                 case findings.Action.DOUBTED:
                     return "doubted"
     return None
-
-
-def _value(job: records.Job, text: str) -> values.Value:
-    """Return the value of an answer: as it was kept, or as it is read today, when a worker before 0012 kept none."""
-    if job.answer_value is not None:
-        return cast("values.Value", job.answer_value)
-    return values.read(text, job.options.get("answer_format"))
 
 
 def _removed(view: history.JobView) -> list[Removed]:

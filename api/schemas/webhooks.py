@@ -107,7 +107,7 @@ class Endpoint(ResponseModel):
     name: str
     url: str
     event_types: list[str]
-    redacted_signing_secret: str
+    signing_secret_hint: str
     signing_secret: str | None = None
     old_secret_expires_at: int | None = Field(
         description="Until then messages are signed with the old secret, too."
@@ -128,7 +128,7 @@ class Endpoint(ResponseModel):
             name=endpoint.name,
             url=endpoint.url,
             event_types=list(endpoint.event_types),
-            redacted_signing_secret=endpoint.redacted_secret,
+            signing_secret_hint=endpoint.redacted_secret,
             signing_secret=secret,
             old_secret_expires_at=_maybe(endpoint.previous_expires_at),
             disabled_at=_maybe(endpoint.disabled_at),
@@ -215,7 +215,7 @@ class Secret(ResponseModel):
     """The account's default secret: it signs what goes to the URLs of single jobs."""
 
     object: Literal["webhook_secret"] = "webhook_secret"
-    redacted_signing_secret: str
+    signing_secret_hint: str
     signing_secret: str | None = Field(
         default=None, description="In the answer of rotate only: it is shown once."
     )
@@ -227,7 +227,7 @@ class Secret(ResponseModel):
     def of(cls, stored: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
         """Return what callers see of an account's secret."""
         return cls(
-            redacted_signing_secret=stored.redacted_secret,
+            signing_secret_hint=stored.redacted_secret,
             signing_secret=secret,
             old_secret_expires_at=_maybe(stored.previous_expires_at),
             created_at=_unix(stored.created_at),

@@ -49,7 +49,7 @@ def test_an_endpoint_is_shown_with_its_secret_once(caller: Caller) -> None:
     shown = caller("GET", f"{ROOT}/{made['id']}").get_json()
 
     assert len(base64.b64decode(made["signing_secret"].removeprefix("whsec_"))) == 32
-    assert made["signing_secret"].endswith(made["redacted_signing_secret"][-4:])
+    assert made["signing_secret"].endswith(made["signing_secret_hint"][-4:])
     assert shown == made | {"signing_secret": None}
     assert {name: shown[name] for name in NEW} == NEW
 
@@ -142,10 +142,10 @@ def test_the_accounts_secret_is_hinted_at_and_shown_when_it_is_rotated(
     assert first["signing_secret"] is None
     assert rotated["signing_secret"].startswith("whsec_")
     again = caller("GET", "/v1/webhook_secret").get_json()
-    assert again["redacted_signing_secret"] == rotated["redacted_signing_secret"]
-    assert first["redacted_signing_secret"] != again["redacted_signing_secret"]
+    assert again["signing_secret_hint"] == rotated["signing_secret_hint"]
+    assert first["signing_secret_hint"] != again["signing_secret_hint"]
     theirs = stranger("GET", "/v1/webhook_secret").get_json()
-    assert theirs["redacted_signing_secret"] != again["redacted_signing_secret"]
+    assert theirs["signing_secret_hint"] != again["signing_secret_hint"]
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff" + VAULT_KEY.encode()])
