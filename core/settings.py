@@ -333,7 +333,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Days after its job's end that question and answer are kept; 0 is for ever.",
     )
-    retention_event_days: float = Field(
+    retention_timeline_days: float = Field(
         default=0,
         ge=0,
         description="Days after its job's end that a timeline is kept; 0 is for ever.",

@@ -1,7 +1,4 @@
-"""Keeps the count of what accounts store: folds its changes, counts accounts from before the count began.
-
-A thread in every worker process, for a count may take minutes, which no sweep must wait for.
-"""
+"""Folds the changes of what accounts store into their totals, in a thread of every worker process."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from typing import Final
 
 import structlog
 
-from core import ids
 from core.database import Database, DatabaseUnavailable
 from jobs.store import storage
 
@@ -27,7 +23,7 @@ class StorageTotals:
     Args:
         database: where the count is kept.
         interval_seconds: between two looks.
-        rng: jitter, and the choice of the account that is counted next: processes rarely choose the same.
+        rng: jitter.
     """
 
     def __init__(self, database: Database, *, interval_seconds: float, rng: random.Random) -> None:
@@ -42,7 +38,7 @@ class StorageTotals:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread; a count that has not ended is given up."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -52,19 +48,9 @@ class StorageTotals:
         while storage.fold(self._database) and not self._stop.wait(_BREATH_SECONDS):
             pass
 
-    def recount(self) -> None:
-        """Count one account that has not been counted. Raises :class:`core.database.DatabaseUnavailable`."""
-        waiting = storage.uncounted(self._database)
-        if not waiting:
-            return
-        account_id = self._rng.choice(waiting)
-        if storage.recount(self._database, account_id, given_up=self._stop.is_set):
-            _log.info("storage_counted", account_id=ids.show("acct", account_id))
-
     def _run(self) -> None:
         while not self._stop.wait(self._interval_seconds * self._rng.uniform(0.8, 1.2)):
             try:
                 self.fold()
-                self.recount()
             except DatabaseUnavailable:
                 _log.warning("storage_count_failed")

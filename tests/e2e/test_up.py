@@ -185,7 +185,7 @@ def test_a_job_is_answered(up: Up) -> None:
     assert job["answer"]["text"]
     trace = json.loads(up.longlook("jobs", "show", job["id"], "--trace").stdout)["trace"]
     assert trace["complete"]
-    assert trace["samples"][0]["text"]
+    assert trace["generations"][0]["text"]
 
 
 def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:

@@ -57,7 +57,7 @@ class Settlement:
                     claim,
                     Outcome.CANCELLED,
                     lambda: outcomes.stop(
-                        self._database, claim, sample=ended, others=result.others
+                        self._database, claim, generation=ended, others=result.others
                     ),
                 )
             case StopReason.DEADLINE, _:
@@ -77,7 +77,7 @@ class Settlement:
                         self._database,
                         claim,
                         answer=answer,
-                        sample=ended,
+                        generation=ended,
                         others=result.others,
                         forced=result.forced,
                         found=found,
@@ -102,7 +102,7 @@ class Settlement:
             claim,
             Outcome.FAILED,
             lambda: outcomes.fail(
-                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+                self._database, claim, fault, generation=ended, others=others, deadly=deadly
             ),
             fault,
         )
@@ -128,7 +128,7 @@ class Settlement:
                 self._database,
                 claim,
                 fault,
-                sample=ended,
+                generation=ended,
                 others=others,
                 rng=self._rng,
                 deadly=deadly,
@@ -150,7 +150,7 @@ class Settlement:
             claim,
             Outcome.RELEASED,
             lambda: outcomes.release(
-                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+                self._database, claim, generation=ended, others=others, wait=wait, fault=fault
             ),
             fault,
         )
@@ -246,7 +246,7 @@ def _no_answer(result: FlowResult) -> Finding:
     """Return the finding of an attempt whose last stream has no answer either."""
     return Finding(
         kind=FindingKind.NO_ANSWER,
-        sample=result.ended.sample,
+        generation=result.ended.generation,
         start=0,
         end=len(result.ended.output),
         action=Action.NONE,
