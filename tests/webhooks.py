@@ -13,15 +13,14 @@ import sqlalchemy as sa
 from core.database import Database
 from core.vault import Vault
 from jobs.answers.extraction import Answer
-from jobs.delivery import ENDS, AttemptOutcome, AttemptState, EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.store import settle
-from jobs.store.events import of_account
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
 from webhooks import attempts as delivery_attempts
-from webhooks import claims, endpoints
+from webhooks import claims, endpoints, notifications, outbox
 from webhooks import signature as signing
+from webhooks.policy import ENDS, AttemptOutcome, AttemptState, EventType
+from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
@@ -73,8 +72,15 @@ def run_job(
     return job_id
 
 
+def fan_out(database: Database) -> None:
+    """Do what the delivery process does first: make notifications of all entries of the outbox."""
+    while outbox.fan_out(database).more:
+        pass
+
+
 def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.DeliveryClaim]:
-    """Claim due tries."""
+    """Fan out, and claim due attempts."""
+    fan_out(database)
     return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
 
 
@@ -124,20 +130,23 @@ def hurry(database: Database) -> None:
 
 
 def events(database: Database) -> list[WebhookEvent]:
-    """Return all events, in order."""
+    """Fan out, and return all events, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         return list(transaction.session.scalars(sa.select(WebhookEvent).order_by(WebhookEvent.id)))
 
 
 def all_deliveries(database: Database) -> list[WebhookDelivery]:
-    """Return all deliveries, in order."""
+    """Fan out, and return all deliveries, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         found = sa.select(WebhookDelivery).order_by(WebhookDelivery.id)
         return list(transaction.session.scalars(found))
 
 
 def attempts(database: Database) -> list[WebhookAttempt]:
-    """Return all tries, in order."""
+    """Fan out, and return all attempts, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         found = sa.select(WebhookAttempt).order_by(WebhookAttempt.id)
         return list(transaction.session.scalars(found))
@@ -147,7 +156,7 @@ def record(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None
     """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
     for _ in range(times):
         with database.transaction() as transaction:
-            of_account(
+            notifications.of_account(
                 transaction,
                 account_id=account_id,
                 event_type=EventType.JOB_CANCELLED,

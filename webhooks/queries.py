@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
 from core.database import Database, Transaction
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,

@@ -12,7 +12,7 @@ import enum
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
 from jobs.records import (
     Account,
     Attempt,
@@ -66,8 +65,22 @@ class StorageKind(enum.StrEnum):
 
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
-_EVENT_BYTES: Final = 512
-_ATTEMPT_BYTES: Final = 512
+#: The kinds that :func:`stored` counts without any counter of another room.
+_OWN_KINDS: Final = frozenset(StorageKind) - {StorageKind.DELIVERIES}
+
+
+@dataclass(frozen=True)
+class StorageCounter:
+    """Counts what another room stores.
+
+    Attributes:
+        kinds: what it counts.
+        count: returns bytes by kind, for an account and those of its jobs with the given ids; for None it returns
+            the bytes that belong to no job.
+    """
+
+    kinds: frozenset[StorageKind]
+    count: Callable[[Transaction, uuid.UUID, Sequence[uuid.UUID] | None], Mapping[StorageKind, int]]
 
 
 @dataclass(frozen=True)
@@ -339,7 +352,11 @@ def uncounted(database: Database, *, limit: int = 20) -> list[uuid.UUID]:
 
 
 def recount(
-    database: Database, account_id: uuid.UUID, *, given_up: Callable[[], bool] = lambda: False
+    database: Database,
+    account_id: uuid.UUID,
+    *,
+    counters: Sequence[StorageCounter] = (),
+    given_up: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Count the rows of an account and correct what it is said to store; False when another process was quicker.
 
@@ -349,14 +366,16 @@ def recount(
     Args:
         database: where both are kept.
         account_id: whose rows.
+        counters: of other rooms. A kind that none of them counts is left as it is.
         given_up: asked between two pages of jobs; then nothing is corrected and False returned.
     """
     with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
             sa.select(_ACCOUNT.storage_counted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()
-        missing = stored(transaction, account_id, given_up=given_up)
+        missing = stored(transaction, account_id, counters=counters, given_up=given_up)
         missing.subtract(_used(transaction, account_id))
+    kinds = _OWN_KINDS.union(*(counter.kinds for counter in counters))
     if given_up():
         return False
     with database.transaction("recount") as transaction:
@@ -373,7 +392,7 @@ def recount(
         changes = [
             {"account_id": account_id, "kind": kind, "bytes": count}
             for kind, count in missing.items()
-            if count
+            if count and kind in kinds
         ]
         if changes:
             transaction.execute(sa.insert(table(StorageChange)), changes)
@@ -384,13 +403,16 @@ def stored(
     transaction: Transaction,
     account_id: uuid.UUID,
     *,
+    counters: Sequence[StorageCounter] = (),
     given_up: Callable[[], bool] = lambda: False,
 ) -> collections.Counter[str]:
     """Count what the rows of an account hold, in bytes by kind, as the triggers of migration 0016 do.
 
+    The rows of other rooms are counted by ``counters``.
+
     When it is ``given_up`` the rest of the rows is missing.
     """
-    size = _Sizes(transaction.dialect)
+    size = ByteSizes(transaction.dialect)
     found: collections.Counter[str] = collections.Counter()
     images = sa.select(sa.func.sum(size.binary(ImageBytes.data))).where(
         ImageBytes.account_id == account_id
@@ -398,8 +420,8 @@ def stored(
     found[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
     found[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
-    of_no_job = WebhookEvent.job_id.is_(None) & (WebhookEvent.account_id == account_id)
-    found[StorageKind.DELIVERIES] += _deliveries(transaction, size, of_no_job)
+    for counter in counters:
+        found.update(counter.count(transaction, account_id, None))
     after: uuid.UUID | None = None
     while True:
         wanted = sa.select(Job.id).where(Job.account_id == account_id)
@@ -410,9 +432,11 @@ def stored(
             return found
         after = page[-1]
         _count_jobs(transaction, size, page, found)
+        for counter in counters:
+            found.update(counter.count(transaction, account_id, page))
 
 
-class _Sizes:
+class ByteSizes:
     """The SQL of a value's bytes. JSON counts as the text that the database makes of it."""
 
     def __init__(self, dialect: str) -> None:
@@ -436,7 +460,7 @@ class _Sizes:
 
 def _count_jobs(
     transaction: Transaction,
-    size: _Sizes,
+    size: ByteSizes,
     job_ids: list[uuid.UUID],
     found: collections.Counter[str],
 ) -> None:
@@ -464,18 +488,3 @@ def _count_jobs(
     for row in transaction.execute(texts):
         kind = StorageKind.TRACES if row.part == "trace" else StorageKind.JOBS
         found[kind] += row.bytes
-    found[StorageKind.DELIVERIES] += _deliveries(
-        transaction, size, WebhookEvent.job_id.in_(job_ids)
-    )
-
-
-def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
-    payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
-    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
-    answers = (
-        sa.select(sa.func.sum(tried))
-        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
-        .where(of)
-    )
-    return sum(transaction.execute(counted).scalar_one() or 0 for counted in (payloads, answers))

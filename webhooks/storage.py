@@ -1,0 +1,42 @@
+"""Counts the bytes that an account's webhooks take, for :mod:`jobs.store.storage`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+
+from core.database import Transaction
+from jobs.store.storage import ByteSizes, StorageCounter, StorageKind
+from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
+
+#: Bytes that each row counts besides its texts: about what it takes with its indexes.
+_EVENT_BYTES: Final = 512
+_ATTEMPT_BYTES: Final = 512
+
+
+def _count(
+    transaction: Transaction, account_id: uuid.UUID, job_ids: Sequence[uuid.UUID] | None
+) -> dict[StorageKind, int]:
+    size = ByteSizes(transaction.dialect)
+    of = (
+        WebhookEvent.job_id.is_(None) & (WebhookEvent.account_id == account_id)
+        if job_ids is None
+        else WebhookEvent.job_id.in_(job_ids)
+    )
+    payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
+    attempt = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
+    attempts = (
+        sa.select(sa.func.sum(attempt))
+        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
+        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .where(of)
+    )
+    sums = [transaction.execute(counted).scalar_one() or 0 for counted in (payloads, attempts)]
+    return {StorageKind.DELIVERIES: sum(sums)}
+
+
+#: To be passed to :func:`jobs.store.storage.recount` and :func:`jobs.store.storage.stored`.
+COUNTER: Final = StorageCounter(frozenset({StorageKind.DELIVERIES}), _count)
