@@ -32,7 +32,7 @@ from core.vault import Vault
 from jobs import queue
 from jobs.events.live import Subscriber
 from jobs.images import ImageReader
-from jobs.store import accounts, events
+from jobs.store import accounts, outbox
 from jobs.store.admission import Admission, Disk
 from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
@@ -140,7 +140,7 @@ def create_app(
     database.party = current.group
     wakeup = wakeup or queue.Wakeup(settings)
     delivery_wakeup = delivery_wakeup or queue.Wakeup(settings, notifications=queue.DELIVER)
-    database.listen(events.WakeupOnCommit(delivery_wakeup))
+    database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)

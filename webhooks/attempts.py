@@ -18,17 +18,16 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, Transaction
-from jobs import delivery
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from webhooks import endpoints, policy
+from webhooks.claims import DeliveryClaim
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookNotification,
     WebhookQueue,
 )
-from webhooks import endpoints
-from webhooks.claims import DeliveryClaim
 
 _LIMIT: Final = 200
 GONE: Final = "gone"
@@ -93,7 +92,7 @@ def settle(
         next_at = None
         if claim.kind is AttemptKind.AUTOMATIC and status is DeliveryStatus.PENDING:
             step = claim.step + 1
-            wait = delivery.wait(step, rng=rng, retry_after=result.retry_after)
+            wait = policy.wait(step, rng=rng, retry_after=result.retry_after)
             next_at = _follow(transaction, attempt, step=step, wait=wait)
         disabled = None
         if claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
@@ -153,7 +152,7 @@ def expire(database: Database) -> int:
             # A resend may have been delivered meanwhile: then nothing is left to say.
             status = _status(transaction, attempt.delivery_id)
             if attempt.kind is not AttemptKind.AUTOMATIC or status is DeliveryStatus.PENDING:
-                wait = delivery.wait_after_losses(_losses(transaction, attempt))
+                wait = policy.wait_after_losses(_losses(transaction, attempt))
                 _follow(transaction, attempt, step=attempt.step, wait=wait)
             transaction.notes.append(AttemptEnded(AttemptOutcome.LOST, None, None))
         return len(dead)
@@ -187,7 +186,7 @@ def _is_last(claim: DeliveryClaim, result: AttemptResult) -> bool:
     if claim.kind is not AttemptKind.AUTOMATIC:
         return claim.kind is AttemptKind.TEST
     over = result.outcome is AttemptOutcome.SKIPPED or result.error_code == GONE
-    return over or claim.step + 1 >= len(delivery.SCHEDULE)
+    return over or claim.step + 1 >= len(policy.SCHEDULE)
 
 
 def _status(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
@@ -326,7 +325,7 @@ def _judge_failure(
         WebhookEndpoint, endpoint_id, with_for_update={"key_share": True}, populate_existing=True
     )
     since, last = endpoint.failing_since, endpoint.last_failed_at
-    if since is None or last is None or now - last > delivery.PAUSE:
+    if since is None or last is None or now - last > policy.PAUSE:
         since = now
     _set_health(
         transaction,
@@ -337,7 +336,7 @@ def _judge_failure(
     reason = None
     if result.error_code == GONE:
         reason = GONE
-    elif now - since >= delivery.PATIENCE:
+    elif now - since >= policy.PATIENCE:
         reason = "failing"
     if reason is not None and endpoints.disable(transaction, endpoint, reason=reason):
         return reason

@@ -19,9 +19,10 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs import delivery
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from jobs.records import OutboxEntry, table
+from webhooks import policy
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -37,8 +38,12 @@ _SENDING: Final = WebhookAttempt.state == sa.literal(
     AttemptState.SENDING, WebhookAttempt.state.type, literal_execute=True
 )
 
+_ENTRY: Final = table(OutboxEntry).c
+#: By the order of the ids, which has an index.
+_OLDEST_ENTRY: Final = sa.select(_ENTRY.at).order_by(_ENTRY.id).limit(1).scalar_subquery()
+
 _PROVEN: Final = sa.and_(WebhookQueue.failures == 0, WebhookQueue.delivered_at.is_not(None))
-_SLOW: Final = WebhookQueue.failures >= delivery.TRIP
+_SLOW: Final = WebhookQueue.failures >= policy.TRIP
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class DeliveryClaim:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is still to be told: deliveries that are pending, and the age of the oldest of them."""
+    """What is still to be sent: pending deliveries and entries of the outbox, and the age of the oldest of them."""
 
     pending: int
     oldest: timedelta | None
@@ -90,34 +95,45 @@ def claim(
 
 
 def pause(database: Database) -> timedelta | None:
-    """Return how long it is until a try is due, negative when one is; None when none ever will be."""
+    """Return how long it is until there is work: an attempt that is due, or an entry of the outbox.
+
+    It is 0 or negative when there is some, and None when there is none to wait for.
+    """
     with database.reading() as transaction:
-        now = transaction.now()
-        first = sa.select(sa.func.min(WebhookAttempt.due_at)).where(_DUE).scalar_subquery()
-        row = transaction.execute(sa.select(now.label("now"), first.label("first"))).one()
-        return row.first - row.now if row.first is not None else None
+        due = sa.select(sa.func.min(WebhookAttempt.due_at)).where(_DUE).scalar_subquery()
+        row = transaction.execute(
+            sa.select(
+                transaction.now().label("now"), due.label("due"), _OLDEST_ENTRY.label("moved")
+            )
+        ).one()
+        first = min((at for at in (row.due, row.moved) if at is not None), default=None)
+        return first - row.now if first is not None else None
 
 
 def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backlog:
-    """Return what is still to be told by all processes together, of one account or (None) of all.
+    """Return what is still to be sent by all processes together, of one account or (None) of all.
 
     It takes a share of the searches.
     """
-    pending = WebhookDelivery.status == sa.literal(
-        DeliveryStatus.PENDING, WebhookDelivery.status.type, literal_execute=True
+    deliveries = sa.select(
+        sa.func.count().label("pending"), sa.func.min(WebhookDelivery.created_at).label("first")
+    ).where(
+        WebhookDelivery.status
+        == sa.literal(DeliveryStatus.PENDING, WebhookDelivery.status.type, literal_execute=True)
     )
+    entries = sa.select(
+        sa.func.count().label("pending"), sa.func.min(_ENTRY.at).label("first")
+    ).select_from(table(OutboxEntry))
+    if account_id is not None:
+        deliveries = deliveries.join(
+            WebhookQueue, WebhookQueue.id == WebhookDelivery.queue_id
+        ).where(WebhookQueue.account_id == account_id)
+        entries = entries.where(_ENTRY.account_id == account_id)
     with database.searching(account_id) as transaction:
-        statement = sa.select(
-            sa.func.count().label("pending"),
-            sa.func.min(WebhookDelivery.created_at).label("first"),
-            transaction.now().label("now"),
-        ).where(pending)
-        if account_id is not None:
-            statement = statement.join(
-                WebhookQueue, WebhookQueue.id == WebhookDelivery.queue_id
-            ).where(WebhookQueue.account_id == account_id)
-        row = transaction.execute(statement).one()
-        return Backlog(row.pending, row.now - row.first if row.first is not None else None)
+        now: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+        rows = [transaction.execute(statement).one() for statement in (entries, deliveries)]
+    first = min((row.first for row in rows if row.first is not None), default=None)
+    return Backlog(sum(row.pending for row in rows), None if first is None else now - first)
 
 
 def _turn(
@@ -167,7 +183,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
         .correlate(WebhookQueue)
         .scalar_subquery()
     )
-    room = sa.case((_PROVEN, delivery.QUEUE_LIMIT), else_=1)
+    room = sa.case((_PROVEN, policy.QUEUE_LIMIT), else_=1)
     due = _due_of(WebhookQueue.id, transaction).correlate(WebhookQueue)
     held = _held(owner=owner, slow=slow)
     longest_ago = (WebhookQueue.served_at.asc().nulls_first(), WebhookQueue.id)
@@ -203,16 +219,14 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
         .scalar_subquery()
     )
     each, all_together = (
-        (delivery.SLOW_EACH, delivery.SLOW_SLOTS)
-        if slow
-        else (delivery.UNPROVEN_EACH, delivery.UNPROVEN)
+        (policy.SLOW_EACH, policy.SLOW_SLOTS) if slow else (policy.UNPROVEN_EACH, policy.UNPROVEN)
     )
     return (
         sa.select(WebhookQueue.id)
         .join(ranked, ranked.c.id == WebhookQueue.id)
         .where(
             sa.or_(
-                sa.and_(ranked.c.proven, ranked.c.place <= delivery.PROVEN_EACH),
+                sa.and_(ranked.c.proven, ranked.c.place <= policy.PROVEN_EACH),
                 sa.and_(
                     ~ranked.c.proven,
                     ranked.c.place <= each,
@@ -299,9 +313,9 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
         found[attempt.id] = DeliveryClaim(
             attempt_id=attempt.id,
             delivery_id=attempt.delivery_id,
-            event_id=row.WebhookEvent.id,
-            event_type=row.WebhookEvent.type,
-            account_id=row.WebhookEvent.account_id,
+            event_id=row.WebhookNotification.id,
+            event_type=row.WebhookNotification.type,
+            account_id=row.WebhookNotification.account_id,
             endpoint_id=row.WebhookDelivery.endpoint_id,
             queue_id=attempt.queue_id,
             owner=owner,
@@ -309,7 +323,7 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
             number=attempt.number,
             step=attempt.step,
             url=row.WebhookDelivery.url if endpoint is None else endpoint.url,
-            payload=row.WebhookEvent.payload,
+            payload=row.WebhookNotification.payload,
             secrets=_live(row.WebhookSecret if endpoint is None else endpoint, row.now),
             barred=_barred(endpoint, attempt.kind),
         )

@@ -16,8 +16,8 @@ from datetime import timedelta
 import structlog
 
 from core.database import Database, DatabaseUnavailable
-from jobs import delivery
-from webhooks import attempts, claims, redelivery
+from jobs.store.purge import FOR_EVER, Periods
+from webhooks import attempts, claims, outbox, policy, purge, redelivery
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +26,8 @@ _LONGEST_SECONDS = 5.0
 #: The sleep while tries are due whose lanes are full; the end of any try of ours ends it too.
 _FULL_SECONDS = 0.5
 _UNAVAILABLE_SECONDS = 1.0
+#: Between two purges when nothing is left to remove.
+_PURGE_EVERY_SECONDS = 60.0
 
 Send = Callable[[claims.DeliveryClaim], None]
 
@@ -89,6 +91,7 @@ class Dispatcher:
         lease: longer than a try can take.
         send: makes a try of a lane that does well.
         send_slow: makes one of a slow lane.
+        periods: how long notifications and their answers are kept.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Dispatcher:
         lease: timedelta,
         send: Send,
         send_slow: Send,
+        periods: Periods = FOR_EVER,
     ) -> None:
         self._database = database
         self._owner = owner
@@ -106,10 +110,12 @@ class Dispatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._rooms = (
-            SenderPool(delivery.SLOTS, slow=False, send=send, on_end=self._wake.set),
-            SenderPool(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
+            SenderPool(policy.SLOTS, slow=False, send=send, on_end=self._wake.set),
+            SenderPool(policy.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
         )
+        self._periods = periods
         self._swept_at = float("-inf")
+        self._purge_due = float("-inf")
         #: Whose recovery was worked off last.
         self._recovered_for: uuid.UUID | None = None
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -136,12 +142,15 @@ class Dispatcher:
             room.close()
 
     def turn(self) -> float:
-        """Claim all that is due and fits; return for how many seconds nothing more will be.
+        """Fan out a batch of the outbox, then claim all that is due and fits; return the seconds until more is due.
 
         Raises:
             core.database.DatabaseUnavailable: the database does not answer.
         """
+        if outbox.fan_out(self._database).more:
+            self._wake.set()
         self._sweep()
+        self._purge()
         pause = claims.pause(self._database)
         if pause is not None and pause <= timedelta():
             for room in self._rooms:
@@ -179,6 +188,18 @@ class Dispatcher:
             _log.info("deliveries_recovered", attempts=recovered.resent)
         if recovered.more:
             self._wake.set()
+
+    def _purge(self) -> None:
+        """Remove a batch of what is old, if it is time."""
+        if self._periods == FOR_EVER or time.monotonic() < self._purge_due:
+            return
+        purged = purge.batch(self._database, self._periods)
+        if purged != purge.WebhooksPurged():
+            _log.info("webhooks_purged", reduced=purged.reduced, removed=purged.removed)
+        if purged.more:
+            self._wake.set()
+        else:
+            self._purge_due = time.monotonic() + _PURGE_EVERY_SECONDS
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Transaction
-from jobs import delivery
-from jobs.delivery import EventType
-from jobs.outbox import WebhookEndpoint, WebhookQueue, WebhookRecovery
-from jobs.store import events
+from jobs.store.outbox import NotificationsDue
+from webhooks import notifications, outbox, policy
+from webhooks.policy import EventType
+from webhooks.tables import WebhookEndpoint, WebhookQueue, WebhookRecovery
 
 #: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
 #: two that are made at the same time may pass it by one.
@@ -74,6 +74,7 @@ def create(
             raise errors.Conflict(
                 f"An account may make {most_a_day:,} webhook endpoints within 24 hours, deleted ones included."
             )
+        outbox.fan_out_account(transaction, account_id)
         transaction.execute(
             sa.insert(WebhookEndpoint).values(
                 id=endpoint_id,
@@ -87,8 +88,8 @@ def create(
                 updated_at=transaction.now(),
             )
         )
-        events.open_queue(
-            transaction, endpoint_id, account_id=account_id, origin=delivery.origin(url)
+        notifications.open_queue(
+            transaction, endpoint_id, account_id=account_id, origin=policy.origin(url)
         )
         return transaction.session.get_one(WebhookEndpoint, endpoint_id)
 
@@ -144,17 +145,20 @@ def update(
             if value is not None and value != getattr(endpoint, key)
         }
         if changed:
+            outbox.fan_out_account(transaction, endpoint.account_id)
             _set(transaction, endpoint_id, **changed, updated_at=transaction.now())
         if "url" in changed:
-            _set_queue(transaction, endpoint_id, origin=delivery.origin(changed["url"]))
+            _set_queue(transaction, endpoint_id, origin=policy.origin(changed["url"]))
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
 def delete(database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
     """Delete an endpoint and its secrets. What was still to be told to it fails; the history stays."""
     with database.transaction() as transaction:
-        if _find(transaction, endpoint_id, account_id, lock=True) is None:
+        endpoint = _find(transaction, endpoint_id, account_id, lock=True)
+        if endpoint is None:
             return False
+        outbox.fan_out_account(transaction, endpoint.account_id)
         _set(
             transaction,
             endpoint_id,
@@ -200,6 +204,7 @@ def enable(
         if endpoint is None:
             return None
         if endpoint.disabled_at is not None:
+            outbox.fan_out_account(transaction, endpoint.account_id)
             _set(
                 transaction,
                 endpoint_id,
@@ -217,13 +222,17 @@ def disable(transaction: Transaction, endpoint: WebhookEndpoint, *, reason: str)
     """Disable an endpoint, and tell the account's others that listen; False when it was so already."""
     disabled = transaction.execute(
         sa.update(WebhookEndpoint)
-        .where(WebhookEndpoint.id == endpoint.id, *events.listening())
+        .where(
+            WebhookEndpoint.id == endpoint.id,
+            WebhookEndpoint.disabled_at.is_(None),
+            WebhookEndpoint.deleted_at.is_(None),
+        )
         .values(disabled_at=transaction.now(), disabled_reason=reason)
         .returning(WebhookEndpoint.disabled_at)
     ).first()
     if disabled is None:
         return False
-    events.of_account(
+    notifications.of_account(
         transaction,
         account_id=endpoint.account_id,
         event_type=EventType.ENDPOINT_DISABLED,
@@ -231,7 +240,7 @@ def disable(transaction: Transaction, endpoint: WebhookEndpoint, *, reason: str)
             "id": ids.show("we", endpoint.id),
             "object": "webhook_endpoint",
             "name": endpoint.name,
-            "origin": delivery.origin(endpoint.url),
+            "origin": policy.origin(endpoint.url),
             "reason": reason,
         },
     )
@@ -268,7 +277,7 @@ def recover(
                 created_at=transaction.now(),
             )
         )
-        transaction.notes.append(events.DeliveriesDue(0))
+        transaction.notes.append(NotificationsDue())
         return transaction.session.get_one(WebhookRecovery, recovery_id)
 
 

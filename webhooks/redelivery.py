@@ -16,15 +16,16 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Transaction
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from jobs.store.outbox import NotificationsDue
+from webhooks import notifications
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookNotification,
     WebhookRecovery,
 )
-from jobs.store import events
 
 #: Tries of a delivery after which people get no more of them; they are shown all together.
 MAX_ATTEMPTS: Final = 100
@@ -86,14 +87,17 @@ def test(
             return None
         if account_id is not None and endpoint.account_id != account_id:
             return None
-        [delivery_id] = events.write(
-            transaction,
+        notification = notifications.Notification(
             account_id=endpoint.account_id,
-            event_type=event_type,
+            type=event_type,
+            at=notifications.now(transaction),
             data={"omitted": [], **data},
-            targets=[events.NotificationTarget(queue_id=endpoint.id, endpoint_id=endpoint.id)],
+            targets=[
+                notifications.NotificationTarget(queue_id=endpoint.id, endpoint_id=endpoint.id)
+            ],
             kind=AttemptKind.TEST,
         )
+        [delivery_id] = notifications.write(transaction, [notification])
         return delivery_id
 
 
@@ -199,5 +203,5 @@ def _attempt_again(
             )
         )
     if made:
-        transaction.notes.append(events.DeliveriesDue(len(made)))
+        transaction.notes.append(NotificationsDue())
     return made

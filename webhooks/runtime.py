@@ -17,9 +17,10 @@ from core.database import Database
 from core.exporter import Exporter
 from core.metrics import new_registry
 from core.settings import Settings
-from jobs import delivery
+from jobs.store.purge import Periods
 from jobs.store.storage import Quota
 from net.client import GuardedClient
+from webhooks import policy
 from webhooks.dispatcher import Dispatcher
 from webhooks.metrics import DeliveryMetrics
 from webhooks.sender import Sender, Signer
@@ -46,7 +47,7 @@ class DeliveryRuntime:
     ) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self.database = Database(settings.database, pool_size=delivery.SLOTS // 4)
+        self.database = Database(settings.database, pool_size=policy.SLOTS // 4)
         registry = new_registry(revision=settings.revision)
         DeliveryMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
@@ -72,6 +73,7 @@ class DeliveryRuntime:
             lease=timedelta(seconds=settings.webhook_seconds + _SPARE_SECONDS),
             send=quick.send,
             send_slow=slow.send,
+            periods=Periods.of(settings),
         )
 
     def start(self) -> None:

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from core.vault import Vault
-from jobs.outbox import SigningKey, WebhookEndpoint, WebhookSecret
 from webhooks import signature
 from webhooks.endpoints import OVERLAP, StoredSecret
+from webhooks.tables import SigningKey, WebhookEndpoint, WebhookSecret
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ import structlog
 
 from core import errors, failpoints, ids
 from core.database import Database, DatabaseUnavailable
-from jobs import delivery
-from jobs.delivery import AttemptOutcome
 from net.client import GuardedClientError, Reply
-from webhooks import attempts, claims
+from webhooks import attempts, claims, policy
+from webhooks.policy import AttemptOutcome
 
 _log = structlog.get_logger(__name__)
 
@@ -139,8 +138,8 @@ class Sender:
             )
         finally:
             failpoints.hit("deliver", "posted")
-        outcome, code = delivery.judge(reply.status)
-        stored = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
+        outcome, code = policy.judge(reply.status)
+        stored = reply.body[: policy.ANSWER_BYTES] if self._keeps(claim.account_id) else None
         return attempts.AttemptResult(
             outcome,
             error_code=code,
@@ -173,7 +172,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | Non
     """Return what a receiver asks for: seconds or a date (RFC 9110, 10.2.3); None when it says nothing sensible."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return min(timedelta(seconds=int(text[:9])), delivery.LONGEST_RETRY_AFTER)
+        return min(timedelta(seconds=int(text[:9])), policy.LONGEST_RETRY_AFTER)
     try:
         moment = email.utils.parsedate_to_datetime(text)
     except (ValueError, OverflowError):

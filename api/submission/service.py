@@ -23,7 +23,6 @@ from core.database import Database
 from core.profiles import Detail
 from core.settings import Settings
 from jobs.answers import instructions
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority
 from jobs.store import history, idempotency, submission
 from jobs.store.admission import Admission, Disk
@@ -168,7 +167,7 @@ class SubmissionService:
                 idempotency_key=header.idempotency_key,
                 fingerprint=fingerprint,
                 followers=others if order.kind is GROUP else None,
-                webhook=webhook,
+                webhook=None if webhook is None else webhook.plain(),
             )
         )
 
@@ -218,7 +217,7 @@ class SubmissionService:
                 idempotency_key=key,
                 fingerprint=fingerprint if key is not None else None,
                 rerun_of=job.id,
-                webhook=Webhook.of(job.webhook),
+                webhook=job.webhook,
             )
         )
 

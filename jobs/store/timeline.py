@@ -15,7 +15,7 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
-from jobs.store import events, turns
+from jobs.store import outbox, turns
 
 #: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
 REPORTED = (
@@ -74,7 +74,6 @@ _RETURNED = (
     *REPORTED,
     "last_sequence_number",
     "account_id",
-    "webhook",
     "lease_owner",
     "deadline_at",
     "request_id",
@@ -149,7 +148,7 @@ def change(
 ) -> list[Changed]:
     """Do ``what`` to the jobs that it matches, and tell it.
 
-    The timeline is told, and with :mod:`jobs.store.events` those who listen.
+    It appends to the timeline, and to the outbox (:mod:`jobs.store.outbox`) if receivers may want to know.
 
     Args:
         transaction: the open transaction.
@@ -178,7 +177,7 @@ def change(
         ],
     )
     if what.target is not what.source:
-        events.of_jobs(transaction, rows, what.target)
+        outbox.add(transaction, rows, what.target)
         if what.target is Status.QUEUED:
             turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in rows))
     transaction.notes += [

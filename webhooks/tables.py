@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
-from jobs.records import Record
+from jobs.records import Record, enumeration
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 
 __all__ = [
     "Record",
@@ -109,12 +109,13 @@ class WebhookNotification(Record):
     __tablename__ = "webhook_notifications"
     __table_args__ = (
         sa.Index(None, "job_id", "id"),
-        # Those of no job are old by themselves.
+        # For the retention periods.
+        sa.Index(None, "created_at"),
         sa.Index(
-            "ix_webhook_notifications_of_no_job",
+            "ix_webhook_notifications_unreduced",
             "created_at",
-            postgresql_where=sa.text("job_id IS NULL"),
-            sqlite_where=sa.text("job_id IS NULL"),
+            postgresql_where=sa.text("reduced_at IS NULL AND job_id IS NOT NULL"),
+            sqlite_where=sa.text("reduced_at IS NULL AND job_id IS NOT NULL"),
         ),
     )
 
@@ -149,7 +150,7 @@ class WebhookDelivery(Record):
     endpoint_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
     #: The job's own URL; empty for an endpoint, which has its own and may change it.
     url: Mapped[str]
-    status: Mapped[DeliveryStatus]
+    status: Mapped[DeliveryStatus] = mapped_column(enumeration(DeliveryStatus, "status"))
     #: Why it failed for good.
     error_code: Mapped[str | None]
     #: Tries so far, the next one included.
@@ -195,16 +196,16 @@ class WebhookAttempt(Record):
     delivery_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_deliveries.id"))
     queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     number: Mapped[int]
-    kind: Mapped[AttemptKind]
+    kind: Mapped[AttemptKind] = mapped_column(enumeration(AttemptKind, "kind"))
     #: The place of an automatic one in the schedule, 0 is the first; of the others 0.
     step: Mapped[int]
-    state: Mapped[AttemptState]
+    state: Mapped[AttemptState] = mapped_column(enumeration(AttemptState, "state"))
     due_at: Mapped[datetime]
     owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    outcome: Mapped[AttemptOutcome | None]
+    outcome: Mapped[AttemptOutcome | None] = mapped_column(enumeration(AttemptOutcome, "outcome"))
     #: Where it went.
     url: Mapped[str | None]
     #: As sent; signatures are no secrets.
