@@ -178,7 +178,7 @@ def _write(transaction: Transaction, planned: _Planned) -> None:
 
 
 def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Job]:
-    """Return jobs; until the commit nobody removes their answers, which the payloads have."""
+    """Return jobs. Until the commit no transaction can remove their answers, which the payloads have."""
     rows = transaction.session.scalars(
         sa.select(Job)
         .where(Job.id.in_(job_ids))

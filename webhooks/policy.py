@@ -1,13 +1,13 @@
-"""How events are told: their types, the schedule of tries, and what an answer means. Pure: no SQL, no clock.
+"""The rules of webhooks: event types, the schedule of attempts, and what a response means. Pure: no SQL, no clock.
 
-An event is told to each of its targets by a delivery; a delivery is made by tries (rows of
-``webhook_attempts``). Automatic ones follow :data:`SCHEDULE`; the others come on top when people ask for them.
+A notification has one delivery for each of its targets. A delivery has attempts (rows of ``webhook_attempts``).
+Automatic attempts follow :data:`SCHEDULE`; users can request more of them.
 
 ::
 
     delivery   pending ──2xx──> delivered
                   └── schedule used up, gone, endpoint disabled ──> failed ──2xx to a resend──> delivered
-    try        due ──claim──> sending ──> ended
+    attempt    due ──claim──> sending ──> ended
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.lifecycle import Status
 
 
 class EventType(enum.StrEnum):
-    """What can be told."""
+    """What a notification can be about."""
 
     JOB_STARTED = "job.started"
     JOB_SUCCEEDED = "job.succeeded"
@@ -35,7 +35,7 @@ class EventType(enum.StrEnum):
 
 
 class DeliveryStatus(enum.StrEnum):
-    """Where a delivery stands."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -43,7 +43,7 @@ class DeliveryStatus(enum.StrEnum):
 
 
 class AttemptKind(enum.StrEnum):
-    """Why a try is made. Only automatic ones count for the health of an endpoint and move its schedule."""
+    """Why an attempt is made. Only automatic ones affect the health of an endpoint and advance the schedule."""
 
     AUTOMATIC = "automatic"
     MANUAL = "manual"
@@ -52,7 +52,7 @@ class AttemptKind(enum.StrEnum):
 
 
 class AttemptState(enum.StrEnum):
-    """Where a try stands."""
+    """The state of an attempt."""
 
     DUE = "due"
     SENDING = "sending"
@@ -60,20 +60,20 @@ class AttemptState(enum.StrEnum):
 
 
 class AttemptOutcome(enum.StrEnum):
-    """How a try ended."""
+    """How an attempt ended."""
 
-    #: A 2xx answer.
+    #: The receiver responded with 2xx.
     DELIVERED = "delivered"
     FAILED = "failed"
-    #: Its sender was gone before it wrote how it ended: another one takes its place.
+    #: Its sender died before it wrote the outcome; another attempt replaces it.
     LOST = "lost"
     #: Nothing was sent: the endpoint is disabled or deleted.
     SKIPPED = "skipped"
 
 
-#: What a job's own webhook hears of when it names no events: the ends.
+#: The events of a job's own webhook that names none: the ends.
 ENDS: Final = (EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
-#: The event that a job's move into a state is; ``running`` only by its first attempt.
+#: The event type of a job's move to a state; ``running`` only for the first attempt of the job.
 TYPES: Final[Mapping[Status, EventType]] = {
     Status.RUNNING: EventType.JOB_STARTED,
     Status.SUCCEEDED: EventType.JOB_SUCCEEDED,
@@ -81,7 +81,7 @@ TYPES: Final[Mapping[Status, EventType]] = {
     Status.CANCELLED: EventType.JOB_CANCELLED,
 }
 
-#: The wait before each automatic try, from the end of the one before it.
+#: The wait before each automatic attempt, from the end of the previous one.
 SCHEDULE: Final = (
     timedelta(0),
     timedelta(seconds=5),
@@ -94,35 +94,35 @@ SCHEDULE: Final = (
     timedelta(hours=20),
     timedelta(hours=24),
 )
-#: Each wait is longer or shorter by up to this share.
+#: Each wait is randomly longer or shorter by up to this share.
 JITTER: Final = 0.2
-#: A ``Retry-After`` beyond this is cut.
+#: A longer ``Retry-After`` is cut to this.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=24)
-#: So many senders may be lost over a try and the next takes its place at once. With more of them it is the try.
+#: Lost senders after which an attempt is still replaced at once. After more of them the attempt itself is the cause.
 LOSSES_WITHOUT_WAIT: Final = 5
-#: The longest wait after that, as a place in the schedule.
+#: The longest wait after that, as an index into the schedule.
 _LONGEST_AFTER_LOSSES: Final = 5
-#: An endpoint that only failed for so long is disabled.
+#: An endpoint that has only failed for this long is disabled.
 PATIENCE: Final = timedelta(days=5)
-#: When nothing was tried for so long, a failure begins the count anew: it takes more than two of them far apart.
+#: After this long without an attempt a failure starts the count again: two failures far apart prove nothing.
 PAUSE: Final = timedelta(days=2)
-#: So many failures in a row, and a lane is slow: one try at a time, by threads of its own, with little patience.
+#: Failures in a row after which a queue is slow: one attempt at a time, by separate threads, with a short timeout.
 TRIP: Final = 3
-#: Tries at once in a lane whose last one was delivered; in any other it is one.
+#: Concurrent attempts of a queue whose last one was delivered; any other queue has one.
 QUEUE_LIMIT: Final = 4
-#: Tries at once of a process: to lanes that do well or are new, and to slow ones.
+#: Concurrent attempts of a process: of healthy and new queues, and of slow queues.
 SLOTS: Final = 48
 SLOW_SLOTS: Final = 16
-#: Of these, to lanes that have proved nothing: of one account, and of all. The rest is for those that do well.
+#: Of these, attempts of unproven queues: per account, and in total. The rest is for proven queues.
 UNPROVEN_EACH: Final = 24
 UNPROVEN: Final = 36
-#: To one account's lanes that do well: they may all fall silent at the same time.
+#: Attempts of one account's proven queues: their receivers may all become silent at the same time.
 PROVEN_EACH: Final = 40
-#: To slow lanes of one account.
+#: Attempts of one account's slow queues.
 SLOW_EACH: Final = 8
-#: Bytes of an answer that are kept.
+#: Bytes of a response that are stored.
 ANSWER_BYTES: Final = 16 * 1024
-#: A payload has to be smaller.
+#: A payload must be smaller.
 PAYLOAD_BYTES: Final = 20_000
 
 _GONE: Final = 410
@@ -131,10 +131,10 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Webhook:
-    """What a job itself asks to be told: where (a URL, or one of its account's endpoints), and of which events.
+    """A job's own webhook: where it goes (a URL, or one of the account's endpoints), and for which events.
 
     Raises:
-        ValueError: the URL cannot be read. It must not come as far as the end of the job.
+        ValueError: the URL is invalid. It must not get as far as the end of the job.
     """
 
     url: str | None = None
@@ -146,7 +146,7 @@ class Webhook:
             origin(self.url)
 
     def plain(self) -> dict[str, Any]:
-        """Return it as the job's row keeps it."""
+        """Return it as JSON for the job's row."""
         return {
             "url": self.url,
             "endpoint_id": self.endpoint_id and self.endpoint_id.hex,
@@ -155,7 +155,7 @@ class Webhook:
 
     @classmethod
     def of(cls, row: Mapping[str, Any] | None) -> Self | None:
-        """Return what a job's row keeps; None: nothing was asked for."""
+        """Return the webhook in a job's row, None if the job has none."""
         if row is None:
             return None
         endpoint_id = row["endpoint_id"]
@@ -167,10 +167,9 @@ class Webhook:
 
 
 def wait(step: int, *, rng: random.Random, retry_after: timedelta | None = None) -> timedelta:
-    """Return the wait before the automatic try number ``step`` (0 is the first), with jitter.
+    """Return the wait before the automatic attempt number ``step`` (0 is the first), with jitter.
 
-    A receiver that asks for a longer one (``retry_after``) gets it, up to :data:`LONGEST_RETRY_AFTER`; a
-    shorter one is not for it to ask.
+    A receiver can ask for a longer wait (``retry_after``), up to :data:`LONGEST_RETRY_AFTER`, but for no shorter one.
     """
     planned = SCHEDULE[step] * rng.uniform(1 - JITTER, 1 + JITTER)
     if retry_after is None:
@@ -179,42 +178,42 @@ def wait(step: int, *, rng: random.Random, retry_after: timedelta | None = None)
 
 
 def wait_after_losses(losses: int) -> timedelta:
-    """Return the wait before a try takes the place of one that was lost, for the ``losses``-th time.
+    """Return the wait before a lost attempt is replaced, for the ``losses``-th time.
 
-    Senders are restarted and killed, and that is no reason to wait. A try over which each of them is lost must not be
-    made for ever without a pause, and leave a row every time.
+    Senders restart and crash, which is no reason to wait. But an attempt that crashes every sender must not be repeated
+    without a pause, as each repetition leaves a row.
     """
     over = losses - LOSSES_WITHOUT_WAIT
     return SCHEDULE[min(over + 1, _LONGEST_AFTER_LOSSES)] if over > 0 else timedelta()
 
 
 def judge(status: int) -> tuple[AttemptOutcome, str | None]:
-    """Return what an HTTP answer's status means, and the code of its fault."""
+    """Return the outcome of an HTTP status, and its error code if it is not a success."""
     if 200 <= status < 300:  # noqa: PLR2004 - the range that means success
         return AttemptOutcome.DELIVERED, None
     if status == _GONE:
         return AttemptOutcome.FAILED, "gone"
-    if 300 <= status < 400:  # noqa: PLR2004 - likewise, elsewhere
+    if 300 <= status < 400:  # noqa: PLR2004 - the range that redirects
         return AttemptOutcome.FAILED, "redirected"
     return AttemptOutcome.FAILED, "refused"
 
 
 def queue(account_id: uuid.UUID, url: str) -> tuple[uuid.UUID, str]:
-    """Return the lane of a job's own URL, and the origin it is named by: the same for all URLs of one origin."""
-    found = origin(url)
-    return uuid.uuid5(account_id, found), found
+    """Return the id of the queue of a job's own URL, and its origin. All URLs of an account and an origin share one."""
+    name = origin(url)
+    return uuid.uuid5(account_id, name), name
 
 
 def origin(url: str) -> str:
-    """Return scheme, host and port of ``url``: what can be shown of it without a secret in its path or query.
+    """Return scheme, host and port of ``url``: the part without the secrets that path and query may have.
 
     Raises:
-        ValueError: it is no URL of this kind.
+        ValueError: it is not an http or https URL with a host.
     """
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname
     if not host or parts.scheme not in _PORTS:
-        raise ValueError("this is not the URL of a receiver")
+        raise ValueError("a webhook URL must be an http or https URL with a host")
     shown = f"[{host}]" if ":" in host else host
     port = parts.port or _PORTS[parts.scheme]
     standard = port == _PORTS[parts.scheme]

@@ -1,4 +1,4 @@
-"""A delivery process put together: built at its start, drained at SIGTERM, taken down at its end."""
+"""The parts of a delivery process: built at its start, drained at SIGTERM, stopped at its end."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from webhooks.sender import Sender, Signer
 
 _log = structlog.get_logger(__name__)
 
-#: What a lease has beside a try's own time-out: to be handed to a thread, and to write how it ended.
+#: What a lease has besides the timeout of an attempt: time to reach a thread, and to write the result.
 _SPARE_SECONDS = 30.0
-#: A slow lane's receiver gets no longer than this.
+#: The timeout of an attempt of a slow queue.
 _SLOW_SECONDS = 5.0
 
 
 class DeliveryRuntime:
-    """All parts of a delivery process, wired. :meth:`wake` is what a wakeup calls.
+    """All parts of a delivery process, wired. A wakeup calls :meth:`wake`.
 
     Args:
         settings: of the process.
-        signer: makes what signs, from the process's database.
-        egress: sends; closed in the end.
+        signer: makes the signer, from the process's database.
+        egress: sends requests; closed at the end.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class DeliveryRuntime:
         )
 
     def start(self) -> None:
-        """Start the threads; the process lives no longer than each of them."""
+        """Start the threads; the process ends when one of them does."""
         process.tie()
         self._exporter.start()
         self.dispatcher.start()
         _log.info("delivery_started", worker=self.owner)
 
     def wake(self) -> None:
-        """Do what a bell asks for: look at once whether something is due."""
+        """Handle a wakeup: check at once whether something is due."""
         self.dispatcher.wake()
 
     def drain(self) -> None:
-        """Begin to drain: claim nothing more. Safe in a signal handler."""
+        """Start to drain: claim nothing more. Safe in a signal handler."""
         self.dispatcher.drain()
 
     def stop(self) -> None:
-        """Take everything down, after the last try has ended, each within its time-out."""
+        """Stop everything, after the last attempt has ended, each within its timeout."""
         self._stopping.set()
         self.dispatcher.stop()
         self._egress.close()

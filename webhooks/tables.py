@@ -1,6 +1,6 @@
-"""The tables of what is told to receivers: endpoints, secrets, events, deliveries, tries. Typed as :mod:`jobs.records`.
+"""The tables of webhooks: endpoints, secrets, queues, notifications, deliveries, attempts. See :mod:`jobs.records`.
 
-Secrets are in here as the vault sealed them, never as they are.
+Secrets are sealed by the vault, never plain.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class WebhookEndpoint(Record):
-    """A receiver that an account has registered. A deleted one stays, without its secrets, for its deliveries' sake."""
+    """A receiver that an account has registered. A deleted one stays, without its secrets: deliveries refer to it."""
 
     __tablename__ = "webhook_endpoints"
     __table_args__ = (sa.Index(None, "account_id", "id"),)
@@ -41,9 +41,9 @@ class WebhookEndpoint(Record):
     event_types: Mapped[list[str]]
     #: Sealed; None once it is deleted.
     secret: Mapped[bytes | None]
-    #: The last characters of the secret, to recognise it by.
+    #: The last characters of the secret, to identify it.
     redacted_secret: Mapped[str]
-    #: Sealed; signs beside the new one until it expires.
+    #: Sealed; also signs until it expires.
     previous_secret: Mapped[bytes | None]
     previous_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -59,7 +59,7 @@ class WebhookEndpoint(Record):
 
 
 class WebhookSecret(Record):
-    """What signs the webhooks of an account's jobs that go to URLs of their own."""
+    """The secret that signs the messages to URLs of an account's jobs."""
 
     __tablename__ = "webhook_secrets"
 
@@ -73,7 +73,7 @@ class WebhookSecret(Record):
 
 
 class SigningKey(Record):
-    """The installation's own ed25519 key, by which everybody can verify (``v1a``). There is one row."""
+    """The installation's ed25519 key, whose public part verifies the ``v1a`` signatures. There is one row."""
 
     __tablename__ = "signing_keys"
     __table_args__ = (sa.CheckConstraint("number = 1", name="number"),)
@@ -87,24 +87,24 @@ class SigningKey(Record):
 
 
 class WebhookQueue(Record):
-    """What tries queue up in: one for each endpoint (same id), one for each origin of an account's own URLs."""
+    """A queue of attempts: one for each endpoint (with its id), one for each origin of an account's job URLs."""
 
     __tablename__ = "webhook_queues"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
-    #: Scheme, host and port, which is all of a URL that is shown.
+    #: Scheme, host and port, the only part of a URL that is shown.
     origin: Mapped[str]
     #: Automatic failures in a row.
     failures: Mapped[int]
-    #: When it last took something: until then it gets one try at a time.
+    #: When its receiver last accepted a message; before the first one it has one attempt at a time.
     delivered_at: Mapped[datetime | None]
-    #: When it last had its turn.
+    #: When one of its attempts was last claimed.
     served_at: Mapped[datetime | None]
 
 
 class WebhookNotification(Record):
-    """Something that happened, as it is told: the same bytes to everybody, at every try."""
+    """A notification: something that happened, with the payload, the same bytes for all targets and attempts."""
 
     __tablename__ = "webhook_notifications"
     __table_args__ = (
@@ -125,12 +125,12 @@ class WebhookNotification(Record):
     job_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
     payload: Mapped[bytes]
     created_at: Mapped[datetime]
-    #: When the job's answer was taken out of the payload, because it was deleted or had become old.
+    #: When the job's answer was removed from the payload, because the job was deleted or old.
     reduced_at: Mapped[datetime | None]
 
 
 class WebhookDelivery(Record):
-    """An event and one of those who are told."""
+    """A notification and one of its targets."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -148,19 +148,19 @@ class WebhookDelivery(Record):
     notification_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_notifications.id"))
     queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     endpoint_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
-    #: The job's own URL; empty for an endpoint, which has its own and may change it.
+    #: The job's own URL; empty for an endpoint, whose URL may change.
     url: Mapped[str]
     status: Mapped[DeliveryStatus] = mapped_column(enumeration(DeliveryStatus, "status"))
-    #: Why it failed for good.
+    #: Why it failed finally.
     error_code: Mapped[str | None]
-    #: Tries so far, the next one included.
+    #: Attempts so far, the next one included.
     attempt_count: Mapped[int]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
 
 
 class WebhookAttempt(Record):
-    """A try: due, being sent, or ended and never changed again. It is claimed once; a lost one gets a successor."""
+    """An attempt: due, being sent, or ended and final. It is claimed once; a lost one is replaced by another."""
 
     __tablename__ = "webhook_attempts"
     __table_args__ = (
@@ -197,7 +197,7 @@ class WebhookAttempt(Record):
     queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     number: Mapped[int]
     kind: Mapped[AttemptKind] = mapped_column(enumeration(AttemptKind, "kind"))
-    #: The place of an automatic one in the schedule, 0 is the first; of the others 0.
+    #: The index of an automatic one in the schedule; 0 for the others.
     step: Mapped[int]
     state: Mapped[AttemptState] = mapped_column(enumeration(AttemptState, "state"))
     due_at: Mapped[datetime]
@@ -206,24 +206,24 @@ class WebhookAttempt(Record):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None] = mapped_column(enumeration(AttemptOutcome, "outcome"))
-    #: Where it went.
+    #: Where it was sent.
     url: Mapped[str | None]
-    #: As sent; signatures are no secrets.
+    #: As sent; signatures are not secret.
     request_headers: Mapped[dict[str, Any] | None]
     status_code: Mapped[int | None]
-    #: Up to 16 KiB of it.
+    #: Up to 16 KiB of the response.
     response_body: Mapped[bytes | None]
     error_code: Mapped[str | None]
-    #: From connecting to the end of the answer.
+    #: From the connect to the end of the response.
     seconds: Mapped[float | None]
-    #: The address that the receiver's name stood for.
+    #: The address that the receiver's name resolved to.
     address: Mapped[str | None]
     #: When the next automatic one is due.
     next_at: Mapped[datetime | None]
 
 
 class WebhookRecovery(Record):
-    """Somebody asked for all that an endpoint missed since a time; it is worked off in the background."""
+    """A request to resend all that an endpoint missed since a time; it runs in the background."""
 
     __tablename__ = "webhook_recoveries"
     __table_args__ = (
@@ -238,9 +238,9 @@ class WebhookRecovery(Record):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     endpoint_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
     since: Mapped[datetime]
-    #: The last delivery that was looked at.
+    #: The last delivery that was examined.
     last_delivery_id: Mapped[uuid.UUID | None]
-    #: Deliveries that got another try.
+    #: Deliveries that got another attempt.
     resent: Mapped[int]
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
