@@ -271,7 +271,7 @@ def _follow(
     number = transaction.execute(
         sa.update(WebhookDelivery)
         .where(WebhookDelivery.id == attempt.delivery_id)
-        .values(attempts=WebhookDelivery.attempt_count + 1)
+        .values(attempt_count=WebhookDelivery.attempt_count + 1)
         .returning(WebhookDelivery.attempt_count)
     ).scalar_one()
     due_at: datetime = transaction.execute(

@@ -299,9 +299,9 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
         found[attempt.id] = DeliveryClaim(
             attempt_id=attempt.id,
             delivery_id=attempt.delivery_id,
-            event_id=row.WebhookEvent.id,
-            event_type=row.WebhookEvent.type,
-            account_id=row.WebhookEvent.account_id,
+            event_id=row.WebhookNotification.id,
+            event_type=row.WebhookNotification.type,
+            account_id=row.WebhookNotification.account_id,
             endpoint_id=row.WebhookDelivery.endpoint_id,
             queue_id=attempt.queue_id,
             owner=owner,
@@ -309,7 +309,7 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
             number=attempt.number,
             step=attempt.step,
             url=row.WebhookDelivery.url if endpoint is None else endpoint.url,
-            payload=row.WebhookEvent.payload,
+            payload=row.WebhookNotification.payload,
             secrets=_live(row.WebhookSecret if endpoint is None else endpoint, row.now),
             barred=_barred(endpoint, attempt.kind),
         )

@@ -62,7 +62,7 @@ def get(
         delivery_attempts = _attempts().where(WebhookAttempt.delivery_id == delivery_id)
         return DeliveryView(
             delivery=row.WebhookDelivery,
-            event=row.WebhookEvent,
+            event=row.WebhookNotification,
             origin=row.origin,
             attempts=tuple(transaction.session.scalars(delivery_attempts)),
         )
@@ -180,7 +180,7 @@ def _page(
     views = [
         DeliveryView(
             delivery=row.WebhookDelivery,
-            event=row.WebhookEvent,
+            event=row.WebhookNotification,
             origin=row.origin,
             attempts=tuple(delivery_attempts.get(row.WebhookDelivery.id, ())),
         )

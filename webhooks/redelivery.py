@@ -182,7 +182,7 @@ def _attempt_again(
         number = transaction.execute(
             sa.update(WebhookDelivery)
             .where(WebhookDelivery.id == found.id)
-            .values(attempts=WebhookDelivery.attempt_count + 1)
+            .values(attempt_count=WebhookDelivery.attempt_count + 1)
             .returning(WebhookDelivery.attempt_count)
         ).scalar_one()
         made.append(ids.new())
