@@ -1,6 +1,6 @@
-"""The tables of what is told to receivers: endpoints, secrets, events, deliveries, tries. Typed as :mod:`jobs.records`.
+"""The tables of webhooks, as :mod:`jobs.records`: endpoints, secrets, notifications, deliveries, delivery attempts.
 
-Secrets are in here as the vault sealed them, never as they are.
+Secrets are stored as the vault sealed them, never in plain text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class WebhookEndpoint(Record):
-    """A receiver that an account has registered. A deleted one stays, without its secrets, for its deliveries' sake."""
+    """A receiver that an account has registered. A deleted one stays, without its secrets: deliveries refer to it."""
 
     __tablename__ = "webhook_endpoints"
     __table_args__ = (sa.Index(None, "account_id", "id"),)
@@ -39,27 +39,27 @@ class WebhookEndpoint(Record):
     name: Mapped[str]
     url: Mapped[str]
     event_types: Mapped[list[str]]
-    #: Sealed; None once it is deleted.
+    #: Sealed; None once the endpoint is deleted.
     secret: Mapped[bytes | None]
-    #: The last characters of the secret, to recognise it by.
+    #: The prefix and the last characters of the secret, to recognize it.
     redacted_secret: Mapped[str]
-    #: Sealed; signs beside the new one until it expires.
+    #: Sealed; signs in addition to the new secret until it expires.
     previous_secret: Mapped[bytes | None]
     previous_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
-    #: When its configuration or its secret last changed.
+    #: When the configuration or the secret last changed.
     updated_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     #: ``gone`` (410), ``failing`` (five days) or ``requested``.
     disabled_reason: Mapped[str | None]
-    #: The first automatic failure since the last success; None while all is well.
+    #: The first automatic attempt that failed since the last success; None: none failed.
     failing_since: Mapped[datetime | None]
     last_failed_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
 
 
 class WebhookSecret(Record):
-    """What signs the webhooks of an account's jobs that go to URLs of their own."""
+    """The secret that signs an account's webhooks to the URLs of single jobs."""
 
     __tablename__ = "webhook_secrets"
 
@@ -73,7 +73,7 @@ class WebhookSecret(Record):
 
 
 class SigningKey(Record):
-    """The installation's own ed25519 key, by which everybody can verify (``v1a``). There is one row."""
+    """The installation's ed25519 key, with which any receiver can verify (``v1a``). There is one row."""
 
     __tablename__ = "signing_keys"
     __table_args__ = (sa.CheckConstraint("number = 1", name="number"),)
@@ -87,29 +87,29 @@ class SigningKey(Record):
 
 
 class WebhookQueue(Record):
-    """What tries queue up in: one for each endpoint (same id), one for each origin of an account's own URLs."""
+    """A queue of delivery attempts: one per endpoint (with its id), one per origin of the URLs of an account's jobs."""
 
     __tablename__ = "webhook_queues"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
-    #: Scheme, host and port, which is all of a URL that is shown.
+    #: Scheme, host and port: callers see no more of a URL.
     origin: Mapped[str]
-    #: Automatic failures in a row.
+    #: Automatic attempts in a row that failed.
     failures: Mapped[int]
-    #: When it last took something: until then it gets one try at a time.
+    #: When the receiver last accepted a notification: until then it gets one attempt at a time.
     delivered_at: Mapped[datetime | None]
-    #: When it last had its turn.
+    #: When the queue last had its turn.
     served_at: Mapped[datetime | None]
 
 
 class WebhookNotification(Record):
-    """Something that happened, as it is told: the same bytes to everybody, at every try."""
+    """A notification of something that happened: the same bytes for all receivers, in all attempts."""
 
     __tablename__ = "webhook_notifications"
     __table_args__ = (
         sa.Index(None, "job_id", "id"),
-        # Those of no job are old by themselves.
+        # Retention deletes those of no job by their own age.
         sa.Index(
             "ix_webhook_notifications_of_no_job",
             "created_at",
@@ -124,12 +124,12 @@ class WebhookNotification(Record):
     job_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
     payload: Mapped[bytes]
     created_at: Mapped[datetime]
-    #: When the job's answer was taken out of the payload, because it was deleted or had become old.
+    #: When the job's answer was removed from the payload, by request or by retention.
     reduced_at: Mapped[datetime | None]
 
 
 class WebhookDelivery(Record):
-    """An event and one of those who are told."""
+    """A notification to one receiver."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -147,19 +147,19 @@ class WebhookDelivery(Record):
     notification_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_notifications.id"))
     queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     endpoint_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
-    #: The job's own URL; empty for an endpoint, which has its own and may change it.
+    #: The job's own URL; empty for an endpoint, whose URL may change.
     url: Mapped[str]
     status: Mapped[DeliveryStatus]
-    #: Why it failed for good.
+    #: Why the delivery failed permanently.
     error_code: Mapped[str | None]
-    #: Tries so far, the next one included.
+    #: Delivery attempts so far, including the one that is due.
     attempt_count: Mapped[int]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
 
 
 class WebhookAttempt(Record):
-    """A try: due, being sent, or ended and never changed again. It is claimed once; a lost one gets a successor."""
+    """A delivery attempt: due, being sent, or ended and never changed again. A lost one gets a successor."""
 
     __tablename__ = "webhook_attempts"
     __table_args__ = (
@@ -196,7 +196,7 @@ class WebhookAttempt(Record):
     queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     number: Mapped[int]
     kind: Mapped[AttemptKind]
-    #: The place of an automatic one in the schedule, 0 is the first; of the others 0.
+    #: The place of an automatic attempt in the schedule, 0 is the first; 0 for other kinds.
     step: Mapped[int]
     state: Mapped[AttemptState]
     due_at: Mapped[datetime]
@@ -205,24 +205,24 @@ class WebhookAttempt(Record):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None]
-    #: Where it went.
+    #: The URL that it was sent to.
     url: Mapped[str | None]
-    #: As sent; signatures are no secrets.
+    #: As sent; signatures are not secret.
     request_headers: Mapped[dict[str, Any] | None]
     status_code: Mapped[int | None]
-    #: Up to 16 KiB of it.
+    #: The first 16 KiB.
     response_body: Mapped[bytes | None]
     error_code: Mapped[str | None]
-    #: From connecting to the end of the answer.
+    #: From connecting to the end of the response.
     seconds: Mapped[float | None]
-    #: The address that the receiver's name stood for.
+    #: The address that the receiver's name resolved to.
     address: Mapped[str | None]
-    #: When the next automatic one is due.
+    #: When the next automatic attempt is due.
     next_at: Mapped[datetime | None]
 
 
 class WebhookRecovery(Record):
-    """Somebody asked for all that an endpoint missed since a time; it is worked off in the background."""
+    """A request to send again all that an endpoint missed since a time; it runs in the background."""
 
     __tablename__ = "webhook_recoveries"
     __table_args__ = (
@@ -237,9 +237,9 @@ class WebhookRecovery(Record):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     endpoint_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
     since: Mapped[datetime]
-    #: The last delivery that was looked at.
+    #: The last delivery that was processed.
     last_delivery_id: Mapped[uuid.UUID | None]
-    #: Deliveries that got another try.
+    #: Deliveries that got another attempt.
     resent: Mapped[int]
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]

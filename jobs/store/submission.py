@@ -234,7 +234,7 @@ def _insert_job(
     metadata = dict(submission.metadata)
     bound = {
         "metadata": metadata,
-        "b_rank": dispatch.rank_delta(submission.priority),
+        "b_rank": dispatch.ordering_delta(submission.priority),
         "b_deadline": submission.deadline,
     }
     made = transaction.execute(_JOB, values | bound).mappings().one()
