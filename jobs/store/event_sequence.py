@@ -38,7 +38,7 @@ _NEXT = (
 
 
 def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
-    """Reserve numbers up to ``ends`` for the owners of these attempts; only its owner takes numbers of a running job."""
+    """Reserve numbers up to ``ends`` for the owners of these attempts: only an owner takes numbers of a running job."""
     if ends:
         transaction.execute(
             _RESERVED,
