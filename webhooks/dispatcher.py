@@ -16,7 +16,7 @@ from datetime import timedelta
 import structlog
 
 from core.database import Database, DatabaseUnavailable
-from jobs.store.purge import FOR_EVER, Periods
+from jobs.store.purge import NO_RETENTION, Periods
 from webhooks import attempts, claims, outbox, policy, purge, redelivery
 
 _log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Dispatcher:
         lease: timedelta,
         send: Send,
         send_slow: Send,
-        periods: Periods = FOR_EVER,
+        periods: Periods = NO_RETENTION,
     ) -> None:
         self._database = database
         self._owner = owner
@@ -191,7 +191,7 @@ class Dispatcher:
 
     def _purge(self) -> None:
         """Remove a batch of what is old, if it is time."""
-        if self._periods == FOR_EVER or time.monotonic() < self._purge_due:
+        if self._periods == NO_RETENTION or time.monotonic() < self._purge_due:
             return
         purged = purge.batch(self._database, self._periods)
         if purged != purge.WebhooksPurged():

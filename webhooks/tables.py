@@ -39,7 +39,7 @@ class WebhookEndpoint(Record):
     name: Mapped[str]
     url: Mapped[str]
     event_types: Mapped[list[str]]
-    #: Sealed; None once it is deleted.
+    #: Sealed; None once the endpoint is deleted.
     secret: Mapped[bytes | None]
     #: The last characters of the secret, to identify it.
     redacted_secret: Mapped[str]
@@ -47,12 +47,12 @@ class WebhookEndpoint(Record):
     previous_secret: Mapped[bytes | None]
     previous_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
-    #: When its configuration or its secret last changed.
+    #: When the configuration or the secret last changed.
     updated_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     #: ``gone`` (410), ``failing`` (five days) or ``requested``.
     disabled_reason: Mapped[str | None]
-    #: The first automatic failure since the last success; None while all is well.
+    #: The first automatic attempt that failed since the last success; None: none failed.
     failing_since: Mapped[datetime | None]
     last_failed_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
@@ -95,7 +95,7 @@ class WebhookQueue(Record):
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
     #: Scheme, host and port, the only part of a URL that is shown.
     origin: Mapped[str]
-    #: Automatic failures in a row.
+    #: Automatic attempts in a row that failed.
     failures: Mapped[int]
     #: When its receiver last accepted a message; before the first one it has one attempt at a time.
     delivered_at: Mapped[datetime | None]
@@ -218,7 +218,7 @@ class WebhookAttempt(Record):
     seconds: Mapped[float | None]
     #: The address that the receiver's name resolved to.
     address: Mapped[str | None]
-    #: When the next automatic one is due.
+    #: When the next automatic attempt is due.
     next_at: Mapped[datetime | None]
 
 

@@ -64,7 +64,7 @@ class Sweeper:
         alive: timedelta,
         crash_limit: int,
         rng: random.Random,
-        periods: purge.Periods = purge.FOR_EVER,
+        periods: purge.Periods = purge.NO_RETENTION,
     ) -> None:
         self._database = database
         self._wakeup = wakeup
@@ -130,7 +130,7 @@ class Sweeper:
         What is left then is for the next sweep. Raises :class:`core.database.DatabaseUnavailable`.
         """
         now = self._database.clock()
-        if self._periods == purge.FOR_EVER or now < self._purge_due:
+        if self._periods == purge.NO_RETENTION or now < self._purge_due:
             return
         deadline = time.monotonic() + _PURGE_SECONDS
         while time.monotonic() < deadline:

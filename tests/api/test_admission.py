@@ -82,8 +82,8 @@ def count(database: Database, table: type[Job | ImageBytes]) -> int:
 
 
 class TestQueue:
-    ACCOUNT = "The account's queue is full: 2 of its jobs wait."
-    TOTAL = "The queue is full: 3 jobs wait."
+    ACCOUNT = "The account's queue is full: it has 2 jobs."
+    TOTAL = "The queue is full: it has 3 jobs."
 
     def test_an_account_is_refused_beyond_its_cap_and_others_are_not(
         self, caller: Caller, stranger: Caller

@@ -88,7 +88,7 @@ def test_traces_are_read_again_by_todays_rules(tmp_path: Path) -> None:
     [trace] = traces.read(database, job_id)
     database.close()
     assert (code, "1 traces" in printed) == (0, True)
-    assert trace.kept_steps is not None
+    assert trace.stored_steps is not None
 
 
 def test_accounts_are_listed_with_what_they_store_limited_and_counted_anew(tmp_path: Path) -> None:

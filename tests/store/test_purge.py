@@ -132,7 +132,7 @@ class TestClasses:
         assert (outputs(database, job_id), prompts(database, job_id)) == ([None], [None])
         [trace] = traces.read(database, job_id)
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
-        assert (trace.kept_steps, trace.event_index, trace.steps()) == (None, (), [])
+        assert (trace.stored_steps, trace.event_index, trace.steps()) == (None, (), [])
         assert rest(database, job_id) == before
         assert stored(database, account_id, factories.make_image())
 
@@ -218,13 +218,13 @@ class TestClasses:
         job_id = finished(database, account_id)
         age(10_000 * DAY)
 
-        assert purge.batch(database, purge.FOR_EVER, actor=ACTOR) == purge.Purged()
+        assert purge.batch(database, purge.NO_RETENTION, actor=ACTOR) == purge.Purged()
 
         assert outputs(database, job_id) == ["I see 6."]
         assert stored(database, account_id, factories.make_image())
 
     def test_settings_of_zero_days_are_for_ever(self) -> None:
-        assert purge.Periods.of(Settings.read({})) == purge.FOR_EVER
+        assert purge.Periods.of(Settings.read({})) == purge.NO_RETENTION
         settings = Settings.read({}, retention_image_days=1, retention_timeline_days=0.5)
         assert purge.Periods.of(settings) == purge.Periods(
             image=timedelta(days=1), timeline=timedelta(hours=12)

@@ -158,7 +158,7 @@ def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
 
     assert moments[:2] == ["read", "begin"]
     [trace, *_] = traces.read(database, claimed.job_id)
-    assert trace.kept_steps == steps.pack(generation.output)
+    assert trace.stored_steps == steps.pack(generation.output)
 
 
 def test_a_trace_without_an_answer_is_a_success_without_one(

@@ -101,6 +101,6 @@ def test_it_looks_again_a_minute_after_nothing_was_left_to_do(
 def test_without_periods_it_takes_nothing_away(database: Database, account_id: uuid.UUID) -> None:
     end_jobs(database, account_id, age=1000 * DAY, count=1)
 
-    sweeper(database, purge.FOR_EVER).purge()
+    sweeper(database, purge.NO_RETENTION).purge()
 
     assert left(database) == 1
