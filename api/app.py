@@ -36,8 +36,8 @@ from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
 from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
-from net import client
 from net.client import GuardedClient
+from net.guard import WEB
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -156,7 +156,7 @@ def create_app(
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
-    fetching = GuardedClient(settings.webhook_allow, doors=client.WEB)
+    fetching = GuardedClient(settings.webhook_allow, ports=WEB)
     reported = GuardedClient(settings.webhook_allow)
     receivers = WebhookTargets(database, egress=reported)
     held_open = Shares(settings.max_streams, name="streams and waits")

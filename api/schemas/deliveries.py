@@ -15,7 +15,8 @@ from api.schemas.requests import ParameterModel
 from core import ids
 from jobs import outbox
 from jobs.delivery import DeliveryStatus
-from net.client import NO_PUBLIC_ADDRESS, disclosed, is_public
+from net.client import NO_PUBLIC_ADDRESS, disclosed
+from net.guard import is_public
 from webhooks import queries
 
 Status = Literal["pending", "delivered", "failed"]
