@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import structlog
 
 from core import errors
-from core.background import Loop
+from core.background import BackgroundLoop
+from core.closing import Closing
 from core.database import Database, DatabaseUnavailable
 from jobs.store import accounts
 
@@ -20,7 +19,7 @@ _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
 
 
-class RevocationWatch:
+class RevocationWatch(Closing):
     """One request that a key holds open. Closing it ends the look."""
 
     def __init__(self, revocation: Revocation, key_id: uuid.UUID, end: Callable[[], None]) -> None:
@@ -28,17 +27,6 @@ class RevocationWatch:
         self.key_id = key_id
         self._end = end
         self.revoked = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def check(self) -> None:
         """Raise :class:`core.errors.Unauthenticated` when the key was revoked meanwhile."""
@@ -68,7 +56,7 @@ class Revocation:
         self._look_seconds = look_seconds
         self._lock = threading.Lock()
         self._watches: set[RevocationWatch] = set()
-        self._loop = Loop("revocation", self._round)
+        self._loop = BackgroundLoop("revocation", self._round)
 
     def watch(self, key_id: uuid.UUID, end: Callable[[], None]) -> RevocationWatch:
         """Call ``end``, from another thread, when the key is revoked before the watch is closed."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 
-class Loop:
+class BackgroundLoop:
     """Runs ``round_`` in a daemon thread, again and again, until it is stopped.
 
     A loop is used as it is, or as the base class of a service. The thread starts with :meth:`start` and not before:

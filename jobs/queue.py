@@ -18,7 +18,7 @@ from kombu import Queue
 from kombu.exceptions import KombuError
 
 from core import failpoints
-from core.background import Loop
+from core.background import BackgroundLoop
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -91,7 +91,7 @@ def make_celery(
     return app
 
 
-class Wakeup:
+class RedisWakeup:
     """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
 
     Args:
@@ -108,7 +108,7 @@ class Wakeup:
         self._lock = threading.Lock()
         self._wanted = 0
         self._lost = False
-        self._loop = Loop(
+        self._loop = BackgroundLoop(
             "wakeup", self._publish_wanted, after=self._publish_wanted, join_seconds=3
         )
 

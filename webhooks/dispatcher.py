@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs import delivery
 from webhooks import attempts, claims, redelivery
@@ -81,7 +81,7 @@ def _look_for_crash(done: Future[None]) -> None:
         _log.error("delivery_crashed", exc_info=error)
 
 
-class Dispatcher(Loop):
+class Dispatcher(BackgroundLoop):
     """One thread that claims for all rooms of the process. Any number of processes may do so at once.
 
     Args:

@@ -18,7 +18,7 @@ from datetime import timedelta
 import structlog
 
 from core import ids
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
@@ -126,7 +126,7 @@ class ChildLease(Lease):
         return super().mark(reason)
 
 
-class Leases(Loop):
+class Leases(BackgroundLoop):
     """All that this process holds.
 
     Args:

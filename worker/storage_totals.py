@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from core import ids
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import storage
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 _BREATH_SECONDS: Final = 0.02
 
 
-class StorageTotals(Loop):
+class StorageTotals(BackgroundLoop):
     """Works at an interval with jitter; any number of processes may do it at once.
 
     Args:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import random
 import time
 from datetime import timedelta
-from typing import Protocol
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
+from core.wakeup import Wakeup
 from jobs.store import expiry, purge, turns, workers
 
 _log = structlog.get_logger(__name__)
@@ -28,17 +28,7 @@ _PURGE_SECONDS = 1.0
 _PURGE_BREATH_SECONDS = 0.02
 
 
-class Wakeup(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self, times: int = 1) -> None:
-        """Ask for bells and return at once."""
-
-    def waiting(self) -> int | None:
-        """Return how many bells wait to be heard, None when nobody can say."""
-
-
-class Sweeper(Loop):
+class Sweeper(BackgroundLoop):
     """Sweeps at an interval with jitter; all of it may run in any number of processes at once.
 
     Args:

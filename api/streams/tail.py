@@ -15,7 +15,7 @@ from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
 from core import ids
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.live import LiveEvent
 from jobs.store import event_log, history
@@ -61,7 +61,7 @@ class Tail:
         self._attached = threading.Event()
         self._looked_at = 0.0
         self._shifts = itertools.cycle(range(_SHIFTS))
-        self._loop = Loop("tail", self._round, after=self._end)
+        self._loop = BackgroundLoop("tail", self._round, after=self._end)
 
     def attach(self, job_id: uuid.UUID) -> Feed:
         """Begin to follow a job; to be ended by :meth:`detach`."""

@@ -9,7 +9,7 @@ import structlog
 
 from api.serving import current
 from core import errors
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database
 from core.shares import Shares
 from jobs.store import history
@@ -37,7 +37,9 @@ class Waits:
         self._look_seconds = look_seconds
         self._lock = threading.Lock()
         self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
-        self._loop = Loop("waits", self._round, after=lambda: self._record(self._wanted()))
+        self._loop = BackgroundLoop(
+            "waits", self._round, after=lambda: self._record(self._wanted())
+        )
 
     @property
     def open(self) -> int:

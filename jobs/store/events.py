@@ -12,13 +12,14 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
 
 from core import ids
 from core.database import Transaction
+from core.wakeup import Wakeup
 from jobs import delivery
 from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus, EventType, Webhook
 from jobs.lifecycle import Status
@@ -42,13 +43,6 @@ class DeliveriesDue:
     """Tries are due now, noted for those who ring once that is committed."""
 
     attempts: int
-
-
-class Wakeup(Protocol):
-    """What rings for those who tell receivers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
 
 
 class WakeupOnCommit:

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from core import errors
-from core.background import Loop
+from core.background import BackgroundLoop
 from jobs import engine
 from jobs.images.dimensions import dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
 #: Between two looks at the load, at most; there are several looks before silence is no longer believed.
 _PERIOD_SECONDS, _LOOKS = 5.0, 4
@@ -62,7 +61,9 @@ class WatchedEngine:
         self._now = now
         period = min(_PERIOD_SECONDS, silent_seconds / _LOOKS)
         period = period if period_seconds is None else period_seconds
-        self._loop = Loop("watchdog", self.look, every=period, first=period) if period else None
+        self._loop = (
+            BackgroundLoop("watchdog", self.look, every=period, first=period) if period else None
+        )
         self._lock = threading.Lock()
         #: Streams without a first token in the order of their beginning, and how many have had theirs.
         self._waiting: dict[WatchedGeneration, None] = {}
@@ -276,13 +277,8 @@ class WatchedGeneration:
             self._stream = self._context.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._context.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self._context.__exit__(None, None, None)
 
     def __iter__(self) -> Iterator[engine.Chunk]:
         """Yield chunks until the end, as the engine's own stream does."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent
@@ -128,7 +128,7 @@ class TraceBuffer:
             return piece
 
 
-class TraceWriter(Loop):
+class TraceWriter(BackgroundLoop):
     """Marks and flushes all :class:`TraceBuffer` streams of a process.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from core import errors
-from core.leaving import Leaving
+from core.closing import Closing
 from jobs import refusals
 from worker.engines.sglang import wire
 
@@ -46,7 +46,7 @@ class ChatTimeouts:
     token: float
 
 
-class Chat(Leaving):
+class Chat(Closing):
     """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed.
 
     Args:
@@ -77,8 +77,8 @@ class Chat(Leaving):
         self._connection: Connection | None = None
         self._closed = False
 
-    def left(self) -> None:
-        """Close a connection that was not read to its end: it is not used again."""
+    def __exit__(self, *_: object) -> None:
+        self.close()
         self._drop()
 
     def __iter__(self) -> Iterator[engine.Chunk]:
