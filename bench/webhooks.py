@@ -74,7 +74,7 @@ class Post:
         """Register endpoints; return the ids of the healthy ones."""
         account_id = accounts.account_id(self.database, self.account)
         plain = signature.new_secret()
-        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
+        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.redact(plain))
         made = [
             endpoints.create(
                 self.database,

@@ -24,7 +24,7 @@ def ls(
     with schema.opened(settings) as database:
         rows = storage.accounts(database, default_mb=settings.storage_mb_per_account)
     if output.for_people(as_json=as_json):
-        output.table(("id", "account", "stored", "quota", ""), map(_row, rows))
+        output.table(("id", "account", "stored", "quota"), map(_row, rows))
         return
     output.as_json(
         [
@@ -35,7 +35,6 @@ def ls(
                 "total_bytes": row.usage.total,
                 "limit_bytes": row.usage.limit,
                 "storage_mb": row.storage_mb,
-                "counted": row.counted,
             }
             for row in rows
         ]
@@ -68,5 +67,4 @@ def _row(row: storage.AccountUsage) -> tuple[str, ...]:
         row.name,
         output.size(row.usage.total),
         quota if row.storage_mb is None else f"{quota} (its own)",
-        "" if row.counted else "older data not counted yet",
     )

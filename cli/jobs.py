@@ -102,10 +102,10 @@ def show(
             output.field(f"{name:<12} ", str(job[name]))
     if wanted := (job.get("options") or {}).get("answer_format"):
         output.field(f"{'format':<12} ", output.json_text(wanted))
-    for sample in stored["samples"] if stored else []:
+    for generation in stored["generations"] if stored else []:
         output.line()
-        output.line(f"attempt {sample['attempt']}, sample {sample['index']}:")
-        output.quote(sample["text"])
+        output.line(f"attempt {generation['attempt']}, sample {generation['index']}:")
+        output.quote(generation["text"])
     if client.finished(job):
         output.line()
         output.result(job)

@@ -252,7 +252,7 @@ class LiveText:
         elif event["type"] == "finding":
             self._break()
             note(f"({finding(event['finding'])})")
-        elif event["type"] == "trace.delta" and event["sample"] == 0:
+        elif event["type"] == "trace.delta" and event["generation"] == 0:
             self._grow(str(event["delta"]))
             self._shown = True
 
@@ -339,7 +339,9 @@ def value(job: Json) -> str:
 
 def votes(reported: Json) -> str:
     """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
-    winner, *others = [(inline(one["text"]), len(one["samples"])) for one in reported["classes"]]
+    winner, *others = [
+        (inline(one["text"]), len(one["generations"])) for one in reported["classes"]
+    ]
     words = [f"{winner[1]} of {reported['counted']} samples say so"]
     words += [f"{text}: {count}" for text, count in others]
     if reported["abstained"]:

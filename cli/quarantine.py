@@ -30,7 +30,7 @@ def ls(
     if not output.for_people(as_json=as_json):
         output.as_json(held)
         return
-    output.table(("image", "account", "deaths", "last", "since"), map(row, held["data"]))
+    output.table(("image", "account", "crashes", "last", "since"), map(row, held["data"]))
     if held["has_more"]:
         output.note(f"More: longlook quarantine ls --after {held['last_id']}")
 
@@ -53,7 +53,7 @@ def row(held: output.Json) -> tuple[str, ...]:
     return (
         held["image_id"],
         held["account_id"],
-        str(held["deaths"]),
-        held["died_at"],
+        str(held["crashes"]),
+        held["last_crashed_at"],
         held["quarantined_at"],
     )

@@ -60,7 +60,7 @@ class Finding:
 
     Attributes:
         kind: what was found.
-        sample: the stream of the attempt in which it was found.
+        generation: the stream of the attempt in which it was found.
         start: the first character of the place in the stream's raw text.
         end: the character after the place.
         action: what was done.
@@ -70,7 +70,7 @@ class Finding:
     """
 
     kind: FindingKind
-    sample: int
+    generation: int
     start: int
     end: int
     action: Action

@@ -21,7 +21,7 @@ __all__ = [
     "WebhookAttempt",
     "WebhookDelivery",
     "WebhookEndpoint",
-    "WebhookEvent",
+    "WebhookNotification",
     "WebhookQueue",
     "WebhookRecovery",
     "WebhookSecret",
@@ -42,7 +42,7 @@ class WebhookEndpoint(Record):
     #: Sealed; None once it is deleted.
     secret: Mapped[bytes | None]
     #: The last characters of the secret, to recognise it by.
-    secret_hint: Mapped[str]
+    redacted_secret: Mapped[str]
     #: Sealed; signs beside the new one until it expires.
     previous_secret: Mapped[bytes | None]
     previous_expires_at: Mapped[datetime | None]
@@ -65,7 +65,7 @@ class WebhookSecret(Record):
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     secret: Mapped[bytes]
-    secret_hint: Mapped[str]
+    redacted_secret: Mapped[str]
     previous_secret: Mapped[bytes | None]
     previous_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -89,7 +89,7 @@ class SigningKey(Record):
 class WebhookQueue(Record):
     """What tries queue up in: one for each endpoint (same id), one for each origin of an account's own URLs."""
 
-    __tablename__ = "webhook_lanes"
+    __tablename__ = "webhook_queues"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
@@ -103,15 +103,15 @@ class WebhookQueue(Record):
     served_at: Mapped[datetime | None]
 
 
-class WebhookEvent(Record):
+class WebhookNotification(Record):
     """Something that happened, as it is told: the same bytes to everybody, at every try."""
 
-    __tablename__ = "webhook_events"
+    __tablename__ = "webhook_notifications"
     __table_args__ = (
         sa.Index(None, "job_id", "id"),
         # Those of no job are old by themselves.
         sa.Index(
-            "ix_webhook_events_of_no_job",
+            "ix_webhook_notifications_of_no_job",
             "created_at",
             postgresql_where=sa.text("job_id IS NULL"),
             sqlite_where=sa.text("job_id IS NULL"),
@@ -133,7 +133,7 @@ class WebhookDelivery(Record):
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
-        sa.UniqueConstraint("event_id", "lane_id", "url"),
+        sa.UniqueConstraint("notification_id", "queue_id", "url"),
         sa.Index(None, "endpoint_id", "id"),
         sa.Index(
             "ix_webhook_deliveries_pending",
@@ -144,8 +144,8 @@ class WebhookDelivery(Record):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    event_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_events.id"))
-    lane_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_lanes.id"))
+    notification_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_notifications.id"))
+    queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     endpoint_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
     #: The job's own URL; empty for an endpoint, which has its own and may change it.
     url: Mapped[str]
@@ -153,7 +153,7 @@ class WebhookDelivery(Record):
     #: Why it failed for good.
     error_code: Mapped[str | None]
     #: Tries so far, the next one included.
-    attempts: Mapped[int]
+    attempt_count: Mapped[int]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
 
@@ -169,8 +169,8 @@ class WebhookAttempt(Record):
         ),
         sa.CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="ended"),
         sa.Index(
-            "ix_webhook_attempts_lane",
-            "lane_id",
+            "ix_webhook_attempts_queue",
+            "queue_id",
             "due_at",
             "id",
             postgresql_where=sa.text("state = 'due'"),
@@ -184,7 +184,7 @@ class WebhookAttempt(Record):
         ),
         sa.Index(
             "ix_webhook_attempts_sending",
-            "lane_id",
+            "queue_id",
             "lease_expires_at",
             postgresql_where=sa.text("state = 'sending'"),
             sqlite_where=sa.text("state = 'sending'"),
@@ -193,7 +193,7 @@ class WebhookAttempt(Record):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     delivery_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_deliveries.id"))
-    lane_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_lanes.id"))
+    queue_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_queues.id"))
     number: Mapped[int]
     kind: Mapped[AttemptKind]
     #: The place of an automatic one in the schedule, 0 is the first; of the others 0.
@@ -211,7 +211,7 @@ class WebhookAttempt(Record):
     request_headers: Mapped[dict[str, Any] | None]
     status_code: Mapped[int | None]
     #: Up to 16 KiB of it.
-    answer: Mapped[bytes | None]
+    response_body: Mapped[bytes | None]
     error_code: Mapped[str | None]
     #: From connecting to the end of the answer.
     seconds: Mapped[float | None]
@@ -238,7 +238,7 @@ class WebhookRecovery(Record):
     endpoint_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))
     since: Mapped[datetime]
     #: The last delivery that was looked at.
-    reached: Mapped[uuid.UUID | None]
+    last_delivery_id: Mapped[uuid.UUID | None]
     #: Deliveries that got another try.
     resent: Mapped[int]
     created_at: Mapped[datetime]

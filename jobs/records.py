@@ -24,13 +24,13 @@ from jobs.phrases import Part
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
-def _enum(kind: type[enum.StrEnum], name: str, *, checked: bool = True) -> sa.Enum:
-    """Return a text column type with a CHECK over the enumeration's values, unless it is not ``checked``."""
+def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
+    """Return a text column type with a CHECK over the enumeration's values."""
     return sa.Enum(
         kind,
         name=name,
         native_enum=False,
-        create_constraint=checked,
+        create_constraint=True,
         length=16,
         values_callable=lambda members: [member.value for member in members],
     )
@@ -65,6 +65,12 @@ class Record(orm.DeclarativeBase):
     }
 
 
+#: For tables with a composite key and small rows: on SQLite the key then is the table, instead of a second b-tree.
+#: Tables with texts or bytes in their rows stay as they are: without a rowid SQLite reads those rows at each step of a
+#: search, which makes it four times as slow at 3 KB a row, and the file larger.
+_KEY_IS_TABLE = {"sqlite_with_rowid": False}
+
+
 def table(record: type[Record]) -> sa.Table:
     """Return the bare table of ``record``: statements that write run sooner without the mapper."""
     found = record.__table__
@@ -83,21 +89,22 @@ class Account(Record):
     #: The storage quota of this account in MiB, 0 for none; None: as the settings say.
     storage_mb: Mapped[int | None]
     #: When all that it stores was last counted from the rows; None: not since the count began.
-    storage_counted_at: Mapped[datetime | None]
+    storage_recounted_at: Mapped[datetime | None]
 
 
 class StorageTotal(Record):
     """Bytes that an account stores of one kind, without what :class:`StorageChange` still holds."""
 
     __tablename__ = "storage_totals"
+    __table_args__ = (_KEY_IS_TABLE,)
 
-    account_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int] = mapped_column(sa.BigInteger())
 
 
 class StorageChange(Record):
-    """Bytes that came or went, written by the triggers of migration 0016 and folded into :class:`StorageTotal`.
+    """Bytes that came or went, written by the triggers of revision 0100 and folded into :class:`StorageTotal`.
 
     There is no foreign key: it would lock the account's row at each change.
     """
@@ -125,17 +132,14 @@ class ApiKey(Record):
     #: HMAC-SHA256 of the key with the pepper, 32 bytes.
     digest: Mapped[bytes] = mapped_column(unique=True)
     #: The key's first and last characters, to recognise it by.
-    hint: Mapped[str]
+    redacted_key: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     #: Limits of its own; without them it goes by the settings.
     requests_per_minute: Mapped[int | None]
     max_body_mb: Mapped[int | None]
     #: The highest class of its jobs; without one, that of its role.
-    #: Without a CHECK: SQLite cannot add one to a table that is there.
-    max_priority: Mapped[Priority | None] = mapped_column(
-        _enum(Priority, "max_priority", checked=False)
-    )
+    max_priority: Mapped[Priority | None] = mapped_column(_enum(Priority, "max_priority"))
 
 
 class Image(Record):
@@ -192,21 +196,22 @@ class ImageBytes(Record):
 class ImageCrashes(Record):
     """A picture of an account that was being looked at when engines died: see :mod:`jobs.store.quarantine`."""
 
-    __tablename__ = "suspects"
+    __tablename__ = "image_crashes"
     __table_args__ = (
         sa.Index(
-            "ix_suspects_quarantined",
+            "ix_image_crashes_quarantined",
             "quarantined_at",
             postgresql_where=sa.text("quarantined_at IS NOT NULL"),
             sqlite_where=sa.text("quarantined_at IS NOT NULL"),
         ),
+        _KEY_IS_TABLE,
     )
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     image_key: Mapped[str] = mapped_column(primary_key=True)
     #: Engines that died over it since it last did well.
-    deaths: Mapped[int]
-    died_at: Mapped[datetime]
+    crashes: Mapped[int]
+    last_crashed_at: Mapped[datetime]
     quarantined_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
     #: As the timeline names actors.
@@ -235,7 +240,7 @@ class Job(Record):
         sa.UniqueConstraint("account_id", "idempotency_key"),
         sa.Index(
             "ix_jobs_claim",
-            "rank_at",
+            "ordering_at",
             "id",
             postgresql_where=sa.text("status = 'queued'"),
             sqlite_where=sa.text("status = 'queued'"),
@@ -245,7 +250,7 @@ class Job(Record):
             "ix_jobs_turn",
             "account_id",
             "priority",
-            "rank_at",
+            "ordering_at",
             "id",
             postgresql_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
             sqlite_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
@@ -275,10 +280,10 @@ class Job(Record):
             sqlite_where=sa.text("finished_at IS NOT NULL"),
         ),
         # What retention has to do, each class by itself: what is done leaves the index.
-        _stored("ix_jobs_images_kept", "images_released_at IS NULL AND data_removed_at IS NULL"),
-        _stored("ix_jobs_trace_kept", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
-        _stored("ix_jobs_answer_kept", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
-        _stored("ix_jobs_events_kept", "events_removed_at IS NULL"),
+        _stored("ix_jobs_images_stored", "images_released_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_trace_stored", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_answer_stored", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
+        _stored("ix_jobs_timeline_stored", "timeline_removed_at IS NULL"),
         sa.Index(
             "ix_jobs_rerun_of",
             "rerun_of",
@@ -322,7 +327,7 @@ class Job(Record):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     priority: Mapped[Priority]
     #: Due time minus the head start of the class: the order in which jobs of one account and class are claimed.
-    rank_at: Mapped[datetime]
+    ordering_at: Mapped[datetime]
     #: Not claimed before this.
     not_before: Mapped[datetime]
     deadline_at: Mapped[datetime]
@@ -330,7 +335,7 @@ class Job(Record):
     #: The fencing token: grows by one per claim, never reused.
     attempt: Mapped[int]
     #: The last number of an event that was given away or reserved. The end of a job is the number after it.
-    event_number: Mapped[int] = mapped_column(sa.BigInteger(), server_default="0")
+    last_sequence_number: Mapped[int] = mapped_column(sa.BigInteger(), server_default="0")
     #: Leases lost.
     crashes: Mapped[int]
     #: Faults after the engine took the request.
@@ -345,9 +350,9 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
-    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None too in jobs of older versions.
+    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None when it holds none.
     answer_value: Mapped[Any | None] = mapped_column(_JSON)
-    #: Whether the model was made to answer; None without an answer, and in jobs of older versions.
+    #: Whether the model was made to answer; None without an answer.
     answer_forced: Mapped[bool | None]
     #: How its samples voted (:class:`jobs.answers.votes.Tally`) and the winner's share; None: there was no vote.
     votes: Mapped[dict[str, Any] | None]
@@ -368,7 +373,7 @@ class Job(Record):
     request_id: Mapped[str]
     rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
     #: The id of the job that leads its group, its own if it leads; see :mod:`jobs.store.groups`.
-    group_id: Mapped[uuid.UUID | None]
+    group_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -380,7 +385,7 @@ class Job(Record):
     images_released_at: Mapped[datetime | None]
     trace_removed_at: Mapped[datetime | None]
     answer_removed_at: Mapped[datetime | None]
-    events_removed_at: Mapped[datetime | None]
+    timeline_removed_at: Mapped[datetime | None]
 
     @property
     def trace_removed(self) -> bool:
@@ -397,7 +402,10 @@ class QueueTurn(Record):
     """The turn of an account in a class of the queue; see :mod:`jobs.store.turns`."""
 
     __tablename__ = "queue_turns"
-    __table_args__ = (sa.Index("ix_queue_turns_next", "next_turn", "step", "account_id"),)
+    __table_args__ = (
+        sa.Index("ix_queue_turns_next", "next_turn", "step", "account_id"),
+        _KEY_IS_TABLE,
+    )
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     priority: Mapped[Priority] = mapped_column(primary_key=True)
@@ -414,7 +422,7 @@ class JobImage(Record):
 
     __tablename__ = "job_images"
     # By job too, so that the newest jobs of an image come first: one of them is likely to need it still.
-    __table_args__ = (sa.Index(None, "image_id", "job_id"),)
+    __table_args__ = (sa.Index(None, "image_id", "job_id"), _KEY_IS_TABLE)
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
@@ -443,15 +451,19 @@ class Attempt(Record):
     prompt: Mapped[dict[str, Any] | None]
     sampling: Mapped[dict[str, Any] | None]
     #: The number of its last event that was written; later ones that were told meanwhile are void once it has ended.
-    kept_through: Mapped[int | None] = mapped_column(sa.BigInteger())
+    valid_through: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 
-class Sample(Record):
+class Generation(Record):
     """One engine stream of an attempt: its raw output, whole once it has ended."""
 
-    __tablename__ = "samples"
+    __tablename__ = "generations"
     __table_args__ = (
         sa.ForeignKeyConstraint(["job_id", "attempt"], ["attempts.job_id", "attempts.number"]),
+        sa.ForeignKeyConstraint(
+            ["job_id", "attempt", "continues"],
+            ["generations.job_id", "generations.attempt", "generations.number"],
+        ),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -462,7 +474,7 @@ class Sample(Record):
     #: The raw text; None while running, when it is in TraceChunk.
     output: Mapped[str | None]
     #: The index of the output, see :mod:`jobs.events.index`.
-    marks: Mapped[bytes | None]
+    event_index: Mapped[bytes | None]
     #: The steps of the output by some version of the rules, see :mod:`jobs.store.steps`.
     steps: Mapped[dict[str, Any] | None]
     finish_reason: Mapped[str | None]
@@ -476,7 +488,7 @@ class Sample(Record):
     #: The stream of the same attempt that this one goes on from: after the first ``kept`` characters of
     #: its text, and after the words ``inserted``.
     continues: Mapped[int | None]
-    kept: Mapped[int | None]
+    kept_chars: Mapped[int | None]
     inserted: Mapped[str | None]
 
 
@@ -486,19 +498,20 @@ class FindingEntry(Record):
     __tablename__ = "findings"
     __table_args__ = (
         sa.ForeignKeyConstraint(
-            ["job_id", "attempt", "sample"],
-            ["samples.job_id", "samples.attempt", "samples.number"],
+            ["job_id", "attempt", "generation"],
+            ["generations.job_id", "generations.attempt", "generations.number"],
         ),
         sa.Index(None, "kind", "job_id"),
+        _KEY_IS_TABLE,
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
-    sample: Mapped[int] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
     #: Characters of the sample's text.
-    begins: Mapped[int]
-    ends: Mapped[int]
+    start_char: Mapped[int]
+    end_char: Mapped[int]
     action: Mapped[str]
     evidence: Mapped[dict[str, Any]]
     tokens_saved: Mapped[int]
@@ -511,19 +524,19 @@ class TraceChunk(Record):
     __tablename__ = "trace_chunks"
     __table_args__ = (
         sa.ForeignKeyConstraint(
-            ["job_id", "attempt", "sample"],
-            ["samples.job_id", "samples.attempt", "samples.number"],
+            ["job_id", "attempt", "generation"],
+            ["generations.job_id", "generations.attempt", "generations.number"],
         ),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
-    sample: Mapped[int] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     #: The index of the text, see :mod:`jobs.events.index`, and the number of its last mark.
-    marks: Mapped[bytes | None]
-    last_number: Mapped[int | None] = mapped_column(sa.BigInteger())
+    event_index: Mapped[bytes | None]
+    last_sequence_number: Mapped[int | None] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
 
 
@@ -560,11 +573,11 @@ class TimelineEntry(Record):
     at: Mapped[datetime]
     #: ``key:key_…``, ``worker:…``, ``sweeper:…`` or ``operator:…``.
     actor: Mapped[str]
-    event: Mapped[str]
+    action: Mapped[str]
     #: The columns that changed, with their new values.
     changes: Mapped[dict[str, Any]]
     #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.event_log`.
-    number: Mapped[int | None] = mapped_column(sa.BigInteger())
+    sequence_number: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 
 class Worker(Record):

@@ -14,7 +14,7 @@ from core.database import Database
 from core.vault import Vault
 from jobs.answers.extraction import Answer
 from jobs.delivery import ENDS, AttemptOutcome, AttemptState, EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookNotification
 from jobs.store import settle
 from jobs.store.events import of_account
 from tests import factories
@@ -26,7 +26,9 @@ from webhooks import signature as signing
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
 PLAIN_SECRET = signing.new_secret()
-SECRET = endpoints.StoredSecret(sealed=VAULT.seal(PLAIN_SECRET), hint=signing.hint(PLAIN_SECRET))
+SECRET = endpoints.StoredSecret(
+    sealed=VAULT.seal(PLAIN_SECRET), redacted=signing.redact(PLAIN_SECRET)
+)
 RNG = random.Random(7)
 OK = delivery_attempts.AttemptResult(
     AttemptOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1
@@ -69,7 +71,9 @@ def run_job(
     job_id = factories.make_job(database, account_id, **facts)
     claimed = factories.claim(database)
     assert claimed.job_id == job_id
-    settle.succeed(database, claimed, answer=Answer(answer, "boxed"), sample=factories.make_ended())
+    settle.succeed(
+        database, claimed, answer=Answer(answer, "boxed"), generation=factories.make_ended()
+    )
     return job_id
 
 
@@ -123,10 +127,14 @@ def hurry(database: Database) -> None:
         )
 
 
-def events(database: Database) -> list[WebhookEvent]:
+def events(database: Database) -> list[WebhookNotification]:
     """Return all events, in order."""
     with database.reading() as transaction:
-        return list(transaction.session.scalars(sa.select(WebhookEvent).order_by(WebhookEvent.id)))
+        return list(
+            transaction.session.scalars(
+                sa.select(WebhookNotification).order_by(WebhookNotification.id)
+            )
+        )
 
 
 def all_deliveries(database: Database) -> list[WebhookDelivery]:

@@ -24,7 +24,7 @@ from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
-    WebhookEvent,
+    WebhookNotification,
     WebhookQueue,
 )
 from webhooks import endpoints
@@ -162,8 +162,8 @@ def expire(database: Database) -> int:
 def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
     """Whether a job's answer has been removed; until the commit it is not. What is said now may echo it."""
     reduced_at = transaction.execute(
-        sa.select(WebhookEvent.reduced_at)
-        .where(WebhookEvent.id == event_id)
+        sa.select(WebhookNotification.reduced_at)
+        .where(WebhookNotification.id == event_id)
         .with_for_update(read=True)
     ).scalar_one_or_none()
     return reduced_at is not None
@@ -222,7 +222,7 @@ def _end(
             url=claim.url,
             request_headers=None if result.headers is None else dict(result.headers),
             status_code=result.status_code,
-            answer=result.answer,
+            response_body=result.answer,
             error_code=result.error_code,
             seconds=result.seconds,
             address=result.address,
@@ -271,15 +271,15 @@ def _follow(
     number = transaction.execute(
         sa.update(WebhookDelivery)
         .where(WebhookDelivery.id == attempt.delivery_id)
-        .values(attempts=WebhookDelivery.attempts + 1)
-        .returning(WebhookDelivery.attempts)
+        .values(attempts=WebhookDelivery.attempt_count + 1)
+        .returning(WebhookDelivery.attempt_count)
     ).scalar_one()
     due_at: datetime = transaction.execute(
         sa.insert(WebhookAttempt)
         .values(
             id=ids.new(),
             delivery_id=attempt.delivery_id,
-            lane_id=attempt.lane_id,
+            queue_id=attempt.queue_id,
             number=number,
             kind=attempt.kind,
             step=step,
@@ -346,7 +346,7 @@ def _judge_failure(
 
 def _set_queue(transaction: Transaction, claim: DeliveryClaim, **values: Any) -> None:  # noqa: ANN401 - columns
     transaction.execute(
-        sa.update(WebhookQueue).where(WebhookQueue.id == claim.lane_id).values(values)
+        sa.update(WebhookQueue).where(WebhookQueue.id == claim.queue_id).values(values)
     )
 
 

@@ -25,7 +25,7 @@ from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
-    WebhookEvent,
+    WebhookNotification,
     WebhookQueue,
     WebhookSecret,
 )
@@ -56,7 +56,7 @@ class DeliveryClaim:
     event_type: str
     account_id: uuid.UUID
     endpoint_id: uuid.UUID | None
-    lane_id: uuid.UUID
+    queue_id: uuid.UUID
     owner: str
     kind: AttemptKind
     number: int
@@ -114,7 +114,7 @@ def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backl
         ).where(pending)
         if account_id is not None:
             statement = statement.join(
-                WebhookQueue, WebhookQueue.id == WebhookDelivery.lane_id
+                WebhookQueue, WebhookQueue.id == WebhookDelivery.queue_id
             ).where(WebhookQueue.account_id == account_id)
         row = transaction.execute(statement).one()
         return Backlog(row.pending, row.now - row.first if row.first is not None else None)
@@ -163,7 +163,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
     sending = (
         sa.select(sa.func.count())
         .select_from(WebhookAttempt)
-        .where(WebhookAttempt.lane_id == WebhookQueue.id, _SENDING)
+        .where(WebhookAttempt.queue_id == WebhookQueue.id, _SENDING)
         .correlate(WebhookQueue)
         .scalar_subquery()
     )
@@ -183,7 +183,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
                 )
             ).label("place"),
         )
-        .join(busy, busy.c.lane_id == WebhookQueue.id)
+        .join(busy, busy.c.queue_id == WebhookQueue.id)
         .outerjoin(
             held,
             sa.and_(held.c.account_id == WebhookQueue.account_id, held.c.proven == _PROVEN),
@@ -230,7 +230,7 @@ def _held(*, owner: str, slow: bool) -> sa.Subquery:
         sa.select(
             WebhookQueue.account_id, _PROVEN.label("proven"), sa.func.count().label("attempts")
         )
-        .join(WebhookAttempt, WebhookAttempt.lane_id == WebhookQueue.id)
+        .join(WebhookAttempt, WebhookAttempt.queue_id == WebhookQueue.id)
         .where(_SENDING, WebhookAttempt.owner == owner, _SLOW if slow else ~_SLOW)
         .group_by(WebhookQueue.account_id, _PROVEN)
         .subquery("held")
@@ -238,12 +238,12 @@ def _held(*, owner: str, slow: bool) -> sa.Subquery:
 
 
 def _due_of(
-    lane_id: sa.orm.InstrumentedAttribute[uuid.UUID], transaction: Transaction
+    queue_id: sa.orm.InstrumentedAttribute[uuid.UUID], transaction: Transaction
 ) -> sa.Select[uuid.UUID]:
     return (
         sa.select(WebhookAttempt.id)
         .where(
-            WebhookAttempt.lane_id == lane_id,
+            WebhookAttempt.queue_id == queue_id,
             _DUE,
             WebhookAttempt.due_at <= transaction.now(),
         )
@@ -257,22 +257,22 @@ def _queues_with_attempts() -> sa.CTE:
     A DISTINCT would read the whole backlog.
     """
     first = (
-        sa.select(WebhookAttempt.lane_id)
+        sa.select(WebhookAttempt.queue_id)
         .where(_DUE)
-        .order_by(WebhookAttempt.lane_id)
+        .order_by(WebhookAttempt.queue_id)
         .limit(1)
         .subquery("first")
     )
-    found = sa.select(first.c.lane_id).cte("busy", recursive=True)
+    found = sa.select(first.c.queue_id).cte("busy", recursive=True)
     following = (
-        sa.select(WebhookAttempt.lane_id)
-        .where(_DUE, WebhookAttempt.lane_id > found.c.lane_id)
-        .order_by(WebhookAttempt.lane_id)
+        sa.select(WebhookAttempt.queue_id)
+        .where(_DUE, WebhookAttempt.queue_id > found.c.queue_id)
+        .order_by(WebhookAttempt.queue_id)
         .limit(1)
         .correlate(found)
         .scalar_subquery()
     )
-    return found.union_all(sa.select(following).where(found.c.lane_id.is_not(None)))
+    return found.union_all(sa.select(following).where(found.c.queue_id.is_not(None)))
 
 
 def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> list[DeliveryClaim]:
@@ -282,15 +282,15 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
         sa.select(
             WebhookAttempt,
             WebhookDelivery,
-            WebhookEvent,
+            WebhookNotification,
             WebhookEndpoint,
             WebhookSecret,
             transaction.now().label("now"),
         )
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
         .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
-        .outerjoin(WebhookSecret, WebhookSecret.account_id == WebhookEvent.account_id)
+        .outerjoin(WebhookSecret, WebhookSecret.account_id == WebhookNotification.account_id)
         .where(WebhookAttempt.id.in_(taken))
     )
     found = {}
@@ -303,7 +303,7 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
             event_type=row.WebhookEvent.type,
             account_id=row.WebhookEvent.account_id,
             endpoint_id=row.WebhookDelivery.endpoint_id,
-            lane_id=attempt.lane_id,
+            queue_id=attempt.queue_id,
             owner=owner,
             kind=attempt.kind,
             number=attempt.number,

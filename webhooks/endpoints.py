@@ -37,7 +37,7 @@ class StoredSecret:
     """A secret as it is kept: sealed, and its last characters to recognise it by."""
 
     sealed: bytes = field(repr=False)
-    hint: str
+    redacted: str
 
 
 def create(
@@ -82,7 +82,7 @@ def create(
                 url=url,
                 event_types=list(event_types),
                 secret=secret.sealed,
-                secret_hint=secret.hint,
+                redacted_secret=secret.redacted,
                 created_at=transaction.now(),
                 updated_at=transaction.now(),
             )
@@ -183,7 +183,7 @@ def rotate(
             transaction,
             endpoint_id,
             secret=secret.sealed,
-            secret_hint=secret.hint,
+            redacted_secret=secret.redacted,
             previous_secret=endpoint.secret if keep_old else None,
             previous_expires_at=transaction.now(OVERLAP) if keep_old else None,
             updated_at=transaction.now(),
@@ -313,5 +313,5 @@ def _set(transaction: Transaction, endpoint_id: uuid.UUID, **values: Any) -> Non
     )
 
 
-def _set_queue(transaction: Transaction, lane_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
-    transaction.execute(sa.update(WebhookQueue).where(WebhookQueue.id == lane_id).values(values))
+def _set_queue(transaction: Transaction, queue_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
+    transaction.execute(sa.update(WebhookQueue).where(WebhookQueue.id == queue_id).values(values))

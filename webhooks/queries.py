@@ -17,7 +17,7 @@ from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
-    WebhookEvent,
+    WebhookNotification,
     WebhookQueue,
     WebhookRecovery,
 )
@@ -35,7 +35,7 @@ class DeliveryView:
     """
 
     delivery: WebhookDelivery
-    event: WebhookEvent
+    event: WebhookNotification
     origin: str
     attempts: tuple[WebhookAttempt, ...]
 
@@ -76,7 +76,7 @@ def of_job(
     after: uuid.UUID | None = None,
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of a job beyond ``after``, oldest first, and whether there are more."""
-    wanted = _views(None).where(WebhookEvent.job_id == job_id)
+    wanted = _views(None).where(WebhookNotification.job_id == job_id)
     if after is not None:
         wanted = wanted.where(WebhookDelivery.id > after)
     with database.reading() as transaction:
@@ -136,14 +136,14 @@ def recovery(
 
 def _views(
     account_id: uuid.UUID | None,
-) -> sa.Select[WebhookDelivery, WebhookEvent, str]:
+) -> sa.Select[WebhookDelivery, WebhookNotification, str]:
     statement = (
-        sa.select(WebhookDelivery, WebhookEvent, WebhookQueue.origin)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
-        .join(WebhookQueue, WebhookQueue.id == WebhookDelivery.lane_id)
+        sa.select(WebhookDelivery, WebhookNotification, WebhookQueue.origin)
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
+        .join(WebhookQueue, WebhookQueue.id == WebhookDelivery.queue_id)
     )
     if account_id is not None:
-        statement = statement.where(WebhookEvent.account_id == account_id)
+        statement = statement.where(WebhookNotification.account_id == account_id)
     return statement
 
 
@@ -153,11 +153,11 @@ def _attempts() -> sa.Select[WebhookAttempt]:
 
 def _page(
     transaction: Transaction,
-    wanted: sa.Select[WebhookDelivery, WebhookEvent, str],
+    wanted: sa.Select[WebhookDelivery, WebhookNotification, str],
     *,
     limit: int,
 ) -> tuple[list[DeliveryView], bool]:
-    small = defer(WebhookEvent.payload, raiseload=True)
+    small = defer(WebhookNotification.payload, raiseload=True)
     rows = transaction.execute(wanted.options(small).limit(limit + 1)).all()
     more = len(rows) > limit
     rows = rows[:limit]
@@ -165,14 +165,14 @@ def _page(
     planned = sa.and_(
         WebhookAttempt.state == AttemptState.DUE, WebhookAttempt.kind == AttemptKind.AUTOMATIC
     )
-    newest = WebhookAttempt.number > WebhookDelivery.attempts - LISTED_ATTEMPTS
+    newest = WebhookAttempt.number > WebhookDelivery.attempt_count - LISTED_ATTEMPTS
     for attempt in transaction.session.scalars(
         _attempts()
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
         .where(WebhookAttempt.delivery_id.in_([row.WebhookDelivery.id for row in rows]))
         .where(sa.or_(newest, planned))
         .options(
-            defer(WebhookAttempt.answer, raiseload=True),
+            defer(WebhookAttempt.response_body, raiseload=True),
             defer(WebhookAttempt.request_headers, raiseload=True),
         )
     ):

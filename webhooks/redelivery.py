@@ -21,7 +21,7 @@ from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
-    WebhookEvent,
+    WebhookNotification,
     WebhookRecovery,
 )
 from jobs.store import events
@@ -56,16 +56,16 @@ def redeliver(
     with database.transaction() as transaction:
         statement = (
             sa.select(WebhookDelivery)
-            .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+            .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
             .where(WebhookDelivery.id == delivery_id)
             .with_for_update(of=WebhookDelivery, key_share=True)
         )
         if account_id is not None:
-            statement = statement.where(WebhookEvent.account_id == account_id)
+            statement = statement.where(WebhookNotification.account_id == account_id)
         found = transaction.session.scalars(statement).one_or_none()
         if found is None:
             return None
-        if found.attempts >= most:
+        if found.attempt_count >= most:
             raise errors.Conflict(f"A delivery is sent again up to {most} times.")
         [made] = _attempt_again(transaction, [found], kind=AttemptKind.MANUAL)
         return made
@@ -91,7 +91,7 @@ def test(
             account_id=endpoint.account_id,
             event_type=event_type,
             data={"omitted": [], **data},
-            targets=[events.NotificationTarget(lane_id=endpoint.id, endpoint_id=endpoint.id)],
+            targets=[events.NotificationTarget(queue_id=endpoint.id, endpoint_id=endpoint.id)],
             kind=AttemptKind.TEST,
         )
         return delivery_id
@@ -141,7 +141,7 @@ def recover(
             sa.update(WebhookRecovery)
             .where(WebhookRecovery.id == recovery.id)
             .values(
-                reached=found[-1].id if found else recovery.reached,
+                last_delivery_id=found[-1].id if found else recovery.last_delivery_id,
                 resent=WebhookRecovery.resent + len(made),
                 ended_at=transaction.now() if done else None,
             )
@@ -164,12 +164,12 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
         # What came after it was asked for is not meant.
         WebhookDelivery.created_at <= recovery.created_at,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
-        WebhookDelivery.attempts < MAX_ATTEMPTS,
+        WebhookDelivery.attempt_count < MAX_ATTEMPTS,
         sa.or_(WebhookDelivery.status == DeliveryStatus.FAILED, sa.exists(failed_once)),
         ~sa.exists(on_its_way),
     )
-    if recovery.reached is not None:
-        statement = statement.where(WebhookDelivery.id > recovery.reached)
+    if recovery.last_delivery_id is not None:
+        statement = statement.where(WebhookDelivery.id > recovery.last_delivery_id)
     return statement.order_by(WebhookDelivery.id)
 
 
@@ -182,15 +182,15 @@ def _attempt_again(
         number = transaction.execute(
             sa.update(WebhookDelivery)
             .where(WebhookDelivery.id == found.id)
-            .values(attempts=WebhookDelivery.attempts + 1)
-            .returning(WebhookDelivery.attempts)
+            .values(attempts=WebhookDelivery.attempt_count + 1)
+            .returning(WebhookDelivery.attempt_count)
         ).scalar_one()
         made.append(ids.new())
         transaction.execute(
             sa.insert(WebhookAttempt).values(
                 id=made[-1],
                 delivery_id=found.id,
-                lane_id=found.lane_id,
+                queue_id=found.queue_id,
                 number=number,
                 kind=kind,
                 step=0,

@@ -29,7 +29,7 @@ class KeyPair:
 def new_secret(vault: Vault) -> tuple[str, StoredSecret]:
     """Return a new secret, as it is shown once and as it is kept."""
     made = signature.new_secret()
-    return made, StoredSecret(sealed=vault.seal(made), hint=signature.hint(made))
+    return made, StoredSecret(sealed=vault.seal(made), redacted=signature.redact(made))
 
 
 def new_pair(vault: Vault) -> KeyPair:
@@ -53,7 +53,7 @@ def default_secret(
             .values(
                 account_id=account_id,
                 secret=made.sealed,
-                secret_hint=made.hint,
+                redacted_secret=made.redacted,
                 created_at=transaction.now(),
                 updated_at=transaction.now(),
             )
@@ -71,7 +71,7 @@ def rotate_default(
         previous = old.secret if old is not None and keep_old else None
         changes = {
             "secret": secret.sealed,
-            "secret_hint": secret.hint,
+            "redacted_secret": secret.redacted,
             "previous_secret": previous,
             "previous_expires_at": transaction.now(OVERLAP) if previous is not None else None,
             "updated_at": transaction.now(),

@@ -28,7 +28,7 @@ _SYMMETRIC: Final = "whsec_"
 _PRIVATE: Final = "whsk_"
 _PUBLIC: Final = "whpk_"
 _SECRET_BYTES: Final = 32
-_HINT_CHARS: Final = 4
+_SHOWN_CHARS: Final = 4
 #: How far a message's time may be off: what the scheme recommends.
 _TOLERANCE_SECONDS: Final = 300
 _SECONDS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -47,9 +47,9 @@ def new_secret() -> str:
     return _SYMMETRIC + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def hint(secret: str) -> str:
+def redact(secret: str) -> str:
     """Return what of ``secret`` may be shown, to recognise it by."""
-    return f"{_SYMMETRIC}…{secret[-_HINT_CHARS:]}"
+    return f"{_SYMMETRIC}…{secret[-_SHOWN_CHARS:]}"
 
 
 def new_pair() -> Ed25519Key:

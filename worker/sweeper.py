@@ -81,7 +81,7 @@ class Sweeper(BackgroundLoop):
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
-        turns.tidy(self._database)
+        turns.remove_passed(self._database)
         self.notify()
         workers.forget(self._database, silent=_FORGET)
 

@@ -9,7 +9,7 @@ from flask import Response
 from api.auth import Caller, Gate, Right
 from api.framework import ResponseSpec, Router, reply
 from api.schemas.requests import JobPath, TimelineQuery, TraceQuery
-from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceSample
+from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceGeneration
 from core import errors, ids, logs
 from core.database import Database
 from jobs.store import history, timeline, traces
@@ -66,7 +66,7 @@ class RunRoutes:
         job = self._find(path, caller).job
         if query.attempt is not None and query.attempt > job.attempt:
             raise errors.NotFound("There is no such attempt.", param="attempt")
-        samples, omitted = (
+        generations, omitted = (
             traces.newest(self._database, job.id, chars=MAX_TRACE_CHARS)
             if query.attempt is None
             else (traces.read(self._database, job.id, attempt=query.attempt), [])
@@ -77,7 +77,7 @@ class RunRoutes:
                 complete=job.status.terminal,
                 data_removed=job.trace_removed,
                 omitted_attempts=omitted,
-                samples=[TraceSample.of(sample) for sample in samples],
+                generations=[TraceGeneration.of(generation) for generation in generations],
             )
         )
 

@@ -29,7 +29,7 @@ _STREAM: Final[dict[str, Any]] = {
             "`type`, `at`, and what the type has), with comment lines between them.",
         },
         "example": 'id: 7\ndata: {"sequence_number":7,"type":"trace.delta","at":"2026-11-23T10:00:00.000Z",'
-        '"attempt":1,"sample":0,"delta":"Let me "}\n\n',
+        '"attempt":1,"generation":0,"delta":"Let me "}\n\n',
     }
 }
 
@@ -76,9 +76,9 @@ class StreamRoutes:
         """Follow a job's events, live or as they were.
 
         Server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with its
-        `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the whole
-        `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
-        attempt was lost, what it said beyond `kept_through` of `attempt.restarted` or `job.finished` is void: only
+        `attempt`, `generation` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the
+        whole `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
+        attempt was lost, what it said beyond `valid_through` of `attempt.restarted` or `job.finished` is void: only
         those who followed live can have seen it. The stream ends when its key is revoked.
         """
         job_id = self._find(path, caller)

@@ -123,7 +123,11 @@ class DeliveryAttempt(ResponseModel):
         delivery_attempts: list[Self] = []
         room = MAX_ANSWER_CHARS
         for attempt in reversed(attempts):
-            text = None if attempt.answer is None else attempt.answer.decode(errors="replace")
+            text = (
+                None
+                if attempt.response_body is None
+                else attempt.response_body.decode(errors="replace")
+            )
             shown = text and text[:room]
             room -= len(shown or "")
             delivery_attempts.append(
@@ -219,7 +223,7 @@ def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
         "created_at": delivery.created_at,
         "delivered_at": delivery.delivered_at,
         "next_at": view.next_at,
-        "attempt_count": delivery.attempts,
+        "attempt_count": delivery.attempt_count,
     }
 
 

@@ -16,7 +16,7 @@ from jobs.store import history, positions
 from jobs.store.images import ImageView
 
 #: The classes of what is kept, each for a time of its own.
-Removed = Literal["image", "trace", "answer", "event"]
+Removed = Literal["image", "trace", "answer", "timeline"]
 
 
 class JobImage(ResponseModel):
@@ -68,17 +68,13 @@ class JobAnswer(ResponseModel):
         job = view.job
         if job.answer_text is None:
             return None
-        verdict = _verdict(view)
         return cls(
             text=job.answer_text,
-            value=_value(job, job.answer_text),
+            value=cast("values.Value", job.answer_value),
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
-            verdict=verdict,
-            # A worker of the version before keeps none of a second look.
-            confidence=findings.CONFIDENCES.get(verdict or "")
-            if job.confidence is None
-            else job.confidence,
+            verdict=_verdict(view),
+            confidence=job.confidence,
         )
 
 
@@ -86,8 +82,8 @@ class AnswerClass(ResponseModel):
     """Answers that say the same."""
 
     text: str = Field(description="The first of them.")
-    samples: list[int] = Field(
-        description="Who gave them: `index` of the trace's samples, in the attempt that ended the job."
+    generations: list[int] = Field(
+        description="Who gave them: `index` of the trace's generations, in the attempt that ended the job."
     )
 
 
@@ -103,7 +99,7 @@ class Votes(ResponseModel):
     classes: list[AnswerClass] = Field(
         description="The winner first; of two with as many votes the one that has the earliest."
     )
-    abstained: list[int] = Field(description="`index` of samples that ended without an answer.")
+    abstained: list[int] = Field(description="`index` of generations that ended without an answer.")
 
     @classmethod
     def of(cls, job: records.Job) -> Self | None:
@@ -120,8 +116,8 @@ class Finding(ResponseModel):
         "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
     ]
     attempt: int
-    sample: int = Field(description="The `index` of the trace's sample.")
-    start: int = Field(description="First character of the place in the sample's text.")
+    generation: int = Field(description="The `index` of the trace's generation.")
+    start: int = Field(description="First character of the place in the generation's text.")
     end: int = Field(description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
         description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it, if any, "
@@ -139,9 +135,9 @@ class Finding(ResponseModel):
             {
                 "kind": entry.kind,
                 "attempt": entry.attempt,
-                "sample": entry.sample,
-                "start": entry.begins,
-                "end": entry.ends,
+                "generation": entry.generation,
+                "start": entry.start_char,
+                "end": entry.end_char,
                 "action": entry.action,
                 "evidence": entry.evidence,
                 "tokens_saved": entry.tokens_saved,
@@ -399,9 +395,9 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
     """Return what the second look at the job's answer came to, if there was one."""
     classes = (view.job.votes or {}).get("classes")
     # Of several samples each has been looked at by itself: the one that the answer is of counts.
-    chosen = (view.job.votes or {}).get("look", classes[0]["samples"][0]) if classes else None
+    chosen = (view.job.votes or {}).get("look", classes[0]["generations"][0]) if classes else None
     for entry in view.findings:
-        if chosen is not None and entry.sample != chosen:
+        if chosen is not None and entry.generation != chosen:
             continue
         if entry.attempt == view.job.attempt and entry.kind == findings.FindingKind.VERIFY:
             match findings.Action(entry.action):
@@ -414,13 +410,6 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
     return None
 
 
-def _value(job: records.Job, text: str) -> values.Value:
-    """Return the value of an answer: as it was kept, or as it is read today, when a worker before 0012 kept none."""
-    if job.answer_value is not None:
-        return cast("values.Value", job.answer_value)
-    return values.read(text, job.options.get("answer_format"))
-
-
 def _removed(view: history.JobView) -> list[Removed]:
     """Return what is gone of a job."""
     job = view.job
@@ -428,7 +417,7 @@ def _removed(view: history.JobView) -> list[Removed]:
         "image": any(image.image.removed_at for image in view.images),
         "trace": job.trace_removed,
         "answer": job.answer_removed,
-        "event": job.events_removed_at is not None,
+        "timeline": job.timeline_removed_at is not None,
     }
     return [kind for kind, is_gone in gone.items() if is_gone]
 

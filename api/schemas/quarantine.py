@@ -27,8 +27,8 @@ class QuarantinedImage(ResponseModel):
     image_id: str
     account_id: str
     sha256: str = Field(description="Of the file as it was sent.")
-    deaths: int = Field(description="Engines that died over it.")
-    died_at: Time
+    crashes: int = Field(description="Engines that died over it.")
+    last_crashed_at: Time
     quarantined_at: Time
 
     @classmethod
@@ -38,8 +38,8 @@ class QuarantinedImage(ResponseModel):
             image_id=ids.show("img", held.image_id),
             account_id=ids.show("acct", held.account_id),
             sha256=held.sha256,
-            deaths=held.deaths,
-            died_at=held.died_at,
+            crashes=held.crashes,
+            last_crashed_at=held.last_crashed_at,
             quarantined_at=held.quarantined_at,
         )
 

@@ -450,7 +450,7 @@ class UploadQuery(ParameterModel):
 class TraceQuery(ParameterModel):
     """Which part of the trace."""
 
-    attempt: int | None = Field(default=None, ge=1, description="Only this attempt's samples.")
+    attempt: int | None = Field(default=None, ge=1, description="Only this attempt's generations.")
 
 
 class TimelineQuery(ParameterModel):

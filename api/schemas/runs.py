@@ -56,19 +56,23 @@ class Continued(ResponseModel):
     They are the model's own beginning of an answer, or what it is asked by a second look.
     """
 
-    sample: int = Field(description="The `index` of the stream that it goes on from.")
-    kept: int = Field(description="So many characters of its text stand.")
+    generation: int = Field(description="The `index` of the stream that it goes on from.")
+    kept_chars: int = Field(description="So many characters of its text stand.")
     inserted: str
 
     @classmethod
-    def of(cls, sample: records.Sample | traces.SampleTrace) -> Self | None:
-        """Return where ``sample`` goes on from, or None when it began by itself."""
-        if sample.continues is None or sample.kept is None:
+    def of(cls, generation: records.Generation | traces.GenerationTrace) -> Self | None:
+        """Return where ``generation`` goes on from, or None when it began by itself."""
+        if generation.continues is None or generation.kept_chars is None:
             return None
-        return cls(sample=sample.continues, kept=sample.kept, inserted=sample.inserted or "")
+        return cls(
+            generation=generation.continues,
+            kept_chars=generation.kept_chars,
+            inserted=generation.inserted or "",
+        )
 
 
-class TraceSample(ResponseModel):
+class TraceGeneration(ResponseModel):
     """The raw output of one engine stream, as far as it is known."""
 
     attempt: int
@@ -93,7 +97,7 @@ class TraceSample(ResponseModel):
     ended_at: Time | None
 
     @classmethod
-    def of(cls, trace: traces.SampleTrace) -> Self:
+    def of(cls, trace: traces.GenerationTrace) -> Self:
         """Return what callers see of ``trace``."""
         return cls(
             attempt=trace.attempt,
@@ -122,10 +126,10 @@ class Trace(ResponseModel):
     omitted_attempts: list[int] = Field(
         description="Attempts that are left out because the trace is very long: ask for each by `attempt`."
     )
-    samples: list[TraceSample]
+    generations: list[TraceGeneration]
 
 
-class AttemptSample(ResponseModel):
+class AttemptGeneration(ResponseModel):
     """One engine stream of an attempt."""
 
     index: int
@@ -139,18 +143,20 @@ class AttemptSample(ResponseModel):
     tokens_per_second: float | None
 
     @classmethod
-    def of(cls, sample: records.Sample) -> Self:
-        """Return what callers see of ``sample``."""
+    def of(cls, generation: records.Generation) -> Self:
+        """Return what callers see of ``generation``."""
         return cls(
-            index=sample.number,
-            rid=sample.rid,
-            finish_reason=sample.finish_reason,
-            usage=_usage(sample),
-            started_at=sample.started_at,
-            first_token_at=sample.first_token_at,
-            ended_at=sample.ended_at,
-            time_to_first_token=seconds(sample.started_at, sample.first_token_at),
-            tokens_per_second=rate(sample.output_tokens, sample.first_token_at, sample.ended_at),
+            index=generation.number,
+            rid=generation.rid,
+            finish_reason=generation.finish_reason,
+            usage=_usage(generation),
+            started_at=generation.started_at,
+            first_token_at=generation.first_token_at,
+            ended_at=generation.ended_at,
+            time_to_first_token=seconds(generation.started_at, generation.first_token_at),
+            tokens_per_second=rate(
+                generation.output_tokens, generation.first_token_at, generation.ended_at
+            ),
         )
 
 
@@ -171,7 +177,7 @@ class Attempt(ResponseModel):
     sampling: dict[str, Any] | None
     claimed_at: Time
     ended_at: Time | None
-    samples: list[AttemptSample]
+    generations: list[AttemptGeneration]
 
     @classmethod
     def of(cls, view: history.AttemptView) -> Self:
@@ -189,7 +195,7 @@ class Attempt(ResponseModel):
             sampling=attempt.sampling,
             claimed_at=attempt.claimed_at,
             ended_at=attempt.ended_at,
-            samples=[AttemptSample.of(sample) for sample in view.samples],
+            generations=[AttemptGeneration.of(generation) for generation in view.generations],
         )
 
 
@@ -210,7 +216,7 @@ class TimelineEntry(ResponseModel):
     actor: str = Field(
         description="`key:…`, `worker:…` or `sweeper:…`, or the person at the command line."
     )
-    event: str
+    action: str
     changes: dict[str, Any]
 
     @classmethod
@@ -220,7 +226,7 @@ class TimelineEntry(ResponseModel):
             id=entry.id,
             at=entry.at,
             actor=entry.actor,
-            event=entry.event,
+            action=entry.action,
             changes=entry.changes,
         )
 
@@ -246,19 +252,19 @@ class Timeline(ResponseModel):
         )
 
 
-def _answer(trace: traces.SampleTrace) -> str | None:
+def _answer(trace: traces.GenerationTrace) -> str | None:
     """Return the answer in a stream's own text; of one that was put into a box, with the box."""
     inserted = trace.inserted or ""
     found = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
     return found.text if found else None
 
 
-def _usage(sample: records.Sample | traces.SampleTrace) -> Usage | None:
-    if sample.input_tokens is None:
+def _usage(generation: records.Generation | traces.GenerationTrace) -> Usage | None:
+    if generation.input_tokens is None:
         return None
     return Usage(
-        input_tokens=sample.input_tokens,
-        cached_tokens=sample.cached_tokens,
-        image_tokens=sample.image_tokens,
-        output_tokens=sample.output_tokens,
+        input_tokens=generation.input_tokens,
+        cached_tokens=generation.cached_tokens,
+        image_tokens=generation.image_tokens,
+        output_tokens=generation.output_tokens,
     )

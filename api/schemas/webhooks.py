@@ -128,7 +128,7 @@ class Endpoint(ResponseModel):
             name=endpoint.name,
             url=endpoint.url,
             event_types=list(endpoint.event_types),
-            signing_secret_hint=endpoint.secret_hint,
+            signing_secret_hint=endpoint.redacted_secret,
             signing_secret=secret,
             old_secret_expires_at=_maybe(endpoint.previous_expires_at),
             disabled_at=_maybe(endpoint.disabled_at),
@@ -227,7 +227,7 @@ class Secret(ResponseModel):
     def of(cls, stored: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
         """Return what callers see of an account's secret."""
         return cls(
-            signing_secret_hint=stored.secret_hint,
+            signing_secret_hint=stored.redacted_secret,
             signing_secret=secret,
             old_secret_expires_at=_maybe(stored.previous_expires_at),
             created_at=_unix(stored.created_at),

@@ -158,7 +158,7 @@ def _event(reported: LiveEvent) -> JobEvent:
         EventKind.DELTA if finding is None else EventKind.FINDING,
         reported.mark.at,
         attempt=reported.attempt,
-        sample=reported.sample,
+        generation=reported.generation,
         delta=reported.delta if finding is None else None,
         finding=finding,
     )

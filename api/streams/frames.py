@@ -29,11 +29,11 @@ def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
         "type": event.kind,
         "at": rfc3339(_EPOCH + timedelta(milliseconds=event.at)),
     }
-    for name in ("attempt", "sample", "delta", "finding", "kept_through"):
+    for name in ("attempt", "generation", "delta", "finding", "valid_through"):
         value = getattr(event, name)
         if value is not None:
             reported[name] = value
     if event.kind is EventKind.FINISHED:
-        reported["kept_through"] = event.kept_through
+        reported["valid_through"] = event.valid_through
         reported["job"] = None if job is None else orjson.Fragment(job)
     return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(reported))

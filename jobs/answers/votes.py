@@ -41,7 +41,7 @@ class Tally:
         begun: samples that an engine was asked for.
         classes: the answers, the winner first.
         abstained: votes whose samples ended without an answer.
-        samples: the stream of the attempt in which each vote was cast.
+        generations: the generation of the attempt in which each vote was cast.
         look: the stream in which the winner was looked at once more, None: it was not.
     """
 
@@ -49,7 +49,7 @@ class Tally:
     begun: int
     classes: tuple[AnswerClass, ...]
     abstained: tuple[int, ...]
-    samples: Mapping[int, int]
+    generations: Mapping[int, int]
     look: int | None = None
 
     @property
@@ -69,13 +69,13 @@ class Tally:
             "begun": self.begun,
             "counted": self.counted,
             "classes": [
-                {"text": one.text, "samples": self._streams(one.votes)} for one in self.classes
+                {"text": one.text, "generations": self._streams(one.votes)} for one in self.classes
             ],
             "abstained": self._streams(self.abstained),
         } | ({} if self.look is None else {"look": self.look})
 
     def _streams(self, votes: Iterable[int]) -> list[int]:
-        return [self.samples[vote] for vote in votes]
+        return [self.generations[vote] for vote in votes]
 
 
 def waves(samples: int) -> list[int]:

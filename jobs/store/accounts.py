@@ -66,7 +66,7 @@ class KeyRow:
     account: str
     role: Role
     name: str
-    hint: str
+    redacted_key: str
     created_at: datetime
     revoked_at: datetime | None
     requests_per_minute: int | None
@@ -250,7 +250,7 @@ def create_key(
                 role=role,
                 name=name,
                 digest=digest(key, pepper=pepper),
-                hint=f"{key[:5]}…{key[-4:]}",
+                redacted_key=f"{key[:5]}…{key[-4:]}",
                 created_at=transaction.now(),
                 requests_per_minute=requests_per_minute,
                 max_body_mb=max_body_mb,
@@ -278,7 +278,7 @@ def keys(database: Database) -> list[KeyRow]:
                 account=row.account,
                 role=row.ApiKey.role,
                 name=row.ApiKey.name,
-                hint=row.ApiKey.hint,
+                redacted_key=row.ApiKey.redacted_key,
                 created_at=row.ApiKey.created_at,
                 revoked_at=row.ApiKey.revoked_at,
                 requests_per_minute=row.ApiKey.requests_per_minute,
@@ -345,7 +345,6 @@ def _account(transaction: Transaction, name: str) -> uuid.UUID:
             id=ids.new(),
             name=name,
             created_at=transaction.now(),
-            storage_counted_at=transaction.now(),
         )
         .on_conflict_do_nothing(index_elements=["name"])
     )

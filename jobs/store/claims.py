@@ -22,7 +22,7 @@ from core.database import Database, Now, Seconds, Transaction
 from jobs.events.index import SequenceBlock
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Image, ImageBytes, ImageCrashes, Job, JobImage, Sample, table
+from jobs.records import Attempt, Generation, Image, ImageBytes, ImageCrashes, Job, JobImage, table
 from jobs.store import dispatch, findings, timeline, traces
 
 
@@ -111,14 +111,14 @@ def claim(
     """Claim the best eligible job for ``owner``, or return None when there is none.
 
     It is the best job of the account whose turn it is. On PostgreSQL other claims may be taking all turns at this
-    moment; then it is tried again a few times. Without a turn to take the job with the lowest rank is claimed: only
-    jobs are left whose turns are not there yet (see :mod:`jobs.store.turns`), or the other claims take too long.
+    moment; then the claim is repeated a few times. If the other claims take too long, or a turn is missing, the job
+    with the lowest ``ordering_at`` is claimed.
 
     Args:
         database: where the jobs are.
         owner: for whom.
         lease: how long the owner has the job without a renewal.
-        pauses_seconds: about how long to wait after each try that found all turns taken.
+        pauses_seconds: about how long to wait each time that all turns are taken.
     """
     pause = threading.Event()
     for seconds in pauses_seconds:
@@ -175,10 +175,10 @@ def _change(
 def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
     """Keep the attempt of a job that was claimed just now; return what its owner needs to know."""
     values = job.values
-    own = values["event_number"] - SequenceBlock.BLOCK
+    own = values["last_sequence_number"] - SequenceBlock.BLOCK
     transaction.execute(
         _ATTEMPT,
-        {"job_id": job.id, "number": job.attempt, "worker": owner, "kept_through": own},
+        {"job_id": job.id, "number": job.attempt, "worker": owner, "valid_through": own},
     )
     images, quarantined = _claimed_images(transaction, job.id)
     return Claim(
@@ -194,7 +194,7 @@ def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
         failures=values["failures"],
         max_attempts=values["max_attempts"],
         request_id=values["request_id"],
-        numbers=SequenceBlock(own, values["event_number"]),
+        numbers=SequenceBlock(own, values["last_sequence_number"]),
     )
 
 
@@ -250,10 +250,10 @@ _REQUESTED = sa.update(table(Attempt)).where(
     table(Attempt).c.job_id == sa.bindparam("b_job"),
     table(Attempt).c.number == sa.bindparam("b_number"),
 )
-_SAMPLE = (
-    sa.insert(table(Sample))
+_GENERATION = (
+    sa.insert(table(Generation))
     .values(output_tokens=0, started_at=Now())
-    .returning(table(Sample).c.started_at)
+    .returning(table(Generation).c.started_at)
 )
 
 
@@ -262,7 +262,7 @@ def begin(
     claim: Claim,
     *,
     rid: str,
-    sample: int,
+    generation: int,
     engine: str,
     engine_version: str,
     prompt: Mapping[str, Any],
@@ -282,12 +282,12 @@ def begin(
         transaction.execute(
             _REQUESTED, requested | {"b_job": claim.job_id, "b_number": claim.attempt}
         )
-        new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": sample, "rid": rid}
-        started_at: datetime = transaction.execute(_SAMPLE, new).scalar_one()
+        new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": generation, "rid": rid}
+        started_at: datetime = transaction.execute(_GENERATION, new).scalar_one()
         return started_at
 
 
-def join(database: Database, claim: Claim, *, rid: str, sample: int) -> datetime | None:
+def join(database: Database, claim: Claim, *, rid: str, generation: int) -> datetime | None:
     """Note a stream that begins beside others of its attempt; return its start, or None if the job is lost.
 
     It may be called again when it is not known whether it has been done.
@@ -295,10 +295,15 @@ def join(database: Database, claim: Claim, *, rid: str, sample: int) -> datetime
     with database.transaction("join") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
             return None
-        done = _followed(transaction, claim, sample)
+        done = _followed(transaction, claim, generation)
         if done is None:
-            new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": sample, "rid": rid}
-            started_at: datetime = transaction.execute(_SAMPLE, new).scalar_one()
+            new = {
+                "job_id": claim.job_id,
+                "attempt": claim.attempt,
+                "number": generation,
+                "rid": rid,
+            }
+            started_at: datetime = transaction.execute(_GENERATION, new).scalar_one()
             return started_at
         return done.started_at
 
@@ -319,18 +324,18 @@ def follow(
     rid: str,
     stored: int,
     inserted: str,
-    sample: int | None = None,
+    generation: int | None = None,
     beside: bool = False,
 ) -> Continuation | None:
     """End a stream, and begin the next sample, which goes on from it; return its start, or None if lost.
 
     ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
-    be running: then the text of the one that was cut is written when all have ended, and ``sample`` is the number of
-    the next one.
+    be running: then the text of the one that was cut is written when all have ended, and ``generation`` is the
+    number of the next one.
 
     It may be called again when it is not known whether it has been done.
     """
-    number = ended.sample + 1 if sample is None else sample
+    number = ended.generation + 1 if generation is None else generation
     if not beside:
         ended.read()
     with database.transaction("follow") as transaction:
@@ -343,23 +348,26 @@ def follow(
         end(transaction, claim.job_id, claim.attempt, ended)
         findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
-        after = {"continues": ended.sample, "kept": stored, "inserted": inserted}
-        transaction.execute(_SAMPLE, new | after)
+        after = {"continues": ended.generation, "kept_chars": stored, "inserted": inserted}
+        transaction.execute(_GENERATION, new | after)
         return _followed(transaction, claim, number)
 
 
 def _followed(transaction: Transaction, claim: Claim, number: int) -> Continuation | None:
     """Return when a sample of an attempt began, and up to which number everything is written; None: it did not."""
     row = transaction.execute(
-        sa.select(Sample.started_at, Attempt.kept_through)
-        .join(Attempt, sa.and_(Attempt.job_id == Sample.job_id, Attempt.number == Sample.attempt))
+        sa.select(Generation.started_at, Attempt.valid_through)
+        .join(
+            Attempt,
+            sa.and_(Attempt.job_id == Generation.job_id, Attempt.number == Generation.attempt),
+        )
         .where(
-            Sample.job_id == claim.job_id,
-            Sample.attempt == claim.attempt,
-            Sample.number == number,
+            Generation.job_id == claim.job_id,
+            Generation.attempt == claim.attempt,
+            Generation.number == number,
         )
     ).one_or_none()
-    return None if row is None else Continuation(row.started_at, row.kept_through or 0)
+    return None if row is None else Continuation(row.started_at, row.valid_through or 0)
 
 
 # Rows are locked in the order in which the recorder locks them: else the two could wait for each other.

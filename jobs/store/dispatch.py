@@ -1,4 +1,4 @@
-"""Which job is next: the account and class whose turn it is, and of these the job with the lowest ``rank_at``."""
+"""Which job is next: the account and class whose turn it is, and of these the job with the lowest ``ordering_at``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _JOB = table(Job).c
 _ONE = sa.literal_column("1", sa.Integer())
 
 
-def rank_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
+def ordering_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
     """Return the rank of a job that is due now: due time minus the head start of its class, as :func:`rank_delta`."""
     return Now(delta)
 
@@ -56,7 +56,7 @@ def _has_job() -> sa.ColumnElement[bool]:
         sa.select(_JOB.id)
         .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
         .where(*eligible(turns.waiting()))
-        .order_by(_JOB.rank_at, _JOB.id)
+        .order_by(_JOB.ordering_at, _JOB.id)
         .limit(_ONE)
         .correlate(table(QueueTurn))
         .scalar_subquery()
@@ -123,7 +123,7 @@ def best(*, of_turn: bool) -> sa.ScalarSelect[uuid.UUID]:
     choice = (
         sa.select(_JOB.id)
         .where(*(mine if of_turn else eligible()))
-        .order_by(_JOB.rank_at, _JOB.id)
+        .order_by(_JOB.ordering_at, _JOB.id)
         .limit(_ONE)
         .with_for_update(skip_locked=True)
         .cte("best")

@@ -5,7 +5,7 @@ move takes one in its own UPDATE, a holder reserves a block with its claim and m
 everything of an attempt lies between its claim and whatever comes after it. The end of a job is the number after
 its last one.
 
-What an attempt wrote is read up to its ``kept_through``. A live reader may have been told more of an attempt
+What an attempt wrote is read up to its ``valid_through``. A live reader may have been told more of an attempt
 that was lost: the next attempt, or the end, says up to which number it holds.
 """
 
@@ -23,9 +23,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
 
 
 class EventKind(enum.StrEnum):
@@ -45,17 +45,17 @@ class JobEvent:
 
     Attributes:
         at: milliseconds since 1970.
-        kept_through: of earlier attempts' events, those with later numbers are void.
+        valid_through: of earlier attempts' events, those with later numbers are void.
     """
 
     number: int
     kind: EventKind
     at: int
     attempt: int | None = None
-    sample: int | None = None
+    generation: int | None = None
     delta: str | None = field(default=None, repr=False)
     finding: dict[str, Any] | None = field(default=None, repr=False)
-    kept_through: int | None = None
+    valid_through: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,12 @@ class EventPosition:
 
 
 _JOBS = sa.select(
-    Job.id, Job.status, Job.attempt, Job.event_number, Job.finished_at, Attempt.kept_through
+    Job.id,
+    Job.status,
+    Job.attempt,
+    Job.last_sequence_number,
+    Job.finished_at,
+    Attempt.valid_through,
 ).outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
 
 
@@ -123,8 +128,8 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
 def _standing(row: sa.Row[Any]) -> EventPosition:
     status: Status = row.status
     if status.terminal:
-        return EventPosition(row.event_number + 1, finished=True)
-    written = row.kept_through if status is Status.RUNNING else row.event_number
+        return EventPosition(row.last_sequence_number + 1, finished=True)
+    written = row.valid_through if status is Status.RUNNING else row.last_sequence_number
     return EventPosition(written or 0, finished=False)
 
 
@@ -133,31 +138,31 @@ def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int
         sa.select(TimelineEntry)
         .where(
             TimelineEntry.job_id == job.id,
-            TimelineEntry.number > after,
-            TimelineEntry.number <= job.event_number,
+            TimelineEntry.sequence_number > after,
+            TimelineEntry.sequence_number <= job.last_sequence_number,
         )
-        .order_by(TimelineEntry.number)
+        .order_by(TimelineEntry.sequence_number)
         .limit(limit + 1)
     ).all()
     before = [int(entry.changes.get("attempt", 0)) - 1 for entry in entries]
     rows = transaction.execute(
-        sa.select(Attempt.number, Attempt.kept_through).where(
+        sa.select(Attempt.number, Attempt.valid_through).where(
             Attempt.job_id == job.id, Attempt.number.in_(before)
         )
     )
-    stored: dict[int, int | None] = {row.number: row.kept_through for row in rows}
+    stored: dict[int, int | None] = {row.number: row.valid_through for row in rows}
     return [_move(entry, stored) for entry in entries]
 
 
 def _move(entry: TimelineEntry, stored: dict[int, int | None]) -> JobEvent:
-    number, at = entry.number or 0, _milliseconds(entry.at)
+    number, at = entry.sequence_number or 0, _milliseconds(entry.at)
     if entry.changes["status"] == Status.QUEUED:
         return JobEvent(number, EventKind.QUEUED, at)
     attempt = int(entry.changes["attempt"])
     if attempt == 1:
         return JobEvent(number, EventKind.STARTED, at, attempt=attempt)
     return JobEvent(
-        number, EventKind.RESTARTED, at, attempt=attempt, kept_through=stored.get(attempt - 1) or 0
+        number, EventKind.RESTARTED, at, attempt=attempt, valid_through=stored.get(attempt - 1) or 0
     )
 
 
@@ -167,33 +172,36 @@ def _streams(
     """Yield what each stream said beyond ``after``. One statement: all of them as they are at one moment."""
     rows = transaction.execute(
         sa.select(
-            Sample.attempt,
-            Sample.number,
-            sa.func.coalesce(Sample.output, TraceChunk.text).label("text"),
-            sa.func.coalesce(Sample.marks, TraceChunk.marks).label("marks"),
+            Generation.attempt,
+            Generation.number,
+            sa.func.coalesce(Generation.output, TraceChunk.text).label("text"),
+            sa.func.coalesce(Generation.event_index, TraceChunk.event_index).label("event_index"),
         )
-        .join(Attempt, sa.and_(Attempt.job_id == Sample.job_id, Attempt.number == Sample.attempt))
+        .join(
+            Attempt,
+            sa.and_(Attempt.job_id == Generation.job_id, Attempt.number == Generation.attempt),
+        )
         .outerjoin(
             TraceChunk,
             sa.and_(
-                TraceChunk.job_id == Sample.job_id,
-                TraceChunk.attempt == Sample.attempt,
-                TraceChunk.sample == Sample.number,
-                TraceChunk.last_number > after,
+                TraceChunk.job_id == Generation.job_id,
+                TraceChunk.attempt == Generation.attempt,
+                TraceChunk.generation == Generation.number,
+                TraceChunk.last_sequence_number > after,
             ),
         )
-        .where(Sample.job_id == job.id, Attempt.kept_through > after)
-        .order_by(Sample.attempt, Sample.number, TraceChunk.position)
+        .where(Generation.job_id == job.id, Attempt.valid_through > after)
+        .order_by(Generation.attempt, Generation.number, TraceChunk.position)
     )
     for row in rows:
-        index = marks.unpack(row.marks)
-        yield _reported(row, index, after=after, until=job.event_number)
+        index = event_index.unpack(row.event_index)
+        yield _reported(row, index, after=after, until=job.last_sequence_number)
 
 
 def _reported(
-    row: sa.Row[Any], index: Sequence[marks.IndexEntry], *, after: int, until: int
+    row: sa.Row[Any], index: Sequence[event_index.IndexEntry], *, after: int, until: int
 ) -> Iterator[JobEvent]:
-    for mark, text in marks.cut(row.text or "", index, after=after):
+    for mark, text in event_index.cut(row.text or "", index, after=after):
         if mark.number > until:
             return
         yield JobEvent(
@@ -201,16 +209,18 @@ def _reported(
             EventKind.DELTA if mark.finding is None else EventKind.FINDING,
             mark.at,
             attempt=row.attempt,
-            sample=row.number,
+            generation=row.number,
             delta=text if mark.finding is None else None,
             finding=mark.finding,
         )
 
 
 def _end(job: sa.Row[Any], *, after: int) -> Iterator[JobEvent]:
-    if job.status.terminal and job.event_number + 1 > after:
+    if job.status.terminal and job.last_sequence_number + 1 > after:
         at = _milliseconds(job.finished_at)
-        yield JobEvent(job.event_number + 1, EventKind.FINISHED, at, kept_through=job.kept_through)
+        yield JobEvent(
+            job.last_sequence_number + 1, EventKind.FINISHED, at, valid_through=job.valid_through
+        )
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -9,14 +9,14 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from core.database import Transaction
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
 from jobs.records import Attempt, Job, table
 
 _RESERVED = (
     sa.update(table(Job))
     .where(table(Job).c.id == sa.bindparam("b_job"))
-    .values(event_number=sa.bindparam("b_end"))
+    .values(last_sequence_number=sa.bindparam("b_end"))
 )
 _STORED = (
     sa.update(table(Attempt))
@@ -24,16 +24,16 @@ _STORED = (
         table(Attempt).c.job_id == sa.bindparam("b_job"),
         table(Attempt).c.number == sa.bindparam("b_attempt"),
     )
-    .values(kept_through=sa.bindparam("b_through"))
+    .values(valid_through=sa.bindparam("b_through"))
 )
 _ENDED_THROUGH = _STORED.where(
-    sa.func.coalesce(table(Attempt).c.kept_through, 0) < sa.bindparam("b_through")
+    sa.func.coalesce(table(Attempt).c.valid_through, 0) < sa.bindparam("b_through")
 )
 _NEXT = (
     sa.update(table(Job))
     .where(table(Job).c.id == sa.bindparam("b_job"))
-    .values(event_number=table(Job).c.event_number + 1)
-    .returning(table(Job).c.event_number)
+    .values(last_sequence_number=table(Job).c.last_sequence_number + 1)
+    .returning(table(Job).c.last_sequence_number)
 )
 
 
@@ -67,7 +67,7 @@ def cover(
     at: datetime,
 ) -> list[IndexEntry]:
     """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
-    rest = len(text) - marks.covered(index)
+    rest = len(text) - event_index.covered(index)
     if rest <= 0:
         return list(index)
     number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()

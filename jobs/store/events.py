@@ -27,7 +27,7 @@ from jobs.outbox import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
-    WebhookEvent,
+    WebhookNotification,
     WebhookQueue,
 )
 from jobs.records import Job, table
@@ -64,7 +64,7 @@ class WakeupOnCommit:
 class NotificationTarget:
     """Who is told: an endpoint, or (``endpoint_id`` None) a job's own URL."""
 
-    lane_id: uuid.UUID
+    queue_id: uuid.UUID
     endpoint_id: uuid.UUID | None
     url: str = ""
 
@@ -149,7 +149,7 @@ def write(
     event_id = ids.new()
     at: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
     transaction.execute(
-        sa.insert(WebhookEvent).values(
+        sa.insert(WebhookNotification).values(
             id=event_id,
             account_id=account_id,
             type=event_type,
@@ -161,12 +161,12 @@ def write(
     deliveries: list[dict[str, Any]] = [
         {
             "id": ids.new(),
-            "event_id": event_id,
-            "lane_id": target.lane_id,
+            "notification_id": event_id,
+            "queue_id": target.queue_id,
             "endpoint_id": target.endpoint_id,
             "url": target.url,
             "status": DeliveryStatus.PENDING,
-            "attempts": 1,
+            "attempt_count": 1,
             "created_at": at,
         }
         for target in targets
@@ -178,7 +178,7 @@ def write(
             {
                 "id": ids.new(),
                 "delivery_id": row["id"],
-                "lane_id": row["lane_id"],
+                "queue_id": row["queue_id"],
                 "number": 1,
                 "kind": kind,
                 "step": 0,
@@ -202,13 +202,13 @@ def _open_queues(
     A transaction that calls this more than once has to keep to the order of :func:`own_lane` over all calls.
     """
     queues = {
-        target.lane_id: (row["account_id"], delivery.origin(target.url))
+        target.queue_id: (row["account_id"], delivery.origin(target.url))
         for row in moved
         for target in reported.get(row["id"], ())
         if target.endpoint_id is None
     }
-    for lane_id, (account_id, origin) in sorted(queues.items()):
-        open_queue(transaction, lane_id, account_id=account_id, origin=origin)
+    for queue_id, (account_id, origin) in sorted(queues.items()):
+        open_queue(transaction, queue_id, account_id=account_id, origin=origin)
 
 
 def own_queue(row: sa.RowMapping) -> uuid.UUID:
@@ -220,12 +220,12 @@ def own_queue(row: sa.RowMapping) -> uuid.UUID:
 
 
 def open_queue(
-    transaction: Transaction, lane_id: uuid.UUID, *, account_id: uuid.UUID, origin: str
+    transaction: Transaction, queue_id: uuid.UUID, *, account_id: uuid.UUID, origin: str
 ) -> None:
     """Make a lane if it is not there yet."""
     transaction.execute(
         transaction.insert(WebhookQueue)
-        .values(id=lane_id, account_id=account_id, origin=origin, failures=0)
+        .values(id=queue_id, account_id=account_id, origin=origin, failures=0)
         .on_conflict_do_nothing(index_elements=["id"])
     )
 
@@ -308,22 +308,22 @@ def reduce(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     What is still to be told is told without its answer.
     """
     rows = transaction.session.scalars(
-        sa.select(WebhookEvent)
-        .where(WebhookEvent.job_id.in_(job_ids), WebhookEvent.reduced_at.is_(None))
+        sa.select(WebhookNotification)
+        .where(WebhookNotification.job_id.in_(job_ids), WebhookNotification.reduced_at.is_(None))
         .with_for_update(key_share=True)
     )
     for event in rows.all():
         reported = orjson.loads(event.payload)
         _omit(reported["data"], "answer")
         transaction.execute(
-            sa.update(WebhookEvent)
-            .where(WebhookEvent.id == event.id)
+            sa.update(WebhookNotification)
+            .where(WebhookNotification.id == event.id)
             .values(payload=orjson.dumps(reported), reduced_at=transaction.now())
         )
     transaction.execute(
         sa.update(WebhookAttempt)
         .where(WebhookAttempt.delivery_id.in_(_deliveries_of(job_ids)))
-        .values(answer=None)
+        .values(response_body=None)
     )
 
 
@@ -331,8 +331,8 @@ def reported_out() -> sa.ColumnElement[bool]:
     """Return the condition of a job of which nothing is still to be told."""
     pending = (
         sa.select(WebhookDelivery.id)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
-        .where(WebhookEvent.job_id == Job.id, _open_deliveries())
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
+        .where(WebhookNotification.job_id == Job.id, _open_deliveries())
     )
     return ~sa.exists(pending.correlate(Job))
 
@@ -359,16 +359,18 @@ def _hold(transaction: Transaction, condition: sa.ColumnElement[bool]) -> None:
 
 def forget(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
     """Remove events with their deliveries and tries."""
-    theirs = sa.select(WebhookDelivery.id).where(WebhookDelivery.event_id.in_(events))
+    theirs = sa.select(WebhookDelivery.id).where(WebhookDelivery.notification_id.in_(events))
     transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(theirs)))
-    transaction.execute(sa.delete(WebhookDelivery).where(WebhookDelivery.event_id.in_(events)))
-    transaction.execute(sa.delete(WebhookEvent).where(WebhookEvent.id.in_(events)))
+    transaction.execute(
+        sa.delete(WebhookDelivery).where(WebhookDelivery.notification_id.in_(events))
+    )
+    transaction.execute(sa.delete(WebhookNotification).where(WebhookNotification.id.in_(events)))
 
 
 def forget_jobs(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove all events of jobs that :func:`held_told_out` has returned."""
     found = transaction.session.scalars(
-        sa.select(WebhookEvent.id).where(WebhookEvent.job_id.in_(job_ids))
+        sa.select(WebhookNotification.id).where(WebhookNotification.job_id.in_(job_ids))
     )
     forget(transaction, found.all())
 
@@ -378,20 +380,24 @@ def forget_others(
 ) -> int:
     """Remove up to ``limit`` told-out events that belong to no job and are older; return how many."""
     pending = sa.select(WebhookDelivery.id).where(
-        WebhookDelivery.event_id == WebhookEvent.id, _open_deliveries()
+        WebhookDelivery.notification_id == WebhookNotification.id, _open_deliveries()
     )
-    reported_out = ~sa.exists(pending.correlate(WebhookEvent))
+    reported_out = ~sa.exists(pending.correlate(WebhookNotification))
     chosen = transaction.session.scalars(
-        sa.select(WebhookEvent.id)
-        .where(WebhookEvent.job_id.is_(None), WebhookEvent.created_at < before, reported_out)
-        .order_by(WebhookEvent.created_at)
+        sa.select(WebhookNotification.id)
+        .where(
+            WebhookNotification.job_id.is_(None),
+            WebhookNotification.created_at < before,
+            reported_out,
+        )
+        .order_by(WebhookNotification.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
     # Again, as for jobs: somebody may have sent one of them again meanwhile.
-    _hold(transaction, WebhookDelivery.event_id.in_(chosen))
+    _hold(transaction, WebhookDelivery.notification_id.in_(chosen))
     found = transaction.session.scalars(
-        sa.select(WebhookEvent.id).where(WebhookEvent.id.in_(chosen), reported_out)
+        sa.select(WebhookNotification.id).where(WebhookNotification.id.in_(chosen), reported_out)
     ).all()
     forget(transaction, found)
     return len(found)
@@ -408,8 +414,8 @@ def _open_deliveries() -> sa.ColumnElement[bool]:
 def _deliveries_of(job_ids: Collection[uuid.UUID]) -> sa.Select[uuid.UUID]:
     return (
         sa.select(WebhookDelivery.id)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
-        .where(WebhookEvent.job_id.in_(job_ids))
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
+        .where(WebhookNotification.job_id.in_(job_ids))
     )
 
 
@@ -438,13 +444,13 @@ def _targets(
     requested = wanted if wanted is not None and event_type in wanted.events else None
     named = requested.endpoint_id if requested is not None else None
     targets = [
-        NotificationTarget(lane_id=endpoint_id, endpoint_id=endpoint_id)
+        NotificationTarget(queue_id=endpoint_id, endpoint_id=endpoint_id)
         for endpoint_id, event_types in listeners
         if event_type in event_types or endpoint_id == named
     ]
     if requested is not None and requested.url is not None:
-        lane_id, _ = delivery.queue(account_id, requested.url)
-        targets.append(NotificationTarget(lane_id=lane_id, endpoint_id=None, url=requested.url))
+        queue_id, _ = delivery.queue(account_id, requested.url)
+        targets.append(NotificationTarget(queue_id=queue_id, endpoint_id=None, url=requested.url))
     return targets
 
 

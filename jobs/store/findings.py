@@ -23,10 +23,10 @@ def keep(
             {
                 "job_id": job_id,
                 "attempt": attempt,
-                "sample": finding.sample,
+                "generation": finding.generation,
                 "kind": str(finding.kind),
-                "begins": finding.start,
-                "ends": finding.end,
+                "start_char": finding.start,
+                "end_char": finding.end,
                 "action": str(finding.action),
                 "evidence": dict(finding.evidence),
                 "tokens_saved": finding.tokens_saved,
@@ -55,7 +55,9 @@ def of(
     rows = transaction.session.scalars(
         sa.select(FindingEntry)
         .where(FindingEntry.job_id.in_(job_ids))
-        .order_by(FindingEntry.job_id, FindingEntry.attempt, FindingEntry.sample, FindingEntry.kind)
+        .order_by(
+            FindingEntry.job_id, FindingEntry.attempt, FindingEntry.generation, FindingEntry.kind
+        )
     )
     found: dict[uuid.UUID, tuple[FindingEntry, ...]] = {}
     for row in rows:

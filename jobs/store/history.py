@@ -16,12 +16,12 @@ from jobs.phrases import Phrase
 from jobs.records import (
     Attempt,
     FindingEntry,
+    Generation,
     Image,
     ImageBytes,
     ImageCrashes,
     Job,
     JobImage,
-    Sample,
     table,
 )
 from jobs.store import findings, positions, search, timeline
@@ -62,7 +62,7 @@ class AttemptView:
     """An attempt and its streams."""
 
     attempt: Attempt
-    samples: tuple[Sample, ...]
+    generations: tuple[Generation, ...]
 
 
 def get(
@@ -243,11 +243,13 @@ def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool
 def attempts(database: Database, job_id: uuid.UUID) -> list[AttemptView]:
     """Return every attempt of a job with its streams, in order."""
     with database.reading() as transaction:
-        streams: dict[int, list[Sample]] = {}
-        for sample in transaction.session.scalars(
-            sa.select(Sample).where(Sample.job_id == job_id).order_by(Sample.attempt, Sample.number)
+        streams: dict[int, list[Generation]] = {}
+        for generation in transaction.session.scalars(
+            sa.select(Generation)
+            .where(Generation.job_id == job_id)
+            .order_by(Generation.attempt, Generation.number)
         ):
-            streams.setdefault(sample.attempt, []).append(sample)
+            streams.setdefault(generation.attempt, []).append(generation)
         rows = transaction.session.scalars(
             sa.select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
         )
@@ -350,8 +352,8 @@ def _images(
 def _progress(transaction: Transaction, job: Job) -> Progress:
     row = transaction.execute(
         sa.select(
-            sa.func.coalesce(sa.func.sum(Sample.output_tokens), 0).label("tokens"),
-            sa.func.count(Sample.ended_at).label("done"),
-        ).where(Sample.job_id == job.id, Sample.attempt == job.attempt)
+            sa.func.coalesce(sa.func.sum(Generation.output_tokens), 0).label("tokens"),
+            sa.func.count(Generation.ended_at).label("done"),
+        ).where(Generation.job_id == job.id, Generation.attempt == job.attempt)
     ).one()
     return Progress(output_tokens=row.tokens, samples_done=row.done)

@@ -183,7 +183,7 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
     """Return the position of the ``behind``-th job after ``job`` in its account and class, up to about ``limit``."""
     key = {"account_id": job.account_id, "priority": job.priority}
     mine = transaction.execute(
-        _MINE, key | {"rank_at": job.rank_at, "id": job.id, "most": limit}
+        _MINE, key | {"ordering_at": job.ordering_at, "id": job.id, "most": limit}
     ).one()
     own = mine.ahead + behind
     bounded = mine.ahead >= limit
@@ -193,7 +193,7 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
     step = TURN_STEP[job.priority]
     first = mine.next_turn
     if first is None:
-        # A process of the version before queued it, and no sweep has added its turn yet.
+        # The job was claimed after it was read, and its turn removed: return the position that a new one would get.
         first = mine.now + FIRST_TURN[job.priority]
     turn = first if own == 0 else max(first, mine.now) + own * step
     # What a turn of the highest class could have before it bounds what has to be counted of each.
@@ -235,9 +235,9 @@ _AHEAD = (
     .where(
         *_standing(_ACCOUNT, _PRIORITY),
         # Implied by what follows, which neither database finds in an index together with the other columns.
-        _JOB.rank_at <= _bound("rank_at", _JOB.rank_at),
-        sa.tuple_(_JOB.rank_at, _JOB.id)
-        < sa.tuple_(_bound("rank_at", _JOB.rank_at), _bound("id", _JOB.id)),
+        _JOB.ordering_at <= _bound("ordering_at", _JOB.ordering_at),
+        sa.tuple_(_JOB.ordering_at, _JOB.id)
+        < sa.tuple_(_bound("ordering_at", _JOB.ordering_at), _bound("id", _JOB.id)),
     )
     .limit(_MOST)
     .subquery()

@@ -7,7 +7,7 @@ Retention has four classes, each with its own period from the end of a job:
 * trace: the raw output of all attempts, and the prompts.
 * answer: question and answer, and the prompts, which hold the question too. (A trace that is kept longer
   still ends with the answer.) The answer also goes out of what webhooks told, and with it what their receivers said.
-* event: the timeline, but for one entry that says how the job stands; and its webhooks, once they are told or
+* timeline: the timeline, but for one entry that says how the job stands; and its webhooks, once they are told or
   have failed for good. Webhooks that belong to no job are kept as long, from the day they were written.
 
 A job tells by a marker of each class that it is gone. What is due is found by its marker, so nothing is lost
@@ -38,7 +38,7 @@ class Periods:
     image: timedelta | None = None
     trace: timedelta | None = None
     answer: timedelta | None = None
-    event: timedelta | None = None
+    timeline: timedelta | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -47,7 +47,7 @@ class Periods:
             image=_days(settings.retention_image_days),
             trace=_days(settings.retention_trace_days),
             answer=_days(settings.retention_answer_days),
-            event=_days(settings.retention_event_days),
+            timeline=_days(settings.retention_timeline_days),
         )
 
 
@@ -83,9 +83,9 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
         traces = _purge_traces(database, periods.trace, actor=actor, limit=limit)
     if periods.answer is not None:
         answers = _purge_answers(database, periods.answer, actor=actor, limit=limit)
-    if periods.event is not None:
-        timelines = _purge_timelines(database, periods.event, actor=actor, limit=limit)
-        full |= _purge_events(database, periods.event, limit=limit) == limit
+    if periods.timeline is not None:
+        timelines = _purge_timelines(database, periods.timeline, actor=actor, limit=limit)
+        full |= _purge_events(database, periods.timeline, limit=limit) == limit
     return Purged(
         images=images,
         traces=traces,
@@ -106,8 +106,8 @@ def _purge_images(
             retention.NEEDING,
             limit=limit,
         )
-        marks = {"images_released_at": transaction.now()}
-        _mark(transaction, due, marks, event="images_released", actor=actor)
+        values = {"images_released_at": transaction.now()}
+        _mark(transaction, due, values, action="images_released", actor=actor)
         return len(due), retention.remove_orphans(transaction, due)
 
 
@@ -146,8 +146,8 @@ def _purge_traces(database: Database, period: timedelta, *, actor: str, limit: i
             Job.data_removed_at.is_(None),
             limit=limit,
         )
-        marks = {"trace_removed_at": transaction.now()}
-        _mark(transaction, due, marks, event="trace_removed", actor=actor)
+        values = {"trace_removed_at": transaction.now()}
+        _mark(transaction, due, values, action="trace_removed", actor=actor)
         retention.remove_traces(transaction, due)
         return len(due)
 
@@ -161,8 +161,8 @@ def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: 
             Job.data_removed_at.is_(None),
             limit=limit,
         )
-        marks = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
-        _mark(transaction, due, marks, event="answer_removed", actor=actor)
+        values = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
+        _mark(transaction, due, values, action="answer_removed", actor=actor)
         retention.remove_answers(transaction, due)
         return len(due)
 
@@ -173,7 +173,7 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
         due = _due(
             transaction,
             Job.finished_at < transaction.now(-period),
-            Job.events_removed_at.is_(None),
+            Job.timeline_removed_at.is_(None),
             events.reported_out(),
             limit=limit,
         )
@@ -181,10 +181,10 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
         due = {job_id: status for job_id, status in due.items() if job_id in held}
         events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
-        marks = {name: table(Job).c[name] for name in timeline.REPORTED} | {
-            "events_removed_at": transaction.now()
+        values = {name: table(Job).c[name] for name in timeline.REPORTED} | {
+            "timeline_removed_at": transaction.now()
         }
-        _mark(transaction, due, marks, event="events_removed", actor=actor)
+        _mark(transaction, due, values, action="timeline_removed", actor=actor)
         return len(due)
 
 
@@ -212,13 +212,13 @@ def _mark(
     jobs: Mapping[uuid.UUID, Status],
     values: Mapping[str, Any],
     *,
-    event: str,
+    action: str,
     actor: str,
 ) -> None:
     for status in set(jobs.values()):
         theirs = [job_id for job_id in jobs if jobs[job_id] is status]
         marked = timeline.Change(
-            event,
+            action,
             source=status,
             target=status,
             where=(table(Job).c.id.in_(theirs),),

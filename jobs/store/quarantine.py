@@ -22,7 +22,7 @@ from jobs.records import Attempt, Image, ImageCrashes, table
 
 CODE: Final = errors.ImageQuarantined.code
 #: Engines need longer to come back: what is cut within this time was cut by the same death.
-_SAME_DEATH: Final = timedelta(seconds=30)
+_SAME_CRASH: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class QuarantinedImage:
     image_id: uuid.UUID
     account_id: uuid.UUID
     sha256: str
-    deaths: int
-    died_at: datetime
+    crashes: int
+    last_crashed_at: datetime
     quarantined_at: datetime
 
 
@@ -50,14 +50,18 @@ def record_crash(
     """
     for key in sorted(set(keys)):
         row = transaction.insert(ImageCrashes).values(
-            account_id=account_id, image_key=key, deaths=1, died_at=transaction.now()
+            account_id=account_id, image_key=key, crashes=1, last_crashed_at=transaction.now()
         )
         transaction.execute(
             row.on_conflict_do_update(
                 index_elements=["account_id", "image_key"],
-                set_={"deaths": ImageCrashes.deaths + 1, "died_at": row.excluded.died_at},
+                set_={
+                    "crashes": ImageCrashes.crashes + 1,
+                    "last_crashed_at": row.excluded.last_crashed_at,
+                },
                 where=sa.or_(
-                    ImageCrashes.deaths == 0, ImageCrashes.died_at <= transaction.now(-_SAME_DEATH)
+                    ImageCrashes.crashes == 0,
+                    ImageCrashes.last_crashed_at <= transaction.now(-_SAME_CRASH),
                 ),
             )
         )
@@ -65,12 +69,12 @@ def record_crash(
         sa.update(ImageCrashes)
         .where(
             *_of(account_id, keys),
-            ImageCrashes.deaths >= limit,
+            ImageCrashes.crashes >= limit,
             ImageCrashes.quarantined_at.is_(None),
         )
         .values(quarantined_at=transaction.now())
     )
-    found = sa.select(ImageCrashes.deaths).where(
+    found = sa.select(ImageCrashes.crashes).where(
         *_of(account_id, keys), ImageCrashes.quarantined_at.is_not(None)
     )
     return transaction.execute(found.limit(1)).first() is not None
@@ -84,15 +88,15 @@ _CLEARED = (
         _CRASHES.account_id == sa.bindparam("b_account"),
         _CRASHES.image_key.in_(sa.bindparam("b_keys", expanding=True)),
         _CRASHES.quarantined_at.is_(None),
-        _CRASHES.deaths > 0,
-        _CRASHES.died_at
+        _CRASHES.crashes > 0,
+        _CRASHES.last_crashed_at
         < sa.select(_ATTEMPT.claimed_at)
         .where(
             _ATTEMPT.job_id == sa.bindparam("b_job"), _ATTEMPT.number == sa.bindparam("b_attempt")
         )
         .scalar_subquery(),
     )
-    .values(deaths=0)
+    .values(crashes=0)
 )
 
 
@@ -161,7 +165,9 @@ def release(database: Database, image_id: uuid.UUID, *, actor: str) -> bool:
             .where(
                 *_of(image.account_id, [image.image_key]), ImageCrashes.quarantined_at.is_not(None)
             )
-            .values(deaths=0, quarantined_at=None, released_at=transaction.now(), released_by=actor)
+            .values(
+                crashes=0, quarantined_at=None, released_at=transaction.now(), released_by=actor
+            )
             .returning(ImageCrashes.image_key)
         )
         return released.first() is not None
@@ -188,8 +194,8 @@ def _listing() -> sa.Select[uuid.UUID, uuid.UUID, str, int, datetime, datetime |
             Image.id.label("image_id"),
             ImageCrashes.account_id,
             Image.original_sha256.label("sha256"),
-            ImageCrashes.deaths,
-            ImageCrashes.died_at,
+            ImageCrashes.crashes,
+            ImageCrashes.last_crashed_at,
             ImageCrashes.quarantined_at,
         )
         .join(Image, Image.id == first)

@@ -11,7 +11,7 @@ from core import errors
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Attempt, Image, ImageBytes, Job, JobImage, Sample, TraceChunk, table
+from jobs.records import Attempt, Generation, Image, ImageBytes, Job, JobImage, TraceChunk, table
 from jobs.store import events, search, timeline
 
 #: What goes with a job's question and answer.
@@ -65,9 +65,9 @@ def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> N
     """Remove what the model said in all attempts of finished jobs, and what it was asked."""
     transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
     transaction.execute(
-        sa.update(Sample)
-        .where(Sample.job_id.in_(job_ids))
-        .values(output=None, marks=None, steps=sa.null())
+        sa.update(Generation)
+        .where(Generation.job_id.in_(job_ids))
+        .values(output=None, event_index=None, steps=sa.null())
     )
     search.remove(transaction, job_ids, parts=(Part.TRACE,))
     remove_prompts(transaction, job_ids)

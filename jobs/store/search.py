@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from jobs.phrases import Part, Phrase, spellings
-from jobs.records import Account, Job, Sample, SearchText, table
+from jobs.records import Account, Generation, Job, SearchText, table
 
 #: Up to so many texts that hold a phrase's words are looked at by themselves. Of more, a page of jobs that hold the
 #: phrase is found sooner by looking at one job after the other, in the order of the page.
@@ -101,9 +101,9 @@ def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> 
             keep(transaction, job.id, Part.QUESTION, job.question)
             keep(transaction, job.id, Part.ANSWER, job.answer_text)
         outputs = transaction.execute(
-            sa.select(Sample.job_id, Sample.output)
-            .where(Sample.job_id.in_(job_ids), Sample.output.is_not(None))
-            .order_by(Sample.job_id, Sample.attempt, Sample.number)
+            sa.select(Generation.job_id, Generation.output)
+            .where(Generation.job_id.in_(job_ids), Generation.output.is_not(None))
+            .order_by(Generation.job_id, Generation.attempt, Generation.number)
         )
         for row in outputs:
             keep(transaction, row.job_id, Part.TRACE, row.output)
@@ -111,7 +111,7 @@ def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> 
 
 
 def _tags(transaction: Transaction, account_id: uuid.UUID | None) -> list[str]:
-    """Return the tag of the account, or those of all accounts; revision 0017 has the same in SQL."""
+    """Return the tag of the account, or those of all accounts; revision 0100 has the same in SQL."""
     if account_id is not None:
         return [_tag(account_id)]
     return list(map(_tag, transaction.execute(_ACCOUNTS).scalars()))

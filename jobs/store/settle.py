@@ -24,7 +24,7 @@ from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
 from jobs.phrases import Part
-from jobs.records import Attempt, Job, Sample, table
+from jobs.records import Attempt, Generation, Job, table
 from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
 
@@ -52,7 +52,7 @@ def succeed(
     claim: Claim,
     *,
     answer: Answer | None,
-    sample: traces.GenerationEnd,
+    generation: traces.GenerationEnd,
     others: Sequence[traces.GenerationEnd] = (),
     forced: bool = False,
     found: Iterable[Finding] = (),
@@ -64,8 +64,8 @@ def succeed(
     Args:
         database: where it is kept.
         claim: the fence.
-        answer: what was read in ``sample``.
-        sample: the stream that ended last.
+        answer: what was read in ``generation``.
+        generation: the stream that ended last.
         others: the attempt's other streams whose end is not written yet.
         forced: whether the model was made to answer.
         found: what guards saw in these streams.
@@ -74,14 +74,14 @@ def succeed(
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
     found = tuple(found)
-    _read(sample, *others)
-    firsts = [one.first_token_at for one in (sample, *others) if one.first_token_at is not None]
+    _read(generation, *others)
+    firsts = [one.first_token_at for one in (generation, *others) if one.first_token_at is not None]
     with database.transaction("succeed") as transaction:
         settled = _settle(
             transaction,
             claim,
             outcome=Outcome.SUCCEEDED,
-            sample=sample,
+            generation=generation,
             others=others,
             values={
                 "answer_text": answer.text if answer else None,
@@ -90,7 +90,7 @@ def succeed(
                 "answer_forced": forced if answer else None,
                 "votes": tally.plain() if tally else None,
                 "confidence": tally.confidence if tally else guarded.confidence(found),
-                "finish_reason": finish_reason or sample.finish_reason,
+                "finish_reason": finish_reason or generation.finish_reason,
                 "first_token_at": min(firsts, default=None),
             },
         )
@@ -118,12 +118,12 @@ def fail(
     claim: Claim,
     fault: Failure,
     *,
-    sample: traces.GenerationEnd | None,
+    generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd] = (),
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
-    _read(sample, *others)
+    _read(generation, *others)
     with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):
             fault = QUARANTINED
@@ -131,7 +131,7 @@ def fail(
             transaction,
             claim,
             outcome=Outcome.FAILED,
-            sample=sample,
+            generation=generation,
             others=others,
             fault=fault,
             values=fault.columns,
@@ -142,13 +142,13 @@ def stop(
     database: Database,
     claim: Claim,
     *,
-    sample: traces.GenerationEnd | None,
+    generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd] = (),
 ) -> bool:
     """End the job as cancelled, after its engine has stopped; False when it is lost."""
-    _read(sample, *others)
+    _read(generation, *others)
     with database.transaction("stop") as transaction:
-        return _stop(transaction, claim, sample=sample, others=others)
+        return _stop(transaction, claim, generation=generation, others=others)
 
 
 def retry(
@@ -156,7 +156,7 @@ def retry(
     claim: Claim,
     fault: Failure,
     *,
-    sample: traces.GenerationEnd | None,
+    generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd] = (),
     rng: random.Random,
     deadly: int | None = None,
@@ -166,16 +166,16 @@ def retry(
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
     engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
     """
-    _read(sample, *others)
+    _read(generation, *others)
     with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
-            return _stop(transaction, claim, sample=sample, others=others)
+            return _stop(transaction, claim, generation=generation, others=others)
         if _quarantines(transaction, claim, deadly):
             return _settle(
                 transaction,
                 claim,
                 outcome=Outcome.FAILED,
-                sample=sample,
+                generation=generation,
                 others=others,
                 fault=QUARANTINED,
                 values=QUARANTINED.columns,
@@ -185,7 +185,7 @@ def retry(
             transaction,
             claim,
             outcome=Outcome.RETRIED,
-            sample=sample,
+            generation=generation,
             others=others,
             fault=fault,
             values={"failures": 1, "not_before": wait},
@@ -196,7 +196,7 @@ def release(
     database: Database,
     claim: Claim,
     *,
-    sample: traces.GenerationEnd | None,
+    generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd] = (),
     wait: timedelta = timedelta(0),
     fault: Failure | None = None,
@@ -207,15 +207,15 @@ def release(
 
     A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
     """
-    _read(sample, *others)
+    _read(generation, *others)
     with database.transaction("release") as transaction:
         if _cancel_requested(transaction, claim):
-            return _stop(transaction, claim, sample=sample, others=others)
+            return _stop(transaction, claim, generation=generation, others=others)
         return _settle(
             transaction,
             claim,
             outcome=Outcome.RELEASED,
-            sample=sample,
+            generation=generation,
             others=others,
             fault=fault,
             billed=fault is None,
@@ -223,11 +223,11 @@ def release(
         )
 
 
-def _read(*samples: traces.GenerationEnd | None) -> None:
+def _read(*generations: traces.GenerationEnd | None) -> None:
     """Read what is kept beside the streams' texts now, not while the transaction keeps others waiting."""
-    for sample in samples:
-        if sample is not None:
-            sample.read()
+    for generation in generations:
+        if generation is not None:
+            generation.read()
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:
@@ -301,16 +301,16 @@ def _stop(
     transaction: Transaction,
     claim: Claim,
     *,
-    sample: traces.GenerationEnd | None,
+    generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd],
 ) -> bool:
     return _settle(
         transaction,
         claim,
         outcome=Outcome.CANCELLED,
-        sample=sample,
+        generation=generation,
         others=others,
-        values={} if sample is None else {"engine_stopped_at": timedelta(0)},
+        values={} if generation is None else {"engine_stopped_at": timedelta(0)},
     )
 
 
@@ -351,7 +351,7 @@ def _settle(
     claim: Claim,
     *,
     outcome: Outcome,
-    sample: traces.GenerationEnd | None,
+    generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd],
     values: dict[str, Any],
     fault: Failure | None = None,
@@ -361,9 +361,9 @@ def _settle(
 
     ``values`` are columns of the job, those among :data:`_COMPUTED` by what they are computed from.
     """
-    samples = [*others] if sample is None else [sample, *others]
-    if samples and billed:
-        values = values | _usage(transaction, claim, samples)
+    generations = [*others] if generation is None else [generation, *others]
+    if generations and billed:
+        values = values | _usage(transaction, claim, generations)
     computed = values.keys() & _COMPUTED.keys()
     given = {f"b_{name}" if name in computed else name: value for name, value in values.items()}
     changed = timeline.change(
@@ -378,29 +378,31 @@ def _settle(
         groups.record_released(transaction, [claim.job_id])
     search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
-    for one in sorted(samples, key=lambda one: one.sample):
+    for one in sorted(generations, key=lambda one: one.generation):
         traces.finish(transaction, claim.job_id, claim.attempt, one)
     traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
     return True
 
 
-_SAMPLE = table(Sample).c
+_GENERATION = table(Generation).c
 _BILLS = sa.select(
-    _SAMPLE.number,
-    _SAMPLE.started_at,
-    _SAMPLE.ended_at,
-    _SAMPLE.input_tokens,
-    _SAMPLE.cached_tokens,
-    _SAMPLE.image_tokens,
-    _SAMPLE.output_tokens,
-).where(_SAMPLE.job_id == sa.bindparam("job_id"), _SAMPLE.attempt == sa.bindparam("attempt"))
+    _GENERATION.number,
+    _GENERATION.started_at,
+    _GENERATION.ended_at,
+    _GENERATION.input_tokens,
+    _GENERATION.cached_tokens,
+    _GENERATION.image_tokens,
+    _GENERATION.output_tokens,
+).where(
+    _GENERATION.job_id == sa.bindparam("job_id"), _GENERATION.attempt == sa.bindparam("attempt")
+)
 
 
 def _usage(
-    transaction: Transaction, claim: Claim, samples: Iterable[traces.GenerationEnd]
+    transaction: Transaction, claim: Claim, generations: Iterable[traces.GenerationEnd]
 ) -> dict[str, Any]:
     """Return the job's bill: all streams of the last attempt that an engine took. Seconds add up over attempts."""
-    ends = {one.sample: one for one in samples}
+    ends = {one.generation: one for one in generations}
     streams = transaction.execute(_BILLS, {"job_id": claim.job_id, "attempt": claim.attempt}).all()
     seconds = 0.0
     for stream in streams:

@@ -16,13 +16,15 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs import trace
 from jobs.events.index import IndexEntry
-from jobs.records import Sample, table
+from jobs.records import Generation, table
 
 #: Which stream: job, attempt, number.
 Place = tuple[uuid.UUID, int, int]
 
-_PLACE = (Sample.job_id, Sample.attempt, Sample.number)
-_STALE = sa.or_(Sample.steps.is_(sa.null()), Sample.steps["version"].as_integer() != trace.VERSION)
+_PLACE = (Generation.job_id, Generation.attempt, Generation.number)
+_STALE = sa.or_(
+    Generation.steps.is_(sa.null()), Generation.steps["version"].as_integer() != trace.VERSION
+)
 
 
 def pack(text: str) -> dict[str, Any]:
@@ -52,11 +54,11 @@ def read(
 
 
 _STEPS = (
-    sa.update(table(Sample))
+    sa.update(table(Generation))
     .where(
-        table(Sample).c.job_id == sa.bindparam("b_job"),
-        table(Sample).c.attempt == sa.bindparam("b_attempt"),
-        table(Sample).c.number == sa.bindparam("b_number"),
+        table(Generation).c.job_id == sa.bindparam("b_job"),
+        table(Generation).c.attempt == sa.bindparam("b_attempt"),
+        table(Generation).c.number == sa.bindparam("b_number"),
     )
     .values(steps=sa.bindparam("b_steps"))
 )
@@ -74,8 +76,8 @@ def reparse(
         the last of them and how many were written; None when there are none.
     """
     wanted = (
-        sa.select(*_PLACE, Sample.output)
-        .where(Sample.output.is_not(None), _STALE)
+        sa.select(*_PLACE, Generation.output)
+        .where(Generation.output.is_not(None), _STALE)
         .order_by(*_PLACE)
         .limit(limit)
     )
@@ -89,7 +91,7 @@ def reparse(
     with database.transaction() as transaction:
         still = transaction.execute(
             sa.select(*_PLACE)
-            .where(sa.tuple_(*_PLACE).in_(list(found)), Sample.output.is_not(None))
+            .where(sa.tuple_(*_PLACE).in_(list(found)), Generation.output.is_not(None))
             .with_for_update(key_share=True, skip_locked=True)
         ).all()
         if still:

@@ -1,6 +1,6 @@
 """What each account stores, and its storage quota.
 
-Triggers write each change of the stored bytes down, in the transaction that makes it (migration 0016): whatever
+Triggers write each change of the stored bytes down, in the transaction that makes it (revision 0100): whatever
 process writes, and wherever it dies, the changes add up to what the rows hold. :func:`fold` adds changes up in
 totals, so that there are few to read. Nothing is counted of a running stream's text until the stream ends.
 """
@@ -20,14 +20,14 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEvent
+from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookNotification
 from jobs.records import (
     Account,
     Attempt,
+    Generation,
     Image,
     ImageBytes,
     Job,
-    Sample,
     SearchText,
     StorageChange,
     StorageTotal,
@@ -91,8 +91,6 @@ class AccountUsage:
     name: str
     usage: AccountStorage
     storage_mb: int | None
-    #: Whether what it stored before the count began is in it.
-    counted: bool
 
 
 @dataclass(frozen=True)
@@ -250,9 +248,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
         ):
             used[row.account_id][row.kind] += row.bytes
         rows = transaction.execute(
-            sa.select(
-                _ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb, _ACCOUNT.storage_counted_at
-            ).order_by(_ACCOUNT.name)
+            sa.select(_ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb).order_by(_ACCOUNT.name)
         )
         return [
             AccountUsage(
@@ -260,7 +256,6 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
                 name=row.name,
                 usage=AccountStorage(_shown(used[row.id]), _limit(row.storage_mb, default_mb)),
                 storage_mb=row.storage_mb,
-                counted=row.storage_counted_at is not None,
             )
             for row in rows
         ]
@@ -280,7 +275,7 @@ def limit_account(database: Database, name: str, *, storage_mb: int | None) -> N
 
 
 def _used(transaction: Transaction, account_id: uuid.UUID) -> dict[str, int]:
-    """Return the bytes by kind. They may be below 0 while what was stored before the count began goes uncounted."""
+    """Return the bytes by kind. They are below 0 when more is deleted than was counted: see :func:`recount`."""
     rows = transaction.execute(_USED, {"account_id": account_id})
     return {row.kind: row.bytes for row in rows}
 
@@ -331,17 +326,8 @@ def fold(database: Database) -> int:
         return len(rows)
 
 
-def uncounted(database: Database, *, limit: int = 20) -> list[uuid.UUID]:
-    """Return accounts whose rows have not been counted since the count began."""
-    with database.reading() as transaction:
-        found = sa.select(_ACCOUNT.id).where(_ACCOUNT.storage_counted_at.is_(None)).limit(limit)
-        return list(transaction.execute(found).scalars())
-
-
-def recount(
-    database: Database, account_id: uuid.UUID, *, given_up: Callable[[], bool] = lambda: False
-) -> bool:
-    """Count the rows of an account and correct what it is said to store; False when another process was quicker.
+def recount(database: Database, account_id: uuid.UUID) -> bool:
+    """Count the rows of an account and correct its totals; return False when another process was quicker.
 
     The rows and their count are read as they stood at one moment, without a lock. From then on both change by the
     same bytes, so that what they differ by can be added later.
@@ -349,23 +335,20 @@ def recount(
     Args:
         database: where both are kept.
         account_id: whose rows.
-        given_up: asked between two pages of jobs; then nothing is corrected and False returned.
     """
     with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
-            sa.select(_ACCOUNT.storage_counted_at).where(_ACCOUNT.id == account_id)
+            sa.select(_ACCOUNT.storage_recounted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()
-        missing = stored(transaction, account_id, given_up=given_up)
+        missing = stored(transaction, account_id)
         missing.subtract(_used(transaction, account_id))
-    if given_up():
-        return False
     with database.transaction("recount") as transaction:
         first = transaction.execute(
             sa.update(table(Account))
             .where(
-                _ACCOUNT.id == account_id, _ACCOUNT.storage_counted_at.is_not_distinct_from(seen)
+                _ACCOUNT.id == account_id, _ACCOUNT.storage_recounted_at.is_not_distinct_from(seen)
             )
-            .values(storage_counted_at=transaction.now())
+            .values(storage_recounted_at=transaction.now())
             .returning(_ACCOUNT.id)
         ).first()
         if first is None:
@@ -380,16 +363,8 @@ def recount(
         return True
 
 
-def stored(
-    transaction: Transaction,
-    account_id: uuid.UUID,
-    *,
-    given_up: Callable[[], bool] = lambda: False,
-) -> collections.Counter[str]:
-    """Count what the rows of an account hold, in bytes by kind, as the triggers of migration 0016 do.
-
-    When it is ``given_up`` the rest of the rows is missing.
-    """
+def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Counter[str]:
+    """Count what the rows of an account hold, in bytes by kind, as the triggers of revision 0100 do."""
     size = _Sizes(transaction.dialect)
     found: collections.Counter[str] = collections.Counter()
     images = sa.select(sa.func.sum(size.binary(ImageBytes.data))).where(
@@ -398,7 +373,9 @@ def stored(
     found[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
     found[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
-    of_no_job = WebhookEvent.job_id.is_(None) & (WebhookEvent.account_id == account_id)
+    of_no_job = WebhookNotification.job_id.is_(None) & (
+        WebhookNotification.account_id == account_id
+    )
     found[StorageKind.DELIVERIES] += _deliveries(transaction, size, of_no_job)
     after: uuid.UUID | None = None
     while True:
@@ -406,7 +383,7 @@ def stored(
         if after is not None:
             wanted = wanted.where(Job.id > after)
         page = list(transaction.execute(wanted.order_by(Job.id).limit(_COUNTED_JOBS)).scalars())
-        if not page or given_up():
+        if not page:
             return found
         after = page[-1]
         _count_jobs(transaction, size, page, found)
@@ -449,8 +426,10 @@ def _count_jobs(
         (StorageKind.TRACES, size.text(Attempt.prompt), Attempt.job_id.in_(job_ids)),
         (
             StorageKind.TRACES,
-            size.text(Sample.output) + size.text(Sample.steps) + size.binary(Sample.marks),
-            Sample.job_id.in_(job_ids),
+            size.text(Generation.output)
+            + size.text(Generation.steps)
+            + size.binary(Generation.event_index),
+            Generation.job_id.in_(job_ids),
         ),
     ]
     for kind, expression, condition in sums:
@@ -465,17 +444,21 @@ def _count_jobs(
         kind = StorageKind.TRACES if row.part == "trace" else StorageKind.JOBS
         found[kind] += row.bytes
     found[StorageKind.DELIVERIES] += _deliveries(
-        transaction, size, WebhookEvent.job_id.in_(job_ids)
+        transaction, size, WebhookNotification.job_id.in_(job_ids)
     )
 
 
 def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
-    payloads = sa.select(sa.func.sum(size.binary(WebhookEvent.payload) + _EVENT_BYTES)).where(of)
-    tried = size.binary(WebhookAttempt.answer) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
+    payloads = sa.select(
+        sa.func.sum(size.binary(WebhookNotification.payload) + _EVENT_BYTES)
+    ).where(of)
+    tried = (
+        size.binary(WebhookAttempt.response_body) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
+    )
     answers = (
         sa.select(sa.func.sum(tried))
         .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
         .where(of)
     )
     return sum(transaction.execute(counted).scalar_one() or 0 for counted in (payloads, answers))

@@ -201,11 +201,11 @@ _JOB_IMAGE = sa.insert(table(JobImage))
 #: What is the same in all jobs that come in, and what the database's clock says.
 _NEW = {
     "status": Status.QUEUED,
-    "rank_at": dispatch.rank_at(sa.bindparam("b_rank", type_=Seconds())),
+    "ordering_at": dispatch.ordering_at(sa.bindparam("b_rank", type_=Seconds())),
     "not_before": Now(),
     "deadline_at": Now(sa.bindparam("b_deadline", type_=Seconds())),
     "attempt": 0,
-    "event_number": _FIRST_NUMBER,
+    "last_sequence_number": _FIRST_NUMBER,
     "crashes": 0,
     "failures": 0,
     "created_at": Now(),
@@ -256,7 +256,7 @@ def _record(
                 job_id=job.id,
                 at=job.created_at,
                 actor=submission.actor,
-                event="submitted",
+                action="submitted",
                 changes={
                     "status": Status.QUEUED,
                     "attempt": 0,
@@ -271,7 +271,7 @@ def _record(
     )
     transaction.notes += [
         timeline.Move(
-            event="submitted",
+            action="submitted",
             source=None,
             target=Status.QUEUED,
             at=job.created_at,

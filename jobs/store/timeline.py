@@ -31,7 +31,7 @@ REPORTED = (
     "images_released_at",
     "trace_removed_at",
     "answer_removed_at",
-    "events_removed_at",
+    "timeline_removed_at",
 )
 
 _JOB = table(Job).c
@@ -49,7 +49,7 @@ def standing(status: Status) -> sa.ColumnElement[bool]:
 class Move:
     """A change of a job, noted for those who count once it is committed; ``source`` None: it came in."""
 
-    event: str
+    action: str
     source: Status | None
     target: Status
     at: datetime
@@ -72,7 +72,7 @@ class Changed:
 
 _RETURNED = (
     *REPORTED,
-    "event_number",
+    "last_sequence_number",
     "account_id",
     "webhook",
     "lease_owner",
@@ -92,12 +92,12 @@ class Change:
     are parameters. Its conditions name columns of the bare table (:func:`jobs.records.table`).
 
     Args:
-        event: what happens, one word in the past tense.
+        action: what happens, one word in the past tense.
         source: the state they must be in.
         target: the state they get; the move must be in :data:`jobs.lifecycle.TRANSITIONS`.
         where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
         values: columns of ``jobs`` to set, by name; what is bound later needs no mention here.
-        numbers: of events, to be reserved beyond the move's own; the last one is the new ``event_number``.
+        numbers: of events, to be reserved beyond the move's own; the last one is the new ``last_sequence_number``.
         shown: further columns that the caller wants to see, as they are then.
 
     Raises:
@@ -106,7 +106,7 @@ class Change:
 
     def __init__(
         self,
-        event: str,
+        action: str,
         *,
         source: Status,
         target: Status,
@@ -123,10 +123,10 @@ class Change:
             if target.terminal:
                 full["finished_at"] = Now()
             else:
-                full["event_number"] = _JOB.event_number + 1 + numbers
+                full["last_sequence_number"] = _JOB.last_sequence_number + 1 + numbers
         if source is Status.RUNNING and target is not Status.RUNNING:
             full |= {"lease_owner": None, "lease_expires_at": None}
-        self.event = event
+        self.action = action
         self.source = source
         self.target = target
         self.numbers = numbers
@@ -162,7 +162,7 @@ def change(
     """
     rows = transaction.execute(what.statement, dict(bound)).mappings().all()
     reported = [name for name in REPORTED if name in what.names or name in bound]
-    numbered = "event_number" in what.names
+    numbered = "last_sequence_number" in what.names
     record(
         transaction,
         [
@@ -170,9 +170,9 @@ def change(
                 job_id=row["id"],
                 at=row["at"],
                 actor=actor,
-                event=what.event,
+                action=what.action,
                 changes={name: row[name] for name in reported},
-                number=row["event_number"] - what.numbers if numbered else None,
+                number=row["last_sequence_number"] - what.numbers if numbered else None,
             )
             for row in rows
         ],
@@ -183,7 +183,7 @@ def change(
             turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in rows))
     transaction.notes += [
         Move(
-            event=what.event,
+            action=what.action,
             source=what.source,
             target=what.target,
             **{name: row[name] for name in _NOTED},
@@ -206,7 +206,7 @@ class Entry:
     job_id: uuid.UUID
     at: datetime
     actor: str
-    event: str
+    action: str
     changes: Mapping[str, Any]
     number: int | None = None
 
@@ -221,9 +221,9 @@ def record(transaction: Transaction, entries: Iterable[Entry]) -> None:
             "job_id": entry.job_id,
             "at": entry.at,
             "actor": entry.actor,
-            "event": entry.event,
+            "action": entry.action,
             "changes": {name: _plain(value) for name, value in entry.changes.items()},
-            "number": entry.number,
+            "sequence_number": entry.number,
         }
         for entry in entries
     ]

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from core.database import Database, Now, Transaction, insert
 from jobs import phrases, trace
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Job, Sample, TraceChunk, table
+from jobs.records import Generation, Job, TraceChunk, table
 from jobs.store import event_sequence, groups, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]
@@ -31,14 +31,14 @@ class TracePart:
 
     job_id: uuid.UUID
     attempt: int
-    sample: int
+    generation: int
     position: int
     text: str = field(repr=False)
     #: Tokens of the whole stream so far.
     output_tokens: int
     first_token_at: datetime | None
     #: The index of the text; of all marks of an attempt those not yet written are written together.
-    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
+    event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TraceReading:
 class GenerationEnd:
     """What one engine stream left behind. Times are the database's; text is raw.
 
-    What ``marks`` do not cover of the output gets a mark when it is written.
+    What ``event_index`` do not cover of the output gets a mark when it is written.
     """
 
     output: str = field(repr=False)
@@ -74,9 +74,9 @@ class GenerationEnd:
     output_tokens: int
     first_token_at: datetime | None
     ended_at: datetime
-    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
+    event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
     #: Which of the attempt's streams.
-    sample: int = 0
+    generation: int = 0
 
     @functools.cached_property
     def _reading(self) -> TraceReading:
@@ -96,7 +96,7 @@ class GenerationEnded:
 
 
 @dataclass(frozen=True)
-class SampleTrace:
+class GenerationTrace:
     """One stream's output as far as it is known, and its bill."""
 
     attempt: int
@@ -114,20 +114,20 @@ class SampleTrace:
     first_token_at: datetime | None
     ended_at: datetime | None
     continues: int | None = None
-    kept: int | None = None
+    kept_chars: int | None = None
     inserted: str | None = None
     #: The index of the text.
-    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
+    event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
     #: The steps that are kept of the text, by whatever rules.
     kept_steps: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def steps(self) -> list[trace.Step]:
         """Return the steps of the text by today's rules."""
-        return steps.read(self.text, self.marks, self.kept_steps)
+        return steps.read(self.text, self.event_index, self.kept_steps)
 
 
 _JOB = table(Job).c
-_SAMPLE = table(Sample).c
+_GENERATION = table(Generation).c
 #: The condition of being one of ``b_held`` (job, attempt) and still ``b_owner``'s.
 HELD = (
     timeline.standing(Status.RUNNING),
@@ -176,7 +176,7 @@ def append(
             piece
             for piece in pieces
             if (piece.job_id, piece.attempt) in held
-            and (piece.job_id, piece.attempt, piece.sample) not in over
+            and (piece.job_id, piece.attempt, piece.generation) not in over
         ]
         # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
         event_sequence.reserve(
@@ -188,9 +188,9 @@ def append(
     return wanted - held
 
 
-_OVER = sa.select(_SAMPLE.job_id, _SAMPLE.attempt, _SAMPLE.number).where(
-    sa.tuple_(_SAMPLE.job_id, _SAMPLE.attempt).in_(sa.bindparam("held", expanding=True)),
-    _SAMPLE.output.is_not(None),
+_OVER = sa.select(_GENERATION.job_id, _GENERATION.attempt, _GENERATION.number).where(
+    sa.tuple_(_GENERATION.job_id, _GENERATION.attempt).in_(sa.bindparam("held", expanding=True)),
+    _GENERATION.output.is_not(None),
 )
 
 
@@ -201,13 +201,13 @@ def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.U
 
 
 _WRITTEN = (
-    sa.update(table(Sample))
+    sa.update(table(Generation))
     .where(
-        _SAMPLE.job_id == sa.bindparam("b_job"),
-        _SAMPLE.attempt == sa.bindparam("b_attempt"),
-        _SAMPLE.number == sa.bindparam("b_number"),
+        _GENERATION.job_id == sa.bindparam("b_job"),
+        _GENERATION.attempt == sa.bindparam("b_attempt"),
+        _GENERATION.number == sa.bindparam("b_number"),
         # Of a stream that has ended beside others its bill is known.
-        _SAMPLE.ended_at.is_(None),
+        _GENERATION.ended_at.is_(None),
     )
     .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
 )
@@ -236,11 +236,11 @@ def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
             {
                 "job_id": piece.job_id,
                 "attempt": piece.attempt,
-                "sample": piece.sample,
+                "generation": piece.generation,
                 "position": piece.position,
                 "text": piece.text,
-                "marks": marks.pack(piece.marks),
-                "last_number": piece.marks[-1].number if piece.marks else None,
+                "event_index": event_index.pack(piece.event_index),
+                "last_sequence_number": piece.event_index[-1].number if piece.event_index else None,
                 "at": now,
             }
             for piece in pieces
@@ -252,7 +252,7 @@ def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
             {
                 "b_job": piece.job_id,
                 "b_attempt": piece.attempt,
-                "b_number": piece.sample,
+                "b_number": piece.generation,
                 "b_tokens": piece.output_tokens,
                 "b_first": piece.first_token_at,
             }
@@ -272,22 +272,22 @@ def _through(pieces: Iterable[TracePart]) -> dict[Holding, int]:
     """Return the last number in ``pieces`` of each attempt."""
     through: dict[Holding, int] = {}
     for piece in pieces:
-        if piece.marks:
+        if piece.event_index:
             holding = (piece.job_id, piece.attempt)
-            through[holding] = max(piece.marks[-1].number, through.get(holding, 0))
+            through[holding] = max(piece.event_index[-1].number, through.get(holding, 0))
     return through
 
 
-_NOTED = sa.update(table(Sample)).where(
-    _SAMPLE.job_id == sa.bindparam("b_job"),
-    _SAMPLE.attempt == sa.bindparam("b_attempt"),
-    _SAMPLE.number == sa.bindparam("b_sample"),
+_NOTED = sa.update(table(Generation)).where(
+    _GENERATION.job_id == sa.bindparam("b_job"),
+    _GENERATION.attempt == sa.bindparam("b_attempt"),
+    _GENERATION.number == sa.bindparam("b_generation"),
 )
-_FINISHED = _NOTED.returning(_SAMPLE.started_at)
+_FINISHED = _NOTED.returning(_GENERATION.started_at)
 _FOLDED = sa.delete(table(TraceChunk)).where(
     table(TraceChunk).c.job_id == sa.bindparam("b_job"),
     table(TraceChunk).c.attempt == sa.bindparam("b_attempt"),
-    table(TraceChunk).c.sample == sa.bindparam("b_sample"),
+    table(TraceChunk).c.generation == sa.bindparam("b_generation"),
 )
 
 
@@ -297,11 +297,13 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gen
     Streams that run beside each other are finished in the transaction that ends their attempt, and one that another
     goes on from before that one begins: so readers see their events in order.
     """
-    index = event_sequence.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
-    place = {"b_job": job_id, "b_attempt": attempt, "b_sample": ended.sample}
+    index = event_sequence.cover(
+        transaction, job_id, ended.output, ended.event_index, at=ended.ended_at
+    )
+    place = {"b_job": job_id, "b_attempt": attempt, "b_generation": ended.generation}
     written = {
         "output": ended.output,
-        "marks": marks.pack(index),
+        "event_index": event_index.pack(index),
         "steps": ended.read().steps,
         "finish_reason": ended.finish_reason,
         "input_tokens": ended.input_tokens,
@@ -332,7 +334,7 @@ def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gener
         {
             "b_job": job_id,
             "b_attempt": attempt,
-            "b_sample": ended.sample,
+            "b_generation": ended.generation,
             "finish_reason": ended.finish_reason,
             "input_tokens": ended.input_tokens,
             "cached_tokens": ended.cached_tokens,
@@ -348,18 +350,18 @@ def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, Trac
     """Read what has been written of the open streams of ``holdings``; return it by text, for :func:`fold`."""
     with database.reading() as transaction:
         texts = {
-            sample.text
+            generation.text
             for job_id, attempt in holdings
-            for sample in _samples(transaction, job_id, attempt=attempt)
-            if not sample.folded
+            for generation in _generations(transaction, job_id, attempt=attempt)
+            if not generation.folded
         }
     return {text: TraceReading.of(text) for text in texts}
 
 
-_OPEN = sa.select(_SAMPLE.number).where(
-    _SAMPLE.job_id == sa.bindparam("job_id"),
-    _SAMPLE.attempt == sa.bindparam("attempt"),
-    _SAMPLE.output.is_(None),
+_OPEN = sa.select(_GENERATION.number).where(
+    _GENERATION.job_id == sa.bindparam("job_id"),
+    _GENERATION.attempt == sa.bindparam("attempt"),
+    _GENERATION.output.is_(None),
 )
 
 
@@ -382,24 +384,28 @@ def fold(
     """
     if transaction.execute(_OPEN, {"job_id": job_id, "attempt": attempt}).first() is None:
         return
-    for sample in _samples(transaction, job_id, attempt=attempt):
-        if sample.folded:
+    for generation in _generations(transaction, job_id, attempt=attempt):
+        if generation.folded:
             continue
-        reading = read.get(sample.text) or TraceReading.of(sample.text)
+        reading = read.get(generation.text) or TraceReading.of(generation.text)
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
-        index = event_sequence.cover(transaction, job_id, sample.text, sample.marks, at=now)
+        index = event_sequence.cover(
+            transaction, job_id, generation.text, generation.event_index, at=now
+        )
         transaction.execute(
-            sa.update(Sample)
+            sa.update(Generation)
             .where(
-                Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample.number
+                Generation.job_id == job_id,
+                Generation.attempt == attempt,
+                Generation.number == generation.number,
             )
             .values(
-                output=sample.text,
-                marks=marks.pack(index),
+                output=generation.text,
+                event_index=event_index.pack(index),
                 steps=reading.steps,
                 # Of one that ended beside others that did not, this much is known.
-                finish_reason=sa.func.coalesce(Sample.finish_reason, finish_reason),
-                ended_at=sa.func.coalesce(Sample.ended_at, now),
+                finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
+                ended_at=sa.func.coalesce(Generation.ended_at, now),
             )
         )
         search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
@@ -409,24 +415,28 @@ def fold(
     )
 
 
-def read(database: Database, job_id: uuid.UUID, *, attempt: int | None = None) -> list[SampleTrace]:
+def read(
+    database: Database, job_id: uuid.UUID, *, attempt: int | None = None
+) -> list[GenerationTrace]:
     """Return the traces of a job, of one attempt or of all, in order; partial while running."""
     with database.reading() as transaction:
-        return _samples(transaction, job_id, attempt=attempt)
+        return _generations(transaction, job_id, attempt=attempt)
 
 
 def newest(
     database: Database, job_id: uuid.UUID, *, chars: int
-) -> tuple[list[SampleTrace], list[int]]:
+) -> tuple[list[GenerationTrace], list[int]]:
     """Return the traces of a job's newest attempts, and the attempts before them that are left out.
 
     The last attempt is always there, and of those before it as many as have ``chars`` characters in all.
     """
     sizes = (
-        sa.select(_SAMPLE.attempt, sa.func.sum(sa.func.length(_SAMPLE.output)).label("chars"))
-        .where(_SAMPLE.job_id == job_id)
-        .group_by(_SAMPLE.attempt)
-        .order_by(_SAMPLE.attempt.desc())
+        sa.select(
+            _GENERATION.attempt, sa.func.sum(sa.func.length(_GENERATION.output)).label("chars")
+        )
+        .where(_GENERATION.job_id == job_id)
+        .group_by(_GENERATION.attempt)
+        .order_by(_GENERATION.attempt.desc())
     )
     with database.reading() as transaction:
         rows = transaction.execute(sizes).all()
@@ -434,50 +444,52 @@ def newest(
         fitting = max(1, sum(1 for _ in itertools.takewhile(lambda so_far: so_far <= chars, sums)))
         omitted = sorted(row.attempt for row in rows[fitting:])
         since = omitted[-1] + 1 if omitted else None
-        return _samples(transaction, job_id, attempt=None, since=since), omitted
+        return _generations(transaction, job_id, attempt=None, since=since), omitted
 
 
-def _samples(
+def _generations(
     transaction: Transaction, job_id: uuid.UUID, *, attempt: int | None, since: int | None = None
-) -> list[SampleTrace]:
-    samples = sa.select(Sample).where(Sample.job_id == job_id)
+) -> list[GenerationTrace]:
+    generations = sa.select(Generation).where(Generation.job_id == job_id)
     chunks = sa.select(TraceChunk).where(TraceChunk.job_id == job_id)
     if since is not None:
-        samples = samples.where(Sample.attempt >= since)
+        generations = generations.where(Generation.attempt >= since)
         chunks = chunks.where(TraceChunk.attempt >= since)
     if attempt is not None:
-        samples = samples.where(Sample.attempt == attempt)
+        generations = generations.where(Generation.attempt == attempt)
         chunks = chunks.where(TraceChunk.attempt == attempt)
     # The chunks come first: when a stream ends between the two reads, its row has the whole text.
     pieces: dict[tuple[int, int], list[TraceChunk]] = {}
-    ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.sample, TraceChunk.position)
+    ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.generation, TraceChunk.position)
     for chunk in transaction.session.scalars(ordered):
-        pieces.setdefault((chunk.attempt, chunk.sample), []).append(chunk)
-    rows = transaction.session.scalars(samples.order_by(Sample.attempt, Sample.number))
+        pieces.setdefault((chunk.attempt, chunk.generation), []).append(chunk)
+    rows = transaction.session.scalars(generations.order_by(Generation.attempt, Generation.number))
     return [_trace(row, pieces.get((row.attempt, row.number), ())) for row in rows]
 
 
-def _trace(sample: Sample, pieces: Sequence[TraceChunk]) -> SampleTrace:
-    """Return the trace of ``sample``: its own once it has ended, before that what its ``pieces`` hold."""
-    ended = sample.output is not None
-    indexes = [sample.marks] if ended else [piece.marks for piece in pieces]
-    return SampleTrace(
-        attempt=sample.attempt,
-        number=sample.number,
-        text="".join(piece.text for piece in pieces) if sample.output is None else sample.output,
-        complete=sample.ended_at is not None,
+def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTrace:
+    """Return the trace of ``generation``: its own once it has ended, before that what its ``pieces`` hold."""
+    ended = generation.output is not None
+    indexes = [generation.event_index] if ended else [piece.event_index for piece in pieces]
+    return GenerationTrace(
+        attempt=generation.attempt,
+        number=generation.number,
+        text="".join(piece.text for piece in pieces)
+        if generation.output is None
+        else generation.output,
+        complete=generation.ended_at is not None,
         folded=ended,
-        finish_reason=sample.finish_reason,
-        input_tokens=sample.input_tokens,
-        cached_tokens=sample.cached_tokens,
-        image_tokens=sample.image_tokens,
-        output_tokens=sample.output_tokens,
-        started_at=sample.started_at,
-        first_token_at=sample.first_token_at,
-        ended_at=sample.ended_at,
-        marks=tuple(mark for index in indexes for mark in marks.unpack(index)),
-        kept_steps=sample.steps,
-        continues=sample.continues,
-        kept=sample.kept,
-        inserted=sample.inserted,
+        finish_reason=generation.finish_reason,
+        input_tokens=generation.input_tokens,
+        cached_tokens=generation.cached_tokens,
+        image_tokens=generation.image_tokens,
+        output_tokens=generation.output_tokens,
+        started_at=generation.started_at,
+        first_token_at=generation.first_token_at,
+        ended_at=generation.ended_at,
+        event_index=tuple(mark for index in indexes for mark in event_index.unpack(index)),
+        kept_steps=generation.steps,
+        continues=generation.continues,
+        kept_chars=generation.kept_chars,
+        inserted=generation.inserted,
     )

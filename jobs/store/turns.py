@@ -5,9 +5,8 @@ with the lowest ``next_turn`` that has an eligible job, and moves that row ``ste
 inverse of its weight. A row that is new starts at the present virtual time, so the first job of an account never waits
 for the backlog of another one, and an account that was idle neither gains nor loses.
 
-Rows may outlive their jobs (:func:`tidy` removes them), but each queued job must have its row: :func:`enter` makes it
-in the transaction that queues the job. A process of an older version makes none; :func:`tidy` adds those, and until
-then a claim finds such a job by its rank alone.
+Each queued job has a row of its account and class: :func:`enter` inserts it in the transaction that queues the job.
+Rows may outlive their jobs; :func:`remove_passed` removes them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from jobs.records import Job, QueueTurn, table
 
 TURN = table(QueueTurn).c
 _JOB = table(Job).c
-#: Rows that one tidying removes, at most.
+#: At most this many rows are removed at once.
 _BATCH = 500
 
 
@@ -47,7 +46,7 @@ def virtual_time() -> sa.ColumnElement[int]:
 
 
 _OWN = (TURN.account_id == sa.bindparam("account_id"), TURN.priority == sa.bindparam("priority"))
-#: The lock keeps :func:`tidy` from removing the row before the job is visible; claims do not wait for it.
+#: The lock keeps :func:`remove_passed` from removing the row before the job is visible; claims do not wait for it.
 _ENTERED = sa.select(TURN.next_turn).where(*_OWN).with_for_update(read=True, key_share=True)
 
 
@@ -74,25 +73,23 @@ def enter_all(transaction: Transaction, keys: Iterable[tuple[uuid.UUID, Priority
         enter(transaction, account_id, priority)
 
 
-def tidy(database: Database) -> int:
-    """Add the rows that queued jobs lack and remove rows without a queued job; return how many changed.
+def remove_passed(database: Database) -> int:
+    """Remove the rows without a queued job that virtual time has passed; return how many.
 
-    A row is removed only once virtual time has passed it: until then it remembers what the account has had.
+    Until virtual time passes it, a row remembers how many turns the account has had.
     """
     with database.reading() as transaction:
-        missing = transaction.execute(_MISSING).all()
         passed = transaction.execute(_PASSED).all()
-    if not missing and not passed:
+    if not passed:
         return 0
     with database.transaction() as transaction:
-        enter_all(transaction, [(row.account_id, row.priority) for row in missing])
         removed = 0
         for row in passed:
             key = {"b_account": row.account_id, "b_priority": row.priority}
             # The second statement sees every job that was committed before the lock of the first.
             if transaction.execute(_LOCKED, key).first() is not None:
                 removed += transaction.execute(_REMOVED, key).first() is not None
-        return len(missing) + removed
+        return removed
 
 
 _HAS_JOB = (
@@ -101,15 +98,6 @@ _HAS_JOB = (
     .where(waiting(), _JOB.account_id == TURN.account_id, _JOB.priority == TURN.priority)
     .correlate(table(QueueTurn))
     .exists()
-)
-_KEYS = sa.select(_JOB.account_id, _JOB.priority).where(waiting()).distinct().subquery()
-_MISSING = (
-    sa.select(_KEYS.c.account_id, _KEYS.c.priority)
-    .outerjoin(
-        table(QueueTurn),
-        sa.and_(TURN.account_id == _KEYS.c.account_id, TURN.priority == _KEYS.c.priority),
-    )
-    .where(TURN.account_id.is_(None))
 )
 _PASSED = (
     sa.select(TURN.account_id, TURN.priority)

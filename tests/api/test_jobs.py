@@ -144,13 +144,13 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     assert shown.headers["Retry-After"] == "1"
     trace = caller("GET", job["urls"]["trace"]).get_json()
     assert (trace["object"], trace["job_id"], trace["complete"]) == ("trace", job["id"], False)
-    sample = trace["samples"][0]
-    assert (sample["attempt"], sample["index"], sample["text"]) == (1, 0, "I see circ")
-    assert (sample["complete"], sample["usage"]) == (False, None)
-    [step] = sample["steps"]
+    generation = trace["generations"][0]
+    assert (generation["attempt"], generation["index"], generation["text"]) == (1, 0, "I see circ")
+    assert (generation["complete"], generation["usage"]) == (False, None)
+    [step] = generation["steps"]
     assert (step["kind"], step["start"], step["end"]) == ("observation", 0, 10)
     assert (step["started_at"], step["ended_at"]) == (None, None)
-    assert sample["steps_version"] == 2
+    assert generation["steps_version"] == 2
 
 
 def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
@@ -159,7 +159,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
     caller.job(guards={"language": False})
     found = Finding(
         FindingKind.LOOP,
-        sample=0,
+        generation=0,
         start=3,
         end=8,
         action=Action.FORCED,
@@ -182,7 +182,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
         {
             "kind": "loop",
             "attempt": 1,
-            "sample": 0,
+            "generation": 0,
             "start": 3,
             "end": 8,
             "action": "forced",
@@ -191,7 +191,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
         }
     ]
     trace = caller("GET", job["urls"]["trace"]).get_json()
-    assert trace["samples"][0]["continues"] is None
+    assert trace["generations"][0]["continues"] is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_second_look_is_shown_with_the_answer(
     caller: Caller, database: Database, action: Action, confidence: float | None
 ) -> None:
     caller.job(guards={"verify": True})
-    found = Finding(FindingKind.VERIFY, sample=0, start=0, end=8, action=action)
+    found = Finding(FindingKind.VERIFY, generation=0, start=0, end=8, action=action)
     worker.end(database, worker.start(database), found=[found])
 
     [job] = caller("GET", "/v1/jobs", query_string={"q": "finding:verify"}).get_json()["data"]
@@ -220,10 +220,10 @@ def test_each_sample_tells_its_answer_and_each_step_its_script(
         database, text="图里有六个圆。\n\nSo it is six.\n\n**Final Answer** 6", answer="6"
     )
 
-    [sample] = caller("GET", job["urls"]["trace"]).get_json()["samples"]
+    [generation] = caller("GET", job["urls"]["trace"]).get_json()["generations"]
 
-    assert sample["answer"] == "6"
-    assert [step["cjk_share"] for step in sample["steps"]] == [1.0, 0.0, 0.0]
+    assert generation["answer"] == "6"
+    assert [step["cjk_share"] for step in generation["steps"]] == [1.0, 0.0, 0.0]
 
 
 def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
@@ -256,9 +256,9 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     assert shown["timings"]["run_seconds"] >= 0
     assert TIME.fullmatch(shown["finished_at"])
     trace = caller("GET", job["urls"]["trace"]).get_json()
-    assert (trace["complete"], trace["samples"][0]["text"]) == (True, "**Final Answer** 6")
-    assert trace["samples"][0]["usage"]["cached_tokens"] == 40
-    [step] = trace["samples"][0]["steps"]
+    assert (trace["complete"], trace["generations"][0]["text"]) == (True, "**Final Answer** 6")
+    assert trace["generations"][0]["usage"]["cached_tokens"] == 40
+    [step] = trace["generations"][0]["steps"]
     assert (step["kind"], step["start"], step["end"]) == ("answer", 0, 18)
     assert TIME.fullmatch(step["started_at"])
     assert step["started_at"] == step["ended_at"]
@@ -299,7 +299,7 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
     assert job["options"]["temperature"] == 1.0
     ranked = (votes.AnswerClass("6", (0, 2)), votes.AnswerClass("7", (1,)))
     cast = {0: 0, 1: 1, 2: 4, 3: 3}
-    tally = votes.Tally(requested=5, begun=5, classes=ranked, abstained=(3,), samples=cast)
+    tally = votes.Tally(requested=5, begun=5, classes=ranked, abstained=(3,), generations=cast)
 
     worker.end(database, worker.start(database), tally=tally)
 
@@ -309,7 +309,7 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
         "requested": 5,
         "begun": 5,
         "counted": 4,
-        "classes": [{"text": "6", "samples": [0, 4]}, {"text": "7", "samples": [1]}],
+        "classes": [{"text": "6", "generations": [0, 4]}, {"text": "7", "generations": [1]}],
         "abstained": [3],
     }
     caller("DELETE", job["urls"]["self"])
@@ -325,8 +325,8 @@ def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Datab
     }
     job = caller.job(answer_format={"type": "json_schema", "schema": schema})
     answer = Answer('{"count": 6, "kind": null}', "json_schema")
-    sample = factories.make_ended(answer.text)
-    assert settle.succeed(database, worker.start(database), answer=answer, sample=sample)
+    generation = factories.make_ended(answer.text)
+    assert settle.succeed(database, worker.start(database), answer=answer, generation=generation)
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert shown["answer"]["value"] == {"count": 6, "kind": None}
     assert (shown["answer"]["text"], shown["answer"]["rule"]) == (answer.text, "json_schema")
@@ -355,14 +355,14 @@ def test_attempts_tell_what_was_sent_where_and_how_it_ended(
     assert (attempt["engine"], attempt["engine_version"]) == ("http://engine", "1.0")
     assert attempt["sampling"] == {"temperature": 0.5}
     assert attempt["prompt"]["messages"][0]["content"] == job["question"]
-    assert re.fullmatch("[0-9a-f]{32}", attempt["samples"][0]["rid"])
+    assert re.fullmatch("[0-9a-f]{32}", attempt["generations"][0]["rid"])
 
 
 def test_a_trace_can_be_asked_for_by_attempt(caller: Caller, database: Database) -> None:
     job = caller.job()
     worker.finish(database)
     trace = caller("GET", job["urls"]["trace"] + "?attempt=1").get_json()
-    assert [sample["attempt"] for sample in trace["samples"]] == [1]
+    assert [generation["attempt"] for generation in trace["generations"]] == [1]
     assert caller("GET", job["urls"]["trace"] + "?attempt=2").status_code == 404
     assert caller("GET", job["urls"]["trace"] + "?attempt=0").status_code == 422
 
@@ -436,8 +436,8 @@ class TestSteering:
         assert shown["removed"] == ["image", "trace", "answer"]
         assert shown["usage"]["output_tokens"] == 11
         trace = caller("GET", job["urls"]["trace"]).get_json()
-        assert (trace["data_removed"], trace["samples"][0]["text"]) == (True, "")
-        assert trace["samples"][0]["steps"] == []
+        assert (trace["data_removed"], trace["generations"][0]["text"]) == (True, "")
+        assert trace["generations"][0]["steps"] == []
         assert caller("GET", f"/v1/images/{job['images'][0]['id']}").status_code == 404
         assert caller("POST", job["urls"]["rerun"]).status_code == 409
 

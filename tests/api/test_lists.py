@@ -150,7 +150,7 @@ def test_a_submission_behind_a_long_queue_says_that_it_was_not_counted(
 ) -> None:
     account = accounts.account_id(database, "default")
     long_ago = utcnow() - timedelta(days=1)
-    factories.insert_jobs(database, account, [{"rank_at": long_ago} for _ in range(150)])
+    factories.insert_jobs(database, account, [{"ordering_at": long_ago} for _ in range(150)])
     job = caller.job()
     assert job["queue"] == {"position": 101, "at_least": True, "eta_seconds": None}
     shown = caller("GET", job["urls"]["self"]).get_json()

@@ -169,13 +169,13 @@ def test_a_trace_leaves_out_old_attempts_that_are_too_long_and_names_them(
     text = "I look once more. " * (runs.MAX_TRACE_CHARS // 18 // 2 + 1)
     for _ in range(3):
         claimed = worker.start(database)
-        assert settle.release(database, claimed, sample=factories.make_ended(text))
+        assert settle.release(database, claimed, generation=factories.make_ended(text))
     worker.finish(database, text="It is 6.")
 
     trace = caller("GET", job["urls"]["trace"]).get_json()
 
     assert trace["omitted_attempts"] == [1, 2]
-    assert [sample["attempt"] for sample in trace["samples"]] == [3, 4]
+    assert [generation["attempt"] for generation in trace["generations"]] == [3, 4]
     first = caller("GET", f"{job['urls']['trace']}?attempt=1").get_json()
-    assert [sample["text"] for sample in first["samples"]] == [text]
+    assert [generation["text"] for generation in first["generations"]] == [text]
     assert first["omitted_attempts"] == []

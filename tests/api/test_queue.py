@@ -23,7 +23,7 @@ WORKER = workers.WorkerHeartbeat(id="w", host="h", pid=1, version="1.0", slots=4
 def put_back(database: Database) -> None:
     """Let the next job's attempt fail, so that it waits for another."""
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
-    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
 
 
 def test_a_timeline_tells_who_changed_what_and_when(caller: Caller, database: Database) -> None:
@@ -32,7 +32,7 @@ def test_a_timeline_tells_who_changed_what_and_when(caller: Caller, database: Da
 
     reported = caller("GET", job["urls"]["timeline"]).get_json()
 
-    assert [entry["event"] for entry in reported["data"]] == ["submitted", "claimed", "succeeded"]
+    assert [entry["action"] for entry in reported["data"]] == ["submitted", "claimed", "succeeded"]
     assert reported["data"][0]["actor"].startswith("key:key_")
     assert reported["data"][0]["at"] == job["created_at"]
     assert reported["data"][1]["actor"] == "worker:worker-1"
@@ -48,7 +48,7 @@ def test_a_long_timeline_comes_in_pages(caller: Caller, database: Database) -> N
     while page["has_more"]:
         query = f"?limit=2&after={page['last_id']}"
         page = caller("GET", job["urls"]["timeline"] + query).get_json()
-        events += [entry["event"] for entry in page["data"]]
+        events += [entry["action"] for entry in page["data"]]
 
     assert events == ["submitted", "claimed", "succeeded"]
     assert caller("GET", f"{job['urls']['timeline']}?after=-1").status_code == 422
@@ -67,7 +67,7 @@ def test_a_job_that_waits_is_let_go_and_the_bell_is_rung(
     assert wakeup.rung == rung + 1
     assert factories.claim(database).attempt == 2
     last = caller("GET", job["urls"]["timeline"]).get_json()["data"][-2]
-    assert (last["event"], list(last["changes"])) == ("run_now", ["not_before"])
+    assert (last["action"], list(last["changes"])) == ("run_now", ["not_before"])
 
 
 def test_a_job_that_is_not_queued_cannot_be_let_go(

@@ -91,7 +91,7 @@ def record(
     )
     started_at = factories.begin(database, claimed)
     assert started_at is not None
-    return recorder, recorder.open(claimed, sample=0, started_at=started_at)
+    return recorder, recorder.open(claimed, generation=0, started_at=started_at)
 
 
 def say(recorder: TraceWriter, live: TraceBuffer, *words: str) -> None:
@@ -106,8 +106,8 @@ def succeed(
 ) -> None:
     """End the job with what the stream has said."""
     recorder.close(live)
-    ended = factories.make_ended(live.text(), marks=live.marks)
-    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    ended = factories.make_ended(live.text(), event_index=live.event_index)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), generation=ended)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_finished_job_is_told_again_from_every_number(
     assert [event["type"] for event in events] == kinds
     assert following.text(events) == "Let me look:\n圆 🟢 six."
     assert events[-1]["job"] == caller("GET", finished["urls"]["self"]).get_json()
-    assert events[-1]["kept_through"] == events[-2]["sequence_number"]
+    assert events[-1]["valid_through"] == events[-2]["sequence_number"]
     for event in events[:-1]:
         number = event["sequence_number"]
         rest = [later for later in events if later["sequence_number"] > number]
@@ -186,7 +186,7 @@ def test_a_job_that_waits_is_followed_to_its_cancel(follow: Follow, caller: Call
     caller("POST", job["urls"]["cancel"])
 
     assert [event["type"] for event in follower.join()] == ["job.queued", "job.finished"]
-    assert follower.events[-1]["kept_through"] is None
+    assert follower.events[-1]["valid_through"] is None
 
 
 @pytest.mark.parametrize("after", ["-1", "x", str(2**63), "1.5"])
@@ -303,7 +303,7 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
         say(recorder, live, "six")
         if begun is strange:
             later = findings.Finding(
-                findings.FindingKind.LOOP, sample=0, start=0, end=1, action=findings.Action.NONE
+                findings.FindingKind.LOOP, generation=0, start=0, end=1, action=findings.Action.NONE
             )
             with database.transaction() as transaction:
                 stored.keep(transaction, claimed.job_id, claimed.attempt, [later])
@@ -384,7 +384,7 @@ class TestTheHotPath:
         stored = [
             event
             for event in events
-            if event.get("attempt") != 1 or event["sequence_number"] <= restarted["kept_through"]
+            if event.get("attempt") != 1 or event["sequence_number"] <= restarted["valid_through"]
         ]
         assert following.text(stored, attempt=1) == "I see "
         assert following.text(events, attempt=1) == "I see six or seven"

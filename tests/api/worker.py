@@ -37,7 +37,7 @@ def end(
         database,
         claimed,
         answer=Answer(text=answer, rule="heading"),
-        sample=factories.make_ended(text),
+        generation=factories.make_ended(text),
         forced=forced,
         found=found,
         tally=tally,
@@ -53,4 +53,4 @@ def fail(database: Database) -> None:
     """Run the next job into an error that is its own fault."""
     claimed = start(database)
     fault = settle.Failure("engine_rejected", "The engine cannot take this.", retryable=False)
-    assert settle.fail(database, claimed, fault, sample=factories.make_ended("I see"))
+    assert settle.fail(database, claimed, fault, generation=factories.make_ended("I see"))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from core import failpoints
 from core.database import Database
 from jobs.lifecycle import Status
-from jobs.records import Account, Job, StorageChange, Worker
+from jobs.records import Job, StorageChange, Worker
 from jobs.store import commands, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories
@@ -65,6 +65,11 @@ class Scene:
             assert killed(victim)
         self.let_leases_end()
 
+    def kill_recount(self, failpoint: str) -> None:
+        """Count what accounts store anew, in a process that dies at ``failpoint``."""
+        with victims.running(victims.recount, self.armed(f"{failpoint}=kill")) as victim:
+            assert killed(victim)
+
     def kill_api(self, failpoint: str, path: str, **request: object) -> None:
         """Send a request to an API that dies over it at ``failpoint``."""
         armed = self.armed(f"{failpoint}=kill")
@@ -111,11 +116,6 @@ class Scene:
     def stored(self, kind: StorageKind) -> int:
         """Return the bytes that the account is said to store."""
         return storage.usage(self.database, self.account_id, default_mb=0).by_kind[kind]
-
-    def forget_that_it_was_counted(self) -> None:
-        """Let the account be counted anew."""
-        with self.database.transaction() as transaction:
-            transaction.execute(sa.update(Account).values(storage_counted_at=None))
 
     def all_folded(self) -> bool:
         """Whether no change of what is stored is still to be folded."""

@@ -124,10 +124,10 @@ def events(*reported: dict[str, Any], broken: bool = False) -> Canned:
 
 def delta(text: str, *, attempt: int = 1, sample: int = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever an event carries
     """Return an event that adds to a trace."""
-    reported = {"type": "trace.delta", "attempt": attempt, "sample": sample, "delta": text}
+    reported = {"type": "trace.delta", "attempt": attempt, "generation": sample, "delta": text}
     return reported | more
 
 
 def trace(text: str, *, attempt: int = 1) -> dict[str, Any]:
     """Return a trace as the API shows it."""
-    return {"object": "trace", "samples": [{"attempt": attempt, "index": 0, "text": text}]}
+    return {"object": "trace", "generations": [{"attempt": attempt, "index": 0, "text": text}]}

@@ -80,7 +80,7 @@ def test_traces_are_read_again_by_todays_rules(tmp_path: Path) -> None:
     job_id = factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    settle.succeed(database, claimed, answer=None, sample=factories.make_ended("I see a ball."))
+    settle.succeed(database, claimed, answer=None, generation=factories.make_ended("I see a ball."))
     factories.forget_steps(database)
 
     code, printed = longlook(tmp_path, "traces", "reparse")

@@ -101,7 +101,7 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
     found = {"kind": "loop", "action": "forced", "tokens_saved": 7012}
     growth = output.LiveText()
     growth.show(delta("Again "))
-    growth.show({"type": "finding", "attempt": 1, "sample": 0, "finding": found})
+    growth.show({"type": "finding", "attempt": 1, "generation": 0, "finding": found})
     output.result(job("succeeded") | {"findings": [found, {"kind": "verify", "action": "doubted"}]})
 
     printed = capsys.readouterr()
@@ -110,7 +110,7 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
 
 
 def test_a_vote_is_told_in_a_sentence() -> None:
-    classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
+    classes = [{"text": "6", "generations": [0, 1, 4]}, {"text": "7\x1b", "generations": [2]}]
     reported = {"requested": 8, "counted": 5, "classes": classes, "abstained": [3]}
 
     assert (

@@ -39,7 +39,7 @@ DONE = job(
         "requested": 2,
         "counted": 2,
         "abstained": [],
-        "classes": [{"text": HOSTILE, "samples": [0]}, {"text": HOSTILE, "samples": [1]}],
+        "classes": [{"text": HOSTILE, "generations": [0]}, {"text": HOSTILE, "generations": [1]}],
     },
     findings=[{"kind": "loop", "action": HOSTILE}],
 )

@@ -185,7 +185,7 @@ def test_a_job_is_answered(up: Up) -> None:
     assert job["answer"]["text"]
     trace = json.loads(up.longlook("jobs", "show", job["id"], "--trace").stdout)["trace"]
     assert trace["complete"]
-    assert trace["samples"][0]["text"]
+    assert trace["generations"][0]["text"]
 
 
 def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
@@ -344,7 +344,7 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_p
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "make engine"),
+        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "longlook engine install"),
         ({"LONGLOOK_DISK_FLOOR_MB": "999999999"}, "MiB are free"),
         (
             {"LONGLOOK_HOST": "no-such-host.invalid"},

@@ -33,7 +33,7 @@ def test_a_delivered_try_ends_its_delivery(database: Database, account_id: uuid.
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
     [reported] = webhooks.all_deliveries(database)
-    assert (reported.status, reported.error_code, reported.attempts) == (
+    assert (reported.status, reported.error_code, reported.attempt_count) == (
         DeliveryStatus.DELIVERED,
         None,
         1,
@@ -41,7 +41,7 @@ def test_a_delivered_try_ends_its_delivery(database: Database, account_id: uuid.
     assert reported.delivered_at is not None
     [attempt] = webhooks.attempts(database)
     assert (attempt.state, attempt.outcome) == (AttemptState.ENDED, AttemptOutcome.DELIVERED)
-    assert (attempt.status_code, attempt.answer, attempt.url) == (
+    assert (attempt.status_code, attempt.response_body, attempt.url) == (
         200,
         b"thanks",
         "https://receiver.example/hook",

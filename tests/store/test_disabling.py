@@ -25,7 +25,7 @@ def test_410_disables_an_endpoint_and_the_others_are_told(
 
     assert (settled.status, settled.disabled) == (DeliveryStatus.FAILED, "gone")
     assert webhooks.endpoint_now(database, gone).disabled_reason == "gone"
-    reported = {claimed.lane_id: claimed for claimed in webhooks.claim(database)}
+    reported = {claimed.queue_id: claimed for claimed in webhooks.claim(database)}
     assert reported[other.id].event_type == "endpoint.disabled"
     assert reported[gone.id].barred == "endpoint_disabled"
     assert reported[other.id].barred is None

@@ -16,7 +16,7 @@ from tests import factories, races, webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints, secrets
 
-NEW = endpoints.StoredSecret(sealed=b"a newer sealed secret", hint="whsec_…ewer")
+NEW = endpoints.StoredSecret(sealed=b"a newer sealed secret", redacted="whsec_…ewer")
 OLD = webhooks.SECRET.sealed
 
 
@@ -148,7 +148,7 @@ def test_a_secret_that_is_not_kept_is_dead_at_once(
     [claimed] = webhooks.claim(database)
 
     assert claimed.secrets == (NEW.sealed,)
-    assert (endpoint.secret_hint, endpoint.previous_secret) == (NEW.hint, None)
+    assert (endpoint.redacted_secret, endpoint.previous_secret) == (NEW.redacted, None)
 
 
 def test_an_accounts_default_secret_is_made_once_and_rotated(
@@ -172,7 +172,7 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
 
 
 def secret(text: str) -> endpoints.StoredSecret:
-    return endpoints.StoredSecret(sealed=text.encode(), hint=text[-4:])
+    return endpoints.StoredSecret(sealed=text.encode(), redacted=text[-4:])
 
 
 def test_the_installations_key_is_made_once(database: Database) -> None:

@@ -22,7 +22,7 @@ from jobs.delivery import (
     Webhook,
 )
 from jobs.lifecycle import Status
-from jobs.outbox import WebhookEvent
+from jobs.outbox import WebhookNotification
 from jobs.store import events, expiry, history, purge, retention, settle, submission, timeline
 from tests import factories, webhooks
 from tests.databases import Age
@@ -35,7 +35,7 @@ def types(database: Database) -> list[str]:
     return [event.type for event in webhooks.events(database)]
 
 
-def payload(event: WebhookEvent) -> dict[str, object]:
+def payload(event: WebhookNotification) -> dict[str, object]:
     loaded: dict[str, object] = orjson.loads(event.payload)
     return loaded
 
@@ -137,11 +137,11 @@ def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
         database,
         claimed,
         answer=Answer("6", "boxed"),
-        sample=factories.make_ended(),
+        generation=factories.make_ended(),
         found=[
             findings.Finding(
                 findings.FindingKind.VERIFY,
-                sample=0,
+                generation=0,
                 start=0,
                 end=8,
                 action=findings.Action.DOUBTED,
@@ -174,7 +174,7 @@ def test_a_payload_leaves_out_what_makes_it_too_long(
 def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])
     factories.make_job(database, account_id)
-    settle.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), generation=None)
 
     factories.claim(database)
 
@@ -185,11 +185,11 @@ def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age
     webhooks.make_endpoint(database, account_id)
     fault = settle.Failure("engine_rejected", "No.")
     factories.make_job(database, account_id)
-    settle.fail(database, factories.claim(database), fault, sample=None)
+    settle.fail(database, factories.claim(database), fault, generation=None)
     queued = factories.make_job(database, account_id)
     history.cancel(database, queued, account_id=None, actor="key:test")
     factories.make_job(database, account_id)
-    settle.stop(database, factories.claim(database), sample=None)
+    settle.stop(database, factories.claim(database), generation=None)
     factories.make_job(database, account_id)
     factories.claim(database, lease=timedelta(seconds=30))
     factories.make_job(database, account_id, deadline=timedelta(seconds=10))
@@ -219,8 +219,8 @@ def test_a_job_that_changes_nothing_tells_nothing(
     history.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert types(database) == ["job.started"]
-    assert settle.stop(database, claimed, sample=None)
-    assert not settle.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, generation=None)
+    assert not settle.stop(database, claimed, generation=None)
     assert types(database) == ["job.started", "job.cancelled"]
 
 
@@ -234,7 +234,7 @@ def test_a_jobs_own_url_is_told_of_what_it_asked_for(
     assert types(database) == ["job.started", "job.succeeded"]
     reported = webhooks.all_deliveries(database)
     assert {(one.endpoint_id, one.url) for one in reported} == {(None, URL)}
-    assert len({one.lane_id for one in reported}) == 1
+    assert len({one.queue_id for one in reported}) == 1
     [first] = webhooks.claim(database, limit=1)
     assert (first.url, first.secrets) == (URL, ())
 
@@ -247,7 +247,7 @@ def test_a_job_that_names_an_endpoint_tells_it_once(
     for endpoint in (named, listening):
         webhooks.run_job(database, account_id, webhook=Webhook(endpoint_id=endpoint.id))
 
-    reported = [(one.event_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
+    reported = [(one.notification_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
     first, second = webhooks.events(database)
     assert sorted(reported) == sorted(
         [(first.id, named.id), (first.id, listening.id), (second.id, listening.id)]
@@ -266,7 +266,7 @@ def test_the_event_and_the_end_of_the_job_stand_or_fall_together(
 
     assert factories.get_job(database, job_id).job.status is Status.RUNNING
     assert types(database) == []
-    assert settle.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, generation=None)
     assert types(database) == ["job.cancelled"]
 
 
@@ -299,7 +299,7 @@ def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
     assert isinstance(data, dict)
     assert (data["answer"], data["omitted"], data["status"]) == (None, ["answer"], "succeeded")
     assert event.reduced_at is not None
-    assert {attempt.answer for attempt in webhooks.attempts(database)} == {None}
+    assert {attempt.response_body for attempt in webhooks.attempts(database)} == {None}
     [left] = webhooks.claim(database)
     assert b"the answer" not in left.payload
 
@@ -320,7 +320,7 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
 
     [attempt] = webhooks.attempts(database)
     assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
-    assert attempt.answer is None
+    assert attempt.response_body is None
 
 
 def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
@@ -329,7 +329,7 @@ def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id, answer="the answer")
     age(2 * 86_400)
-    periods = purge.Periods(answer=timedelta(days=1), event=timedelta(days=1))
+    periods = purge.Periods(answer=timedelta(days=1), timeline=timedelta(days=1))
 
     purge.batch(database, periods, actor="sweeper:test")
 

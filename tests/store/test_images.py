@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.records import Attempt, Image, ImageBytes, Sample
+from jobs.records import Attempt, Generation, Image, ImageBytes
 from jobs.store import claims, history, retention, settle, submission, traces
 from tests import factories, races
 
@@ -36,7 +36,7 @@ def finished(database: Database, account_id: uuid.UUID, *images: object) -> uuid
     assert claimed.job_id == job_id
     factories.begin(database, claimed)
     ended = factories.make_ended("the whole trace")
-    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), generation=ended)
     return job_id
 
 
@@ -176,7 +176,7 @@ def test_removing_a_job_takes_its_texts_and_keeps_its_counters(
     [trace] = traces.read(database, job_id)
     assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
     with database.reading() as transaction:
-        assert transaction.session.scalars(sa.select(Sample.output)).all() == [None]
+        assert transaction.session.scalars(sa.select(Generation.output)).all() == [None]
         # SQL's NULL, not JSON's.
         empty = sa.select(sa.func.count()).where(Attempt.prompt.is_(None))
         assert transaction.session.scalar(empty) == 1

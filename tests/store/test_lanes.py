@@ -31,17 +31,17 @@ def make_queues(
     """Let an account have so many receivers that have something to be told, each at a place of its own."""
     with database.transaction() as transaction:
         for count in range(number):
-            lane_id, origin = delivery.queue(account_id, f"https://{count}.example/")
-            events.open_queue(transaction, lane_id, account_id=account_id, origin=origin)
+            queue_id, origin = delivery.queue(account_id, f"https://{count}.example/")
+            events.open_queue(transaction, queue_id, account_id=account_id, origin=origin)
             transaction.execute(
-                sa.update(WebhookQueue).where(WebhookQueue.id == lane_id).values(failures=failures)
+                sa.update(WebhookQueue).where(WebhookQueue.id == queue_id).values(failures=failures)
             )
             events.write(
                 transaction,
                 account_id=account_id,
                 event_type=EventType.JOB_CANCELLED,
                 data={"omitted": []},
-                targets=[events.NotificationTarget(lane_id, None, f"https://{count}.example/")],
+                targets=[events.NotificationTarget(queue_id, None, f"https://{count}.example/")],
             )
 
 
@@ -57,11 +57,11 @@ def test_lanes_have_their_turns_and_few_tries_at_once(
     first = webhooks.claim(database, limit=2)
     rest = webhooks.claim(database, limit=10)
 
-    assert {claimed.lane_id for claimed in first} == {one.id, two.id}
-    assert [claimed.lane_id for claimed in rest] == [one.id] * (delivery.QUEUE_LIMIT - 1)
+    assert {claimed.queue_id for claimed in first} == {one.id, two.id}
+    assert [claimed.queue_id for claimed in rest] == [one.id] * (delivery.QUEUE_LIMIT - 1)
     assert webhooks.claim(database) == []
     attempts.settle(database, rest[0], webhooks.OK, rng=webhooks.RNG)
-    assert [claimed.lane_id for claimed in webhooks.claim(database)] == [one.id]
+    assert [claimed.queue_id for claimed in webhooks.claim(database)] == [one.id]
 
 
 def test_a_lane_that_was_served_last_waits_for_the_others(
@@ -74,7 +74,7 @@ def test_a_lane_that_was_served_last_waits_for_the_others(
     make_proven(database, *queues)
     webhooks.record(database, account_id, times=3)
 
-    served = [webhooks.claim(database, limit=1)[0].lane_id for _ in range(6)]
+    served = [webhooks.claim(database, limit=1)[0].queue_id for _ in range(6)]
 
     assert set(served[:3]) == set(queues)
     assert served[3:] == served[:3]
@@ -122,14 +122,14 @@ def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those
 
     claimed = webhooks.claim(database, limit=delivery.SLOTS)
 
-    served = collections.Counter(one.account_id for one in claimed if one.lane_id != well.id)
-    assert well.id in {one.lane_id for one in claimed}
+    served = collections.Counter(one.account_id for one in claimed if one.queue_id != well.id)
+    assert well.id in {one.queue_id for one in claimed}
     assert served.total() == delivery.UNPROVEN
     assert set(served.values()) == {delivery.UNPROVEN // 3}
     # The rest is for those that do well, and for one new receiver when another has answered.
     webhooks.record(database, account_id)
-    assert [one.lane_id for one in webhooks.claim(database)] == [well.id]
-    new = next(one for one in claimed if one.lane_id != well.id)
+    assert [one.queue_id for one in webhooks.claim(database)] == [well.id]
+    new = next(one for one in claimed if one.queue_id != well.id)
     attempts.settle(database, new, webhooks.OK, rng=webhooks.RNG)
     assert len(webhooks.claim(database)) == 1
 

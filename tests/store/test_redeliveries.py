@@ -34,7 +34,7 @@ def test_a_resend_goes_to_a_disabled_endpoint_and_touches_neither_schedule_nor_h
     assert (resend.kind, resend.barred, resend.event_id) == (
         AttemptKind.MANUAL,
         None,
-        reported.event_id,
+        reported.notification_id,
     )
     settled = attempts.settle(database, resend, webhooks.GONE, rng=webhooks.RNG)
 
@@ -70,7 +70,7 @@ def test_a_delivery_is_sent_again_so_often_and_not_more(
     webhooks.run_job(database, account_id)
     webhooks.try_once(database, webhooks.GONE)
     [reported] = webhooks.all_deliveries(database)
-    for _ in range(redelivery.MAX_ATTEMPTS - reported.attempts):
+    for _ in range(redelivery.MAX_ATTEMPTS - reported.attempt_count):
         redelivery.redeliver(database, reported.id, account_id=account_id)
 
     with pytest.raises(errors.Conflict):
@@ -212,7 +212,7 @@ def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
                 sa.update(WebhookEndpoint).values(disabled_at=None, disabled_reason=None)
             )
     reported = webhooks.all_deliveries(database)
-    periods = purge.Periods(event=timedelta(0))
+    periods = purge.Periods(timeline=timedelta(0))
 
     def resend() -> int:
         made = [redelivery.redeliver(database, one.id, account_id=None) for one in reported]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.records import Account, StorageChange, StorageTotal
+from jobs.records import StorageChange, StorageTotal
 from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks
@@ -52,7 +52,7 @@ def answered(database: Database, account_id: uuid.UUID, number: int = 0) -> uuid
         database,
         claimed,
         answer=Answer("6", "boxed"),
-        sample=factories.make_ended(TRACE),
+        generation=factories.make_ended(TRACE),
     )
     return job_id
 
@@ -72,7 +72,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended(TRACE)
     )
 
     ended = used(database, account_id)
@@ -160,20 +160,20 @@ class Life:
 
     def succeed(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it with an answer."""
-        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
+        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), generation=ended)
 
     def fail(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it without one."""
         fault = settle.Failure("engine_rejected", "No.")
-        settle.fail(self.database, claimed, fault, sample=ended)
+        settle.fail(self.database, claimed, fault, generation=ended)
 
     def stop(self, claimed: claims.Claim, _ended: traces.GenerationEnd) -> None:
         """Cancel it."""
-        settle.stop(self.database, claimed, sample=None)
+        settle.stop(self.database, claimed, generation=None)
 
     def release(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """Give it back."""
-        settle.release(self.database, claimed, sample=ended)
+        settle.release(self.database, claimed, generation=ended)
 
     def lose(self) -> None:
         """Let its worker be lost, with what was written of its trace."""
@@ -282,32 +282,27 @@ def test_many_fold_at_once_and_each_change_counts_once(
     assert used(database, account_id)[StorageKind.IMAGES] == 30 * 1_000
 
 
-def forget_the_count(database: Database, account_id: uuid.UUID) -> None:
-    """Let the account be as one from before there was a count."""
+def forget_the_count(database: Database) -> None:
+    """Lose what was counted, as a restore without the count does."""
     with database.transaction() as transaction:
         transaction.execute(sa.delete(StorageChange))
         transaction.execute(sa.delete(StorageTotal))
-        transaction.execute(
-            sa.update(Account).where(Account.id == account_id).values(storage_counted_at=None)
-        )
 
 
-def test_what_was_stored_before_the_count_began_is_counted_later(
+def test_a_count_that_was_lost_is_corrected_by_a_recount(
     database: Database, account_id: uuid.UUID
 ) -> None:
     retained = answered(database, account_id, 1)
     gone = answered(database, account_id, 2)
-    forget_the_count(database, account_id)
-    # What goes before it was ever counted is not more than nothing.
+    forget_the_count(database)
+    # What goes and was not counted is not less than nothing.
     retention.remove_job(database, gone, account_id=None, actor="key:test")
     assert used(database, account_id)[StorageKind.IMAGES] == 0
-    assert storage.uncounted(database) == [account_id]
 
     assert storage.recount(database, account_id)
 
     assert used(database, account_id) == held(database, account_id)
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
-    assert storage.uncounted(database) == []
     assert factories.get_job(database, retained).job.answer_text == "6"
 
 
@@ -316,7 +311,7 @@ def test_recounts_at_once_beside_new_images_correct_it_once(
 ) -> None:
     for number in range(5):
         submission.keep_image(database, account_id=account_id, image=submitted(number))
-    forget_the_count(database, account_id)
+    forget_the_count(database)
     barrier = threading.Barrier(4)
     done: list[bool] = []
 
@@ -449,7 +444,7 @@ def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
         quota.check(account_id)
 
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended(TRACE)
     )
 
     assert traces.read(database, job_id)[0].text == TRACE

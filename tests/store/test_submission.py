@@ -81,7 +81,7 @@ def test_what_a_submission_returns_is_what_it_has_kept(
 def test_times_are_aware_and_in_utc(database: Database, account_id: uuid.UUID) -> None:
     job = factories.get_job(database, factories.make_job(database, account_id)).job
 
-    for time in (job.created_at, job.not_before, job.rank_at, job.deadline_at):
+    for time in (job.created_at, job.not_before, job.ordering_at, job.deadline_at):
         assert time.tzinfo is UTC
 
 

@@ -30,7 +30,7 @@ def feed(watch: GenerationGuard, text: str) -> tuple[Verdict | None, int]:
 
 
 def make_watch(question: str = "How many circles?", **switched: bool) -> GenerationGuard:
-    return GenerationGuard(ALL | switched, question=question, sample=0, budget=4096)
+    return GenerationGuard(ALL | switched, question=question, generation=0, budget=4096)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_a_box_from_before_does_not_end_a_final_answer_that_goes_on_and_on() -> 
 
 def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     text = OPENING + "So I count again. " * 100
-    first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
+    first = GenerationGuard({"loop": True}, question="How many?", generation=0, budget=4096)
     feed(first, text)
     assert first.forced_tokens == detectors.FORCED_TOKENS
 
     watch = GenerationGuard(
-        {"loop": True}, question="How many?", sample=0, budget=first.tokens + 20
+        {"loop": True}, question="How many?", generation=0, budget=first.tokens + 20
     )
     verdict, _ = feed(watch, text)
 
@@ -205,14 +205,16 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
 
 def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
     text = OPENING + "So I count again. " * 100
-    first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
+    first = GenerationGuard({"loop": True}, question="How many?", generation=0, budget=4096)
     feed(first, text)
-    loop = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=first.tokens + 5)
+    loop = GenerationGuard(
+        {"loop": True}, question="How many?", generation=0, budget=first.tokens + 5
+    )
     verdict, _ = feed(loop, text)
     assert verdict is not None
     assert (verdict.finding.action, verdict.inserted) == (Action.STOPPED, "")
 
-    drift = GenerationGuard({"language": True}, question="How many?", sample=0, budget=100)
+    drift = GenerationGuard({"language": True}, question="How many?", generation=0, budget=100)
     drift.billed(95)
     text = "我看到六个圆，答案应该是六个。\n\n**最终答案**\n\n\\boxed{六个}"  # noqa: RUF001 - Chinese as written
     verdict = drift.end(text, "stop")

@@ -96,14 +96,14 @@ def test_confidence_is_the_winners_share_of_all_that_count() -> None:
         begun=5,
         classes=tuple(ranked(cast)),
         abstained=(1,),
-        samples={0: 0, 1: 1, 2: 4, 3: 3},
+        generations={0: 0, 1: 1, 2: 4, 3: 3},
     )
     assert (tally.counted, tally.confidence) == (4, 0.5)
     assert tally.plain() == {
         "requested": 5,
         "begun": 5,
         "counted": 4,
-        "classes": [{"text": "a", "samples": [0, 3]}, {"text": "b", "samples": [4]}],
+        "classes": [{"text": "a", "generations": [0, 3]}, {"text": "b", "generations": [4]}],
         "abstained": [1],
     }
     assert votes.Tally(5, 5, (), (0, 1), {0: 0, 1: 1}).confidence is None

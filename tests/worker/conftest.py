@@ -164,7 +164,7 @@ class Bench:
     def status(self, job_id: uuid.UUID) -> Status:
         return self.view(job_id).job.status
 
-    def trace(self, job_id: uuid.UUID) -> list[traces.SampleTrace]:
+    def trace(self, job_id: uuid.UUID) -> list[traces.GenerationTrace]:
         return traces.read(self.database, job_id)
 
     def attempt(self, job_id: uuid.UUID) -> history.AttemptView:
@@ -180,7 +180,7 @@ class Bench:
         numbers = [event.number for event in events]
         assert numbers == sorted(set(numbers))
         for trace in self.trace(job_id):
-            said = [event.delta or "" for event in events if event.sample == trace.number]
+            said = [event.delta or "" for event in events if event.generation == trace.number]
             assert "".join(said) == trace.text
         return list(events)
 

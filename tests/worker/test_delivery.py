@@ -110,7 +110,7 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
 
     [attempt] = webhooks.attempts(database)
     assert (attempt.outcome, attempt.status_code) == (AttemptOutcome.DELIVERED, 200)
-    assert attempt.answer is None
+    assert attempt.response_body is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     assert row.status_code == status
     assert (row.url, row.address) == (receiver.url, "127.0.0.1")
     assert row.seconds is not None
-    assert len(row.answer or b"") == min(len(receiver.answer), delivery.ANSWER_BYTES)
+    assert len(row.response_body or b"") == min(len(receiver.answer), delivery.ANSWER_BYTES)
     [got] = receiver.got
     assert row.request_headers is not None
     assert row.request_headers["webhook-id"] == got.headers["webhook-id"]

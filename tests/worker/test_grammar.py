@@ -100,7 +100,7 @@ def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
     look, typed = bench.trace(job_id)
     assert (look.finish_reason, typed.text) == ("stop", '{"count":6,\t"sure":true}')
     assert (typed.continues, typed.inserted) == (0, "\n\n")
-    assert look.text[: typed.kept] == look.text.rstrip()
+    assert look.text[: typed.kept_chars] == look.text.rstrip()
 
 
 def test_a_trace_without_an_answer_gets_its_heading_in_the_questions_script(bench: Bench) -> None:
@@ -282,9 +282,11 @@ def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
     said = [
-        event.sample for event in bench.reported(job_id) if event.kind is event_log.EventKind.DELTA
+        event.generation
+        for event in bench.reported(job_id)
+        if event.kind is event_log.EventKind.DELTA
     ]
-    assert said == sorted(said, key=lambda sample: sample or 0)
+    assert said == sorted(said, key=lambda generation: generation or 0)
     assert set(said) == {0, 1}
 
 

@@ -52,8 +52,8 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
         first_token_at=started_at + timedelta(seconds=3),
         ended_at=started_at + timedelta(seconds=4),
     )
-    settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
-    settle.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
+    settle.succeed(database, claimed, answer=Answer("6", "boxed"), generation=ended)
+    settle.succeed(database, claimed, answer=Answer("7", "boxed"), generation=ended)
 
     assert value(registry, "jobs_submitted_total", priority="high") == 1
     assert value(registry, "job_queue_seconds_count", priority="high") == 1
@@ -81,14 +81,14 @@ def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
     factories.begin(database, claimed)
     agreed = (votes.AnswerClass("6", (0, 1, 3)),)
     tally = votes.Tally(
-        requested=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3}
+        requested=8, begun=5, classes=agreed, abstained=(), generations={0: 0, 1: 1, 3: 3}
     )
 
     settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
-        sample=factories.make_ended(),
+        generation=factories.make_ended(),
         tally=tally,
     )
 
@@ -100,7 +100,7 @@ def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    settle.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), generation=None)
     factories.claim(database, lease=timedelta(seconds=-1))
     expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
@@ -132,7 +132,9 @@ def test_a_code_that_nobody_listed_is_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    settle.fail(database, factories.claim(database), settle.Failure("novel", "New."), sample=None)
+    settle.fail(
+        database, factories.claim(database), settle.Failure("novel", "New."), generation=None
+    )
 
     assert (
         value(

@@ -180,8 +180,8 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
 
     assert bench.status(gone) is Status.CANCELLED
     assert bench.status(stored) is Status.SUCCEEDED
-    assert len({sample.rid for sample in bench.attempt(stored).samples}) == 2
-    assert {len(sample.rid) for sample in bench.attempt(stored).samples} == {32}
+    assert len({generation.rid for generation in bench.attempt(stored).generations}) == 2
+    assert {len(generation.rid) for generation in bench.attempt(stored).generations} == {32}
 
 
 def test_a_picture_that_takes_engines_down_is_refused_in_the_end(

@@ -59,7 +59,11 @@ def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench:
     assert finding.evidence["probes"] == 2
     assert finding.evidence["tokens"] < 2.1 * finding.evidence["earlier_tokens"]
     look, forced = bench.trace(job_id)
-    assert (look.finish_reason, forced.continues, forced.kept) == ("cut", 0, finding.begins)
+    assert (look.finish_reason, forced.continues, forced.kept_chars) == (
+        "cut",
+        0,
+        finding.start_char,
+    )
     assert (job.answer_forced, job.answer_text) == (True, right)
     assert (job.output_tokens or 0) < 0.2 * BUDGET
 

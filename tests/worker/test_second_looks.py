@@ -33,7 +33,7 @@ def test_a_second_look_confirms_corrects_or_doubts(bench: Bench, persona: str, a
     job = bench.view(job_id).job
     first, second = bench.trace(job_id)
     assert found(bench, job_id) == [("verify", action)]
-    assert (second.continues, second.kept) == (0, len(first.text))
+    assert (second.continues, second.kept_chars) == (0, len(first.text))
     assert second.inserted == verify.ask("How many circles?")
     before = first.text.rpartition("\\boxed{")[2].removesuffix("}")
     after = second.text.rpartition("\\boxed{")[2].removesuffix("}")
@@ -160,7 +160,7 @@ def test_of_a_loop_behind_the_answer_the_second_look_gets_nothing(bench: Bench) 
     turn = bench.engine.requests[1].turn
     first, second = bench.trace(job_id)
     assert turn is not None
-    assert first.text[: second.kept] == turn.said
+    assert first.text[: second.kept_chars] == turn.said
     assert len(turn.said) < len(first.text)
     assert found(bench, job_id) == [("loop", "stopped"), ("verify", "confirmed")]
 
@@ -215,7 +215,7 @@ def test_an_option_that_sounds_like_a_refusal_is_an_answer(
         Answer(first, "boxed"),
         question="Which?",
         answer_format={"type": "choice", "options": options} if options else None,
-        sample=1,
+        generation=1,
     )
     look.end(f"**Final Answer** \\boxed{{{second}}}", "stop")
 
@@ -251,7 +251,7 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
     seconds = [trace for trace in traces.values() if trace.continues is not None]
     assert job.votes is not None
     assert job.votes["begun"] == len(looks) >= 2
-    voted = job.votes["classes"][0]["samples"]
+    voted = job.votes["classes"][0]["generations"]
     assert set(voted) <= {trace.number for trace in seconds}
     wrong = {trace.text.rpartition("\\boxed{")[2].removesuffix("}") for trace in looks}
     assert job.answer_text not in wrong
@@ -274,7 +274,7 @@ def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
     assert view.job.votes is not None
-    voted = view.job.votes["classes"][0]["samples"]
+    voted = view.job.votes["classes"][0]["generations"]
     assert all(traces[number].continues is None for number in voted)
     assert traces[view.job.votes["look"]].continues == voted[0]
     shown = jobs_shown.JobAnswer.of(view)
@@ -282,7 +282,7 @@ def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     assert (shown.verdict, shown.confidence) == (verdict, 1.0)
     votes = jobs_shown.Votes.of(view.job)
     assert votes is not None
-    assert votes.classes[0].samples == voted
+    assert votes.classes[0].generations == voted
 
 
 def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> None:

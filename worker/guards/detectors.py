@@ -89,7 +89,7 @@ class GenerationGuard:
     Args:
         guards: which guards are on, by name; one that is missing is off.
         question: decides the language.
-        sample: the stream's number.
+        generation: the stream's number.
         budget: the job's, in tokens, without those for a second look; the stream gets :attr:`limit` of them.
         verification: most tokens of a second look at the answer; 0: there is none.
         typed: whether the answer comes in a stream of its own in any case, which has tokens of its own.
@@ -100,14 +100,14 @@ class GenerationGuard:
         guards: Mapping[str, bool],
         *,
         question: str,
-        sample: int,
+        generation: int,
         budget: int,
         verification: int = 0,
         typed: bool = False,
     ) -> None:
         self._guards = guards
         self._question = question
-        self._sample = sample
+        self._generation = generation
         reserve = 0 if typed else reserved(guards, budget)
         self._budget = budget
         self._typed = typed
@@ -317,7 +317,7 @@ class GenerationGuard:
     ) -> Finding:
         return Finding(
             kind=kind,
-            sample=self._sample,
+            generation=self._generation,
             start=start,
             end=end,
             action=Action.FORCED,

@@ -58,7 +58,7 @@ class Verification:
         first: the answer that is looked at once more.
         question: decides the language.
         answer_format: what the answer's value is to be, or None.
-        sample: the stream's number.
+        generation: the stream's number.
     """
 
     finish_reason = "stop"
@@ -70,14 +70,14 @@ class Verification:
         *,
         question: str,
         answer_format: Mapping[str, Any] | None,
-        sample: int,
+        generation: int,
     ) -> None:
         #: What came of it, once it has ended.
         self.found: Finding | None = None
         self._first = first
         self._question = question
         self._format = answer_format
-        self._sample = sample
+        self._generation = generation
 
     def see(self, text: str) -> bool:
         """Let it speak."""
@@ -92,7 +92,9 @@ class Verification:
 
     def finding(self, action: Action, length: int) -> Finding:
         """Return what is kept of a second look that said ``length`` characters."""
-        return Finding(FindingKind.VERIFY, sample=self._sample, start=0, end=length, action=action)
+        return Finding(
+            FindingKind.VERIFY, generation=self._generation, start=0, end=length, action=action
+        )
 
     def _compared(self, text: str) -> Action:
         second = extraction.extract(text)

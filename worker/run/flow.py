@@ -257,7 +257,7 @@ class GenerationFlow:
             answer,
             question=request.question,
             answer_format=self._holding.claim.options.get("answer_format"),
-            sample=number,
+            generation=number,
         )
         looked = self._stream(again, reader, number=number, started_at=started_at)
         found = reader.found or reader.finding(Action.NONE, len(looked.ended.output))
@@ -378,7 +378,7 @@ class GenerationFlow:
 
     def _next(self, ended: traces.GenerationEnd) -> int:
         """Return the number of the stream that goes on from one that has ended."""
-        return ended.sample + 1 if self._numbers is None else next(self._numbers)
+        return ended.generation + 1 if self._numbers is None else next(self._numbers)
 
     def _follow(
         self,
@@ -401,7 +401,7 @@ class GenerationFlow:
                     ended=ended,
                     finding=finding,
                     rid=rid,
-                    sample=number,
+                    generation=number,
                     stored=stored,
                     inserted=inserted,
                     beside=self._numbers is not None,

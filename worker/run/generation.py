@@ -71,7 +71,7 @@ def run(
         started_at: the start by the database's clock; further times are measured from it.
         on_first_token: called when the engine has begun to answer.
     """
-    live = recorder.open(holding.claim, sample=number, started_at=started_at)
+    live = recorder.open(holding.claim, generation=number, started_at=started_at)
     begun = time.monotonic()
     ending = _Ending()
     fault: errors.EngineError | None = None
@@ -105,7 +105,7 @@ def run(
         ended=_ended(
             live,
             ending,
-            sample=number,
+            generation=number,
             finish_reason=_finish_reason(holding, fault, ending, reader),
             ended_at=_later(started_at, begun),
         ),
@@ -130,8 +130,8 @@ def unasked(
         output_tokens=0,
         first_token_at=None,
         ended_at=started_at,
-        marks=(),
-        sample=number,
+        event_index=(),
+        generation=number,
     )
     return GenerationResult(ended, None if reason is not None else fault)
 
@@ -207,7 +207,7 @@ def _finish_reason(
 
 
 def _ended(
-    live: TraceBuffer, ending: _Ending, *, sample: int, finish_reason: str, ended_at: datetime
+    live: TraceBuffer, ending: _Ending, *, generation: int, finish_reason: str, ended_at: datetime
 ) -> traces.GenerationEnd:
     usage = ending.usage
     return traces.GenerationEnd(
@@ -219,6 +219,6 @@ def _ended(
         output_tokens=usage.output_tokens if usage else live.tokens,
         first_token_at=live.first_token_at,
         ended_at=ended_at,
-        marks=live.marks,
-        sample=sample,
+        event_index=live.event_index,
+        generation=generation,
     )

@@ -55,7 +55,7 @@ class Settlement:
                     claim,
                     Outcome.CANCELLED,
                     lambda: outcomes.stop(
-                        self._database, claim, sample=ended, others=result.others
+                        self._database, claim, generation=ended, others=result.others
                     ),
                 )
             case StopReason.DEADLINE, _:
@@ -75,7 +75,7 @@ class Settlement:
                         self._database,
                         claim,
                         answer=answer,
-                        sample=ended,
+                        generation=ended,
                         others=result.others,
                         forced=result.forced,
                         found=found,
@@ -100,7 +100,7 @@ class Settlement:
             claim,
             Outcome.FAILED,
             lambda: outcomes.fail(
-                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+                self._database, claim, fault, generation=ended, others=others, deadly=deadly
             ),
             fault,
         )
@@ -126,7 +126,7 @@ class Settlement:
                 self._database,
                 claim,
                 fault,
-                sample=ended,
+                generation=ended,
                 others=others,
                 rng=self._rng,
                 deadly=deadly,
@@ -148,7 +148,7 @@ class Settlement:
             claim,
             Outcome.RELEASED,
             lambda: outcomes.release(
-                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+                self._database, claim, generation=ended, others=others, wait=wait, fault=fault
             ),
             fault,
         )
@@ -235,7 +235,7 @@ def _no_answer(result: FlowResult) -> Finding:
     """Return the finding of an attempt whose last stream has no answer either."""
     return Finding(
         kind=FindingKind.NO_ANSWER,
-        sample=result.ended.sample,
+        generation=result.ended.generation,
         start=0,
         end=len(result.ended.output),
         action=Action.NONE,

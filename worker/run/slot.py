@@ -167,7 +167,7 @@ class Slot:
             return detectors.GenerationGuard(
                 switched,
                 question=claim.question,
-                sample=number,
+                generation=number,
                 budget=budget,
                 verification=again,
                 typed=typed,
@@ -186,7 +186,7 @@ class Slot:
             self._database,
             claim,
             rid=request.rid,
-            sample=0,
+            generation=0,
             engine=permit.engine.url,
             engine_version=permit.facts.version,
             prompt=prompt.messages(request),

@@ -246,7 +246,9 @@ class Vote:
             return None
         try:
             started_at = until_available(
-                lambda: claims.join(self._database, self._holding.claim, rid=rid, sample=number),
+                lambda: claims.join(
+                    self._database, self._holding.claim, rid=rid, generation=number
+                ),
                 failed="sample_not_begun",
                 give_up=branch.stopped_within,
             )
@@ -376,7 +378,7 @@ class Vote:
         if self._fault is None and self._classes:
             chosen = self._cast[self._classes[0].votes[0]]
         every = [*cast, *self._rest, *([self._fault] if self._fault else [])]
-        ends = {end.sample: end for one in every for end in (one.ended, *one.others)}
+        ends = {end.generation: end for one in every for end in (one.ended, *one.others)}
         if self._uncompared is not None and self._holding.reason is None:
             chosen = dataclasses.replace(chosen, fault=self._uncompared)
         tally = None
@@ -399,7 +401,7 @@ class Vote:
             begun=len(self._begun),
             classes=tuple(self._classes),
             abstained=tuple(sorted(self._cast.keys() - woken)),
-            samples={vote: result.said.sample for vote, result in self._cast.items()},
+            generations={vote: result.said.generation for vote, result in self._cast.items()},
             look=look,
         )
 
@@ -407,4 +409,4 @@ class Vote:
 def _without(
     one: traces.GenerationEnd, ends: Iterable[traces.GenerationEnd]
 ) -> tuple[traces.GenerationEnd, ...]:
-    return tuple(end for end in ends if end.sample != one.sample)
+    return tuple(end for end in ends if end.generation != one.generation)

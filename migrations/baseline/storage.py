@@ -1,4 +1,4 @@
-"""Count what each account stores, and let an account have a storage quota of its own."""
+"""The triggers of revision 0100 that record each change of the bytes that accounts store in ``storage_changes``."""
 
 from __future__ import annotations
 
@@ -8,44 +8,42 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
-branch_labels = None
-depends_on = None
-
 
 class _Counted(NamedTuple):
-    """What counts of a table's rows: whose they are, as what, and how many bytes."""
+    """Which bytes of a table's rows count, for which account, as which kind."""
 
-    #: Of its triggers and its function.
+    #: The prefix of the triggers, and part of the function's name.
     name: str
     table: str
-    #: SQL in which ``{row}`` stands for the row.
+    #: An SQL expression; ``{row}`` stands for the row.
     account: str
     kind: str
     texts: Sequence[str] = ()
     binaries: Sequence[str] = ()
-    #: Bytes that each row counts beside them: about what it takes with its indexes and entries.
+    #: Bytes that each row counts in addition: about what it takes with its index entries.
     row: int = 0
 
 
 _OF_JOB = "(SELECT jobs.account_id FROM jobs WHERE jobs.id = {row}.job_id)"
-_OF_QUEUE = (
-    "(SELECT webhook_lanes.account_id FROM webhook_lanes WHERE webhook_lanes.id = {row}.lane_id)"
-)
+_OF_QUEUE = "(SELECT webhook_queues.account_id FROM webhook_queues WHERE webhook_queues.id = {row}.queue_id)"
 _OWN = "{row}.account_id"
 _COUNTED = (
-    # The order in which the service locks them.
+    # In the order in which the service locks them.
     _Counted(
         "jobs", "jobs", _OWN, "'jobs'", texts=("question", "answer_text", "answer_value", "votes")
     ),
-    # What stays of a job whose data are deleted.
+    # What remains of a job whose data is deleted.
     _Counted(
         "job_records", "jobs", _OWN, "'records'", texts=("options", "metadata", "webhook"), row=1024
     ),
     _Counted("attempts", "attempts", _OF_JOB, "'traces'", texts=("prompt",)),
     _Counted(
-        "samples", "samples", _OF_JOB, "'traces'", texts=("output", "steps"), binaries=("marks",)
+        "generations",
+        "generations",
+        _OF_JOB,
+        "'traces'",
+        texts=("output", "steps"),
+        binaries=("event_index",),
     ),
     _Counted(
         "search_texts",
@@ -57,7 +55,12 @@ _COUNTED = (
     _Counted("image_records", "images", _OWN, "'records'", row=512),
     _Counted("image_bytes", "image_bytes", _OWN, "'images'", binaries=("data",)),
     _Counted(
-        "webhook_events", "webhook_events", _OWN, "'deliveries'", binaries=("payload",), row=512
+        "webhook_notifications",
+        "webhook_notifications",
+        _OWN,
+        "'deliveries'",
+        binaries=("payload",),
+        row=512,
     ),
     _Counted(
         "webhook_attempts",
@@ -65,7 +68,7 @@ _COUNTED = (
         _OF_QUEUE,
         "'deliveries'",
         texts=("url",),
-        binaries=("answer",),
+        binaries=("response_body",),
         row=512,
     ),
 )
@@ -93,60 +96,19 @@ $$
 """
 
 
-def upgrade() -> None:
-    """Add the columns and the tables, empty, and the triggers that write down each change from now on.
-
-    What was stored before is counted later, account by account, by a worker or by ``longlook db recount``:
-    ``accounts.storage_counted_at`` tells of which that has been done.
-    """
-    op.add_column("accounts", sa.Column("storage_mb", sa.Integer(), nullable=True))
-    op.add_column(
-        "accounts", sa.Column("storage_counted_at", sa.DateTime(timezone=True), nullable=True)
-    )
-    op.create_table(
-        "storage_totals",
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("account_id", "kind", name=op.f("pk_storage_totals")),
-    )
-    op.create_table(
-        "storage_changes",
-        sa.Column(
-            "id",
-            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
-            autoincrement=True,
-            nullable=False,
-        ),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_storage_changes")),
-    )
-    op.create_index(
-        "ix_storage_changes_account_id_kind_bytes",
-        "storage_changes",
-        ["account_id", "kind", "bytes"],
-    )
+def create() -> None:
+    """Create the triggers, on PostgreSQL with their functions."""
     postgres = op.get_bind().dialect.name == "postgresql"
     for counted in _COUNTED:
         for statement in (_on_postgresql if postgres else _on_sqlite)(counted):
             op.execute(sa.text(statement))
 
 
-def downgrade() -> None:
-    """Take them all back."""
-    postgres = op.get_bind().dialect.name == "postgresql"
-    for counted in _COUNTED:
-        for moment in _moments(counted):
-            table = f" ON {counted.table}" if postgres else ""
-            op.execute(f"DROP TRIGGER {_trigger(counted, moment)}{table}")
-        if postgres:
+def drop() -> None:
+    """Drop the functions; the triggers go with their tables."""
+    if op.get_bind().dialect.name == "postgresql":
+        for counted in _COUNTED:
             op.execute(f"DROP FUNCTION count_{counted.name}()")
-    op.drop_table("storage_changes")
-    op.drop_table("storage_totals")
-    op.drop_column("accounts", "storage_counted_at")
-    op.drop_column("accounts", "storage_mb")
 
 
 def _moments(counted: _Counted) -> list[str]:
@@ -158,7 +120,7 @@ def _trigger(counted: _Counted, moment: str) -> str:
 
 
 def _event(counted: _Counted, moment: str) -> str:
-    """Return when a trigger fires: an update of other columns, of a lease say, costs nothing."""
+    """Return the event of a trigger: an update of other columns, such as a lease, costs nothing."""
     if moment != "update":
         return moment.upper()
     return f"UPDATE OF {', '.join((*counted.texts, *counted.binaries))}"
@@ -204,7 +166,7 @@ def _on_sqlite(counted: _Counted) -> list[str]:
 
 
 def _size(counted: _Counted, row: str, *, text: str, binary: str) -> str:
-    """Return the SQL of a row's bytes. JSON counts as the text that the database makes of it."""
+    """Return an SQL expression of a row's bytes. JSON counts as the text that the database makes of it."""
     parts = [text.format(f"{row}.{name}") for name in counted.texts]
     parts += [binary.format(f"{row}.{name}") for name in counted.binaries]
     return " + ".join([str(counted.row), *(f"COALESCE({part}, 0)" for part in parts)])

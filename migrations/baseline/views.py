@@ -1,17 +1,8 @@
-"""Make the views in which people read the history, an index of what ended when, and a place for engines' states."""
+"""The views of revision 0100, in which people and reports read the history: see docs/history.md."""
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
-
-revision = "0002"
-down_revision = "0001"
-branch_labels = None
-depends_on = None
-
-_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 _JOBS = """
 CREATE VIEW history_jobs AS
@@ -25,6 +16,9 @@ SELECT
     jobs.question,
     jobs.answer_text AS answer,
     jobs.answer_rule,
+    jobs.answer_value,
+    jobs.answer_forced,
+    jobs.confidence,
     jobs.finish_reason,
     jobs.error_code,
     jobs.error_message,
@@ -74,16 +68,16 @@ SELECT
     attempts.engine,
     attempts.engine_version,
     attempts.model,
-    streams.input_tokens,
-    streams.cached_tokens,
-    streams.image_tokens,
-    streams.output_tokens,
+    totals.input_tokens,
+    totals.cached_tokens,
+    totals.image_tokens,
+    totals.output_tokens,
     {first_token} AS first_token_seconds,
     {engine} AS engine_seconds,
     {run} AS run_seconds,
     attempts.claimed_at,
-    streams.started_at,
-    streams.first_token_at,
+    totals.started_at,
+    totals.first_token_at,
     attempts.ended_at,
     attempts.job_id
 FROM attempts
@@ -100,9 +94,9 @@ LEFT JOIN (
         min(started_at) AS started_at,
         min(first_token_at) AS first_token_at,
         max(ended_at) AS ended_at
-    FROM samples
+    FROM generations
     GROUP BY job_id, attempt
-) AS streams ON streams.job_id = attempts.job_id AND streams.attempt = attempts.number
+) AS totals ON totals.job_id = attempts.job_id AND totals.attempt = attempts.number
 """
 
 _TIMELINE = """
@@ -113,7 +107,7 @@ SELECT
     accounts.name AS account,
     timeline.at,
     timeline.actor,
-    timeline.event,
+    timeline.action,
     {status} AS status,
     {error_code} AS error_code,
     timeline.changes,
@@ -123,19 +117,45 @@ JOIN jobs ON jobs.id = timeline.job_id
 JOIN accounts ON accounts.id = jobs.account_id
 """
 
+_DELIVERIES = """
+CREATE VIEW history_deliveries AS
+SELECT
+    {delivery} AS delivery,
+    {notification} AS notification,
+    {job} AS job,
+    accounts.name AS account,
+    webhook_notifications.type,
+    webhook_deliveries.status,
+    {endpoint} AS endpoint,
+    webhook_endpoints.name AS endpoint_name,
+    webhook_queues.origin,
+    webhook_attempts.number AS attempt,
+    webhook_attempts.kind,
+    webhook_attempts.state,
+    webhook_attempts.outcome,
+    webhook_attempts.status_code,
+    COALESCE(webhook_attempts.error_code, webhook_deliveries.error_code) AS error_code,
+    webhook_attempts.seconds,
+    webhook_attempts.address,
+    webhook_notifications.created_at,
+    webhook_attempts.due_at,
+    webhook_attempts.started_at,
+    webhook_attempts.ended_at,
+    webhook_attempts.next_at,
+    webhook_deliveries.delivered_at,
+    webhook_deliveries.id AS delivery_id,
+    webhook_notifications.job_id
+FROM webhook_attempts
+JOIN webhook_deliveries ON webhook_deliveries.id = webhook_attempts.delivery_id
+JOIN webhook_notifications ON webhook_notifications.id = webhook_deliveries.notification_id
+JOIN webhook_queues ON webhook_queues.id = webhook_deliveries.queue_id
+JOIN accounts ON accounts.id = webhook_notifications.account_id
+LEFT JOIN webhook_endpoints ON webhook_endpoints.id = webhook_deliveries.endpoint_id
+"""
 
-def upgrade() -> None:
-    """Make the three views, the index and the column."""
-    op.add_column("workers", sa.Column("engines", _JSON, nullable=True))
-    op.create_index(
-        "ix_jobs_ended",
-        "jobs",
-        ["finished_at"],
-        postgresql_where=sa.text("finished_at IS NOT NULL"),
-        sqlite_where=sa.text("finished_at IS NOT NULL"),
-        # On a large PostgreSQL it is made beforehand, without a lock: docs/explanation/migrations.md.
-        if_not_exists=True,
-    )
+
+def create() -> None:
+    """Create the four views."""
     postgres = op.get_bind().dialect.name == "postgresql"
     shown = _shown_on_postgresql if postgres else _shown_on_sqlite
     seconds = _seconds_on_postgresql if postgres else _seconds_on_sqlite
@@ -154,8 +174,8 @@ def upgrade() -> None:
     op.execute(
         _ATTEMPTS.format(
             job=shown("job", "attempts.job_id"),
-            first_token=seconds("streams.started_at", "streams.first_token_at"),
-            engine=seconds("streams.started_at", "streams.ended_at"),
+            first_token=seconds("totals.started_at", "totals.first_token_at"),
+            engine=seconds("totals.started_at", "totals.ended_at"),
             run=seconds("attempts.claimed_at", "attempts.ended_at"),
         )
     )
@@ -166,14 +186,20 @@ def upgrade() -> None:
             error_code=member.format("error_code"),
         )
     )
+    op.execute(
+        _DELIVERIES.format(
+            delivery=shown("dlv", "webhook_deliveries.id"),
+            notification=shown("evt", "webhook_notifications.id"),
+            job=shown("job", "webhook_notifications.job_id"),
+            endpoint=shown("we", "webhook_deliveries.endpoint_id"),
+        )
+    )
 
 
-def downgrade() -> None:
+def drop() -> None:
     """Drop them."""
-    for view in ("history_timeline", "history_attempts", "history_jobs"):
+    for view in ("history_deliveries", "history_timeline", "history_attempts", "history_jobs"):
         op.execute(f"DROP VIEW {view}")
-    op.drop_index("ix_jobs_ended", "jobs")
-    op.drop_column("workers", "engines")
 
 
 def _shown_on_postgresql(kind: str, column: str) -> str:
@@ -189,5 +215,5 @@ def _seconds_on_postgresql(start: str, end: str) -> str:
 
 
 def _seconds_on_sqlite(start: str, end: str) -> str:
-    """Julian days are kept in milliseconds inside SQLite."""
+    """Return the difference; SQLite stores Julian days as milliseconds."""
     return f"round((julianday({end}) - julianday({start})) * 86400.0, 3)"
