@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import structlog
 
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store.purge import NO_RETENTION, Periods
 from webhooks import attempts, claims, outbox, policy, purge, redelivery
@@ -82,7 +83,7 @@ def _log_crash(done: Future[None]) -> None:
         _log.error("delivery_crashed", exc_info=error)
 
 
-class Dispatcher:
+class Dispatcher(BackgroundLoop):
     """One thread that claims for both pools of the process. Any number of processes may do so at once.
 
     Args:
@@ -104,40 +105,23 @@ class Dispatcher:
         send_slow: Send,
         periods: Periods = NO_RETENTION,
     ) -> None:
+        super().__init__("dispatcher", self._turn)
         self._database = database
         self._owner = owner
         self._lease = lease
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._pools = (
-            SenderPool(policy.SLOTS, slow=False, send=send, on_end=self._wake.set),
-            SenderPool(policy.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
+            SenderPool(policy.SLOTS, slow=False, send=send, on_end=self.wake),
+            SenderPool(policy.SLOW_SLOTS, slow=True, send=send_slow, on_end=self.wake),
         )
         self._periods = periods
         self._swept_at = float("-inf")
         self._purge_due = float("-inf")
         #: The account whose recovery was served last.
         self._recovered_for: uuid.UUID | None = None
-        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Check at once whether something is due."""
-        self._wake.set()
-
-    def drain(self) -> None:
-        """Claim nothing more; safe in a signal handler."""
-        self._stopping.set()
-        self._wake.set()
 
     def stop(self) -> None:
-        """Drain, and wait for the attempts that are under way: each ends within its timeout."""
-        self.drain()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Claim nothing more, and wait for the attempts that are under way: each ends within its timeout."""
+        super().stop()
         for pool in self._pools:
             pool.close()
 
@@ -148,7 +132,7 @@ class Dispatcher:
             core.database.DatabaseUnavailable: the database does not answer.
         """
         if outbox.fan_out(self._database).more:
-            self._wake.set()
+            self.wake()
         self._sweep()
         self._purge()
         pause = claims.pause(self._database)
@@ -162,7 +146,7 @@ class Dispatcher:
         return min(seconds, _LONGEST_SECONDS) if seconds > 0 else _FULL_SECONDS
 
     def _fill(self, pool: SenderPool) -> None:
-        while not self._stopping.is_set() and (free := pool.free):
+        while not self.stopping and (free := pool.free):
             claimed = claims.claim(
                 self._database,
                 owner=self._owner,
@@ -187,7 +171,7 @@ class Dispatcher:
         if recovered.resent:
             _log.info("deliveries_recovered", attempts=recovered.resent)
         if recovered.more:
-            self._wake.set()
+            self.wake()
 
     def _purge(self) -> None:
         """Remove a batch of what is old, if it is time."""
@@ -197,16 +181,13 @@ class Dispatcher:
         if purged != purge.WebhooksPurged():
             _log.info("webhooks_purged", reduced=purged.reduced, removed=purged.removed)
         if purged.more:
-            self._wake.set()
+            self.wake()
         else:
             self._purge_due = time.monotonic() + _PURGE_EVERY_SECONDS
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                pause = self.turn()
-            except DatabaseUnavailable:
-                _log.warning("deliveries_not_claimed")
-                pause = _UNAVAILABLE_SECONDS
-            self._wake.wait(pause)
+    def _turn(self) -> float:
+        try:
+            return self.turn()
+        except DatabaseUnavailable:
+            _log.warning("deliveries_not_claimed")
+            return _UNAVAILABLE_SECONDS

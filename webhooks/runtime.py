@@ -89,7 +89,7 @@ class DeliveryRuntime:
 
     def drain(self) -> None:
         """Start to drain: claim nothing more. Safe in a signal handler."""
-        self.dispatcher.drain()
+        self.dispatcher.request_stop()
 
     def stop(self) -> None:
         """Stop everything, after the last attempt has ended, each within its timeout."""

@@ -18,14 +18,13 @@ from typing import Protocol
 import structlog
 
 from core import errors, failpoints, ids
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, DatabaseUnavailable, until_available
 from net.client import GuardedClientError, Reply
 from webhooks import attempts, claims, policy
 from webhooks.policy import AttemptOutcome
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 1.0
 #: The wait before another attempt when an operator must fix the vault.
 _PUT_OFF = timedelta(minutes=1)
 
@@ -152,20 +151,25 @@ class Sender:
         )
 
     def _write(self, claim: claims.DeliveryClaim, result: attempts.AttemptResult) -> None:
-        """Write until the database answers. A commit whose reply was lost may have been made: the row tells."""
-        while True:
-            try:
-                settled = attempts.settle(self._database, claim, result, rng=self._rng)
-                if settled is None and not attempts.landed(self._database, claim):
-                    _log.warning("delivery_lost")
-                    return
-            except DatabaseUnavailable:
-                _log.warning("delivery_not_settled")
-                if self._give_up.wait(_PAUSE_SECONDS):
-                    return
-                continue
-            _record(claim, result, settled)
+        """Write until the database answers. A commit whose reply was lost may have landed: the row shows it."""
+        try:
+            settled, landed = until_available(
+                lambda: self._settle(claim, result),
+                failed="delivery_not_settled",
+                give_up=self._give_up.wait,
+            )
+        except DatabaseUnavailable:
             return
+        if landed:
+            _record(claim, result, settled)
+        else:
+            _log.warning("delivery_lost")
+
+    def _settle(
+        self, claim: claims.DeliveryClaim, result: attempts.AttemptResult
+    ) -> tuple[attempts.AttemptSettled | None, bool]:
+        settled = attempts.settle(self._database, claim, result, rng=self._rng)
+        return settled, settled is not None or attempts.landed(self._database, claim)
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:

@@ -13,7 +13,8 @@ from api.schemas.fields import Time
 from api.schemas.parts import ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
-from net.client import NO_PUBLIC_ADDRESS, disclosed, is_public
+from net.client import NO_PUBLIC_ADDRESS, disclosed
+from net.guard import is_public
 from webhooks import queries, tables
 from webhooks.policy import DeliveryStatus
 

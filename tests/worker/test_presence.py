@@ -14,6 +14,7 @@ from jobs import engine as seam
 from jobs.store import claims, expiry, workers
 from tests import factories
 from tests.databases import Age
+from tests.fakes import RecordingWakeup
 from tests.worker.conftest import LEASE, Bench
 from tests.worker.engine_fake import Conducted
 from worker.engines.pool import EnginePool
@@ -21,21 +22,6 @@ from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
 
 ALIVE = timedelta(seconds=30)
-
-
-class RecordingWakeup:
-    """Counts what is rung; ``lying`` bells wait in Redis, None: Redis does not answer."""
-
-    def __init__(self, lying: int | None = 0) -> None:
-        self.lying = lying
-        self.rung: list[int] = []
-
-    def notify(self, times: int = 1) -> None:
-        if times > 0:
-            self.rung.append(times)
-
-    def waiting(self) -> int | None:
-        return self.lying
 
 
 class Away(Conducted):
@@ -86,11 +72,11 @@ def test_a_sweep_rings_for_due_jobs_as_far_as_slots_hear(
     present(bench.database, "w", slots=slots)
     for _ in range(jobs):
         bench.submit()
-    wakeup = RecordingWakeup(lying)
+    wakeup = RecordingWakeup(lying=lying)
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.rung == rung
+    assert wakeup.calls == rung
 
 
 def test_without_a_live_worker_nobody_is_rung_for(bench: Bench) -> None:
@@ -99,7 +85,7 @@ def test_without_a_live_worker_nobody_is_rung_for(bench: Bench) -> None:
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.rung == []
+    assert wakeup.calls == []
 
 
 def test_a_sweeper_that_has_just_come_up_ends_no_lease_on_a_server(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from datetime import datetime
 import structlog
 
 from core import errors
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, DatabaseUnavailable, until_available
 from core.profiles import Sampling
 from jobs import engine
 from jobs.answers import extraction
@@ -28,7 +27,6 @@ from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 1.0
 _GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 
@@ -393,10 +391,11 @@ class GenerationFlow:
         inserted: str,
     ) -> datetime | None:
         """Note the cut and the next stream, through outages; None when the job is lost or was stopped meanwhile."""
-        pause = threading.Event()
-        while self._holding.reason is None:
-            try:
-                followed = claims.follow(
+        if self._holding.reason is not None:
+            return None
+        try:
+            followed = until_available(
+                lambda: claims.follow(
                     self._database,
                     self._holding.claim,
                     ended=ended,
@@ -406,18 +405,18 @@ class GenerationFlow:
                     stored=stored,
                     inserted=inserted,
                     beside=self._numbers is not None,
-                )
-            except DatabaseUnavailable:
-                _log.warning("cut_not_written")
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            if followed is None:
-                self._holding.mark(StopReason.LOST)
-                return None
-            if self._numbers is None:
-                self._recorder.pass_by(self._holding.claim, followed.through)
-            return followed.started_at
-        return None
+                ),
+                failed="cut_not_written",
+                give_up=self._holding.stopped_within,
+            )
+        except DatabaseUnavailable:
+            return None
+        if followed is None:
+            self._holding.mark(StopReason.LOST)
+            return None
+        if self._numbers is None:
+            self._recorder.pass_by(self._holding.claim, followed.through)
+        return followed.started_at
 
     def _stream(
         self,

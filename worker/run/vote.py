@@ -21,7 +21,7 @@ from datetime import datetime
 import structlog
 
 from core import errors
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, DatabaseUnavailable, until_available
 from jobs import engine
 from jobs.answers import votes
 from jobs.store import claims, traces
@@ -35,7 +35,6 @@ from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 1.0
 #: Between two looks for a permit that another job has given back.
 _PERMIT_SECONDS = 0.2
 _SEEDS = 2**31
@@ -243,20 +242,21 @@ class Vote:
 
     def _join(self, number: int, rid: str, branch: leases.ChildLease) -> datetime | None:
         """Note a sample's start, through outages; None when the job is lost or was stopped meanwhile."""
-        pause = threading.Event()
-        while branch.reason is None:
-            try:
-                started_at = claims.join(
+        if branch.reason is not None:
+            return None
+        try:
+            started_at = until_available(
+                lambda: claims.join(
                     self._database, self._holding.claim, rid=rid, generation=number
-                )
-            except DatabaseUnavailable:
-                _log.warning("sample_not_begun")
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            if started_at is None:
-                branch.mark(StopReason.LOST)
-            return started_at
-        return None
+                ),
+                failed="sample_not_begun",
+                give_up=branch.stopped_within,
+            )
+        except DatabaseUnavailable:
+            return None
+        if started_at is None:
+            branch.mark(StopReason.LOST)
+        return started_at
 
     def _leave(self, ended: traces.GenerationEnd) -> None:
         """Note a sample's end for those who look on. It is written again with the attempt's."""
