@@ -1,4 +1,4 @@
-"""What the detectors see in texts, and what they leave alone."""
+"""What the guards see in texts, and what they leave alone."""
 
 from __future__ import annotations
 
@@ -12,25 +12,17 @@ from jobs.findings import Action, FindingKind
 from models.training import questions, scenes
 from scripted import script
 from tests import recorded_traces
-from worker.guards import detectors
-from worker.guards.detectors import GenerationGuard, Verdict
+from tests.worker.guarded import feed, make_guards
+from worker.guards import forced_answer
+from worker.guards.chain import GuardChain
+from worker.guards.trace import FORCED_TOKENS
 
 ALL = dict.fromkeys(("loop", "budget", "language"), True)
 OPENING = "Let me look at the picture, where five red circles are near the left edge. "
 
 
-def feed(watch: GenerationGuard, text: str) -> tuple[Verdict | None, int]:
-    """Return the first verdict on ``text``, token by token, and how many characters it took."""
-    seen = 0
-    for token in script.tokens(text):
-        seen += len(token)
-        if (verdict := watch.see(token)) is not None:
-            return verdict, seen
-    return None, seen
-
-
-def make_watch(question: str = "How many circles?", **switched: bool) -> GenerationGuard:
-    return GenerationGuard(ALL | switched, question=question, sample=0, budget=4096)
+def make_watch(question: str = "How many circles?", **switched: bool) -> GuardChain:
+    return make_guards(ALL | switched, question=question)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +87,7 @@ def test_three_hundred_clean_traces_raise_no_finding() -> None:
         text = "".join(script.speak(request, script.PERSONAS["clean"]))
         watch = make_watch()
         assert feed(watch, text)[0] is None
-        assert watch.end(text, "stop") is None
+        assert watch.reasoning.end(text, "stop") is None
 
 
 def test_three_hundred_traces_that_the_small_model_wrote_on_the_real_engine_raise_no_finding() -> (
@@ -106,8 +98,8 @@ def test_three_hundred_traces_that_the_small_model_wrote_on_the_real_engine_rais
     assert len({"".join(trace["tokens"]) for trace in recorded}) > 0.9 * len(recorded)
     for trace in recorded:
         watch = make_watch(trace["question"])
-        assert not any(watch.see(token) for token in trace["tokens"])
-        assert watch.end("".join(trace["tokens"]), "stop") is None
+        assert not any(watch.reasoning.see(token) for token in trace["tokens"])
+        assert watch.reasoning.end("".join(trace["tokens"]), "stop") is None
 
 
 def test_three_hundred_traces_that_the_small_model_was_taught_raise_no_finding() -> None:
@@ -119,7 +111,7 @@ def test_three_hundred_traces_that_the_small_model_was_taught_raise_no_finding()
         trace, _ = questions.reason(dice, scene, question)
         watch = make_watch()
         assert feed(watch, trace)[0] is None
-        assert watch.end(trace, "stop") is None
+        assert watch.reasoning.end(trace, "stop") is None
 
 
 def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
@@ -181,41 +173,42 @@ def test_a_box_from_before_does_not_end_a_final_answer_that_goes_on_and_on() -> 
 
 def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     text = OPENING + "So I count again. " * 100
-    first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
+    first = make_guards({"loop": True}, question="How many?", budget=4096)
     feed(first, text)
-    assert first.forced_tokens == detectors.FORCED_TOKENS
+    assert first.trace.forced_tokens == FORCED_TOKENS
 
-    watch = GenerationGuard(
-        {"loop": True}, question="How many?", sample=0, budget=first.tokens + 20
-    )
+    watch = make_guards({"loop": True}, question="How many?", budget=first.trace.tokens + 20)
     verdict, _ = feed(watch, text)
 
     assert verdict is not None
     assert verdict.inserted
-    assert watch.forced_tokens == 20
-    watch.billed(first.tokens + 12)
-    assert watch.forced_tokens == 8
-    assert watch.verdict == verdict
+    assert watch.trace.forced_tokens == 20
+    watch.trace.bill(first.trace.tokens + 12)
+    assert watch.trace.forced_tokens == 8
+    assert watch.trace.verdict == verdict
     # An engine that stops late has used up what the answer was to have.
-    watch.billed(first.tokens + 15)
-    assert watch.verdict is not None
-    assert (watch.verdict.finding.action, watch.verdict.inserted) == (Action.STOPPED, "")
-    assert watch.verdict.stored == verdict.stored
+    watch.trace.bill(first.trace.tokens + 15)
+    assert watch.trace.verdict is not None
+    assert (watch.trace.verdict.finding.action, watch.trace.verdict.inserted) == (
+        Action.STOPPED,
+        "",
+    )
+    assert watch.trace.verdict.stored == verdict.stored
 
 
 def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
     text = OPENING + "So I count again. " * 100
-    first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
+    first = make_guards({"loop": True}, question="How many?", budget=4096)
     feed(first, text)
-    loop = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=first.tokens + 5)
+    loop = make_guards({"loop": True}, question="How many?", budget=first.trace.tokens + 5)
     verdict, _ = feed(loop, text)
     assert verdict is not None
     assert (verdict.finding.action, verdict.inserted) == (Action.STOPPED, "")
 
-    drift = GenerationGuard({"language": True}, question="How many?", sample=0, budget=100)
-    drift.billed(95)
+    drift = make_guards({"language": True}, question="How many?", budget=100)
+    drift.trace.bill(95)
     text = "我看到六个圆，答案应该是六个。\n\n**最终答案**\n\n\\boxed{六个}"  # noqa: RUF001 - Chinese as written
-    verdict = drift.end(text, "stop")
+    verdict = drift.reasoning.end(text, "stop")
     assert verdict is not None
     assert (verdict.finding.action, verdict.stored, verdict.inserted) == (
         Action.NONE,
@@ -227,13 +220,13 @@ def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -
 def test_a_guard_that_is_off_sees_nothing() -> None:
     watch = make_watch(loop=False, budget=False, language=False)
     assert feed(watch, "again and " * 500)[0] is None
-    assert watch.end("", "length") is None
+    assert watch.reasoning.end("", "length") is None
 
 
 def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> None:
     text = "I see six.\n\n**Final Answer**\n\n\\boxed{\\text{"
 
-    verdict = make_watch().end(text, "length")
+    verdict = make_watch().reasoning.end(text, "length")
 
     assert verdict is not None
     assert verdict.finding.kind is FindingKind.BUDGET
@@ -253,7 +246,7 @@ def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> 
 def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
     question: str, trace: str, *, again: bool
 ) -> None:
-    verdict = make_watch(question).end(trace, "stop")
+    verdict = make_watch(question).reasoning.end(trace, "stop")
     assert (verdict is not None) is again
 
 
@@ -262,4 +255,4 @@ def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
     [("6}", True), ("\\frac{1}{2}", False), ("\\frac{1}{2}}", True), ("\\}", False), ("", False)],
 )
 def test_a_box_is_closed_by_its_own_brace(said: str, *, closed: bool) -> None:
-    assert detectors.box_closed(said) is closed
+    assert forced_answer.box_closed(said) is closed

@@ -22,7 +22,7 @@ from tests.worker.conftest import ENDS, Bench, real_image, submitted
 from tests.worker.engine_fake import LOOP
 from tests.worker.sample_engine import Choir
 from worker import compilations
-from worker.guards import detectors, json_answer
+from worker.guards import chain, json_answer, prompts
 from worker.leases import StopReason
 
 WaitFor = Callable[[Callable[[], bool]], bool]
@@ -36,7 +36,7 @@ SCHEMA = {"type": "object", "properties": PROPERTIES, "required": ["count"]}
 OPTIONS = {
     "max_output_tokens": BUDGET,
     "answer_format": {"type": "json_schema", "schema": SCHEMA},
-    "guards": dict.fromkeys(detectors.NAMES, True),
+    "guards": dict.fromkeys(chain.NAMES, True),
 }
 
 
@@ -129,7 +129,7 @@ def test_a_loop_is_cut_off_before_the_answer(bench: Bench) -> None:
     assert (job.answer_value, job.answer_forced) == ({"count": 2}, True)
     assert [finding.kind for finding in bench.view(job_id).findings] == ["loop"]
     continuation = bench.engine.requests[1].continuation
-    assert continuation == f"I see. {LOOP}".rstrip() + detectors.heading("How many?")
+    assert continuation == f"I see. {LOOP}".rstrip() + prompts.heading("How many?")
     assert bench.engine.aborted == [bench.engine.requests[0].rid]
 
 

@@ -13,10 +13,11 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import structlog
 
@@ -24,13 +25,13 @@ from core import errors
 from core.database import Database, DatabaseUnavailable
 from jobs import engine
 from jobs.answers import votes
+from jobs.findings import FindingKind
 from jobs.store import claims, traces
 from worker import compilations, equality, leases
 from worker.engines.pool import EnginePool, EngineSlot
-from worker.guards import detectors
+from worker.guards.chain import GuardChain
 from worker.leases import StopReason
-from worker.run import flow
-from worker.run.flow import FlowResult
+from worker.run.attempt import Attempt, RunResult
 from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
@@ -41,13 +42,22 @@ _PERMIT_SECONDS = 0.2
 _SEEDS = 2**31
 
 
+class GuardBuilder(Protocol):
+    """Returns the guards of a request, as :func:`worker.guards.chain.build` does for one job."""
+
+    def __call__(
+        self, request: engine.GenerationRequest, *, engine_: engine.Engine, sample: int
+    ) -> GuardChain:
+        """Return the guards of a request that an engine runs as a sample."""
+
+
 @dataclass(frozen=True)
 class _RunningSample:
     """A sample that runs."""
 
     branch: leases.ChildLease
     permit: EngineSlot
-    future: Future[FlowResult | None]
+    future: Future[RunResult | None]
 
 
 class Vote:
@@ -57,11 +67,11 @@ class Vote:
         database: where the attempt is kept.
         engines: give further permits.
         permit: the one that the attempt came with.
-        holding: the claim, and how it is stopped.
+        lease: the job's lease, by which it can be stopped.
         recorder: keeps the partial traces.
         grammars: whose turn it is to have a schema compiled.
         same: whether two answers say the same, as :meth:`worker.equality.Equality.of` returns it.
-        watch: makes the guard of the stream with a number.
+        guard: returns the guards of a request.
     """
 
     def __init__(
@@ -70,20 +80,20 @@ class Vote:
         *,
         engines: EnginePool,
         permit: EngineSlot,
-        holding: leases.Lease,
+        lease: leases.Lease,
         recorder: TraceWriter,
         grammars: compilations.Compilations,
         same: Callable[[str, str], bool],
-        watch: Callable[[int], detectors.GenerationGuard],
+        guard: GuardBuilder,
     ) -> None:
         self._database = database
         self._engines = engines
         self._permit = permit
-        self._holding = holding
+        self._lease = lease
         self._recorder = recorder
         self._grammars = grammars
         self._same = same
-        self._watch = watch
+        self._guard = guard
         #: Of the streams; the leader has 0. A stream that goes on from another one takes the next, like any.
         self._numbers = itertools.count(1)
         #: All that were ever in hand, and those of them that no sample uses.
@@ -94,11 +104,11 @@ class Vote:
         self._refused: list[int] = []
         self._insisted: set[int] = set()
         self._begun: set[int] = set()
-        self._cast: dict[int, FlowResult] = {}
+        self._cast: dict[int, RunResult] = {}
         self._classes: list[votes.AnswerClass] = []
         #: What does not count: stopped and refused samples.
-        self._rest: list[FlowResult] = []
-        self._fault: FlowResult | None = None
+        self._rest: list[RunResult] = []
+        self._fault: RunResult | None = None
         #: Why the answers could not be compared, when they could not.
         self._uncompared: errors.AnswersNotCompared | None = None
         self._led = threading.Event()
@@ -107,7 +117,7 @@ class Vote:
 
     def run(
         self, request: engine.GenerationRequest, *, requested: int, started_at: datetime
-    ) -> FlowResult:
+    ) -> RunResult:
         """Have up to ``requested`` samples vote; return what they left behind, the winner's answer first.
 
         Args:
@@ -127,7 +137,7 @@ class Vote:
                 self._rest.append(self._fault)
                 self._fault = None
         finally:
-            self._holding.ended()
+            self._lease.ended()
             self._give_back()
         return self._result(requested)
 
@@ -157,7 +167,7 @@ class Vote:
         """Whether no further sample is needed, for better or worse."""
         return (
             self._fault is not None
-            or self._holding.reason is not None
+            or self._lease.reason is not None
             or self._uncompared is not None
             or self._decided(requested)
         )
@@ -182,7 +192,7 @@ class Vote:
                 return
             self._permits.append(permit)
             vote = wanted.popleft()
-            branch = self._holding.branch()
+            branch = self._lease.branch()
             future = threads.submit(
                 contextvars.copy_context().run,
                 self._ask,
@@ -203,7 +213,7 @@ class Vote:
         started_at: datetime | None,
         permit: EngineSlot,
         branch: leases.ChildLease,
-    ) -> FlowResult | None:
+    ) -> RunResult | None:
         """Run one sample to its end, in a thread of its own; None when it was stopped before it began."""
         number = 0
         if started_at is None:
@@ -213,25 +223,20 @@ class Vote:
             started_at = self._join(number, request.rid, branch)
             if started_at is None:
                 return None
-        watch = self._watch(number)
-        asking = flow.GenerationFlow(
+        attempt = Attempt(
             self._database,
             engine_=permit.engine,
-            holding=branch,
+            lease=branch,
             recorder=self._recorder,
             grammars=self._grammars,
             on_first_token=lambda: self._lead(permit),
             numbers=self._numbers,
         )
-        result = asking.run(
-            dataclasses.replace(request, max_output_tokens=watch.limit),
-            watch,
-            started_at=started_at,
-            number=number,
-        )
-        if fault := result.fault or result.missed:
+        guards = self._guard(request, engine_=permit.engine, sample=number)
+        result = attempt.run(guards, started_at=started_at, number=number)
+        if fault := result.engine_fault:
             self._engines.report(permit.engine, fault)
-        self._leave(result.ended)
+        self._leave(result.last.end)
         return result
 
     def _lead(self, permit: EngineSlot) -> None:
@@ -246,9 +251,7 @@ class Vote:
         pause = threading.Event()
         while branch.reason is None:
             try:
-                started_at = claims.join(
-                    self._database, self._holding.claim, rid=rid, sample=number
-                )
+                started_at = claims.join(self._database, self._lease.claim, rid=rid, sample=number)
             except DatabaseUnavailable:
                 _log.warning("sample_not_begun")
                 pause.wait(_PAUSE_SECONDS)
@@ -261,11 +264,11 @@ class Vote:
     def _leave(self, ended: traces.GenerationEnd) -> None:
         """Note a sample's end for those who look on. It is written again with the attempt's."""
         try:
-            claims.leave(self._database, self._holding.claim, ended)
+            claims.leave(self._database, self._lease.claim, ended)
         except DatabaseUnavailable:
             _log.warning("sample_not_noted")
 
-    def _record(self, future: Future[FlowResult | None] | None = None) -> None:
+    def _record(self, future: Future[RunResult | None] | None = None) -> None:
         """Wake who waits for news: a sample has ended, or the leader has begun to answer."""
         del future
         with self._news:
@@ -312,7 +315,7 @@ class Vote:
             return
         if running_sample.branch.reason is not None:
             self._rest.append(result)
-        elif result.fault is None:
+        elif result.last.fault is None:
             self._cast[vote] = result
             self._again(wanted)
         elif self._full(result) and (self._running or self._may_insist(vote)):
@@ -325,7 +328,7 @@ class Vote:
 
     def _count(self) -> None:
         """Put the answers into classes; that may have to wait for the account's turn."""
-        said = {vote: result.answer for vote, result in self._cast.items()}
+        said = {vote: result.last.standing.answer for vote, result in self._cast.items()}
         texts = {vote: answer.text if answer else None for vote, answer in said.items()}
         try:
             self._classes = votes.classes(texts, self._same)
@@ -356,57 +359,56 @@ class Vote:
         return True
 
     @staticmethod
-    def _full(result: FlowResult) -> bool:
+    def _full(result: RunResult) -> bool:
         """Whether the engine had no room for a sample: a fault that counts for nothing."""
-        return result.fault is not None and result.fault.retryable and not result.fault.counted
+        fault = result.last.fault
+        return fault is not None and fault.retryable and not fault.counted
 
     def _dismiss(self) -> None:
         """Stop the samples that run: nothing hangs on them any more."""
         for running_sample in self._running.values():
             if (
                 running_sample.branch.mark(StopReason.UNNEEDED)
-                or self._holding.reason is StopReason.LOST
+                or self._lease.reason is StopReason.LOST
             ):
                 threading.Thread(
                     target=running_sample.branch.end_stream, name="unneeded", daemon=True
                 ).start()
 
-    def _result(self, requested: int) -> FlowResult:
-        """Return the winner's result with all that the others left behind."""
+    def _result(self, requested: int) -> RunResult:
+        """Return the winner's result, with everything that the others left to write."""
         cast = [self._cast[vote] for vote in sorted(self._cast)]
         chosen = self._fault or (cast or self._rest)[0]
         if self._fault is None and self._classes:
             chosen = self._cast[self._classes[0].votes[0]]
-        every = [*cast, *self._rest, *([self._fault] if self._fault else [])]
-        ends = {end.sample: end for one in every for end in (one.ended, *one.others)}
-        if self._uncompared is not None and self._holding.reason is None:
-            chosen = dataclasses.replace(chosen, fault=self._uncompared)
+        results = [*cast, *self._rest, *([self._fault] if self._fault else [])]
+        ends = {end.sample: end for result in results for end in (result.last.end, *result.others)}
+        last = chosen.last
+        if self._uncompared is not None and self._lease.reason is None:
+            last = dataclasses.replace(last, fault=self._uncompared)
         tally = None
-        if chosen.fault is None and self._fault is None and self._holding.reason is None:
-            tally = self._tally(requested, look=chosen.look)
+        if last.fault is None and self._fault is None and self._lease.reason is None:
+            tally = self._tally(requested, chosen)
             _log.info(
                 "votes_counted", requested=requested, begun=tally.begun, counted=tally.counted
             )
-        return dataclasses.replace(
-            chosen,
-            found=tuple(finding for one in every for finding in one.found),
-            others=_without(chosen.ended, ends.values()),
+        findings = tuple(finding for result in results for finding in result.last.findings)
+        return RunResult(
+            dataclasses.replace(last, findings=findings),
+            others=tuple(end for end in ends.values() if end.sample != last.end.sample),
             tally=tally,
         )
 
-    def _tally(self, requested: int, *, look: int | None) -> votes.Tally:
-        woken = {vote for one in self._classes for vote in one.votes}
+    def _tally(self, requested: int, chosen: RunResult) -> votes.Tally:
+        voted = {vote for one in self._classes for vote in one.votes}
+        verified = [
+            finding.sample for finding in chosen.last.findings if finding.kind is FindingKind.VERIFY
+        ]
         return votes.Tally(
             requested=requested,
             begun=len(self._begun),
             classes=tuple(self._classes),
-            abstained=tuple(sorted(self._cast.keys() - woken)),
-            samples={vote: result.said.sample for vote, result in self._cast.items()},
-            look=look,
+            abstained=tuple(sorted(self._cast.keys() - voted)),
+            samples={vote: result.last.standing.end.sample for vote, result in self._cast.items()},
+            look=verified[0] if verified else None,
         )
-
-
-def _without(
-    one: traces.GenerationEnd, ends: Iterable[traces.GenerationEnd]
-) -> tuple[traces.GenerationEnd, ...]:
-    return tuple(end for end in ends if end.sample != one.sample)
