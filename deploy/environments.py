@@ -3,6 +3,7 @@
     python3 deploy/environments.py service    .venv, what the service needs
     python3 deploy/environments.py dev        .venv, with what tests and linters need beside it
     python3 deploy/environments.py engine     .venv-engine, the real SGLang on a CPU
+    python3 deploy/environments.py docs       .venv-docs, the generator of the documentation site
 
 Several may be named at once. Each is idempotent: a stamp in the environment keeps the hash of what it was
 made from. Each may be killed at any point and run again: an environment that is being changed carries a
@@ -140,6 +141,14 @@ def engine_steps(python: Path) -> Iterator[Step]:
     yield "What stands in for CUDA", lambda: install_shim(python)
 
 
+def docs_steps(python: Path) -> Iterator[Step]:
+    """Yield what turns an empty environment into the one that builds the documentation."""
+    yield (
+        "The site generator (20 MB, a few seconds)",
+        lambda: pip(python, "--require-hashes", "-r", REQUIREMENTS / "docs.txt"),
+    )
+
+
 def environments() -> dict[str, Environment]:
     """Return every environment by its name."""
     venv, project = ROOT / ".venv", ROOT / "pyproject.toml"
@@ -150,7 +159,8 @@ def environments() -> dict[str, Environment]:
         "dev", venv, (*locked, REQUIREMENTS / "dev.txt"), 2, dev_steps, contains=(service,)
     )
     engine = Environment("engine", ROOT / ".venv-engine", tuple(sorted(shim)), 5, engine_steps)
-    return {environment.name: environment for environment in (service, dev, engine)}
+    docs = Environment("docs", ROOT / ".venv-docs", (REQUIREMENTS / "docs.txt",), 1, docs_steps)
+    return {environment.name: environment for environment in (service, dev, engine, docs)}
 
 
 def pip(python: Path, *arguments: str | Path) -> None:

@@ -227,7 +227,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
 def _held(*, owner: str, slow: bool) -> sa.Subquery:
     """Return how many tries a process makes, of slow lanes or of the others, by account and whether they do well."""
     return (
-        sa.select(WebhookQueue.account_id, _PROVEN.label("proven"), sa.func.count().label("tries"))
+        sa.select(WebhookQueue.account_id, _PROVEN.label("proven"), sa.func.count().label("attempts"))
         .join(WebhookAttempt, WebhookAttempt.lane_id == WebhookQueue.id)
         .where(_SENDING, WebhookAttempt.owner == owner, _SLOW if slow else ~_SLOW)
         .group_by(WebhookQueue.account_id, _PROVEN)

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import structlog
 
+from core.background import Loop
 from core.database import Database, DatabaseUnavailable
 from jobs import delivery
 from webhooks import attempts, claims, redelivery
@@ -80,7 +81,7 @@ def _look_for_crash(done: Future[None]) -> None:
         _log.error("delivery_crashed", exc_info=error)
 
 
-class Dispatcher:
+class Dispatcher(Loop):
     """One thread that claims for all rooms of the process. Any number of processes may do so at once.
 
     Args:
@@ -100,38 +101,21 @@ class Dispatcher:
         send: Send,
         send_slow: Send,
     ) -> None:
+        super().__init__("dispatcher", self._turn)
         self._database = database
         self._owner = owner
         self._lease = lease
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._rooms = (
-            SenderPool(delivery.SLOTS, slow=False, send=send, on_end=self._wake.set),
-            SenderPool(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self._wake.set),
+            SenderPool(delivery.SLOTS, slow=False, send=send, on_end=self.wake),
+            SenderPool(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self.wake),
         )
         self._swept_at = float("-inf")
         #: Whose recovery was worked off last.
         self._recovered_for: uuid.UUID | None = None
-        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look at once whether something is due: a bell was heard."""
-        self._wake.set()
-
-    def drain(self) -> None:
-        """Claim nothing more; safe in a signal handler."""
-        self._stopping.set()
-        self._wake.set()
 
     def stop(self) -> None:
-        """Drain, and wait for the tries that are being made: each ends within its time-out."""
-        self.drain()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Claim nothing more, and wait for the tries that are being made: each ends within its time-out."""
+        super().stop()
         for room in self._rooms:
             room.close()
 
@@ -153,7 +137,7 @@ class Dispatcher:
         return min(seconds, _LONGEST_SECONDS) if seconds > 0 else _FULL_SECONDS
 
     def _fill(self, room: SenderPool) -> None:
-        while not self._stopping.is_set() and (free := room.free):
+        while not self.stopping and (free := room.free):
             claimed = claims.claim(
                 self._database,
                 owner=self._owner,
@@ -178,14 +162,11 @@ class Dispatcher:
         if recovered.resent:
             _log.info("deliveries_recovered", attempts=recovered.resent)
         if recovered.more:
-            self._wake.set()
+            self.wake()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                pause = self.turn()
-            except DatabaseUnavailable:
-                _log.warning("deliveries_not_claimed")
-                pause = _UNAVAILABLE_SECONDS
-            self._wake.wait(pause)
+    def _turn(self) -> float:
+        try:
+            return self.turn()
+        except DatabaseUnavailable:
+            _log.warning("deliveries_not_claimed")
+            return _UNAVAILABLE_SECONDS

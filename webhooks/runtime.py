@@ -87,7 +87,7 @@ class DeliveryRuntime:
 
     def drain(self) -> None:
         """Begin to drain: claim nothing more. Safe in a signal handler."""
-        self.dispatcher.drain()
+        self.dispatcher.request_stop()
 
     def stop(self) -> None:
         """Take everything down, after the last try has ended, each within its time-out."""

@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from core import errors, failpoints, ids
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, DatabaseUnavailable, until_available
 from jobs import delivery
 from jobs.delivery import AttemptOutcome
 from net.client import GuardedClientError, Reply
@@ -26,7 +26,6 @@ from webhooks import attempts, claims
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 1.0
 #: Until another look whether what an operator has to mend is mended.
 _PUT_OFF = timedelta(minutes=1)
 
@@ -154,19 +153,24 @@ class Sender:
 
     def _write(self, claim: claims.DeliveryClaim, result: attempts.AttemptResult) -> None:
         """Write until the database answers. A commit whose reply was lost may have landed: its row says so."""
-        while True:
-            try:
-                settled = attempts.settle(self._database, claim, result, rng=self._rng)
-                if settled is None and not attempts.landed(self._database, claim):
-                    _log.warning("delivery_lost")
-                    return
-            except DatabaseUnavailable:
-                _log.warning("delivery_not_settled")
-                if self._give_up.wait(_PAUSE_SECONDS):
-                    return
-                continue
-            _record(claim, result, settled)
+        try:
+            settled, landed = until_available(
+                lambda: self._settle(claim, result),
+                failed="delivery_not_settled",
+                give_up=self._give_up.wait,
+            )
+        except DatabaseUnavailable:
             return
+        if landed:
+            _record(claim, result, settled)
+        else:
+            _log.warning("delivery_lost")
+
+    def _settle(
+        self, claim: claims.DeliveryClaim, result: attempts.AttemptResult
+    ) -> tuple[attempts.AttemptSettled | None, bool]:
+        settled = attempts.settle(self._database, claim, result, rng=self._rng)
+        return settled, settled is not None or attempts.landed(self._database, claim)
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:

@@ -133,7 +133,7 @@ def upgrade() -> None:
         ["finished_at"],
         postgresql_where=sa.text("finished_at IS NOT NULL"),
         sqlite_where=sa.text("finished_at IS NOT NULL"),
-        # On a large PostgreSQL it is made beforehand, without a lock: docs/migrations.md.
+        # On a large PostgreSQL it is made beforehand, without a lock: docs/explanation/migrations.md.
         if_not_exists=True,
     )
     postgres = op.get_bind().dialect.name == "postgresql"

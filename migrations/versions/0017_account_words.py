@@ -75,7 +75,7 @@ _POSTGRES_WORDS_BEFORE = (
 
 
 def upgrade() -> None:
-    """Index all texts anew; on PostgreSQL the table is written anew, see docs/migrations.md."""
+    """Index all texts anew; on PostgreSQL the table is written anew, see docs/explanation/migrations.md."""
     _run(_SQLITE, _POSTGRES_WORDS)
 
 

@@ -13,7 +13,7 @@ from importlinter.cli import lint_imports
 from tests.architecture import source
 
 PACKAGES = ("api", "cli", "core", "jobs", "migrations", "net", "scripted", "webhooks", "worker")
-EVERYTHING = (*PACKAGES, "bench", "deploy", "models", "tests")
+EVERYTHING = (*PACKAGES, "bench", "deploy", "models", "tests", "tools")
 #: Where whatever nobody foresaw ends, besides the error handler that Flask is given.
 BOUNDARIES = {
     "api/serving/answers.py",

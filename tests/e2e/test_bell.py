@@ -131,7 +131,7 @@ def test_a_closed_bell_rings_no_more(wakeup: Wakeup, own_redis: RedisServer) -> 
 
     wakeup.notify()
 
-    assert [thread.name for thread in threading.enumerate()].count("bell") == 0
+    assert [thread.name for thread in threading.enumerate()].count("wakeup") == 0
     assert own_redis.length(queue.REASON) == 0
 
 

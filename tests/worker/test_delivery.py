@@ -325,7 +325,7 @@ def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
     webhooks.make_endpoint(office.database, account_id, url=receiver.url)
     webhooks.run_job(office.database, account_id)
     assert eventually(lambda: len(receiver.got) == 1, seconds=10)
-    office.dispatcher.drain()
+    office.dispatcher.request_stop()
     webhooks.run_job(office.database, account_id)
     receiver.held.set()
     office.dispatcher.stop()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from core import errors
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, DatabaseUnavailable, until_available
 from jobs import engine
 from jobs.answers.votes import Tally
 from jobs.store import claims, traces
@@ -23,10 +20,6 @@ from worker.guards.protocol import AttemptStep, Generation, GenerationResult
 from worker.leases import StopReason
 from worker.run import generation
 from worker.run.trace_buffer import TraceWriter
-
-_log = structlog.get_logger(__name__)
-
-_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,10 +120,11 @@ class Attempt:
         Returns:
             The start, or None if the job is lost or was stopped meanwhile.
         """
-        pause = threading.Event()
-        while self._lease.reason is None:
-            try:
-                followed = claims.follow(
+        if self._lease.reason is not None:
+            return None
+        try:
+            followed = until_available(
+                lambda: claims.follow(
                     self._database,
                     self._lease.claim,
                     ended=step.end,
@@ -140,18 +134,18 @@ class Attempt:
                     stored=following.stored,
                     inserted=following.inserted,
                     beside=self._numbers is not None,
-                )
-            except DatabaseUnavailable:
-                _log.warning("cut_not_written")
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            if followed is None:
-                self._lease.mark(StopReason.LOST)
-                return None
-            if self._numbers is None:
-                self._recorder.pass_by(self._lease.claim, followed.through)
-            return followed.started_at
-        return None
+                ),
+                failed="cut_not_written",
+                give_up=self._lease.stopped_within,
+            )
+        except DatabaseUnavailable:
+            return None
+        if followed is None:
+            self._lease.mark(StopReason.LOST)
+            return None
+        if self._numbers is None:
+            self._recorder.pass_by(self._lease.claim, followed.through)
+        return followed.started_at
 
     def _generate(self, started: _Started, guards: GuardChain) -> GenerationResult:
         """Run a generation, unless the engine cannot compile a JSON Schema that it or a later one needs."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
 from core import errors
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, until_available
 from jobs import lifecycle
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
@@ -23,7 +22,6 @@ from worker.run.attempt import RunResult
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 1.0
 #: A job over which engines fall silent so many times fails, whatever its ``max_attempts``: each time costs a permit
 #: for a minute.
 _SILENCES = 2
@@ -198,15 +196,10 @@ class Settlement:
 
     def _silences(self, claim: claims.Claim) -> int:
         """Return over how many earlier attempts of the job an engine fell silent."""
-        pause = threading.Event()
-        while True:
-            try:
-                attempts = history.attempts(self._database, claim.job_id)
-            except DatabaseUnavailable:
-                _log.warning("attempts_not_read")
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            return sum(view.attempt.error_code == errors.EngineSilent.code for view in attempts)
+        attempts = until_available(
+            lambda: history.attempts(self._database, claim.job_id), failed="attempts_not_read"
+        )
+        return sum(view.attempt.error_code == errors.EngineSilent.code for view in attempts)
 
     def _write(
         self,
@@ -220,20 +213,16 @@ class Settlement:
         A commit whose reply was lost may have landed: then the second try finds nothing to change,
         and the attempt's own row says how it ended. Nobody else can have written that row so.
         """
-        pause = threading.Event()
-        while True:
-            try:
-                settled = write() or outcomes.landed(self._database, claim) is outcome
-            except DatabaseUnavailable:
-                _log.warning("job_not_settled", outcome=str(outcome))
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            if settled:
-                code = fault.code if fault else None
-                _log.info("job_settled", outcome=str(outcome), error_code=code)
-            else:
-                _log.warning("job_lost")
-            return
+        settled = until_available(
+            lambda: write() or outcomes.landed(self._database, claim) is outcome,
+            failed="job_not_settled",
+            outcome=str(outcome),
+        )
+        if settled:
+            code = fault.code if fault else None
+            _log.info("job_settled", outcome=str(outcome), error_code=code)
+        else:
+            _log.warning("job_lost")
 
 
 def _unmet(end: traces.GenerationEnd) -> outcomes.Failure:

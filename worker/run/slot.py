@@ -188,7 +188,7 @@ class Slot:
             vote = Vote(
                 self._database,
                 engines=self._engines,
-                permit=permit,
+                slot=permit,
                 lease=lease,
                 recorder=self._recorder,
                 grammars=self._grammars,
