@@ -17,7 +17,9 @@ from tests import factories
 from tests.worker.behaviors import BUDGET, ON, found, run_persona
 from tests.worker.conftest import ENDS, Bench
 from tests.worker.engine_fake import LOOP
-from worker.guards import detectors
+from tests.worker.guarded import make_guards
+from worker.guards import forced_answer, prompts
+from worker.guards.trace import FORCED_TOKENS
 from worker.leases import StopReason
 
 
@@ -53,7 +55,7 @@ def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> 
     events = bench.reported(job_id)
 
     said = [event.generation for event in events if event.kind is event_log.EventKind.DELTA]
-    assert said == sorted(said, key=lambda generation: generation or 0)
+    assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
     [reported] = [event for event in events if event.kind is event_log.EventKind.FINDING]
     [stored] = bench.view(job_id).findings
@@ -117,9 +119,9 @@ def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: B
     bench.runner.work()
 
     first, second = bench.engine.requests
-    assert first.max_output_tokens == BUDGET - detectors.RESERVE_TOKENS
-    assert (second.sampling.temperature, second.max_output_tokens) == (0.0, detectors.FORCED_TOKENS)
-    assert second.continuation == f"I see. {LOOP}".rstrip() + detectors.ask("How many?")
+    assert first.max_output_tokens == BUDGET - forced_answer.RESERVE_TOKENS
+    assert (second.sampling.temperature, second.max_output_tokens) == (0.0, FORCED_TOKENS)
+    assert second.continuation == f"I see. {LOOP}".rstrip() + prompts.forced_answer("How many?")
     assert (second.salt, second.images) == (first.salt, first.images)
     assert bench.engine.aborted == [first.rid, second.rid]
 
@@ -138,7 +140,7 @@ def test_a_forced_answer_stays_within_the_budget_that_nothing_was_kept_of(
     first, second = bench.engine.requests
     assert first.max_output_tokens == budget
     # A loop is seen after 64 tokens at the earliest.
-    assert second.max_output_tokens == budget - 64 < detectors.FORCED_TOKENS
+    assert second.max_output_tokens == budget - 64 < FORCED_TOKENS
     assert bench.view(job_id).job.answer_text == "6"
 
 
@@ -189,8 +191,8 @@ def test_an_engine_that_refuses_the_longer_text_does_not_fail_the_job(bench: Ben
 
 
 def follow(database: Database, claimed: claims.Claim) -> object:
-    watch = detectors.GenerationGuard(ON, question="How many?", generation=0, budget=BUDGET)
-    verdict = watch.end("I see", "length")
+    watch = make_guards(ON, question="How many?", budget=BUDGET)
+    verdict = watch.reasoning.end("I see", "length")
     assert verdict is not None
     return claims.follow(
         database,

@@ -22,7 +22,7 @@ from tests.worker.behaviors import found
 from tests.worker.conftest import Bench, submitted
 from worker.engines.sglang import SGLang
 from worker.engines.sglang.chat import Chat
-from worker.guards import convergence, detectors
+from worker.guards import convergence, prompts
 
 pytestmark = pytest.mark.engine
 
@@ -134,7 +134,7 @@ def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
     # What is thrown away is the Chinese answer alone; all that stood before it the engine still has.
     assert look.text[: forced.kept_chars].endswith(CHINESE)
     assert look.text[forced.kept_chars or 0 :].startswith("**最终答案**")
-    assert forced.inserted == detectors.ask(SAMPLES[0]["question"])
+    assert forced.inserted == prompts.forced_answer(SAMPLES[0]["question"])
     assert (forced.cached_tokens or 0) > 0.9 * (forced.input_tokens or 0)
     assert forced.output_tokens < 0.2 * look.output_tokens
 

@@ -17,7 +17,7 @@ from scripted import Scripted, ScriptedOptions
 from tests.worker import behaviors
 from tests.worker.behaviors import BUDGET, found, run_persona
 from tests.worker.conftest import Bench
-from worker.guards import detectors, verify
+from worker.guards import prompts, verify
 from worker.leases import StopReason
 
 TRACE = "I see six. **Final Answer** \\boxed{6}"
@@ -34,7 +34,7 @@ def test_a_second_look_confirms_corrects_or_doubts(bench: Bench, persona: str, a
     first, second = bench.trace(job_id)
     assert found(bench, job_id) == [("verify", action)]
     assert (second.continues, second.kept_chars) == (0, len(first.text))
-    assert second.inserted == verify.ask("How many circles?")
+    assert second.inserted == prompts.verification("How many circles?")
     before = first.text.rpartition("\\boxed{")[2].removesuffix("}")
     after = second.text.rpartition("\\boxed{")[2].removesuffix("}")
     assert job.answer_text == (after if action == "corrected" else before)
@@ -78,7 +78,7 @@ def test_the_second_look_is_a_turn_of_the_same_chat_within_the_budget(bench: Ben
     bench.runner.work()
 
     first, second = bench.engine.requests
-    assert second.turn == engine.FollowUp(TRACE, verify.ask("How many?"))
+    assert second.turn == engine.FollowUp(TRACE, prompts.verification("How many?"))
     assert (second.question, second.salt, second.images) == (
         first.question,
         first.salt,
@@ -211,16 +211,13 @@ def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: Stop
 def test_an_option_that_sounds_like_a_refusal_is_an_answer(
     first: str, second: str, options: list[str] | None, action: Action
 ) -> None:
-    look = verify.Verification(
+    comparison = verify.Comparison(
         Answer(first, "boxed"),
         question="Which?",
         answer_format={"type": "choice", "options": options} if options else None,
-        generation=1,
     )
-    look.end(f"**Final Answer** \\boxed{{{second}}}", "stop")
 
-    assert look.found is not None
-    assert look.found.action is action
+    assert comparison.action(f"**Final Answer** \\boxed{{{second}}}") is action
 
 
 def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
@@ -234,9 +231,9 @@ def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
 
 
 def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
-    assert "再看一遍" in verify.ask("有几个圆？")  # noqa: RUF001 - Chinese as written
-    assert verify.ask("How {many}?").endswith("How {many}?")
-    assert not detectors.in_cjk(verify.ask("How many?"))
+    assert "再看一遍" in prompts.verification("有几个圆？")  # noqa: RUF001 - Chinese as written
+    assert prompts.verification("How {many}?").endswith("How {many}?")
+    assert not prompts.in_cjk(prompts.verification("How many?"))
 
 
 def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:
@@ -251,7 +248,7 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
     seconds = [trace for trace in traces.values() if trace.continues is not None]
     assert job.votes is not None
     assert job.votes["begun"] == len(looks) >= 2
-    voted = job.votes["classes"][0]["generations"]
+    voted = job.votes["classes"][0]["samples"]
     assert set(voted) <= {trace.number for trace in seconds}
     wrong = {trace.text.rpartition("\\boxed{")[2].removesuffix("}") for trace in looks}
     assert job.answer_text not in wrong
@@ -274,7 +271,7 @@ def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
     assert view.job.votes is not None
-    voted = view.job.votes["classes"][0]["generations"]
+    voted = view.job.votes["classes"][0]["samples"]
     assert all(traces[number].continues is None for number in voted)
     assert traces[view.job.votes["look"]].continues == voted[0]
     shown = jobs_shown.JobAnswer.of(view)
