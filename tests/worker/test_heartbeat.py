@@ -18,6 +18,17 @@ from worker.sweeper import Sweeper
 ALIVE = timedelta(seconds=30)
 
 
+class Away(Conducted):
+    """An engine that is away until it is told to come."""
+
+    here = False
+
+    def facts(self) -> seam.EngineFacts:
+        if not self.here:
+            raise errors.EngineUnavailable("It is away.")
+        return super().facts()
+
+
 def sweeper(database: Database, wakeup: RecordingWakeup, *, lease: timedelta = LEASE) -> Sweeper:
     return Sweeper(
         database,
