@@ -8,9 +8,11 @@ from datetime import timedelta
 
 from core import errors
 from core.database import Database
+from jobs import engine as seam
 from jobs.store import workers
 from tests.fakes import RecordingWakeup
 from tests.worker.conftest import LEASE, Bench
+from tests.worker.engine_fake import Conducted
 from worker.engines.pool import EnginePool
 from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
