@@ -102,7 +102,7 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
         ("settle.committed", ["delivered"], 1),
     ],
 )
-def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
+def test_when_a_sender_dies_another_one_makes_the_delivery(
     post: Post, failpoint: str, expected: list[str], sent: int
 ) -> None:
     webhooks.run_job(post.database, post.account_id)
@@ -115,7 +115,7 @@ def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
 
 
 @pytest.mark.parametrize("failpoint", ["fanout.commit", "fanout.committed"])
-def test_a_process_that_dies_over_the_outbox_leaves_each_end_to_be_announced_once(
+def test_when_a_process_dies_in_a_fan_out_each_end_is_announced_once(
     post: Post, failpoint: str
 ) -> None:
     webhooks.run_job(post.database, post.account_id)
@@ -129,7 +129,7 @@ def test_a_process_that_dies_over_the_outbox_leaves_each_end_to_be_announced_onc
     assert len(post.receiver.got) == 1
 
 
-def test_a_fan_out_whose_commit_was_not_answered_is_not_made_twice(post: Post) -> None:
+def test_a_fan_out_whose_commit_reply_was_lost_is_not_repeated(post: Post) -> None:
     webhooks.run_job(post.database, post.account_id)
 
     assert post.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
@@ -140,7 +140,7 @@ def test_a_fan_out_whose_commit_was_not_answered_is_not_made_twice(post: Post) -
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
-def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
+def test_when_a_process_dies_over_a_new_secret_another_one_signs_with_it(
     post: Post, failpoint: str
 ) -> None:
     account_id = factories.make_account(post.database)
@@ -165,7 +165,7 @@ def nobody() -> Any:  # noqa: ANN401 - it returns nothing
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
-def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_lost_attempt_it_ends_once(post: Post, failpoint: str) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.claim(post.database)
     post.let_leases_end()
@@ -177,7 +177,9 @@ def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
-def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_recovery_each_delivery_is_resent_once(
+    post: Post, failpoint: str
+) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.try_once(post.database, webhooks.GONE)
     [missed] = webhooks.all_deliveries(post.database)
@@ -196,7 +198,7 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(post: Post) -> None:
     webhooks.run_job(post.database, post.account_id)
 
     ended = post.finish({VARIABLE: "settle.committed=raise"})

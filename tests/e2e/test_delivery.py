@@ -90,7 +90,7 @@ def genuine(got: Got, public_key: str) -> bool:
     return bool(signing.verify(got.headers, got.body, at=now, public_key=public_key))
 
 
-def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_is_asked_to(
+def test_a_finished_job_is_announced_at_once_and_signed_and_the_process_ends_at_sigterm(
     stack: Stack, receiver: Receiver
 ) -> None:
     client = stack.start_api()
@@ -124,7 +124,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
     assert CANARY not in stack.log("delivery")
 
 
-def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_rotation(
+def test_the_secrets_that_were_shown_verify_messages_also_during_a_rotation(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
     root = "/v1/webhook_endpoints"

@@ -116,7 +116,7 @@ def test_an_endpoint_gets_nothing_of_the_time_when_it_was_disabled(
     assert targets(database) == [endpoint.id]
 
 
-def test_a_start_tells_nothing_of_an_end_that_came_before_its_notification(
+def test_a_start_has_nothing_of_an_end_that_came_before_its_notification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])

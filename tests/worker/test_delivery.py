@@ -86,7 +86,7 @@ def delivered(database: Database) -> int:
     return [one.status for one in webhooks.all_deliveries(database)].count(DeliveryStatus.DELIVERED)
 
 
-def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
+def test_a_response_is_not_stored_for_an_account_at_its_storage_quota(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     webhooks.make_endpoint(database, account_id, url=receiver.url)
@@ -124,7 +124,7 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
         (500, (AttemptOutcome.FAILED, "refused")),
     ],
 )
-def test_each_answer_is_judged_and_kept_with_its_row(
+def test_each_response_is_judged_and_stored_with_its_row(
     database: Database,
     account_id: uuid.UUID,
     receiver: Receiver,
@@ -152,7 +152,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     assert got.body == webhooks.events(database)[0].payload
 
 
-def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
+def test_a_timeout_and_a_refused_connection_are_failures_with_their_rows(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     receiver.held.clear()
@@ -186,15 +186,13 @@ def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
         ("", None),
     ],
 )
-def test_a_wish_for_more_time_is_read_as_seconds_or_as_a_date(
-    text: str, expected: timedelta | None
-) -> None:
+def test_retry_after_is_read_as_seconds_or_as_a_date(text: str, expected: timedelta | None) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
 
     assert sender.retry_after({"retry-after": text}, now=now) == expected
 
 
-def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
+def test_a_disabled_endpoint_gets_only_what_users_request(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
@@ -232,7 +230,7 @@ def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
     assert (row.number, row.outcome) == (1, AttemptOutcome.DELIVERED)
 
 
-def test_every_try_of_an_event_has_the_same_id_and_body(
+def test_all_attempts_of_a_notification_have_the_same_id_and_body(
     database: Database, account_id: uuid.UUID, receiver: Receiver, age: Age
 ) -> None:
     receiver.status = 500
@@ -258,7 +256,7 @@ def test_every_try_of_an_event_has_the_same_id_and_body(
     )
 
 
-def test_what_happens_is_told_at_once(
+def test_an_event_is_sent_at_once(
     office: Office, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     webhooks.make_endpoint(office.database, account_id, url=receiver.url)
@@ -271,7 +269,7 @@ def test_what_happens_is_told_at_once(
     assert got.event["data"]["id"] == f"job_{job_id.hex}"
 
 
-def test_dead_receivers_keep_nobody_waiting(
+def test_dead_receivers_delay_no_other_receiver(
     office: Office, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     with receiving() as dead:
@@ -290,7 +288,7 @@ def test_dead_receivers_keep_nobody_waiting(
         dead.held.set()
 
 
-def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
+def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     made = make_sender(database)
@@ -317,7 +315,7 @@ def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
         dispatcher.stop()
 
 
-def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
+def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(
     office: Office, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     receiver.held.clear()

@@ -185,7 +185,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
     assert again.due_at <= databases.now(database) + timedelta(seconds=case.wait[1])
 
 
-def test_a_name_that_turns_to_a_private_place_between_two_tries_is_refused_when_connecting(
+def test_a_name_that_becomes_private_between_two_attempts_is_refused_at_the_connect(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     turning = ["127.0.0.2"]
