@@ -1,4 +1,4 @@
-"""What the API does to jobs is told to receivers, and a bell rings for those who tell."""
+"""What the API does to jobs becomes notifications, and wakes the delivery process."""
 
 from __future__ import annotations
 

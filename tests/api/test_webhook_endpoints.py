@@ -193,7 +193,7 @@ def test_the_public_key_is_public_and_stays_the_same(caller: Caller) -> None:
 
 @contextlib.contextmanager
 def tried_meanwhile(database: Database, result: attempts.AttemptResult) -> Iterator[None]:
-    """End the one try that becomes due inside of the block."""
+    """End the one attempt that becomes due inside the block."""
     done = threading.Event()
 
     def deliver() -> None:

@@ -1,4 +1,4 @@
-"""Each dangerous line of telling a receiver, hit on purpose: a process dies there, and another one tells it."""
+"""Each dangerous line of a delivery, hit on purpose: a process dies there, and another one finishes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Post:
             )
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
-        """Let a fresh process tell all that is left to tell; return how the tries ended."""
+        """Let a fresh process send all that is pending; return the outcomes of the attempts."""
         if not self.reported():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
@@ -151,16 +151,16 @@ def test_when_a_process_dies_over_a_new_secret_another_one_signs_with_it(
 
     assert post.finish() == ["lost", "delivered"]
     [got] = post.receiver.got
-    stored = secrets.default_secret(post.database, account_id, make=nobody)
-    pair = secrets.signing_key(post.database, make=nobody)
+    stored = secrets.default_secret(post.database, account_id, make=unexpected)
+    pair = secrets.signing_key(post.database, make=unexpected)
     now = datetime.now(UTC)
     secret = webhooks.VAULT.open(stored.secret)
     assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
     assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
 
 
-def nobody() -> Any:  # noqa: ANN401 - it returns nothing
-    """Make no secret: there has to be one."""
+def unexpected() -> Any:  # noqa: ANN401 - it returns nothing
+    """Fail: there must be a secret."""
     raise AssertionError
 
 

@@ -1,4 +1,4 @@
-"""How tries end: on a schedule, each by one owner, and without any job that waits for them."""
+"""Attempts end on a schedule, each by one owner, and no job waits for them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_failures_follow_the_schedule_to_its_end(
     for planned in policy.SCHEDULE[1:]:
         settled = webhooks.try_once(database, webhooks.DOWN)
         assert settled.status is DeliveryStatus.PENDING
-        # From the end of the one try to the next one, however long ago that end is by now.
+        # From the end of the one attempt to the next one, however long ago that end is.
         *_, ended, waiting = webhooks.attempts(database)
         assert ended.ended_at is not None
         assert planned * 0.8 <= waiting.due_at - ended.ended_at <= planned * 1.2

@@ -1,4 +1,4 @@
-"""When an endpoint is told no more: it is gone, or has failed for days."""
+"""An endpoint is disabled when it is gone, or has failed for days."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints and what messages are signed with: kept sealed, rotated with an overlap, sealed again by a new key."""
+"""Endpoints and secrets: stored sealed, rotated with an overlap, sealed again by a new key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to jobs is written down to be told, in the transaction in which it happens, for those who listen."""
+"""Moves of jobs become notifications for those who listen: their types, targets and payloads."""
 
 from __future__ import annotations
 

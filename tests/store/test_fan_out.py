@@ -1,4 +1,4 @@
-"""The outbox is fanned out: who listened at the time of an event gets a notification of what it was."""
+"""The fan-out of the outbox: endpoints that listened at the time of an event get a notification of that time."""
 
 from __future__ import annotations
 

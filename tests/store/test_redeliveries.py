@@ -1,4 +1,4 @@
-"""What is sent again: by hand, all since a time, and tests."""
+"""Requested attempts: one delivery again, all failed ones since a time, and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose tries are claimed: lanes have their turns, and nobody's receivers keep the others' waiting."""
+"""Which attempts are claimed: queues take turns, and no account's receivers delay those of another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_proven(database: Database, *queues: uuid.UUID, failures: int = 0) -> No
 def make_queues(
     database: Database, account_id: uuid.UUID, number: int, *, failures: int = 0
 ) -> None:
-    """Let an account have so many receivers that have something to be told, each at a place of its own."""
+    """Give an account receivers at different origins, each with a pending delivery."""
     with database.transaction() as transaction:
         for count in range(number):
             lane_id, origin = policy.queue(account_id, f"https://{count}.example/")

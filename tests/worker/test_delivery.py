@@ -1,4 +1,4 @@
-"""Tries are made over real HTTP: signed, judged, written; by a dispatcher that sleeps until one is due."""
+"""Attempts over real HTTP: signed, judged, written; by a dispatcher that sleeps until one is due."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ EGRESS = GuardedClient(["127.0.0.0/8"])
 
 
 @dataclass
-class Office:
-    """A courier and a dispatcher on a database."""
+class Delivery:
+    """A sender and a dispatcher on a database."""
 
     database: Database
     made_sender: Sender
@@ -65,15 +65,15 @@ def make_sender(
 
 
 @pytest.fixture
-def office(database: Database) -> Iterator[Office]:
-    """Return a running office."""
+def delivery(database: Database) -> Iterator[Delivery]:
+    """Return a running dispatcher with its sender."""
     made = make_sender(database)
     dispatcher = Dispatcher(
-        database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
+        database, owner="sender-1", lease=LEASE, send=made.send, send_slow=made.send
     )
     database.listen(lambda _: dispatcher.wake())
     dispatcher.start()
-    yield Office(database, made, dispatcher)
+    yield Delivery(database, made, dispatcher)
     dispatcher.stop()
 
 
@@ -257,33 +257,35 @@ def test_all_attempts_of_a_notification_have_the_same_id_and_body(
 
 
 def test_an_event_is_sent_at_once(
-    office: Office, account_id: uuid.UUID, receiver: Receiver
+    delivery: Delivery, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
-    webhooks.make_endpoint(office.database, account_id, url=receiver.url)
+    webhooks.make_endpoint(delivery.database, account_id, url=receiver.url)
 
-    job_id = webhooks.run_job(office.database, account_id)
+    job_id = webhooks.run_job(delivery.database, account_id)
 
-    assert eventually(lambda: delivered(office.database) == 1, seconds=10)
+    assert eventually(lambda: delivered(delivery.database) == 1, seconds=10)
     [got] = receiver.got
     assert got.event["type"] == "job.succeeded"
     assert got.event["data"]["id"] == f"job_{job_id.hex}"
 
 
 def test_dead_receivers_delay_no_other_receiver(
-    office: Office, account_id: uuid.UUID, receiver: Receiver
+    delivery: Delivery, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     with receiving() as dead:
         dead.held.clear()
         for _ in range(12):
-            webhooks.make_endpoint(office.database, account_id, url=dead.url)
-        webhooks.run_job(office.database, account_id, question="Who hears of it?")
+            webhooks.make_endpoint(delivery.database, account_id, url=dead.url)
+        webhooks.run_job(delivery.database, account_id, question="Who is notified?")
         assert eventually(lambda: len(dead.got) == 12, seconds=20)
 
         for _ in range(3):
-            webhooks.run_job(office.database, account_id, webhook=Webhook(url=receiver.url).plain())
+            webhooks.run_job(
+                delivery.database, account_id, webhook=Webhook(url=receiver.url).plain()
+            )
 
         assert eventually(lambda: len(receiver.got) == 3, seconds=20)
-        # One try at a time: of the three later events nothing has been sent to them.
+        # One attempt at a time: nothing of the three later events has been sent to them.
         assert len(dead.got) == 12
         dead.held.set()
 
@@ -293,14 +295,14 @@ def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
 ) -> None:
     made = make_sender(database)
     dispatcher = Dispatcher(
-        database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
+        database, owner="sender-1", lease=LEASE, send=made.send, send_slow=made.send
     )
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
     receiver.status = 503
     webhooks.claim(database)
     with database.transaction() as transaction:
-        # As if its sender had died and the next try came in a second.
+        # As if its sender had died and the next attempt came in a second.
         transaction.execute(
             sa.update(WebhookAttempt).values(
                 state=AttemptState.DUE,
@@ -316,20 +318,20 @@ def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
 
 
 def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(
-    office: Office, account_id: uuid.UUID, receiver: Receiver
+    delivery: Delivery, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     receiver.held.clear()
-    webhooks.make_endpoint(office.database, account_id, url=receiver.url)
-    webhooks.run_job(office.database, account_id)
+    webhooks.make_endpoint(delivery.database, account_id, url=receiver.url)
+    webhooks.run_job(delivery.database, account_id)
     assert eventually(lambda: len(receiver.got) == 1, seconds=10)
-    office.dispatcher.drain()
-    webhooks.run_job(office.database, account_id)
+    delivery.dispatcher.drain()
+    webhooks.run_job(delivery.database, account_id)
     receiver.held.set()
-    office.dispatcher.stop()
+    delivery.dispatcher.stop()
 
     assert len(receiver.got) == 1
-    assert delivered(office.database) == 1
-    assert [row.state for row in webhooks.attempts(office.database)] == [
+    assert delivered(delivery.database) == 1
+    assert [row.state for row in webhooks.attempts(delivery.database)] == [
         AttemptState.ENDED,
         AttemptState.DUE,
     ]
