@@ -15,12 +15,13 @@ import sqlalchemy as sa
 from core.database import Database
 from core.vault import Vault
 from jobs.store import storage, submission
+from jobs.store.purge import Periods
 from net.client import GuardedClient
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
-from webhooks import endpoints, policy, redelivery, sender
+from webhooks import attempts, endpoints, policy, redelivery, sender
 from webhooks.dispatcher import Dispatcher
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from webhooks.sender import Sender
@@ -315,6 +316,34 @@ def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
         assert eventually(lambda: len(receiver.got) == 1, seconds=10)
     finally:
         dispatcher.stop()
+
+
+def test_a_dispatcher_removes_what_is_older_than_the_retention_periods(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    made = make_sender(database)
+    day = timedelta(days=1)
+    dispatcher = Dispatcher(
+        database,
+        owner="sender-1",
+        lease=LEASE,
+        send=made.send,
+        send_slow=made.send,
+        periods=Periods(answer=day, event=day),
+    )
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id, answer="the answer")
+    [old] = webhooks.claim(database)
+    age(2 * 86_400)
+    webhooks.run_job(database, account_id, answer="the answer")
+    webhooks.claim(database)
+    attempts.settle(database, old, webhooks.GONE, rng=webhooks.RNG)
+
+    dispatcher.turn()
+    dispatcher.stop()
+
+    [event] = [event for event in webhooks.events(database) if event.job_id is not None]
+    assert b"the answer" in event.payload
 
 
 def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(
