@@ -85,11 +85,13 @@ def _reduce(transaction: Transaction, events: Collection[WebhookEvent]) -> None:
                 payload=notifications.without_answer(event.payload), reduced_at=transaction.now()
             )
         )
-    theirs = sa.select(WebhookDelivery.id).where(
+    deliveries = sa.select(WebhookDelivery.id).where(
         WebhookDelivery.event_id.in_([event.id for event in events])
     )
     transaction.execute(
-        sa.update(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(theirs)).values(answer=None)
+        sa.update(WebhookAttempt)
+        .where(WebhookAttempt.delivery_id.in_(deliveries))
+        .values(answer=None)
     )
 
 
@@ -138,7 +140,7 @@ def _is_over() -> sa.ColumnElement[bool]:
 
 
 def _remove(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
-    theirs = sa.select(WebhookDelivery.id).where(WebhookDelivery.event_id.in_(events))
-    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(theirs)))
+    deliveries = sa.select(WebhookDelivery.id).where(WebhookDelivery.event_id.in_(events))
+    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(deliveries)))
     transaction.execute(sa.delete(WebhookDelivery).where(WebhookDelivery.event_id.in_(events)))
     transaction.execute(sa.delete(WebhookEvent).where(WebhookEvent.id.in_(events)))
