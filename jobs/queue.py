@@ -27,6 +27,8 @@ DELIVER = "deliver"
 #: More bells than any number of slots hears at once. A slot goes on by itself until nothing is left, so that
 #: more of them would only fill Redis, and at last wake everybody for nothing.
 _MOST_LYING = 1_000
+#: Seconds between two wakeups of the delivery process by one publisher. Each job causes two.
+_DELIVER_GAP = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -100,8 +102,10 @@ class Wakeup:
 
     def __init__(self, settings: Settings, *, notifications: str = REASON) -> None:
         self._notifications = notifications
-        # One is enough for a delivery process: it reads all that is due, then.
-        self._most_lying = 1 if notifications == DELIVER else _MOST_LYING
+        # A delivery process handles all that is due at once: one wakeup is enough, and many in a row become one.
+        self._most_lying, self._gap = (
+            (1, _DELIVER_GAP) if notifications == DELIVER else (_MOST_LYING, 0.0)
+        )
         self._celery = make_celery(settings, wakes=notifications, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
@@ -110,6 +114,7 @@ class Wakeup:
         self._wanted = 0
         self._wake = threading.Event()
         self._closed = False
+        self._ended = threading.Event()
         self._lost = False
         self._thread: threading.Thread | None = None
 
@@ -144,6 +149,7 @@ class Wakeup:
         """Stop the thread after what it is publishing, and close the connections."""
         with self._lock:
             self._closed = True
+            self._ended.set()
             thread = self._thread
         self._wake.set()
         if thread is not None:
@@ -159,6 +165,7 @@ class Wakeup:
             with self._lock:
                 times, self._wanted = self._wanted, 0
             self._publish(times)
+            self._ended.wait(self._gap)
 
     def _publish(self, times: int) -> None:
         lying = self.waiting()
