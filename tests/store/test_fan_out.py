@@ -206,6 +206,17 @@ def test_what_fails_leaves_the_outbox_as_it_was(database: Database, account_id: 
     assert written(database) == []
 
 
+@pytest.mark.parametrize("webhook", [{"url": "x", "endpoint_id": None, "events": []}, {}])
+def test_an_invalid_webhook_of_a_job_stops_no_other_notification(
+    database: Database, account_id: uuid.UUID, webhook: dict[str, object]
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id, webhook=webhook)
+    webhooks.run_job(database, account_id)
+
+    assert targets(database) == [endpoint.id] * 2
+
+
 def fan_out_and_break(database: Database, account_id: uuid.UUID) -> None:
     """Fan out in a transaction that does not get to its commit."""
     with database.transaction() as transaction:
