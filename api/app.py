@@ -181,7 +181,6 @@ def create_app(
     measures = metrics.MetricsRoutes(
         settings,
         database=database,
-        gate=gate,
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
     downloads = Downloads(settings, egress=fetching, count=measures.fetched)
@@ -196,26 +195,28 @@ def create_app(
         disk=disk,
         quota=quota,
     )
-    router = _router(settings, timer=timer)
+    router = _router(settings, gate=gate, timer=timer)
     limiter.install(router)
     cors.install(router, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     router.extensions[_EXTENSION] = service
     forecast = PositionForecast(timer=timer)
-    routes.JobRoutes(
-        settings,
-        database=database,
-        service=submissions,
-        waits=waits,
-        revocation=revocation,
-        gate=gate,
-        forecast=forecast,
-    ).declare(router)
-    routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast).declare(
-        router, gate
+    router.include(
+        routes.JobRoutes(
+            settings,
+            database=database,
+            service=submissions,
+            waits=waits,
+            revocation=revocation,
+            gate=gate,
+            forecast=forecast,
+        )
     )
-    routes.RunRoutes(database=database).declare(router, gate)
-    routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(router, gate)
-    routes.ImageRoutes(settings, database=database, service=submissions).declare(router, gate)
+    router.include(
+        routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast)
+    )
+    router.include(routes.RunRoutes(database=database))
+    router.include(routes.StreamRoutes(database=database, streams=streams, tokens=tokens))
+    router.include(routes.ImageRoutes(settings, database=database, service=submissions))
     vault = functools.cache(lambda: Vault.of(settings))
     endpoints = routes.EndpointRoutes(
         settings,
@@ -226,13 +227,13 @@ def create_app(
         revocation=revocation,
         timer=timer,
     )
-    endpoints.declare(router, gate)
-    routes.SecretRoutes(database=database, vault=vault).declare(router, gate)
-    routes.DeliveryRoutes(database=database, quota=quota).declare(router, gate)
-    routes.ModelRoutes(settings).declare(router, gate)
-    routes.QuarantineRoutes(database=database).declare(router, gate)
-    routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate).declare(router)
-    routes.UsageRoutes(settings, database=database, quota=quota, gate=gate).declare(router)
+    router.include(endpoints)
+    router.include(routes.SecretRoutes(database=database, vault=vault))
+    router.include(routes.DeliveryRoutes(database=database, quota=quota))
+    router.include(routes.ModelRoutes(settings))
+    router.include(routes.QuarantineRoutes(database=database))
+    router.include(routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
+    router.include(routes.UsageRoutes(settings, database=database, quota=quota, gate=gate))
     measures.watch(
         (
             held_open,
@@ -245,10 +246,13 @@ def create_app(
             endpoints.tests,
         )
     )
-    measures.declare(router)
-    health.HealthRoutes(
-        settings, database=database, disk=disk, wakeup=wakeup, draining=service.draining
-    ).declare(router)
+    measures.install(router)
+    router.include(measures, public=settings.metrics_public)
+    router.include(
+        health.HealthRoutes(
+            settings, database=database, disk=disk, wakeup=wakeup, draining=service.draining
+        )
+    )
     return router
 
 
@@ -267,12 +271,16 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _router(settings: Settings, *, timer: Callable[[], float]) -> framework.Router:
+def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> framework.Router:
     router = framework.Router(
-        title="Longlook",
-        version=API_VERSION,
-        description=_DESCRIPTION,
-        problem=Problem,
+        framework.Document(
+            title="Longlook",
+            version=API_VERSION,
+            description=_DESCRIPTION,
+            problem=Problem,
+            webhooks=routes.NOTIFICATIONS,
+        ),
+        guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
     problems.install(router, timer=timer)

@@ -6,6 +6,7 @@ import enum
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import flask
 
@@ -32,6 +33,14 @@ class Right(enum.Enum):
     EVERYWHERE = enum.auto()
 
 
+class Access(enum.Enum):
+    """What a route may need besides a right of a key."""
+
+    #: The right to read, or a stream token of the job in the path.
+    FOLLOWER = enum.auto()
+
+
+FOLLOWER: Final = Access.FOLLOWER
 #: An operator steers everybody's jobs but brings in none; a rerun belongs to the account of its original.
 RIGHTS: dict[Role, frozenset[Right]] = {
     Role.READ: frozenset({Right.READ}),
@@ -92,6 +101,10 @@ class Gate:
         self._unknown_keys = unknown_key_limits
         self._live = live
         self._count = count
+
+    def guard(self, needed: Right | Access) -> Callable[[], Caller]:
+        """Return the guard of routes that need this: :meth:`admits` or :meth:`admits_follower`."""
+        return self.admits(needed) if isinstance(needed, Right) else self.admits_follower()
 
     def admits(self, right: Right) -> Callable[[], Caller]:
         """Return a guard that gives the caller of the current request.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 import orjson
@@ -17,6 +17,8 @@ from flask import Response
 from werkzeug import exceptions
 
 from core import errors, logs
+
+_Resource = TypeVar("_Resource")
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -67,6 +69,23 @@ def pointer(*steps: str | int) -> str:
 def shown(name: str) -> str:
     """Return a name that a caller chose, cut to a length that can be shown."""
     return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
+
+
+def not_found(noun: str, *, param: str | None = None) -> errors.NotFound:
+    """Return the error for a resource that does not exist, or that the caller's account does not have.
+
+    Args:
+        noun: the resource's name in the sentence.
+        param: the parameter that names it, if the path does not.
+    """
+    return errors.NotFound(f"There is no such {noun}.", param=param)
+
+
+def existing(resource: _Resource | None, noun: str) -> _Resource:
+    """Return ``resource``. Raises :class:`core.errors.NotFound` for ``noun`` if it is None."""
+    if resource is None:
+        raise not_found(noun)
+    return resource
 
 
 def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:

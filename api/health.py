@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import threading
 from datetime import timedelta
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from typing import Literal, Protocol
 
 from flask import Response
 
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.schemas.problems import Health
 from core import errors
 from core.database import Database
@@ -61,32 +61,25 @@ class HealthRoutes:
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._fits = functools.cache(schema.fits)
 
-    def declare(self, router: Router) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            LIVE,
-            self.live,
-            name="livez",
-            tag="health",
-            answers={200: ResponseSpec(Health, "The process lives.")},
-        )
-        router.declare(
-            HTTPMethod.GET,
-            READY,
-            self.ready,
-            name="readyz",
-            tag="health",
-            answers={
-                200: ResponseSpec(Health, "Jobs are accepted."),
-                503: ResponseSpec(Health, "They are not."),
-            },
-        )
-
+    @route.get(
+        LIVE,
+        operation_id="livez",
+        tag="health",
+        answers={200: ResponseSpec(Health, "The process lives.")},
+    )
     def live(self) -> Response:
         """Tell that the process lives."""
         return reply(Health(status="ok", checks={}))
 
+    @route.get(
+        READY,
+        operation_id="readyz",
+        tag="health",
+        answers={
+            200: ResponseSpec(Health, "Jobs are accepted."),
+            503: ResponseSpec(Health, "They are not."),
+        },
+    )
     def ready(self) -> Response:
         """Tell whether jobs are accepted, and what is missing."""
         checks: dict[str, State] = {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPMethod
-from typing import Final
+from typing import Any, Final
 
 import flask
 from flask import Response
@@ -21,8 +21,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router
+from api.auth import Right
+from api.framework import ResponseSpec, route
 from api.submission import downloads
 from core import errors
 from core.database import Database, DatabaseUnavailable
@@ -35,6 +35,7 @@ from jobs.store import quarantine, statistics, workers
 from webhooks import claims
 
 METRICS: Final = "/metrics"
+_TEXT: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
 #: A request may be held open for a minute (``Prefer: wait``).
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _FETCH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -48,7 +49,6 @@ class MetricsRoutes:
     Args:
         settings: who may ask; how recent a live worker's heartbeat is.
         database: is asked at each scrape; its commits in this process are counted.
-        gate: what lets operators in.
         open_now: how many requests are held open now, by their kind.
     """
 
@@ -57,11 +57,8 @@ class MetricsRoutes:
         settings: Settings,
         *,
         database: Database,
-        gate: Gate,
         open_now: Mapping[str, Callable[[], int]],
     ) -> None:
-        self._public = settings.metrics_public
-        self._gate = gate
         self._registry = new_registry(revision=settings.revision)
         JobMetrics(database, registry=self._registry, model=settings.model)
         self._http = _HttpMetrics(self._registry)
@@ -85,22 +82,9 @@ class MetricsRoutes:
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 
-    def declare(self, router: Router) -> None:
-        """Put the route into ``router`` and count all its exchanges."""
-        text = {"text/plain": {"schema": {"type": "string"}}}
-        guarded = not self._public
-        router.declare(
-            HTTPMethod.GET,
-            METRICS,
-            self.shown if guarded else self._show,
-            name="metrics",
-            tag="operations",
-            guard=self._gate.admits(Right.EVERYWHERE) if guarded else None,
-            answers={
-                200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=text)
-            },
-        )
-        router.after_request(self._http.count)
+    def install(self, app: flask.Flask) -> None:
+        """Count all requests of ``app``."""
+        app.after_request(self._http.count)
 
     def fetched(self, outcome: str, seconds: float) -> None:
         """Count the fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
@@ -110,11 +94,16 @@ class MetricsRoutes:
         """Show how full ``shares``, what accounts share in this process, are from now on. To be called once."""
         self._registry.register(ShareMetrics(lambda: shares))
 
-    def shown(self, _caller: Caller) -> Response:
-        """Show the metrics, for Prometheus."""
-        return self._show()
-
-    def _show(self) -> Response:
+    @route.get(
+        METRICS,
+        operation_id="metrics",
+        tag="operations",
+        guard=Right.EVERYWHERE,
+        answers={
+            200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=_TEXT)
+        },
+    )
+    def get(self) -> Response:
         """Show the metrics, for Prometheus."""
         return Response(generate_latest(self._registry), content_type=CONTENT_TYPE_LATEST)
 

@@ -1,10 +1,11 @@
-"""What flask-openapi3 leaves out of the OpenAPI document: bodies, answers, headers, whole schemas."""
+"""The OpenAPI document: operations, parameters, bodies, answers, headers, schemas, webhooks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from http import HTTPMethod
 from typing import Any
 
 from pydantic import BaseModel
@@ -62,6 +63,10 @@ _PROBLEMS = {
     500: "A fault of ours; the body says the request id only.",
     503: "Not now; nothing was stored. The same request may be sent again.",
 }
+#: Keywords that a parameter's schema does not have where the model's has them.
+_MOVED = frozenset({"description", "example", "default", "anyOf"})
+#: The order of a path's operations.
+_METHODS = ("get", "put", "post", "delete", "patch")
 #: Those that always say when to try again.
 _NOT_NOW = {429, 503}
 
@@ -96,54 +101,102 @@ class RequestBodySpec:
 
 @dataclass(frozen=True)
 class Operation:
-    """What a route takes and answers, beside its parameters; ``faults`` are the statuses of its errors."""
+    """What the document says of one route.
 
+    Attributes:
+        method: the HTTP method.
+        rule: the path, with its parameters as ``<name>``.
+        operation_id: unique in the document.
+        tag: the group of operations that it belongs to.
+        summary: one sentence.
+        description: more of them, Markdown.
+        guarded: whether it needs a key.
+        header: the model of its headers.
+        path: the descriptions of the path's parameters, by name.
+        query: the model of its query.
+        body: its request body.
+        answers: its successful answers, by status.
+        faults: the statuses of its errors.
+    """
+
+    method: HTTPMethod
+    rule: str
+    _: KW_ONLY
+    operation_id: str
+    tag: str
+    summary: str
+    description: str
+    guarded: bool
+    header: type[BaseModel] | None
+    path: Mapping[str, str | None]
+    query: type[BaseModel] | None
+    body: RequestBodySpec | None
     answers: Mapping[int, ResponseSpec]
     faults: frozenset[int]
-    body: RequestBodySpec | None
 
 
 @dataclass(frozen=True)
 class WebhookSpec:
-    """What the service sends by itself: its model, and when."""
+    """A documented notification: its model, and when the service sends it."""
 
     model: type[BaseModel]
     summary: str
 
 
 class Document:
-    """Completes the document.
+    """The OpenAPI document.
 
     Args:
-        operations: by their ids.
-        messages: what the service sends to those who asked for it, by their types.
+        title: of the document.
+        version: of the API that the document describes.
+        description: of the document, Markdown.
         problem: the model of all error bodies.
+        webhooks: the notifications that the service sends, by their types.
     """
 
     def __init__(
         self,
-        operations: Mapping[str, Operation],
         *,
-        messages: Mapping[str, WebhookSpec],
+        title: str,
+        version: str,
+        description: str,
         problem: type[BaseModel],
+        webhooks: Mapping[str, WebhookSpec],
     ) -> None:
-        self._operations = operations
-        self._messages = messages
+        self._info = {"title": title, "description": description, "version": version}
         self._problem = problem
+        self._webhooks = webhooks
+        self._operations: list[Operation] = []
         self._schemas: Json = {}
 
-    def complete(self, document: Json) -> Json:
-        """Return flask-openapi3's ``document`` with everything in it."""
-        paths = {
-            path: {verb: self._operation(operation) for verb, operation in operations.items()}
-            for path, operations in document["paths"].items()
+    def add(self, operation: Operation) -> None:
+        """Describe a route."""
+        self._operations.append(operation)
+
+    def render(self) -> Json:
+        """Return the document with all operations so far."""
+        paths: Json = {}
+        for operation in self._operations:
+            path = operation.rule.replace("<", "{").replace(">", "}")
+            paths.setdefault(path, {})[operation.method.lower()] = self._operation(operation)
+        in_order = dict.fromkeys(operation.tag for operation in self._operations)
+        webhooks = {kind: {"post": self._webhook(spec)} for kind, spec in self._webhooks.items()}
+        return {
+            "openapi": "3.1.0",
+            "info": self._info,
+            "paths": {
+                path: dict(sorted(methods.items(), key=_order)) for path, methods in paths.items()
+            },
+            "components": self._components(),
+            "tags": [{"name": name} for name in in_order],
+            "webhooks": webhooks,
         }
-        webhooks = {
-            kind: {"post": self._message(reported)} for kind, reported in self._messages.items()
-        }
+
+    def _components(self) -> Json:
         content = {problems.CONTENT_TYPE: {"schema": self._schema(self._problem, "serialization")}}
-        components = document["components"] | {
+        return {
             "schemas": dict(sorted(self._schemas.items())),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "headers": _HEADERS,
             "responses": {
                 f"Problem{status}": {"description": description, "content": content}
@@ -151,31 +204,38 @@ class Document:
                 for status, description in _PROBLEMS.items()
             },
         }
-        return document | {"paths": paths, "webhooks": webhooks, "components": components}
 
-    def _operation(self, reported: Json) -> Json:
-        operation = self._operations[reported["operationId"]]
-        completed = dict(reported)
-        if "parameters" in reported:
-            completed["parameters"] = [
-                _parameter(parameter) for parameter in reported["parameters"]
-            ]
-        if operation.body is not None:
-            completed["requestBody"] = self._request_body(operation.body)
-        answers, faults = sorted(operation.answers.items()), sorted(operation.faults)
-        completed["responses"] = {
-            **{str(status): self._answer(answer) for status, answer in answers},
-            **{
-                str(status): {"$ref": f"#/components/responses/Problem{status}"}
-                for status in faults
-            },
-        }
-        return completed
-
-    def _message(self, message: WebhookSpec) -> Json:
-        schema = self._schema(message.model, "serialization")
+    def _operation(self, operation: Operation) -> Json:
+        parameters = [
+            *_parameters("header", operation.header),
+            *_path_parameters(operation.path),
+            *_parameters("query", operation.query),
+        ]
+        body = operation.body
         return {
-            "summary": message.summary,
+            "tags": [operation.tag],
+            "summary": operation.summary,
+            "description": operation.description,
+            "operationId": operation.operation_id,
+            **({"parameters": parameters} if parameters else {}),
+            "responses": {
+                **{
+                    str(status): self._answer(answer)
+                    for status, answer in sorted(operation.answers.items())
+                },
+                **{
+                    str(status): {"$ref": f"#/components/responses/Problem{status}"}
+                    for status in sorted(operation.faults)
+                },
+            },
+            **({"security": [{"key": []}]} if operation.guarded else {}),
+            **({} if body is None else {"requestBody": self._request_body(body)}),
+        }
+
+    def _webhook(self, webhook: WebhookSpec) -> Json:
+        schema = self._schema(webhook.model, "serialization")
+        return {
+            "summary": webhook.summary,
             "parameters": [
                 {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
                 for name in _SIGNED
@@ -215,6 +275,10 @@ class Document:
         return {"$ref": _REF.format(model=model.__name__)}
 
 
+def _order(operation: tuple[str, Json]) -> int:
+    return _METHODS.index(operation[0])
+
+
 def _headers(*names: str) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
@@ -228,14 +292,44 @@ class _WithoutTitles(GenerateJsonSchema):
         return False
 
 
-def _parameter(reported: Json) -> Json:
-    """Return a parameter without what is said twice, and without null: it is given or it is not."""
-    schema = reported["schema"]
+def _path_parameters(descriptions: Mapping[str, str | None]) -> list[Json]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            **({} if description is None else {"description": description}),
+            "required": True,
+            "schema": {"type": "string"},
+        }
+        for name, description in descriptions.items()
+    ]
+
+
+def _parameters(place: str, model: type[BaseModel] | None) -> list[Json]:
+    """Return the parameters that the fields of ``model`` describe."""
+    if model is None:
+        return []
+    schema = model.model_json_schema(mode="validation", schema_generator=_WithoutTitles)
+    required = schema.get("required", ())
+    return [
+        _parameter(name, place, field_schema, required=name in required)
+        for name, field_schema in schema["properties"].items()
+    ]
+
+
+def _parameter(name: str, place: str, schema: Json, *, required: bool) -> Json:
+    """Return a parameter. Its schema repeats nothing that stands beside it, and no null: a caller may omit it."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
-    repeated = {"title", "description", "example", "anyOf"}
-    tidy = {name: value for name, value in schema.items() if name not in repeated}
-    if not tidy.get("default", True):
-        del tidy["default"]
-    tidy |= kinds[0] if kinds else {}
-    style = {"style": "deepObject", "explode": True} if tidy.get("type") == "object" else {}
-    return reported | style | {"schema": tidy}
+    own = {key: value for key, value in schema.items() if key not in _MOVED}
+    own |= kinds[0] if kinds else {}
+    if schema.get("default"):
+        own["default"] = schema["default"]
+    return {
+        "name": name,
+        "in": place,
+        **{key: schema[key] for key in ("description",) if key in schema},
+        "required": required,
+        "schema": own,
+        **{key: schema[key] for key in ("example",) if key in schema},
+        **({"style": "deepObject", "explode": True} if own.get("type") == "object" else {}),
+    }

@@ -11,7 +11,7 @@ from api.routes.models import ModelRoutes
 from api.routes.quarantine import QuarantineRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
-from api.routes.secrets import SecretRoutes
+from api.routes.secrets import NOTIFICATIONS, SecretRoutes
 from api.routes.streams import EVENTS, TOKEN, StreamRoutes
 from api.routes.usage import UsageRoutes
 
@@ -19,6 +19,7 @@ from api.routes.usage import UsageRoutes
 STREAM_RULES = (EVENTS, TOKEN)
 
 __all__ = [
+    "NOTIFICATIONS",
     "STREAM_RULES",
     "DeliveryRoutes",
     "EndpointRoutes",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from http import HTTPMethod
 from typing import Protocol
 
 from flask import Response
 
+from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.schemas.jobs import Job
+from api.schemas.paths import JobId
 from api.schemas.queue import QueueState
-from api.schemas.requests import JobPath, QueueQuery
+from api.schemas.requests import QueueQuery
 from api.serving import current
-from core import errors, ids, logs
+from core import errors
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Status
@@ -47,30 +48,15 @@ class QueueRoutes:
         self._wakeup = wakeup
         self._gate = gate
 
-    def declare(self, router: Router) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/queue",
-            self.shown,
-            name="getQueue",
-            tag="operations",
-            guard=self._gate.admits(Right.READ),
-            answers={200: ResponseSpec(QueueState, "The queue.")},
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/jobs/<job_id>/run_now",
-            self.run_now,
-            name="runJobNow",
-            tag="jobs",
-            guard=self._gate.admits(Right.STEER),
-            answers={200: ResponseSpec(Job, "The job.")},
-            faults=(404, 409),
-        )
-
-    def shown(self, caller: Caller, query: QueueQuery) -> Response:
+    @route.get(
+        "/v1/queue",
+        operation_id="getQueue",
+        tag="operations",
+        guard=Right.READ,
+        answers={200: ResponseSpec(QueueState, "The queue.")},
+        faults=(404, 422),
+    )
+    def get(self, caller: Caller, query: QueueQuery) -> Response:
         """Get the state of the queue.
 
         Operators see all accounts' jobs, or those of one by `account`, and the workers and engines; all
@@ -83,21 +69,27 @@ class QueueRoutes:
         backlog = claims.backlog(self._database, account_id=account_id)
         return reply(QueueState.of(queue, backlog=backlog, seen=seen))
 
-    def run_now(self, caller: Caller, path: JobPath) -> Response:
+    @route.post(
+        "/v1/jobs/<job_id>/run_now",
+        operation_id="runJobNow",
+        tag="jobs",
+        guard=Right.STEER,
+        answers={200: ResponseSpec(Job, "The job.")},
+        faults=(404, 409),
+    )
+    def run_now(self, caller: Caller, job_id: JobId) -> Response:
         """Let a queued job wait no longer.
 
         A job whose attempt failed waits before the next one: this ends the wait. It does not change whose
         turn is next. A job that is due already stays as it is; one that runs or has ended is a conflict.
         """
-        job_id = ids.parse("job", path.job_id)
-        status = job_id and commands.run_now(
+        status = commands.run_now(
             self._database, job_id, account_id=caller.scope, actor=caller.actor
         )
-        view = job_id and history.get(self._database, job_id, account_id=caller.scope)
-        if not status or not view:
-            raise errors.NotFound("There is no such job.")
-        logs.bind(job_id=path.job_id)
+        if status is None:
+            raise problems.not_found("job")
         if status is not Status.QUEUED:
             raise errors.Conflict(f"The job is not queued; it is {status}.")
         self._wakeup.notify()
-        return reply(Job.of(view))
+        view = history.get(self._database, job_id, account_id=caller.scope)
+        return reply(Job.of(problems.existing(view, "job")))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from http import HTTPMethod
-
 from flask import Response
 
 from api import limits
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.schemas.requests import UsageQuery
 from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
 from core.database import Database
@@ -33,20 +31,15 @@ class UsageRoutes:
         self._quota = quota
         self._gate = gate
 
-    def declare(self, router: Router) -> None:
-        """Put the route into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/usage",
-            self.shown,
-            name="getUsage",
-            tag="operations",
-            guard=self._gate.admits(Right.READ),
-            answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
-            faults=(404, 422),
-        )
-
-    def shown(self, caller: Caller, query: UsageQuery) -> Response:
+    @route.get(
+        "/v1/usage",
+        operation_id="getUsage",
+        tag="operations",
+        guard=Right.READ,
+        answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
+        faults=(404, 422),
+    )
+    def get(self, caller: Caller, query: UsageQuery) -> Response:
         """Get what an account uses of what it may use.
 
         It is the account of the key; operators may name another one by `account`. `requests` always tells of

@@ -23,12 +23,6 @@ Status = Literal["pending", "delivered", "failed"]
 MAX_ANSWER_CHARS = 2**17
 
 
-class DeliveryPath(ParameterModel):
-    """Which delivery."""
-
-    delivery_id: str
-
-
 class JobDeliveriesQuery(ParameterModel):
     """Which page of a job's deliveries."""
 

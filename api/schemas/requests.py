@@ -415,30 +415,6 @@ class ParameterModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class JobPath(ParameterModel):
-    """Which job."""
-
-    job_id: str = Field(description="`job_` and 32 hex digits.")
-
-
-class GroupPath(ParameterModel):
-    """Which group."""
-
-    group_id: str = Field(description="`grp_` and 32 hex digits.")
-
-
-class ImagePath(ParameterModel):
-    """Which image."""
-
-    image_id: str = Field(description="`img_` and 32 hex digits.")
-
-
-class ModelPath(ParameterModel):
-    """Which model."""
-
-    model_id: str = Field(description="The model's name.")
-
-
 class UploadQuery(ParameterModel):
     """How to keep an uploaded image."""
 

@@ -77,18 +77,6 @@ class EndpointRecover(RequestModel):
     since: fields.Moment = Field(description="RFC 3339, or unix seconds as text.")
 
 
-class EndpointPath(ParameterModel):
-    """Which webhook endpoint."""
-
-    endpoint_id: str
-
-
-class RecoveryPath(EndpointPath):
-    """Which of its recoveries."""
-
-    recovery_id: str
-
-
 class EndpointsQuery(ParameterModel):
     """Which page of the webhook endpoints."""
 

@@ -183,8 +183,7 @@ class SubmissionService:
             core.errors.ImageQuarantined: an image of it may not be asked about.
         """
         view = history.get(self._database, job_id, account_id=caller.scope)
-        if view is None:
-            raise errors.NotFound("There is no such job.")
+        view = problems.existing(view, "job")
         job = view.job
         path = f"/v1/jobs/{ids.show('job', job_id)}/rerun"
         fingerprint = _fingerprint(path, job.account_id, None)
