@@ -14,7 +14,7 @@ from core.database import Database
 from core.profiles import Detail
 from core.settings import Settings
 from jobs import images
-from jobs.store import history, quarantine, submission
+from jobs.store import history, quarantine
 from jobs.store.images import ImageFacts
 
 DEFAULT_DETAIL: Detail = "standard"
@@ -23,7 +23,7 @@ _QUARANTINED = "Engines died over this image again and again; an operator can re
 #: Kept images by the pointers of the pictures that name them.
 Known = Mapping[str, ImageFacts]
 #: A picture as the store takes it, and its visual tokens.
-Chosen = tuple[submission.NewImage | uuid.UUID, int]
+Chosen = tuple[images.CanonicalImage | uuid.UUID, int]
 
 
 class SubmissionImages:
@@ -89,7 +89,7 @@ class SubmissionImages:
             if isinstance(image, ImageFacts):
                 refused = image.quarantined_at is not None
             else:
-                refused = isinstance(image, submission.NewImage) and image.key in held
+                refused = isinstance(image, images.CanonicalImage) and image.key in held
             if refused:
                 image = errors.Fault(submitted.pointer, _QUARANTINED, quarantine.CODE)
             if isinstance(image, errors.Fault):
@@ -105,7 +105,7 @@ class SubmissionImages:
         if quarantine.held(self._database, account_id, keys):
             raise errors.ImageQuarantined(_QUARANTINED)
 
-    def new(self, account_id: uuid.UUID, data: bytes, *, detail: Detail) -> submission.NewImage:
+    def new(self, account_id: uuid.UUID, data: bytes, *, detail: Detail) -> images.CanonicalImage:
         """Return a file of an account as the store takes it.
 
         Raises:
@@ -113,30 +113,14 @@ class SubmissionImages:
             core.errors.Overloaded: no decoding process was free in time.
         """
         with current.waiting():
-            image = self._decoder.accept(data, account_id=account_id, detail=detail)
-        return submission.NewImage(
-            key=image.key,
-            detail=detail,
-            pipeline=images.PIPELINE_VERSION,
-            media_type=image.media_type,
-            width=image.width,
-            height=image.height,
-            data=image.data,
-            original_sha256=image.original.sha256,
-            original_bytes=image.original.size,
-            original_media_type=image.original.media_type,
-            original_width=image.original.width,
-            original_height=image.original.height,
-            orientation=image.original.orientation,
-            frames=image.original.frames,
-        )
+            return self._decoder.accept(data, account_id=account_id, detail=detail)
 
     def _made(
         self, account_id: uuid.UUID, files: Sequence[SubmittedImage]
-    ) -> dict[str, submission.NewImage | errors.Fault]:
+    ) -> dict[str, images.CanonicalImage | errors.Fault]:
         """Return the images of an account's ``files``, or what is wrong with them, by their pointers."""
 
-        def make(file: SubmittedImage) -> submission.NewImage | errors.Fault:
+        def make(file: SubmittedImage) -> images.CanonicalImage | errors.Fault:
             assert isinstance(file.source, bytes)  # noqa: S101 - only files come here
             try:
                 return self.new(account_id, file.source, detail=file.detail or DEFAULT_DETAIL)

@@ -149,6 +149,7 @@ def canonicalise(
         submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
     return CanonicalImage(
+        detail=detail,
         data=_encode(submitted, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Outcome, Status
-from jobs.store import history, quarantine, submission
+from jobs.store import history, quarantine
 from scripted.server import BackgroundServer
+from tests import image_files
 from tests.databases import Age
 from tests.engines import asking
 from tests.engines.conftest import connect
@@ -72,8 +74,9 @@ class Deployment:
             assert not thread.is_alive()
 
 
-def other_image() -> submission.NewImage:
-    return dataclasses.replace(real_image(), key="b" * 64, original_sha256="b" * 64)
+def other_image() -> CanonicalImage:
+    data = image_files.file_of(image_files.gradient(112, 112))
+    return dataclasses.replace(submitted("b"), data=data)
 
 
 @pytest.fixture
