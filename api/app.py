@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import flask
 import orjson
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
-from api.limits import Limiter, SharedLimits
+from api.rate_limits import Limiter, SharedLimits
 from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.serving import current
@@ -32,6 +32,7 @@ from core.vault import Vault
 from jobs import queue
 from jobs.events.live import Subscriber
 from jobs.images import ImageReader
+from jobs.queue import Wakeup
 from jobs.store import accounts, events
 from jobs.store.admission import Admission, Disk
 from jobs.store.positions import PositionForecast
@@ -49,16 +50,6 @@ _DESCRIPTION = (
     "(`application/problem+json`) with all faults in `errors`, and OpenAI's `error` object. Every answer carries "
     "`x-request-id`."
 )
-
-
-class Wakeup(health.Wakeup, Protocol):
-    """The doorbell, as :class:`jobs.queue.Wakeup` is."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
-
-    def close(self) -> None:
-        """Let go of Redis."""
 
 
 class Service:
@@ -138,8 +129,8 @@ def create_app(
         search_seconds=settings.search_seconds,
     )
     database.party = current.group
-    wakeup = wakeup or queue.Wakeup(settings)
-    delivery_wakeup = delivery_wakeup or queue.Wakeup(settings, notifications=queue.DELIVER)
+    wakeup = wakeup or Wakeup(settings)
+    delivery_wakeup = delivery_wakeup or Wakeup(settings, notifications=queue.DELIVER)
     database.listen(events.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)

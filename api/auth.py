@@ -28,7 +28,7 @@ class Right(enum.Enum):
     #: Bring in jobs and images, as the key's own account.
     SUBMIT = enum.auto()
     #: Cancel, rerun, delete.
-    STEER = enum.auto()
+    COMMAND = enum.auto()
     #: All of that for every account, not the key's own alone.
     EVERYWHERE = enum.auto()
 
@@ -44,8 +44,8 @@ FOLLOWER: Final = Access.FOLLOWER
 #: An operator steers everybody's jobs but brings in none; a rerun belongs to the account of its original.
 RIGHTS: dict[Role, frozenset[Right]] = {
     Role.READ: frozenset({Right.READ}),
-    Role.SUBMIT: frozenset({Right.READ, Right.SUBMIT, Right.STEER}),
-    Role.OPERATE: frozenset({Right.READ, Right.STEER, Right.EVERYWHERE}),
+    Role.SUBMIT: frozenset({Right.READ, Right.SUBMIT, Right.COMMAND}),
+    Role.OPERATE: frozenset({Right.READ, Right.COMMAND, Right.EVERYWHERE}),
     Role.ADMIN: frozenset(Right),
 }
 

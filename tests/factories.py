@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, utcnow
-from jobs.images import CanonicalImage, Original
+from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Job, Sample
 from jobs.store import accounts, claims, history, submission, traces
@@ -63,7 +63,7 @@ def make_image(original: bytes = b"an original", **facts: Any) -> CanonicalImage
         width=56,
         height=56,
         data=b"canonical " + original,
-        original=Original(
+        original=OriginalFile(
             sha256=hashlib.sha256(original).hexdigest(),
             size=len(original),
             media_type="image/png",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.events.live import LiveEvent
+from jobs.queue import Wakeup
 
 
-class RecordingWakeup:
+class RecordingWakeup(Wakeup):
     """A doorbell that counts instead of ringing; its Redis can be away."""
 
     def __init__(self, *, redis: bool = True) -> None:

@@ -108,7 +108,7 @@ class DeliveryRoutes:
         "/v1/deliveries/<delivery_id>/redeliver",
         operation_id="redeliver",
         tag="webhooks",
-        guard=Right.STEER,
+        guard=Right.COMMAND,
         answers={202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
         faults=(404, 409),
     )

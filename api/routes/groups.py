@@ -14,7 +14,7 @@ from api.routes import texts
 from api.schemas.groups import Group
 from api.schemas.paths import GroupId
 from api.schemas.requests import GroupHeaders
-from api.submission import GROUP, SubmissionService, read_order
+from api.submission import GROUP, SubmissionService, read_submission
 from core.database import Database
 from core.settings import Settings
 from jobs.store import history
@@ -61,14 +61,14 @@ class GroupRoutes:
         Each question becomes a job, with the same options; all of them are kept, or none. The first runs
         first, and the others when it has its first token, so that the engine computes the images once.
         """
-        order = read_order(
+        parsed = read_submission(
             flask.request,
             kind=GROUP,
             limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
         accepted = self._service.submit(
-            caller, order, header=header, request_id=problems.request_id()
+            caller, parsed, header=header, request_id=problems.request_id()
         )
         views = history.group(self._database, accepted.job_id, account_id=None)
         if accepted.job is None:

@@ -110,7 +110,7 @@ class ImageRoutes:
         "/v1/images/<image_id>",
         operation_id="deleteImage",
         tag="images",
-        guard=Right.STEER,
+        guard=Right.COMMAND,
         answers={200: ResponseSpec(ImageDeleted, "The image is gone.")},
         faults=(404, 409),
     )

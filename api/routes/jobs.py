@@ -22,7 +22,7 @@ from api.schemas.queries import JobsQuery
 from api.schemas.requests import RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams import Waits
-from api.submission import JOB, Accepted, SubmissionService, read_order
+from api.submission import JOB, Accepted, SubmissionService, read_submission
 from core import errors, ids
 from core.database import Database
 from core.settings import Settings
@@ -93,14 +93,14 @@ class JobRoutes:
         The answer comes as soon as the job is kept; it runs when an engine has room. Everything wrong with
         the request is told at once.
         """
-        order = read_order(
+        parsed = read_submission(
             flask.request,
             kind=JOB,
             limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
         request_id = problems.request_id()
-        accepted = self._service.submit(caller, order, header=header, request_id=request_id)
+        accepted = self._service.submit(caller, parsed, header=header, request_id=request_id)
         return self._accepted(caller, accepted, wait=header.wait)
 
     @route.get(
@@ -155,7 +155,7 @@ class JobRoutes:
         "/v1/jobs/<job_id>/cancel",
         operation_id="cancelJob",
         tag="jobs",
-        guard=Right.STEER,
+        guard=Right.COMMAND,
         answers={200: ResponseSpec(Job, "The job.", _PACE)},
         faults=(404, 409),
     )
@@ -177,7 +177,7 @@ class JobRoutes:
         "/v1/jobs/<job_id>/rerun",
         operation_id="rerunJob",
         tag="jobs",
-        guard=Right.STEER,
+        guard=Right.COMMAND,
         answers=_ACCEPTED,
         faults=(404, 409, 422),
     )
@@ -199,7 +199,7 @@ class JobRoutes:
         "/v1/jobs/<job_id>",
         operation_id="deleteJob",
         tag="jobs",
-        guard=Right.STEER,
+        guard=Right.COMMAND,
         answers={200: ResponseSpec(JobDeleted, "Its data are gone.")},
         faults=(404, 409),
     )

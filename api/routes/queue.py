@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Protocol
 
 from flask import Response
 
@@ -19,15 +18,9 @@ from core import errors
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Status
+from jobs.queue import Wakeup
 from jobs.store import commands, history, statistics, workers
 from webhooks import claims
-
-
-class Wakeup(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
 
 
 class QueueRoutes:
@@ -73,7 +66,7 @@ class QueueRoutes:
         "/v1/jobs/<job_id>/run_now",
         operation_id="runJobNow",
         tag="jobs",
-        guard=Right.STEER,
+        guard=Right.COMMAND,
         answers={200: ResponseSpec(Job, "The job.")},
         faults=(404, 409),
     )

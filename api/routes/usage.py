@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from api import limits
+from api import rate_limits
 from api.auth import Caller, Gate, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.requests import UsageQuery
@@ -47,7 +47,7 @@ class UsageRoutes:
         """
         named = self._gate.account(caller, query.account) if query.account is not None else None
         account_id = named or caller.account_id
-        standing = limits.standing()
+        standing = rate_limits.standing()
         return reply(
             AccountUsage.of(
                 account_id,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from api.serving.bodies import Body
 from api.serving.heads import Head
 from api.serving.shares import Group
+from api.serving.transfer import Body
 
 
 class ConnectionState(enum.Enum):
@@ -52,7 +52,7 @@ class ClientConnection:
         peer: the address as the socket has it.
         server: the address it came to, likewise.
         group: what the peer's address counts for.
-        stage: what it is at.
+        state: what it is at.
         buffer: what has come in and belongs to no request yet.
         searched: bytes of the buffer in which no head ends.
         requests: heads that were read.
@@ -64,7 +64,7 @@ class ClientConnection:
     peer: Any
     server: Any
     group: str
-    stage: ConnectionState = ConnectionState.HEAD
+    state: ConnectionState = ConnectionState.HEAD
     buffer: bytearray = field(default_factory=bytearray)
     searched: int = 0
     requests: int = 0

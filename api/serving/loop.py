@@ -16,7 +16,7 @@ import structlog
 from gunicorn.config import Config
 
 from api import addresses
-from api.serving import bodies, heads, identities
+from api.serving import heads, identities, transfer
 from api.serving.answers import PARTS, Application, RequestRunner, drop
 from api.serving.connections import (
     ClientConnection,
@@ -204,11 +204,11 @@ class Loop:
         except OSError:
             self._close(connection)
         except Exception:  # noqa: BLE001 - the boundary: the loop serves the others too
-            _log.exception("connection_failed", stage=connection.stage.name)
+            _log.exception("connection_failed", state=connection.state.name)
             self._close(connection)
 
     def _ready(self, connection: ClientConnection) -> None:
-        step = self._steps.get(connection.stage)
+        step = self._steps.get(connection.state)
         if step is not None:  # It may have been closed in this very turn.
             self._guarded(connection, step)
 
@@ -322,9 +322,9 @@ class Loop:
 
     def _take_head(self, connection: ClientConnection) -> None:
         """Go on with what is in the buffer, which is not empty."""
-        if connection.stage is ConnectionState.IDLE:
+        if connection.state is ConnectionState.IDLE:
             self._idle.discard(connection)
-            connection.stage = ConnectionState.HEAD
+            connection.state = ConnectionState.HEAD
             self._add(self._heads, connection)
         buffer = connection.buffer
         end = buffer.find(heads.END, max(0, connection.searched - len(heads.END) + 1))
@@ -365,7 +365,7 @@ class Loop:
         address = addresses.group(head.client)
         key = identities.digest(head.field("AUTHORIZATION"))
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
-        body = bodies.receive(head, limit=own)
+        body = transfer.receive(head, limit=own)
         group = self._known.account(key) or address
         cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())
         connection.cycle = cycle
@@ -382,14 +382,14 @@ class Loop:
             )
         self._bodies[cycle] = None
         cycle.due = cycle.began + self._limits.head_seconds
-        connection.stage = ConnectionState.BODY
+        connection.state = ConnectionState.BODY
         if connection.buffer:
             data = bytes(connection.buffer)
             connection.buffer.clear()
             self._take_body(cycle, data)
         elif head.expects_continue:
             connection.socket.send(_CONTINUE)
-        if connection.stage is ConnectionState.BODY:
+        if connection.state is ConnectionState.BODY:
             self._reactor.watch(connection, READ)
 
     def _read_body(self, connection: ClientConnection) -> None:
@@ -444,7 +444,7 @@ class Loop:
             cycle.group = cycle.group if cycle.charged else cycle.address
         if not (threads or self._threads).submit(cycle):
             raise _no_thread(self._limits)
-        connection.stage = ConnectionState.SERVED
+        connection.state = ConnectionState.SERVED
         self._served += 1
         self._watch_meanwhile(connection)
 
@@ -474,7 +474,7 @@ class Loop:
         connection = cycle.connection
         self._served -= 1
         self._release(cycle)
-        if connection.stage is ConnectionState.CLOSED:
+        if connection.state is ConnectionState.CLOSED:
             return
         if cycle.outcome is ConnectionOutcome.CUT_OFF:
             self._cut_off(connection)
@@ -501,7 +501,7 @@ class Loop:
         if connection.buffer[:2] == b"\r\n":
             # Some clients end a body with an empty line that does not belong to it.
             del connection.buffer[:2]
-        connection.stage = ConnectionState.IDLE
+        connection.state = ConnectionState.IDLE
         if connection.buffer:
             self._take_head(connection)
         else:
@@ -522,7 +522,7 @@ class Loop:
         cycle.charged = size
         self._rests[cycle] = None
         cycle.due = self._timer() + self._limits.write_seconds
-        connection.stage = ConnectionState.REST
+        connection.state = ConnectionState.REST
         self._reactor.watch(connection, WRITE)
 
     def _leave_rests(self, cycle: RequestCycle) -> None:
@@ -558,7 +558,7 @@ class Loop:
 
     def _linger(self, connection: ClientConnection) -> None:
         """End our side, and wait for the client's: an answer may be lost if both end at once."""
-        connection.stage = ConnectionState.LINGER
+        connection.state = ConnectionState.LINGER
         connection.buffer.clear()
         connection.socket.shutdown(socket.SHUT_WR)
         self._add(self._lingering, connection)
@@ -574,7 +574,7 @@ class Loop:
         self._idle.discard(connection)
         self._lingering.discard(connection)
         cycle, connection.cycle = connection.cycle, None
-        if cycle is not None and connection.stage is not ConnectionState.SERVED:
+        if cycle is not None and connection.state is not ConnectionState.SERVED:
             self._leave_bodies(cycle)
             self._leave_rests(cycle)
             self._release(cycle)
@@ -586,11 +586,11 @@ class Loop:
         self._close(connection)
 
     def _close(self, connection: ClientConnection) -> None:
-        if connection.stage is ConnectionState.CLOSED:
+        if connection.state is ConnectionState.CLOSED:
             return
         self._forget(connection)
         self._reactor.watch(connection, 0)
-        connection.stage = ConnectionState.CLOSED
+        connection.state = ConnectionState.CLOSED
         connection.socket.close()
         self._connections.discard(connection)
 

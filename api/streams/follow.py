@@ -13,10 +13,11 @@ from api.revocation import Revocation, RevocationWatch
 from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
-from api.streams.tail import Subscriber, Tail
+from api.streams.tail import Tail
 from core import errors, ids
 from core.database import Database
 from core.shares import Shares
+from jobs.events.live import Subscriber
 from jobs.store import event_log
 
 _log = structlog.get_logger(__name__)

@@ -61,7 +61,7 @@ class SubmissionImages:
             image_id = named[submitted.pointer]
             image = None if image_id is None else found.get(image_id)
             if image is None:
-                faults.append(_not_found(submitted))
+                faults.append(_no_such_image(submitted))
                 continue
             known[submitted.pointer] = image
             if submitted.detail not in (None, image.detail):
@@ -85,7 +85,7 @@ class SubmissionImages:
         for submitted in submitted_images:
             image = known.get(submitted.pointer) or made.get(submitted.pointer)
             if isinstance(image, ImageFacts) and image.removed_at is not None:
-                image = _not_found(submitted)
+                image = _no_such_image(submitted)
             if isinstance(image, ImageFacts):
                 refused = image.quarantined_at is not None
             else:
@@ -155,5 +155,5 @@ def originals(submitted_images: Sequence[SubmittedImage], known: Known) -> list[
     return found
 
 
-def _not_found(submitted: SubmittedImage) -> errors.Fault:
+def _no_such_image(submitted: SubmittedImage) -> errors.Fault:
     return errors.Fault(submitted.pointer, "There is no such image.", "not_found")

@@ -67,7 +67,7 @@ class ParsedSubmission:
     faults: tuple[errors.Fault, ...]
 
 
-def read_order(
+def read_submission(
     request: Request, *, kind: SubmissionKind, limits: requests.RequestLimits, max_file_bytes: int
 ) -> ParsedSubmission:
     """Return what ``request`` orders.
@@ -79,9 +79,9 @@ def read_order(
     """
     if request.mimetype == FORM:
         form = framework.read_form(request, max_file_bytes=max_file_bytes)
-        return _order_of_form(form, kind, limits, max_file_bytes)
+        return _parse_form(form, kind, limits, max_file_bytes)
     if request.mimetype == JSON:
-        return _order_of_json(framework.read_json(request), kind, limits)
+        return _parse_json(framework.read_json(request), kind, limits)
     raise errors.UnsupportedMediaType(f"Send {FORM} or {JSON}.", param="Content-Type")
 
 
@@ -89,7 +89,7 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     """Return the one image file that ``request`` brings: in a form, in JSON or as it is.
 
     Raises:
-        core.errors.RequestError: as :func:`read_order` does, or there is not one file.
+        core.errors.RequestError: as :func:`read_submission` does, or there is not one file.
     """
     if request.mimetype == FORM:
         form = framework.read_form(request, max_file_bytes=max_file_bytes)
@@ -109,7 +109,7 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     raise errors.UnsupportedMediaType(f"Send an image, {FORM} or {JSON}.", param="Content-Type")
 
 
-def _order_of_json(
+def _parse_json(
     body: Any,  # noqa: ANN401 - JSON
     kind: SubmissionKind,
     limits: requests.RequestLimits,
@@ -172,7 +172,7 @@ def _sound_images(
             continue  # It is among the faults already.
 
 
-def _order_of_form(
+def _parse_form(
     form: framework.FormBody,
     kind: SubmissionKind,
     limits: requests.RequestLimits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import structlog
@@ -25,18 +25,12 @@ from core.settings import Settings
 from jobs.answers import instructions
 from jobs.delivery import Webhook
 from jobs.lifecycle import Priority
+from jobs.queue import Wakeup
 from jobs.store import history, idempotency, submission
 from jobs.store.admission import Admission, Disk
 from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
-
-
-class Wakeup(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
 
 
 #: A job (of a group: its leader) that came in now, or had come in before by the same request.
@@ -99,7 +93,7 @@ class SubmissionService:
     def submit(
         self,
         caller: Caller,
-        order: ParsedSubmission,
+        parsed: ParsedSubmission,
         *,
         header: requests.GroupHeaders,
         request_id: str,
@@ -110,41 +104,43 @@ class SubmissionService:
             core.errors.RequestError: with every fault of the order; or its key came with another one.
             core.errors.Unavailable: not now; nothing was kept.
         """
-        faults = list(order.faults)
-        known = self._images.known(caller.account_id, order.images, faults)
-        asked_webhook = order.job.options.webhook if order.job is not None else None
-        webhook = self._webhook_targets.of_job(caller.account_id, asked_webhook, faults)
+        faults = list(parsed.faults)
+        known = self._images.known(caller.account_id, parsed.images, faults)
+        requested_webhook = parsed.job.options.webhook if parsed.job is not None else None
+        webhook = self._webhook_targets.of_job(caller.account_id, requested_webhook, faults)
         fingerprint: str | None = None
-        if header.idempotency_key is not None and order.job is not None and not faults:
-            requested = _requested(order.job, originals(order.images, known), header)
-            fingerprint = _fingerprint(order.kind.path, caller.account_id, requested)
+        if header.idempotency_key is not None and parsed.job is not None and not faults:
+            requested = _requested(parsed.job, originals(parsed.images, known), header)
+            fingerprint = _fingerprint(parsed.kind.path, caller.account_id, requested)
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
                 return replayed
         # After the replay: what was accepted before the key had this limit is still found.
-        faults += _above(order, caller.highest_priority)
-        if order.job is not None and not faults:
+        faults += _above(parsed, caller.highest_priority)
+        if parsed.job is not None and not faults:
             # Before anything is decoded: that is the costly part.
             replayed = self._admit(
                 caller.account_id,
                 header.idempotency_key,
                 fingerprint,
-                jobs=len(order.job.requested),
+                jobs=len(parsed.job.requested),
             )
             if replayed is not None:
                 return replayed
         # With faults the job will not be; then nobody's server is asked for its pictures.
         with self._downloads.memory(caller.account_id) as memory:
             sent = (
-                order.images
+                parsed.images
                 if faults
-                else self._downloads.fetched(caller.account_id, order.images, faults, memory=memory)
+                else self._downloads.fetched(
+                    caller.account_id, parsed.images, faults, memory=memory
+                )
             )
             submitted_images = self._images.chosen(caller.account_id, sent, known, faults)
         del sent
-        if order.job is None or faults:
+        if parsed.job is None or faults:
             raise problems.refused(faults)
-        job, options = order.job, order.job.options
+        job, options = parsed.job, parsed.job.options
         tokens = [tokens for _, tokens in submitted_images]
         first, *others = (
             submission.Follower(question, self._effective(options, question, tokens))
@@ -167,7 +163,7 @@ class SubmissionService:
                 request_id=request_id,
                 idempotency_key=header.idempotency_key,
                 fingerprint=fingerprint,
-                followers=others if order.kind is GROUP else None,
+                followers=others if parsed.kind is GROUP else None,
                 webhook=webhook,
             )
         )
@@ -310,30 +306,30 @@ class SubmissionService:
         )
         return None if found is None else Accepted(found)
 
-    def _keep(self, order: submission.Submission) -> Accepted:
+    def _keep(self, new: submission.Submission) -> Accepted:
         try:
             stored = submission.submit(
                 self._database,
-                order,
+                new,
                 key_lifetime=self._key_lifetime,
-                storage_limit=self._quota.check(order.account_id),
+                storage_limit=self._quota.check(new.account_id),
             )
         except errors.StorageQuotaExceeded:
             # The same request may have used the last of the quota meanwhile.
-            replayed = self._replay(order.account_id, order.idempotency_key, order.fingerprint)
+            replayed = self._replay(new.account_id, new.idempotency_key, new.fingerprint)
             if replayed is None:
                 raise
             return replayed
         logs.bind(job_id=ids.show("job", stored.job_id))
         if not stored.replayed:
-            jobs = 1 + len(order.followers or ())
-            self._admission.took(order.account_id, jobs=jobs)
+            jobs = 1 + len(new.followers or ())
+            self._admission.took(new.account_id, jobs=jobs)
             # For the leader of a group; its followers wait for it.
             self._wakeup.notify()
             _log.info(
                 "job_submitted",
-                images=len(order.images),
-                rerun=order.rerun_of is not None,
+                images=len(new.images),
+                rerun=new.rerun_of is not None,
                 jobs=jobs,
             )
         return stored
@@ -346,9 +342,9 @@ def _class_of(options: requests.JobOptions, highest: Priority) -> Priority:
     return highest if Priority.NORMAL.exceeds(highest) else Priority.NORMAL
 
 
-def _above(order: ParsedSubmission, highest: Priority) -> list[errors.Fault]:
+def _above(parsed: ParsedSubmission, highest: Priority) -> list[errors.Fault]:
     """Return the fault of an order whose class is above ``highest``, if it is."""
-    requested = order.job.options.priority if order.job is not None else None
+    requested = parsed.job.options.priority if parsed.job is not None else None
     if requested is None or not Priority(requested).exceeds(highest):
         return []
     sentence = f"The highest priority of this key is `{highest}`; `{requested}` was asked for."

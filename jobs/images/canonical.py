@@ -15,7 +15,7 @@ PIPELINE_VERSION = "1/pillow-" + ".".join(PIL.__version__.split(".")[:2])
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalFile:
     """The facts kept of an uploaded file: its bytes are not.
 
     Attributes:
@@ -55,7 +55,7 @@ class CanonicalImage:
     media_type: str
     width: int
     height: int
-    original: Original
+    original: OriginalFile
 
     @property
     def pipeline(self) -> str:
@@ -75,4 +75,4 @@ class CanonicalImage:
     @classmethod
     def from_facts(cls, facts: dict[str, Any], data: bytes) -> Self:
         """Return the image whose :attr:`facts` and bytes these are."""
-        return cls(**{**facts, "data": data, "original": Original(**facts["original"])})
+        return cls(**{**facts, "data": data, "original": OriginalFile(**facts["original"])})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.limits import Limiter
+from api.rate_limits import Limiter
 from core.rate_limits import RateLimits
 from tests import races
 from tests.fakes import HandTimer

@@ -17,7 +17,7 @@ import pytest
 from core import profiles
 from core.database import Database
 from jobs.engine import Engine
-from jobs.images import CanonicalImage, Original
+from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
@@ -49,7 +49,7 @@ def submitted(name: str = "a") -> CanonicalImage:
         width=56,
         height=56,
         data=b"canonical " + name.encode(),
-        original=Original(
+        original=OriginalFile(
             sha256=name * 64,
             size=9,
             media_type="image/png",

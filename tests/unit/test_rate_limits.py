@@ -7,7 +7,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.limits import Limiter
+from api.rate_limits import Limiter
 from tests import races
 from tests.fakes import HandTimer
 
