@@ -1,4 +1,4 @@
-"""Ends what a key holds open once the key is revoked: streams and waits. One query a second looks for all of them."""
+"""Ends the streams and waits of revoked keys. One query a second checks all keys with open requests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jobs.store import accounts
 
 _log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 
 class RevocationWatch:
-    """One request that a key holds open. Closing it ends the look."""
+    """One open request of a key. Close it when the request ends."""
 
     def __init__(self, revocation: Revocation, key_id: uuid.UUID, end: Callable[[], None]) -> None:
         self._revocation = revocation
@@ -40,9 +40,9 @@ class RevocationWatch:
         self.close()
 
     def check(self) -> None:
-        """Raise :class:`core.errors.Unauthenticated` when the key was revoked meanwhile."""
+        """Raise :class:`core.errors.Unauthenticated` if the key has been revoked."""
         if self.revoked:
-            raise errors.Unauthenticated("This API key is not known here.")
+            raise errors.Unauthenticated("This API key is unknown.")
 
     def revoke(self) -> None:
         """End the request."""
@@ -50,21 +50,21 @@ class RevocationWatch:
         self._end()
 
     def close(self) -> None:
-        """Look for the key no longer. Idempotent."""
+        """Stop watching the key. Idempotent."""
         self._revocation.forget(self)
 
 
 class Revocation:
-    """Looks for revoked keys among those that hold requests open; may be used by any number of threads.
+    """Checks the keys of open requests for revocation. Thread-safe.
 
     Args:
-        database: where keys are kept. While it does not answer, everything stays open.
-        look_seconds: the time between two looks, each of which is one query.
+        database: stores keys. While it is unavailable, all requests stay open.
+        check_seconds: the time between two checks; each one is one query.
     """
 
-    def __init__(self, database: Database, *, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, database: Database, *, check_seconds: float = _CHECK_SECONDS) -> None:
         self._database = database
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._watches: set[RevocationWatch] = set()
         self._wake = threading.Event()
@@ -72,7 +72,7 @@ class Revocation:
         self._thread: threading.Thread | None = None
 
     def watch(self, key_id: uuid.UUID, end: Callable[[], None]) -> RevocationWatch:
-        """Call ``end``, from another thread, when the key is revoked before the watch is closed."""
+        """Call ``end``, from another thread, if the key is revoked before the watch is closed."""
         watch = RevocationWatch(self, key_id, end)
         with self._lock:
             self._watches.add(watch)
@@ -83,12 +83,12 @@ class Revocation:
         return watch
 
     def forget(self, watch: RevocationWatch) -> None:
-        """End what :meth:`watch` began."""
+        """End a watch."""
         with self._lock:
             self._watches.discard(watch)
 
     def close(self) -> None:
-        """Stop looking. A signal handler may call it: no lock is taken here."""
+        """Stop checking. Safe in a signal handler: it takes no lock."""
         self._closed.set()
         self._wake.set()
 
@@ -97,19 +97,19 @@ class Revocation:
             self._wake.wait()
             self._wake.clear()
             while (watches := self._open()) and not self._closed.is_set():
-                self._look(watches)
-                self._closed.wait(self._look_seconds)
+                self._check(watches)
+                self._closed.wait(self._check_seconds)
 
     def _open(self) -> set[RevocationWatch]:
         with self._lock:
             return set(self._watches)
 
-    def _look(self, watches: set[RevocationWatch]) -> None:
+    def _check(self, watches: set[RevocationWatch]) -> None:
         wanted = {watch.key_id for watch in watches}
         try:
             live = accounts.live_keys(self._database, wanted)
         except DatabaseUnavailable:
-            _log.warning("keys_not_looked_at", keys=len(wanted))
+            _log.warning("keys_not_checked", keys=len(wanted))
             return
         for watch in watches:
             if watch.key_id not in live:

@@ -16,81 +16,85 @@ from api import errors as problems
 Json = dict[str, Any]
 
 _REF = "#/components/schemas/{model}"
-#: Headers that answers may carry, as the document describes them.
+#: Descriptions of the headers of responses.
 _HEADERS: dict[str, Json] = {
-    "Location": {"description": "Where the job or image is.", "schema": {"type": "string"}},
+    "Location": {"description": "The path of the new resource.", "schema": {"type": "string"}},
     "Retry-After": {
-        "description": "Seconds after which to ask again.",
+        "description": "Seconds to wait before the next request.",
         "schema": {"type": "integer"},
     },
     "openai-poll-after-ms": {
-        "description": "The same in milliseconds, for the OpenAI SDKs.",
+        "description": "The same in milliseconds, for OpenAI's SDKs.",
         "schema": {"type": "integer"},
     },
     "Idempotent-Replayed": {
-        "description": "`true` when an earlier request with the same Idempotency-Key made this job.",
+        "description": "`true` if an earlier request with the same Idempotency-Key created this job.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "Preference-Applied": {
-        "description": "`wait=n` when the answer was held back for `Prefer: wait`.",
+        "description": "`wait=n` if the response was delayed for `Prefer: wait`.",
         "schema": {"type": "string"},
     },
     "RateLimit-Policy": {
-        "description": "Requests a key may send (`q`) in a window of `w` seconds.",
+        "description": "Requests (`q`) that a key may send in a window of `w` seconds.",
         "schema": {"type": "string"},
         "example": '"default";q=6000;w=60',
     },
     "RateLimit": {
-        "description": "Requests the key has left (`r`), and the seconds after which there is one more (`t`).",
+        "description": "Requests that the key has left (`r`), and seconds until it has one more (`t`).",
         "schema": {"type": "string"},
         "example": '"default";r=5999;t=1',
     },
     "ETag": {"description": "The image's key.", "schema": {"type": "string"}},
 }
-#: Standard Webhooks 1.0.0.
+#: The headers of Standard Webhooks 1.0.0.
 _SIGNED = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _PROBLEMS = {
     400: "The request is malformed.",
-    401: "No key, or one that is not known here.",
-    403: "The key's role does not reach this far.",
-    404: "No such thing, or a thing of another account.",
-    408: "The body did not arrive in time.",
-    409: "The state of the thing forbids it, or the same Idempotency-Key is in progress.",
-    413: "The body or the image file is too large.",
-    415: "A content type, a content encoding or an image type that is not read here.",
-    422: "The request is understood but cannot be meant; `errors` lists every fault.",
+    401: "The API key is missing or unknown.",
+    403: "The role of the key does not permit this request.",
+    404: "The resource does not exist, or belongs to another account.",
+    408: "The request body did not arrive in time.",
+    409: "The state of the resource does not permit this, or a request with the same Idempotency-Key is in progress.",
+    413: "The request body or the image file is too large.",
+    415: "The content type, the content encoding or the image type is not supported.",
+    422: "The request is invalid; `errors` lists every fault.",
     429: "Too many requests (`rate_limit_exceeded`) or queued jobs (`queue_full`): see `Retry-After`.",
-    500: "A fault of ours; the body says the request id only.",
-    503: "Not now; nothing was stored. The same request may be sent again.",
+    500: "The service failed; the body names only the request id.",
+    503: "The service cannot handle the request now and has stored nothing; send the same request again.",
 }
 #: Keywords that a parameter's schema does not have where the model's has them.
 _MOVED = frozenset({"description", "example", "default", "anyOf"})
 #: The order of a path's operations.
 _METHODS = ("get", "put", "post", "delete", "patch")
-#: Those that always say when to try again.
+#: Errors that always have a `Retry-After`.
 _NOT_NOW = {429, 503}
 
 
 @dataclass(frozen=True)
 class ResponseSpec:
-    """A documented answer: what its body is and which headers it carries."""
+    """A documented response: its body and its headers."""
 
     model: type[BaseModel] | None
     description: str
     headers: tuple[str, ...] = ()
-    #: For bodies that are no JSON: content by media type.
+    #: Content by media type, for bodies other than JSON.
     content: Mapping[str, Json] = field(default_factory=dict)
 
     def and_headers(self, *names: str) -> ResponseSpec:
-        """Return the same answer with more headers."""
+        """Return the same response with more headers."""
         return dataclasses.replace(self, headers=(*self.headers, *names))
 
 
 @dataclass(frozen=True)
 class RequestBodySpec:
-    """A documented request body: models or bare schemas by media type, and examples.
+    """A documented request body.
 
-    One that ``carries_images`` may be as large as the installation allows, all others are small.
+    Attributes:
+        content: models or bare schemas by media type.
+        examples: by media type.
+        description: for the document.
+        carries_images: whether the limit for bodies with images applies, not the small one for all others.
     """
 
     content: Mapping[str, type[BaseModel] | Json]
@@ -101,7 +105,7 @@ class RequestBodySpec:
 
 @dataclass(frozen=True)
 class Operation:
-    """What the document says of one route.
+    """The description of one route in the document.
 
     Attributes:
         method: the HTTP method.
@@ -109,13 +113,13 @@ class Operation:
         operation_id: unique in the document.
         tag: the group of operations that it belongs to.
         summary: one sentence.
-        description: more of them, Markdown.
+        description: more sentences, Markdown.
         guarded: whether it needs a key.
         header: the model of its headers.
         path: the descriptions of the path's parameters, by name.
         query: the model of its query.
         body: its request body.
-        answers: its successful answers, by status.
+        answers: its successful responses, by status.
         faults: the statuses of its errors.
     """
 
@@ -242,9 +246,13 @@ class Document:
             ],
             "requestBody": {"content": {"application/json": {"schema": schema}}, "required": True},
             "responses": {
-                "2XX": {"description": "It came; it is not sent again."},
-                "410": {"description": "Never again: the endpoint is disabled."},
-                "default": {"description": "It is sent again later. Redirects are not followed."},
+                "2XX": {"description": "The receiver has the notification; it is not sent again."},
+                "410": {
+                    "description": "The endpoint is disabled and receives no more notifications."
+                },
+                "default": {
+                    "description": "The notification is sent again later. Redirects are not followed."
+                },
             },
         }
 
@@ -267,7 +275,7 @@ class Document:
         return {"description": body.description, "content": content, "required": True}
 
     def _schema(self, model: type[BaseModel], mode: JsonSchemaMode) -> Json:
-        """Return a reference to ``model``, which is put among the document's components."""
+        """Return a reference to ``model`` and add its schema to the document's components."""
         schema = model.model_json_schema(
             ref_template=_REF, mode=mode, schema_generator=_WithoutTitles
         )
@@ -284,7 +292,7 @@ def _headers(*names: str) -> Json:
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    """A field's title is its name once more: left out."""
+    """Leaves out the titles of fields, which only repeat their names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401 - pydantic's own
         """Return False."""
@@ -318,7 +326,7 @@ def _parameters(place: str, model: type[BaseModel] | None) -> list[Json]:
 
 
 def _parameter(name: str, place: str, schema: Json, *, required: bool) -> Json:
-    """Return a parameter. Its schema repeats nothing that stands beside it, and no null: a caller may omit it."""
+    """Return a parameter whose schema has no keywords of the parameter itself, and no null: callers omit it."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
     own = {key: value for key, value in schema.items() if key not in _MOVED}
     own |= kinds[0] if kinds else {}

@@ -15,7 +15,7 @@ from api.routes.secrets import NOTIFICATIONS, SecretRoutes
 from api.routes.streams import EVENTS, TOKEN, StreamRoutes
 from api.routes.usage import UsageRoutes
 
-#: What pages of other origins may be let to.
+#: The routes that CORS may open to pages of other origins.
 STREAM_RULES = (EVENTS, TOKEN)
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""``/v1/groups``: several questions about the same images, and how they do."""
+"""``/v1/groups``: several questions about the same images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jobs.store.positions import PositionForecast
 
 
 class GroupRoutes:
-    """What callers may do with groups.
+    """The routes of groups.
 
     Args:
         settings: limits.
-        database: where jobs are kept.
-        service: what takes new ones.
-        forecast: when they may begin.
+        database: stores jobs.
+        service: submits groups.
+        forecast: estimates when jobs start.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class GroupRoutes:
     def create(self, caller: Caller, header: GroupHeaders) -> Response:
         """Ask several questions about the same images.
 
-        Each question becomes a job, with the same options; all of them are kept, or none. The first runs
-        first, and the others when it has its first token, so that the engine computes the images once.
+        Each question becomes a job with the same options; either all of them are stored or none. The first job runs
+        first, and the others start after its first token, so the engine computes the images only once.
         """
         parsed = read_submission(
             flask.request,
@@ -92,6 +92,6 @@ class GroupRoutes:
         faults=(404,),
     )
     def get(self, caller: Caller, group_id: GroupId) -> Response:
-        """Get a group: its jobs, where they stand, what they cost and what they shared."""
+        """Get a group: its jobs, their status and their usage."""
         views = history.group(self._database, group_id, account_id=caller.scope)
         return reply(Group.of(problems.existing(views or None, "group")))

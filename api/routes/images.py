@@ -1,4 +1,4 @@
-"""``/v1/images``: uploaded once, asked about often."""
+"""``/v1/images``: upload, get and delete images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UPLOAD = RequestBodySpec(
 
 
 class ImageRoutes:
-    """What callers may do with images."""
+    """The routes of images."""
 
     def __init__(
         self, settings: Settings, *, database: Database, service: SubmissionService
@@ -49,15 +49,15 @@ class ImageRoutes:
         operation_id="uploadImage",
         tag="images",
         guard=Right.SUBMIT,
-        answers={201: ResponseSpec(Image, "The image, as it is kept.", ("Location",))},
+        answers={201: ResponseSpec(Image, "The stored image.", ("Location",))},
         faults=(400, 413, 415, 422),
         body=_UPLOAD,
     )
     def upload(self, caller: Caller, query: UploadQuery) -> Response:
         """Upload an image.
 
-        It is decoded, turned upright, made RGB and resized to its detail tier at once; what is wrong with
-        it is told now. The same file with the same detail is the same image.
+        The image is decoded, rotated upright, converted to RGB and resized to its detail tier immediately, so an
+        error reports every problem of the file. The same file with the same detail is the same image.
         """
         data = read_upload(flask.request, max_file_bytes=self._max_file_bytes)
         image_id = self._service.keep_image(caller, data, detail=query.detail)
@@ -74,7 +74,7 @@ class ImageRoutes:
         faults=(404,),
     )
     def get(self, caller: Caller, image_id: ImageId) -> Response:
-        """Get an image's facts."""
+        """Get an image's metadata."""
         return reply(Image.of(self._find(image_id, caller), profile=self._profile))
 
     @route.get(
@@ -83,13 +83,13 @@ class ImageRoutes:
         tag="images",
         guard=Right.READ,
         answers={
-            200: ResponseSpec(None, "The picture as the model sees it.", ("ETag",), _CONTENT),
-            304: ResponseSpec(None, "It is the one that the caller has (`If-None-Match`)."),
+            200: ResponseSpec(None, "The image as the model sees it.", ("ETag",), _CONTENT),
+            304: ResponseSpec(None, "The caller already has this image (`If-None-Match`)."),
         },
         faults=(404,),
     )
     def content(self, caller: Caller, image_id: ImageId) -> Response:
-        """Get an image's bytes, as they are kept and as the model sees them."""
+        """Get an image's stored bytes, as the model sees them."""
         image = self._find(image_id, caller)
         data = problems.existing(history.image_bytes(self._database, image), "image")
         response = Response(data, content_type=image.media_type)
@@ -99,7 +99,7 @@ class ImageRoutes:
             {
                 "Cache-Control": "private, no-cache",
                 "Content-Disposition": f'inline; filename="{ids.show("img", image_id)}.{extension}"',
-                # Should a browser ever take it for a document, it is one that may do nothing.
+                # If a browser treats it as a document, the document can do nothing.
                 "Content-Security-Policy": "sandbox",
             }
         )
@@ -111,13 +111,13 @@ class ImageRoutes:
         operation_id="deleteImage",
         tag="images",
         guard=Right.COMMAND,
-        answers={200: ResponseSpec(ImageDeleted, "The image is gone.")},
+        answers={200: ResponseSpec(ImageDeleted, "The image is deleted.")},
         faults=(404, 409),
     )
     def delete(self, caller: Caller, image_id: ImageId) -> Response:
         """Delete an image's bytes.
 
-        Jobs that were asked about it stay, but cannot be run again. While an unfinished one uses it: 409.
+        Jobs with this image remain, but cannot be rerun. An image of an unfinished job is a conflict (409).
         """
         image = self._find(image_id, caller)
         if not retention.remove_image(self._database, image.id, account_id=image.account_id):

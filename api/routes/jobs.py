@@ -1,4 +1,4 @@
-"""``/v1/jobs``: submit, look, steer."""
+"""``/v1/jobs``: submit, list, get, cancel, rerun and delete jobs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
     200: ResponseSpec(
         Job,
-        "The job has finished while the answer was held back.",
+        "The job; it finished while the response was delayed.",
         ("Location", "Idempotent-Replayed", "Preference-Applied"),
     ),
     202: ResponseSpec(
         Job,
-        "The job, to be asked for again.",
+        "The job, which has not finished.",
         ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
     ),
 }
@@ -47,16 +47,16 @@ _MAX_PAUSE_SECONDS = 10
 
 
 class JobRoutes:
-    """What callers may do with jobs.
+    """The routes of jobs.
 
     Args:
         settings: limits.
-        database: where jobs are kept.
-        service: what takes new ones.
-        waits: what holds answers back until a job has finished.
-        revocation: ends the waits of a key that is revoked.
-        gate: what lets callers in.
-        forecast: when they may begin.
+        database: stores jobs.
+        service: submits jobs.
+        waits: delays responses until a job has finished.
+        revocation: ends the waits of revoked keys.
+        gate: resolves accounts.
+        forecast: estimates when jobs start.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class JobRoutes:
     def create(self, caller: Caller, header: SubmitHeaders) -> Response:
         """Submit a job.
 
-        The answer comes as soon as the job is kept; it runs when an engine has room. Everything wrong with
-        the request is told at once.
+        The response comes as soon as the job is stored; the job runs when an engine has room. An error lists every
+        fault of the request.
         """
         parsed = read_submission(
             flask.request,
@@ -114,8 +114,8 @@ class JobRoutes:
     def list_all(self, caller: Caller, query: JobsQuery) -> Response:
         """List jobs, newest first.
 
-        Operators see all accounts' jobs, or those of one by `account`; all others see their own. A page has fewer
-        than `limit` jobs when their texts are very long: `has_more` says whether there are more.
+        Operators see the jobs of all accounts, or of one with `account`; others see their own. A page has fewer
+        than `limit` jobs if their texts are very long; `has_more` says whether more jobs follow.
         """
         page = cursors.page("job", query.after, limit=query.limit, order=query.order)
         account_id = self._gate.account(caller, query.account)
@@ -139,7 +139,7 @@ class JobRoutes:
         faults=(404,),
     )
     def get(self, caller: Caller, job_id: JobId, header: WaitHeaders) -> Response:
-        """Get a job: its status, its answer, what it cost."""
+        """Get a job: its status, its answer and its usage."""
         view = self._find(job_id, caller.scope)
         headers: dict[str, str] = {}
         if (
@@ -162,14 +162,14 @@ class JobRoutes:
     def cancel(self, caller: Caller, job_id: JobId) -> Response:
         """Cancel a job.
 
-        A queued one is cancelled at once. A running one is stopped within a second or two; what it has
-        written stays. Cancelling again changes nothing; a job that has ended otherwise cannot be cancelled.
+        A queued job is cancelled immediately. A running job stops within a second or two and keeps its partial
+        trace. Cancelling a cancelled job changes nothing; a job that has ended otherwise is a conflict.
         """
         status = history.cancel(self._database, job_id, account_id=caller.scope, actor=caller.actor)
         if status is None:
             raise problems.not_found("job")
         if status in (Status.SUCCEEDED, Status.FAILED):
-            raise errors.Conflict(f"The job has {status} already.")
+            raise errors.Conflict(f"The job must be queued or running; it has {status}.")
         view = self._find(job_id, caller.scope)
         return reply(Job.of(view), headers=_pace(view))
 
@@ -184,8 +184,8 @@ class JobRoutes:
     def rerun(self, caller: Caller, job_id: JobId, header: RerunHeaders) -> Response:
         """Run a job again.
 
-        It is a new job with the same input, for the same account, and both tell of each other. Its priority is the
-        same too, but not above the highest one of the key that asks.
+        This creates a new job with the same input, for the same account; each of the two jobs names the other. The
+        priority is the same, unless it is above the highest priority of the requesting key.
         """
         accepted = self._service.rerun(
             caller,
@@ -200,13 +200,13 @@ class JobRoutes:
         operation_id="deleteJob",
         tag="jobs",
         guard=Right.COMMAND,
-        answers={200: ResponseSpec(JobDeleted, "Its data are gone.")},
+        answers={200: ResponseSpec(JobDeleted, "The job's data is deleted.")},
         faults=(404, 409),
     )
     def delete(self, caller: Caller, job_id: JobId) -> Response:
-        """Delete a job's question, answer and traces, and images that only it had brought in.
+        """Delete a job's question, answer and traces, and the images that only this job submitted.
 
-        What it cost and when it ran stays, marked `data_removed`. An unfinished job has to be cancelled first.
+        Its usage and times remain, marked `data_removed`. Cancel an unfinished job first.
         """
         if not retention.remove_job(
             self._database, job_id, account_id=caller.scope, actor=caller.actor
@@ -246,7 +246,7 @@ class JobRoutes:
 
 
 def _pace(view: history.JobView) -> dict[str, str]:
-    """Return how long to wait before asking again: a second, or a quarter of a long wait in the queue."""
+    """Return the headers with the time until the next poll: a second, or a quarter of a long wait in the queue."""
     if view.job.status.terminal:
         return {}
     eta = view.queue.eta_seconds if view.queue else None

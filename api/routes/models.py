@@ -1,4 +1,4 @@
-"""``/v1/models``: the model that is served, and its limits."""
+"""``/v1/models``: the served model and its limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.settings import Settings
 
 
 class ModelRoutes:
-    """What callers may ask of models."""
+    """The routes of models."""
 
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
@@ -26,9 +26,9 @@ class ModelRoutes:
         answers={200: ResponseSpec(ModelList, "The models.")},
     )
     def list_all(self) -> Response:
-        """List the models that are served: there is one."""
-        shown = self._model.id
-        return reply(ModelList(data=[self._model], first_id=shown, last_id=shown))
+        """List the served models: there is one."""
+        model_id = self._model.id
+        return reply(ModelList(data=[self._model], first_id=model_id, last_id=model_id))
 
     @route.get(
         "/v1/models/<model_id>",

@@ -1,4 +1,4 @@
-"""``/v1/quarantine``: images over which engines died, for operators."""
+"""``/v1/quarantine``: images that crashed engines, for operators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 class QuarantineRoutes:
-    """What operators may do with images in quarantine."""
+    """The routes of images in quarantine."""
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
@@ -35,8 +35,8 @@ class QuarantineRoutes:
     def list_all(self, query: QuarantineQuery) -> Response:
         """List the images in quarantine, newest first.
 
-        Engines died over them, `LONGLOOK_QUARANTINE_CRASHES` times. Jobs with them fail with
-        `image_quarantined`, and new ones are refused, until they are released.
+        Engines crashed with each of these images `LONGLOOK_QUARANTINE_CRASHES` times. Until an image is released, its
+        jobs fail with `image_quarantined` and new ones are refused.
         """
         page = cursors.page("img", query.after, limit=query.limit, order="desc")
         held, more = quarantine.listed(self._database, limit=page.limit, after=page.after)
@@ -47,11 +47,11 @@ class QuarantineRoutes:
         operation_id="releaseImage",
         tag="operations",
         guard=Right.EVERYWHERE,
-        answers={200: ResponseSpec(ReleasedImage, "It may be asked about again.")},
+        answers={200: ResponseSpec(ReleasedImage, "Jobs may use the image again.")},
         faults=(404,),
     )
     def release(self, caller: Caller, image_id: QuarantinedImageId) -> Response:
-        """Let an image be asked about again, as if it had never done harm."""
+        """Release an image from quarantine and forget its crashes."""
         if not quarantine.release(self._database, image_id, actor=caller.actor):
             raise problems.not_found("image in quarantine")
         _log.info("image_released", actor=caller.actor)

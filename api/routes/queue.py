@@ -1,4 +1,4 @@
-"""``/v1/queue``: how the queue does; and ``/v1/jobs/{id}/run_now``: past its waiting."""
+"""``/v1/queue``: the state of the queue; ``/v1/jobs/{id}/run_now``: end a job's wait for its next attempt."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from webhooks import claims
 
 
 class QueueRoutes:
-    """What callers may ask of the queue.
+    """The routes of the queue.
 
     Args:
-        settings: how recent a live worker's heartbeat is.
-        database: where jobs and heartbeats are kept.
-        wakeup: rung for a job that waits no longer.
-        gate: what lets callers in.
+        settings: the maximum age of a live worker's heartbeat.
+        database: stores jobs and heartbeats.
+        wakeup: wakes workers for a job whose wait has ended.
+        gate: resolves accounts.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class QueueRoutes:
     def get(self, caller: Caller, query: QueueQuery) -> Response:
         """Get the state of the queue.
 
-        Operators see all accounts' jobs, or those of one by `account`, and the workers and engines; all
-        others see their own jobs. `deliveries` are the webhooks of the same accounts.
+        Operators see the jobs of all accounts, or of one with `account`, and the workers and engines; others see
+        their own jobs. `deliveries` counts webhook deliveries of the same accounts.
         """
         account_id = self._gate.account(caller, query.account)
         with current.waiting():
@@ -71,10 +71,10 @@ class QueueRoutes:
         faults=(404, 409),
     )
     def run_now(self, caller: Caller, job_id: JobId) -> Response:
-        """Let a queued job wait no longer.
+        """End a queued job's wait for its next attempt.
 
-        A job whose attempt failed waits before the next one: this ends the wait. It does not change whose
-        turn is next. A job that is due already stays as it is; one that runs or has ended is a conflict.
+        After a failed attempt, a job waits before the next one. Ending the wait does not change the order of the
+        queue. A job that is already due does not change; a job that runs or has ended is a conflict.
         """
         status = commands.run_now(
             self._database, job_id, account_id=caller.scope, actor=caller.actor
@@ -82,7 +82,7 @@ class QueueRoutes:
         if status is None:
             raise problems.not_found("job")
         if status is not Status.QUEUED:
-            raise errors.Conflict(f"The job is not queued; it is {status}.")
+            raise errors.Conflict(f"The job must be queued; it is {status}.")
         self._wakeup.notify()
         view = history.get(self._database, job_id, account_id=caller.scope)
         return reply(Job.of(problems.existing(view, "job")))

@@ -1,4 +1,4 @@
-"""``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job was run."""
+"""``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job ran."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from core import ids
 from core.database import Database
 from jobs.store import history, timeline, traces
 
-#: Characters of text in a trace; attempts before those that have them are left out.
+#: Maximum characters of text in a trace; older attempts beyond it are omitted.
 MAX_TRACE_CHARS = 2 * 2**20
 
 
 class RunRoutes:
-    """What callers may ask of a job's running."""
+    """The routes of traces, attempts and timelines."""
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
@@ -31,15 +31,15 @@ class RunRoutes:
         operation_id="getTrace",
         tag="jobs",
         guard=Right.READ,
-        answers={200: ResponseSpec(Trace, "The trace as far as it is known.")},
+        answers={200: ResponseSpec(Trace, "The trace so far.")},
         faults=(404, 422),
     )
     def trace(self, caller: Caller, job_id: JobId, query: TraceQuery) -> Response:
         """Get a job's reasoning: the raw text of its attempts and its steps, partial while it runs.
 
-        Very long traces are told in parts: the newest attempts come first, and `omitted_attempts` names the others.
+        A very long trace contains only the newest attempts; `omitted_attempts` names the others.
         """
-        # The job comes first: when it has finished, what is read after it is whole.
+        # Read the job first: if it has finished, the trace that is read next is complete.
         job = problems.existing(history.job(self._database, job_id, account_id=caller.scope), "job")
         if query.attempt is not None and query.attempt > job.attempt:
             raise problems.not_found("attempt", param="attempt")
@@ -67,7 +67,7 @@ class RunRoutes:
         faults=(404,),
     )
     def attempts(self, caller: Caller, job_id: JobId) -> Response:
-        """List a job's attempts: which worker and engine, what was sent, how it ended."""
+        """List a job's attempts: worker, engine, prompt and outcome of each."""
         self._check(job_id, caller)
         views = history.attempts(self._database, job_id)
         return reply(AttemptList(data=[Attempt.of(view) for view in views]))
@@ -81,7 +81,7 @@ class RunRoutes:
         faults=(404, 422),
     )
     def timeline(self, caller: Caller, job_id: JobId, query: TimelineQuery) -> Response:
-        """List a job's changes: who made them and when, oldest first."""
+        """List a job's changes, oldest first: who made each one, and when."""
         self._check(job_id, caller)
         entries, more = timeline.read(self._database, job_id, limit=query.limit, after=query.after)
         return reply(Timeline.of(entries, has_more=more))

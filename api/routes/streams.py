@@ -1,4 +1,4 @@
-"""``/v1/jobs/{id}/events`` and ``/stream_token``: following a job as it runs, or as it ran."""
+"""``/v1/jobs/{id}/events`` and ``/stream_token``: the events of a job, live or replayed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STREAM: Final[dict[str, Any]] = {
         "schema": {
             "type": "string",
             "description": "Frames of `id:` (the event's number) and `data:` (one line of JSON: `sequence_number`, "
-            "`type`, `at`, and what the type has), with comment lines between them.",
+            "`type`, `at`, and the members of the type), with comment lines between them.",
         },
         "example": 'id: 7\ndata: {"sequence_number":7,"type":"trace.delta","at":"2026-11-23T10:00:00.000Z",'
         '"attempt":1,"sample":0,"delta":"Let me "}\n\n',
@@ -36,7 +36,7 @@ _STREAM: Final[dict[str, Any]] = {
 
 
 class StreamRoutes:
-    """What callers may follow."""
+    """The routes of event streams and stream tokens."""
 
     def __init__(self, *, database: Database, streams: Streams, tokens: StreamTokens) -> None:
         self._database = database
@@ -49,31 +49,29 @@ class StreamRoutes:
         tag="jobs",
         guard=FOLLOWER,
         answers={
-            200: ResponseSpec(None, "The events, to the end of the job.", content=_STREAM),
-            204: ResponseSpec(
-                None, "The job has finished and there is no event after this number."
-            ),
+            200: ResponseSpec(None, "The events until the end of the job.", content=_STREAM),
+            204: ResponseSpec(None, "The job has finished and has no event after this number."),
         },
         faults=(404, 422),
     )
     def events(
         self, caller: Caller, job_id: JobId, query: EventsQuery, header: EventsHeaders
     ) -> Response:
-        """Follow a job's events, live or as they were.
+        """Follow a job's events, live or replayed.
 
-        Server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with its
-        `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the whole
-        `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
-        attempt was lost, what it said beyond `kept_through` of `attempt.restarted` or `job.finished` is void: only
-        those who followed live can have seen it. The stream ends when its key is revoked.
+        Sends server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with
+        `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and at the end `job.finished` with the whole
+        `job`. The numbers of a job's events increase and never change; they may have gaps. After a lost attempt,
+        discard its events with numbers above `kept_through` of `attempt.restarted` or `job.finished`; only live
+        followers can have received them. The stream ends if its key is revoked.
         """
         self._check(job_id, caller)
         after = query.after if header.after is None else header.after
-        standing = event_log.standings(self._database, [job_id])[job_id]
-        if standing.finished and standing.number <= after:
-            # For EventSource, which would come back for ever, this is the end.
+        position = event_log.standings(self._database, [job_id])[job_id]
+        if position.finished and position.number <= after:
+            # Stops EventSource, which would otherwise reconnect endlessly.
             return Response(status=HTTPStatus.NO_CONTENT)
-        # The answer closes its stream, but one to HEAD has no body that anybody would close.
+        # A response closes the stream that is its body; a response to HEAD has no body.
         body = (
             b""
             if flask.request.method == HTTPMethod.HEAD
@@ -92,9 +90,10 @@ class StreamRoutes:
         faults=(404,),
     )
     def issue(self, caller: Caller, job_id: JobId) -> Response:
-        """Make a token that lets a page follow this job.
+        """Create a token with which a web page can follow this job.
 
-        It opens the job's event stream (`?token=`) and nothing else, for an hour, and no longer than the key lives.
+        The token opens the job's event stream (`?token=`) and nothing else. It expires after an hour, or when the
+        key is revoked.
         """
         self._check(job_id, caller)
         token, expires_at = self._tokens.issue(job_id=job_id, key_id=caller.key_id)

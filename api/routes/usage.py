@@ -1,4 +1,4 @@
-"""``/v1/usage``: what an account uses of what it may use."""
+"""``/v1/usage``: the usage of an account and its limits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jobs.store.storage import Quota
 
 
 class UsageRoutes:
-    """What callers may ask about usage.
+    """The route of the usage.
 
     Args:
         settings: the limits of all accounts.
-        database: where jobs are kept.
-        quota: what accounts store and may store.
-        gate: what lets callers in.
+        database: stores jobs.
+        quota: the storage of accounts and its limits.
+        gate: resolves accounts.
     """
 
     def __init__(self, settings: Settings, *, database: Database, quota: Quota, gate: Gate) -> None:
@@ -40,14 +40,14 @@ class UsageRoutes:
         faults=(404, 422),
     )
     def get(self, caller: Caller, query: UsageQuery) -> Response:
-        """Get what an account uses of what it may use.
+        """Get the usage of an account and its limits.
 
-        It is the account of the key; operators may name another one by `account`. `requests` always tells of
-        the key itself.
+        The default is the key's own account; operators may name another one with `account`. `requests` is always
+        about the key itself.
         """
         named = self._gate.account(caller, query.account) if query.account is not None else None
         account_id = named or caller.account_id
-        standing = rate_limits.standing()
+        state = rate_limits.current_state()
         return reply(
             AccountUsage.of(
                 account_id,
@@ -55,8 +55,6 @@ class UsageRoutes:
                 queue=QueueUsage(
                     queued=statistics.queued(self._database, account_id), limit=self._queue_limit
                 ),
-                requests=RequestUsage(
-                    limit_per_minute=standing.per_minute, remaining=standing.remaining
-                ),
+                requests=RequestUsage(limit_per_minute=state.per_minute, remaining=state.remaining),
             )
         )

@@ -18,7 +18,7 @@ from jobs.store import accounts, claims, event_log, quarantine
 from scripted import Scripted, ScriptedOptions
 from tests import factories
 from tests.worker import sample_engine
-from tests.worker.conftest import ENDS, Bench, real_image, submitted
+from tests.worker.conftest import ENDS, Bench, real_image
 from tests.worker.engine_fake import LOOP
 from tests.worker.sample_engine import Choir
 from worker import compilations
@@ -469,7 +469,7 @@ def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
 
     assert bench.outcome(job_id) == (Status.QUEUED, Outcome.RETRIED)
     assert bench.attempt(job_id).attempt.error_code == "engine_silent"
-    assert not quarantine.held(bench.database, bench.account_id, [submitted().key])
+    assert not quarantine.held(bench.database, bench.account_id, [real_image().key])
 
 
 def test_an_engine_that_is_silent_to_all_blames_no_schema(bench: Bench, wait_for: WaitFor) -> None:
