@@ -1,4 +1,4 @@
-"""The application: its parts are built here and given to each other. Importing this builds nothing."""
+"""Builds the application and wires its parts together. Importing this module builds nothing."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ from jobs.store.storage import Quota
 from net import client
 from net.client import GuardedClient
 
-#: Of the API that the document describes; the service's own version is another.
+#: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
 _DOCUMENT = "/openapi.json"
 _EXTENSION = "longlook"
 _DESCRIPTION = (
-    "Asynchronous image reasoning. A job is a question about one or more images; it is accepted at once, runs "
-    "when an engine has room, and keeps the answer with the whole reasoning. Every error has one body: RFC 9457 "
-    "(`application/problem+json`) with all faults in `errors`, and OpenAI's `error` object. Every answer carries "
-    "`x-request-id`."
+    "Asynchronous image reasoning. A job is a question about one or more images. Longlook accepts it immediately, "
+    "runs it when an engine has room, and stores the answer with the whole reasoning. All errors have the same body: "
+    "RFC 9457 (`application/problem+json`) with every fault in `errors`, and OpenAI's `error` object. Every response "
+    "has an `x-request-id`."
 )
 
 
 class Service:
-    """What lives as long as the application: it is drained, and closed in the end."""
+    """The resources of the application, which it drains and closes when it stops."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class Service:
         self._buckets = buckets
 
     def drain(self) -> None:
-        """Be no longer ready, and let all go who wait or follow. A signal handler may call it."""
+        """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
         self._waits.close()
         self._streams.close()
         self._revocation.close()
 
     def close(self) -> None:
-        """Let go of everything; nothing can be served after it."""
+        """Close everything; the application serves nothing afterwards."""
         self.drain()
         self._images.close()
         self._fetching.close()
@@ -106,17 +106,17 @@ def create_app(
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
 ) -> framework.Router:
-    """Build the application. To be called after any fork: it starts threads and processes when they are needed.
+    """Build the application. Call this after any fork: it starts threads and processes on demand.
 
     Args:
-        settings: by default those of the environment.
-        database: by default the one that the settings name.
-        wakeup: likewise.
-        delivery_wakeup: likewise; rung when something is to be told to receivers.
-        images: by default decoders in a sandbox of their own.
-        buckets: of which requests are taken, by default those that the settings' Redis keeps for all processes.
-        clock: the time on SQLite.
-        timer: seconds that never go back, for what is looked at or counted at intervals.
+        settings: the default is read from the environment.
+        database: the default is that of the settings.
+        wakeup: wakes workers; the default uses the Redis of the settings.
+        delivery_wakeup: likewise, for the process that sends notifications.
+        images: the default starts decoders in a sandbox.
+        buckets: the rate limits; the default shares them through the Redis of the settings.
+        clock: the time of the database on SQLite.
+        timer: a monotonic clock, in seconds.
 
     Raises:
         core.errors.SettingsError: the environment is not usable.
@@ -248,13 +248,13 @@ def create_app(
 
 
 def service_of(app: flask.Flask) -> Service:
-    """Return what lives as long as ``app``."""
-    found: Service = app.extensions[_EXTENSION]
-    return found
+    """Return the resources of ``app``."""
+    service: Service = app.extensions[_EXTENSION]
+    return service
 
 
 def openapi_document() -> dict[str, Any]:
-    """Return the OpenAPI document, the same for every installation. No server, database or Redis is needed."""
+    """Return the OpenAPI document, which is the same for every installation. Needs no server, database or Redis."""
     app = create_app(Settings(pepper=SecretStr("not used")))
     try:
         return app.document()

@@ -60,7 +60,7 @@ class ImageRoutes:
         error reports every problem of the file. The same file with the same detail is the same image.
         """
         data = read_upload(flask.request, max_file_bytes=self._max_file_bytes)
-        image_id = self._service.keep_image(caller, data, detail=query.detail)
+        image_id = self._service.store_image(caller, data, detail=query.detail)
         image = self._find(image_id, caller)
         where = f"/v1/images/{ids.show('img', image_id)}"
         return reply(Image.of(image, profile=self._profile), 201, headers={"Location": where})

@@ -1,4 +1,4 @@
-"""The one thread of a process that looks for new events, for all who follow jobs here."""
+"""The thread of a process that gets new events, for all followers of jobs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from jobs.store.event_log import EventKind, JobEvent
 
 _log = structlog.get_logger(__name__)
 
-#: Between two rounds, in each of which one of the shifts of feeds gets what Redis has brought meanwhile, in one piece.
-#: Each follower is a thread to wake: hundreds of them ten times a second are enough, and not all at the same moment.
+#: Seconds per round. In each round, one of the shifts of feeds gets its live events since its last round together.
+#: Each follower is a thread to wake: ten times a second is enough for hundreds of them, and not all at once.
 _ROUND_SECONDS = 0.025
 _SHIFTS = 4
-#: Between two looks into SQL, each one query for all jobs that are followed.
-_LOOK_SECONDS = 0.25
+#: Seconds between two reads of SQL; each one is one query for all followed jobs.
+_READ_SECONDS = 0.25
 
 
 class Tail:
-    """Keeps a :class:`Feed` for each job that is followed.
+    """Maintains a :class:`Feed` for each followed job.
 
-    Redis brings the running texts at once; SQL is looked at a few times a second and has everything else, and
-    what Redis lost. Without Redis all of it comes from SQL.
+    Redis delivers the deltas of running generations immediately; SQL is read a few times a second and has all other
+    events, and those that Redis lost. Without Redis, all events come from SQL.
     """
 
     def __init__(self, database: Database, *, subscriber: Subscriber) -> None:
@@ -40,14 +40,14 @@ class Tail:
         self._subscriber = subscriber
         self._lock = threading.Lock()
         self._feeds: dict[uuid.UUID, Feed] = {}
-        #: What Redis has brought, by job, until its shift.
-        self._woken: dict[uuid.UUID, list[LiveEvent]] = {}
+        #: Live events from Redis, by job, until the round of its shift.
+        self._live: dict[uuid.UUID, list[LiveEvent]] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def attach(self, job_id: uuid.UUID) -> Feed:
-        """Begin to follow a job; to be ended by :meth:`detach`."""
+        """Start to follow a job, until :meth:`detach`."""
         with self._lock:
             feed = self._feeds.setdefault(job_id, Feed())
             feed.followers += 1
@@ -60,14 +60,14 @@ class Tail:
         return feed
 
     def detach(self, job_id: uuid.UUID, feed: Feed) -> None:
-        """End to follow a job."""
+        """Stop following a job."""
         with self._lock:
             feed.followers -= 1
             if not feed.followers and self._feeds.get(job_id) is feed:
                 del self._feeds[job_id]
 
     def close(self) -> None:
-        """Let all followers go, soon. A signal handler may call it: no lock is taken here."""
+        """End all followers soon. Safe in a signal handler: it takes no lock."""
         self._closed.set()
         self._wake.set()
 
@@ -76,7 +76,7 @@ class Tail:
             return dict(self._feeds)
 
     def _run(self) -> None:
-        looked = 0.0
+        read_at = 0.0
         for shift in itertools.cycle(range(_SHIFTS)):
             if self._closed.is_set():
                 break
@@ -84,10 +84,10 @@ class Tail:
             self._wake.clear()
             feeds = self._followed()
             self._subscriber.want(feeds)
-            self._on_note(feeds, shift)
-            if new or time.monotonic() - looked >= _LOOK_SECONDS:
-                looked = time.monotonic()
-                self._look(feeds)
+            self._distribute(feeds, shift)
+            if new or time.monotonic() - read_at >= _READ_SECONDS:
+                read_at = time.monotonic()
+                self._read_all(feeds)
             if feeds:
                 self._closed.wait(_ROUND_SECONDS)
             else:
@@ -96,45 +96,45 @@ class Tail:
         for feed in self._followed().values():
             feed.end()
 
-    def _on_note(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
-        for reported in self._subscriber.hear():
-            self._woken.setdefault(reported.job_id, []).append(reported)
-        for job_id in [one for one in self._woken if one.int % _SHIFTS == shift]:
-            events = self._woken.pop(job_id)
+    def _distribute(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
+        for event in self._subscriber.hear():
+            self._live.setdefault(event.job_id, []).append(event)
+        for job_id in [job_id for job_id in self._live if job_id.int % _SHIFTS == shift]:
+            events = self._live.pop(job_id)
             if feed := feeds.get(job_id):
-                feed.hear(events)
+                feed.add_live(events)
 
-    def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
+    def _read_all(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
-            found = event_log.standings(self._database, list(feeds))
+            positions = event_log.standings(self._database, list(feeds))
             for job_id, feed in feeds.items():
-                standing = found.get(job_id)
-                if standing is None:
+                position = positions.get(job_id)
+                if position is None:
                     feed.end()
-                elif feed.stale(standing):
-                    self._bring(job_id, feed)
+                elif feed.stale(position):
+                    self._update(job_id, feed)
         except DatabaseUnavailable:
-            # Who follows is not harmed by a look that failed; the next one may not.
-            _log.warning("events_not_looked_at", jobs=len(feeds))
+            # A failed read does not harm followers; the next one may succeed.
+            _log.warning("events_not_read", jobs=len(feeds))
 
-    def _bring(self, job_id: uuid.UUID, feed: Feed) -> None:
-        """Give a feed what SQL has. A job that cannot be told, such as a later version's, ends its own streams only."""
+    def _update(self, job_id: uuid.UUID, feed: Feed) -> None:
+        """Add the events in SQL to a feed. A job that fails, as of a later version, ends only its own streams."""
         try:
             self._read(job_id, feed)
         except DatabaseUnavailable:
             raise
-        except Exception:  # noqa: BLE001 - the boundary: the others are followed by this thread too
-            _log.exception("events_not_told", job_id=ids.show("job", job_id))
+        except Exception:  # noqa: BLE001 - the boundary: this thread serves other jobs, too
+            _log.exception("events_failed", job_id=ids.show("job", job_id))
             feed.end()
 
     def _read(self, job_id: uuid.UUID, feed: Feed) -> None:
         page = event_log.read(self._database, job_id, after=feed.last)
-        reported = [(event.number, self.frame(job_id, event)) for event in page.events]
-        through = reported[-1][0] if page.more else page.through
-        feed.read(reported, through=through, over=page.finished and not page.more)
+        events = [(event.number, self.frame(job_id, event)) for event in page.events]
+        through = events[-1][0] if page.more else page.through
+        feed.add_read(events, through=through, over=page.finished and not page.more)
 
     def frame(self, job_id: uuid.UUID, event: JobEvent) -> bytes:
-        """Return an event of a job as it goes to a follower."""
+        """Return an event of a job as a frame."""
         if event.kind is not EventKind.FINISHED:
             return frames.frame(event)
         view = history.get(self._database, job_id, account_id=None)

@@ -1,4 +1,4 @@
-"""Requests that are held open until their job has finished. One thread a process looks for all of them."""
+"""Requests that wait until their job has finished. One thread per process checks all their jobs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from jobs.store import history
 
 _log = structlog.get_logger(__name__)
 
-#: Between two looks at the jobs that are waited for.
-_LOOK_SECONDS = 0.1
+#: Seconds between two checks of the jobs.
+_CHECK_SECONDS = 0.1
 
 
 class Waits:
-    """Lets requests wait for jobs, a fixed number at once.
+    """Lets a limited number of requests wait for jobs.
 
     Args:
-        database: where to look.
-        shares: of those who may be held open; without a place nobody is let in.
-        look_seconds: the time between two looks, each one query for all who wait.
+        database: stores jobs.
+        shares: the places of open requests.
+        check_seconds: the time between two checks; each one is one query for all waits.
     """
 
     def __init__(
-        self, database: Database, *, shares: Shares, look_seconds: float = _LOOK_SECONDS
+        self, database: Database, *, shares: Shares, check_seconds: float = _CHECK_SECONDS
     ) -> None:
         self._database = database
         self._shares = shares
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
         self._wake = threading.Event()
@@ -42,7 +42,7 @@ class Waits:
 
     @property
     def open(self) -> int:
-        """How many wait now."""
+        """The number of waiting requests."""
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
@@ -54,23 +54,23 @@ class Waits:
         seconds: float,
         ended: threading.Event | None = None,
     ) -> bool:
-        """Return when the job has finished or ``seconds`` are over.
+        """Return once the job has finished, at most after ``seconds``.
 
-        It returns earlier when ``ended`` is set, the client hangs up or the service stops.
+        It returns earlier if ``ended`` is set, the client disconnects or the service stops.
 
         Args:
-            job_id: what is waited for.
-            account_id: who waits.
-            seconds: for how long at most.
-            ended: set by whoever ends this wait sooner.
+            job_id: the job.
+            account_id: the account of the request.
+            seconds: the maximum time.
+            ended: set by another thread to end the wait.
 
         Returns:
-            False, at once, when there was no place for the account.
+            False, immediately, if the account has no free place.
         """
         if not self._shares.take(account_id):
             return False
         finished = ended or threading.Event()
-        # A client that has hung up waits no longer.
+        # The wait ends if the client disconnects.
         current.hold(finished.set)
         try:
             self._enter(job_id, finished)
@@ -81,7 +81,7 @@ class Waits:
         return True
 
     def close(self) -> None:
-        """Let all who wait go, and nobody wait any more. A signal handler may call it: no lock is taken here."""
+        """End all waits, and refuse new ones. Safe in a signal handler: it takes no lock."""
         self._closed.set()
         self._wake.set()
 
@@ -106,9 +106,9 @@ class Waits:
             self._wake.wait()
             self._wake.clear()
             while (wanted := self._wanted()) and not self._closed.is_set():
-                self._record(self._finished(wanted))
-                self._closed.wait(self._look_seconds)
-        self._record(self._wanted())
+                self._finish(self._finished(wanted))
+                self._closed.wait(self._check_seconds)
+        self._finish(self._wanted())
 
     def _wanted(self) -> list[uuid.UUID]:
         with self._lock:
@@ -116,14 +116,14 @@ class Waits:
 
     def _finished(self, job_ids: list[uuid.UUID]) -> list[uuid.UUID]:
         try:
-            found = history.status(self._database, job_ids)
+            statuses = history.status(self._database, job_ids)
         except errors.Unavailable:
-            # Who waits is not harmed by a look that failed; the next one may not.
-            _log.warning("waits_not_looked_at", jobs=len(job_ids))
+            # A failed check does not harm the waits; the next one may succeed.
+            _log.warning("waits_not_checked", jobs=len(job_ids))
             return []
-        return [job_id for job_id, status in found.items() if status.terminal]
+        return [job_id for job_id, status in statuses.items() if status.terminal]
 
-    def _record(self, job_ids: list[uuid.UUID]) -> None:
+    def _finish(self, job_ids: list[uuid.UUID]) -> None:
         with self._lock:
             for job_id in job_ids:
                 for finished in self._waiting.get(job_id, ()):

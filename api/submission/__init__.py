@@ -1,4 +1,4 @@
-"""A job comes in: its request is read, its images decoded, its room in the model's context worked out."""
+"""The submission of jobs: parse the request, decode its images, compute its token budget."""
 
 from __future__ import annotations
 

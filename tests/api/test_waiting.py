@@ -28,7 +28,7 @@ class Patient(Waits):
     """Waits that tell when somebody has begun to wait."""
 
     def __init__(self, database: Database, *, permits: int) -> None:
-        super().__init__(database, shares=Shares(permits, name="waits"), look_seconds=0.01)
+        super().__init__(database, shares=Shares(permits, name="waits"), check_seconds=0.01)
         self.begun = threading.Semaphore(0)
 
     def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
