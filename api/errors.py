@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 #: Maximum number of faults in the message, and in the list.
 _IN_MESSAGE, _IN_BODY = 10, 1_000
 #: Maximum characters of a caller's name in a message.
-_SHOWN_CHARS = 100
+_NAME_CHARS = 100
 #: Maximum tracebacks of one error at one route in a minute.
 _TRACEBACKS = 5
 #: The `Retry-After` without a vault key, which an operator must restore.
@@ -45,8 +45,8 @@ _HTTP_FAULTS: dict[int, errors.RequestError] = {
 
 def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
     """Return the error that lists all of ``faults`` (at least one): 422, or the 413 or 415 of an image."""
-    reported = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
-    message = reported[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(reported)
+    messages = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
+    message = messages[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(messages)
     if len(faults) > _IN_BODY:
         message += f" `errors` lists the first {_IN_BODY:,}."
     codes = {fault.code for fault in faults}
@@ -62,13 +62,13 @@ def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
 def pointer(*steps: str | int) -> str:
     """Return the JSON pointer (RFC 6901) of a place in the body, with long names cut."""
     return "/".join(
-        ["#", *(shown(str(step)).replace("~", "~0").replace("/", "~1") for step in steps)]
+        ["#", *(shortened(str(step)).replace("~", "~0").replace("/", "~1") for step in steps)]
     )
 
 
-def shown(name: str) -> str:
+def shortened(name: str) -> str:
     """Return a caller's name, cut if it is long."""
-    return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
+    return name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}…"
 
 
 def not_found(noun: str, *, param: str | None = None) -> errors.NotFound:
@@ -239,7 +239,7 @@ def body(
         "detail": detail,
         **({} if instance is None else {"instance": instance}),
         "request_id": request_id,
-        "errors": [_reported(fault) for fault in faults],
+        "errors": [_member(fault) for fault in faults],
         "error": {
             "message": detail,
             "type": "invalid_request_error" if client_fault else "server_error",
@@ -250,7 +250,7 @@ def body(
     return orjson.dumps(members)
 
 
-def _reported(fault: errors.Fault) -> dict[str, Any]:
+def _member(fault: errors.Fault) -> dict[str, Any]:
     """Return a fault as in RFC 9457's example: with a JSON pointer into the body, or a parameter's name."""
     place = "pointer" if fault.pointer.startswith("#") else "parameter"
     return {place: fault.pointer, "detail": fault.detail, "code": fault.code}

@@ -136,7 +136,7 @@ def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
         try:
             texts.setdefault(name, []).append(data.decode(encoding))
         except UnicodeDecodeError:
-            invalid.append(f"`{problems.shown(name)}` is not valid {encoding.upper()}.")
+            invalid.append(f"`{problems.shortened(name)}` is not valid {encoding.upper()}.")
     if invalid:
         raise errors.RequestError(" ".join(invalid[:_MAX_REPORTED]))
     return texts

@@ -257,13 +257,13 @@ class Document:
         }
 
     def _answer(self, answer: ResponseSpec) -> Json:
-        reported: Json = {"description": answer.description}
+        response: Json = {"description": answer.description}
         if answer.headers:
-            reported["headers"] = _headers(*answer.headers)
+            response["headers"] = _headers(*answer.headers)
         content = dict(answer.content)
         if answer.model is not None:
             content["application/json"] = {"schema": self._schema(answer.model, "serialization")}
-        return reported | ({"content": content} if content else {})
+        return response | ({"content": content} if content else {})
 
     def _request_body(self, body: RequestBodySpec) -> Json:
         content: Json = {}

@@ -76,7 +76,7 @@ def of_query(model: type[BaseModel], arguments: MultiDict[str, str]) -> dict[str
         raise problems.refused([errors.Fault("query", sentence)])
     kinds = _kinds(model)
     repeated = [
-        errors.Fault(problems.shown(name), "This must be given only once.")
+        errors.Fault(problems.shortened(name), "This must be given only once.")
         for name, texts in arguments.lists()
         if len(texts) > 1 and kinds.get(name) is not list
     ]
@@ -132,7 +132,7 @@ def _fault(detail: ErrorDetails, base: str | None, unknown: Unknown | None) -> e
         values = {name: _plain(value) for name, value in context.items()}
         sentence = _SENTENCES.get(kind, "This is not valid.").format(**values)
     if base is None:
-        return errors.Fault(problems.shown(str(place[0])) if place else "query", sentence, code)
+        return errors.Fault(problems.shortened(str(place[0])) if place else "query", sentence, code)
     return errors.Fault(base + problems.pointer(*place)[1:], sentence, code)
 
 

@@ -164,7 +164,7 @@ class _Scan:
         self._values += 1
         if self._values > MAX_VALUES:
             raise self._refused(
-                f"The request body must have at most {MAX_VALUES:,} JSON values; this one exceeds that here."
+                f"The request body must have at most {MAX_VALUES:,} JSON values in all; this one has more."
             )
 
     def _refused(self, sentence: str) -> errors.RequestError:
@@ -174,10 +174,10 @@ class _Scan:
     def _pointer(self, depth: int) -> str:
         """Return the JSON pointer of the list or object that is open at ``depth``; 0 is the whole text."""
         steps = [level.step for level in self._levels[: max(0, depth)]]
-        shown = (
+        names = (
             step.decode(errors="replace") if isinstance(step, bytes) else step for step in steps
         )
-        return problems.pointer(*self.place, *shown)
+        return problems.pointer(*self.place, *names)
 
 
 def _unescaped(name: bytes) -> bytes:

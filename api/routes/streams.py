@@ -97,13 +97,13 @@ class StreamRoutes:
         """
         self._check(job_id, caller)
         token, expires_at = self._tokens.issue(job_id=job_id, key_id=caller.key_id)
-        shown_id = ids.show("job", job_id)
+        public_id = ids.show("job", job_id)
         return reply(
             StreamToken(
-                job_id=shown_id,
+                job_id=public_id,
                 token=token,
                 expires_at=expires_at,
-                url=f"/v1/jobs/{shown_id}/events?token={token}",
+                url=f"/v1/jobs/{public_id}/events?token={token}",
             ),
             HTTPStatus.CREATED,
         )

@@ -49,7 +49,7 @@ def _metadata_key(key: str) -> str:
     return key
 
 
-def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - whatever came in
+def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - untrusted input
     # Pydantic counts an object only after it has validated its members.
     if isinstance(value, dict) and len(value) > MAX_METADATA_PAIRS:
         raise ValueError(
@@ -58,7 +58,7 @@ def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - whatever came in
     return value
 
 
-def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever came in
+def _moment(value: Any) -> datetime:  # noqa: ANN401 - untrusted input
     text = str(value).strip()
     try:
         if _UNIX.fullmatch(text):
@@ -73,7 +73,7 @@ def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever came in
     )
 
 
-def _duration(value: Any) -> int:  # noqa: ANN401 - whatever came in
+def _duration(value: Any) -> int:  # noqa: ANN401 - untrusted input
     match = _DURATION.fullmatch(str(value).strip())
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 1 <= seconds <= MAX_DEADLINE_SECONDS:
@@ -81,7 +81,7 @@ def _duration(value: Any) -> int:  # noqa: ANN401 - whatever came in
     return seconds
 
 
-def _idempotency_key(value: Any) -> str:  # noqa: ANN401 - whatever came in
+def _idempotency_key(value: Any) -> str:  # noqa: ANN401 - untrusted input
     text = str(value).strip()
     quoted = _QUOTED.fullmatch(text)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text

@@ -63,17 +63,17 @@ class Group(ResponseModel):
     ) -> Self:
         """Return the response for a group of these jobs, at least one; ``last`` is the place of the last one."""
         leader = views[0].job
-        shown = ids.show("grp", leader.group_id or leader.id)
+        group_id = ids.show("grp", leader.group_id or leader.id)
         states = Counter(view.job.status for view in views)
         return cls(
-            id=shown,
+            id=group_id,
             finished=all(status.terminal for status in states),
             counts=GroupCounts(**{status.value: states[status] for status in Status}),
             usage=_usage([view.job for view in views]),
             jobs=[Job.of(view, listed=True) for view in views],
             warnings=Notice.late(last, leader),
             created_at=leader.created_at,
-            urls=GroupUrls(self=f"/v1/groups/{shown}", jobs=f"/v1/jobs?q=group:{shown}"),
+            urls=GroupUrls(self=f"/v1/groups/{group_id}", jobs=f"/v1/jobs?q=group:{group_id}"),
         )
 
 

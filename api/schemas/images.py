@@ -53,9 +53,9 @@ class Image(ResponseModel):
     @classmethod
     def of(cls, image: records.Image, *, profile: ModelProfile) -> Self:
         """Return the response for ``image``, for the model of ``profile``."""
-        shown = ids.show("img", image.id)
+        image_id = ids.show("img", image.id)
         return cls(
-            id=shown,
+            id=image_id,
             account=ids.show("acct", image.account_id),
             sha256=image.original_sha256,
             detail=image.detail,
@@ -73,7 +73,7 @@ class Image(ResponseModel):
                 frames=image.frames,
             ),
             created_at=image.created_at,
-            urls=ImageUrls(self=f"/v1/images/{shown}", content=f"/v1/images/{shown}/content"),
+            urls=ImageUrls(self=f"/v1/images/{image_id}", content=f"/v1/images/{image_id}/content"),
         )
 
 

@@ -328,10 +328,10 @@ class Job(ResponseModel):
     def of(cls, view: history.JobView, *, listed: bool = False) -> Self:
         """Return the response for ``view``; a ``listed`` job lacks what costs a query per job."""
         job = view.job
-        shown = ids.show("job", job.id)
+        job_id = ids.show("job", job.id)
         removed = _removed(view)
         return cls(
-            id=shown,
+            id=job_id,
             account=ids.show("acct", job.account_id),
             status=job.status.value,
             model=job.model,
@@ -367,7 +367,7 @@ class Job(ResponseModel):
             cancel_requested_at=job.cancel_requested_at,
             finished_at=job.finished_at,
             timings=Timings.of(job),
-            urls=_urls(shown),
+            urls=_urls(job_id),
         )
 
 
@@ -451,15 +451,15 @@ def _job_usage(job: records.Job) -> JobUsage | None:
     )
 
 
-def _urls(shown: str) -> JobUrls:
-    here = f"/v1/jobs/{shown}"
+def _urls(job_id: str) -> JobUrls:
+    path = f"/v1/jobs/{job_id}"
     return JobUrls(
-        self=here,
-        trace=f"{here}/trace",
-        events=f"{here}/events",
-        attempts=f"{here}/attempts",
-        timeline=f"{here}/timeline",
-        cancel=f"{here}/cancel",
-        run_now=f"{here}/run_now",
-        rerun=f"{here}/rerun",
+        self=path,
+        trace=f"{path}/trace",
+        events=f"{path}/events",
+        attempts=f"{path}/attempts",
+        timeline=f"{path}/timeline",
+        cancel=f"{path}/cancel",
+        run_now=f"{path}/run_now",
+        rerun=f"{path}/rerun",
     )

@@ -58,7 +58,7 @@ class RequestModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few_fields(cls, value: Any) -> Any:  # noqa: ANN401 - whatever came in
+    def _few_fields(cls, value: Any) -> Any:  # noqa: ANN401 - untrusted input
         if isinstance(value, dict) and len(value) > _MAX_FIELDS:
             raise ValueError(f"This must have at most {_MAX_FIELDS} fields; it has {len(value):,}.")
         return value
@@ -99,9 +99,9 @@ def _no_special_token(value: str, info: ValidationInfo) -> str:
     limits: RequestLimits | None = info.context
     spelled = limits.special_tokens.first_in(value) if limits else None
     if spelled is not None:
-        shown = "".join(char if char.isprintable() else "\ufffd" for char in spelled)
+        printable = "".join(char if char.isprintable() else "\ufffd" for char in spelled)
         raise ValueError(
-            f"This must not contain the special token `{shown}`: no answer can repeat it."
+            f"This must not contain the special token `{printable}`: no answer can repeat it."
         )
     return value
 
@@ -368,11 +368,11 @@ class _WithImages(RequestModel):
 
     @field_validator("images", mode="before")
     @classmethod
-    def _few_enough(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever came in
+    def _few_enough(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - untrusted input
         limits: RequestLimits | None = info.context
         if limits and isinstance(value, list) and len(value) > limits.images:
             raise ValueError(
-                f"There must be at most {limits.images} images; there are {len(value):,}."
+                f"This must have at most {limits.images} images; it has {len(value):,}."
             )
         return value
 

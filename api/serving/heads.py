@@ -78,19 +78,19 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     except faults.LimitRequestLine:
         raise EarlyRefusal(
             HTTPStatus.REQUEST_URI_TOO_LONG,
-            f"The request line has more than {cfg.limit_request_line} bytes.",
+            f"The request line must have at most {cfg.limit_request_line} bytes.",
         ) from None
     except faults.LimitRequestHeaders:
         raise EarlyRefusal(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"The request has more than {cfg.limit_request_fields} header fields, "
-            f"or one of more than {cfg.limit_request_field_size} bytes.",
+            f"The request must have at most {cfg.limit_request_fields} header fields, "
+            f"each of at most {cfg.limit_request_field_size} bytes.",
         ) from None
     except faults.InvalidHTTPVersion:
         raise _version_refused() from None
     except faults.UnsupportedTransferCoding:
         raise EarlyRefusal(
-            HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is read here is `chunked`."
+            HTTPStatus.NOT_IMPLEMENTED, "The transfer coding must be `chunked`."
         ) from None
     except (faults.ParseException, faults.NoMoreData, StopIteration):
         raise malformed("The request's head is not valid HTTP/1.1.") from None
@@ -98,15 +98,16 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     return head
 
 
-def too_long(begun: bytearray) -> EarlyRefusal:
-    """Return the refusal of a head that has begun so and is over the limit."""
-    if b"\r\n" not in begun:
+def too_long(start: bytearray) -> EarlyRefusal:
+    """Return the refusal of a head over the limit that begins with ``start``."""
+    if b"\r\n" not in start:
         return EarlyRefusal(
-            HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line has over {MAX_BYTES} bytes."
+            HTTPStatus.REQUEST_URI_TOO_LONG,
+            f"The request line must have at most {MAX_BYTES} bytes.",
         )
     return EarlyRefusal(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        f"The request's head has over {MAX_BYTES} bytes.",
+        f"The request's head must have at most {MAX_BYTES} bytes.",
     )
 
 

@@ -107,7 +107,7 @@ class Loop:
             ConnectionState.LINGER: self._read_to_end,
         }
         self._refused: collections.Counter[str] = collections.Counter()
-        self._reported = timer()
+        self._reported_at = timer()
         self._next_tick = 0.0
         runner = RequestRunner(
             application,
@@ -237,11 +237,11 @@ class Loop:
                 self._refuse(cycle.connection, _no_thread(self._limits))
         if not self._stopping:
             self._accept_more()
-        if now >= self._reported + _REPORT_SECONDS:
+        if now >= self._reported_at + _REPORT_SECONDS:
             self._report(now)
 
     def _report(self, now: float) -> None:
-        self._reported = now
+        self._reported_at = now
         if self._refused:
             _log.warning("requests_refused_by_server", **self._refused)
             self._refused.clear()

@@ -405,8 +405,6 @@ def test_a_fault_of_ours_shows_the_request_id_alone(caller: Caller, database: Da
         answer = caller("GET", f"/v1/jobs/{job['id']}", headers={"x-request-id": "req-canary-1"})
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] == "req-canary-1"
-    assert (
-        answer.get_json()["detail"] == "Something went wrong here. The request id is req-canary-1."
-    )
+    assert answer.get_json()["detail"] == "The service failed. The request id is req-canary-1."
     assert "ValidationError" not in answer.text
     assert [line["event"] for line in logged] == ["request_failed", "request_finished"]

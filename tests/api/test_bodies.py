@@ -125,7 +125,7 @@ def test_what_is_just_below_the_count_has_few_faults_and_they_name_limit_and_cou
         [(pointer, (_, sentence))] = faults(answer).items()
         assert pointer == place
         assert "at most" in sentence
-        assert "there are " in sentence
+        assert "it has " in sentence
 
 
 def test_many_faults_are_told_by_their_number(caller: Caller) -> None:
@@ -144,7 +144,7 @@ def test_of_very_many_faults_the_first_thousand_are_listed() -> None:
     error = problems.refused(many)
 
     assert error.message.startswith("1,200 faults. ")
-    assert error.message.endswith(" The first 1,000 are listed.")
+    assert error.message.endswith(" `errors` lists the first 1,000.")
     assert error.faults == tuple(many[:1_000])
 
 
@@ -238,9 +238,9 @@ def test_parameters_are_counted(caller: Caller) -> None:
         answer = caller("GET", f"/v1/jobs?{query}")
         assert answer.status_code == 422
         [(_, sentence)] = faults(answer).values()
-        assert sentence == "There may be at most 100 parameters; there are 1,000."
+        assert sentence == "A request must have at most 100 parameters; this one has 1,000."
     states = "&".join(["status=failed"] * 50)
-    assert faults(caller("GET", f"/v1/jobs?{states}"))["status"][1].endswith("there are 50.")
+    assert faults(caller("GET", f"/v1/jobs?{states}"))["status"][1].endswith("it has 50.")
 
 
 class TestSizes:
@@ -467,8 +467,8 @@ class TestGenerations:
             assert answer.status_code == 422
             [(place, (code, sentence))] = faults(answer).items()
             assert (place, code) == ("#/options/samples", "too_many_generations")
-            assert f" are {reported} generations; " in sentence
-            assert "at most 12." in sentence
+            assert sentence.endswith(f" are {reported}.")
+            assert "at most 12 generations" in sentence
         assert caller("POST", "/v1/groups", json=body | {"questions": ["?"] * 3}).status_code == 202
         assert ask(caller, options={"samples": 12}).status_code == 202
 

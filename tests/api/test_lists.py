@@ -126,7 +126,7 @@ class TestLists:
         query = urlencode({"q": "status:failed", "status": "queued"})
         answer = caller("GET", f"/v1/jobs?{query}")
         assert answer.status_code == 422
-        assert "q: This asks for what a parameter asks for, too: statuses." in answer.text
+        assert "q: A parameter already sets these filters: statuses." in answer.text
 
     def test_a_listed_job_is_the_job_without_what_costs_a_query_each(self, caller: Caller) -> None:
         job = caller.job()

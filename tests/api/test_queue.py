@@ -81,7 +81,7 @@ def test_a_job_that_is_not_queued_cannot_be_let_go(
     ended = caller("POST", job["urls"]["run_now"])
 
     assert (running.status_code, ended.status_code, wakeup.rung) == (409, 409, rung)
-    assert ended.get_json()["detail"] == "The job is not queued; it is succeeded."
+    assert ended.get_json()["detail"] == "The job must be queued; it is succeeded."
 
 
 def test_callers_see_their_own_queue_and_operators_all_of_it(

@@ -166,7 +166,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(method: str) -> None
         client = served.client().ask("/", method=method, headers=head)
         answer = client.answer()
         assert answer.status == 413
-        assert f"the limit here is {limit} bytes" in answer.problem["detail"]
+        assert f"at most {limit} bytes" in answer.problem["detail"]
         assert client.ended()
         chunked = served.client().ask("/", method=method, headers="Transfer-Encoding: chunked\r\n")
         assert chunked.send(b"%x\r\n" % (limit + 1)).answer().status == 413
