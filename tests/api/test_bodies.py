@@ -128,7 +128,7 @@ def test_what_is_just_below_the_count_has_few_faults_and_they_name_limit_and_cou
         assert "it has " in sentence
 
 
-def test_many_faults_are_told_by_their_number(caller: Caller) -> None:
+def test_many_faults_are_counted(caller: Caller) -> None:
     unknown = {f"f{number}": 1 for number in range(50)}
     images = [{"data": PNG, **unknown} for _ in range(8)]
 
@@ -148,7 +148,7 @@ def test_of_very_many_faults_the_first_thousand_are_listed() -> None:
     assert error.faults == tuple(many[:1_000])
 
 
-def test_a_name_that_a_caller_chose_is_told_in_short(caller: Caller) -> None:
+def test_a_long_name_is_shortened_in_messages(caller: Caller) -> None:
     long = "n" * 900
     answers = [
         ask(caller, **{long: 1}),
@@ -405,7 +405,7 @@ def test_a_body_that_cannot_be_read_is_the_callers_fault(
 
 
 class TestForms:
-    def test_a_part_without_a_name_is_told_in_plain_words(self, caller: Caller) -> None:
+    def test_a_part_without_a_name_is_refused_with_a_sentence(self, caller: Caller) -> None:
         for disposition in ("form-data", 'form-data; name=""', 'form-data; filename="a.png"'):
             part = f"--x\r\nContent-Disposition: {disposition}\r\n\r\ny\r\n--x--\r\n"
             for path in ("/v1/jobs", "/v1/groups", "/v1/images"):
@@ -415,7 +415,9 @@ class TestForms:
                 assert answer.status_code == 400
                 assert answer.get_json()["detail"] == "A form part has no name."
 
-    def test_too_many_parts_and_too_much_text_are_told_as_that(self, caller: Caller) -> None:
+    def test_too_many_parts_and_too_much_text_are_refused_with_their_limit(
+        self, caller: Caller
+    ) -> None:
         many, kind = encode_multipart_formdata([(f"f{number}", "") for number in range(129)])
         long, long_kind = encode_multipart_formdata([(f"f{n}", "x" * 2**19) for n in range(3)])
         answers = [

@@ -29,7 +29,7 @@ def taken(feed: Feed, position: int) -> list[int]:
     return [int(line[4:]) for line in data.splitlines() if line.startswith(b"id: ")]
 
 
-def test_what_follows_is_told_and_what_is_known_is_not_told_again() -> None:
+def test_following_events_are_added_and_known_ones_are_dropped() -> None:
     feed = begun()
     feed.add_live([reported(11), reported(12), reported(11), reported(9)])
     assert (taken(feed, 10), taken(feed, 11), taken(feed, 12)) == ([11, 12], [12], [])
@@ -53,7 +53,7 @@ def test_numbers_need_not_be_dense() -> None:
     assert taken(feed, 10) == [40, 99]
 
 
-def test_what_came_before_the_first_look_is_told_after_it() -> None:
+def test_live_events_before_the_first_read_are_added_after_it() -> None:
     feed = Feed()
     feed.add_live([reported(11), reported(12)])
     assert feed.take(0, seconds=0).position == 0
@@ -80,7 +80,7 @@ def test_it_is_over_when_everything_up_to_the_end_was_taken() -> None:
     assert feed.take(99, seconds=0).over
 
 
-def test_the_end_of_the_service_lets_everybody_go() -> None:
+def test_the_end_of_the_service_ends_all_followers() -> None:
     feed = Feed()
     feed.end()
     assert feed.take(5, seconds=60).over

@@ -86,7 +86,7 @@ def test_a_stream_ends_with_its_key_and_no_other_one_does(
     assert reader.client.get(url, headers=headers).status_code == 401
 
 
-def test_a_wait_ends_with_its_key_and_tells_nothing(
+def test_a_wait_ends_with_its_key_and_shows_nothing(
     caller: Caller, reader: Caller, database: Database
 ) -> None:
     job = caller.job()

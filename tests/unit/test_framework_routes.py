@@ -75,7 +75,7 @@ def test_a_handler_takes_its_caller_its_path_and_its_query() -> None:
     assert client.head(BOOK).status_code == 200
 
 
-def test_an_id_that_is_none_names_the_resource_that_is_not_there() -> None:
+def test_an_invalid_id_is_not_found_by_the_noun_of_its_resource() -> None:
     client, _ = client_of()
 
     answer = client.get("/books/job_1")

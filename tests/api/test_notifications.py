@@ -17,7 +17,7 @@ from tests.api.conftest import Caller
 from tests.fakes import RecordingWakeup
 
 
-def test_a_cancel_that_somebody_listens_to_rings_for_those_who_tell(
+def test_a_cancel_with_a_receiver_wakes_the_delivery_process(
     settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     wakeup = RecordingWakeup()
@@ -41,7 +41,7 @@ def test_a_cancel_that_somebody_listens_to_rings_for_those_who_tell(
     service_of(app).drain()
 
 
-def test_a_rerun_is_told_as_the_job_it_runs_again(caller: Caller, database: Database) -> None:
+def test_a_rerun_is_notified_like_its_original(caller: Caller, database: Database) -> None:
     webhook = Webhook(url="https://app.example/hook")
     job = caller.job()
     with database.transaction() as transaction:
