@@ -149,7 +149,7 @@ def create_app(
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
     fetching = GuardedClient(settings.webhook_allow, doors=client.WEB)
     sending = GuardedClient(settings.webhook_allow)
-    receivers = WebhookTargets(database, egress=sending)
+    webhook_targets = WebhookTargets(database, client=sending)
     held_open = Shares(settings.max_streams, name="streams and waits")
     revocation = Revocation(database)
     waits = Waits(database, shares=held_open)
@@ -174,13 +174,13 @@ def create_app(
         database=database,
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
-    downloads = Downloads(settings, egress=fetching, count=measures.fetched)
+    downloads = Downloads(settings, client=fetching, count=measures.fetched)
     submissions = SubmissionService(
         settings,
         database=database,
         images=SubmissionImages(settings, database=database, decoder=images),
         downloads=downloads,
-        receivers=receivers,
+        webhook_targets=webhook_targets,
         wakeup=wakeup,
         admission=Admission(database, settings, timer=timer),
         disk=disk,
@@ -212,7 +212,7 @@ def create_app(
     endpoints = routes.EndpointRoutes(
         settings,
         database=database,
-        receivers=receivers,
+        receivers=webhook_targets,
         vault=vault,
         quota=quota,
         revocation=revocation,

@@ -184,7 +184,7 @@ class _Parts:
     def __init__(self, max_file_bytes: int) -> None:
         self.texts: list[_Field] = []
         self.files: list[FormFile] = []
-        self._most = max_file_bytes + 1
+        self._max_bytes = max_file_bytes + 1
         self._charsets = MultiPartParser()
         self._text_bytes = 0
         self._part: Field | FilePart | None = None
@@ -199,7 +199,9 @@ class _Parts:
                 if not event.name:
                     raise errors.RequestError("A form part has no name.")
                 self._part = event
-                self._data = io.BytesIO() if isinstance(event, Field) else _CappedFile(self._most)
+                self._data = (
+                    io.BytesIO() if isinstance(event, Field) else _CappedFile(self._max_bytes)
+                )
         return isinstance(event, Epilogue)
 
     def _more(self, event: Data) -> None:

@@ -45,12 +45,12 @@ def prepare(request: Request, *, carries_images: bool) -> None:
             "Encoded bodies are not supported: send it without Content-Encoding, or as `identity`.",
             param="Content-Encoding",
         )
-    most = request.max_content_length
+    limit = request.max_content_length
     if not carries_images:
-        most = PLAIN_BODY_BYTES if most is None else min(PLAIN_BODY_BYTES, most)
-        request.max_content_length = most
-    if most is not None and length is not None and length > most:
-        raise problems.body_too_large(limit=most, seen=length)
+        limit = PLAIN_BODY_BYTES if limit is None else min(PLAIN_BODY_BYTES, limit)
+        request.max_content_length = limit
+    if limit is not None and length is not None and length > limit:
+        raise problems.body_too_large(limit=limit, seen=length)
     request.environ["wsgi.input"] = _FromCaller(request.environ["wsgi.input"], length=length)
 
 

@@ -93,8 +93,8 @@ class Loop:
         self._connections: set[ClientConnection] = set()
         self._bodies: dict[RequestCycle, None] = {}
         self._rests: dict[RequestCycle, None] = {}
-        self._transfers = Share(limits.transfers, unknown_keys=_most_of(limits.transfers))
-        self._memory = Share(limits.memory, unknown_keys=_most_of(limits.memory))
+        self._transfers = Share(limits.transfers, unknown_keys=_unknown_share(limits.transfers))
+        self._memory = Share(limits.memory, unknown_keys=_unknown_share(limits.memory))
         #: Connections with a request that runs or waits for a thread.
         self._served = 0
         #: The step for a ready connection, by its state.
@@ -373,7 +373,7 @@ class Loop:
         if body.complete:
             self._serve(cycle)
             return
-        if not self._memory.fits(group, body.wanted() or 1):
+        if not self._memory.fits(group, body.missing() or 1):
             raise _no_memory(self._limits)
         if not self._transfers.take(group):
             raise overloaded(
@@ -395,11 +395,11 @@ class Loop:
     def _read_body(self, connection: ClientConnection) -> None:
         cycle = _cycle(connection)
         # Never read past the end of the body, if it is known.
-        data = _receive(connection, cycle.body.wanted() or _BODY_BYTES)
+        data = _receive(connection, cycle.body.missing() or _BODY_BYTES)
         if data:
             self._take_body(cycle, data)
         elif data is not None:
-            missing = cycle.body.wanted()
+            missing = cycle.body.missing()
             raise malformed_body(
                 f"The request body ended {missing} bytes before its Content-Length."
                 if missing
@@ -603,7 +603,7 @@ def _receive(connection: ClientConnection, size: int = _BYTES) -> bytes | None:
         return None
 
 
-def _most_of(total: int) -> int:
+def _unknown_share(total: int) -> int:
     """Return the part of ``total`` for clients whose account is not known yet, as with each first request."""
     return total - total // 4
 

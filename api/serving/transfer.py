@@ -40,7 +40,7 @@ class Body(Protocol):
             EarlyRefusal: the body is malformed or too large.
         """
 
-    def wanted(self) -> int | None:
+    def missing(self) -> int | None:
         """Return the number of missing bytes; None if unknown."""
 
 
@@ -137,7 +137,7 @@ class Sized:
         self.complete = not self._left
         return rest
 
-    def wanted(self) -> int:
+    def missing(self) -> int:
         """Return the number of missing bytes."""
         return self._left
 
@@ -182,7 +182,7 @@ class Chunked:
         self._pending.clear()
         return rest
 
-    def wanted(self) -> None:
+    def missing(self) -> None:
         """Return None: the length is unknown before the end."""
 
     def _step(self) -> bool:

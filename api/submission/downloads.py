@@ -57,16 +57,16 @@ class DownloadMemory:
         account_id: the account of the request.
         total: the shared limit; ``lock`` protects it.
         lock: for many threads.
-        most: the size of ``total`` in bytes, for the message.
+        limit: the size of ``total`` in bytes, for the message.
     """
 
     def __init__(
-        self, account_id: uuid.UUID, total: Share, lock: threading.Lock, *, most: int
+        self, account_id: uuid.UUID, total: Share, lock: threading.Lock, *, limit: int
     ) -> None:
         self._account_id = account_id
         self._total = total
         self._lock = lock
-        self._most = most
+        self._limit = limit
         self._held = 0
 
     def take(self, size: int) -> None:
@@ -74,7 +74,7 @@ class DownloadMemory:
         with self._lock:
             if not self._total.take(self._account_id, size):
                 raise errors.Overloaded(
-                    f"Downloads of images share {self._most // 2**20:,} MiB of memory, of which each account has a "
+                    f"Downloads of images share {self._limit // 2**20:,} MiB of memory, of which each account has a "
                     "share. This request exceeds the share of its account.",
                     retry_after=_MEMORY_RETRY_SECONDS,
                 )
@@ -92,7 +92,7 @@ class Downloads:
 
     Args:
         settings: limits of time and size.
-        egress: the guarded HTTP client.
+        client: the guarded HTTP client.
         count: called after each download with ``ok`` or the code of its fault, and its seconds.
         timer: a monotonic clock, in seconds.
     """
@@ -101,25 +101,25 @@ class Downloads:
         self,
         settings: Settings,
         *,
-        egress: GuardedClient,
+        client: GuardedClient,
         count: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = settings.image_url_seconds
-        self._most_bytes = settings.max_image_mb * 2**20
-        self._egress = egress
+        self._max_file_bytes = settings.max_image_mb * 2**20
+        self._client = client
         self._count = count
         self._timer = timer
         self.shares = Shares(_AT_ONCE, name="image downloads")
-        self._most_in_memory = settings.bodies_mb * 2**20
-        self._bytes = Share(self._most_in_memory)
+        self._max_memory_bytes = settings.bodies_mb * 2**20
+        self._bytes = Share(self._max_memory_bytes)
         self._bytes_lock = threading.Lock()
 
     @contextlib.contextmanager
     def memory(self, account_id: uuid.UUID) -> Iterator[DownloadMemory]:
         """Yield the counter of a request's bytes; the end of the block releases them."""
         memory = DownloadMemory(
-            account_id, self._bytes, self._bytes_lock, most=self._most_in_memory
+            account_id, self._bytes, self._bytes_lock, limit=self._max_memory_bytes
         )
         try:
             yield memory
@@ -201,11 +201,11 @@ class Downloads:
     ) -> SubmittedImage | errors.Fault:
         assert isinstance(image.source, ImageLink)  # noqa: S101 - callers pass links only
         try:
-            reply = self._egress.fetch(
+            reply = self._client.fetch(
                 image.source.url,
                 headers=_HEADERS,
                 seconds=until - self._timer(),
-                cap=self._most_bytes + 1,
+                cap=self._max_file_bytes + 1,
                 party=account_id,
                 count=memory.take,
             )
@@ -215,9 +215,7 @@ class Downloads:
         if reply.status != HTTPStatus.OK:
             sentence = f"The server of this URL must answer with status 200; it answered with {reply.status}."
             return errors.Fault(image.pointer, sentence, _FAILED)
-        if len(reply.body) > self._most_bytes:
-            sentence = (
-                f"The image must have at most {self._most_bytes // 2**20} MiB; this one has more."
-            )
+        if len(reply.body) > self._max_file_bytes:
+            sentence = f"The image must have at most {self._max_file_bytes // 2**20} MiB; this one has more."
             return errors.Fault(image.pointer, sentence, _TOO_LARGE)
         return dataclasses.replace(image, source=reply.body)

@@ -82,12 +82,12 @@ class SubmissionImages:
     ) -> list[Prepared]:
         """Return ``submitted_images`` ready for the store; append the faults of the others to ``faults``."""
         files = [submitted for submitted in submitted_images if isinstance(submitted.source, bytes)]
-        made = self._decode_all(account_id, files)
-        decoded = [image for image in made.values() if not isinstance(image, errors.Fault)]
+        decoded_files = self._decode_all(account_id, files)
+        decoded = [image for image in decoded_files.values() if not isinstance(image, errors.Fault)]
         held = quarantine.held(self._database, account_id, {image.key for image in decoded})
         prepared: list[Prepared] = []
         for submitted in submitted_images:
-            image = known.get(submitted.pointer) or made.get(submitted.pointer)
+            image = known.get(submitted.pointer) or decoded_files.get(submitted.pointer)
             if isinstance(image, ImageFacts) and image.removed_at is not None:
                 image = _no_such_image(submitted)
             if isinstance(image, ImageFacts):
@@ -134,12 +134,12 @@ class SubmissionImages:
                 return errors.Fault(file.pointer, error.message, error.specific_code)
 
         if len(files) <= 1:
-            made = [make(file) for file in files]
+            decoded_files = [make(file) for file in files]
         else:
             # One thread for each decoding process.
             with ThreadPoolExecutor(self._at_once) as pool:
-                made = list(pool.map(make, files))
-        return dict(zip((file.pointer for file in files), made, strict=True))
+                decoded_files = list(pool.map(make, files))
+        return dict(zip((file.pointer for file in files), decoded_files, strict=True))
 
 
 def originals(submitted_images: Sequence[SubmittedImage], known: Known) -> list[tuple[str, str]]:

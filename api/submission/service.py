@@ -45,7 +45,7 @@ class SubmissionService:
         database: stores jobs.
         images: looks up and decodes images.
         downloads: downloads images by URL.
-        receivers: checks the receivers of notifications.
+        webhook_targets: checks the receivers of notifications.
         wakeup: wakes workers after a commit.
         admission: checks the limits of the queue.
         disk: checks the free disk space.
@@ -59,7 +59,7 @@ class SubmissionService:
         database: Database,
         images: SubmissionImages,
         downloads: Downloads,
-        receivers: WebhookTargets,
+        webhook_targets: WebhookTargets,
         wakeup: Wakeup,
         admission: Admission,
         disk: Disk,
@@ -69,7 +69,7 @@ class SubmissionService:
         self._database = database
         self._images = images
         self._downloads = downloads
-        self._webhook_targets = receivers
+        self._webhook_targets = webhook_targets
         self._wakeup = wakeup
         self._admission = admission
         self._disk = disk

@@ -24,12 +24,12 @@ class WebhookTargets:
 
     Args:
         database: stores endpoints.
-        egress: the guarded HTTP client, with the rules of webhooks. It resolves names only when it sends.
+        client: the guarded HTTP client, with the rules of webhooks. It resolves names only when it sends.
     """
 
-    def __init__(self, database: Database, *, egress: GuardedClient) -> None:
+    def __init__(self, database: Database, *, client: GuardedClient) -> None:
         self._database = database
-        self._egress = egress
+        self._client = client
 
     def check(self, url: str, *, pointer: str) -> None:
         """Raise :class:`core.errors.InvalidRequest` if webhooks must not be sent to ``url``."""
@@ -62,4 +62,4 @@ class WebhookTargets:
         return Webhook(endpoint_id=endpoint_id, events=events)
 
     def _fault(self, url: str, pointer: str) -> errors.Fault | None:
-        return None if self._egress.refuses(url) is None else errors.Fault(pointer, _REFUSED)
+        return None if self._client.refuses(url) is None else errors.Fault(pointer, _REFUSED)
