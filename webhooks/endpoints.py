@@ -105,6 +105,16 @@ def get(
         return _find(transaction, endpoint_id, account_id)
 
 
+def exists(database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
+    """Whether there is such an endpoint (in this account; None: in any)."""
+    wanted = sa.select(WebhookEndpoint.account_id).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.deleted_at.is_(None)
+    )
+    with database.reading() as transaction:
+        owner = transaction.execute(wanted).scalar_one_or_none()
+        return owner is not None and account_id in (None, owner)
+
+
 def page(
     database: Database,
     *,

@@ -29,7 +29,7 @@ class KeyPair:
 def new_secret(vault: Vault) -> tuple[str, StoredSecret]:
     """Return a new secret, plain and as it is stored."""
     plain = signature.new_secret()
-    return plain, StoredSecret(sealed=vault.seal(plain), hint=signature.hint(plain))
+    return plain, StoredSecret(sealed=vault.seal(plain), redacted=signature.redact(plain))
 
 
 def new_pair(vault: Vault) -> KeyPair:
@@ -53,7 +53,7 @@ def default_secret(
             .values(
                 account_id=account_id,
                 secret=secret.sealed,
-                redacted_secret=secret.hint,
+                redacted_secret=secret.redacted,
                 created_at=transaction.now(),
                 updated_at=transaction.now(),
             )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 
 from flask import Response
 
 from api import cursors
-from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api import errors as problems
+from api.auth import Caller, Right
+from api.framework import ResponseSpec, reply, route
 from api.schemas import deliveries as schemas
-from api.schemas.requests import JobPath
-from api.schemas.webhooks import EndpointPath
-from core import errors, ids, logs
+from api.schemas.paths import DeliveryId, EndpointId, JobId
 from core.database import Database
 from jobs.store import history
 from jobs.store.storage import Quota
@@ -33,84 +32,36 @@ class DeliveryRoutes:
         self._database = database
         self._quota = quota
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Register the routes with ``router``."""
-        look = gate.admits(Right.READ)
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/jobs/<job_id>/deliveries",
-            self.of_job,
-            name="listJobDeliveries",
-            tag="webhooks",
-            guard=look,
-            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/webhook_endpoints/<endpoint_id>/deliveries",
-            self.of_endpoint,
-            name="listWebhookEndpointDeliveries",
-            tag="webhooks",
-            guard=look,
-            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/deliveries",
-            self.of_account,
-            name="listDeliveries",
-            tag="webhooks",
-            guard=look,
-            answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
-            faults=(422,),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/deliveries/<delivery_id>",
-            self.show,
-            name="getDelivery",
-            tag="webhooks",
-            guard=look,
-            answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
-            faults=(404,),
-        )
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/deliveries/<delivery_id>/redeliver",
-            self.redeliver,
-            name="redeliver",
-            tag="webhooks",
-            guard=gate.admits(Right.STEER),
-            answers={
-                202: ResponseSpec(
-                    schemas.DeliveryWithPayload, "The delivery, with its new attempt."
-                )
-            },
-            faults=(404, 409),
-        )
-
-    def of_job(self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery) -> Response:
-        """List the deliveries of a job, oldest first, with the newest attempts of each."""
-        job_id = ids.parse("job", path.job_id)
-        if job_id is None or history.get(self._database, job_id, account_id=caller.scope) is None:
-            raise errors.NotFound("There is no such job.")
-        logs.bind(job_id=path.job_id)
+    @route.get(
+        "/v1/jobs/<job_id>/deliveries",
+        operation_id="listJobDeliveries",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
+        faults=(404, 422),
+    )
+    def of_job(self, caller: Caller, job_id: JobId, query: schemas.JobDeliveriesQuery) -> Response:
+        """List who was told of a job, oldest first, with the newest tries of each."""
+        if not history.exists(self._database, job_id, account_id=caller.scope):
+            raise problems.not_found("job")
         page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
         views, more = queries.of_job(self._database, job_id, limit=page.limit, after=page.after)
         return reply(_page(views, caller, has_more=more))
 
+    @route.get(
+        "/v1/webhook_endpoints/<endpoint_id>/deliveries",
+        operation_id="listWebhookEndpointDeliveries",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
+        faults=(404, 422),
+    )
     def of_endpoint(
-        self, caller: Caller, path: EndpointPath, query: schemas.DeliveriesQuery
+        self, caller: Caller, endpoint_id: EndpointId, query: schemas.DeliveriesQuery
     ) -> Response:
-        """List the deliveries to an endpoint, newest first, with the newest attempts of each."""
-        endpoint_id = ids.parse("we", path.endpoint_id)
-        if (
-            endpoint_id is None
-            or endpoints.get(self._database, endpoint_id, account_id=caller.scope) is None
-        ):
-            raise errors.NotFound("There is no such webhook endpoint.")
+        """List what an endpoint was told, newest first, with the newest tries of each."""
+        if not endpoints.exists(self._database, endpoint_id, account_id=caller.scope):
+            raise problems.not_found("webhook endpoint")
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
         views, more = queries.of_endpoint(
             self._database,
@@ -121,6 +72,14 @@ class DeliveryRoutes:
         )
         return reply(_page(views, caller, has_more=more))
 
+    @route.get(
+        "/v1/deliveries",
+        operation_id="listDeliveries",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
+        faults=(422,),
+    )
     def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
         """List all deliveries, newest first. Operators see those of all accounts."""
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
@@ -133,29 +92,42 @@ class DeliveryRoutes:
         )
         return reply(_page(views, caller, has_more=more))
 
-    def show(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
-        """Get a delivery with all attempts, the responses, and the payload."""
-        return reply(_shown(self._find(_id(path), caller), caller))
+    @route.get(
+        "/v1/deliveries/<delivery_id>",
+        operation_id="getDelivery",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
+        faults=(404,),
+    )
+    def get(self, caller: Caller, delivery_id: DeliveryId) -> Response:
+        """Get a delivery with every try, what receivers answered, and what is sent."""
+        return reply(_shown(self._find(delivery_id, caller), caller))
 
-    def redeliver(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
-        """Send a delivery once more, now, with the same `webhook-id`.
+    @route.post(
+        "/v1/deliveries/<delivery_id>/redeliver",
+        operation_id="redeliver",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
+        faults=(404, 409),
+    )
+    def redeliver(self, caller: Caller, delivery_id: DeliveryId) -> Response:
+        """Send once more, now, with the same `webhook-id`.
 
         It is sent to a disabled endpoint, too. The automatic schedule does not change.
         """
-        delivery_id = _id(path)
-        # Each attempt is stored.
+        # Each try is kept.
         if caller.scope is not None:
             self._quota.check(caller.scope)
-        attempt_id = redelivery.redeliver(self._database, delivery_id, account_id=caller.scope)
-        if attempt_id is None:
-            raise _not_found()
+        made = redelivery.redeliver(self._database, delivery_id, account_id=caller.scope)
+        if made is None:
+            raise problems.not_found("delivery")
         return reply(_shown(self._find(delivery_id, caller), caller), HTTPStatus.ACCEPTED)
 
     def _find(self, delivery_id: uuid.UUID, caller: Caller) -> queries.DeliveryView:
         view = queries.get(self._database, delivery_id, account_id=caller.scope)
-        if view is None:
-            raise _not_found()
-        return view
+        return problems.existing(view, "delivery")
 
 
 def _page(
@@ -166,14 +138,3 @@ def _page(
 
 def _shown(view: queries.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:
     return schemas.DeliveryWithPayload.of(view, everywhere=caller.everywhere)
-
-
-def _id(path: schemas.DeliveryPath) -> uuid.UUID:
-    delivery_id = ids.parse("dlv", path.delivery_id)
-    if delivery_id is None:
-        raise _not_found()
-    return delivery_id
-
-
-def _not_found() -> errors.NotFound:
-    return errors.NotFound("There is no such delivery.")

@@ -5,23 +5,25 @@ The API sends no webhooks: a test writes a delivery, wakes the delivery process,
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from http import HTTPMethod, HTTPStatus
-from typing import Any, TypeVar
+from http import HTTPStatus
+from typing import Any
 
 import flask
 from flask import Response
 
 from api import cursors, framework
-from api.auth import Caller, Gate, Right
-from api.framework import RequestBodySpec, ResponseSpec, Router, reply
+from api import errors as problems
+from api.auth import Caller, Right
+from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.revocation import Revocation, RevocationWatch
 from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
+from api.schemas.paths import EndpointId, RecoveryId
 from api.serving import current
 from api.submission import WebhookTargets
 from core import errors, ids
@@ -33,6 +35,7 @@ from jobs.store.storage import Quota
 from webhooks import endpoints, queries, redelivery, secrets, tables
 from webhooks.policy import EventType
 
+_NOUN = "webhook endpoint"
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
 #: How much longer a test waits than the receiver may take: for the wakeup, the claim and the write.
 _SPARE_SECONDS = 5.0
@@ -74,118 +77,17 @@ class EndpointRoutes:
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Register the routes with ``router``."""
-        self._declare_endpoints(router, gate)
-        self._declare_commands(router, gate)
-
-    def _declare_endpoints(self, router: Router, gate: Gate) -> None:
-        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(router.declare, tag="webhooks")
-        declare(
-            HTTPMethod.POST,
-            "/v1/webhook_endpoints",
-            self.create,
-            name="createWebhookEndpoint",
-            guard=gate.admits(Right.SUBMIT),
-            answers={
-                201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
-            },
-            faults=(400, 409, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
-        )
-        declare(
-            HTTPMethod.GET,
-            "/v1/webhook_endpoints",
-            self.listed,
-            name="listWebhookEndpoints",
-            guard=look,
-            answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
-            faults=(422,),
-        )
-        declare(
-            HTTPMethod.GET,
-            _ONE,
-            self.show,
-            name="getWebhookEndpoint",
-            guard=look,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-            faults=(404,),
-        )
-        declare(
-            HTTPMethod.POST,
-            _ONE,
-            self.update,
-            name="updateWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-            faults=(400, 404, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
-        )
-        declare(
-            HTTPMethod.DELETE,
-            _ONE,
-            self.remove,
-            name="deleteWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.EndpointDeleted, "The endpoint is deleted.")},
-            faults=(404,),
-        )
-
-    def _declare_commands(self, router: Router, gate: Gate) -> None:
-        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(router.declare, tag="webhooks")
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/rotate_secret",
-            self.rotate,
-            name="rotateWebhookEndpointSecret",
-            guard=command,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
-            faults=(400, 404, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.SecretRotate}),
-        )
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/test",
-            self.test,
-            name="testWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.EndpointTested, "The result of the test.")},
-            faults=(400, 404, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointTest}),
-        )
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/enable",
-            self.enable,
-            name="enableWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-            faults=(404,),
-        )
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/recover",
-            self.recover,
-            name="recoverWebhookEndpoint",
-            guard=command,
-            answers={
-                202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))
-            },
-            faults=(400, 404, 409, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
-        )
-        declare(
-            HTTPMethod.GET,
-            f"{_ONE}/recoveries/<recovery_id>",
-            self.recovery,
-            name="getWebhookRecovery",
-            guard=look,
-            answers={200: ResponseSpec(schemas.Recovery, "The recovery.")},
-            faults=(404,),
-        )
-
+    @route.post(
+        "/v1/webhook_endpoints",
+        operation_id="createWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.SUBMIT,
+        answers={
+            201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
+        },
+        faults=(400, 409, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
+    )
     def create(self, caller: Caller) -> Response:
         """Register a webhook endpoint.
 
@@ -207,7 +109,15 @@ class EndpointRoutes:
         shown = schemas.Endpoint.of(endpoint, secret=secret)
         return reply(shown, HTTPStatus.CREATED, headers={"Location": where})
 
-    def listed(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
+    @route.get(
+        "/v1/webhook_endpoints",
+        operation_id="listWebhookEndpoints",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
+        faults=(422,),
+    )
+    def list_all(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
         """List webhook endpoints, newest first. Operators see those of all accounts."""
         page = cursors.page("we", query.after, limit=query.limit, order=query.order)
         listed, more = endpoints.page(
@@ -219,52 +129,95 @@ class EndpointRoutes:
         )
         return reply(schemas.EndpointList.of(listed, has_more=more))
 
-    def show(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+    @route.get(
+        _ONE,
+        operation_id="getWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
+        faults=(404,),
+    )
+    def get(self, caller: Caller, endpoint_id: EndpointId) -> Response:
         """Get a webhook endpoint."""
-        return reply(schemas.Endpoint.of(self._find(path, caller)))
+        return reply(schemas.Endpoint.of(self._find(endpoint_id, caller)))
 
-    def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+    @route.post(
+        _ONE,
+        operation_id="updateWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
+    )
+    def update(self, caller: Caller, endpoint_id: EndpointId) -> Response:
         """Change a webhook endpoint. Pending deliveries go to its new URL."""
-        self._find(path, caller)
+        self._check(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.EndpointUpdate)
         if requested.url is not None:
             self._webhook_targets.check(requested.url, pointer="#/url")
         endpoint = endpoints.update(
             self._database,
-            _id(path),
+            endpoint_id,
             account_id=caller.scope,
             name=requested.name,
             url=requested.url,
             event_types=requested.event_types,
         )
-        return reply(schemas.Endpoint.of(_existing(endpoint)))
+        return reply(schemas.Endpoint.of(problems.existing(endpoint, _NOUN)))
 
-    def remove(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+    @route.delete(
+        _ONE,
+        operation_id="deleteWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.EndpointDeleted, "The endpoint is deleted.")},
+        faults=(404,),
+    )
+    def delete(self, caller: Caller, endpoint_id: EndpointId) -> Response:
         """Delete a webhook endpoint and its secrets. Its pending deliveries are not sent."""
-        if not endpoints.delete(self._database, _id(path), account_id=caller.scope):
-            raise _not_found()
-        return reply(schemas.EndpointDeleted(id=path.endpoint_id))
+        if not endpoints.delete(self._database, endpoint_id, account_id=caller.scope):
+            raise problems.not_found(_NOUN)
+        return reply(schemas.EndpointDeleted(id=ids.show("we", endpoint_id)))
 
-    def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+    @route.post(
+        f"{_ONE}/rotate_secret",
+        operation_id="rotateWebhookEndpointSecret",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.SecretRotate}),
+    )
+    def rotate(self, caller: Caller, endpoint_id: EndpointId) -> Response:
         """Change the secret of a webhook endpoint. This response has the new one, which is never shown again."""
-        self._find(path, caller)
+        self._check(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.SecretRotate)
         secret, stored = secrets.new_secret(self._vault())
         endpoint = endpoints.rotate(
             self._database,
-            _id(path),
+            endpoint_id,
             account_id=caller.scope,
             secret=stored,
             keep_old=requested.keep_old_secret_active_for_24_hours,
         )
-        return reply(schemas.Endpoint.of(_existing(endpoint), secret=secret))
+        return reply(schemas.Endpoint.of(problems.existing(endpoint, _NOUN), secret=secret))
 
-    def test(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Send a test event, and return how the receiver responded.
+    @route.post(
+        f"{_ONE}/test",
+        operation_id="testWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointTest}),
+    )
+    def test(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Send an event that did not happen, and say what the receiver made of it.
 
         It is sent to a disabled endpoint, too, and does not affect the health of the endpoint.
         """
-        endpoint = self._find(path, caller)
+        endpoint = self._find(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.EndpointTest)
         self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
@@ -274,18 +227,18 @@ class EndpointRoutes:
         try:
             delivery_id = redelivery.test(
                 self._database,
-                _id(path),
+                endpoint_id,
                 account_id=caller.scope,
                 event_type=requested.event_type,
                 data=_example(requested.event_type),
             )
             with current.waiting():
-                attempt = self._ended_attempt(_existing(delivery_id), caller)
+                attempt = self._ended_attempt(problems.existing(delivery_id, _NOUN), caller)
         finally:
             self.tests.give_back(caller.account_id)
         return reply(
             schemas.EndpointTested(
-                webhook_endpoint_id=path.endpoint_id,
+                webhook_endpoint_id=ids.show("we", endpoint_id),
                 event_type=requested.event_type,
                 status_code=attempt.status_code,
                 error_code=attempt.error_code if caller.everywhere else disclosed_code(attempt),
@@ -293,45 +246,76 @@ class EndpointRoutes:
             )
         )
 
-    def enable(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Enable a disabled endpoint.
+    @route.post(
+        f"{_ONE}/enable",
+        operation_id="enableWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
+        faults=(404,),
+    )
+    def enable(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Send notifications to a disabled endpoint again.
 
-        `recover` sends again what had failed. There are no notifications of what happened while it was disabled:
-        list the jobs of that time.
+        `recover` sends failed deliveries again. Events that occurred while the endpoint was disabled have no
+        notifications: list the jobs of that time.
         """
-        endpoint = endpoints.enable(self._database, _id(path), account_id=caller.scope)
-        return reply(schemas.Endpoint.of(_existing(endpoint)))
+        endpoint = endpoints.enable(self._database, endpoint_id, account_id=caller.scope)
+        return reply(schemas.Endpoint.of(problems.existing(endpoint, _NOUN)))
 
-    def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Send again, in the background, all that failed since a time."""
-        endpoint = self._find(path, caller)
+    @route.post(
+        f"{_ONE}/recover",
+        operation_id="recoverWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))},
+        faults=(400, 404, 409, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
+    )
+    def recover(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Send all deliveries that failed since a time again, in the background."""
+        endpoint = self._find(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.EndpointRecover)
         self._quota.check(endpoint.account_id)
         recovery = endpoints.recover(
-            self._database, _id(path), account_id=caller.scope, since=requested.since
+            self._database, endpoint_id, account_id=caller.scope, since=requested.since
         )
-        shown = schemas.Recovery.of(_existing(recovery))
-        where = f"/v1/webhook_endpoints/{path.endpoint_id}/recoveries/{shown.id}"
+        shown = schemas.Recovery.of(problems.existing(recovery, _NOUN))
+        where = f"/v1/webhook_endpoints/{ids.show('we', endpoint_id)}/recoveries/{shown.id}"
         return reply(shown, HTTPStatus.ACCEPTED, headers={"Location": where})
 
-    def recovery(self, caller: Caller, path: schemas.RecoveryPath) -> Response:
-        """Get a recovery and its progress."""
-        recovery_id = ids.parse("rcv", path.recovery_id)
-        recovery = recovery_id and queries.recovery(
-            self._database, recovery_id, account_id=caller.scope
-        )
-        if not recovery or ids.show("we", recovery.endpoint_id) != path.endpoint_id:
-            raise errors.NotFound("There is no such recovery.")
-        return reply(schemas.Recovery.of(recovery))
+    @route.get(
+        f"{_ONE}/recoveries/<recovery_id>",
+        operation_id="getWebhookRecovery",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
+        faults=(404,),
+    )
+    def recovery(
+        self, caller: Caller, endpoint_id: EndpointId, recovery_id: RecoveryId
+    ) -> Response:
+        """Get how far a recovery is."""
+        found = queries.recovery(self._database, recovery_id, account_id=caller.scope)
+        if found is None or found.endpoint_id != endpoint_id:
+            raise problems.not_found("recovery")
+        return reply(schemas.Recovery.of(found))
 
-    def _find(self, path: schemas.EndpointPath, caller: Caller) -> tables.WebhookEndpoint:
-        """Return an endpoint of the caller. This precedes the checks of the body: 404 precedes 422."""
-        return _existing(endpoints.get(self._database, _id(path), account_id=caller.scope))
+    def _check(self, endpoint_id: uuid.UUID, caller: Caller) -> None:
+        """Raise not found before the body is read: what is not there has no faults."""
+        if not endpoints.exists(self._database, endpoint_id, account_id=caller.scope):
+            raise problems.not_found(_NOUN)
+
+    def _find(self, endpoint_id: uuid.UUID, caller: Caller) -> tables.WebhookEndpoint:
+        """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
+        return problems.existing(
+            endpoints.get(self._database, endpoint_id, account_id=caller.scope), _NOUN
+        )
 
     def _ended_attempt(self, delivery_id: uuid.UUID, caller: Caller) -> tables.WebhookAttempt:
         """Wait for the end of the first attempt of a delivery."""
         pause = threading.Event()
-        with self._revocation.watch(caller.key_id, pause.set) as watch:
+        with contextlib.closing(self._revocation.watch(caller.key_id, pause.set)) as watch:
             return self._first_end(delivery_id, pause=pause, watch=watch)
 
     def _first_end(
@@ -341,39 +325,13 @@ class EndpointRoutes:
         while self._timer() < until:
             watch.check()
             view = queries.get(self._database, delivery_id, account_id=None)
-            if view is None:
-                raise _not_found()
-            # A lost attempt is replaced by another one.
-            ended = [
-                attempt
-                for attempt in view.attempts
-                if attempt.outcome and attempt.outcome != "lost"
-            ]
+            view = problems.existing(view, _NOUN)
+            # A sender that died is replaced by another try.
+            ended = [one for one in view.attempts if one.outcome and one.outcome != "lost"]
             if ended:
                 return ended[0]
             pause.wait(_POLL_SECONDS)
         raise DatabaseUnavailable(f"No delivery process sent the test within {self._seconds:g} s.")
-
-
-def _id(path: schemas.EndpointPath) -> uuid.UUID:
-    endpoint_id = ids.parse("we", path.endpoint_id)
-    if endpoint_id is None:
-        raise _not_found()
-    return endpoint_id
-
-
-T = TypeVar("T")
-
-
-def _existing(result: T | None) -> T:
-    """Return the result of a function that returns None if there is no such endpoint."""
-    if result is None:
-        raise _not_found()
-    return result
-
-
-def _not_found() -> errors.NotFound:
-    return errors.NotFound("There is no such webhook endpoint.")
 
 
 def _example(event_type: str) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from http import HTTPMethod
 
 import flask
 from flask import Response
 
 from api import framework
-from api.auth import Caller, Gate, Right
-from api.framework import RequestBodySpec, ResponseSpec, Router, reply
+from api.auth import Caller, Right
+from api.framework import RequestBodySpec, ResponseSpec, WebhookSpec, reply, route
 from api.schemas import webhooks as schemas
 from api.schemas.notifications import EndpointEvent, JobEvent
 from core.database import Database
@@ -28,6 +26,13 @@ _SUMMARIES = {
     EventType.JOB_CANCELLED: "A job has been cancelled.",
     EventType.ENDPOINT_DISABLED: "Another endpoint of the account has been disabled.",
 }
+#: What the service sends, for the OpenAPI document.
+NOTIFICATIONS = {
+    str(event): WebhookSpec(
+        EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent, summary
+    )
+    for event, summary in _SUMMARIES.items()
+}
 
 
 class SecretRoutes:
@@ -42,52 +47,24 @@ class SecretRoutes:
         self._database = database
         self._vault = vault
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Register the routes with ``router``, and the messages that receivers get."""
-        declare = functools.partial(router.declare, tag="webhooks")
-        declare(
-            HTTPMethod.GET,
-            "/v1/webhook_event_types",
-            self.types,
-            name="listWebhookEventTypes",
-            guard=gate.admits(Right.READ),
-            answers={200: ResponseSpec(schemas.EventTypes, "All types.")},
-        )
-        declare(
-            HTTPMethod.GET,
-            "/v1/webhook_secret",
-            self.secret,
-            name="getWebhookSecret",
-            guard=gate.admits(Right.READ),
-            answers={200: ResponseSpec(schemas.Secret, "The secret's hint.")},
-        )
-        declare(
-            HTTPMethod.POST,
-            "/v1/webhook_secret/rotate",
-            self.rotate_default,
-            name="rotateWebhookSecret",
-            guard=gate.admits(Right.SUBMIT),
-            answers={200: ResponseSpec(schemas.Secret, "The new secret.")},
-            faults=(400, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.DefaultRotate}),
-        )
-        declare(
-            HTTPMethod.GET,
-            KEY,
-            self.public_key,
-            name="getWebhookKey",
-            answers={200: ResponseSpec(schemas.PublicKey, "The public key.")},
-            faults=(503,),
-        )
-        for event, summary in _SUMMARIES.items():
-            model = EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent
-            router.announce(str(event), model, summary=summary)
-
-    def types(self, caller: Caller) -> Response:
-        """List the types of events that webhook endpoints can get."""
-        del caller
+    @route.get(
+        "/v1/webhook_event_types",
+        operation_id="listWebhookEventTypes",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.EventTypes, "All types.")},
+    )
+    def types(self) -> Response:
+        """List what webhook endpoints can be told of."""
         return reply(schemas.EventTypes())
 
+    @route.get(
+        "/v1/webhook_secret",
+        operation_id="getWebhookSecret",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.Secret, "The secret's hint.")},
+    )
     def secret(self, caller: Caller) -> Response:
         """Get the hint of the account's default secret, which signs the messages to URLs of single jobs."""
         stored = secrets.default_secret(
@@ -97,6 +74,15 @@ class SecretRoutes:
         )
         return reply(schemas.Secret.of(stored))
 
+    @route.post(
+        "/v1/webhook_secret/rotate",
+        operation_id="rotateWebhookSecret",
+        tag="webhooks",
+        guard=Right.SUBMIT,
+        answers={200: ResponseSpec(schemas.Secret, "The new secret.")},
+        faults=(400, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.DefaultRotate}),
+    )
     def rotate_default(self, caller: Caller) -> Response:
         """Change the account's default secret. This response has the new one, which is never shown again."""
         requested = framework.read_model(flask.request, schemas.DefaultRotate)
@@ -109,6 +95,13 @@ class SecretRoutes:
         )
         return reply(schemas.Secret.of(rotated, secret=secret))
 
+    @route.get(
+        KEY,
+        operation_id="getWebhookKey",
+        tag="webhooks",
+        answers={200: ResponseSpec(schemas.PublicKey, "The public key.")},
+        faults=(503,),
+    )
     def public_key(self) -> Response:
         """Get the installation's public key for `v1a` signatures."""
         pair = secrets.signing_key(self._database, make=lambda: secrets.new_pair(self._vault()))

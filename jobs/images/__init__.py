@@ -7,7 +7,7 @@ requests never has one in its address space.
 
 from __future__ import annotations
 
-from jobs.images.canonical import PIPELINE_VERSION, CanonicalImage, Original
+from jobs.images.canonical import PIPELINE_VERSION, CanonicalImage, OriginalFile
 from jobs.images.formats import sniff
 from jobs.images.geometry import MARKER_TOKENS, image_tokens, smart_resize
 from jobs.images.reader import ImageLimits, ImageReader, from_data_url, read_capped
@@ -18,7 +18,7 @@ __all__ = [
     "CanonicalImage",
     "ImageLimits",
     "ImageReader",
-    "Original",
+    "OriginalFile",
     "from_data_url",
     "image_tokens",
     "read_capped",

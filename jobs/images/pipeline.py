@@ -36,7 +36,7 @@ from PIL import (
 
 from core import errors, profiles
 from jobs.images import colours, formats, geometry
-from jobs.images.canonical import CanonicalImage, Original
+from jobs.images.canonical import CanonicalImage, OriginalFile
 
 try:
     import pillow_heif
@@ -149,11 +149,12 @@ def canonicalise(
         submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
     return CanonicalImage(
+        detail=detail,
         data=_encode(submitted, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,
         height=height,
-        original=Original(
+        original=OriginalFile(
             sha256=hashlib.sha256(data).hexdigest(),
             size=len(data),
             media_type=media_type,

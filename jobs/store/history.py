@@ -127,6 +127,13 @@ def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | Non
         return owner is not None and account_id in (None, owner)
 
 
+def job(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Job | None:
+    """Return a job's row alone, or None when there is none (in this account; None: in any)."""
+    with database.reading() as transaction:
+        row = transaction.session.get(Job, job_id)
+        return row if row is not None and account_id in (None, row.account_id) else None
+
+
 def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Status]:
     """Return the status of each of ``job_ids``, in one query."""
     with database.reading() as transaction:

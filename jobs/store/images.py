@@ -5,34 +5,15 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Now, Transaction, insert
+from jobs.images import CanonicalImage
 from jobs.records import Image, ImageBytes, table
-
-
-@dataclass(frozen=True)
-class NewImage:
-    """A canonical image and the facts of its original, ready to be stored."""
-
-    key: str
-    detail: str
-    pipeline: str
-    media_type: str
-    width: int
-    height: int
-    data: bytes = field(repr=False)
-    original_sha256: str
-    original_bytes: int
-    original_media_type: str
-    original_width: int
-    original_height: int
-    orientation: int
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +64,7 @@ _Identity = tuple[str, str, str]
 
 
 def keep(
-    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+    transaction: Transaction, account_id: uuid.UUID, images: Sequence[CanonicalImage | uuid.UUID]
 ) -> list[ImageFacts]:
     """Store those of ``images`` that are new, lock the known ones until the commit; return the facts of all.
 
@@ -93,7 +74,7 @@ def keep(
     Raises:
         core.errors.NotFound: an image was removed, or belongs to another account.
     """
-    new = {_identity(image): image for image in images if isinstance(image, NewImage)}
+    new = {_identity(image): image for image in images if isinstance(image, CanonicalImage)}
     named = {image for image in images if isinstance(image, uuid.UUID)}
     known: dict[uuid.UUID, ImageFacts] = {}
     stored: dict[_Identity, ImageFacts] = {}
@@ -103,7 +84,7 @@ def keep(
         identities = _identities(transaction, account_id, named)
         wanted = {identity: image for image, identity in identities.items()} | new
         for identity, image in sorted(wanted.items(), key=lambda item: item[0]):
-            if isinstance(image, NewImage):
+            if isinstance(image, CanonicalImage):
                 stored[identity] = _keep_facts(transaction, account_id, image, uploaded=False)
             else:
                 known |= _hold(transaction, account_id, {image})
@@ -117,15 +98,17 @@ def keep(
     ]
 
 
-def keep_upload(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
-    """Store an image that was uploaded without a job; return its id."""
+def keep_upload(
+    transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage
+) -> uuid.UUID:
+    """Keep an image that was uploaded by itself; return its id."""
     facts = _keep_facts(transaction, account_id, image, uploaded=True)
     _keep_bytes(transaction, account_id, image)
     return facts.id
 
 
-def _identity(image: NewImage) -> _Identity:
-    return (image.original_sha256, image.detail, image.pipeline)
+def _identity(image: CanonicalImage) -> _Identity:
+    return (image.original.sha256, image.detail, image.pipeline)
 
 
 _IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE.pipeline).where(
@@ -178,7 +161,7 @@ def _image_gone() -> errors.NotFound:
 
 
 def _keep_facts(
-    transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
+    transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage, *, uploaded: bool
 ) -> ImageFacts:
     """Insert the image's facts, or find the same image of this account, and revive it if its bytes were removed."""
     new_id = ids.new()
@@ -193,17 +176,17 @@ def _keep_facts(
             "media_type": image.media_type,
             "width": image.width,
             "height": image.height,
-            "original_sha256": image.original_sha256,
-            "original_bytes": image.original_bytes,
-            "original_media_type": image.original_media_type,
-            "original_width": image.original_width,
-            "original_height": image.original_height,
-            "orientation": image.orientation,
-            "frames": image.frames,
+            "original_sha256": image.original.sha256,
+            "original_bytes": image.original.size,
+            "original_media_type": image.original.media_type,
+            "original_width": image.original.width,
+            "original_height": image.original.height,
+            "orientation": image.original.orientation,
+            "frames": image.original.frames,
         },
     )
     facts = ImageFacts(**row.mappings().one())
-    transaction.notes.append(ImageReceived(known=facts.id != new_id, size=image.original_bytes))
+    transaction.notes.append(ImageReceived(known=facts.id != new_id, size=image.original.size))
     return facts
 
 
@@ -226,8 +209,8 @@ def _facts(dialect: str, *, uploaded: bool) -> sa.Insert:
     ).returning(*FACTS)
 
 
-def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> None:
-    """Store the canonical bytes, which other images of the account may share."""
+def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage) -> None:
+    """Keep the canonical bytes, which other images of the account may share."""
     transaction.execute(
         _bytes(transaction.dialect),
         {"account_id": account_id, "image_key": image.key, "data": image.data},

@@ -12,14 +12,12 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, LockTimeout, Now, Seconds, Transaction
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
 from jobs.store import dispatch, idempotency, search, storage, timeline, turns
 from jobs.store import images as submitted_images
-
-#: A new image, see :mod:`jobs.store.images`.
-NewImage = submitted_images.NewImage
 
 #: The sequence number of a job's first event, ``job.queued``.
 _FIRST_NUMBER = 1
@@ -44,7 +42,7 @@ class Submission:
     actor: str
     model: str
     question: str = field(repr=False)
-    images: Sequence[tuple[NewImage | uuid.UUID, int]]
+    images: Sequence[tuple[CanonicalImage | uuid.UUID, int]]
     options: Mapping[str, Any]
     metadata: Mapping[str, str]
     priority: Priority
@@ -137,7 +135,7 @@ def keep_image(
     database: Database,
     *,
     account_id: uuid.UUID,
-    image: NewImage,
+    image: CanonicalImage,
     storage_limit: int | None = None,
 ) -> uuid.UUID:
     """Store an image that was uploaded without a job; return its id, the same for the same original and detail.

@@ -17,7 +17,7 @@ from tests.fakes import RecordingWakeup
 from webhooks.policy import Webhook
 
 
-def test_a_cancel_wakes_the_delivery_process(
+def test_a_cancel_with_a_receiver_wakes_the_delivery_process(
     settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     wakeup = RecordingWakeup()
@@ -41,9 +41,7 @@ def test_a_cancel_wakes_the_delivery_process(
     service_of(app).drain()
 
 
-def test_a_rerun_has_the_webhook_of_the_job_it_runs_again(
-    caller: Caller, database: Database
-) -> None:
+def test_a_rerun_is_notified_like_its_original(caller: Caller, database: Database) -> None:
     webhook = Webhook(url="https://app.example/hook")
     job = caller.job()
     with database.transaction() as transaction:

@@ -86,7 +86,7 @@ def check_refusal(answer: TestResponse) -> None:
     assert "Retry-After" not in answer.headers
 
 
-def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Database) -> None:
+def test_usage_shows_storage_queue_and_limits(caller: Caller, database: Database) -> None:
     job = caller.job()
     queued = usage(caller)
     worker.finish(database)
@@ -103,7 +103,7 @@ def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Da
     assert stored["total_bytes"] == sum(stored[f"{kind}_bytes"] for kind in kinds)
 
 
-def test_usage_tells_what_its_key_may_still_send(client: FlaskClient, database: Database) -> None:
+def test_usage_shows_the_rate_limit_of_its_key(client: FlaskClient, database: Database) -> None:
     slow = Caller(client, factories.make_key(database, requests_per_minute=2))
 
     reported = [usage(slow)["requests"], usage(slow)["requests"]]
@@ -112,7 +112,7 @@ def test_usage_tells_what_its_key_may_still_send(client: FlaskClient, database: 
     assert slow("GET", "/v1/usage").status_code == 429
 
 
-def test_nobody_learns_what_others_use_but_operators(
+def test_only_operators_see_the_usage_of_other_accounts(
     caller: Caller, stranger: Caller, operator: Caller
 ) -> None:
     job = caller.job()

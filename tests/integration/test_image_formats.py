@@ -29,7 +29,7 @@ def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str)
     canonical = pipeline.canonicalise(data)
 
     assert images.sniff(data) == media_type
-    assert canonical.original == images.Original(
+    assert canonical.original == images.OriginalFile(
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
         media_type=media_type,

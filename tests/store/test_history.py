@@ -159,9 +159,9 @@ def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID
         return found(database, history.Filter(**filters))  # type: ignore[arg-type] # by name
 
     assert by(account_id=account_id, image_id=image_id) == [second, first]
-    assert by(account_id=account_id, image_sha256=submitted.original_sha256) == [second, first]
-    assert by(account_id=account_id, image_sha256=other.original_sha256) == [first]
-    assert by(account_id=None, image_sha256=submitted.original_sha256) == [theirs, second, first]
+    assert by(account_id=account_id, image_sha256=submitted.original.sha256) == [second, first]
+    assert by(account_id=account_id, image_sha256=other.original.sha256) == [first]
+    assert by(account_id=None, image_sha256=submitted.original.sha256) == [theirs, second, first]
     assert by(account_id=stranger, image_id=image_id) == []
 
 

@@ -280,7 +280,7 @@ def test_a_page_of_an_account_is_read_in_order(crowd: Crowd, statuses: tuple[Sta
 
 
 def test_an_image_is_found_by_its_hash_in_one_account_and_in_all(crowd: Crowd) -> None:
-    sha256 = factories.make_image(b"7").original_sha256
+    sha256 = factories.make_image(b"7").original.sha256
     for account_id in (crowd.account_id, None):
         filters = history.Filter(account_id=account_id, image_sha256=sha256)
         plan = plans(crowd, lambda filters=filters: history.page(crowd.database, filters, limit=5))  # type: ignore[misc] # bound now

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from core.database import Database
 from core.settings import Settings
 from jobs.answers.extraction import Answer
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEntry
 from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
@@ -47,7 +48,7 @@ def run(database: Database, *classes: str, limit: int = 100) -> purge.Purged:
 
 
 def finished(
-    database: Database, account_id: uuid.UUID, *images: submission.NewImage | uuid.UUID
+    database: Database, account_id: uuid.UUID, *images: CanonicalImage | uuid.UUID
 ) -> uuid.UUID:
     """Run a job about ``images`` to its end; return its id."""
     chosen = [(image, 4) for image in images or (factories.make_image(),)]
@@ -82,7 +83,7 @@ def entries(database: Database, job_id: uuid.UUID) -> list[TimelineEntry]:
     return timeline.read(database, job_id, limit=100)[0]
 
 
-def stored(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
+def stored(database: Database, account_id: uuid.UUID, image: CanonicalImage) -> bool:
     """Whether the bytes of ``image`` are there."""
     return claims.image(database, account_id=account_id, key=image.key) is not None
 
@@ -178,7 +179,7 @@ class TestClasses:
         assert not stored(database, account_id, factories.make_image())
         view = factories.get_job(database, job_id)
         assert view.images[0].image.removed_at is not None
-        assert view.images[0].image.original_sha256 == factories.make_image().original_sha256
+        assert view.images[0].image.original_sha256 == factories.make_image().original.sha256
         assert view.job.images_released_at is not None
         assert view.job.question is not None
 
@@ -370,7 +371,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         one = factories.make_image(b"one")
-        two = factories.make_image(b"two", key=one.key, data=one.data)
+        two = factories.make_image(b"two", data=one.data)
         finished(database, account_id, one)
         age(20 * DAY)
         finished(database, account_id, two)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
+from jobs.images import CanonicalImage
 from jobs.records import StorageChange, StorageTotal
 from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
@@ -40,7 +41,7 @@ def held(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
     return {kind: found[kind] for kind in StorageKind}
 
 
-def submitted(number: int = 0, *, size: int = 1_000) -> submission.NewImage:
+def submitted(number: int = 0, *, size: int = 1_000) -> CanonicalImage:
     """Return an image of ``size`` canonical bytes."""
     return factories.make_image(f"picture {number}".encode(), data=bytes([number % 256]) * size)
 

@@ -274,7 +274,7 @@ def test_racing_jobs_about_the_same_pictures_in_opposite_orders_do_not_block_eac
     known = submission.keep_image(database, account_id=account_id, image=two)
     # Two more originals with the same canonical bytes: here the bytes are what is shared.
     third, fourth = (
-        factories.make_image(name, key=same.key, data=same.data)
+        factories.make_image(name, data=same.data)
         for name, same in ((b"three", two), (b"four", one))
     )
     orders = (

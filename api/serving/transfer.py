@@ -1,4 +1,4 @@
-"""Request bodies while they come in: kept as they come, chunks decoded strictly."""
+"""Receives request bodies: stores their content, and decodes chunks strictly."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from gunicorn.http.body import CHUNK_EXT_RE
 from api.serving.heads import END, Head
 from api.serving.refusals import malformed_body, too_large
 
-#: Bytes of a piece that is kept as it came in; smaller ones are gathered.
+#: Minimum bytes of a piece that is stored as received; smaller pieces are joined.
 _LARGE: Final = 2**14
 _PART: Final = 2**16
 _CRLF: Final = b"\r\n"
-#: Bytes of a chunk's size with its extensions, and of all trailers.
+#: Maximum bytes of the line with a chunk's size, and of all trailers.
 _MAX_SIZE_LINE: Final = 256
 _MAX_TRAILERS: Final = 8192
-#: Digits of a chunk's size.
+#: Maximum digits of a chunk's size.
 _MAX_DIGITS: Final = 16
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
-#: Bytes of framing that a body may have beside an eighth of its content: tiny chunks cost time each.
+#: Maximum bytes of framing in addition to an eighth of the content: each tiny chunk costs time.
 _FRAMING: Final = 65536
 _FRAMING_PART: Final = 8
 
 
 class Body(Protocol):
-    """A body that is being received."""
+    """A body of which more may arrive."""
 
     complete: bool
     content: Content
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come in; return what lies behind the body.
+        """Process received ``data``; return the part of it after the end of the body.
 
         Raises:
-            Refusal: the body is malformed or too large.
+            EarlyRefusal: the body is malformed or too large.
         """
 
-    def wanted(self) -> int | None:
-        """Return how many bytes belong to the body at most; None if that is not known."""
+    def missing(self) -> int | None:
+        """Return the number of missing bytes; None if unknown."""
 
 
 class Content:
@@ -50,7 +50,7 @@ class Content:
     def __init__(self) -> None:
         self.size = 0
         self._parts: collections.deque[bytes] = collections.deque()
-        #: What came in small pieces, behind all parts.
+        #: Small pieces, after all parts.
         self._small = bytearray()
 
     def write(self, data: bytes) -> None:
@@ -65,11 +65,11 @@ class Content:
             self._gather()
 
     def stream(self) -> BinaryIO:
-        """Return the content as a file; what has been read of it is freed."""
+        """Return the content as a file, which frees each part after it is read."""
         if not self._parts:
             return io.BytesIO(bytes(self._small))
         self._gather()
-        return _Stream(self._parts)  # type: ignore[return-value] # as files are read
+        return _Stream(self._parts)  # type: ignore[return-value] # readers only need `read`
 
     def close(self) -> None:
         """Free the memory."""
@@ -83,11 +83,11 @@ class Content:
 
 
 class _Stream(io.RawIOBase):
-    """Reads parts, and drops each when it has been read."""
+    """Reads parts, and frees each part after it is read."""
 
     def __init__(self, parts: collections.deque[bytes]) -> None:
         self._parts = parts
-        #: Where the first part is read.
+        #: The position in the first part.
         self._position = 0
 
     def readable(self) -> bool:
@@ -95,11 +95,11 @@ class _Stream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes, all that are left if it is negative."""
+        """Return up to ``size`` bytes, or the rest if ``size`` is negative."""
         return self.readall() if size < 0 else self._piece(size)
 
     def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override] # any buffer
-        """Read into ``buffer`` and return how much."""
+        """Read into ``buffer``; return the number of bytes."""
         piece = self._piece(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)
@@ -120,7 +120,7 @@ class Sized:
     """A body of an announced length.
 
     Args:
-        length: bytes of it.
+        length: the announced length in bytes.
     """
 
     def __init__(self, length: int) -> None:
@@ -129,16 +129,16 @@ class Sized:
         self.complete = not length
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come in; return what lies behind the body."""
-        # Slices of all of it are no copies.
+        """Process received ``data``; return the part of it after the end of the body."""
+        # A slice of all bytes is not a copy.
         own, rest = data[: self._left], data[self._left :]
         self.content.write(own)
         self._left -= len(own)
         self.complete = not self._left
         return rest
 
-    def wanted(self) -> int:
-        """Return how many bytes are missing."""
+    def missing(self) -> int:
+        """Return the number of missing bytes."""
         return self._left
 
 
@@ -146,8 +146,8 @@ class Chunked:
     """A body in chunks (RFC 9112, section 7.1). Trailers are checked and dropped.
 
     Args:
-        head: whose body it is; checks trailers.
-        limit: bytes of content at most.
+        head: the head of the request, which checks trailers.
+        limit: maximum bytes of content.
     """
 
     def __init__(self, head: Head, *, limit: int) -> None:
@@ -156,16 +156,16 @@ class Chunked:
         self._head = head
         self._limit = limit
         self._pending = bytearray()
-        #: Bytes that are missing of the current chunk, with the line end behind it; None between chunks.
+        #: Missing bytes of the current chunk and its line end; None between chunks.
         self._left: int | None = None
         self._in_trailers = False
         self._received = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come in; return what lies behind the body.
+        """Process received ``data``; return the part of it after the end of the body.
 
         Raises:
-            Refusal: a chunk is malformed, or the content is too large.
+            EarlyRefusal: a chunk is malformed, or the content is too large.
         """
         self._received += len(data)
         self._pending += data
@@ -173,18 +173,20 @@ class Chunked:
             pass
         framing = self._received - len(self._pending) - self.content.size
         if framing > _FRAMING + self.content.size // _FRAMING_PART:
-            raise malformed_body("The request body has too many small chunks.")
+            raise malformed_body(
+                "The chunks of the request body are too small: their framing must have at most an eighth of its bytes."
+            )
         if not self.complete:
             return b""
         rest = bytes(self._pending)
         self._pending.clear()
         return rest
 
-    def wanted(self) -> None:
-        """Return None: the length is not known before the end."""
+    def missing(self) -> None:
+        """Return None: the length is unknown before the end."""
 
     def _step(self) -> bool:
-        """Take one part of the framing; False if more bytes are needed."""
+        """Process one part of the framing; return False if more bytes are needed."""
         if self._in_trailers:
             return self._trailers()
         if self._left is None:
@@ -203,7 +205,7 @@ class Chunked:
         if not self._pending.startswith(_CRLF):
             if _CRLF.startswith(self._pending):
                 return False
-            raise malformed_body("A chunk of the request body does not end with CRLF.")
+            raise malformed_body("Each chunk of the request body must end with CRLF.")
         del self._pending[: len(_CRLF)]
         self._left = None
         return True
@@ -212,7 +214,9 @@ class Chunked:
         end = self._pending.find(b"\n", 0, _MAX_SIZE_LINE)
         if end < 0:
             if len(self._pending) >= _MAX_SIZE_LINE:
-                raise malformed_body(f"The line of a chunk's size has over {_MAX_SIZE_LINE} bytes.")
+                raise malformed_body(
+                    f"The line with a chunk's size must have at most {_MAX_SIZE_LINE} bytes."
+                )
             return False
         size = _chunk_size(bytes(self._pending[: end + 1]))
         del self._pending[: end + 1]
@@ -231,10 +235,10 @@ class Chunked:
         if end < 0:
             if len(self._pending) >= _MAX_TRAILERS:
                 raise malformed_body(
-                    f"The request body has over {_MAX_TRAILERS} bytes of trailers."
+                    f"The trailers of the request body must have at most {_MAX_TRAILERS} bytes."
                 )
             if self._pending.count(b"\n") != self._pending.count(_CRLF):
-                raise malformed_body("A trailer of the request body does not end with CRLF.")
+                raise malformed_body("Each trailer of the request body must end with CRLF.")
             return False
         try:
             self._head.parse_headers(bytes(self._pending[:end]), from_trailer=True)
@@ -246,28 +250,28 @@ class Chunked:
 
 
 def _chunk_size(line: bytes) -> int:
-    """Return the size that a line tells, which ends with LF.
+    """Return the size in a line that ends with LF.
 
     Raises:
-        Refusal: it is malformed.
+        EarlyRefusal: the line is malformed.
     """
     if not line.endswith(_CRLF):
-        raise malformed_body("The line of a chunk's size does not end with CRLF.")
-    digits, mark, extensions = line[:-2].partition(b";")
-    if mark:
+        raise malformed_body("The line with a chunk's size must end with CRLF.")
+    digits, semicolon, extensions = line[:-2].partition(b";")
+    if semicolon:
         digits = digits.rstrip(b" \t")
-        if not CHUNK_EXT_RE.fullmatch(mark + extensions):
+        if not CHUNK_EXT_RE.fullmatch(semicolon + extensions):
             raise malformed_body("A chunk's extension is not valid.")
     if not 0 < len(digits) <= _MAX_DIGITS or not _HEX.issuperset(digits):
-        raise malformed_body("A chunk's size is not a hexadecimal number.")
+        raise malformed_body("The size of a chunk must be a hexadecimal number.")
     return int(digits, 16)
 
 
 def receive(head: Head, *, limit: int) -> Body:
-    """Return the body that follows ``head``, of ``limit`` bytes at most.
+    """Return the body that follows ``head``, of at most ``limit`` bytes.
 
     Raises:
-        Refusal: a larger one is announced.
+        EarlyRefusal: the announced length exceeds the limit.
     """
     if head.chunked:
         return Chunked(head, limit=limit)

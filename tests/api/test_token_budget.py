@@ -11,7 +11,7 @@ from core import errors
 from core.profiles import QVQ, TINY
 
 
-def test_what_fits_gets_what_it_asked_for_or_the_default() -> None:
+def test_a_job_that_fits_gets_the_requested_tokens_or_the_default() -> None:
     assert (
         token_budget.output_tokens(QVQ, question="How many?", image_tokens=[2560], requested=None)
         == 8192
@@ -50,7 +50,7 @@ def test_what_can_never_fit_is_refused_with_its_own_code() -> None:
     image_tokens=st.lists(st.integers(4, 8192), min_size=1, max_size=8),
     requested=st.none() | st.integers(1, QVQ.max_output_tokens),
 )
-def test_the_answer_has_its_minimum_and_never_more_than_was_asked_for(
+def test_the_answer_has_its_minimum_and_never_more_than_requested(
     question: str, image_tokens: list[int], requested: int | None
 ) -> None:
     wanted = requested or QVQ.default_output_tokens

@@ -7,7 +7,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.limits import Limiter
+from api.rate_limits import Limiter
 from tests import races
 from tests.fakes import HandTimer
 
@@ -32,9 +32,7 @@ def test_no_more_pass_than_a_minutes_worth_and_what_time_brings(
 
 
 @given(per_minute=RATES, pauses=PAUSES)
-def test_what_is_told_to_be_left_is_there_and_one_more_when_it_is_told(
-    per_minute: int, pauses: list[float]
-) -> None:
+def test_the_reported_rest_and_time_are_true(per_minute: int, pauses: list[float]) -> None:
     timer = HandTimer()
     limiter = Limiter(per_minute=per_minute, timer=timer)
     for pause in pauses:
