@@ -71,7 +71,7 @@ def test_the_last_of_several_deaths_fails_the_job_and_refuses_its_image(
     assert held(database, account_id)
     [listed], more = quarantine.listed(database, limit=1)
     assert (listed.account_id, listed.crashes, more) == (account_id, LIMIT, False)
-    assert listed.sha256 == IMAGE.original_sha256
+    assert listed.sha256 == IMAGE.original.sha256
     assert quarantine.count(database) == 1
 
 
