@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures
-from cli.engine import cpu
+from cli.engine_plan import cpu
 from jobs.answers import json_schema
 
 Schema = dict[str, Any]

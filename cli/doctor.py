@@ -16,8 +16,8 @@ import redis as redis_client
 import typer
 
 from cli import client, output
+from cli.engine_plan import devices, plan
 from cli.launch import redis
-from cli.launch.engine import EngineRoom
 from core import database, errors
 from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
@@ -55,12 +55,11 @@ class Diagnosis:
 
 
 def doctor(
-    context: typer.Context,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False,
 ) -> None:
     """Look at everything the service needs here. Exit code 1 when something needed is missing."""
-    findings = list(examine(Settings.read(), context.obj))
+    findings = list(examine(Settings.read()))
     if output.for_people(as_json=as_json):
         output.table(
             ("verdict", "what", "found"),
@@ -73,7 +72,7 @@ def doctor(
         raise typer.Exit(output.Exit.FAILED)
 
 
-def examine(settings: Settings, room: EngineRoom) -> Iterator[Diagnosis]:
+def examine(settings: Settings) -> Iterator[Diagnosis]:
     """Look at one thing after the other. ``missing`` is what jobs cannot run without."""
     yield Diagnosis("Python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _disk(settings)
@@ -85,8 +84,8 @@ def examine(settings: Settings, room: EngineRoom) -> Iterator[Diagnosis]:
         yield from _deliveries(settings)
         yield _storage(settings)
     yield _decoder(settings)
-    yield _engine_environment(settings, room)
-    yield _gpus(room)
+    yield _engine_environment(settings)
+    yield _gpus()
     # Those that `longlook up` started are at ports that no setting names; its workers tell of them.
     requested = "engine_urls" in settings.model_fields_set or stored.verdict != "ok"
     reported = [] if requested else _engines_of_workers(settings)
@@ -237,10 +236,10 @@ def _deliveries(settings: Settings) -> Iterator[Diagnosis]:
     )
 
 
-def _engine_environment(settings: Settings, room: EngineRoom) -> Diagnosis:
+def _engine_environment(settings: Settings) -> Diagnosis:
     what = "engine's environment"
     try:
-        python = room.plan(settings, 0).python or Path(sys.executable)
+        python = plan.plan((), settings, host="127.0.0.1", port=0).python or Path(sys.executable)
     except errors.LaunchError as error:
         return Diagnosis(what, "warning", "not for this model", str(error))
     if python.exists():
@@ -250,8 +249,8 @@ def _engine_environment(settings: Settings, room: EngineRoom) -> Diagnosis:
     )
 
 
-def _gpus(room: EngineRoom) -> Diagnosis:
-    found = [f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in room.devices(os.environ)]
+def _gpus() -> Diagnosis:
+    found = [f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in devices.find(os.environ)]
     if found:
         return Diagnosis("GPUs", "ok", ", ".join(found))
     return Diagnosis("GPUs", "warning", "none usable", "the small model needs none; QVQ-72B does")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output, view
+from cli import client, job_output, output
 from core.settings import Settings
 from jobs.lifecycle import Status
 
@@ -108,7 +108,7 @@ def show(
         output.quote(sample["text"])
     if client.finished(job):
         output.line()
-        output.result(job)
+        job_output.result(job)
 
 
 @app.command("watch")
@@ -116,7 +116,7 @@ def watch(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show a job's trace from its beginning, as it grows, and how it comes out. In a pipe: its events."""
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
-    view.record(view.follow(service, job_id, people=people), people=people)
+    job_output.show(job_output.follow(service, job_id, people=people), people=people)
 
 
 @app.command("cancel")

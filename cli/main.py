@@ -11,10 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from cli import output
-from cli.engine import devices, plan
-from cli.launch.engine import EngineRoom, Plan
 from core import errors
-from core.settings import Settings
 
 #: Where each command is: a function, or an ``app`` with commands of its own. Only the one that is asked
 #: for is imported; SQLAlchemy alone takes longer than `longlook submit` does.
@@ -82,7 +79,6 @@ def reported(error: errors.LonglookError) -> str:
 
 
 def _longlook(
-    context: typer.Context,
     *,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
@@ -90,11 +86,6 @@ def _longlook(
 
     Exit codes: 0 done, 1 the job or the start failed, 2 wrong usage, 3 no answer, 4 wrong key, 130 Ctrl-C.
     """
-    context.obj = EngineRoom(plan=_plan_small_engine, devices=devices.find)
     if version:
         output.line(importlib.metadata.version("longlook"))
         raise typer.Exit
-
-
-def _plan_small_engine(settings: Settings, port: int) -> Plan:
-    return plan.plan((), settings, host="127.0.0.1", port=port)

@@ -29,12 +29,12 @@ _STYLES: Final = {
 }
 #: Between two columns of a table, and the least that its last column gets.
 _GAP: Final = 2
-_NARROWEST: Final = 10
+NARROWEST: Final = 10
 _KIB = 1024
 _INDENT: Final = "  "
-_TAB: Final = " " * 4
+TAB: Final = " " * 4
 #: Stands before each line of a trace. No line of the command's own begins so.
-_BAR: Final = "│ "
+BAR: Final = "│ "
 
 
 class Exit(enum.IntEnum):
@@ -122,8 +122,8 @@ def field(label: str, text: str, *, style: str | None = None) -> None:
 
 def quote(text: str) -> None:
     """Print a text of several lines that somebody else wrote, each behind a bar."""
-    for part in _wrapped(text, indent=cell_len(_BAR)):
-        typer.echo(f"{_BAR}{part}".rstrip())
+    for part in _wrapped(text, indent=cell_len(BAR)):
+        typer.echo(f"{BAR}{part}".rstrip())
 
 
 def event(word: str, text: str = "") -> None:
@@ -166,11 +166,11 @@ def _hanging(text: str, *, terminal: bool) -> str:
 def _wrapped(text: str, *, indent: int) -> list[str]:
     """Return the lines of a text, none so long that the terminal breaks it: that would begin at its left edge."""
     console = Console()
-    width = max(console.width - indent, _NARROWEST)
+    width = max(console.width - indent, NARROWEST)
     shown = [
         part.plain.rstrip()
         for row in printable(text).split("\n")
-        for part in Text(row.replace("\t", _TAB)).wrap(console, width) or [Text()]
+        for part in Text(row.replace("\t", TAB)).wrap(console, width) or [Text()]
     ]
     return shown or [""]
 
@@ -203,7 +203,7 @@ def table(
     cut = len(columns) - stored if whole else 0
     left = console.width - taken - max(0, cut - 1) * _GAP
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
-    if cut and left < cut * _NARROWEST:
+    if cut and left < cut * NARROWEST:
         _stacked(columns, reported, stored=stored)
         return
     for position, column in enumerate(columns):
@@ -216,7 +216,7 @@ def table(
             shown.add_column(column, overflow="fold")
     for row in reported:
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.width = max(console.width, taken + (0 if whole else _NARROWEST))
+    console.width = max(console.width, taken + (0 if whole else NARROWEST))
     console.print(shown)
 
 
@@ -227,136 +227,6 @@ def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, stored: i
         typer.echo((" " * _GAP).join(row[:stored]))
         for column, cell in zip(columns[stored:], row[stored:], strict=True):
             field(f"{_INDENT}{column:<{label}} ", cell)
-
-
-class LiveText:
-    """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again.
-
-    Each line of the text stands behind a bar, also where it is folded: no line of it looks like one of ours.
-    """
-
-    def __init__(self) -> None:
-        self._width = max(Console().width, _NARROWEST)
-        #: Cells of the line that is being written, None before its first.
-        self._column: int | None = None
-        #: The end of what came, which waits for what follows.
-        self._held = ""
-        self._last = ""
-        self._shown = False
-
-    def show(self, event: Json) -> None:
-        """Print what an event of the job adds."""
-        if event["type"] == "attempt.restarted" and self._shown:
-            self._break()
-            note(f"(attempt {event['attempt']} starts again)")
-        elif event["type"] == "finding":
-            self._break()
-            note(f"({finding(event['finding'])})")
-        elif event["type"] == "trace.delta" and event["sample"] == 0:
-            self._grow(str(event["delta"]))
-            self._shown = True
-
-    def end(self) -> None:
-        """End the line that the text ended in."""
-        self._break()
-
-    def _break(self) -> None:
-        if self._held:
-            self._write(escapes.visible(self._held, before=self._last))
-        if self._column is not None:
-            typer.echo()
-        self._column, self._held, self._last = None, "", ""
-
-    def _grow(self, delta: str) -> None:
-        text = self._held + delta
-        stored = text.rstrip("".join(escapes.UNDECIDED))
-        self._held = text[len(stored) :]
-        self._write(escapes.visible(stored, before=self._last))
-        self._last = stored[-1:] or self._last
-        sys.stdout.flush()
-
-    def _write(self, text: str) -> None:
-        pieces: list[str] = []
-        for char in text.replace("\t", _TAB):
-            if char == "\n":
-                pieces.append(_BAR.rstrip() + "\n" if self._column is None else "\n")
-                self._column = None
-                continue
-            width = cell_len(char)
-            if self._column is not None and self._column + width > self._width:
-                pieces.append("\n")
-                self._column = None
-            if self._column is None:
-                pieces.append(_BAR)
-                self._column = cell_len(_BAR)
-            pieces.append(char)
-            self._column += width
-        typer.secho("".join(pieces), nl=False, dim=True)
-
-
-def result(job: Json) -> None:
-    """Print how a finished job came out: the answer or the error, and what it took."""
-    error, answer = job.get("error"), job.get("answer")
-    if error:
-        text = f"{error['message']} ({error['code']})"
-        field(f"{inline(str(job['status']))}: ", text, style=typer.colors.RED)
-    elif answer:
-        field("answer: ", str(answer["text"]), style=typer.colors.GREEN)
-        if reported := value(job):
-            field("value: ", reported)
-        if job.get("votes"):
-            field("votes: ", votes(job["votes"]))
-    else:
-        line(str(job["status"]))
-    for found in job.get("findings") or ():
-        line(f"found: {finding(found)}")
-    if job.get("usage"):
-        line(usage(job["usage"]))
-
-
-def warnings(accepted: Json) -> None:
-    """Print what the answer to a submission warns of, if anything."""
-    for warning in accepted.get("warnings") or ():
-        note(printable(f"warning: {warning['message']} ({warning['code']})"))
-
-
-def finding(found: Json) -> str:
-    """Return what a guard found in a few words, for example ``loop, forced, 7012 tokens saved``."""
-    words = [str(found["kind"]), str(found["action"])]
-    if found.get("tokens_saved"):
-        words.append(f"{found['tokens_saved']} tokens saved")
-    return inline(", ".join(words))
-
-
-def value(job: Json) -> str:
-    """Return what an answer's value says beyond its text, as JSON; nothing when none was asked for."""
-    wanted = (job.get("options") or {}).get("answer_format") or {}
-    if wanted.get("type", "free") == "free" or not job.get("answer"):
-        return ""
-    plain = json_text(job["answer"].get("value"))
-    return "" if plain == job["answer"]["text"] else plain
-
-
-def votes(reported: Json) -> str:
-    """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
-    winner, *others = [(inline(one["text"]), len(one["samples"])) for one in reported["classes"]]
-    words = [f"{winner[1]} of {reported['counted']} samples say so"]
-    words += [f"{text}: {count}" for text, count in others]
-    if reported["abstained"]:
-        words.append(f"without an answer: {len(reported['abstained'])}")
-    return f"{'; '.join(words)} ({reported['requested']} asked for)"
-
-
-def usage(counts: Json) -> str:
-    """Return a sentence on the tokens of a job, for example ``182 tokens in, 170 of them cached (93 %)``."""
-    reported, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
-    words = [f"{reported} tokens in"]
-    if reported:
-        words.append(f"{cached} of them cached ({cached / reported:.0%})")
-    words.append(f"{counts['output_tokens']} tokens out")
-    if counts.get("engine_seconds"):
-        words.append(f"{counts['engine_seconds']:.1f} s on the engine")
-    return ", ".join(words)
 
 
 def size(count: int) -> str:

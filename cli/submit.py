@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output, view
+from cli import client, job_output, output
 from core import errors, profiles
 from core.settings import Settings
 from jobs.lifecycle import Priority, Status
@@ -92,18 +92,18 @@ def submit(
             images, questions, options=requested, idempotency_key=idempotency_key
         )
         if people:
-            output.warnings(group)
-        _record_group(_waited(service, group) if wait else group, people=people)
+            job_output.warnings(group)
+        _show_group(_waited(service, group) if wait else group, people=people)
         return
     job = service.submit(images, questions[0], options=requested, idempotency_key=idempotency_key)
     if (wait or stream) and people:
         output.note(f"{job['id']} is {job['status']}; Ctrl-C leaves it to itself")
-        output.warnings(job)
+        job_output.warnings(job)
     if stream:
-        job = view.follow(service, str(job["id"]), people=people)
+        job = job_output.follow(service, str(job["id"]), people=people)
     elif wait:
         job = service.wait(str(job["id"]))
-    view.record(job, people=people)
+    job_output.show(job, people=people)
 
 
 def _distinct(given: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -130,7 +130,7 @@ def _waited(service: client.Client, group: output.Json) -> output.Json:
     return service.group(str(group["id"]))
 
 
-def _record_group(group: output.Json, *, people: bool) -> None:
+def _show_group(group: output.Json, *, people: bool) -> None:
     """Print a group as it is now; one in which a job did not succeed ends the command with an exit code of its own."""
     if not people:
         output.as_json(group)
@@ -138,7 +138,7 @@ def _record_group(group: output.Json, *, people: bool) -> None:
         for job in group["jobs"]:
             output.field(f"{job['id']} is {job['status']}: ", str(job["question"]))
             if client.finished(job):
-                output.result(job)
+                job_output.result(job)
         output.line(f"longlook jobs ls group:{group['id']}")
     ends = {job["status"] for job in group["jobs"] if client.finished(job)}
     if ends - {Status.SUCCEEDED}:

@@ -15,8 +15,8 @@ import typer
 
 import scripted
 from cli import output
-from cli.engine import cpu, devices, plan
-from cli.engine.command import Plan
+from cli.engine_plan import cpu, devices, plan
+from cli.engine_plan.command import Plan
 from core import errors, logs, settings
 from scripted import server
 

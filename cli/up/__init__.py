@@ -49,7 +49,6 @@ class UpOptions:
 
 
 def up(
-    context: typer.Context,
     *,
     home_path: Annotated[
         Path | None,
@@ -81,7 +80,7 @@ def up(
     if show_demo and no_worker:
         raise typer.BadParameter("--demo needs a worker")
     requested = UpOptions(
-        engines=engines.choose(engine, settings, room=context.obj),
+        engines=engines.choose(engine, settings),
         workers=0 if no_worker else workers,
         demo=show_demo,
     )

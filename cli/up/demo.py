@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli import output
+from cli import job_output, output
 from cli.client import Client, Pause
 from cli.up.programs import ROOT
 from core import errors
@@ -68,13 +68,13 @@ def _ask(client: Client, image: Path, question: str, *, pause: Pause) -> None:
     output.line()
     output.event("question", question)
     job = client.submit([image], question)
-    growth = output.LiveText()
+    growth = job_output.LiveText()
     for event in client.follow(str(job["id"]), pause=pause):
         growth.show(event)
         job = event.get("job", job)
     growth.end()
     output.line()
-    output.result(job)
+    job_output.result(job)
 
 
 def _invite(url: str, *, key: str, shown: DemoSample) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cli import client, output
-from cli.launch.engine import EngineRoom, Plan
+from cli.engine_plan import plan
+from cli.engine_plan.command import Plan
 from core import errors, profiles
 from core.settings import Settings
 
@@ -37,7 +38,7 @@ class EngineProcesses:
     plan: Plan | None = None
 
 
-def choose(requested: str | None, settings: Settings, *, room: EngineRoom) -> EngineProcesses:
+def choose(requested: str | None, settings: Settings) -> EngineProcesses:
     """Return the engines for ``--engine``: ``tiny``, ``scripted``, or URLs separated by commas.
 
     Without it those of ``LONGLOOK_ENGINE_URLS``, and without these tiny.
@@ -49,7 +50,7 @@ def choose(requested: str | None, settings: Settings, *, room: EngineRoom) -> En
     if requested is None and "engine_urls" in settings.model_fields_set:
         requested = ",".join(settings.engine_urls)
     if requested is None or requested == TINY:
-        return _own(settings, room)
+        return _own(settings)
     if requested == SCRIPTED:
         requested = SCRIPTED_URL
     try:
@@ -61,18 +62,18 @@ def choose(requested: str | None, settings: Settings, *, room: EngineRoom) -> En
     return EngineProcesses(urls=urls, model=_model(urls, settings))
 
 
-def _own(settings: Settings, room: EngineRoom) -> EngineProcesses:
+def _own(settings: Settings) -> EngineProcesses:
     """Return the tiny engine, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-    plan = room.plan(settings, port)
-    if plan.python is not None and not plan.python.exists():
+    command = plan.plan((), settings, host="127.0.0.1", port=port)
+    if command.python is not None and not command.python.exists():
         raise errors.LaunchError(
-            f"The engine's environment is missing ({plan.python}). Make it with `make engine` (some "
+            f"The engine's environment is missing ({command.python}). Make it with `make engine` (some "
             "minutes, 3 GB), or try `longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
-    return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
+    return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=command)
 
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli.launch.engine import Plan
+from cli.engine_plan.command import Plan
 from cli.launch.process import Program
 from core.settings import FILE_SUFFIX, PREFIX, Settings
 

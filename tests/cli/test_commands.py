@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import client, main, output, quarantine, queue, usage, view
+from cli import client, job_output, main, output, quarantine, queue, usage
 from core import errors
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
@@ -182,7 +182,7 @@ def test_submit_tells_people_what_the_answer_warns_of(capfd: pytest.CaptureFixtu
         "warnings": [{"code": "deadline_before_eta", "message": message}],
     }
 
-    view.record(job, people=True)
+    job_output.show(job, people=True)
 
     reported = capfd.readouterr()
     assert "job_1 is queued, position 101 or later" in reported.out

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from cli.engine import cpu, inherited, launcher, plan
+from cli.engine import inherited
+from cli.engine_plan import cpu, launcher, plan
 from cli.launch.process import Process
 from cli.up import programs
 from core.settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli import engine as command_line
-from cli.engine import command, cpu, devices, gpu, plan, sizes
+from cli.engine_plan import command, cpu, devices, gpu, plan, sizes
 from core import errors, profiles, settings
 
 H200 = devices.Device(name="NVIDIA H200", memory=140.4)

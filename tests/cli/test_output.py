@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.cells import cell_len
 
-from cli import output
+from cli import job_output, output
 from cli.client import Unreachable
 from core import errors
 from core.database import DatabaseUnavailable
@@ -35,7 +35,7 @@ def test_each_kind_of_fault_has_its_exit_code(error: errors.LonglookError, code:
 def test_a_trace_grows_and_a_new_attempt_starts_it_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    growth = output.LiveText()
+    growth = job_output.LiveText()
     restarted = {"type": "attempt.restarted", "attempt": 2}
     for event in (
         restarted,
@@ -57,7 +57,7 @@ def test_a_growing_text_is_folded_behind_its_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "16")
-    growth = output.LiveText()
+    growth = job_output.LiveText()
     for piece in ("x" * 10, " " * 20, "answer: 7\nansw", "er: 8\n\n圆圆圆圆圆圆圆圆"):
         growth.show(delta(piece))
     growth.end()
@@ -81,7 +81,7 @@ def test_a_growing_text_is_folded_behind_its_bar(
 def test_what_depends_on_its_neighbor_waits_for_it(
     pieces: list[str], shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    growth = output.LiveText()
+    growth = job_output.LiveText()
     for piece in pieces:
         growth.show(delta(piece))
     growth.end()
@@ -99,10 +99,12 @@ def test_what_guards_find_is_told_as_it_happens_and_with_the_result(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = {"kind": "loop", "action": "forced", "tokens_saved": 7012}
-    growth = output.LiveText()
+    growth = job_output.LiveText()
     growth.show(delta("Again "))
     growth.show({"type": "finding", "attempt": 1, "sample": 0, "finding": found})
-    output.result(job("succeeded") | {"findings": [found, {"kind": "verify", "action": "doubted"}]})
+    job_output.result(
+        job("succeeded") | {"findings": [found, {"kind": "verify", "action": "doubted"}]}
+    )
 
     printed = capsys.readouterr()
     assert printed.err == "(loop, forced, 7012 tokens saved)\n"
@@ -114,7 +116,7 @@ def test_a_vote_is_told_in_a_sentence() -> None:
     reported = {"requested": 8, "counted": 5, "classes": classes, "abstained": [3]}
 
     assert (
-        output.votes(reported)
+        job_output.votes(reported)
         == "3 of 5 samples say so; 7\\x1b: 1; without an answer: 1 (8 asked for)"
     )
 
@@ -129,7 +131,7 @@ def test_a_pipe_gets_json_on_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_succeeded_job_shows_answer_and_cached_share(capsys: pytest.CaptureFixture[str]) -> None:
-    output.result(job("succeeded"))
+    job_output.result(job("succeeded"))
     printed = capsys.readouterr().out
     assert "answer: 6" in printed
     assert "100 tokens in, 93 of them cached (93%), 40 tokens out" in printed
@@ -150,23 +152,23 @@ def test_an_answers_value_is_shown_when_its_text_does_not_say_it(
 ) -> None:
     options = {"answer_format": {"type": kind}}
 
-    output.result(job("succeeded", options=options, answer={"text": text, "value": value}))
+    job_output.result(job("succeeded", options=options, answer={"text": text, "value": value}))
 
     assert f"answer: {text}\n{reported}100 tokens in" in capsys.readouterr().out
 
 
 def test_a_failed_job_shows_message_and_code(capsys: pytest.CaptureFixture[str]) -> None:
-    output.result(job("failed"))
+    job_output.result(job("failed"))
     assert "failed: The engine failed. (engine_fault)" in capsys.readouterr().out
 
 
 def test_a_cancelled_job_shows_that_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    output.result(job("cancelled"))
+    job_output.result(job("cancelled"))
     assert capsys.readouterr().out == "cancelled\n"
 
 
 def test_usage_of_nothing_is_no_division_by_nothing() -> None:
-    assert output.usage({"input_tokens": 0, "output_tokens": 0}) == "0 tokens in, 0 tokens out"
+    assert job_output.usage({"input_tokens": 0, "output_tokens": 0}) == "0 tokens in, 0 tokens out"
 
 
 def test_a_narrow_terminal_shows_ids_and_states_whole(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass, field
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli import client, main
-from cli.launch.engine import EngineRoom
+from cli.engine_plan.command import FlagReason, Plan
 from cli.up import database, demo, engines, programs
 from core import errors
 from core.database import Database
@@ -22,47 +22,40 @@ from tests.cli.fake_api import Canned, serving
 BOOTSTRAP = "ll_" + "b" * 43
 
 
-@dataclass(frozen=True)
-class FakePlan:
-    """An engine's command that nobody runs."""
-
-    python: Path | None
-    title: str = "tiny-qvq on nothing"
-    arguments: tuple[str, ...] = ("-m", "engine")
-    environment: dict[str, str] = field(default_factory=lambda: {"OMP_NUM_THREADS": "1"})
-
-
-def room(python: Path | None = None) -> EngineRoom:
-    return EngineRoom(plan=lambda _settings, _port: FakePlan(python), devices=lambda _environ: ())
+def settings_with(python: Path = Path(sys.executable), **fields: object) -> Settings:
+    """Return settings whose engine runs under ``python``, so that no test needs the engine's environment."""
+    return Settings.read({}, engine_python=python, **fields)
 
 
 def test_without_a_wish_the_engine_is_our_own_small_one_on_a_free_port() -> None:
-    chosen = engines.choose(None, Settings.read({}), room=room())
+    chosen = engines.choose(None, settings_with())
     assert chosen.plan is not None
     assert chosen.model == "tiny-qvq"
     assert chosen.urls[0].startswith("http://127.0.0.1:")
 
 
 def test_engines_of_the_environment_are_used_when_no_flag_says_otherwise() -> None:
-    settings = Settings.read({"LONGLOOK_ENGINE_URLS": "scripted:"})
-    assert engines.choose(None, settings, room=room()).urls == ("scripted:",)
-    assert engines.choose("tiny", settings, room=room()).plan is not None
+    settings = Settings.read(
+        {"LONGLOOK_ENGINE_URLS": "scripted:", "LONGLOOK_ENGINE_PYTHON": sys.executable}
+    )
+    assert engines.choose(None, settings).urls == ("scripted:",)
+    assert engines.choose("tiny", settings).plan is not None
 
 
 def test_the_scripted_engine_needs_no_process() -> None:
-    chosen = engines.choose("scripted", Settings.read({}), room=room())
+    chosen = engines.choose("scripted", Settings.read({}))
     assert (chosen.urls, chosen.plan) == (("scripted:",), None)
 
 
 def test_a_missing_engine_environment_is_told_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(errors.LaunchError, match="make engine"):
-        engines.choose("tiny", Settings.read({}), room=room(tmp_path / "python"))
+        engines.choose("tiny", settings_with(tmp_path / "python"))
 
 
 @pytest.mark.parametrize("requested", ["gpu", "127.0.0.1:30000", ",", "ftp://x"])
 def test_a_wish_that_means_nothing_is_told(requested: str) -> None:
     with pytest.raises(errors.SettingsError, match="--engine"):
-        engines.choose(requested, Settings.read({}), room=room())
+        engines.choose(requested, Settings.read({}))
 
 
 def test_the_model_is_asked_for_where_it_is_not_set() -> None:
@@ -70,8 +63,8 @@ def test_the_model_is_asked_for_where_it_is_not_set() -> None:
         {"GET /v1/models": [Canned(200, {"data": [{"id": "qvq-72b-preview"}]})]}
     ) as engine:
         requested = f"{engine.url},{engine.url}/"
-        found = engines.choose(requested, Settings.read({}), room=room())
-        reported = engines.choose(requested, Settings.read({}, model="mine"), room=room())
+        found = engines.choose(requested, Settings.read({}))
+        reported = engines.choose(requested, Settings.read({}, model="mine"))
     assert (found.urls, found.model) == ((engine.url, engine.url), "qvq-72b-preview")
     assert reported.model == "mine"
 
@@ -79,7 +72,7 @@ def test_the_model_is_asked_for_where_it_is_not_set() -> None:
 def test_engines_that_do_not_answer_are_a_warning_only(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert engines.choose(url, Settings.read({}), room=room()).urls == (url,)
+    assert engines.choose(url, Settings.read({})).urls == (url,)
     assert "LONGLOOK_MODEL sets it" in capsys.readouterr().out
 
 
@@ -157,8 +150,15 @@ def test_files_of_secrets_reach_the_services_that_need_them_and_contradict_nothi
 
 def test_programs_that_are_not_ours_get_none_of_our_settings() -> None:
     environ = {"PATH": "/bin", "LONGLOOK_PEPPER": "p"}
-    engine = programs.engine(FakePlan(Path("/engine/python")), environ=environ)
-    assert engine.command == ("/engine/python", "-m", "engine")
+    plan = Plan(
+        title="tiny-qvq on nothing",
+        python=Path("/engine/python"),
+        flags=(FlagReason("--port", "1", "a port"),),
+        variables=(FlagReason("OMP_NUM_THREADS", "1", "one thread"),),
+        extra=(),
+    )
+    engine = programs.engine(plan, environ=environ)
+    assert engine.command == ("/engine/python", "-m", "sglang.launch_server", "--port", "1")
     assert engine.environment == {"PATH": "/bin", "OMP_NUM_THREADS": "1"}
     assert programs.redis(("redis-server",), environ=environ).environment == {"PATH": "/bin"}
 

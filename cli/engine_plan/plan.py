@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.engine import cpu, gpu, sizes
-from cli.engine.command import Plan, ServeOptions
-from cli.engine.devices import Device
+from cli.engine_plan import cpu, gpu, sizes
+from cli.engine_plan.command import Plan, ServeOptions
+from cli.engine_plan.devices import Device
 from core import errors, profiles, settings
 
 

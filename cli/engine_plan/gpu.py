@@ -12,9 +12,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cli.engine import sizes
-from cli.engine.command import FlagReason, Plan, ServeOptions, common, grammar_waits, keep_alive
-from cli.engine.devices import Device
+from cli.engine_plan import sizes
+from cli.engine_plan.command import (
+    FlagReason,
+    Plan,
+    ServeOptions,
+    common,
+    grammar_waits,
+    keep_alive,
+)
+from cli.engine_plan.devices import Device
 from core import errors, profiles
 
 #: GPUs over which one engine can be split.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from cli.engine import launcher
+from cli.engine_plan import launcher
 from core import errors, profiles, settings
 
 #: Streams that may wait in the engine. Above it SGLang's ``lpm`` falls back to first come, first served.

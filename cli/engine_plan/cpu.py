@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.engine.command import FlagReason, Plan, ServeOptions, common, grammar_waits, keep_alive
+from cli.engine_plan.command import (
+    FlagReason,
+    Plan,
+    ServeOptions,
+    common,
+    grammar_waits,
+    keep_alive,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "models" / "tiny-qvq" / "checkpoint"
