@@ -45,10 +45,9 @@ _PEPPER: Final = "the pepper of the benchmarks"
 _ENGINE: Final = """
 import sys
 from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-options = Options.parse(sys.argv[2])
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
+from scripted import ScriptedOptions, server
+options = ScriptedOptions.parse(sys.argv[2])
+server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
 
 
@@ -82,7 +81,7 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: of the engine, as :class:`scripted.Options` parses them.
+        options: of the engine, as :class:`scripted.ScriptedOptions` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
     # PostgreSQL runs as another user, in a folder inside of this one.

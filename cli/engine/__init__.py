@@ -115,7 +115,7 @@ def refuse_busy(host: str, port: int) -> None:
 
 
 def serve_script(options: settings.Settings, host: str, port: int, given: Sequence[str]) -> None:
-    """Serve the scripted engine over HTTP until SIGTERM, with options such as ``persona=loop``.
+    """Serve the scripted engine over HTTP until SIGTERM, with options such as ``behavior=verbatim_loop``.
 
     Raises:
         core.errors.SettingsError: an option that is not known, or a value it cannot have.

@@ -10,7 +10,7 @@ from core import profiles
 from jobs import engine
 from jobs.findings import Action, FindingKind
 from models.training import questions, scenes
-from scripted import script
+from scripted import behaviors
 from tests import recorded_traces
 from worker.guards import detectors
 from worker.guards.detectors import GenerationGuard, Verdict
@@ -22,7 +22,7 @@ OPENING = "Let me look at the picture, where five red circles are near the left 
 def feed(watch: GenerationGuard, text: str) -> tuple[Verdict | None, int]:
     """Return the first verdict on ``text``, token by token, and how many characters it took."""
     seen = 0
-    for token in script.tokens(text):
+    for token in behaviors.tokens(text):
         seen += len(token)
         if (verdict := watch.see(token)) is not None:
             return verdict, seen
@@ -92,7 +92,7 @@ def test_three_hundred_clean_traces_raise_no_finding() -> None:
             max_output_tokens=4096,
             salt="s",
         )
-        text = "".join(script.speak(request, script.PERSONAS["clean"]))
+        text = "".join(behaviors.generate(request, behaviors.BEHAVIORS["clean"]))
         watch = make_watch()
         assert feed(watch, text)[0] is None
         assert watch.end(text, "stop") is None

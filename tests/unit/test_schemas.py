@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.answers import json_schema, values
-from scripted import instances
+from scripted import behaviors
 
 COUNT = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -327,7 +327,7 @@ def test_what_is_made_of_a_sound_schema_is_read_as_its_value(
 ) -> None:
     if json_schema.faults(schema):
         return
-    made = instances.make(schema, dice)
+    made = behaviors.sample_value(schema, dice)
 
     read = values.structured(orjson.dumps(made).decode(), schema)
 
@@ -347,4 +347,4 @@ def test_whatever_is_sent_is_judged_and_what_is_sound_can_be_used(schema: dict[s
 
     assert all(isinstance(fault, str) for fault in reported)
     if not reported:
-        assert json_schema.holds(schema, instances.make(schema, random.Random(1)))
+        assert json_schema.holds(schema, behaviors.sample_value(schema, random.Random(1)))

@@ -12,12 +12,12 @@ import pytest
 
 from jobs.lifecycle import Outcome, Status
 from jobs.store import history, quarantine, submission
-from scripted.server import BackgroundServer
 from tests.databases import Age
 from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
+from tests.scripted_server import BackgroundServer
 from tests.worker.conftest import Bench, real_image, submitted
 from worker.engines.watchdog import WatchedEngine
 
@@ -91,7 +91,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fa
     house: Deployment,
 ) -> None:
     bench = house.bench
-    job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
+    job_id = house.submit("[[behavior:mute]] How many?", max_attempts=20)
     room = bench.engines.window()
 
     house.give_up(house.begin())
@@ -126,7 +126,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fa
 
 def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) -> None:
     bench = house.bench
-    stuck = house.submit("[[persona:mute]] How many?")
+    stuck = house.submit("[[behavior:mute]] How many?")
     thread = house.begin()
     house.watched.look()
     house.clock.seconds += SILENT - 5
@@ -147,7 +147,7 @@ def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) 
 def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: Deployment) -> None:
     bench = house.bench
     for attempts in (2, 1):
-        job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
+        job_id = house.submit("[[behavior:mute]] How many?", max_attempts=20)
         for _ in range(attempts):
             house.give_up(house.begin(), beside=True)
             house.age(100)
@@ -160,7 +160,7 @@ def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: Deplo
 def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: Deployment) -> None:
     bench = house.bench
     for _ in range(2):
-        job_id = house.submit("[[persona:mute]] How many?")
+        job_id = house.submit("[[behavior:mute]] How many?")
         for _ in range(2):
             house.give_up(house.begin())
             house.age(100)
@@ -171,10 +171,10 @@ def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: Deployment) -
 
 def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: Deployment) -> None:
     bench = house.bench
-    job_id = house.submit("[[persona:mute]] How many?", max_attempts=3)
+    job_id = house.submit("[[behavior:mute]] How many?", max_attempts=3)
     for attempt in (1, 2):
         # The engine is on trial the second time: this stream needs no permit.
-        other = asking.Reader(house.watched, asking.ask("[[persona:mute]] How many?"))
+        other = asking.Reader(house.watched, asking.ask("[[behavior:mute]] How many?"))
         thread = house.begin()
         assert house.wait_for(lambda: house.watched.waiting == 2)
 
@@ -189,7 +189,7 @@ def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: De
 
 def test_other_failures_of_a_job_are_not_taken_for_silence(house: Deployment) -> None:
     bench = house.bench
-    job_id = house.submit("[[persona:fault]] How many?", max_attempts=3)
+    job_id = house.submit("[[behavior:fault]] How many?", max_attempts=3)
 
     for _ in range(3):
         assert house.wait_for(lambda: bench.runner.work() > 0)
