@@ -65,7 +65,7 @@ class Ground:
     @property
     def environment(self) -> dict[str, str]:
         """This process's environment without any setting of the service."""
-        return programs.foreign(os.environ)
+        return programs.without_settings(os.environ)
 
     def start(self, program: Program) -> Process:
         """Start ``program``; one of the same name has ended."""
@@ -228,7 +228,7 @@ def wait(ready: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.ended() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{process.program.name} did not start:\n{process.last_words()}")
+            raise SystemExit(f"{process.program.name} did not start:\n{process.last_lines()}")
         time.sleep(0.05)
 
 

@@ -14,23 +14,23 @@ from jobs.lifecycle import Status
 
 
 def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
-    """Show a job's trace as it grows (a line of JSON for each event in a pipe); return the finished job."""
-    growth = LiveText()
+    """Show a job's trace as it grows, or its events as JSON lines; return the finished job."""
+    live = LiveText()
     job: output.Json = {}
     for event in service.follow(job_id):
         if event["type"] == "job.finished":
             job = event["job"]
         elif people:
-            growth.show(event)
+            live.show(event)
         else:
             output.json_line(event)
     if people:
-        growth.end()
+        live.end()
     return job
 
 
 def show(job: output.Json, *, people: bool) -> None:
-    """Print the job as it is now; a job that did not succeed ends the command with an exit code of its own."""
+    """Print a job; exit with code 1 if it finished without success."""
     if not people:
         output.as_json(job)
     elif client.finished(job):
@@ -47,25 +47,25 @@ def show(job: output.Json, *, people: bool) -> None:
 
 
 class LiveText:
-    """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again.
+    """Prints the text of a job's first sample as it grows, and findings. A new attempt starts over.
 
-    Each line of the text stands behind a bar, also where it is folded: no line of it looks like one of ours.
+    Every line of the text, also a wrapped one, starts with a bar: none can imitate a line of this command.
     """
 
     def __init__(self) -> None:
         self._width = max(Console().width, output.NARROWEST)
-        #: Cells of the line that is being written, None before its first.
+        #: Width of the current line in cells; None before its first character.
         self._column: int | None = None
-        #: The end of what came, which waits for what follows.
+        #: Text whose display depends on the next character.
         self._held = ""
         self._last = ""
         self._shown = False
 
     def show(self, event: output.Json) -> None:
-        """Print what an event of the job adds."""
+        """Print the text or the finding of an event."""
         if event["type"] == "attempt.restarted" and self._shown:
             self._break()
-            output.note(f"(attempt {event['attempt']} starts again)")
+            output.note(f"(attempt {event['attempt']} starts over)")
         elif event["type"] == "finding":
             self._break()
             output.note(f"({finding(event['finding'])})")
@@ -74,7 +74,7 @@ class LiveText:
             self._shown = True
 
     def end(self) -> None:
-        """End the line that the text ended in."""
+        """End the last line."""
         self._break()
 
     def _break(self) -> None:
@@ -86,10 +86,10 @@ class LiveText:
 
     def _grow(self, delta: str) -> None:
         text = self._held + delta
-        stored = text.rstrip("".join(escapes.UNDECIDED))
-        self._held = text[len(stored) :]
-        self._write(escapes.visible(stored, before=self._last))
-        self._last = stored[-1:] or self._last
+        ready = text.rstrip("".join(escapes.UNDECIDED))
+        self._held = text[len(ready) :]
+        self._write(escapes.visible(ready, before=self._last))
+        self._last = ready[-1:] or self._last
         sys.stdout.flush()
 
     def _write(self, text: str) -> None:
@@ -112,66 +112,66 @@ class LiveText:
 
 
 def result(job: output.Json) -> None:
-    """Print how a finished job came out: the answer or the error, and what it took."""
+    """Print the answer or the error of a finished job, and its usage."""
     error, answer = job.get("error"), job.get("answer")
     if error:
         text = f"{error['message']} ({error['code']})"
         output.field(f"{output.inline(str(job['status']))}: ", text, style=typer.colors.RED)
     elif answer:
         output.field("answer: ", str(answer["text"]), style=typer.colors.GREEN)
-        if reported := value(job):
-            output.field("value: ", reported)
+        if shown := value(job):
+            output.field("value: ", shown)
         if job.get("votes"):
             output.field("votes: ", votes(job["votes"]))
     else:
         output.line(str(job["status"]))
-    for found in job.get("findings") or ():
-        output.line(f"found: {finding(found)}")
+    for entry in job.get("findings") or ():
+        output.line(f"finding: {finding(entry)}")
     if job.get("usage"):
         output.line(usage(job["usage"]))
 
 
 def warnings(accepted: output.Json) -> None:
-    """Print what the answer to a submission warns of, if anything."""
+    """Print the warnings in the response to a submission."""
     for warning in accepted.get("warnings") or ():
         output.note(output.printable(f"warning: {warning['message']} ({warning['code']})"))
 
 
-def finding(found: output.Json) -> str:
-    """Return what a guard found in a few words, for example ``loop, forced, 7012 tokens saved``."""
-    words = [str(found["kind"]), str(found["action"])]
-    if found.get("tokens_saved"):
-        words.append(f"{found['tokens_saved']} tokens saved")
+def finding(entry: output.Json) -> str:
+    """Return a guard's finding as text, for example ``loop, forced, 7012 tokens saved``."""
+    words = [str(entry["kind"]), str(entry["action"])]
+    if entry.get("tokens_saved"):
+        words.append(f"{entry['tokens_saved']} tokens saved")
     return output.inline(", ".join(words))
 
 
 def value(job: output.Json) -> str:
-    """Return what an answer's value says beyond its text, as JSON; nothing when none was asked for."""
-    wanted = (job.get("options") or {}).get("answer_format") or {}
-    if wanted.get("type", "free") == "free" or not job.get("answer"):
+    """Return an answer's value as JSON, or nothing if it equals the text or no format was requested."""
+    answer_format = (job.get("options") or {}).get("answer_format") or {}
+    if answer_format.get("type", "free") == "free" or not job.get("answer"):
         return ""
-    plain = output.json_text(job["answer"].get("value"))
-    return "" if plain == job["answer"]["text"] else plain
+    text = output.json_text(job["answer"].get("value"))
+    return "" if text == job["answer"]["text"] else text
 
 
-def votes(reported: output.Json) -> str:
-    """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
+def votes(count: output.Json) -> str:
+    """Return the votes as text, for example ``3 of 4 samples agree; 7: 1 (5 requested)``."""
     winner, *others = [
-        (output.inline(one["text"]), len(one["samples"])) for one in reported["classes"]
+        (output.inline(answer["text"]), len(answer["samples"])) for answer in count["classes"]
     ]
-    words = [f"{winner[1]} of {reported['counted']} samples say so"]
-    words += [f"{text}: {count}" for text, count in others]
-    if reported["abstained"]:
-        words.append(f"without an answer: {len(reported['abstained'])}")
-    return f"{'; '.join(words)} ({reported['requested']} asked for)"
+    words = [f"{winner[1]} of {count['counted']} samples agree"]
+    words += [f"{text}: {samples}" for text, samples in others]
+    if count["abstained"]:
+        words.append(f"without an answer: {len(count['abstained'])}")
+    return f"{'; '.join(words)} ({count['requested']} requested)"
 
 
 def usage(counts: output.Json) -> str:
-    """Return a sentence on the tokens of a job, for example ``182 tokens in, 170 of them cached (93 %)``."""
-    reported, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
-    words = [f"{reported} tokens in"]
-    if reported:
-        words.append(f"{cached} of them cached ({cached / reported:.0%})")
+    """Return the usage of a job as text, for example ``182 tokens in, 170 of them cached (93 %)``."""
+    input_tokens, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
+    words = [f"{input_tokens} tokens in"]
+    if input_tokens:
+        words.append(f"{cached} of them cached ({cached / input_tokens:.0%})")
     words.append(f"{counts['output_tokens']} tokens out")
     if counts.get("engine_seconds"):
         words.append(f"{counts['engine_seconds']:.1f} s on the engine")

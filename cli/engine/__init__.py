@@ -1,4 +1,4 @@
-"""``longlook engine``: start the engine that fits this machine, and say why each flag."""
+"""``longlook engine``: start SGLang with flags that fit this machine, and explain each flag."""
 
 from __future__ import annotations
 
@@ -26,28 +26,39 @@ def engine(
         list[str] | None,
         typer.Argument(
             metavar="[-- FLAGS]",
-            help="Flags for SGLang, which win over ours; of the scripted engine NAME=VALUE.",
+            help="Flags for SGLang, which override ours; for the scripted engine, options NAME=VALUE.",
         ),
     ] = None,
     *,
     model_path: Annotated[
-        str, typer.Option(help="Checkpoint: a folder, or a name on the hub.", show_default=False)
+        str,
+        typer.Option(
+            help="Checkpoint: a directory, or a name on the Hugging Face Hub.", show_default=False
+        ),
     ] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; keep it private.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. It must be private.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
-    made_up: Annotated[
-        bool, typer.Option("--scripted", help="Serve made-up answers instead: no model, no SGLang.")
+    use_scripted: Annotated[
+        bool,
+        typer.Option(
+            "--scripted",
+            help="Start the scripted engine instead, which needs neither a model nor SGLang.",
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the command only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the command without running it.")
+    ] = False,
 ) -> None:
-    """Start SGLang with the flags that fit this machine, and say why each.
+    """Start SGLang with flags that fit this machine, and explain each flag.
 
-    With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU.
+    With NVIDIA GPUs it serves QVQ-72B-Preview, and without them tiny-qvq on the CPU.
     """
     options = settings.Settings.read()
-    if made_up:
+    if use_scripted:
         refuse_busy(host, port)
-        serve_script(options, host, port, extra or ())
+        serve_scripted(options, host, port, extra or ())
         return
     chosen = plan.plan(
         devices.find(os.environ),
@@ -67,41 +78,41 @@ def engine(
 
 
 def explain(chosen: Plan, python: str) -> None:
-    """Print the command and why each of its parts is there."""
+    """Print the command and the reason for each of its flags and variables."""
     output.line(chosen.title)
     parts = (*chosen.flags, *chosen.variables)
-    output.table(("flag", "why"), [(part.name, part.why) for part in parts])
+    output.table(("flag", "reason"), [(part.name, part.reason) for part in parts])
     output.line()
     output.lines(chosen.show(python))
     output.line()
 
 
 def refuse_missing(python: Path | None) -> None:
-    """Refuse to start where SGLang is not installed.
+    """Refuse to start if SGLang is not installed.
 
     Raises:
-        core.errors.LaunchError: with the command that installs it.
+        core.errors.LaunchError: it is not installed; the message contains the remedy.
     """
     if python is None:
         if importlib.util.find_spec("sglang") is None:
             raise errors.LaunchError(
-                "SGLang is not installed here: pip install 'longlook[engine]', or let "
-                "LONGLOOK_ENGINE_PYTHON name the Python that has it."
+                "SGLang is not installed: run `pip install 'longlook[engine]'`, or set "
+                "LONGLOOK_ENGINE_PYTHON to a Python that has it."
             )
     elif shutil.which(python) is None:
         remedy = (
-            "`make engine` makes it (2.6 GB, two minutes)."
+            "`make engine` installs it (2.6 GB, two minutes)."
             if python == cpu.PYTHON
-            else "LONGLOOK_ENGINE_PYTHON names it."
+            else "LONGLOOK_ENGINE_PYTHON sets its path."
         )
         raise errors.LaunchError(f"The engine's Python is missing: {python}. {remedy}")
 
 
 def refuse_busy(host: str, port: int) -> None:
-    """Refuse to start on a port that is taken: SGLang would notice half a minute later.
+    """Refuse to start on a port that is in use, which SGLang would notice half a minute later.
 
     Raises:
-        core.errors.LaunchError: it is taken, or the address is none of this machine's.
+        core.errors.LaunchError: the port is in use, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -114,15 +125,17 @@ def refuse_busy(host: str, port: int) -> None:
             ) from error
 
 
-def serve_script(options: settings.Settings, host: str, port: int, given: Sequence[str]) -> None:
+def serve_scripted(
+    options: settings.Settings, host: str, port: int, arguments: Sequence[str]
+) -> None:
     """Serve the scripted engine over HTTP until SIGTERM, with options such as ``behavior=verbatim_loop``.
 
     Raises:
-        core.errors.SettingsError: an option that is not known, or a value it cannot have.
+        core.errors.SettingsError: an option is unknown, or its value is invalid.
     """
     logs.configure(options, service="engine")
     key = options.engine_api_key
-    query = "&".join((f"max_images={options.max_images}", *given))
+    query = "&".join((f"max_images={options.max_images}", *arguments))
     server.serve(
         host,
         port,
@@ -134,12 +147,12 @@ def serve_script(options: settings.Settings, host: str, port: int, given: Sequen
 
 
 def start(chosen: Plan, python: str) -> None:
-    """Become SGLang. It gets none of the service's settings: it needs none, and some are secrets."""
+    """Replace this process by SGLang, without the service's settings: SGLang needs none, and some are secrets."""
     sys.stdout.flush()
     environment = inherited(os.environ) | chosen.environment
-    os.execvpe(python, [python, *chosen.arguments], environment)  # noqa: S606 - no shell is wanted
+    os.execvpe(python, [python, *chosen.arguments], environment)  # noqa: S606 - no shell is needed
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of an environment that SGLang may see."""
+    """Return the part of an environment that SGLang inherits."""
     return {name: value for name, value in environ.items() if not name.startswith(settings.PREFIX)}

@@ -1,4 +1,4 @@
-"""The command that serves a model, flag by flag, each with its reason. For SGLang 0.5.23."""
+"""The command that serves a model, with a reason for each flag. For SGLang 0.5.23."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from pydantic import SecretStr
 from cli.engine_plan import launcher
 from core import errors, profiles, settings
 
-#: Streams that may wait in the engine. Above it SGLang's ``lpm`` falls back to first come, first served.
+#: Streams that may wait in the engine. With more, SGLang's ``lpm`` policy falls back to first come, first served.
 QUEUE = 128
-#: Seconds an idle connection is kept. SGLang's 5 race with a worker that sends on one it kept.
+#: Seconds until an idle connection is closed. SGLang's default of 5 races with workers that reuse connections.
 KEEP_ALIVE = 75
 
-#: While a grammar is compiled SGLang's scheduler looks for it once a step, and waits for so long.
+#: While a grammar is compiled, SGLang's scheduler polls for it once a step, this long and this often.
 GRAMMAR_POLL_SECONDS = 0.001
 GRAMMAR_POLLS = 60_000
 
-#: The flag that shows a key to everybody who lists processes.
+#: This flag would show the key to every user of the machine in the list of processes.
 _KEY_FLAG = "--api-key"
 
 
 @dataclass(frozen=True)
 class FlagReason:
-    """One part of the command, a flag or a variable, and why it is there. A switch has no value."""
+    """A flag or variable of the command, and the reason for it. A switch has no value."""
 
     name: str
     value: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What is to be served, and where.
+    """What to serve, and where.
 
     Attributes:
-        name: the served model's name, as jobs and answers carry it.
-        path: a folder, or a name on the hub.
-        extra: flags of the caller's, which come last and so win.
+        name: name of the served model in jobs and answers.
+        path: a directory, or a name on the Hugging Face Hub.
+        extra: the caller's flags, which come last and override the others.
     """
 
     options: settings.Settings
@@ -52,8 +52,8 @@ class ServeOptions:
     port: int
     extra: tuple[str, ...] = ()
 
-    def given(self, *names: str) -> str | None:
-        """Return the value of a flag among the caller's own, under any of its names."""
+    def value_of(self, *names: str) -> str | None:
+        """Return the value of a flag, under any of its names, among the caller's flags."""
         for position, part in enumerate(self.extra):
             flag, _, value = part.partition("=")
             if flag in names:
@@ -66,10 +66,10 @@ class Plan:
     """A command that serves a model.
 
     Attributes:
-        title: what is served on what, in a line.
-        python: the interpreter, None for the one that runs now.
-        variables: what its environment needs beside what it inherits.
-        key: what callers have to send; it is in the environment, and never in the arguments.
+        title: one line with the model and the devices.
+        python: the interpreter, or None for the current one.
+        variables: additions to the inherited environment.
+        key: API key that clients must send; passed in the environment, never in the arguments.
     """
 
     title: str
@@ -87,16 +87,16 @@ class Plan:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables as a mapping, with the key."""
-        given = {variable.name: variable.value for variable in self.variables}
-        return given | ({launcher.VARIABLE: self.key.get_secret_value()} if self.key else {})
+        """The variables, including the key."""
+        variables = {variable.name: variable.value for variable in self.variables}
+        return variables | ({launcher.VARIABLE: self.key.get_secret_value()} if self.key else {})
 
     @property
     def _program(self) -> tuple[str, ...]:
         return (launcher.__file__,) if self.key else ("-m", "sglang.launch_server")
 
     def show(self, python: str) -> str:
-        """Return the command for a person, one flag a line, ready for a shell, without its key."""
+        """Return the command as shell input with one flag per line, without the key."""
         lines = [f"{variable.name}={shlex.quote(variable.value)}" for variable in self.variables]
         if self.key:
             lines.append(f'{launcher.VARIABLE}="${launcher.VARIABLE}"')
@@ -110,49 +110,47 @@ class Plan:
         return " \\\n".join(lines)
 
 
-def common(order: ServeOptions) -> list[FlagReason]:
-    """Return the flags that every engine of this service has.
+def common(serve: ServeOptions) -> list[FlagReason]:
+    """Return the flags that every engine needs.
 
     Raises:
-        core.errors.LaunchError: the caller's own flags hold a key.
+        core.errors.LaunchError: the caller's flags contain a key.
     """
-    images = {"image": order.options.max_images, "video": 0, "audio": 0}
-    if order.given(_KEY_FLAG) is not None:
+    images = {"image": serve.options.max_images, "video": 0, "audio": 0}
+    if serve.value_of(_KEY_FLAG) is not None:
         raise errors.LaunchError(
-            f"{_KEY_FLAG} shows the key to everybody who lists processes: set {launcher.VARIABLE} instead."
+            f"{_KEY_FLAG} exposes the key in the list of processes: set {launcher.VARIABLE} instead."
         )
     return [
-        FlagReason("--model-path", order.path, "the checkpoint"),
-        FlagReason(
-            "--served-model-name", order.name, "the name in jobs and answers (LONGLOOK_MODEL)"
-        ),
+        FlagReason("--model-path", serve.path, "the checkpoint"),
+        FlagReason("--served-model-name", serve.name, "name in jobs and answers (LONGLOOK_MODEL)"),
         FlagReason(
             "--host",
-            order.host,
-            "SGLang opens files and URLs for whoever reaches it: keep it private",
+            serve.host,
+            "must be private: SGLang opens files and URLs for every client",
         ),
-        FlagReason("--port", str(order.port), "where LONGLOOK_ENGINE_URLS points"),
+        FlagReason("--port", str(serve.port), "the port in LONGLOOK_ENGINE_URLS"),
         FlagReason(
             "--context-length",
-            str(order.profile.context_tokens),
-            "prompt and answer together; submit counts with the same number",
+            str(serve.profile.context_tokens),
+            "prompt plus answer; submissions are checked against the same number",
         ),
-        FlagReason("--schedule-policy", "lpm", "questions about an image that is cached go first"),
+        FlagReason("--schedule-policy", "lpm", "questions about cached images run first"),
         FlagReason(
             "--max-queued-requests",
             str(QUEUE),
-            "the real queue is the database; with more waiting, lpm turns itself off",
+            "the queue is in the database; with more waiting, lpm falls back to first come, first served",
         ),
         FlagReason(
             "--sampling-defaults", "openai", "the checkpoint's own defaults are near-greedy"
         ),
-        FlagReason("--enable-cache-report", "", "without it usage says 0 cached tokens"),
+        FlagReason("--enable-cache-report", "", "without it, usage reports 0 cached tokens"),
         FlagReason(
             "--constrained-json-disable-any-whitespace",
             "",
-            "in a JSON answer it could use up all tokens",
+            "whitespace in a JSON answer could use up all tokens",
         ),
-        FlagReason("--enable-metrics", "", "Prometheus at /metrics"),
+        FlagReason("--enable-metrics", "", "Prometheus metrics at /metrics"),
         FlagReason(
             "--limit-mm-data-per-request",
             json.dumps(images, separators=(",", ":")),
@@ -162,25 +160,25 @@ def common(order: ServeOptions) -> list[FlagReason]:
 
 
 def keep_alive() -> FlagReason:
-    """Return the variable that keeps connections open for the worker's pool."""
+    """Return the variable that keeps idle connections open for the worker's pool."""
     return FlagReason(
         "SGLANG_TIMEOUT_KEEP_ALIVE",
         str(KEEP_ALIVE),
-        "idle connections are pooled; the default of 5 s closes them under a request",
+        "workers reuse idle connections; the default of 5 s closes some during a request",
     )
 
 
-def grammar_waits() -> list[FlagReason]:
-    """Return the variables that keep one stream's grammar from slowing down all others."""
+def grammar_polling() -> list[FlagReason]:
+    """Return the variables that prevent one stream's grammar from slowing down all others."""
     return [
         FlagReason(
             "SGLANG_GRAMMAR_POLL_INTERVAL",
             f"{GRAMMAR_POLL_SECONDS:g}",
-            "seconds that each step of all streams waits for grammars while any is compiled; by default 5 ms",
+            "seconds that each step waits while a grammar is compiled; the default is 5 ms",
         ),
         FlagReason(
             "SGLANG_GRAMMAR_MAX_POLL_ITERATIONS",
             str(GRAMMAR_POLLS),
-            "a grammar that takes longer than this many steps is given up: a minute at the least",
+            "steps until the compilation of a grammar is given up: at least a minute",
         ),
     ]

@@ -1,4 +1,4 @@
-"""The engine of a machine without a GPU: the same SGLang, with a model that two cores can serve."""
+"""The engine for a machine without a GPU: SGLang with a model that two cores can serve."""
 
 from __future__ import annotations
 
@@ -9,38 +9,36 @@ from cli.engine_plan.command import (
     Plan,
     ServeOptions,
     common,
-    grammar_waits,
+    grammar_polling,
     keep_alive,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "models" / "tiny-qvq" / "checkpoint"
-#: Made by ``make engine``.
+#: Created by ``make engine``.
 PYTHON = ROOT / ".venv-engine" / "bin" / "python"
 
-#: Streams at once: two cores gain little from more.
+#: Concurrent streams; two cores gain little from more.
 STREAMS = 16
 
 
-def plan(order: ServeOptions) -> Plan:
+def plan(serve: ServeOptions) -> Plan:
     """Return the command for the CPU."""
     flags = [
-        *common(order),
+        *common(serve),
         FlagReason("--device", "cpu", "no NVIDIA GPU is used"),
-        FlagReason(
-            "--attention-backend", "torch_native", "the one that needs neither CUDA nor AMX"
-        ),
+        FlagReason("--attention-backend", "torch_native", "needs neither CUDA nor AMX"),
         FlagReason("--dtype", "float32", "several times faster than bfloat16 on a CPU"),
         FlagReason(
-            "--max-running-requests", str(STREAMS), "streams at once; workers ask for no more"
+            "--max-running-requests", str(STREAMS), "concurrent streams; workers use no more"
         ),
         FlagReason(
             "--max-total-tokens",
-            str(2 * STREAMS * order.profile.context_tokens),
-            "cache for twice what can run, so that prefixes stay; by default it takes most of the RAM",
+            str(2 * STREAMS * serve.profile.context_tokens),
+            "cache for twice the concurrent streams, to keep prefixes; the default takes most of the RAM",
         ),
         FlagReason(
-            "--sleep-on-idle", "", "an idle scheduler takes 1 % of a core instead of all of it"
+            "--sleep-on-idle", "", "an idle scheduler uses 1% of a core instead of all of it"
         ),
     ]
     variables = [
@@ -50,20 +48,20 @@ def plan(order: ServeOptions) -> Plan:
         FlagReason(
             "TORCHDYNAMO_DISABLE",
             "1",
-            "compiling would delay the first answer by 20 s and want g++",
+            "compilation would delay the first answer by 20 s and needs g++",
         ),
         keep_alive(),
-        *grammar_waits(),
+        *grammar_polling(),
     ]
-    if Path(order.path).is_dir():
+    if Path(serve.path).is_dir():
         variables.append(
-            FlagReason("HF_HUB_OFFLINE", "1", "the checkpoint is here: nothing is fetched")
+            FlagReason("HF_HUB_OFFLINE", "1", "the checkpoint is local: download nothing")
         )
     return Plan(
-        title=f"{order.name} on the CPU",
-        python=order.options.engine_python or PYTHON,
+        title=f"{serve.name} on the CPU",
+        python=serve.options.engine_python or PYTHON,
         flags=tuple(flags),
         variables=tuple(variables),
-        extra=order.extra,
-        key=order.options.engine_api_key,
+        extra=serve.extra,
+        key=serve.options.engine_api_key,
     )

@@ -18,31 +18,31 @@ from cli.engine_plan.command import (
     Plan,
     ServeOptions,
     common,
-    grammar_waits,
+    grammar_polling,
     keep_alive,
 )
 from cli.engine_plan.devices import Device
 from core import errors, profiles
 
-#: GPUs over which one engine can be split.
+#: Numbers of GPUs that one engine can use.
 SPLITS = (8, 4, 2, 1)
-#: GiB that the vision tower's activations, CUDA graphs and the tokenizer's process take beside the pool.
+#: GiB outside the pool: activations of the vision tower, CUDA graphs and the tokenizer's process.
 SPARE = 12
-#: The pool's share of a GPU: the larger one where it leaves ``SPARE``, else the smaller.
+#: The pool's share of a GPU: the larger one if it leaves ``SPARE``, or else the smaller one.
 SHARES = (0.88, 0.85)
-#: Embeddings of images, in MiB of each GPU, taken from the pool. A token is 16 KiB: 2048 holds 131,072.
+#: MiB of each GPU for the embeddings of images, taken from the pool. A token takes 16 KiB: 2048 MiB hold 131,072.
 VISION_CACHE = 2048
-#: Streams at once, at most, and the tokens one has on average when all run.
+#: Most concurrent streams, and the average tokens of each when all of them run.
 STREAMS, STREAM_TOKENS = 64, 5120
-#: What is left of bf16 weights by ``--quantization fp8``: embeddings and vision tower stay as they are.
+#: Size of fp8 weights relative to bf16: ``--quantization fp8`` leaves embeddings and vision tower unchanged.
 FP8 = 72 / 136.7
-#: Pixels of one image token: a patch of 14 by 14, merged two by two.
+#: Pixels of one image token: 2 x 2 patches of 14 x 14 pixels.
 TOKEN_PIXELS = 28 * 28
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a model lies on its GPUs: over how many, and with room for how many tokens of context."""
+    """The placement of a model: the number of GPUs, the memory shares, and the tokens of cache."""
 
     parts: int
     share: float
@@ -50,74 +50,74 @@ class Fit:
     tokens: int
 
 
-def plan(order: ServeOptions, devices: Sequence[Device]) -> Plan:
+def plan(serve: ServeOptions, devices: Sequence[Device]) -> Plan:
     """Return the command for these GPUs.
 
     Raises:
         core.errors.LaunchError: the model does not fit on them.
     """
-    size = sizes.measure(order.path)
-    quantised = order.given("--quantization") == "fp8"
-    fit = best(order, devices, size, quantised=quantised)
+    size = sizes.measure(serve.path)
+    quantized = serve.value_of("--quantization") == "fp8"
+    fit = best(serve, devices, size, quantized=quantized)
     if fit is None:
-        raise errors.LaunchError(_advice(order, devices, size, quantised=quantised))
+        raise errors.LaunchError(_advice(serve, devices, size, quantized=quantized))
     return Plan(
-        title=f"{order.name} on {_count(devices, fit.parts)}",
-        python=order.options.engine_python,
-        flags=tuple(_flags(order, devices, fit)),
-        variables=tuple(_variables(order)),
-        extra=order.extra,
-        key=order.options.engine_api_key,
+        title=f"{serve.name} on {_count(devices, fit.parts)}",
+        python=serve.options.engine_python,
+        flags=tuple(_flags(serve, devices, fit)),
+        variables=tuple(_variables(serve)),
+        extra=serve.extra,
+        key=serve.options.engine_api_key,
     )
 
 
 def best(
-    order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantised: bool
+    serve: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantized: bool
 ) -> Fit | None:
-    """Return how the model lies on the most GPUs that it can be split over; None when it does not fit."""
-    requested = order.given("--tp", "--tp-size", "--tensor-parallel-size") or ""
-    for parts in (int(requested),) if requested.isdigit() else SPLITS:
+    """Return the placement on as many GPUs as possible, or None if the model does not fit."""
+    tensor_parallel = serve.value_of("--tp", "--tp-size", "--tensor-parallel-size") or ""
+    for parts in (int(tensor_parallel),) if tensor_parallel.isdigit() else SPLITS:
         if parts <= len(devices) and size.splits(parts):
-            fit = _lay(order, devices, size, parts=parts, quantised=quantised)
-            return fit if fit.tokens >= _context(order) else None
+            fit = _place(serve, devices, size, parts=parts, quantized=quantized)
+            return fit if fit.tokens >= _context(serve) else None
     return None
 
 
-def _context(order: ServeOptions) -> int:
-    """Return the tokens of one whole context: with less cache than that, the longest job never runs."""
-    requested = order.given("--context-length") or ""
-    return int(requested) if requested.isdigit() else order.profile.context_tokens
+def _context(serve: ServeOptions) -> int:
+    """Return the tokens of a full context: with a smaller cache, the longest job would never run."""
+    length = serve.value_of("--context-length") or ""
+    return int(length) if length.isdigit() else serve.profile.context_tokens
 
 
 def _share(devices: Sequence[Device]) -> float:
-    """Return the part of each GPU that weights and caches may fill."""
+    """Return the share of each GPU for weights and caches."""
     memory = min(device.memory for device in devices)
     return SHARES[0] if memory * (1 - SHARES[0]) >= SPARE else SHARES[1]
 
 
-def _lay(
-    order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, parts: int, quantised: bool
+def _place(
+    serve: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, parts: int, quantized: bool
 ) -> Fit:
-    """Return how the model lies on ``parts`` GPUs, whether or not there is room for a context."""
+    """Return the placement on ``parts`` GPUs, even if its cache is too small for a context."""
     memory = min(device.memory for device in devices)
     share = _share(devices)
-    weights = size.weights * (FP8 if quantised else 1) / parts
-    room = (memory * share - weights - VISION_CACHE / 1024) * parts
-    halved = (order.given("--kv-cache-dtype") or "").startswith("fp8")
+    weights = size.weights * (FP8 if quantized else 1) / parts
+    free = (memory * share - weights - VISION_CACHE / 1024) * parts
+    halved = (serve.value_of("--kv-cache-dtype") or "").startswith("fp8")
     token = size.token * (0.5 if halved else 1) / 2**20
-    return Fit(parts=parts, share=share, weights=weights, tokens=max(0, math.floor(room / token)))
+    return Fit(parts=parts, share=share, weights=weights, tokens=max(0, math.floor(free / token)))
 
 
-def _flags(order: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[FlagReason]:
+def _flags(serve: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[FlagReason]:
     """Return the flags with their reasons."""
     running = min(STREAMS, max(1, fit.tokens // STREAM_TOKENS))
     pixels = {
-        "min_pixels": order.profile.min_pixels,
-        "max_pixels": min(order.profile.max_pixels, profiles.DETAIL_TOKENS["max"] * TOKEN_PIXELS),
+        "min_pixels": serve.profile.min_pixels,
+        "max_pixels": min(serve.profile.max_pixels, profiles.DETAIL_TOKENS["max"] * TOKEN_PIXELS),
     }
     idle = len(devices) - fit.parts
     return [
-        *common(order),
+        *common(serve),
         FlagReason(
             "--tp",
             str(fit.parts),
@@ -127,53 +127,55 @@ def _flags(order: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[Fla
         FlagReason(
             "--mem-fraction-static",
             f"{fit.share:.2f}",
-            f"weights, and a cache of {fit.tokens:,} tokens; SGLang's own guess leaves a quarter of "
+            f"weights, and a cache of {fit.tokens:,} tokens; SGLang's default leaves a quarter of "
             "the memory unused with QVQ",
         ),
         FlagReason(
             "--max-running-requests",
             str(running),
-            f"streams at once, with {fit.tokens // running:,} tokens of cache each on average",
+            f"concurrent streams, with {fit.tokens // running:,} tokens of cache each on average",
         ),
         FlagReason(
-            "--chunked-prefill-size", "8192", "running streams get a turn after this many tokens"
+            "--chunked-prefill-size",
+            "8192",
+            "tokens of prefill between two steps of running streams",
         ),
         FlagReason("--max-prefill-tokens", "16384", "tokens of one prefill batch"),
         FlagReason(
             "--mm-process-config",
             json.dumps({"image": pixels}, separators=(",", ":")),
-            "a net under the service's own resizing",
+            "a safeguard in case an image is not resized by the service",
         ),
         FlagReason(
             "--image-processor-backend",
             "pil",
-            "the decoder that the canonical image was made with; nvJPEG's colours differ",
+            "the decoder that made the canonical image; colors of nvJPEG differ",
         ),
         FlagReason(
-            "--watchdog-timeout", "600", "seconds one step may take before the server gives up"
+            "--watchdog-timeout", "600", "seconds that one step may take before the server exits"
         ),
     ]
 
 
-def _variables(order: ServeOptions) -> list[FlagReason]:
+def _variables(serve: ServeOptions) -> list[FlagReason]:
     """Return the variables with their reasons."""
-    options = order.options
+    options = serve.options
     return [
         FlagReason(
             "SGLANG_VLM_CACHE_SIZE_MB",
             str(VISION_CACHE),
-            "the default of 100 holds 6,400 image tokens: a large image would be encoded again and again",
+            "the default of 100 holds 6,400 image tokens: a large image would be encoded repeatedly",
         ),
         FlagReason(
             "IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD",
             "256",
-            "requests about one image that come together go behind the first; the default of 32 tokens is "
-            "less than the system prompt that all have in common",
+            "concurrent requests about one image wait for the first; the default of 32 tokens is "
+            "shorter than the system prompt that all requests share",
         ),
         FlagReason(
             "SGLANG_MAX_NEW_TOKENS_LIMIT",
-            str(order.profile.max_output_tokens),
-            "no answer is longer, whatever is asked for",
+            str(serve.profile.max_output_tokens),
+            "upper bound of every answer, whatever the request says",
         ),
         FlagReason(
             "SGLANG_REQ_WAITING_TIMEOUT",
@@ -183,31 +185,31 @@ def _variables(order: ServeOptions) -> list[FlagReason]:
         FlagReason(
             "SGLANG_REQ_RUNNING_TIMEOUT",
             str(options.deadline_seconds),
-            "a stream that nobody reads ends (LONGLOOK_DEADLINE_SECONDS)",
+            "an unread stream ends (LONGLOOK_DEADLINE_SECONDS)",
         ),
         keep_alive(),
-        *grammar_waits(),
+        *grammar_polling(),
     ]
 
 
 def _advice(
-    order: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantised: bool
+    serve: ServeOptions, devices: Sequence[Device], size: sizes.Size, *, quantized: bool
 ) -> str:
-    """Return why the model does not fit, and what would."""
-    weights = size.weights * (FP8 if quantised else 1)
-    cache = _context(order) * size.token / 2**20
+    """Return the reason why the model does not fit, and what would fit."""
+    weights = size.weights * (FP8 if quantized else 1)
+    cache = _context(serve) * size.token / 2**20
     fault = (
-        f"{order.path} does not fit on {_count(devices, len(devices))}: it has {weights:.1f} GiB of "
-        f"weights and needs {cache:.1f} GiB of cache, for which {_share(devices):.0%} of each GPU can be used."
+        f"{serve.path} does not fit on {_count(devices, len(devices))}: it needs {weights:.1f} GiB for "
+        f"weights and {cache:.1f} GiB for the cache; {_share(devices):.0%} of each GPU is usable."
     )
-    if not quantised and best(order, devices, size, quantised=True):
-        return f"{fault} With fp8 weights it fits: longlook engine -- --quantization fp8"
+    if not quantized and best(serve, devices, size, quantized=True):
+        return f"{fault} It fits with fp8 weights: longlook engine -- --quantization fp8"
     if size == sizes.FAMILY["72B"]:
-        fault += " It runs on 2 GPUs of 141 GB or 4 of 80 GB, and with fp8 weights on half of that."
+        fault += " It runs on 2 GPUs of 141 GB or 4 of 80 GB, or on half as many with fp8 weights."
     return fault
 
 
 def _count(devices: Sequence[Device], number_of: int) -> str:
-    """Return ``2 x NVIDIA H200 (140 GiB)``, by the smallest of the GPUs."""
+    """Return, for example, ``2 x NVIDIA H200 (140 GiB)`` with the memory of the smallest GPU."""
     smallest = min(devices, key=lambda device: device.memory)
     return f"{number_of} x {smallest.name} ({smallest.memory:.0f} GiB)"

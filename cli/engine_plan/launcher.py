@@ -1,9 +1,9 @@
-"""Starts SGLang with its API key, which no argument of a process may hold: everybody on the machine can read those.
+"""Starts SGLang with its API key, but without the key in the arguments of a process, which every user can read.
 
-This file runs in the engine's environment, which has nothing of Longlook, so it needs the standard library alone.
-SGLang takes a key from its arguments only. They are added here, inside of the process; its children get them by a
-pipe. The key comes from the variable ``LONGLOOK_ENGINE_API_KEY``, or from the file that
-``LONGLOOK_ENGINE_API_KEY_FILE`` names. Both variables end here.
+This file runs in the engine's environment, which does not contain Longlook, so it uses only the standard library.
+SGLang accepts a key only as an argument. This module adds that argument inside the process; SGLang's children get it
+through a pipe. The key is in the variable ``LONGLOOK_ENGINE_API_KEY``, or in the file that
+``LONGLOOK_ENGINE_API_KEY_FILE`` names. SGLang inherits neither variable.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HIDDEN = "********"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become ``sglang.launch_server`` with ``arguments`` behind the key."""
+    """Run ``sglang.launch_server`` with the key and ``arguments``."""
     key = take(os.environ)
     folder = str(Path(__file__).resolve().parent)
-    # The interpreter puts a script's folder before all else: its modules would hide those of SGLang.
+    # The interpreter adds the script's directory first: its modules would shadow modules that SGLang imports.
     sys.path[:] = [entry for entry in sys.path if entry != folder]
     hide(key)
     sys.argv[1:] = ["--api-key", key, *arguments]
@@ -31,35 +31,35 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def take(environ: MutableMapping[str, str]) -> str:
-    """Remove the key from an environment and return it. Ends the process with a sentence when there is none."""
+    """Remove the key from an environment and return it. Exits with a message if there is none."""
     key = environ.pop(VARIABLE, "")
-    named = environ.pop(f"{VARIABLE}_FILE", "")
-    if not key and named:
+    path = environ.pop(f"{VARIABLE}_FILE", "")
+    if not key and path:
         try:
-            key = Path(named).read_text().strip()
+            key = Path(path).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            sys.exit(f"{VARIABLE}_FILE names {named}, which cannot be read: {error}")
+            sys.exit(f"{VARIABLE}_FILE: {path} cannot be read: {error}")
     if not key:
-        sys.exit(f"The engine's key is missing: set {VARIABLE} or {VARIABLE}_FILE.")
+        sys.exit(f"The engine's API key is missing: set {VARIABLE} or {VARIABLE}_FILE.")
     return key
 
 
 def hide(key: str) -> None:
-    """Keep the key out of the log, to which SGLang writes all of its arguments."""
+    """Mask the key in log records: SGLang logs all of its arguments."""
     make = logging.getLogRecordFactory()
 
-    def made(*args: object, **kwargs: object) -> logging.LogRecord:
+    def mask(*args: object, **kwargs: object) -> logging.LogRecord:
         record = make(*args, **kwargs)
         try:
-            said = record.getMessage()
+            message = record.getMessage()
         except (AttributeError, LookupError, TypeError, ValueError):
-            # The handler tells it with the message and the arguments, so they must not hold the key.
-            said = repr((record.msg, record.args))
-        if key in said:
-            record.msg, record.args = said.replace(key, _HIDDEN), ()
+            # The handler reports the error with message and arguments, so these must not contain the key.
+            message = repr((record.msg, record.args))
+        if key in message:
+            record.msg, record.args = message.replace(key, _HIDDEN), ()
         return record
 
-    logging.setLogRecordFactory(made)
+    logging.setLogRecordFactory(mask)
 
 
 if __name__ == "__main__":

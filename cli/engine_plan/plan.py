@@ -1,4 +1,4 @@
-"""Which model this machine serves, and by which command."""
+"""Chooses the model that this machine serves, and the command that serves it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def plan(
 ) -> Plan:
     """Return the command for these devices.
 
-    Where neither ``LONGLOOK_MODEL`` nor a path says what to serve, GPUs get QVQ-72B-Preview and a machine
-    without them gets tiny-qvq. tiny-qvq runs on the CPU even beside GPUs.
+    If neither ``LONGLOOK_MODEL`` nor a path names a model, a machine with GPUs serves QVQ-72B-Preview and a machine
+    without them serves tiny-qvq. tiny-qvq runs on the CPU even on a machine with GPUs.
 
     Raises:
-        core.errors.LaunchError: the model cannot be served here; the message says what could.
+        core.errors.LaunchError: this machine cannot serve the model; the message names one that it can serve.
     """
     path = model_path or options.engine_model_path
-    requested = "model" in options.model_fields_set
-    name = options.model if requested or not devices else profiles.QVQ.name
-    profile = options.profile if requested or not devices else profiles.QVQ
+    configured = "model" in options.model_fields_set
+    name = options.model if configured or not devices else profiles.QVQ.name
+    profile = options.profile if configured or not devices else profiles.QVQ
     is_tiny = profile is profiles.TINY
     if not devices and not is_tiny and not path:
         raise errors.LaunchError(
-            f"{name} needs NVIDIA GPUs, and none is usable here. Without LONGLOOK_MODEL this machine "
+            f"{name} needs NVIDIA GPUs, but none is usable. Without LONGLOOK_MODEL, this machine "
             "serves tiny-qvq on its CPU."
         )
     on_cpu = not devices or (is_tiny and not path)
-    order = ServeOptions(
+    serve = ServeOptions(
         options=options,
         name=name,
         profile=profile,
@@ -47,4 +47,4 @@ def plan(
         port=port,
         extra=tuple(extra),
     )
-    return cpu.plan(order) if on_cpu else gpu.plan(order, devices)
+    return cpu.plan(serve) if on_cpu else gpu.plan(serve, devices)
