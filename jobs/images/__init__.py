@@ -1,7 +1,7 @@
-"""Images: what comes in is bounded, decoded in a sandbox, and kept as one canonical picture.
+"""Images: uploads are limited in size, decoded in a sandbox, and stored as one canonical image.
 
-The door uses :class:`ImageReader`; who counts tokens uses :func:`image_tokens`. Only
-:mod:`jobs.images.pipeline`, which runs in the sandbox's children, loads decoders: a process that serves
+The API uses :class:`ImageReader`, and everything that counts tokens uses :func:`image_tokens`. Only
+:mod:`jobs.images.pipeline`, which runs in child processes of the sandbox, loads decoders: a process that serves
 requests never has one in its address space.
 """
 

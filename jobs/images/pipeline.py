@@ -103,12 +103,12 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON
-    """Be a sandbox's target: :func:`canonicalise`, with what is not bytes as JSON."""
-    canonical = canonicalise(payload, **arguments)
+    """Be a sandbox's target: :func:`canonicalize`, with what is not bytes as JSON."""
+    canonical = canonicalize(payload, **arguments)
     return canonical.facts, canonical.data
 
 
-def canonicalise(
+def canonicalize(
     data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
 ) -> CanonicalImage:
     """Return the canonical image of a file: with one version of Pillow always the same bytes.

@@ -109,7 +109,7 @@ class TestLists:
         assert self.listed(caller, urlencode({"q": '"of six"'})) == []
         refused = caller("GET", "/v1/jobs?" + urlencode({"q": "六"}))
         assert refused.status_code == 422
-        assert "q: Character 1: This is too short to be searched for" in refused.text
+        assert "q: Character 1: The phrase is too short" in refused.text
 
     def test_every_fault_of_a_query_has_its_place(self, caller: Caller) -> None:
         answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:odd"}))
@@ -118,7 +118,10 @@ class TestLists:
         kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
         reported = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert reported == [
-            ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
+            (
+                "q",
+                "Character 1: The status must be one of queued, running, succeeded, failed, cancelled.",
+            ),
             ("q", f"Character 12: A finding is one of {kinds}."),
         ]
 

@@ -22,10 +22,10 @@ from tests.e2e.stack import eventually
 
 KEY = "an-idempotency-key"
 LEASE_SECONDS = 2.0
-LONG = "How many? [[persona:no_answer_at_length]]"
-FAULTY = "How many? [[persona:fault]]"
-LOOPING = "How many? [[persona:verbatim_loop]]"
-REFUSED = "How many? [[persona:refuse]]"
+LONG = "How many? [[behavior:no_answer_at_length]]"
+FAULTY = "How many? [[behavior:fault]]"
+LOOPING = "How many? [[behavior:verbatim_loop]]"
+REFUSED = "How many? [[behavior:refuse]]"
 
 
 @pytest.fixture

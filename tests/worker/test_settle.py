@@ -13,13 +13,13 @@ import pytest
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Outcome, Status
 from jobs.store import history, quarantine
-from scripted.server import BackgroundServer
 from tests import image_files
 from tests.databases import Age
 from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
+from tests.scripted_server import BackgroundServer
 from tests.worker.conftest import Bench, real_image, submitted
 from worker.engines.watchdog import WatchedEngine
 

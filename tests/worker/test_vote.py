@@ -374,7 +374,7 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     job_id = scripted(
         bench,
         samples=3,
-        question="How many? [[persona:verbatim_loop]]",
+        question="How many? [[behavior:verbatim_loop]]",
         guards=on,
         max_output_tokens=4000,
     )

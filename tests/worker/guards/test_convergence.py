@@ -69,7 +69,7 @@ def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench:
 
 
 def test_probes_are_greedy_go_on_from_the_trace_and_are_on_the_bill(bench: Bench) -> None:
-    subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = Told(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
     job_id = behaviors.submit(bench, convergence=True)
 
     behaviors.work(bench, subject)
@@ -101,7 +101,7 @@ def test_a_trace_that_comes_to_its_answer_is_not_probed_for_nothing(bench: Bench
 
 
 def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench) -> None:
-    subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = Told(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
     behaviors.submit(bench, convergence=True, max_output_tokens=100)
 
     behaviors.work(bench, subject)
@@ -130,7 +130,7 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
     """Prefill is slow here, so that the probe is still at it when the cancel comes."""
     subject = Told(
         ScriptedOptions(
-            tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length"
+            tokens_per_second=2000, prefill_tokens_per_second=40, behavior="no_answer_at_length"
         )
     )
     job_id = behaviors.submit(bench, convergence=True)

@@ -232,7 +232,7 @@ def run_scripted(
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
-    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior=persona)
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
         options=OPTIONS | {"answer_format": form} | options,

@@ -238,7 +238,7 @@ def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
 
 def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken")
+    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior="mistaken")
 
     behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 
@@ -264,7 +264,7 @@ def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     bench: Bench, persona: str, verdict: str
 ) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior=persona)
 
     behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
 

@@ -1,4 +1,4 @@
-"""How large a checkpoint of the Qwen2-VL family is in a GPU's memory: its weights and its cache."""
+"""GPU memory that a checkpoint of the Qwen2-VL family needs: weights and cache."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from core import errors
 QVQ = "Qwen/QVQ-72B-Preview"
 
 _GIB = 2**30
-_QUANTISED = re.compile(r"awq|gptq|int4|int8|fp8|bnb|gguf|mlx|exl2", re.IGNORECASE)
-#: Attention heads of the vision tower of the whole family; tensor parallelism has to divide them.
+_QUANTIZED = re.compile(r"awq|gptq|int4|int8|fp8|bnb|gguf|mlx|exl2", re.IGNORECASE)
+#: Attention heads of the family's vision tower; tensor parallelism must divide them.
 _VISION_HEADS = 16
 
 
 @dataclass(frozen=True)
 class Size:
-    """What has to fit.
+    """The memory that a checkpoint needs.
 
     Attributes:
-        weights: GiB of weights as they are stored (bf16 unless the folder says otherwise).
-        token: KiB of key-value cache that one token takes, over all GPUs together, in bf16.
+        weights: GiB of the weights in their stored precision (bf16 by default).
+        token: KiB of key-value cache per token in bf16, summed over all GPUs.
         heads: attention heads of the language model.
     """
 
@@ -36,7 +36,7 @@ class Size:
         return self.heads % parts == 0 and _VISION_HEADS % parts == 0
 
 
-#: The family comes in three sizes. Parameters (73.4, 8.29 and 2.21 billion) by two bytes; cache: layers
+#: The three sizes of the family. Weights: parameters (73.4, 8.29 and 2.21 billion) x 2 bytes. Cache: layers
 #: x 2 x KV heads x 128 x 2 bytes. Source: ``config.json`` of the checkpoints.
 FAMILY = {
     "72B": Size(weights=136.7, token=320, heads=64),
@@ -46,25 +46,25 @@ FAMILY = {
 
 
 def measure(model: str) -> Size:
-    """Return the size of a checkpoint: a folder is weighed, a hub's name is looked up.
+    """Return the size of a checkpoint, from the files of a directory or by its name on the Hugging Face Hub.
 
     Raises:
-        core.errors.LaunchError: it is neither a folder with a checkpoint nor a name of known size.
+        core.errors.LaunchError: it is neither a directory with a checkpoint nor a name of known size.
     """
     folder = Path(model)
     if folder.is_dir():
-        return _weigh(folder)
-    if not _QUANTISED.search(model):
+        return _of_directory(folder)
+    if not _QUANTIZED.search(model):
         for label, size in FAMILY.items():
             if re.search(rf"(?<![\d.]){label}\b", model):
                 return size
     raise errors.LaunchError(
-        f"The size of {model!r} is not known here: download it and give its folder as --model-path."
+        f"The size of {model!r} is unknown: download it and pass its directory as --model-path."
     )
 
 
-def _weigh(folder: Path) -> Size:
-    """Return the size of the checkpoint in a folder."""
+def _of_directory(folder: Path) -> Size:
+    """Return the size of the checkpoint in a directory."""
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -75,8 +75,8 @@ def _weigh(folder: Path) -> Size:
         )
     except (OSError, ValueError, KeyError) as error:
         raise errors.LaunchError(
-            f"{folder} is not a checkpoint: its config.json cannot be used."
+            f"{folder} is not a checkpoint: its config.json is missing or invalid."
         ) from error
     if not weights:
-        raise errors.LaunchError(f"{folder} is not a checkpoint: it has no *.safetensors.")
+        raise errors.LaunchError(f"{folder} is not a checkpoint: it contains no *.safetensors.")
     return Size(weights=weights / _GIB, token=layers * pairs * 2 / 1024, heads=heads)

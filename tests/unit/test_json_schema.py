@@ -1,4 +1,4 @@
-"""Schemas of answers: which can be asked for, what is told of the others, and that what is made of one is of it."""
+"""JSON Schemas of answers: the supported subset, the faults of others, and values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.answers import json_schema, values
-from scripted import instances
+from scripted import behaviors
 
 COUNT = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -102,36 +102,36 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         (deep(json_schema.MAX_DEPTH + 1), "/properties/a" + 7 * "/items"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_with_its_place(schema: dict[str, Any], place: str) -> None:
+def test_a_fault_has_a_json_pointer(schema: dict[str, Any], place: str) -> None:
     [fault] = json_schema.faults(schema)
 
     assert fault.startswith(f"{place}: ")
 
 
 @pytest.mark.parametrize("name", ["minimum", "maximum", "exclusiveMinimum", "maxLength"])
-def test_a_bound_that_is_too_large_for_a_float_is_a_fault_like_any(name: str) -> None:
+def test_a_bound_that_is_too_large_for_a_float_is_a_fault(name: str) -> None:
     kind = "string" if name == "maxLength" else "integer"
     assert json_schema.faults(one({"type": kind, name: 10**400}))
 
 
-def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
+def test_all_faults_are_listed_up_to_a_maximum() -> None:
     parts = {"a": {"type": "text"}, "b": {"minimum": 1}, "c": {"enum": 3}}
     assert len(json_schema.faults({"type": "object", "properties": parts})) == 3
 
     flood: dict[str, object] = {str(number): {} for number in range(100)}
-    reported = json_schema.faults({"type": "object", "properties": flood})
-    assert (len(reported), reported[-1]) == (21, "There are 80 more.")
+    listed = json_schema.faults({"type": "object", "properties": flood})
+    assert (len(listed), listed[-1]) == (21, "There are 80 more faults.")
 
 
-def test_a_schema_that_refers_to_itself_is_refused_by_whatever_way() -> None:
+def test_a_recursive_schema_is_rejected() -> None:
     defs = {"a": one({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
 
-    reported = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
+    listed = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
 
-    assert [fault for fault in reported if "leads back to itself" in fault]
+    assert [fault for fault in listed if "refers to itself" in fault]
 
 
-def test_what_would_grow_without_end_is_refused_soon() -> None:
+def test_a_schema_that_grows_exponentially_is_rejected_quickly() -> None:
     doubled = {f"d{level}": {"type": "object", "properties": {
         "l": {"$ref": f"#/$defs/d{level + 1}"}, "r": {"$ref": f"#/$defs/d{level + 1}"}
     }} for level in range(40)}  # fmt: skip
@@ -142,10 +142,10 @@ def test_what_would_grow_without_end_is_refused_soon() -> None:
     for _ in range(1000):
         nested = [nested]
     assert json_schema.faults(one({"type": "null", "default": nested})) == [
-        "It is nested too deep."
+        "The schema is nested too deeply."
     ]
     assert json_schema.faults(one({"type": "null", "title": "x" * 9000})) == [
-        "It has more than 8192 bytes."
+        "The schema has more than 8192 bytes."
     ]
 
 
@@ -157,7 +157,7 @@ def several(*parts: object) -> dict[str, Any]:
     return {"type": "object", "properties": {f"p{n}": part for n, part in enumerate(parts)}}
 
 
-#: A text as it stands in schemas of all kinds.
+#: Schemas with strings in all places.
 PLACES = [
     lambda parts: several(*parts),
     lambda parts: several(*({"type": "array", "items": part, "maxItems": 9} for part in parts)),
@@ -172,7 +172,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("placed", PLACES, ids=["plain", "list", "object", "anyOf", "types", "ref"])
-def test_the_lengths_of_texts_are_counted_wherever_they_stand(
+def test_length_bounds_of_strings_cost_the_same_in_every_place(
     placed: Callable[[list[dict[str, Any]]], dict[str, Any]],
 ) -> None:
     cheap = [text(0, 100 + n) for n in range(9)]
@@ -183,12 +183,12 @@ def test_the_lengths_of_texts_are_counted_wherever_they_stand(
         ([text(0, 1000 + n) for n in range(8)], 1024),
         ([text(n, 1000) for n in range(9)], 1152),
     ):
-        said = json_schema.faults(placed(costly))
-        assert bool(said) is (cost > json_schema.MAX_COST)
-        assert all(f"cost {cost} of at most 1024" in fault for fault in said)
+        listed = json_schema.faults(placed(costly))
+        assert bool(listed) is (cost > json_schema.MAX_COST)
+        assert all(f"cost {cost}; at most 1024 is allowed" in fault for fault in listed)
 
 
-def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
+def test_strings_with_the_same_bounds_cost_as_much_as_one() -> None:
     assert json_schema.faults(several(*(text(0, 2000) for _ in range(100)))) == []
 
 
@@ -202,9 +202,10 @@ def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
         {"anyOf": [{"type": "array", "items": {"anyOf": [text(0)] * 5}}] * 4},
     ],
 )
-def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[str, Any]) -> None:
+def test_nested_alternatives_with_strings_multiply(part: dict[str, Any]) -> None:
     assert any(
-        "can be open at once, of at most 16" in fault for fault in json_schema.faults(one(part))
+        "can be open at once; at most 16 are allowed" in fault
+        for fault in json_schema.faults(one(part))
     )
 
 
@@ -217,11 +218,11 @@ def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[st
         {"anyOf": [{"enum": [f"{n}"]} for n in range(100)]},
     ],
 )
-def test_few_alternatives_with_texts_and_any_without_are_taken(part: dict[str, Any]) -> None:
+def test_few_alternatives_with_strings_and_many_without_are_accepted(part: dict[str, Any]) -> None:
     assert json_schema.faults(one(part)) == []
 
 
-def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
+def test_an_invalid_schema_is_not_checked_for_its_cost() -> None:
     defs = {
         f"d{n}": {"type": "null", "items": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2}}
         for n in range(60)
@@ -257,7 +258,7 @@ def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
         ("[" * 100_001, None),
     ],
 )  # fmt: skip
-def test_an_answer_is_read_when_it_is_as_the_schema_says(text: str, value: object) -> None:
+def test_an_answer_is_read_if_it_is_valid(text: str, value: object) -> None:
     wanted = {"type": "json_schema", "schema": COUNT}
 
     assert values.read(text, wanted) == value
@@ -322,12 +323,12 @@ def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
 
 
 @given(whole_schemas(), st.randoms(use_true_random=False))
-def test_what_is_made_of_a_sound_schema_is_read_as_its_value(
+def test_a_sampled_value_of_a_valid_schema_is_read(
     schema: dict[str, Any], dice: random.Random
 ) -> None:
     if json_schema.faults(schema):
         return
-    made = instances.make(schema, dice)
+    made = behaviors.sample_value(schema, dice)
 
     read = values.structured(orjson.dumps(made).decode(), schema)
 
@@ -342,9 +343,9 @@ keywords = st.sampled_from([*sorted(json_schema._KNOWN), "$defs", "pattern"])  #
 
 
 @given(st.dictionaries(keywords, json))
-def test_whatever_is_sent_is_judged_and_what_is_sound_can_be_used(schema: dict[str, Any]) -> None:
-    reported = json_schema.faults(schema)
+def test_any_schema_is_checked_and_a_valid_one_can_be_used(schema: dict[str, Any]) -> None:
+    listed = json_schema.faults(schema)
 
-    assert all(isinstance(fault, str) for fault in reported)
-    if not reported:
-        assert json_schema.holds(schema, instances.make(schema, random.Random(1)))
+    assert all(isinstance(fault, str) for fault in listed)
+    if not listed:
+        assert json_schema.holds(schema, behaviors.sample_value(schema, random.Random(1)))

@@ -1,4 +1,4 @@
-"""What the scripted engine reckons with: prefixes that were seen, and the sizes of pictures."""
+"""The scripted engine's prefix cache, and the dimensions of images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.images.dimensions import dimensions
-from scripted.prefix_cache import PrefixCache
+from scripted.prompt import PrefixCache
 from tests.engines import asking
 
 PARTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=6)
 
 
 @given(st.lists(PARTS, max_size=6), PARTS)
-def test_the_cache_knows_the_longest_prefix_it_was_shown(
+def test_the_cache_matches_the_longest_inserted_prefix(
     shown: list[list[tuple[int, int]]], requested: list[tuple[int, int]]
 ) -> None:
     cache = PrefixCache(10_000)
