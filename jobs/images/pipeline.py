@@ -35,7 +35,7 @@ from PIL import (
 )
 
 from core import errors, profiles
-from jobs.images import colours, formats, geometry
+from jobs.images import colors, formats, geometry
 from jobs.images.canonical import CanonicalImage, Original
 
 try:
@@ -140,10 +140,10 @@ def canonicalize(
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft(None, size)  # Affects only JPEG; the result is at least ``size``.
                 image.load()
-        pixels = colours.flat(image)
+        pixels = colors.flat(image)
         if pixels.size != size:
             pixels = pixels.resize(size, Image.Resampling.BICUBIC)
-        pixels = colours.to_srgb(pixels, image.info.get("icc_profile"))
+        pixels = colors.to_srgb(pixels, image.info.get("icc_profile"))
     if turn in _TURNS:
         pixels = pixels.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
