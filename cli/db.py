@@ -40,9 +40,9 @@ def check() -> None:
     heads = schema.heads()
     faults = [] if len(heads) == 1 else [f"multiple heads: {', '.join(heads)}"]
     for name, difference in _checks(Settings.read()):
-        found = difference()
-        output.event("failed" if found else "ok", f"{name}{': ' if found else ''}{found}")
-        faults += [found] if found else []
+        text = difference()
+        output.event("failed" if text else "ok", f"{name}{': ' if text else ''}{text}")
+        faults += [text] if text else []
     if len(heads) != 1:
         output.event("failed", faults[0])
     if faults:

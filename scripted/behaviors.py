@@ -106,24 +106,24 @@ _OPENINGS = (
     "Alright, let me go through this picture step by step.",
 )
 _SENTENCES = (
-    "Near the {place} I can see {count} {colour} {shape}s.",
-    "There is a {colour} {shape} close to the {place}.",
-    "The {place} seems to be empty apart from a {colour} {shape}.",
+    "Near the {place} I can see {count} {color} {shape}s.",
+    "There is a {color} {shape} close to the {place}.",
+    "The {place} seems to be empty apart from a {color} {shape}.",
     "Wait, let me check the {place} again, I may have missed a {shape}.",
-    "Yes, the {colour} {shape} is there, so my first count stands.",
+    "Yes, the {color} {shape} is there, so my first count stands.",
     "Compared with the {place}, this part of the picture is darker.",
-    "Hmm, the {shape} at the {place} could also be {colour}, but I think it is not.",
+    "Hmm, the {shape} at the {place} could also be {color}, but I think it is not.",
     "That leaves the {place}, where I count {count} more.",
 )
 _WORDS = {
     "place": ("top left", "top right", "middle", "bottom left", "bottom right", "left edge"),
     "count": ("one", "two", "three", "four", "five"),
-    "colour": ("red", "green", "blue", "yellow", "purple", "black"),
+    "color": ("red", "green", "blue", "yellow", "purple", "black"),
     "shape": ("circle", "square", "triangle", "star"),
 }
 _ANSWERS = (
     (re.compile(r"\bhow many|\bcount\b", re.IGNORECASE), tuple(str(n) for n in range(9))),
-    (re.compile(r"\bcolou?r\b", re.IGNORECASE), _WORDS["colour"]),
+    (re.compile(r"\bcolou?r\b", re.IGNORECASE), _WORDS["color"]),
     (re.compile(r"\bshape\b", re.IGNORECASE), _WORDS["shape"]),
     (re.compile(r"^\s*(is|are|does|do|can|has)\b", re.IGNORECASE), ("yes", "no")),
 )

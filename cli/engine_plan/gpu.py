@@ -1,8 +1,8 @@
-"""The engine of a machine with NVIDIA GPUs: QVQ-72B-Preview, or another model of the Qwen2-VL family.
+"""The engine for a machine with NVIDIA GPUs: QVQ-72B-Preview, or another model of the Qwen2-VL family.
 
-The arithmetic, for each GPU: ``memory x fraction`` holds the weights' share, the vision cache, and the
-key-value cache; what is left beside it serves activations. ``key-value cache / KiB a token`` is the
-number of tokens that all running streams have together.
+For each GPU, ``memory x fraction`` is the memory for its share of the weights, the vision cache and the key-value
+cache; the rest is for activations. The key-value cache divided by the KiB per token is the number of tokens that all
+running streams share.
 """
 
 from __future__ import annotations

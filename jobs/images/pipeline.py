@@ -2,7 +2,7 @@
 
 In order: the header is held against the limits before a pixel is decoded; a JPEG is decoded at the smallest
 scale that is still large enough; pixels of more than 8 bits are scaled down; transparency becomes white; the
-picture is resized to the model's size; its colours go from the file's profile to sRGB; it is turned upright;
+picture is resized to the model's size; its colors go from the file's profile to sRGB; it is turned upright;
 metadata stay behind. Profile and turn come after the resize because there are fewer pixels then: the picture
 is the same, a wide-gamut photograph takes half the time.
 """
@@ -35,7 +35,7 @@ from PIL import (
 )
 
 from core import errors, profiles
-from jobs.images import colours, formats, geometry
+from jobs.images import colors, formats, geometry
 from jobs.images.canonical import CanonicalImage, OriginalFile
 
 try:
@@ -49,7 +49,7 @@ MAX_RATIO = 50
 MIN_SIDE = 2
 
 #: Of canonical JPEGs. Their chroma is 4:4:4: engines that decode on the GPU blow subsampled chroma up by
-#: nearest neighbour, which colours edges.
+#: nearest neighbour, which colors edges.
 JPEG_QUALITY = 95
 #: Of canonical PNGs. Level 4 takes half as long again for a screenshot and saves nothing, twice as long for a
 #: photograph and saves a seventh.
@@ -141,10 +141,10 @@ def canonicalize(
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
                 image.load()
-        submitted = colours.flat(image)
+        submitted = colors.flat(image)
         if submitted.size != size:
             submitted = submitted.resize(size, Image.Resampling.BICUBIC)
-        submitted = colours.to_srgb(submitted, image.info.get("icc_profile"))
+        submitted = colors.to_srgb(submitted, image.info.get("icc_profile"))
     if turn in _TURNS:
         submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)

@@ -122,7 +122,7 @@ class TestLists:
                 "q",
                 "Character 1: The status must be one of queued, running, succeeded, failed, cancelled.",
             ),
-            ("q", f"Character 12: A finding is one of {kinds}."),
+            ("q", f"Character 12: The finding must be one of {kinds}."),
         ]
 
     def test_a_query_and_a_parameter_cannot_ask_for_the_same(self, caller: Caller) -> None:

@@ -187,7 +187,7 @@ def test_the_key_depends_on_bytes_and_pipeline() -> None:
     [
         (20_000, 12_000, "image_too_large", "20000 x 12000 pixels, 240 megapixels; at most 50 are"),
         (7_072, 7_072, "image_too_large", "at most 50 are allowed"),
-        (3_000, 10, "invalid_image", "3000 x 10 pixels, one side 300 times the other"),
+        (3_000, 10, "invalid_image", "3000 x 10 pixels: one side is 300 times the other"),
         (10, 3_000, "invalid_image", "at most 50 times is allowed"),
         (1, 1, "image_too_small", "1 x 1 pixels; each side must be at least 2"),
         (1, 40, "image_too_small", "1 x 40 pixels"),
