@@ -1,4 +1,4 @@
-"""What the API does to jobs is told to receivers, and a bell rings for those who tell."""
+"""Changes of jobs by the API notify receivers and wake the delivery process."""
 
 from __future__ import annotations
 
