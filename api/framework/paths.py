@@ -58,7 +58,7 @@ class PathId:
 
 @dataclass(frozen=True)
 class PathText:
-    """Text that the handler gets as it is."""
+    """Text that the handler gets unchanged."""
 
     description: str | None = None
 

@@ -38,7 +38,7 @@ class Live:
         return Client(self.port, address=address)
 
     def is_served(self, address: str = B) -> bool:
-        """Whether somebody with a key, and health without one, are answered on new connections."""
+        """Whether a request with a key, and a health check without one, are answered on new connections."""
         with contextlib.closing(self.client(address)) as client:
             requested = client.ask(
                 "/v1/jobs", headers=f"Authorization: Bearer {self.b}\r\n"
@@ -106,7 +106,7 @@ def crowd(live: Live, count: int, said: bytes) -> Iterator[list[Client]]:
 )
 def test_clients_that_do_not_close_delay_no_other_client(live: Live, said: bytes) -> None:
     workers = children.of(_pid(live))
-    # Each would take two seconds if somebody waited for it.
+    # Each would take two seconds if the server waited for it.
     with crowd(live, 64, said) as staying:
         assert live.is_served()
         assert {client.answer().status for client in staying} <= {200, 400}

@@ -1,4 +1,4 @@
-"""Images that are named by URL: fetched from real servers over HTTP and HTTPS, guarded, and never told to an engine."""
+"""Images by URL: downloaded from real servers over HTTP and HTTPS, guarded, and never passed to an engine as URLs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.fakes import RecordingWakeup
 
 @dataclass
 class Site:
-    """A web server with one picture, and what it does with those who want it."""
+    """A web server with one image and configurable behavior."""
 
     url: str = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = field(default_factory=image_files.png)
-    #: Redirects before the picture.
+    #: Redirects before the image.
     hops: int = 0
     requested: list[dict[str, str]] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
@@ -198,7 +198,7 @@ def test_every_url_that_does_not_work_is_named(caller: Caller, site: Site) -> No
         "#/images/2/url": "invalid_image_url",
         "#/images/3/url": "invalid_image_url",
     }
-    # Whether a name is known inside of this network is nobody's business.
+    # Callers must not learn which names exist inside this network.
     assert reported["errors"][1]["detail"] == reported["errors"][2]["detail"]
 
 

@@ -1,4 +1,4 @@
-"""Images through the door: uploaded once, looked at, fetched, removed."""
+"""Images in the API: upload, get, download, delete."""
 
 from __future__ import annotations
 

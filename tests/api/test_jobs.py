@@ -1,4 +1,4 @@
-"""Jobs through the door: submitted in every form, looked at, listed, steered."""
+"""Jobs in the API: submit in every form, get, list, cancel, rerun, delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every answer has, and what every request leaves in the log."""
+"""Headers of every response, and log lines of every request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_request_leaves_one_line_with_the_route_and_nothing_of_what_was_sent(
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         job = caller.job(question="CANARY?", metadata={"CANARY": "CANARY"})
         caller("GET", "/v1/CANARY?CANARY=1")
-    # Redis is away here, which is told too.
+    # Redis is unavailable here, which is logged, too.
     lines = [line for line in lines if line["event"] != "requests_not_counted_together"]
     assert [line["event"] for line in lines] == [
         "job_submitted", "request_finished", "request_finished",

@@ -1,4 +1,4 @@
-"""What the API does to jobs becomes notifications, and wakes the delivery process."""
+"""Changes of jobs by the API notify receivers and wake the delivery process."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_lists_of_deliveries_are_small_whatever_receivers_say(
         [one] = page.get_json()["data"]
         assert one["attempt_count"] == 32
         numbers = [attempt["number"] for attempt in one["attempts"]]
-        # The next automatic one is older than the newest that somebody asked for.
+        # The next automatic attempt is older than the newest requested one.
         assert numbers == [2, *range(33 - queries.LISTED_ATTEMPTS, 33)]
         assert {attempt["answer"] for attempt in one["attempts"]} == {None}
         assert {attempt["request_headers"] for attempt in one["attempts"]} == {None}

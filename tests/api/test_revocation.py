@@ -42,7 +42,7 @@ def reader(client: FlaskClient, database: Database) -> Caller:
 
 @pytest.fixture
 def follow(app: Router) -> Iterator[Callable[..., Follower]]:
-    """Return what follows a stream; whoever is still there at the end is sent away."""
+    """Return a function that follows a stream; the end of the test closes all followers."""
     followers: list[Follower] = []
 
     def begin(client: FlaskClient, url: str, **headers: str) -> Follower:

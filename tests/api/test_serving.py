@@ -424,7 +424,7 @@ def test_threads_go_to_accounts_in_turns() -> None:
             assert served.get("/known", headers=key(name)).status == 200
         for number in range(8):
             served.client(A).ask(f"/wait/a{number}", headers=key("a"))
-        # Three of four: nobody has all.
+        # Three of four: no group has all.
         assert eventually(lambda: len(served.application.ran) == 5)
         served.client(A).ask("/wait/b", headers=key("b"))
         assert eventually(lambda: "/wait/b" in served.application.ran)

@@ -54,7 +54,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def follow(caller: Caller) -> Iterator[Follow]:
-    """Return what follows a job; whoever is still there at the end is sent away."""
+    """Return a function that follows a job; the end of the test closes all followers."""
     followers: list[Follower] = []
 
     def begin(job: dict[str, Any], query: str = "", **headers: str) -> Follower:
@@ -362,7 +362,7 @@ class TestTheHotPath:
         assert eventually(lambda: follower.text() == "I see ")
         say(recorder, live, "six ", "or seven")
         assert eventually(lambda: follower.text() == "I see six or seven")
-        # A process where nobody has followed knows what is written.
+        # A process without earlier followers reads the same from SQL.
         late = opened(another("GET", job["urls"]["events"], buffered=False))
         assert eventually(lambda: late.text() == "I see ")
         age(61)
@@ -370,7 +370,7 @@ class TestTheHotPath:
         age(10)
         second = factories.claim(database)
         again, anew = record(database, second, publisher)
-        # What a worker that has lost its job still says reaches nobody any more.
+        # Events of a worker that has lost its job reach no follower.
         assert eventually(lambda: "attempt.restarted" in follower.kinds())
         say(recorder, live, " or eight")
         say(again, anew, "It is ", "6.")

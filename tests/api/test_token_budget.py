@@ -1,4 +1,4 @@
-"""How long an answer may be, so that it fits beside images and question."""
+"""The limit of an answer, so that it fits into the context with the images and the question."""
 
 from __future__ import annotations
 

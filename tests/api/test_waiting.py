@@ -25,7 +25,7 @@ ACCOUNT = uuid.UUID(int=0)
 
 
 class Patient(Waits):
-    """Waits that tell when somebody has begun to wait."""
+    """Waits that signal the start of a wait."""
 
     def __init__(self, database: Database, *, permits: int) -> None:
         super().__init__(database, shares=Shares(permits, name="waits"), check_seconds=0.01)
