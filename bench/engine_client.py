@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 _PEER = """
 import sys
-from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=Options.parse(sys.argv[2]), profile=profiles.QVQ)
+from core import profiles
+from scripted import server
+from scripted import ScriptedOptions
+server.serve("127.0.0.1", int(sys.argv[1]), options=ScriptedOptions.parse(sys.argv[2]), profile=profiles.QVQ)
 """
 
 

@@ -44,11 +44,11 @@ _START_SECONDS: Final = 60
 _PEPPER: Final = "the pepper of the benchmarks"
 _ENGINE: Final = """
 import sys
-from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-options = Options.parse(sys.argv[2])
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
+from core import profiles
+from scripted import server
+from scripted import ScriptedOptions
+options = ScriptedOptions.parse(sys.argv[2])
+server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
 
 

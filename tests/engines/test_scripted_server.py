@@ -242,10 +242,7 @@ def test_a_hundred_streams_share_one_server(connect: Connect) -> None:
 def test_a_process_of_it_ends_cleanly_when_it_is_told(tmp_path: Path, connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = (
-        "from worker.engines import scripted_server; "
-        f"scripted_server.serve('127.0.0.1', {port}, model='named')"
-    )
+    code = f"from scripted import server; server.serve('127.0.0.1', {port}, model='named')"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
     client = connect(f"http://127.0.0.1:{port}")
