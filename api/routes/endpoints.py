@@ -222,7 +222,7 @@ class EndpointRoutes:
         self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
             raise errors.Unavailable(
-                f"There must be at most {_TESTS} tests of endpoints at once.", retry_after=1
+                "Too many tests of endpoints are running; retry in a second.", retry_after=1
             )
         try:
             delivery_id = redelivery.test(
