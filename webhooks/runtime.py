@@ -76,7 +76,7 @@ class DeliveryRuntime:
 
     def start(self) -> None:
         """Start the threads; the process lives no longer than each of them."""
-        process.tie()
+        process.exit_on_thread_death()
         self._exporter.start()
         self.dispatcher.start()
         _log.info("delivery_started", worker=self.owner)

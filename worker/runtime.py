@@ -148,7 +148,7 @@ class WorkerRuntime:
 
     def start(self) -> None:
         """Start the threads; the process lives no longer than each of them."""
-        process.tie()
+        process.exit_on_thread_death()
         self._exporter.start()
         self._heartbeat.start()
         self.leases.start()
