@@ -61,7 +61,7 @@ class WorkerRuntime:
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
         self.wakeup = RedisWakeup(settings)
-        self._delivery_wakeup = RedisWakeup(settings, notifications=DELIVER)
+        self._delivery_wakeup = RedisWakeup(settings, task=DELIVER)
         self.database.listen(events.WakeupOnCommit(self._delivery_wakeup))
         self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)

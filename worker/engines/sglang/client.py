@@ -65,7 +65,7 @@ class SGLang:
         self._server = EngineServer(
             self.url, api_key=api_key, connect_seconds=connect_seconds, idle=connections
         )
-        self._patience = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
+        self._timeouts = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
         self._images = wire.EncodedImages()
         self._special_tokens = special_tokens.ASSUMED
         #: The checkpoint and version that they belong to, and those of which they could not be found out.
@@ -81,7 +81,7 @@ class SGLang:
             server=self._server,
             images=self._images,
             special_tokens=self._special_tokens,
-            patience=self._patience,
+            timeouts=self._timeouts,
         )
         with self._lock:
             self._chats[request.rid] = chat
