@@ -48,7 +48,9 @@ _ATTACKER = "attacker"
 _RUN = "from bench import attacks; attacks.main()"
 #: The data that the attacker's searches read.
 _TRACES, _TRACE_CHARACTERS = 2_000, 20_000
-_AIMS = "goals: GET p95 < 250 ms, POST p95 < 1,500 ms, slots ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
+_AIMS = (
+    "goals: GET p95 < 250 ms, POST p95 < 1,500 ms, slots ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
+)
 
 
 @dataclass
@@ -128,12 +130,12 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
         with _attack(name, running.wiring.port, key, theirs):
             calls = _measure(running, job, seconds)
             memory = sum(figures.peak_mib(pid) for pid in _family(running.api.pid))
-            permits = _permits(running.database, calls[1].answers)
+            slots = _slots(running.database, calls[1].answers)
     return [
         name,
         _ms(figures.percentile(calls[0].seconds, 0.95)),
         _ms(figures.percentile(calls[1].seconds, 0.95)),
-        permits,
+        slots,
         _ms(max(calls[2].seconds)),
         f"{memory:,.0f}",
         str(sum(one.refused for one in calls)),
@@ -225,12 +227,14 @@ def _wait_for_claim(database: Database, answers: Sequence[bytes]) -> None:
 
 
 def _claimed(database: Database, answer: bytes) -> sa.Row[tuple[object, object]] | None:
-    found = sa.select(Job.created_at, Attempt.claimed_at).join(Attempt, Attempt.job_id == Job.id)
+    statement = sa.select(Job.created_at, Attempt.claimed_at).join(
+        Attempt, Attempt.job_id == Job.id
+    )
     with database.reading() as transaction:
-        return transaction.execute(found.where(Job.id == _job_id(answer))).first()
+        return transaction.execute(statement.where(Job.id == _job_id(answer))).first()
 
 
-def _permits(database: Database, answers: Sequence[bytes]) -> str:
+def _slots(database: Database, answers: Sequence[bytes]) -> str:
     """Return the number of slots from the first submission to its own slot, inclusive."""
     row = _claimed(database, answers[0]) if answers else None
     if row is None:
@@ -243,9 +247,9 @@ def _permits(database: Database, answers: Sequence[bytes]) -> str:
 
 
 def _job_id(answer: bytes) -> uuid.UUID:
-    found = ids.parse("job", orjson.loads(answer)["id"])
-    assert found is not None  # noqa: S101 - for the type checker
-    return found
+    job_id = ids.parse("job", orjson.loads(answer)["id"])
+    assert job_id is not None  # noqa: S101 - for the type checker
+    return job_id
 
 
 def _fill(database: Database, account_id: uuid.UUID) -> None:
@@ -276,10 +280,10 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
 
 def _family(pid: int) -> list[int]:
     """Return the processes of the API without its decoders."""
-    found = [pid]
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += map(int, task.read_text().split())
-    return found
+        pids += map(int, task.read_text().split())
+    return pids
 
 
 def _ms(seconds: float) -> str:

@@ -55,10 +55,10 @@ def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
 
 def text(least: int, most: int | None) -> Schema:
     """Return a schema of strings with bounds."""
-    found: Schema = {"type": "string"}
+    schema: Schema = {"type": "string"}
     if least:
-        found["minLength"] = least
-    return found if most is None else found | {"maxLength": most}
+        schema["minLength"] = least
+    return schema if most is None else schema | {"maxLength": most}
 
 
 def whole(*parts: object) -> Schema:

@@ -209,8 +209,8 @@ class Caller:
         answer = response.read()
         if response.status >= 400:
             raise SystemExit(f"POST {path} got status {response.status}: {answer[:500]!r}")
-        found: dict[str, Any] = orjson.loads(answer)
-        return found
+        reply: dict[str, Any] = orjson.loads(answer)
+        return reply
 
     def alive(self, path: str) -> bool:
         """Whether ``path`` returns status 200 now."""

@@ -272,7 +272,7 @@ class Database:
         #: SQLite's only writer.
         self.writers = Shares(1, name="database writers", most_waiting=_TRANSACTIONS_WAITING)
         #: Returns the account for which the current thread works, or None for the process, which may use all
-        #: connections. The default is None for every thread.
+        #: connections. By default every thread returns None.
         self.party: Callable[[], Hashable] | None = None
         self._turn = threading.Lock()
         self._pool_seconds = pool_seconds

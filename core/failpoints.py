@@ -70,14 +70,14 @@ def parse(text: str) -> dict[str, Failpoint]:
     Raises:
         core.errors.SettingsError: ``text`` is not such a list.
     """
-    found: dict[str, Failpoint] = {}
+    armed: dict[str, Failpoint] = {}
     for part in filter(None, text.split(",")):
         name, _, rest = part.partition("=")
         action, _, passes = rest.partition(":")
         if action not in _ACTIONS or not (passes or "0").isdigit():
             raise errors.SettingsError(f"{VARIABLE}: {part!r} must be place=kill|pause|raise[:n]")
-        found[name] = Failpoint(_ACTIONS[action], passes=int(passes or 0))
-    return found
+        armed[name] = Failpoint(_ACTIONS[action], passes=int(passes or 0))
+    return armed
 
 
 @functools.cache

@@ -94,16 +94,16 @@ class SpecialTokens:
         """Return the first special token that ``text`` spells, or None."""
         if not self._suspicious(text):
             return None
-        found = self._whole.search(text)
-        return found[0] if found else None
+        match = self._whole.search(text)
+        return match[0] if match else None
 
     def _suspicious(self, text: str) -> bool:
         """Whether the patterns need to look at ``text``: this check is a thousand times faster."""
         return any(opening in text for opening in self._openings)
 
 
-def _spaced(found: re.Match[str]) -> str:
-    return f"{found[0]} "
+def _spaced(match: re.Match[str]) -> str:
+    return f"{match[0]} "
 
 
 def _spelled(token: str) -> str:

@@ -25,7 +25,7 @@ def images(compose: str) -> dict[str, str]:
 
 
 def digest(image: str) -> str:
-    """Return the digest of an image's tag. Ends the process with an error message if there is none."""
+    """Return the digest of an image's tag. Ends the process with an error message if it finds no digest."""
     command = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", image]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -94,8 +94,8 @@ def unpack(index: bytes | None) -> list[IndexEntry]:
     for gap, length, later, *rest in orjson.loads(zlib.decompress(index)):
         number, at = number + gap, at + later
         more = rest[0] if rest else None
-        found, tokens = (more, None) if isinstance(more, dict) else (None, more)
-        marks.append(IndexEntry(number, length, at, found, tokens))
+        finding, tokens = (more, None) if isinstance(more, dict) else (None, more)
+        marks.append(IndexEntry(number, length, at, finding, tokens))
     return marks
 
 

@@ -143,17 +143,17 @@ class SGLang:
         served = (str(info.get("tokenizer_path") or model), model, str(info["version"]))
         if served == self._tokenizer:
             return
-        found, source = tokenizer.of_checkpoint(served[0]), "files"
-        if found is None:
-            found, source = self._ask_special_tokens(), "engine"
-        if found is None:
+        tokens, source = tokenizer.of_checkpoint(served[0]), "files"
+        if tokens is None:
+            tokens, source = self._ask_special_tokens(), "engine"
+        if tokens is None:
             if served != self._unknown_tokenizer:
                 log.warning("special_tokens_unknown", url=self.url)
             self._unknown_tokenizer = served
             return
-        self._special_tokens = SpecialTokens(found.union(special_tokens.QWEN2_VL))
+        self._special_tokens = SpecialTokens(tokens.union(special_tokens.QWEN2_VL))
         self._tokenizer = served
-        log.info("special_tokens_found", url=self.url, source=source, count=len(found))
+        log.info("special_tokens_found", url=self.url, source=source, count=len(tokens))
 
     def _ask_special_tokens(self) -> frozenset[str] | None:
         """Return the candidates that are one token in the engine; None when it does not say."""
