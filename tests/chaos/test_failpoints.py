@@ -214,7 +214,7 @@ def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
 
 @pytest.mark.parametrize(
     ("failpoint", "retained"),
-    [("submit.commit", 0), ("submit.committed", 1), ("bell.publish", 1), ("bell.published", 1)],
+    [("submit.commit", 0), ("submit.committed", 1), ("wakeup.publish", 1), ("wakeup.published", 1)],
 )
 def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat_makes_no_second(
     scene: Scene, failpoint: str, retained: int
