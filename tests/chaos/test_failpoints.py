@@ -219,7 +219,7 @@ def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
 def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat_makes_no_second(
     scene: Scene, failpoint: str, retained: int
 ) -> None:
-    image = submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
+    image = submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
     body = {"question": QUESTION, "images": [{"image_id": ids.show("img", image)}]}
     request = {"json": body, "headers": {"Idempotency-Key": KEY}}
 
@@ -277,7 +277,7 @@ def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
 def test_a_worker_that_dies_over_the_count_of_what_is_stored_leaves_it_right(
     scene: Scene, failpoint: str
 ) -> None:
-    submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
+    submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
     size = scene.stored(StorageKind.IMAGES)
 
     (scene.kill_worker if failpoint.startswith("fold") else scene.kill_recount)(failpoint)

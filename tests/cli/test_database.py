@@ -96,7 +96,7 @@ def test_accounts_are_listed_with_what_they_store_limited_and_counted_anew(tmp_p
     database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
     account_id = factories.make_account(database, "web")
     image = factories.make_image(data=b"x" * 3 * 2**20)
-    submission.keep_image(database, account_id=account_id, image=image)
+    submission.store_image(database, account_id=account_id, image=image)
 
     def listed() -> dict[str, Any]:
         [row] = json.loads(
@@ -255,7 +255,7 @@ def test_the_doctor_tells_who_is_near_the_storage_quota(tmp_path: Path) -> None:
     with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
         account_id = factories.make_account(database, "web")
         image = factories.make_image(data=bytes(2**20))
-        submission.keep_image(database, account_id=account_id, image=image)
+        submission.store_image(database, account_id=account_id, image=image)
 
     def reported(quota_mb: int) -> tuple[str, str]:
         quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}

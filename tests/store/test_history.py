@@ -149,7 +149,7 @@ def test_jobs_are_found_by_metadata_with_any_characters(
 
 def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID) -> None:
     submitted, other = factories.make_image(b"one"), factories.make_image(b"two")
-    image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+    image_id = submission.store_image(database, account_id=account_id, image=submitted)
     first = factories.make_job(database, account_id, images=[(submitted, 4), (other, 4)])
     second = factories.make_job(database, account_id, images=[(image_id, 4)])
     stranger = factories.make_account(database)

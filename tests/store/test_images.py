@@ -22,7 +22,7 @@ def upload(
     database: Database, account_id: uuid.UUID, image: submission.NewImage | None = None
 ) -> uuid.UUID:
     """Keep an image by itself."""
-    return submission.keep_image(
+    return submission.store_image(
         database, account_id=account_id, image=image or factories.make_image()
     )
 

@@ -312,9 +312,9 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        submission.keep_image(database, account_id=account_id, image=submitted)
+        submission.store_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         finished(database, account_id, image_id)
         age(20 * DAY)
         assert run(database, "image") == purge.Purged()
@@ -329,7 +329,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
         finished(database, account_id, image_id)
         age(11 * DAY)
@@ -344,7 +344,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         age(31 * DAY)
 
         assert run(database, "image").images == 1
@@ -495,7 +495,7 @@ class TestBatches:
     ) -> None:
         one, two = factories.make_image(b"one"), factories.make_image(b"two")
         for turn in range(4):
-            uploaded = submission.keep_image(database, account_id=account_id, image=one)
+            uploaded = submission.store_image(database, account_id=account_id, image=one)
             for _ in range(3):
                 finished(database, account_id, uploaded, two)
             age(31 * DAY)

@@ -225,7 +225,7 @@ def test_the_index_agrees_with_a_look_at_every_text(
             jobs.append(ids.new())
             rows = factories.job_rows(account_id, [{"id": jobs[-1], "question": text}])
             transaction.execute(sa.insert(Job), rows)
-            search.keep(transaction, jobs[-1], Part.TRACE, text)
+            search.add(transaction, jobs[-1], Part.TRACE, text)
     tried = 0
     for text in texts:
         words = [at for at in range(len(text)) if at == 0 or not text[at - 1].isalnum()]
@@ -255,7 +255,7 @@ def test_a_phrase_that_very_many_jobs_hold_is_found_page_by_page(
         transaction.execute(sa.insert(Job), rows)
         for row in rows:
             odd = " zebra" if row is rows[600] else ""
-            search.keep(transaction, row["id"], Part.TRACE, f"A look at it{odd}.")
+            search.add(transaction, row["id"], Part.TRACE, f"A look at it{odd}.")
     requested = history.Filter(account_id=account_id, phrases=("look at it", "a look"))
 
     views, more = history.page(database, requested, limit=7, after=rows[500]["id"])

@@ -89,7 +89,7 @@ def test_pictures_keep_the_order_in_which_they_were_sent(
     database: Database, account_id: uuid.UUID
 ) -> None:
     uploaded = factories.make_image(b"uploaded")
-    image_id = submission.keep_image(database, account_id=account_id, image=uploaded)
+    image_id = submission.store_image(database, account_id=account_id, image=uploaded)
     one, two = factories.make_image(b"one"), factories.make_image(b"two")
 
     job_id = factories.make_job(
@@ -114,7 +114,7 @@ def test_a_job_about_an_image_that_is_not_there_leaves_nothing_behind(
     other = factories.make_account(database)
     image_id = ids.new()
     if whose == "somebody else's":
-        image_id = submission.keep_image(database, account_id=other, image=factories.make_image())
+        image_id = submission.store_image(database, account_id=other, image=factories.make_image())
     elif whose == "a removed one":
         image_id = removed_image(database, account_id)
     before = count(database, Image)
@@ -135,7 +135,7 @@ def be_impatient(connection: sa.Connection) -> None:
 
 def removed_image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     """Upload an image and take it away again."""
-    image_id = submission.keep_image(
+    image_id = submission.store_image(
         database, account_id=account_id, image=factories.make_image(b"gone")
     )
     assert retention.remove_image(database, image_id, account_id=account_id)
@@ -271,7 +271,7 @@ def test_racing_jobs_about_the_same_pictures_in_opposite_orders_do_not_block_eac
     database: Database, account_id: uuid.UUID
 ) -> None:
     one, two = factories.make_image(b"one"), factories.make_image(b"two")
-    known = submission.keep_image(database, account_id=account_id, image=two)
+    known = submission.store_image(database, account_id=account_id, image=two)
     # Two more originals with the same canonical bytes: here the bytes are what is shared.
     third, fourth = (
         factories.make_image(name, key=same.key, data=same.data)
