@@ -27,7 +27,7 @@ from core import errors, ids, logs
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.store import history, retention
+from jobs.store import commands, history, retention
 from jobs.store.positions import PositionForecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
@@ -203,7 +203,9 @@ class JobRoutes:
         written stays. Cancelling again changes nothing; a job that has ended otherwise cannot be cancelled.
         """
         job_id = _job_id(path)
-        status = history.cancel(self._database, job_id, account_id=caller.scope, actor=caller.actor)
+        status = commands.cancel(
+            self._database, job_id, account_id=caller.scope, actor=caller.actor
+        )
         if status is None:
             raise _not_found()
         if status in (Status.SUCCEEDED, Status.FAILED):

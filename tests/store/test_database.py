@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database, DatabaseUnavailable, LockTimeout, utcnow
 from jobs.records import Account, Job
-from jobs.store import claims, history
+from jobs.store import claims, commands, history
 from tests import factories, postgres, races
 from tests.databases import Age, Clock, PostgresSource
 
@@ -242,7 +242,7 @@ def test_a_row_that_stays_locked_is_told_apart_from_an_outage(
     with database.transaction() as slow:
         slow.execute(locked)
         with pytest.raises(LockTimeout):
-            history.cancel(database, job_id, account_id=account_id, actor="key:test")
+            commands.cancel(database, job_id, account_id=account_id, actor="key:test")
 
 
 @only_sqlite

@@ -23,7 +23,16 @@ from jobs.delivery import (
 )
 from jobs.lifecycle import Status
 from jobs.outbox import WebhookNotification
-from jobs.store import events, expiry, history, purge, retention, settle, submission, timeline
+from jobs.store import (
+    commands,
+    events,
+    expiry,
+    purge,
+    retention,
+    settle,
+    submission,
+    timeline,
+)
 from tests import factories, webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints
@@ -187,7 +196,7 @@ def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age
     factories.make_job(database, account_id)
     settle.fail(database, factories.claim(database), fault, generation=None)
     queued = factories.make_job(database, account_id)
-    history.cancel(database, queued, account_id=None, actor="key:test")
+    commands.cancel(database, queued, account_id=None, actor="key:test")
     factories.make_job(database, account_id)
     settle.stop(database, factories.claim(database), generation=None)
     factories.make_job(database, account_id)
@@ -216,7 +225,7 @@ def test_a_job_that_changes_nothing_tells_nothing(
     webhooks.make_endpoint(database, account_id, event_types=list(EventType))
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
-    history.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert types(database) == ["job.started"]
     assert settle.stop(database, claimed, generation=None)

@@ -17,7 +17,7 @@ from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.records import Job, Record
-from jobs.store import claims, expiry, history, traces
+from jobs.store import claims, commands, expiry, history, traces
 from jobs.store import settle as outcomes
 from tests import databases, factories, races
 from tests.databases import Age
@@ -226,7 +226,7 @@ def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
     cancelled = factories.make_job(database, account_id)
     overdue = factories.make_job(database, account_id, deadline=timedelta(seconds=20))
     held = [(factories.claim(database, "me").job_id, 1) for _ in range(3)]
-    history.cancel(database, cancelled, account_id=account_id, actor="key:test")
+    commands.cancel(database, cancelled, account_id=account_id, actor="key:test")
     age(21)
 
     flags = claims.watch(database, owner="me", held=held)

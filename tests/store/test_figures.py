@@ -10,7 +10,7 @@ from datetime import timedelta
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority
-from jobs.store import history, settle, statistics, workers
+from jobs.store import commands, settle, statistics, workers
 from tests import factories
 from tests.databases import Age
 
@@ -33,7 +33,7 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     for _ in range(2):
         factories.make_job(database, account_id)
     cancelled = factories.make_job(database, other)
-    history.cancel(database, cancelled, account_id=None, actor="key:test")
+    commands.cancel(database, cancelled, account_id=None, actor="key:test")
     ended, _running = factories.claim(database), factories.claim(database)
     settle.succeed(database, ended, answer=Answer("6", "boxed"), generation=factories.make_ended())
     factories.make_job(database, account_id)

@@ -12,7 +12,17 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job
-from jobs.store import claims, expiry, groups, history, settle, submission, timeline, traces
+from jobs.store import (
+    claims,
+    commands,
+    expiry,
+    groups,
+    history,
+    settle,
+    submission,
+    timeline,
+    traces,
+)
 from tests import factories
 from tests.databases import Age
 
@@ -111,7 +121,7 @@ def failed(database: Database, leader: claims.Claim) -> None:
 
 
 def stopped(database: Database, leader: claims.Claim) -> None:
-    history.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
+    commands.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
     assert settle.stop(database, leader, generation=None)
 
 
@@ -134,7 +144,7 @@ def test_a_leader_that_is_cancelled_before_it_ran_frees_its_followers(
     database: Database, account_id: uuid.UUID
 ) -> None:
     jobs = submit(database, account_id)
-    history.cancel(database, jobs[0], account_id=None, actor=ACTOR)
+    commands.cancel(database, jobs[0], account_id=None, actor=ACTOR)
 
     assert [next_job(database) for _ in jobs] == [*jobs[1:], None]
 

@@ -12,7 +12,7 @@ from core import ids
 from core.database import Database, utcnow
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, history, positions, settle, submission, traces
+from jobs.store import claims, commands, history, positions, settle, submission, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -249,7 +249,7 @@ def test_there_is_no_estimate_until_20_jobs_have_finished(
 def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.UUID) -> None:
     job_id = factories.make_job(database, account_id)
 
-    stands = history.cancel(database, job_id, account_id=account_id, actor=ACTOR)
+    stands = commands.cancel(database, job_id, account_id=account_id, actor=ACTOR)
 
     job = factories.get_job(database, job_id).job
     assert stands is job.status is Status.CANCELLED
@@ -262,10 +262,10 @@ def test_a_running_job_is_only_asked_to_stop(database: Database, account_id: uui
     job_id = factories.make_job(database, account_id)
     factories.claim(database)
 
-    assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
+    assert commands.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
     asked_at = factories.get_job(database, job_id).job.cancel_requested_at
     assert asked_at is not None
-    assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
+    assert commands.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
 
     assert factories.get_job(database, job_id).job.cancel_requested_at == asked_at
 
@@ -288,7 +288,7 @@ def test_a_finished_job_keeps_its_own_end(
         settle.stop(database, claimed, generation=None)
     before = factories.get_job(database, job_id).job
 
-    assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end
+    assert commands.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end
 
     after = factories.get_job(database, job_id).job
     assert (after.status, after.finished_at, after.cancel_requested_at) == (
@@ -304,8 +304,8 @@ def test_a_job_of_another_account_is_not_cancelled(
     job_id = factories.make_job(database, account_id)
     other = factories.make_account(database)
 
-    assert history.cancel(database, job_id, account_id=other, actor=ACTOR) is None
-    assert history.cancel(database, ids.new(), account_id=account_id, actor=ACTOR) is None
+    assert commands.cancel(database, job_id, account_id=other, actor=ACTOR) is None
+    assert commands.cancel(database, ids.new(), account_id=account_id, actor=ACTOR) is None
     assert factories.get_job(database, job_id).job.status is Status.QUEUED
 
 
@@ -317,7 +317,7 @@ def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_told(
     def cancel() -> dict[uuid.UUID, Status | None]:
         order = random.Random(1).sample(jobs, len(jobs))
         return {
-            job_id: history.cancel(database, job_id, account_id=account_id, actor=ACTOR)
+            job_id: commands.cancel(database, job_id, account_id=account_id, actor=ACTOR)
             for job_id in order
         }
 

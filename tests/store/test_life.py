@@ -131,7 +131,7 @@ VERBS: dict[str, Callable[[World, int], object]] = {
     "sweep": lambda world, _: expiry.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
-    "cancel": lambda world, _: history.cancel(
+    "cancel": lambda world, _: commands.cancel(
         world.database, world.job_id, account_id=None, actor="key:test"
     ),
     "run now": lambda world, _: commands.run_now(

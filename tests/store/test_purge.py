@@ -17,7 +17,17 @@ from core.settings import Settings
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEntry
-from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
+from jobs.store import (
+    claims,
+    commands,
+    history,
+    purge,
+    retention,
+    settle,
+    submission,
+    timeline,
+    traces,
+)
 from tests import factories, races
 from tests.databases import ROOT, Age
 
@@ -248,7 +258,7 @@ class TestClasses:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         cancelled = factories.make_job(database, account_id)
-        history.cancel(database, cancelled, account_id=account_id, actor="key:test")
+        commands.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
         settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), generation=None)

@@ -16,7 +16,17 @@ from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Job, SearchText
-from jobs.store import expiry, history, purge, retention, search, settle, submission, traces
+from jobs.store import (
+    commands,
+    expiry,
+    history,
+    purge,
+    retention,
+    search,
+    settle,
+    submission,
+    traces,
+)
 from tests import databases, factories
 from tests.databases import Age
 
@@ -151,7 +161,7 @@ def test_whatever_the_end_what_was_said_is_found(
         case _:
             rng = random.Random(1)
             assert settle.retry(database, claimed, fault, generation=generation, rng=rng)
-            history.cancel(database, job_id, account_id=None, actor=ACTOR)
+            commands.cancel(database, job_id, account_id=None, actor=ACTOR)
 
     assert found(database, "a zebra") == [job_id]
 

@@ -15,7 +15,7 @@ from jobs.answers.extraction import Answer
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
-from jobs.store import claims, history, settle, steps, traces
+from jobs.store import claims, commands, history, settle, steps, traces
 from tests import factories
 from tests.databases import Age
 
@@ -199,7 +199,7 @@ def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
-    history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
 
     assert settle.stop(
         database, claimed, generation=factories.make_ended("so far", finish_reason="cancel")
@@ -320,7 +320,7 @@ def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_the_queue(
     database: Database, account_id: uuid.UUID, verb: str
 ) -> None:
     claimed = begun(database, account_id)
-    history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
     partial = factories.make_ended("so far", finish_reason="error")
 
     if verb == "retry":

@@ -8,7 +8,16 @@ from datetime import timedelta
 
 from core.database import Database
 from jobs.events.index import IndexEntry, SequenceBlock
-from jobs.store import claims, event_log, expiry, history, purge, retention, settle, traces
+from jobs.store import (
+    claims,
+    commands,
+    event_log,
+    expiry,
+    purge,
+    retention,
+    settle,
+    traces,
+)
 from jobs.store.event_log import EventKind, JobEvent
 from tests import factories
 from tests.databases import Age
@@ -211,7 +220,7 @@ def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uu
 
     assert found[waiting] == event_log.EventPosition(1, finished=False)
     assert found[claimed.job_id] == event_log.EventPosition(first.number, finished=False)
-    history.cancel(database, waiting, account_id=None, actor="key:test")
+    commands.cancel(database, waiting, account_id=None, actor="key:test")
     cancelled = {waiting: event_log.EventPosition(2, finished=True)}
     assert event_log.standings(database, [waiting, uuid.uuid4()]) == cancelled
     assert kinds(read(database, waiting)) == ["job.queued", "job.finished"]

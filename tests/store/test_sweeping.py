@@ -13,7 +13,7 @@ from core.database import Database
 from jobs import delivery
 from jobs.delivery import Webhook
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, events, expiry, history, traces
+from jobs.store import claims, commands, events, expiry, history, traces
 from tests import databases, factories, races
 from tests.databases import Age
 
@@ -78,7 +78,7 @@ def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
 ) -> None:
     job_id = factories.make_job(database, account_id)
     factories.claim(database)
-    history.cancel(database, job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, job_id, account_id=account_id, actor="key:test")
     age(61)
 
     assert sweep(database) == expiry.Expired(cancelled=1)

@@ -18,7 +18,7 @@ from core import failpoints
 from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Status
 from jobs.records import Job, QueueTurn
-from jobs.store import claims, history, positions, settle, submission, turns
+from jobs.store import claims, commands, positions, settle, submission, turns
 from tests import factories, races
 from tests.databases import Age
 
@@ -147,7 +147,7 @@ def test_one_job_at_a_time_gets_no_more_turns_than_a_backlog(
 def test_jobs_that_were_cancelled_cost_no_turn(database: Database, account_id: uuid.UUID) -> None:
     mine = [factories.make_job(database, account_id) for _ in range(20)]
     for job_id in mine[:15]:
-        history.cancel(database, job_id, account_id=account_id, actor=ACTOR)
+        commands.cancel(database, job_id, account_id=account_id, actor=ACTOR)
     other = factories.make_account(database)
     queue(database, other, 20)
 
@@ -374,7 +374,7 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
                     factories.make_job(database, owner, priority=kind)
             case "cancel":
                 for job_id in sorted(queued(database))[:2]:
-                    history.cancel(database, job_id, account_id=None, actor=ACTOR)
+                    commands.cancel(database, job_id, account_id=None, actor=ACTOR)
             case "release":
                 held = claims.claim(database, owner="worker-1", lease=factories.LEASE)
                 if held is not None:
