@@ -258,7 +258,9 @@ def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.
     assert job.engine_stopped_at is None
 
 
-def test_a_running_job_is_only_asked_to_stop(database: Database, account_id: uuid.UUID) -> None:
+def test_a_cancel_of_a_running_job_only_requests_its_stop(
+    database: Database, account_id: uuid.UUID
+) -> None:
     job_id = factories.make_job(database, account_id)
     factories.claim(database)
 
@@ -271,7 +273,7 @@ def test_a_running_job_is_only_asked_to_stop(database: Database, account_id: uui
 
 
 @pytest.mark.parametrize("end", [Status.SUCCEEDED, Status.FAILED, Status.CANCELLED])
-def test_a_finished_job_keeps_its_own_end(
+def test_a_cancel_does_not_change_a_finished_job(
     database: Database, account_id: uuid.UUID, end: Status
 ) -> None:
     job_id = factories.make_job(database, account_id)
@@ -309,7 +311,7 @@ def test_a_job_of_another_account_is_not_cancelled(
     assert factories.get_job(database, job_id).job.status is Status.QUEUED
 
 
-def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_told(
+def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_reported(
     database: Database, account_id: uuid.UUID
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(20)]

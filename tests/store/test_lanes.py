@@ -45,7 +45,7 @@ def make_queues(
             )
 
 
-def test_lanes_have_their_turns_and_few_tries_at_once(
+def test_queues_take_turns_and_have_few_attempts_at_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
@@ -64,7 +64,7 @@ def test_lanes_have_their_turns_and_few_tries_at_once(
     assert [claimed.queue_id for claimed in webhooks.claim(database)] == [one.id]
 
 
-def test_a_lane_that_was_served_last_waits_for_the_others(
+def test_a_queue_that_was_served_last_waits_for_the_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
     queues = [
@@ -80,7 +80,7 @@ def test_a_lane_that_was_served_last_waits_for_the_others(
     assert served[3:] == served[:3]
 
 
-def test_a_lane_that_proved_nothing_gets_one_try_at_a_time(
+def test_an_unproven_queue_gets_one_attempt_at_a_time(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
@@ -93,7 +93,7 @@ def test_a_lane_that_proved_nothing_gets_one_try_at_a_time(
     assert len(webhooks.claim(database)) == 2
 
 
-def test_a_lane_that_fails_again_and_again_is_slow_until_it_takes_something(
+def test_a_queue_that_fails_repeatedly_is_slow_until_a_delivery(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])

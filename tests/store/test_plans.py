@@ -253,7 +253,7 @@ def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:
     assert_no_scan(plan)
 
 
-def test_the_queue_is_told_by_indexes_of_what_waits_runs_came_and_ended(crowd: Crowd) -> None:
+def test_the_statistics_of_the_queue_use_indexes(crowd: Crowd) -> None:
     for account_id in (None, crowd.account_id):
         plan = plans(
             crowd,

@@ -100,7 +100,7 @@ def test_several_phrases_may_be_in_different_parts_and_all_have_to_be_there(
     assert found(database, "how many", "blue star") == []
 
 
-def test_nobody_finds_a_job_of_another_account(database: Database, account_id: uuid.UUID) -> None:
+def test_no_account_finds_a_job_of_another_one(database: Database, account_id: uuid.UUID) -> None:
     finished(database, account_id)
     other = factories.make_account(database)
 
@@ -109,7 +109,7 @@ def test_nobody_finds_a_job_of_another_account(database: Database, account_id: u
     assert found(database, str(account_id)) == []
 
 
-def test_a_question_is_found_as_soon_as_it_is_asked_and_a_trace_when_its_attempt_has_ended(
+def test_a_question_is_found_at_once_and_a_trace_when_its_attempt_has_ended(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     job_id = factories.make_job(database, account_id)

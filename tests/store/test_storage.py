@@ -217,7 +217,7 @@ def test_through_any_life_the_count_is_the_sum(database: Database, account_id: u
     assert all(one[StorageKind.TRACES] for one in counted)
 
 
-def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
+def test_notifications_and_responses_are_counted_and_removed_with_the_answer(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -308,7 +308,7 @@ def test_a_count_that_was_lost_is_corrected_by_a_recount(
     assert factories.get_job(database, retained).job.answer_text == "6"
 
 
-def test_recounts_at_once_beside_new_images_correct_it_once(
+def test_concurrent_recounts_and_new_images_correct_the_count_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for number in range(5):
@@ -362,7 +362,7 @@ def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id:
     assert len(refused) == 32 - 10
 
 
-def test_whether_an_account_has_room_is_asked_once_a_second(
+def test_the_room_of_an_account_is_read_once_a_second(
     database: Database, account_id: uuid.UUID
 ) -> None:
     timer = HandTimer()
@@ -417,7 +417,7 @@ def test_an_account_has_a_quota_of_its_own_or_the_one_of_all(
         storage.limit_account(database, "nobody", storage_mb=1)
 
 
-def test_within_a_second_nothing_is_asked_of_the_database(
+def test_within_a_second_the_database_is_not_read_again(
     database: Database, account_id: uuid.UUID
 ) -> None:
     timer = HandTimer()

@@ -174,7 +174,7 @@ def test_turns_that_were_missed_are_not_made_up_for(
     assert claimed_accounts(database, 9).count(account_id) in (3, 4)
 
 
-def test_a_job_that_is_tried_again_keeps_its_place_in_its_account(
+def test_a_retried_job_keeps_its_position_in_its_account(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
@@ -238,7 +238,7 @@ def test_a_claimer_that_is_killed_loses_no_job_and_no_turn(
     assert claims.claim(database, owner="worker-1", lease=factories.LEASE) is None
 
 
-def test_rows_are_kept_until_their_turn_has_passed(
+def test_rows_are_removed_once_their_turn_has_passed(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.insert_jobs(database, account_id, [{}])

@@ -45,7 +45,7 @@ def test_a_claim_carries_what_the_worker_needs(database: Database, account_id: u
     assert image == second.data
 
 
-def test_a_claim_makes_the_job_running_and_keeps_the_attempt(
+def test_a_claim_makes_the_job_running_and_stores_the_attempt(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = factories.make_job(database, account_id)

@@ -79,7 +79,9 @@ def finish(
     assert settle.succeed(database, claimed, answer=None, generation=ended)
 
 
-def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id: uuid.UUID) -> None:
+def test_the_events_of_a_job_go_from_its_queue_to_its_end(
+    database: Database, account_id: uuid.UUID
+) -> None:
     claimed = begun(database, account_id)
     index = flush(database, claimed, "Let me ", "look: 圆 🟢\n")
     running = event_log.read(database, claimed.job_id, after=0)
@@ -211,7 +213,7 @@ def test_numbers_are_reserved_before_they_are_used(
     assert factories.get_job(database, claimed.job_id).job.last_sequence_number == wanted
 
 
-def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uuid.UUID) -> None:
+def test_positions_of_jobs_are_read_in_one_query(database: Database, account_id: uuid.UUID) -> None:
     claimed = begun(database, account_id)
     waiting = factories.make_job(database, account_id)
     [first] = flush(database, claimed, "I see ")

@@ -87,7 +87,7 @@ def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
 
 
-def test_the_partial_trace_of_a_lost_attempt_is_folded_and_kept(
+def test_the_partial_trace_of_a_lost_attempt_is_folded_and_stored(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     job_id = factories.make_job(database, account_id)
@@ -172,7 +172,7 @@ def test_sweepers_at_the_same_time_end_each_lease_once(
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
+def test_sweepers_that_insert_the_same_webhook_queues_never_deadlock(
     database: Database, account_id: uuid.UUID
 ) -> None:
     urls = sorted(

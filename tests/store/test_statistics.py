@@ -20,7 +20,7 @@ AWAY = workers.EngineState(url="http://a", state="away")
 ONE = workers.WorkerHeartbeat(id="one", host="here", pid=1, version="1", slots=8)
 
 
-def test_an_empty_queue_is_told_as_such(database: Database) -> None:
+def test_the_statistics_of_an_empty_queue(database: Database) -> None:
     assert statistics.queue(database, account_id=None) == statistics.QueueStatistics(
         0, 0, None, 0, 0, 0
     )
@@ -48,7 +48,7 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     assert (mine.submitted, mine.finished) == (3, 1)
 
 
-def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
+def test_a_job_that_waits_for_another_attempt_is_queued_but_neither_due_nor_old(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -60,7 +60,7 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     assert (queue.depth, queue.due, queue.oldest) == (1, 0, None)
 
 
-def test_the_queue_of_each_priority_is_told(
+def test_the_queue_has_statistics_by_priority(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     nothing = statistics.QueuedByPriority()
