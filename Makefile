@@ -5,10 +5,10 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine demo test check bench chaos lock secrets images
+.PHONY: help setup engine demo unit test coverage check format reference docs bench chaos lock secrets images
 
 help: ## These lines
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## The service's environment, .venv
 	@$(PYTHON) deploy/environments.py service
@@ -19,12 +19,27 @@ engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
 
+unit: ## The unit tests, in seconds
+	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest -q --numprocesses 2 --durations=0 --durations-min=1 tests/unit
+
 # Those of the real engine take turns: it has both cores and two gigabytes to itself. The others run two at a time.
 test: ## All tests, the real engine included
 	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 2 -m "not engine" && exec .venv/bin/pytest -m engine
 
-check: ## Lint, format, types, import contracts, migrations
-	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check
+coverage: ## The tests without real processes, and the coverage that they reach; no threshold
+	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest --numprocesses 2 -m "not engine and not e2e" --ignore tests/chaos --cov --cov-report term
+
+format: ## Format the code and apply safe fixes
+	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check --fix-only && exec .venv/bin/ruff format
+
+reference: ## The pages of the documentation that come from the code
+	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/python -m tools.reference
+
+docs: ## The documentation site, in site/; a broken link is an error
+	@$(PYTHON) deploy/environments.py docs && exec .venv-docs/bin/zensical build --strict --clean
+
+check: ## Lint, format, types, import contracts, migrations, prose
+	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check && .venv/bin/pytest -q --durations=0 --durations-min=5 tests/architecture/test_prose.py
 
 bench: ## The benchmarks, the model card's exam through the whole service last; each prints a table
 	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept overhead streams webhooks engine_client live claims search grammars abuse voting scenes; do .venv/bin/python -m bench.$$name || exit 1; done
@@ -35,6 +50,7 @@ chaos: ## Everything is killed at random, MINUTES=10 SEED=1 DATABASE=postgresql 
 lock: ## The lock files after a change in pyproject.toml (developers; needs uv; UV_ARGS=--upgrade renews all)
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group build pyproject.toml -o requirements/service.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group dev -c requirements/service.txt pyproject.toml -o requirements/dev.txt
+	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group docs -o requirements/docs.txt
 
 secrets: ## The secrets of docker-compose.yml, a file each in secrets/; those that are there stay
 	@$(PYTHON) deploy/make_secrets.py

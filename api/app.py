@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import flask
 import orjson
@@ -29,15 +29,16 @@ from core.rate_limits import RateLimits
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault
+from core.wakeup import Wakeup
 from jobs import queue
 from jobs.events.live import Subscriber
 from jobs.images import ImageReader
-from jobs.store import accounts, events
+from jobs.store import accounts, outbox
 from jobs.store.admission import Admission, Disk
 from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
-from net import client
 from net.client import GuardedClient
+from net.guard import WEB
 
 #: Of the API that the document describes; the service's own version is another.
 API_VERSION = "1.0"
@@ -49,16 +50,6 @@ _DESCRIPTION = (
     "(`application/problem+json`) with all faults in `errors`, and OpenAI's `error` object. Every answer carries "
     "`x-request-id`."
 )
-
-
-class Wakeup(health.Wakeup, Protocol):
-    """The doorbell, as :class:`jobs.queue.Wakeup` is."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
-
-    def close(self) -> None:
-        """Let go of Redis."""
 
 
 class Service:
@@ -138,9 +129,9 @@ def create_app(
         search_seconds=settings.search_seconds,
     )
     database.party = current.group
-    wakeup = wakeup or queue.Wakeup(settings)
-    delivery_wakeup = delivery_wakeup or queue.Wakeup(settings, notifications=queue.DELIVER)
-    database.listen(events.WakeupOnCommit(delivery_wakeup))
+    wakeup = wakeup or queue.RedisWakeup(settings)
+    delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, notifications=queue.DELIVER)
+    database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
@@ -156,7 +147,7 @@ def create_app(
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
-    fetching = GuardedClient(settings.webhook_allow, doors=client.WEB)
+    fetching = GuardedClient(settings.webhook_allow, ports=WEB)
     reported = GuardedClient(settings.webhook_allow)
     receivers = WebhookTargets(database, egress=reported)
     held_open = Shares(settings.max_streams, name="streams and waits")

@@ -6,7 +6,7 @@ import functools
 import threading
 from datetime import timedelta
 from http import HTTPMethod, HTTPStatus
-from typing import Literal, Protocol
+from typing import Literal
 
 from flask import Response
 
@@ -15,6 +15,7 @@ from api.schemas.problems import Health
 from core import errors
 from core.database import Database
 from core.settings import Settings
+from core.wakeup import Wakeup
 from jobs.store import workers
 from jobs.store.admission import Disk
 from migrations import schema
@@ -23,13 +24,6 @@ State = Literal["ok", "degraded", "unavailable"]
 
 LIVE = "/livez"
 READY = "/readyz"
-
-
-class Wakeup(Protocol):
-    """What knows whether Redis is there, as :class:`jobs.queue.Wakeup` does."""
-
-    def answers(self) -> bool:
-        """Whether Redis answers now."""
 
 
 class HealthRoutes:

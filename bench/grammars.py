@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures
-from cli.engine import cpu
+from cli.environments import engine
+from core.settings import Settings
 from jobs.answers import json_schema
 
 Schema = dict[str, Any]
@@ -37,7 +38,10 @@ def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
     """Compile schemas in the engine's environment and yield what each took."""
     script = Path(__file__).with_name("grammar_compiler.py")
     with subprocess.Popen(
-        [cpu.PYTHON, "-I", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [engine.python(Settings.read().home), "-I", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdin is not None  # noqa: S101 - for the type checker
         assert child.stdout is not None  # noqa: S101 - same

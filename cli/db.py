@@ -15,6 +15,7 @@ from core.database import Database
 from core.settings import TEST_PREFIX, Settings
 from jobs.store import search, storage
 from migrations import schema
+from webhooks.storage import COUNTER
 
 app = typer.Typer(help="Upgrade and check the database.", no_args_is_help=True)
 
@@ -68,7 +69,7 @@ def recount() -> None:
     """Count anew what each account stores, and correct what it is said to store. Jobs go on meanwhile."""
     with schema.opened(Settings.read()) as database:
         for account in storage.accounts(database, default_mb=0):
-            storage.recount(database, account.account_id)
+            storage.recount(database, account.account_id, counters=[COUNTER])
             name = output.printable(account.name)
             stored = storage.usage(database, account.account_id, default_mb=0)
             output.event("ok", f"{name} stores {output.size(stored.total)}")

@@ -16,6 +16,7 @@ import redis as redis_client
 import typer
 
 from cli import client, output
+from cli.environments import build
 from cli.launch import redis
 from cli.launch.engine import EngineRoom
 from core import database, errors
@@ -243,10 +244,13 @@ def _engine_environment(settings: Settings, room: EngineRoom) -> Diagnosis:
         python = room.plan(settings, 0).python or Path(sys.executable)
     except errors.LaunchError as error:
         return Diagnosis(what, "warning", "not for this model", str(error))
-    if python.exists():
+    if build.is_whole(python):
         return Diagnosis(what, "ok", str(python))
     return Diagnosis(
-        what, "warning", f"{python} is not there", "`make engine`, for the small model"
+        what,
+        "warning",
+        f"{python} is missing or unfinished",
+        "`longlook engine install`, for the small model",
     )
 
 

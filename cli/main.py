@@ -20,7 +20,7 @@ from core.settings import Settings
 #: for is imported; SQLAlchemy alone takes longer than `longlook submit` does.
 COMMANDS: Final = {
     "up": "cli.up:up",
-    "engine": "cli.engine:engine",
+    "engine": "cli.engine:app",
     "submit": "cli.submit:submit",
     "jobs": "cli.jobs:app",
     "queue": "cli.queue:queue",

@@ -294,7 +294,7 @@ class Settings(BaseSettings):
     # Starting an engine
     engine_python: Path | None = Field(
         default=None,
-        description="Python of the engine's environment. Empty: `.venv-engine` of the checkout.",
+        description="Python of the engine's environment. Empty: what `longlook engine install` made.",
     )
     engine_model_path: str = Field(
         default="", description="Checkpoint to serve. Empty: tiny-qvq, or QVQ-72B-Preview on GPUs."

@@ -32,7 +32,6 @@ _TERM = re.compile(
     rf'(?:(?P<name>[^\s":.]+)(?:\.(?P<key>{_QUOTED}|[^\s":]+))?:)?(?P<value>{_QUOTED}|[^\s"]+)?(?P<rest>\S*)',
     re.DOTALL,
 )
-_PLAIN_VALUE = re.compile(r'[^\s":]+')
 _ESCAPED = re.compile(r'\\(["\\])')
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ERROR = re.compile(r"[a-z][a-z_]{0,63}")
@@ -123,26 +122,6 @@ def parse(text: str, *, now: datetime) -> Filter:
         reported = " ".join(fault.detail for fault in faults)
         raise errors.InvalidRequest(f"q: {reported}", faults=tuple(faults), param="q")
     return Filter(account_id=None, **requested)
-
-
-def render(requested: Filter) -> str:
-    """Return the words that :func:`parse` reads as ``requested``; whose jobs are meant is not among them."""
-    terms = [f"status:{status.value}" for status in requested.statuses]
-    terms += [f"error:{code}" for code in requested.error_codes]
-    terms += [f"finding:{kind.value}" for kind in requested.findings]
-    if requested.created_after is not None:
-        terms.append(f"created:>={_moment(requested.created_after)}")
-    if requested.created_before is not None:
-        terms.append(f"created:<{_moment(requested.created_before)}")
-    terms += [f"meta.{_word(key)}:{_word(value)}" for key, value in requested.metadata.items()]
-    if requested.image_id is not None:
-        terms.append(f"image:{ids.show('img', requested.image_id)}")
-    if requested.image_sha256 is not None:
-        terms.append(f"image:{requested.image_sha256}")
-    if requested.group_id is not None:
-        terms.append(f"group:{ids.show('grp', requested.group_id)}")
-    terms += map(_quoted, requested.phrases)
-    return " ".join(terms)
 
 
 def _terms(text: str) -> Iterator[_Term]:
@@ -291,17 +270,3 @@ _QUALIFIERS: dict[str, Callable[[_Term, datetime], dict[str, Any]]] = {
 
 def _unquoted(word: str) -> str:
     return _ESCAPED.sub(r"\1", word[1:-1]) if word.startswith('"') else word
-
-
-def _word(text: str) -> str:
-    """Return ``text`` as it stands in a qualifier, quoted when it has to be."""
-    return text if _PLAIN_VALUE.fullmatch(text) else _quoted(text)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

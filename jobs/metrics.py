@@ -1,7 +1,7 @@
 """What a process counts of jobs for Prometheus, from what it committed itself. Labels come from closed sets.
 
 A process counts its own doings only: the API submissions, workers runs. What is true of all of them together
-(the queue, the workers) is asked of SQL by the API. docs/metrics.md has the table.
+(the queue, the workers) is asked of SQL by the API. docs/reference/metrics.md has the table.
 """
 
 from __future__ import annotations

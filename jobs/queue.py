@@ -18,6 +18,7 @@ from kombu import Queue
 from kombu.exceptions import KombuError
 
 from core import failpoints
+from core.background import BackgroundLoop
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -90,7 +91,7 @@ def make_celery(
     return app
 
 
-class Wakeup:
+class RedisWakeup:
     """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
 
     Args:
@@ -100,28 +101,28 @@ class Wakeup:
 
     def __init__(self, settings: Settings, *, notifications: str = REASON) -> None:
         self._notifications = notifications
+        # One is enough for a delivery process: it reads all that is due, then.
+        self._most_lying = 1 if notifications == DELIVER else _MOST_LYING
         self._celery = make_celery(settings, wakes=notifications, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
         )
         self._lock = threading.Lock()
         self._wanted = 0
-        self._wake = threading.Event()
-        self._closed = False
         self._lost = False
-        self._thread: threading.Thread | None = None
+        self._loop = BackgroundLoop(
+            "wakeup", self._publish_wanted, after=self._publish_wanted, join_seconds=3
+        )
 
     def notify(self, times: int = 1) -> None:
         """Ask for ``times`` bells and return at once."""
         with self._lock:
-            if self._closed or times <= 0:
+            if self._loop.stopping or times <= 0:
                 return
             self._wanted += times
-            # The thread starts at the first bell, in the process that rings: threads do not survive a fork.
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
-                self._thread.start()
-        self._wake.set()
+        # The thread starts at the first wakeup, in the process that sends it: threads do not survive a fork.
+        self._loop.start()
+        self._loop.wake()
 
     def waiting(self) -> int | None:
         """Return how many bells lie in Redis, or None when it does not answer."""
@@ -140,22 +141,15 @@ class Wakeup:
 
     def close(self) -> None:
         """Stop the thread after what it is publishing, and close the connections."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        self._wake.set()
-        if thread is not None:
-            thread.join(timeout=3)
+        self._loop.stop()
         with contextlib.suppress(redis.RedisError):
             self._redis.close()
         self._celery.close()
 
-    def _run(self) -> None:
-        while not self._closed:
-            self._wake.wait()
-            self._wake.clear()
-            with self._lock:
-                times, self._wanted = self._wanted, 0
+    def _publish_wanted(self) -> None:
+        with self._lock:
+            times, self._wanted = self._wanted, 0
+        if times:
             self._publish(times)
 
     def _publish(self, times: int) -> None:
@@ -167,7 +161,7 @@ class Wakeup:
             return
         self._lost = False
         try:
-            for _ in range(min(times, _MOST_LYING - lying)):
+            for _ in range(min(times, self._most_lying - lying)):
                 failpoints.hit("bell", "publish")
                 self._celery.send_task(
                     self._notifications, queue=self._notifications, ignore_result=True, retry=False

@@ -16,7 +16,6 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import UTCDateTime
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.phrases import Part
 
@@ -24,7 +23,7 @@ from jobs.phrases import Part
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
-def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
+def enumeration(kind: type[enum.StrEnum], name: str) -> sa.Enum:
     """Return a text column type with a CHECK over the enumeration's values."""
     return sa.Enum(
         kind,
@@ -53,15 +52,11 @@ class Record(orm.DeclarativeBase):
         dict[str, Any]: _JSON,
         list[str]: _JSON,
         str: sa.Text(),
-        Status: _enum(Status, "status"),
-        Outcome: _enum(Outcome, "outcome"),
-        Priority: _enum(Priority, "priority"),
-        Role: _enum(Role, "role"),
-        DeliveryStatus: _enum(DeliveryStatus, "status"),
-        AttemptKind: _enum(AttemptKind, "kind"),
-        AttemptState: _enum(AttemptState, "state"),
-        AttemptOutcome: _enum(AttemptOutcome, "outcome"),
-        Part: _enum(Part, "part"),
+        Status: enumeration(Status, "status"),
+        Outcome: enumeration(Outcome, "outcome"),
+        Priority: enumeration(Priority, "priority"),
+        Role: enumeration(Role, "role"),
+        Part: enumeration(Part, "part"),
     }
 
 
@@ -138,8 +133,8 @@ class ApiKey(Record):
     #: The key's own limits; None: the settings' limits.
     requests_per_minute: Mapped[int | None]
     max_body_mb: Mapped[int | None]
-    #: The highest priority of the key's jobs; None: that of its role.
-    max_priority: Mapped[Priority | None] = mapped_column(_enum(Priority, "max_priority"))
+    #: The highest class of its jobs; without one, that of its role.
+    max_priority: Mapped[Priority | None] = mapped_column(enumeration(Priority, "max_priority"))
 
 
 class Image(Record):
@@ -341,7 +336,7 @@ class Job(Record):
     #: Faults after an engine accepted the request.
     failures: Mapped[int]
     max_attempts: Mapped[int]
-    #: The job's own webhook, a :class:`jobs.delivery.Webhook`; None: it has none.
+    #: The job's own webhook, which only :mod:`webhooks` can read; None: it has none.
     webhook: Mapped[dict[str, Any] | None]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
@@ -561,6 +556,21 @@ class SearchText(Record):
     part: Mapped[Part]
     #: A long text is split into several rows that overlap.
     text: Mapped[str]
+
+
+class OutboxEntry(Record):
+    """A move of a job that receivers have not been notified of yet; see :mod:`jobs.store.outbox`."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (sa.Index(None, "account_id", "id"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    #: The state that the job moved to.
+    status: Mapped[Status]
+    #: When it moved.
+    at: Mapped[datetime]
 
 
 class TimelineEntry(Record):

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from core import errors, profiles
-from core.leaving import Leaving
+from core.closing import Closing
 from jobs import engine, refusals
 from scripted.options import ScriptedOptions
 from scripted.prompt import Refused
@@ -94,7 +94,7 @@ class Scripted:
         """Do nothing: there is nothing to release."""
 
 
-class ScriptedStream(Leaving):
+class ScriptedStream(Closing):
     """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed."""
 
     def __init__(self, request: engine.GenerationRequest, stage: Scheduler, clock: Time) -> None:
@@ -105,8 +105,8 @@ class ScriptedStream(Leaving):
         self._play: ScriptedGeneration | None = None
         self._closed = False
 
-    def left(self) -> None:
-        """Give up the place."""
+    def __exit__(self, *_: object) -> None:
+        self.close()
         if self._play is not None:
             self._stage.leave(self._play)
 

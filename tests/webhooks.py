@@ -13,15 +13,14 @@ import sqlalchemy as sa
 from core.database import Database
 from core.vault import Vault
 from jobs.answers.extraction import Answer
-from jobs.delivery import ENDS, AttemptOutcome, AttemptState, EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookNotification
 from jobs.store import settle
-from jobs.store.events import of_account
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
 from webhooks import attempts as delivery_attempts
-from webhooks import claims, endpoints
+from webhooks import claims, endpoints, notifications, outbox
 from webhooks import signature as signing
+from webhooks.policy import ENDS, AttemptOutcome, AttemptState, EventType
+from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookNotification
 
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
@@ -77,8 +76,15 @@ def run_job(
     return job_id
 
 
+def fan_out(database: Database) -> None:
+    """Do what the delivery process does first: make notifications of all entries of the outbox."""
+    while outbox.fan_out(database).more:
+        pass
+
+
 def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.DeliveryClaim]:
-    """Claim due tries."""
+    """Fan out, and claim due attempts."""
+    fan_out(database)
     return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
 
 
@@ -128,7 +134,8 @@ def hurry(database: Database) -> None:
 
 
 def events(database: Database) -> list[WebhookNotification]:
-    """Return all events, in order."""
+    """Fan out, and return all events, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         return list(
             transaction.session.scalars(
@@ -138,14 +145,16 @@ def events(database: Database) -> list[WebhookNotification]:
 
 
 def all_deliveries(database: Database) -> list[WebhookDelivery]:
-    """Return all deliveries, in order."""
+    """Fan out, and return all deliveries, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         found = sa.select(WebhookDelivery).order_by(WebhookDelivery.id)
         return list(transaction.session.scalars(found))
 
 
 def attempts(database: Database) -> list[WebhookAttempt]:
-    """Return all tries, in order."""
+    """Fan out, and return all attempts, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         found = sa.select(WebhookAttempt).order_by(WebhookAttempt.id)
         return list(transaction.session.scalars(found))
@@ -155,7 +164,7 @@ def record(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None
     """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
     for _ in range(times):
         with database.transaction() as transaction:
-            of_account(
+            notifications.of_account(
                 transaction,
                 account_id=account_id,
                 event_type=EventType.JOB_CANCELLED,

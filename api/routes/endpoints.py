@@ -29,10 +29,9 @@ from core.database import Database, DatabaseUnavailable
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault
-from jobs import outbox
-from jobs.delivery import EventType
 from jobs.store.storage import Quota
-from webhooks import endpoints, queries, redelivery, secrets
+from webhooks import endpoints, queries, redelivery, secrets, tables
+from webhooks.policy import EventType
 
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
 #: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
@@ -323,11 +322,11 @@ class EndpointRoutes:
             raise errors.NotFound("There is no such recovery.")
         return reply(schemas.Recovery.of(found))
 
-    def _find(self, path: schemas.EndpointPath, caller: Caller) -> outbox.WebhookEndpoint:
+    def _find(self, path: schemas.EndpointPath, caller: Caller) -> tables.WebhookEndpoint:
         """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
         return _there(endpoints.get(self._database, _id(path), account_id=caller.scope))
 
-    def _tried(self, delivery_id: uuid.UUID, caller: Caller) -> outbox.WebhookAttempt:
+    def _tried(self, delivery_id: uuid.UUID, caller: Caller) -> tables.WebhookAttempt:
         """Wait for the end of a delivery's first try."""
         pause = threading.Event()
         with self._revocation.watch(caller.key_id, pause.set) as watch:
@@ -335,7 +334,7 @@ class EndpointRoutes:
 
     def _first_end(
         self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: RevocationWatch
-    ) -> outbox.WebhookAttempt:
+    ) -> tables.WebhookAttempt:
         until = self._timer() + self._seconds
         while self._timer() < until:
             watch.check()

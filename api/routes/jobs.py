@@ -29,6 +29,7 @@ from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.store import commands, history, retention
 from jobs.store.positions import PositionForecast
+from webhooks import purge
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
@@ -233,7 +234,11 @@ class JobRoutes:
         What it cost and when it ran stays, marked `data_removed`. An unfinished job has to be cancelled first.
         """
         if not retention.remove_job(
-            self._database, _job_id(path), account_id=caller.scope, actor=caller.actor
+            self._database,
+            _job_id(path),
+            account_id=caller.scope,
+            actor=caller.actor,
+            remove_copies=purge.reduce_jobs,
         ):
             raise _not_found()
         return reply(JobDeleted(id=path.job_id))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from http import HTTPMethod
-from typing import Protocol
 
 from flask import Response
 
@@ -17,16 +16,10 @@ from api.serving import current
 from core import errors, ids, logs
 from core.database import Database
 from core.settings import Settings
+from core.wakeup import Wakeup
 from jobs.lifecycle import Status
 from jobs.store import commands, history, statistics, workers
 from webhooks import claims
-
-
-class Wakeup(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
 
 
 class QueueRoutes:

@@ -16,8 +16,8 @@ from api.schemas import webhooks as schemas
 from api.schemas.notifications import EndpointEvent, JobEvent
 from core.database import Database
 from core.vault import Vault
-from jobs.delivery import EventType
 from webhooks import secrets
+from webhooks.policy import EventType
 
 KEY = "/.well-known/longlook-webhook-key"
 

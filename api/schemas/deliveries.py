@@ -13,10 +13,10 @@ from api.schemas.fields import Time
 from api.schemas.parts import ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
-from jobs import outbox
-from jobs.delivery import DeliveryStatus
-from net.client import NO_PUBLIC_ADDRESS, disclosed, is_public
-from webhooks import queries
+from net.client import NO_PUBLIC_ADDRESS, disclosed
+from net.guard import is_public
+from webhooks import queries, tables
+from webhooks.policy import DeliveryStatus
 
 Status = Literal["pending", "delivered", "failed"]
 #: Characters of receivers' answers in one delivery, all tries together.
@@ -87,7 +87,7 @@ class DeliveryAttempt(ResponseModel):
     next_at: Time | None = Field(description="When the next automatic try was due then.")
 
     @classmethod
-    def of(cls, attempt: outbox.WebhookAttempt, *, everywhere: bool) -> Self:
+    def of(cls, attempt: tables.WebhookAttempt, *, everywhere: bool) -> Self:
         """Return what callers see of a try in a list.
 
         Args:
@@ -117,7 +117,7 @@ class DeliveryAttempt(ResponseModel):
         )
 
     @classmethod
-    def whole(cls, attempts: Sequence[outbox.WebhookAttempt], *, everywhere: bool) -> list[Self]:
+    def whole(cls, attempts: Sequence[tables.WebhookAttempt], *, everywhere: bool) -> list[Self]:
         """Return what callers see of all tries of one delivery: headers, and answers while there is room."""
         delivery_attempts: list[Self] = []
         room = MAX_ANSWER_CHARS
@@ -226,7 +226,7 @@ def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
     }
 
 
-def disclosed_code(attempt: outbox.WebhookAttempt) -> str | None:
+def disclosed_code(attempt: tables.WebhookAttempt) -> str | None:
     """Return why a try failed, as a customer may see it."""
     return attempt.error_code and disclosed(attempt.error_code, address=attempt.address)
 

@@ -1,4 +1,4 @@
-"""What receivers of webhooks get, as :mod:`jobs.store.events` writes it. Documented here, built there."""
+"""What receivers of webhooks get, as :mod:`webhooks.notifications` writes it. Documented here, built there."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from jobs.answers import json_schema
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
-#: What can be told of a job, as :class:`jobs.delivery.EventType` has it.
+#: What can be told of a job, as :class:`webhooks.policy.EventType` has it.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
 #: In a list of kinds of events, which may name one twice.
 MAX_EVENTS = 16

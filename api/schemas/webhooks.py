@@ -15,8 +15,8 @@ from api.schemas import fields
 from api.schemas.parts import ResponseModel
 from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
 from core import ids
-from jobs import outbox
-from jobs.delivery import EventType
+from webhooks import tables
+from webhooks.policy import EventType
 
 EventName = Literal[
     "job.started", "job.succeeded", "job.failed", "job.cancelled", "endpoint.disabled"
@@ -119,7 +119,7 @@ class Endpoint(ResponseModel):
     failing_since: int | None = Field(description="The first failure since the last success.")
 
     @classmethod
-    def of(cls, endpoint: outbox.WebhookEndpoint, *, secret: str | None = None) -> Self:
+    def of(cls, endpoint: tables.WebhookEndpoint, *, secret: str | None = None) -> Self:
         """Return what callers see of ``endpoint``; with its ``secret``, the one time that it is shown."""
         return cls(
             id=ids.show("we", endpoint.id),
@@ -147,7 +147,7 @@ class EndpointList(ResponseModel):
     has_more: bool
 
     @classmethod
-    def of(cls, endpoints: Sequence[outbox.WebhookEndpoint], *, has_more: bool) -> Self:
+    def of(cls, endpoints: Sequence[tables.WebhookEndpoint], *, has_more: bool) -> Self:
         """Return a page with ``endpoints``."""
         data = [Endpoint.of(endpoint) for endpoint in endpoints]
         return cls(
@@ -198,7 +198,7 @@ class Recovery(ResponseModel):
     ended_at: fields.Time | None
 
     @classmethod
-    def of(cls, recovery: outbox.WebhookRecovery) -> Self:
+    def of(cls, recovery: tables.WebhookRecovery) -> Self:
         """Return what callers see of ``recovery``."""
         return cls(
             id=ids.show("rcv", recovery.id),
@@ -224,7 +224,7 @@ class Secret(ResponseModel):
     updated_at: int
 
     @classmethod
-    def of(cls, stored: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
+    def of(cls, stored: tables.WebhookSecret, *, secret: str | None = None) -> Self:
         """Return what callers see of an account's secret."""
         return cls(
             signing_secret_hint=stored.redacted_secret,

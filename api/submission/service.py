@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import structlog
@@ -22,21 +22,14 @@ from core import errors, ids, logs
 from core.database import Database
 from core.profiles import Detail
 from core.settings import Settings
+from core.wakeup import Wakeup
 from jobs.answers import instructions
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority
 from jobs.store import history, idempotency, submission
 from jobs.store.admission import Admission, Disk
 from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
-
-
-class Wakeup(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self) -> None:
-        """Ask for a bell and return at once."""
 
 
 #: A job (of a group: its leader) that came in now, or had come in before by the same request.
@@ -168,7 +161,7 @@ class SubmissionService:
                 idempotency_key=header.idempotency_key,
                 fingerprint=fingerprint,
                 followers=others if order.kind is GROUP else None,
-                webhook=webhook,
+                webhook=None if webhook is None else webhook.plain(),
             )
         )
 
@@ -218,7 +211,7 @@ class SubmissionService:
                 idempotency_key=key,
                 fingerprint=fingerprint if key is not None else None,
                 rerun_of=job.id,
-                webhook=Webhook.of(job.webhook),
+                webhook=job.webhook,
             )
         )
 

@@ -8,10 +8,9 @@ from api import errors as problems
 from api.schemas import requests
 from core import errors, ids
 from core.database import Database
-from jobs import delivery
-from jobs.delivery import Webhook
 from net.client import GuardedClient
-from webhooks import endpoints
+from webhooks import endpoints, policy
+from webhooks.policy import Webhook
 
 _REFUSED = (
     "Webhooks go to public https addresses on port 443, unless an operator allows others "
@@ -46,7 +45,7 @@ class WebhookTargets:
         """Return what a job asks to be told; what is wrong with it is added to ``faults``."""
         if requested is None:
             return None
-        events = tuple(dict.fromkeys(requested.events or delivery.ENDS))
+        events = tuple(dict.fromkeys(requested.events or policy.ENDS))
         if requested.url is not None:
             fault = self._fault(requested.url, "#/options/webhook/url")
             if fault is not None:

@@ -1,4 +1,4 @@
-"""``longlook engine``: start the engine that fits this machine, and say why each flag."""
+"""``longlook engine``: start the engine that fits this machine, and say why each flag; install what it needs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import scripted
 from cli import output
-from cli.engine import cpu, devices, plan
+from cli.engine import devices, install, plan
 from cli.engine.command import Plan
+from cli.environments import build
 from core import errors, logs, settings
 from scripted import server
 
 
+class EngineGroup(TyperGroup):
+    """``longlook engine`` with its commands. Without one it starts the engine, and other words are flags for SGLang."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer keeps the type to itself
+        """Parse ``args``; those that neither are options nor follow a command stay in ``ctx.args``."""
+        if args and args[0] in self.commands:
+            return super().parse_args(ctx, args)
+        ctx.allow_interspersed_args = True
+        return super(TyperGroup, self).parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=EngineGroup,
+    invoke_without_command=True,
+    subcommand_metavar="[-- FLAGS] | COMMAND [ARGS]...",
+)
+app.command("install")(install.install)
+
+
+@app.callback()
 def engine(
-    extra: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[-- FLAGS]",
-            help="Flags for SGLang, which win over ours; of the scripted engine NAME=VALUE.",
-        ),
-    ] = None,
+    context: typer.Context,
     *,
     model_path: Annotated[
         str, typer.Option(help="Checkpoint: a folder, or a name on the hub.", show_default=False)
@@ -43,11 +59,15 @@ def engine(
     """Start SGLang with the flags that fit this machine, and say why each.
 
     With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU.
+
+    FLAGS are for SGLang, and win over ours. For the scripted engine they are NAME=VALUE.
     """
+    if context.invoked_subcommand:
+        return
     options = settings.Settings.read()
     if made_up:
         refuse_busy(host, port)
-        serve_script(options, host, port, extra or ())
+        serve_script(options, host, port, context.args)
         return
     chosen = plan.plan(
         devices.find(os.environ),
@@ -55,13 +75,13 @@ def engine(
         host=host,
         port=port,
         model_path=model_path,
-        extra=extra or (),
+        extra=context.args,
     )
     python = str(chosen.python or sys.executable)
     explain(chosen, python)
     if dry_run:
         return
-    refuse_missing(chosen.python)
+    refuse_missing(chosen.python, options)
     refuse_busy(host, port)
     start(chosen, python)
 
@@ -76,7 +96,7 @@ def explain(chosen: Plan, python: str) -> None:
     output.line()
 
 
-def refuse_missing(python: Path | None) -> None:
+def refuse_missing(python: Path | None, options: settings.Settings) -> None:
     """Refuse to start where SGLang is not installed.
 
     Raises:
@@ -88,13 +108,17 @@ def refuse_missing(python: Path | None) -> None:
                 "SGLang is not installed here: pip install 'longlook[engine]', or let "
                 "LONGLOOK_ENGINE_PYTHON name the Python that has it."
             )
-    elif shutil.which(python) is None:
+        return
+    found = shutil.which(python)
+    if found is None or not build.is_whole(Path(found)):
         remedy = (
-            "`make engine` makes it (2.6 GB, two minutes)."
-            if python == cpu.PYTHON
-            else "LONGLOOK_ENGINE_PYTHON names it."
+            "LONGLOOK_ENGINE_PYTHON names it."
+            if options.engine_python
+            else "`longlook engine install` makes it (2.6 GB, two minutes)."
         )
-        raise errors.LaunchError(f"The engine's Python is missing: {python}. {remedy}")
+        raise errors.LaunchError(
+            f"The engine's Python is missing or unfinished: {python}. {remedy}"
+        )
 
 
 def refuse_busy(host: str, port: int) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli.engine.command import FlagReason, Plan, ServeOptions, common, grammar_waits, keep_alive
-
-ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINT = ROOT / "models" / "tiny-qvq" / "checkpoint"
-#: Made by ``make engine``.
-PYTHON = ROOT / ".venv-engine" / "bin" / "python"
+from cli.environments import engine
 
 #: Streams at once: two cores gain little from more.
 STREAMS = 16
@@ -54,7 +50,7 @@ def plan(order: ServeOptions) -> Plan:
         )
     return Plan(
         title=f"{order.name} on the CPU",
-        python=order.options.engine_python or PYTHON,
+        python=order.options.engine_python or engine.python(order.options.home),
         flags=tuple(flags),
         variables=tuple(variables),
         extra=order.extra,

@@ -8,6 +8,7 @@ from cli.engine import cpu, gpu, sizes
 from cli.engine.command import Plan, ServeOptions
 from cli.engine.devices import Device
 from core import errors, profiles, settings
+from models import CHECKPOINT
 
 
 def plan(
@@ -42,7 +43,7 @@ def plan(
         options=options,
         name=name,
         profile=profile,
-        path=path or (str(cpu.CHECKPOINT) if on_cpu else sizes.QVQ),
+        path=path or (str(CHECKPOINT) if on_cpu else sizes.QVQ),
         host=host,
         port=port,
         extra=tuple(extra),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cli import client, output
+from cli.environments import build
+from cli.environments import engine as environment
 from cli.launch.engine import EngineRoom, Plan
 from core import errors, profiles
 from core.settings import Settings
@@ -66,13 +70,24 @@ def _own(settings: Settings, room: EngineRoom) -> EngineProcesses:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     plan = room.plan(settings, port)
-    if plan.python is not None and not plan.python.exists():
+    if plan.python is not None and not build.is_whole(plan.python):
         raise errors.LaunchError(
-            f"The engine's environment is missing ({plan.python}). Make it with `make engine` (some "
-            "minutes, 3 GB), or try `longlook up --engine scripted`, which needs no model."
+            f"The engine's environment is missing or unfinished ({plan.python}). "
+            f"{_remedy(plan.python, settings)} Or try `longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
     return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
+
+
+def _remedy(python: Path, settings: Settings) -> str:
+    """Return how the missing environment comes about; in a home directory of its own it needs ``--path``."""
+    if settings.engine_python:
+        return "Correct LONGLOOK_ENGINE_PYTHON, or unset it and run `longlook engine install`."
+    default = environment.directory(Settings.read().home)
+    path = (
+        "" if python.is_relative_to(default) else f" --path {shlex.quote(str(python.parents[1]))}"
+    )
+    return f"Make it with `longlook engine install{path}` (some minutes, 3 GB)."
 
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:

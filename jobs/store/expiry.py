@@ -15,7 +15,7 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job, table
-from jobs.store import dispatch, events, settle, timeline, traces
+from jobs.store import dispatch, settle, timeline, traces
 from jobs.store.settle import Failure
 
 _LIMIT = 200
@@ -92,7 +92,7 @@ def uptime(database: Database) -> timedelta:
 
 
 _DEAD = (
-    sa.select(Job.id, Job.attempt, Job.account_id, Job.webhook)
+    sa.select(Job.id, Job.attempt)
     .where(timeline.standing(Status.RUNNING), Job.lease_expires_at < Now())
     .order_by(Job.lease_expires_at)
     .limit(_LIMIT)
@@ -106,13 +106,9 @@ def _look(database: Database) -> list[tuple[uuid.UUID, int]]:
 
 
 def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
-    """Return (and on PostgreSQL lock) the running jobs whose lease has expired.
-
-    They are ended one after the other, and each end may insert the queue of the job's own URL: in one order, so that
-    two sweepers never deadlock.
-    """
-    rows = transaction.execute(_DEAD.with_for_update(skip_locked=True)).mappings()
-    return [(row["id"], row["attempt"]) for row in sorted(rows, key=events.own_queue)]
+    """Return (and on PostgreSQL lock) the running jobs whose lease has run out."""
+    rows = transaction.execute(_DEAD.with_for_update(skip_locked=True))
+    return [(row.id, row.attempt) for row in rows]
 
 
 def _overdue() -> sa.Select[uuid.UUID]:

@@ -6,9 +6,10 @@ Retention has four classes of data, each with its own period from the end of a j
   the period, loses its bytes.
 * trace: the raw output of all attempts, and the prompts.
 * answer: question and answer, and the prompts, which contain the question. (A trace that is stored longer still ends
-  with the answer.) The answer is also removed from notifications, and with it the responses of their receivers.
-* timeline: the timeline, except one entry with the state of the job; and the job's notifications, once they are
-  delivered or have failed permanently. Notifications of no job are stored as long, from their creation on.
+  with the answer.)
+* timeline: the timeline, except one entry with the state of the job.
+
+:mod:`webhooks.purge` applies the same periods to webhooks.
 
 A column of the job per class states when its data was removed. Due jobs are found by that column, so a purge may be
 interrupted: each batch is a transaction of its own, and any number of processes may purge at once.
@@ -28,7 +29,7 @@ from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.store import events, retention, timeline
+from jobs.store import retention, timeline
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,6 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
         answers = _purge_answers(database, periods.answer, actor=actor, limit=limit)
     if periods.timeline is not None:
         timelines = _purge_timelines(database, periods.timeline, actor=actor, limit=limit)
-        full |= _purge_notifications(database, periods.timeline, limit=limit) == limit
     return Purged(
         images=images,
         traces=traces,
@@ -174,23 +174,14 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
             transaction,
             Job.finished_at < transaction.now(-period),
             Job.timeline_removed_at.is_(None),
-            events.reported_out(),
             limit=limit,
         )
-        held = events.held_reported_out(transaction, due)
-        due = {job_id: status for job_id, status in due.items() if job_id in held}
-        events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
         values = {name: table(Job).c[name] for name in timeline.REPORTED} | {
             "timeline_removed_at": transaction.now()
         }
         _mark(transaction, due, values, action="timeline_removed", actor=actor)
         return len(due)
-
-
-def _purge_notifications(database: Database, period: timedelta, *, limit: int) -> int:
-    with database.transaction() as transaction:
-        return events.forget_others(transaction, before=transaction.now(-period), limit=limit)
 
 
 def _due(

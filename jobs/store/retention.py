@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import sqlalchemy as sa
 
@@ -12,7 +12,7 @@ from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Attempt, Generation, Image, ImageBytes, Job, JobImage, TraceChunk, table
-from jobs.store import events, search, timeline
+from jobs.store import search, timeline
 
 #: The columns that are cleared with a job's question and answer.
 NO_ANSWER = {
@@ -29,10 +29,26 @@ NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None
 _UNFINISHED = (Status.QUEUED, Status.RUNNING)
 
 
+#: Removes what another room has copied of the answers of jobs, in the transaction that removes them.
+RemoveCopies = Callable[[Transaction, Collection[uuid.UUID]], None]
+
+
 def remove_job(
-    database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
+    database: Database,
+    job_id: uuid.UUID,
+    *,
+    account_id: uuid.UUID | None,
+    actor: str,
+    remove_copies: RemoveCopies | None = None,
 ) -> bool:
     """Remove question, answer and traces of a finished job, and images that no other job needs.
+
+    Args:
+        database: where it is kept.
+        job_id: the job.
+        account_id: the account it must belong to; None: any.
+        actor: who removes it, as the timeline names it.
+        remove_copies: called in the same transaction.
 
     Returns:
         False when there is no such job (in this account).
@@ -57,6 +73,8 @@ def remove_job(
             timeline.change(transaction, removed, actor=actor)
             remove_traces(transaction, [job_id])
             remove_answers(transaction, [job_id])
+            if remove_copies is not None:
+                remove_copies(transaction, [job_id])
             remove_orphans(transaction, [job_id])
         return True
 
@@ -76,7 +94,6 @@ def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> N
 def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove all copies of question and answer of finished jobs; :data:`NO_ANSWER` clears their own columns."""
     search.remove(transaction, job_ids, parts=(Part.QUESTION, Part.ANSWER))
-    events.reduce(transaction, job_ids)
     remove_prompts(transaction, job_ids)
 
 

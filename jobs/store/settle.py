@@ -123,7 +123,7 @@ def fail(
     others: Sequence[traces.GenerationEnd] = (),
     deadly: int | None = None,
 ) -> bool:
-    """End the job as failed, with its partial trace; return False when it is lost. For ``deadly`` see :func:`retry`."""
+    """End the job as failed, with its partial trace; return False when it is lost. ``deadly``: see :func:`retry`."""
     _read(generation, *others)
     with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):

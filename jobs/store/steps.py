@@ -28,7 +28,7 @@ _STALE = sa.or_(
 
 
 def pack(text: str) -> dict[str, Any]:
-    """Return the steps of an ended trace for storage: the version of the rules; kind, start, end of each step."""
+    """Return the steps of an ended trace as they are stored: version of the rules; kind, start, end of each."""
     return {
         "version": trace.VERSION,
         "steps": [[step.kind.value, step.start, step.end] for step in trace.parse(text)],

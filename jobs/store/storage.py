@@ -12,7 +12,7 @@ import enum
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookNotification
 from jobs.records import (
     Account,
     Attempt,
@@ -67,8 +66,22 @@ class StorageKind(enum.StrEnum):
 
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
-_NOTIFICATION_BYTES: Final = 512
-_ATTEMPT_BYTES: Final = 512
+#: The kinds that :func:`stored` counts without any counter of another room.
+_OWN_KINDS: Final = frozenset(StorageKind) - {StorageKind.DELIVERIES}
+
+
+@dataclass(frozen=True)
+class StorageCounter:
+    """Counts what another room stores.
+
+    Attributes:
+        kinds: what it counts.
+        count: returns bytes by kind, for an account and those of its jobs with the given ids; for None it returns
+            the bytes that belong to no job.
+    """
+
+    kinds: frozenset[StorageKind]
+    count: Callable[[Transaction, uuid.UUID, Sequence[uuid.UUID] | None], Mapping[StorageKind, int]]
 
 
 @dataclass(frozen=True)
@@ -327,22 +340,29 @@ def fold(database: Database) -> int:
         return len(rows)
 
 
-def recount(database: Database, account_id: uuid.UUID) -> bool:
-    """Count the rows of an account and correct its totals; return False when another process was quicker.
+def recount(
+    database: Database,
+    account_id: uuid.UUID,
+    *,
+    counters: Sequence[StorageCounter] = (),
+) -> bool:
+    """Count the rows of an account and correct what it is said to store; False when another process was quicker.
 
     The rows and the totals are read in one snapshot, without a lock. From then on both change by the same bytes, so
     their difference can be added later.
 
     Args:
-        database: where both are stored.
-        account_id: the account.
+        database: where both are kept.
+        account_id: whose rows.
+        counters: of other rooms. A kind that none of them counts is left as it is.
     """
     with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
             sa.select(_ACCOUNT.storage_recounted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()
-        missing = stored(transaction, account_id)
+        missing = stored(transaction, account_id, counters=counters)
         missing.subtract(_used(transaction, account_id))
+    kinds = _OWN_KINDS.union(*(counter.kinds for counter in counters))
     with database.transaction("recount") as transaction:
         first = transaction.execute(
             sa.update(table(Account))
@@ -357,16 +377,24 @@ def recount(database: Database, account_id: uuid.UUID) -> bool:
         changes = [
             {"account_id": account_id, "kind": kind, "bytes": count}
             for kind, count in missing.items()
-            if count
+            if count and kind in kinds
         ]
         if changes:
             transaction.execute(sa.insert(table(StorageChange)), changes)
         return True
 
 
-def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Counter[str]:
-    """Return the bytes by kind of an account's rows, counted as the triggers of revision 0100 count them."""
-    size = _Sizes(transaction.dialect)
+def stored(
+    transaction: Transaction,
+    account_id: uuid.UUID,
+    *,
+    counters: Sequence[StorageCounter] = (),
+) -> collections.Counter[str]:
+    """Count the bytes of an account's rows by kind, as the triggers of :mod:`migrations.baseline.storage` do.
+
+    The rows of other rooms are counted by ``counters``.
+    """
+    size = ByteSizes(transaction.dialect)
     counted: collections.Counter[str] = collections.Counter()
     images = sa.select(sa.func.sum(size.binary(ImageBytes.data))).where(
         ImageBytes.account_id == account_id
@@ -374,10 +402,8 @@ def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Count
     counted[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
     counted[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
-    of_no_job = WebhookNotification.job_id.is_(None) & (
-        WebhookNotification.account_id == account_id
-    )
-    counted[StorageKind.DELIVERIES] += _deliveries(transaction, size, of_no_job)
+    for counter in counters:
+        counted.update(counter.count(transaction, account_id, None))
     after: uuid.UUID | None = None
     while True:
         wanted = sa.select(Job.id).where(Job.account_id == account_id)
@@ -388,10 +414,12 @@ def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Count
             return counted
         after = page[-1]
         _count_jobs(transaction, size, page, counted)
+        for counter in counters:
+            counted.update(counter.count(transaction, account_id, page))
 
 
-class _Sizes:
-    """SQL expressions of a value's bytes. JSON counts as the text that the database makes of it."""
+class ByteSizes:
+    """The SQL of a value's bytes. JSON counts as the text that the database makes of it."""
 
     def __init__(self, dialect: str) -> None:
         self._sqlite = dialect == "sqlite"
@@ -414,7 +442,7 @@ class _Sizes:
 
 def _count_jobs(
     transaction: Transaction,
-    size: _Sizes,
+    size: ByteSizes,
     job_ids: list[uuid.UUID],
     counted: collections.Counter[str],
 ) -> None:
@@ -444,22 +472,3 @@ def _count_jobs(
     for row in transaction.execute(texts):
         kind = StorageKind.TRACES if row.part == "trace" else StorageKind.JOBS
         counted[kind] += row.bytes
-    counted[StorageKind.DELIVERIES] += _deliveries(
-        transaction, size, WebhookNotification.job_id.in_(job_ids)
-    )
-
-
-def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
-    payloads = sa.select(
-        sa.func.sum(size.binary(WebhookNotification.payload) + _NOTIFICATION_BYTES)
-    ).where(of)
-    attempt = (
-        size.binary(WebhookAttempt.response_body) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
-    )
-    attempts = (
-        sa.select(sa.func.sum(attempt))
-        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
-        .where(of)
-    )
-    return sum(transaction.execute(total).scalar_one() or 0 for total in (payloads, attempts))

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, LockTimeout, Now, Seconds, Transaction
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
@@ -55,8 +54,9 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     rerun_of: uuid.UUID | None = None
-    webhook: Webhook | None = None
-    #: None: a single job.
+    #: Its own webhook as JSON, stored as it is.
+    webhook: Mapping[str, Any] | None = None
+    #: None: a job by itself.
     followers: Sequence[Follower] | None = None
 
 
@@ -228,7 +228,7 @@ def _insert_job(
         "max_attempts": submission.max_attempts,
         "request_id": submission.request_id,
         "rerun_of": submission.rerun_of,
-        "webhook": submission.webhook and submission.webhook.plain(),
+        "webhook": submission.webhook and dict(submission.webhook),
         **columns,
     }
     metadata = dict(submission.metadata)

@@ -15,7 +15,7 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
-from jobs.store import events, turns
+from jobs.store import outbox, turns
 
 #: The columns that the timeline records: a job's history can be rebuilt from them. Leases are renewed too often.
 REPORTED = (
@@ -74,7 +74,6 @@ _RETURNED = (
     *REPORTED,
     "last_sequence_number",
     "account_id",
-    "webhook",
     "lease_owner",
     "deadline_at",
     "request_id",
@@ -147,7 +146,9 @@ def change(
     actor: str,
     bound: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Changed]:
-    """Apply ``what`` to the jobs that match it, and add the change to their timelines.
+    """Do ``what`` to the jobs that it matches, and tell it.
+
+    It appends to the timeline, and to the outbox (:mod:`jobs.store.outbox`) if receivers may want to know.
 
     Args:
         transaction: the open transaction.
@@ -176,7 +177,7 @@ def change(
         ],
     )
     if what.target is not what.source:
-        events.of_jobs(transaction, rows, what.target)
+        outbox.add(transaction, rows, what.target)
         if what.target is Status.QUEUED:
             turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in rows))
     transaction.notes += [

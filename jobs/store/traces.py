@@ -102,8 +102,8 @@ class GenerationTrace:
     attempt: int
     number: int
     text: str = field(repr=False)
-    #: Whether the generation has ended, and whether its output is stored as one text: for parallel generations that is
-    #: at the end of the attempt.
+    #: Whether the generation has ended and its output is stored as one text: of parallel generations this comes
+    #: with the attempt's end.
     complete: bool
     folded: bool
     finish_reason: str | None

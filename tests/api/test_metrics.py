@@ -217,7 +217,7 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     of_worker = names(metrics.JobMetrics, database, model="tiny-qvq")
     of_worker |= {family.name for family in ShareMetrics(list).collect()}
     of_delivery = names(DeliveryMetrics, database) - of_worker
-    page = _ROW.findall((ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
+    page = _ROW.findall((ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8"))
 
     reported = {(name, kind) for name, kind, _, where in page if where != "delivery"}
     assert reported == set(api.own())
@@ -234,7 +234,7 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
 
 
 def test_each_documented_code_of_a_failed_job_has_its_label() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("`error.code` of a failed job", 1)[1].split("\n\n", 1)[0]
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    table = page.split("`error.code` of a failed job", 1)[1].split("\n\n", 1)[0]
 
     assert set(_CODE.findall(table)) <= metrics.CODES

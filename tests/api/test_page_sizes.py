@@ -13,14 +13,14 @@ from api.schemas.deliveries import MAX_ANSWER_CHARS
 from cli import webhooks as commands
 from core import ids
 from core.database import Database
-from jobs.delivery import ANSWER_BYTES, DeliveryStatus
-from jobs.outbox import WebhookAttempt
 from jobs.store import history, settle
 from tests import factories
 from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from webhooks import attempts, queries, redelivery
+from webhooks.policy import ANSWER_BYTES, DeliveryStatus
+from webhooks.tables import WebhookAttempt
 
 ROOT = "/v1/webhook_endpoints"
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}

@@ -7,7 +7,6 @@ import sqlalchemy as sa
 from api.app import create_app, service_of
 from core.database import Database
 from core.settings import Settings
-from jobs.delivery import Webhook
 from jobs.images import ImageReader
 from jobs.records import Job
 from jobs.store import accounts
@@ -15,9 +14,10 @@ from tests import webhooks
 from tests.api import worker
 from tests.api.conftest import Caller
 from tests.fakes import RecordingWakeup
+from webhooks.policy import Webhook
 
 
-def test_a_cancel_that_somebody_listens_to_rings_for_those_who_tell(
+def test_a_cancel_wakes_the_delivery_process(
     settings: Settings, database: Database, decoder: ImageReader, caller: Caller
 ) -> None:
     wakeup = RecordingWakeup()
@@ -31,12 +31,12 @@ def test_a_cancel_that_somebody_listens_to_rings_for_those_who_tell(
     here = Caller(app.test_client(), caller.key)
     job = here.job()
     assert here("POST", job["urls"]["cancel"]).status_code == 200
-    assert wakeup.rung == 0
+    assert wakeup.rung == 1
     webhooks.make_endpoint(database, accounts.account_id(database, "default"))
 
     assert here("POST", here.job()["urls"]["cancel"]).status_code == 200
 
-    assert wakeup.rung == 1
+    assert wakeup.rung == 2
     assert [event.type for event in webhooks.events(database)] == ["job.cancelled"]
     service_of(app).drain()
 

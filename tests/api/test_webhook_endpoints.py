@@ -20,7 +20,6 @@ from api.framework import Router
 from core.database import Database
 from core.settings import Settings
 from core.vault import VAULT_FILE
-from jobs.delivery import AttemptOutcome
 from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from tests import factories
@@ -31,6 +30,7 @@ from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.fakes import HandTimer, RecordingWakeup
 from webhooks import attempts, redelivery
+from webhooks.policy import AttemptOutcome
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"

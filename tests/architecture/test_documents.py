@@ -4,22 +4,93 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from cli import config
+import pytest
+from markdown_it import MarkdownIt
+
 from core import errors
 from core.errors import LonglookError
+from core.settings import PREFIX, Settings
 from tests.architecture import source
+from tools import reference
 
+#: A relative link to a file, without its anchor.
+_LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)[^)]*\)")
+_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _RAISED = re.compile(r'code="([a-z_]+)"')
 _BRANCH = re.compile(r"^( *)\* (\w+)", re.MULTILINE)
 
 
-def test_the_readme_has_the_table_of_all_settings_with_their_defaults() -> None:
-    readme = (source.ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
+@pytest.mark.parametrize("page", sorted(reference.pages()), ids=str)
+def test_a_generated_page_says_what_the_code_says(page: Path) -> None:
+    # `make reference` writes it.
+    assert (source.ROOT / page).read_text(encoding="utf-8") == reference.pages()[page]
 
-    # `longlook config show --markdown` prints it.
-    assert table == config.documentation()
+
+def test_the_page_of_settings_has_the_table_of_all_of_them() -> None:
+    page = (source.ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+
+    assert {f"`{PREFIX}{name.upper()}`" for name in Settings.model_fields} == set(
+        re.findall(r"^\| (`LONGLOOK_\w+`) \|", page, re.MULTILINE)
+    )
+
+
+def test_the_pages_of_the_api_need_no_script_and_no_inline_style() -> None:
+    pages = reference.pages()
+    render = MarkdownIt("commonmark").enable("table").render
+    html = "".join(
+        render(pages[Path("docs", "reference", name)]) for name in ("api.md", "schemas.md")
+    )
+
+    # A strict Content Security Policy leaves nothing out of a page that is made of these alone.
+    tags = {
+        (tag, name)
+        for tag, attributes in re.findall(r"<([a-z0-9]+)((?: [^<>]*)?)>", html)
+        for name in re.findall(r" ([a-z-]+)=", attributes) or [""]
+    }
+    assert {tag for tag, _ in tags} >= {"h1", "h2", "h3", "table", "code", "a"}
+    assert {tag for tag, _ in tags}.isdisjoint({"script", "style", "iframe", "object", "img"})
+    assert {name for _, name in tags} <= {"", "href", "class"}
+
+
+def test_the_readme_is_short() -> None:
+    readme = (source.ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert len(readme.splitlines()) <= 120
+
+
+def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
+    metrics = (source.ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    runbook = (source.ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+
+    alerts = set(re.findall(r"alert: (\w+)", metrics))
+    assert alerts
+    assert set(re.findall(r"^## (\w+)$", runbook, re.MULTILINE)) == alerts
+
+
+def test_the_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{source.name(path)}: {target}"
+        for path in source.files()
+        if path.suffix == ".md"
+        for target in _LINK.findall(_CODE.sub("", path.read_text(encoding="utf-8")))
+        if not (path.parent / target).exists()
+    ]
+
+    assert broken == []
+
+
+def test_each_word_of_the_glossary_has_one_meaning() -> None:
+    page = (source.ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = re.findall(
+        r"^\| ([A-Za-z][\w -]*) \| [A-Z](?:[^|]|\\\|)+\. \| [^|]+ \|$", page, re.MULTILINE
+    )
+
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "Meaning" not in line]
+    assert len(words) == len(rows)
+    assert len(words) == len(set(words))
+    assert len(words) >= 50
 
 
 def branches(fault: type[LonglookError], depth: int = 0) -> Iterator[tuple[int, str]]:
@@ -49,7 +120,7 @@ def test_no_two_faults_have_the_same_code() -> None:
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
 
 
-def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> None:
+def test_the_page_of_errors_names_every_code_that_a_request_can_be_refused_with() -> None:
     # Of classes the code is in the class; more specific ones stand where they are raised.
     codes = {
         fault.code
@@ -62,9 +133,22 @@ def test_the_readme_names_every_code_that_a_request_can_be_refused_with() -> Non
     # What stands for itself: what it cannot do now, and our own faults.
     codes -= {errors.Unavailable.code, "server_error"}
 
-    reported = (source.ROOT / "README.md").read_text(encoding="utf-8")
-    assert {code for code in codes if f"`{code}`" not in reported} == set()
+    page = (source.ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    assert {code for code in codes if f"`{code}`" not in page} == set()
     assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
+
+
+def test_the_page_of_errors_names_no_code_that_does_not_exist() -> None:
+    page = (source.ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| (?:\d{3} )?`(\w+)` \|", page, re.MULTILINE)
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in source.files()
+        if path.suffix == ".py" and not source.name(path).startswith(("tests/", "bench/"))
+    )
+
+    assert len(named) > 40
+    assert {name for name in named if f'"{name}"' not in code} == set()
 
 
 def test_make_bench_runs_every_benchmark_and_their_page_names_it() -> None:

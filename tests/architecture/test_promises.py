@@ -25,8 +25,7 @@ def test_each_test_that_is_named_exists() -> None:
 
 def test_each_promise_names_its_test() -> None:
     tables = [
-        part.split("\n\n", 1)[0]
-        for part in PAGE.split("| promise | how it is tried |\n|---|---|\n")[1:]
+        part.split("\n\n", 1)[0] for part in PAGE.split("| Promise | Tests |\n|---|---|\n")[1:]
     ]
     rows = [row for table in tables for row in table.splitlines()]
 

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
-from jobs.outbox import WebhookAttempt
+from jobs.records import OutboxEntry
 from tests import factories, webhooks
 from tests.chaos import senders, victims
 from tests.chaos.scene import killed
@@ -23,6 +22,8 @@ from tests.e2e.stack import VAULT_KEY, eventually
 from tests.receivers import Receiver, receiving
 from webhooks import endpoints, queries, secrets
 from webhooks import signature as signing
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
+from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 
 @dataclass
@@ -63,10 +64,16 @@ class Post:
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
     def reported(self) -> bool:
-        """Whether nothing is left to tell."""
-        statuses = {one.status for one in webhooks.all_deliveries(self.database)}
-        states = {row.state for row in webhooks.attempts(self.database)}
-        return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
+        """Whether nothing is left to send, and something was sent."""
+        with self.database.reading() as transaction:
+            entries = transaction.execute(sa.select(OutboxEntry.id)).all()
+            statuses = set(transaction.session.scalars(sa.select(WebhookDelivery.status)))
+            states = set(transaction.session.scalars(sa.select(WebhookAttempt.state)))
+        return (
+            not entries
+            and statuses == {DeliveryStatus.DELIVERED}
+            and states == {AttemptState.ENDED}
+        )
 
 
 @pytest.fixture
@@ -107,6 +114,29 @@ def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
     assert len(post.receiver.got) == sent
 
 
+@pytest.mark.parametrize("failpoint", ["fanout.commit", "fanout.committed"])
+def test_a_process_that_dies_over_the_outbox_leaves_each_end_to_be_announced_once(
+    post: Post, failpoint: str
+) -> None:
+    webhooks.run_job(post.database, post.account_id)
+
+    post.kill(failpoint)
+
+    with post.database.reading() as transaction:
+        entries = transaction.execute(sa.select(OutboxEntry.id)).all()
+    assert len(entries) == (2 if failpoint == "fanout.commit" else 0)
+    assert post.finish() == ["delivered"]
+    assert len(post.receiver.got) == 1
+
+
+def test_a_fan_out_whose_commit_was_not_answered_is_not_made_twice(post: Post) -> None:
+    webhooks.run_job(post.database, post.account_id)
+
+    assert post.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
+
+    assert len(post.receiver.got) == 1
+
+
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
@@ -114,7 +144,7 @@ def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
     post: Post, failpoint: str
 ) -> None:
     account_id = factories.make_account(post.database)
-    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url))
+    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url).plain())
 
     post.kill(failpoint)
     post.let_leases_end()

@@ -17,11 +17,11 @@ from core import errors
 from core.database import Database
 from core.settings import Settings
 from core.vault import Vault, add_key
-from jobs.delivery import Webhook
 from jobs.records import StorageChange
 from jobs.store import history, settle, submission, traces, workers
 from tests import databases, factories, webhooks
 from webhooks import secrets
+from webhooks.policy import Webhook
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
 
@@ -233,7 +233,7 @@ def test_the_doctor_tells_of_webhooks_that_nobody_tells(tmp_path: Path) -> None:
         webhooks.run_job(
             database,
             factories.make_account(database),
-            webhook=Webhook(url="https://app.example/hook"),
+            webhook=Webhook(url="https://app.example/hook").plain(),
         )
 
     assert (before["verdict"], before["detail"]) == ("ok", "0 to be told")

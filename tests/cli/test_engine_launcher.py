@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from cli.engine import cpu, inherited, launcher, plan
+from cli.engine import inherited, launcher, plan
+from cli.environments import engine as environment
 from cli.launch.process import Process
 from cli.up import programs
 from core.settings import Settings
@@ -122,7 +123,7 @@ def test_no_program_of_the_service_has_a_secret_among_its_arguments(tmp_path: Pa
 
 @pytest.mark.engine
 def test_no_process_of_the_real_engine_shows_its_key(tmp_path: Path) -> None:
-    if not cpu.PYTHON.exists():
+    if not environment.python(tmp_path).exists():
         if os.environ.get("CI"):
             raise Missing
         pytest.skip("no .venv-engine here: `make engine` makes it")

@@ -8,10 +8,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from cli import engine as command_line
-from cli.engine import command, cpu, devices, gpu, plan, sizes
+from cli import main
+from cli.engine import command, devices, gpu, plan, sizes
+from cli.environments import engine as environment
 from core import errors, profiles, settings
+from models import CHECKPOINT
 
 H200 = devices.Device(name="NVIDIA H200", memory=140.4)
 A100 = devices.Device(name="NVIDIA A100-SXM4-80GB", memory=80.0)
@@ -127,19 +131,19 @@ def _tokens(chosen: command.Plan) -> int:
 def test_a_machine_without_gpus_serves_the_small_model_on_its_cpu() -> None:
     chosen = planned()
 
-    assert value(chosen, "--model-path") == str(cpu.CHECKPOINT)
+    assert value(chosen, "--model-path") == str(CHECKPOINT)
     assert value(chosen, "--served-model-name") == "tiny-qvq"
     assert value(chosen, "--device") == "cpu"
     assert value(chosen, "--dtype") == "float32"
     assert value(chosen, "--context-length") == "2048"
     assert value(chosen, "--max-running-requests") == "16"
-    assert chosen.python == cpu.PYTHON
+    assert chosen.python == environment.python(Path.home())
     assert chosen.environment["OMP_NUM_THREADS"] == "1"
     assert chosen.environment["HF_HUB_OFFLINE"] == "1"
 
 
 def test_the_checkpoint_is_in_the_checkout() -> None:
-    assert (cpu.CHECKPOINT / "model.safetensors").is_file()
+    assert (CHECKPOINT / "model.safetensors").is_file()
 
 
 def test_the_small_model_runs_on_the_cpu_even_beside_gpus() -> None:
@@ -224,7 +228,7 @@ def test_a_shorter_context_lets_a_model_fit_on_a_small_gpu() -> None:
 
 
 def test_a_folder_is_weighed() -> None:
-    size = sizes.measure(str(cpu.CHECKPOINT))
+    size = sizes.measure(str(CHECKPOINT))
 
     assert size.weights == pytest.approx(7.7e6 / 2**30, rel=0.01)
     # 5 layers, 2 KV heads of 64, keys and values, two bytes each.
@@ -272,6 +276,32 @@ def test_a_port_that_is_taken_is_told_at_once() -> None:
             command_line.refuse_busy("127.0.0.1", taken.getsockname()[1])
 
 
-def test_a_missing_environment_is_told_with_its_remedy(tmp_path: Path) -> None:
-    with pytest.raises(errors.LaunchError, match="LONGLOOK_ENGINE_PYTHON"):
-        command_line.refuse_missing(tmp_path / "python")
+@pytest.mark.parametrize("remedy", ["LONGLOOK_ENGINE_PYTHON", "longlook engine install"])
+def test_a_missing_environment_is_told_with_its_remedy(tmp_path: Path, remedy: str) -> None:
+    python = tmp_path / "python"
+    environ = {remedy: str(python)} if remedy == "LONGLOOK_ENGINE_PYTHON" else {}
+    with pytest.raises(errors.LaunchError, match=remedy):
+        command_line.refuse_missing(python, settings.Settings.read(environ))
+
+
+def invoked(*words: str) -> Result:
+    """Return what ``longlook engine`` did with these words."""
+    environ = {"LONGLOOK_MODEL": "tiny-qvq"}
+    return CliRunner().invoke(main.make_app(["engine", "jobs"]), ["engine", *words], env=environ)
+
+
+@pytest.mark.parametrize("words", [("--", "--log-level", "debug"), ("log-level=debug",)])
+def test_words_that_are_no_command_are_flags(words: tuple[str, ...]) -> None:
+    shown = invoked("--dry-run", "--port", "31000", *words).stdout
+
+    assert "--port 31000" in shown
+    assert shown.rstrip().endswith(" ".join(word for word in words if word != "--"))
+
+
+def test_its_command_installs_and_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    refused = invoked("install", "--path", str(tmp_path))
+
+    assert isinstance(refused.exception, errors.LaunchError)
+    assert "holds other files" in str(refused.exception)

@@ -55,7 +55,7 @@ def test_the_scripted_engine_needs_no_process() -> None:
 
 
 def test_a_missing_engine_environment_is_told_with_its_remedy(tmp_path: Path) -> None:
-    with pytest.raises(errors.LaunchError, match="make engine"):
+    with pytest.raises(errors.LaunchError, match="longlook engine install"):
         engines.choose("tiny", Settings.read({}), room=room(tmp_path / "python"))
 
 

@@ -344,7 +344,7 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_p
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "make engine"),
+        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "longlook engine install"),
         ({"LONGLOOK_DISK_FLOOR_MB": "999999999"}, "MiB are free"),
         (
             {"LONGLOOK_HOST": "no-such-host.invalid"},

@@ -38,7 +38,7 @@ def ask(
         "rid": uuid.uuid4().hex,
         "model": "tiny-qvq",
         "system": profiles.QVQ_SYSTEM_PROMPT,
-        "pictures": (png(),),
+        "images": (png(),),
         "question": question,
         "sampling": GREEDY,
         "max_output_tokens": 512,

@@ -48,7 +48,7 @@ class Subject:
         self, question: str = "How many shapes are in the picture?", **fields: object
     ) -> GenerationRequest:
         """Return a request about :attr:`picture`."""
-        return asking.ask(question, **{"pictures": (self.image,), **fields})
+        return asking.ask(question, **{"images": (self.image,), **fields})
 
     def ask_endlessly(self) -> GenerationRequest:
         """Return a request that is still running when a test is done with it."""

@@ -14,7 +14,7 @@ import pytest
 
 from webhooks import signature
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "webhooks.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "webhooks.md").read_text()
 BODY = json.dumps(
     {
         "id": "evt_1",

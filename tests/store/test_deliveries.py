@@ -15,12 +15,11 @@ import pytest
 import sqlalchemy as sa
 
 from core.database import Database
-from jobs import delivery
-from jobs.delivery import AttemptOutcome, AttemptState, DeliveryStatus, EventType
 from jobs.lifecycle import Status
 from tests import factories, webhooks
 from tests.databases import Age
-from webhooks import attempts, claims, endpoints, queries, redelivery
+from webhooks import attempts, claims, endpoints, policy, queries, redelivery
+from webhooks.policy import AttemptOutcome, AttemptState, DeliveryStatus, EventType
 
 SLOW = attempts.AttemptResult(AttemptOutcome.FAILED, error_code="refused", status_code=503,
                     retry_after=timedelta(hours=1))  # fmt: skip
@@ -56,7 +55,7 @@ def test_failures_follow_the_schedule_to_its_end(
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
 
-    for planned in delivery.SCHEDULE[1:]:
+    for planned in policy.SCHEDULE[1:]:
         settled = webhooks.try_once(database, webhooks.DOWN)
         assert settled.status is DeliveryStatus.PENDING
         # From the end of the one try to the next one, however long ago that end is by now.
@@ -81,9 +80,9 @@ def test_failures_follow_the_schedule_to_its_end(
 def test_a_receiver_may_ask_for_more_time_but_not_for_ever() -> None:
     rng = random.Random(3)
 
-    assert delivery.wait(1, rng=rng, retry_after=timedelta(hours=1)) == timedelta(hours=1)
-    assert delivery.wait(1, rng=rng, retry_after=timedelta(days=30)) == timedelta(hours=24)
-    assert delivery.wait(2, rng=rng, retry_after=timedelta(seconds=1)) >= timedelta(minutes=4)
+    assert policy.wait(1, rng=rng, retry_after=timedelta(hours=1)) == timedelta(hours=1)
+    assert policy.wait(1, rng=rng, retry_after=timedelta(days=30)) == timedelta(hours=24)
+    assert policy.wait(2, rng=rng, retry_after=timedelta(seconds=1)) >= timedelta(minutes=4)
 
 
 def test_a_longer_wait_that_was_asked_for_is_kept(
@@ -135,7 +134,7 @@ def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     waits = []
-    for _ in range(delivery.LOSSES_WITHOUT_WAIT + 2):
+    for _ in range(policy.LOSSES_WITHOUT_WAIT + 2):
         assert len(webhooks.claim(database)) == 1
         age(61)
         attempts.expire(database)
@@ -145,7 +144,7 @@ def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less
         age(waits[-1].total_seconds())
 
     *first, sixth, seventh = waits
-    assert first == [timedelta()] * delivery.LOSSES_WITHOUT_WAIT
+    assert first == [timedelta()] * policy.LOSSES_WITHOUT_WAIT
     assert timedelta() < sixth < seventh
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
@@ -191,6 +190,7 @@ def test_deliveries_are_read_by_job_and_by_endpoint_in_pages(
     endpoint = webhooks.make_endpoint(database, account_id, event_types=list(EventType))
     job_id = webhooks.run_job(database, account_id)
     webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
 
     first, more = queries.of_job(database, job_id, limit=1)
     second, no_more = queries.of_job(database, job_id, limit=1, after=first[0].delivery.id)
@@ -212,7 +212,9 @@ def test_no_job_waits_for_those_who_tell_of_others(
     database: Database, account_id: uuid.UUID, verb: str
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
     held = [] if verb == "claim" else webhooks.claim(database)
     endpoints.recover(database, endpoint.id, account_id=None, since=endpoint.created_at)
     written, over = threading.Event(), threading.Event()

@@ -7,10 +7,10 @@ import uuid
 import pytest
 
 from core.database import Database
-from jobs.delivery import AttemptOutcome, DeliveryStatus, Webhook
 from tests import webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints
+from webhooks.policy import AttemptOutcome, DeliveryStatus, Webhook
 
 
 def test_410_disables_an_endpoint_and_the_others_are_told(
@@ -35,7 +35,7 @@ def test_410_of_a_jobs_own_url_ends_that_delivery_alone(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for _ in range(2):
-        webhooks.run_job(database, account_id, webhook=Webhook(url="http://a.example/"))
+        webhooks.run_job(database, account_id, webhook=Webhook(url="http://a.example/").plain())
 
     assert webhooks.try_first(database, webhooks.GONE).status is DeliveryStatus.FAILED
 

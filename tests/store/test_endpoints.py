@@ -10,11 +10,11 @@ import pytest
 from core import errors
 from core.database import Database
 from core.vault import Vault
-from jobs.delivery import Webhook
-from jobs.outbox import WebhookEndpoint
 from tests import factories, races, webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints, secrets
+from webhooks.policy import Webhook
+from webhooks.tables import WebhookEndpoint
 
 NEW = endpoints.StoredSecret(sealed=b"a newer sealed secret", redacted="whsec_…ewer")
 OLD = webhooks.SECRET.sealed
@@ -161,7 +161,7 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
     first = races.race(make, make)
     assert len(set(first)) == 1
     stored = secrets.rotate_default(database, account_id, secret=NEW)
-    webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/"))
+    webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/").plain())
     [claimed] = webhooks.claim(database)
 
     assert claimed.secrets == (NEW.sealed, first[0])

@@ -21,7 +21,9 @@ from jobs.store import settle
 from tests import factories, webhooks
 from tests.postgres import Server
 
-PAGE = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "sql-views.md").read_text(
+    encoding="utf-8"
+)
 VIEWS = ("history_jobs", "history_attempts", "history_timeline", "history_deliveries")
 _SQL = re.compile(r"```sql\n-- (\w+)(: the role)?\n(.*?)```", re.DOTALL)
 QUERIES = [(kind, text) for kind, role, text in _SQL.findall(PAGE) if not role]

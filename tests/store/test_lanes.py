@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import collections
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import sqlalchemy as sa
 
 from core.database import Database
-from jobs import delivery
-from jobs.delivery import EventType
-from jobs.outbox import WebhookQueue
-from jobs.store import events
-from tests import factories, webhooks
-from webhooks import attempts
+from tests import databases, factories, webhooks
+from webhooks import attempts, notifications, outbox, policy
+from webhooks.policy import EventType
+from webhooks.tables import WebhookQueue
 
 
 def make_proven(database: Database, *queues: uuid.UUID, failures: int = 0) -> None:
@@ -31,17 +31,26 @@ def make_queues(
     """Let an account have so many receivers that have something to be told, each at a place of its own."""
     with database.transaction() as transaction:
         for count in range(number):
-            queue_id, origin = delivery.queue(account_id, f"https://{count}.example/")
-            events.open_queue(transaction, queue_id, account_id=account_id, origin=origin)
+            queue_id, origin = policy.queue(account_id, f"https://{count}.example/")
+            notifications.open_queue(transaction, queue_id, account_id=account_id, origin=origin)
             transaction.execute(
                 sa.update(WebhookQueue).where(WebhookQueue.id == queue_id).values(failures=failures)
             )
-            events.write(
+            notifications.write(
                 transaction,
-                account_id=account_id,
-                event_type=EventType.JOB_CANCELLED,
-                data={"omitted": []},
-                targets=[events.NotificationTarget(queue_id, None, f"https://{count}.example/")],
+                [
+                    notifications.Notification(
+                        account_id=account_id,
+                        type=EventType.JOB_CANCELLED,
+                        at=notifications.now(transaction),
+                        data={"omitted": []},
+                        targets=[
+                            notifications.NotificationTarget(
+                                queue_id, None, f"https://{count}.example/"
+                            )
+                        ],
+                    )
+                ],
             )
 
 
@@ -58,7 +67,7 @@ def test_queues_take_turns_and_have_few_attempts_at_once(
     rest = webhooks.claim(database, limit=10)
 
     assert {claimed.queue_id for claimed in first} == {one.id, two.id}
-    assert [claimed.queue_id for claimed in rest] == [one.id] * (delivery.QUEUE_LIMIT - 1)
+    assert [claimed.queue_id for claimed in rest] == [one.id] * (policy.QUEUE_LIMIT - 1)
     assert webhooks.claim(database) == []
     attempts.settle(database, rest[0], webhooks.OK, rng=webhooks.RNG)
     assert [claimed.queue_id for claimed in webhooks.claim(database)] == [one.id]
@@ -98,7 +107,7 @@ def test_a_queue_that_fails_repeatedly_is_slow_until_a_delivery(
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
     webhooks.record(database, account_id, times=8)
-    for _ in range(delivery.TRIP):
+    for _ in range(policy.TRIP):
         [claimed] = webhooks.claim(database)
         attempts.settle(database, claimed, webhooks.DOWN, rng=webhooks.RNG)
 
@@ -107,7 +116,7 @@ def test_a_queue_that_fails_repeatedly_is_slow_until_a_delivery(
     assert webhooks.claim(database, slow=True) == []
     attempts.settle(database, slow, webhooks.OK, rng=webhooks.RNG)
     assert webhooks.claim(database, slow=True) == []
-    assert len(webhooks.claim(database)) == delivery.QUEUE_LIMIT
+    assert len(webhooks.claim(database)) == policy.QUEUE_LIMIT
 
 
 def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those_that_do_well(
@@ -115,17 +124,17 @@ def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those
 ) -> None:
     others = [factories.make_account(database) for _ in range(2)]
     for owner in (account_id, *others):
-        make_queues(database, owner, delivery.SLOTS)
+        make_queues(database, owner, policy.SLOTS)
     well = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
     make_proven(database, well.id)
     webhooks.record(database, account_id)
 
-    claimed = webhooks.claim(database, limit=delivery.SLOTS)
+    claimed = webhooks.claim(database, limit=policy.SLOTS)
 
     served = collections.Counter(one.account_id for one in claimed if one.queue_id != well.id)
     assert well.id in {one.queue_id for one in claimed}
-    assert served.total() == delivery.UNPROVEN
-    assert set(served.values()) == {delivery.UNPROVEN // 3}
+    assert served.total() == policy.UNPROVEN
+    assert set(served.values()) == {policy.UNPROVEN // 3}
     # The rest is for those that do well, and for one new receiver when another has answered.
     webhooks.record(database, account_id)
     assert [one.queue_id for one in webhooks.claim(database)] == [well.id]
@@ -137,9 +146,9 @@ def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those
 def test_one_accounts_new_receivers_have_a_part_of_the_threads(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    make_queues(database, account_id, delivery.SLOTS)
+    make_queues(database, account_id, policy.SLOTS)
 
-    assert len(webhooks.claim(database, limit=delivery.SLOTS)) == delivery.UNPROVEN_EACH
+    assert len(webhooks.claim(database, limit=policy.SLOTS)) == policy.UNPROVEN_EACH
     assert webhooks.claim(database) == []
     other = factories.make_account(database)
     make_queues(database, other, 2)
@@ -150,12 +159,12 @@ def test_one_accounts_receivers_that_did_well_leave_threads_to_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
     other = factories.make_account(database)
-    make_queues(database, account_id, delivery.SLOTS)
+    make_queues(database, account_id, policy.SLOTS)
     with database.transaction() as transaction:
         transaction.execute(sa.update(WebhookQueue).values(delivered_at=transaction.now()))
 
-    claimed = webhooks.claim(database, limit=delivery.SLOTS)
-    assert len(claimed) == delivery.PROVEN_EACH
+    claimed = webhooks.claim(database, limit=policy.SLOTS)
+    assert len(claimed) == policy.PROVEN_EACH
     assert webhooks.claim(database) == []
     make_queues(database, other, 2)
     assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
@@ -168,9 +177,40 @@ def test_one_accounts_slow_receivers_have_a_part_of_the_threads(
     database: Database, account_id: uuid.UUID
 ) -> None:
     other = factories.make_account(database)
-    make_queues(database, account_id, delivery.SLOW_SLOTS, failures=delivery.TRIP)
-    assert len(webhooks.claim(database, limit=delivery.SLOW_SLOTS, slow=True)) == delivery.SLOW_EACH
+    make_queues(database, account_id, policy.SLOW_SLOTS, failures=policy.TRIP)
+    assert len(webhooks.claim(database, limit=policy.SLOW_SLOTS, slow=True)) == policy.SLOW_EACH
 
-    make_queues(database, other, 2, failures=delivery.TRIP)
+    make_queues(database, other, 2, failures=policy.TRIP)
 
     assert [one.account_id for one in webhooks.claim(database, slow=True)] == [other] * 2
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_fan_outs_that_make_the_same_queues_never_wait_for_each_other(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    urls = sorted(
+        (f"https://{name}.example/hook" for name in ("one", "two", "three")),
+        key=lambda url: policy.queue(account_id, url)[0],
+    )
+    middle_id, middle = policy.queue(account_id, urls[1])
+
+    def end(*own: str) -> None:
+        """End jobs with webhooks of their own, the first one first."""
+        for url in own:
+            webhooks.run_job(database, account_id, webhook=policy.Webhook(url=url).plain())
+
+    def fan_out() -> int:
+        return outbox.fan_out(database).deliveries
+
+    with ThreadPoolExecutor(2) as pool:
+        # The one makes all queues and waits for the middle one; the other one has them in the opposite order.
+        with database.transaction() as transaction:
+            notifications.open_queue(transaction, middle_id, account_id=account_id, origin=middle)
+            end(urls[2], urls[1], urls[0])
+            first = pool.submit(fan_out)
+            assert databases.eventually_waiting(database, 1)
+            end(urls[0], urls[1], urls[2])
+            second = pool.submit(fan_out)
+            assert databases.eventually_waiting(database, 2)
+        assert (first.result(30), second.result(30)) == (3, 3)

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import WebhookEndpoint
-from jobs.store import purge
+from jobs.store.purge import Periods
 from tests import factories, races, webhooks
-from webhooks import attempts, claims, endpoints, queries, redelivery
+from webhooks import attempts, claims, endpoints, purge, queries, redelivery
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import WebhookEndpoint
 
 
 def test_a_resend_goes_to_a_disabled_endpoint_and_touches_neither_schedule_nor_health(
@@ -212,17 +212,14 @@ def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
                 sa.update(WebhookEndpoint).values(disabled_at=None, disabled_reason=None)
             )
     reported = webhooks.all_deliveries(database)
-    periods = purge.Periods(timeline=timedelta(0))
+    periods = Periods(timeline=timedelta(0))
 
     def resend() -> int:
         made = [redelivery.redeliver(database, one.id, account_id=None) for one in reported]
         return sum(attempt_id is not None for attempt_id in made)
 
     def take_away() -> int:
-        return sum(
-            purge.batch(database, periods, actor="sweeper:test", limit=1).timelines
-            for _ in reported
-        )
+        return sum(purge.batch(database, periods, limit=1).removed for _ in reported)
 
     resent, *purged = races.race(resend, take_away, take_away)
 

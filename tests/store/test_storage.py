@@ -20,6 +20,8 @@ from jobs.store import claims, expiry, purge, retention, search, settle, storage
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks
 from tests.fakes import HandTimer
+from webhooks.purge import reduce_jobs
+from webhooks.storage import COUNTER
 
 MIB = 2**20
 TRACE = "Let me look at the picture again. " * 40
@@ -34,7 +36,7 @@ def used(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
 def held(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
     """Return what the account's rows hold, counted one by one."""
     with database.reading() as transaction:
-        found = storage.stored(transaction, account_id)
+        found = storage.stored(transaction, account_id, counters=[COUNTER])
     return {kind: found[kind] for kind in StorageKind}
 
 
@@ -222,6 +224,7 @@ def test_notifications_and_responses_are_counted_and_removed_with_the_answer(
 ) -> None:
     webhooks.make_endpoint(database, account_id)
     job_id = webhooks.run_job(database, account_id, answer="the answer " * 100)
+    webhooks.fan_out(database)
     reported = used(database, account_id)
     webhooks.try_once(database, dataclasses.replace(webhooks.OK, answer=b"x" * 5_000))
     woken = used(database, account_id)
@@ -230,7 +233,9 @@ def test_notifications_and_responses_are_counted_and_removed_with_the_answer(
     assert woken[StorageKind.DELIVERIES] >= reported[StorageKind.DELIVERIES] + 5_000
     assert woken == held(database, account_id)
 
-    retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
+    retention.remove_job(
+        database, job_id, account_id=account_id, actor="key:test", remove_copies=reduce_jobs
+    )
 
     left = used(database, account_id)
     assert left == held(database, account_id)
@@ -301,7 +306,7 @@ def test_a_count_that_was_lost_is_corrected_by_a_recount(
     retention.remove_job(database, gone, account_id=None, actor="key:test")
     assert used(database, account_id)[StorageKind.IMAGES] == 0
 
-    assert storage.recount(database, account_id)
+    assert storage.recount(database, account_id, counters=[COUNTER])
 
     assert used(database, account_id) == held(database, account_id)
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
@@ -319,7 +324,7 @@ def test_concurrent_recounts_and_new_images_correct_the_count_once(
 
     def recount() -> None:
         barrier.wait()
-        done.append(storage.recount(database, account_id))
+        done.append(storage.recount(database, account_id, counters=[COUNTER]))
 
     def upload() -> None:
         barrier.wait()

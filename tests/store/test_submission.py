@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry
 from jobs.store import idempotency, retention, submission
 from tests import factories, races
 from tests.databases import Age
+from webhooks.policy import Webhook
 
 STORED = factories.KEY_LIFETIME
 
@@ -62,7 +62,7 @@ def test_a_submission_returns_what_it_has_stored(database: Database, account_id:
         account_id,
         metadata={"case": "42"},
         options={"top_p": None, "answer_format": {"type": "choice", "choices": ["a", "b"]}},
-        webhook=Webhook(url="https://receiver.example/hook"),
+        webhook=Webhook(url="https://receiver.example/hook").plain(),
         followers=[submission.Follower("And squares?", {"seed": 7})],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -55,9 +56,43 @@ def faults(words: str) -> list[str]:
     return [fault.detail for fault in refused.value.faults]
 
 
+def written(requested: Filter) -> str:
+    """Return the words that :func:`parse` reads as ``requested``."""
+    terms = [f"status:{status.value}" for status in requested.statuses]
+    terms += [f"error:{code}" for code in requested.error_codes]
+    terms += [f"finding:{kind.value}" for kind in requested.findings]
+    if requested.created_after is not None:
+        terms.append(f"created:>={iso(requested.created_after)}")
+    if requested.created_before is not None:
+        terms.append(f"created:<{iso(requested.created_before)}")
+    terms += [f"meta.{word(key)}:{word(value)}" for key, value in requested.metadata.items()]
+    if requested.image_id is not None:
+        terms.append(f"image:{ids.show('img', requested.image_id)}")
+    if requested.image_sha256 is not None:
+        terms.append(f"image:{requested.image_sha256}")
+    if requested.group_id is not None:
+        terms.append(f"group:{ids.show('grp', requested.group_id)}")
+    terms += map(quoted, requested.phrases)
+    return " ".join(terms)
+
+
+def word(value: str) -> str:
+    """Return ``value`` as it stands in a qualifier, quoted when it must be."""
+    return value if re.fullmatch(r'[^\s":]+', value) else quoted(value)
+
+
+def quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 @given(wanted)
 def test_what_is_written_back_means_the_same(requested: Filter) -> None:
-    assert parse(filters.render(requested)) == requested
+    assert parse(written(requested)) == requested
 
 
 @given(st.text())
@@ -72,7 +107,7 @@ def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: s
         assert places == sorted(places)
         assert all(not words[place - 1].isspace() for place in places)
     else:
-        assert parse(filters.render(requested)) == requested
+        assert parse(written(requested)) == requested
 
 
 def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:

@@ -14,19 +14,18 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.vault import Vault
-from jobs import delivery
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
-from jobs.outbox import WebhookAttempt
 from jobs.store import storage, submission
 from net.client import GuardedClient
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
-from webhooks import endpoints, redelivery, sender
+from webhooks import endpoints, policy, redelivery, sender
 from webhooks.dispatcher import Dispatcher
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from webhooks.sender import Sender
 from webhooks.signer import SecretSigner
+from webhooks.tables import WebhookAttempt
 
 LEASE = timedelta(seconds=60)
 EGRESS = GuardedClient(["127.0.0.0/8"])
@@ -134,7 +133,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     ends: tuple[AttemptOutcome, str | None],
 ) -> None:
     receiver.status = status
-    receiver.answer = b"" if status == 204 else b"x" * (delivery.ANSWER_BYTES + 1000)
+    receiver.answer = b"" if status == 204 else b"x" * (policy.ANSWER_BYTES + 1000)
     receiver.headers = {"location": receiver.url}
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
@@ -146,7 +145,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     assert row.status_code == status
     assert (row.url, row.address) == (receiver.url, "127.0.0.1")
     assert row.seconds is not None
-    assert len(row.response_body or b"") == min(len(receiver.answer), delivery.ANSWER_BYTES)
+    assert len(row.response_body or b"") == min(len(receiver.answer), policy.ANSWER_BYTES)
     [got] = receiver.got
     assert row.request_headers is not None
     assert row.request_headers["webhook-id"] == got.headers["webhook-id"]
@@ -283,7 +282,7 @@ def test_dead_receivers_keep_nobody_waiting(
         assert eventually(lambda: len(dead.got) == 12, seconds=20)
 
         for _ in range(3):
-            webhooks.run_job(office.database, account_id, webhook=Webhook(url=receiver.url))
+            webhooks.run_job(office.database, account_id, webhook=Webhook(url=receiver.url).plain())
 
         assert eventually(lambda: len(receiver.got) == 3, seconds=20)
         # One try at a time: of the three later events nothing has been sent to them.
@@ -325,7 +324,7 @@ def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
     webhooks.make_endpoint(office.database, account_id, url=receiver.url)
     webhooks.run_job(office.database, account_id)
     assert eventually(lambda: len(receiver.got) == 1, seconds=10)
-    office.dispatcher.drain()
+    office.dispatcher.request_stop()
     webhooks.run_job(office.database, account_id)
     receiver.held.set()
     office.dispatcher.stop()

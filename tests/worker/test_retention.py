@@ -23,18 +23,10 @@ DAY = timedelta(days=1)
 JOBS = 120
 
 
-class SilentWakeup(RecordingWakeup):
-    """A bell whose Redis is away."""
-
-    def waiting(self) -> int | None:
-        """Return that nobody can say."""
-        return None
-
-
 def sweeper(database: Database, periods: purge.Periods, *, every: float = 10) -> Sweeper:
     return Sweeper(
         database,
-        wakeup=SilentWakeup(),
+        wakeup=RecordingWakeup(lying=None),
         owner="me",
         lease=timedelta(seconds=60),
         interval_seconds=every,

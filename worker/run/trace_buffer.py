@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent
@@ -129,7 +130,7 @@ class TraceBuffer:
             return piece
 
 
-class TraceWriter:
+class TraceWriter(BackgroundLoop):
     """Marks and flushes all :class:`TraceBuffer` streams of a process.
 
     Args:
@@ -149,6 +150,8 @@ class TraceWriter:
         flush_seconds: float,
         on_lost: Callable[[traces.Holding], None],
     ) -> None:
+        every = min(_TICK_SECONDS, flush_seconds)
+        super().__init__("trace-writer", self._tick_or_flush, every=every, first=every)
         self._database = database
         self._publisher = publisher
         self._owner = owner
@@ -162,18 +165,7 @@ class TraceWriter:
         self._closed: list[TraceBuffer] = []
         #: Pieces whose write failed; they are written again unchanged, so a lost reply does no harm.
         self._pending: list[traces.TracePart] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the thread; the streams have ended."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._flushed_at = time.monotonic()
 
     def open(self, claim: Claim, *, generation: int, started_at: datetime) -> TraceBuffer:
         """Begin to record a stream that started at ``started_at`` by the database's clock."""
@@ -254,14 +246,12 @@ class TraceWriter:
         if reported := [event for live in lives if (event := live.mark()) is not None]:
             self._publisher.record(reported)
 
-    def _run(self) -> None:
-        flushed = time.monotonic()
-        while not self._stop.wait(min(_TICK_SECONDS, self._flush_seconds)):
-            if time.monotonic() - flushed >= self._flush_seconds:
-                flushed = time.monotonic()
-                self.flush()
-            else:
-                self.tick()
+    def _tick_or_flush(self) -> None:
+        if time.monotonic() - self._flushed_at >= self._flush_seconds:
+            self._flushed_at = time.monotonic()
+            self.flush()
+        else:
+            self.tick()
 
 
 def readable(text: str) -> str:
