@@ -208,7 +208,9 @@ def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator
 
 def _of_deliveries(backlog: claims.Backlog) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
-        "webhook_backlog", "Deliveries that are due, or wait for another try.", backlog.pending
+        "webhook_backlog",
+        "Pending deliveries, and events that are not fanned out yet.",
+        backlog.pending,
     )
     yield _gauge(
         "webhook_oldest_pending_seconds",

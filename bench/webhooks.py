@@ -1,10 +1,10 @@
-"""Webhooks: what dead receivers cost the others, and how soon an end is told.
+"""Webhooks: what dead receivers cost the others, and how soon an end is delivered.
 
 ``python -m bench.webhooks [--database sqlite|postgresql|both] [--events N] [--quick]``
 
-200 endpoints hear of every event. Once all of them answer; once 20 take the connection and never say a word. The
-figure is deliveries a second to the 180 that are the same in both. Then one event after another on an idle system:
-from its commit until the receiver's answer is in SQL.
+200 endpoints get each event. In one run all of them respond; in the other one 20 accept the connection and are silent.
+The figure is deliveries a second to the 180 that are the same in both. Then one event after another on an idle system:
+from its commit until the receiver's response is in SQL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RECEIVER = "from bench import webhooks; import sys; webhooks.receive(int(sys.ar
 
 
 def receive(port: int) -> None:
-    """Answer every request with 204, for ever: the receiver's own process."""
+    """Respond to all requests with 204 until killed: the process of the receiver."""
     asyncio.run(_receive(port))
 
 
@@ -89,7 +89,7 @@ class Post:
         return made[: _ENDPOINTS - _DEAD]
 
     def record(self) -> None:
-        """Commit an event, and ring."""
+        """Commit an event, and wake the delivery process."""
         with self.database.transaction() as transaction:
             notifications.of_account(
                 transaction,
@@ -113,7 +113,7 @@ class Post:
             return counted
 
     def wait(self, ids: list[uuid.UUID], count: int) -> None:
-        """Wait until so many are done."""
+        """Wait until ``count`` are done."""
         until = time.monotonic() + _LIMIT_SECONDS
         while self.delivered(ids) < count:
             if time.monotonic() > until:

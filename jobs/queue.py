@@ -28,6 +28,8 @@ DELIVER = "deliver"
 #: More bells than any number of slots hears at once. A slot goes on by itself until nothing is left, so that
 #: more of them would only fill Redis, and at last wake everybody for nothing.
 _MOST_LYING = 1_000
+#: Seconds between two wakeups of the delivery process by one publisher. Each job causes two.
+_DELIVER_GAP = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -101,8 +103,10 @@ class RedisWakeup:
 
     def __init__(self, settings: Settings, *, notifications: str = REASON) -> None:
         self._notifications = notifications
-        # One is enough for a delivery process: it reads all that is due, then.
-        self._most_lying = 1 if notifications == DELIVER else _MOST_LYING
+        # A delivery process handles all that is due at once: one wakeup is enough, and many in a row become one.
+        self._most_lying, self._gap = (
+            (1, _DELIVER_GAP) if notifications == DELIVER else (_MOST_LYING, 0.0)
+        )
         self._celery = make_celery(settings, wakes=notifications, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
@@ -151,6 +155,7 @@ class RedisWakeup:
             times, self._wanted = self._wanted, 0
         if times:
             self._publish(times)
+            self._loop.pause(self._gap)
 
     def _publish(self, times: int) -> None:
         lying = self.waiting()

@@ -1,4 +1,4 @@
-"""What tests of webhooks begin with: endpoints, jobs that end, tries that end in a given way."""
+"""Helpers of webhook tests: endpoints, jobs that end, attempts that end in a given way."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def fan_out(database: Database) -> None:
 def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.DeliveryClaim]:
     """Fan out, and claim due attempts."""
     fan_out(database)
-    return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
+    return claims.claim(database, owner="sender-1", lease=LEASE, limit=limit, slow=slow)
 
 
 def try_once(
     database: Database, result: delivery_attempts.AttemptResult
 ) -> delivery_attempts.AttemptSettled:
-    """Claim the one try that is due, of a lane of either kind, and end it."""
+    """Claim the one attempt that is due, of a slow queue or another, and end it."""
     [claimed] = claim(database) or claim(database, slow=True)
     settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
@@ -101,7 +101,7 @@ def try_once(
 def try_first(
     database: Database, result: delivery_attempts.AttemptResult
 ) -> delivery_attempts.AttemptSettled:
-    """Claim one of the tries that are due, and end it."""
+    """Claim one of the attempts that are due, and end it."""
     [claimed] = claim(database, limit=1)
     settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
@@ -111,7 +111,7 @@ def try_first(
 def try_first_of_any(
     database: Database, result: delivery_attempts.AttemptResult
 ) -> delivery_attempts.AttemptSettled:
-    """Claim one of the tries that are due, of a lane of either kind, and end it."""
+    """Claim one of the attempts that are due, of a slow queue or another, and end it."""
     [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
     settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
@@ -119,7 +119,7 @@ def try_first_of_any(
 
 
 def hurry(database: Database) -> None:
-    """Let no try wait for its time; one that a sender has in hand at this moment is left to it."""
+    """Make all waiting attempts due now, but for those that a sender has locked."""
     with database.transaction() as transaction:
         waiting = transaction.session.scalars(
             sa.select(WebhookAttempt.id)
@@ -161,7 +161,7 @@ def attempts(database: Database) -> list[WebhookAttempt]:
 
 
 def record(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
-    """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
+    """Write notifications of the type job.cancelled; this is quicker than to run jobs."""
     for _ in range(times):
         with database.transaction() as transaction:
             notifications.of_account(

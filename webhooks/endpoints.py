@@ -60,19 +60,19 @@ def create(
     """
     endpoint_id = ids.new()
     with database.transaction() as transaction:
-        stored = sa.select(sa.func.count()).where(
+        existing = sa.select(sa.func.count()).where(
             WebhookEndpoint.account_id == account_id, WebhookEndpoint.deleted_at.is_(None)
         )
-        if transaction.execute(stored).scalar_one() >= most:
+        if transaction.execute(existing).scalar_one() >= most:
             raise errors.Conflict(f"An account can have at most {most} webhook endpoints.")
-        made = (
+        created = (
             sa.select(WebhookEndpoint.created_at > transaction.now(-timedelta(days=1)))
             .where(WebhookEndpoint.account_id == account_id)
             .order_by(WebhookEndpoint.id.desc())
             .offset(most_a_day - 1)
             .limit(1)
         )
-        if transaction.execute(made).scalar_one_or_none():
+        if transaction.execute(created).scalar_one_or_none():
             raise errors.Conflict(
                 f"An account can create at most {most_a_day:,} webhook endpoints within 24 hours; "
                 "deleted ones count."
@@ -136,15 +136,15 @@ def update(
     event_types: Sequence[str] | None = None,
 ) -> WebhookEndpoint | None:
     """Change an endpoint; ``updated_at`` changes only with something else. None if there is no such endpoint."""
-    requested: dict[str, Any] = {"name": name, "url": url}
-    requested["event_types"] = None if event_types is None else list(event_types)
+    values: dict[str, Any] = {"name": name, "url": url}
+    values["event_types"] = None if event_types is None else list(event_types)
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
         changed = {
             key: value
-            for key, value in requested.items()
+            for key, value in values.items()
             if value is not None and value != getattr(endpoint, key)
         }
         if changed:

@@ -40,7 +40,7 @@ class DeliveryMetrics:
             return
         code = note.status_code
         # A status may be any three digits.
-        known = code is not None and 100 <= code < 600  # noqa: PLR2004 - the range of statuses
-        self._attempts.labels(note.outcome, f"{code // 100}xx" if code and known else "none").inc()
+        valid = code is not None and 100 <= code < 600  # noqa: PLR2004 - the range of statuses
+        self._attempts.labels(note.outcome, f"{code // 100}xx" if code and valid else "none").inc()
         if note.seconds is not None:
             self._seconds.observe(note.seconds)

@@ -17,13 +17,17 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
+import structlog
 
+from core import ids
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, OutboxEntry, table
 from webhooks import notifications, policy
 from webhooks.notifications import Listener, Notification, NotificationTarget
 from webhooks.policy import EventType, Webhook
+
+_log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 
@@ -132,7 +136,7 @@ def _plan(transaction: Transaction, entries: Sequence[_Entry]) -> _Planned:
     since = min(entry.at for entry in entries)
     listeners = notifications.listeners(transaction, accounts, since=since)
     webhooks = {
-        row.id: Webhook.of(row.webhook)
+        row.id: _webhook(row)
         for batch in _batches(entries)
         for row in transaction.execute(_WEBHOOKS, {"ids": [entry.job_id for entry in batch]})
     }
@@ -140,6 +144,15 @@ def _plan(transaction: Transaction, entries: Sequence[_Entry]) -> _Planned:
         (entry, _targets(entry, webhooks.get(entry.job_id), listeners.get(entry.account_id, ())))
         for entry in sorted(entries, key=lambda entry: (entry.at, entry.id))
     ]
+
+
+def _webhook(row: sa.Row[Any]) -> Webhook | None:
+    """Return a job's own webhook. An invalid one, which the API accepts from no caller, must not stop the others."""
+    try:
+        return Webhook.of(row.webhook)
+    except (ValueError, LookupError, TypeError):
+        _log.exception("webhook_invalid", job_id=ids.show("job", row.id))
+        return None
 
 
 def _targets(

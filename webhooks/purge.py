@@ -85,12 +85,12 @@ def _reduce(transaction: Transaction, events: Collection[WebhookNotification]) -
                 payload=notifications.without_answer(event.payload), reduced_at=transaction.now()
             )
         )
-    theirs = sa.select(WebhookDelivery.id).where(
+    deliveries = sa.select(WebhookDelivery.id).where(
         WebhookDelivery.notification_id.in_([event.id for event in events])
     )
     transaction.execute(
         sa.update(WebhookAttempt)
-        .where(WebhookAttempt.delivery_id.in_(theirs))
+        .where(WebhookAttempt.delivery_id.in_(deliveries))
         .values(response_body=None)
     )
 
@@ -140,8 +140,8 @@ def _is_over() -> sa.ColumnElement[bool]:
 
 
 def _remove(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
-    theirs = sa.select(WebhookDelivery.id).where(WebhookDelivery.notification_id.in_(events))
-    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(theirs)))
+    deliveries = sa.select(WebhookDelivery.id).where(WebhookDelivery.notification_id.in_(events))
+    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(deliveries)))
     transaction.execute(
         sa.delete(WebhookDelivery).where(WebhookDelivery.notification_id.in_(events))
     )

@@ -55,8 +55,8 @@ def get(
 ) -> DeliveryView | None:
     """Return a delivery, None if it does not exist (in this account; None: in any)."""
     with database.reading() as transaction:
-        wanted = _views(account_id).where(WebhookDelivery.id == delivery_id)
-        row = transaction.execute(wanted).one_or_none()
+        statement = _views(account_id).where(WebhookDelivery.id == delivery_id)
+        row = transaction.execute(statement).one_or_none()
         if row is None:
             return None
         delivery_attempts = _attempts().where(WebhookAttempt.delivery_id == delivery_id)
@@ -76,11 +76,11 @@ def of_job(
     after: uuid.UUID | None = None,
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of a job beyond ``after``, oldest first, and whether there are more."""
-    wanted = _views(None).where(WebhookNotification.job_id == job_id)
+    statement = _views(None).where(WebhookNotification.job_id == job_id)
     if after is not None:
-        wanted = wanted.where(WebhookDelivery.id > after)
+        statement = statement.where(WebhookDelivery.id > after)
     with database.reading() as transaction:
-        return _page(transaction, wanted.order_by(WebhookDelivery.id), limit=limit)
+        return _page(transaction, statement.order_by(WebhookDelivery.id), limit=limit)
 
 
 def of_endpoint(
@@ -92,13 +92,13 @@ def of_endpoint(
     statuses: Sequence[DeliveryStatus] = (),
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of an endpoint beyond ``after``, newest first, and whether there are more."""
-    wanted = _views(None).where(WebhookDelivery.endpoint_id == endpoint_id)
+    statement = _views(None).where(WebhookDelivery.endpoint_id == endpoint_id)
     if statuses:
-        wanted = wanted.where(WebhookDelivery.status.in_(statuses))
+        statement = statement.where(WebhookDelivery.status.in_(statuses))
     if after is not None:
-        wanted = wanted.where(WebhookDelivery.id < after)
+        statement = statement.where(WebhookDelivery.id < after)
     with database.reading() as transaction:
-        return _page(transaction, wanted.order_by(WebhookDelivery.id.desc()), limit=limit)
+        return _page(transaction, statement.order_by(WebhookDelivery.id.desc()), limit=limit)
 
 
 def of_account(
@@ -110,13 +110,13 @@ def of_account(
     statuses: Sequence[DeliveryStatus] = (),
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of an account (None: of all), newest first, and whether there are more."""
-    wanted = _views(account_id)
+    statement = _views(account_id)
     if statuses:
-        wanted = wanted.where(WebhookDelivery.status.in_(statuses))
+        statement = statement.where(WebhookDelivery.status.in_(statuses))
     if after is not None:
-        wanted = wanted.where(WebhookDelivery.id < after)
+        statement = statement.where(WebhookDelivery.id < after)
     with database.reading() as transaction:
-        return _page(transaction, wanted.order_by(WebhookDelivery.id.desc()), limit=limit)
+        return _page(transaction, statement.order_by(WebhookDelivery.id.desc()), limit=limit)
 
 
 def recovery(
@@ -153,12 +153,12 @@ def _attempts() -> sa.Select[WebhookAttempt]:
 
 def _page(
     transaction: Transaction,
-    wanted: sa.Select[WebhookDelivery, WebhookNotification, str],
+    statement: sa.Select[WebhookDelivery, WebhookNotification, str],
     *,
     limit: int,
 ) -> tuple[list[DeliveryView], bool]:
     small = defer(WebhookNotification.payload, raiseload=True)
-    rows = transaction.execute(wanted.options(small).limit(limit + 1)).all()
+    rows = transaction.execute(statement.options(small).limit(limit + 1)).all()
     more = len(rows) > limit
     rows = rows[:limit]
     delivery_attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}

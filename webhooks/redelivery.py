@@ -140,18 +140,18 @@ def recover(
             # A delivery that is purged meanwhile is not waited for.
             _missed(recovery).limit(limit).with_for_update(of=WebhookDelivery, key_share=True)
         ).all()
-        made = _attempt_again(transaction, deliveries, kind=AttemptKind.RECOVER)
+        attempt_ids = _attempt_again(transaction, deliveries, kind=AttemptKind.RECOVER)
         done = len(deliveries) < limit
         transaction.execute(
             sa.update(WebhookRecovery)
             .where(WebhookRecovery.id == recovery.id)
             .values(
                 last_delivery_id=deliveries[-1].id if deliveries else recovery.last_delivery_id,
-                resent=WebhookRecovery.resent + len(made),
+                resent=WebhookRecovery.resent + len(attempt_ids),
                 ended_at=transaction.now() if done else None,
             )
         )
-        return RecoveryBatch(resent=len(made), more=True, account_id=account_id)
+        return RecoveryBatch(resent=len(attempt_ids), more=True, account_id=account_id)
 
 
 def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
@@ -182,7 +182,7 @@ def _attempt_again(
     transaction: Transaction, deliveries: Sequence[WebhookDelivery], *, kind: AttemptKind
 ) -> list[uuid.UUID]:
     """Insert an attempt of each delivery, due now; return their ids."""
-    made = []
+    attempt_ids = []
     for delivery in deliveries:
         number = transaction.execute(
             sa.update(WebhookDelivery)
@@ -190,10 +190,10 @@ def _attempt_again(
             .values(attempt_count=WebhookDelivery.attempt_count + 1)
             .returning(WebhookDelivery.attempt_count)
         ).scalar_one()
-        made.append(ids.new())
+        attempt_ids.append(ids.new())
         transaction.execute(
             sa.insert(WebhookAttempt).values(
-                id=made[-1],
+                id=attempt_ids[-1],
                 delivery_id=delivery.id,
                 queue_id=delivery.queue_id,
                 number=number,
@@ -203,6 +203,6 @@ def _attempt_again(
                 due_at=transaction.now(),
             )
         )
-    if made:
+    if attempt_ids:
         transaction.notes.append(NotificationsDue())
-    return made
+    return attempt_ids

@@ -28,14 +28,14 @@ class KeyPair:
 
 def new_secret(vault: Vault) -> tuple[str, StoredSecret]:
     """Return a new secret, plain and as it is stored."""
-    made = signature.new_secret()
-    return made, StoredSecret(sealed=vault.seal(made), redacted=signature.redact(made))
+    plain = signature.new_secret()
+    return plain, StoredSecret(sealed=vault.seal(plain), redacted=signature.redact(plain))
 
 
 def new_pair(vault: Vault) -> KeyPair:
     """Return a new ed25519 key pair."""
-    made = signature.new_pair()
-    return KeyPair(private=vault.seal(made.private), public=made.public)
+    pair = signature.new_pair()
+    return KeyPair(private=vault.seal(pair.private), public=pair.public)
 
 
 def default_secret(
@@ -46,14 +46,14 @@ def default_secret(
         stored = transaction.session.get(WebhookSecret, account_id)
     if stored is not None:
         return stored
-    made = make()
+    secret = make()
     with database.transaction("secret") as transaction:
         transaction.execute(
             transaction.insert(WebhookSecret)
             .values(
                 account_id=account_id,
-                secret=made.sealed,
-                redacted_secret=made.redacted,
+                secret=secret.sealed,
+                redacted_secret=secret.redacted,
                 created_at=transaction.now(),
                 updated_at=transaction.now(),
             )
@@ -89,14 +89,14 @@ def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
     with database.reading() as transaction:
         stored = transaction.session.get(SigningKey, 1)
     if stored is None:
-        made = make()
+        pair = make()
         with database.transaction("key") as transaction:
             transaction.execute(
                 transaction.insert(SigningKey)
                 .values(
                     number=1,
-                    private_key=made.private,
-                    public_key=made.public,
+                    private_key=pair.private,
+                    public_key=pair.public,
                     created_at=transaction.now(),
                 )
                 .on_conflict_do_nothing(index_elements=["number"])

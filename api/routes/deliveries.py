@@ -1,4 +1,4 @@
-"""Deliveries of webhooks: of a job, of an endpoint, one by itself; and sending one again."""
+"""Routes of webhook deliveries: list those of a job, an endpoint or an account, get one, send one again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from webhooks import endpoints, queries, redelivery
 
 
 class DeliveryRoutes:
-    """What callers may ask of deliveries.
+    """The routes of deliveries.
 
     Args:
-        database: where they are kept.
+        database: where they are stored.
         quota: refuses to send again for an account over its storage quota.
     """
 
@@ -34,7 +34,7 @@ class DeliveryRoutes:
         self._quota = quota
 
     def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``."""
+        """Register the routes with ``router``."""
         look = gate.admits(Right.READ)
         router.declare(
             HTTPMethod.GET,
@@ -84,25 +84,27 @@ class DeliveryRoutes:
             tag="webhooks",
             guard=gate.admits(Right.STEER),
             answers={
-                202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")
+                202: ResponseSpec(
+                    schemas.DeliveryWithPayload, "The delivery, with its new attempt."
+                )
             },
             faults=(404, 409),
         )
 
     def of_job(self, caller: Caller, path: JobPath, query: schemas.JobDeliveriesQuery) -> Response:
-        """List who was told of a job, oldest first, with the newest tries of each."""
+        """List the deliveries of a job, oldest first, with the newest attempts of each."""
         job_id = ids.parse("job", path.job_id)
         if job_id is None or history.get(self._database, job_id, account_id=caller.scope) is None:
             raise errors.NotFound("There is no such job.")
         logs.bind(job_id=path.job_id)
         page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
-        found, more = queries.of_job(self._database, job_id, limit=page.limit, after=page.after)
-        return reply(_page(found, caller, has_more=more))
+        views, more = queries.of_job(self._database, job_id, limit=page.limit, after=page.after)
+        return reply(_page(views, caller, has_more=more))
 
     def of_endpoint(
         self, caller: Caller, path: EndpointPath, query: schemas.DeliveriesQuery
     ) -> Response:
-        """List what an endpoint was told, newest first, with the newest tries of each."""
+        """List the deliveries to an endpoint, newest first, with the newest attempts of each."""
         endpoint_id = ids.parse("we", path.endpoint_id)
         if (
             endpoint_id is None
@@ -110,42 +112,42 @@ class DeliveryRoutes:
         ):
             raise errors.NotFound("There is no such webhook endpoint.")
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
-        found, more = queries.of_endpoint(
+        views, more = queries.of_endpoint(
             self._database,
             endpoint_id,
             limit=page.limit,
             after=page.after,
             statuses=query.statuses,
         )
-        return reply(_page(found, caller, has_more=more))
+        return reply(_page(views, caller, has_more=more))
 
     def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
         """List all deliveries, newest first. Operators see those of all accounts."""
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
-        found, more = queries.of_account(
+        views, more = queries.of_account(
             self._database,
             account_id=caller.scope,
             limit=page.limit,
             after=page.after,
             statuses=query.statuses,
         )
-        return reply(_page(found, caller, has_more=more))
+        return reply(_page(views, caller, has_more=more))
 
     def show(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
-        """Get a delivery with every try, what receivers answered, and what is sent."""
+        """Get a delivery with all attempts, the responses, and the payload."""
         return reply(_shown(self._find(_id(path), caller), caller))
 
     def redeliver(self, caller: Caller, path: schemas.DeliveryPath) -> Response:
-        """Send once more, now, with the same `webhook-id`.
+        """Send a delivery once more, now, with the same `webhook-id`.
 
-        A disabled endpoint gets it, too; the automatic schedule does not move.
+        It is sent to a disabled endpoint, too. The automatic schedule does not change.
         """
         delivery_id = _id(path)
-        # Each try is kept.
+        # Each attempt is stored.
         if caller.scope is not None:
             self._quota.check(caller.scope)
-        made = redelivery.redeliver(self._database, delivery_id, account_id=caller.scope)
-        if made is None:
+        attempt_id = redelivery.redeliver(self._database, delivery_id, account_id=caller.scope)
+        if attempt_id is None:
             raise _not_found()
         return reply(_shown(self._find(delivery_id, caller), caller), HTTPStatus.ACCEPTED)
 
@@ -157,9 +159,9 @@ class DeliveryRoutes:
 
 
 def _page(
-    found: Sequence[queries.DeliveryView], caller: Caller, *, has_more: bool
+    views: Sequence[queries.DeliveryView], caller: Caller, *, has_more: bool
 ) -> schemas.DeliveryList:
-    return schemas.DeliveryList.of(found, has_more=has_more, everywhere=caller.everywhere)
+    return schemas.DeliveryList.of(views, has_more=has_more, everywhere=caller.everywhere)
 
 
 def _shown(view: queries.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:
@@ -167,10 +169,10 @@ def _shown(view: queries.DeliveryView, caller: Caller) -> schemas.DeliveryWithPa
 
 
 def _id(path: schemas.DeliveryPath) -> uuid.UUID:
-    found = ids.parse("dlv", path.delivery_id)
-    if found is None:
+    delivery_id = ids.parse("dlv", path.delivery_id)
+    if delivery_id is None:
         raise _not_found()
-    return found
+    return delivery_id
 
 
 def _not_found() -> errors.NotFound:

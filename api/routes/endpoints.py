@@ -1,6 +1,6 @@
-"""``/v1/webhook_endpoints``: who is told, and how it went.
+"""``/v1/webhook_endpoints``: the registered receivers.
 
-The API sends no webhooks itself: a test writes a delivery, rings, and looks for its end.
+The API sends no webhooks: a test writes a delivery, wakes the delivery process, and polls for the result.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from webhooks import endpoints, queries, redelivery, secrets, tables
 from webhooks.policy import EventType
 
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
-#: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
+#: How much longer a test waits than the receiver may take: for the wakeup, the claim and the write.
 _SPARE_SECONDS = 5.0
-_LOOK_SECONDS = 0.1
-#: Tests that may hold a thread at once.
+_POLL_SECONDS = 0.1
+#: Tests that can hold a thread at once.
 _TESTS = 8
 
 
 class EndpointRoutes:
-    """What callers may do with webhook endpoints.
+    """The routes of webhook endpoints.
 
     Args:
         settings: how long a receiver may take.
-        database: where endpoints are kept.
-        receivers: says whether a URL may be sent to.
+        database: where endpoints are stored.
+        receivers: decides whether a URL is allowed.
         vault: makes the vault that seals secrets, at its first use.
-        quota: refuses what an account over its storage quota sends.
+        quota: refuses the requests of an account over its storage quota.
         revocation: ends the tests of a key that is revoked.
         timer: seconds that never go back.
     """
@@ -75,7 +75,7 @@ class EndpointRoutes:
         self.tests = Shares(_TESTS, name="endpoint tests")
 
     def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``."""
+        """Register the routes with ``router``."""
         self._declare_endpoints(router, gate)
         self._declare_commands(router, gate)
 
@@ -128,7 +128,7 @@ class EndpointRoutes:
             self.remove,
             name="deleteWebhookEndpoint",
             guard=command,
-            answers={200: ResponseSpec(schemas.EndpointDeleted, "It is gone.")},
+            answers={200: ResponseSpec(schemas.EndpointDeleted, "The endpoint is deleted.")},
             faults=(404,),
         )
 
@@ -151,7 +151,7 @@ class EndpointRoutes:
             self.test,
             name="testWebhookEndpoint",
             guard=command,
-            answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
+            answers={200: ResponseSpec(schemas.EndpointTested, "The result of the test.")},
             faults=(400, 404, 413, 415, 422),
             body=RequestBodySpec({"application/json": schemas.EndpointTest}),
         )
@@ -171,7 +171,7 @@ class EndpointRoutes:
             name="recoverWebhookEndpoint",
             guard=command,
             answers={
-                202: ResponseSpec(schemas.Recovery, "The recovery as it begins.", ("Location",))
+                202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))
             },
             faults=(400, 404, 409, 413, 415, 422),
             body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
@@ -182,15 +182,15 @@ class EndpointRoutes:
             self.recovery,
             name="getWebhookRecovery",
             guard=look,
-            answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
+            answers={200: ResponseSpec(schemas.Recovery, "The recovery.")},
             faults=(404,),
         )
 
     def create(self, caller: Caller) -> Response:
         """Register a webhook endpoint.
 
-        It is told of the account's jobs from now on. Its secret is in this answer and never shown again. An
-        account may have 500 of them.
+        It gets notifications of the account's jobs from now on. This response has its secret, which is never shown
+        again. An account can have 500 endpoints.
         """
         requested = framework.read_model(flask.request, schemas.EndpointCreate)
         self._webhook_targets.check(requested.url, pointer="#/url")
@@ -210,26 +210,26 @@ class EndpointRoutes:
     def listed(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
         """List webhook endpoints, newest first. Operators see those of all accounts."""
         page = cursors.page("we", query.after, limit=query.limit, order=query.order)
-        found, more = endpoints.page(
+        listed, more = endpoints.page(
             self._database,
             account_id=caller.scope,
             limit=page.limit,
             after=page.after,
             newest_first=page.newest_first,
         )
-        return reply(schemas.EndpointList.of(found, has_more=more))
+        return reply(schemas.EndpointList.of(listed, has_more=more))
 
     def show(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Get a webhook endpoint."""
         return reply(schemas.Endpoint.of(self._find(path, caller)))
 
     def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Change a webhook endpoint. What is still to be told goes to its new URL."""
+        """Change a webhook endpoint. Pending deliveries go to its new URL."""
         self._find(path, caller)
         requested = framework.read_model(flask.request, schemas.EndpointUpdate)
         if requested.url is not None:
             self._webhook_targets.check(requested.url, pointer="#/url")
-        found = endpoints.update(
+        endpoint = endpoints.update(
             self._database,
             _id(path),
             account_id=caller.scope,
@@ -237,38 +237,40 @@ class EndpointRoutes:
             url=requested.url,
             event_types=requested.event_types,
         )
-        return reply(schemas.Endpoint.of(_there(found)))
+        return reply(schemas.Endpoint.of(_existing(endpoint)))
 
     def remove(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Delete a webhook endpoint and its secrets. What was still to be told to it is not told."""
+        """Delete a webhook endpoint and its secrets. Its pending deliveries are not sent."""
         if not endpoints.delete(self._database, _id(path), account_id=caller.scope):
             raise _not_found()
         return reply(schemas.EndpointDeleted(id=path.endpoint_id))
 
     def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
+        """Change the secret of a webhook endpoint. This response has the new one, which is never shown again."""
         self._find(path, caller)
         requested = framework.read_model(flask.request, schemas.SecretRotate)
         secret, stored = secrets.new_secret(self._vault())
-        found = endpoints.rotate(
+        endpoint = endpoints.rotate(
             self._database,
             _id(path),
             account_id=caller.scope,
             secret=stored,
             keep_old=requested.keep_old_secret_active_for_24_hours,
         )
-        return reply(schemas.Endpoint.of(_there(found), secret=secret))
+        return reply(schemas.Endpoint.of(_existing(endpoint), secret=secret))
 
     def test(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Send an event that did not happen, and say what the receiver made of it.
+        """Send a test event, and return how the receiver responded.
 
-        It is sent to a disabled endpoint, too, and says nothing of its health.
+        It is sent to a disabled endpoint, too, and does not affect the health of the endpoint.
         """
         endpoint = self._find(path, caller)
         requested = framework.read_model(flask.request, schemas.EndpointTest)
         self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
-            raise errors.Unavailable("Too many tests at once.", retry_after=1)
+            raise errors.Unavailable(
+                f"There must be at most {_TESTS} tests of endpoints at once.", retry_after=1
+            )
         try:
             delivery_id = redelivery.test(
                 self._database,
@@ -278,56 +280,56 @@ class EndpointRoutes:
                 data=_example(requested.event_type),
             )
             with current.waiting():
-                tried = self._tried(_there(delivery_id), caller)
+                attempt = self._ended_attempt(_existing(delivery_id), caller)
         finally:
             self.tests.give_back(caller.account_id)
         return reply(
             schemas.EndpointTested(
                 webhook_endpoint_id=path.endpoint_id,
                 event_type=requested.event_type,
-                status_code=tried.status_code,
-                error_code=tried.error_code if caller.everywhere else disclosed_code(tried),
-                delivery_id=ids.show("dlv", tried.delivery_id),
+                status_code=attempt.status_code,
+                error_code=attempt.error_code if caller.everywhere else disclosed_code(attempt),
+                delivery_id=ids.show("dlv", attempt.delivery_id),
             )
         )
 
     def enable(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Tell a disabled endpoint of events again.
+        """Enable a disabled endpoint.
 
-        `recover` sends again what had failed. What happened while it was disabled was not to be told to it: ask
-        for the jobs of that time.
+        `recover` sends again what had failed. There are no notifications of what happened while it was disabled:
+        list the jobs of that time.
         """
-        found = endpoints.enable(self._database, _id(path), account_id=caller.scope)
-        return reply(schemas.Endpoint.of(_there(found)))
+        endpoint = endpoints.enable(self._database, _id(path), account_id=caller.scope)
+        return reply(schemas.Endpoint.of(_existing(endpoint)))
 
     def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
         """Send again, in the background, all that failed since a time."""
         endpoint = self._find(path, caller)
         requested = framework.read_model(flask.request, schemas.EndpointRecover)
         self._quota.check(endpoint.account_id)
-        found = endpoints.recover(
+        recovery = endpoints.recover(
             self._database, _id(path), account_id=caller.scope, since=requested.since
         )
-        shown = schemas.Recovery.of(_there(found))
+        shown = schemas.Recovery.of(_existing(recovery))
         where = f"/v1/webhook_endpoints/{path.endpoint_id}/recoveries/{shown.id}"
         return reply(shown, HTTPStatus.ACCEPTED, headers={"Location": where})
 
     def recovery(self, caller: Caller, path: schemas.RecoveryPath) -> Response:
-        """Get how far a recovery is."""
+        """Get a recovery and its progress."""
         recovery_id = ids.parse("rcv", path.recovery_id)
-        found = recovery_id and queries.recovery(
+        recovery = recovery_id and queries.recovery(
             self._database, recovery_id, account_id=caller.scope
         )
-        if not found or ids.show("we", found.endpoint_id) != path.endpoint_id:
+        if not recovery or ids.show("we", recovery.endpoint_id) != path.endpoint_id:
             raise errors.NotFound("There is no such recovery.")
-        return reply(schemas.Recovery.of(found))
+        return reply(schemas.Recovery.of(recovery))
 
     def _find(self, path: schemas.EndpointPath, caller: Caller) -> tables.WebhookEndpoint:
-        """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
-        return _there(endpoints.get(self._database, _id(path), account_id=caller.scope))
+        """Return an endpoint of the caller. This precedes the checks of the body: 404 precedes 422."""
+        return _existing(endpoints.get(self._database, _id(path), account_id=caller.scope))
 
-    def _tried(self, delivery_id: uuid.UUID, caller: Caller) -> tables.WebhookAttempt:
-        """Wait for the end of a delivery's first try."""
+    def _ended_attempt(self, delivery_id: uuid.UUID, caller: Caller) -> tables.WebhookAttempt:
+        """Wait for the end of the first attempt of a delivery."""
         pause = threading.Event()
         with self._revocation.watch(caller.key_id, pause.set) as watch:
             return self._first_end(delivery_id, pause=pause, watch=watch)
@@ -341,28 +343,33 @@ class EndpointRoutes:
             view = queries.get(self._database, delivery_id, account_id=None)
             if view is None:
                 raise _not_found()
-            # A sender that died is replaced by another try.
-            ended = [one for one in view.attempts if one.outcome and one.outcome != "lost"]
+            # A lost attempt is replaced by another one.
+            ended = [
+                attempt
+                for attempt in view.attempts
+                if attempt.outcome and attempt.outcome != "lost"
+            ]
             if ended:
                 return ended[0]
-            pause.wait(_LOOK_SECONDS)
-        raise DatabaseUnavailable("No delivery process took the test in time.")
+            pause.wait(_POLL_SECONDS)
+        raise DatabaseUnavailable(f"No delivery process sent the test within {self._seconds:g} s.")
 
 
 def _id(path: schemas.EndpointPath) -> uuid.UUID:
-    found = ids.parse("we", path.endpoint_id)
-    if found is None:
+    endpoint_id = ids.parse("we", path.endpoint_id)
+    if endpoint_id is None:
         raise _not_found()
-    return found
+    return endpoint_id
 
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
-def _there(found: Found | None) -> Found:
-    if found is None:
+def _existing(result: T | None) -> T:
+    """Return the result of a function that returns None if there is no such endpoint."""
+    if result is None:
         raise _not_found()
-    return found
+    return result
 
 
 def _not_found() -> errors.NotFound:
@@ -370,7 +377,7 @@ def _not_found() -> errors.NotFound:
 
 
 def _example(event_type: str) -> dict[str, Any]:
-    """Return what a test tells of: a job, or an endpoint, that never was."""
+    """Return the data of a test: a job or an endpoint that does not exist."""
     nothing = uuid.UUID(int=0)
     if event_type == EventType.ENDPOINT_DISABLED:
         return {"id": ids.show("we", nothing), "object": "webhook_endpoint", "reason": "test"}

@@ -1,4 +1,4 @@
-"""What webhooks are signed with, and what they can be about: ``/v1/webhook_secret``, ``/v1/webhook_event_types``."""
+"""The secrets and keys that sign webhooks, and the event types: ``/v1/webhook_secret``, ``/v1/webhook_event_types``."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from webhooks.policy import EventType
 KEY = "/.well-known/longlook-webhook-key"
 
 _SUMMARIES = {
-    EventType.JOB_STARTED: "A job runs, for the first time.",
-    EventType.JOB_SUCCEEDED: "A job has its answer and its trace.",
-    EventType.JOB_FAILED: "A job failed for good.",
-    EventType.JOB_CANCELLED: "A job was cancelled.",
-    EventType.ENDPOINT_DISABLED: "Another endpoint of the account was disabled.",
+    EventType.JOB_STARTED: "The first attempt of a job has started.",
+    EventType.JOB_SUCCEEDED: "A job has succeeded: it has an answer and a trace.",
+    EventType.JOB_FAILED: "A job has failed finally.",
+    EventType.JOB_CANCELLED: "A job has been cancelled.",
+    EventType.ENDPOINT_DISABLED: "Another endpoint of the account has been disabled.",
 }
 
 
 class SecretRoutes:
-    """What callers may do with what is signed by.
+    """The routes of secrets, of the public key, and of event types.
 
     Args:
-        database: where secrets are kept.
+        database: where secrets are stored.
         vault: makes the vault that seals them, at its first use.
     """
 
@@ -43,7 +43,7 @@ class SecretRoutes:
         self._vault = vault
 
     def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``, and the messages that they are about."""
+        """Register the routes with ``router``, and the messages that receivers get."""
         declare = functools.partial(router.declare, tag="webhooks")
         declare(
             HTTPMethod.GET,
@@ -84,12 +84,12 @@ class SecretRoutes:
             router.announce(str(event), model, summary=summary)
 
     def types(self, caller: Caller) -> Response:
-        """List what webhook endpoints can be told of."""
+        """List the types of events that webhook endpoints can get."""
         del caller
         return reply(schemas.EventTypes())
 
     def secret(self, caller: Caller) -> Response:
-        """Get the hint of the account's default secret, which signs what goes to the URLs of single jobs."""
+        """Get the hint of the account's default secret, which signs the messages to URLs of single jobs."""
         stored = secrets.default_secret(
             self._database,
             caller.account_id,
@@ -98,18 +98,18 @@ class SecretRoutes:
         return reply(schemas.Secret.of(stored))
 
     def rotate_default(self, caller: Caller) -> Response:
-        """Change the account's default secret. The new one is in this answer and never shown again."""
+        """Change the account's default secret. This response has the new one, which is never shown again."""
         requested = framework.read_model(flask.request, schemas.DefaultRotate)
         secret, stored = secrets.new_secret(self._vault())
-        found = secrets.rotate_default(
+        rotated = secrets.rotate_default(
             self._database,
             caller.account_id,
             secret=stored,
             keep_old=requested.keep_old_secret_active_for_24_hours,
         )
-        return reply(schemas.Secret.of(found, secret=secret))
+        return reply(schemas.Secret.of(rotated, secret=secret))
 
     def public_key(self) -> Response:
         """Get the installation's public key for `v1a` signatures."""
-        found = secrets.signing_key(self._database, make=lambda: secrets.new_pair(self._vault()))
-        return reply(schemas.PublicKey(public_key=found.public))
+        pair = secrets.signing_key(self._database, make=lambda: secrets.new_pair(self._vault()))
+        return reply(schemas.PublicKey(public_key=pair.public))

@@ -129,7 +129,7 @@ def test_operators_see_workers_and_engines(operator: Caller, database: Database,
     assert reported["workers"][2]["engines"] == []
 
 
-def test_callers_see_how_many_of_their_webhooks_are_still_to_be_told(
+def test_callers_see_how_many_of_their_webhooks_are_pending(
     caller: Caller, stranger: Caller, operator: Caller, database: Database, age: Age
 ) -> None:
     nothing = {"depth": 0, "oldest_age_seconds": None}

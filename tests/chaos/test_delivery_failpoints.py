@@ -1,4 +1,4 @@
-"""Each dangerous line of telling a receiver, hit on purpose: a process dies there, and another one tells it."""
+"""Each dangerous line of a delivery, hit on purpose: a process dies there, and another one finishes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Post:
             )
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
-        """Let a fresh process tell all that is left to tell; return how the tries ended."""
+        """Let a fresh process send all that is pending; return the outcomes of the attempts."""
         if not self.reported():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
@@ -102,7 +102,7 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
         ("settle.committed", ["delivered"], 1),
     ],
 )
-def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
+def test_when_a_sender_dies_another_one_makes_the_delivery(
     post: Post, failpoint: str, expected: list[str], sent: int
 ) -> None:
     webhooks.run_job(post.database, post.account_id)
@@ -115,7 +115,7 @@ def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
 
 
 @pytest.mark.parametrize("failpoint", ["fanout.commit", "fanout.committed"])
-def test_a_process_that_dies_over_the_outbox_leaves_each_end_to_be_announced_once(
+def test_when_a_process_dies_in_a_fan_out_each_end_is_announced_once(
     post: Post, failpoint: str
 ) -> None:
     webhooks.run_job(post.database, post.account_id)
@@ -129,7 +129,7 @@ def test_a_process_that_dies_over_the_outbox_leaves_each_end_to_be_announced_onc
     assert len(post.receiver.got) == 1
 
 
-def test_a_fan_out_whose_commit_was_not_answered_is_not_made_twice(post: Post) -> None:
+def test_a_fan_out_whose_commit_reply_was_lost_is_not_repeated(post: Post) -> None:
     webhooks.run_job(post.database, post.account_id)
 
     assert post.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
@@ -140,7 +140,7 @@ def test_a_fan_out_whose_commit_was_not_answered_is_not_made_twice(post: Post) -
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
-def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
+def test_when_a_process_dies_over_a_new_secret_another_one_signs_with_it(
     post: Post, failpoint: str
 ) -> None:
     account_id = factories.make_account(post.database)
@@ -151,21 +151,21 @@ def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
 
     assert post.finish() == ["lost", "delivered"]
     [got] = post.receiver.got
-    stored = secrets.default_secret(post.database, account_id, make=nobody)
-    pair = secrets.signing_key(post.database, make=nobody)
+    stored = secrets.default_secret(post.database, account_id, make=unexpected)
+    pair = secrets.signing_key(post.database, make=unexpected)
     now = datetime.now(UTC)
     secret = webhooks.VAULT.open(stored.secret)
     assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
     assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
 
 
-def nobody() -> Any:  # noqa: ANN401 - it returns nothing
-    """Make no secret: there has to be one."""
+def unexpected() -> Any:  # noqa: ANN401 - it returns nothing
+    """Fail: there must be a secret."""
     raise AssertionError
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
-def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_lost_attempt_it_ends_once(post: Post, failpoint: str) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.claim(post.database)
     post.let_leases_end()
@@ -177,7 +177,9 @@ def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
-def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_recovery_each_delivery_is_resent_once(
+    post: Post, failpoint: str
+) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.try_once(post.database, webhooks.GONE)
     [missed] = webhooks.all_deliveries(post.database)
@@ -196,7 +198,7 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(post: Post) -> None:
     webhooks.run_job(post.database, post.account_id)
 
     ended = post.finish({VARIABLE: "settle.committed=raise"})

@@ -223,7 +223,7 @@ def test_the_doctor_hears_of_engines_from_the_workers_when_no_setting_names_them
     assert "engine http://127.0.0.1:30000" not in found
 
 
-def test_the_doctor_tells_of_webhooks_that_nobody_tells(tmp_path: Path) -> None:
+def test_the_doctor_warns_of_webhooks_that_no_process_sends(tmp_path: Path) -> None:
     longlook(tmp_path, "db", "upgrade")
     clock = databases.Clock()
     url = f"sqlite:///{tmp_path / 'longlook.db'}"
@@ -235,6 +235,7 @@ def test_the_doctor_tells_of_webhooks_that_nobody_tells(tmp_path: Path) -> None:
             factories.make_account(database),
             webhook=Webhook(url="https://app.example/hook").plain(),
         )
+        webhooks.fan_out(database)
 
     assert (before["verdict"], before["detail"]) == ("ok", "0 to be told")
     after = webhooks_found(tmp_path)

@@ -1,4 +1,4 @@
-"""What happens to jobs is written down to be told, in the transaction in which it happens, for those who listen."""
+"""Moves of jobs become notifications for those who listen: their types, targets and payloads."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def payload(event: WebhookNotification) -> dict[str, object]:
     return loaded
 
 
-def test_an_end_is_told_to_the_endpoints_that_listen_and_to_no_others(
+def test_endpoints_that_listen_are_notified_of_an_end_and_no_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
     listening = webhooks.make_endpoint(database, account_id)
@@ -138,7 +138,7 @@ def test_a_payload_has_the_value_as_long_as_it_fits(
     assert (data["answer"], data["omitted"]) == (None, ["answer"])
 
 
-def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
+def test_a_payload_has_the_confidence_of_a_verification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -183,7 +183,9 @@ def test_a_payload_leaves_out_what_makes_it_too_long(
     assert all(len(event.payload) < policy.PAYLOAD_BYTES for event in webhooks.events(database))
 
 
-def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id: uuid.UUID) -> None:
+def test_only_the_first_attempt_announces_a_start(
+    database: Database, account_id: uuid.UUID
+) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])
     factories.make_job(database, account_id)
     settle.release(database, factories.claim(database), generation=None)
@@ -193,7 +195,7 @@ def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id:
     assert types(database) == ["job.started"]
 
 
-def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age: Age) -> None:
+def test_each_way_to_end_is_announced(database: Database, account_id: uuid.UUID, age: Age) -> None:
     webhooks.make_endpoint(database, account_id)
     fault = settle.Failure("engine_rejected", "No.")
     factories.make_job(database, account_id)
@@ -222,7 +224,7 @@ def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age
     ]
 
 
-def test_a_job_that_changes_nothing_tells_nothing(
+def test_a_change_without_a_move_writes_no_notification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=list(EventType))
@@ -236,7 +238,7 @@ def test_a_job_that_changes_nothing_tells_nothing(
     assert types(database) == ["job.started", "job.cancelled"]
 
 
-def test_a_jobs_own_url_is_told_of_what_it_asked_for(
+def test_a_jobs_own_url_gets_the_events_that_it_names(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhook = Webhook(url=URL, events=("job.started", "job.succeeded"))
@@ -251,7 +253,7 @@ def test_a_jobs_own_url_is_told_of_what_it_asked_for(
     assert (first.url, first.secrets) == (URL, ())
 
 
-def test_a_job_that_names_an_endpoint_tells_it_once(
+def test_an_endpoint_that_a_job_names_gets_one_notification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     named = webhooks.make_endpoint(database, account_id, event_types=["job.failed"])
@@ -296,7 +298,7 @@ def end_and_break(database: Database) -> None:
         raise RuntimeError(len(changed))
 
 
-def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
+def test_a_deleted_job_removes_its_answer_from_payloads(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -316,7 +318,7 @@ def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
     assert b"the answer" not in left.payload
 
 
-def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
+def test_a_response_after_the_answer_was_removed_is_not_stored(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -335,7 +337,7 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
     assert attempt.response_body is None
 
 
-def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
+def test_old_answers_and_old_notifications_are_removed_unless_still_pending(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -355,7 +357,7 @@ def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
     assert webhooks.attempts(database) == []
 
 
-def test_a_replay_of_a_submission_makes_no_second_lane(
+def test_a_replay_of_a_submission_keeps_the_webhook(
     database: Database, account_id: uuid.UUID
 ) -> None:
     wanted = factories.make_submission(
@@ -370,12 +372,12 @@ def test_a_replay_of_a_submission_makes_no_second_lane(
 
 
 @pytest.mark.parametrize("url", ["https://a.example:99999/", "mailto:a@b.example", "https://", "x"])
-def test_a_url_that_cannot_be_read_does_not_come_as_far_as_the_end_of_a_job(url: str) -> None:
+def test_an_invalid_url_does_not_get_as_far_as_the_end_of_a_job(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Webhook(url=url)
 
 
-def test_an_origin_shows_nothing_of_a_path_and_tells_ports_apart() -> None:
+def test_an_origin_has_no_path_and_distinguishes_ports() -> None:
     reported = {
         "https://A.example/secret?token=x": "https://a.example",
         "https://a.example:443": "https://a.example",

@@ -1,4 +1,4 @@
-"""The outbox is fanned out: who listened at the time of an event gets a notification of what it was."""
+"""The fan-out of the outbox: endpoints that listened at the time of an event get a notification of that time."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_an_endpoint_gets_nothing_of_the_time_when_it_was_disabled(
     assert targets(database) == [endpoint.id]
 
 
-def test_a_start_tells_nothing_of_an_end_that_came_before_its_notification(
+def test_a_start_has_nothing_of_an_end_that_came_before_its_notification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])
@@ -210,6 +210,17 @@ def test_what_fails_leaves_the_outbox_as_it_was(database: Database, account_id: 
 
     assert entries(database) == ["running", "succeeded"]
     assert written(database) == []
+
+
+@pytest.mark.parametrize("webhook", [{"url": "x", "endpoint_id": None, "events": []}, {}])
+def test_an_invalid_webhook_of_a_job_stops_no_other_notification(
+    database: Database, account_id: uuid.UUID, webhook: dict[str, object]
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id, webhook=webhook)
+    webhooks.run_job(database, account_id)
+
+    assert targets(database) == [endpoint.id] * 2
 
 
 def fan_out_and_break(database: Database, account_id: uuid.UUID) -> None:

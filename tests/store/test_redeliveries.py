@@ -1,4 +1,4 @@
-"""What is sent again: by hand, all since a time, and tests."""
+"""Requested attempts: one delivery again, all failed ones since a time, and tests."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_resend_that_is_delivered_ends_the_schedule(
     assert reported.status is DeliveryStatus.DELIVERED
 
 
-def test_a_delivery_is_sent_again_so_often_and_not_more(
+def test_a_delivery_has_a_limited_number_of_attempts(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -150,7 +150,7 @@ def test_accounts_take_turns_at_recoveries(database: Database, account_id: uuid.
         assert view.ended_at is not None
 
 
-def test_an_endpoint_has_so_many_recoveries_at_the_most(
+def test_an_endpoint_has_a_limited_number_of_recoveries(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -181,7 +181,7 @@ def test_an_endpoint_has_so_many_recoveries_at_the_most(
     assert stored == [*second, newest]
 
 
-def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
+def test_a_test_is_a_separate_notification_with_one_attempt(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -200,7 +200,7 @@ def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
     assert webhooks.endpoint_now(database, endpoint).failing_since is None
 
 
-def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
+def test_a_delivery_that_is_resent_during_a_purge_is_either_sent_or_removed(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)

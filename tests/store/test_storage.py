@@ -313,6 +313,28 @@ def test_a_count_that_was_lost_is_corrected_by_a_recount(
     assert factories.get_job(database, retained).job.answer_text == "6"
 
 
+def test_a_recount_leaves_a_kind_that_it_does_not_count(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
+    with database.transaction() as transaction:
+        wrong = [
+            {"account_id": account_id, "kind": kind, "bytes": 7}
+            for kind in (StorageKind.DELIVERIES, StorageKind.JOBS)
+        ]
+        transaction.execute(sa.insert(StorageChange), wrong)
+    right = held(database, account_id)
+
+    assert storage.recount(database, account_id)
+
+    seven_more = right[StorageKind.DELIVERIES] + 7
+    assert used(database, account_id) == right | {StorageKind.DELIVERIES: seven_more}
+    assert storage.recount(database, account_id, counters=[COUNTER])
+    assert used(database, account_id) == right
+
+
 def test_concurrent_recounts_and_new_images_correct_the_count_once(
     database: Database, account_id: uuid.UUID
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the API does to jobs is told to receivers, and a bell rings for those who tell."""
+"""What the API does to jobs becomes notifications, and wakes the delivery process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_a_cancel_wakes_the_delivery_process(
     service_of(app).drain()
 
 
-def test_a_rerun_is_told_as_the_job_it_runs_again(caller: Caller, database: Database) -> None:
+def test_a_rerun_has_the_webhook_of_the_job_it_runs_again(
+    caller: Caller, database: Database
+) -> None:
     webhook = Webhook(url="https://app.example/hook")
     job = caller.job()
     with database.transaction() as transaction:

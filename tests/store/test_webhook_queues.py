@@ -1,4 +1,4 @@
-"""Whose tries are claimed: lanes have their turns, and nobody's receivers keep the others' waiting."""
+"""Which attempts are claimed: queues take turns, and no account's receivers delay those of another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_proven(database: Database, *queues: uuid.UUID, failures: int = 0) -> No
 def make_queues(
     database: Database, account_id: uuid.UUID, number: int, *, failures: int = 0
 ) -> None:
-    """Let an account have so many receivers that have something to be told, each at a place of its own."""
+    """Give an account receivers at different origins, each with a pending delivery."""
     with database.transaction() as transaction:
         for count in range(number):
             queue_id, origin = policy.queue(account_id, f"https://{count}.example/")
@@ -54,7 +54,7 @@ def make_queues(
             )
 
 
-def test_queues_take_turns_and_have_few_attempts_at_once(
+def test_queues_take_turns_with_few_attempts_at_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
@@ -89,7 +89,7 @@ def test_a_queue_that_was_served_last_waits_for_the_others(
     assert served[3:] == served[:3]
 
 
-def test_an_unproven_queue_gets_one_attempt_at_a_time(
+def test_an_unproven_queue_has_one_attempt_at_a_time(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
@@ -102,7 +102,7 @@ def test_an_unproven_queue_gets_one_attempt_at_a_time(
     assert len(webhooks.claim(database)) == 2
 
 
-def test_a_queue_that_fails_repeatedly_is_slow_until_a_delivery(
+def test_a_queue_that_fails_repeatedly_is_slow_until_a_delivery_succeeds(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
@@ -119,7 +119,7 @@ def test_a_queue_that_fails_repeatedly_is_slow_until_a_delivery(
     assert len(webhooks.claim(database)) == policy.QUEUE_LIMIT
 
 
-def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_those_that_do_well(
+def test_thousands_of_new_receivers_leave_threads_to_other_accounts_and_to_proven_ones(
     database: Database, account_id: uuid.UUID
 ) -> None:
     others = [factories.make_account(database) for _ in range(2)]
@@ -155,7 +155,7 @@ def test_one_accounts_new_receivers_have_a_part_of_the_threads(
     assert [one.account_id for one in webhooks.claim(database)] == [other] * 2
 
 
-def test_one_accounts_receivers_that_did_well_leave_threads_to_others(
+def test_one_accounts_proven_receivers_leave_threads_to_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
     other = factories.make_account(database)
@@ -186,7 +186,7 @@ def test_one_accounts_slow_receivers_have_a_part_of_the_threads(
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-def test_fan_outs_that_make_the_same_queues_never_wait_for_each_other(
+def test_fan_outs_that_make_the_same_queues_do_not_deadlock(
     database: Database, account_id: uuid.UUID
 ) -> None:
     urls = sorted(
