@@ -84,7 +84,7 @@ class WorkerRuntime:
             memory_mb=equality.MEMORY_MB,
             imports_late=True,
         )
-        self.recorder = TraceWriter(
+        self.trace_writer = TraceWriter(
             self.database,
             publisher=self._publisher,
             owner=self.owner,
@@ -100,7 +100,7 @@ class WorkerRuntime:
             self.database,
             engines=self.engines,
             holdings=self.leases,
-            recorder=self.recorder,
+            trace_writer=self.trace_writer,
             profile=settings.profile,
             owner=self.owner,
             lease=lease,
@@ -153,7 +153,7 @@ class WorkerRuntime:
         self._heartbeat.start()
         self.leases.start()
         self._publisher.start()
-        self.recorder.start()
+        self.trace_writer.start()
         self._sweeper.start()
         self._bookkeeper.start()
         self._polling.start()
@@ -177,7 +177,7 @@ class WorkerRuntime:
         # Celery has waited for its own slots; those of the standby end by the same drain.
         self._polling.stop()
         self._drained.set()
-        self.recorder.stop()
+        self.trace_writer.stop()
         self._publisher.stop()
         self._sandbox.close()
         self.leases.stop()

@@ -70,7 +70,7 @@ def make_runner(
     *,
     engines: EnginePool,
     holdings: leases.Leases,
-    recorder: TraceWriter,
+    trace_writer: TraceWriter,
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
     mathematics: Equality = NO_MATHEMATICS,
@@ -80,7 +80,7 @@ def make_runner(
         database,
         engines=engines,
         holdings=holdings,
-        recorder=recorder,
+        trace_writer=trace_writer,
         profile=profile,
         owner="me",
         lease=LEASE,
@@ -99,7 +99,7 @@ class Bench:
     engine: Conducted
     engines: EnginePool
     leases: leases.Leases
-    recorder: TraceWriter
+    trace_writer: TraceWriter
     runner: Slot
     account_id: uuid.UUID
 
@@ -120,7 +120,7 @@ class Bench:
             self.database,
             engines=engines,
             holdings=self.leases,
-            recorder=self.recorder,
+            trace_writer=self.trace_writer,
             profile=profile,
             quarantine_crashes=quarantine_crashes,
             mathematics=mathematics,
@@ -237,7 +237,7 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
     engines = EnginePool([engine])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = TraceWriter(
+    trace_writer = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
@@ -249,8 +249,8 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
         engine=engine,
         engines=engines,
         leases=holdings,
-        recorder=recorder,
-        runner=make_runner(database, engines=engines, holdings=holdings, recorder=recorder),
+        trace_writer=trace_writer,
+        runner=make_runner(database, engines=engines, holdings=holdings, trace_writer=trace_writer),
         account_id=accounts.account_id(database, "default"),
     )
     holdings.stop()

@@ -80,14 +80,14 @@ def house(database: Database) -> Iterator[Deployment]:
     engines = EnginePool([Scripted(options=options)])
     engines.refresh()
     holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = TraceWriter(
+    trace_writer = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=0.05,
         on_lost=lambda _: None,
     )
-    runner = make_runner(database, engines=engines, holdings=holdings, recorder=recorder)
+    runner = make_runner(database, engines=engines, holdings=holdings, trace_writer=trace_writer)
     wakeups = threading.Semaphore(0)
     database.listen(
         lambda note: (
@@ -104,7 +104,7 @@ def house(database: Database) -> Iterator[Deployment]:
             runner.work()
 
     slots = [threading.Thread(target=slot, daemon=True) for _ in range(QUESTIONS)]
-    recorder.start()
+    trace_writer.start()
     for thread in slots:
         thread.start()
     yield Deployment(database, factories.make_account(database), runner, wakeups)
@@ -112,7 +112,7 @@ def house(database: Database) -> Iterator[Deployment]:
     wakeups.release(QUESTIONS)
     for thread in slots:
         thread.join(10)
-    recorder.stop()
+    trace_writer.stop()
     holdings.stop()
 
 

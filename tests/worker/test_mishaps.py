@@ -141,7 +141,7 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
         job_id = submit(bench, question="[[persona:silent]] How many circles?")
         slot = threading.Thread(target=behaviors.work, args=(bench, client))
         slot.start()
-        assert wait_for(lambda: any(live.tokens == 20 for live in bench.recorder.lives()))
+        assert wait_for(lambda: any(buffer.tokens == 20 for buffer in bench.trace_writer.buffers()))
 
         history.cancel(bench.database, job_id, account_id=None, actor="key:test")
         bench.leases.look()
@@ -171,7 +171,9 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
     ]
     for slot in slots:
         slot.start()
-    assert wait_for(lambda: len([live for live in bench.recorder.lives() if live.tokens]) == 2)
+    assert wait_for(
+        lambda: len([buffer for buffer in bench.trace_writer.buffers() if buffer.tokens]) == 2
+    )
 
     history.cancel(bench.database, gone, account_id=None, actor="key:test")
     bench.leases.look()

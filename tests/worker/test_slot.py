@@ -220,7 +220,7 @@ def test_a_running_trace_is_readable_and_grows(bench: Bench) -> None:
         tokens = len(live_texts) + 1
         bench.engine.feed(Chunk(text=word))
         _wait_for_tokens(bench, tokens)
-        bench.recorder.flush()
+        bench.trace_writer.flush()
         live_texts.append("".join(trace.text for trace in bench.trace(job_id)))
         progress = bench.view(job_id).progress
         assert progress is not None
@@ -234,7 +234,7 @@ def test_a_running_trace_is_readable_and_grows(bench: Bench) -> None:
 
 def _wait_for_tokens(bench: Bench, count: int) -> None:
     """Wait until the reading thread has taken ``count`` chunks; it is microseconds away."""
-    [live] = bench.recorder.lives()
+    [live] = bench.trace_writer.buffers()
     deadline = time.monotonic() + 10
     while live.tokens < count and time.monotonic() < deadline:
         threading.Event().wait(0.001)

@@ -47,7 +47,7 @@ def publisher() -> RecordingPublisher:
 
 
 @pytest.fixture
-def recorder(database: Flickering, publisher: RecordingPublisher) -> TraceWriter:
+def trace_writer(database: Flickering, publisher: RecordingPublisher) -> TraceWriter:
     return TraceWriter(
         database,
         publisher=publisher,
@@ -57,12 +57,12 @@ def recorder(database: Flickering, publisher: RecordingPublisher) -> TraceWriter
     )
 
 
-def begin(database: Database, recorder: TraceWriter) -> TraceBuffer:
+def begin(database: Database, trace_writer: TraceWriter) -> TraceBuffer:
     factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database, "me")
     started_at = factories.begin(database, claimed)
     assert started_at is not None
-    return recorder.open(claimed, sample=0, started_at=started_at)
+    return trace_writer.open(claimed, sample=0, started_at=started_at)
 
 
 def chunks(database: Database, live: TraceBuffer) -> list[str]:
@@ -73,33 +73,33 @@ def chunks(database: Database, live: TraceBuffer) -> list[str]:
 
 
 def test_after_an_outage_the_text_is_whole_and_in_few_pieces(
-    database: Flickering, recorder: TraceWriter
+    database: Flickering, trace_writer: TraceWriter
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     database.away = True
     for word in ("I ", "see ", "six ", "round ", "shapes."):
         live.add(word)
-        recorder.flush()
+        trace_writer.flush()
     database.away = False
 
-    recorder.flush()
-    recorder.flush()
+    trace_writer.flush()
+    trace_writer.flush()
 
     assert chunks(database, live) == ["I ", "see six round shapes."]
 
 
 def test_a_piece_whose_reply_was_lost_is_not_written_twice(
-    database: Flickering, recorder: TraceWriter
+    database: Flickering, trace_writer: TraceWriter
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     database.reply_lost = True
     for word in ("I ", "see ", "six."):
         live.add(word)
-        recorder.flush()
+        trace_writer.flush()
     database.reply_lost = False
 
-    recorder.flush()
-    recorder.flush()
+    trace_writer.flush()
+    trace_writer.flush()
 
     assert chunks(database, live) == ["I ", "see six."]
 
@@ -111,16 +111,16 @@ def reported(database: Database, live: TraceBuffer) -> str:
 
 
 def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before(
-    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
+    database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     claimed = live.claim.numbers.last
     for words in (["I ", "see "], [], ["six"]):
         for word in words:
             live.add(word)
-        recorder.tick()
+        trace_writer.tick()
     live.add(".")
-    recorder.close(live)
+    trace_writer.close(live)
 
     assert [event.delta for event in publisher.reported] == ["I see ", "six", "."]
     numbers = [claimed, *(event.mark.number for event in publisher.reported)]
@@ -130,14 +130,14 @@ def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before
 
 
 def test_what_is_told_live_is_what_sql_tells_later(
-    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
+    database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     for word in ("I ", "see ", "six."):
         live.add(word)
-        recorder.tick()
-    recorder.find(live, {"kind": "loop"})
-    recorder.flush()
+        trace_writer.tick()
+    trace_writer.add_finding(live, {"kind": "loop"})
+    trace_writer.flush()
 
     found = event_log.read(database, live.claim.job_id, after=0).events[2:]
 
@@ -149,36 +149,36 @@ def test_what_is_told_live_is_what_sql_tells_later(
 
 
 def test_without_numbers_text_waits_and_comes_when_there_are_more(
-    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
+    database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     database.away = True
     for _ in range(SequenceBlock.BLOCK + 2):
         live.add("x")
-        recorder.tick()
+        trace_writer.tick()
     assert len(publisher.reported) == SequenceBlock.BLOCK
-    recorder.flush()
+    trace_writer.flush()
     database.away = False
 
-    recorder.flush()
-    recorder.flush()
+    trace_writer.flush()
+    trace_writer.flush()
 
     assert reported(database, live) == "x" * (SequenceBlock.BLOCK + 2)
     assert publisher.reported[-1].delta == "xx"
 
 
 def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
-    database: Flickering, recorder: TraceWriter
+    database: Flickering, trace_writer: TraceWriter
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     started_at = factories.begin(database, live.claim, sample=1)
     assert started_at is not None
-    other = recorder.open(live.claim, sample=1, started_at=started_at)
+    other = trace_writer.open(live.claim, sample=1, started_at=started_at)
     live.add("first")
-    recorder.close(live)
+    trace_writer.close(live)
     other.add("second")
 
-    recorder.flush()
+    trace_writer.flush()
 
     page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     assert [(event.sample, event.delta) for event in page.events[2:]] == [

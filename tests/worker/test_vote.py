@@ -221,7 +221,7 @@ def test_a_stop_reaches_every_sample(
     for vote in (1, 2):
         choir.say(vote, "More ")
     assert wait_for(lambda: len(stage.trace(job_id)) == 3)
-    assert wait_for(lambda: sum(len(live.text()) for live in stage.recorder.lives()) == 14)
+    assert wait_for(lambda: sum(len(live.text()) for live in stage.trace_writer.buffers()) == 14)
 
     stage.runner.drain()
     stage.leases.end((job_id, 1), reason)
@@ -300,7 +300,7 @@ def test_a_crash_of_the_worker_keeps_what_was_said_and_the_next_attempt_votes_an
     assert choir.begun(2)
     choir.answer(1, "7")
     assert wait_for(lambda: stage.trace(job_id)[1].complete if stage.trace(job_id)[1:] else False)
-    stage.recorder.flush()
+    stage.trace_writer.flush()
     assert stage.view(job_id).progress == history.Progress(output_tokens=6, samples_done=1)
 
     stage.steal()
@@ -341,10 +341,10 @@ def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
     bench: Bench, database: Database
 ) -> None:
     publisher = RecordingPublisher()
-    bench.recorder._publisher = publisher  # noqa: SLF001 - the bench's own, to look at what is told
-    bench.recorder.start()
+    bench.trace_writer._publisher = publisher  # noqa: SLF001 - the bench's own, to look at what is told
+    bench.trace_writer.start()
     job_id = scripted(bench, samples=4)
-    bench.recorder.stop()
+    bench.trace_writer.stop()
 
     page = event_log.read(database, job_id, after=0, limit=10_000)
 

@@ -1,4 +1,4 @@
-"""Writes how an attempt ended, by one fenced transaction, through outages of the database."""
+"""Writes how an attempt ended, in one fenced transaction; retries until the database answers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from worker.run.attempt import RunResult
 
 _log = structlog.get_logger(__name__)
 
-#: A job over which engines fall silent so many times fails, whatever its ``max_attempts``: each time costs a permit
-#: for a minute.
+#: Attempts over which an engine may fall silent before the job fails, whatever its ``max_attempts``: each of them
+#: blocks an engine slot for a minute.
 _SILENCES = 2
 
 _DEADLINE = outcomes.Failure(
@@ -32,7 +32,13 @@ _DEADLINE = outcomes.Failure(
 
 
 class Settlement:
-    """Ends attempts. Every verb returns when the end is written, or turned out to be somebody else's to write."""
+    """Ends attempts. Each method returns when the end is written, or when another process owns the job.
+
+    Args:
+        database: where jobs are stored.
+        rng: for jitter.
+        quarantine_crashes: how many engines must die over an image before it is refused.
+    """
 
     def __init__(self, database: Database, *, rng: random.Random, quarantine_crashes: int) -> None:
         self._database = database
@@ -40,12 +46,12 @@ class Settlement:
         self._rng = rng
 
     def settle(self, claim: claims.Claim, result: RunResult, *, reason: StopReason | None) -> None:
-        """Write what became of an attempt whose stream has ended.
+        """Write the end of an attempt whose generations have ended.
 
         Args:
             claim: the attempt.
-            result: what the stream left behind.
-            reason: why it was stopped from outside, or None.
+            result: what its generations left.
+            reason: why it was stopped from outside, or None if it was not.
         """
         match reason, result.last.fault:
             case StopReason.LOST, _:
@@ -119,7 +125,7 @@ class Settlement:
         result: RunResult | None = None,
         engine_died: bool = False,
     ) -> None:
-        """Put the job back after a counted fault, or end it when its tries are used up."""
+        """Return the job to the queue after a counted fault, or end it after its last attempt."""
         deadly = self._quarantine_crashes if engine_died else None
         if claim.failures + 1 >= claim.max_attempts:
             self.fail(claim, fault, result=result, deadly=deadly)
@@ -147,7 +153,10 @@ class Settlement:
         result: RunResult | None = None,
         fault: outcomes.Failure | None = None,
     ) -> None:
-        """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
+        """Return the job to the queue without counting a failure; after a ``fault``, with a short wait.
+
+        The wait keeps workers from claiming the job again and again while the engine is full.
+        """
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
         ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
@@ -182,11 +191,11 @@ class Settlement:
         silence: errors.EngineSilent,
     ) -> None:
         if silence.silent_to_others:
-            # The engine is at fault: this is not one of the silences that the job may have.
+            # The engine is at fault: this does not count as a silence of the job.
             fault = dataclasses.replace(fault, code=errors.EngineFault.code)
             self.retry(claim, fault, result=result)
             return
-        # An engine that is silent to all accuses no image: it would accuse all that are asked about meanwhile.
+        # If the engine is silent to every request, the image is not the cause: every image in use would be accused.
         accused = silence.answers_others and not silence.makes_grammar
         if self._silences(claim) + 1 < _SILENCES:
             self.retry(claim, fault, result=result, engine_died=accused)
@@ -195,7 +204,7 @@ class Settlement:
         self.fail(claim, fault, result=result, deadly=deadly)
 
     def _silences(self, claim: claims.Claim) -> int:
-        """Return over how many earlier attempts of the job an engine fell silent."""
+        """Return in how many earlier attempts of the job an engine fell silent."""
         attempts = until_available(
             lambda: history.attempts(self._database, claim.job_id), failed="attempts_not_read"
         )
@@ -210,8 +219,8 @@ class Settlement:
     ) -> None:
         """Write until the database answers.
 
-        A commit whose reply was lost may have landed: then the second try finds nothing to change,
-        and the attempt's own row says how it ended. Nobody else can have written that row so.
+        A commit whose reply was lost may have landed. Then the next call of ``write`` finds nothing to change, and
+        the attempt's row has the outcome, which no other process can have written.
         """
         settled = until_available(
             lambda: write() or outcomes.landed(self._database, claim) is outcome,
@@ -226,19 +235,19 @@ class Settlement:
 
 
 def _unmet(end: traces.GenerationEnd) -> outcomes.Failure:
-    """Return why a job fails whose answer is not of the form that was asked for."""
+    """Return the failure of a job whose answer is not JSON of the schema."""
     ran_out = end.finish_reason == "length"
     return outcomes.Failure(
         code="answer_format_unmet",
-        message="The tokens kept for the answer did not suffice for JSON of the schema."
+        message="The answer reached its token limit before it was complete JSON of the schema."
         if ran_out
-        else "The model's answer is no JSON of the schema.",
+        else "The model's answer is not JSON of the schema.",
         retryable=True,
     )
 
 
 def _no_answer(end: traces.GenerationEnd) -> Finding:
-    """Return the finding of an attempt whose last stream has no answer either."""
+    """Return the finding of an attempt that ended without an answer."""
     return Finding(
         kind=FindingKind.NO_ANSWER,
         sample=end.sample,

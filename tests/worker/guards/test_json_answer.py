@@ -128,10 +128,10 @@ def test_a_loop_is_cut_off_before_the_answer(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("text", "finish_reason", "words"),
     [
-        ('{"count": 6', "length", "did not suffice"),
-        ('{"count": 12}', "stop", "no JSON of the schema"),
-        ("So it is \\boxed{6}", "stop", "no JSON of the schema"),
-        ("", "stop", "no JSON of the schema"),
+        ('{"count": 6', "length", "token limit"),
+        ('{"count": 12}', "stop", "is not JSON of the schema"),
+        ("So it is \\boxed{6}", "stop", "is not JSON of the schema"),
+        ("", "stop", "is not JSON of the schema"),
     ],
 )
 def test_what_is_not_of_the_schema_is_no_answer_and_the_job_fails_for_it(
