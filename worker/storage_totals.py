@@ -1,6 +1,6 @@
-"""Keeps the count of what accounts store: folds its changes, counts accounts from before the count began.
+"""Keeps the storage totals of accounts: folds changes into them, and counts accounts that have no total yet.
 
-A thread in every worker process, for a count may take minutes, which no sweep must wait for.
+Every worker process has a thread of its own for this, because a count may take minutes and no sweep must wait for it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from jobs.store import storage
 
 _log = structlog.get_logger(__name__)
 
-#: Between two folds: others want to write as well.
+#: Between two folds, so that others can write.
 _BREATH_SECONDS: Final = 0.02
 
 
 class StorageTotals(Loop):
-    """Works at an interval with jitter; any number of processes may do it at once.
+    """Works at an interval with jitter. Any number of processes may do so at once.
 
     Args:
-        database: where the count is kept.
+        database: where the totals are stored.
         interval_seconds: between two looks.
-        rng: jitter, and the choice of the account that is counted next: processes rarely choose the same.
+        rng: for jitter, and to choose the account that is counted next, so that processes rarely choose the same one.
     """
 
     def __init__(self, database: Database, *, interval_seconds: float, rng: random.Random) -> None:

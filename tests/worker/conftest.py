@@ -69,7 +69,7 @@ def make_runner(
     database: Database,
     *,
     engines: EnginePool,
-    holdings: leases.Leases,
+    leases_: leases.Leases,
     trace_writer: TraceWriter,
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
@@ -79,7 +79,7 @@ def make_runner(
     return Slot(
         database,
         engines=engines,
-        holdings=holdings,
+        leases_=leases_,
         trace_writer=trace_writer,
         profile=profile,
         owner="me",
@@ -119,7 +119,7 @@ class Bench:
         runner = make_runner(
             self.database,
             engines=engines,
-            holdings=self.leases,
+            leases_=self.leases,
             trace_writer=self.trace_writer,
             profile=profile,
             quarantine_crashes=quarantine_crashes,
@@ -236,24 +236,24 @@ def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
     )
     engines = EnginePool([engine])
     engines.refresh()
-    holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    leases_ = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
     trace_writer = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=1,
-        on_lost=lambda key: holdings.end(key, StopReason.LOST),
+        on_lost=lambda key: leases_.end(key, StopReason.LOST),
     )
     yield Bench(
         database=database,
         engine=engine,
         engines=engines,
-        leases=holdings,
+        leases=leases_,
         trace_writer=trace_writer,
-        runner=make_runner(database, engines=engines, holdings=holdings, trace_writer=trace_writer),
+        runner=make_runner(database, engines=engines, leases_=leases_, trace_writer=trace_writer),
         account_id=accounts.account_id(database, "default"),
     )
-    holdings.stop()
+    leases_.stop()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def house(database: Database) -> Iterator[Deployment]:
     options = ScriptedOptions(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
     engines = EnginePool([Scripted(options=options)])
     engines.refresh()
-    holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    leases_ = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
     trace_writer = TraceWriter(
         database,
         publisher=RecordingPublisher(),
@@ -87,7 +87,7 @@ def house(database: Database) -> Iterator[Deployment]:
         flush_seconds=0.05,
         on_lost=lambda _: None,
     )
-    runner = make_runner(database, engines=engines, holdings=holdings, trace_writer=trace_writer)
+    runner = make_runner(database, engines=engines, leases_=leases_, trace_writer=trace_writer)
     wakeups = threading.Semaphore(0)
     database.listen(
         lambda note: (
@@ -113,7 +113,7 @@ def house(database: Database) -> Iterator[Deployment]:
     for thread in slots:
         thread.join(10)
     trace_writer.stop()
-    holdings.stop()
+    leases_.stop()
 
 
 def test_followers_find_their_leaders_prefix_and_jobs_by_themselves_do_not(

@@ -42,7 +42,7 @@ class Slot:
     Args:
         database: where jobs are stored.
         engines: give engine slots.
-        holdings: renew the leases of claimed jobs.
+        leases_: renew the leases of claimed jobs.
         trace_writer: stores the partial traces.
         profile: the limits of the served model.
         owner: the name of this process in leases.
@@ -58,7 +58,7 @@ class Slot:
         database: Database,
         *,
         engines: EnginePool,
-        holdings: leases.Leases,
+        leases_: leases.Leases,
         trace_writer: TraceWriter,
         profile: ModelProfile,
         owner: str,
@@ -70,7 +70,7 @@ class Slot:
     ) -> None:
         self._database = database
         self._engines = engines
-        self._holdings = holdings
+        self._leases = leases_
         self._trace_writer = trace_writer
         self._profile = profile
         self._owner = owner
@@ -111,7 +111,7 @@ class Slot:
                 request_id=claim.request_id,
             )
             try:
-                with self._holdings.hold(claim) as lease:
+                with self._leases.hold(claim) as lease:
                     _log.info("job_claimed", engine=slot.engine.url)
                     self._run(claim, slot=slot, lease=lease)
             finally:

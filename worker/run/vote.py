@@ -182,7 +182,7 @@ class Vote:
                 return
             self._slots.append(slot)
             vote = waiting.popleft()
-            lease = self._lease.branch()
+            lease = self._lease.child()
             future = threads.submit(
                 contextvars.copy_context().run,
                 self._samples.run,
