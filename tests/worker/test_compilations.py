@@ -115,7 +115,7 @@ class Crowd:
         return not any(slot.is_alive() for slot in self.slots)
 
 
-def test_schemas_of_one_account_are_compiled_in_turn_and_keep_no_other_account_waiting(
+def test_schemas_of_one_account_are_compiled_in_turn_and_do_not_delay_other_accounts(
     bench: Bench, wait_for: WaitFor
 ) -> None:
     crowd = Crowd(bench)
@@ -176,7 +176,7 @@ def test_a_job_that_waits_for_its_turn_can_be_stopped(
     assert crowd.under_grammar() == []
 
 
-def test_a_schema_over_which_an_engine_falls_silent_twice_is_told_and_not_tried_again(
+def test_a_schema_over_which_an_engine_falls_silent_twice_fails_and_is_not_retried(
     bench: Bench,
 ) -> None:
     jobs = [submit(bench) for _ in range(3)]
@@ -211,7 +211,7 @@ def test_an_engine_that_fails_blames_no_schema(bench: Bench) -> None:
     assert codes == ["engine_fault"] * 3
 
 
-def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
+def test_silence_over_a_new_schema_accuses_no_image(bench: Bench) -> None:
     """Its grammar may be what the engine works at, while it answers others."""
     bench = bench.with_engine(bench.engine, quarantine_crashes=1)
     job_id = submit(bench)

@@ -116,7 +116,7 @@ def house(database: Database) -> Iterator[Deployment]:
     leases_.stop()
 
 
-def test_followers_find_their_leaders_prefix_and_jobs_by_themselves_do_not(
+def test_followers_find_their_leaders_prefix_and_single_jobs_do_not(
     house: Deployment, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     group = house.submit(grouped=True)

@@ -81,7 +81,7 @@ def test_the_window_is_shared_among_the_workers_that_live(bench: Bench) -> None:
     assert bench.engines.window() == alone // 2
 
 
-def test_an_engine_that_comes_back_has_the_bell_rung(
+def test_an_engine_that_comes_back_causes_wakeups(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     engine = Away()
@@ -108,7 +108,7 @@ def test_an_engine_that_comes_back_has_the_bell_rung(
     assert workers.workforce(database, alive=ALIVE).processes == 0
 
 
-def test_the_workers_list_tells_how_the_engines_do(
+def test_the_list_of_workers_shows_the_states_of_engines(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     engine = Away()

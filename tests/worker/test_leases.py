@@ -66,7 +66,7 @@ def test_no_stop_waits_for_another(leases_: Leases) -> None:
     assert len(aborted) == STREAMS
 
 
-def test_a_stream_whose_abort_fails_is_closed_all_the_same(leases_: Leases) -> None:
+def test_a_stream_whose_abort_fails_is_closed_nevertheless(leases_: Leases) -> None:
     closed = threading.Event()
 
     def abort() -> None:

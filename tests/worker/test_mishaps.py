@@ -64,7 +64,7 @@ def outcomes(bench: Bench, job_id: uuid.UUID) -> list[Outcome | None]:
     ],
     ids=operator.itemgetter(0),
 )
-def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
+def test_after_a_mishap_the_job_is_retried_and_answered_once(
     bench: Bench,
     server: BackgroundServer,
     connect: Connect,
@@ -94,7 +94,7 @@ def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
     assert job.output_tokens == whole.output_tokens
 
 
-def test_what_an_engine_will_never_take_fails_the_job_at_once(
+def test_a_request_that_an_engine_refuses_fails_the_job_at_once(
     bench: Bench, server: BackgroundServer, connect: Connect
 ) -> None:
     job_id = submit(bench, question="[[persona:refuse]] How many circles?")
@@ -186,7 +186,7 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
     assert {len(sample.rid) for sample in bench.attempt(stored).samples} == {32}
 
 
-def test_a_picture_that_takes_engines_down_is_refused_in_the_end(
+def test_an_image_that_takes_engines_down_is_refused_in_the_end(
     bench: Bench, connect: Connect, age: Age
 ) -> None:
     job_id = submit(bench)

@@ -35,7 +35,7 @@ def fallback(
     )
 
 
-def test_after_a_silence_due_jobs_run_without_a_bell(
+def test_after_a_silence_due_jobs_run_without_a_wakeup(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -52,7 +52,7 @@ def test_after_a_silence_due_jobs_run_without_a_bell(
     assert wait_for(lambda: waiting.busy == 0)
 
 
-def test_a_bell_that_is_heard_keeps_it_back(bench: Bench) -> None:
+def test_a_wakeup_postpones_polling(bench: Bench) -> None:
     watch = Watch()
     waiting = fallback(bench, watch)
     job_id = bench.submit()
@@ -66,7 +66,7 @@ def test_a_bell_that_is_heard_keeps_it_back(bench: Bench) -> None:
     assert bench.status(job_id) is Status.QUEUED
 
 
-def test_it_never_runs_more_than_its_slots(
+def test_polling_never_runs_more_jobs_than_slots(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -92,7 +92,7 @@ def test_it_never_runs_more_than_its_slots(
     assert wait_for(lambda: waiting.busy == 0)
 
 
-def test_busy_slots_hear_no_bells_and_need_no_help(
+def test_busy_slots_receive_no_wakeups_and_need_no_polling(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -113,7 +113,7 @@ def test_busy_slots_hear_no_bells_and_need_no_help(
         slot.join(10)
 
 
-def test_its_end_waits_for_its_slots(
+def test_the_end_of_polling_waits_for_its_slots(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -134,7 +134,7 @@ def test_its_end_waits_for_its_slots(
     assert waiting.busy == 0
 
 
-def test_with_nothing_due_silence_is_just_silence(bench: Bench) -> None:
+def test_with_nothing_due_silence_starts_no_slots(bench: Bench) -> None:
     watch = Watch()
     waiting = fallback(bench, watch)
     watch.now += 1000

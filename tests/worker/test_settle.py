@@ -87,7 +87,7 @@ def house(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[
         yield Deployment(bench, watched, clock, wait_for, age)
 
 
-def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fails(
+def test_a_job_over_which_the_engine_falls_silent_is_retried_once_and_then_fails(
     house: Deployment,
 ) -> None:
     bench = house.bench
@@ -124,7 +124,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fa
     assert sum(1 for _ in iter(bench.engines.acquire, None)) == room
 
 
-def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) -> None:
+def test_an_engine_that_answers_other_jobs_keeps_getting_them(house: Deployment) -> None:
     bench = house.bench
     stuck = house.submit("[[persona:mute]] How many?")
     thread = house.begin()
@@ -144,7 +144,7 @@ def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) 
     assert permit is not None
 
 
-def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: Deployment) -> None:
+def test_an_image_over_which_engines_fall_silent_is_quarantined(house: Deployment) -> None:
     bench = house.bench
     for attempts in (2, 1):
         job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
@@ -157,7 +157,7 @@ def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: Deplo
     assert quarantine.held(bench.database, bench.account_id, keys) == {submitted().key}
 
 
-def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: Deployment) -> None:
+def test_an_engine_that_is_silent_to_all_accuses_no_image(house: Deployment) -> None:
     bench = house.bench
     for _ in range(2):
         job_id = house.submit("[[persona:mute]] How many?")
@@ -169,7 +169,7 @@ def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: Deployment) -
     assert not quarantine.held(bench.database, bench.account_id, [submitted().key])
 
 
-def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: Deployment) -> None:
+def test_an_engine_that_is_silent_to_other_jobs_too_is_at_fault(house: Deployment) -> None:
     bench = house.bench
     job_id = house.submit("[[persona:mute]] How many?", max_attempts=3)
     for attempt in (1, 2):
@@ -187,7 +187,7 @@ def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: De
         house.age(100)
 
 
-def test_other_failures_of_a_job_are_not_taken_for_silence(house: Deployment) -> None:
+def test_other_failures_of_a_job_do_not_count_as_silence(house: Deployment) -> None:
     bench = house.bench
     job_id = house.submit("[[persona:fault]] How many?", max_attempts=3)
 

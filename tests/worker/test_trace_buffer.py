@@ -72,7 +72,7 @@ def chunks(database: Database, live: TraceBuffer) -> list[str]:
         return list(transaction.session.scalars(statement.order_by(TraceChunk.position)))
 
 
-def test_after_an_outage_the_text_is_whole_and_in_few_pieces(
+def test_after_an_outage_the_text_is_complete_and_in_few_parts(
     database: Flickering, trace_writer: TraceWriter
 ) -> None:
     live = begin(database, trace_writer)
@@ -88,7 +88,7 @@ def test_after_an_outage_the_text_is_whole_and_in_few_pieces(
     assert chunks(database, live) == ["I ", "see six round shapes."]
 
 
-def test_a_piece_whose_reply_was_lost_is_not_written_twice(
+def test_a_part_whose_reply_was_lost_is_not_written_twice(
     database: Flickering, trace_writer: TraceWriter
 ) -> None:
     live = begin(database, trace_writer)
@@ -110,7 +110,7 @@ def reported(database: Database, live: TraceBuffer) -> str:
     return "".join(event.delta or "" for event in page.events)
 
 
-def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before(
+def test_text_between_two_ticks_is_one_event_and_each_names_the_one_before(
     database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
     live = begin(database, trace_writer)
@@ -129,7 +129,7 @@ def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before
     assert [mark.tokens for mark in live.marks] == [2, 1, 1]
 
 
-def test_what_is_told_live_is_what_sql_tells_later(
+def test_live_events_equal_the_events_that_sql_has_later(
     database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
     live = begin(database, trace_writer)
@@ -148,7 +148,7 @@ def test_what_is_told_live_is_what_sql_tells_later(
     assert [str(event.kind) for event in found] == [*["trace.delta"] * 3, "finding"]
 
 
-def test_without_numbers_text_waits_and_comes_when_there_are_more(
+def test_without_event_numbers_text_waits_until_there_are_more(
     database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
     live = begin(database, trace_writer)
@@ -167,7 +167,7 @@ def test_without_numbers_text_waits_and_comes_when_there_are_more(
     assert publisher.reported[-1].delta == "xx"
 
 
-def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
+def test_the_last_text_of_an_ended_generation_is_written_before_later_text_of_another(
     database: Flickering, trace_writer: TraceWriter
 ) -> None:
     live = begin(database, trace_writer)

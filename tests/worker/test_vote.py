@@ -70,7 +70,7 @@ def finishes(bench: Bench, job_id: uuid.UUID) -> list[str | None]:
     return [trace.finish_reason for trace in bench.trace(job_id)]
 
 
-def test_a_first_wave_that_agrees_is_all_that_is_asked_for(stage: Bench, choir: Choir) -> None:
+def test_a_first_wave_that_agrees_decides_the_vote(stage: Bench, choir: Choir) -> None:
     job_id = ask(stage, 5)
     for vote in range(3):
         choir.answer(vote, "6")
@@ -99,7 +99,7 @@ def taken(bench: Bench) -> int:
     return bench.engines.window() - free
 
 
-def test_followers_begin_with_the_leaders_first_token(stage: Bench, choir: Choir) -> None:
+def test_other_samples_start_with_the_first_token_of_the_first(stage: Bench, choir: Choir) -> None:
     ask(stage, 3)
     thread = start(stage)
     assert choir.begun(1)
@@ -171,7 +171,7 @@ def test_a_vote_in_which_all_abstain_ends_without_an_answer(stage: Bench, choir:
     assert [entry.kind for entry in stage.view(job_id).findings] == ["no_answer"]
 
 
-def test_with_one_permit_the_samples_run_one_after_the_other_and_two_jobs_get_on(
+def test_with_one_engine_slot_samples_run_one_after_the_other_and_two_jobs_finish(
     bench: Bench,
 ) -> None:
     choir = Choir(window=1)
@@ -238,7 +238,7 @@ def test_a_stop_reaches_every_sample(
     assert taken(stage) == 0
 
 
-def test_a_cancel_before_the_first_token_stops_the_leader_and_begins_nobody_else(
+def test_a_cancel_before_the_first_token_stops_the_first_sample_and_starts_no_other(
     stage: Bench, choir: Choir
 ) -> None:
     job_id = ask(stage, 5)
@@ -253,7 +253,7 @@ def test_a_cancel_before_the_first_token_stops_the_leader_and_begins_nobody_else
     assert stage.status(job_id) is Status.CANCELLED
 
 
-def test_a_fault_of_one_sample_stops_the_others_and_the_next_attempt_votes_anew(
+def test_a_fault_of_one_sample_stops_the_others_and_the_next_attempt_votes_again(
     stage: Bench, choir: Choir
 ) -> None:
     job_id = ask(stage, 3)
@@ -272,9 +272,7 @@ def test_a_fault_of_one_sample_stops_the_others_and_the_next_attempt_votes_anew(
     assert taken(stage) == 0
 
 
-def test_a_sample_that_the_engine_has_no_room_for_is_asked_for_again(
-    stage: Bench, choir: Choir
-) -> None:
+def test_a_sample_that_the_engine_has_no_room_for_runs_again(stage: Bench, choir: Choir) -> None:
     job_id = ask(stage, 3)
     choir.feed(1, errors.EngineBusy("It is full."))
     thread = start(stage)
@@ -291,7 +289,7 @@ def test_a_sample_that_the_engine_has_no_room_for_is_asked_for_again(
     assert votes_of(stage, job_id) == (2, 2, [("6", [0, 2])], [])
 
 
-def test_a_crash_of_the_worker_keeps_what_was_said_and_the_next_attempt_votes_anew(
+def test_a_crash_of_the_worker_keeps_partial_traces_and_the_next_attempt_votes_again(
     stage: Bench, choir: Choir, wait_for: WaitFor
 ) -> None:
     job_id = ask(stage, 3)
@@ -337,9 +335,7 @@ def scripted(
     return job_id
 
 
-def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
-    bench: Bench, database: Database
-) -> None:
+def test_the_events_of_each_sample_match_its_stored_trace(bench: Bench, database: Database) -> None:
     publisher = RecordingPublisher()
     bench.trace_writer._publisher = publisher  # noqa: SLF001 - the bench's own, to look at what is told
     bench.trace_writer.start()
@@ -393,7 +389,7 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     bench.reported(job_id)
 
 
-def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> None:
+def test_answers_in_json_vote_by_their_values(stage: Bench, choir: Choir) -> None:
     schema = {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
     job_id = ask(stage, 3, answer_format={"type": "json_schema", "schema": schema})
     for vote, text in enumerate(['{"count": 6, "sure": true}', '{"sure": true, "count": 6.0}']):
@@ -417,7 +413,9 @@ def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> No
     stage.reported(job_id)
 
 
-def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) -> None:
+def test_the_start_of_a_sample_is_written_once_and_not_by_a_worker_that_lost_the_job(
+    bench: Bench,
+) -> None:
     bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -432,7 +430,7 @@ def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) ->
     assert [trace.finish_reason for trace in bench.trace(claimed.job_id)] == ["lost", "lost"]
 
 
-def test_a_sample_that_has_ended_beside_others_may_still_be_written(bench: Bench) -> None:
+def test_a_sample_that_ended_while_others_run_may_still_be_written(bench: Bench) -> None:
     job_id = bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -444,7 +442,7 @@ def test_a_sample_that_has_ended_beside_others_may_still_be_written(bench: Bench
     assert (trace.text, trace.finish_reason, trace.complete) == ("I see 6.", "stop", True)
 
 
-def test_the_votes_go_with_the_answer(stage: Bench, choir: Choir) -> None:
+def test_the_votes_are_removed_with_the_answer(stage: Bench, choir: Choir) -> None:
     job_id = ask(stage, 2)
     for vote in range(2):
         choir.answer(vote, "6")
@@ -465,7 +463,7 @@ class Away:
         raise errors.Unavailable("A sandbox cannot be started.")
 
 
-def test_a_vote_whose_answers_cannot_be_compared_is_tried_again_and_says_why(
+def test_a_vote_whose_answers_cannot_be_compared_is_retried_with_its_reason(
     bench: Bench, choir: Choir
 ) -> None:
     mathematics = Equality(Away(), equality.shares(most_waiting=1), pause_seconds=0)
@@ -484,7 +482,7 @@ def test_a_vote_whose_answers_cannot_be_compared_is_tried_again_and_says_why(
 
 
 @pytest.mark.parametrize("reason", ENDS)
-def test_a_vote_that_waits_for_a_comparison_holds_no_permit_and_can_be_stopped(
+def test_a_vote_that_waits_for_a_comparison_holds_no_engine_slot_and_can_be_stopped(
     bench: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
 ) -> None:
     places = equality.shares(1, most_waiting=8)

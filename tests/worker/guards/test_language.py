@@ -24,7 +24,7 @@ def make_watch(question: str = "How many circles?", **switched: bool) -> GuardCh
     ],
     ids=["drift", "a number", "a quotation", "asked in Chinese"],
 )  # fmt: skip
-def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
+def test_only_an_answer_that_drifted_into_another_script_is_requested_again(
     question: str, trace: str, *, again: bool
 ) -> None:
     verdict = make_watch(question).reasoning.end(trace, "stop")
