@@ -22,7 +22,7 @@ from jobs.records import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
 from tests import image_files
 from tests.fakes import NoSandbox, RecordingPublisher
-from tests.worker.engine_fake import Conducted
+from tests.worker.engine_fake import ControlledEngine
 from worker import compilations, equality, leases
 from worker.engines.pool import EnginePool
 from worker.equality import Equality
@@ -96,7 +96,7 @@ class Bench:
     """One worker process's parts and the verbs a test needs."""
 
     database: Database
-    engine: Conducted
+    engine: ControlledEngine
     engines: EnginePool
     leases: leases.Leases
     trace_writer: TraceWriter
@@ -224,12 +224,12 @@ class Bench:
 
 
 @pytest.fixture
-def engine() -> Conducted:
-    return Conducted()
+def engine() -> ControlledEngine:
+    return ControlledEngine()
 
 
 @pytest.fixture
-def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
+def bench(database: Database, engine: ControlledEngine) -> Iterator[Bench]:
     key = accounts.new_key()
     accounts.create_key(
         database, key, pepper=b"p", account="default", role=Role.SUBMIT, name="test"

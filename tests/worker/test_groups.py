@@ -1,4 +1,4 @@
-"""A group on a worker with many slots: the engine computes the image once, whoever comes first."""
+"""A group on a worker with many slots: the engine computes the image once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMAGE_TOKENS = 100
 
 @dataclass
 class Deployment:
-    """A worker whose slots hear bells, around the scripted engine with its prefix cache."""
+    """A worker whose slots receive wakeups, around the scripted engine with its prefix cache."""
 
     database: Database
     account_id: uuid.UUID
@@ -121,7 +121,7 @@ def test_followers_find_their_leaders_prefix_and_single_jobs_do_not(
 ) -> None:
     group = house.submit(grouped=True)
     assert wait_for(lambda: house.done(group))
-    # The control: another account's cache is another one, and nobody waits there.
+    # The control: another account has another cache, and no job waits there.
     house.account_id = factories.make_account(house.database)
     alone = house.submit(grouped=False)
     assert wait_for(lambda: house.done(alone))

@@ -11,7 +11,7 @@ from core.database import Database
 from jobs import engine as seam
 from jobs.store import workers
 from tests.worker.conftest import LEASE, Bench
-from tests.worker.engine_fake import Conducted
+from tests.worker.engine_fake import ControlledEngine
 from worker.engines.pool import EnginePool
 from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
@@ -20,22 +20,22 @@ ALIVE = timedelta(seconds=30)
 
 
 class RecordingWakeup:
-    """Counts what is rung; ``lying`` bells wait in Redis, None: Redis does not answer."""
+    """Counts wakeups; ``pending`` wakeups wait in Redis, or None if Redis does not answer."""
 
-    def __init__(self, lying: int | None = 0) -> None:
-        self.lying = lying
-        self.rung: list[int] = []
+    def __init__(self, pending: int | None = 0) -> None:
+        self.pending = pending
+        self.sent: list[int] = []
 
     def notify(self, times: int = 1) -> None:
         if times > 0:
-            self.rung.append(times)
+            self.sent.append(times)
 
     def waiting(self) -> int | None:
-        return self.lying
+        return self.pending
 
 
-class Away(Conducted):
-    """An engine that is away until it is told to come."""
+class AbsentEngine(ControlledEngine):
+    """An engine that does not answer until ``here`` is set."""
 
     here = False
 
@@ -84,7 +84,7 @@ def test_the_window_is_shared_among_the_workers_that_live(bench: Bench) -> None:
 def test_an_engine_that_comes_back_causes_wakeups(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
-    engine = Away()
+    engine = AbsentEngine()
     engines = EnginePool([engine])
     rooms: list[int] = []
     worker_heartbeat = Heartbeat(
@@ -111,7 +111,7 @@ def test_an_engine_that_comes_back_causes_wakeups(
 def test_the_list_of_workers_shows_the_states_of_engines(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
-    engine = Away()
+    engine = AbsentEngine()
     engines = EnginePool([engine], now=lambda: 0.0)
     mine = workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4)
     worker_heartbeat = Heartbeat(

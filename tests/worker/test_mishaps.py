@@ -53,7 +53,7 @@ def outcomes(bench: Bench, job_id: uuid.UUID) -> list[Outcome | None]:
         # An error in band, in the middle: the engine took the request, so that it counts.
         ("evicted", Outcome.RETRIED, 1, "engine_fault", True),
         ("fault", Outcome.RETRIED, 1, "engine_fault", True),
-        # The same thing as other versions of SGLang say it: an abort that nobody asked for.
+        # The same fault as other versions of SGLang report it: an abort without a request for it.
         ("bare_abort", Outcome.RETRIED, 1, "engine_fault", True),
         ("reset", Outcome.RETRIED, 1, "engine_fault", True),
         ("cut_off", Outcome.RETRIED, 1, "engine_fault", True),

@@ -1,4 +1,4 @@
-"""Jobs are claimed without bells when none has been heard for a while."""
+"""Jobs are claimed without wakeups if none has arrived for a while."""
 
 from __future__ import annotations
 

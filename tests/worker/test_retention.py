@@ -1,4 +1,4 @@
-"""The sweeper takes away what is old: all of it, again and again, and as long as it is told to."""
+"""The sweeper purges old data by the retention periods."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ JOBS = 120
 
 
 class SilentWakeup(RecordingWakeup):
-    """A bell whose Redis is away."""
+    """Wakeups without Redis."""
 
     def waiting(self) -> int | None:
-        """Return that nobody can say."""
+        """Return that the number is not known."""
         return None
 
 

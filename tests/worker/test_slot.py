@@ -101,7 +101,7 @@ def test_a_trace_without_an_answer_succeeds_without_one(bench: Bench) -> None:
         (errors.EngineFault("It fell silent."), Status.QUEUED, 1, Outcome.RETRIED),
         (errors.EngineBusy("It is full."), Status.QUEUED, 0, Outcome.RELEASED),
         (errors.EngineUnavailable("It is away."), Status.QUEUED, 0, Outcome.RELEASED),
-        (RuntimeError("a fault that nobody foresaw"), Status.QUEUED, 1, Outcome.RETRIED),
+        (RuntimeError("an unexpected fault"), Status.QUEUED, 1, Outcome.RETRIED),
     ],
     ids=["rejected", "fault", "busy", "unavailable", "unforeseen"],
 )
@@ -116,7 +116,7 @@ def test_a_fault_is_counted_by_its_kind(
     job = bench.view(job_id).job
     assert (job.status, job.failures, job.crashes) == (status, failures, 0)
     assert bench.attempt(job_id).attempt.outcome is outcome
-    assert "nobody foresaw" not in (job.error_message or "")
+    assert "an unexpected fault" not in (job.error_message or "")
 
 
 def test_the_last_counted_fault_fails_the_job_and_keeps_the_partial_trace(bench: Bench) -> None:

@@ -19,18 +19,18 @@ ALIVE = timedelta(seconds=30)
 
 
 class RecordingWakeup:
-    """Counts what is rung; ``lying`` bells wait in Redis, None: Redis does not answer."""
+    """Counts wakeups; ``pending`` wakeups wait in Redis, or None if Redis does not answer."""
 
-    def __init__(self, lying: int | None = 0) -> None:
-        self.lying = lying
-        self.rung: list[int] = []
+    def __init__(self, pending: int | None = 0) -> None:
+        self.pending = pending
+        self.sent: list[int] = []
 
     def notify(self, times: int = 1) -> None:
         if times > 0:
-            self.rung.append(times)
+            self.sent.append(times)
 
     def waiting(self) -> int | None:
-        return self.lying
+        return self.pending
 
 
 def sweeper(database: Database, wakeup: RecordingWakeup, *, lease: timedelta = LEASE) -> Sweeper:
@@ -53,7 +53,7 @@ def present(database: Database, name: str, *, slots: int = 4) -> workers.WorkerH
 
 
 @pytest.mark.parametrize(
-    ("jobs", "slots", "lying", "rung"),
+    ("jobs", "slots", "pending", "sent"),
     [
         (0, 4, 0, []),
         (3, 4, 0, [3]),
@@ -65,16 +65,16 @@ def present(database: Database, name: str, *, slots: int = 4) -> workers.WorkerH
     ids=["nothing due", "due", "no more than slots", "some lie", "enough lie", "redis is away"],
 )
 def test_a_sweep_sends_wakeups_for_due_jobs_up_to_the_number_of_free_slots(
-    bench: Bench, jobs: int, slots: int, lying: int | None, rung: list[int]
+    bench: Bench, jobs: int, slots: int, pending: int | None, sent: list[int]
 ) -> None:
     present(bench.database, "w", slots=slots)
     for _ in range(jobs):
         bench.submit()
-    wakeup = RecordingWakeup(lying)
+    wakeup = RecordingWakeup(pending)
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.rung == rung
+    assert wakeup.sent == sent
 
 
 def test_without_a_live_worker_no_wakeups_are_sent(bench: Bench) -> None:
@@ -83,7 +83,7 @@ def test_without_a_live_worker_no_wakeups_are_sent(bench: Bench) -> None:
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.rung == []
+    assert wakeup.sent == []
 
 
 def test_a_sweeper_that_has_just_started_ends_no_lease_on_a_server(bench: Bench) -> None:

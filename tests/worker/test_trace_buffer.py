@@ -105,7 +105,7 @@ def test_a_part_whose_reply_was_lost_is_not_written_twice(
 
 
 def reported(database: Database, live: TraceBuffer) -> str:
-    """Return the text that a reader of SQL is told."""
+    """Return the text that a reader gets from SQL."""
     page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
 

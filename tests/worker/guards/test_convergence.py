@@ -1,4 +1,4 @@
-"""Answers asked for on the way: when they end a trace, and that nothing is left of them whatever happens."""
+"""Probes: when they end a trace, and that none is left at the engine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from worker.guards import convergence
 OPTIONS = ScriptedOptions(tokens_per_second=2000, prefill_tokens_per_second=0)
 
 
-class Told(Scripted):
-    """A scripted engine that remembers what it was asked."""
+class RecordingEngine(Scripted):
+    """A scripted engine that records its requests."""
 
     def __init__(self, options: ScriptedOptions = OPTIONS) -> None:
         super().__init__(options=options, profile=profiles.QVQ)
@@ -65,7 +65,7 @@ def test_two_probes_that_agree_end_a_trace_that_would_reach_its_limit(bench: Ben
 
 
 def test_probes_are_greedy_continue_the_trace_and_are_billed(bench: Bench) -> None:
-    subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
     job_id = behaviors.submit(bench, convergence=True)
 
     behaviors.work(bench, subject)
@@ -97,7 +97,7 @@ def test_a_trace_that_reaches_its_answer_is_not_cut(bench: Bench) -> None:
 
 
 def test_a_budget_with_room_for_one_probe_has_none(bench: Bench) -> None:
-    subject = Told(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
     behaviors.submit(bench, convergence=True, max_output_tokens=100)
 
     behaviors.work(bench, subject)
@@ -106,7 +106,7 @@ def test_a_budget_with_room_for_one_probe_has_none(bench: Bench) -> None:
 
 
 def test_a_fault_of_a_probe_does_not_affect_the_trace(bench: Bench) -> None:
-    class Sparing(Told):
+    class Sparing(RecordingEngine):
         def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
             if request.max_output_tokens == convergence.TOKENS:
                 raise errors.EngineBusy("Full.")
@@ -124,7 +124,7 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     """Prefill is slow here, so that the probe is still at it when the cancel comes."""
-    subject = Told(
+    subject = RecordingEngine(
         ScriptedOptions(
             tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length"
         )

@@ -1,4 +1,4 @@
-"""Only an answer that drifted into another script is asked for again."""
+"""Only an answer that drifted into another script is requested again."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ BUDGET = 1000
 
 
 class Runaway:
-    """The real engine, told to run away when it begins by itself."""
+    """The real engine, whose first generations are made to run away."""
 
     def __init__(
         self, inner: SGLang, how: Callable[[engine.GenerationRequest], engine.GenerationRequest]

@@ -244,9 +244,11 @@ def test_a_verification_is_requested_in_the_language_of_the_question() -> None:
 
 def test_each_sample_of_a_vote_is_verified_before_it_votes(bench: Bench) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken")
+    engine_options = ScriptedOptions(
+        tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken"
+    )
 
-    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
 
     job = bench.view(job_id).job
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -270,9 +272,11 @@ def test_a_vote_belongs_to_the_sample_that_answered_not_to_its_verification(
     bench: Bench, persona: str, verdict: str
 ) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    engine_options = ScriptedOptions(
+        tokens_per_second=0, prefill_tokens_per_second=0, persona=persona
+    )
 
-    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
 
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -301,9 +305,9 @@ def test_an_answer_in_json_has_no_verification_and_no_probes(bench: Bench) -> No
         convergence=True,
         answer_format={"type": "json_schema", "schema": schema},
     )
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0)
+    engine_options = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0)
 
-    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
 
     assert bench.view(job_id).job.answer_rule == "json_schema"
     assert (found(bench, job_id), len(bench.trace(job_id))) == ([], 2)
