@@ -36,7 +36,7 @@ def sample_streams() -> SampleEngine:
 
 @pytest.fixture
 def vote_bench(bench: Bench, sample_streams: SampleEngine) -> Bench:
-    """The bench with a sample_streams for an engine."""
+    """The bench with an engine of several streams."""
     return bench.with_engine(sample_streams, margin=0)
 
 

@@ -15,7 +15,7 @@ from jobs import lifecycle
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
 from jobs.store import claims, history, traces
-from jobs.store import settle as outcomes
+from jobs.store import settle as settle_store
 from worker.guards.json_answer import JsonFormat
 from worker.leases import StopReason
 from worker.run.attempt import RunResult
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 #: blocks an engine slot for a minute.
 _SILENCES = 2
 
-_DEADLINE = outcomes.Failure(
+_DEADLINE = settle_store.Failure(
     code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
 )
 
@@ -60,7 +60,7 @@ class Settlement:
                 self._write(
                     claim,
                     Outcome.CANCELLED,
-                    lambda: outcomes.stop(
+                    lambda: settle_store.stop(
                         self._database, claim, sample=result.last.end, others=result.others
                     ),
                 )
@@ -85,7 +85,7 @@ class Settlement:
         self._write(
             claim,
             Outcome.SUCCEEDED,
-            lambda: outcomes.succeed(
+            lambda: settle_store.succeed(
                 self._database,
                 claim,
                 answer=answer,
@@ -101,7 +101,7 @@ class Settlement:
     def fail(
         self,
         claim: claims.Claim,
-        fault: outcomes.Failure,
+        fault: settle_store.Failure,
         *,
         result: RunResult | None = None,
         deadly: int | None = None,
@@ -111,7 +111,7 @@ class Settlement:
         self._write(
             claim,
             Outcome.FAILED,
-            lambda: outcomes.fail(
+            lambda: settle_store.fail(
                 self._database, claim, fault, sample=ended, others=others, deadly=deadly
             ),
             fault,
@@ -120,7 +120,7 @@ class Settlement:
     def retry(
         self,
         claim: claims.Claim,
-        fault: outcomes.Failure,
+        fault: settle_store.Failure,
         *,
         result: RunResult | None = None,
         engine_died: bool = False,
@@ -134,7 +134,7 @@ class Settlement:
         self._write(
             claim,
             Outcome.RETRIED,
-            lambda: outcomes.retry(
+            lambda: settle_store.retry(
                 self._database,
                 claim,
                 fault,
@@ -151,7 +151,7 @@ class Settlement:
         claim: claims.Claim,
         *,
         result: RunResult | None = None,
-        fault: outcomes.Failure | None = None,
+        fault: settle_store.Failure | None = None,
     ) -> None:
         """Return the job to the queue without counting a failure; after a ``fault``, with a short wait.
 
@@ -162,7 +162,7 @@ class Settlement:
         self._write(
             claim,
             Outcome.RELEASED,
-            lambda: outcomes.release(
+            lambda: settle_store.release(
                 self._database, claim, sample=ended, others=others, wait=wait, fault=fault
             ),
             fault,
@@ -171,7 +171,9 @@ class Settlement:
     def _settle_error(
         self, claim: claims.Claim, error: errors.EngineError, result: RunResult
     ) -> None:
-        fault = outcomes.Failure(code=error.code, message=error.message, retryable=error.retryable)
+        fault = settle_store.Failure(
+            code=error.code, message=error.message, retryable=error.retryable
+        )
         if not error.retryable:
             self.fail(claim, fault, result=result)
         elif isinstance(error, errors.EngineSilent):
@@ -185,7 +187,7 @@ class Settlement:
     def _settle_silence(
         self,
         claim: claims.Claim,
-        fault: outcomes.Failure,
+        fault: settle_store.Failure,
         result: RunResult,
         *,
         silence: errors.EngineSilent,
@@ -215,7 +217,7 @@ class Settlement:
         claim: claims.Claim,
         outcome: Outcome,
         write: Callable[[], bool],
-        fault: outcomes.Failure | None = None,
+        fault: settle_store.Failure | None = None,
     ) -> None:
         """Write until the database answers.
 
@@ -223,7 +225,7 @@ class Settlement:
         the attempt's row has the outcome, which no other process can have written.
         """
         settled = until_available(
-            lambda: write() or outcomes.landed(self._database, claim) is outcome,
+            lambda: write() or settle_store.landed(self._database, claim) is outcome,
             failed="job_not_settled",
             outcome=str(outcome),
         )
@@ -234,10 +236,10 @@ class Settlement:
             _log.warning("job_lost")
 
 
-def _unmet(end: traces.GenerationEnd) -> outcomes.Failure:
+def _unmet(end: traces.GenerationEnd) -> settle_store.Failure:
     """Return the failure of a job whose answer is not JSON of the schema."""
     ran_out = end.finish_reason == "length"
-    return outcomes.Failure(
+    return settle_store.Failure(
         code="answer_format_unmet",
         message="The answer reached its token limit before it was complete JSON of the schema."
         if ran_out
