@@ -1,12 +1,12 @@
-"""What one account notices while another one, or a stranger, attacks the service.
+"""Response times of one account while another account, or a client without a key, attacks the service.
 
     python -m bench.abuse [--only lingering queue] [--seconds 10] [--database sqlite]
 
-Each attack (:mod:`bench.attacks`) runs in a process of its own, from the address that the measured account uses.
-Meanwhile that account asks for a job ten times a second and submits a small new image twice a second, and a third
-client asks for ``/livez``; the row "idle" is the same without an attack. "permits" counts the engine permits that the
-worker gave out from the account's first submission until it gave one to that job. All processes, the attacker's
-included, share the cores of one machine.
+Each attack (:mod:`bench.attacks`) runs in its own process, from the address of the measured account. Meanwhile that
+account reads a job ten times a second and submits a small new image twice a second, and a third client reads
+``/livez``; the row "idle" is the same without an attack. "slots" counts the engine slots that the worker granted from
+the account's first submission until the slot of that job. All processes, with the attacker's, share the cores of one
+machine.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from jobs.store import accounts
 _ENGINE = "?window=4&tokens_per_second=200&prefill_tokens_per_second=0"
 _READY_SECONDS = 120
 _END_SECONDS = 60
-#: A call that is not answered by then counts as this long.
+#: The time limit of a call; a call without a response counts as this long.
 _PATIENCE_SECONDS = 30
 _ATTACKER = "attacker"
 _RUN = "from bench import attacks; attacks.main()"
-#: What the attacker's searches have to look at.
+#: The data that the attacker's searches read.
 _TRACES, _TRACE_CHARACTERS = 2_000, 20_000
 _AIMS = (
-    "aims: GET p95 < 250 ms, POST p95 < 1,500 ms, permits ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
+    "goals: GET p95 < 250 ms, POST p95 < 1,500 ms, slots ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
 )
 
 
 @dataclass
 class _Calls:
-    """One client that sends a request again and again, each on a connection of its own."""
+    """One client that repeats a request, each time on a new connection."""
 
     port: int
     every: float
@@ -91,7 +91,7 @@ class _Calls:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=["idle", *attacks.ATTACKS], default=None)
     parser.add_argument("--seconds", type=float, default=10)
@@ -103,7 +103,7 @@ def main() -> None:
         rows = [_row(ground, make(), name, options.seconds) for name in names]
     figures.show(
         f"Another account's figures under attack, {options.database}, {figures.machine()}; {_AIMS}",
-        ("attack", "GET p95 ms", "POST p95 ms", "permits", "/livez max ms", "API MiB", "refused"),
+        ("attack", "GET p95 ms", "POST p95 ms", "slots", "/livez max ms", "API MiB", "refused"),
         rows,
     )
 
@@ -130,12 +130,12 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
         with _attack(name, running.wiring.port, key, theirs):
             calls = _measure(running, job, seconds)
             memory = sum(figures.peak_mib(pid) for pid in _family(running.api.pid))
-            permits = _permits(running.database, calls[1].answers)
+            slots = _slots(running.database, calls[1].answers)
     return [
         name,
         _ms(figures.percentile(calls[0].seconds, 0.95)),
         _ms(figures.percentile(calls[1].seconds, 0.95)),
-        permits,
+        slots,
         _ms(max(calls[2].seconds)),
         f"{memory:,.0f}",
         str(sum(one.refused for one in calls)),
@@ -144,7 +144,7 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
 
 @contextlib.contextmanager
 def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
-    """Have the attack ``name`` in force."""
+    """Run the attack ``name`` during the block."""
     if name == "idle":
         yield
         return
@@ -159,7 +159,7 @@ def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
         ready = attack.stdout.readline()
         watchdog.cancel()
         if not ready:
-            raise SystemExit(f"The attack {name} did not come into force.")
+            raise SystemExit(f"The attack {name} did not start.")
         try:
             yield
         finally:
@@ -171,7 +171,7 @@ def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
 
 
 def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]:
-    """Call the service for ``seconds``; return the looks, the submissions and the health checks."""
+    """Call the service for ``seconds``; return the reads, the submissions, and the health checks."""
     port = running.wiring.port
     ours = {"Authorization": f"Bearer {running.key}"}
     calls = [
@@ -184,7 +184,7 @@ def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]
     for thread in threads:
         thread.start()
     stop.wait(seconds)
-    # The first submission gets its permit while the attack goes on.
+    # The first submission gets its slot during the attack.
     _wait_for_claim(running.database, calls[1].answers)
     stop.set()
     for thread in threads:
@@ -207,14 +207,14 @@ def _submission(key: str) -> tuple[str, str, bytes, dict[str, str]]:
 
 
 def _image() -> bytes:
-    """Return a small PNG that nobody has sent before."""
+    """Return a small PNG that is new to the service."""
     out = io.BytesIO()
     Image.frombytes("L", (48, 48), random.randbytes(48 * 48)).save(out, "PNG")
     return out.getvalue()
 
 
 def _submit(caller: service.Caller) -> bytes:
-    """Submit a job and return the answer."""
+    """Submit a job and return the response."""
     image = caller.post("/v1/images", _image(), kind="image/png")["id"]
     body = {"question": "How many?", "images": [{"image_id": image}]}
     return orjson.dumps(caller.post("/v1/jobs", orjson.dumps(body)))
@@ -227,13 +227,15 @@ def _wait_for_claim(database: Database, answers: Sequence[bytes]) -> None:
 
 
 def _claimed(database: Database, answer: bytes) -> sa.Row[tuple[object, object]] | None:
-    found = sa.select(Job.created_at, Attempt.claimed_at).join(Attempt, Attempt.job_id == Job.id)
+    statement = sa.select(Job.created_at, Attempt.claimed_at).join(
+        Attempt, Attempt.job_id == Job.id
+    )
     with database.reading() as transaction:
-        return transaction.execute(found.where(Job.id == _job_id(answer))).first()
+        return transaction.execute(statement.where(Job.id == _job_id(answer))).first()
 
 
-def _permits(database: Database, answers: Sequence[bytes]) -> str:
-    """Return how many permits were given from the first submission to its own, which counts."""
+def _slots(database: Database, answers: Sequence[bytes]) -> str:
+    """Return the number of slots from the first submission to its own slot, inclusive."""
     row = _claimed(database, answers[0]) if answers else None
     if row is None:
         return "none"
@@ -245,13 +247,13 @@ def _permits(database: Database, answers: Sequence[bytes]) -> str:
 
 
 def _job_id(answer: bytes) -> uuid.UUID:
-    found = ids.parse("job", orjson.loads(answer)["id"])
-    assert found is not None  # noqa: S101 - for the type checker
-    return found
+    job_id = ids.parse("job", orjson.loads(answer)["id"])
+    assert job_id is not None  # noqa: S101 - for the type checker
+    return job_id
 
 
 def _fill(database: Database, account_id: uuid.UUID) -> None:
-    """Give the attacker long traces to search in."""
+    """Store long traces for the attacker's searches."""
     rng = random.Random(1)
     words = ["look", "long", "a", *(f"word{number}" for number in range(500))]
     for start in range(0, _TRACES, 100):
@@ -261,7 +263,7 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
             row = {
                 "id": ids.new(), "account_id": account_id, "status": Status.SUCCEEDED,
                 "model": service.MODEL.name, "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
-                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
+                "ordering_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
                 "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
                 "created_at": now, "started_at": now, "finished_at": now,
             }  # fmt: skip
@@ -277,11 +279,11 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
 
 
 def _family(pid: int) -> list[int]:
-    """Return the processes of the API, its decoders left out."""
-    found = [pid]
+    """Return the processes of the API without its decoders."""
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += map(int, task.read_text().split())
-    return found
+        pids += map(int, task.read_text().split())
+    return pids
 
 
 def _ms(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""The attacks of ``bench.abuse``, each in a process of its own.
+"""The attacks of ``bench.abuse``, each in its own process.
 
-An attack writes one line when it is in force and goes on until its standard input ends. All of them connect from the
-address that the measured account uses as well, so that nothing can tell the two apart but their keys.
+An attack writes one line when it has started and continues until its standard input ends. All attacks connect from
+the address of the measured account, so that only the keys distinguish the two.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import orjson
 from PIL import Image
 
-#: More sockets than this need a higher limit of open files.
+#: Above this number of sockets the limit of open files must be raised.
 _FILES = 4096
 _CONNECT_SECONDS = 5
 _DRIP_SECONDS = 10.0
-#: Between two rounds of an attack that repeats itself.
+#: Seconds between two rounds of a repeated attack.
 _PAUSE_SECONDS = 0.05
 _MIB = 2**20
 
@@ -39,7 +39,7 @@ class Target:
     job: str
 
     def connect(self) -> socket.socket:
-        """Return a new connection. Raises OSError when the service takes none."""
+        """Return a new connection. Raises OSError when the service refuses it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=_CONNECT_SECONDS)
 
     def head(self, method: str, path: str, *headers: str) -> bytes:
@@ -55,7 +55,7 @@ class Target:
 
 
 def lingering(target: Target) -> None:
-    """Twenty at a time ask, want the connection closed, and never close their side."""
+    """Twenty clients at a time send ``Connection: close`` and never close their side."""
     held: list[socket.socket] = []
     for _ in _rounds(0.5):
         for one in held[:-200]:
@@ -69,7 +69,7 @@ def lingering(target: Target) -> None:
 
 
 def silent(target: Target) -> None:
-    """1,744 connections say nothing."""
+    """1,744 connections send nothing."""
     _hold(target, 1744, lambda _number: b"")
 
 
@@ -92,7 +92,7 @@ def slow_bodies(target: Target) -> None:
 
 
 def missing_bodies(target: Target) -> None:
-    """800 requests without a key announce a body that never comes."""
+    """800 requests without a key announce a body and never send it."""
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     _hold(target, 800, lambda _number: head)
 
@@ -129,9 +129,9 @@ def unknown_fields(target: Target) -> None:
 
 
 def slow_images(target: Target) -> None:
-    """Four clients send a small JPEG that takes a decoder until it is stopped."""
+    """Four clients send a small JPEG that occupies a decoder until it is killed."""
     image = _slow_jpeg()
-    # Each has other bytes, so that none is remembered.
+    # All have different bytes, so that none is remembered.
     requests = [
         target.post("/v1/images", image + bytes([number, 0]), "image/jpeg") for number in range(256)
     ]
@@ -157,7 +157,7 @@ def streams(target: Target) -> None:
 
 
 def unread_answers(target: Target) -> None:
-    """Two hundred clients send requests one after the other and read no answer."""
+    """Two hundred clients send requests one after the other and read no response."""
     many = target.head("GET", "/v1/jobs?limit=100") * 60
     _hold(target, 200, lambda _number: many)
 
@@ -211,7 +211,7 @@ def _hold(target: Target, count: int, first: Callable[[int], bytes], *, drip: by
 
 
 def _closed(one: socket.socket) -> bool:
-    """Whether the peer has closed; what it has said stays unread."""
+    """Whether the peer has closed the connection; its data stays unread."""
     try:
         return one.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -229,7 +229,7 @@ def _send(target: Target, data: bytes) -> socket.socket:
 
 
 def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
-    """Have ``clients`` threads send the requests in turn, each after the answer to its last one."""
+    """Send the requests in turn by ``clients`` threads, each after the response to its last one."""
     stop = threading.Event()
     turn = itertools.cycle(requests)
 
@@ -252,7 +252,7 @@ def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
 
 
 def _rounds(seconds: float) -> Iterator[None]:
-    """Yield until standard input ends, first at once and then every ``seconds``; tell of the first round's end."""
+    """Yield at once and then every ``seconds`` until standard input ends; announce the end of the first round."""
     yield
     _ready()
     while _wait(seconds):
@@ -275,7 +275,7 @@ def _wait(seconds: float) -> bool:
 
 
 def _slow_jpeg() -> bytes:
-    """Return a progressive JPEG whose last scan comes again and again; decoding it takes minutes."""
+    """Return a progressive JPEG that repeats its last scan; decoding it takes minutes."""
     out = io.BytesIO()
     Image.new("RGB", (6000, 8000), (120, 130, 140)).save(out, "JPEG", progressive=True)
     data = out.getvalue()
@@ -297,7 +297,7 @@ def _upload(target: Target) -> str:
 
 
 def main() -> None:
-    """Run one attack; the arguments are its name, the port, the attacker's key, and a job of the attacker's."""
+    """Run one attack; the arguments are its name, the port, the attacker's key, and a job of the attacker."""
     name, port, key, job = sys.argv[1:]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))

@@ -1,7 +1,7 @@
-"""What a claim costs with a long queue of many accounts that take turns.
+"""The cost of a claim with a long queue of many accounts that take turns.
 
-Against a claim of the job with the lowest rank, whoever's it is, on a database of its own without the index of the
-turns: what a claim was before there were any. Both are measured in blocks, one after the other.
+Compared with a claim of the job with the lowest rank of all accounts, on a separate database without the index of the
+turns. Both are measured in alternating blocks.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _JOB = table(Job).c
 _BEST = (
     sa.select(_JOB.id)
     .where(*dispatch.eligible())
-    .order_by(_JOB.rank_at, _JOB.id)
+    .order_by(_JOB.ordering_at, _JOB.id)
     .limit(1)
     .with_for_update(skip_locked=True)
     .cte("best")
 )
-#: As it was before accounts took turns.
+#: A claim without turns.
 _BY_RANK = timeline.Change(
     "claimed",
     source=Status.QUEUED,
@@ -65,7 +65,7 @@ _BY_RANK = timeline.Change(
 
 
 def by_rank(database: Database) -> object:
-    """Claim in the order of submission alone."""
+    """Claim in the order of submission."""
     with database.transaction("claim") as transaction:
         [job] = timeline.change(
             transaction,
@@ -77,7 +77,7 @@ def by_rank(database: Database) -> object:
 
 
 def fill(database: Database, jobs: int, owners: int) -> None:
-    """Put ``jobs`` into the queue, of so many accounts."""
+    """Put ``jobs`` jobs of ``accounts`` accounts into the queue."""
     account_ids = []
     for number in range(owners):
         name = f"account-{number}"
@@ -91,7 +91,7 @@ def fill(database: Database, jobs: int, owners: int) -> None:
             {
                 "id": ids.new(), "account_id": account_ids[number % owners], "status": Status.QUEUED,
                 "model": "tiny-qvq", "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
-                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=9), "attempt": 0,
+                "ordering_at": now, "not_before": now, "deadline_at": now + timedelta(hours=9), "attempt": 0,
                 "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
                 "created_at": now,
             }
@@ -99,7 +99,8 @@ def fill(database: Database, jobs: int, owners: int) -> None:
         ]  # fmt: skip
         with database.transaction() as transaction:
             transaction.execute(sa.insert(Job), rows)
-    turns.tidy(database)
+    with database.transaction() as transaction:
+        turns.enter_all(transaction, ((account_id, Priority.NORMAL) for account_id in account_ids))
 
 
 def opened(url: str, *, jobs: int, owners: int, turned: bool) -> Database:
@@ -136,7 +137,7 @@ def cost(act: Claiming, database: Database, count: int, server: int | None) -> t
     began, used = time.perf_counter(), cpu()
     for _ in range(count):
         if act(database) is None:
-            raise SystemExit("the queue was empty too soon")
+            raise SystemExit("The queue was empty too early.")
     return cpu() - used, time.perf_counter() - began
 
 
@@ -145,7 +146,7 @@ def rows_of(
 ) -> Iterator[list[str]]:
     """Yield the table's row of one database."""
     for act, database in ((by_turn, new), (by_rank, old)):
-        cost(act, database, 50, server)  # Statements are compiled and prepared once.
+        cost(act, database, 50, server)  # A warm-up: statements are compiled and prepared once.
     pairs = [
         (cost(by_turn, new, count, server), cost(by_rank, old, count, server))
         for _ in range(_BLOCKS)
@@ -167,7 +168,7 @@ def rows_of(
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--accounts", type=int, default=500)

@@ -1,9 +1,9 @@
-"""What the SGLang client costs beside a bare loop: CPU per chunk at many streams.
+"""The cost of the SGLang client compared with a bare loop: CPU per chunk with many streams.
 
     python -m bench.engine_client [--streams 64] [--rate 100] [--seconds 5]
 
-A scripted engine in a process of its own is the peer. The bare loop is ``http.client`` with a read
-timeout, ``read1``, a split at line ends and ``orjson.loads``: the least that any client has to do.
+The peer is a scripted engine in its own process. The bare loop is ``http.client`` with a read
+time-out, ``read1``, a split at line ends, and ``orjson.loads``: the minimum for any client.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 _PEER = """
 import sys
-from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=Options.parse(sys.argv[2]), profile=profiles.QVQ)
+from core import profiles
+from scripted import ScriptedOptions, server
+options = ScriptedOptions.parse(sys.argv[2])
+server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one client did."""
+    """The result of one client."""
 
     name: str
     chunks: int
@@ -51,7 +51,7 @@ class Figure:
 
     @property
     def cost(self) -> float:
-        """CPU microseconds a chunk."""
+        """CPU microseconds per chunk."""
         return 1e6 * self.cpu / self.chunks
 
 
@@ -59,13 +59,13 @@ def main() -> None:
     """Run the bare loop and the client one after the other and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--rate", type=int, default=100, help="tokens a second of each stream")
+    parser.add_argument("--rate", type=int, default=100, help="tokens per second of each stream")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--port", type=int, default=31899)
     flags = parser.parse_args()
     tokens = int(flags.rate * flags.seconds)
     url = f"http://127.0.0.1:{flags.port}"
-    options = f"?tokens_per_second={flags.rate}&window=512&persona=no_answer_at_length"
+    options = f"?tokens_per_second={flags.rate}&window=512&behavior=no_answer_at_length"
     peer = subprocess.Popen([sys.executable, "-c", _PEER, str(flags.port), options])
     try:
         client = SGLang(
@@ -158,7 +158,7 @@ def _print(figures: list[Figure], streams: int, rate: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     served = sum(figure.chunks for figure in figures)
     each = 1e6 * (usage.ru_utime + usage.ru_stime) / served
-    print(f"The scripted server beside it: {each:.1f} µs of CPU a chunk, its start included.")
+    print(f"The scripted server: {each:.1f} µs of CPU per chunk, including its start.")
 
 
 if __name__ == "__main__":

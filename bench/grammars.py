@@ -1,7 +1,7 @@
-"""What the engine's grammars cost, of schemas that are just taken: CPU seconds, memory, by what is in them.
+"""The cost of grammars for schemas just below the limits: CPU seconds and memory, by their contents.
 
-It runs xgrammar in the engine's environment (``make engine``), on one thread, with a made-up vocabulary as large as
-that of Qwen. The last rows are random schemas close to the limits: a search for one that costs more than it is counted.
+It runs xgrammar in the engine's environment (``make engine``), on one thread, with an artificial vocabulary of the
+size of Qwen's. The last rows are random schemas close to the limits: a search for one whose cost is underestimated.
 """
 
 from __future__ import annotations
@@ -16,28 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures
-from cli.engine import cpu
+from cli.environments import engine
+from core.settings import Settings
 from jobs.answers import json_schema
 
 Schema = dict[str, Any]
 
-#: Qwen's.
+#: The size of Qwen's vocabulary.
 TOKENS = 152_064
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one schema took: CPU seconds, and bytes, which are the same every time."""
+    """The cost of one schema: CPU seconds, and bytes, which are deterministic."""
 
     seconds: float
     bytes: int
 
 
 def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
-    """Compile schemas in the engine's environment and yield what each took."""
+    """Compile schemas in the engine's environment and yield the cost of each."""
     script = Path(__file__).with_name("grammar_compiler.py")
     with subprocess.Popen(
-        [cpu.PYTHON, "-I", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [engine.python(Settings.read().home), "-I", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdin is not None  # noqa: S101 - for the type checker
         assert child.stdout is not None  # noqa: S101 - same
@@ -46,15 +50,15 @@ def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
         for line in child.stdout:
             yield Compiled(*json.loads(line))
     if child.returncode:
-        raise RuntimeError("xgrammar could not be run: `make engine` makes its environment.")
+        raise RuntimeError("xgrammar did not run: `make engine` makes its environment.")
 
 
 def text(least: int, most: int | None) -> Schema:
-    """Return a text with bounds."""
-    found: Schema = {"type": "string"}
+    """Return a schema of strings with bounds."""
+    schema: Schema = {"type": "string"}
     if least:
-        found["minLength"] = least
-    return found if most is None else found | {"maxLength": most}
+        schema["minLength"] = least
+    return schema if most is None else schema | {"maxLength": most}
 
 
 def whole(*parts: object) -> Schema:
@@ -63,13 +67,13 @@ def whole(*parts: object) -> Schema:
 
 
 def families() -> dict[str, Schema]:
-    """Return schemas that are just taken, each full of one thing."""
+    """Return schemas just below the limits, each with one kind of content."""
     longest = json_schema.MAX_LENGTH
     return {
         "one text of up to 2,000 characters": whole(text(0, longest)),
         "8 such texts, no two alike": whole(*(text(0, longest - n) for n in range(8))),
         "100 such texts, all alike": whole(*(text(0, longest) for _ in range(100))),
-        "8 texts of at least so many": whole(*(text(longest - n, None) for n in range(8))),
+        "8 texts with a minimum length": whole(*(text(longest - n, None) for n in range(8))),
         "30 short texts, no two alike": whole(*(text(0, 19 + n) for n in range(30))),
         "10 texts of a narrow length": whole(*(text(102 - n, 102) for n in range(10))),
         "16 alternatives of texts": whole(
@@ -87,7 +91,7 @@ def families() -> dict[str, Schema]:
 
 
 def at_the_limits(rng: random.Random) -> Schema:
-    """Return a random schema that is taken, though it would not with one more part of its kind."""
+    """Return a random schema that is accepted, but not with one more part of its kind."""
     parts: list[Schema] = []
     while not json_schema.faults(whole(*(more := [*parts, _part(rng, 4)]))):
         parts = more
@@ -134,8 +138,8 @@ def _alternatives(rng: random.Random, depth: int) -> Schema:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the vocabulary")
-    parser.add_argument("--random", type=int, default=5, help="schemas at the limits")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="size of the vocabulary")
+    parser.add_argument("--random", type=int, default=5, help="number of schemas at the limits")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)

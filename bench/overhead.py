@@ -1,10 +1,10 @@
-"""What the service adds to a job: from its acceptance to its visible answer, beside a plain app that promises nothing.
+"""The overhead of the service per job, from its acceptance to its visible answer, compared with a plain app.
 
     python -m bench.overhead [--jobs 200] [--database both] [--quick]
 
-The scripted engine answers at once, so what is left of the time, less a bare request straight at the engine, is
-overhead. The peer is :mod:`bench.plain`: Flask, Celery and SQLAlchemy, on the same Redis, engine and kind of
-database, with as many threads. Both are watched alike: every 2 ms one query asks which of the open jobs are done.
+The scripted engine answers at once, so the time, minus that of a bare request to the engine, is
+overhead. The peer is :mod:`bench.plain`: Flask, Celery, and SQLAlchemy without guarantees, with the same Redis, engine,
+kind of database, and number of threads. Both are observed in the same way: every 2 ms a query finds the finished jobs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Look = Callable[[Transaction, Collection[str]], Collection[str]]
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run jobs: how one is submitted over a new connection, who did it, and how its end is seen."""
+    """A way to run jobs: how a job is submitted over a new connection, its processes, and how its end is seen."""
 
     submitter: Callable[[], Callable[[], str]]
     look: Look
@@ -54,17 +54,17 @@ class Way:
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds of overhead of each job, and CPU seconds of one."""
+    """Seconds of overhead of each job, and CPU seconds per job."""
 
     seconds: list[float]
     cpu: float
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--jobs", type=int, default=200, help="of each row")
+    parser.add_argument("--jobs", type=int, default=200, help="number of jobs per row")
     parser.add_argument("--quick", action="store_true", help="40 jobs")
     options = parser.parse_args()
     jobs = 40 if options.quick else options.jobs
@@ -76,9 +76,9 @@ def main() -> None:
                 for at_once in (1, 8):
                     taken = _measure([ours, peer], jobs, at_once, less=engine_p50)
                     rows.append([*_row(*taken), str(at_once), name])
-    title = f"Overhead of a job in ms, {jobs} jobs a row, {figures.machine()}"
+    title = f"Overhead of a job in ms, {jobs} jobs per row, {figures.machine()}"
     figures.show(
-        f"{title}; the engine alone: {1e3 * engine_p50:.1f} ms, taken off",
+        f"{title}; the engine alone: {1e3 * engine_p50:.1f} ms, subtracted",
         (
             *("p50 ratio", "p99 ratio", "p50", "plain p50", "p99", "plain p99"),
             *("CPU", "plain CPU", "at once", "database"),
@@ -111,7 +111,7 @@ def _engine_alone(ground: service.Ground) -> float:
 
 
 def _request() -> bytes:
-    """Return an engine request with the sample picture, not streamed: what the plain app sends."""
+    """Return an engine request with the sample image, not streamed, like the plain app's."""
     image = base64.b64encode(service.SAMPLE.read_bytes()).decode()
     url = {"url": f"data:image/png;base64,{image}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": _QUESTION}]
@@ -128,7 +128,7 @@ def _request() -> bytes:
 
 @contextlib.contextmanager
 def _ours(ground: service.Ground, database_url: str) -> Iterator[Way]:
-    """Yield the service with one worker, asked about an uploaded picture."""
+    """Yield the service with one worker, and an uploaded image."""
     with service.running(ground, database_url, worker_slots=str(_THREADS)) as running:
         worker = running.start_worker()
         body = orjson.dumps(
@@ -156,7 +156,7 @@ def _our_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str]:
 
 @contextlib.contextmanager
 def _plain(ground: service.Ground, database_url: str) -> Iterator[Way]:
-    """Yield the plain app with one worker, asked with the picture itself."""
+    """Yield the plain app with one worker; each request carries the image."""
     database = Database(database_url)
     environment = ground.environment | {
         "PLAIN_DATABASE": database.url.render_as_string(hide_password=False),
@@ -220,7 +220,7 @@ def _plain_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str
 
 
 def _measure(ways: list[Way], jobs: int, at_once: int, *, less: float) -> list[Taken]:
-    """Return what each way took; they take turns, a quarter of the jobs at a time, so that both have the same luck."""
+    """Return the result of each way; they alternate, a quarter of the jobs at a time, under the same conditions."""
     for way in ways:
         _run(way, max(_WARM_UP, at_once), at_once)
     turns: list[list[Taken]] = [[] for _ in ways]

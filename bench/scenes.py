@@ -1,9 +1,9 @@
-"""The exam of the model card, set through the whole service: are jobs answered as well as the model can?
+"""The exam of the model card through the whole service: are the answers as good as the model's?
 
     python -m bench.scenes [--n 200] [--seed 1] [--url http://127.0.0.1:8700 --api-key KEY]
 
-Draws pictures that nobody has seen, submits each as a job, and marks the answers by kind of question
-beside the card's figures. Without ``--url`` it starts a service of its own, with the real engine.
+Draws new images, submits each as a job, and grades the answers by kind of question next to
+the figures of the card. Without ``--url`` it starts its own service, with the real engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _START_SECONDS: Final = 180
 
 @dataclass
 class Marks:
-    """How many answers of one kind were right."""
+    """The number of right answers of one kind."""
 
     right: int = 0
     requested: int = 0
@@ -50,11 +50,11 @@ class Marks:
 
 
 def main() -> None:
-    """Set the exam and print the marks."""
+    """Run the exam and print the marks."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--n", type=int, default=200, help="pictures")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the pictures")
-    parser.add_argument("--url", help="a running service; without it one is started")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the images")
+    parser.add_argument("--url", help="a running service; by default one is started")
     parser.add_argument(
         "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
     )
@@ -64,13 +64,13 @@ def main() -> None:
         if options.url is None:
             settings = stack.enter_context(own_service())
         marks, faults, seconds = _sit(client.connect(settings), options.n, options.seed)
-    _print(marks, faults, f"{options.n} pictures, seed {options.seed}, {seconds:.0f} s")
+    _print(marks, faults, f"{options.n} images, seed {options.seed}, {seconds:.0f} s")
 
 
 def _sit(
     service: client.Client, count: int, seed: int
 ) -> tuple[dict[str, Marks], dict[str, int], float]:
-    """Submit all sheets, then wait for each; return the marks by kind, faults by code, and the seconds."""
+    """Submit all sheets, then wait for each; return the marks by kind, failures by code, and the seconds."""
     marks: dict[str, Marks] = defaultdict(Marks)
     faults: dict[str, int] = defaultdict(int)
     submitted = []
@@ -92,7 +92,7 @@ def _sit(
 
 
 def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
-    """Print the table, and how much of a difference chance alone would make."""
+    """Print the table, and the difference that chance alone would make."""
     stated = card()
     rows = [(kind, marks[kind], stated.get(kind, Marks())) for kind in sorted(marks)]
     whole = _sum([mark for _, mark, _ in rows]), _sum(list(stated.values()))
@@ -106,7 +106,7 @@ def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
     )
     share, requested = whole[1].share, whole[0].requested
     chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / requested) ** 0.5
-    print(f"With {requested} pictures chance alone makes ±{100 * chance:.1f} points (95 %).")
+    print(f"With {requested} images chance alone makes ±{100 * chance:.1f} points (95 %).")
     for code, times in sorted(faults.items()):
         print(f"{times} jobs did not succeed: {code}")
 
@@ -123,13 +123,13 @@ def card() -> dict[str, Marks]:
 
 @contextlib.contextmanager
 def own_service() -> Iterator[Settings]:
-    """Yield the settings of a client of a service that ends with the benchmark."""
+    """Yield client settings for a service that ends with the benchmark."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="ll-scenes-") as home:
         longlook = Path(sys.executable).with_name("longlook")
         command = (longlook, "up", "--home", home, "--port", str(port))
-        log, environ = Path(home, "up.log"), programs.foreign(os.environ)
+        log, environ = Path(home, "up.log"), programs.without_settings(os.environ)
         print("Starting a service with the real engine …", flush=True)
         with (
             log.open("wb") as output,

@@ -1,6 +1,6 @@
-"""Pages of jobs found by a phrase, among very many: rare and frequent, the first page and one far back.
+"""Pages of jobs found by a phrase among many jobs: rare and frequent phrases, the first page and a late one.
 
-Against the same page without a phrase, on the same database. ``--jobs`` says how many there are.
+Compared with the same page without a phrase, on the same database. ``--jobs`` sets the number of jobs.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _PHRASES = {
     "in one of 40": "word4711",
     "in every job": "a long look",
     "in every job, Chinese": "有圆形",
-    "its words in every job, in none so": "look long a",
+    "its words in every job, the phrase in none": "look long a",
     "in none": "zebra crossing",
 }
 
 
 def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
-    """Put ``jobs`` in, each with a trace of some hundred words; return an account and a job of it far back."""
+    """Store ``jobs`` jobs with traces of some hundred words; return an account and one of its early jobs."""
     rng = random.Random(1)
     vocabulary = [f"word{number}" for number in range(5_000)]
     owners = []
@@ -61,7 +61,7 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
             row = {
                 "id": ids.new(), "account_id": owners[number % _ACCOUNTS], "status": Status.SUCCEEDED,
                 "model": "tiny-qvq", "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
-                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
+                "ordering_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
                 "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
                 "created_at": now, "started_at": now, "finished_at": now,
             }  # fmt: skip
@@ -81,7 +81,7 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 
 def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.UUID | None) -> str:
-    """Return the median of a page's milliseconds."""
+    """Return the median time of a page in milliseconds."""
     requested = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
     times = []
     for _ in range(_ROUNDS):
@@ -109,7 +109,7 @@ def rows_of(name: str, url: str, jobs: int) -> Iterator[list[str]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=100_000)
     jobs: int = parser.parse_args().jobs
@@ -122,7 +122,7 @@ def main() -> None:
             rows += rows_of("PostgreSQL", server.create(), jobs)
     figures.show(
         f"A page of 20 of {jobs} jobs of {_ACCOUNTS} accounts, p50 of {_ROUNDS} ({figures.machine()})",
-        ("what is looked for", "first page, ms", "far back, ms"),
+        ("phrase", "first page, ms", "late page, ms"),
         rows,
     )
 

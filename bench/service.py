@@ -2,7 +2,7 @@
 
     with service.ground(options) as ground, service.running(ground, url) as running: ...
 
-The engine is a process of its own behind HTTP, the database is new and of either kind.
+The engine is a separate process with an HTTP API; the database is new, SQLite or PostgreSQL.
 """
 
 from __future__ import annotations
@@ -34,27 +34,26 @@ from jobs.lifecycle import Role
 from jobs.store import accounts
 from migrations import schema
 
-#: QVQ's limits: tiny-qvq's context has no room for a photograph.
+#: QVQ's limits: a photograph exceeds tiny-qvq's context.
 MODEL: Final = profiles.QVQ
 ROOT: Final = programs.ROOT
-#: A small picture, for jobs that are about something else.
+#: A small image, for benchmarks in which the image does not matter.
 SAMPLE: Final = ROOT / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 _START_SECONDS: Final = 60
 _PEPPER: Final = "the pepper of the benchmarks"
 _ENGINE: Final = """
 import sys
-from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-options = Options.parse(sys.argv[2])
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
+from core import profiles
+from scripted import ScriptedOptions, server
+options = ScriptedOptions.parse(sys.argv[2])
+server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
 
 
 @dataclass
 class Ground:
-    """What the service and its peers stand on: a folder, Redis, an engine. All that it starts ends with it."""
+    """The base of the service and its peers: a folder, Redis, an engine. Its processes end with it."""
 
     folder: Path
     stack: contextlib.ExitStack
@@ -65,11 +64,11 @@ class Ground:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment without any setting of the service."""
-        return programs.foreign(os.environ)
+        """The environment of this process without settings of the service."""
+        return programs.without_settings(os.environ)
 
     def start(self, program: Program) -> Process:
-        """Start ``program``; one of the same name has ended."""
+        """Start ``program``; an earlier one of the same name must have ended."""
         log = self.folder / f"{program.name}.log"
         process = Process(program, folder=ROOT, log=log)
         self.processes[program.name] = process
@@ -82,10 +81,10 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: of the engine, as :class:`scripted.Options` parses them.
+        options: of the engine, as :class:`scripted.ScriptedOptions` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
-    # PostgreSQL runs as another user, in a folder inside of this one.
+    # PostgreSQL runs as another user, in a folder below this one.
     folder.chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -118,11 +117,11 @@ class Service:
     api: Process
 
     def start_worker(self) -> Process:
-        """Start the worker process; it takes jobs as soon as it is up."""
+        """Start the worker process, which claims jobs at once."""
         return self.ground.start(programs.worker(self.wiring, number=1, environ=self.environ))
 
     def caller(self) -> Caller:
-        """Return a client of its own connection."""
+        """Return a client with its own connection."""
         return Caller(_local(self.wiring.port), key=self.key)
 
     def upload(self) -> str:
@@ -136,9 +135,9 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
     """Yield the service on a new database; no worker runs yet.
 
     Args:
-        ground: what it stands on.
+        ground: the base.
         database_url: a database without a schema.
-        settings: further settings by their names in lower case.
+        settings: further settings, by their names in lower case.
     """
     schema.upgrade(database_url)
     database = Database(database_url)
@@ -174,10 +173,10 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
 
 @contextlib.contextmanager
 def databases(ground: Ground, wanted: str) -> Iterator[dict[str, Callable[[], str]]]:
-    """Yield, by the name of each wanted kind that is installed, what makes a new database and returns its URL.
+    """Yield, by the name of each requested and installed kind, a function that creates a database and returns its URL.
 
     Args:
-        ground: whose folder holds them.
+        ground: the base, whose folder contains them.
         wanted: ``sqlite``, ``postgresql`` or ``both``.
     """
     makers: dict[str, Callable[[], str]] = {}
@@ -196,25 +195,25 @@ def databases(ground: Ground, wanted: str) -> Iterator[dict[str, Callable[[], st
 
 
 class Caller:
-    """A client with one connection that stays open: the least that ``http.client`` can do."""
+    """A client with one open connection: a minimal ``http.client``."""
 
     def __init__(self, url: str, *, key: str | None = None) -> None:
         self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def post(self, path: str, body: bytes, *, kind: str = "application/json") -> dict[str, Any]:
-        """Return the JSON answer to ``body``; an error ends the benchmark."""
+        """Return the JSON response to ``body``; an error ends the benchmark."""
         headers = {**self._headers, "Content-Type": kind}
         self._connection.request("POST", path, body, headers)
         response = self._connection.getresponse()
         answer = response.read()
         if response.status >= 400:
-            raise SystemExit(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
-        found: dict[str, Any] = orjson.loads(answer)
-        return found
+            raise SystemExit(f"POST {path} got status {response.status}: {answer[:500]!r}")
+        reply: dict[str, Any] = orjson.loads(answer)
+        return reply
 
     def alive(self, path: str) -> bool:
-        """Whether ``path`` answers with 200; for one look."""
+        """Whether ``path`` returns status 200 now."""
         try:
             self._connection.request("GET", path, headers=self._headers)
             return self._connection.getresponse().status == 200
@@ -225,16 +224,16 @@ class Caller:
 
 
 def wait(ready: Callable[[], bool], process: Process) -> None:
-    """Wait until ``ready``; a process that does not come up ends the benchmark with its last words."""
+    """Wait until ``ready``; a process that does not start ends the benchmark and shows its last log lines."""
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.ended() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{process.program.name} did not start:\n{process.last_words()}")
+            raise SystemExit(f"{process.program.name} did not start:\n{process.last_lines()}")
         time.sleep(0.05)
 
 
 def stop(process: Process) -> None:
-    """End a process: kindly, and after its time by force. Idempotent."""
+    """End a process by SIGTERM, and by SIGKILL after its time limit. Idempotent."""
     process.terminate()
     deadline = time.monotonic() + min(process.program.stop_seconds, 10)
     while process.ended() is None and time.monotonic() < deadline:

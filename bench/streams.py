@@ -1,12 +1,12 @@
-"""How full the service keeps an engine: tokens a second through it, beside the same requests straight at the engine.
+"""The utilization of an engine: tokens per second through the service, and with direct requests to the engine.
 
     python -m bench.streams [--loads 32x40 128x40 128x80] [--quick]
 
-The engine is scripted, in a process of its own, and runs so many streams at once; each speaks at a set rate, so
-it can never do more than the product of both. The jobs, answers of different lengths, are all queued before the
+The engine is scripted, in its own process, with a fixed number of streams at a fixed rate; their product is
+its maximum. The jobs, with answers of different lengths, are all queued before the
 worker starts; the time is from the first request to the engine to the end of the last answer. The peer is a bare
-``http.client`` loop that only parses, with as many threads as the service has permits. Everything shares the
-cores of one machine: where the sum of the CPU nears them, the engine is what gives way, and the row says
+``http.client`` loop that only parses, with one thread per engine slot of the service. All processes share the
+cores of one machine: when the total CPU nears them, the engine slows down, and the row says
 nothing about the service.
 """
 
@@ -31,12 +31,12 @@ from bench import figures, service
 from core import profiles
 from jobs import engine
 from jobs.lifecycle import Status
-from jobs.records import Job, Sample
+from jobs.records import Generation, Job
 from worker.engines.sglang import wire
 
-_OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
+_OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _QUESTION = "What is there to see?"
-#: Seconds that a mean answer takes, and how many follow each other on a stream.
+#: Seconds of a mean answer, and the number of consecutive answers per stream.
 _ANSWER_SECONDS = 12
 _ROUNDS = 4
 _LOOK_SECONDS = 0.5
@@ -45,7 +45,7 @@ _BEGIN_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Figure:
-    """What one way to the engine came to."""
+    """The result of one way to the engine."""
 
     tokens: int
     seconds: float
@@ -56,17 +56,17 @@ class Figure:
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.seconds
 
     @property
     def cost(self) -> float:
-        """CPU microseconds of the client's side for a token."""
+        """CPU microseconds per token on the client's side."""
         return 1e6 * self.client_cpu / self.tokens
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument(
         "--loads",
@@ -75,7 +75,7 @@ def main() -> None:
         help="streams x tokens/s of each",
     )
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--quick", action="store_true", help="shorter answers, fewer of them")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter answers")
     options = parser.parse_args()
     seconds, rounds = (3, 3) if options.quick else (_ANSWER_SECONDS, _ROUNDS)
     rows: list[list[str]] = []
@@ -84,7 +84,7 @@ def main() -> None:
         lengths = _lengths(streams * rounds, rate * seconds)
         rows.append(_row(options.database, streams, rate, lengths))
     figures.show(
-        f"Tokens/s through the service and straight at the engine, {figures.machine()}; aim: a ratio of 0.98",
+        f"Tokens/s through the service and directly to the engine, {figures.machine()}; goal: a ratio of 0.98",
         (
             *(
                 "ratio",
@@ -95,14 +95,14 @@ def main() -> None:
                 "straight",
                 "worker cores",
             ),
-            *("engine cores", "µs CPU a token", "bare µs", "worker MiB"),
+            *("engine cores", "µs CPU per token", "bare µs", "worker MiB"),
         ),
         rows,
     )
 
 
 def _lengths(count: int, mean: int) -> list[int]:
-    """Return how long the answers are, in tokens: half to one and a half times the mean, the same at every run."""
+    """Return the lengths of the answers in tokens: half to one and a half times the mean, the same in each run."""
     chance = random.Random(count)
     return [chance.randint(mean // 2, mean * 3 // 2) for _ in range(count)]
 
@@ -129,8 +129,8 @@ def _row(database: str, streams: int, rate: int, lengths: Sequence[int]) -> list
 
 
 def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequence[int]) -> Figure:
-    """Return what the service does."""
-    with service.running(ground, url, worker_slots=str(_permits(streams))) as running:
+    """Return the result of the service."""
+    with service.running(ground, url, worker_slots=str(_slots(streams))) as running:
         image = running.upload()
         caller = running.caller()
         for length in lengths:
@@ -138,16 +138,16 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
         engine_cpu = figures.cpu_seconds(ground.processes["engine"].pid)
         worker = running.start_worker()
         _await_first(running)
-        # What its start took is not what a token takes.
+        # The start is not part of the cost per token.
         cpu = figures.cpu_seconds(worker.pid)
         _finish(running, len(lengths))
         cpu = figures.cpu_seconds(worker.pid) - cpu
         with running.database.reading() as transaction:
             row = transaction.execute(
                 sa.select(
-                    sa.func.min(Sample.started_at).label("began"),
-                    sa.func.max(Sample.ended_at).label("ended"),
-                    sa.func.sum(Sample.output_tokens).label("tokens"),
+                    sa.func.min(Generation.started_at).label("began"),
+                    sa.func.max(Generation.ended_at).label("ended"),
+                    sa.func.sum(Generation.output_tokens).label("tokens"),
                 )
             ).one()
         return Figure(
@@ -161,7 +161,7 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
 
 def _await_first(running: service.Service) -> None:
     """Wait for the first request to the engine."""
-    begun = sa.select(sa.exists(sa.select(Sample.rid)))
+    begun = sa.select(sa.exists(sa.select(Generation.rid)))
     while True:
         with running.database.reading() as transaction:
             if transaction.execute(begun).scalar_one():
@@ -191,7 +191,7 @@ def _body(image: str, length: int) -> bytes:
 
 
 def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> Figure:
-    """Return what bare loops do, with as many requests waiting at the engine as the service's margin has."""
+    """Return the result of bare loops, with the service's margin as the number of queued requests."""
     wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
         wanted.put(length)
@@ -210,7 +210,7 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
             connection.request("POST", "/v1/chat/completions", body)
             counts.append(_parse(connection.getresponse()))
 
-    threads = [threading.Thread(target=client) for _ in range(_permits(streams))]
+    threads = [threading.Thread(target=client) for _ in range(_slots(streams))]
     engine_pid = ground.processes["engine"].pid
     engine_cpu = figures.cpu_seconds(engine_pid)
     began, cpu = time.perf_counter(), time.process_time()
@@ -226,8 +226,8 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
     )
 
 
-def _permits(streams: int) -> int:
-    """Return how many streams the service opens at an engine that runs ``streams``; see :mod:`worker.engines.pool`."""
+def _slots(streams: int) -> int:
+    """Return the number of streams that the service opens at such an engine; see :mod:`worker.engines.pool`."""
     return streams + max(4, streams // 8)
 
 
@@ -245,7 +245,7 @@ def _request(submitted: engine.EngineImage, length: int) -> engine.GenerationReq
 
 
 def _parse(response: http.client.HTTPResponse) -> int:
-    """Return the number of tokens in a stream: the least that any client has to do."""
+    """Return the number of tokens in a stream: the minimum for any client."""
     tokens, rest = 0, b""
     while piece := response.read1():
         lines = (rest + piece).split(b"\n")

@@ -1,11 +1,11 @@
-"""What voting is worth, and what waves save: tiny-qvq with sampling, through the whole service.
+"""The value of voting, and the savings of waves: tiny-qvq with sampling, through the whole service.
 
     python -m bench.voting [--n 200] [--seed 1] [--samples 5] [--temperature 1.3] [--url … --api-key …]
 
-Asks each question of the model card's exam several times by jobs of one sample each, which is the full vote, and once
-by a job with that many ``samples``. From the first come three rows: one sample; all of them voting; the same
-samples in waves, each wave counted whole, so that nothing but the waves makes a difference. The last row is what
-the service itself spent, on samples of its own. Without ``--url`` it starts a service of its own, with the real engine.
+Submits each question of the model card's exam several times as jobs of one sample, which is the full vote, and once
+as a job with this number of ``samples``. The former give three rows: one sample; the vote of all; the same
+samples in waves, each wave counted as a whole, so that only the waves differ. The last row is the service's own
+vote, on its own samples. Without ``--url`` it starts its own service, with the real engine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from worker import equality
 
 @dataclass(frozen=True)
 class Spent:
-    """What one way to an answer cost for one question."""
+    """The cost of one way to an answer for one question."""
 
     answer: str | None
     samples: float
@@ -52,7 +52,7 @@ class Way:
     spent: list[Spent] = field(default_factory=list)
 
     def add(self, spent: Spent, *, truth: str, full: str | None) -> None:
-        """Count what one question came to, beside the truth and the full vote's answer."""
+        """Count the result of one question, compared with the truth and the answer of the full vote."""
         self.requested += 1
         self.right += spent.answer == truth
         self.same += spent.answer == full
@@ -80,13 +80,13 @@ class Requested:
 
 
 def main() -> None:
-    """Have the exam sat in all ways and print the table."""
+    """Run the exam in all ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--n", type=int, default=200, help="scenes")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the scenes")
-    parser.add_argument("--samples", type=int, default=5, help="that vote, at most")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the scenes")
+    parser.add_argument("--samples", type=int, default=5, help="the most samples of a vote")
     parser.add_argument("--temperature", type=float, default=1.3)
-    parser.add_argument("--url", help="a running service; without it one is started")
+    parser.add_argument("--url", help="a running service; by default one is started")
     parser.add_argument(
         "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
     )
@@ -114,7 +114,7 @@ def main() -> None:
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
-        ("way", "right", "as the full vote", "samples", "tokens out"),
+        ("way", "right", "same as the full vote", "samples", "output tokens"),
         [way.row() for way in ways],
     )
     if shares:
@@ -140,7 +140,7 @@ def _submit(service: client.Client, options: argparse.Namespace) -> list[Request
                 )
                 return str(job["id"])
 
-            # The vote comes first: nobody but its own leader has shown the engine the picture before.
+            # The vote comes first: only its own leader has sent the image to the engine before.
             vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
             requested.append(Requested(sheet.answer, singles, vote))
@@ -175,7 +175,7 @@ def _collect(
 
 
 def _spent(job: client.Json) -> Spent:
-    """Return what a job cost; one without an answer, however it ended, has none."""
+    """Return the cost and answer of a job; a job without an answer has none, however it ended."""
     usage = job["usage"] or {"output_tokens": 0}
     return Spent(
         answer=job["answer"]["text"] if job["answer"] else None,
@@ -185,7 +185,7 @@ def _spent(job: client.Json) -> Spent:
 
 
 def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
-    """Return what ``singles`` come to when they vote."""
+    """Return the result of a vote of ``singles``."""
     ranked = votes.classes({vote: one.answer for vote, one in enumerate(singles)}, same)
     return Spent(
         answer=ranked[0].text if ranked else None,
@@ -195,7 +195,7 @@ def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
 
 
 def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
-    """Return what ``singles`` come to when they vote in waves, and the waves after the decision are spared."""
+    """Return the result of a vote of ``singles`` in waves, without the waves after the decision."""
     there = 0
     for size in votes.waves(len(singles)):
         there += size
@@ -206,10 +206,10 @@ def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
 
 
 def _shares(trace: client.Json) -> list[float]:
-    """Return how much of its prompt each follower found in the cache."""
+    """Return the share of its prompt that each follower found in the cache."""
     return [
         (sample["usage"]["cached_tokens"] or 0) / sample["usage"]["input_tokens"]
-        for sample in trace["samples"]
+        for sample in trace["generations"]
         if sample["index"] and sample["continues"] is None and sample["usage"]
         if sample["usage"]["input_tokens"]
     ]

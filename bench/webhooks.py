@@ -1,10 +1,10 @@
-"""Webhooks: what dead receivers cost the others, and how soon an end is told.
+"""Webhooks: the cost of dead receivers for the others, and the latency of a notification.
 
 ``python -m bench.webhooks [--database sqlite|postgresql|both] [--events N] [--quick]``
 
-200 endpoints hear of every event. Once all of them answer; once 20 take the connection and never say a word. The
-figure is deliveries a second to the 180 that are the same in both. Then one event after another on an idle system:
-from its commit until the receiver's answer is in SQL.
+200 endpoints receive every notification. In one run all of them respond; in the other 20 accept the connection and
+send nothing. The figure is deliveries per second to the 180 that are the same in both. Then follow single events on an
+idle system: the time from the commit until the receiver's response is in SQL.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from core.database import Database
 from core.settings import Settings
 from core.vault import Vault
 from jobs import queue
-from jobs.delivery import EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery
-from jobs.store import accounts, events
-from webhooks import endpoints, signature
+from jobs.store import accounts
+from webhooks import endpoints, notifications, signature
+from webhooks.policy import EventType
+from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 _ENDPOINTS = 200
 _DEAD = 20
@@ -41,7 +41,7 @@ _RECEIVER = "from bench import webhooks; import sys; webhooks.receive(int(sys.ar
 
 
 def receive(port: int) -> None:
-    """Answer every request with 204, for ever: the receiver's own process."""
+    """Respond with 204 to every request, without end: the receiver's process."""
     asyncio.run(_receive(port))
 
 
@@ -63,7 +63,7 @@ async def _receive(port: int) -> None:
 
 @dataclass
 class Post:
-    """A database, a delivery process on it, and a receiver."""
+    """A database, its delivery process, and a receiver."""
 
     database: Database
     notify: Callable[[], None]
@@ -74,7 +74,7 @@ class Post:
         """Register endpoints; return the ids of the healthy ones."""
         account_id = accounts.account_id(self.database, self.account)
         plain = signature.new_secret()
-        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
+        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.redact(plain))
         made = [
             endpoints.create(
                 self.database,
@@ -89,9 +89,9 @@ class Post:
         return made[: _ENDPOINTS - _DEAD]
 
     def record(self) -> None:
-        """Commit an event, and ring."""
+        """Commit an event and send a wakeup."""
         with self.database.transaction() as transaction:
-            events.of_account(
+            notifications.of_account(
                 transaction,
                 account_id=accounts.account_id(self.database, self.account),
                 event_type=EventType.JOB_SUCCEEDED,
@@ -100,7 +100,7 @@ class Post:
         self.notify()
 
     def delivered(self, ids: list[uuid.UUID]) -> int:
-        """Return how many deliveries to some endpoints are done."""
+        """Return the number of finished deliveries to some endpoints."""
         with self.database.reading() as transaction:
             counted: int = transaction.execute(
                 sa.select(sa.func.count())
@@ -113,7 +113,7 @@ class Post:
             return counted
 
     def wait(self, ids: list[uuid.UUID], count: int) -> None:
-        """Wait until so many are done."""
+        """Wait until ``count`` deliveries are finished."""
         until = time.monotonic() + _LIMIT_SECONDS
         while self.delivered(ids) < count:
             if time.monotonic() > until:
@@ -139,8 +139,8 @@ def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
         service.wait(lambda: _connects(port), receiver)
         process = ground.start(programs.delivery(running.wiring, environ=running.environ))
         service.wait(lambda: b" ready." in process.log.read_bytes(), process)
-        wakeup = queue.Wakeup(
-            Settings.read({}, redis_url=ground.redis_url), notifications=queue.DELIVER
+        wakeup = queue.RedisWakeup(
+            Settings.read({}, redis_url=ground.redis_url), task=queue.DELIVER
         )
         hook = f"http://127.0.0.1:{port}/hook"
         try:
@@ -157,7 +157,7 @@ def _connects(port: int) -> bool:
 
 
 def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> float:
-    """Return deliveries a second to the healthy endpoints that both runs have."""
+    """Return deliveries per second to the healthy endpoints that both runs have."""
     with delivering(ground, url) as post, service.listening() as silent:
         silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         ids = post.register(_ENDPOINTS - dead, dead, silent_url)
@@ -169,7 +169,7 @@ def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> fl
 
 
 def latencies(ground: service.Ground, url: str, *, count: int) -> list[float]:
-    """Return the seconds from a commit to its delivery; the first one opens connections and is left out."""
+    """Return the seconds from each commit to its delivery, without the first, which opens connections."""
     with delivering(ground, url) as post:
         ids = post.register(1, 0, "")
         for number in range(count + 1):
@@ -185,7 +185,7 @@ def latencies(ground: service.Ground, url: str, *, count: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--events", type=int, default=30)
@@ -206,7 +206,7 @@ def main() -> None:
             rows.append([name, *rates, f"{p50:.0f}", f"{p99:.0f}"])
     figures.show(
         f"Webhooks: {_ENDPOINTS} endpoints, {count} events, {figures.machine()}",
-        ("database", "ratio", "a second, all well", f"{_DEAD} dead", "p50 ms", "p99 ms"),
+        ("database", "ratio", "per second, all healthy", f"{_DEAD} dead", "p50 ms", "p99 ms"),
         rows,
     )
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import workers
 from worker.engines.pool import EnginePool
@@ -16,7 +16,7 @@ from worker.engines.pool import EnginePool
 _log = structlog.get_logger(__name__)
 
 
-class Heartbeat(Loop):
+class Heartbeat(BackgroundLoop):
     """Stores a heartbeat, refreshes the facts about the engines, and updates the share of their windows.
 
     Args:

@@ -18,7 +18,7 @@ from datetime import timedelta
 import structlog
 
 from core import ids
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
@@ -130,7 +130,7 @@ class ChildLease(Lease):
         return super().mark(reason)
 
 
-class Leases(Loop):
+class Leases(BackgroundLoop):
     """All leases of this process.
 
     Args:

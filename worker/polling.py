@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import expiry
 
 _log = structlog.get_logger(__name__)
 
 
-class PollingFallback(Loop):
+class PollingFallback(BackgroundLoop):
     """Runs slots of its own while no wakeups arrive.
 
     Args:
@@ -61,11 +61,6 @@ class PollingFallback(Loop):
     def woken(self) -> None:
         """Note that a wakeup arrived."""
         self._woken_at = self._now()
-
-    @property
-    def busy(self) -> int:
-        """How many slots run without a wakeup now."""
-        return self._busy
 
     def look(self) -> None:
         """Run slots if no wakeups arrive and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import random
 import time
 from datetime import timedelta
-from typing import Protocol
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
+from core.wakeup import Wakeup
 from jobs.store import expiry, purge, turns, workers
 
 _log = structlog.get_logger(__name__)
@@ -28,17 +28,7 @@ _PURGE_SECONDS = 1.0
 _PURGE_BREATH_SECONDS = 0.02
 
 
-class Wakeup(Protocol):
-    """Wakes workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self, times: int = 1) -> None:
-        """Send wakeups, without waiting."""
-
-    def waiting(self) -> int | None:
-        """Return how many wakeups wait in Redis, or None if Redis does not answer."""
-
-
-class Sweeper(Loop):
+class Sweeper(BackgroundLoop):
     """Sweeps at an interval with jitter. Any number of processes may do so at once.
 
     Args:
@@ -64,7 +54,7 @@ class Sweeper(Loop):
         alive: timedelta,
         crash_limit: int,
         rng: random.Random,
-        periods: purge.Periods = purge.FOR_EVER,
+        periods: purge.Periods = purge.NO_RETENTION,
     ) -> None:
         # The first sweep starts at once, because a dead predecessor may have left work.
         super().__init__(
@@ -91,7 +81,7 @@ class Sweeper(Loop):
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
-        turns.tidy(self._database)
+        turns.remove_passed(self._database)
         self.notify()
         workers.forget(self._database, silent=_FORGET)
 
@@ -121,7 +111,7 @@ class Sweeper(Loop):
         The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
         """
         now = self._database.clock()
-        if self._periods == purge.FOR_EVER or now < self._purge_due:
+        if self._periods == purge.NO_RETENTION or now < self._purge_due:
             return
         deadline = time.monotonic() + _PURGE_SECONDS
         while time.monotonic() < deadline:

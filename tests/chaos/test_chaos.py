@@ -58,7 +58,7 @@ def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fenc
     job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
 
     def texts() -> list[str]:
-        return [sample["text"] for sample in api.trace(job_id)["samples"]]
+        return [generation["text"] for generation in api.trace(job_id)["generations"]]
 
     assert eventually(lambda: any(texts()))
     owner = api.attempts(job_id)[0]["worker"]

@@ -11,7 +11,7 @@ import pytest
 
 from core.settings import Settings
 from jobs import queue
-from jobs.queue import Wakeup
+from jobs.queue import RedisWakeup
 from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
@@ -38,14 +38,14 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def wakeup(own_redis: RedisServer) -> Iterator[Wakeup]:
+def wakeup(own_redis: RedisServer) -> Iterator[RedisWakeup]:
     """Return a bell at ``own_redis``."""
-    wakeup = Wakeup(Settings.read({}, redis_url=own_redis.url))
+    wakeup = RedisWakeup(Settings.read({}, redis_url=own_redis.url))
     yield wakeup
     wakeup.close()
 
 
-def test_each_ring_is_one_bell_in_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_each_ring_is_one_bell_in_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     assert wakeup.waiting() == 0
 
     wakeup.notify(3)
@@ -59,7 +59,7 @@ def test_each_ring_is_one_bell_in_redis(wakeup: Wakeup, own_redis: RedisServer) 
 
 
 def test_a_thousand_bells_are_enough_however_many_jobs_come(
-    wakeup: Wakeup, own_redis: RedisServer
+    wakeup: RedisWakeup, own_redis: RedisServer
 ) -> None:
     for _ in range(20):
         wakeup.notify(100)
@@ -72,7 +72,7 @@ def test_a_thousand_bells_are_enough_however_many_jobs_come(
 
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
 def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) -> None:
-    wakeup = Wakeup(Settings.read({}, redis_url=address.format(redis_url)))
+    wakeup = RedisWakeup(Settings.read({}, redis_url=address.format(redis_url)))
 
     wakeup.notify(2)
 
@@ -82,7 +82,7 @@ def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) ->
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
 def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
-    wakeup: Wakeup, own_redis: RedisServer, fault: str
+    wakeup: RedisWakeup, own_redis: RedisServer, fault: str
 ) -> None:
     wakeup.notify()
     assert eventually(lambda: wakeup.waiting() == 1)
@@ -110,7 +110,7 @@ def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
     assert eventually(notifications)
 
 
-def test_a_ring_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_a_ring_never_waits_for_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     own_redis.freeze()
     returned = threading.Event()
 
@@ -126,7 +126,7 @@ def test_a_ring_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) ->
     own_redis.resume()
 
 
-def test_a_closed_bell_rings_no_more(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_a_closed_bell_rings_no_more(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     wakeup.close()
 
     wakeup.notify()

@@ -105,7 +105,7 @@ def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Cl
     assert (answer["rule"], answer["forced"]) == ("json_schema", False)
     assert json_schema.holds(schema, answer["value"])
     assert json.loads(answer["text"]) == answer["value"]
-    look, typed = client.trace(job["id"])["samples"]
+    look, typed = client.trace(job["id"])["generations"]
     assert "\\boxed{7}" in look["text"]
     assert json.loads(typed["text"]) == answer["value"]
     assert typed["usage"]["cached_tokens"] > 0.8 * typed["usage"]["input_tokens"]
@@ -164,7 +164,7 @@ def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) ->
         event["delta"] for event in client.follow(job["id"]) if event["type"] == "trace.delta"
     ]
 
-    [sample] = client.trace(job["id"])["samples"]
+    [sample] = client.trace(job["id"])["generations"]
     assert "".join(deltas) == sample["text"] != ""
     # One chunk is one token, or several when the engine is in a hurry.
     ends = [step["end_token"] for step in sample["steps"]]
@@ -186,7 +186,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     reported = list(client.follow(job["id"]))
 
     done = client.job(job["id"])
-    stored = client.trace(job["id"])["samples"]
+    stored = client.trace(job["id"])["generations"]
     leader, *followers = [sample for sample in stored if sample["continues"] is None]
     assert done["status"] == "succeeded"
     assert done["votes"]["requested"] == 3
@@ -194,7 +194,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     if done["answer"]:
         winner = done["votes"]["classes"][0]
         assert done["answer"]["text"] == winner["text"]
-        assert done["answer"]["confidence"] == len(winner["samples"]) / done["votes"]["counted"]
+        assert done["answer"]["confidence"] == len(winner["generations"]) / done["votes"]["counted"]
     assert leader["usage"]["input_tokens"] > 0
     for sample in followers:
         assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], stored
@@ -203,7 +203,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
         said = [
             event["delta"]
             for event in reported
-            if event["type"] == "trace.delta" and event["sample"] == sample["index"]
+            if event["type"] == "trace.delta" and event["generation"] == sample["index"]
         ]
         assert "".join(said) == sample["text"] != ""
     for name in ("input_tokens", "cached_tokens", "output_tokens"):
@@ -234,15 +234,17 @@ def test_a_second_look_by_the_real_engine_is_told_live_found_and_shown(client: C
     events = list(client.follow(job["id"]))
 
     reported = [event for event in events if event["type"] == "finding"]
-    assert [(event["sample"], event["finding"]["kind"]) for event in reported] == [(1, "verify")]
+    assert [(event["generation"], event["finding"]["kind"]) for event in reported] == [
+        (1, "verify")
+    ]
     done = events[-1]["job"]
     assert done["answer"]["verdict"] == reported[0]["finding"]["action"]
     assert done["answer"]["confidence"] in (0.5, 1.0)
     assert done["id"] in [one["id"] for one in client.jobs({"q": "finding:verify"})["data"]]
-    first, second = client.trace(job["id"])["samples"]
+    first, second = client.trace(job["id"])["generations"]
     assert first["answer"]
     assert second["usage"]["cached_tokens"] > first["usage"]["input_tokens"]
-    assert second["continues"]["sample"] == 0
+    assert second["continues"]["generation"] == 0
     assert done["usage"]["output_tokens"] == sum(
         sample["usage"]["output_tokens"] for sample in (first, second)
     )

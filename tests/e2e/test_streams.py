@@ -15,11 +15,11 @@ import urllib3
 
 from cli.client import Client
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.api.following import Follower, text
 from tests.e2e.stack import Stack, eventually
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
@@ -78,14 +78,14 @@ def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]
 def valid(events: list[Json]) -> list[Json]:
     """Return what holds of ``events``: without the tails that later events withdraw."""
     void = [
-        (before["sequence_number"], event["kept_through"])
+        (before["sequence_number"], event["valid_through"])
         for event in events
         if event["type"] in {"attempt.restarted", "job.finished"}
         for before in events
         if before["sequence_number"] < event["sequence_number"]
         and before["type"] == "trace.delta"
         and before["attempt"] == event.get("attempt", before["attempt"] + 1) - 1
-        and before["sequence_number"] > event["kept_through"]
+        and before["sequence_number"] > event["valid_through"]
     ]
     gone = {number for number, _ in void}
     return [event for event in events if event["sequence_number"] not in gone]
@@ -105,13 +105,15 @@ def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> Non
     assert eventually(stack.ready)
     reported = len(text(watching.events))
     assert eventually(lambda: len(text(watching.events)) > reported)
-    assert eventually(lambda: bool(client.trace(job["id"])["samples"][0]["text"]))
+    assert eventually(lambda: bool(client.trace(job["id"])["generations"][0]["text"]))
     stack.stop_workers()
     stack.start_worker("successor")
 
     live = watching.join()
 
-    stored = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
+    stored = {
+        sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["generations"]
+    }
     assert set(stored) == {1, 2}
     numbers = [event["sequence_number"] for event in live]
     assert numbers == sorted(set(numbers))
@@ -135,6 +137,6 @@ def test_without_redis_a_job_is_followed_all_the_same(stack: Stack) -> None:
     job = client.submit([IMAGE], "How many shapes are there?")
     events = list(client.follow(job["id"]))
 
-    [sample] = client.trace(job["id"])["samples"]
+    [sample] = client.trace(job["id"])["generations"]
     assert text(events) == sample["text"] != ""
     assert len([event for event in events if event["type"] == "trace.delta"]) > 10

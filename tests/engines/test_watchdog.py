@@ -13,11 +13,11 @@ import pytest
 from core import errors
 from jobs import engine
 from scripted import Scripted
-from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
+from tests.scripted_server import BackgroundServer
 from worker.engines.watchdog import WatchedEngine, prompt_tokens
 
 SILENT = 60.0
@@ -209,7 +209,7 @@ def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Contro
     reader.join()
 
     assert isinstance(reader.error, errors.EngineSilent)
-    assert "does not tell its load" in reader.error.message
+    assert "does not report its load" in reader.error.message
 
 
 def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
@@ -437,7 +437,7 @@ def test_the_scripted_engine_is_given_up_by_its_own_load(connect: Connect) -> No
             connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
         )
         window = watched.facts().window
-        reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+        reader = asking.Reader(watched, asking.ask("[[behavior:mute]] How many?"))
         assert asking.eventually(lambda: watched.load().running == 1)
         watched.look()
         clock.seconds += SILENT + PROMPT
@@ -456,7 +456,7 @@ def test_in_process_too() -> None:
         Scripted(options=subjects.OPTIONS), silent_seconds=SILENT, now=clock, period_seconds=0
     )
     watched.facts()
-    reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+    reader = asking.Reader(watched, asking.ask("[[behavior:mute]] How many?"))
     assert asking.eventually(lambda: watched.load().running == 1)
     watched.look()
     clock.seconds += SILENT + PROMPT

@@ -117,7 +117,7 @@ def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries()
     with Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         users = {status(pid)["Uid"] for pid in pool.pids}
-    everybodys = all(map(confinement._is_everybodys, confinement._libraries()))  # noqa: SLF001 - the kernel's numbers are checked, not an interface
+    everybodys = all(map(confinement._is_world_readable, confinement._libraries()))  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     if everybodys:
         assert len(users) == 2
@@ -232,7 +232,7 @@ files["animated"] = pictures.file_of(picture, "WEBP", save_all=True, append_imag
 with Sandbox(TARGET, processes=1, seconds=60) as pool:
     for name, data in files.items():
         _, made = pool.call(data, detail="standard")
-        print(name if made == pipeline.canonicalise(data).data else f"NOT ALIKE: {name}")
+        print(name if made == pipeline.canonicalize(data).data else f"NOT ALIKE: {name}")
     print("confined", *pool.confined)
 """
 

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import DatabaseUnavailable, until_available
 
 
 def test_a_loop_runs_round_after_round_until_it_is_stopped() -> None:
     rounds: queue.Queue[str] = queue.Queue()
-    loop = Loop("rounds", lambda: rounds.put("round"), every=0.0)
+    loop = BackgroundLoop("rounds", lambda: rounds.put("round"), every=0.0)
     loop.start()
 
     assert [rounds.get(timeout=20) for _ in range(3)] == ["round"] * 3
@@ -24,7 +24,7 @@ def test_a_loop_runs_round_after_round_until_it_is_stopped() -> None:
 
 def test_a_loop_without_an_interval_waits_until_it_is_woken() -> None:
     rounds: queue.Queue[str] = queue.Queue()
-    loop = Loop("woken", lambda: rounds.put("round"), first=None)
+    loop = BackgroundLoop("woken", lambda: rounds.put("round"), first=None)
     loop.start()
     loop.wake()
 
@@ -45,7 +45,7 @@ def test_a_wake_during_a_round_begins_another_one() -> None:
         within.set()
         released.wait(20)
 
-    loop = Loop("busy", round_)
+    loop = BackgroundLoop("busy", round_)
     loop.start()
     assert within.wait(20)
     loop.wake()
@@ -63,7 +63,7 @@ def test_stopping_ends_a_pause_within_a_round() -> None:
         within.set()
         stopped.put(loop.pause(60))
 
-    loop = Loop("pausing", round_)
+    loop = BackgroundLoop("pausing", round_)
     loop.start()
     assert within.wait(20)
 
@@ -75,7 +75,7 @@ def test_stopping_ends_a_pause_within_a_round() -> None:
 @pytest.mark.parametrize("started", ["before", "after"])
 def test_what_comes_after_the_last_round_runs_however_early_the_stop_comes(started: str) -> None:
     ended = threading.Event()
-    loop = Loop("ending", lambda: None, first=None, after=ended.set)
+    loop = BackgroundLoop("ending", lambda: None, first=None, after=ended.set)
     if started == "before":
         loop.start()
     loop.request_stop()

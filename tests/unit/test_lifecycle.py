@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import lifecycle
-from jobs.lifecycle import HEAD_START, TRANSITIONS, Priority, Role, Status
+from jobs.lifecycle import HEAD_START, TRANSITIONS, Priority, Status
 
 seeds = st.integers(0, 2**32).map(random.Random)
 
@@ -39,14 +39,6 @@ def test_the_terminal_states_are_those_that_nothing_leaves() -> None:
         Status.FAILED,
         Status.CANCELLED,
     }
-
-
-def test_each_role_includes_those_before_it() -> None:
-    order = [Role.READ, Role.SUBMIT, Role.OPERATE, Role.ADMIN]
-
-    for has in order:
-        for needed in order:
-            assert has.reaches(needed) is (order.index(has) >= order.index(needed))
 
 
 def test_a_more_urgent_class_has_the_longer_head_start() -> None:

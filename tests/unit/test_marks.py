@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.events.index import IndexEntry, SequenceBlock
 
 PIECES = st.lists(st.text(min_size=1, max_size=12), max_size=30)
@@ -28,7 +28,7 @@ def test_a_text_cut_at_any_number_goes_on_where_it_was_left(
 ) -> None:
     text, index = "".join(pieces), marked(pieces, gaps)
 
-    reported = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
+    reported = list(event_index.cut(text, event_index.unpack(event_index.pack(index)), after=after))
 
     left = [piece for mark, piece in zip(index, pieces, strict=True) if mark.number <= after]
     assert "".join([*left, *(piece for _, piece in reported)]) == text
@@ -43,8 +43,8 @@ def test_an_index_comes_back_as_it_was_packed(pieces: list[str], gaps: list[int]
         IndexEntry(40_001, 3, 4),
     ]
 
-    assert marks.unpack(marks.pack(index)) == index
-    assert marks.covered(index) == len("".join(pieces)) + 3
+    assert event_index.unpack(event_index.pack(index)) == index
+    assert event_index.covered(index) == len("".join(pieces)) + 3
 
 
 def test_an_index_takes_a_few_bytes_for_each_mark() -> None:
@@ -52,8 +52,8 @@ def test_an_index_takes_a_few_bytes_for_each_mark() -> None:
         IndexEntry(n + 1, 4 + n % 7, 1_790_000_000_000 + 50 * n, tokens=1 + n % 3)
         for n in range(24_000)
     ]
-    assert len(marks.pack(index)) < 4 * len(index)
-    assert marks.unpack(None) == []
+    assert len(event_index.pack(index)) < 4 * len(index)
+    assert event_index.unpack(None) == []
 
 
 def test_numbers_end_with_their_block_and_go_on_when_more_are_reserved() -> None:

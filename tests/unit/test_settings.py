@@ -151,13 +151,13 @@ def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret
     )
 
     assert sorted(reported) == [
-        f"LONGLOOK_API_KEY_FILE: {tmp_path}/binary is not text in UTF-8",
+        f"LONGLOOK_API_KEY_FILE: {tmp_path}/binary must be text in UTF-8",
         "LONGLOOK_DATABASE_URL_FILE: LONGLOOK_DATABASE_URL is set, too; set one of them",
-        "LONGLOOK_ENGINE_URLS: an engine is an http(s) URL or `scripted:`",
+        "LONGLOOK_ENGINE_URLS: must be HTTP or HTTPS URLs, or `scripted:`",
         f"LONGLOOK_PEPPER_FILE: {tmp_path}/none cannot be read: No such file or directory",
         "LONGLOOK_PORT_FILE: no such setting",
-        f"LONGLOOK_REDIS_URL_FILE: {tmp_path}/large has more than 65536 bytes, too many for a secret",
-        f"LONGLOOK_VAULT_KEY_FILE: {tmp_path}/empty is empty",
+        f"LONGLOOK_REDIS_URL_FILE: {tmp_path}/large must have at most 65536 bytes",
+        f"LONGLOOK_VAULT_KEY_FILE: {tmp_path}/empty must not be empty",
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from core import profiles
 from jobs import engine
-from scripted import script
+from scripted import behaviors
 from tests.worker.engine_fake import ControlledEngine
 from worker.guards import chain
 from worker.guards.chain import GuardChain
@@ -41,7 +41,7 @@ def make_guards(
 def feed(guards: GuardChain, text: str) -> tuple[Verdict | None, int]:
     """Return the first verdict on ``text``, token by token, and how many characters it took."""
     seen = 0
-    for token in script.tokens(text):
+    for token in behaviors.tokens(text):
         seen += len(token)
         if (verdict := guards.reasoning.see(token)) is not None:
             return verdict, seen

@@ -44,7 +44,7 @@ def test_a_runaway_trace_is_cut_and_an_answer_is_forced(
     assert (look.finish_reason, forced.continues, forced.complete) == ("cut", 0, True)
     assert forced.text == f"{job.answer_text}}}"
     [finding] = bench.view(job_id).findings
-    assert look.text[finding.begins : finding.ends]
+    assert look.text[finding.start_char : finding.end_char]
     assert finding.tokens_saved >= 0.8 * BUDGET
     assert job.output_tokens == look.output_tokens + forced.output_tokens < 0.2 * BUDGET
 
@@ -54,13 +54,13 @@ def test_events_of_a_cut_and_of_the_forced_answer_come_in_order(bench: Bench) ->
 
     events = bench.reported(job_id)
 
-    said = [event.sample for event in events if event.kind is event_log.EventKind.DELTA]
+    said = [event.generation for event in events if event.kind is event_log.EventKind.DELTA]
     assert said == sorted(said, key=lambda sample: sample or 0)
     assert set(said) == {0, 1}
     [reported] = [event for event in events if event.kind is event_log.EventKind.FINDING]
     [stored] = bench.view(job_id).findings
     assert reported.finding is not None
-    assert (reported.finding["kind"], reported.finding["start"]) == (stored.kind, stored.begins)
+    assert (reported.finding["kind"], reported.finding["start"]) == (stored.kind, stored.start_char)
     wanted = history.Filter(account_id=None, findings=[FindingKind.LOOP])
     other = history.Filter(account_id=None, findings=[FindingKind.BUDGET])
     assert [view.job.id for view in history.page(bench.database, wanted, limit=9)[0]] == [job_id]
@@ -85,7 +85,7 @@ def test_an_answer_that_drifted_into_chinese_is_requested_again(bench: Bench) ->
     assert (job.answer_forced, found(bench, job_id)) == (True, [("language", "forced")])
     look, forced = bench.trace(job_id)
     assert "一共五个" in look.text
-    assert forced.kept == look.text.index("\n\n**最终答案**")
+    assert forced.kept_chars == look.text.index("\n\n**最终答案**")
 
 
 @pytest.mark.parametrize("persona", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])
@@ -202,7 +202,7 @@ def follow(database: Database, claimed: claims.Claim) -> object:
         ended=factories.make_ended("I see", finish_reason="length"),
         finding=verdict.finding,
         rid="b" * 32,
-        sample=1,
+        generation=1,
         stored=verdict.stored,
         inserted=verdict.inserted,
     )

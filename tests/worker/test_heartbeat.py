@@ -10,6 +10,7 @@ from core import errors
 from core.database import Database
 from jobs import engine as seam
 from jobs.store import workers
+from tests.fakes import RecordingWakeup
 from tests.worker.conftest import LEASE, Bench
 from tests.worker.engine_fake import ControlledEngine
 from worker.engines.pool import EnginePool
@@ -17,21 +18,6 @@ from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
 
 ALIVE = timedelta(seconds=30)
-
-
-class RecordingWakeup:
-    """Counts wakeups; ``pending`` wakeups wait in Redis, or None if Redis does not answer."""
-
-    def __init__(self, pending: int | None = 0) -> None:
-        self.pending = pending
-        self.sent: list[int] = []
-
-    def notify(self, times: int = 1) -> None:
-        if times > 0:
-            self.sent.append(times)
-
-    def waiting(self) -> int | None:
-        return self.pending
 
 
 class AbsentEngine(ControlledEngine):

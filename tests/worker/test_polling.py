@@ -35,6 +35,11 @@ def fallback(
     )
 
 
+def busy() -> int:
+    """Return how many slots run without a wakeup."""
+    return [thread.name for thread in threading.enumerate()].count("polling-slot")
+
+
 def test_after_a_silence_due_jobs_run_without_a_wakeup(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
@@ -49,7 +54,7 @@ def test_after_a_silence_due_jobs_run_without_a_wakeup(
     waiting.look()
 
     assert wait_for(lambda: bench.status(job_id) is Status.SUCCEEDED)
-    assert wait_for(lambda: waiting.busy == 0)
+    assert wait_for(lambda: busy() == 0)
 
 
 def test_a_wakeup_postpones_polling(bench: Bench) -> None:
@@ -62,7 +67,7 @@ def test_a_wakeup_postpones_polling(bench: Bench) -> None:
     watch.now += 29
     waiting.look()
 
-    assert waiting.busy == 0
+    assert busy() == 0
     assert bench.status(job_id) is Status.QUEUED
 
 
@@ -87,9 +92,9 @@ def test_polling_never_runs_more_jobs_than_slots(
     waiting.look()
 
     assert wait_for(lambda: len(started) == 2)
-    assert waiting.busy == 2
+    assert busy() == 2
     go.set()
-    assert wait_for(lambda: waiting.busy == 0)
+    assert wait_for(lambda: busy() == 0)
 
 
 def test_busy_slots_receive_no_wakeups_and_need_no_polling(
@@ -105,7 +110,7 @@ def test_busy_slots_receive_no_wakeups_and_need_no_polling(
 
     waiting.look()
 
-    assert waiting.busy == 0
+    assert busy() == 0
     bench.runner.drain()
     for _ in slots:
         bench.engine.answer(TRACE)
@@ -124,14 +129,14 @@ def test_the_end_of_polling_waits_for_its_slots(
     waiting.look()
     ending = threading.Thread(target=waiting.stop)
     ending.start()
-    assert wait_for(lambda: waiting.busy == 1)
+    assert wait_for(lambda: busy() == 1)
     assert ending.is_alive()
 
     go.set()
 
     ending.join(10)
     assert not ending.is_alive()
-    assert waiting.busy == 0
+    assert wait_for(lambda: busy() == 0)
 
 
 def test_with_nothing_due_silence_starts_no_slots(bench: Bench) -> None:
@@ -141,4 +146,4 @@ def test_with_nothing_due_silence_starts_no_slots(bench: Bench) -> None:
 
     waiting.look()
 
-    assert waiting.busy == 0
+    assert busy() == 0

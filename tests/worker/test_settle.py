@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import pytest
 
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Outcome, Status
-from jobs.store import history, quarantine, submission
-from scripted.server import BackgroundServer
+from jobs.store import history, quarantine
+from tests import image_files
 from tests.databases import Age
 from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
+from tests.scripted_server import BackgroundServer
 from tests.worker.conftest import Bench, real_image, submitted
 from worker.engines.watchdog import WatchedEngine
 
@@ -72,8 +74,9 @@ class Deployment:
             assert not thread.is_alive()
 
 
-def other_image() -> submission.NewImage:
-    return dataclasses.replace(real_image(), key="b" * 64, original_sha256="b" * 64)
+def other_image() -> CanonicalImage:
+    data = image_files.file_of(image_files.gradient(112, 112))
+    return dataclasses.replace(submitted("b"), data=data)
 
 
 @pytest.fixture
@@ -153,8 +156,8 @@ def test_an_image_over_which_engines_fall_silent_is_quarantined(deployment: Depl
             deployment.age(100)
 
     assert bench.view(job_id).job.error_code == "image_quarantined"
-    keys = [submitted().key, other_image().key]
-    assert quarantine.held(bench.database, bench.account_id, keys) == {submitted().key}
+    keys = [real_image().key, other_image().key]
+    assert quarantine.held(bench.database, bench.account_id, keys) == {real_image().key}
 
 
 def test_an_engine_that_is_silent_to_all_accuses_no_image(deployment: Deployment) -> None:
@@ -166,7 +169,7 @@ def test_an_engine_that_is_silent_to_all_accuses_no_image(deployment: Deployment
             deployment.age(100)
         assert bench.view(job_id).job.error_code == "engine_silent"
 
-    assert not quarantine.held(bench.database, bench.account_id, [submitted().key])
+    assert not quarantine.held(bench.database, bench.account_id, [real_image().key])
 
 
 def test_an_engine_that_is_silent_to_other_jobs_too_is_at_fault(deployment: Deployment) -> None:

@@ -14,7 +14,7 @@ from jobs.engine import Chunk
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Image, Job
 from jobs.store import history, retention
-from tests.worker.conftest import Bench
+from tests.worker.conftest import Bench, submitted
 from worker.leases import StopReason
 
 TRACE = "Let me look. **Final Answer** \\boxed{6}"
@@ -54,7 +54,7 @@ def test_an_answer_ends_the_job_with_trace_usage_and_attempt(bench: Bench) -> No
     assert attempt.attempt.prompt is not None
     assert attempt.attempt.prompt["messages"][1]["content"][0] == {
         "type": "image",
-        "image_key": "a" * 64,
+        "image_key": submitted().key,
     }
 
 

@@ -12,25 +12,11 @@ from core.database import Database, utcnow
 from jobs.store import claims, expiry, workers
 from tests import factories
 from tests.databases import Age
+from tests.fakes import RecordingWakeup
 from tests.worker.conftest import LEASE, Bench
 from worker.sweeper import Sweeper
 
 ALIVE = timedelta(seconds=30)
-
-
-class RecordingWakeup:
-    """Counts wakeups; ``pending`` wakeups wait in Redis, or None if Redis does not answer."""
-
-    def __init__(self, pending: int | None = 0) -> None:
-        self.pending = pending
-        self.sent: list[int] = []
-
-    def notify(self, times: int = 1) -> None:
-        if times > 0:
-            self.sent.append(times)
-
-    def waiting(self) -> int | None:
-        return self.pending
 
 
 def sweeper(database: Database, wakeup: RecordingWakeup, *, lease: timedelta = LEASE) -> Sweeper:
@@ -70,11 +56,11 @@ def test_a_sweep_sends_wakeups_for_due_jobs_up_to_the_number_of_free_slots(
     present(bench.database, "w", slots=slots)
     for _ in range(jobs):
         bench.submit()
-    wakeup = RecordingWakeup(pending)
+    wakeup = RecordingWakeup(lying=pending)
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.sent == sent
+    assert wakeup.calls == sent
 
 
 def test_without_a_live_worker_no_wakeups_are_sent(bench: Bench) -> None:
@@ -83,7 +69,7 @@ def test_without_a_live_worker_no_wakeups_are_sent(bench: Bench) -> None:
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.sent == []
+    assert wakeup.calls == []
 
 
 def test_a_sweeper_that_has_just_started_ends_no_lease_on_a_server(bench: Bench) -> None:

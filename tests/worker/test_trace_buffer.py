@@ -62,7 +62,7 @@ def begin(database: Database, trace_writer: TraceWriter) -> TraceBuffer:
     claimed = factories.claim(database, "me")
     started_at = factories.begin(database, claimed)
     assert started_at is not None
-    return trace_writer.open(claimed, sample=0, started_at=started_at)
+    return trace_writer.open(claimed, generation=0, started_at=started_at)
 
 
 def chunks(database: Database, live: TraceBuffer) -> list[str]:
@@ -125,8 +125,8 @@ def test_text_between_two_ticks_is_one_event_and_each_names_the_one_before(
     assert [event.delta for event in publisher.reported] == ["I see ", "six", "."]
     numbers = [claimed, *(event.mark.number for event in publisher.reported)]
     assert [event.previous for event in publisher.reported] == numbers[:-1]
-    assert list(live.marks) == [event.mark for event in publisher.reported]
-    assert [mark.tokens for mark in live.marks] == [2, 1, 1]
+    assert list(live.event_index) == [event.mark for event in publisher.reported]
+    assert [mark.tokens for mark in live.event_index] == [2, 1, 1]
 
 
 def test_live_events_equal_the_events_that_sql_has_later(
@@ -171,9 +171,9 @@ def test_the_last_text_of_an_ended_generation_is_written_before_later_text_of_an
     database: Flickering, trace_writer: TraceWriter
 ) -> None:
     live = begin(database, trace_writer)
-    started_at = factories.begin(database, live.claim, sample=1)
+    started_at = factories.begin(database, live.claim, generation=1)
     assert started_at is not None
-    other = trace_writer.open(live.claim, sample=1, started_at=started_at)
+    other = trace_writer.open(live.claim, generation=1, started_at=started_at)
     live.add("first")
     trace_writer.close(live)
     other.add("second")
@@ -181,7 +181,7 @@ def test_the_last_text_of_an_ended_generation_is_written_before_later_text_of_an
     trace_writer.flush()
 
     page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
-    assert [(event.sample, event.delta) for event in page.events[2:]] == [
+    assert [(event.generation, event.delta) for event in page.events[2:]] == [
         (0, "first"),
         (1, "second"),
     ]

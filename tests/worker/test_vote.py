@@ -371,20 +371,20 @@ def test_the_events_of_each_sample_match_its_stored_trace(bench: Bench, database
     stored = bench.trace(job_id)
     assert len(stored) >= 2
     for trace in stored:
-        said = [event for event in page.events if event.sample == trace.number]
+        said = [event for event in page.events if event.generation == trace.number]
         assert "".join(event.delta or "" for event in said) == trace.text != ""
         assert live(publisher.reported, trace.number) == trace.text
-    order = [event.sample for event in page.events if event.delta]
-    assert order != sorted(order, key=lambda sample: sample or 0)
+    order = [event.generation for event in page.events if event.delta]
+    assert order != sorted(order, key=lambda generation: generation or 0)
     for after in numbers[:: max(1, len(numbers) // 7)]:
         rest = event_log.read(database, job_id, after=after, limit=10_000).events
         assert rest == [event for event in page.events if event.number > after]
 
 
-def live(reported: list[LiveEvent], sample: int) -> str:
+def live(reported: list[LiveEvent], generation: int) -> str:
     numbers = [event.mark.number for event in reported]
     assert numbers == sorted(set(numbers))
-    return "".join(event.delta for event in reported if event.sample == sample)
+    return "".join(event.delta for event in reported if event.generation == generation)
 
 
 def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) -> None:
@@ -392,7 +392,7 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     job_id = scripted(
         bench,
         samples=3,
-        question="How many? [[persona:verbatim_loop]]",
+        question="How many? [[behavior:verbatim_loop]]",
         guards=on,
         max_output_tokens=4000,
     )
@@ -403,10 +403,10 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     assert votes is not None
     assert (view.job.status, view.job.answer_forced) == (Status.SUCCEEDED, True)
     forced = {trace.number: trace.continues for trace in stored if trace.continues is not None}
-    cast = {sample for one in votes["classes"] for sample in one["samples"]}
+    cast = {generation for one in votes["classes"] for generation in one["generations"]}
     assert cast <= forced.keys()
-    cut = {forced[sample] for sample in cast}
-    assert cut <= {entry.sample for entry in view.findings if entry.kind == "loop"}
+    cut = {forced[generation] for generation in cast}
+    assert cut <= {entry.generation for entry in view.findings if entry.kind == "loop"}
     assert all(trace.text for trace in stored if trace.number in cut | cast)
     bench.reported(job_id)
 
@@ -429,12 +429,12 @@ def test_answers_in_json_vote_by_their_values(
     stored = {trace.number: trace for trace in vote_bench.trace(job_id)}
     assert job.votes is not None
     [agreed] = job.votes["classes"]
-    assert [stored[number].text for number in agreed["samples"]] == [
+    assert [stored[number].text for number in agreed["generations"]] == [
         '{"count": 6, "sure": true}',
         '{"sure": true, "count": 6.0}',
     ]
-    assert {stored[number].continues for number in agreed["samples"]} == set(stored) - {
-        *agreed["samples"]
+    assert {stored[number].continues for number in agreed["generations"]} == set(stored) - {
+        *agreed["generations"]
     }
     vote_bench.reported(job_id)
 
@@ -446,13 +446,13 @@ def test_the_start_of_a_sample_is_written_once_and_not_by_a_worker_that_lost_the
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
 
-    first = claims.join(bench.database, claimed, rid="b" * 32, sample=1)
+    first = claims.join(bench.database, claimed, rid="b" * 32, generation=1)
     assert first is not None
-    assert claims.join(bench.database, claimed, rid="b" * 32, sample=1) == first
+    assert claims.join(bench.database, claimed, rid="b" * 32, generation=1) == first
 
     bench.steal()
-    assert claims.join(bench.database, claimed, rid="c" * 32, sample=2) is None
-    claims.leave(bench.database, claimed, factories.make_ended(sample=1))
+    assert claims.join(bench.database, claimed, rid="c" * 32, generation=2) is None
+    claims.leave(bench.database, claimed, factories.make_ended(generation=1))
     assert [trace.finish_reason for trace in bench.trace(claimed.job_id)] == ["lost", "lost"]
 
 

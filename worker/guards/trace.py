@@ -138,7 +138,7 @@ class GuardedTrace:
         """Return a finding in this text; with ``spared`` the rest of the generation's tokens are not needed."""
         return Finding(
             kind=kind,
-            sample=self.sample,
+            generation=self.sample,
             start=start,
             end=end,
             action=Action.FORCED,

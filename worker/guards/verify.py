@@ -144,7 +144,7 @@ class Verification(Generation):
         """Return the corrected answer, or the one that stands; a fault of the engine leaves that as it is."""
         end = result.end
         finding = dataclasses.replace(
-            self._finding or _finding(Action.NONE, len(end.output)), sample=end.sample
+            self._finding or _finding(Action.NONE, len(end.output)), generation=end.generation
         )
         _log.info("answer_verified", action=str(finding.action))
         standing = self._standing
@@ -155,7 +155,7 @@ class Verification(Generation):
 
 def _finding(action: Action, length: int) -> Finding:
     """Return the finding of a verification of ``length`` characters; its sample is known when it is closed."""
-    return Finding(FindingKind.VERIFY, sample=0, start=0, end=length, action=action)
+    return Finding(FindingKind.VERIFY, generation=0, start=0, end=length, action=action)
 
 
 @dataclasses.dataclass(frozen=True)

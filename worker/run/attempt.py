@@ -110,7 +110,7 @@ class Attempt:
         following = guards.next(step)
         if following is None:
             return None
-        number = step.end.sample + 1 if self._numbers is None else next(self._numbers)
+        number = step.end.generation + 1 if self._numbers is None else next(self._numbers)
         started_at = self._follow(step, following, number=number)
         return None if started_at is None else _Started(following, number, started_at)
 
@@ -130,7 +130,7 @@ class Attempt:
                     ended=step.end,
                     finding=step.findings[0] if step.findings else None,
                     rid=following.request.rid,
-                    sample=number,
+                    generation=number,
                     stored=following.stored,
                     inserted=following.inserted,
                     beside=self._numbers is not None,

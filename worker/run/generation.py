@@ -44,7 +44,7 @@ def run(
         on_first_token: called when the engine begins to answer.
     """
     request = generation.request
-    buffer = trace_writer.open(lease.claim, sample=number, started_at=started_at)
+    buffer = trace_writer.open(lease.claim, generation=number, started_at=started_at)
     begun = time.monotonic()
     ending = _Ending()
     fault: errors.EngineError | None = None
@@ -105,8 +105,8 @@ def not_asked(
         output_tokens=0,
         first_token_at=None,
         ended_at=started_at,
-        marks=(),
-        sample=number,
+        event_index=(),
+        generation=number,
     )
     return GenerationResult(end, None if reason is not None else fault, stopped=reason is not None)
 
@@ -197,6 +197,6 @@ def _end(
         output_tokens=usage.output_tokens if usage else buffer.tokens,
         first_token_at=buffer.first_token_at,
         ended_at=ended_at,
-        marks=buffer.marks,
-        sample=sample,
+        event_index=buffer.event_index,
+        generation=sample,
     )

@@ -128,7 +128,7 @@ class SampleRunner:
             return None
         try:
             started_at = until_available(
-                lambda: claims.join(self._database, self._claim, rid=rid, sample=number),
+                lambda: claims.join(self._database, self._claim, rid=rid, generation=number),
                 failed="sample_not_begun",
                 give_up=lease.stopped_within,
             )

@@ -61,7 +61,7 @@ class Settlement:
                     claim,
                     Outcome.CANCELLED,
                     lambda: settle_store.stop(
-                        self._database, claim, sample=result.last.end, others=result.others
+                        self._database, claim, generation=result.last.end, others=result.others
                     ),
                 )
             case StopReason.DEADLINE, _:
@@ -89,7 +89,7 @@ class Settlement:
                 self._database,
                 claim,
                 answer=answer,
-                sample=end,
+                generation=end,
                 others=result.others,
                 forced=standing.forced,
                 found=findings,
@@ -112,7 +112,7 @@ class Settlement:
             claim,
             Outcome.FAILED,
             lambda: settle_store.fail(
-                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+                self._database, claim, fault, generation=ended, others=others, deadly=deadly
             ),
             fault,
         )
@@ -138,7 +138,7 @@ class Settlement:
                 self._database,
                 claim,
                 fault,
-                sample=ended,
+                generation=ended,
                 others=others,
                 rng=self._rng,
                 deadly=deadly,
@@ -163,7 +163,7 @@ class Settlement:
             claim,
             Outcome.RELEASED,
             lambda: settle_store.release(
-                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+                self._database, claim, generation=ended, others=others, wait=wait, fault=fault
             ),
             fault,
         )
@@ -252,7 +252,7 @@ def _no_answer(end: traces.GenerationEnd) -> Finding:
     """Return the finding of an attempt that ended without an answer."""
     return Finding(
         kind=FindingKind.NO_ANSWER,
-        sample=end.sample,
+        generation=end.generation,
         start=0,
         end=len(end.output),
         action=Action.NONE,

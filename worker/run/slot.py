@@ -171,7 +171,7 @@ class Slot:
             self._database,
             claim,
             rid=first.rid,
-            sample=0,
+            generation=0,
             engine=slot.engine.url,
             engine_version=slot.facts.version,
             prompt=prompt.messages(first),

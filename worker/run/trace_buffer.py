@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from core.background import Loop
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent
@@ -40,13 +40,13 @@ class TraceBuffer:
 
     Args:
         claim: the job.
-        sample: the number of the generation.
+        generation: the number of the generation.
         started_at: its start by the database's clock; the times of its marks are measured from it.
     """
 
-    def __init__(self, claim: Claim, sample: int, *, started_at: datetime) -> None:
+    def __init__(self, claim: Claim, generation: int, *, started_at: datetime) -> None:
         self.claim = claim
-        self.sample = sample
+        self.generation = generation
         self.first_token_at: datetime | None = None
         self._started_ms = round(started_at.timestamp() * 1000)
         self._begun = time.monotonic()
@@ -77,7 +77,7 @@ class TraceBuffer:
             return "".join(self._parts)
 
     @property
-    def marks(self) -> tuple[IndexEntry, ...]:
+    def event_index(self) -> tuple[IndexEntry, ...]:
         """All marks so far."""
         with self._lock:
             return tuple(self._marks)
@@ -107,7 +107,9 @@ class TraceBuffer:
             mark = IndexEntry(number, len(text), self._started_ms + elapsed, finding, tokens)
             self._marks.append(mark)
             self._untaken.append(text)
-        return LiveEvent(self.claim.job_id, self.claim.attempt, self.sample, previous, mark, text)
+        return LiveEvent(
+            self.claim.job_id, self.claim.attempt, self.generation, previous, mark, text
+        )
 
     def take(self) -> traces.TracePart | None:
         """Return the text that was marked since the last call, or None."""
@@ -118,12 +120,12 @@ class TraceBuffer:
             part = traces.TracePart(
                 job_id=self.claim.job_id,
                 attempt=self.claim.attempt,
-                sample=self.sample,
+                generation=self.generation,
                 position=self._position,
                 text="".join(self._untaken),
                 output_tokens=self._tokens,
                 first_token_at=self.first_token_at,
-                marks=new,
+                event_index=new,
             )
             self._taken = len(self._marks)
             self._untaken.clear()
@@ -131,7 +133,7 @@ class TraceBuffer:
             return part
 
 
-class TraceWriter(Loop):
+class TraceWriter(BackgroundLoop):
     """Marks, publishes and writes the text of every :class:`TraceBuffer` of a process.
 
     Args:
@@ -168,9 +170,9 @@ class TraceWriter(Loop):
         self._pending: list[traces.TracePart] = []
         self._flushed_at = time.monotonic()
 
-    def open(self, claim: Claim, *, sample: int, started_at: datetime) -> TraceBuffer:
+    def open(self, claim: Claim, *, generation: int, started_at: datetime) -> TraceBuffer:
         """Start to record a generation that started at ``started_at`` by the database's clock."""
-        buffer = TraceBuffer(claim, sample, started_at=started_at)
+        buffer = TraceBuffer(claim, generation, started_at=started_at)
         with self._lock:
             self._buffers.add(buffer)
         return buffer

@@ -310,7 +310,9 @@ class Vote:
         if self._fault is None and self._classes:
             chosen = self._cast[self._classes[0].votes[0]]
         results = [*cast, *self._uncounted, *([self._fault] if self._fault else [])]
-        ends = {end.sample: end for result in results for end in (result.last.end, *result.others)}
+        ends = {
+            end.generation: end for result in results for end in (result.last.end, *result.others)
+        }
         last = chosen.last
         if self._uncompared is not None and self._lease.reason is None:
             last = dataclasses.replace(last, fault=self._uncompared)
@@ -323,21 +325,25 @@ class Vote:
         findings = tuple(finding for result in results for finding in result.last.findings)
         return RunResult(
             dataclasses.replace(last, findings=findings),
-            others=tuple(end for end in ends.values() if end.sample != last.end.sample),
+            others=tuple(end for end in ends.values() if end.generation != last.end.generation),
             tally=tally,
         )
 
     def _tally(self, requested: int, chosen: RunResult) -> votes.Tally:
         voted = {vote for answer_class in self._classes for vote in answer_class.votes}
         verified = [
-            finding.sample for finding in chosen.last.findings if finding.kind is FindingKind.VERIFY
+            finding.generation
+            for finding in chosen.last.findings
+            if finding.kind is FindingKind.VERIFY
         ]
         return votes.Tally(
             requested=requested,
             begun=len(self._started),
             classes=tuple(self._classes),
             abstained=tuple(sorted(self._cast.keys() - voted)),
-            samples={vote: result.last.standing.end.sample for vote, result in self._cast.items()},
+            generations={
+                vote: result.last.standing.end.generation for vote, result in self._cast.items()
+            },
             look=verified[0] if verified else None,
         )
 

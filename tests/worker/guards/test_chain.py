@@ -7,7 +7,7 @@ import random
 from core import profiles
 from jobs import engine
 from models.training import questions, scenes
-from scripted import script
+from scripted import behaviors
 from tests import recorded_traces
 from tests.worker.guarded import feed, make_guards
 from worker.guards.chain import GuardChain
@@ -31,7 +31,7 @@ def test_three_hundred_clean_traces_raise_no_finding() -> None:
             max_output_tokens=4096,
             salt="s",
         )
-        text = "".join(script.speak(request, script.PERSONAS["clean"]))
+        text = "".join(behaviors.generate(request, behaviors.BEHAVIORS["clean"]))
         watch = make_watch()
         assert feed(watch, text)[0] is None
         assert watch.reasoning.end(text, "stop") is None

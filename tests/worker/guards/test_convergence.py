@@ -59,13 +59,17 @@ def test_two_probes_that_agree_end_a_trace_that_would_reach_its_limit(bench: Ben
     assert finding.evidence["probes"] == 2
     assert finding.evidence["tokens"] < 2.1 * finding.evidence["earlier_tokens"]
     look, forced = bench.trace(job_id)
-    assert (look.finish_reason, forced.continues, forced.kept) == ("cut", 0, finding.begins)
+    assert (look.finish_reason, forced.continues, forced.kept_chars) == (
+        "cut",
+        0,
+        finding.start_char,
+    )
     assert (job.answer_forced, job.answer_text) == (True, right)
     assert (job.output_tokens or 0) < 0.2 * BUDGET
 
 
 def test_probes_are_greedy_continue_the_trace_and_are_billed(bench: Bench) -> None:
-    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = RecordingEngine(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
     job_id = behaviors.submit(bench, convergence=True)
 
     behaviors.work(bench, subject)
@@ -97,7 +101,7 @@ def test_a_trace_that_reaches_its_answer_is_not_cut(bench: Bench) -> None:
 
 
 def test_a_budget_with_room_for_one_probe_has_none(bench: Bench) -> None:
-    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = RecordingEngine(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
     behaviors.submit(bench, convergence=True, max_output_tokens=100)
 
     behaviors.work(bench, subject)
@@ -126,7 +130,7 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
     """Prefill is slow here, so that the probe is still at it when the cancel comes."""
     subject = RecordingEngine(
         ScriptedOptions(
-            tokens_per_second=2000, prefill_tokens_per_second=40, persona="no_answer_at_length"
+            tokens_per_second=2000, prefill_tokens_per_second=40, behavior="no_answer_at_length"
         )
     )
     job_id = behaviors.submit(bench, convergence=True)

@@ -92,7 +92,7 @@ def test_reasoning_is_unconstrained_and_the_answer_follows_under_the_grammar(
     look, typed = bench.trace(job_id)
     assert (look.finish_reason, typed.text) == ("stop", '{"count":6,\t"sure":true}')
     assert (typed.continues, typed.inserted) == (0, "\n\n")
-    assert look.text[: typed.kept] == look.text.rstrip()
+    assert look.text[: typed.kept_chars] == look.text.rstrip()
 
 
 def test_a_trace_without_an_answer_gets_a_heading_in_the_script_of_the_question(
@@ -234,7 +234,7 @@ def run_scripted(
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
-    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, persona=persona)
+    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior=persona)
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
         options=OPTIONS | {"answer_format": form} | options,
@@ -276,9 +276,11 @@ def test_events_of_reasoning_and_answer_come_in_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
     said = [
-        event.sample for event in bench.reported(job_id) if event.kind is event_log.EventKind.DELTA
+        event.generation
+        for event in bench.reported(job_id)
+        if event.kind is event_log.EventKind.DELTA
     ]
-    assert said == sorted(said, key=lambda sample: sample or 0)
+    assert said == sorted(said, key=lambda generation: generation or 0)
     assert set(said) == {0, 1}
 
 

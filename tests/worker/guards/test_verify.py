@@ -35,7 +35,7 @@ def test_a_verification_confirms_corrects_or_doubts(
     job = bench.view(job_id).job
     first, second = bench.trace(job_id)
     assert found(bench, job_id) == [("verify", action)]
-    assert (second.continues, second.kept) == (0, len(first.text))
+    assert (second.continues, second.kept_chars) == (0, len(first.text))
     assert second.inserted == prompts.verification("How many circles?")
     before = first.text.rpartition("\\boxed{")[2].removesuffix("}")
     after = second.text.rpartition("\\boxed{")[2].removesuffix("}")
@@ -162,7 +162,7 @@ def test_a_verification_does_not_get_a_loop_after_the_answer(bench: Bench) -> No
     turn = bench.engine.requests[1].turn
     first, second = bench.trace(job_id)
     assert turn is not None
-    assert first.text[: second.kept] == turn.said
+    assert first.text[: second.kept_chars] == turn.said
     assert len(turn.said) < len(first.text)
     assert found(bench, job_id) == [("loop", "stopped"), ("verify", "confirmed")]
 
@@ -245,7 +245,7 @@ def test_a_verification_is_requested_in_the_language_of_the_question() -> None:
 def test_each_sample_of_a_vote_is_verified_before_it_votes(bench: Bench) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
     engine_options = ScriptedOptions(
-        tokens_per_second=0, prefill_tokens_per_second=0, persona="mistaken"
+        tokens_per_second=0, prefill_tokens_per_second=0, behavior="mistaken"
     )
 
     behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
@@ -273,7 +273,7 @@ def test_a_vote_belongs_to_the_sample_that_answered_not_to_its_verification(
 ) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
     engine_options = ScriptedOptions(
-        tokens_per_second=0, prefill_tokens_per_second=0, persona=persona
+        tokens_per_second=0, prefill_tokens_per_second=0, behavior=persona
     )
 
     behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
@@ -289,7 +289,7 @@ def test_a_vote_belongs_to_the_sample_that_answered_not_to_its_verification(
     assert (shown.verdict, shown.confidence) == (verdict, 1.0)
     votes = jobs_shown.Votes.of(view.job)
     assert votes is not None
-    assert votes.classes[0].samples == voted
+    assert votes.classes[0].generations == voted
 
 
 def test_an_answer_in_json_has_no_verification_and_no_probes(bench: Bench) -> None:
