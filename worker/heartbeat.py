@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Heartbeat(BackgroundLoop):
-    """Beats, refreshes what the engines say of themselves, and keeps the share of their windows.
+    """Stores a heartbeat, refreshes the facts about the engines, and updates the share of their windows.
 
     Args:
         database: where heartbeats are stored.

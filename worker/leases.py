@@ -131,7 +131,7 @@ class ChildLease(Lease):
 
 
 class Leases(BackgroundLoop):
-    """All that this process holds.
+    """All leases of this process.
 
     Args:
         database: where leases are stored; best with a connection that nothing else uses.

@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PollingFallback(BackgroundLoop):
-    """Runs slots of its own while the bells are silent.
+    """Runs slots of its own while no wakeups arrive.
 
     Args:
         database: shows due jobs.

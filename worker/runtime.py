@@ -147,7 +147,7 @@ class WorkerRuntime:
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
     def start(self) -> None:
-        """Start the threads; the process lives no longer than each of them."""
+        """Start the threads; the process ends when one of them ends."""
         process.exit_on_thread_death()
         self._exporter.start()
         self._heartbeat.start()

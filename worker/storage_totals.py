@@ -18,12 +18,12 @@ _BREATH_SECONDS: Final = 0.02
 
 
 class StorageTotals(BackgroundLoop):
-    """Works at an interval with jitter; any number of processes may do it at once.
+    """Works at an interval with jitter. Any number of processes may do so at once.
 
     Args:
         database: where the totals are stored.
         interval_seconds: between two looks.
-        rng: jitter.
+        rng: for jitter.
     """
 
     def __init__(self, database: Database, *, interval_seconds: float, rng: random.Random) -> None:

@@ -29,7 +29,7 @@ _PURGE_BREATH_SECONDS = 0.02
 
 
 class Sweeper(BackgroundLoop):
-    """Sweeps at an interval with jitter; all of it may run in any number of processes at once.
+    """Sweeps at an interval with jitter. Any number of processes may do so at once.
 
     Args:
         database: where jobs are stored.

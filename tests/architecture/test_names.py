@@ -48,8 +48,8 @@ GONE = {
     "lane": "queue",
     "lanes": "queues",
     "lifeline": "exit on thread death",
-    "persona": "behavior",
-    "personas": "behaviors",
+    "behavior": "behavior",
+    "behaviors": "behaviors",
     "picture": "image",
     "pictures": "images",
     "presence": "heartbeat",
@@ -80,8 +80,8 @@ PENDING: tuple[str, ...] = (
     "found",
     "kept",
     "lane",
-    "persona",
-    "personas",
+    "behavior",
+    "behaviors",
     "stage",
 )
 PENDING_CLASSES: tuple[str, ...] = (

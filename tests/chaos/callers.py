@@ -23,8 +23,8 @@ _PAUSE_SECONDS = 0.15
 #: What happens to a service that is being hurt. Whoever hears it sends the same again.
 _NOT_NOW = (errors.Unavailable, errors.IdempotencyInProgress)
 
-#: How jobs go, by the scripted engine's personas, and how often. "" is a plain answer.
-_PERSONAS = {
+#: How jobs go, by the scripted engine's behaviors, and how often. "" is a plain answer.
+_BEHAVIORS = {
     "": 70,
     "no_answer_at_length": 10,
     "fault": 4,
@@ -107,19 +107,19 @@ class Caller(threading.Thread):
 
     def _order(self) -> None:
         number = len(self.orders)
-        [persona] = self._rng.choices([*_PERSONAS], weights=[*_PERSONAS.values()])
+        [behavior] = self._rng.choices([*_BEHAVIORS], weights=[*_BEHAVIORS.values()])
         question = f"How many shapes are on card {number} of {self.name}?"
         options: Json = {"temperature": 0}
-        if persona:
-            question += f" [[behavior:{persona}]]"
+        if behavior:
+            question += f" [[behavior:{behavior}]]"
             options["max_attempts"] = 2
         elif self._rng.random() < _VOTES:
             options = {"samples": 3}
         cancel = self._rng.uniform(0, 3) if self._rng.random() < 0.12 else None
-        if persona == "no_answer_at_length":
+        if behavior == "no_answer_at_length":
             options["max_output_tokens"] = 1500
             cancel = self._rng.uniform(0.5, 3)
-        if persona == "busy":
+        if behavior == "busy":
             options["deadline_seconds"] = 5
         self._add(Order(f"{self.name}-{number}", question, options, cancel_after=cancel))
 

@@ -21,7 +21,7 @@ def server() -> Iterator[BackgroundServer]:
 
 
 @pytest.mark.parametrize(
-    ("persona", "fault", "message"),
+    ("behavior", "fault", "message"),
     [
         ("busy", errors.EngineBusy, "no room"),
         ("early_abort", errors.EngineBusy, "before it began"),
@@ -35,7 +35,7 @@ def server() -> Iterator[BackgroundServer]:
     ],
 )
 def test_a_mishap_of_the_engine_is_the_right_fault(
-    persona: str,
+    behavior: str,
     fault: type[errors.EngineError],
     message: str,
     server: BackgroundServer,
@@ -44,7 +44,7 @@ def test_a_mishap_of_the_engine_is_the_right_fault(
     client = connect(server.url)
 
     with pytest.raises(fault, match=message):
-        asking.read(client, asking.ask(f"[[behavior:{persona}]] What is there?"))
+        asking.read(client, asking.ask(f"[[behavior:{behavior}]] What is there?"))
 
     assert asking.text(asking.read(client, asking.ask())), "the client can be used afterwards"
 

@@ -1,4 +1,4 @@
-"""Runs one job on the scripted engine as a chosen persona, with chosen guards."""
+"""Runs one job on the scripted engine as a chosen behavior, with chosen guards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SkippingTime:
             self._seconds += seconds
 
 
-def run_persona(
+def run_behavior(
     bench: Bench,
     behavior: str,
     *,

@@ -33,7 +33,7 @@ def make_guards(
         {"guards": enabled},
         make_request(question, budget),
         engine_=ControlledEngine(),
-        sample=0,
+        number=0,
         special_tokens=profiles.TINY.special_tokens,
     )
 

@@ -1,4 +1,4 @@
-"""What the service makes of an engine that loops, never ends, or drifts: by the scripted engine's personas."""
+"""What the service makes of an engine that loops, never ends, or drifts: by the scripted engine's behaviors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.findings import FindingKind
 from jobs.lifecycle import Status
 from jobs.store import claims, event_log, history, traces
 from tests import factories
-from tests.worker.behaviors import BUDGET, ON, found, run_persona
+from tests.worker.behaviors import BUDGET, ON, found, run_behavior
 from tests.worker.conftest import ENDS, Bench
 from tests.worker.engine_fake import LOOP
 from tests.worker.guarded import make_guards
@@ -24,7 +24,7 @@ from worker.leases import StopReason
 
 
 @pytest.mark.parametrize(
-    ("persona", "kind"),
+    ("behavior", "kind"),
     [
         ("verbatim_loop", "loop"),
         ("paraphrase_loop", "paraphrase_loop"),
@@ -32,9 +32,9 @@ from worker.leases import StopReason
     ],
 )
 def test_a_runaway_trace_is_cut_and_an_answer_is_forced(
-    bench: Bench, persona: str, kind: str
+    bench: Bench, behavior: str, kind: str
 ) -> None:
-    job_id = run_persona(bench, persona, tokens_per_second=2000)
+    job_id = run_behavior(bench, behavior, tokens_per_second=2000)
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_forced, job.finish_reason) == (Status.SUCCEEDED, True, "stop")
@@ -50,7 +50,7 @@ def test_a_runaway_trace_is_cut_and_an_answer_is_forced(
 
 
 def test_events_of_a_cut_and_of_the_forced_answer_come_in_order(bench: Bench) -> None:
-    job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000)
+    job_id = run_behavior(bench, "verbatim_loop", tokens_per_second=2000)
 
     events = bench.reported(job_id)
 
@@ -70,7 +70,7 @@ def test_events_of_a_cut_and_of_the_forced_answer_come_in_order(bench: Bench) ->
 def test_an_answer_is_forced_within_the_budget_if_a_trace_reaches_its_limit_without_one(
     bench: Bench,
 ) -> None:
-    job_id = run_persona(bench, "no_answer_at_length")
+    job_id = run_behavior(bench, "no_answer_at_length")
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_forced) == (Status.SUCCEEDED, True)
@@ -79,7 +79,7 @@ def test_an_answer_is_forced_within_the_budget_if_a_trace_reaches_its_limit_with
 
 
 def test_an_answer_that_drifted_into_chinese_is_requested_again(bench: Bench) -> None:
-    job_id = run_persona(bench, "chinese_drift")
+    job_id = run_behavior(bench, "chinese_drift")
 
     job = bench.view(job_id).job
     assert (job.answer_forced, found(bench, job_id)) == (True, [("language", "forced")])
@@ -88,9 +88,9 @@ def test_an_answer_that_drifted_into_chinese_is_requested_again(bench: Bench) ->
     assert forced.kept_chars == look.text.index("\n\n**最终答案**")
 
 
-@pytest.mark.parametrize("persona", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])
-def test_without_guards_a_job_ends_without_an_answer(bench: Bench, persona: str) -> None:
-    job_id = run_persona(bench, persona, loop=False, budget=False)
+@pytest.mark.parametrize("behavior", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])
+def test_without_guards_a_job_ends_without_an_answer(bench: Bench, behavior: str) -> None:
+    job_id = run_behavior(bench, behavior, loop=False, budget=False)
 
     job = bench.view(job_id).job
     assert (job.answer_text, job.answer_forced, job.output_tokens) == (None, None, BUDGET)
@@ -99,7 +99,7 @@ def test_without_guards_a_job_ends_without_an_answer(bench: Bench, persona: str)
 
 
 def test_a_clean_trace_is_left_alone(bench: Bench) -> None:
-    job_id = run_persona(bench, "clean")
+    job_id = run_behavior(bench, "clean")
 
     assert (bench.view(job_id).job.answer_forced, found(bench, job_id)) == (False, [])
     assert len(bench.trace(job_id)) == 1

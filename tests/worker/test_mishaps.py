@@ -70,8 +70,8 @@ def test_after_a_mishap_the_job_is_retried_and_answered_once(
     connect: Connect,
     case: tuple[str, Outcome, int, str, bool],
 ) -> None:
-    persona, outcome, failures, code, spoke = case
-    job_id = submit(bench, question=f"[[behavior:{persona}]] How many circles?")
+    behavior, outcome, failures, code, spoke = case
+    job_id = submit(bench, question=f"[[behavior:{behavior}]] How many circles?")
 
     behaviors.work(bench, connect(server.url))
 
@@ -105,12 +105,12 @@ def test_a_request_that_an_engine_refuses_fails_the_job_at_once(
     assert (job.status, job.error_code, job.attempt) == (Status.FAILED, "engine_rejected", 1)
 
 
-@pytest.mark.parametrize("persona", ["silent", "mute"])
+@pytest.mark.parametrize("behavior", ["silent", "mute"])
 def test_a_silent_engine_is_given_up_and_freed(
-    bench: Bench, server: BackgroundServer, connect: Connect, persona: str
+    bench: Bench, server: BackgroundServer, connect: Connect, behavior: str
 ) -> None:
     client = connect(server.url, first_token_seconds=0.5, token_seconds=0.2)
-    job_id = submit(bench, question=f"[[behavior:{persona}]] How many circles?")
+    job_id = submit(bench, question=f"[[behavior:{behavior}]] How many circles?")
 
     behaviors.work(bench, client)
 

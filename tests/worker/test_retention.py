@@ -23,14 +23,6 @@ DAY = timedelta(days=1)
 JOBS = 120
 
 
-class SilentWakeup(RecordingWakeup):
-    """Wakeups without Redis."""
-
-    def waiting(self) -> int | None:
-        """Return that the number is not known."""
-        return None
-
-
 def sweeper(database: Database, periods: purge.Periods, *, every: float = 10) -> Sweeper:
     return Sweeper(
         database,

@@ -94,7 +94,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_retried_once_and_then_fails
     deployment: Deployment,
 ) -> None:
     bench = deployment.bench
-    job_id = deployment.submit("[[persona:mute]] How many?", max_attempts=20)
+    job_id = deployment.submit("[[behavior:mute]] How many?", max_attempts=20)
     room = bench.engines.window()
 
     deployment.give_up(deployment.begin())
@@ -129,7 +129,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_retried_once_and_then_fails
 
 def test_an_engine_that_answers_other_jobs_keeps_getting_them(deployment: Deployment) -> None:
     bench = deployment.bench
-    stuck = deployment.submit("[[persona:mute]] How many?")
+    stuck = deployment.submit("[[behavior:mute]] How many?")
     thread = deployment.begin()
     deployment.watched.look()
     deployment.clock.seconds += SILENT - 5
@@ -150,7 +150,7 @@ def test_an_engine_that_answers_other_jobs_keeps_getting_them(deployment: Deploy
 def test_an_image_over_which_engines_fall_silent_is_quarantined(deployment: Deployment) -> None:
     bench = deployment.bench
     for attempts in (2, 1):
-        job_id = deployment.submit("[[persona:mute]] How many?", max_attempts=20)
+        job_id = deployment.submit("[[behavior:mute]] How many?", max_attempts=20)
         for _ in range(attempts):
             deployment.give_up(deployment.begin(), answering=True)
             deployment.age(100)
@@ -163,7 +163,7 @@ def test_an_image_over_which_engines_fall_silent_is_quarantined(deployment: Depl
 def test_an_engine_that_is_silent_to_all_accuses_no_image(deployment: Deployment) -> None:
     bench = deployment.bench
     for _ in range(2):
-        job_id = deployment.submit("[[persona:mute]] How many?")
+        job_id = deployment.submit("[[behavior:mute]] How many?")
         for _ in range(2):
             deployment.give_up(deployment.begin())
             deployment.age(100)
@@ -174,10 +174,10 @@ def test_an_engine_that_is_silent_to_all_accuses_no_image(deployment: Deployment
 
 def test_an_engine_that_is_silent_to_other_jobs_too_is_at_fault(deployment: Deployment) -> None:
     bench = deployment.bench
-    job_id = deployment.submit("[[persona:mute]] How many?", max_attempts=3)
+    job_id = deployment.submit("[[behavior:mute]] How many?", max_attempts=3)
     for attempt in (1, 2):
         # The engine is on trial the second time: this stream needs no permit.
-        other = asking.Reader(deployment.watched, asking.ask("[[persona:mute]] How many?"))
+        other = asking.Reader(deployment.watched, asking.ask("[[behavior:mute]] How many?"))
         thread = deployment.begin()
         assert deployment.wait_for(lambda: deployment.watched.waiting == 2)
 
@@ -192,7 +192,7 @@ def test_an_engine_that_is_silent_to_other_jobs_too_is_at_fault(deployment: Depl
 
 def test_other_failures_of_a_job_do_not_count_as_silence(deployment: Deployment) -> None:
     bench = deployment.bench
-    job_id = deployment.submit("[[persona:fault]] How many?", max_attempts=3)
+    job_id = deployment.submit("[[behavior:fault]] How many?", max_attempts=3)
 
     for _ in range(3):
         assert deployment.wait_for(lambda: bench.runner.work() > 0)

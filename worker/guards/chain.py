@@ -164,7 +164,7 @@ def build(
     request: engine.GenerationRequest,
     *,
     engine_: engine.Engine,
-    sample: int,
+    number: int,
     special_tokens: SpecialTokens,
 ) -> GuardChain:
     """Return the guards that a job's options ask for.
@@ -173,7 +173,7 @@ def build(
         options: the job's options, as completed at submission.
         request: the request; ``max_output_tokens`` is the budget of the whole job.
         engine_: the engine that runs it.
-        sample: the number of the first generation.
+        number: the number of the first generation.
         special_tokens: those of the model, which the prompt does not repeat.
     """
     enabled = options.get("guards") or {}
@@ -202,7 +202,7 @@ def build(
         limit -= guard.reserve(limit)
     trace = GuardedTrace(
         question=request.question,
-        sample=sample,
+        number=number,
         limit=limit,
         budget=forced.budget if form is None else None,
     )

@@ -43,15 +43,15 @@ class GuardedTrace:
 
     Args:
         question: its script decides the language.
-        sample: the generation's number.
+        number: the generation's number.
         limit: the most tokens of the generation.
         budget: the tokens of the generation and of a forced answer together; None if the answer comes in a
             generation of its own in any case, with tokens of its own.
     """
 
-    def __init__(self, *, question: str, sample: int, limit: int, budget: int | None) -> None:
+    def __init__(self, *, question: str, number: int, limit: int, budget: int | None) -> None:
         self.question = question
-        self.sample = sample
+        self.number = number
         self.limit = limit
         self._budget = budget
         #: What the guards decided, once they have.
@@ -138,7 +138,7 @@ class GuardedTrace:
         """Return a finding in this text; with ``spared`` the rest of the generation's tokens are not needed."""
         return Finding(
             kind=kind,
-            generation=self.sample,
+            generation=self.number,
             start=start,
             end=end,
             action=Action.FORCED,

@@ -154,7 +154,7 @@ class Verification(Generation):
 
 
 def _finding(action: Action, length: int) -> Finding:
-    """Return the finding of a verification of ``length`` characters; its sample is known when it is closed."""
+    """Return the finding of a verification of ``length`` characters; its number is known when it is closed."""
     return Finding(FindingKind.VERIFY, generation=0, start=0, end=length, action=action)
 
 

@@ -79,7 +79,7 @@ def run(
         _end(
             buffer,
             ending,
-            sample=number,
+            number=number,
             finish_reason=_finish_reason(reason, fault, ending, cut=generation.finish_reason),
             ended_at=_later(started_at, begun),
         ),
@@ -185,7 +185,7 @@ def _finish_reason(
 
 
 def _end(
-    buffer: TraceBuffer, ending: _Ending, *, sample: int, finish_reason: str, ended_at: datetime
+    buffer: TraceBuffer, ending: _Ending, *, number: int, finish_reason: str, ended_at: datetime
 ) -> traces.GenerationEnd:
     usage = ending.usage
     return traces.GenerationEnd(
@@ -198,5 +198,5 @@ def _end(
         first_token_at=buffer.first_token_at,
         ended_at=ended_at,
         event_index=buffer.event_index,
-        generation=sample,
+        generation=number,
     )

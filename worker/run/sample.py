@@ -30,9 +30,9 @@ class GuardBuilder(Protocol):
     """Returns the guards of a request, as :func:`worker.guards.chain.build` does for one job."""
 
     def __call__(
-        self, request: engine.GenerationRequest, *, engine_: engine.Engine, sample: int
+        self, request: engine.GenerationRequest, *, engine_: engine.Engine, number: int
     ) -> GuardChain:
-        """Return the guards of a request that an engine runs as a sample."""
+        """Return the guards of a request that an engine runs as the generation with a number."""
 
 
 class SampleRunner:
@@ -107,7 +107,7 @@ class SampleRunner:
             on_first_token=lambda: self._begun(engine_),
             numbers=self._numbers,
         )
-        guards = self._guard(request, engine_=engine_, sample=number)
+        guards = self._guard(request, engine_=engine_, number=number)
         result = attempt.run(guards, started_at=started_at, number=number)
         if fault := result.engine_fault:
             self._engines.report(engine_, fault)

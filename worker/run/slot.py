@@ -165,7 +165,7 @@ class Slot:
         guard = functools.partial(
             chain.build, claim.options, special_tokens=self._profile.special_tokens
         )
-        guards = guard(request, engine_=slot.engine, sample=0)
+        guards = guard(request, engine_=slot.engine, number=0)
         first = guards.reasoning.request
         started_at = claims.begin(
             self._database,

@@ -39,8 +39,8 @@ class TraceBuffer:
     """The text of one running generation: its reader adds text, the trace writer marks and takes what is new.
 
     Args:
-        claim: whose stream it is.
-        generation: which one.
+        claim: the job.
+        generation: the number of the generation.
         started_at: its start by the database's clock; the times of its marks are measured from it.
     """
 
@@ -134,7 +134,7 @@ class TraceBuffer:
 
 
 class TraceWriter(BackgroundLoop):
-    """Marks and flushes all :class:`TraceBuffer` streams of a process.
+    """Marks, publishes and writes the text of every :class:`TraceBuffer` of a process.
 
     Args:
         database: where traces are stored.
@@ -171,7 +171,7 @@ class TraceWriter(BackgroundLoop):
         self._flushed_at = time.monotonic()
 
     def open(self, claim: Claim, *, generation: int, started_at: datetime) -> TraceBuffer:
-        """Start to buffer a generation that started at ``started_at`` by the database's clock."""
+        """Start to record a generation that started at ``started_at`` by the database's clock."""
         buffer = TraceBuffer(claim, generation, started_at=started_at)
         with self._lock:
             self._buffers.add(buffer)

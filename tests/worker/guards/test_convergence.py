@@ -12,7 +12,7 @@ from jobs.store import commands
 from scripted import Scripted, ScriptedOptions
 from scripted.engine import ScriptedStream
 from tests.worker import behaviors
-from tests.worker.behaviors import BUDGET, found, run_persona
+from tests.worker.behaviors import BUDGET, found, run_behavior
 from tests.worker.conftest import Bench
 from worker.guards import convergence
 
@@ -46,9 +46,9 @@ class RecordingEngine(Scripted):
 
 
 def test_two_probes_that_agree_end_a_trace_that_would_reach_its_limit(bench: Bench) -> None:
-    right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
+    right = bench.view(run_behavior(bench, "clean", temperature=0)).job.answer_text
 
-    job_id = run_persona(
+    job_id = run_behavior(
         bench, "no_answer_at_length", tokens_per_second=500, temperature=0, convergence=True
     )
 
@@ -69,7 +69,7 @@ def test_two_probes_that_agree_end_a_trace_that_would_reach_its_limit(bench: Ben
 
 
 def test_probes_are_greedy_continue_the_trace_and_are_billed(bench: Bench) -> None:
-    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = RecordingEngine(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
     job_id = behaviors.submit(bench, convergence=True)
 
     behaviors.work(bench, subject)
@@ -94,14 +94,14 @@ def test_probes_are_greedy_continue_the_trace_and_are_billed(bench: Bench) -> No
 
 
 def test_a_trace_that_reaches_its_answer_is_not_cut(bench: Bench) -> None:
-    job_id = run_persona(bench, "clean", tokens_per_second=2000, convergence=True)
+    job_id = run_behavior(bench, "clean", tokens_per_second=2000, convergence=True)
 
     assert found(bench, job_id) == []
     assert len(bench.trace(job_id)) == 1
 
 
 def test_a_budget_with_room_for_one_probe_has_none(bench: Bench) -> None:
-    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
+    subject = RecordingEngine(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
     behaviors.submit(bench, convergence=True, max_output_tokens=100)
 
     behaviors.work(bench, subject)

@@ -229,12 +229,12 @@ def test_the_start_of_the_next_generation_is_written_once_despite_retries(bench:
 
 def run_scripted(
     bench: Bench,
-    persona: str,
+    behavior: str,
     schema: dict[str, Any],
     **options: Any,  # noqa: ANN401 - any option
 ) -> uuid.UUID:
     """Run one job on a scripted engine to its end."""
-    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior=persona)
+    script = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior=behavior)
     form = {"type": "json_schema", "schema": schema}
     job_id = bench.submit(
         options=OPTIONS | {"answer_format": form} | options,
@@ -245,12 +245,12 @@ def run_scripted(
 
 
 @pytest.mark.parametrize(
-    "persona", ["clean", "chinese_drift", "no_answer_at_length", "unterminated_box"]
+    "behavior", ["clean", "chinese_drift", "no_answer_at_length", "unterminated_box"]
 )
-def test_the_answer_to_every_kind_of_trace_matches_the_schema(bench: Bench, persona: str) -> None:
+def test_the_answer_to_every_kind_of_trace_matches_the_schema(bench: Bench, behavior: str) -> None:
     schema = SCHEMA | {"properties": {**PROPERTIES, "who": {"enum": ["甲", "乙"]}}}
 
-    job = bench.view(run_scripted(bench, persona, schema)).job
+    job = bench.view(run_scripted(bench, behavior, schema)).job
 
     assert (job.status, job.answer_rule) == (Status.SUCCEEDED, "json_schema")
     assert json_schema.holds(schema, job.answer_value)

@@ -1,16 +1,16 @@
-"""What the service makes of each persona: a right answer or honestly none, a finding, and few runaway tokens."""
+"""What the service makes of each behavior: a right answer or honestly none, a finding, and few runaway tokens."""
 
 from __future__ import annotations
 
 import pytest
 
 from jobs.lifecycle import Status
-from tests.worker.behaviors import BUDGET, found, run_persona
+from tests.worker.behaviors import BUDGET, found, run_behavior
 from tests.worker.conftest import Bench
 
 
 @pytest.mark.parametrize(
-    ("persona", "switched", "kind"),
+    ("behavior", "switched", "kind"),
     [
         ("verbatim_loop", {}, "loop"),
         ("paraphrase_loop", {}, "paraphrase_loop"),
@@ -19,11 +19,11 @@ from tests.worker.conftest import Bench
     ],
 )
 def test_a_runaway_ends_with_the_right_answer_its_finding_and_at_most_a_fifth_of_its_tokens(
-    bench: Bench, persona: str, switched: dict[str, bool], kind: str
+    bench: Bench, behavior: str, switched: dict[str, bool], kind: str
 ) -> None:
-    right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
+    right = bench.view(run_behavior(bench, "clean", temperature=0)).job.answer_text
 
-    job_id = run_persona(bench, persona, temperature=0, tokens_per_second=500, **switched)
+    job_id = run_behavior(bench, behavior, temperature=0, tokens_per_second=500, **switched)
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_text, job.answer_forced) == (Status.SUCCEEDED, right, True)
@@ -37,9 +37,9 @@ def test_a_runaway_ends_with_the_right_answer_its_finding_and_at_most_a_fifth_of
 def test_without_probes_an_answer_is_forced_when_a_trace_reaches_its_limit(
     bench: Bench,
 ) -> None:
-    right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
+    right = bench.view(run_behavior(bench, "clean", temperature=0)).job.answer_text
 
-    job_id = run_persona(bench, "no_answer_at_length", temperature=0)
+    job_id = run_behavior(bench, "no_answer_at_length", temperature=0)
 
     job = bench.view(job_id).job
     assert (job.answer_text, job.answer_forced) == (right, True)
@@ -48,9 +48,9 @@ def test_without_probes_an_answer_is_forced_when_a_trace_reaches_its_limit(
 
 
 def test_a_drift_into_chinese_ends_with_the_answer_in_the_questions_language(bench: Bench) -> None:
-    right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
+    right = bench.view(run_behavior(bench, "clean", temperature=0)).job.answer_text
 
-    job_id = run_persona(bench, "chinese_drift", temperature=0)
+    job_id = run_behavior(bench, "chinese_drift", temperature=0)
 
     job = bench.view(job_id).job
     assert (job.answer_text, job.answer_forced) == (right, True)
@@ -64,7 +64,7 @@ def test_a_drift_into_chinese_ends_with_the_answer_in_the_questions_language(ben
 
 
 @pytest.mark.parametrize(
-    ("persona", "off"),
+    ("behavior", "off"),
     [
         ("verbatim_loop", ("loop", "budget")),
         ("paraphrase_loop", ("loop", "budget")),
@@ -73,9 +73,9 @@ def test_a_drift_into_chinese_ends_with_the_answer_in_the_questions_language(ben
     ],
 )
 def test_with_its_guard_off_a_runaway_ends_without_an_answer(
-    bench: Bench, persona: str, off: tuple[str, ...]
+    bench: Bench, behavior: str, off: tuple[str, ...]
 ) -> None:
-    job_id = run_persona(bench, persona, **dict.fromkeys(off, False))
+    job_id = run_behavior(bench, behavior, **dict.fromkeys(off, False))
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_text, job.finish_reason) == (Status.SUCCEEDED, None, "length")
@@ -83,7 +83,7 @@ def test_with_its_guard_off_a_runaway_ends_without_an_answer(
 
 
 def test_with_its_guard_off_a_drift_keeps_its_answer(bench: Bench) -> None:
-    job_id = run_persona(bench, "chinese_drift", language=False)
+    job_id = run_behavior(bench, "chinese_drift", language=False)
 
     job = bench.view(job_id).job
     assert (job.answer_text, found(bench, job_id)) == ("一共五个", [])

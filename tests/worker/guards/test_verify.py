@@ -1,4 +1,4 @@
-"""What the service makes of a second look at an answer, by the scripted engine's personas and by a conducted one."""
+"""What the service makes of a second look at an answer, by the scripted engine's behaviors and by a conducted one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.findings import Action, FindingKind
 from jobs.lifecycle import Status
 from scripted import Scripted, ScriptedOptions
 from tests.worker import behaviors
-from tests.worker.behaviors import BUDGET, found, run_persona
+from tests.worker.behaviors import BUDGET, found, run_behavior
 from tests.worker.conftest import Bench
 from worker.guards import prompts, verify
 from worker.leases import StopReason
@@ -30,7 +30,7 @@ TRACE = "I see six. **Final Answer** \\boxed{6}"
 def test_a_verification_confirms_corrects_or_doubts(
     bench: Bench, behavior: str, action: str
 ) -> None:
-    job_id = run_persona(bench, behavior, temperature=0, verify=True)
+    job_id = run_behavior(bench, behavior, temperature=0, verify=True)
 
     job = bench.view(job_id).job
     first, second = bench.trace(job_id)
@@ -51,7 +51,7 @@ def test_a_verification_confirms_corrects_or_doubts(
 
 
 def test_a_forced_answer_is_verified(bench: Bench) -> None:
-    job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000, verify=True)
+    job_id = run_behavior(bench, "verbatim_loop", tokens_per_second=2000, verify=True)
 
     _, forced, second = bench.trace(job_id)
     job = bench.view(job_id).job
@@ -60,7 +60,7 @@ def test_a_forced_answer_is_verified(bench: Bench) -> None:
 
 
 def test_without_an_answer_there_is_no_verification(bench: Bench) -> None:
-    job_id = run_persona(bench, "no_answer_at_length", budget=False, verify=True)
+    job_id = run_behavior(bench, "no_answer_at_length", budget=False, verify=True)
 
     assert found(bench, job_id) == [("no_answer", "none")]
     assert len(bench.trace(job_id)) == 1
