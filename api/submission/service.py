@@ -252,7 +252,7 @@ class SubmissionService:
         return {
             "max_output_tokens": token_budget.output_tokens(
                 profile,
-                question=question + instructions.behind(question, wanted, profile),
+                question=question + instructions.suffix(question, wanted, profile),
                 image_tokens=image_tokens,
                 requested=options.max_output_tokens,
             ),

@@ -1,7 +1,7 @@
-"""What a model is told behind the question about the form of its answer, in the question's language. Pure.
+"""The instruction about the format of the answer, which follows the question in its language. Pure.
 
-It comes after the question, and so after the pictures: questions about a picture share its prefix, whatever form they
-want their answers in.
+The instruction comes after the question, and therefore after the images: questions about the same image share a prompt
+prefix even if they request different formats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from core.profiles import ModelProfile
 from jobs import scripts
 
 _BOX = r"\boxed{}"
-#: In English and in Chinese.
+# Each instruction in English and in Chinese.
 _NUMBER = (
     f"Give the final answer in {_BOX}, as a number and nothing else.",
     f"请把最终答案写在 {_BOX} 中，只写一个数字。",  # noqa: RUF001 - Chinese as written
@@ -34,28 +34,29 @@ _JSON = (
 )
 
 
-def behind(question: str, wanted: Mapping[str, Any] | None, profile: ModelProfile) -> str:
-    """Return what a model is told behind ``question``, with the white space before it; maybe nothing.
+def suffix(question: str, answer_format: Mapping[str, Any] | None, profile: ModelProfile) -> str:
+    """Return the text to append to ``question``, including the white space before it; it may be empty.
 
     Args:
-        question: decides the language.
-        wanted: the job's option ``answer_format``.
-        profile: the model; one that has not learned to follow instructions is told nothing.
+        question: determines the language.
+        answer_format: the job's option of this name.
+        profile: the model. A model that is not trained to follow instructions gets no instruction.
     """
     if not profile.instructed:
         return ""
     language = int((scripts.cjk_share(question) or 0.0) > 0.5)  # noqa: PLR2004 - more than half
-    reported = ""
-    match (wanted or {}).get("type"):
+    requested = answer_format or {}
+    instruction = ""
+    match requested.get("type"):
         case "number":
-            reported = _NUMBER[language]
+            instruction = _NUMBER[language]
         case "boolean":
-            reported = _BOOLEAN[language]
+            instruction = _BOOLEAN[language]
         case "choice":
-            reported = f"{_lettered((wanted or {})['options'])}\n{_CHOICE[language]}"
+            instruction = f"{_lettered(requested['options'])}\n{_CHOICE[language]}"
         case "json_schema":
-            reported = f"{_JSON[language]}\n{_plain((wanted or {})['schema'])}"
-    return f"\n\n{reported}" if reported else ""
+            instruction = f"{_JSON[language]}\n{_compact(requested['schema'])}"
+    return f"\n\n{instruction}" if instruction else ""
 
 
 def _lettered(options: Sequence[str]) -> str:
@@ -65,5 +66,5 @@ def _lettered(options: Sequence[str]) -> str:
     )
 
 
-def _plain(schema: Mapping[str, Any]) -> str:
+def _compact(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))

@@ -1,7 +1,8 @@
-"""The vote of several samples on one answer: in which waves they are asked, how answers are counted. Pure.
+"""The vote of several samples on one answer: the waves in which samples start, and the count of the answers. Pure.
 
-Votes are numbered from 0 in the order in which they are asked for. The class with the most votes wins; of classes
-with as many, the one that has the earliest vote. So the outcome hangs on the votes alone, not on who was faster.
+Votes are numbered from 0 in the order in which their samples start. The class with the most votes wins. If several
+classes have the same number of votes, the one with the earliest vote wins. The outcome therefore depends only on the
+votes, not on the order in which the samples finish.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: One voice is no vote, though of two it could not be outvoted.
-_LEAST = 2
+#: A single sample does not decide, even though of two samples the first one could not be outvoted.
+_MIN_VOTES = 2
 
 
 @dataclass(frozen=True)
 class AnswerClass:
-    """Answers that say the same.
+    """Equivalent answers.
 
     Attributes:
-        text: the first of them.
-        votes: who gave them, in order.
+        text: the first of the answers.
+        votes: the numbers of the votes for this class, in ascending order.
     """
 
     text: str = field(repr=False)
@@ -28,21 +29,21 @@ class AnswerClass:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """What classes are sorted by, the winner first."""
+        """The key that sorts classes, the winner first."""
         return -len(self.votes), self.votes[0]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How a vote came out.
+    """The result of a vote.
 
     Attributes:
-        requested: samples that the job asks for, at most.
-        begun: samples that an engine was asked for.
+        requested: the maximum number of samples, from the job's option.
+        begun: the number of samples that were started.
         classes: the answers, the winner first.
         abstained: votes whose samples ended without an answer.
-        samples: the stream of the attempt in which each vote was cast.
-        look: the stream in which the winner was looked at once more, None: it was not.
+        samples: vote to the number of the generation, within the attempt, that cast it.
+        look: the number of the generation that verified the winner; None if there was no verification.
     """
 
     requested: int
@@ -54,41 +55,43 @@ class Tally:
 
     @property
     def counted(self) -> int:
-        """How many samples came to their end and count, abstentions among them."""
-        return sum(len(one.votes) for one in self.classes) + len(self.abstained)
+        """The number of samples that ended and count, including abstentions."""
+        return sum(len(answer.votes) for answer in self.classes) + len(self.abstained)
 
     @property
     def confidence(self) -> float | None:
-        """The winner's share of all that count, None without one."""
+        """The winner's share of the counted samples; None without a winner."""
         return len(self.classes[0].votes) / self.counted if self.classes else None
 
     def plain(self) -> dict[str, Any]:
-        """Return it as it is kept with the job."""
+        """Return the tally as the JSON that is stored with the job."""
         return {
             "requested": self.requested,
             "begun": self.begun,
             "counted": self.counted,
             "classes": [
-                {"text": one.text, "samples": self._streams(one.votes)} for one in self.classes
+                {"text": answer.text, "samples": self._generations(answer.votes)}
+                for answer in self.classes
             ],
-            "abstained": self._streams(self.abstained),
+            "abstained": self._generations(self.abstained),
         } | ({} if self.look is None else {"look": self.look})
 
-    def _streams(self, votes: Iterable[int]) -> list[int]:
+    def _generations(self, votes: Iterable[int]) -> list[int]:
         return [self.samples[vote] for vote in votes]
 
 
 def waves(samples: int) -> list[int]:
-    """Return how many samples are asked for at once, wave by wave: 5 are 3 + 2, 8 are 4 + 2 + 2.
+    """Return the number of samples in each wave: 5 samples run as 3 + 2, 8 samples as 4 + 2 + 2.
 
-    The first wave is the smallest that can decide, if all of it agree; each further one is half of what is left.
+    The first wave is the smallest one that can decide the vote if all of its samples agree. Each further wave is half
+    of the remaining samples.
     """
-    planned: list[int] = []
-    left = samples
-    while left:
-        planned.append(min(left, max(-(-left // 2), _LEAST)))
-        left -= planned[-1]
-    return planned
+    sizes: list[int] = []
+    remaining = samples
+    while remaining:
+        sizes.append(min(remaining, max(-(-remaining // 2), _MIN_VOTES)))
+        remaining -= sizes[-1]
+    return sizes
 
 
 def classes(
@@ -97,38 +100,38 @@ def classes(
     """Return the classes of ``answers``, the winner first.
 
     Args:
-        answers: by vote; None abstains.
-        same: whether two answers say the same. Each answer is compared with the first of each class.
+        answers: vote to answer; None is an abstention.
+        same: whether two answers are equivalent. Each answer is compared with the first answer of each class.
     """
-    found: list[AnswerClass] = []
+    ranked: list[AnswerClass] = []
     for vote in sorted(answers):
         text = answers[vote]
         if text is None:
             continue
-        for place, one in enumerate(found):
-            if same(one.text, text):
-                found[place] = AnswerClass(one.text, (*one.votes, vote))
+        for index, answer in enumerate(ranked):
+            if same(answer.text, text):
+                ranked[index] = AnswerClass(answer.text, (*answer.votes, vote))
                 break
         else:
-            found.append(AnswerClass(text, (vote,)))
-    return sorted(found, key=lambda one: one.rank)
+            ranked.append(AnswerClass(text, (vote,)))
+    return sorted(ranked, key=lambda answer: answer.rank)
 
 
 def decided(ranked: list[AnswerClass], *, cast: Iterable[int], requested: int) -> bool:
-    """Whether the votes that are missing can no longer change the winner.
+    """Whether the missing votes can no longer change the winner.
 
     Args:
         ranked: the classes so far, the leader first.
-        cast: the votes that are there, abstentions among them.
-        requested: how many there are to be.
+        cast: the votes so far, including abstentions.
+        requested: the total number of votes.
     """
-    there = set(cast)
-    missing = [vote for vote in range(requested) if vote not in there]
+    present = set(cast)
+    missing = [vote for vote in range(requested) if vote not in present]
     if not missing:
         return True
-    if not ranked or len(there) < _LEAST:
+    if not ranked or len(present) < _MIN_VOTES:
         return False
     leader, *rivals = ranked
-    # The best that can become of each: it gets all that is missing. A new class has nothing else.
+    # The best possible rank of each rival: it gets all missing votes. A new class gets nothing but those.
     best = [(-len(rival.votes) - len(missing), min(rival.votes[0], missing[0])) for rival in rivals]
     return leader.rank < min([*best, (-len(missing), missing[0])])

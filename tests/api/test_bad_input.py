@@ -148,7 +148,7 @@ class TestOptions:
             "/properties/c/items/anyOf/0/const": "<|quad_end|>",
             "/$defs/e/title": "<|video_pad|>",
         }.items():
-            assert f"{where}: this spells the special token `{token}`." in sentence
+            assert f"{where}: must not contain the special token `{token}`." in sentence
         assert rows(database) == 0
 
     @pytest.mark.parametrize(

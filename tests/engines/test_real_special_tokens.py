@@ -30,12 +30,12 @@ _SCHEMA = {"type": "object", "properties": {"a": {"type": "null"}}, "required": 
 
 def _choices(text: str) -> str:
     form = {"type": "choice", "options": [text, "other"]}
-    return instructions.behind("How many?", form, _REPORTED)
+    return instructions.suffix("How many?", form, _REPORTED)
 
 
 def _described(text: str) -> str:
     schema = _SCHEMA | {"description": text, "title": text, "examples": [{text: [text]}]}
-    return instructions.behind("How many?", {"type": "json_schema", "schema": schema}, _REPORTED)
+    return instructions.suffix("How many?", {"type": "json_schema", "schema": schema}, _REPORTED)
 
 
 def _continued(text: str) -> str:

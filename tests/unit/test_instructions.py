@@ -25,8 +25,8 @@ FORMATS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("wanted", FORMATS, ids=lambda wanted: str(wanted["type"]))
 def test_the_form_is_told_in_the_questions_language(wanted: dict[str, Any]) -> None:
-    english = instructions.behind("How many pelicans?", wanted, profiles.QVQ)
-    chinese = instructions.behind("图中有几只鹈鹕？", wanted, profiles.QVQ)  # noqa: RUF001 - Chinese as written
+    english = instructions.suffix("How many pelicans?", wanted, profiles.QVQ)
+    chinese = instructions.suffix("图中有几只鹈鹕？", wanted, profiles.QVQ)  # noqa: RUF001 - Chinese as written
 
     assert english.startswith("\n\n")
     assert "final answer" in english
@@ -36,7 +36,7 @@ def test_the_form_is_told_in_the_questions_language(wanted: dict[str, Any]) -> N
 
 def test_options_have_the_letters_by_which_an_answer_may_name_them() -> None:
     options = [f"option {number}" for number in range(26)]
-    reported = instructions.behind("Which?", {"type": "choice", "options": options}, profiles.QVQ)
+    reported = instructions.suffix("Which?", {"type": "choice", "options": options}, profiles.QVQ)
 
     lines = reported.split("\n")
     assert lines[2] == "A. option 0"
@@ -46,18 +46,18 @@ def test_options_have_the_letters_by_which_an_answer_may_name_them() -> None:
 
 
 def test_the_schema_is_told_whole() -> None:
-    reported = instructions.behind("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
+    reported = instructions.suffix("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
 
     assert json.loads(reported.rpartition("\n")[2]) == SCHEMA
 
 
 @pytest.mark.parametrize("wanted", [None, {"type": "free"}])
 def test_without_a_form_nothing_is_told(wanted: dict[str, Any] | None) -> None:
-    assert instructions.behind("How many?", wanted, profiles.QVQ) == ""
+    assert instructions.suffix("How many?", wanted, profiles.QVQ) == ""
 
 
 def test_a_model_that_does_not_listen_is_told_nothing() -> None:
-    assert [instructions.behind("How many?", wanted, profiles.TINY) for wanted in FORMATS] == [
+    assert [instructions.suffix("How many?", wanted, profiles.TINY) for wanted in FORMATS] == [
         ""
     ] * 4
 
@@ -82,7 +82,7 @@ def test_the_instruction_stands_behind_the_question_and_the_pictures() -> None:
     plain = dataclasses.replace(built, instruction="")
 
     assert built.question == "How many?"
-    assert built.requested == "How many?" + instructions.behind(
+    assert built.requested == "How many?" + instructions.suffix(
         "How many?", {"type": "number"}, profiles.QVQ
     )
     reported = prompt.messages(built)["messages"][1]["content"][-1]["text"]
