@@ -1,6 +1,6 @@
-"""What a guard found in a trace, and what was done about it: kept for ever, counted, shown with the job.
+"""Findings: the problem that a guard found in a trace, and the action it took. The service keeps them without limit.
 
-A finding quotes nothing of the trace: it says where to look, so that it can outlive the text.
+A finding contains a position in the trace but no text of it, so it can outlive the trace.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from typing import Any
 
 
 class FindingKind(enum.StrEnum):
-    """What was found."""
+    """The kind of problem."""
 
-    #: The text repeats itself to the letter.
+    #: The text repeats itself literally.
     LOOP = "loop"
-    #: The text says the same again and again in other words.
+    #: The text repeats itself in other words.
     PARAPHRASE_LOOP = "paraphrase_loop"
-    #: The tokens were used up before there was an answer.
+    #: The token budget ran out before the answer.
     BUDGET = "budget"
-    #: Answers asked for on the way had been the same for a while.
+    #: The early answers that the guard requested during the generation stayed the same.
     CONVERGED = "converged"
-    #: The answer is in another script than the question, at the end of a trace that drifted there.
+    #: The answer is in a different script than the question, because the trace drifted to it.
     LANGUAGE = "language"
-    #: The answer was compared with the picture once more; the action says what came of it.
+    #: The answer was verified against the image; the action is the result.
     VERIFY = "verify"
-    #: A final answer was begun and did not end, or the job ended without any.
+    #: A final answer started and did not end, or the job ended without an answer.
     NO_ANSWER = "no_answer"
 
 
 class Action(enum.StrEnum):
-    """What was done about it."""
+    """The action that the guard took."""
 
-    #: The text was cut back and the model made to answer.
+    #: The text was truncated and the model was made to answer.
     FORCED = "forced"
-    #: The text was cut back; the answer before it stands, if there is one.
+    #: The text was truncated; an earlier answer stays valid.
     STOPPED = "stopped"
-    #: A second look came to the same answer.
+    #: The verification produced the same answer.
     CONFIRMED = "confirmed"
-    #: It came to another answer, which is the job's now.
+    #: The verification produced a different answer, which replaces the first one.
     CORRECTED = "corrected"
-    #: It came to none; the first answer stands.
+    #: The verification produced no answer; the first answer stays valid.
     DOUBTED = "doubted"
     NONE = "none"
 
 
-#: What share of the two looks at an answer stands for it, by what the second one came to.
+#: Result of a verification to the share of the two answers that agree with the job's answer.
 CONFIDENCES: Mapping[str, float] = {
     Action.CONFIRMED: 1.0,
     Action.CORRECTED: 0.5,
@@ -59,14 +59,14 @@ class Finding:
     """One finding.
 
     Attributes:
-        kind: what was found.
-        sample: the stream of the attempt in which it was found.
-        start: the first character of the place in the stream's raw text.
-        end: the character after the place.
-        action: what was done.
-        evidence: the figures by which it was found.
-        tokens_saved: of the stream's budget, those not used when it was stopped. An upper bound: nobody
-            knows how long it would have gone on.
+        kind: the kind of problem.
+        sample: the number of the generation within the attempt.
+        start: the index of the first character of the problem, in the generation's raw text.
+        end: the index after its last character.
+        action: the action that the guard took.
+        evidence: the measurements on which the finding is based.
+        tokens_saved: the unused tokens of the budget when the generation was stopped. This is an upper bound, because
+            the generation might have ended earlier.
     """
 
     kind: FindingKind
@@ -78,7 +78,7 @@ class Finding:
     tokens_saved: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """Return it as those who follow the job live get it."""
+        """Return the finding as JSON for the job's event stream."""
         return {
             "kind": str(self.kind),
             "start": self.start,
@@ -89,7 +89,7 @@ class Finding:
         }
 
 
-def confidence(found: Iterable[Finding]) -> float | None:
-    """Return the share of the looks at one answer that stand for it; None when there was no second look."""
-    looks = (finding.action for finding in found if finding.kind is FindingKind.VERIFY)
-    return next((CONFIDENCES[action] for action in looks if action in CONFIDENCES), None)
+def confidence(findings: Iterable[Finding]) -> float | None:
+    """Return the confidence in an answer according to its verification; None without a verification."""
+    actions = (finding.action for finding in findings if finding.kind is FindingKind.VERIFY)
+    return next((CONFIDENCES[action] for action in actions if action in CONFIDENCES), None)

@@ -65,7 +65,7 @@ CHINESE = re.compile(r"[零〇一二两三四五六七八九十百千万亿]+")
 def english(words: str) -> int | None:
     """Return the number that a run of English number words states, or None if it is not one number.
 
-    ``two hundred and five`` is 205; ``two three`` is None.
+    ``two hundred and five`` is 205; ``two three`` gives None.
     """
     whole = part = 0
     lowest = math.inf
@@ -93,7 +93,7 @@ def english(words: str) -> int | None:
 def chinese(word: str) -> int | None:
     """Return the number that a run of Chinese numerals states, or None if it is not one number.
 
-    ``三百五十`` is 350 and ``一万零五`` is 10005; ``五六`` is None.
+    ``三百五十`` is 350 and ``一万零五`` is 10005; ``五六`` gives None.
     """
     whole = part = 0
     digit: int | None = None

@@ -1,8 +1,8 @@
-"""Images: what comes in is bounded, decoded in a sandbox, and kept as one canonical picture.
+"""Images: uploads are bounded, decoded in a sandbox, and stored as one canonical image.
 
-The door uses :class:`ImageReader`; who counts tokens uses :func:`image_tokens`. Only
-:mod:`jobs.images.pipeline`, which runs in the sandbox's children, loads decoders: a process that serves
-requests never has one in its address space.
+The API uses :class:`ImageReader`; code that counts tokens uses :func:`image_tokens`. Only
+:mod:`jobs.images.pipeline`, which runs in the children of the sandbox, loads decoders: a process that serves
+requests never has a decoder in its address space.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The canonical picture: what is stored, sent to the engine, and found again by its key."""
+"""The canonical image, which is stored, sent to the engine, and looked up by its key."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any, Self
 
 import PIL
 
-#: Part of every image's key, and of the question whether an original was seen before. It changes with
-#: this pipeline and with Pillow, whose codecs give the same bytes only within one version.
+#: Part of the key of every image and of the lookup of a known original. It changes with this pipeline and with
+#: Pillow, whose codecs produce the same bytes only within one version.
 PIPELINE_VERSION = "1/pillow-" + ".".join(PIL.__version__.split(".")[:2])
 
 
 @dataclass(frozen=True)
 class Original:
-    """The facts kept of an uploaded file: its bytes are not.
+    """Metadata of an uploaded file, whose bytes are not stored.
 
     Attributes:
-        sha256: of the file, 64 hex digits.
-        size: in bytes.
-        media_type: as the bytes show it.
-        width: in pixels, as seen: after its orientation is applied.
-        height: likewise.
+        sha256: SHA-256 of the file, 64 hex digits.
+        size: size of the file in bytes.
+        media_type: media type, detected from the bytes.
+        width: width in pixels after the orientation is applied.
+        height: height in pixels after the orientation is applied.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
-        frames: pictures in the file; the first one is used.
+        frames: number of images in the file, of which only the first one is used.
     """
 
     sha256: str
@@ -39,14 +39,14 @@ class Original:
 
 @dataclass(frozen=True)
 class CanonicalImage:
-    """An image as it is kept: upright 8-bit RGB on white, sRGB, at the model's size, without metadata.
+    """An image in its stored form: upright 8-bit sRGB on white, at the model's size, without metadata.
 
     Attributes:
-        data: a PNG, or a JPEG where the original was lossy already.
+        data: a PNG, or a JPEG if the original was lossy.
         media_type: ``image/png`` or ``image/jpeg``.
-        width: in pixels, a multiple of 28.
-        height: likewise.
-        original: what it was made of.
+        width: width in pixels, a multiple of 28.
+        height: height in pixels, a multiple of 28.
+        original: metadata of the uploaded file.
     """
 
     data: bytes
@@ -62,10 +62,10 @@ class CanonicalImage:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All fields but the bytes, as JSON values: how an image travels out of a sandbox."""
+        """All fields except the bytes, as JSON values, for the transfer out of a sandbox."""
         return {name: value for name, value in asdict(self).items() if name != "data"}
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any], data: bytes) -> Self:
-        """Return the image whose :attr:`facts` and bytes these are."""
+        """Return the image with these :attr:`facts` and bytes."""
         return cls(**{**facts, "data": data, "original": Original(**facts["original"])})

@@ -109,7 +109,7 @@ class TestLists:
         assert self.listed(caller, urlencode({"q": '"of six"'})) == []
         refused = caller("GET", "/v1/jobs?" + urlencode({"q": "六"}))
         assert refused.status_code == 422
-        assert "q: Character 1: This is too short to be searched for" in refused.text
+        assert "q: Character 1: This phrase is too short" in refused.text
 
     def test_every_fault_of_a_query_is_told_with_its_place(self, caller: Caller) -> None:
         answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:odd"}))
@@ -118,8 +118,8 @@ class TestLists:
         kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
         reported = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert reported == [
-            ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
-            ("q", f"Character 12: A finding is one of {kinds}."),
+            ("q", "Character 1: A status must be one of queued, running, succeeded, failed, cancelled."),
+            ("q", f"Character 12: A finding must be one of {kinds}."),
         ]
 
     def test_a_query_and_a_parameter_cannot_ask_for_the_same(self, caller: Caller) -> None:

@@ -26,7 +26,7 @@ from tests import image_files
 )
 def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
-    canonical = pipeline.canonicalise(data)
+    canonical = pipeline.canonicalize(data)
 
     assert images.sniff(data) == media_type
     assert canonical.original == images.Original(
@@ -71,7 +71,7 @@ def test_the_heif_family_is_told_apart_by_all_its_brands(brands: bytes, media_ty
 
 
 def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
-    canonical = pipeline.canonicalise(
+    canonical = pipeline.canonicalize(
         image_files.file_of(image_files.gradient(), "JPEG", subsampling="4:2:0")
     )
 
@@ -93,7 +93,7 @@ def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
     ],
 )
 def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_type: str) -> None:
-    canonical = pipeline.canonicalise(
+    canonical = pipeline.canonicalize(
         image_files.file_of(image_files.gradient().rotate(90), "WEBP", **options)
     )
 
@@ -103,7 +103,7 @@ def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_ty
 @pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "TIFF"])
 def test_what_came_without_loss_stays_without_loss(name: str) -> None:
     whole = Image.new("RGB", (112, 84), (10, 200, 30))
-    canonical = pipeline.canonicalise(image_files.file_of(whole, name))
+    canonical = pipeline.canonicalize(image_files.file_of(whole, name))
 
     assert canonical.media_type == "image/png"
     assert image_files.image_of(canonical).tobytes() == whole.tobytes()
@@ -118,7 +118,7 @@ def test_of_several_pictures_the_first_is_used(name: str) -> None:
     )
     data = image_files.file_of(first, name, save_all=True, append_images=[second, first], **options)
 
-    canonical = pipeline.canonicalise(data)
+    canonical = pipeline.canonicalize(data)
 
     assert canonical.original.frames == 3
     assert image_files.image_of(canonical).getpixel((28, 28)) == image_files.RED
@@ -137,7 +137,7 @@ def test_a_format_that_cannot_be_read_here_is_named() -> None:
 def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
-    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient(), "HEIF"))
+    canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient(), "HEIF"))
 
     assert canonical.original.media_type == "image/heic"
     assert canonical.media_type == "image/jpeg"
@@ -146,6 +146,6 @@ def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_an_avif_is_read_where_pillow_can() -> None:
-    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient(), "AVIF"))
+    canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient(), "AVIF"))
 
     assert (canonical.original.media_type, canonical.media_type) == ("image/avif", "image/jpeg")

@@ -40,7 +40,7 @@ def router() -> Iterator[images.ImageReader]:
 def test_an_upload_is_made_canonical_in_a_child(router: images.ImageReader) -> None:
     data = image_files.file_of(image_files.gradient(), "JPEG", exif=image_files.with_orientation(6))
 
-    assert router.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalise(
+    assert router.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalize(
         data, detail="low"
     )
 

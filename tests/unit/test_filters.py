@@ -134,22 +134,22 @@ def test_times_are_compared_as_they_are_and_durations_as_ages(
 @pytest.mark.parametrize(
     ("words", "place", "reason"),
     [
-        ("status:odd", 1, "A status is one of"),
-        ("status:failed status:", 15, "a value is missing"),
+        ("status:odd", 1, "A status must be one of"),
+        ("status:failed status:", 15, "A value is missing"),
         ('meta.case:"open', 1, "a quote is not closed"),
-        ('status:failed meta.a:"b"c', 15, "ends inside of a word"),
-        ("error:Time-Out", 1, "an error's code"),
-        ("image:123", 1, "an image id or the sha256"),
+        ('status:failed meta.a:"b"c', 15, "ends within a word"),
+        ("error:Time-Out", 1, "an error code"),
+        ("image:123", 1, "an image id or the SHA-256"),
         (f"image:{SHA256} image:{'0' * 64}", 72, "only once"),
         ("group:job_01a2185b49b87394b739cee260c5543d", 1, "the id of a group"),
         ("meta.case:1 meta.case:2", 13, "only once"),
-        ("meta:1", 1, "no such qualifier"),
-        ("status.x:failed", 1, "no such qualifier"),
-        ("12:30", 1, "no such qualifier"),
-        ("status:failed 圆", 15, "too short to be searched for"),
-        ('""', 1, "too short to be searched for"),
+        ("meta:1", 1, "This qualifier does not exist"),
+        ("status.x:failed", 1, "This qualifier does not exist"),
+        ("12:30", 1, "This qualifier does not exist"),
+        ("status:failed 圆", 15, "This phrase is too short"),
+        ('""', 1, "This phrase is too short"),
         ("x" * 201, 1, "at most 200 characters"),
-        ("finding:odd", 1, "A finding is one of loop"),
+        ("finding:odd", 1, "A finding must be one of loop"),
         ("created:2h", 1, "an age or a time"),
         ("created:>999999d", 1, "an age or a time"),
         ("created:>2026-11-20T10:00:00", 1, "an age or a time"),
@@ -173,19 +173,19 @@ def test_there_may_be_only_so_many_terms() -> None:
 
     assert len(parse(words).error_codes) == 100
     assert faults(f"{words} status:odd meta:odd") == [
-        "There may be at most 100 qualifiers, words and phrases; there are 102."
+        "At most 100 qualifiers, words and phrases are allowed; there are 102."
     ]
 
 
 def test_there_may_be_only_so_many_pairs_of_metadata() -> None:
     words = [f"meta.k{number}:v" for number in range(17)]
 
-    assert faults(" ".join(words)) == ["There may be at most 16 pairs of metadata."]
+    assert faults(" ".join(words)) == ["At most 16 pairs of metadata are allowed; there are 17."]
     assert len(parse(" ".join(words[:16])).metadata) == 16
 
 
 def test_there_may_be_only_so_many_phrases() -> None:
     words = [f"word{number}" for number in range(9)]
 
-    assert faults(" ".join(words)) == ["There may be at most 8 words and phrases."]
+    assert faults(" ".join(words)) == ["At most 8 words and phrases are allowed; there are 9."]
     assert len(parse(" ".join(words[:8])).phrases) == 8

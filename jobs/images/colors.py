@@ -1,4 +1,4 @@
-"""Any pixels as 8-bit sRGB on white. For :mod:`jobs.images.pipeline`, in the sandbox's children only."""
+"""Conversion of any pixels to 8-bit sRGB on white. Only :mod:`jobs.images.pipeline` in a sandbox's child uses it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image, ImageCms
 
 from core import errors
 
-#: Modes of more than 8 bits, with what full white can be in them: the least that covers all pixels is.
-#: (A file says how many bits a pixel has, but not how many of 32 it uses.)
+#: Modes of more than 8 bits with the possible values of white; white is the smallest value that covers all pixels.
+#: (A file states how many bits a pixel has, but not how many of 32 bits it uses.)
 _WHITES: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), (65535.0,)),
     "I": (255.0, 65535.0),
     "F": (1.0, 255.0, 65535.0),
 }
-#: The modes that colour profiles are defined for; all others become RGB first.
+#: The modes for which color profiles are defined; other modes are converted to RGB first.
 _PROFILED = frozenset({"L", "RGB", "CMYK"})
 _MODES = (
     _PROFILED
@@ -27,14 +27,14 @@ _MODES = (
 
 
 def flat(image: Image.Image) -> Image.Image:
-    """Return L, RGB or CMYK of 8 bits, with white wherever the image is transparent."""
+    """Return the image as 8-bit L, RGB or CMYK, with white in place of transparency."""
     if image.mode not in _MODES:
         raise errors.ImageRejected(
-            "The image keeps its pixels in a way that cannot be read as colours.",
+            f"The image's pixel mode must be convertible to RGB; {image.mode} is not.",
             code="invalid_image_mode",
         )
     if image.mode in _WHITES:
-        # The transparent grey of a deep image, if it names one, is gone with its depth.
+        # The conversion drops the transparent gray value of a deep image, if it has one.
         return _to_eight_bits(image)
     if image.has_transparency_data:
         if image.mode != "LA":
@@ -46,29 +46,29 @@ def flat(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return 8-bit grey of 16-bit, 32-bit or float grey. Pillow's own conversion clips at 255."""
+    """Convert 16-bit, 32-bit or float gray to 8-bit gray. Pillow's own conversion clips at 255."""
     whites = _WHITES[image.mode]
     if image.mode != "F":
         image = image.convert("I")
     low, high = cast("tuple[float, float]", image.getextrema())  # One channel, so one pair.
     if not (math.isfinite(low) and math.isfinite(high)):
         raise errors.ImageRejected(
-            "The image has pixels that are not finite numbers.", code="invalid_image_mode"
+            "The image's pixels must be finite numbers.", code="invalid_image_mode"
         )
     black, white = 0.0, next((white for white in whites if high <= white), high)
     if low < 0:
-        # Such values have no natural black and white: the darkest and the brightest are.
+        # Such values have no natural black and white: use the darkest and the brightest pixel.
         black, white = low, max(high, low + 1)
     scale = 255 / (white - black)
     return image.point(lambda value: value * scale + (0.5 - black * scale)).convert("L")
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return RGB as its profile means it. A broken profile, or one of other colours, is ignored."""
+    """Convert to sRGB according to the profile. A broken profile, or one for other modes, is ignored."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            # One that says it is sRGB, as most do, is believed: that saves time and rounding.
+            # Most profiles state that they are sRGB; skipping their conversion saves time and rounding errors.
             if not (image.mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source)):
                 target = ImageCms.createProfile("sRGB")
                 return ImageCms.buildTransform(source, target, image.mode, "RGB").apply(image)

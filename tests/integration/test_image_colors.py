@@ -27,7 +27,7 @@ def half_clear(mode: str) -> Image.Image:
 )
 def test_what_is_transparent_becomes_white(image: Image.Image, name: str) -> None:
     options: dict[str, object] = {"lossless": True, "exact": True} if name == "WEBP" else {}
-    seen = image_files.image_of(pipeline.canonicalise(image_files.file_of(image, name, **options)))
+    seen = image_files.image_of(pipeline.canonicalize(image_files.file_of(image, name, **options)))
 
     assert seen.mode == "RGB"
     assert seen.getpixel((20, 40)) == image_files.WHITE
@@ -44,7 +44,7 @@ def test_a_transparent_colour_becomes_white(name: str, mode: str) -> None:
     visible = {"P": image_files.BLUE, "L": (200, 200, 200), "1": (1, 1, 1)}[mode]
 
     seen = image_files.image_of(
-        pipeline.canonicalise(image_files.file_of(image, name, transparency=0))
+        pipeline.canonicalize(image_files.file_of(image, name, transparency=0))
     )
 
     assert seen.getpixel((20, 40)) == image_files.WHITE
@@ -57,7 +57,7 @@ def test_a_palette_with_alpha_keeps_its_colours() -> None:
     image.putpalette([*image_files.RED, *image_files.BLUE])
 
     seen = image_files.image_of(
-        pipeline.canonicalise(image_files.file_of(image, transparency=bytes([0, 255])))
+        pipeline.canonicalize(image_files.file_of(image, transparency=bytes([0, 255])))
     )
 
     assert (seen.getpixel((20, 40)), seen.getpixel((90, 40))) == (
@@ -90,7 +90,7 @@ def shades(mode: str, values: list[float]) -> Image.Image:
 )
 def test_deep_greys_are_scaled_and_not_clipped(mode: str, name: str, values: list[float]) -> None:
     seen = image_files.image_of(
-        pipeline.canonicalise(image_files.file_of(shades(mode, values), name))
+        pipeline.canonicalize(image_files.file_of(shades(mode, values), name))
     )
 
     found = [seen.getpixel((28 * number + 14, 28)) for number in range(4)]
@@ -102,7 +102,7 @@ def test_deep_greys_are_scaled_and_not_clipped(mode: str, name: str, values: lis
 
 def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
     seen = image_files.image_of(
-        pipeline.canonicalise(image_files.file_of(shades("I;16", [0, 250])))
+        pipeline.canonicalize(image_files.file_of(shades("I;16", [0, 250])))
     )
 
     assert seen.getextrema() == ((0, 1), (0, 1), (0, 1))
@@ -120,7 +120,7 @@ def test_cmyk_is_read_as_it_was_meant(name: str) -> None:
     inks = Image.new("CMYK", (112, 84), (0, 255, 255, 0))
     inks.paste((0, 0, 0, 0), (56, 0, 112, 84))
 
-    seen = image_files.image_of(pipeline.canonicalise(image_files.file_of(inks, name)))
+    seen = image_files.image_of(pipeline.canonicalize(image_files.file_of(inks, name)))
 
     assert image_files.near(seen.getpixel((20, 40)), image_files.RED)
     assert image_files.near(seen.getpixel((90, 40)), image_files.WHITE)
@@ -129,7 +129,7 @@ def test_cmyk_is_read_as_it_was_meant(name: str) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "LAB"])
 def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
     seen = image_files.image_of(
-        pipeline.canonicalise(image_files.file_of(image_files.gradient().convert(mode), "TIFF"))
+        pipeline.canonicalize(image_files.file_of(image_files.gradient().convert(mode), "TIFF"))
     )
 
     assert seen.mode == "RGB"
@@ -140,7 +140,7 @@ def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
 def test_colours_follow_the_files_profile(name: str) -> None:
     image = Image.new("RGB", (112, 84), image_files.RED)
     seen = image_files.image_of(
-        pipeline.canonicalise(
+        pipeline.canonicalize(
             image_files.file_of(image, name, icc_profile=image_files.swapped_profile())
         )
     )
@@ -155,7 +155,7 @@ def test_colours_follow_the_files_profile(name: str) -> None:
 def test_a_profile_that_is_broken_or_of_other_colours_is_ignored(mode: str, profile: bytes) -> None:
     image = Image.new(mode, (112, 84), "white")
     seen = image_files.image_of(
-        pipeline.canonicalise(image_files.file_of(image, icc_profile=profile))
+        pipeline.canonicalize(image_files.file_of(image, icc_profile=profile))
     )
 
     assert seen.getpixel((50, 40)) == image_files.WHITE
