@@ -118,7 +118,10 @@ class TestLists:
         kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
         reported = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert reported == [
-            ("q", "Character 1: A status must be one of queued, running, succeeded, failed, cancelled."),
+            (
+                "q",
+                "Character 1: A status must be one of queued, running, succeeded, failed, cancelled.",
+            ),
             ("q", f"Character 12: A finding must be one of {kinds}."),
         ]
 

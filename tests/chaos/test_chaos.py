@@ -27,7 +27,7 @@ LIMITS = checks.Limits(crashes=CRASH_LIMIT)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_in_a_storm_every_job_ends_once_and_as_its_client_was_told(database: str) -> None:
+def test_in_a_storm_every_job_ends_once_and_as_its_client_saw_it(database: str) -> None:
     try:
         report = run(Plan(database=database, seconds=25, seed=5))
     except postgres.Missing as missing:
@@ -51,7 +51,7 @@ def house(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fence_is_noticed(
+def test_late_writes_of_a_frozen_worker_are_rejected_and_without_a_fence_are_detected(
     house: Deployment,
 ) -> None:
     api = Api(house.api_url, key=house.stack.key)
@@ -78,7 +78,7 @@ def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fenc
         assert eventually(lambda: any("ended 2 times" in reported for reported in found(house)))
 
 
-def test_bells_that_redis_forgot_are_rung_again(
+def test_wakeups_that_redis_lost_are_repeated(
     short_folder: Path, sqlite_source: databases.SqliteSource
 ) -> None:
     redis = RedisServer(short_folder)

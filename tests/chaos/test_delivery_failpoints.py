@@ -95,7 +95,7 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
         ("settle.committed", ["delivered"], 1),
     ],
 )
-def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
+def test_when_a_process_dies_during_a_delivery_another_one_delivers(
     post: Post, failpoint: str, expected: list[str], sent: int
 ) -> None:
     webhooks.run_job(post.database, post.account_id)
@@ -110,7 +110,7 @@ def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
-def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
+def test_when_a_process_dies_while_it_reads_secrets_another_one_signs(
     post: Post, failpoint: str
 ) -> None:
     account_id = factories.make_account(post.database)
@@ -135,7 +135,9 @@ def nobody() -> Any:  # noqa: ANN401 - it returns nothing
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
-def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_dead_senders_attempt_the_attempt_ends_once(
+    post: Post, failpoint: str
+) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.claim(post.database)
     post.let_leases_end()
@@ -147,7 +149,9 @@ def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
-def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_during_a_recovery_each_notification_is_resent_once(
+    post: Post, failpoint: str
+) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.try_once(post.database, webhooks.GONE)
     [missed] = webhooks.all_deliveries(post.database)
@@ -166,7 +170,7 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(post: Post) -> None:
     webhooks.run_job(post.database, post.account_id)
 
     ended = post.finish({VARIABLE: "settle.committed=raise"})

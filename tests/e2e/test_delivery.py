@@ -90,7 +90,7 @@ def genuine(got: Got, public_key: str) -> bool:
     return bool(signing.verify(got.headers, got.body, at=now, public_key=public_key))
 
 
-def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_is_asked_to(
+def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_process_exits_on_request(
     stack: Stack, receiver: Receiver
 ) -> None:
     client = stack.start_api()
@@ -124,7 +124,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
     assert CANARY not in stack.log("delivery")
 
 
-def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_rotation(
+def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
     root = "/v1/webhook_endpoints"
@@ -175,7 +175,7 @@ def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_
         assert by == [False, False, True]
 
 
-def test_the_command_line_receives_shows_and_sends_again(
+def test_the_command_line_receives_shows_and_resends_notifications(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
     made = client.act(

@@ -87,7 +87,7 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
             one.close()
 
 
-def test_an_engine_is_sent_the_picture_and_never_its_url(
+def test_an_engine_gets_the_image_and_never_its_url(
     sqlite_source: databases.SqliteSource, redis_server: RedisServer
 ) -> None:
     redis_server.flush()

@@ -70,7 +70,7 @@ def progress(client: Client, job_id: str) -> int:
     return int(job["progress"]["output_tokens"]) if job["status"] == "running" else 0
 
 
-def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stack) -> None:
+def test_a_question_is_answered_with_its_complete_trace(client: Client, stack: Stack) -> None:
     stack.start_worker()
 
     job = client.submit([IMAGE], "How many shapes are there?", options={"priority": "low"})
@@ -86,7 +86,7 @@ def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stac
         Client(stack.url, key=stack.other_key).job(job["id"])
 
 
-def test_a_second_question_finds_the_picture_in_the_cache(client: Client, stack: Stack) -> None:
+def test_a_second_question_finds_the_image_in_the_cache(client: Client, stack: Stack) -> None:
     stack.start_worker()
     other = IMAGE.with_name("s03.png")
     first = client.wait(client.submit([other], "How many shapes are there?")["id"])

@@ -38,7 +38,7 @@ def client(
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["file"])
-def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str, str]) -> None:
+def test_the_sample_images_are_answered_correctly(client: Client, sample: dict[str, str]) -> None:
     image = RealEngine.samples / sample["file"]
 
     done = client.wait(client.submit([image], sample["question"])["id"])
@@ -48,7 +48,7 @@ def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str
     assert done["usage"]["image_tokens"] == done["images"][0]["tokens"]
 
 
-def test_questions_that_spell_special_tokens_are_answered_and_hold_nobody_up(
+def test_questions_with_special_tokens_are_answered_and_delay_no_other_job(
     client: Client,
 ) -> None:
     """Unbroken, a picture's marker hangs the real engine, and with it the permit."""
@@ -85,7 +85,7 @@ def test_a_number_is_a_value(client: Client) -> None:
     assert (answer["text"], answer["value"]) == ("7", 7)
 
 
-def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Client) -> None:
+def test_after_its_reasoning_the_real_engine_returns_json_of_the_schema(client: Client) -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -157,7 +157,7 @@ def prefilled(job: dict[str, Any]) -> int:
     return int(job["usage"]["input_tokens"]) - int(job["usage"]["cached_tokens"])
 
 
-def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) -> None:
+def test_the_live_stream_of_the_real_engine_equals_the_stored_trace(client: Client) -> None:
     job = client.submit([RealEngine.samples / "s07.png"], "How many shapes are there?")
 
     deltas = [
@@ -227,7 +227,7 @@ def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine)
     assert eventually(lambda: running(real_engine.url) == 0, seconds=10)
 
 
-def test_a_second_look_by_the_real_engine_is_told_live_found_and_shown(client: Client) -> None:
+def test_a_verification_by_the_real_engine_is_streamed_recorded_and_shown(client: Client) -> None:
     image = RealEngine.samples / "s07.png"
     job = client.submit([image], "How many shapes are there?", options={"guards": {"verify": True}})
 

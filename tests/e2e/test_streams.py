@@ -91,7 +91,7 @@ def valid(events: list[Json]) -> list[Json]:
     return [event for event in events if event["sequence_number"] not in gone]
 
 
-def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> None:
+def test_a_stream_continues_after_the_death_of_api_and_worker(stack: Stack) -> None:
     client = stack.start_api()
     stack.start_worker()
     job = client.submit([IMAGE], "How many shapes are there?")
@@ -127,7 +127,7 @@ def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> Non
             assert replay(client, stack, job, after=number) == rest
 
 
-def test_without_redis_a_job_is_followed_all_the_same(stack: Stack) -> None:
+def test_a_stream_works_without_redis(stack: Stack) -> None:
     stack.redis_url = "unix:///nowhere/redis.sock"
     client = stack.start_api()
     stack.start_worker(LONGLOOK_REDIS_URL=stack.redis_url, LONGLOOK_SWEEP_SECONDS="0.2")

@@ -197,7 +197,7 @@ def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
     assert up.comes_to(job_id, "cancelled")
 
 
-def test_a_person_sees_the_trace_grow(up: Up) -> None:
+def test_a_terminal_shows_the_growing_trace(up: Up) -> None:
     words = [str(LONGLOOK), "submit", str(IMAGE), QUESTION, "--stream"]
     reader, terminal = pty.openpty()
     command = subprocess.Popen(
@@ -241,7 +241,7 @@ def test_a_second_one_on_the_same_home_is_refused(up: Up, tmp_path: Path) -> Non
     assert up.process.poll() is None
 
 
-def test_a_busy_port_is_told_before_anything_starts(up: Up, tmp_path: Path) -> None:
+def test_a_busy_port_is_reported_before_anything_starts(up: Up, tmp_path: Path) -> None:
     port = up.url.rpartition(":")[2]
     second = Up(tmp_path, "--port", port, "--engine", "scripted")
     assert second.ends() == 1
@@ -250,7 +250,7 @@ def test_a_busy_port_is_told_before_anything_starts(up: Up, tmp_path: Path) -> N
     assert list((second.home / "logs").iterdir()) == []
 
 
-def test_the_doctor_says_that_all_is_well(up: Up) -> None:
+def test_the_doctor_reports_success(up: Up) -> None:
     found = up.longlook("doctor")
     verdicts = {one["what"]: one["verdict"] for one in json.loads(found.stdout)}
     assert found.returncode == 0
@@ -273,7 +273,7 @@ def test_each_kind_of_fault_has_its_exit_code(up: Up) -> None:
     assert ended(LONGLOOK_API_KEY="ll_" + "x" * 43) == 4
 
 
-def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
+def test_a_worker_that_died_restarts_and_claims_jobs(tmp_path: Path) -> None:
     with running(tmp_path, LONGLOOK_LEASE_SECONDS="2") as up:
         worker = next(
             pid
@@ -285,7 +285,7 @@ def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
         assert up.longlook("submit", str(IMAGE), QUESTION, "--wait").returncode == 0
 
 
-def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:
+def test_ctrl_c_ends_everything_cleanly_and_in_time(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "scripted", "--workers", "2") as up:
         children = up.children()
         sessions = sessions_of(children)
@@ -296,7 +296,7 @@ def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:
     assert nothing_left(children, sessions, seconds=1)
 
 
-def test_a_running_job_may_end_before_the_worker_does(tmp_path: Path) -> None:
+def test_a_worker_lets_its_running_job_end_before_it_exits(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         job_id = up.submit()
         assert up.comes_to(job_id, "running")
@@ -330,7 +330,7 @@ def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     assert nothing_left(children, sessions)
 
 
-def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_start_ends_everything_with_its_last_output(tmp_path: Path) -> None:
     engine = tmp_path / "python"
     engine.write_text("#!/bin/sh\necho no room for the model >&2\nexit 7\n")
     engine.chmod(0o755)
@@ -355,7 +355,7 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_p
         ({"LONGLOOK_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "127.0.0.1:1/x cannot be used"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_line(
+def test_a_fault_is_reported_in_one_line(
     tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     engine = "tiny" if "LONGLOOK_ENGINE_PYTHON" in environment else "scripted"
@@ -368,7 +368,7 @@ def test_what_cannot_work_is_told_in_a_line(
 
 
 @pytest.mark.engine
-def test_the_demo_answers_right_and_shows_the_cache_at_work(tmp_path: Path) -> None:
+def test_the_demo_answers_correctly_and_shows_the_use_of_the_cache(tmp_path: Path) -> None:
     with running(tmp_path, "--demo") as up:
         assert up.says("The service is up until you press Ctrl-C", seconds=180), up.output
         shown = up.output

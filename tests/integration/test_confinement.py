@@ -64,9 +64,7 @@ def secret(short_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-def test_a_child_that_was_taken_over_gets_nowhere(
-    sandbox: Sandbox, secret: Path, what: str
-) -> None:
+def test_a_compromised_child_reaches_nothing(sandbox: Sandbox, secret: Path, what: str) -> None:
     needs(sandbox, FILES, SYSTEM_CALLS)
     if what in BY_NUMBER and platform.machine() != "x86_64":
         pytest.skip("the numbers are those of x86-64")
@@ -89,7 +87,9 @@ def test_a_child_that_was_taken_over_gets_nowhere(
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_decoding_needs_is_permitted(sandbox: Sandbox, secret: Path, what: str) -> None:
+def test_the_operations_that_decoding_needs_are_permitted(
+    sandbox: Sandbox, secret: Path, what: str
+) -> None:
     facts, _ = sandbox.call(b"", order="attempt", what=what, path=str(secret), pid=os.getpid())
 
     assert facts.get("got") == HARMLESS[what], facts
@@ -101,7 +101,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_the_kernel_says_so(sandbox: Sandbox) -> None:
+def test_the_kernel_reports_the_confinement(sandbox: Sandbox) -> None:
     needs(sandbox, SYSTEM_CALLS)
     [pid] = sandbox.pids
 
@@ -113,7 +113,7 @@ def test_the_kernel_says_so(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can")
-def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries() -> None:
+def test_a_child_of_root_is_another_user_if_all_users_can_read_the_libraries() -> None:
     with Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         users = {status(pid)["Uid"] for pid in pool.pids}
@@ -277,7 +277,7 @@ def pretend(*missing: str) -> None:
     assert libc.prctl(22, 2, ctypes.byref(filter_), 0, 0) == 0
 
 
-def test_what_is_not_confined_is_logged_once() -> None:
+def test_a_missing_confinement_is_logged_once() -> None:
     with structlog.testing.capture_logs() as logs, Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         complete = pool.confined == LAYERS
@@ -316,7 +316,7 @@ def test_system_calls_have_the_numbers_of_the_kernels_headers(
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_a_filter_fits_into_the_kernel_and_jumps_forward_only_inside_of_it(machine: str) -> None:
+def test_a_filter_fits_into_the_kernel_and_jumps_only_forward_within_itself(machine: str) -> None:
     program = confinement._filter(machine, own=1, opens=True)  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     assert len(program) <= 4096

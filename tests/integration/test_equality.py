@@ -66,7 +66,7 @@ def mathematics() -> Iterator[Equality]:
         ("6 red", "6 blue", False),
     ],
 )
-def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
+def test_texts_are_equal_apart_from_case_width_spaces_and_a_final_period(
     one: str, other: str, *, wanted: bool
 ) -> None:
     assert NO_MATHEMATICS.of(None, account_id=ACCOUNT)(one, other) is wanted
@@ -89,7 +89,7 @@ def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
         (JSON, '{"a": 1}', '{"b": 1}', False),
     ],
 )
-def test_what_the_format_reads_is_compared(
+def test_the_typed_values_are_compared(
     answer_format: dict[str, Any], one: str, other: str, *, wanted: bool
 ) -> None:
     assert NO_MATHEMATICS.of(answer_format, account_id=ACCOUNT)(one, other) is wanted
@@ -124,9 +124,7 @@ def test_formulas_are_compared_as_formulas(
     assert mathematics.of(None, account_id=ACCOUNT)(one, other) is wanted
 
 
-def test_formulas_that_never_end_equal_nothing_and_change_nothing_for_the_others_of_a_vote() -> (
-    None
-):
+def test_formulas_that_never_finish_equal_nothing_and_do_not_affect_the_rest_of_a_vote() -> None:
     with children() as sandbox:
         places = equality.shares(1, most_waiting=1)
         same = Equality(sandbox, places, cpu_seconds=0.5).of(None, account_id=ACCOUNT)
@@ -140,7 +138,7 @@ def test_formulas_that_never_end_equal_nothing_and_change_nothing_for_the_others
         assert not same("6", "7")
 
 
-def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
+def test_a_formula_that_never_finishes_is_remembered_for_its_account() -> None:
     with children() as sandbox:
         mathematics = Equality(sandbox, equality.shares(1, most_waiting=1), cpu_seconds=0.5)
         assert not mathematics.of(None, account_id=ACCOUNT)("10^{10^{10}}", "7")
@@ -153,7 +151,7 @@ def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
         assert sandbox.pids != pids
 
 
-def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other() -> None:
+def test_an_account_whose_formulas_never_finish_leaves_a_child_to_every_other_account() -> None:
     with (
         children(formula_targets.COMPARE_OR_HANG, processes=2) as sandbox,
         ThreadPoolExecutor(9) as threads,
@@ -231,7 +229,7 @@ def test_a_child_that_is_killed_from_outside_changes_no_result() -> None:
         assert sandbox.pids.isdisjoint(killed)
 
 
-def test_without_children_nothing_is_decided() -> None:
+def test_without_children_no_formulas_are_compared() -> None:
     away = Away()
     mathematics = Equality(away, equality.shares(most_waiting=1), pause_seconds=0)
 
@@ -242,7 +240,7 @@ def test_without_children_nothing_is_decided() -> None:
     assert mathematics.of(None, account_id=ACCOUNT)("red", "Red")
 
 
-def test_a_job_that_is_stopped_waits_no_longer() -> None:
+def test_a_stopped_job_stops_waiting() -> None:
     places = equality.shares(1, most_waiting=1)
     mathematics = Equality(Away(), places, look_seconds=0.01)
     looks = iter([False, False, True])
@@ -250,7 +248,7 @@ def test_a_job_that_is_stopped_waits_no_longer() -> None:
         mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("6", "6.0")
 
 
-def test_long_texts_and_plain_words_are_no_formulas() -> None:
+def test_long_texts_and_plain_words_are_not_formulas() -> None:
     assert not equality.formulas("red", "blue")
     assert not equality.formulas("1" * 400, "2")
     assert equality.formulas("a+b", "b+a")

@@ -25,7 +25,7 @@ def half_clear(mode: str) -> Image.Image:
         (half_clear("RGBA"), "WEBP"),
     ],
 )
-def test_what_is_transparent_becomes_white(image: Image.Image, name: str) -> None:
+def test_transparent_pixels_become_white(image: Image.Image, name: str) -> None:
     options: dict[str, object] = {"lossless": True, "exact": True} if name == "WEBP" else {}
     seen = image_files.image_of(pipeline.canonicalize(image_files.file_of(image, name, **options)))
 
@@ -36,7 +36,7 @@ def test_what_is_transparent_becomes_white(image: Image.Image, name: str) -> Non
 
 @pytest.mark.parametrize("name", ["PNG", "GIF"])
 @pytest.mark.parametrize("mode", ["P", "L", "1"])
-def test_a_transparent_colour_becomes_white(name: str, mode: str) -> None:
+def test_a_transparent_color_becomes_white(name: str, mode: str) -> None:
     image = Image.new(mode, (112, 84), 0)
     image.paste(1 if mode != "L" else 200, (56, 0, 112, 84))
     if mode == "P":
@@ -51,7 +51,7 @@ def test_a_transparent_colour_becomes_white(name: str, mode: str) -> None:
     assert image_files.near(seen.getpixel((90, 40)), visible) or mode == "1"
 
 
-def test_a_palette_with_alpha_keeps_its_colours() -> None:
+def test_a_palette_with_alpha_keeps_its_colors() -> None:
     image = Image.new("P", (112, 84), 0)
     image.paste(1, (56, 0, 112, 84))
     image.putpalette([*image_files.RED, *image_files.BLUE])
@@ -88,7 +88,7 @@ def shades(mode: str, values: list[float]) -> Image.Image:
         ("F", "TIFF", [0.0, 25_100.0, 50_200.0, 100_000.0]),
     ],
 )
-def test_deep_greys_are_scaled_and_not_clipped(mode: str, name: str, values: list[float]) -> None:
+def test_deep_grays_are_scaled_and_not_clipped(mode: str, name: str, values: list[float]) -> None:
     seen = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(shades(mode, values), name))
     )
@@ -100,7 +100,7 @@ def test_deep_greys_are_scaled_and_not_clipped(mode: str, name: str, values: lis
     )
 
 
-def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
+def test_a_dark_image_of_sixteen_bits_stays_dark() -> None:
     seen = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(shades("I;16", [0, 250])))
     )
@@ -108,14 +108,14 @@ def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
     assert seen.getextrema() == ((0, 1), (0, 1), (0, 1))
 
 
-def test_pixels_that_are_no_numbers_are_refused() -> None:
+def test_pixels_that_are_not_numbers_are_rejected() -> None:
     refused = image_files.refusal(image_files.file_of(shades("F", [0.0, float("inf")]), "TIFF"))
 
     assert refused.specific_code == "invalid_image_mode"
 
 
 @pytest.mark.parametrize("name", ["JPEG", "TIFF"])
-def test_cmyk_is_read_as_it_was_meant(name: str) -> None:
+def test_cmyk_is_converted_to_the_intended_colors(name: str) -> None:
     """Pillow writes CMYK JPEGs as Adobe does, inverted."""
     inks = Image.new("CMYK", (112, 84), (0, 255, 255, 0))
     inks.paste((0, 0, 0, 0), (56, 0, 112, 84))
@@ -127,7 +127,7 @@ def test_cmyk_is_read_as_it_was_meant(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "LAB"])
-def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
+def test_other_pixel_modes_become_rgb(mode: str) -> None:
     seen = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(image_files.gradient().convert(mode), "TIFF"))
     )
@@ -137,7 +137,7 @@ def test_other_kinds_of_pixels_become_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_colours_follow_the_files_profile(name: str) -> None:
+def test_colors_follow_the_files_profile(name: str) -> None:
     image = Image.new("RGB", (112, 84), image_files.RED)
     seen = image_files.image_of(
         pipeline.canonicalize(
@@ -152,7 +152,7 @@ def test_colours_follow_the_files_profile(name: str) -> None:
     ("mode", "profile"),
     [("RGB", b"no profile at all"), ("L", image_files.swapped_profile()), ("RGB", b"")],
 )
-def test_a_profile_that_is_broken_or_of_other_colours_is_ignored(mode: str, profile: bytes) -> None:
+def test_a_profile_that_is_broken_or_for_another_mode_is_ignored(mode: str, profile: bytes) -> None:
     image = Image.new(mode, (112, 84), "white")
     seen = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(image, icc_profile=profile))

@@ -34,7 +34,7 @@ LAID = {
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize(("orientation", "laid"), LAID.items())
-def test_a_picture_is_turned_upright(
+def test_an_image_is_rotated_upright(
     name: str, orientation: int, laid: Image.Transpose | None
 ) -> None:
     upright = Image.new("RGB", (224, 112), image_files.RED)
@@ -64,7 +64,7 @@ def test_a_picture_is_turned_upright(
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_is_none_turns_nothing(value: int) -> None:
+def test_an_invalid_orientation_rotates_nothing(value: int) -> None:
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=image_files.with_orientation(value)
     )
@@ -72,7 +72,7 @@ def test_an_orientation_that_is_none_turns_nothing(value: int) -> None:
     assert pipeline.canonicalize(data).original.orientation == 1
 
 
-def test_an_orientation_that_is_a_fraction_turns_nothing() -> None:
+def test_a_fractional_orientation_rotates_nothing() -> None:
     entry = struct.pack("!HHHIIIII", 1, 0x0112, 5, 1, 26, 0, 6, 1)
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + entry
@@ -82,7 +82,7 @@ def test_an_orientation_that_is_a_fraction_turns_nothing() -> None:
     assert pipeline.canonicalize(data).original.orientation == 1
 
 
-def test_broken_metadata_spoil_no_picture() -> None:
+def test_broken_metadata_does_not_affect_the_image() -> None:
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01"
     )
@@ -91,7 +91,7 @@ def test_broken_metadata_spoil_no_picture() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_large_jpeg_is_decoded_small_but_never_below_its_canonical_size(
+def test_a_large_jpeg_is_decoded_at_a_smaller_scale_but_not_below_its_canonical_size(
     orientation: int,
 ) -> None:
     specks = Image.frombytes("L", (600, 450), random.Random(1).randbytes(600 * 450))
@@ -110,7 +110,7 @@ def test_a_large_jpeg_is_decoded_small_but_never_below_its_canonical_size(
     assert 1 < ImageStat.Stat(ImageChops.difference(seen, expected)).mean[0] < 7
 
 
-def test_no_metadata_is_left() -> None:
+def test_all_metadata_is_removed() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "somebody")
     exif = image_files.with_orientation(1)
@@ -142,7 +142,7 @@ def test_no_metadata_is_left() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_canonical_image_keeps_its_size_when_it_comes_in_again(name: str) -> None:
+def test_a_canonical_image_keeps_its_size_when_it_is_uploaded_again(name: str) -> None:
     first = pipeline.canonicalize(
         image_files.file_of(image_files.gradient(300, 200), name), detail="low"
     )
@@ -155,9 +155,7 @@ def test_a_canonical_image_keeps_its_size_when_it_comes_in_again(name: str) -> N
 
 @given(width=st.integers(2, 300), height=st.integers(2, 300), name=st.sampled_from(["JPEG", "PNG"]))
 @hypothesis.settings(max_examples=30)
-def test_a_picture_of_any_size_comes_out_at_its_canonical_size(
-    width: int, height: int, name: str
-) -> None:
+def test_an_image_of_any_size_gets_its_canonical_size(width: int, height: int, name: str) -> None:
     data = image_files.file_of(Image.new("RGB", (width, height), image_files.GREEN), name)
     if max(width, height) > pipeline.MAX_RATIO * min(width, height):
         assert image_files.refusal(data).specific_code == "invalid_image"
@@ -168,7 +166,7 @@ def test_a_picture_of_any_size_comes_out_at_its_canonical_size(
     assert image_files.image_of(canonical).size == (canonical.width, canonical.height)
 
 
-def test_the_details_differ_in_size_and_key() -> None:
+def test_the_detail_tiers_differ_in_size_and_key() -> None:
     data = image_files.file_of(Image.new("RGB", (3000, 2600), image_files.GREEN), "JPEG")
     made = [pipeline.canonicalize(data, detail=detail) for detail in profiles.DETAIL_TOKENS]
 
@@ -176,7 +174,7 @@ def test_the_details_differ_in_size_and_key() -> None:
     assert len({one.key for one in made}) == 4
 
 
-def test_the_key_is_of_bytes_and_pipeline() -> None:
+def test_the_key_depends_on_bytes_and_pipeline() -> None:
     canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient()))
 
     mixed = canonical.data + images.PIPELINE_VERSION.encode()
@@ -195,7 +193,7 @@ def test_the_key_is_of_bytes_and_pipeline() -> None:
         (1, 40, "image_too_small", "1 x 40 pixels"),
     ],
 )
-def test_bounds_are_kept_before_anything_is_decoded(
+def test_limits_apply_before_anything_is_decoded(
     width: int, height: int, code: str, said: str
 ) -> None:
     data = image_files.png_header(width, height)
@@ -206,11 +204,11 @@ def test_bounds_are_kept_before_anything_is_decoded(
     assert said in refused.message
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_a_file_that_is_not_an_image_is_rejected() -> None:
     assert image_files.refusal(b"plain words, no picture").specific_code == "invalid_image_format"
 
 
-def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
+def test_a_webp_bomb_is_rejected_before_its_canvas_is_allocated() -> None:
     canvas = (16_382).to_bytes(3, "little") * 2
     chunks = b"WEBPVP8X\x0a\x00\x00\x00" + bytes(4) + canvas
     refused = image_files.refusal(b"RIFF" + len(chunks).to_bytes(4, "little") + chunks)
@@ -220,7 +218,7 @@ def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_truncated_image_is_refused(name: str) -> None:
+def test_a_truncated_image_is_rejected(name: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
     for left in (len(data) // 2, len(data) * 3 // 4):
         refused = image_files.refusal(data[:left])
@@ -230,7 +228,7 @@ def test_a_truncated_image_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(name: str) -> None:
+def test_a_damaged_file_is_decoded_or_rejected_without_another_error(name: str) -> None:
     whole = image_files.file_of(
         image_files.gradient(), name, **({"save_all": True} if name == "TIFF" else {})
     )

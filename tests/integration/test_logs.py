@@ -88,14 +88,16 @@ def test_each_event_is_one_line_of_json(events: dict[str, dict[str, Any]]) -> No
         assert event["ts"].endswith("Z")
 
 
-def test_our_events_carry_their_data_and_what_was_bound(events: dict[str, dict[str, Any]]) -> None:
+def test_log_events_include_their_data_and_the_bound_context(
+    events: dict[str, dict[str, Any]],
+) -> None:
     claimed = events["job_claimed"]
 
     assert (claimed["attempt"], claimed["request_id"], claimed["job_id"]) == (2, "req_1", "job_1")
     assert (claimed["level"], claimed["logger"]) == ("info", "jobs.test")
 
 
-def test_what_was_bound_is_on_the_lines_of_libraries_too_and_of_this_thread_only(
+def test_the_bound_context_is_on_the_lines_of_libraries_too_and_of_this_thread_only(
     events: dict[str, dict[str, Any]],
 ) -> None:
     assert events["lost one of 3"]["job_id"] == "job_1"
@@ -110,7 +112,7 @@ def test_a_traceback_is_a_part_of_its_line(events: dict[str, dict[str, Any]], ev
     assert events[event]["exception"].endswith("ValueError: two\nlines")
 
 
-def test_a_long_value_is_cut_and_any_value_can_be_written(
+def test_a_long_value_is_truncated_and_any_value_can_be_written(
     events: dict[str, dict[str, Any]],
 ) -> None:
     assert events["over"]["text"] == "x" * 2000 + "…"
@@ -118,7 +120,7 @@ def test_a_long_value_is_cut_and_any_value_can_be_written(
     assert events["over"]["umlaut"] == "ü圆"
 
 
-def test_the_level_holds_for_the_quiet_libraries_as_well() -> None:
+def test_the_level_applies_to_quiet_libraries_too() -> None:
     lines = [json.loads(line) for line in run(log_level="ERROR")]
 
     assert [line["event"] for line in lines] == ["job_crashed", "worker crashed", "failed_by"]
@@ -132,7 +134,7 @@ def test_columns_are_for_people() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["columns", "json"])
-def test_what_is_logged_steers_no_terminal_and_forges_no_line(log_format: str) -> None:
+def test_logged_text_cannot_control_a_terminal_or_forge_a_line(log_format: str) -> None:
     # Colors are the renderer's own.
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in run(log_format)]
 

@@ -75,7 +75,7 @@ def hang(resolver: Resolver, host: str, *, party: str = "a") -> None:
         resolve(resolver, host, party=party, seconds=0.01)
 
 
-def test_a_name_is_looked_up_each_time_it_is_needed(names: Names) -> None:
+def test_a_name_is_resolved_for_each_call(names: Names) -> None:
     resolver = Resolver(names)
 
     assert [resolve(resolver, "a.example") for _ in range(2)] == [[HERE], [HERE]]
@@ -84,7 +84,7 @@ def test_a_name_is_looked_up_each_time_it_is_needed(names: Names) -> None:
         resolve(resolver, "none.example")
 
 
-def test_one_silent_name_is_asked_for_once_however_many_want_it(names: Names) -> None:
+def test_concurrent_callers_share_one_lookup_of_a_silent_name(names: Names) -> None:
     resolver = Resolver(names, threads=2, each=2)
     for _ in range(10):
         hang(resolver, "silent.example")
@@ -97,7 +97,7 @@ def test_one_silent_name_is_asked_for_once_however_many_want_it(names: Names) ->
         assert [one.result() for one in waiting] == [[HERE]] * 4
 
 
-def test_silent_names_of_one_party_keep_no_other_one_waiting(names: Names) -> None:
+def test_silent_names_of_one_party_do_not_delay_another_party(names: Names) -> None:
     resolver = Resolver(names, threads=8, each=2)
     for number in range(2):
         hang(resolver, f"silent{number}.example", party="a")
@@ -108,7 +108,7 @@ def test_silent_names_of_one_party_keep_no_other_one_waiting(names: Names) -> No
     assert resolve(resolver, "other.example", party="b") == [HERE]
 
 
-def test_a_party_goes_on_when_one_of_its_names_was_answered_for(names: Names) -> None:
+def test_a_party_continues_when_one_of_its_lookups_returns(names: Names) -> None:
     resolver = Resolver(names, threads=2, each=1)
     hang(resolver, "silent.example")
 
@@ -119,7 +119,7 @@ def test_a_party_goes_on_when_one_of_its_names_was_answered_for(names: Names) ->
         assert waiting.result() == [HERE]
 
 
-def test_all_parties_together_have_so_many_threads_at_the_most(names: Names) -> None:
+def test_the_threads_of_all_parties_are_limited(names: Names) -> None:
     resolver = Resolver(names, threads=3, each=2)
     for number in range(3):
         hang(resolver, f"silent{number}.example", party=str(number))
@@ -129,7 +129,7 @@ def test_all_parties_together_have_so_many_threads_at_the_most(names: Names) -> 
     assert "silent3.example" not in names.requested
 
 
-def test_parties_with_many_silent_names_leave_a_thread_to_another_one(names: Names) -> None:
+def test_parties_with_many_silent_names_leave_a_thread_to_another_party(names: Names) -> None:
     resolver = Resolver(names, threads=8, each=4)
     for party in "ab":
         for number in range(4):
@@ -138,7 +138,7 @@ def test_parties_with_many_silent_names_leave_a_thread_to_another_one(names: Nam
     assert resolve(resolver, "other.example", party="c") == [HERE]
 
 
-def test_a_silent_name_keeps_no_process_from_ending() -> None:
+def test_a_silent_name_does_not_prevent_the_exit_of_a_process() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", ENDS],
         cwd=ROOT,
@@ -162,12 +162,12 @@ def test_a_silent_name_keeps_no_process_from_ending() -> None:
         ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
     ],
 )
-def test_an_address_is_one_however_it_is_written(host: str, address: str) -> None:
+def test_an_address_is_recognized_in_every_notation(host: str, address: str) -> None:
     assert numeric(host) == ipaddress.ip_address(address)
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "a.example", "127.0.0.1.example", "", "a" * 300, "a\0b"]
 )
-def test_a_name_is_no_address(host: str) -> None:
+def test_a_name_is_not_an_address(host: str) -> None:
     assert numeric(host) is None

@@ -61,7 +61,7 @@ def test_an_environment_satisfies_the_smaller_one_it_contains(tmp_path: Path) ->
     assert small.is_made()
 
 
-def test_another_recipe_makes_it_again(tmp_path: Path) -> None:
+def test_a_changed_recipe_rebuilds_the_environment(tmp_path: Path) -> None:
     environment = pretended(tmp_path / "env")
     environments.make(environment)
 
@@ -70,7 +70,7 @@ def test_another_recipe_makes_it_again(tmp_path: Path) -> None:
     assert not environment.is_made()
 
 
-def test_a_killed_try_is_cleared_away(tmp_path: Path) -> None:
+def test_the_rest_of_a_killed_build_is_removed(tmp_path: Path) -> None:
     def killed() -> None:
         raise KeyboardInterrupt
 
@@ -85,7 +85,7 @@ def test_a_killed_try_is_cleared_away(tmp_path: Path) -> None:
     assert [path.name for path in environment.directory.iterdir()] == [environments.MARKER]
 
 
-def test_a_step_that_fails_in_order_leaves_what_is_there(tmp_path: Path) -> None:
+def test_a_failed_step_keeps_the_files_for_the_next_build(tmp_path: Path) -> None:
     def fails() -> None:
         raise CommandError(["pip"], "no route to the index")
 
@@ -98,7 +98,7 @@ def test_a_step_that_fails_in_order_leaves_what_is_there(tmp_path: Path) -> None
     assert environment.has_pip()
 
 
-def test_a_pip_that_was_killed_leaves_nothing_to_build_on(tmp_path: Path) -> None:
+def test_a_killed_pip_makes_the_next_build_start_from_scratch(tmp_path: Path) -> None:
     python = fake_python(tmp_path, "kill -9 $$")
     environment = pretended(tmp_path / "env", lambda: environments.pip(python, "something"))
     with pytest.raises(CommandError):
@@ -109,7 +109,7 @@ def test_a_pip_that_was_killed_leaves_nothing_to_build_on(tmp_path: Path) -> Non
     assert not environment.has_pip()
 
 
-def test_an_environment_of_another_python_is_cleared_away(tmp_path: Path) -> None:
+def test_an_environment_of_another_python_is_removed(tmp_path: Path) -> None:
     environment = pretended(tmp_path / "env")
     (environment.directory / "lib" / "python3.9").mkdir(parents=True)
 
@@ -147,14 +147,16 @@ def test_torch_comes_from_its_own_index_when_the_configured_one_lacks_it(tmp_pat
     assert [environments.TORCH_INDEX in call for call in calls(tmp_path)] == [False, True]
 
 
-def test_torch_that_is_nowhere_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_torch_is_reported_in_one_sentence(tmp_path: Path) -> None:
     python = fake_python(tmp_path, f"echo 'ERROR: {environments.NO_TORCH}==2.13.0+cpu'; exit 1")
 
     with pytest.raises(SetUpError, match="is missing: neither pip's configured index nor"):
         environments.install_torch(python)
 
 
-def test_another_fault_is_shown_whole_and_not_taken_for_a_missing_torch(tmp_path: Path) -> None:
+def test_another_fault_is_shown_in_full_and_not_mistaken_for_a_missing_torch(
+    tmp_path: Path,
+) -> None:
     python = fake_python(tmp_path, "echo first line; echo 'No space left on device' >&2; exit 1")
 
     with pytest.raises(CommandError, match=r"(?s)first line.*No space left on device"):
@@ -163,7 +165,7 @@ def test_another_fault_is_shown_whole_and_not_taken_for_a_missing_torch(tmp_path
     assert len(calls(tmp_path)) == 1
 
 
-def test_the_stand_ins_are_not_put_over_a_cuda_build(tmp_path: Path) -> None:
+def test_the_stubs_do_not_replace_a_cuda_build(tmp_path: Path) -> None:
     python = fake_python(tmp_path, "echo 'cuda 12.8'")
 
     with pytest.raises(SetUpError, match="CUDA build"):
@@ -172,14 +174,14 @@ def test_the_stand_ins_are_not_put_over_a_cuda_build(tmp_path: Path) -> None:
     assert len(calls(tmp_path)) == 1
 
 
-def test_a_disk_that_is_too_full_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_anything_is_created(tmp_path: Path) -> None:
     environment = Environment("huge", tmp_path / "env", (), 10**9, lambda _python: iter(()))
 
     with pytest.raises(SetUpError, match="are free on its disk"):
         environments.make(environment)
 
 
-def test_a_python_that_cannot_make_environments_is_told_with_debians_package_in_the_first_line(
+def test_a_python_without_venv_is_reported_with_debians_package_in_the_first_line(
     tmp_path: Path,
 ) -> None:
     """As on a Debian without python3-venv: the module that a new environment's pip comes from is not there."""

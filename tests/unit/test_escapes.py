@@ -30,7 +30,7 @@ def test_no_unsafe_character_is_shown(*, lines: bool) -> None:
     assert stored == ({"\n", "\t"} if lines else set())
 
 
-def test_no_unsafe_character_is_in_json_and_the_value_stays() -> None:
+def test_json_contains_no_unsafe_character_and_keeps_its_value() -> None:
     said = " ".join(UNSAFE)
 
     document = escapes.in_json(json.dumps({said: [said]}, ensure_ascii=False))
@@ -40,7 +40,7 @@ def test_no_unsafe_character_is_in_json_and_the_value_stays() -> None:
 
 
 @given(st.text())
-def test_what_a_person_can_see_stays_as_it_is(text: str) -> None:
+def test_visible_characters_stay_unchanged(text: str) -> None:
     seen = "".join(char for char in text if char not in UNSAFE)
 
     assert escapes.visible(seen) == seen
@@ -88,7 +88,7 @@ def test_scripts_and_emoji_keep_their_joiners(text: str) -> None:
         ("a\u2028b\u2029c\x85d\ud800", r"a\u2028b\u2029c\x85d\ud800"),
     ],
 )
-def test_the_rest_is_shown_as_an_escape(text: str, shown: str) -> None:
+def test_other_characters_are_shown_as_escapes(text: str, shown: str) -> None:
     assert escapes.visible(text) == shown
 
 

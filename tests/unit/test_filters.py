@@ -56,12 +56,12 @@ def faults(words: str) -> list[str]:
 
 
 @given(wanted)
-def test_what_is_written_back_means_the_same(requested: Filter) -> None:
+def test_a_rendered_filter_parses_to_the_same_filter(requested: Filter) -> None:
     assert parse(filters.render(requested)) == requested
 
 
 @given(st.text())
-def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: str) -> None:
+def test_any_text_is_parsed_or_rejected_with_the_position_of_each_fault(words: str) -> None:
     try:
         requested = parse(words)
     except errors.InvalidRequest as refused:
@@ -75,7 +75,7 @@ def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: s
         assert parse(filters.render(requested)) == requested
 
 
-def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
+def test_qualifiers_combine_and_several_states_are_alternatives() -> None:
     image_id = ids.new()
     requested = parse(
         f"status:failed  status:cancelled error:timeout error:worker_lost meta.case:42 meta.site:a.b "
@@ -93,14 +93,14 @@ def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
     assert parse(" \n ") == Filter(account_id=None)
 
 
-def test_words_and_phrases_stand_beside_qualifiers() -> None:
+def test_words_and_phrases_combine_with_qualifiers() -> None:
     requested = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
 
     assert requested.phrases == ("pelican", "six of them", "圆形", "status:failed")
     assert requested.statuses == (Status.FAILED,)
 
 
-def test_quotes_hold_what_would_end_a_word() -> None:
+def test_quotes_keep_characters_that_would_end_a_word() -> None:
     requested = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
 
     assert requested.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
@@ -123,7 +123,7 @@ def test_quotes_hold_what_would_end_a_word() -> None:
         ),
     ],
 )  # fmt: skip
-def test_times_are_compared_as_they_are_and_durations_as_ages(
+def test_times_are_compared_with_the_submission_and_durations_with_the_age(
     words: str, after: datetime | None, before: datetime | None
 ) -> None:
     requested = parse(words)
@@ -167,7 +167,7 @@ def test_all_faults_are_told_at_once() -> None:
     assert len(faults("status:odd created:now meta.case:42 finding:odd")) == 3
 
 
-def test_there_may_be_only_so_many_terms() -> None:
+def test_the_number_of_terms_is_limited() -> None:
     letters = "abcdefghij"
     words = " ".join(f"error:{one}{other}" for one in letters for other in letters)
 
@@ -177,14 +177,14 @@ def test_there_may_be_only_so_many_terms() -> None:
     ]
 
 
-def test_there_may_be_only_so_many_pairs_of_metadata() -> None:
+def test_the_number_of_metadata_pairs_is_limited() -> None:
     words = [f"meta.k{number}:v" for number in range(17)]
 
     assert faults(" ".join(words)) == ["At most 16 pairs of metadata are allowed; there are 17."]
     assert len(parse(" ".join(words[:16])).metadata) == 16
 
 
-def test_there_may_be_only_so_many_phrases() -> None:
+def test_the_number_of_phrases_is_limited() -> None:
     words = [f"word{number}" for number in range(9)]
 
     assert faults(" ".join(words)) == ["At most 8 words and phrases are allowed; there are 9."]

@@ -102,19 +102,19 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         (deep(json_schema.MAX_DEPTH + 1), "/properties/a" + 7 * "/items"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_with_its_place(schema: dict[str, Any], place: str) -> None:
+def test_a_fault_names_its_location(schema: dict[str, Any], place: str) -> None:
     [fault] = json_schema.faults(schema)
 
     assert fault.startswith(f"{place}: ")
 
 
 @pytest.mark.parametrize("name", ["minimum", "maximum", "exclusiveMinimum", "maxLength"])
-def test_a_bound_that_is_too_large_for_a_float_is_a_fault_like_any(name: str) -> None:
+def test_a_bound_too_large_for_a_float_is_a_fault(name: str) -> None:
     kind = "string" if name == "maxLength" else "integer"
     assert json_schema.faults(one({"type": kind, name: 10**400}))
 
 
-def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
+def test_all_faults_are_reported_together_up_to_a_limit() -> None:
     parts = {"a": {"type": "text"}, "b": {"minimum": 1}, "c": {"enum": 3}}
     assert len(json_schema.faults({"type": "object", "properties": parts})) == 3
 
@@ -123,7 +123,7 @@ def test_all_faults_are_told_at_once_and_a_flood_of_them_is_cut_off() -> None:
     assert (len(reported), reported[-1]) == (21, "There are 80 more.")
 
 
-def test_a_schema_that_refers_to_itself_is_refused_by_whatever_way() -> None:
+def test_a_direct_or_indirect_circular_reference_is_rejected() -> None:
     defs = {"a": one({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
 
     reported = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
@@ -131,7 +131,7 @@ def test_a_schema_that_refers_to_itself_is_refused_by_whatever_way() -> None:
     assert [fault for fault in reported if "refers to itself" in fault]
 
 
-def test_what_would_grow_without_end_is_refused_soon() -> None:
+def test_schemas_that_grow_exponentially_are_rejected_early() -> None:
     doubled = {f"d{level}": {"type": "object", "properties": {
         "l": {"$ref": f"#/$defs/d{level + 1}"}, "r": {"$ref": f"#/$defs/d{level + 1}"}
     }} for level in range(40)}  # fmt: skip
@@ -172,7 +172,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("placed", PLACES, ids=["plain", "list", "object", "anyOf", "types", "ref"])
-def test_the_lengths_of_texts_are_counted_wherever_they_stand(
+def test_the_lengths_of_strings_count_at_every_location(
     placed: Callable[[list[dict[str, Any]]], dict[str, Any]],
 ) -> None:
     cheap = [text(0, 100 + n) for n in range(9)]
@@ -188,7 +188,7 @@ def test_the_lengths_of_texts_are_counted_wherever_they_stand(
         assert all(f"cost {cost}; the limit is 1024" in fault for fault in said)
 
 
-def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
+def test_strings_with_the_same_limits_cost_as_much_as_one() -> None:
     assert json_schema.faults(several(*(text(0, 2000) for _ in range(100)))) == []
 
 
@@ -202,9 +202,10 @@ def test_texts_with_the_same_bounds_cost_as_much_as_one() -> None:
         {"anyOf": [{"type": "array", "items": {"anyOf": [text(0)] * 5}}] * 4},
     ],
 )
-def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[str, Any]) -> None:
+def test_nested_alternatives_with_strings_multiply(part: dict[str, Any]) -> None:
     assert any(
-        "can be open at the same time; the limit is 16" in fault for fault in json_schema.faults(one(part))
+        "can be open at the same time; the limit is 16" in fault
+        for fault in json_schema.faults(one(part))
     )
 
 
@@ -217,11 +218,13 @@ def test_alternatives_that_hold_texts_are_counted_times_each_other(part: dict[st
         {"anyOf": [{"enum": [f"{n}"]} for n in range(100)]},
     ],
 )
-def test_few_alternatives_with_texts_and_any_without_are_taken(part: dict[str, Any]) -> None:
+def test_few_alternatives_with_strings_and_any_number_without_are_accepted(
+    part: dict[str, Any],
+) -> None:
     assert json_schema.faults(one(part)) == []
 
 
-def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
+def test_the_cost_of_a_faulty_schema_is_not_computed() -> None:
     defs = {
         f"d{n}": {"type": "null", "items": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2}}
         for n in range(60)
@@ -257,7 +260,7 @@ def test_a_schema_full_of_faults_is_not_walked_for_its_costs() -> None:
         ("[" * 100_001, None),
     ],
 )  # fmt: skip
-def test_an_answer_is_read_when_it_is_as_the_schema_says(text: str, value: object) -> None:
+def test_an_answer_is_a_value_if_it_matches_the_schema(text: str, value: object) -> None:
     wanted = {"type": "json_schema", "schema": COUNT}
 
     assert values.read(text, wanted) == value
@@ -322,7 +325,7 @@ def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
 
 
 @given(whole_schemas(), st.randoms(use_true_random=False))
-def test_what_is_made_of_a_sound_schema_is_read_as_its_value(
+def test_a_generated_instance_of_a_valid_schema_is_a_value(
     schema: dict[str, Any], dice: random.Random
 ) -> None:
     if json_schema.faults(schema):
@@ -342,7 +345,7 @@ keywords = st.sampled_from([*sorted(json_schema._KNOWN), "$defs", "pattern"])  #
 
 
 @given(st.dictionaries(keywords, json))
-def test_whatever_is_sent_is_judged_and_what_is_sound_can_be_used(schema: dict[str, Any]) -> None:
+def test_any_json_is_checked_and_a_valid_schema_can_be_used(schema: dict[str, Any]) -> None:
     reported = json_schema.faults(schema)
 
     assert all(isinstance(fault, str) for fault in reported)

@@ -29,11 +29,11 @@ def test_every_state_is_in_the_table() -> None:
         ("cancelled", set()),
     ],
 )
-def test_a_job_goes_from_here_to_there_and_nowhere_else(source: str, targets: set[str]) -> None:
+def test_a_job_changes_state_only_by_the_listed_transitions(source: str, targets: set[str]) -> None:
     assert {str(target) for target in TRANSITIONS[Status(source)]} == targets
 
 
-def test_the_terminal_states_are_those_that_nothing_leaves() -> None:
+def test_terminal_states_have_no_transitions() -> None:
     assert {status for status in Status if status.terminal} == {
         Status.SUCCEEDED,
         Status.FAILED,
@@ -41,7 +41,7 @@ def test_the_terminal_states_are_those_that_nothing_leaves() -> None:
     }
 
 
-def test_each_role_includes_those_before_it() -> None:
+def test_each_role_includes_the_roles_before_it() -> None:
     order = [Role.READ, Role.SUBMIT, Role.OPERATE, Role.ADMIN]
 
     for has in order:
@@ -70,7 +70,7 @@ def test_an_uncounted_release_waits_about_a_second(rng: random.Random) -> None:
     assert timedelta(seconds=0.5) <= wait <= timedelta(seconds=2)
 
 
-def test_waits_differ_so_that_jobs_do_not_come_back_all_at_once() -> None:
+def test_waits_vary_so_that_jobs_do_not_return_all_at_once() -> None:
     rng = random.Random(1)
 
     assert len({lifecycle.backoff(1, rng=rng) for _ in range(20)}) == 20

@@ -17,7 +17,7 @@ PAUSES = st.lists(st.floats(0, 100), min_size=1, max_size=200)
 
 
 @given(per_minute=RATES, pauses=PAUSES)
-def test_no_more_pass_than_a_minutes_worth_and_what_time_brings(
+def test_the_requests_that_pass_never_exceed_a_minutes_worth_plus_the_refill(
     per_minute: int, pauses: list[float]
 ) -> None:
     timer = HandTimer()
@@ -32,7 +32,7 @@ def test_no_more_pass_than_a_minutes_worth_and_what_time_brings(
 
 
 @given(per_minute=RATES, pauses=PAUSES)
-def test_what_is_told_to_be_left_is_there_and_one_more_when_it_is_told(
+def test_the_announced_remaining_requests_pass_and_another_one_at_the_announced_time(
     per_minute: int, pauses: list[float]
 ) -> None:
     timer = HandTimer()
@@ -48,7 +48,7 @@ def test_what_is_told_to_be_left_is_there_and_one_more_when_it_is_told(
     assert all(taken)
 
 
-def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not() -> None:
+def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not() -> None:
     limiter = Limiter(per_minute=100, timer=HandTimer())
 
     taken = [limiter.take(KEY)[1] for _ in range(101)]

@@ -50,7 +50,7 @@ def squeezed(text: str) -> str:
 
 
 @given(texts.filter(bool), st.data())
-def test_a_part_of_a_text_that_begins_at_a_word_is_found_in_it(
+def test_a_part_of_a_text_that_starts_at_a_word_is_found_in_it(
     text: str, data: st.DataObject
 ) -> None:
     start = data.draw(st.sampled_from([at for at in range(len(text)) if begins(text, at)]))
@@ -77,7 +77,7 @@ def test_a_part_of_a_text_that_begins_at_a_word_is_found_in_it(
 
 
 @given(texts, texts)
-def test_what_is_found_is_there(text: str, wanted: str) -> None:
+def test_a_found_phrase_is_in_the_text(text: str, wanted: str) -> None:
     phrase = phrase_of(wanted)
 
     if phrase is not None and phrase.spelling in spelled(text):
@@ -115,18 +115,20 @@ def test_the_words_at_the_ends_may_be_parts_of_longer_ones(
 
 
 @pytest.mark.parametrize("text", ["", " ", "a", "圆", "6", "a b", "...", "圆。", "。圆", "6 圆"])
-def test_what_is_in_nearly_every_text_is_refused_with_the_reason(text: str) -> None:
-    with pytest.raises(ValueError, match="two letters or digits, or two Chinese characters"):
+def test_a_phrase_that_nearly_every_text_contains_is_rejected_with_the_reason(text: str) -> None:
+    with pytest.raises(
+        ValueError, match="two letters or digits, or two adjacent Chinese characters"
+    ):
         Phrase.of(text)
 
 
-def test_a_phrase_has_a_longest_length() -> None:
+def test_the_length_of_a_phrase_is_limited() -> None:
     assert Phrase.of("x" * 200).words == ("x" * 200,)
     with pytest.raises(ValueError, match="at most 200 characters"):
         Phrase.of("x" * 201)
 
 
-def test_a_long_text_is_spelled_in_pieces_that_hold_every_phrase() -> None:
+def test_the_pieces_of_a_long_text_contain_every_phrase() -> None:
     text = "".join(f"line {number} 圆形\n" for number in range(20_000))
     pieces = list(phrases.spellings(text))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.recent import Recent
 
 
-def test_a_key_is_remembered_for_its_time_after_it_was_added_last() -> None:
+def test_a_key_is_remembered_for_its_time_after_the_last_addition() -> None:
     now = 0.0
     recent = Recent(8, seconds=10, timer=lambda: now)
     recent.add("a")

@@ -46,12 +46,12 @@ def test_variables_set_fields_and_flags_win() -> None:
     assert (settings.port, settings.lease_seconds, settings.host) == (9001, 6.0, "127.0.0.1")
 
 
-def test_an_empty_variable_is_none() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     assert Settings.read({"LONGLOOK_PORT": "", "LONGLOOK_PEPPER": ""}).port == 8700
 
 
 @pytest.mark.parametrize("value", ["9000", ""])
-def test_a_variable_that_is_not_known_is_an_error(value: str) -> None:
+def test_an_unknown_variable_is_an_error(value: str) -> None:
     assert faults(prot=value) == ["LONGLOOK_PROT: no such setting"]
 
 
@@ -114,7 +114,7 @@ def test_no_secret_shows_when_settings_are_printed() -> None:
     assert settings.database == SECRETS["LONGLOOK_DATABASE_URL"]
 
 
-def test_every_secret_may_come_from_a_file(tmp_path: Path) -> None:
+def test_every_secret_can_come_from_a_file(tmp_path: Path) -> None:
     environ = {}
     for name, value in SECRETS.items():
         (tmp_path / name).write_text(f"{value}\n")
@@ -127,7 +127,7 @@ def test_every_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert "geheim" not in repr(settings)
 
 
-def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret(
+def test_faults_of_secret_files_are_reported_together_without_secrets(
     tmp_path: Path,
 ) -> None:
     contents = {
@@ -161,7 +161,7 @@ def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret
     ]
 
 
-def test_an_empty_name_of_a_file_is_none() -> None:
+def test_an_empty_file_name_counts_as_unset() -> None:
     assert Settings.read({"LONGLOOK_PEPPER_FILE": ""}).pepper is None
 
 
@@ -212,6 +212,6 @@ def test_settings_cannot_be_changed() -> None:
         Settings.read({}).port = 1  # type: ignore[misc] # that is the point
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name

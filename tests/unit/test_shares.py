@@ -176,7 +176,7 @@ def test_reserved_places_are_given_to_accounts_without_one() -> None:
     assert shares.take(C)
 
 
-def test_a_reserved_place_is_not_given_to_a_waiting_call_of_who_holds_one(
+def test_a_reserved_place_is_not_given_to_a_waiting_call_of_an_account_that_holds_one(
     callers_of: Callable[[Shares], Callers],
 ) -> None:
     shares = Shares(2, name="things", most_waiting=8, reserved=1)
@@ -207,7 +207,7 @@ def test_one_account_cannot_fill_the_places_to_wait_in(
 
 
 @pytest.mark.parametrize("most_waiting", [0, 1, 2])
-def test_of_few_places_to_wait_in_an_account_gets_one_at_the_most(
+def test_an_account_gets_at_most_one_of_few_places_to_wait_in(
     callers_of: Callable[[Shares], Callers], most_waiting: int
 ) -> None:
     shares = Shares(1, name="things", most_waiting=most_waiting)
@@ -255,7 +255,7 @@ def test_an_exception_gives_the_place_back() -> None:
     assert shares.held == 0
 
 
-def test_a_refused_call_is_told_how_long_the_queue_takes(
+def test_a_refused_call_learns_how_long_the_queue_takes(
     callers_of: Callable[[Shares], Callers],
 ) -> None:
     timer = Timer()
@@ -280,7 +280,7 @@ def test_a_refused_call_is_told_how_long_the_queue_takes(
     assert "2 of 2" in caught.value.message
 
 
-def test_a_call_that_still_runs_counts_in_what_a_refused_one_is_told() -> None:
+def test_a_running_call_counts_in_the_wait_that_a_refused_call_learns() -> None:
     timer = Timer()
     shares = Shares(1, name="things", timer=timer)
 
@@ -327,7 +327,7 @@ def test_an_account_that_is_alone_has_three_quarters(count: int, most: int) -> N
     assert drain(Shares(count, name="things"), A) == [most]
 
 
-def test_accounts_that_want_all_get_the_same_and_leave_some_to_one_that_comes_late() -> None:
+def test_accounts_that_want_everything_get_equal_shares_and_leave_some_for_a_late_one() -> None:
     shares = Shares(70, name="things")
 
     assert drain(shares, A, B) == [30, 30]
@@ -335,7 +335,7 @@ def test_accounts_that_want_all_get_the_same_and_leave_some_to_one_that_comes_la
     assert not shares.take(A)
 
 
-def test_whoever_has_none_gets_the_last_one_and_then_there_is_none() -> None:
+def test_an_account_without_a_place_gets_the_last_one() -> None:
     shares = Shares(4, name="things")
     assert drain(shares, A) == [3]
 
@@ -346,7 +346,7 @@ def test_whoever_has_none_gets_the_last_one_and_then_there_is_none() -> None:
     assert not shares.take(A)
 
 
-def test_all_that_is_given_back_can_be_taken_again_whoever_takes_meanwhile() -> None:
+def test_returned_places_can_be_taken_again() -> None:
     shares = Shares(8, name="things")
 
     def use(account: uuid.UUID) -> int:

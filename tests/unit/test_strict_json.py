@@ -61,7 +61,7 @@ def test_json_is_read_as_any_parser_reads_it(
 
 
 @given(st.lists(PIECES, max_size=30).map("".join))
-def test_what_a_parser_takes_is_taken_or_has_a_name_twice(text: str) -> None:
+def test_json_that_a_parser_accepts_is_accepted_or_has_a_duplicate_name(text: str) -> None:
     data = text.encode()
     try:
         expected = orjson.loads(data)
@@ -100,7 +100,7 @@ def test_values_are_counted_exactly(value: object) -> None:
         ('{"": 1, "": 2}', ["#/"]),
     ],
 )
-def test_a_name_that_occurs_twice_is_refused_at_its_place(text: str, pointers: list[str]) -> None:
+def test_a_duplicate_name_is_rejected_with_its_location(text: str, pointers: list[str]) -> None:
     if not pointers:
         assert strict_json.loads(text.encode()) == json.loads(text)
         return
@@ -109,7 +109,7 @@ def test_a_name_that_occurs_twice_is_refused_at_its_place(text: str, pointers: l
     assert [fault.pointer for fault in error.faults] == pointers
 
 
-def test_depth_and_names_have_limits_that_are_named() -> None:
+def test_the_limits_of_depth_and_names_are_in_the_message() -> None:
     deepest = b"[" * strict_json.MAX_DEPTH + b"]" * strict_json.MAX_DEPTH
     assert strict_json.loads(deepest)
     assert "64 levels" in refused(b"[" + deepest + b"]").message
@@ -139,7 +139,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("data", COSTLY.values(), ids=COSTLY.keys())
-def test_a_costly_text_is_refused_before_it_costs_anything(data: bytes) -> None:
+def test_a_costly_text_is_rejected_before_it_is_parsed(data: bytes) -> None:
     tracemalloc.start()
     try:
         error = refused(data)

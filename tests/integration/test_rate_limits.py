@@ -31,12 +31,14 @@ def take(buckets: RateLimits, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
     return reported[1]
 
 
-def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: RateLimits) -> None:
+def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not(
+    buckets: RateLimits,
+) -> None:
     assert [take(buckets, per_minute=3) for _ in range(5)] == [True] * 3 + [False] * 2
     assert take(buckets, per_minute=3, key=uuid.UUID(int=2))
 
 
-def test_what_is_left_is_told(buckets: RateLimits) -> None:
+def test_the_remaining_requests_are_reported(buckets: RateLimits) -> None:
     reported = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
     lefts = [one[0] for one in reported if one is not None]
@@ -58,9 +60,7 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
         buckets.close()
 
 
-def test_a_bucket_that_is_full_again_is_forgotten(
-    buckets: RateLimits, redis_server: RedisServer
-) -> None:
+def test_a_full_bucket_is_deleted(buckets: RateLimits, redis_server: RedisServer) -> None:
     take(buckets, per_minute=6)
 
     [milliseconds] = redis_server.lifetimes("longlook:rate:*")
@@ -78,7 +78,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def test_without_redis_nobody_knows_and_nobody_waits(own_redis: RedisServer) -> None:
+def test_without_redis_there_is_no_count_and_no_wait(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = RateLimits(redis.url, timer=timer)
     assert take(buckets, per_minute=2)
@@ -95,7 +95,9 @@ def test_without_redis_nobody_knows_and_nobody_waits(own_redis: RedisServer) -> 
     buckets.close()
 
 
-def test_when_redis_goes_each_process_goes_on_from_what_it_knew(own_redis: RedisServer) -> None:
+def test_when_redis_fails_each_process_continues_from_its_last_count(
+    own_redis: RedisServer,
+) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = [RateLimits(redis.url, timer=timer) for _ in range(2)]
     one, other = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)

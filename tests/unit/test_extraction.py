@@ -55,7 +55,7 @@ from jobs.answers.extraction import Answer
         ("So \\boxed{6}.\n**Final Answer**\n\\boxed{6", "6", "boxed"),
     ],
 )
-def test_the_answer_is_found_by_the_rule_that_comes_first(
+def test_the_first_matching_rule_extracts_the_answer(
     trace: str, text: str, rule: extraction.Rule
 ) -> None:
     assert extraction.extract(trace) == Answer(text, rule)
@@ -77,7 +77,7 @@ def test_the_answer_is_found_by_the_rule_that_comes_first(
         "}}}{{{",
     ],
 )
-def test_no_answer_is_made_up(trace: str) -> None:
+def test_text_without_an_answer_yields_none(trace: str) -> None:
     assert extraction.extract(trace) is None
 
 
@@ -107,28 +107,28 @@ PIECES = st.sampled_from(
 
 
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join)))
-def test_nothing_that_a_model_can_write_makes_the_search_fail(trace: str) -> None:
+def test_extraction_accepts_any_text(trace: str) -> None:
     answer = extraction.extract(trace)
 
     assert answer is None or (answer.text.strip() == answer.text != "")
 
 
 @given(st.lists(PIECES).map("".join))
-def test_an_answer_is_something_that_was_written(trace: str) -> None:
+def test_an_answer_is_part_of_the_trace(trace: str) -> None:
     answer = extraction.extract(trace)
 
     assert answer is None or answer.text in trace
 
 
 @given(before=st.text(alphabet="ab {}\\$\n"), inside=st.text(alphabet="ab 6$"))
-def test_a_box_that_is_never_closed_is_no_answer(before: str, inside: str) -> None:
+def test_an_unclosed_box_is_not_an_answer(before: str, inside: str) -> None:
     before = before.replace("\\", "").replace("}", "")
 
     assert extraction.extract(f"{before}\\boxed{{{inside}") is None
 
 
 @given(inside=st.text(alphabet="ab6 ,.=+").filter(lambda text: text.strip()))
-def test_a_box_that_is_closed_is_the_answer(inside: str) -> None:
+def test_a_closed_box_is_the_answer(inside: str) -> None:
     assert extraction.extract(f"Thinking. \\boxed{{{inside}}} Done") == Answer(
         inside.strip(), "boxed"
     )
@@ -153,7 +153,7 @@ def test_a_box_that_is_closed_is_the_answer(inside: str) -> None:
 )
 @pytest.mark.parametrize("start", ["", "# ", "the answer is"])
 @pytest.mark.timeout(60)
-def test_an_endless_loop_of_the_model_is_searched_at_once(start: str, piece: str) -> None:
+def test_extraction_takes_linear_time_for_repeated_text(start: str, piece: str) -> None:
     # A search that is quadratic in the length takes minutes.
     trace = start + piece * (50_000 // len(piece))
 

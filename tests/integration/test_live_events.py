@@ -47,7 +47,7 @@ def woken(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
     return events, listen
 
 
-def test_who_follows_a_job_hears_its_events_and_no_others(
+def test_a_subscriber_receives_the_events_of_its_job_only(
     publisher: Publisher, subscriber: Subscriber
 ) -> None:
     mine, other = uuid.uuid4(), uuid.uuid4()
@@ -68,7 +68,9 @@ def test_who_follows_a_job_hears_its_events_and_no_others(
     assert reported(mine, 8) in events
 
 
-def test_who_follows_no_more_hears_no_more(publisher: Publisher, subscriber: Subscriber) -> None:
+def test_a_closed_subscription_receives_nothing(
+    publisher: Publisher, subscriber: Subscriber
+) -> None:
     job_id = uuid.uuid4()
     subscriber.want([job_id])
     events, listen = woken(subscriber)
@@ -83,7 +85,7 @@ def test_who_follows_no_more_hears_no_more(publisher: Publisher, subscriber: Sub
     assert events
 
 
-def test_without_redis_nothing_is_heard_and_nobody_waits() -> None:
+def test_without_redis_nothing_is_received_and_nothing_waits() -> None:
     publisher, subscriber = Publisher(NOWHERE), Subscriber(NOWHERE)
     publisher.start()
     for number in range(100):
@@ -94,7 +96,7 @@ def test_without_redis_nothing_is_heard_and_nobody_waits() -> None:
     subscriber.close()
 
 
-def test_a_message_in_another_form_is_no_event() -> None:
+def test_a_malformed_message_is_not_an_event() -> None:
     job_id = uuid.uuid4()
     channel = f"longlook:live:{job_id.hex}".encode()
 
@@ -104,7 +106,7 @@ def test_a_message_in_another_form_is_no_event() -> None:
     assert live.decode(b"longlook:live:x", live.encode([reported(job_id, 3)])) == []
 
 
-def test_a_redis_that_comes_back_is_heard_again(short_folder: Path) -> None:
+def test_events_arrive_again_after_redis_comes_back(short_folder: Path) -> None:
     server = RedisServer(short_folder)
     server.start()
     job_id = uuid.uuid4()

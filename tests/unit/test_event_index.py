@@ -23,7 +23,7 @@ def marked(pieces: list[str], gaps: list[int]) -> list[IndexEntry]:
 
 
 @given(pieces=PIECES, gaps=GAPS, after=st.integers(0, 31_000))
-def test_a_text_cut_at_any_number_goes_on_where_it_was_left(
+def test_a_text_split_at_any_event_number_continues_without_loss(
     pieces: list[str], gaps: list[int], after: int
 ) -> None:
     text, index = "".join(pieces), marked(pieces, gaps)
@@ -36,7 +36,7 @@ def test_a_text_cut_at_any_number_goes_on_where_it_was_left(
 
 
 @given(pieces=PIECES, gaps=GAPS)
-def test_an_index_comes_back_as_it_was_packed(pieces: list[str], gaps: list[int]) -> None:
+def test_an_unpacked_index_equals_the_packed_one(pieces: list[str], gaps: list[int]) -> None:
     index = marked(pieces, gaps)
     index += [
         IndexEntry(40_000, 0, 5, {"kind": "loop", "evidence": "圆 🟢"}),
@@ -47,7 +47,7 @@ def test_an_index_comes_back_as_it_was_packed(pieces: list[str], gaps: list[int]
     assert marks.covered(index) == len("".join(pieces)) + 3
 
 
-def test_an_index_takes_a_few_bytes_for_each_mark() -> None:
+def test_an_index_takes_a_few_bytes_per_entry() -> None:
     index = [
         IndexEntry(n + 1, 4 + n % 7, 1_790_000_000_000 + 50 * n, tokens=1 + n % 3)
         for n in range(24_000)
@@ -56,7 +56,7 @@ def test_an_index_takes_a_few_bytes_for_each_mark() -> None:
     assert marks.unpack(None) == []
 
 
-def test_numbers_end_with_their_block_and_go_on_when_more_are_reserved() -> None:
+def test_numbers_end_with_their_block_and_continue_after_another_reservation() -> None:
     numbers = SequenceBlock(7, 9)
     assert [numbers.take() for _ in range(4)] == [8, 9, None, None]
 

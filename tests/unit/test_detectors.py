@@ -38,7 +38,7 @@ def make_watch(question: str = "How many circles?", **switched: bool) -> Generat
     ["a", "So I count again. ", "等等，让我再看一下。", "Then there is x. " * 20 + "But no. ", "1 2 3 4 "],  # noqa: RUF001 - Chinese as written
     ids=["letter", "sentence", "Chinese", "long", "numbers"],
 )  # fmt: skip
-def test_four_copies_of_anything_long_enough_are_a_loop_cut_after_the_first(unit: str) -> None:
+def test_four_copies_of_a_long_enough_text_are_a_loop_truncated_after_the_first(unit: str) -> None:
     verdict, _ = feed(make_watch(), OPENING + unit * 1200)
 
     assert verdict is not None
@@ -51,7 +51,7 @@ def test_four_copies_of_anything_long_enough_are_a_loop_cut_after_the_first(unit
 
 
 @pytest.mark.parametrize("period", [1, 7, 70, 300, 1999])
-def test_a_loop_is_seen_within_six_copies_or_five_hundred_characters(period: int) -> None:
+def test_a_loop_is_detected_within_six_copies_or_five_hundred_characters(period: int) -> None:
     dice = random.Random(period)
     unit = "".join(dice.choice("abcdefgh ijklm") for _ in range(period))
 
@@ -74,7 +74,7 @@ def test_a_loop_is_seen_within_six_copies_or_five_hundred_characters(period: int
     ],
     ids=["table", "rule", "zeros", "three times", "enumeration", "matrix", "rows"],
 )
-def test_what_repeats_by_nature_is_no_loop(text: str) -> None:
+def test_naturally_repetitive_text_is_not_a_loop(text: str) -> None:
     verdict, seen = feed(make_watch(), text)
     assert verdict is None
     assert seen == len(text)
@@ -122,7 +122,7 @@ def test_three_hundred_traces_that_the_small_model_was_taught_raise_no_finding()
         assert watch.end(trace, "stop") is None
 
 
-def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
+def test_paraphrased_repetition_is_a_loop_after_a_thousand_tokens() -> None:
     dice = random.Random(1)
     said = (
         "Wait, let me re-check the left edge, number {}. ",
@@ -147,7 +147,7 @@ def test_the_same_in_other_words_is_a_loop_after_a_thousand_tokens() -> None:
     ],
     ids=["short sentences", "Chinese numerals", "numbers"],
 )
-def test_a_loop_without_a_doubt_is_one_by_its_sentences_in_chinese_too(said: list[str]) -> None:
+def test_repeated_sentences_without_doubt_are_a_loop_in_chinese_too(said: list[str]) -> None:
     dice = random.Random(1)
     text = OPENING + "".join(dice.choice(said) for _ in range(1000))
 
@@ -157,7 +157,7 @@ def test_a_loop_without_a_doubt_is_one_by_its_sentences_in_chinese_too(said: lis
     assert verdict.finding.kind is FindingKind.PARAPHRASE_LOOP
 
 
-def test_rows_of_a_table_that_never_ends_are_a_loop() -> None:
+def test_rows_of_an_endless_table_are_a_loop() -> None:
     verdict, seen = feed(make_watch(), OPENING + "| circle | red | small |\n" * 500)
 
     assert verdict is not None
@@ -165,7 +165,7 @@ def test_rows_of_a_table_that_never_ends_are_a_loop() -> None:
     assert seen < 2500
 
 
-def test_a_box_from_before_does_not_end_a_final_answer_that_goes_on_and_on() -> None:
+def test_an_earlier_box_does_not_end_an_endless_final_answer() -> None:
     dice = random.Random(1)
     talk = "".join(chr(dice.randint(97, 122)) + " " * dice.randint(0, 1) for _ in range(4000))
     text = f"So far \\boxed{{3}}.\n\n**Final Answer**\n\n\\boxed{{\\text{{{talk}"
@@ -203,7 +203,7 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     assert watch.verdict.stored == verdict.stored
 
 
-def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
+def test_with_few_tokens_left_a_loop_is_stopped_and_a_drift_is_only_reported() -> None:
     text = OPENING + "So I count again. " * 100
     first = GenerationGuard({"loop": True}, question="How many?", sample=0, budget=4096)
     feed(first, text)
@@ -224,13 +224,13 @@ def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -
     )
 
 
-def test_a_guard_that_is_off_sees_nothing() -> None:
+def test_a_disabled_guard_finds_nothing() -> None:
     watch = make_watch(loop=False, budget=False, language=False)
     assert feed(watch, "again and " * 500)[0] is None
     assert watch.end("", "length") is None
 
 
-def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> None:
+def test_a_budget_exhausted_inside_the_box_truncates_to_before_the_heading() -> None:
     text = "I see six.\n\n**Final Answer**\n\n\\boxed{\\text{"
 
     verdict = make_watch().end(text, "length")
@@ -250,7 +250,7 @@ def test_a_budget_used_up_inside_the_box_is_cut_back_to_before_the_heading() -> 
     ],
     ids=["drift", "a number", "a quotation", "asked in Chinese"],
 )  # fmt: skip
-def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
+def test_only_an_answer_that_drifted_to_another_script_is_requested_again(
     question: str, trace: str, *, again: bool
 ) -> None:
     verdict = make_watch(question).end(trace, "stop")
@@ -261,5 +261,5 @@ def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
     ("said", "closed"),
     [("6}", True), ("\\frac{1}{2}", False), ("\\frac{1}{2}}", True), ("\\}", False), ("", False)],
 )
-def test_a_box_is_closed_by_its_own_brace(said: str, *, closed: bool) -> None:
+def test_the_matching_brace_closes_a_box(said: str, *, closed: bool) -> None:
     assert detectors.box_closed(said) is closed

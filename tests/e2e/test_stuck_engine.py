@@ -21,7 +21,7 @@ IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png
 ATTEMPTS = (20, 1, 1, 1, 1)
 
 
-def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
+def test_stuck_jobs_fail_and_delay_no_other_job(
     redis_server: RedisServer, sqlite_source: databases.SqliteSource
 ) -> None:
     redis_server.flush()

@@ -48,7 +48,7 @@ VECTOR = (
         ),
     ],
 )
-def test_the_symmetric_vectors_come_out(
+def test_symmetric_signatures_match_the_vectors(
     *, secret: str, message_id: str, timestamp: int, body: bytes, signature: str
 ) -> None:
     at = datetime.fromtimestamp(timestamp, UTC)
@@ -62,7 +62,7 @@ def test_the_symmetric_vectors_come_out(
     }
 
 
-def test_the_asymmetric_vector_comes_out() -> None:
+def test_asymmetric_signatures_match_the_vector() -> None:
     private = "whsk_" + base64.b64encode(bytes(range(32))).decode()
     at = datetime.fromtimestamp(1674087231, UTC)
 
@@ -79,7 +79,7 @@ def test_the_asymmetric_vector_comes_out() -> None:
     )
 
 
-def test_official_verifiers_take_either_secret_during_a_rotation() -> None:
+def test_official_verifiers_accept_either_secret_during_a_rotation() -> None:
     new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()
     now = datetime.now(UTC)
 
@@ -98,7 +98,7 @@ def test_official_verifiers_take_either_secret_during_a_rotation() -> None:
     public.verify(base64.b64decode(signature), signed)
 
 
-def test_a_secret_is_sealed_and_opened_also_by_a_key_that_is_being_changed() -> None:
+def test_a_secret_is_sealed_and_opened_also_during_a_key_rotation() -> None:
     sealed = Vault(["old"]).seal("whsec_secret")
     both = Vault(["new", "old"])
 
@@ -109,7 +109,7 @@ def test_a_secret_is_sealed_and_opened_also_by_a_key_that_is_being_changed() -> 
         Vault(["new"]).open(sealed)
 
 
-def test_without_a_key_one_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+def test_a_missing_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     settings = Settings.read({}, home=tmp_path)
 
     sealed = Vault.of(settings).seal("a")
@@ -124,7 +124,7 @@ def test_without_a_key_one_is_made_once_for_its_owner_only(tmp_path: Path) -> No
         Vault.of(Settings.read({}, vault_key=SecretStr(",")))
 
 
-def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back(
+def test_a_vault_reports_missing_keys_and_opens_again_when_they_are_back(
     tmp_path: Path,
 ) -> None:
     running = Vault.of(Settings.read({}, home=tmp_path))
@@ -144,7 +144,7 @@ def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back
 
 
 @pytest.mark.parametrize("by", ["secret", "old secret", "public key"])
-def test_what_was_signed_is_genuine(by: str) -> None:
+def test_an_unchanged_message_is_genuine(by: str) -> None:
     new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()
     sent = webhooks.headers("evt_1", b"{}", at=NOW, secrets=[new, old], private_key=pair.private)
     secrets = {"secret": [new], "old secret": [old]}.get(by, [])
@@ -168,7 +168,7 @@ def test_what_was_signed_is_genuine(by: str) -> None:
         ({"webhook-signature": "v1,é v1a,é v2,AAAA v1"}, b"{}", 0),
     ],
 )
-def test_what_was_changed_or_is_late_is_not_genuine(
+def test_a_changed_or_late_message_is_not_genuine(
     changed: dict[str, str], body: bytes, minutes: int
 ) -> None:
     secret, pair = webhooks.new_secret(), webhooks.new_pair()
@@ -184,7 +184,7 @@ def test_what_was_changed_or_is_late_is_not_genuine(
         )
 
 
-def test_a_key_that_is_added_while_a_process_runs_is_used_by_it(tmp_path: Path) -> None:
+def test_a_running_process_uses_an_added_key(tmp_path: Path) -> None:
     given = Settings.read({}, home=tmp_path)
     running = Vault.of(given)
     before = running.seal("whsec_secret")
