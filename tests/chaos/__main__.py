@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: a storm over the whole service, its figures, and what did not hold."""
+"""``python -m tests.chaos``: random faults in the whole service, statistics, and violated invariants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.run import Plan, run
 
 
 def main() -> int:
-    """Run as the command line says; 0 when every invariant held."""
+    """Run with the arguments of the command line; return 0 if every invariant held."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,6 +1,6 @@
-"""What must hold of every job, whatever died: read from the database, and compared with what clients saw.
+"""Invariants of every job after any faults, checked in the database and against the observations of the clients.
 
-Each check yields a sentence for each job that breaks it; a run is good when there are none.
+Each check yields one sentence per violation; a run is good if there are no violations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.receivers import Got
 
 @dataclass
 class Life:
-    """All that the database knows of one job."""
+    """All rows of one job."""
 
     job: Job
     entries: list[TimelineEntry] = field(default_factory=list)
@@ -38,18 +38,18 @@ class Life:
 
     @property
     def shown(self) -> str:
-        """The job's id as callers see it."""
+        """The public id of the job."""
         return ids.show("job", self.job.id)
 
     @property
     def moves(self) -> list[TimelineEntry]:
-        """The entries that tell of another state."""
+        """The timeline entries that change the state."""
         return [entry for entry in self.entries if "status" in entry.changes]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the counters may not pass."""
+    """The limits of the counters."""
 
     crashes: int
 
@@ -72,7 +72,7 @@ def lives(database: Database) -> dict[uuid.UUID, Life]:
 
 
 def broken(found: Iterable[Life], limits: Limits) -> list[str]:
-    """Return what is wrong with jobs that should all have ended."""
+    """Return the violations of the invariants by jobs, all of which should have ended."""
     wrong = []
     rids: Counter[str] = Counter()
     for life in found:
@@ -84,7 +84,7 @@ def broken(found: Iterable[Life], limits: Limits) -> list[str]:
 
 
 def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
-    """Return where the database and what clients were told part."""
+    """Return the differences between the database and the observations of the clients."""
     wrong = []
     by_key: dict[str | None, list[Life]] = defaultdict(list)
     for life in found.values():
@@ -105,7 +105,7 @@ def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
 
 
 def miscounted(database: Database) -> list[str]:
-    """Return the accounts of which the count of what they store is not what their rows hold."""
+    """Return the accounts whose storage totals differ from their rows."""
     wrong = []
     for account in storage.accounts(database, default_mb=0):
         with database.reading() as transaction:
@@ -116,7 +116,7 @@ def miscounted(database: Database) -> list[str]:
 
 
 def unreported(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
-    """Return which ends and starts a receiver that was up in the end was not told, or by several names."""
+    """Return the starts and ends of jobs that the receiver did not get, or got with several ids."""
     names: dict[tuple[str, str], set[str]] = defaultdict(set)
     for got in took:
         event = got.event
@@ -147,7 +147,7 @@ def _unseen(life: Life, order: Order) -> Iterator[str]:
 
 
 def _ends(life: Life, _: Limits) -> Iterator[str]:
-    """It has ended, once, in a way that the row tells."""
+    """The job ended once, consistently with its row."""
     job = life.job
     if not job.status.terminal:
         yield f"is still {job.status}"
@@ -166,7 +166,7 @@ def _ends(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _moves(life: Life, _: Limits) -> Iterator[str]:
-    """Every move is a legal one, and the timeline adds up to the row."""
+    """Every transition is legal, and the timeline adds up to the row."""
     states = [Status(entry.changes["status"]) for entry in life.moves]
     if states[:1] != [Status.QUEUED]:
         yield f"began as {states[:1]}"
@@ -185,7 +185,7 @@ def _moves(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _attempts(life: Life, _: Limits) -> Iterator[str]:
-    """Each attempt is claimed once and ended once, by its owner or, when that was lost, by a sweeper."""
+    """Each attempt is claimed once and ended once, by its owner or, if the owner was lost, by a sweeper."""
     numbers = list(range(1, life.job.attempt + 1))
     if [attempt.number for attempt in life.attempts] != numbers:
         yield f"has attempts {[attempt.number for attempt in life.attempts]}, not {numbers}"
@@ -211,7 +211,7 @@ def _attempts(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _counters(life: Life, limits: Limits) -> Iterator[str]:
-    """Crashes and failures are what the attempts say, and within their limits."""
+    """The counts of crashes and failures equal those of the attempts, and are within their limits."""
     job = life.job
     outcomes = Counter(attempt.outcome for attempt in life.attempts)
     if outcomes[Outcome.LOST] != job.crashes:
@@ -225,7 +225,7 @@ def _counters(life: Life, limits: Limits) -> Iterator[str]:
 
 
 def _result(life: Life, _: Limits) -> Iterator[str]:
-    """One attempt succeeded if the job did: the last one; answer and bill are its own."""
+    """If the job succeeded, only its last attempt did; answer and usage belong to that attempt."""
     job = life.job
     won = [attempt.number for attempt in life.attempts if attempt.outcome is Outcome.SUCCEEDED]
     if won != ([job.attempt] if job.status is Status.SUCCEEDED else []):
@@ -253,7 +253,7 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _chosen(job: Job, streams: list[Sample]) -> list[Sample]:
-    """Return the streams that lead to the answer: all of them, or of several samples the winner's."""
+    """Return the generations that lead to the answer: all of them, or those of the winning sample."""
     if not job.votes:
         return streams
     by_number = {sample.number: sample for sample in streams}
@@ -265,7 +265,7 @@ def _chosen(job: Job, streams: list[Sample]) -> list[Sample]:
 
 
 def _whole(streams: list[Sample]) -> str:
-    """Return the text of an attempt: of a stream that was cut only what the next one went on from."""
+    """Return the text of an attempt; of a truncated generation, only the part that the next one continued."""
     text = ""
     for sample in streams:
         text = text[: sample.kept] + (sample.inserted or "") + (sample.output or "")
@@ -273,7 +273,7 @@ def _whole(streams: list[Sample]) -> str:
 
 
 def _traces(life: Life, _: Limits) -> Iterator[str]:
-    """Streams are closed, and all tell the same: a question that is asked greedily has one answer."""
+    """All generations have ended and have the same text, because greedy decoding is deterministic."""
     if life.chunks:
         yield f"has {life.chunks} loose pieces of a trace"
     streams = Counter((sample.attempt, sample.number) for sample in life.samples)
@@ -282,7 +282,7 @@ def _traces(life: Life, _: Limits) -> Iterator[str]:
     if any(sample.ended_at is None or sample.output is None for sample in life.samples):
         yield "has a stream that is still open"
     if life.job.options.get("samples", 1) > 1:
-        return  # They are asked warmly.
+        return  # Samples of a vote have a temperature.
     texts = [sample.output or "" for sample in life.samples if sample.continues is None]
     longest = max(texts, key=len, default="")
     if not all(longest.startswith(text) for text in texts):
@@ -290,7 +290,7 @@ def _traces(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _stops(life: Life, _: Limits) -> Iterator[str]:
-    """A job that its worker cancelled while an engine ran it says when the engine had stopped."""
+    """A job that its worker cancelled during a generation records when the engine stopped."""
     job = life.job
     end = life.moves[-1] if life.moves else None
     if job.status is not Status.CANCELLED or end is None or not end.actor.startswith("worker:"):
@@ -305,7 +305,7 @@ def _stops(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _numbers(life: Life, _: Limits) -> Iterator[str]:
-    """Its events have numbers of their own, in the order of what happened, and tell all of each text."""
+    """The events have unique, ordered numbers and cover each text completely."""
     claims = {
         entry.changes["attempt"]: entry.number or 0
         for entry in life.moves

@@ -1,4 +1,4 @@
-"""One run: a house, clients, a storm, a calm, and the reckoning."""
+"""One run: a deployment, clients, a storm of faults, a calm period, and the checks."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from tests.e2e.stack import eventually, running
 from webhooks import claims
 
 _CALLERS = 4
-#: Nothing should take longer once the storm is over: backoffs, deadlines and the worst waits add up to less.
+#: Maximum time until all jobs end after the storm: backoffs, deadlines and the longest waits add up to less.
 CALM_SECONDS = 90
-#: After the last job: until the engine has nothing to do. A long answer that nobody stopped takes longer.
+#: After the last job, until the engine is idle. A long generation that was not stopped takes longer.
 _ENGINE_SECONDS = 5
-#: Until all bells have been heard.
+#: Until all wakeups have been received.
 _WAKEUPS_SECONDS = 10
-#: Celery's own few keys, and bells that nobody has to hear.
+#: A few keys of Celery, and wakeups that no process must receive.
 _REDIS_KEYS = 8
-#: What a process logs when something happened that nobody foresaw.
+#: Log events of unexpected errors.
 _UNFORESEEN = ("attempt_crashed", "delivery_crashed", "thread_died", "request_failed")
-#: Until all is told: what a killed sender held waits for the end of its lease, and then for a look.
+#: Until all notifications are sent: the ones of a killed sender wait for the end of its lease and the next poll.
 REPORTED_SECONDS = 90
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to be.
+    """The configuration of a run.
 
     Attributes:
         database: ``sqlite`` or ``postgresql``.
-        seconds: how long the storm rages.
-        seed: of everything that chance decides.
-        fenced: False for the control, which must not pass.
+        seconds: duration of the storm.
+        seed: seed of all random decisions.
+        fenced: False for the control run, which must fail.
         logs: a folder for the logs of all processes, or None.
     """
 
@@ -61,12 +61,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run; it is good when nothing is wrong.
+    """The result of a run; it is good if there are no violations.
 
     Attributes:
         calm: seconds from the end of the storm to the end of the last job.
-        slowest: what a client waited for longest: seconds, what, for which job.
-        unasked: processes that ended by themselves, and their status.
+        slowest: the longest wait of a client: seconds, operation, job.
+        unasked: processes that exited without a request, and their status.
     """
 
     figures: Figures
@@ -107,7 +107,7 @@ def _report(house: Deployment, plan: Plan) -> Report:
     with contextlib.ExitStack() as exits:
         for caller in callers:
             caller.start()
-            # Whatever happens here, nobody goes on asking a house that is gone.
+            # After any failure, the clients must not continue to call a deployment that is closed.
             exits.callback(caller.leave)
         return _reported(house, plan, storm, callers)
 
@@ -125,7 +125,7 @@ def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]
     for caller in callers:
         caller.leave()
         wrong += caller.wrong
-    # Closed whatever happens: a connection that is left open accuses whichever test runs when it is collected.
+    # Always close it: an open connection fails the unrelated test that runs when it is garbage-collected.
     with contextlib.closing(Database(house.stack.database_url)) as database:
         lives = checks.lives(database)
         wrong += _unreported(house, storm, database, lives)
@@ -133,7 +133,7 @@ def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
     events = [*_events(house)]
-    wrong += [f"{event}: nobody foresaw it" for event in events if event in _UNFORESEEN]
+    wrong += [f"{event}: unexpected error" for event in events if event in _UNFORESEEN]
     left = [one for one in house.departures if one.requested and one.status]
     wrong += [f"{one.place} was drained and exited with {one.status}" for one in left]
     return Report(
@@ -150,11 +150,11 @@ def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]
 
 
 def _noisy(house: Deployment) -> Iterator[str]:
-    """Tell who still has something to do though nobody wants anything."""
+    """Yield the processes that are still busy although there are no requests."""
     if not eventually(lambda: running(house.engine_url) == 0, seconds=_ENGINE_SECONDS):
-        yield f"the engine still runs {running(house.engine_url)} streams"
+        yield f"the engine still runs {running(house.engine_url)} generations"
     if not eventually(lambda: house.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
-        yield f"{house.redis.length(queue.REASON)} bells still wait"
+        yield f"{house.redis.length(queue.REASON)} wakeups still wait"
     with redis.Redis.from_url(house.redis.url) as client:
         keys = int(str(client.dbsize()))
     if keys > _REDIS_KEYS:
@@ -164,7 +164,7 @@ def _noisy(house: Deployment) -> Iterator[str]:
 def _unreported(
     house: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
 ) -> list[str]:
-    """Wait until all is told, with nobody waiting for a retry; return what the receiver missed or got twice by name."""
+    """Wait until all notifications are sent, without backoffs; return the ones that are missing or duplicate."""
     until = time.monotonic() + REPORTED_SECONDS
     while claims.backlog(database).pending and time.monotonic() < until:
         webhooks.hurry(database)
@@ -173,9 +173,9 @@ def _unreported(
 
 
 def _events(house: Deployment) -> Iterator[str]:
-    """Yield the events that our processes have logged."""
+    """Yield the log events of the service's processes."""
     for line in house.logged("api", *WORKERS, *DELIVERIES):
         with contextlib.suppress(
             ValueError, LookupError, TypeError
-        ):  # Celery's own, or one whose writer was killed.
+        ):  # A line of Celery, or of a process that was killed while it wrote.
             yield str(json.loads(line)["event"])

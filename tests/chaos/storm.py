@@ -1,4 +1,4 @@
-"""Faults at random, from a seed: what is hurt, when, and for how long. Everything is whole again in the end."""
+"""Random faults from a seed: target, time and duration. At the end, all faults are undone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TICK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that was done.
+    """An injected fault.
 
     Attributes:
-        kind: what.
-        at: when.
-        pid: the worker it was done to, or None for what all of them need.
+        kind: kind of fault.
+        at: time of the fault.
+        pid: the affected worker, or None if the fault affects all workers.
     """
 
     kind: str
@@ -38,18 +38,18 @@ class Fault:
 
 
 class Storm:
-    """Hurts a house. To be used by the thread that made it, whose children the processes are.
+    """Injects faults into a deployment. Use it in the thread that created it, whose children the processes are.
 
     Args:
-        house: what is hurt.
-        rng: decides everything.
+        house: the deployment.
+        rng: determines all faults.
     """
 
     def __init__(self, house: Deployment, *, rng: random.Random) -> None:
         self.faults: list[Fault] = []
         self._house = house
         self._rng = rng
-        #: What has to be done later, mostly the end of a fault; the number keeps equal times in order.
+        #: Scheduled actions, mostly the ends of faults; the number orders equal times.
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._turn: list[str] = []
@@ -73,14 +73,14 @@ class Storm:
             self._kinds["database restarted"] = self._restart_database
 
     def rage(self, seconds: float) -> None:
-        """Hurt the house for ``seconds``."""
+        """Inject faults for ``seconds``."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.calm(self._rng.uniform(*PAUSE))
             self._hurt()
 
     def calm(self, seconds: float) -> None:
-        """Hurt nothing more, end what is due to end, and start again what died."""
+        """Inject no more faults for some seconds, end faults that are due, and restart dead processes."""
         until = time.monotonic() + seconds
         pause = threading.Event()
         while time.monotonic() < until:
@@ -89,14 +89,14 @@ class Storm:
             pause.wait(_TICK_SECONDS)
 
     def end(self) -> None:
-        """End every fault that has not ended yet."""
+        """End all remaining faults."""
         while self._later:
             self._end_due(float("inf"))
         self._house.tend()
 
     def _hurt(self) -> None:
         if not self._turn:
-            # Each kind has its turn, in an order of chance, so that a short storm has most of them.
+            # Each kind takes a turn in random order, so that a short storm includes most kinds.
             self._turn = self._rng.sample(sorted(self._kinds), k=len(self._kinds))
         kind, at = self._turn.pop(), datetime.now(UTC)
         self.faults.append(Fault(kind, at, self._kinds[kind]()))
@@ -109,7 +109,7 @@ class Storm:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), do))
 
     def _some_worker(self) -> str:
-        """Return a worker that is up and well, if there is one."""
+        """Return a healthy worker, or None."""
         workers = self._house.workers
         well = [name for name in workers if workers[name].well]
         return self._rng.choice([*filter(self._house.up, well)] or well or [*workers])
@@ -133,7 +133,9 @@ class Storm:
         return self._house.places[name].process.pid
 
     def _flush_redis(self) -> None:
-        with contextlib.suppress(redis.ConnectionError):  # It is down, and so forgets by itself.
+        with contextlib.suppress(
+            redis.ConnectionError
+        ):  # Redis is down and therefore forgets its data anyway.
             self._house.redis.flush()
 
     def _kill_redis(self) -> None:
@@ -141,7 +143,7 @@ class Storm:
         self._after(self._rng.uniform(0, 4), self._raise_redis)
 
     def _raise_redis(self) -> None:
-        # A second fault may have come meanwhile, with its own end.
+        # A second fault with its own end may have occurred in the meantime.
         self._house.redis.stop(signal.SIGKILL)
         self._house.redis.start()
 

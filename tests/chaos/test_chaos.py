@@ -1,4 +1,4 @@
-"""The service in a storm of faults, and the same checks on a worker without a fence, which they must catch."""
+"""The service during random faults, and a worker without a fence, whose violations the checks must detect."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_wakeups_that_redis_lost_are_repeated(
 ) -> None:
     redis = RedisServer(short_folder)
     redis.start()
-    # The sweep's interval is the default one, whatever the lease.
+    # The interval of the sweep is the default, independent of the lease.
     stack = Stack(
         short_folder,
         sqlite_source.create(),
@@ -94,7 +94,7 @@ def test_wakeups_that_redis_lost_are_repeated(
     try:
         client = stack.start_api()
         jobs = [client.submit(IMAGES[:1], f"How many on {n}?")["id"] for n in range(5)]
-        # Nobody has heard these bells.
+        # No process has received these wakeups.
         assert eventually(lambda: redis.length(queue.REASON) > 0)
         redis.flush()
         stack.start_worker()

@@ -1,4 +1,4 @@
-"""Each dangerous line of telling a receiver, hit on purpose: a process dies there, and another one tells it."""
+"""Every failpoint of webhook deliveries: a process dies there, and another one delivers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from webhooks import signature as signing
 
 @dataclass
 class Post:
-    """A database with a receiver that listens, and the processes of a test on it."""
+    """A database with a receiver, and the processes of a test on it."""
 
     database: Database
     account_id: uuid.UUID
@@ -36,13 +36,13 @@ class Post:
     environment: dict[str, str]
 
     def kill(self, failpoint: str) -> None:
-        """Run a delivery process until it dies at ``failpoint``."""
+        """Run a webhook sender until it dies at ``failpoint``."""
         armed = self.environment | {VARIABLE: f"{failpoint}=kill"}
         with victims.running(senders.sender, armed) as victim:
             assert killed(victim)
 
     def let_leases_end(self) -> None:
-        """Let the leases of now be over."""
+        """Expire all current leases."""
         with self.database.transaction() as transaction:
             transaction.execute(
                 sa.update(WebhookAttempt)
@@ -51,7 +51,7 @@ class Post:
             )
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
-        """Let a fresh process tell all that is left to tell; return how the tries ended."""
+        """Send all remaining notifications with a new process; return the outcomes of the attempts."""
         if not self.reported():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
@@ -63,7 +63,7 @@ class Post:
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
     def reported(self) -> bool:
-        """Whether nothing is left to tell."""
+        """Whether all notifications are sent."""
         statuses = {one.status for one in webhooks.all_deliveries(self.database)}
         states = {row.state for row in webhooks.attempts(self.database)}
         return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
@@ -130,7 +130,7 @@ def test_when_a_process_dies_while_it_reads_secrets_another_one_signs(
 
 
 def nobody() -> Any:  # noqa: ANN401 - it returns nothing
-    """Make no secret: there has to be one."""
+    """Create no secret: a secret must exist."""
     raise AssertionError
 
 

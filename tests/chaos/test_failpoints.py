@@ -1,4 +1,4 @@
-"""Each dangerous line, hit on purpose: a process is killed exactly there, and a fresh one finishes the job."""
+"""Every failpoint of jobs: a process is killed exactly there, and a new one finishes the job."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_when_an_api_dies_over_an_image_the_image_is_stored_and_counted_or_neith
     ) as repeat:
         repeat.join(30)
         assert repeat.exitcode == 0
-    # A repeat keeps no second one.
+    # A repeated upload does not store a second image.
     assert scene.stored(StorageKind.IMAGES) == once or not retained
     assert checks.miscounted(scene.database) == []
 
@@ -328,7 +328,7 @@ def test_a_worker_that_sleeps_through_its_lease_writes_nothing_when_it_wakes(
 ) -> None:
     job_id = scene.submit()
 
-    # Its other threads are idle then: a process that is stopped inside of a transaction keeps its locks.
+    # Its other threads are idle then: a process that is stopped within a transaction keeps its locks.
     rarely = {f"LONGLOOK_{name}_SECONDS": "30" for name in ("FLUSH", "RENEW", "SWEEP", "WATCH")} | {
         "LONGLOOK_LEASE_SECONDS": "60"
     }

@@ -1,4 +1,4 @@
-"""A job is told to its receiver by real processes, and signed so that the official verifiers take it."""
+"""Webhooks of real processes: a receiver gets the notifications of a job, and official verifiers accept them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from webhooks import signature as signing
 
 pytestmark = pytest.mark.e2e
 
-#: A dispatcher that no bell wakes looks after so many seconds.
+#: Seconds after which a dispatcher without a wakeup polls.
 WITHOUT_A_WAKEUP = 5.0
 CANARY = "zebra-canary-7319"
 IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
@@ -57,7 +57,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def client(stack: Stack) -> Client:
-    """Return a client of the running service, its worker and its delivery process."""
+    """Return a client of the running service with its worker and its webhook sender."""
     client = stack.start_api()
     stack.start_worker()
     stack.start_delivery()
@@ -68,7 +68,7 @@ def client(stack: Stack) -> Client:
 
 
 def verified(got: Got, secret: str) -> bool:
-    """Whether both official verifiers take a message by ``secret``; they never differ."""
+    """Whether both official verifiers accept a message with ``secret``; they must agree."""
     try:
         standardwebhooks.Webhook(secret).verify(got.body, got.headers)
         plain = True
@@ -85,7 +85,7 @@ def verified(got: Got, secret: str) -> bool:
 
 
 def genuine(got: Got, public_key: str) -> bool:
-    """Whether a message is signed by the installation's key."""
+    """Whether a message is signed with the installation's key."""
     now = datetime.now(UTC)
     return bool(signing.verify(got.headers, got.body, at=now, public_key=public_key))
 
@@ -116,7 +116,7 @@ def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_pro
         [event] = webhooks.events(database)
         [attempt] = webhooks.attempts(database)
         assert attempt.ended_at is not None
-        # That a bell woke it: without one it would be five seconds. How soon, ``bench.webhooks`` measures.
+        # A wakeup woke it: without one, it would take five seconds. ``bench.webhooks`` measures the actual delay.
         assert (attempt.ended_at - event.created_at).total_seconds() < WITHOUT_A_WAKEUP
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
@@ -136,7 +136,7 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
         made = official.webhooks.create(
             name="prod",
             url=receiver.url,
-            event_types=["job.succeeded"],  # type: ignore[list-item] # its types know OpenAI's events only
+            event_types=["job.succeeded"],  # type: ignore[list-item] # the types only include OpenAI's events
         )
         first = [made.signing_secret]
         first.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
@@ -167,7 +167,7 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
             assert by == [True, True, False]
         assert all(genuine(got, public_key) for got in receiver.took + single.took)
 
-        # Without an overlap the old one is dead at once.
+        # Without an overlap, the old secret is invalid immediately.
         last = client.act(f"{root}/{made.id}/rotate_secret", {})["signing_secret"]
         tested = client.act(f"{root}/{made.id}/test", {"event_type": "job.failed"})
         assert (tested["status_code"], tested["success"]) == (200, True)

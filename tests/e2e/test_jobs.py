@@ -1,4 +1,4 @@
-"""The main job through real processes, on both databases, and what becomes of it when one of them dies."""
+"""Jobs through real processes, on both databases, and after the death of a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CANARY = "zebra-canary-7319"
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BackgroundServer]:
-    """Return the scripted engine over HTTP: about three seconds an answer, so that it can be caught running."""
+    """Return the scripted engine over HTTP; an answer takes about three seconds, so that a test can observe a run."""
     with BackgroundServer(ScriptedOptions(tokens_per_second=80)) as server:
         yield server
 
@@ -38,7 +38,7 @@ def engine() -> Iterator[BackgroundServer]:
 def house(
     request: pytest.FixtureRequest, redis_server: RedisServer, engine: BackgroundServer
 ) -> Iterator[tuple[Stack, Client]]:
-    """Return the API with all that it needs, on a database of each kind; tests bring their workers."""
+    """Return the API and its dependencies, on each database; tests start the workers."""
     name = "sqlite_source" if request.param == "sqlite" else "postgres_source"
     source: databases.Source = request.getfixturevalue(name)
     folder = children.short_folder()

@@ -1,4 +1,4 @@
-"""The main job on the real SGLang: the right answer, the picture's prefix from the cache, a cancel that frees it."""
+"""Jobs on the real SGLang: correct answers, prefixes of images from the cache, and cancels that stop the engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_sample_images_are_answered_correctly(client: Client, sample: dict[s
 def test_questions_with_special_tokens_are_answered_and_delay_no_other_job(
     client: Client,
 ) -> None:
-    """Unbroken, a picture's marker hangs the real engine, and with it the permit."""
+    """An image marker that is not broken up hangs the real engine and therefore its permit."""
     questions = [
         "x<|image_pad|>",
         "<|vision_start|><|image_pad|><|vision_end|> How many?",
@@ -125,7 +125,7 @@ def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(
 def test_sixteen_questions_on_one_image_cost_little_more_prefill_than_if_all_were_shared(
     client: Client, tmp_path: Path
 ) -> None:
-    """Nothing is shared better than by asking one question after the other: that is the measure."""
+    """The reference is one question after the other, which shares the prefix best."""
     shapes = ("circles", "squares", "triangles", "stars")
     questions = [
         f"How many {colour} {shape} do you see?"
@@ -153,7 +153,7 @@ def test_sixteen_questions_on_one_image_cost_little_more_prefill_than_if_all_wer
 
 
 def prefilled(job: dict[str, Any]) -> int:
-    """Return the prompt tokens that the engine had to compute."""
+    """Return the number of prompt tokens that the engine computed."""
     return int(job["usage"]["input_tokens"]) - int(job["usage"]["cached_tokens"])
 
 
@@ -166,7 +166,7 @@ def test_the_live_stream_of_the_real_engine_equals_the_stored_trace(client: Clie
 
     [sample] = client.trace(job["id"])["samples"]
     assert "".join(deltas) == sample["text"] != ""
-    # One chunk is one token, or several when the engine is in a hurry.
+    # A chunk is one token, or several if the engine combines them.
     ends = [step["end_token"] for step in sample["steps"]]
     assert ends == sorted(ends)
     assert 1 < ends[-1] <= client.job(job["id"])["usage"]["output_tokens"]
@@ -176,7 +176,7 @@ def test_the_live_stream_of_the_real_engine_equals_the_stored_trace(client: Clie
 def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     client: Client, tmp_path: Path
 ) -> None:
-    """The picture is one that the engine has not seen, and it is hot enough to need the third sample sometimes."""
+    """The image is new to the engine, and the temperature is high enough to need the third sample sometimes."""
     image = tmp_path / "mirrored.png"
     mirrored = Image.open(RealEngine.samples / "s15.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     mirrored.save(image)
@@ -211,7 +211,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
 
 
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
-    """Greedy answers end too soon to be caught; a hot one rambles on."""
+    """Greedy answers end too early for a cancel; a high temperature gives long ones."""
     image = RealEngine.samples / "s07.png"
     jobs = [
         client.submit([image], "How many shapes?", options={"temperature": 2.0}) for _ in range(12)

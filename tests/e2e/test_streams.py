@@ -1,4 +1,4 @@
-"""A job is followed through the death of the API and of its worker: what was told is what is kept, byte for byte."""
+"""Streams of a job across the death of the API and its worker: they equal the stored trace byte for byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 def stack(
     dialect: str, request: pytest.FixtureRequest, redis_server: RedisServer
 ) -> Iterator[Stack]:
-    """Return the service around an engine that takes some seconds for an answer."""
+    """Return the service with an engine that takes several seconds per answer."""
     name = "sqlite_source" if dialect == "sqlite" else "postgres_source"
     source: databases.Source = request.getfixturevalue(name)
     redis_server.flush()
@@ -44,7 +44,7 @@ def stack(
 
 
 class Watching:
-    """The command line's client, following a job over whatever dies."""
+    """The command line's client, which follows a job across the death of processes."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self.events: list[Json] = []
@@ -63,7 +63,7 @@ class Watching:
 
 
 def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]:
-    """Return the events beyond a number, as anybody gets them hours later."""
+    """Return the events after a number, as any client gets them later."""
     answer = urllib3.request(
         "GET",
         f"{stack.url}{job['urls']['events']}?after={after}",
@@ -76,7 +76,7 @@ def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]
 
 
 def valid(events: list[Json]) -> list[Json]:
-    """Return what holds of ``events``: without the tails that later events withdraw."""
+    """Return ``events`` without the tails that later events withdraw."""
     void = [
         (before["sequence_number"], event["kept_through"])
         for event in events

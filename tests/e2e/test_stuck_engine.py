@@ -1,4 +1,4 @@
-"""Jobs that get stuck in the engine, through real processes: they hold its permits for a moment only."""
+"""Jobs that get stuck in the engine, through real processes: they hold permits only for a short time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.redis_servers import RedisServer
 pytestmark = pytest.mark.e2e
 
 IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
-#: All permits that there are for an engine with a window of 1. Only one job may be tried again and again.
+#: All permits of an engine with a window of 1. The service retries only one job repeatedly.
 ATTEMPTS = (20, 1, 1, 1, 1)
 
 
@@ -50,7 +50,7 @@ def test_stuck_jobs_fail_and_delay_no_other_job(
             assert answered["status"] == "succeeded"
             assert {job["status"] for job in ended} == {"failed"}
             assert "engine_silent" in {job["error"]["code"] for job in ended}
-            # The first time the engine may be silent to several, and be at fault itself.
+            # The first time, several jobs may get no output, and the fault counts for the engine.
             assert ended[0]["attempt"] <= 3
             assert eventually(lambda: running(engine.url) == 0)
         finally:

@@ -1,4 +1,4 @@
-"""``longlook up`` as a real process: what it starts, refuses, says, and leaves behind (nothing)."""
+"""``longlook up`` as a real process: its processes, refusals, output, and clean exit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE, QUESTION = demo.sample().image, demo.sample().question
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> bool:
-    """Poll until ``holds`` or the time is over."""
+    """Poll until ``holds`` is true or the time is over."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -60,13 +60,13 @@ def descendants(pid: int) -> set[int]:
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """Return this environment without settings of the service, and with ``more``."""
+    """Return this environment without settings of the service, plus ``more``."""
     stored = {name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")}
     return stored | more
 
 
 class Up:
-    """A ``longlook up`` that was started."""
+    """A running ``longlook up``."""
 
     def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
         self.home = folder / "home"
@@ -83,18 +83,18 @@ class Up:
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self._output.read_text()
 
     @property
     def url(self) -> str:
-        """Where the API is, as it says."""
+        """The URL of the API according to its output."""
         found = re.search(r"^ready +(http\S+)", self.output, re.MULTILINE)
         assert found, self.output
         return found[1]
 
     def says(self, words: str, *, seconds: float = 60) -> bool:
-        """Whether it says ``words`` before it ends and in time."""
+        """Whether it prints ``words`` in time, before it exits."""
         over = self.process.poll
         return (
             eventually(lambda: words in self.output or over() is not None, seconds)
@@ -102,29 +102,29 @@ class Up:
         )
 
     def ends(self, seconds: float = 60) -> int:
-        """Return its exit code."""
+        """Wait for its exit, and return the exit code."""
         return self.process.wait(seconds)
 
     def children(self) -> set[int]:
-        """Return all processes below it."""
+        """Return all of its descendants."""
         return descendants(self.process.pid)
 
     @property
     def client(self) -> Client:
-        """A client with the key that was left in the home directory."""
+        """A client with the key from the home directory."""
         return Client(self.url, key=(self.home / KEY_FILE).read_text().strip())
 
     def submit(self) -> str:
-        """Submit the sample; return the job's id."""
+        """Submit the sample image; return the job's id."""
         return str(self.client.submit([IMAGE], QUESTION)["id"])
 
     def comes_to(self, job_id: str, status: str) -> bool:
-        """Whether a job is seen with ``status`` in time."""
+        """Whether a job gets ``status`` in time."""
         client = self.client
         return eventually(lambda: bool(client.job(job_id)["status"] == status), 60)
 
     def longlook(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run another command against it."""
+        """Run another command of the product against it."""
         return subprocess.run(
             [LONGLOOK, *words],
             env=plain_environment(LONGLOOK_HOME=str(self.home), LONGLOOK_URL=self.url),
@@ -135,14 +135,14 @@ class Up:
         )
 
     def end(self) -> None:
-        """End it, however it is."""
+        """End it in any state."""
         self.process.kill()
         self.process.wait()
 
 
 @contextlib.contextmanager
 def running(folder: Path, *flags: str, **environment: str) -> Iterator[Up]:
-    """Run ``longlook up`` and wait until it takes jobs."""
+    """Run ``longlook up`` and wait until it accepts jobs."""
     up = Up(folder, *flags, **environment)
     try:
         assert up.says("ready        http://"), up.output
@@ -152,7 +152,7 @@ def running(folder: Path, *flags: str, **environment: str) -> Iterator[Up]:
 
 
 def nothing_left(children: set[int], sessions: set[int], seconds: float = 15) -> bool:
-    """Whether all of ``children`` and everything in their ``sessions`` is gone in time."""
+    """Whether all ``children`` and all processes in their ``sessions`` end in time."""
     return eventually(
         lambda: (
             not any(
@@ -164,14 +164,14 @@ def nothing_left(children: set[int], sessions: set[int], seconds: float = 15) ->
 
 
 def sessions_of(children: set[int]) -> set[int]:
-    """Return the sessions of processes."""
+    """Return the session ids of processes."""
     found = processes()
     return {found[pid][1] for pid in children if pid in found}
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """Return one that runs for all tests which leave it running."""
+    """Return a ``longlook up`` shared by all tests that do not stop it."""
     folder = tmp_path_factory.mktemp("up")
     with running(folder, LONGLOOK_BOOTSTRAP_KEY=BOOTSTRAP) as up:
         yield up
@@ -208,7 +208,7 @@ def test_a_terminal_shows_the_growing_trace(up: Up) -> None:
     )
     os.close(terminal)
     seen: list[str] = []
-    # A terminal whose other side has gone answers with an error instead of an end.
+    # Reading from a terminal whose other side is closed raises an error instead of returning the end of the file.
     with contextlib.suppress(OSError):
         while chunk := os.read(reader, 65536):
             seen.append(chunk.decode(errors="replace"))

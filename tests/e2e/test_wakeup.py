@@ -1,4 +1,4 @@
-"""The doorbell on a real Redis: it rings when it can, and nobody waits for it when it cannot."""
+"""Wakeups on a real Redis: they are sent if Redis is reachable, and never block if it is not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 
 def eventually(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
-    """Look until ``holds`` is true, and return whether that came to pass."""
+    """Poll until ``holds`` is true; return whether this happened."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -29,7 +29,7 @@ def eventually(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
 
 @pytest.fixture
 def own_redis(short_folder: Path) -> Iterator[RedisServer]:
-    """Return a Redis that a test may stop."""
+    """Return a Redis server that a test may stop."""
     server = RedisServer(short_folder)
     server.start()
     yield server
@@ -39,7 +39,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def wakeup(own_redis: RedisServer) -> Iterator[Wakeup]:
-    """Return a bell at ``own_redis``."""
+    """Return a wakeup on ``own_redis``."""
     wakeup = Wakeup(Settings.read({}, redis_url=own_redis.url))
     yield wakeup
     wakeup.close()
@@ -121,7 +121,7 @@ def test_notify_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) ->
 
     threading.Thread(target=notify_often, daemon=True).start()
 
-    # Each of them would wait for a second, if it waited.
+    # If they waited, each of them would wait for a second.
     assert returned.wait(20)
     own_redis.resume()
 

@@ -1,4 +1,4 @@
-"""A worker process ends when it can do no good, and what it held goes back."""
+"""The exit of worker processes that cannot continue, and the release of their jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png
 
 @pytest.fixture
 def stack(sqlite_source: databases.SqliteSource, redis_server: RedisServer) -> Iterator[Stack]:
-    """Return what a worker needs, with an engine inside of it that takes its time."""
+    """Return the dependencies of a worker, with a slow engine inside the worker."""
     redis_server.flush()
     folder = children.short_folder()
     engine = "scripted:?window=4&tokens_per_second=10"

@@ -1,4 +1,4 @@
-"""What a child of a sandbox cannot do, tried in real children: read secrets, reach the network, start processes."""
+"""The confinement of sandbox children, in real children: no secrets, no network, no new processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from tests.integration.sandbox_targets import _ATTEMPTS
 
 TARGET = "tests.integration.sandbox_targets:obey"
-#: What a child may do all the same: run threads, and read the libraries that it was loaded from.
+#: Permitted actions of a child: run threads, and read its libraries.
 HARMLESS = {"thread": "True", "library": '"""'}
-#: Those that are tried by their number on this architecture only.
+#: System calls that are tried by their number, on this architecture only.
 BY_NUMBER = {
     "open_by_number",
     "trace",
@@ -55,7 +55,7 @@ def needs(sandbox: Sandbox, *layers: str) -> None:
 
 @pytest.fixture
 def secret(short_folder: Path) -> Path:
-    """Return a file that every user can read, write and remove, and beside which a socket listens."""
+    """Return a file that every user can read, write and remove, next to a listening socket."""
     short_folder.chmod(0o777)
     path = short_folder / "pepper"
     path.write_text("a secret")
@@ -82,7 +82,7 @@ def test_a_compromised_child_reaches_nothing(sandbox: Sandbox, secret: Path, wha
     assert sorted(entry.name for entry in secret.parent.iterdir() if entry.name != "socket") == [
         "pepper"
     ]
-    # It was refused, and goes on working.
+    # The call was refused, and the child continues to work.
     assert sandbox.call(b"next", order="echo") == ({}, b"next")
 
 
@@ -126,7 +126,7 @@ def test_a_child_of_root_is_another_user_if_all_users_can_read_the_libraries() -
         assert users == {"0\t0\t0\t0"}
 
 
-#: A kernel without Landlock, without seccomp or without both, as far as a program can tell: a filter says so.
+#: Makes a kernel look as if it had no Landlock, no seccomp or neither, by a filter.
 OLD_KERNEL = """
 import ctypes, os, sys
 from core.sandbox import confinement as own
@@ -197,7 +197,7 @@ def test_an_older_kernel_confines_as_far_as_it_can(
     )
 
 
-#: Decodes files of every kind in a confined child and in the program itself.
+#: Decodes files of every format in a confined child and in the program.
 DECODING = """
 import io, sys
 from PIL import Image, ImageCms, features
@@ -255,8 +255,8 @@ def test_images_of_all_kinds_are_decoded_in_confinement(missing: list[str]) -> N
 
 
 def pretend(*missing: str) -> None:
-    """Let this process and its children find a kernel without what is ``missing``."""
-    # Jumps over what follows when it is another call, or another use of prctl.
+    """Make the kernel look as if it lacked the ``missing`` features, for this process and its children."""
+    # Skips the following instructions for other calls and other uses of prctl.
     refusals = {
         "landlock": [(0x15, 0, 1, 444), (0x06, 0, 0, 0x5_0000 | 38)],
         "seccomp": [

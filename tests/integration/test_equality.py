@@ -1,4 +1,4 @@
-"""Whether two answers say the same: by the job's format, by text, by mathematics in a child that can be killed."""
+"""Equality of answers: by the job's format, by text, and by mathematics in a child that can be killed."""
 
 from __future__ import annotations
 

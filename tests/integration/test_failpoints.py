@@ -1,4 +1,4 @@
-"""Failpoints do nothing unless they are armed, and then what they were told, once."""
+"""Failpoints: they do nothing unless they are armed, and then act once as configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HIT_THRICE = "from jobs import failpoints; [failpoints.hit('here', 'now') for _ 
 
 
 def run(armed: str | None) -> int:
-    """Return the exit status of a process that is three times at ``here.now``."""
+    """Return the exit status of a process that reaches ``here.now`` three times."""
     environment = {} if armed is None else {failpoints.VARIABLE: armed}
     return subprocess.run(
         [sys.executable, "-c", HIT_THRICE], env=environment, capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""Any pixels become 8-bit sRGB on white, as they were meant."""
+"""Conversion of any pixels to 8-bit sRGB on white with the intended colors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests import image_files
 
 
 def half_clear(mode: str) -> Image.Image:
-    """Black, of which the left half cannot be seen at all and the right half is half there."""
+    """Return a black image with a transparent left half and a half-transparent right half."""
     alpha = Image.new("L", (112, 84), 0)
     alpha.paste(128, (56, 0, 112, 84))
     return Image.merge(mode, [*(Image.new("L", alpha.size),) * (len(mode) - 1), alpha])
@@ -67,7 +67,7 @@ def test_a_palette_with_alpha_keeps_its_colors() -> None:
 
 
 def shades(mode: str, values: list[float]) -> Image.Image:
-    """One vertical stripe of 28 pixels for each value."""
+    """Return an image with one vertical stripe of 28 pixels for each value."""
     row = Image.new(mode, (len(values), 1))
     for number, value in enumerate(values):
         row.putpixel((number, 0), value)
@@ -116,7 +116,7 @@ def test_pixels_that_are_not_numbers_are_rejected() -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "TIFF"])
 def test_cmyk_is_converted_to_the_intended_colors(name: str) -> None:
-    """Pillow writes CMYK JPEGs as Adobe does, inverted."""
+    """Pillow writes CMYK JPEGs inverted, as Adobe does."""
     inks = Image.new("CMYK", (112, 84), (0, 255, 255, 0))
     inks.paste((0, 0, 0, 0), (56, 0, 112, 84))
 

@@ -1,4 +1,4 @@
-"""Which kinds of files are images, and which are read."""
+"""Detected image formats and formats that can be decoded."""
 
 from __future__ import annotations
 

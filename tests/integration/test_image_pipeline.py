@@ -1,4 +1,4 @@
-"""What a file's picture becomes: upright, bounded, at its size, without metadata, always the same."""
+"""The conversion of a file to the canonical image: upright, bounded, resized, without metadata, reproducible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs import images
 from jobs.images import geometry, pipeline
 from tests import image_files
 
-#: How a camera lays a picture into a file, by the EXIF orientation that it notes.
+#: EXIF orientation to the transposition with which a camera stores the image.
 LAID = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,7 +106,7 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_scale_but_not_below_its_canonical_
 
     seen = image_files.image_of(canonical).convert("L")
     expected = scene.resize(seen.size, Image.Resampling.BICUBIC)
-    # Decoded at half size the mean difference is 4.5 of 255; at a quarter, too small, it is 11.
+    # If decoded at half size, the mean difference is 4.5 of 255; at a quarter, which is too small, it is 11.
     assert 1 < ImageStat.Stat(ImageChops.difference(seen, expected)).mean[0] < 7
 
 

@@ -1,4 +1,4 @@
-"""The way in: what the door refuses, how bytes arrive, and that decoding happens elsewhere."""
+"""The intake of images: rejected files, reading of bytes, and decoding in another process."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_file_that_timed_out_is_not_decoded_again_for_ten_minutes() -> None:
         before = sandbox.pids
         with pytest.raises(errors.ImageRejected, match="too long") as caught:
             intake.accept(slow, account_id=account_id)
-        # A decode that takes too long costs its child.
+        # A decoding that takes too long ends its child.
         return (
             caught.value.specific_code == "image_parse_error"
             and sandbox.pids.isdisjoint(before) is decoded
@@ -157,7 +157,7 @@ def test_a_file_that_timed_out_is_not_decoded_again_for_ten_minutes() -> None:
         assert refused(ACCOUNT, decoded=False)
         with shares.hold(OTHER, seconds=0):
             assert refused(ACCOUNT, decoded=False)
-        # What one account sent says nothing to another.
+        # The files of one account do not affect another account.
         assert refused(OTHER, decoded=True)
         now = 599
         assert refused(ACCOUNT, decoded=False)

@@ -1,4 +1,4 @@
-"""The hot path: events of a job reach those who hear it, and a Redis that is away keeps nobody waiting."""
+"""Live events: subscribers receive the events of their job, and an unreachable Redis delays nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def subscriber(redis_url: str) -> Iterator[Subscriber]:
 
 
 def woken(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
-    """Return a list of what is heard, and what listens and counts."""
+    """Return the list of received events, and a callback that appends to it and counts."""
     events: list[LiveEvent] = []
 
     def listen() -> int:
@@ -56,7 +56,7 @@ def test_a_subscriber_receives_the_events_of_its_job_only(
     finding = LiveEvent(mine, 1, 2, 8, IndexEntry(9, 0, 5, {"kind": "loop"}), "")
 
     def ready() -> bool:
-        # A subscription has landed when an event comes through.
+        # A subscription is active once an event arrives.
         publisher.record([reported(mine, 1), reported(other, 1)])
         return listen() > 0
 

@@ -1,4 +1,4 @@
-"""Whoever logs, one renderer writes: an object of JSON a line, errors included."""
+"""Logs: one renderer writes all of them, one JSON object per line, including errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HOSTILE = "x\x9b2J\u202e\n\x1b]0;owned\x07"
 
 
 def run(log_format: str = "json", log_level: str = "INFO") -> list[str]:
-    """Run a program that logs in many ways; return what it wrote to its error output, line by line."""
+    """Run a program that logs in many ways; return the lines of its standard error."""
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM, log_format, log_level],
         capture_output=True,
@@ -64,7 +64,7 @@ def run(log_format: str = "json", log_level: str = "INFO") -> list[str]:
 
 @pytest.fixture(scope="module")
 def events() -> dict[str, dict[str, Any]]:
-    """Return what was logged, by event."""
+    """Return the log entries by event."""
     lines = [json.loads(line) for line in run()]
     return {line["event"]: line for line in lines}
 
@@ -135,7 +135,7 @@ def test_columns_are_for_people() -> None:
 
 @pytest.mark.parametrize("log_format", ["columns", "json"])
 def test_logged_text_cannot_control_a_terminal_or_forge_a_line(log_format: str) -> None:
-    # Colors are the renderer's own.
+    # The renderer adds the colors.
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in run(log_format)]
 
     assert re.findall("[\x00-\x1f\x7f-\x9f\u202e]", "".join(lines)) == []

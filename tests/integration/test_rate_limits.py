@@ -1,4 +1,4 @@
-"""The buckets in a real Redis: one for all who ask, and nobody waits while it is away."""
+"""Token buckets in a real Redis: shared by all processes, and without any wait while Redis is unreachable."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
         races.race(*[lambda b=b: sum(take(b, per_minute=60) for _ in range(40)) for b in many])
     )
 
-    # One more comes each second.
+    # The bucket refills by one request per second.
     assert 60 <= taken <= 61 + (time.monotonic() - began)
     for buckets in many:
         buckets.close()
@@ -70,7 +70,7 @@ def test_a_full_bucket_is_deleted(buckets: RateLimits, redis_server: RedisServer
 
 @pytest.fixture
 def own_redis(short_folder: Path) -> Iterator[RedisServer]:
-    """Return a Redis that a test may stop."""
+    """Return a Redis server that a test may stop."""
     server = RedisServer(short_folder)
     server.start()
     yield server
@@ -86,11 +86,11 @@ def test_without_redis_there_is_no_count_and_no_wait(own_redis: RedisServer) -> 
     redis.freeze()
     assert buckets.take(KEY, per_minute=2) is None
     redis.resume()
-    # It is left alone for a while, whether it is back or not.
+    # The process does not contact Redis for a while, even if it is back.
     assert buckets.take(KEY, per_minute=2) is None
 
     timer.seconds += 3
-    # What was asked while it was frozen may have been counted as well.
+    # Redis may also have counted requests from the time while it was frozen.
     assert not all(take(buckets, per_minute=2) for _ in range(2))
     buckets.close()
 
@@ -106,7 +106,7 @@ def test_when_redis_fails_each_process_continues_from_its_last_count(
 
     redis.stop()
 
-    # They had seen five and six of ten go.
+    # The processes had seen five and six of ten requests.
     assert sum(one.take(KEY)[1] for _ in range(10)) == 5
     assert sum(other.take(KEY)[1] for _ in range(10)) == 4
     for shared in buckets:

@@ -1,4 +1,4 @@
-"""The page for receivers: its examples are run, against messages that were signed as ours are."""
+"""The documentation for receivers: its examples run against messages signed by the product's code."""
 
 from __future__ import annotations
 

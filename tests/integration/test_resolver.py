@@ -1,4 +1,4 @@
-"""Names whose servers are silent keep neither other names, nor other parties, nor the end of a process waiting."""
+"""The resolver: names with silent servers delay neither other names, nor other parties, nor the exit of a process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.databases import ROOT
 from tests.e2e.stack import eventually
 
 HERE = ipaddress.ip_address("127.0.0.1")
-#: A process that asked for a name whose server is silent, and has nothing more to do.
+#: A process that resolves a name whose server is silent, and has nothing else to do.
 ENDS = """
 import socket, threading
 from net.client import Egress, EgressError
@@ -40,7 +40,7 @@ egress.close()
 
 
 class Names:
-    """A resolver that says nothing of names that begin with ``silent`` until it is let go."""
+    """A resolver that does not answer for names that start with ``silent`` until the test releases it."""
 
     def __init__(self) -> None:
         self.requested: list[str] = []
@@ -70,7 +70,7 @@ def resolve(resolver: Resolver, host: str, *, party: str = "a", seconds: float =
 
 
 def hang(resolver: Resolver, host: str, *, party: str = "a") -> None:
-    """Ask for a name that nobody answers for; its look-up stays."""
+    """Resolve a name that gets no answer; its lookup stays pending."""
     with pytest.raises(TimeoutError):
         resolve(resolver, host, party=party, seconds=0.01)
 

@@ -1,4 +1,4 @@
-"""The pool of killable children, with real children."""
+"""The sandbox: a pool of killable children, with real children."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGET = "tests.integration.sandbox_targets:obey"
 MEBIBYTE = 2**20
 
 
-#: Fills a pool's only place with an endless call, says who serves it, and waits to be killed.
+#: Fills the only place of a pool with an endless call, prints the child's pid, and waits to be killed.
 ENDLESS = f"""
 import threading
 from core.sandbox import Sandbox
@@ -46,7 +46,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def hasty() -> Iterator[Sandbox]:
-    """A pool of one child, which is given little time."""
+    """Return a pool of one child with a short time limit."""
     with Sandbox(TARGET, processes=1, seconds=0.3) as pool:
         pool.warm()
         yield pool
@@ -54,7 +54,7 @@ def hasty() -> Iterator[Sandbox]:
 
 @contextmanager
 def endless_call(pool: Sandbox) -> Iterator[Future[tuple[dict[str, Any], bytes]]]:
-    """Keep one child of ``pool`` busy until somebody ends it."""
+    """Keep one child of ``pool`` busy until it is killed."""
     with ThreadPoolExecutor(1) as thread:
         call = thread.submit(pool.call, b"", order="tell_and_sleep")
         assert eventually(lambda: any(children.name(pid) == BEGUN for pid in pool.pids))
@@ -69,7 +69,7 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, even if nobody has asked for its exit status yet."""
+    """Whether a process has ended, even if its parent has not read the exit status yet."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

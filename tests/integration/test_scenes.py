@@ -1,4 +1,4 @@
-"""The small model's world: scenes, questions with true answers, the exam, and the samples that ship."""
+"""The data of the small model: scenes, questions with true answers, the exam, and the shipped samples."""
 
 from __future__ import annotations
 

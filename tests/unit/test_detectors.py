@@ -1,4 +1,4 @@
-"""What the detectors see in texts, and what they leave alone."""
+"""The detectors of guards: texts with and without findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPENING = "Let me look at the picture, where five red circles are near the left 
 
 
 def feed(watch: GenerationGuard, text: str) -> tuple[Verdict | None, int]:
-    """Return the first verdict on ``text``, token by token, and how many characters it took."""
+    """Feed ``text`` token by token; return the first verdict and the number of characters before it."""
     seen = 0
     for token in script.tokens(text):
         seen += len(token)
@@ -196,7 +196,7 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     watch.billed(first.tokens + 12)
     assert watch.forced_tokens == 8
     assert watch.verdict == verdict
-    # An engine that stops late has used up what the answer was to have.
+    # An engine that stops late has used the tokens that were meant for the answer.
     watch.billed(first.tokens + 15)
     assert watch.verdict is not None
     assert (watch.verdict.finding.action, watch.verdict.inserted) == (Action.STOPPED, "")

@@ -1,4 +1,4 @@
-"""How the checkout's environments are made: anew only when they have to be, and whole after a kill."""
+"""The environments of the checkout: they are rebuilt only when necessary, and complete after a kill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Act = Callable[[], None]
 
 
 def pretended(directory: Path, *acts: Act) -> Environment:
-    """Return an environment that is made by ``acts``, over an interpreter that is there already."""
+    """Return an environment that ``acts`` build, with an interpreter that already exists."""
     (directory / "bin").mkdir(parents=True, exist_ok=True)
     for name in ("python", "pip"):
         (directory / "bin" / name).touch()
@@ -30,7 +30,7 @@ def pretended(directory: Path, *acts: Act) -> Environment:
 
 
 def fake_python(folder: Path, script: str) -> Path:
-    """Return a program that stands in for an environment's interpreter."""
+    """Return a program that replaces the interpreter of an environment."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\necho \"$@\" >> '{folder}/calls'\n{script}\n")
     path.chmod(0o755)
@@ -184,7 +184,7 @@ def test_a_full_disk_is_reported_before_anything_is_created(tmp_path: Path) -> N
 def test_a_python_without_venv_is_reported_with_debians_package_in_the_first_line(
     tmp_path: Path,
 ) -> None:
-    """As on a Debian without python3-venv: the module that a new environment's pip comes from is not there."""
+    """Simulate a Debian without python3-venv, which lacks the module that installs pip."""
     checkout, without = tmp_path / "checkout", tmp_path / "without"
     without.mkdir()
     (without / "sitecustomize.py").write_text("import sys; sys.modules['ensurepip'] = None\n")

@@ -1,4 +1,4 @@
-"""What of a text reaches a terminal or a pipe."""
+"""Escapes of control and invisible characters in output to a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core import escapes
 
-#: What Unicode calls invisible, with what it keeps free for more of that, beside the categories below.
+#: Invisible and reserved invisible characters of Unicode, in addition to the categories below.
 INVISIBLE = {*map(chr, range(0xE0000, 0xE1000))} | {
     *"\u034f\u115f\u1160\u17b4\u180b\u180f\u3164\ufe00\ufe0f\uffa0"
 }

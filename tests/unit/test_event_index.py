@@ -1,4 +1,4 @@
-"""The marks in a text: cut at any number, over any chunking, nothing is lost, doubled or moved."""
+"""The index of events in a text: split at any number, with any chunks, it neither loses nor repeats nor moves text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAPS = st.lists(st.integers(1, 1000), min_size=30, max_size=30)
 
 
 def marked(pieces: list[str], gaps: list[int]) -> list[IndexEntry]:
-    """Return the marks of ``pieces``, with numbers that are not dense."""
+    """Return the index of ``pieces``, with gaps between the numbers."""
     found: list[IndexEntry] = []
     number = 0
     for piece, gap in zip(pieces, gaps, strict=False):

@@ -1,4 +1,4 @@
-"""Where the answer is found in what the model wrote, and that nothing it writes can trouble the search."""
+"""Extraction of the answer from the text of the model, for any text and in linear time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from jobs.answers.extraction import Answer
         ("It is \\boxed{\\{1, 2\\}}.", "\\{1, 2\\}", "boxed"),
         ("The answer is 42.", "42", "phrase"),
         ("所以答案是 C。", "C", "phrase"),
-        # Which one of several.
+        # One of several candidates.
         ("\\boxed{1}\n**Final Answer**\n\\boxed{2} or \\boxed{3}", "3", "heading+boxed"),
         ("**Final Answer**\n1\n\n**Final Answer**\n2", "2", "heading"),
         ("\\boxed{1} then \\boxed{2}", "2", "boxed"),
         ("The answer is 1.\nNo: the final answer is 2", "2", "phrase"),
         ("\\boxed{outer \\boxed{inner}}", "inner", "boxed"),
         ("\\boxed{7} and then \\boxed{}", "7", "boxed"),
-        # How it is written.
+        # Notations.
         ("**Final Answer:** The sky is blue.", "The sky is blue", "heading"),
         ("**最終答案**：十二", "十二", "heading"),  # noqa: RUF001 - full-width, as written
         ("## FINAL  answer\n\n**six**", "six", "heading"),
@@ -49,7 +49,7 @@ from jobs.answers.extraction import Answer
         ("\\boxed{\\text{a {nested} set}}", "\\text{a {nested} set}", "boxed"),
         ("The answer is **6**.", "6", "phrase"),
         ("答案：\\(x = 3\\)", "x = 3", "phrase"),  # noqa: RUF001 - full-width colon
-        # A heading with nothing below it is none.
+        # A heading without text below it does not count.
         ("The answer is 6.\n\n**Final Answer**\n\n", "6", "phrase"),
         # The box was opened again after the answer, and the tokens ran out.
         ("So \\boxed{6}.\n**Final Answer**\n\\boxed{6", "6", "boxed"),

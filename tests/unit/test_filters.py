@@ -1,4 +1,4 @@
-"""The words in which people ask for jobs: what they mean, and that what is written back means the same."""
+"""The query language for jobs: its meaning, its faults, and the round trip through the rendered text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def parse(words: str) -> Filter:
 
 
 def faults(words: str) -> list[str]:
-    """Return what is wrong with ``words``."""
+    """Return the faults of ``words``."""
     with pytest.raises(errors.InvalidRequest) as refused:
         parse(words)
     assert {fault.pointer for fault in refused.value.faults} == {"q"}

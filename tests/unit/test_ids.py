@@ -1,4 +1,4 @@
-"""Ids sort by time inside and carry their kind outside."""
+"""Ids: they sort by time internally and show their kind externally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of sizes and tokens."""
+"""The arithmetic of image sizes and tokens."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_canonical_size_fits_its_tier_keeps_its_shape_and_is_stable(
 
     assert tall % 28 == wide % 28 == 0
     assert 4 <= (tall // 28) * (wide // 28) <= profiles.DETAIL_TOKENS[detail]
-    # Each side is off by at most one token's, on either side of the division.
+    # Each side differs by at most one token, in the numerator and the denominator.
     assert (tall - 28) / (wide + 28) <= height / width <= (tall + 28) / max(wide - 28, 1)
     assert geometry.canonical_size(tall, wide, detail) == (tall, wide)
 

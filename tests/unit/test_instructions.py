@@ -1,4 +1,4 @@
-"""What a model is told about the form of its answer: behind the question, in its language, if it listens at all."""
+"""The instruction about the format of the answer: its place, its language, and the models that get one."""
 
 from __future__ import annotations
 

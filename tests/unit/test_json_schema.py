@@ -1,4 +1,4 @@
-"""Schemas of answers: which can be asked for, what is told of the others, and that what is made of one is of it."""
+"""JSON Schemas of answers: accepted schemas, the faults of the others, and generated instances."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def several(*parts: object) -> dict[str, Any]:
     return {"type": "object", "properties": {f"p{n}": part for n, part in enumerate(parts)}}
 
 
-#: A text as it stands in schemas of all kinds.
+#: All places of a string in a schema.
 PLACES = [
     lambda parts: several(*parts),
     lambda parts: several(*({"type": "array", "items": part, "maxItems": 9} for part in parts)),

@@ -1,4 +1,4 @@
-"""The table of states, what a role includes, and how long a job waits for its next try."""
+"""The table of states, the roles, and the wait of a job before its next attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The buckets of requests: never more than the policy, and what is promised is kept."""
+"""Token buckets of requests: they never exceed the policy, and the announced values are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spelling in which phrases are found: a phrase is in a text exactly if its spelling is in the text's."""
+"""The spelling of phrases and texts: a phrase is in a text exactly if its spelling is in the text's spelling."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from jobs import phrases
 from jobs.phrases import Phrase
 
-#: Letters, digits, Chinese, kana and punctuation, in all neighbourhoods.
+#: Letters, digits, Chinese, kana and punctuation, in all combinations.
 ALPHABET = "abcé12圆形的るß .,_\\{-\n。😀"
 CJK = "圆形的る"
 texts = st.text(st.sampled_from(ALPHABET), max_size=60)
 
 
 def begins(text: str, at: int) -> bool:
-    """Whether a word begins there, or something that is no part of a word stands there."""
+    """Whether a word starts at this index, or the character there is not part of a word."""
     pair = text[max(at - 1, 0) : at + 1]
     return at == 0 or not all(char.isalnum() and char not in CJK for char in pair)
 
@@ -31,7 +31,7 @@ def words(spelling: str) -> list[str]:
 
 
 def phrase_of(text: str) -> Phrase | None:
-    """Return the phrase in ``text``, or None when it is refused."""
+    """Return the phrase for ``text``, or None if it is rejected."""
     try:
         return Phrase.of(text)
     except ValueError:
@@ -39,7 +39,7 @@ def phrase_of(text: str) -> Phrase | None:
 
 
 def folded(text: str) -> str:
-    """Return what counts of a text, worked out in another way than the product does."""
+    """Return the folded text, computed in a different way than in the product."""
     return " ".join(text.replace("\n", " ").casefold().split(" "))
 
 

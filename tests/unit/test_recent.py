@@ -1,4 +1,4 @@
-"""Keys that are remembered for a while: how long, and how many."""
+"""Recent keys: how long they are remembered, and how many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings are read once, all faults are told together, and no secret ever shows."""
+"""Settings: they are read once, report all faults together, and never show a secret."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRETS = {
 
 
 def faults(**environ: str) -> list[str]:
-    """Return what is wrong with an environment, line by line."""
+    """Return the faults of an environment, line by line."""
     with pytest.raises(errors.SettingsError) as wrong:
         Settings.read({PREFIX + name.upper(): value for name, value in environ.items()})
     return str(wrong.value).splitlines()
@@ -209,7 +209,7 @@ def test_the_limits_are_the_models(model: str, family: str, profile: profiles.Mo
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings.read({}).port = 1  # type: ignore[misc] # that is the point
+        Settings.read({}).port = 1  # type: ignore[misc] # the test is about the error
 
 
 def test_every_setting_has_a_description() -> None:

@@ -1,4 +1,4 @@
-"""Shares: turns among accounts, order within one, bounds, deadlines, and what a refused call is told."""
+"""Shares: turns of accounts, order within an account, limits, deadlines, and the wait that a refused call learns."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LONG = 60.0
 
 
 class Timer:
-    """Seconds that pass when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Return the seconds."""
+        """Return the current time in seconds."""
         return self.now
 
 
 class Callers:
-    """Calls that hold places of ``shares``, each in a thread of its own, until they are let go."""
+    """Calls that hold places of ``shares``, each in its own thread, until the test ends them."""
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
@@ -37,11 +37,11 @@ class Callers:
         self._lets_go: dict[str, threading.Event] = {}
         self._ends: dict[str, Future[None]] = {}
         self._got = threading.Condition()
-        #: The calls that got a place, in that order.
+        #: The calls that got a place, in order.
         self.served: list[str] = []
 
     def call(self, name: str, account_id: uuid.UUID) -> None:
-        """Begin the call ``name``; return when it holds a place or waits for one."""
+        """Start the call ``name``; return once it holds a place or waits for one."""
         lets_go = self._lets_go[name] = threading.Event()
         before = self._shares.held + self._shares.waiting
 
@@ -53,7 +53,7 @@ class Callers:
                 assert lets_go.wait(_LONG)
 
         self._ends[name] = self._pool.submit(run)
-        # Neither counter says when it changes.
+        # Neither counter notifies about its changes.
         pause = threading.Event()
         for _ in range(60_000):
             if self._shares.held + self._shares.waiting > before:
@@ -62,17 +62,17 @@ class Callers:
         raise AssertionError(f"{name} neither holds nor waits")
 
     def await_served(self, count: int) -> None:
-        """Return when ``count`` calls have got their places."""
+        """Return once ``count`` calls have their places."""
         with self._got:
             assert self._got.wait_for(lambda: len(self.served) >= count, _LONG)
 
     def end(self, name: str) -> None:
-        """Let the call ``name`` go, and return when its place is free."""
+        """End the call ``name``, and return once its place is free."""
         self._lets_go[name].set()
         self._ends[name].result(_LONG)
 
     def serve_all(self) -> list[str]:
-        """End the calls one after the other, in the order in which they are served, and return that order."""
+        """End the calls one by one, in the order in which they get places, and return this order."""
         for number in range(len(self._lets_go)):
             self.await_served(number + 1)
             self.end(self.served[number])
@@ -87,7 +87,7 @@ class Callers:
 
 @pytest.fixture
 def callers_of() -> Iterator[Callable[[Shares], Callers]]:
-    """A factory of callers, which end with the test."""
+    """Return a factory of callers, which end with the test."""
     made: list[Callers] = []
 
     def make(shares: Shares) -> Callers:
@@ -100,7 +100,7 @@ def callers_of() -> Iterator[Callable[[Shares], Callers]]:
 
 
 def drain(shares: Shares, *accounts: uuid.UUID) -> list[int]:
-    """Let accounts take in turns until none gets any more; return how many each has."""
+    """Let accounts take places in turns until no account gets another; return the number of places of each."""
     held = dict.fromkeys(accounts, 0)
     while taken := [account for account in accounts if shares.take(account)]:
         for account in taken:
@@ -270,7 +270,7 @@ def test_a_refused_call_learns_how_long_the_queue_takes(
     with pytest.raises(errors.Overloaded) as caught, shares.hold(A, seconds=_LONG):
         pass
 
-    # Three wait before it, each call takes eight seconds, two run at once.
+    # Three calls wait before it, each takes eight seconds, and two run at a time.
     assert caught.value.retry_after == 16
     assert (caught.value.status, caught.value.code, caught.value.retryable) == (
         503,

@@ -1,4 +1,4 @@
-"""Signatures against the vectors of Standard Webhooks and official verifiers; secrets that are sealed and opened."""
+"""Signatures, compared with the vectors of Standard Webhooks and official verifiers; sealed secrets."""
 
 from __future__ import annotations
 

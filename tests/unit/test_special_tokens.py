@@ -1,4 +1,4 @@
-"""What spells a special token is broken up or named, and other text is left alone."""
+"""Special tokens in texts: they are broken up or named, and other text is unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core import special_tokens
 from core.special_tokens import SpecialTokens
 
-#: With and without bars, nested in one another, overlapping.
+#: With and without bars, nested, overlapping.
 TOKENS = (*special_tokens.QWEN2_VL, "<tool_call>", "</think>", "[INST]", "<s>", "ab<", "b<ab")
 SPECIALS = SpecialTokens(TOKENS)
 PIECES = st.sampled_from(
@@ -33,7 +33,7 @@ def test_no_text_that_is_sent_to_the_engine_contains_a_special_token(text: str) 
     sent = SPECIALS.neutralize(text)
 
     assert not spelled(sent)
-    # The engine tokenizes, puts the text together again and tokenizes that: by then it is normalized.
+    # The engine tokenizes the text, joins the tokens, and tokenizes the result, which is normalized by then.
     for form in ("NFC", "NFKC"):
         assert not spelled(unicodedata.normalize(form, sent))
     unseen = {"\u200b", "\ufeff"}

@@ -1,4 +1,4 @@
-"""JSON is counted before it is parsed; on what is JSON the count and the parser agree."""
+"""Strict JSON: values are counted before parsing, and the count agrees with the parser about valid JSON."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ SCALARS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
-#: A character has up to twelve bytes when it is escaped, and a name up to 1,024.
+#: An escaped character has up to twelve bytes, and a name up to 1,024.
 NAMES = st.text(max_size=80)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=50
 )
-#: What a JSON text is made of, in any order.
+#: Parts of JSON texts, in any order.
 PIECES = st.sampled_from(
     ["{", "}", "[", "]", ",", ":", '"', '"a"', '"b\\""', '"\\\\"', "\\", "1", "-2.5e3", "true", "null", " ", "\n", "é"]
 )  # fmt: skip
 
 
 def refused(data: bytes) -> errors.RequestError:
-    """Return the error with which ``data`` is refused."""
+    """Return the error that rejects ``data``."""
     with pytest.raises(errors.RequestError) as caught:
         strict_json.loads(data)
     return caught.value
 
 
 def once(pairs: list[tuple[str, object]], twice: list[str]) -> dict[str, object]:
-    """Return an object; the names that it has more than once are added to ``twice``."""
+    """Return an object; add its duplicate names to ``twice``."""
     names = [name for name, _ in pairs]
     twice += {name for name in names if names.count(name) > 1}
     return dict(pairs)
 
 
 def values(value: Any) -> int:  # noqa: ANN401 - JSON
-    """Return how many values a JSON value is, itself included."""
+    """Return the number of values in a JSON value, including itself."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(values, inner))
 
@@ -121,7 +121,7 @@ def test_the_limits_of_depth_and_names_are_in_the_message() -> None:
     assert "5,000" in error.message
 
 
-#: Texts that cost a parser, or a careless count, many times their size.
+#: Texts that cost a parser, or a simple count, many times their size.
 COSTLY = {
     "empty objects": b"[" + b"{}," * 700_000 + b"{}]",
     "numbers": b"[" + b"1," * 1_000_000 + b"1]",
@@ -151,7 +151,7 @@ def test_a_costly_text_is_rejected_before_it_is_parsed(data: bytes) -> None:
     assert peak < 4 * 2**20
 
 
-#: One bracket too many at the end: all of it is counted, and then it is not parsed.
+#: One bracket too many at the end: the whole text is counted and then not parsed.
 LONG = {
     "a picture": b'["%b"]]' % (b"QUJD" * 500_000),
     "escapes": b'["%b"]]' % (b'\\"' * 1_000_000),

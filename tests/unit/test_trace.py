@@ -1,4 +1,4 @@
-"""The steps of traces: kinds, places that are never cut, growth, marks, and time that is linear."""
+"""The steps of traces: kinds, text that is never divided, growing texts, marks, and linear time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHINESE = (
     "我来仔细看这张图片。左边有3只鹈鹕。因为右边有2只，所以一共5只。\n\n等等，让我再数一遍。"  # noqa: RUF001 - Chinese punctuation
     "图中还有一只在后面。\n\n因此总共是6只。\n\n**最终答案**\n\n6"
 )
-#: What texts are made of, the awkward things among it.
+#: Parts of texts, including difficult ones.
 PIECES = st.sampled_from(
     [
         *(

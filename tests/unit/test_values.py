@@ -1,4 +1,4 @@
-"""Answers as values: what is understood, and what is not guessed at."""
+"""Typed values of answers: accepted notations, and ambiguous answers that yield no value."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from jobs.answers import values
         ("many", None),
         ("", None),
         ("9" * 50, None),
-        # With a scale, and in words.
+        # Numbers with a scale and in words.
         ("5 million people", 5_000_000),
         ("6万", 60_000),
         ("two dozen", 24),
@@ -46,7 +46,7 @@ from jobs.answers import values
         ("一共五个", 5),
         ("½", 0.5),
         ("5 m²", 5),
-        # Parts of what is said are not it.
+        # A part of the text is not the value.
         ("10²", None),
         ("3½", None),
         ("2\\pi", None),
@@ -63,7 +63,7 @@ from jobs.answers import values
         ("一个也没有", None),
         ("三百五", None),
         ("one two", None),
-        # As models write them.
+        # The notations of models.
         ("12\\ \\text{cm}^2", 12),
         ("9.8 \\, \\text{m/s}^2", 9.8),
         ("12 cm^{2}", 12),
@@ -97,7 +97,7 @@ from jobs.answers import values
         ("6 (six)", 6),
         ("the bigger one has 5 dots", 5),
         ("有五个三角形", 5),
-        # Two numbers, or one of which only a part could be read.
+        # Two numbers, or a number of which only a part would be read.
         ("1\\ 2", None),
         ("1\\frac{1}{2}", None),
         ("5*3", None),
@@ -117,7 +117,7 @@ from jobs.answers import values
         ("x² = 9", None),
         ("3:1", None),
         ("2024-01-02", None),
-        # A bound is no number, and no more is "ten or so".
+        # A bound or an estimate is not a number.
         ("> 5", None),
         ("more than 5", None),
         ("不到6个", None),

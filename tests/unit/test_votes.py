@@ -1,4 +1,4 @@
-"""The vote on an answer: its waves, its classes, and that whoever stops early loses nothing."""
+"""The vote on an answer: its waves, its classes, and early decisions that equal the full vote."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_order_of_votes_does_not_matter(order: list[int], texts: list[str]) 
 def test_a_vote_is_decided_exactly_when_no_further_votes_can_change_the_winner(
     data: st.DataObject, answers: list[str | None]
 ) -> None:
-    """Whatever the missing votes are, it holds; and what would hold, whatever they are, is a decision."""
+    """A decision holds for all possible missing votes, and if all of them give the same winner, it is a decision."""
     requested = len(answers)
     there = data.draw(st.sets(st.sampled_from(range(requested)), min_size=2))
     cast = {vote: answers[vote] for vote in there}
