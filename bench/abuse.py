@@ -73,9 +73,9 @@ class _Calls:
                 status, answer = self._call(method, path, body, headers)
             except (OSError, http.client.HTTPException):
                 status, answer = 0, b""
-            took = time.perf_counter() - began
+            elapsed = time.perf_counter() - began
             good = 200 <= status < 300
-            self.seconds.append(took if good else max(took, _PATIENCE_SECONDS))
+            self.seconds.append(elapsed if good else max(elapsed, _PATIENCE_SECONDS))
             self.refused += not good
             if good:
                 self.answers.append(answer)
@@ -123,11 +123,11 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
             _fill(running.database, accounts.account_id(running.database, _ATTACKER))
         running.start_worker()
         caller = service.Caller(f"http://127.0.0.1:{running.wiring.port}", key=key)
-        theirs = str(orjson.loads(_submit(caller))["id"])
+        attacker_job = str(orjson.loads(_submit(caller))["id"])
         answer = _submit(running.caller())
         job = str(orjson.loads(answer)["id"])
         _wait_for_claim(running.database, [answer])
-        with _attack(name, running.wiring.port, key, theirs):
+        with _attack(name, running.wiring.port, key, attacker_job):
             calls = _measure(running, job, seconds)
             memory = sum(figures.peak_mib(pid) for pid in _family(running.api.pid))
             permits = _permits(running.database, calls[1].answers)
@@ -138,7 +138,7 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
         permits,
         _ms(max(calls[2].seconds)),
         f"{memory:,.0f}",
-        str(sum(one.refused for one in calls)),
+        str(sum(client.refused for client in calls)),
     ]
 
 
@@ -180,7 +180,7 @@ def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]
         _Calls(port, 0.25, lambda: ("GET", "/livez", b"", {})),
     ]
     stop = threading.Event()
-    threads = [threading.Thread(target=one.run, args=(stop,)) for one in calls]
+    threads = [threading.Thread(target=call.run, args=(stop,)) for call in calls]
     for thread in threads:
         thread.start()
     stop.wait(seconds)
@@ -227,9 +227,9 @@ def _wait_for_claim(database: Database, answers: Sequence[bytes]) -> None:
 
 
 def _claimed(database: Database, answer: bytes) -> sa.Row[tuple[object, object]] | None:
-    found = sa.select(Job.created_at, Attempt.claimed_at).join(Attempt, Attempt.job_id == Job.id)
+    claim = sa.select(Job.created_at, Attempt.claimed_at).join(Attempt, Attempt.job_id == Job.id)
     with database.reading() as transaction:
-        return transaction.execute(found.where(Job.id == _job_id(answer))).first()
+        return transaction.execute(claim.where(Job.id == _job_id(answer))).first()
 
 
 def _permits(database: Database, answers: Sequence[bytes]) -> str:
@@ -245,9 +245,9 @@ def _permits(database: Database, answers: Sequence[bytes]) -> str:
 
 
 def _job_id(answer: bytes) -> uuid.UUID:
-    found = ids.parse("job", orjson.loads(answer)["id"])
-    assert found is not None  # noqa: S101 - for the type checker
-    return found
+    job_id = ids.parse("job", orjson.loads(answer)["id"])
+    assert job_id is not None  # noqa: S101 - for the type checker
+    return job_id
 
 
 def _fill(database: Database, account_id: uuid.UUID) -> None:
@@ -278,10 +278,10 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
 
 def _family(pid: int) -> list[int]:
     """Return the processes of the API, its decoders left out."""
-    found = [pid]
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += map(int, task.read_text().split())
-    return found
+        pids += map(int, task.read_text().split())
+    return pids
 
 
 def _ms(seconds: float) -> str:

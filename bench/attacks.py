@@ -58,8 +58,8 @@ def lingering(target: Target) -> None:
     """Twenty at a time ask, want the connection closed, and never close their side."""
     held: list[socket.socket] = []
     for _ in _rounds(0.5):
-        for one in held[:-200]:
-            one.close()
+        for connection in held[:-200]:
+            connection.close()
         held = held[-200:]
         for _number in range(20):
             with contextlib.suppress(OSError):
@@ -108,10 +108,10 @@ def large_bodies(target: Target) -> None:
         with contextlib.ExitStack() as stack:
             for _number in range(20):
                 with contextlib.suppress(OSError):
-                    one = stack.enter_context(target.connect())
-                    one.sendall(head)
+                    connection = stack.enter_context(target.connect())
+                    connection.sendall(head)
                     for _piece in range(59):
-                        one.sendall(piece)
+                        connection.sendall(piece)
             _ready()
             _wait(5)
 
@@ -145,7 +145,7 @@ def searches(target: Target) -> None:
     ]
     _repeat(
         target,
-        [target.head("GET", f"/v1/jobs?limit=1&q=%22{one}%22") for one in phrases],
+        [target.head("GET", f"/v1/jobs?limit=1&q=%22{phrase}%22") for phrase in phrases],
         clients=40,
     )
 
@@ -192,28 +192,28 @@ def _hold(target: Target, count: int, first: Callable[[int], bytes], *, drip: by
     held: dict[int, socket.socket] = {}
     number = 0
     for _ in _rounds(0.5):
-        for one in list(held.values()):
-            if _closed(one):
-                held.pop(one.fileno())
-                one.close()
+        for connection in list(held.values()):
+            if _closed(connection):
+                held.pop(connection.fileno())
+                connection.close()
         while len(held) < count:
             try:
-                one = _send(target, first(number))
+                connection = _send(target, first(number))
             except OSError:
                 break
             number += 1
-            held[one.fileno()] = one
+            held[connection.fileno()] = connection
         if drip and number % 20 == 0:
             number += 1
-            for one in held.values():
+            for connection in held.values():
                 with contextlib.suppress(OSError):
-                    one.send(drip)
+                    connection.send(drip)
 
 
-def _closed(one: socket.socket) -> bool:
+def _closed(connection: socket.socket) -> bool:
     """Whether the peer has closed; what it has said stays unread."""
     try:
-        return one.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False
     except OSError:
@@ -221,11 +221,11 @@ def _closed(one: socket.socket) -> bool:
 
 
 def _send(target: Target, data: bytes) -> socket.socket:
-    one = target.connect()
-    one.setblocking(False)
+    connection = target.connect()
+    connection.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        one.send(data)
-    return one
+        connection.send(data)
+    return connection
 
 
 def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
@@ -236,10 +236,10 @@ def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
     def client() -> None:
         while not stop.is_set():
             try:
-                with target.connect() as one:
-                    one.settimeout(60)
-                    one.sendall(next(turn))
-                    one.recv(65536)
+                with target.connect() as connection:
+                    connection.settimeout(60)
+                    connection.sendall(next(turn))
+                    connection.recv(65536)
             except OSError:
                 stop.wait(_PAUSE_SECONDS)
 
@@ -287,12 +287,12 @@ def _slow_jpeg() -> bytes:
 def _upload(target: Target) -> str:
     out = io.BytesIO()
     Image.new("RGB", (64, 64), (1, 2, 3)).save(out, "PNG")
-    with target.connect() as one:
-        one.settimeout(60)
-        one.sendall(target.post("/v1/images", out.getvalue(), "image/png"))
-        answer = one.recv(65536)
+    with target.connect() as connection:
+        connection.settimeout(60)
+        connection.sendall(target.post("/v1/images", out.getvalue(), "image/png"))
+        answer = connection.recv(65536)
         while b"\r\n\r\n" not in answer or not answer.rstrip().endswith(b"}"):
-            answer += one.recv(65536)
+            answer += connection.recv(65536)
     return str(orjson.loads(answer.partition(b"\r\n\r\n")[2])["id"])
 
 

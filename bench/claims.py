@@ -118,13 +118,13 @@ def opened(url: str, *, jobs: int, owners: int, turned: bool) -> Database:
 
 def family_seconds(pid: int) -> float:
     """Return the CPU seconds of ``pid`` and its living children, in nanoseconds from ``/proc/PID/schedstat``."""
-    found = 0
+    nanoseconds = 0
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             if pid in (parent, int(path.name)):
-                found += int((path / "schedstat").read_text().split()[0])
-    return found / 1e9
+                nanoseconds += int((path / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def cost(act: Claiming, database: Database, count: int, server: int | None) -> tuple[float, float]:
@@ -152,7 +152,7 @@ def rows_of(
     ]
     ratio = statistics.median(turned[0] / ranked[0] for turned, ranked in pairs)
     used, before = (sum(block[0] for block in blocks) for blocks in zip(*pairs, strict=True))
-    taken, took = (
+    turn_seconds, rank_seconds = (
         statistics.median(block[1] for block in blocks) for blocks in zip(*pairs, strict=True)
     )
     total = count * _BLOCKS
@@ -161,8 +161,8 @@ def rows_of(
         f"{ratio:.2f}",
         f"{used / total * 1e3:.2f}",
         f"{before / total * 1e3:.2f}",
-        f"{taken / count * 1e3:.2f}",
-        f"{took / count * 1e3:.2f}",
+        f"{turn_seconds / count * 1e3:.2f}",
+        f"{rank_seconds / count * 1e3:.2f}",
     ]
 
 
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--accounts", type=int, default=500)
     parser.add_argument("--claims", type=int, default=25, help="in each of 40 blocks")
-    requested = parser.parse_args()
+    options = parser.parse_args()
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
         folder.chmod(0o755)
@@ -186,14 +186,14 @@ def main() -> None:
             else:
                 continue
             new, old = (
-                opened(url, jobs=requested.jobs, owners=requested.accounts, turned=turned)
+                opened(url, jobs=options.jobs, owners=options.accounts, turned=turned)
                 for url, turned in zip(urls, (True, False), strict=True)
             )
-            rows += rows_of(name, new, old, count=requested.claims, server=pid)
+            rows += rows_of(name, new, old, count=options.claims, server=pid)
             new.close()
             old.close()
     figures.show(
-        f"A claim with {requested.jobs} queued jobs of {requested.accounts} accounts ({figures.machine()})",
+        f"A claim with {options.jobs} queued jobs of {options.accounts} accounts ({figures.machine()})",
         ("database", "CPU, ratio", "by turns, ms CPU", "by rank", "p50 of blocks, ms", "by rank"),
         rows,
     )

@@ -38,11 +38,11 @@ def cpu_seconds(pid: int) -> float:
         number = int(path.parent.name)
         children[int(fields[1])].append(number)
         ticks[number] = sum(map(int, fields[11:15]))
-    family, found = [pid], 0
+    family, total = [pid], 0
     for member in family:
-        found += ticks.get(member, 0)
+        total += ticks.get(member, 0)
         family += children[member]
-    return found / _TICKS
+    return total / _TICKS
 
 
 def peak_mib(pid: int) -> float:
@@ -55,12 +55,12 @@ def peak_mib(pid: int) -> float:
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print one table: words to the left, figures to the right."""
-    stored = [list(row) for row in rows]
+    texts = [list(row) for row in rows]
     table = Table(title=title)
     for index, column in enumerate(columns):
-        words = any(row[index][:1].isalpha() for row in stored)
+        words = any(row[index][:1].isalpha() for row in texts)
         table.add_column(column, justify="left" if words else "right")
-    for row in stored:
+    for row in texts:
         table.add_row(*row)
     console = Console()
     # A file has no width; these tables have one.

@@ -16,14 +16,14 @@ import xgrammar
 def vocabulary(tokens: int) -> list[bytes]:
     """Return so many tokens like those of a byte-level BPE: every byte, and then pieces of words of many lengths."""
     rng = random.Random(1)
-    made = {bytes([byte]) for byte in range(256)}
+    pieces = {bytes([byte]) for byte in range(256)}
     letters = "etaoinshrdlucmfwypvbgkqjxz" + "ETAOIN0123456789" + "的是不了人我在有他这" + '",:{}[]'
     weights = [40] * 12 + [10] * 14 + [4] * 16 + [8] * 10 + [2] * 7
-    while len(made) < tokens:
+    while len(pieces) < tokens:
         length = min(1 + int(rng.expovariate(0.22)), 24)
         word = "".join(rng.choices(letters, weights, k=length))
-        made.add((rng.choice(("", " ")) + word).encode())
-    return sorted(made)
+        pieces.add((rng.choice(("", " ")) + word).encode())
+    return sorted(pieces)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class Compiled:
     bytes: int
 
 
-def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
+def compiled(schemas: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
     """Compile schemas in the engine's environment and yield what each took."""
     script = Path(__file__).with_name("grammar_compiler.py")
     with subprocess.Popen(
@@ -41,7 +41,7 @@ def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
     ) as child:
         assert child.stdin is not None  # noqa: S101 - for the type checker
         assert child.stdout is not None  # noqa: S101 - same
-        child.stdin.write(json.dumps([tokens, wanted]) + "\n")
+        child.stdin.write(json.dumps([tokens, schemas]) + "\n")
         child.stdin.close()
         for line in child.stdout:
             yield Compiled(*json.loads(line))
@@ -49,12 +49,12 @@ def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
         raise RuntimeError("xgrammar could not be run: `make engine` makes its environment.")
 
 
-def text(least: int, most: int | None) -> Schema:
+def text(min_length: int, max_length: int | None) -> Schema:
     """Return a text with bounds."""
-    found: Schema = {"type": "string"}
-    if least:
-        found["minLength"] = least
-    return found if most is None else found | {"maxLength": most}
+    schema: Schema = {"type": "string"}
+    if min_length:
+        schema["minLength"] = min_length
+    return schema if max_length is None else schema | {"maxLength": max_length}
 
 
 def whole(*parts: object) -> Schema:
@@ -139,16 +139,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    wanted = families() | {
+    schemas = families() | {
         f"at random, {number + 1}": at_the_limits(rng) for number in range(options.random)
     }
-    taken = compiled(list(wanted.values()), tokens=options.tokens)
+    results = compiled(list(schemas.values()), tokens=options.tokens)
     figures.show(
         f"grammars with {options.tokens:,} tokens",
         ("schema", "cost", "CPU s", "MB"),
         [
-            (name, str(json_schema.cost(schema)), f"{one.seconds:.2f}", f"{one.bytes / 1e6:.1f}")
-            for (name, schema), one in zip(wanted.items(), taken, strict=True)
+            (
+                name,
+                str(json_schema.cost(schema)),
+                f"{result.seconds:.2f}",
+                f"{result.bytes / 1e6:.1f}",
+            )
+            for (name, schema), result in zip(schemas.items(), results, strict=True)
         ],
     )
 

@@ -43,12 +43,12 @@ class Readers:
 
     def connect(self, port: int, path: str, key: str) -> None:
         """Begin to follow a job."""
-        one = socket.create_connection(("127.0.0.1", port))
-        one.sendall(
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(
             f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
         )
-        self.sockets[one.fileno()] = one
-        self.selector.register(one, selectors.EVENT_READ)
+        self.sockets[connection.fileno()] = connection
+        self.selector.register(connection, selectors.EVENT_READ)
 
     def read(self, *, since: float, until: float) -> None:
         """Read all of them; what arrives before ``since`` (unix time) does not count."""
@@ -65,8 +65,8 @@ class Readers:
     def close(self) -> None:
         """Go away."""
         self.selector.close()
-        for one in self.sockets.values():
-            one.close()
+        for connection in self.sockets.values():
+            connection.close()
 
 
 def main() -> None:

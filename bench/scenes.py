@@ -117,8 +117,8 @@ def _sum(marks: list[Marks]) -> Marks:
 
 def card() -> dict[str, Marks]:
     """Return the model card's marks by kind."""
-    found = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
-    return {kind: Marks(int(right), int(requested)) for kind, right, requested in found}
+    rows = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
+    return {kind: Marks(int(right), int(requested)) for kind, right, requested in rows}
 
 
 @contextlib.contextmanager

@@ -89,21 +89,21 @@ def ground(options: str) -> Iterator[Ground]:
     folder.chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        made = Ground(folder, stack)
+        base = Ground(folder, stack)
         path = folder / "redis.sock"
-        made.redis_url = redis.url(path)
+        base.redis_url = redis.url(path)
         server = redis.command(redis.binary(), path=path)
-        wakeup = made.start(programs.redis(server, environ=os.environ))
+        wakeup = base.start(programs.redis(server, environ=os.environ))
         wait(lambda: redis.answers(path), wakeup)
         with listening() as free:
             port: int = free.getsockname()[1]
-        made.engine_url = _local(port)
+        base.engine_url = _local(port)
         command = (sys.executable, "-c", _ENGINE, str(port), options)
-        engine = made.start(
-            Program(name="engine", command=command, environment=made.environment, stop_seconds=5)
+        engine = base.start(
+            Program(name="engine", command=command, environment=base.environment, stop_seconds=5)
         )
-        wait(lambda: Caller(made.engine_url).alive("/health"), engine)
-        yield made
+        wait(lambda: Caller(base.engine_url).alive("/health"), engine)
+        yield base
 
 
 @dataclass
@@ -173,17 +173,17 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
 
 
 @contextlib.contextmanager
-def databases(ground: Ground, wanted: str) -> Iterator[dict[str, Callable[[], str]]]:
+def databases(ground: Ground, kinds: str) -> Iterator[dict[str, Callable[[], str]]]:
     """Yield, by the name of each wanted kind that is installed, what makes a new database and returns its URL.
 
     Args:
         ground: whose folder holds them.
-        wanted: ``sqlite``, ``postgresql`` or ``both``.
+        kinds: ``sqlite``, ``postgresql`` or ``both``.
     """
     makers: dict[str, Callable[[], str]] = {}
-    if wanted != "postgresql":
+    if kinds != "postgresql":
         makers["SQLite"] = lambda: f"sqlite:///{ground.folder / uuid.uuid4().hex}.db"
-    if wanted == "sqlite":
+    if kinds == "sqlite":
         yield makers
         return
     with postgres.running(ground.folder / "pg") as server:
@@ -210,8 +210,8 @@ class Caller:
         answer = response.read()
         if response.status >= 400:
             raise SystemExit(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
-        found: dict[str, Any] = orjson.loads(answer)
-        return found
+        document: dict[str, Any] = orjson.loads(answer)
+        return document
 
     def alive(self, path: str) -> bool:
         """Whether ``path`` answers with 200; for one look."""

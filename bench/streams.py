@@ -192,9 +192,9 @@ def _body(image: str, length: int) -> bytes:
 
 def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> Figure:
     """Return what bare loops do, with as many requests waiting at the engine as the service's margin has."""
-    wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
+    lengths_left: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
-        wanted.put(length)
+        lengths_left.put(length)
     submitted = engine.EngineImage("sample", "image/png", service.SAMPLE.read_bytes())
     images = wire.EncodedImages()
     counts: list[int] = []
@@ -203,7 +203,7 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
         connection = http.client.HTTPConnection(urlsplit(ground.engine_url).netloc, timeout=60)
         while True:
             try:
-                length = wanted.get_nowait()
+                length = lengths_left.get_nowait()
             except queue.Empty:
                 return
             body = wire.body(_request(submitted, length), images)

@@ -65,8 +65,8 @@ class Way:
             self.name,
             f"{self.right / self.requested:.1%}",
             f"{self.same} of {self.requested}",
-            f"{mean(one.samples for one in self.spent):.2f}",
-            f"{mean(one.output_tokens for one in self.spent):.0f}",
+            f"{mean(cost.samples for cost in self.spent):.2f}",
+            f"{mean(cost.output_tokens for cost in self.spent):.0f}",
         ]
 
 
@@ -155,7 +155,7 @@ def _collect(
     samples: int,
 ) -> tuple[list[Way], list[float]]:
     """Wait for all jobs; return the ways, and the shares of the prompt that followers found in the cache."""
-    one, full = Way("one sample"), Way(f"{samples} votes")
+    single_way, full_way = Way("one sample"), Way(f"{samples} votes")
     waves, real = Way(f"the same {samples} in waves"), Way("waves, by the service")
     shares: list[float] = []
     for question in track(list(requested), "answers"):
@@ -163,15 +163,15 @@ def _collect(
         whole = _vote(singles, same)
         voted = service.wait(question.vote)
         for way, spent in (
-            (full, whole),
+            (full_way, whole),
             (waves, _waves(singles, same)),
             (real, _spent(voted)),
         ):
             way.add(spent, truth=question.truth, full=whole.answer)
         for single in singles:
-            one.add(single, truth=question.truth, full=whole.answer)
+            single_way.add(single, truth=question.truth, full=whole.answer)
         shares += _shares(service.trace(question.vote))
-    return [one, full, waves, real], shares
+    return [single_way, full_way, waves, real], shares
 
 
 def _spent(job: client.Json) -> Spent:
@@ -186,11 +186,11 @@ def _spent(job: client.Json) -> Spent:
 
 def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
     """Return what ``singles`` come to when they vote."""
-    ranked = votes.classes({vote: one.answer for vote, one in enumerate(singles)}, same)
+    ranked = votes.classes({vote: single.answer for vote, single in enumerate(singles)}, same)
     return Spent(
         answer=ranked[0].text if ranked else None,
         samples=len(singles),
-        output_tokens=sum(one.output_tokens for one in singles),
+        output_tokens=sum(single.output_tokens for single in singles),
     )
 
 

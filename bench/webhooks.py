@@ -75,7 +75,7 @@ class Post:
         account_id = accounts.account_id(self.database, self.account)
         plain = signature.new_secret()
         secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
-        made = [
+        ids = [
             endpoints.create(
                 self.database,
                 account_id=account_id,
@@ -86,7 +86,7 @@ class Post:
             ).id
             for number in range(healthy + dead)
         ]
-        return made[: _ENDPOINTS - _DEAD]
+        return ids[: _ENDPOINTS - _DEAD]
 
     def record(self) -> None:
         """Commit an event, and ring."""

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.answers import extraction
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
 from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
 from jobs.store import storage, timeline
@@ -58,49 +58,47 @@ def lives(database: Database) -> dict[uuid.UUID, Life]:
     """Return every job."""
     with database.reading() as transaction:
         rows = transaction.session.scalars
-        found = {job.id: Life(job) for job in rows(sa.select(Job).order_by(Job.id))}
+        by_id = {job.id: Life(job) for job in rows(sa.select(Job).order_by(Job.id))}
         for entry in rows(sa.select(TimelineEntry).order_by(TimelineEntry.id)):
-            found[entry.job_id].entries.append(entry)
+            by_id[entry.job_id].entries.append(entry)
         for attempt in rows(sa.select(Attempt).order_by(Attempt.job_id, Attempt.number)):
-            found[attempt.job_id].attempts.append(attempt)
+            by_id[attempt.job_id].attempts.append(attempt)
         ordered = sa.select(Sample).order_by(Sample.job_id, Sample.attempt, Sample.number)
         for sample in rows(ordered):
-            found[sample.job_id].samples.append(sample)
+            by_id[sample.job_id].samples.append(sample)
         for chunk in rows(sa.select(TraceChunk)):
-            found[chunk.job_id].chunks += 1
-    return found
+            by_id[chunk.job_id].chunks += 1
+    return by_id
 
 
-def broken(found: Iterable[Life], limits: Limits) -> list[str]:
+def broken(jobs: Iterable[Life], limits: Limits) -> list[str]:
     """Return the violations of the invariants by jobs, all of which should have ended."""
     wrong = []
     rids: Counter[str] = Counter()
-    for life in found:
+    for life in jobs:
         rids.update(sample.rid for sample in life.samples)
         for check in CHECKS:
-            wrong += [f"{life.shown}: {reported}" for reported in check(life, limits)]
+            wrong += [f"{life.shown}: {fault}" for fault in check(life, limits)]
     wrong += [f"the engine's id {rid} was used twice" for rid, uses in rids.items() if uses > 1]
     return wrong
 
 
-def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
+def unlike(by_id: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
     """Return the differences between the database and the observations of the clients."""
     wrong = []
     by_key: dict[str | None, list[Life]] = defaultdict(list)
-    for life in found.values():
+    for life in by_id.values():
         by_key[life.job.idempotency_key].append(life)
-    wrong += [f"{life.shown}: nobody ordered it" for life in by_key.pop(None, [])]
+    wrong += [f"{life.shown}: no client ordered it" for life in by_key.pop(None, [])]
     for order in orders:
         wrong += order.wrong
-        retained = by_key.pop(order.key, [])
-        if {life.shown for life in retained} != order.ids and (order.ids or len(retained) > 1):
+        stored = by_key.pop(order.key, [])
+        if {life.shown for life in stored} != order.ids and (order.ids or len(stored) > 1):
             wrong.append(
-                f"{order.key}: was told {sorted(order.ids)}, kept are {len(retained)} jobs"
+                f"{order.key}: the client saw {sorted(order.ids)}, the database has {len(stored)} jobs"
             )
-        wrong += [
-            f"{life.shown}: {reported}" for life in retained for reported in _unseen(life, order)
-        ]
-    wrong += [f"{life.shown}: nobody ordered it" for rest in by_key.values() for life in rest]
+        wrong += [f"{life.shown}: {fault}" for life in stored for fault in _unseen(life, order)]
+    wrong += [f"{life.shown}: no client ordered it" for rest in by_key.values() for life in rest]
     return wrong
 
 
@@ -115,22 +113,20 @@ def miscounted(database: Database) -> list[str]:
     return wrong
 
 
-def unreported(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
+def unreported(ended: Iterable[Life], received: Iterable[Got]) -> list[str]:
     """Return the starts and ends of jobs that the receiver did not get, or got with several ids."""
     names: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for got in took:
-        event = got.event
-        names[event["data"]["id"], event["type"]].add(got.headers["webhook-id"])
+    for notification in received:
+        event = notification.event
+        names[event["data"]["id"], event["type"]].add(notification.headers["webhook-id"])
     wrong = []
-    for life in found:
+    for life in ended:
         expected = {f"job.{life.job.status}"} | ({"job.started"} if life.job.attempt else set())
-        reported = {event_type for job, event_type in names if job == life.shown}
-        if reported != expected:
-            wrong.append(f"{life.shown}: its receiver was told {sorted(reported)}")
+        event_types = {event_type for job, event_type in names if job == life.shown}
+        if event_types != expected:
+            wrong.append(f"{life.shown}: its receiver got {sorted(event_types)}")
     wrong += [
-        f"{job}: {kind} has {len(ids_)} names"
-        for (job, kind), ids_ in names.items()
-        if len(ids_) > 1
+        f"{job}: {kind} has {len(ids_)} ids" for (job, kind), ids_ in names.items() if len(ids_) > 1
     ]
     return wrong
 
@@ -141,9 +137,9 @@ def _unseen(life: Life, order: Order) -> Iterator[str]:
     if order.job["status"] != life.job.status:
         yield f"its client last saw it {order.job['status']}, it is {life.job.status}"
     texts = {(sample.attempt, sample.number): sample.output or "" for sample in life.samples}
-    for stream, seen in order.texts.items():
-        if not texts.get(stream, "").startswith(seen):
-            yield f"its client saw text of attempt {stream[0]} that was not kept"
+    for stream, text in order.texts.items():
+        if not texts.get(stream, "").startswith(text):
+            yield f"its client saw text of attempt {stream[0]} that is not stored"
 
 
 def _ends(life: Life, _: Limits) -> Iterator[str]:
@@ -156,32 +152,32 @@ def _ends(life: Life, _: Limits) -> Iterator[str]:
     if len(ends) != 1:
         yield f"ended {len(ends)} times: {[entry.event for entry in ends]}"
     if life.moves[-1:] != ends[-1:]:
-        yield "went on after its end"
+        yield "changed after its end"
     if (job.answer_text is not None) and job.status is not Status.SUCCEEDED:
         yield "has an answer and did not succeed"
     if (job.error_code is not None) != (job.status is Status.FAILED):
         yield f"has the error {job.error_code} and is {job.status}"
     if job.status is Status.CANCELLED and job.cancel_requested_at is None:
-        yield "was cancelled and nobody asked for it"
+        yield "was cancelled without a request"
 
 
 def _moves(life: Life, _: Limits) -> Iterator[str]:
     """Every transition is legal, and the timeline adds up to the row."""
     states = [Status(entry.changes["status"]) for entry in life.moves]
     if states[:1] != [Status.QUEUED]:
-        yield f"began as {states[:1]}"
+        yield f"started as {states[:1]}"
     for before, after in itertools.pairwise(states):
         if after not in TRANSITIONS[before]:
             yield f"went from {before} to {after}"
-    reported: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
+    replayed: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
     for entry in life.entries:
-        reported |= entry.changes
+        replayed |= entry.changes
     for name in timeline.REPORTED:
-        retained = getattr(life.job, name)
-        if isinstance(retained, datetime):
-            retained = retained.astimezone(UTC).isoformat(timespec="microseconds")
-        if reported[name] != retained:
-            yield f"its timeline says {name} is {reported[name]}, the row {retained}"
+        value = getattr(life.job, name)
+        if isinstance(value, datetime):
+            value = value.astimezone(UTC).isoformat(timespec="microseconds")
+        if replayed[name] != value:
+            yield f"its timeline says {name} is {replayed[name]}, the row {value}"
 
 
 def _attempts(life: Life, _: Limits) -> Iterator[str]:
@@ -243,13 +239,13 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"
     if job.finish_reason != chosen[-1].finish_reason:
-        yield "its finish_reason is not its last stream's"
+        yield "its finish_reason is not that of its last generation"
     requested = job.options.get("samples", 1)
     if (job.votes is not None) != (requested > 1):
         yield f"asked for {requested} samples and has the votes {job.votes}"
     for name in ("input_tokens", "image_tokens", "output_tokens"):
         if getattr(job, name) != sum(getattr(sample, name) or 0 for sample in streams):
-            yield f"its {name} is not its streams'"
+            yield f"its {name} is not the sum of its generations"
 
 
 def _chosen(job: Job, streams: list[Sample]) -> list[Sample]:
@@ -275,18 +271,18 @@ def _whole(streams: list[Sample]) -> str:
 def _traces(life: Life, _: Limits) -> Iterator[str]:
     """All generations have ended and have the same text, because greedy decoding is deterministic."""
     if life.chunks:
-        yield f"has {life.chunks} loose pieces of a trace"
+        yield f"has {life.chunks} trace chunks after its end"
     streams = Counter((sample.attempt, sample.number) for sample in life.samples)
     if {attempt for attempt, _ in streams} - {attempt.number for attempt in life.attempts}:
-        yield "has a stream without an attempt"
+        yield "has a generation without an attempt"
     if any(sample.ended_at is None or sample.output is None for sample in life.samples):
-        yield "has a stream that is still open"
+        yield "has a generation that has not ended"
     if life.job.options.get("samples", 1) > 1:
         return  # Samples of a vote have a temperature.
     texts = [sample.output or "" for sample in life.samples if sample.continues is None]
     longest = max(texts, key=len, default="")
     if not all(longest.startswith(text) for text in texts):
-        yield f"its streams tell different things, in {[len(text) for text in texts]} letters"
+        yield f"its generations differ; their lengths are {[len(text) for text in texts]}"
 
 
 def _stops(life: Life, _: Limits) -> Iterator[str]:
@@ -301,7 +297,7 @@ def _stops(life: Life, _: Limits) -> Iterator[str]:
         or job.cancel_requested_at is None
         or job.engine_stopped_at < job.cancel_requested_at
     ):
-        yield f"asked to stop at {job.cancel_requested_at}, engine stopped {job.engine_stopped_at}"
+        yield f"cancel requested at {job.cancel_requested_at}, engine stopped at {job.engine_stopped_at}"
 
 
 def _numbers(life: Life, _: Limits) -> Iterator[str]:
@@ -312,25 +308,25 @@ def _numbers(life: Life, _: Limits) -> Iterator[str]:
         if entry.event == "claimed"
     }
     moves = [entry.number for entry in life.moves if entry.number is not None]
-    reported = {
-        (sample.attempt, sample.number): marks.unpack(sample.marks) for sample in life.samples
+    indexes = {
+        (sample.attempt, sample.number): event_index.unpack(sample.marks) for sample in life.samples
     }
     if moves != sorted(set(moves)):
-        yield f"moved under the numbers {moves}"
-    numbers = [mark.number for index in reported.values() for mark in index] + moves
+        yield f"its transitions have the event numbers {moves}"
+    numbers = [entry.number for index in indexes.values() for entry in index] + moves
     if len(numbers) != len(set(numbers)) or max(numbers, default=0) > life.job.event_number:
-        yield "told two events under one number, or under one that was not reserved"
+        yield "has two events with the same number, or an event with a number that was not reserved"
     for sample in life.samples:
-        index = reported[sample.attempt, sample.number]
-        if marks.covered(index) != len(sample.output or ""):
-            yield f"attempt {sample.attempt} is not told as far as it was kept"
+        index = indexes[sample.attempt, sample.number]
+        if event_index.covered(index) != len(sample.output or ""):
+            yield f"the events of attempt {sample.attempt} do not cover its stored text"
         until = claims.get(sample.attempt + 1, life.job.event_number + 1)
-        if any(not claims[sample.attempt] < mark.number < until for mark in index):
-            yield f"attempt {sample.attempt} was told before its begin or after the next one's"
+        if any(not claims[sample.attempt] < entry.number < until for entry in index):
+            yield f"attempt {sample.attempt} has events before its claim or after the next claim"
     for attempt in life.attempts:
         last = [
             index[-1].number
-            for (number, _), index in reported.items()
+            for (number, _), index in indexes.items()
             if number == attempt.number and index
         ]
         if attempt.kept_through != max(last, default=claims[attempt.number]):

@@ -48,16 +48,16 @@ def figures(lives: Iterable[Life], faults: Iterable[Fault], *, refused: int) -> 
     known, done = list(lives), list(faults)
     waits: dict[str, list[float]] = {}
     for fault in done:
-        found = [seconds for life in known if (seconds := _recovered(life, fault)) is not None]
-        waits.setdefault(fault.kind, []).extend(found)
-    waits["all"] = [seconds for found in waits.values() for seconds in found]
+        delays = [seconds for life in known if (seconds := _recovered(life, fault)) is not None]
+        waits.setdefault(fault.kind, []).extend(delays)
+    waits["all"] = [seconds for delays in waits.values() for seconds in delays]
     return Figures(
         statuses=Counter(str(life.job.status) for life in known),
         outcomes=Counter(str(attempt.outcome) for life in known for attempt in life.attempts),
         repeated=sum(life.job.attempt > 1 for life in known),
         refused=refused,
         faults=Counter(fault.kind for fault in done),
-        recovery={kind: _spread(found) for kind, found in waits.items() if found},
+        recovery={kind: _spread(delays) for kind, delays in waits.items() if delays},
     )
 
 

@@ -37,7 +37,7 @@ _REDIS_KEYS = 8
 #: Log events of unexpected errors.
 _UNFORESEEN = ("attempt_crashed", "delivery_crashed", "thread_died", "request_failed")
 #: Until all notifications are sent: the ones of a killed sender wait for the end of its lease and the next poll.
-REPORTED_SECONDS = 90
+NOTIFIED_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Report:
 def run(plan: Plan) -> Report:
     """Run ``plan`` to its end."""
     folder = children.short_folder()
-    house = Deployment(folder, database=plan.database, fenced=plan.fenced)
+    deployment = Deployment(folder, database=plan.database, fenced=plan.fenced)
     try:
-        house.start()
-        return _report(house, plan)
+        deployment.start()
+        return _report(deployment, plan)
     finally:
-        house.close()
+        deployment.close()
         if plan.logs is not None:
             shutil.copytree(folder, plan.logs, ignore=_only_logs, dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -94,25 +94,25 @@ def _only_logs(_: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "data" or name.endswith(".sock")]
 
 
-def _report(house: Deployment, plan: Plan) -> Report:
+def _report(deployment: Deployment, plan: Plan) -> Report:
     callers = [
         Caller(
             f"caller-{number}",
-            Api(house.api_url, key=house.stack.key),
+            Api(deployment.api_url, key=deployment.stack.key),
             rng=random.Random(f"{plan.seed}:{number}"),
         )
         for number in range(_CALLERS)
     ]
-    storm = Storm(house, rng=random.Random(plan.seed))
+    storm = Storm(deployment, rng=random.Random(plan.seed))
     with contextlib.ExitStack() as exits:
         for caller in callers:
             caller.start()
             # After any failure, the clients must not continue to call a deployment that is closed.
             exits.callback(caller.leave)
-        return _reported(house, plan, storm, callers)
+        return _run_storm(deployment, plan, storm, callers)
 
 
-def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
+def _run_storm(deployment: Deployment, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
     storm.rage(plan.seconds)
     for caller in callers:
         caller.order_no_more()
@@ -121,60 +121,65 @@ def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]
     while not all(caller.idle for caller in callers) and time.monotonic() < ended + CALM_SECONDS:
         storm.calm(0.5)
     calm = time.monotonic() - ended
-    wrong = [*_noisy(house)]
+    wrong = [*_noisy(deployment)]
     for caller in callers:
         caller.leave()
         wrong += caller.wrong
     # Always close it: an open connection fails the unrelated test that runs when it is garbage-collected.
-    with contextlib.closing(Database(house.stack.database_url)) as database:
+    with contextlib.closing(Database(deployment.stack.database_url)) as database:
         lives = checks.lives(database)
-        wrong += _unreported(house, storm, database, lives)
+        wrong += _missed_notifications(deployment, storm, database, lives)
         wrong += checks.miscounted(database)
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
-    events = [*_events(house)]
+    events = [*_events(deployment)]
     wrong += [f"{event}: unexpected error" for event in events if event in _UNFORESEEN]
-    left = [one for one in house.departures if one.requested and one.status]
-    wrong += [f"{one.place} was drained and exited with {one.status}" for one in left]
+    failed_exits = [
+        departure for departure in deployment.departures if departure.requested and departure.status
+    ]
+    wrong += [
+        f"{departure.place} was drained and exited with {departure.status}"
+        for departure in failed_exits
+    ]
     return Report(
         figures=figures(lives.values(), storm.faults, refused=events.count("job_lost")),
         wrong=wrong,
         calm=calm,
         slowest=max(caller.slowest for caller in callers),
         unasked=[
-            f"{one.place}: {one.status}"
-            for one in house.departures
-            if not one.requested and one.status != -9
+            f"{departure.place}: {departure.status}"
+            for departure in deployment.departures
+            if not departure.requested and departure.status != -9
         ],
     )
 
 
-def _noisy(house: Deployment) -> Iterator[str]:
+def _noisy(deployment: Deployment) -> Iterator[str]:
     """Yield the processes that are still busy although there are no requests."""
-    if not eventually(lambda: running(house.engine_url) == 0, seconds=_ENGINE_SECONDS):
-        yield f"the engine still runs {running(house.engine_url)} generations"
-    if not eventually(lambda: house.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
-        yield f"{house.redis.length(queue.REASON)} wakeups still wait"
-    with redis.Redis.from_url(house.redis.url) as client:
+    if not eventually(lambda: running(deployment.engine_url) == 0, seconds=_ENGINE_SECONDS):
+        yield f"the engine still runs {running(deployment.engine_url)} generations"
+    if not eventually(lambda: deployment.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
+        yield f"{deployment.redis.length(queue.REASON)} wakeups still wait"
+    with redis.Redis.from_url(deployment.redis.url) as client:
         keys = int(str(client.dbsize()))
     if keys > _REDIS_KEYS:
         yield f"Redis holds {keys} keys"
 
 
-def _unreported(
-    house: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
+def _missed_notifications(
+    deployment: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
 ) -> list[str]:
     """Wait until all notifications are sent, without backoffs; return the ones that are missing or duplicate."""
-    until = time.monotonic() + REPORTED_SECONDS
+    until = time.monotonic() + NOTIFIED_SECONDS
     while claims.backlog(database).pending and time.monotonic() < until:
         webhooks.hurry(database)
         storm.calm(0.5)
-    return checks.unreported(lives.values(), house.receiver.took)
+    return checks.unreported(lives.values(), deployment.receiver.took)
 
 
-def _events(house: Deployment) -> Iterator[str]:
+def _events(deployment: Deployment) -> Iterator[str]:
     """Yield the log events of the service's processes."""
-    for line in house.logged("api", *WORKERS, *DELIVERIES):
+    for line in deployment.logged("api", *WORKERS, *DELIVERIES):
         with contextlib.suppress(
             ValueError, LookupError, TypeError
         ):  # A line of Celery, or of a process that was killed while it wrote.

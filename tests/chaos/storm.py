@@ -45,9 +45,9 @@ class Storm:
         rng: determines all faults.
     """
 
-    def __init__(self, house: Deployment, *, rng: random.Random) -> None:
+    def __init__(self, deployment: Deployment, *, rng: random.Random) -> None:
         self.faults: list[Fault] = []
-        self._house = house
+        self._deployment = deployment
         self._rng = rng
         #: Scheduled actions, mostly the ends of faults; the number orders equal times.
         self._later: list[tuple[float, int, Callable[[], object]]] = []
@@ -69,7 +69,7 @@ class Storm:
             "api killed": self._kill_api,
             "api's process killed": self._kill_api_process,
         }
-        if house.postgres is not None and house.postgres.ours:
+        if deployment.postgres is not None and deployment.postgres.ours:
             self._kinds["database restarted"] = self._restart_database
 
     def rage(self, seconds: float) -> None:
@@ -85,14 +85,14 @@ class Storm:
         pause = threading.Event()
         while time.monotonic() < until:
             self._end_due(time.monotonic())
-            self._house.tend()
+            self._deployment.tend()
             pause.wait(_TICK_SECONDS)
 
     def end(self) -> None:
         """End all remaining faults."""
         while self._later:
             self._end_due(float("inf"))
-        self._house.tend()
+        self._deployment.tend()
 
     def _hurt(self) -> None:
         if not self._turn:
@@ -110,82 +110,82 @@ class Storm:
 
     def _some_worker(self) -> str:
         """Return a healthy worker, or None."""
-        workers = self._house.workers
+        workers = self._deployment.workers
         well = [name for name in workers if workers[name].well]
-        return self._rng.choice([*filter(self._house.up, well)] or well or [*workers])
+        return self._rng.choice([*filter(self._deployment.up, well)] or well or [*workers])
 
     def _kill_worker(self) -> int:
         name = self._some_worker()
-        self._house.kill(name)
-        return self._house.places[name].process.pid
+        self._deployment.kill(name)
+        return self._deployment.places[name].process.pid
 
     def _drain_worker(self) -> int:
         name = self._some_worker()
-        if self._house.up(name):
-            self._house.ask_to_leave(name)
-        return self._house.places[name].process.pid
+        if self._deployment.up(name):
+            self._deployment.ask_to_leave(name)
+        return self._deployment.places[name].process.pid
 
     def _freeze_worker(self) -> int:
         name = self._some_worker()
-        self._house.freeze(name)
+        self._deployment.freeze(name)
         seconds = LEASE_SECONDS * self._rng.uniform(1.5, 2.5)
-        self._after(seconds, lambda: self._house.thaw(name))
-        return self._house.places[name].process.pid
+        self._after(seconds, lambda: self._deployment.thaw(name))
+        return self._deployment.places[name].process.pid
 
     def _flush_redis(self) -> None:
         with contextlib.suppress(
             redis.ConnectionError
         ):  # Redis is down and therefore forgets its data anyway.
-            self._house.redis.flush()
+            self._deployment.redis.flush()
 
     def _kill_redis(self) -> None:
-        self._house.redis.stop(signal.SIGKILL)
+        self._deployment.redis.stop(signal.SIGKILL)
         self._after(self._rng.uniform(0, 4), self._raise_redis)
 
     def _raise_redis(self) -> None:
         # A second fault with its own end may have occurred in the meantime.
-        self._house.redis.stop(signal.SIGKILL)
-        self._house.redis.start()
+        self._deployment.redis.stop(signal.SIGKILL)
+        self._deployment.redis.start()
 
     def _break_redis(self) -> None:
-        self._house.redis_proxy.break_half()
-        self._after(self._rng.uniform(4, 10), self._house.redis_proxy.reset)
+        self._deployment.redis_proxy.break_half()
+        self._after(self._rng.uniform(4, 10), self._deployment.redis_proxy.reset)
 
     def _kill_engine(self) -> None:
-        self._house.places["engine"].down = True
-        self._house.kill("engine")
+        self._deployment.places["engine"].down = True
+        self._deployment.kill("engine")
         self._after(self._rng.uniform(0, 3), self._raise_engine)
 
     def _raise_engine(self) -> None:
-        self._house.places["engine"].down = False
+        self._deployment.places["engine"].down = False
 
     def _reset_engine(self) -> None:
-        self._house.engine_proxy.reset()
+        self._deployment.engine_proxy.reset()
 
     def _break_engine(self) -> None:
-        self._house.engine_proxy.break_half()
-        self._after(self._rng.uniform(4, 10), self._house.engine_proxy.reset)
+        self._deployment.engine_proxy.break_half()
+        self._after(self._rng.uniform(4, 10), self._deployment.engine_proxy.reset)
 
     def _kill_delivery(self) -> None:
-        self._house.kill(self._rng.choice([*self._house.deliveries]))
+        self._deployment.kill(self._rng.choice([*self._deployment.deliveries]))
 
     def _drain_delivery(self) -> None:
-        name = self._rng.choice([*self._house.deliveries])
-        if self._house.up(name):
-            self._house.ask_to_leave(name)
+        name = self._rng.choice([*self._deployment.deliveries])
+        if self._deployment.up(name):
+            self._deployment.ask_to_leave(name)
 
     def _break_receiver(self) -> None:
-        self._house.receiver.status = 503
+        self._deployment.receiver.status = 503
         self._after(self._rng.uniform(1, 4), self._mend_receiver)
 
     def _mend_receiver(self) -> None:
-        self._house.receiver.status = 200
+        self._deployment.receiver.status = 200
 
     def _kill_api(self) -> None:
-        self._house.kill("api")
+        self._deployment.kill("api")
 
     def _kill_api_process(self) -> None:
-        self._house.kill_children("api")
+        self._deployment.kill_children("api")
 
     def _restart_database(self) -> None:
-        self._house.restart_database()
+        self._deployment.restart_database()

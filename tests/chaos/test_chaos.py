@@ -42,19 +42,19 @@ def test_in_a_storm_every_job_ends_once_and_as_its_client_saw_it(database: str) 
 
 
 @pytest.fixture(params=["fenced", "unfenced"])
-def house(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     folder = children.short_folder()
-    house = Deployment(folder, database="sqlite", fenced=request.param == "fenced")
-    house.start()
-    yield house
-    house.close()
+    deployment = Deployment(folder, database="sqlite", fenced=request.param == "fenced")
+    deployment.start()
+    yield deployment
+    deployment.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_late_writes_of_a_frozen_worker_are_rejected_and_without_a_fence_are_detected(
-    house: Deployment,
+    deployment: Deployment,
 ) -> None:
-    api = Api(house.api_url, key=house.stack.key)
+    api = Api(deployment.api_url, key=deployment.stack.key)
     job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
 
     def texts() -> list[str]:
@@ -64,18 +64,20 @@ def test_late_writes_of_a_frozen_worker_are_rejected_and_without_a_fence_are_det
     owner = api.attempts(job_id)[0]["worker"]
     [name] = [
         name
-        for name in house.workers
-        if house.workers[name].process.pid == int(owner.split(":")[1])
+        for name in deployment.workers
+        if deployment.workers[name].process.pid == int(owner.split(":")[1])
     ]
-    house.freeze(name)
+    deployment.freeze(name)
     assert eventually(lambda: Status(api.job(job_id)["status"]).terminal)
-    house.thaw(name)
+    deployment.thaw(name)
 
-    if house.fenced:
-        assert eventually(lambda: any("job_lost" in line for line in house.logged(name)))
-        assert found(house) == []
+    if deployment.fenced:
+        assert eventually(lambda: any("job_lost" in line for line in deployment.logged(name)))
+        assert violations(deployment) == []
     else:
-        assert eventually(lambda: any("ended 2 times" in reported for reported in found(house)))
+        assert eventually(
+            lambda: any("ended 2 times" in violation for violation in violations(deployment))
+        )
 
 
 def test_wakeups_that_redis_lost_are_repeated(
@@ -108,8 +110,8 @@ def test_wakeups_that_redis_lost_are_repeated(
         redis.stop()
 
 
-def found(house: Deployment) -> list[str]:
-    database = Database(house.stack.database_url)
+def violations(deployment: Deployment) -> list[str]:
+    database = Database(deployment.stack.database_url)
     try:
         return checks.broken(checks.lives(database).values(), LIMITS)
     except errors.Unavailable:

@@ -64,7 +64,7 @@ class Post:
 
     def reported(self) -> bool:
         """Whether all notifications are sent."""
-        statuses = {one.status for one in webhooks.all_deliveries(self.database)}
+        statuses = {delivery.status for delivery in webhooks.all_deliveries(self.database)}
         states = {row.state for row in webhooks.attempts(self.database)}
         return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
 
@@ -120,13 +120,13 @@ def test_when_a_process_dies_while_it_reads_secrets_another_one_signs(
     post.let_leases_end()
 
     assert post.finish() == ["lost", "delivered"]
-    [got] = post.receiver.got
-    stored = secrets.default_secret(post.database, account_id, make=nobody)
+    [notification] = post.receiver.got
+    default = secrets.default_secret(post.database, account_id, make=nobody)
     pair = secrets.signing_key(post.database, make=nobody)
     now = datetime.now(UTC)
-    secret = webhooks.VAULT.open(stored.secret)
-    assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
-    assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
+    secret = webhooks.VAULT.open(default.secret)
+    assert signing.verify(notification.headers, notification.body, at=now, secrets=[secret])
+    assert signing.verify(notification.headers, notification.body, at=now, public_key=pair.public)
 
 
 def nobody() -> Any:  # noqa: ANN401 - it returns nothing

@@ -215,11 +215,11 @@ def test_when_a_sweeper_dies_over_a_deadline_the_job_fails_once(
 
 
 @pytest.mark.parametrize(
-    ("failpoint", "retained"),
+    ("failpoint", "stored"),
     [("submit.commit", 0), ("submit.committed", 1), ("bell.publish", 1), ("bell.published", 1)],
 )
 def test_when_an_api_dies_over_a_submission_a_repeat_creates_no_second_job(
-    scene: Scene, failpoint: str, retained: int
+    scene: Scene, failpoint: str, stored: int
 ) -> None:
     image = submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
     body = {"question": QUESTION, "images": [{"image_id": ids.show("img", image)}]}
@@ -227,7 +227,7 @@ def test_when_an_api_dies_over_a_submission_a_repeat_creates_no_second_job(
 
     scene.kill_api(failpoint, "/v1/jobs", **request)
 
-    assert len(checks.lives(scene.database)) == retained
+    assert len(checks.lives(scene.database)) == stored
     with victims.running(
         victims.api, scene.environment, "/v1/jobs", scene.key, **request
     ) as repeat:
@@ -253,23 +253,23 @@ def test_when_an_api_dies_over_a_cancel_the_cancel_took_effect_or_did_not(
     assert scene.life(job_id).job.status is Status.CANCELLED
 
 
-@pytest.mark.parametrize(("failpoint", "retained"), [("upload.commit", 0), ("upload.committed", 1)])
+@pytest.mark.parametrize(("failpoint", "stored"), [("upload.commit", 0), ("upload.committed", 1)])
 def test_when_an_api_dies_over_an_image_the_image_is_stored_and_counted_or_neither(
-    scene: Scene, failpoint: str, retained: int
+    scene: Scene, failpoint: str, stored: int
 ) -> None:
     request = {"data": Path(IMAGES[0]).read_bytes(), "content_type": "image/png"}
 
     scene.kill_api(failpoint, "/v1/images", **request)
 
     once = scene.stored(StorageKind.IMAGES)
-    assert (once > 0) == bool(retained)
+    assert (once > 0) == bool(stored)
     with victims.running(
         victims.api, scene.environment, "/v1/images", scene.key, **request
     ) as repeat:
         repeat.join(30)
         assert repeat.exitcode == 0
     # A repeated upload does not store a second image.
-    assert scene.stored(StorageKind.IMAGES) == once or not retained
+    assert scene.stored(StorageKind.IMAGES) == once or not stored
     assert checks.miscounted(scene.database) == []
 
 

@@ -67,27 +67,29 @@ def client(stack: Stack) -> Client:
     return client
 
 
-def verified(got: Got, secret: str) -> bool:
+def verified(notification: Got, secret: str) -> bool:
     """Whether both official verifiers accept a message with ``secret``; they must agree."""
     try:
-        standardwebhooks.Webhook(secret).verify(got.body, got.headers)
+        standardwebhooks.Webhook(secret).verify(notification.body, notification.headers)
         plain = True
     except standardwebhooks.WebhookVerificationError:
         plain = False
     with openai.OpenAI(api_key="none") as verifier:
         try:
-            event = verifier.webhooks.unwrap(got.body, got.headers, secret=secret)
-            unwrapped = event.id == got.headers["webhook-id"]
+            event = verifier.webhooks.unwrap(notification.body, notification.headers, secret=secret)
+            unwrapped = event.id == notification.headers["webhook-id"]
         except openai.InvalidWebhookSignatureError:
             unwrapped = False
     assert plain == unwrapped
     return plain
 
 
-def genuine(got: Got, public_key: str) -> bool:
+def genuine(notification: Got, public_key: str) -> bool:
     """Whether a message is signed with the installation's key."""
     now = datetime.now(UTC)
-    return bool(signing.verify(got.headers, got.body, at=now, public_key=public_key))
+    return bool(
+        signing.verify(notification.headers, notification.body, at=now, public_key=public_key)
+    )
 
 
 def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_process_exits_on_request(
@@ -108,10 +110,13 @@ def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_pro
         )
 
         assert eventually(lambda: len(receiver.took) == 1)
-        [got] = receiver.took
-        assert got.event["data"]["metadata"] == {"case": CANARY}
-        assert verified(got, webhooks.PLAIN_SECRET)
-        assert (got.event["type"], got.event["data"]["id"]) == ("job.succeeded", job["id"])
+        [notification] = receiver.took
+        assert notification.event["data"]["metadata"] == {"case": CANARY}
+        assert verified(notification, webhooks.PLAIN_SECRET)
+        assert (notification.event["type"], notification.event["data"]["id"]) == (
+            "job.succeeded",
+            job["id"],
+        )
         assert eventually(lambda: webhooks.attempts(database)[0].outcome == "delivered")
         [event] = webhooks.events(database)
         [attempt] = webhooks.attempts(database)
@@ -133,12 +138,12 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
         official = running.enter_context(
             openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.key)
         )
-        made = official.webhooks.create(
+        endpoint = official.webhooks.create(
             name="prod",
             url=receiver.url,
             event_types=["job.succeeded"],  # type: ignore[list-item] # the types only include OpenAI's events
         )
-        first = [made.signing_secret]
+        first = [endpoint.signing_secret]
         first.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
         public_key = client.look("/.well-known/longlook-webhook-key")["public_key"]
         options = {"webhook": {"url": single.url, "events": ["job.started", "job.succeeded"]}}
@@ -146,30 +151,39 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
         job = client.submit([IMAGE], "How many shapes are there?", options=options)
 
         assert eventually(lambda: (len(receiver.took), len(single.took)) == (1, 2))
-        assert {got.event["type"] for got in single.took} == {"job.started", "job.succeeded"}
-        assert {got.event["data"]["id"] for got in receiver.took + single.took} == {job["id"]}
-        for got in receiver.took:
-            assert [verified(got, secret) for secret in first] == [True, False]
-        for got in single.took:
-            assert [verified(got, secret) for secret in first] == [False, True]
+        assert {notification.event["type"] for notification in single.took} == {
+            "job.started",
+            "job.succeeded",
+        }
+        assert {
+            notification.event["data"]["id"] for notification in receiver.took + single.took
+        } == {job["id"]}
+        for notification in receiver.took:
+            assert [verified(notification, secret) for secret in first] == [True, False]
+        for notification in single.took:
+            assert [verified(notification, secret) for secret in first] == [False, True]
 
-        rotated = official.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
+        rotated = official.webhooks.rotate_secret(
+            endpoint.id, keep_old_secret_active_for_24_hours=True
+        )
         second = [rotated.signing_secret]
         second.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
         client.submit([IMAGE], "And how many are red?", options=options)
 
         assert eventually(lambda: (len(receiver.took), len(single.took)) == (2, 4))
-        for got in receiver.took[1:]:
-            by = [verified(got, secret) for secret in (first[0], second[0], second[1])]
+        for notification in receiver.took[1:]:
+            by = [verified(notification, secret) for secret in (first[0], second[0], second[1])]
             assert by == [True, True, False]
-        for got in single.took[2:]:
-            by = [verified(got, secret) for secret in (first[1], second[1], second[0])]
+        for notification in single.took[2:]:
+            by = [verified(notification, secret) for secret in (first[1], second[1], second[0])]
             assert by == [True, True, False]
-        assert all(genuine(got, public_key) for got in receiver.took + single.took)
+        assert all(
+            genuine(notification, public_key) for notification in receiver.took + single.took
+        )
 
         # Without an overlap, the old secret is invalid immediately.
-        last = client.act(f"{root}/{made.id}/rotate_secret", {})["signing_secret"]
-        tested = client.act(f"{root}/{made.id}/test", {"event_type": "job.failed"})
+        last = client.act(f"{root}/{endpoint.id}/rotate_secret", {})["signing_secret"]
+        tested = client.act(f"{root}/{endpoint.id}/test", {"event_type": "job.failed"})
         assert (tested["status_code"], tested["success"]) == (200, True)
         by = [verified(receiver.took[-1], secret) for secret in (first[0], second[0], last)]
         assert by == [False, False, True]
@@ -178,7 +192,7 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
 def test_the_command_line_receives_shows_and_resends_notifications(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
-    made = client.act(
+    endpoint = client.act(
         "/v1/webhook_endpoints",
         {"name": "prod", "url": receiver.url, "event_types": ["job.succeeded"]},
     )
@@ -207,20 +221,20 @@ def test_the_command_line_receives_shows_and_resends_notifications(
         return ran.returncode, json.loads(ran.stdout)
 
     def disabled() -> bool:
-        shown = client.look(f"/v1/webhook_endpoints/{made['id']}")
+        shown = client.look(f"/v1/webhook_endpoints/{endpoint['id']}")
         return bool(shown["disabled_reason"] == "gone")
 
     assert eventually(disabled)
-    [reported] = longlook("ls", "--failed")[1]["data"]
-    assert reported["attempts"][0]["status_code"] == 410
-    assert longlook("test", made["id"])[0] != 0
+    [delivery] = longlook("ls", "--failed")[1]["data"]
+    assert delivery["attempts"][0]["status_code"] == 410
+    assert longlook("test", endpoint["id"])[0] != 0
     receiver.status = 200
-    assert longlook("test", made["id"])[0] == 0
-    assert longlook("redeliver", reported["id"])[0] == 0
-    assert eventually(lambda: longlook("show", reported["id"])[1]["status"] == "delivered")
-    assert receiver.took[-1].headers["webhook-id"] == reported["event_id"]
-    begun = longlook("recover", made["id"], "--since", "1h")[1]
-    where = f"/v1/webhook_endpoints/{made['id']}/recoveries/{begun['id']}"
+    assert longlook("test", endpoint["id"])[0] == 0
+    assert longlook("redeliver", delivery["id"])[0] == 0
+    assert eventually(lambda: longlook("show", delivery["id"])[1]["status"] == "delivered")
+    assert receiver.took[-1].headers["webhook-id"] == delivery["event_id"]
+    recovery = longlook("recover", endpoint["id"], "--since", "1h")[1]
+    where = f"/v1/webhook_endpoints/{endpoint['id']}/recoveries/{recovery['id']}"
     assert eventually(lambda: client.look(where)["status"] == "done")
     shown = longlook("show", job["id"])[1]["data"]
-    assert {one["status"] for one in shown} == {"delivered"}
+    assert {attempted["status"] for attempted in shown} == {"delivered"}

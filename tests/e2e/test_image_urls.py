@@ -58,10 +58,10 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
         threads.append(threading.Thread(target=target, args=arguments))
         threads[-1].start()
 
-    def pump(source: socket.socket, target: socket.socket, stored: bytearray) -> None:
+    def pump(source: socket.socket, target: socket.socket, received: bytearray) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                stored += data
+                received += data
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
@@ -78,13 +78,13 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
     try:
         yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}", woken
     finally:
-        for one in sockets:
+        for sock in sockets:
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
-        for one in sockets:
-            one.close()
+        for sock in sockets:
+            sock.close()
 
 
 def test_an_engine_gets_the_image_and_never_its_url(

@@ -35,7 +35,7 @@ def engine() -> Iterator[BackgroundServer]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def house(
+def service(
     request: pytest.FixtureRequest, redis_server: RedisServer, engine: BackgroundServer
 ) -> Iterator[tuple[Stack, Client]]:
     """Return the API and its dependencies, on each database; tests start the workers."""
@@ -49,15 +49,15 @@ def house(
 
 
 @pytest.fixture
-def stack(house: tuple[Stack, Client], redis_server: RedisServer) -> Iterator[Stack]:
+def stack(service: tuple[Stack, Client], redis_server: RedisServer) -> Iterator[Stack]:
     redis_server.flush()
-    yield house[0]
-    house[0].stop_workers()
+    yield service[0]
+    service[0].stop_workers()
 
 
 @pytest.fixture
-def client(house: tuple[Stack, Client]) -> Client:
-    return house[1]
+def client(service: tuple[Stack, Client]) -> Client:
+    return service[1]
 
 
 def status(client: Client, job_id: str) -> str:
@@ -88,9 +88,9 @@ def test_a_question_is_answered_with_its_complete_trace(client: Client, stack: S
 
 def test_a_second_question_finds_the_image_in_the_cache(client: Client, stack: Stack) -> None:
     stack.start_worker()
-    other = IMAGE.with_name("s03.png")
-    first = client.wait(client.submit([other], "How many shapes are there?")["id"])
-    second = client.wait(client.submit([other], "How many circles are there?")["id"])
+    another_image = IMAGE.with_name("s03.png")
+    first = client.wait(client.submit([another_image], "How many shapes are there?")["id"])
+    second = client.wait(client.submit([another_image], "How many circles are there?")["id"])
 
     assert first["usage"]["cached_tokens"] < first["usage"]["image_tokens"]
     assert second["usage"]["cached_tokens"] >= second["usage"]["image_tokens"]

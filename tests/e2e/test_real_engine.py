@@ -67,10 +67,10 @@ def test_questions_with_special_tokens_are_answered_and_delay_no_other_job(
         for _ in range(4)
     ]
 
-    other = client.wait(client.submit([image], SAMPLES[0]["question"])["id"])
+    ordinary = client.wait(client.submit([image], SAMPLES[0]["question"])["id"])
     ended = [client.wait(job_id) for job_id in marked]
 
-    assert [job["status"] for job in (other, *ended)] == ["succeeded"] * (1 + len(marked))
+    assert [job["status"] for job in (ordinary, *ended)] == ["succeeded"] * (1 + len(marked))
     assert {job["attempt"] for job in ended} == {1}
     assert [job["question"] for job in ended[::4]] == questions
 
@@ -183,11 +183,11 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     options = {"samples": 3, "temperature": 1.3}
 
     job = client.submit([image], "How many stars do you see?", options=options)
-    reported = list(client.follow(job["id"]))
+    events = list(client.follow(job["id"]))
 
     done = client.job(job["id"])
-    stored = client.trace(job["id"])["samples"]
-    leader, *followers = [sample for sample in stored if sample["continues"] is None]
+    samples = client.trace(job["id"])["samples"]
+    leader, *followers = [sample for sample in samples if sample["continues"] is None]
     assert done["status"] == "succeeded"
     assert done["votes"]["requested"] == 3
     assert done["votes"]["begun"] == 1 + len(followers) >= 2
@@ -197,17 +197,17 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
         assert done["answer"]["confidence"] == len(winner["samples"]) / done["votes"]["counted"]
     assert leader["usage"]["input_tokens"] > 0
     for sample in followers:
-        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], stored
+        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], samples
         assert sample["first_token_at"] > leader["first_token_at"]
-    for sample in stored:
-        said = [
+    for sample in samples:
+        pieces = [
             event["delta"]
-            for event in reported
+            for event in events
             if event["type"] == "trace.delta" and event["sample"] == sample["index"]
         ]
-        assert "".join(said) == sample["text"] != ""
+        assert "".join(pieces) == sample["text"] != ""
     for name in ("input_tokens", "cached_tokens", "output_tokens"):
-        assert done["usage"][name] == sum(sample["usage"][name] for sample in stored)
+        assert done["usage"][name] == sum(sample["usage"][name] for sample in samples)
 
 
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
@@ -233,12 +233,12 @@ def test_a_verification_by_the_real_engine_is_streamed_recorded_and_shown(client
 
     events = list(client.follow(job["id"]))
 
-    reported = [event for event in events if event["type"] == "finding"]
-    assert [(event["sample"], event["finding"]["kind"]) for event in reported] == [(1, "verify")]
+    findings = [event for event in events if event["type"] == "finding"]
+    assert [(event["sample"], event["finding"]["kind"]) for event in findings] == [(1, "verify")]
     done = events[-1]["job"]
-    assert done["answer"]["verdict"] == reported[0]["finding"]["action"]
+    assert done["answer"]["verdict"] == findings[0]["finding"]["action"]
     assert done["answer"]["confidence"] in (0.5, 1.0)
-    assert done["id"] in [one["id"] for one in client.jobs({"q": "finding:verify"})["data"]]
+    assert done["id"] in [listed["id"] for listed in client.jobs({"q": "finding:verify"})["data"]]
     first, second = client.trace(job["id"])["samples"]
     assert first["answer"]
     assert second["usage"]["cached_tokens"] > first["usage"]["input_tokens"]

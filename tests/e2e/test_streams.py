@@ -87,8 +87,8 @@ def valid(events: list[Json]) -> list[Json]:
         and before["attempt"] == event.get("attempt", before["attempt"] + 1) - 1
         and before["sequence_number"] > event["kept_through"]
     ]
-    gone = {number for number, _ in void}
-    return [event for event in events if event["sequence_number"] not in gone]
+    withdrawn = {number for number, _ in void}
+    return [event for event in events if event["sequence_number"] not in withdrawn]
 
 
 def test_a_stream_continues_after_the_death_of_api_and_worker(stack: Stack) -> None:
@@ -103,21 +103,21 @@ def test_a_stream_continues_after_the_death_of_api_and_worker(stack: Stack) -> N
     stack.api.wait(10)
     stack.api = stack.spawn_api(int(stack.url.rpartition(":")[2]))
     assert eventually(stack.ready)
-    reported = len(text(watching.events))
-    assert eventually(lambda: len(text(watching.events)) > reported)
+    length = len(text(watching.events))
+    assert eventually(lambda: len(text(watching.events)) > length)
     assert eventually(lambda: bool(client.trace(job["id"])["samples"][0]["text"]))
     stack.stop_workers()
     stack.start_worker("successor")
 
     live = watching.join()
 
-    stored = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
-    assert set(stored) == {1, 2}
+    texts = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
+    assert set(texts) == {1, 2}
     numbers = [event["sequence_number"] for event in live]
     assert numbers == sorted(set(numbers))
-    assert text(live, attempt=1).startswith(stored[1])
-    assert text(valid(live), attempt=1) == stored[1] != ""
-    assert text(live, attempt=2) == stored[2] != ""
+    assert text(live, attempt=1).startswith(texts[1])
+    assert text(valid(live), attempt=1) == texts[1] != ""
+    assert text(live, attempt=2) == texts[2] != ""
     whole = replay(client, stack, job, after=0)
     assert whole == valid(live)
     for event in whole[:: max(1, len(whole) // 10)]:

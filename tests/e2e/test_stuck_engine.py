@@ -32,7 +32,7 @@ def test_stuck_jobs_fail_and_delay_no_other_job(
         stack = Stack(folder, sqlite_source.create(), redis_server.url, engine.url, settings)
         try:
             client = stack.start_api()
-            other = Client(stack.url, key=stack.other_key)
+            other_client = Client(stack.url, key=stack.other_key)
             stuck = [
                 client.submit(
                     [IMAGE],
@@ -44,7 +44,7 @@ def test_stuck_jobs_fail_and_delay_no_other_job(
             stack.start_worker()
             assert eventually(lambda: client.job(stuck[0])["status"] == "running")
 
-            answered = other.wait(other.submit([IMAGE], "How many shapes?")["id"])
+            answered = other_client.wait(other_client.submit([IMAGE], "How many shapes?")["id"])
             ended = [client.wait(job_id) for job_id in stuck]
 
             assert answered["status"] == "succeeded"

@@ -38,31 +38,33 @@ def eventually(holds: Callable[[], bool], seconds: float) -> bool:
 
 def processes() -> dict[int, tuple[int, int]]:
     """Return parent and session of every process that is not a zombie."""
-    found = {}
+    by_pid = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, parent, _, session = stat.read_text().rpartition(")")[2].split()[:4]
             if state != "Z":
-                found[int(stat.parent.name)] = (int(parent), int(session))
-    return found
+                by_pid[int(stat.parent.name)] = (int(parent), int(session))
+    return by_pid
 
 
 def descendants(pid: int) -> set[int]:
     """Return the processes below ``pid``."""
     parents = {child: parent for child, (parent, _) in processes().items()}
-    found: set[int] = set()
+    pids: set[int] = set()
     grown = True
     while grown:
-        more = {child for child, parent in parents.items() if parent in found | {pid}} - found
+        more = {child for child, parent in parents.items() if parent in pids | {pid}} - pids
         grown = bool(more)
-        found |= more
-    return found
+        pids |= more
+    return pids
 
 
 def plain_environment(**more: str) -> dict[str, str]:
     """Return this environment without settings of the service, plus ``more``."""
-    stored = {name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")}
-    return stored | more
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")
+    }
+    return environment | more
 
 
 class Up:
@@ -89,9 +91,9 @@ class Up:
     @property
     def url(self) -> str:
         """The URL of the API according to its output."""
-        found = re.search(r"^ready +(http\S+)", self.output, re.MULTILINE)
-        assert found, self.output
-        return found[1]
+        line = re.search(r"^ready +(http\S+)", self.output, re.MULTILINE)
+        assert line, self.output
+        return line[1]
 
     def says(self, words: str, *, seconds: float = 60) -> bool:
         """Whether it prints ``words`` in time, before it exits."""
@@ -165,8 +167,8 @@ def nothing_left(children: set[int], sessions: set[int], seconds: float = 15) ->
 
 def sessions_of(children: set[int]) -> set[int]:
     """Return the session ids of processes."""
-    found = processes()
-    return {found[pid][1] for pid in children if pid in found}
+    by_pid = processes()
+    return {by_pid[pid][1] for pid in children if pid in by_pid}
 
 
 @pytest.fixture(scope="module")
@@ -207,17 +209,17 @@ def test_a_terminal_shows_the_growing_trace(up: Up) -> None:
         stderr=terminal,
     )
     os.close(terminal)
-    seen: list[str] = []
+    chunks: list[str] = []
     # Reading from a terminal whose other side is closed raises an error instead of returning the end of the file.
     with contextlib.suppress(OSError):
         while chunk := os.read(reader, 65536):
-            seen.append(chunk.decode(errors="replace"))
+            chunks.append(chunk.decode(errors="replace"))
     os.close(reader)
     assert command.wait(30) == 0
-    shown = "".join(seen)
+    shown = "".join(chunks)
     assert "answer:" in shown
     assert "tokens in" in shown
-    growths = [chunk for chunk in seen if "\x1b[2m" in chunk]
+    growths = [chunk for chunk in chunks if "\x1b[2m" in chunk]
     assert len(growths) > 3
 
 
@@ -251,9 +253,9 @@ def test_a_busy_port_is_reported_before_anything_starts(up: Up, tmp_path: Path) 
 
 
 def test_the_doctor_reports_success(up: Up) -> None:
-    found = up.longlook("doctor")
-    verdicts = {one["what"]: one["verdict"] for one in json.loads(found.stdout)}
-    assert found.returncode == 0
+    result = up.longlook("doctor")
+    verdicts = {check["what"]: check["verdict"] for check in json.loads(result.stdout)}
+    assert result.returncode == 0
     assert verdicts["API"] == verdicts["database"] == "ok"
 
 

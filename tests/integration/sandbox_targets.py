@@ -88,13 +88,13 @@ def report_and_sleep(payload: bytes) -> NoReturn:
     _sleep_forever(payload)
 
 
-def _attempt(_: bytes, *, what: str, path: str, pid: int) -> Reply:
+def _attempt(_: bytes, *, action: str, path: str, pid: int) -> Reply:
     """Try the actions of a compromised decoder; return the name of the error, or the result."""
     try:
-        got = _ATTEMPTS[what](path, pid)
+        result = _ATTEMPTS[action](path, pid)
     except OSError as error:
         return {"error": errno.errorcode[error.errno or 0]}, b""
-    return {"got": str(got)}, b""
+    return {"got": str(result)}, b""
 
 
 def _system_call(*arguments: object) -> int:

@@ -63,19 +63,21 @@ def secret(short_folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", FORBIDDEN)
-def test_a_compromised_child_reaches_nothing(sandbox: Sandbox, secret: Path, what: str) -> None:
+@pytest.mark.parametrize("action", FORBIDDEN)
+def test_a_compromised_child_reaches_nothing(sandbox: Sandbox, secret: Path, action: str) -> None:
     needs(sandbox, FILES, SYSTEM_CALLS)
-    if what in BY_NUMBER and platform.machine() != "x86_64":
+    if action in BY_NUMBER and platform.machine() != "x86_64":
         pytest.skip("the numbers are those of x86-64")
     path = secret
     with socket.socket(socket.AF_UNIX) as listener:
-        if what == "unix":
+        if action == "unix":
             path = secret.with_name("socket")
             listener.bind(str(path))
             path.chmod(0o777)
             listener.listen()
-        facts, _ = sandbox.call(b"", order="attempt", what=what, path=str(path), pid=os.getpid())
+        facts, _ = sandbox.call(
+            b"", order="attempt", action=action, path=str(path), pid=os.getpid()
+        )
 
     assert facts.get("error") in REFUSED, facts
     assert secret.read_text() == "a secret"
@@ -86,13 +88,13 @@ def test_a_compromised_child_reaches_nothing(sandbox: Sandbox, secret: Path, wha
     assert sandbox.call(b"next", order="echo") == ({}, b"next")
 
 
-@pytest.mark.parametrize("what", HARMLESS)
+@pytest.mark.parametrize("action", HARMLESS)
 def test_the_operations_that_decoding_needs_are_permitted(
-    sandbox: Sandbox, secret: Path, what: str
+    sandbox: Sandbox, secret: Path, action: str
 ) -> None:
-    facts, _ = sandbox.call(b"", order="attempt", what=what, path=str(secret), pid=os.getpid())
+    facts, _ = sandbox.call(b"", order="attempt", action=action, path=str(secret), pid=os.getpid())
 
-    assert facts.get("got") == HARMLESS[what], facts
+    assert facts.get("got") == HARMLESS[action], facts
 
 
 def status(pid: int) -> dict[str, str]:
@@ -136,16 +138,16 @@ from core.sandbox import Sandbox
 with Sandbox(test.TARGET, processes=1, seconds=60, imports_late=sys.argv[2] == "late") as pool:
     pool.warm()
     print("confined", *pool.confined)
-    for what in ("read", "internet", "fork"):
-        facts, _ = pool.call(b"", order="attempt", what=what, path=sys.argv[3], pid=os.getpid())
-        print(what, "got" in facts)
+    for action in ("read", "internet", "fork"):
+        facts, _ = pool.call(b"", order="attempt", action=action, path=sys.argv[3], pid=os.getpid())
+        print(action, "got" in facts)
 print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
 """
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
 @pytest.mark.parametrize(
-    ("missing", "late", "reported"),
+    ("missing", "late", "expected"),
     [
         (
             "landlock",
@@ -176,7 +178,7 @@ print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
     ],
 )
 def test_an_older_kernel_confines_as_far_as_it_can(
-    secret: Path, missing: str, late: str, reported: list[str]
+    secret: Path, missing: str, late: str, expected: list[str]
 ) -> None:
     with Sandbox(TARGET, processes=1) as pool:
         pool.warm()
@@ -191,9 +193,9 @@ def test_an_older_kernel_confines_as_far_as_it_can(
     )
 
     lines = [line for line in ended.stdout.splitlines() if "sandbox_not_confined" not in line]
-    assert lines == reported, ended.stdout + ended.stderr
+    assert lines == expected, ended.stdout + ended.stderr
     assert ("sandbox_not_confined" in ended.stdout + ended.stderr) == (
-        reported[0] != "confined files system_calls"
+        expected[0] != "confined files system_calls"
     )
 
 
@@ -270,7 +272,7 @@ def pretend(*missing: str) -> None:
     program = [(0x20, 0, 0, 0)]
     program += [instruction for name in missing for instruction in refusals[name]]
     program.append((0x06, 0, 0, 0x7FFF_0000))
-    packed = b"".join(struct.pack("=HBBI", *one) for one in program)
+    packed = b"".join(struct.pack("=HBBI", *filter_line) for filter_line in program)
     libc = ctypes.CDLL(None)
     libc.prctl(38, 1, 0, 0, 0)
     filter_ = confinement._Program(len(program), packed)  # noqa: SLF001 - a filter of the test's own

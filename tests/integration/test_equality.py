@@ -56,7 +56,7 @@ def mathematics() -> Iterator[Equality]:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "wanted"),
+    ("first", "second", "equal"),
     [
         ("Red.", " red", True),
         ("left  of it", "left of it", True),
@@ -67,13 +67,13 @@ def mathematics() -> Iterator[Equality]:
     ],
 )
 def test_texts_are_equal_apart_from_case_width_spaces_and_a_final_period(
-    one: str, other: str, *, wanted: bool
+    first: str, second: str, *, equal: bool
 ) -> None:
-    assert NO_MATHEMATICS.of(None, account_id=ACCOUNT)(one, other) is wanted
+    assert NO_MATHEMATICS.of(None, account_id=ACCOUNT)(first, second) is equal
 
 
 @pytest.mark.parametrize(
-    ("answer_format", "one", "other", "wanted"),
+    ("answer_format", "first", "second", "equal"),
     [
         (CHOICE, "A", "red", True),
         (CHOICE, "(B) green", "Green", True),
@@ -90,13 +90,13 @@ def test_texts_are_equal_apart_from_case_width_spaces_and_a_final_period(
     ],
 )
 def test_the_typed_values_are_compared(
-    answer_format: dict[str, Any], one: str, other: str, *, wanted: bool
+    answer_format: dict[str, Any], first: str, second: str, *, equal: bool
 ) -> None:
-    assert NO_MATHEMATICS.of(answer_format, account_id=ACCOUNT)(one, other) is wanted
+    assert NO_MATHEMATICS.of(answer_format, account_id=ACCOUNT)(first, second) is equal
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "wanted"),
+    ("first", "second", "equal"),
     [
         ("6", "6.0", True),
         ("\\frac{1}{2}", "0.5", True),
@@ -119,9 +119,9 @@ def test_the_typed_values_are_compared(
     ],
 )
 def test_formulas_are_compared_as_formulas(
-    mathematics: Equality, one: str, other: str, *, wanted: bool
+    mathematics: Equality, first: str, second: str, *, equal: bool
 ) -> None:
-    assert mathematics.of(None, account_id=ACCOUNT)(one, other) is wanted
+    assert mathematics.of(None, account_id=ACCOUNT)(first, second) is equal
 
 
 def test_formulas_that_never_finish_equal_nothing_and_do_not_affect_the_rest_of_a_vote() -> None:
@@ -171,12 +171,12 @@ def test_an_account_whose_formulas_never_finish_leaves_a_child_to_every_other_ac
         same = threads.submit(mathematics.of(None, account_id=OTHER), "0.5", "\\frac{1}{2}")
 
         assert same.result(60)
-        assert not any(one.done() for one in hanging)
+        assert not any(future.done() for future in hanging)
         stop.set()
         for pid in sandbox.pids:
             os.kill(pid, signal.SIGSTOP)
         sandbox.close()
-        assert all(one.exception(60) for one in hanging)
+        assert all(future.exception(60) for future in hanging)
 
 
 def test_accounts_that_wait_for_the_only_child_take_turns() -> None:

@@ -27,11 +27,13 @@ def half_clear(mode: str) -> Image.Image:
 )
 def test_transparent_pixels_become_white(image: Image.Image, name: str) -> None:
     options: dict[str, object] = {"lossless": True, "exact": True} if name == "WEBP" else {}
-    seen = image_files.image_of(pipeline.canonicalize(image_files.file_of(image, name, **options)))
+    canonical = image_files.image_of(
+        pipeline.canonicalize(image_files.file_of(image, name, **options))
+    )
 
-    assert seen.mode == "RGB"
-    assert seen.getpixel((20, 40)) == image_files.WHITE
-    assert image_files.near(seen.getpixel((90, 40)), (127, 127, 127))
+    assert canonical.mode == "RGB"
+    assert canonical.getpixel((20, 40)) == image_files.WHITE
+    assert image_files.near(canonical.getpixel((90, 40)), (127, 127, 127))
 
 
 @pytest.mark.parametrize("name", ["PNG", "GIF"])
@@ -43,12 +45,12 @@ def test_a_transparent_color_becomes_white(name: str, mode: str) -> None:
         image.putpalette([*image_files.RED, *image_files.BLUE])
     visible = {"P": image_files.BLUE, "L": (200, 200, 200), "1": (1, 1, 1)}[mode]
 
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(image, name, transparency=0))
     )
 
-    assert seen.getpixel((20, 40)) == image_files.WHITE
-    assert image_files.near(seen.getpixel((90, 40)), visible) or mode == "1"
+    assert canonical.getpixel((20, 40)) == image_files.WHITE
+    assert image_files.near(canonical.getpixel((90, 40)), visible) or mode == "1"
 
 
 def test_a_palette_with_alpha_keeps_its_colors() -> None:
@@ -56,11 +58,11 @@ def test_a_palette_with_alpha_keeps_its_colors() -> None:
     image.paste(1, (56, 0, 112, 84))
     image.putpalette([*image_files.RED, *image_files.BLUE])
 
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(image, transparency=bytes([0, 255])))
     )
 
-    assert (seen.getpixel((20, 40)), seen.getpixel((90, 40))) == (
+    assert (canonical.getpixel((20, 40)), canonical.getpixel((90, 40))) == (
         image_files.WHITE,
         image_files.BLUE,
     )
@@ -89,23 +91,23 @@ def shades(mode: str, values: list[float]) -> Image.Image:
     ],
 )
 def test_deep_grays_are_scaled_and_not_clipped(mode: str, name: str, values: list[float]) -> None:
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(shades(mode, values), name))
     )
 
-    found = [seen.getpixel((28 * number + 14, 28)) for number in range(4)]
+    pixels = [canonical.getpixel((28 * number + 14, 28)) for number in range(4)]
     assert all(
-        image_files.near(pixel, (grey, grey, grey), within=1)
-        for pixel, grey in zip(found, (0, 64, 128, 255), strict=True)
+        image_files.near(pixel, (gray, gray, gray), within=1)
+        for pixel, gray in zip(pixels, (0, 64, 128, 255), strict=True)
     )
 
 
 def test_a_dark_image_of_sixteen_bits_stays_dark() -> None:
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(shades("I;16", [0, 250])))
     )
 
-    assert seen.getextrema() == ((0, 1), (0, 1), (0, 1))
+    assert canonical.getextrema() == ((0, 1), (0, 1), (0, 1))
 
 
 def test_pixels_that_are_not_numbers_are_rejected() -> None:
@@ -120,32 +122,32 @@ def test_cmyk_is_converted_to_the_intended_colors(name: str) -> None:
     inks = Image.new("CMYK", (112, 84), (0, 255, 255, 0))
     inks.paste((0, 0, 0, 0), (56, 0, 112, 84))
 
-    seen = image_files.image_of(pipeline.canonicalize(image_files.file_of(inks, name)))
+    canonical = image_files.image_of(pipeline.canonicalize(image_files.file_of(inks, name)))
 
-    assert image_files.near(seen.getpixel((20, 40)), image_files.RED)
-    assert image_files.near(seen.getpixel((90, 40)), image_files.WHITE)
+    assert image_files.near(canonical.getpixel((20, 40)), image_files.RED)
+    assert image_files.near(canonical.getpixel((90, 40)), image_files.WHITE)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "LAB"])
 def test_other_pixel_modes_become_rgb(mode: str) -> None:
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(image_files.gradient().convert(mode), "TIFF"))
     )
 
-    assert seen.mode == "RGB"
-    assert seen.convert("L").getextrema() != (0, 0)
+    assert canonical.mode == "RGB"
+    assert canonical.convert("L").getextrema() != (0, 0)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_colors_follow_the_files_profile(name: str) -> None:
     image = Image.new("RGB", (112, 84), image_files.RED)
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(
             image_files.file_of(image, name, icc_profile=image_files.swapped_profile())
         )
     )
 
-    assert image_files.near(seen.getpixel((50, 40)), image_files.BLUE, within=6)
+    assert image_files.near(canonical.getpixel((50, 40)), image_files.BLUE, within=6)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +156,8 @@ def test_colors_follow_the_files_profile(name: str) -> None:
 )
 def test_a_profile_that_is_broken_or_for_another_mode_is_ignored(mode: str, profile: bytes) -> None:
     image = Image.new(mode, (112, 84), "white")
-    seen = image_files.image_of(
+    canonical = image_files.image_of(
         pipeline.canonicalize(image_files.file_of(image, icc_profile=profile))
     )
 
-    assert seen.getpixel((50, 40)) == image_files.WHITE
+    assert canonical.getpixel((50, 40)) == image_files.WHITE

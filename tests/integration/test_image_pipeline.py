@@ -41,19 +41,19 @@ def test_an_image_is_rotated_upright(
     upright.paste(image_files.GREEN, (112, 0, 224, 56))
     upright.paste(image_files.BLUE, (0, 56, 112, 112))
     upright.paste(image_files.WHITE, (112, 56, 224, 112))
-    stored = upright if laid is None else upright.transpose(laid)
+    laid_image = upright if laid is None else upright.transpose(laid)
     options: dict[str, object] = {"lossless": True} if name == "WEBP" else {}
     data = image_files.file_of(
-        stored, name, exif=image_files.with_orientation(orientation), **options
+        laid_image, name, exif=image_files.with_orientation(orientation), **options
     )
 
     canonical = pipeline.canonicalize(data)
-    seen = image_files.image_of(canonical)
+    image = image_files.image_of(canonical)
 
     assert (canonical.original.width, canonical.original.height) == (224, 112)
     assert canonical.original.orientation == orientation
-    assert seen.size == (224, 112)
-    corners = [seen.getpixel(at) for at in ((20, 20), (200, 20), (20, 90), (200, 90))]
+    assert image.size == (224, 112)
+    corners = [image.getpixel(at) for at in ((20, 20), (200, 20), (20, 90), (200, 90))]
     assert all(
         map(
             image_files.near,
@@ -104,10 +104,10 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_scale_but_not_below_its_canonical_
 
     canonical = pipeline.canonicalize(data, detail="low")
 
-    seen = image_files.image_of(canonical).convert("L")
-    expected = scene.resize(seen.size, Image.Resampling.BICUBIC)
+    gray = image_files.image_of(canonical).convert("L")
+    expected = scene.resize(gray.size, Image.Resampling.BICUBIC)
     # If decoded at half size, the mean difference is 4.5 of 255; at a quarter, which is too small, it is 11.
-    assert 1 < ImageStat.Stat(ImageChops.difference(seen, expected)).mean[0] < 7
+    assert 1 < ImageStat.Stat(ImageChops.difference(gray, expected)).mean[0] < 7
 
 
 def test_all_metadata_is_removed() -> None:
@@ -168,10 +168,17 @@ def test_an_image_of_any_size_gets_its_canonical_size(width: int, height: int, n
 
 def test_the_detail_tiers_differ_in_size_and_key() -> None:
     data = image_files.file_of(Image.new("RGB", (3000, 2600), image_files.GREEN), "JPEG")
-    made = [pipeline.canonicalize(data, detail=detail) for detail in profiles.DETAIL_TOKENS]
+    canonical_images = [
+        pipeline.canonicalize(data, detail=detail) for detail in profiles.DETAIL_TOKENS
+    ]
 
-    assert [one.width * one.height // 784 for one in made] == [1254, 2538, 4012, 8148]
-    assert len({one.key for one in made}) == 4
+    assert [image.width * image.height // 784 for image in canonical_images] == [
+        1254,
+        2538,
+        4012,
+        8148,
+    ]
+    assert len({image.key for image in canonical_images}) == 4
 
 
 def test_the_key_depends_on_bytes_and_pipeline() -> None:
@@ -183,7 +190,7 @@ def test_the_key_depends_on_bytes_and_pipeline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "code", "said"),
+    ("width", "height", "code", "message"),
     [
         (20_000, 12_000, "image_too_large", "20000 x 12000 pixels, 240 megapixels; at most 50 are"),
         (7_072, 7_072, "image_too_large", "at most 50 are allowed"),
@@ -194,14 +201,14 @@ def test_the_key_depends_on_bytes_and_pipeline() -> None:
     ],
 )
 def test_limits_apply_before_anything_is_decoded(
-    width: int, height: int, code: str, said: str
+    width: int, height: int, code: str, message: str
 ) -> None:
     data = image_files.png_header(width, height)
     refused = image_files.refusal(data)
 
     assert len(data) < 4096
     assert refused.specific_code == code
-    assert said in refused.message
+    assert message in refused.message
 
 
 def test_a_file_that_is_not_an_image_is_rejected() -> None:

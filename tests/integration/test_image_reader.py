@@ -49,7 +49,7 @@ def test_two_children_produce_the_same_bytes(router: images.ImageReader) -> None
     data = image_files.file_of(image_files.gradient(640, 480), "WEBP", lossless=True)
     again = images.ImageReader.start(Settings.read({}, sandbox_processes=1))
     try:
-        keys = [one.accept(data, account_id=ACCOUNT).key for one in (again, router, router)]
+        keys = [reader.accept(data, account_id=ACCOUNT).key for reader in (again, router, router)]
         assert keys[0] == keys[1] == keys[2]
     finally:
         again.close()
@@ -93,18 +93,18 @@ def test_the_reader_names_actual_and_allowed_bytes(router: images.ImageReader) -
 
 
 @pytest.mark.parametrize(
-    ("order", "seconds", "said"),
+    ("order", "seconds", "message"),
     [("sleep_forever", 0.2, "too long"), ("eat", 60.0, "too much memory")],
 )
 def test_a_hanging_or_crashing_decoder_rejects_the_image(
-    order: str, seconds: float, said: str
+    order: str, seconds: float, message: str
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
     with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
         router = images.ImageReader(
             sandbox, limits=images.ImageLimits(), shares=Shares(1, name="decoders")
         )
-        with pytest.raises(errors.ImageRejected, match=said) as refused:
+        with pytest.raises(errors.ImageRejected, match=message) as refused:
             router.accept(image_files.file_of(image_files.gradient()), account_id=ACCOUNT)
 
     assert refused.value.specific_code == "image_parse_error"
@@ -125,12 +125,12 @@ def test_an_account_with_hanging_images_leaves_a_decoder_to_every_other_account(
         ]
         wait_for_names(sandbox_targets.BEGUN, count=2)
         served = [router.accept(png, account_id=OTHER) for _ in range(3)]
-        held, unfinished = router.shares.held, [one for one in hanging if not one.done()]
+        held, unfinished = router.shares.held, [future for future in hanging if not future.done()]
         router.close()
 
     assert [image.media_type for image in served] == ["image/png"] * 3
     assert (held, len(unfinished)) == (2, 8)
-    assert all(isinstance(one.exception(), errors.Unavailable) for one in hanging)
+    assert all(isinstance(future.exception(), errors.Unavailable) for future in hanging)
 
 
 def test_a_file_that_timed_out_is_not_decoded_again_for_ten_minutes() -> None:
@@ -213,8 +213,8 @@ def test_other_urls_than_base64_data_urls_are_rejected(url: str) -> None:
 
 def test_a_process_that_accepts_images_loads_no_decoder() -> None:
     script = "import sys, jobs.images; print('PIL.Image' in sys.modules)"
-    reported = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     ).stdout
 
-    assert reported.strip() == "False"
+    assert output.strip() == "False"

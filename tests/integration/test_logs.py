@@ -141,5 +141,5 @@ def test_logged_text_cannot_control_a_terminal_or_forge_a_line(log_format: str) 
     assert re.findall("[\x00-\x1f\x7f-\x9f\u202e]", "".join(lines)) == []
     assert [line for line in lines if line.startswith(("\x1b", r"\x1b"))] == []
     if log_format == "json":
-        [said] = [event for line in lines if (event := json.loads(line))["event"] == "said"]
-        assert said[HOSTILE] == HOSTILE
+        [entry] = [event for line in lines if (event := json.loads(line))["event"] == "said"]
+        assert entry[HOSTILE] == HOSTILE

@@ -39,9 +39,9 @@ def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not(
 
 
 def test_the_remaining_requests_are_reported(buckets: RateLimits) -> None:
-    reported = [buckets.take(KEY, per_minute=3) for _ in range(4)]
+    answers = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
-    lefts = [one[0] for one in reported if one is not None]
+    lefts = [answer[0] for answer in answers if answer is not None]
     assert [int(left) for left in lefts] == [2, 1, 0, 0]
     assert lefts[0] < 2.1
 
@@ -100,14 +100,14 @@ def test_when_redis_fails_each_process_continues_from_its_last_count(
 ) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = [RateLimits(redis.url, timer=timer) for _ in range(2)]
-    one, other = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
-    taken = [limiter.take(KEY)[1] for limiter in (one, other) * 3]
-    assert all(taken)
+    first, second = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
+    passed = [limiter.take(KEY)[1] for limiter in (first, second) * 3]
+    assert all(passed)
 
     redis.stop()
 
     # The processes had seen five and six of ten requests.
-    assert sum(one.take(KEY)[1] for _ in range(10)) == 5
-    assert sum(other.take(KEY)[1] for _ in range(10)) == 4
+    assert sum(first.take(KEY)[1] for _ in range(10)) == 5
+    assert sum(second.take(KEY)[1] for _ in range(10)) == 4
     for shared in buckets:
         shared.close()

@@ -94,7 +94,7 @@ def test_concurrent_callers_share_one_lookup_of_a_silent_name(names: Names) -> N
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(resolve, resolver, "silent.example") for _ in range(4)]
         names.speaks.set()
-        assert [one.result() for one in waiting] == [[HERE]] * 4
+        assert [future.result() for future in waiting] == [[HERE]] * 4
 
 
 def test_silent_names_of_one_party_do_not_delay_another_party(names: Names) -> None:

@@ -199,11 +199,11 @@ def test_sixteen_threads_share_two_children(sandbox: Sandbox) -> None:
 
 def test_a_child_outlives_the_thread_that_started_it() -> None:
     with Sandbox(TARGET, processes=1) as pool:
-        seen: list[int] = []
-        thread = threading.Thread(target=lambda: seen.append(pid_of(pool)))
+        pids: list[int] = []
+        thread = threading.Thread(target=lambda: pids.append(pid_of(pool)))
         thread.start()
         thread.join()
-        assert pid_of(pool) == seen[0]
+        assert pid_of(pool) == pids[0]
 
 
 def test_a_call_without_a_free_child_is_refused_in_time() -> None:

@@ -130,8 +130,8 @@ def test_a_truncated_trace_continues_to_the_same_answer(seed: int, kind: str) ->
 
     cut = forced.cut(rng, trace, truth)
 
-    begun, heading, _ = cut.said.partition("\n\n**Final Answer**")
-    assert trace.startswith(begun)
+    start, heading, _ = cut.said.partition("\n\n**Final Answer**")
+    assert trace.startswith(start)
     assert heading
     assert exam.boxed(cut.said) is None
     assert exam.boxed(cut.said + cut.rest) == truth

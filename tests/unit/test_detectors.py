@@ -21,12 +21,12 @@ OPENING = "Let me look at the picture, where five red circles are near the left 
 
 def feed(watch: GenerationGuard, text: str) -> tuple[Verdict | None, int]:
     """Feed ``text`` token by token; return the first verdict and the number of characters before it."""
-    seen = 0
+    count = 0
     for token in script.tokens(text):
-        seen += len(token)
+        count += len(token)
         if (verdict := watch.see(token)) is not None:
-            return verdict, seen
-    return None, seen
+            return verdict, count
+    return None, count
 
 
 def make_watch(question: str = "How many circles?", **switched: bool) -> GenerationGuard:
@@ -55,10 +55,10 @@ def test_a_loop_is_detected_within_six_copies_or_five_hundred_characters(period:
     dice = random.Random(period)
     unit = "".join(dice.choice("abcdefgh ijklm") for _ in range(period))
 
-    verdict, seen = feed(make_watch(), OPENING + unit * 2000)
+    verdict, count = feed(make_watch(), OPENING + unit * 2000)
 
     assert verdict is not None
-    assert seen <= len(OPENING) + max(6 * period, 500)
+    assert count <= len(OPENING) + max(6 * period, 500)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_a_loop_is_detected_within_six_copies_or_five_hundred_characters(period:
     ids=["table", "rule", "zeros", "three times", "enumeration", "matrix", "rows"],
 )
 def test_naturally_repetitive_text_is_not_a_loop(text: str) -> None:
-    verdict, seen = feed(make_watch(), text)
+    verdict, count = feed(make_watch(), text)
     assert verdict is None
-    assert seen == len(text)
+    assert count == len(text)
 
 
 def test_three_hundred_clean_traces_raise_no_finding() -> None:
@@ -124,12 +124,12 @@ def test_three_hundred_traces_that_the_small_model_was_taught_raise_no_finding()
 
 def test_paraphrased_repetition_is_a_loop_after_a_thousand_tokens() -> None:
     dice = random.Random(1)
-    said = (
+    sentences = (
         "Wait, let me re-check the left edge, number {}. ",
         "Hmm, alternatively there may be {} circles. ",
         "Wait, let me recount them, {} of them. ",
     )
-    text = OPENING + "".join(dice.choice(said).format(dice.randint(1, 99)) for _ in range(400))
+    text = OPENING + "".join(dice.choice(sentences).format(dice.randint(1, 99)) for _ in range(400))
 
     verdict, _ = feed(make_watch(), text)
 
@@ -139,7 +139,7 @@ def test_paraphrased_repetition_is_a_loop_after_a_thousand_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sentences",
     [
         ["左边三只。", "右边两只。", "一共五只。", "中间一只。", "上面没有。", "下面四只。"],
         [f"第{number}次数，左边有三只。" for number in "一二三四五六七八九十"],  # noqa: RUF001 - Chinese as written
@@ -147,9 +147,9 @@ def test_paraphrased_repetition_is_a_loop_after_a_thousand_tokens() -> None:
     ],
     ids=["short sentences", "Chinese numerals", "numbers"],
 )
-def test_repeated_sentences_without_doubt_are_a_loop_in_chinese_too(said: list[str]) -> None:
+def test_repeated_sentences_without_doubt_are_a_loop_in_chinese_too(sentences: list[str]) -> None:
     dice = random.Random(1)
-    text = OPENING + "".join(dice.choice(said) for _ in range(1000))
+    text = OPENING + "".join(dice.choice(sentences) for _ in range(1000))
 
     verdict, _ = feed(make_watch(), text)
 
@@ -158,11 +158,11 @@ def test_repeated_sentences_without_doubt_are_a_loop_in_chinese_too(said: list[s
 
 
 def test_rows_of_an_endless_table_are_a_loop() -> None:
-    verdict, seen = feed(make_watch(), OPENING + "| circle | red | small |\n" * 500)
+    verdict, count = feed(make_watch(), OPENING + "| circle | red | small |\n" * 500)
 
     assert verdict is not None
     assert verdict.finding.kind is FindingKind.LOOP
-    assert seen < 2500
+    assert count < 2500
 
 
 def test_an_earlier_box_does_not_end_an_endless_final_answer() -> None:
@@ -258,8 +258,8 @@ def test_only_an_answer_that_drifted_to_another_script_is_requested_again(
 
 
 @pytest.mark.parametrize(
-    ("said", "closed"),
+    ("text", "closed"),
     [("6}", True), ("\\frac{1}{2}", False), ("\\frac{1}{2}}", True), ("\\}", False), ("", False)],
 )
-def test_the_matching_brace_closes_a_box(said: str, *, closed: bool) -> None:
-    assert detectors.box_closed(said) is closed
+def test_the_matching_brace_closes_a_box(text: str, *, closed: bool) -> None:
+    assert detectors.box_closed(text) is closed

@@ -119,14 +119,14 @@ def test_an_environment_of_another_python_is_removed(tmp_path: Path) -> None:
 
 
 def test_the_environments_of_the_checkout_have_all_their_inputs() -> None:
-    made = environments.environments()
+    by_name = environments.environments()
 
-    assert set(made) == {"service", "dev", "engine", "docs"}
-    assert made["dev"].directory == made["service"].directory
-    for environment in made.values():
+    assert set(by_name) == {"service", "dev", "engine", "docs"}
+    assert by_name["dev"].directory == by_name["service"].directory
+    for environment in by_name.values():
         assert all(path.is_file() for path in environment.inputs)
         assert len(environment.fingerprint()) == 64
-    shim = {path.name for path in made["engine"].inputs}
+    shim = {path.name for path in by_name["engine"].inputs}
     assert {"sglang_cpu_shim.pth", "_sglang_cpu_shim.py", "__init__.py"} <= shim
 
 

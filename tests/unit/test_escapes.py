@@ -25,25 +25,25 @@ UNSAFE = [
 
 @pytest.mark.parametrize("lines", [True, False])
 def test_no_unsafe_character_is_shown(*, lines: bool) -> None:
-    stored = {char for char in UNSAFE if escapes.visible(char, lines=lines) == char}
+    unchanged = {char for char in UNSAFE if escapes.visible(char, lines=lines) == char}
 
-    assert stored == ({"\n", "\t"} if lines else set())
+    assert unchanged == ({"\n", "\t"} if lines else set())
 
 
 def test_json_contains_no_unsafe_character_and_keeps_its_value() -> None:
-    said = " ".join(UNSAFE)
+    text = " ".join(UNSAFE)
 
-    document = escapes.in_json(json.dumps({said: [said]}, ensure_ascii=False))
+    document = escapes.in_json(json.dumps({text: [text]}, ensure_ascii=False))
 
     assert set(document) & set(UNSAFE) == set()
-    assert json.loads(document) == {said: [said]}
+    assert json.loads(document) == {text: [text]}
 
 
 @given(st.text())
 def test_visible_characters_stay_unchanged(text: str) -> None:
-    seen = "".join(char for char in text if char not in UNSAFE)
+    safe = "".join(char for char in text if char not in UNSAFE)
 
-    assert escapes.visible(seen) == seen
+    assert escapes.visible(safe) == safe
     assert set(escapes.visible(text)) & set(UNSAFE) <= {*"\n\t\u200c\u200d\ufe0e\ufe0f"}
 
 

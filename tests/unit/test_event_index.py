@@ -14,12 +14,12 @@ GAPS = st.lists(st.integers(1, 1000), min_size=30, max_size=30)
 
 def marked(pieces: list[str], gaps: list[int]) -> list[IndexEntry]:
     """Return the index of ``pieces``, with gaps between the numbers."""
-    found: list[IndexEntry] = []
+    entries: list[IndexEntry] = []
     number = 0
     for piece, gap in zip(pieces, gaps, strict=False):
         number += gap
-        found.append(IndexEntry(number, len(piece), 1_790_000_000_000 + number, tokens=gap))
-    return found
+        entries.append(IndexEntry(number, len(piece), 1_790_000_000_000 + number, tokens=gap))
+    return entries
 
 
 @given(pieces=PIECES, gaps=GAPS, after=st.integers(0, 31_000))
@@ -28,11 +28,11 @@ def test_a_text_split_at_any_event_number_continues_without_loss(
 ) -> None:
     text, index = "".join(pieces), marked(pieces, gaps)
 
-    reported = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
+    parts = list(marks.cut(text, marks.unpack(marks.pack(index)), after=after))
 
     left = [piece for mark, piece in zip(index, pieces, strict=True) if mark.number <= after]
-    assert "".join([*left, *(piece for _, piece in reported)]) == text
-    assert [mark for mark, _ in reported] == [mark for mark in index if mark.number > after]
+    assert "".join([*left, *(piece for _, piece in parts)]) == text
+    assert [mark for mark, _ in parts] == [mark for mark in index if mark.number > after]
 
 
 @given(pieces=PIECES, gaps=GAPS)
@@ -60,10 +60,10 @@ def test_numbers_end_with_their_block_and_continue_after_another_reservation() -
     numbers = SequenceBlock(7, 9)
     assert [numbers.take() for _ in range(4)] == [8, 9, None, None]
 
-    wanted = numbers.wanted()
+    reserved = numbers.wanted()
 
-    assert wanted == numbers.wanted() == 9 + SequenceBlock.BLOCK // 2
-    numbers.extend(wanted)
+    assert reserved == numbers.wanted() == 9 + SequenceBlock.BLOCK // 2
+    numbers.extend(reserved)
     assert (numbers.take(), numbers.last) == (10, 10)
 
 

@@ -23,7 +23,7 @@ moments = st.datetimes(
     max_value=datetime(9999, 12, 30),  # noqa: DTZ001 - same
     timezones=st.just(UTC),
 )
-wanted = st.builds(
+any_filter = st.builds(
     Filter,
     account_id=st.none(),
     statuses=st.lists(st.sampled_from(Status), unique=True).map(tuple),
@@ -55,7 +55,7 @@ def faults(words: str) -> list[str]:
     return [fault.detail for fault in refused.value.faults]
 
 
-@given(wanted)
+@given(any_filter)
 def test_a_rendered_filter_parses_to_the_same_filter(requested: Filter) -> None:
     assert parse(filters.render(requested)) == requested
 
@@ -169,7 +169,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 def test_the_number_of_terms_is_limited() -> None:
     letters = "abcdefghij"
-    words = " ".join(f"error:{one}{other}" for one in letters for other in letters)
+    words = " ".join(f"error:{first}{second}" for first in letters for second in letters)
 
     assert len(parse(words).error_codes) == 100
     assert faults(f"{words} status:odd meta:odd") == [

@@ -12,11 +12,11 @@ from core import ids
 
 
 def test_new_ids_are_uuids_of_version_7_and_sort_by_creation() -> None:
-    made = [ids.new() for _ in range(2_000)]
+    created = [ids.new() for _ in range(2_000)]
 
-    assert {value.version for value in made} == {7}
-    assert made == sorted(made)
-    assert len(set(made)) == len(made)
+    assert {value.version for value in created} == {7}
+    assert created == sorted(created)
+    assert len(set(created)) == len(created)
 
 
 @given(st.uuids(), st.sampled_from(["job", "img", "key", "acct", "req"]))

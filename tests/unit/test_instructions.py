@@ -23,10 +23,10 @@ FORMATS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("wanted", FORMATS, ids=lambda wanted: str(wanted["type"]))
-def test_the_instruction_is_in_the_questions_language(wanted: dict[str, Any]) -> None:
-    english = instructions.suffix("How many pelicans?", wanted, profiles.QVQ)
-    chinese = instructions.suffix("图中有几只鹈鹕？", wanted, profiles.QVQ)  # noqa: RUF001 - Chinese as written
+@pytest.mark.parametrize("wanted", FORMATS, ids=lambda answer_format: str(answer_format["type"]))
+def test_the_instruction_is_in_the_questions_language(answer_format: dict[str, Any]) -> None:
+    english = instructions.suffix("How many pelicans?", answer_format, profiles.QVQ)
+    chinese = instructions.suffix("图中有几只鹈鹕？", answer_format, profiles.QVQ)  # noqa: RUF001 - Chinese as written
 
     assert english.startswith("\n\n")
     assert "final answer" in english
@@ -36,9 +36,9 @@ def test_the_instruction_is_in_the_questions_language(wanted: dict[str, Any]) ->
 
 def test_options_have_letters_that_an_answer_can_name() -> None:
     options = [f"option {number}" for number in range(26)]
-    reported = instructions.suffix("Which?", {"type": "choice", "options": options}, profiles.QVQ)
+    text = instructions.suffix("Which?", {"type": "choice", "options": options}, profiles.QVQ)
 
-    lines = reported.split("\n")
+    lines = text.split("\n")
     assert lines[2] == "A. option 0"
     for line, option in zip(lines[2:28], options, strict=True):
         assert values.choice(line[0], options) == option
@@ -46,20 +46,20 @@ def test_options_have_letters_that_an_answer_can_name() -> None:
 
 
 def test_the_instruction_contains_the_whole_schema() -> None:
-    reported = instructions.suffix("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
+    text = instructions.suffix("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
 
-    assert json.loads(reported.rpartition("\n")[2]) == SCHEMA
+    assert json.loads(text.rpartition("\n")[2]) == SCHEMA
 
 
 @pytest.mark.parametrize("wanted", [None, {"type": "free"}])
-def test_without_a_format_there_is_no_instruction(wanted: dict[str, Any] | None) -> None:
-    assert instructions.suffix("How many?", wanted, profiles.QVQ) == ""
+def test_without_a_format_there_is_no_instruction(answer_format: dict[str, Any] | None) -> None:
+    assert instructions.suffix("How many?", answer_format, profiles.QVQ) == ""
 
 
 def test_a_model_not_trained_on_instructions_gets_none() -> None:
-    assert [instructions.suffix("How many?", wanted, profiles.TINY) for wanted in FORMATS] == [
-        ""
-    ] * 4
+    assert [
+        instructions.suffix("How many?", answer_format, profiles.TINY) for answer_format in FORMATS
+    ] == [""] * 4
 
 
 def test_the_instruction_follows_the_question_and_the_images() -> None:
@@ -85,6 +85,6 @@ def test_the_instruction_follows_the_question_and_the_images() -> None:
     assert built.requested == "How many?" + instructions.suffix(
         "How many?", {"type": "number"}, profiles.QVQ
     )
-    reported = prompt.messages(built)["messages"][1]["content"][-1]["text"]
-    assert reported == built.requested
+    text = prompt.messages(built)["messages"][1]["content"][-1]["text"]
+    assert text == built.requested
     assert prompt.messages(plain)["messages"][0] == prompt.messages(built)["messages"][0]

@@ -38,7 +38,7 @@ def deep(levels: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"a": schema}}
 
 
-def one(part: object) -> dict[str, Any]:
+def with_property(part: object) -> dict[str, Any]:
     """Return a schema with one property, ``a``."""
     return {"type": "object", "properties": {"a": part}}
 
@@ -55,50 +55,50 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         ({"type": "array", "items": {"type": "null"}}, "/type"),
         ({"type": "object"}, "/properties"),
         ({"type": "object", "properties": {}}, "/properties"),
-        (one({"type": "object"}), "/properties/a/properties"),
-        (one({}), "/properties/a"),
-        (one(True), "/properties/a"),
-        (one({"type": "text"}), "/properties/a/type"),
-        (one({"type": []}), "/properties/a/type"),
-        (one({"type": ["object", "null"]}), "/properties/a/type"),
-        (one({"type": "array"}), "/properties/a/items"),
-        (one({"type": "string", "pattern": "(a+)+b"}), "/properties/a/pattern"),
-        (one({"type": "string", "format": "date"}), "/properties/a/format"),
-        (one({"type": "integer", "multipleOf": 2}), "/properties/a/multipleOf"),
-        (one({"type": "integer", "maxLength": 2}), "/properties/a/maxLength"),
-        (one({"type": "string", "maxLength": -1}), "/properties/a/maxLength"),
-        (one({"type": "string", "maxLength": 2001}), "/properties/a/maxLength"),
-        (one({"type": "string", "minLength": 3, "maxLength": 2}), "/properties/a/maxLength"),
-        (one({"type": "string", "maxLength": True}), "/properties/a/maxLength"),
-        (one({"type": "integer", "minimum": 0.5}), "/properties/a/minimum"),
-        (one({"type": "number", "minimum": "0"}), "/properties/a/minimum"),
-        (one({"type": "number", "minimum": 1e300}), "/properties/a/minimum"),
-        (one({"type": "integer", "minimum": 2, "maximum": 1}), "/properties/a"),
-        (one({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2}), "/properties/a"),
-        (one({"type": "number", "minimum": 1, "exclusiveMaximum": 1}), "/properties/a"),
-        (one({"enum": []}), "/properties/a/enum"),
-        (one({"enum": [[1]]}), "/properties/a/enum"),
-        (one({"enum": [10**30]}), "/properties/a/enum"),
-        (one({"enum": [10**400]}), "/properties/a/enum"),
-        (one({"enum": [1], "type": [{}]}), "/properties/a/type"),
-        (one({"const": 1, "type": [["integer"]]}), "/properties/a/type"),
-        (one({"type": "null", "default": 10**400}), "/properties/a/default"),
-        (one({"enum": ["a", 1], "type": "string"}), "/properties/a/enum"),
-        (one({"enum": ["a"], "maxLength": 1}), "/properties/a/maxLength"),
-        (one({"const": {}}), "/properties/a/const"),
-        (one({"anyOf": []}), "/properties/a/anyOf"),
-        (one({"anyOf": [{"type": "null"}], "type": "null"}), "/properties/a/type"),
-        (one({"oneOf": [{"type": "null"}]}), "/properties/a/oneOf"),
-        (one({"$ref": "#/$defs/b"}), "/properties/a/$ref"),
-        (one({"$ref": "https://example.com/schema"}), "/properties/a/$ref"),
+        (with_property({"type": "object"}), "/properties/a/properties"),
+        (with_property({}), "/properties/a"),
+        (with_property(True), "/properties/a"),
+        (with_property({"type": "text"}), "/properties/a/type"),
+        (with_property({"type": []}), "/properties/a/type"),
+        (with_property({"type": ["object", "null"]}), "/properties/a/type"),
+        (with_property({"type": "array"}), "/properties/a/items"),
+        (with_property({"type": "string", "pattern": "(a+)+b"}), "/properties/a/pattern"),
+        (with_property({"type": "string", "format": "date"}), "/properties/a/format"),
+        (with_property({"type": "integer", "multipleOf": 2}), "/properties/a/multipleOf"),
+        (with_property({"type": "integer", "maxLength": 2}), "/properties/a/maxLength"),
+        (with_property({"type": "string", "maxLength": -1}), "/properties/a/maxLength"),
+        (with_property({"type": "string", "maxLength": 2001}), "/properties/a/maxLength"),
+        (with_property({"type": "string", "minLength": 3, "maxLength": 2}), "/properties/a/maxLength"),
+        (with_property({"type": "string", "maxLength": True}), "/properties/a/maxLength"),
+        (with_property({"type": "integer", "minimum": 0.5}), "/properties/a/minimum"),
+        (with_property({"type": "number", "minimum": "0"}), "/properties/a/minimum"),
+        (with_property({"type": "number", "minimum": 1e300}), "/properties/a/minimum"),
+        (with_property({"type": "integer", "minimum": 2, "maximum": 1}), "/properties/a"),
+        (with_property({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2}), "/properties/a"),
+        (with_property({"type": "number", "minimum": 1, "exclusiveMaximum": 1}), "/properties/a"),
+        (with_property({"enum": []}), "/properties/a/enum"),
+        (with_property({"enum": [[1]]}), "/properties/a/enum"),
+        (with_property({"enum": [10**30]}), "/properties/a/enum"),
+        (with_property({"enum": [10**400]}), "/properties/a/enum"),
+        (with_property({"enum": [1], "type": [{}]}), "/properties/a/type"),
+        (with_property({"const": 1, "type": [["integer"]]}), "/properties/a/type"),
+        (with_property({"type": "null", "default": 10**400}), "/properties/a/default"),
+        (with_property({"enum": ["a", 1], "type": "string"}), "/properties/a/enum"),
+        (with_property({"enum": ["a"], "maxLength": 1}), "/properties/a/maxLength"),
+        (with_property({"const": {}}), "/properties/a/const"),
+        (with_property({"anyOf": []}), "/properties/a/anyOf"),
+        (with_property({"anyOf": [{"type": "null"}], "type": "null"}), "/properties/a/type"),
+        (with_property({"oneOf": [{"type": "null"}]}), "/properties/a/oneOf"),
+        (with_property({"$ref": "#/$defs/b"}), "/properties/a/$ref"),
+        (with_property({"$ref": "https://example.com/schema"}), "/properties/a/$ref"),
         ({"type": "object", "properties": {"a": {"type": "null"}}, "required": ["b"]}, "/required"),
         ({"type": "object", "properties": {"a": {"type": "null"}}, "required": "a"}, "/required"),
-        (one({"type": "null"}) | {"additionalProperties": True}, "/additionalProperties"),
-        (one({"type": "null"}) | {"$schema": "http://json-schema.org/draft-07/schema#"}, "/$schema"),
-        (one({"type": "null"}) | {"$defs": []}, "/$defs"),
-        (one({"$ref": "#/$defs/a/b"}) | {"$defs": {"a/b": {"type": "null"}}}, "/$defs"),
-        (one({"type": "null", "title": "a\x00b"}), "/properties/a/title"),
-        (one({"type": "null"}) | {"$defs": {"x": {"type": "nix"}}}, "/$defs/x/type"),
+        (with_property({"type": "null"}) | {"additionalProperties": True}, "/additionalProperties"),
+        (with_property({"type": "null"}) | {"$schema": "http://json-schema.org/draft-07/schema#"}, "/$schema"),
+        (with_property({"type": "null"}) | {"$defs": []}, "/$defs"),
+        (with_property({"$ref": "#/$defs/a/b"}) | {"$defs": {"a/b": {"type": "null"}}}, "/$defs"),
+        (with_property({"type": "null", "title": "a\x00b"}), "/properties/a/title"),
+        (with_property({"type": "null"}) | {"$defs": {"x": {"type": "nix"}}}, "/$defs/x/type"),
         (deep(json_schema.MAX_DEPTH + 1), "/properties/a" + 7 * "/items"),
     ],
 )  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_fault_names_its_location(schema: dict[str, Any], place: str) -> None:
 @pytest.mark.parametrize("name", ["minimum", "maximum", "exclusiveMinimum", "maxLength"])
 def test_a_bound_too_large_for_a_float_is_a_fault(name: str) -> None:
     kind = "string" if name == "maxLength" else "integer"
-    assert json_schema.faults(one({"type": kind, name: 10**400}))
+    assert json_schema.faults(with_property({"type": kind, name: 10**400}))
 
 
 def test_all_faults_are_reported_together_up_to_a_limit() -> None:
@@ -119,16 +119,16 @@ def test_all_faults_are_reported_together_up_to_a_limit() -> None:
     assert len(json_schema.faults({"type": "object", "properties": parts})) == 3
 
     flood: dict[str, object] = {str(number): {} for number in range(100)}
-    reported = json_schema.faults({"type": "object", "properties": flood})
-    assert (len(reported), reported[-1]) == (21, "There are 80 more.")
+    faults = json_schema.faults({"type": "object", "properties": flood})
+    assert (len(faults), faults[-1]) == (21, "There are 80 more.")
 
 
 def test_a_direct_or_indirect_circular_reference_is_rejected() -> None:
-    defs = {"a": one({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
+    defs = {"a": with_property({"$ref": "#/$defs/b"}), "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}
 
-    reported = json_schema.faults(one({"$ref": "#/$defs/a"}) | {"$defs": defs})
+    faults = json_schema.faults(with_property({"$ref": "#/$defs/a"}) | {"$defs": defs})
 
-    assert [fault for fault in reported if "refers to itself" in fault]
+    assert [fault for fault in faults if "refers to itself" in fault]
 
 
 def test_schemas_that_grow_exponentially_are_rejected_early() -> None:
@@ -136,15 +136,15 @@ def test_schemas_that_grow_exponentially_are_rejected_early() -> None:
         "l": {"$ref": f"#/$defs/d{level + 1}"}, "r": {"$ref": f"#/$defs/d{level + 1}"}
     }} for level in range(40)}  # fmt: skip
     doubled["d40"] = {"type": "null"}
-    assert json_schema.faults(one({"$ref": "#/$defs/d0"}) | {"$defs": doubled})
+    assert json_schema.faults(with_property({"$ref": "#/$defs/d0"}) | {"$defs": doubled})
 
     nested: object = 1
     for _ in range(1000):
         nested = [nested]
-    assert json_schema.faults(one({"type": "null", "default": nested})) == [
+    assert json_schema.faults(with_property({"type": "null", "default": nested})) == [
         "The schema has more than 48 levels of nesting."
     ]
-    assert json_schema.faults(one({"type": "null", "title": "x" * 9000})) == [
+    assert json_schema.faults(with_property({"type": "null", "title": "x" * 9000})) == [
         "The schema has 9070 bytes; the limit is 8192."
     ]
 
@@ -183,9 +183,9 @@ def test_the_lengths_of_strings_count_at_every_location(
         ([text(0, 1000 + n) for n in range(8)], 1024),
         ([text(n, 1000) for n in range(9)], 1152),
     ):
-        said = json_schema.faults(placed(costly))
-        assert bool(said) is (cost > json_schema.MAX_COST)
-        assert all(f"cost {cost}; the limit is 1024" in fault for fault in said)
+        faults = json_schema.faults(placed(costly))
+        assert bool(faults) is (cost > json_schema.MAX_COST)
+        assert all(f"cost {cost}; the limit is 1024" in fault for fault in faults)
 
 
 def test_strings_with_the_same_limits_cost_as_much_as_one() -> None:
@@ -205,7 +205,7 @@ def test_strings_with_the_same_limits_cost_as_much_as_one() -> None:
 def test_nested_alternatives_with_strings_multiply(part: dict[str, Any]) -> None:
     assert any(
         "can be open at the same time; the limit is 16" in fault
-        for fault in json_schema.faults(one(part))
+        for fault in json_schema.faults(with_property(part))
     )
 
 
@@ -221,7 +221,7 @@ def test_nested_alternatives_with_strings_multiply(part: dict[str, Any]) -> None
 def test_few_alternatives_with_strings_and_any_number_without_are_accepted(
     part: dict[str, Any],
 ) -> None:
-    assert json_schema.faults(one(part)) == []
+    assert json_schema.faults(with_property(part)) == []
 
 
 def test_the_cost_of_a_faulty_schema_is_not_computed() -> None:
@@ -230,7 +230,7 @@ def test_the_cost_of_a_faulty_schema_is_not_computed() -> None:
         for n in range(60)
     }
     assert json_schema.faults(
-        one({"$ref": "#/$defs/d0"}) | {"$defs": defs | {"d60": {"type": "null"}}}
+        with_property({"$ref": "#/$defs/d0"}) | {"$defs": defs | {"d60": {"type": "null"}}}
     )
 
 
@@ -261,9 +261,9 @@ def test_the_cost_of_a_faulty_schema_is_not_computed() -> None:
     ],
 )  # fmt: skip
 def test_an_answer_is_a_value_if_it_matches_the_schema(text: str, value: object) -> None:
-    wanted = {"type": "json_schema", "schema": COUNT}
+    answer_format = {"type": "json_schema", "schema": COUNT}
 
-    assert values.read(text, wanted) == value
+    assert values.read(text, answer_format) == value
 
 
 names = st.text(min_size=1, max_size=6).filter(lambda name: "\x00" not in name)
@@ -285,8 +285,8 @@ def numbers(draw: st.DrawFn) -> dict[str, Any]:
         draw(st.sampled_from(["minimum", "exclusiveMinimum"])): low,
         draw(st.sampled_from(["maximum", "exclusiveMaximum"])): low + draw(st.integers(2, 50)),
     }
-    stored = draw(st.sets(st.sampled_from(sorted(bounds))))
-    return {"type": kind} | {name: bounds[name] for name in stored}
+    chosen = draw(st.sets(st.sampled_from(sorted(bounds))))
+    return {"type": kind} | {name: bounds[name] for name in chosen}
 
 
 def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
@@ -294,8 +294,8 @@ def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
         strings(),
         numbers(),
         st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"$ref": "#/$defs/leaf"}]),
-        st.lists(scalars, min_size=1, max_size=4).map(lambda found: {"enum": found}),
-        scalars.map(lambda found: {"const": found}),
+        st.lists(scalars, min_size=1, max_size=4).map(lambda value: {"enum": value}),
+        scalars.map(lambda value: {"const": value}),
     )
     parts = st.recursive(
         leaf,
@@ -305,17 +305,17 @@ def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
                 inner,
                 st.integers(0, 3),
             ),
-            st.lists(inner, min_size=1, max_size=3).map(lambda found: {"anyOf": found}),
+            st.lists(inner, min_size=1, max_size=3).map(lambda value: {"anyOf": value}),
             objects(inner),
         ),
         max_leaves=6,
     )
-    return objects(parts).map(lambda found: found | {"$defs": {"leaf": {"type": "integer"}}})
+    return objects(parts).map(lambda value: value | {"$defs": {"leaf": {"type": "integer"}}})
 
 
 def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    found = st.dictionaries(names, parts, min_size=1, max_size=3)
-    return found.map(
+    strategy = st.dictionaries(names, parts, min_size=1, max_size=3)
+    return strategy.map(
         lambda properties: {
             "type": "object",
             "properties": properties,
@@ -330,12 +330,12 @@ def test_a_generated_instance_of_a_valid_schema_is_a_value(
 ) -> None:
     if json_schema.faults(schema):
         return
-    made = instances.make(schema, dice)
+    instance = instances.make(schema, dice)
 
-    read = values.structured(orjson.dumps(made).decode(), schema)
+    read = values.structured(orjson.dumps(instance).decode(), schema)
 
     assert read is not None
-    assert json_schema.holds(schema, made)
+    assert json_schema.holds(schema, instance)
 
 
 json = st.recursive(
@@ -346,8 +346,8 @@ keywords = st.sampled_from([*sorted(json_schema._KNOWN), "$defs", "pattern"])  #
 
 @given(st.dictionaries(keywords, json))
 def test_any_json_is_checked_and_a_valid_schema_can_be_used(schema: dict[str, Any]) -> None:
-    reported = json_schema.faults(schema)
+    faults = json_schema.faults(schema)
 
-    assert all(isinstance(fault, str) for fault in reported)
-    if not reported:
+    assert all(isinstance(fault, str) for fault in faults)
+    if not faults:
         assert json_schema.holds(schema, instances.make(schema, random.Random(1)))

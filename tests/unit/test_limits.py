@@ -25,8 +25,8 @@ def test_the_requests_that_pass_never_exceed_a_minutes_worth_plus_the_refill(
     began, passed = timer.seconds, 0
     for pause in pauses:
         timer.seconds += pause
-        _, taken = limiter.take(KEY)
-        passed += taken
+        _, allowed = limiter.take(KEY)
+        passed += allowed
 
         assert passed <= per_minute * (1 + (timer.seconds - began) / 60) + 1e-6
 
@@ -44,16 +44,16 @@ def test_the_announced_remaining_requests_pass_and_another_one_at_the_announced_
     assert 0 <= standing.remaining < per_minute
     assert 1 <= standing.seconds <= 60
     timer.seconds += standing.seconds + 1e-6
-    taken = [limiter.take(KEY)[1] for _ in range(standing.remaining + 1)]
-    assert all(taken)
+    allowed = [limiter.take(KEY)[1] for _ in range(standing.remaining + 1)]
+    assert all(allowed)
 
 
 def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not() -> None:
     limiter = Limiter(per_minute=100, timer=HandTimer())
 
-    taken = [limiter.take(KEY)[1] for _ in range(101)]
+    allowed = [limiter.take(KEY)[1] for _ in range(101)]
 
-    assert taken == [True] * 100 + [False]
+    assert allowed == [True] * 100 + [False]
     assert limiter.take(uuid.UUID(int=2))[1]
 
 

@@ -135,6 +135,6 @@ def test_the_pieces_of_a_long_text_contain_every_phrase() -> None:
     assert len(pieces) > 4
     assert max(map(len, pieces)) < 500_000
     for number in range(0, 20_000, 97):
-        wanted = Phrase.of(f"line {number} 圆形 line {number + 1} 圆")
-        assert any(wanted.spelling in piece for piece in pieces), number
+        phrase = Phrase.of(f"line {number} 圆形 line {number + 1} 圆")
+        assert any(phrase.spelling in piece for piece in pieces), number
     assert list(phrases.spellings(" \n ")) == []

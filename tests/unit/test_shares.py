@@ -88,22 +88,22 @@ class Callers:
 @pytest.fixture
 def callers_of() -> Iterator[Callable[[Shares], Callers]]:
     """Return a factory of callers, which end with the test."""
-    made: list[Callers] = []
+    created: list[Callers] = []
 
     def make(shares: Shares) -> Callers:
-        made.append(Callers(shares))
-        return made[-1]
+        created.append(Callers(shares))
+        return created[-1]
 
     yield make
-    for callers in made:
+    for callers in created:
         callers.close()
 
 
 def drain(shares: Shares, *accounts: uuid.UUID) -> list[int]:
     """Let accounts take places in turns until no account gets another; return the number of places of each."""
     held = dict.fromkeys(accounts, 0)
-    while taken := [account for account in accounts if shares.take(account)]:
-        for account in taken:
+    while turn := [account for account in accounts if shares.take(account)]:
+        for account in turn:
             held[account] += 1
     return list(held.values())
 
@@ -315,7 +315,10 @@ def test_there_are_never_more_calls_than_places_and_none_is_lost() -> None:
                     inside -= 1
         return used
 
-    assert races.race(*(lambda one=one: use(one) for one in (A, A, A, A, B, B, C))) == [300] * 7
+    assert (
+        races.race(*(lambda caller=caller: use(caller) for caller in (A, A, A, A, B, B, C)))
+        == [300] * 7
+    )
     assert (most <= 3, shares.held, shares.waiting, shares.refused) == (True, 0, 0, 0)
     assert drain(shares, A) == [3]
 
@@ -357,5 +360,5 @@ def test_returned_places_can_be_taken_again() -> None:
                 shares.give_back(account)
         return used
 
-    assert all(races.race(*(lambda one=one: use(one) for one in (A, A, B, C))))
+    assert all(races.race(*(lambda caller=caller: use(caller) for caller in (A, A, B, C))))
     assert drain(shares, A) == [6]

@@ -53,9 +53,9 @@ def test_symmetric_signatures_match_the_vectors(
 ) -> None:
     at = datetime.fromtimestamp(timestamp, UTC)
 
-    made = webhooks.headers(message_id, body, at=at, secrets=[secret])
+    headers = webhooks.headers(message_id, body, at=at, secrets=[secret])
 
-    assert made == {
+    assert headers == {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signature,
@@ -66,7 +66,7 @@ def test_asymmetric_signatures_match_the_vector() -> None:
     private = "whsk_" + base64.b64encode(bytes(range(32))).decode()
     at = datetime.fromtimestamp(1674087231, UTC)
 
-    made = webhooks.headers(
+    headers = webhooks.headers(
         "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
         b'{"type":"contact.created"}',
         at=at,
@@ -74,7 +74,7 @@ def test_asymmetric_signatures_match_the_vector() -> None:
         private_key=private,
     )
 
-    assert made["webhook-signature"] == (
+    assert headers["webhook-signature"] == (
         "v1a,dmvgrAo639dy8KVWbVty0vxDNFmmbx16my7yJo78JM2PT3yVMPMLtjoWbkzZs3hmP19mIKEbovBWKFGxLy/BDA=="
     )
 
@@ -83,17 +83,17 @@ def test_official_verifiers_accept_either_secret_during_a_rotation() -> None:
     new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()
     now = datetime.now(UTC)
 
-    made = webhooks.headers("evt_1", BODY, at=now, secrets=[new, old], private_key=pair.private)
+    headers = webhooks.headers("evt_1", BODY, at=now, secrets=[new, old], private_key=pair.private)
 
     for secret in (new, old):
-        assert standardwebhooks.Webhook(secret).verify(BODY.decode(), made)
+        assert standardwebhooks.Webhook(secret).verify(BODY.decode(), headers)
         client = openai.OpenAI(api_key="none", webhook_secret=secret)
-        assert client.webhooks.unwrap(BODY.decode(), made).id == "evt_1"
+        assert client.webhooks.unwrap(BODY.decode(), headers).id == "evt_1"
         client.close()
     with pytest.raises(standardwebhooks.WebhookVerificationError):
-        standardwebhooks.Webhook(webhooks.new_secret()).verify(BODY.decode(), made)
+        standardwebhooks.Webhook(webhooks.new_secret()).verify(BODY.decode(), headers)
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(pair.public.removeprefix("whpk_")))
-    signature = made["webhook-signature"].split()[0].removeprefix("v1a,")
+    signature = headers["webhook-signature"].split()[0].removeprefix("v1a,")
     signed = f"evt_1.{int(now.timestamp())}.".encode() + BODY
     public.verify(base64.b64decode(signature), signed)
 
@@ -130,7 +130,7 @@ def test_a_vault_reports_missing_keys_and_opens_again_when_they_are_back(
     running = Vault.of(Settings.read({}, home=tmp_path))
     sealed = running.seal("a")
     file = tmp_path / vault.VAULT_FILE
-    stored = file.read_text()
+    content = file.read_text()
 
     file.write_text("")
     with pytest.raises(errors.SettingsError, match="there is no key"):
@@ -138,7 +138,7 @@ def test_a_vault_reports_missing_keys_and_opens_again_when_they_are_back(
     file.unlink()
     with pytest.raises(errors.SettingsError, match="cannot be read"):
         running.open(sealed)
-    file.write_text(stored)
+    file.write_text(content)
 
     assert running.open(sealed) == "a"
 

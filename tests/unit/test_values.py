@@ -198,19 +198,19 @@ def test_a_choice_is_named_by_its_text_or_its_letter(text: str, value: str | Non
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("5*3", "53"), ("1\\ 2", "12"), ("5 \\times 10^3", "5")]
+    ("first", "second"), [("5*3", "53"), ("1\\ 2", "12"), ("5 \\times 10^3", "5")]
 )
-def test_texts_that_differ_in_separating_markup_are_not_the_same(one: str, other: str) -> None:
-    assert not values.same(one, other)
+def test_texts_that_differ_in_separating_markup_are_not_the_same(first: str, second: str) -> None:
+    assert not values.same(first, second)
 
 
 def test_the_whole_of_a_long_text_counts() -> None:
-    begun = "There are many things to be seen here. " * 8
-    assert values.number(f"{begun}5 dogs.") == 5
-    assert values.number(f"5 dogs. {begun}3 cats.") is None
-    assert values.number("5 dogs. " + begun * 20) is None
-    assert not values.same(f"{begun}Red.", f"{begun}Blue.")
-    assert values.same(f"{begun}Red.", f"{begun}Red.")
+    start = "There are many things to be seen here. " * 8
+    assert values.number(f"{start}5 dogs.") == 5
+    assert values.number(f"5 dogs. {start}3 cats.") is None
+    assert values.number("5 dogs. " + start * 20) is None
+    assert not values.same(f"{start}Red.", f"{start}Blue.")
+    assert values.same(f"{start}Red.", f"{start}Red.")
 
 
 @pytest.mark.parametrize(

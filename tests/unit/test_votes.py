@@ -13,8 +13,8 @@ from jobs.answers import votes
 ANSWERS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=9)
 
 
-def same(one: str, other: str) -> bool:
-    return one == other
+def same(first: str, second: str) -> bool:
+    return first == second
 
 
 def ranked(answers: dict[int, str | None]) -> list[votes.AnswerClass]:
@@ -22,8 +22,8 @@ def ranked(answers: dict[int, str | None]) -> list[votes.AnswerClass]:
 
 
 def winner(answers: dict[int, str | None]) -> str | None:
-    found = ranked(answers)
-    return found[0].text if found else None
+    classes = ranked(answers)
+    return classes[0].text if classes else None
 
 
 @pytest.mark.parametrize(
