@@ -1,12 +1,12 @@
-"""What one account notices while another one, or a stranger, attacks the service.
+"""Effects on one account while another account, or an unknown client, attacks the service.
 
     python -m bench.abuse [--only lingering queue] [--seconds 10] [--database sqlite]
 
-Each attack (:mod:`bench.attacks`) runs in a process of its own, from the address that the measured account uses.
-Meanwhile that account asks for a job ten times a second and submits a small new image twice a second, and a third
-client asks for ``/livez``; the row "idle" is the same without an attack. "permits" counts the engine permits that the
-worker gave out from the account's first submission until it gave one to that job. All processes, the attacker's
-included, share the cores of one machine.
+Each attack (:mod:`bench.attacks`) runs in its own process, from the same address as the measured account.
+Meanwhile, the measured account reads a job ten times per second and submits a small new image twice per second, and a
+third client requests ``/livez``. The row "idle" is the same without an attack. "permits" counts the engine permits that
+the worker granted from the account's first submission until this job got one. All processes, including the attacker,
+share the cores of one machine.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from jobs.store import accounts
 _ENGINE = "?window=4&tokens_per_second=200&prefill_tokens_per_second=0"
 _READY_SECONDS = 120
 _END_SECONDS = 60
-#: A call that is not answered by then counts as this long.
+#: A call without an answer within this time counts as this long.
 _PATIENCE_SECONDS = 30
 _ATTACKER = "attacker"
 _RUN = "from bench import attacks; attacks.main()"
-#: What the attacker's searches have to look at.
+#: The number and length of the traces that the attacker's searches scan.
 _TRACES, _TRACE_CHARACTERS = 2_000, 20_000
 _AIMS = (
     "aims: GET p95 < 250 ms, POST p95 < 1,500 ms, permits ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
@@ -55,7 +55,7 @@ _AIMS = (
 
 @dataclass
 class _Calls:
-    """One client that sends a request again and again, each on a connection of its own."""
+    """One client that repeats a request, each time on a new connection."""
 
     port: int
     every: float
@@ -102,7 +102,7 @@ def main() -> None:
         make = next(iter(makers.values()))
         rows = [_row(ground, make(), name, options.seconds) for name in names]
     figures.show(
-        f"Another account's figures under attack, {options.database}, {figures.machine()}; {_AIMS}",
+        f"Measurements of another account during an attack, {options.database}, {figures.machine()}; {_AIMS}",
         ("attack", "GET p95 ms", "POST p95 ms", "permits", "/livez max ms", "API MiB", "refused"),
         rows,
     )
@@ -144,7 +144,7 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
 
 @contextlib.contextmanager
 def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
-    """Have the attack ``name`` in force."""
+    """Run the attack ``name`` during the block."""
     if name == "idle":
         yield
         return
@@ -159,7 +159,7 @@ def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
         ready = attack.stdout.readline()
         watchdog.cancel()
         if not ready:
-            raise SystemExit(f"The attack {name} did not come into force.")
+            raise SystemExit(f"The attack {name} did not start.")
         try:
             yield
         finally:
@@ -171,7 +171,7 @@ def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
 
 
 def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]:
-    """Call the service for ``seconds``; return the looks, the submissions and the health checks."""
+    """Call the service for ``seconds``; return the reads, the submissions and the health checks."""
     port = running.wiring.port
     ours = {"Authorization": f"Bearer {running.key}"}
     calls = [
@@ -184,7 +184,7 @@ def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]
     for thread in threads:
         thread.start()
     stop.wait(seconds)
-    # The first submission gets its permit while the attack goes on.
+    # The first submission must get its permit while the attack is running.
     _wait_for_claim(running.database, calls[1].answers)
     stop.set()
     for thread in threads:
@@ -207,7 +207,7 @@ def _submission(key: str) -> tuple[str, str, bytes, dict[str, str]]:
 
 
 def _image() -> bytes:
-    """Return a small PNG that nobody has sent before."""
+    """Return a small PNG with random content, which is new to the service."""
     out = io.BytesIO()
     Image.frombytes("L", (48, 48), random.randbytes(48 * 48)).save(out, "PNG")
     return out.getvalue()
@@ -233,7 +233,7 @@ def _claimed(database: Database, answer: bytes) -> sa.Row[tuple[object, object]]
 
 
 def _permits(database: Database, answers: Sequence[bytes]) -> str:
-    """Return how many permits were given from the first submission to its own, which counts."""
+    """Return the number of permits granted from the first submission to its claim, inclusive."""
     row = _claimed(database, answers[0]) if answers else None
     if row is None:
         return "none"
@@ -251,7 +251,7 @@ def _job_id(answer: bytes) -> uuid.UUID:
 
 
 def _fill(database: Database, account_id: uuid.UUID) -> None:
-    """Give the attacker long traces to search in."""
+    """Create long traces for the attacker's searches."""
     rng = random.Random(1)
     words = ["look", "long", "a", *(f"word{number}" for number in range(500))]
     for start in range(0, _TRACES, 100):
@@ -277,7 +277,7 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
 
 
 def _family(pid: int) -> list[int]:
-    """Return the processes of the API, its decoders left out."""
+    """Return the process ids of the API, without its decoders."""
     pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         pids += map(int, task.read_text().split())

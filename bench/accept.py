@@ -1,11 +1,11 @@
-"""What it costs to accept a job: ``POST /v1/jobs`` through the real API, beside what nobody can leave out.
+"""The cost of accepting a job: ``POST /v1/jobs`` through the real API, compared with the unavoidable work.
 
     python -m bench.accept [--database both] [--quick]
 
-With a photograph: 12 megapixels of JPEG as a form, one at a time, each a new picture; beside it the bare
-Pillow work (decode, resize, encode) on the same pictures in a process of its own, in turns with the service.
-By image id: small JSON about a picture that was uploaded before; beside it the rate of one-row commits on the
-same database, for each accepted job is one. No worker runs. CPU is that of the API's processes together.
+With a photograph: forms with a JPEG of 12 megapixels, one at a time, each a new image. The reference is the bare
+Pillow work (decode, resize, encode) on the same images in another process, in turns with the service.
+By image id: small JSON with the id of an uploaded image. The reference is the rate of one-row commits on the same
+database, because each accepted job is a commit. No worker runs. The CPU time is the sum of the API's processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _QUESTION = "What is there to see?"
 
 @dataclass(frozen=True)
 class Load:
-    """What a series of calls took: seconds of each, of all together by the clock, and of CPU."""
+    """The cost of a series of calls: seconds of each call, total wall-clock seconds, and CPU seconds."""
 
     seconds: Sequence[float]
     wall: float
@@ -43,7 +43,7 @@ class Load:
 
     @property
     def each(self) -> float:
-        """CPU seconds of one call."""
+        """CPU seconds per call."""
         return self.cpu / len(self.seconds)
 
 
@@ -66,17 +66,17 @@ def main() -> None:
                 by_id += [[*_id_row(running, jobs, clients, commits), name] for clients in (1, 8)]
     machine = figures.machine()
     figures.show(
-        f"A job with a 12 MP JPEG, one at a time, {len(photographs) - _WARM_UP} photographs, {machine}",
+        f"Jobs with a 12 MP JPEG, one at a time, {len(photographs) - _WARM_UP} photographs, {machine}",
         (
-            *("p50 ratio", "CPU ratio", "p50", "p99", "bare p50", "CPU a job", "bare CPU"),
-            *("jobs/s a core", "database"),
+            *("p50 ratio", "CPU ratio", "p50", "p99", "bare p50", "CPU per job", "bare CPU"),
+            *("jobs/s per core", "database"),
         ),
         by_photograph,
     )
     figures.show(
-        f"A job by image id, {jobs} of them, {machine}; aim: {_AIM:,.0f} jobs/s a core",
+        f"{jobs} jobs by image id, {machine}; goal: {_AIM:,.0f} jobs/s per core",
         (
-            *("of the aim", "jobs/s a core", "CPU a job", "clients", "jobs/s", "p50", "p99"),
+            *("of the goal", "jobs/s per core", "CPU per job", "clients", "jobs/s", "p50", "p99"),
             *("bare commits/s", "database"),
         ),
         by_id,
@@ -84,12 +84,12 @@ def main() -> None:
 
 
 def _photographs(count: int) -> Iterator[bytes]:
-    """Yield JPEGs of different pictures: each has a quantisation table of its own, so that no pixels are known."""
+    """Yield different JPEGs: each has its own quantization table, so that no canonical image is known."""
     photograph = accept_images.photograph()
     table = photograph.index(b"\xff\xdb") + 5
     for number in range(_WARM_UP + count):
         changed = bytearray(photograph)
-        # The coefficients next to the mean, in zigzag order: they count at every scale.
+        # The coefficients next to the mean, in zigzag order: they matter at every scale.
         changed[table + 1] += number % 8
         changed[table + 2] += number // 8
         yield bytes(changed)
@@ -127,7 +127,7 @@ def _photograph_row(
 
 
 def _bare(photograph: bytes) -> tuple[float, float]:
-    """Return the seconds of the bare work, by the clock and of CPU."""
+    """Return the wall-clock seconds and the CPU seconds of the bare work."""
     began, cpu = time.perf_counter(), time.process_time()
     accept_images.bare(photograph, "standard")
     return time.perf_counter() - began, time.process_time() - cpu
@@ -160,7 +160,7 @@ def _id_row(running: service.Service, jobs: int, clients: int, commits: float) -
 
 
 def _load(running: service.Service, body: bytes, jobs: int, *, clients: int) -> Load:
-    """Submit ``jobs`` jobs by ``clients`` clients that each wait for their answer."""
+    """Submit ``jobs`` jobs by ``clients`` clients, each of which waits for its answer."""
     seconds: list[float] = []
 
     def client() -> None:
@@ -183,7 +183,7 @@ def _load(running: service.Service, body: bytes, jobs: int, *, clients: int) -> 
 
 
 def _commits_a_second(url: str) -> float:
-    """Return how many one-row transactions in a row the database commits in a second."""
+    """Return the number of consecutive one-row transactions that the database commits per second."""
     began = time.perf_counter()
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(sa.make_url(url).database or "")) as connection:

@@ -1,11 +1,11 @@
-"""What it costs to accept an image, against the bare Pillow work on the same picture.
+"""The cost of accepting an image, compared with the bare Pillow work on the same image.
 
     python -m bench.accept_images [--rounds 30] [--detail standard]
 
-``Images.accept`` sends the file to a child process, bounds it, decodes it, turns, flattens, resizes and
-encodes it, and brings the picture and two hashes back. The bare work is what nobody can leave out:
+``ImageReader.accept`` sends the file to a child process, which checks, decodes, rotates, flattens, resizes and
+encodes it, and returns the image and two hashes. The bare work is the unavoidable part:
 decode (a JPEG at its draft scale), resize and encode, in this process. Both run in turns, one at a time,
-so a rate is that of one core. "Inside" is our pipeline without the child. Aim: at most 1.25 at p50.
+so each rate is the rate of one core. "Inside" is the pipeline without the child. Goal: a ratio of at most 1.25 at p50.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def screenshot(width: int = 1920, height: int = 1080) -> bytes:
 
 
 def bare(data: bytes, detail: profiles.Detail) -> bytes:
-    """Do with Pillow what cannot be left out, and nothing else."""
+    """Do only the unavoidable work with Pillow."""
     with Image.open(io.BytesIO(data)) as image:
         lossy = image.format == "JPEG"
         height, width = geometry.canonical_size(image.height, image.width, detail)
@@ -77,7 +77,7 @@ def bare(data: bytes, detail: profiles.Detail) -> bytes:
 
 
 def _measure(calls: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the median seconds of each call, all made in turns."""
+    """Return the median seconds of each function; the functions run in turns."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(_WARM_UP + rounds):
         for call, times in zip(calls, seconds, strict=True):

@@ -1,7 +1,7 @@
-"""The attacks of ``bench.abuse``, each in a process of its own.
+"""The attacks of ``bench.abuse``, each in its own process.
 
-An attack writes one line when it is in force and goes on until its standard input ends. All of them connect from the
-address that the measured account uses as well, so that nothing can tell the two apart but their keys.
+An attack writes one line once it is active, and continues until its standard input ends. All attacks connect from the
+same address as the measured account, so that only the API keys distinguish the two.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import orjson
 from PIL import Image
 
-#: More sockets than this need a higher limit of open files.
+#: The limit of open files that the attacks need.
 _FILES = 4096
 _CONNECT_SECONDS = 5
 _DRIP_SECONDS = 10.0
-#: Between two rounds of an attack that repeats itself.
+#: The pause after a failed connection of a repeating attack.
 _PAUSE_SECONDS = 0.05
 _MIB = 2**20
 
@@ -39,7 +39,7 @@ class Target:
     job: str
 
     def connect(self) -> socket.socket:
-        """Return a new connection. Raises OSError when the service takes none."""
+        """Return a new connection. Raises OSError if the service does not accept it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=_CONNECT_SECONDS)
 
     def head(self, method: str, path: str, *headers: str) -> bytes:
@@ -55,7 +55,7 @@ class Target:
 
 
 def lingering(target: Target) -> None:
-    """Twenty at a time ask, want the connection closed, and never close their side."""
+    """Twenty clients at a time send a request with ``Connection: close`` and never close their side."""
     held: list[socket.socket] = []
     for _ in _rounds(0.5):
         for connection in held[:-200]:
@@ -69,7 +69,7 @@ def lingering(target: Target) -> None:
 
 
 def silent(target: Target) -> None:
-    """1,744 connections say nothing."""
+    """1,744 connections send nothing."""
     _hold(target, 1744, lambda _number: b"")
 
 
@@ -129,9 +129,9 @@ def unknown_fields(target: Target) -> None:
 
 
 def slow_images(target: Target) -> None:
-    """Four clients send a small JPEG that takes a decoder until it is stopped."""
+    """Four clients send small JPEGs that occupy a decoder until its time limit."""
     image = _slow_jpeg()
-    # Each has other bytes, so that none is remembered.
+    # The bytes differ, so that the service does not recognize a file that timed out.
     requests = [
         target.post("/v1/images", image + bytes([number, 0]), "image/jpeg") for number in range(256)
     ]
@@ -139,7 +139,7 @@ def slow_images(target: Target) -> None:
 
 
 def searches(target: Target) -> None:
-    """Forty clients search the account's long traces for frequent words in another order."""
+    """Forty clients search the account's long traces for phrases of frequent words that do not occur in this order."""
     phrases = [
         f"{first}%20{second}" for first, second in itertools.permutations(("look", "long", "a"), 2)
     ]
@@ -151,13 +151,13 @@ def searches(target: Target) -> None:
 
 
 def streams(target: Target) -> None:
-    """One key opens as many event streams as it can get."""
+    """One key opens the maximum number of event streams."""
     head = target.head("GET", f"/v1/jobs/{target.job}/events")
     _hold(target, 744, lambda _number: head)
 
 
 def unread_answers(target: Target) -> None:
-    """Two hundred clients send requests one after the other and read no answer."""
+    """Two hundred clients send requests continuously and read no answer."""
     many = target.head("GET", "/v1/jobs?limit=100") * 60
     _hold(target, 200, lambda _number: many)
 
@@ -188,7 +188,7 @@ ATTACKS: dict[str, Callable[[Target], None]] = {
 
 
 def _hold(target: Target, count: int, first: Callable[[int], bytes], *, drip: bytes = b"") -> None:
-    """Keep ``count`` connections open, each with ``first`` sent; replace those that the service closes."""
+    """Keep ``count`` connections open that have sent ``first``; replace the ones that the service closes."""
     held: dict[int, socket.socket] = {}
     number = 0
     for _ in _rounds(0.5):
@@ -211,7 +211,7 @@ def _hold(target: Target, count: int, first: Callable[[int], bytes], *, drip: by
 
 
 def _closed(connection: socket.socket) -> bool:
-    """Whether the peer has closed; what it has said stays unread."""
+    """Whether the peer has closed the connection; does not consume received data."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -229,7 +229,7 @@ def _send(target: Target, data: bytes) -> socket.socket:
 
 
 def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
-    """Have ``clients`` threads send the requests in turn, each after the answer to its last one."""
+    """Send the requests in turn by ``clients`` threads, each of which waits for the answer to its last request."""
     stop = threading.Event()
     turn = itertools.cycle(requests)
 
@@ -252,30 +252,30 @@ def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
 
 
 def _rounds(seconds: float) -> Iterator[None]:
-    """Yield until standard input ends, first at once and then every ``seconds``; tell of the first round's end."""
+    """Yield immediately and then every ``seconds`` until standard input ends; signal the end of the first round."""
     yield
     _ready()
     while _wait(seconds):
         yield
 
 
-_reported = threading.Event()
+_announced = threading.Event()
 
 
 def _ready() -> None:
-    if not _reported.is_set():
-        _reported.set()
+    if not _announced.is_set():
+        _announced.set()
         print("in force", flush=True)
 
 
 def _wait(seconds: float) -> bool:
-    """Return True after ``seconds``, or False as soon as standard input has ended."""
+    """Return True after ``seconds``, or False as soon as standard input ends."""
     until = time.monotonic() + seconds
     return not select.select([sys.stdin], [], [], max(until - time.monotonic(), 0))[0]
 
 
 def _slow_jpeg() -> bytes:
-    """Return a progressive JPEG whose last scan comes again and again; decoding it takes minutes."""
+    """Return a progressive JPEG that repeats its last scan many times; its decoding takes minutes."""
     out = io.BytesIO()
     Image.new("RGB", (6000, 8000), (120, 130, 140)).save(out, "JPEG", progressive=True)
     data = out.getvalue()
@@ -297,7 +297,7 @@ def _upload(target: Target) -> str:
 
 
 def main() -> None:
-    """Run one attack; the arguments are its name, the port, the attacker's key, and a job of the attacker's."""
+    """Run one attack; the arguments are its name, the port, the attacker's key, and one of the attacker's jobs."""
     name, port, key, job = sys.argv[1:]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))

@@ -1,7 +1,7 @@
-"""What a claim costs with a long queue of many accounts that take turns.
+"""The cost of a claim with a long queue of many accounts that take turns.
 
-Against a claim of the job with the lowest rank, whoever's it is, on a database of its own without the index of the
-turns: what a claim was before there were any. Both are measured in blocks, one after the other.
+The reference is a claim of the job with the lowest rank, regardless of its account, on another database without the
+index of the turns. Blocks of both kinds of claims alternate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Claiming = Callable[[Database], object]
 
 
 def by_turn(database: Database) -> object:
-    """Claim as workers do."""
+    """Claim a job by turns, as workers do."""
     return claims.claim(database, owner=_OWNER, lease=_LEASE)
 
 
@@ -48,7 +48,7 @@ _BEST = (
     .with_for_update(skip_locked=True)
     .cte("best")
 )
-#: As it was before accounts took turns.
+#: A claim without turns.
 _BY_RANK = timeline.Change(
     "claimed",
     source=Status.QUEUED,
@@ -65,7 +65,7 @@ _BY_RANK = timeline.Change(
 
 
 def by_rank(database: Database) -> object:
-    """Claim in the order of submission alone."""
+    """Claim a job in the order of submission."""
     with database.transaction("claim") as transaction:
         [job] = timeline.change(
             transaction,
@@ -77,7 +77,7 @@ def by_rank(database: Database) -> object:
 
 
 def fill(database: Database, jobs: int, owners: int) -> None:
-    """Put ``jobs`` into the queue, of so many accounts."""
+    """Insert ``jobs`` queued jobs of ``owners`` accounts."""
     account_ids = []
     for number in range(owners):
         name = f"account-{number}"
@@ -128,7 +128,7 @@ def family_seconds(pid: int) -> float:
 
 
 def cost(act: Claiming, database: Database, count: int, server: int | None) -> tuple[float, float]:
-    """Return the CPU seconds and the seconds of ``count`` claims, the database server's CPU included."""
+    """Return the CPU seconds, including the database server, and the wall-clock seconds of ``count`` claims."""
 
     def cpu() -> float:
         return time.process_time() + (family_seconds(server) if server is not None else 0.0)
@@ -136,16 +136,16 @@ def cost(act: Claiming, database: Database, count: int, server: int | None) -> t
     began, used = time.perf_counter(), cpu()
     for _ in range(count):
         if act(database) is None:
-            raise SystemExit("the queue was empty too soon")
+            raise SystemExit("The queue became empty before the end of the benchmark.")
     return cpu() - used, time.perf_counter() - began
 
 
 def rows_of(
     name: str, new: Database, old: Database, *, count: int, server: int | None
 ) -> Iterator[list[str]]:
-    """Yield the table's row of one database."""
+    """Yield the table row of one database."""
     for act, database in ((by_turn, new), (by_rank, old)):
-        cost(act, database, 50, server)  # Statements are compiled and prepared once.
+        cost(act, database, 50, server)  # Warm up: statements are compiled and prepared once.
     pairs = [
         (cost(by_turn, new, count, server), cost(by_rank, old, count, server))
         for _ in range(_BLOCKS)
@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--accounts", type=int, default=500)
-    parser.add_argument("--claims", type=int, default=25, help="in each of 40 blocks")
+    parser.add_argument("--claims", type=int, default=25, help="claims in each of the 40 blocks")
     options = parser.parse_args()
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
@@ -193,8 +193,15 @@ def main() -> None:
             new.close()
             old.close()
     figures.show(
-        f"A claim with {options.jobs} queued jobs of {options.accounts} accounts ({figures.machine()})",
-        ("database", "CPU, ratio", "by turns, ms CPU", "by rank", "p50 of blocks, ms", "by rank"),
+        f"Claims with {options.jobs} queued jobs of {options.accounts} accounts, {figures.machine()}",
+        (
+            "database",
+            "CPU ratio",
+            "by turns, CPU ms",
+            "by rank, CPU ms",
+            "by turns, p50 ms",
+            "by rank, p50 ms",
+        ),
         rows,
     )
 

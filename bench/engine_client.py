@@ -1,9 +1,9 @@
-"""What the SGLang client costs beside a bare loop: CPU per chunk at many streams.
+"""The cost of the SGLang client compared with a bare loop: CPU per chunk at many generations.
 
     python -m bench.engine_client [--streams 64] [--rate 100] [--seconds 5]
 
-A scripted engine in a process of its own is the peer. The bare loop is ``http.client`` with a read
-timeout, ``read1``, a split at line ends and ``orjson.loads``: the least that any client has to do.
+The server is a scripted engine in its own process. The bare loop is ``http.client`` with a read
+timeout, ``read1``, a split at line ends and ``orjson.loads``: the minimum for any client.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=Options.parse(sys.a
 
 @dataclass(frozen=True)
 class Figure:
-    """What one client did."""
+    """The measurement of one client."""
 
     name: str
     chunks: int
@@ -51,15 +51,17 @@ class Figure:
 
     @property
     def cost(self) -> float:
-        """CPU microseconds a chunk."""
+        """CPU microseconds per chunk."""
         return 1e6 * self.cpu / self.chunks
 
 
 def main() -> None:
-    """Run the bare loop and the client one after the other and print the table."""
+    """Run the bare loop, then the client, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--rate", type=int, default=100, help="tokens a second of each stream")
+    parser.add_argument(
+        "--rate", type=int, default=100, help="tokens per second of each generation"
+    )
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--port", type=int, default=31899)
     flags = parser.parse_args()
@@ -139,11 +141,11 @@ def _await_ready(client: SGLang) -> None:
             time.sleep(0.1)
         else:
             return
-    raise SystemExit("The peer did not start.")
+    raise SystemExit("The scripted engine did not start.")
 
 
 def _print(figures: list[Figure], streams: int, rate: int) -> None:
-    table = Table(title=f"{streams} streams at {rate} tokens/s")
+    table = Table(title=f"{streams} generations at {rate} tokens/s")
     for column in ("client", "chunks/s", "CPU cores", "CPU µs/chunk", "ratio"):
         table.add_column(column, justify="left" if column == "client" else "right")
     for figure in figures:
@@ -158,7 +160,7 @@ def _print(figures: list[Figure], streams: int, rate: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     served = sum(figure.chunks for figure in figures)
     each = 1e6 * (usage.ru_utime + usage.ru_stime) / served
-    print(f"The scripted server beside it: {each:.1f} µs of CPU a chunk, its start included.")
+    print(f"The scripted engine: {each:.1f} µs of CPU per chunk, including its start.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures: read from ``/proc``, boiled down to percentiles, printed as one table. Linux only."""
+"""Measurements from ``/proc``, percentiles, and the output as one table. Linux only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the value that ``share`` (0 to 1) of ``values`` do not exceed, by the nearest rank."""
+    """Return the percentile ``share`` (0 to 1) of ``values`` by the nearest-rank method."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of ``pid`` and of all it started, those included that have ended since.
+    """Return the CPU seconds of ``pid`` and all of its descendants, including the ones that have ended.
 
     From ``/proc/PID/stat`` (proc(5)): user and system time of a process and of its reaped children, in
     hundredths of a second.
@@ -31,7 +31,7 @@ def cpu_seconds(pid: int) -> float:
     ticks: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The second field, the name, may hold spaces and brackets.
+            # The second field, the name, may contain spaces and parentheses.
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
@@ -46,15 +46,15 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_mib(pid: int) -> float:
-    """Return the largest resident memory that the process ``pid`` alone has had, in MiB."""
+    """Return the peak resident memory of the process ``pid`` alone, in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise ValueError(f"the system tells no peak of process {pid}")
+    raise ValueError(f"/proc has no peak memory of process {pid}")
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print one table: words to the left, figures to the right."""
+    """Print one table, with text aligned to the left and numbers to the right."""
     texts = [list(row) for row in rows]
     table = Table(title=title)
     for index, column in enumerate(columns):
@@ -63,10 +63,10 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     for row in texts:
         table.add_row(*row)
     console = Console()
-    # A file has no width; these tables have one.
+    # Output to a file has no terminal width, so set one.
     (console if console.is_terminal else Console(width=_WIDTH)).print(table)
 
 
 def machine() -> str:
-    """Return what a title says of this machine."""
+    """Return the description of this machine for a title."""
     return f"{os.cpu_count()} cores"

@@ -1,4 +1,4 @@
-"""Compiles schemas as the engine does, for :mod:`bench.grammars`: runs in the engine's environment, alone.
+"""Compiles schemas as the engine does, for :mod:`bench.grammars`. It runs in the engine's environment.
 
 Reads one line of JSON, ``[tokens, schemas]``, and writes one line for each schema: ``[CPU seconds, bytes]``.
 """
@@ -14,7 +14,7 @@ import xgrammar
 
 
 def vocabulary(tokens: int) -> list[bytes]:
-    """Return so many tokens like those of a byte-level BPE: every byte, and then pieces of words of many lengths."""
+    """Return ``tokens`` tokens like those of a byte-level BPE: all bytes, then parts of words of various lengths."""
     rng = random.Random(1)
     pieces = {bytes([byte]) for byte in range(256)}
     letters = "etaoinshrdlucmfwypvbgkqjxz" + "ETAOIN0123456789" + "的是不了人我在有他这" + '",:{}[]'
@@ -27,7 +27,7 @@ def vocabulary(tokens: int) -> list[bytes]:
 
 
 def main() -> None:
-    """Answer the line on standard input."""
+    """Process the line on standard input."""
     tokens, schemas = json.loads(sys.stdin.readline())
     info = xgrammar.TokenizerInfo(
         vocabulary(tokens), xgrammar.VocabType.RAW, vocab_size=tokens, stop_token_ids=[0]

@@ -1,7 +1,8 @@
-"""What the engine's grammars cost, of schemas that are just taken: CPU seconds, memory, by what is in them.
+"""The cost of grammars for the largest accepted JSON Schemas: CPU seconds and memory, by content.
 
-It runs xgrammar in the engine's environment (``make engine``), on one thread, with a made-up vocabulary as large as
-that of Qwen. The last rows are random schemas close to the limits: a search for one that costs more than it is counted.
+The benchmark runs xgrammar in the engine's environment (``make engine``), on one thread, with an artificial vocabulary
+of the size of Qwen's. The last rows are random schemas close to the limits, as a search for a schema that costs more
+than the service calculates.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from jobs.answers import json_schema
 
 Schema = dict[str, Any]
 
-#: Qwen's.
+#: The size of Qwen's vocabulary.
 TOKENS = 152_064
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one schema took: CPU seconds, and bytes, which are the same every time."""
+    """The cost of one schema: CPU seconds, and bytes, which are the same in every run."""
 
     seconds: float
     bytes: int
 
 
 def compiled(schemas: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
-    """Compile schemas in the engine's environment and yield what each took."""
+    """Compile schemas in the engine's environment; yield the cost of each."""
     script = Path(__file__).with_name("grammar_compiler.py")
     with subprocess.Popen(
         [cpu.PYTHON, "-I", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -46,11 +47,11 @@ def compiled(schemas: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
         for line in child.stdout:
             yield Compiled(*json.loads(line))
     if child.returncode:
-        raise RuntimeError("xgrammar could not be run: `make engine` makes its environment.")
+        raise RuntimeError("xgrammar cannot run; create its environment by `make engine`.")
 
 
 def text(min_length: int, max_length: int | None) -> Schema:
-    """Return a text with bounds."""
+    """Return the schema of a string with length limits."""
     schema: Schema = {"type": "string"}
     if min_length:
         schema["minLength"] = min_length
@@ -58,36 +59,36 @@ def text(min_length: int, max_length: int | None) -> Schema:
 
 
 def whole(*parts: object) -> Schema:
-    """Return an object with ``parts`` as its properties."""
+    """Return the schema of an object with the properties ``parts``."""
     return {"type": "object", "properties": {f"p{n}": part for n, part in enumerate(parts)}}
 
 
 def families() -> dict[str, Schema]:
-    """Return schemas that are just taken, each full of one thing."""
+    """Return schemas at the limits, each with one kind of content."""
     longest = json_schema.MAX_LENGTH
     return {
-        "one text of up to 2,000 characters": whole(text(0, longest)),
-        "8 such texts, no two alike": whole(*(text(0, longest - n) for n in range(8))),
-        "100 such texts, all alike": whole(*(text(0, longest) for _ in range(100))),
-        "8 texts of at least so many": whole(*(text(longest - n, None) for n in range(8))),
-        "30 short texts, no two alike": whole(*(text(0, 19 + n) for n in range(30))),
-        "10 texts of a narrow length": whole(*(text(102 - n, 102) for n in range(10))),
-        "16 alternatives of texts": whole(
+        "one string of up to 2,000 characters": whole(text(0, longest)),
+        "8 such strings, all different": whole(*(text(0, longest - n) for n in range(8))),
+        "100 such strings, all equal": whole(*(text(0, longest) for _ in range(100))),
+        "8 strings of at least this length": whole(*(text(longest - n, None) for n in range(8))),
+        "30 short strings, all different": whole(*(text(0, 19 + n) for n in range(30))),
+        "10 strings of a narrow range of lengths": whole(*(text(102 - n, 102) for n in range(10))),
+        "16 alternatives of strings": whole(
             {"anyOf": [text(n, 56 + n) for n in range(json_schema.MAX_ALTERNATIVES)]}
         ),
-        "90 numbers with bounds": whole(
+        "90 integers with bounds": whole(
             *({"type": "integer", "minimum": -(10**15) - n, "maximum": 10**15} for n in range(90))
         ),
         "140 properties": whole(*({"type": "integer"} for _ in range(140))),
         "200 values": whole({"enum": [f"{n:030d}" for n in range(200)]}),
-        "lists in lists": whole(
+        "arrays in arrays": whole(
             {"type": "array", "items": {"type": "array", "items": text(0, 9), "maxItems": 100}}
         ),
     }
 
 
 def at_the_limits(rng: random.Random) -> Schema:
-    """Return a random schema that is taken, though it would not with one more part of its kind."""
+    """Return a random accepted schema that another part of the same kind would make too large."""
     parts: list[Schema] = []
     while not json_schema.faults(whole(*(more := [*parts, _part(rng, 4)]))):
         parts = more
@@ -134,17 +135,19 @@ def _alternatives(rng: random.Random, depth: int) -> Schema:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the vocabulary")
-    parser.add_argument("--random", type=int, default=5, help="schemas at the limits")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="size of the vocabulary")
+    parser.add_argument(
+        "--random", type=int, default=5, help="number of random schemas at the limits"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     schemas = families() | {
-        f"at random, {number + 1}": at_the_limits(rng) for number in range(options.random)
+        f"random schema {number + 1}": at_the_limits(rng) for number in range(options.random)
     }
     results = compiled(list(schemas.values()), tokens=options.tokens)
     figures.show(
-        f"grammars with {options.tokens:,} tokens",
+        f"Grammars with {options.tokens:,} tokens",
         ("schema", "cost", "CPU s", "MB"),
         [
             (

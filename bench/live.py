@@ -1,11 +1,12 @@
-"""How late live events are, for one reader and for hundreds, and what the API does for others meanwhile.
+"""The delay of live events for one and for hundreds of readers, and the API's response times meanwhile.
 
     python -m bench.live [--readers 1 500] [--jobs 32] [--rate 30] [--seconds 20] [--quick]
 
-The jobs run on a scripted engine at a set rate; the readers, one thread with all sockets, follow them evenly from
-their beginning. An event's delay is from its ``at``, when the worker marked it, to its arrival here; marking itself
-waits up to 50 ms for tokens to gather. The first seconds, while everybody connects, do not count. At the same time a
-client asks for a job ten times a second. Everything shares the cores of one machine, readers included.
+The jobs run on a scripted engine at a fixed rate. The readers, one thread with all sockets, follow the jobs evenly from
+the start. The delay of an event is the time from its ``at``, when the worker marked it, to its arrival; the worker
+waits up to 50 ms before a mark to gather tokens. The first seconds, while the readers connect, do not count. At the
+same time, a client reads a job ten times per second. All processes, including the readers, share the cores of one
+machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench import figures, service
 
 _OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _AT = re.compile(rb'"type":"trace\.delta","at":"([^"]+)"')
-#: Until everybody has connected.
+#: Time for all readers to connect.
 _SETTLE_SECONDS = 8
 _ASK_SECONDS = 0.1
 _PIECE = 2**16
@@ -42,7 +43,7 @@ class Readers:
     refused: int = 0
 
     def connect(self, port: int, path: str, key: str) -> None:
-        """Begin to follow a job."""
+        """Start to follow a job."""
         connection = socket.create_connection(("127.0.0.1", port))
         connection.sendall(
             f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
@@ -51,7 +52,7 @@ class Readers:
         self.selector.register(connection, selectors.EVENT_READ)
 
     def read(self, *, since: float, until: float) -> None:
-        """Read all of them; what arrives before ``since`` (unix time) does not count."""
+        """Read all sockets; events that arrive before ``since`` (Unix time) do not count."""
         while (now := time.time()) < until:
             for key, _ in self.selector.select(timeout=0.1):
                 data = self.sockets[key.fd].recv(_PIECE)
@@ -63,7 +64,7 @@ class Readers:
                     self.delays += [now - _moment(at) for at in _AT.findall(data)]
 
     def close(self) -> None:
-        """Go away."""
+        """Close all sockets."""
         self.selector.close()
         for connection in self.sockets.values():
             connection.close()
@@ -74,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--readers", nargs="+", type=int, default=[1, 500])
     parser.add_argument("--jobs", type=int, default=32)
-    parser.add_argument("--rate", type=int, default=30, help="tokens a second of each job")
+    parser.add_argument("--rate", type=int, default=30, help="tokens per second of each job")
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--quick", action="store_true", help="a few seconds each")
@@ -82,7 +83,7 @@ def main() -> None:
     seconds = 5 if options.quick else options.seconds
     rows = [_row(options, readers, seconds) for readers in options.readers]
     figures.show(
-        f"Live events of {options.jobs} jobs at {options.rate} tokens/s, {figures.machine()}; aim: p99 < 300 ms",
+        f"Live events of {options.jobs} jobs at {options.rate} tokens/s, {figures.machine()}; goal: p99 < 300 ms",
         (
             *("readers", "events/s", "p50 ms", "p99 ms", "max ms", "refused"),
             *("GET p50 ms", "GET p99 ms", "API cores", "API MiB", "worker cores"),
@@ -139,7 +140,7 @@ def _submit(running: service.Service, count: int, tokens: int) -> list[str]:
 
 
 class _Asking:
-    """A client that asks for a job again and again and keeps how long each answer took."""
+    """A client that reads a job repeatedly and records the seconds of each answer."""
 
     def __init__(self, running: service.Service, job: str) -> None:
         self._caller = running.caller()
@@ -164,7 +165,7 @@ class _Asking:
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process and its children: gunicorn, and its own."""
+    """Return a process and its children: gunicorn and its workers."""
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:  # noqa: PTH123 - /proc
         return [pid, *map(int, children.read().split())]
 

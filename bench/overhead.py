@@ -1,10 +1,10 @@
-"""What the service adds to a job: from its acceptance to its visible answer, beside a plain app that promises nothing.
+"""The overhead of a job, from its acceptance to its visible answer, compared with a plain app without guarantees.
 
     python -m bench.overhead [--jobs 200] [--database both] [--quick]
 
-The scripted engine answers at once, so what is left of the time, less a bare request straight at the engine, is
-overhead. The peer is :mod:`bench.plain`: Flask, Celery and SQLAlchemy, on the same Redis, engine and kind of
-database, with as many threads. Both are watched alike: every 2 ms one query asks which of the open jobs are done.
+The scripted engine answers immediately, so the time of a job minus the time of a bare request to the engine is the
+overhead. The reference is :mod:`bench.plain`: Flask, Celery and SQLAlchemy, on the same Redis, engine and type of
+database, with the same number of threads. For both, one query every 2 ms determines which of the open jobs are done.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _WARM_UP = 20
 _LONGEST_SECONDS = 60
 _THREADS = 64
 
-#: Returns which of some jobs are done.
+#: Returns the finished ones of some jobs.
 Look = Callable[[Transaction, Collection[str]], Collection[str]]
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run jobs: how one is submitted over a new connection, who did it, and how its end is seen."""
+    """A way to run jobs: its submission over a new connection, its processes, and its query for finished jobs."""
 
     submitter: Callable[[], Callable[[], str]]
     look: Look
@@ -54,7 +54,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds of overhead of each job, and CPU seconds of one."""
+    """Seconds of overhead of each job, and CPU seconds per job."""
 
     seconds: list[float]
     cpu: float
@@ -64,7 +64,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--jobs", type=int, default=200, help="of each row")
+    parser.add_argument("--jobs", type=int, default=200, help="number of jobs of each row")
     parser.add_argument("--quick", action="store_true", help="40 jobs")
     options = parser.parse_args()
     jobs = 40 if options.quick else options.jobs
@@ -76,9 +76,9 @@ def main() -> None:
                 for at_once in (1, 8):
                     results = _measure([ours, peer], jobs, at_once, less=engine_p50)
                     rows.append([*_row(*results), str(at_once), name])
-    title = f"Overhead of a job in ms, {jobs} jobs a row, {figures.machine()}"
+    title = f"Overhead of a job in ms, {jobs} jobs per row, {figures.machine()}"
     figures.show(
-        f"{title}; the engine alone: {1e3 * engine_p50:.1f} ms, taken off",
+        f"{title}; without the engine's {1e3 * engine_p50:.1f} ms",
         (
             *("p50 ratio", "p99 ratio", "p50", "plain p50", "p99", "plain p99"),
             *("CPU", "plain CPU", "at once", "database"),
@@ -100,7 +100,7 @@ def _row(ours: Taken, peer: Taken) -> list[str]:
 
 
 def _engine_alone(ground: service.Ground) -> float:
-    """Return the p50 of a bare request, seconds."""
+    """Return the p50 of a bare request in seconds."""
     caller = service.Caller(ground.engine_url)
     seconds: list[float] = []
     for _ in range(_WARM_UP + 100):
@@ -111,7 +111,7 @@ def _engine_alone(ground: service.Ground) -> float:
 
 
 def _request() -> bytes:
-    """Return an engine request with the sample picture, not streamed: what the plain app sends."""
+    """Return an engine request with the sample image, without streaming, as the plain app sends it."""
     image = base64.b64encode(service.SAMPLE.read_bytes()).decode()
     url = {"url": f"data:image/png;base64,{image}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": _QUESTION}]
@@ -128,7 +128,7 @@ def _request() -> bytes:
 
 @contextlib.contextmanager
 def _ours(ground: service.Ground, database_url: str) -> Iterator[Way]:
-    """Yield the service with one worker, asked about an uploaded picture."""
+    """Yield the service with one worker; its jobs use an uploaded image."""
     with service.running(ground, database_url, worker_slots=str(_THREADS)) as running:
         worker = running.start_worker()
         body = orjson.dumps(
@@ -156,7 +156,7 @@ def _our_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str]:
 
 @contextlib.contextmanager
 def _plain(ground: service.Ground, database_url: str) -> Iterator[Way]:
-    """Yield the plain app with one worker, asked with the picture itself."""
+    """Yield the plain app with one worker; its jobs include the image."""
     database = Database(database_url)
     environment = ground.environment | {
         "PLAIN_DATABASE": database.url.render_as_string(hide_password=False),
@@ -220,7 +220,7 @@ def _plain_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str
 
 
 def _measure(ways: list[Way], jobs: int, at_once: int, *, less: float) -> list[Taken]:
-    """Return what each way took; they take turns, a quarter of the jobs at a time, so that both have the same luck."""
+    """Return the cost of each way; the ways alternate by quarters of the jobs, so that they have equal conditions."""
     for way in ways:
         _run(way, max(_WARM_UP, at_once), at_once)
     turns: list[list[Taken]] = [[] for _ in ways]
@@ -240,7 +240,7 @@ def _measure(ways: list[Way], jobs: int, at_once: int, *, less: float) -> list[T
 
 
 def _run(way: Way, jobs: int, at_once: int) -> list[float]:
-    """Run ``jobs`` jobs, ``at_once`` of them open at any time; return the seconds from accepted to visible."""
+    """Run ``jobs`` jobs, ``at_once`` at a time; return the seconds from acceptance to the visible answer."""
     seconds: list[float] = []
     done: dict[str, threading.Event] = {}
     lock = threading.Lock()

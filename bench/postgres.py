@@ -1,6 +1,6 @@
-"""PostgreSQL for a benchmark: a cluster of its own with the defaults of the server, so that a commit is a commit.
+"""PostgreSQL for a benchmark: a new cluster with the defaults of the server, so that commits are durable.
 
-Never a system's cluster and never a TCP port: a unix socket in a short folder.
+It never uses a cluster of the system or a TCP port, only a Unix socket in a folder with a short path.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECONDS = 30
 
 
 class Server:
-    """A running server, in which databases are made as they are needed."""
+    """A running server, which creates databases on demand."""
 
     def __init__(self, folder: Path, process: Process) -> None:
         self.process = process
@@ -48,7 +48,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Server | None]:
-    """Yield a new server that keeps its files in ``folder``, or None where PostgreSQL is not installed."""
+    """Yield a new server with its files in ``folder``, or None if PostgreSQL is not installed."""
     programs = _programs()
     if programs is None:
         yield None
@@ -56,7 +56,7 @@ def running(folder: Path) -> Iterator[Server | None]:
     folder.mkdir()
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        # PostgreSQL does not run as root. A change of user clears the death signal: it is asked for again.
+        # PostgreSQL does not run as root. A change of the user clears the death signal, so set it again.
         user = "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
         shutil.chown(folder, user)
         prefix = ("setpriv", "--clear-groups", f"--reuid={user}", "--pdeathsig=SIGQUIT")
@@ -92,7 +92,7 @@ def running(folder: Path) -> Iterator[Server | None]:
 
 
 def _programs() -> Path | None:
-    """Return the folder of an installation that is new enough."""
+    """Return the program folder of a recent enough installation, or None."""
     folders = [Path(entry).resolve() for entry in os.get_exec_path()]
     folders = [(entry / "initdb").resolve().parent for entry in folders]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)

@@ -1,9 +1,9 @@
-"""The exam of the model card, set through the whole service: are jobs answered as well as the model can?
+"""The exam of the model card through the whole service: whether jobs get answers as good as the model's.
 
     python -m bench.scenes [--n 200] [--seed 1] [--url http://127.0.0.1:8700 --api-key KEY]
 
-Draws pictures that nobody has seen, submits each as a job, and marks the answers by kind of question
-beside the card's figures. Without ``--url`` it starts a service of its own, with the real engine.
+The benchmark draws new images, submits each as a job, and compares the share of correct answers by kind of question
+with the model card. Without ``--url`` it starts its own service with the real engine.
 """
 
 from __future__ import annotations
@@ -38,25 +38,27 @@ _START_SECONDS: Final = 180
 
 @dataclass
 class Marks:
-    """How many answers of one kind were right."""
+    """The number of correct answers to one kind of question."""
 
     right: int = 0
     requested: int = 0
 
     @property
     def share(self) -> float:
-        """The share of right answers."""
+        """The share of correct answers."""
         return self.right / self.requested if self.requested else 0.0
 
 
 def main() -> None:
-    """Set the exam and print the marks."""
+    """Run the exam and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--n", type=int, default=200, help="pictures")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the pictures")
-    parser.add_argument("--url", help="a running service; without it one is started")
+    parser.add_argument("--n", type=int, default=200, help="number of images")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the images")
     parser.add_argument(
-        "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
+        "--url", help="URL of a running service; without it, the benchmark starts one"
+    )
+    parser.add_argument(
+        "--api-key", help="its API key; default: LONGLOOK_API_KEY, or the key in the home directory"
     )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -64,13 +66,13 @@ def main() -> None:
         if options.url is None:
             settings = stack.enter_context(own_service())
         marks, faults, seconds = _sit(client.connect(settings), options.n, options.seed)
-    _print(marks, faults, f"{options.n} pictures, seed {options.seed}, {seconds:.0f} s")
+    _print(marks, faults, f"{options.n} images, seed {options.seed}, {seconds:.0f} s")
 
 
 def _sit(
     service: client.Client, count: int, seed: int
 ) -> tuple[dict[str, Marks], dict[str, int], float]:
-    """Submit all sheets, then wait for each; return the marks by kind, faults by code, and the seconds."""
+    """Submit all questions, then wait for each; return the results by kind, errors by code, and the seconds."""
     marks: dict[str, Marks] = defaultdict(Marks)
     faults: dict[str, int] = defaultdict(int)
     submitted = []
@@ -92,13 +94,13 @@ def _sit(
 
 
 def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
-    """Print the table, and how much of a difference chance alone would make."""
+    """Print the table and the margin of error."""
     stated = card()
     rows = [(kind, marks[kind], stated.get(kind, Marks())) for kind in sorted(marks)]
     whole = _sum([mark for _, mark, _ in rows]), _sum(list(stated.values()))
     figures.show(
         title,
-        ("kind", "right", "of", "share", "model card"),
+        ("kind", "correct", "of", "share", "model card"),
         [
             [kind, str(mark.right), str(mark.requested), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
             for kind, mark, theirs in (*rows, ("all", *whole))
@@ -106,7 +108,7 @@ def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
     )
     share, requested = whole[1].share, whole[0].requested
     chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / requested) ** 0.5
-    print(f"With {requested} pictures chance alone makes ±{100 * chance:.1f} points (95 %).")
+    print(f"With {requested} images, the margin of error is ±{100 * chance:.1f} points (95 %).")
     for code, times in sorted(faults.items()):
         print(f"{times} jobs did not succeed: {code}")
 
@@ -116,14 +118,14 @@ def _sum(marks: list[Marks]) -> Marks:
 
 
 def card() -> dict[str, Marks]:
-    """Return the model card's marks by kind."""
+    """Return the model card's results by kind."""
     rows = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
     return {kind: Marks(int(right), int(requested)) for kind, right, requested in rows}
 
 
 @contextlib.contextmanager
 def own_service() -> Iterator[Settings]:
-    """Yield the settings of a client of a service that ends with the benchmark."""
+    """Yield the URL and the API key of a service that ends with the benchmark."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="ll-scenes-") as home:

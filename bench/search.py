@@ -1,6 +1,6 @@
-"""Pages of jobs found by a phrase, among very many: rare and frequent, the first page and one far back.
+"""Pages of jobs that match a phrase, in a large database: rare and frequent phrases, the first page and a later one.
 
-Against the same page without a phrase, on the same database. ``--jobs`` says how many there are.
+The reference is the same page without a phrase, on the same database. ``--jobs`` sets the number of jobs.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _PHRASES = {
     "in one of 40": "word4711",
     "in every job": "a long look",
     "in every job, Chinese": "有圆形",
-    "its words in every job, in none so": "look long a",
-    "in none": "zebra crossing",
+    "its words in every job, the phrase in none": "look long a",
+    "in no job": "zebra crossing",
 }
 
 
 def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
-    """Put ``jobs`` in, each with a trace of some hundred words; return an account and a job of it far back."""
+    """Insert ``jobs`` jobs, each with a trace of several hundred words; return an account and one of its old jobs."""
     rng = random.Random(1)
     vocabulary = [f"word{number}" for number in range(5_000)]
     owners = []
@@ -81,7 +81,7 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 
 def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.UUID | None) -> str:
-    """Return the median of a page's milliseconds."""
+    """Return the median milliseconds of a page."""
     requested = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
     times = []
     for _ in range(_ROUNDS):
@@ -92,7 +92,7 @@ def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.
 
 
 def rows_of(name: str, url: str, jobs: int) -> Iterator[list[str]]:
-    """Yield the table's rows of one database."""
+    """Yield the table rows of one database."""
     schema.upgrade(url)
     database = Database(url)
     try:
@@ -121,8 +121,8 @@ def main() -> None:
         if server is not None:
             rows += rows_of("PostgreSQL", server.create(), jobs)
     figures.show(
-        f"A page of 20 of {jobs} jobs of {_ACCOUNTS} accounts, p50 of {_ROUNDS} ({figures.machine()})",
-        ("what is looked for", "first page, ms", "far back, ms"),
+        f"Pages of 20 of {jobs} jobs of {_ACCOUNTS} accounts, p50 of {_ROUNDS} rounds, {figures.machine()}",
+        ("phrase", "first page, ms", "later page, ms"),
         rows,
     )
 

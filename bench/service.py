@@ -2,7 +2,7 @@
 
     with service.ground(options) as ground, service.running(ground, url) as running: ...
 
-The engine is a process of its own behind HTTP, the database is new and of either kind.
+The engine is a separate process behind HTTP. The database is new, and is SQLite or PostgreSQL.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from jobs.lifecycle import Role
 from jobs.store import accounts
 from migrations import schema
 
-#: QVQ's limits: tiny-qvq's context has no room for a photograph.
+#: QVQ, because the context of tiny-qvq is too short for a photograph.
 MODEL: Final = profiles.QVQ
 ROOT: Final = programs.ROOT
-#: A small picture, for jobs that are about something else.
+#: A small image, for jobs whose image does not matter.
 SAMPLE: Final = ROOT / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 _START_SECONDS: Final = 60
@@ -54,7 +54,7 @@ scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=pr
 
 @dataclass
 class Ground:
-    """What the service and its peers stand on: a folder, Redis, an engine. All that it starts ends with it."""
+    """The base of the service and the reference apps: a folder, Redis, an engine. It ends all processes it starts."""
 
     folder: Path
     stack: contextlib.ExitStack
@@ -69,7 +69,7 @@ class Ground:
         return programs.foreign(os.environ)
 
     def start(self, program: Program) -> Process:
-        """Start ``program``; one of the same name has ended."""
+        """Start ``program``; a program of the same name must have ended."""
         log = self.folder / f"{program.name}.log"
         process = Process(program, folder=ROOT, log=log)
         self.processes[program.name] = process
@@ -82,10 +82,10 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: of the engine, as :class:`scripted.Options` parses them.
+        options: options of the engine, as :class:`scripted.options.ScriptedOptions` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
-    # PostgreSQL runs as another user, in a folder inside of this one.
+    # PostgreSQL runs as another user, in a subfolder.
     folder.chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -118,11 +118,11 @@ class Service:
     api: Process
 
     def start_worker(self) -> Process:
-        """Start the worker process; it takes jobs as soon as it is up."""
+        """Start the worker process; it claims jobs as soon as it is up."""
         return self.ground.start(programs.worker(self.wiring, number=1, environ=self.environ))
 
     def caller(self) -> Caller:
-        """Return a client of its own connection."""
+        """Return a client with its own connection."""
         return Caller(_local(self.wiring.port), key=self.key)
 
     def upload(self) -> str:
@@ -136,7 +136,7 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
     """Yield the service on a new database; no worker runs yet.
 
     Args:
-        ground: what it stands on.
+        ground: the base of the service.
         database_url: a database without a schema.
         settings: further settings by their names in lower case.
     """
@@ -174,10 +174,10 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
 
 @contextlib.contextmanager
 def databases(ground: Ground, kinds: str) -> Iterator[dict[str, Callable[[], str]]]:
-    """Yield, by the name of each wanted kind that is installed, what makes a new database and returns its URL.
+    """Yield, by the name of each requested and installed database, a function that creates one and returns its URL.
 
     Args:
-        ground: whose folder holds them.
+        ground: contains the folder for the databases.
         kinds: ``sqlite``, ``postgresql`` or ``both``.
     """
     makers: dict[str, Callable[[], str]] = {}
@@ -188,7 +188,7 @@ def databases(ground: Ground, kinds: str) -> Iterator[dict[str, Callable[[], str
         return
     with postgres.running(ground.folder / "pg") as server:
         if server is None:
-            print("PostgreSQL is not installed: its rows are left out.")
+            print("PostgreSQL is not installed; the table has no rows for it.")
         else:
             ground.processes["postgres"] = server.process
             makers["PostgreSQL"] = server.create
@@ -196,25 +196,25 @@ def databases(ground: Ground, kinds: str) -> Iterator[dict[str, Callable[[], str
 
 
 class Caller:
-    """A client with one connection that stays open: the least that ``http.client`` can do."""
+    """A client with one persistent connection, with minimal use of ``http.client``."""
 
     def __init__(self, url: str, *, key: str | None = None) -> None:
         self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def post(self, path: str, body: bytes, *, kind: str = "application/json") -> dict[str, Any]:
-        """Return the JSON answer to ``body``; an error ends the benchmark."""
+        """Return the JSON response to ``body``; an error ends the benchmark."""
         headers = {**self._headers, "Content-Type": kind}
         self._connection.request("POST", path, body, headers)
         response = self._connection.getresponse()
         answer = response.read()
         if response.status >= 400:
-            raise SystemExit(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
+            raise SystemExit(f"POST {path} returned {response.status}: {answer[:500]!r}")
         document: dict[str, Any] = orjson.loads(answer)
         return document
 
     def alive(self, path: str) -> bool:
-        """Whether ``path`` answers with 200; for one look."""
+        """Whether ``path`` responds with 200; uses its own connection."""
         try:
             self._connection.request("GET", path, headers=self._headers)
             return self._connection.getresponse().status == 200
@@ -225,7 +225,7 @@ class Caller:
 
 
 def wait(ready: Callable[[], bool], process: Process) -> None:
-    """Wait until ``ready``; a process that does not come up ends the benchmark with its last words."""
+    """Wait until ``ready``; a process that does not start ends the benchmark with its last output."""
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.ended() is not None or time.monotonic() > deadline:
@@ -234,7 +234,7 @@ def wait(ready: Callable[[], bool], process: Process) -> None:
 
 
 def stop(process: Process) -> None:
-    """End a process: kindly, and after its time by force. Idempotent."""
+    """Terminate a process, and kill it after its time limit. Idempotent."""
     process.terminate()
     deadline = time.monotonic() + min(process.program.stop_seconds, 10)
     while process.ended() is None and time.monotonic() < deadline:

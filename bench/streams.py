@@ -1,13 +1,13 @@
-"""How full the service keeps an engine: tokens a second through it, beside the same requests straight at the engine.
+"""The utilization of an engine: tokens per second through the service, and of the same requests directly to the engine.
 
     python -m bench.streams [--loads 32x40 128x40 128x80] [--quick]
 
-The engine is scripted, in a process of its own, and runs so many streams at once; each speaks at a set rate, so
-it can never do more than the product of both. The jobs, answers of different lengths, are all queued before the
-worker starts; the time is from the first request to the engine to the end of the last answer. The peer is a bare
-``http.client`` loop that only parses, with as many threads as the service has permits. Everything shares the
-cores of one machine: where the sum of the CPU nears them, the engine is what gives way, and the row says
-nothing about the service.
+The engine is scripted and runs in its own process. It has a limit of generations and a fixed rate per generation, so
+its maximum is the product of both. The jobs, with answers of different lengths, are all queued before the
+worker starts; the time is from the first request to the engine to the end of the last answer. The reference is a bare
+``http.client`` loop that only parses, with one thread per permit of the service. All processes share the
+cores of one machine: if the sum of the CPU is close to them, the engine is the limit, and the row does not
+describe the service.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from worker.engines.sglang import wire
 
 _OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _QUESTION = "What is there to see?"
-#: Seconds that a mean answer takes, and how many follow each other on a stream.
+#: Seconds of an average answer, and the number of consecutive answers per place of the engine.
 _ANSWER_SECONDS = 12
 _ROUNDS = 4
 _LOOK_SECONDS = 0.5
@@ -45,23 +45,23 @@ _BEGIN_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Figure:
-    """What one way to the engine came to."""
+    """The measurement of one way to the engine."""
 
     tokens: int
     seconds: float
-    #: CPU seconds of the client's side and of the engine.
+    #: CPU seconds of the client side and of the engine.
     client_cpu: float
     engine_cpu: float
     peak_mib: float = 0.0
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.seconds
 
     @property
     def cost(self) -> float:
-        """CPU microseconds of the client's side for a token."""
+        """CPU microseconds of the client side per token."""
         return 1e6 * self.client_cpu / self.tokens
 
 
@@ -72,10 +72,10 @@ def main() -> None:
         "--loads",
         nargs="+",
         default=["32x40", "128x40", "128x80"],
-        help="streams x tokens/s of each",
+        help="generations x tokens per second of each",
     )
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--quick", action="store_true", help="shorter answers, fewer of them")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter answers")
     options = parser.parse_args()
     seconds, rounds = (3, 3) if options.quick else (_ANSWER_SECONDS, _ROUNDS)
     rows: list[list[str]] = []
@@ -84,7 +84,7 @@ def main() -> None:
         lengths = _lengths(streams * rounds, rate * seconds)
         rows.append(_row(options.database, streams, rate, lengths))
     figures.show(
-        f"Tokens/s through the service and straight at the engine, {figures.machine()}; aim: a ratio of 0.98",
+        f"Tokens/s through the service and directly to the engine, {figures.machine()}; goal: a ratio of 0.98",
         (
             *(
                 "ratio",
@@ -95,14 +95,14 @@ def main() -> None:
                 "straight",
                 "worker cores",
             ),
-            *("engine cores", "µs CPU a token", "bare µs", "worker MiB"),
+            *("engine cores", "µs CPU per token", "bare µs", "worker MiB"),
         ),
         rows,
     )
 
 
 def _lengths(count: int, mean: int) -> list[int]:
-    """Return how long the answers are, in tokens: half to one and a half times the mean, the same at every run."""
+    """Return the lengths of the answers in tokens: 0.5 to 1.5 times the average, the same in every run."""
     chance = random.Random(count)
     return [chance.randint(mean // 2, mean * 3 // 2) for _ in range(count)]
 
@@ -129,7 +129,7 @@ def _row(database: str, streams: int, rate: int, lengths: Sequence[int]) -> list
 
 
 def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequence[int]) -> Figure:
-    """Return what the service does."""
+    """Measure the service."""
     with service.running(ground, url, worker_slots=str(_permits(streams))) as running:
         image = running.upload()
         caller = running.caller()
@@ -138,7 +138,7 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
         engine_cpu = figures.cpu_seconds(ground.processes["engine"].pid)
         worker = running.start_worker()
         _await_first(running)
-        # What its start took is not what a token takes.
+        # The start of the worker does not count as the cost of tokens.
         cpu = figures.cpu_seconds(worker.pid)
         _finish(running, len(lengths))
         cpu = figures.cpu_seconds(worker.pid) - cpu
@@ -170,7 +170,7 @@ def _await_first(running: service.Service) -> None:
 
 
 def _finish(running: service.Service, jobs: int) -> None:
-    """Wait for the end of all jobs; show how many have ended."""
+    """Wait for the end of all jobs; show the number of ended jobs."""
     counted = sa.select(sa.func.count()).select_from(Job).where(Job.status == Status.SUCCEEDED)
     with Progress(transient=True) as progress:
         task = progress.add_task("jobs", total=jobs)
@@ -191,7 +191,7 @@ def _body(image: str, length: int) -> bytes:
 
 
 def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> Figure:
-    """Return what bare loops do, with as many requests waiting at the engine as the service's margin has."""
+    """Measure bare loops that keep the same number of requests waiting at the engine as the service."""
     lengths_left: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
         lengths_left.put(length)
@@ -227,7 +227,7 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
 
 
 def _permits(streams: int) -> int:
-    """Return how many streams the service opens at an engine that runs ``streams``; see :mod:`worker.engines.pool`."""
+    """Return how many generations the service starts on an engine that runs ``streams``: :mod:`worker.engines.pool`."""
     return streams + max(4, streams // 8)
 
 
@@ -245,7 +245,7 @@ def _request(submitted: engine.EngineImage, length: int) -> engine.GenerationReq
 
 
 def _parse(response: http.client.HTTPResponse) -> int:
-    """Return the number of tokens in a stream: the least that any client has to do."""
+    """Return the number of tokens in a response stream: the minimal work of any client."""
     tokens, rest = 0, b""
     while piece := response.read1():
         lines = (rest + piece).split(b"\n")

@@ -1,11 +1,12 @@
-"""What voting is worth, and what waves save: tiny-qvq with sampling, through the whole service.
+"""The benefit of voting and the savings of waves: tiny-qvq with sampling, through the whole service.
 
     python -m bench.voting [--n 200] [--seed 1] [--samples 5] [--temperature 1.3] [--url … --api-key …]
 
-Asks each question of the model card's exam several times by jobs of one sample each, which is the full vote, and once
-by a job with that many ``samples``. From the first come three rows: one sample; all of them voting; the same
-samples in waves, each wave counted whole, so that nothing but the waves makes a difference. The last row is what
-the service itself spent, on samples of its own. Without ``--url`` it starts a service of its own, with the real engine.
+The benchmark submits each question of the model card's exam several times as jobs of one sample, which is the full
+vote, and once as a job with the same number of ``samples``. The jobs of one sample give three rows: one sample; the
+vote of all samples; the same samples in waves, with each wave counted completely, so that only the waves make a
+difference. The last row is the service's own vote with other samples. Without ``--url`` the benchmark starts its own
+service with the real engine.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from worker import equality
 
 @dataclass(frozen=True)
 class Spent:
-    """What one way to an answer cost for one question."""
+    """The cost of one question in one way."""
 
     answer: str | None
     samples: float
@@ -43,7 +44,7 @@ class Spent:
 
 @dataclass
 class Way:
-    """One way to an answer, over all questions."""
+    """One way to get answers, over all questions."""
 
     name: str
     right: int = 0
@@ -52,14 +53,14 @@ class Way:
     spent: list[Spent] = field(default_factory=list)
 
     def add(self, spent: Spent, *, truth: str, full: str | None) -> None:
-        """Count what one question came to, beside the truth and the full vote's answer."""
+        """Count the result of one question, and compare it with the truth and the answer of the full vote."""
         self.requested += 1
         self.right += spent.answer == truth
         self.same += spent.answer == full
         self.spent.append(spent)
 
     def row(self) -> list[str]:
-        """Return the way as a row of the table."""
+        """Return the table row of the way."""
         mean = statistics.fmean
         return [
             self.name,
@@ -72,7 +73,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Requested:
-    """One question as it was submitted: as single samples, and as a vote."""
+    """The jobs of one question: single samples, and a vote."""
 
     truth: str
     singles: tuple[str, ...]
@@ -80,15 +81,19 @@ class Requested:
 
 
 def main() -> None:
-    """Have the exam sat in all ways and print the table."""
+    """Run the exam in all ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--n", type=int, default=200, help="scenes")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the scenes")
-    parser.add_argument("--samples", type=int, default=5, help="that vote, at most")
-    parser.add_argument("--temperature", type=float, default=1.3)
-    parser.add_argument("--url", help="a running service; without it one is started")
+    parser.add_argument("--n", type=int, default=200, help="number of scenes")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the scenes")
     parser.add_argument(
-        "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
+        "--samples", type=int, default=5, help="maximum number of samples of a vote"
+    )
+    parser.add_argument("--temperature", type=float, default=1.3)
+    parser.add_argument(
+        "--url", help="URL of a running service; without it, the benchmark starts one"
+    )
+    parser.add_argument(
+        "--api-key", help="its API key; default: LONGLOOK_API_KEY, or the key in the home directory"
     )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -114,19 +119,19 @@ def main() -> None:
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
-        ("way", "right", "as the full vote", "samples", "tokens out"),
+        ("way", "correct", "as the full vote", "samples", "output tokens"),
         [way.row() for way in ways],
     )
     if shares:
         low = sum(share < 0.8 for share in shares)
         print(
             f"{len(shares)} followers found {statistics.fmean(shares):.0%} of their prompt in the cache, "
-            f"{low} of them less than 80 %."
+            f"{low} of them found less than 80 %."
         )
 
 
 def _submit(service: client.Client, options: argparse.Namespace) -> list[Requested]:
-    """Submit all questions in both ways."""
+    """Submit all questions as single samples and as votes."""
     sampling = {"temperature": options.temperature, "top_p": 1.0, "deadline_seconds": 24 * 3600}
     requested: list[Requested] = []
     with tempfile.TemporaryDirectory(prefix="ll-voting-") as folder:
@@ -140,7 +145,7 @@ def _submit(service: client.Client, options: argparse.Namespace) -> list[Request
                 )
                 return str(job["id"])
 
-            # The vote comes first: nobody but its own leader has shown the engine the picture before.
+            # The vote comes first, so that the engine knows the image only from the vote's own leader.
             vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
             requested.append(Requested(sheet.answer, singles, vote))
@@ -154,9 +159,9 @@ def _collect(
     same: Callable[[str, str], bool],
     samples: int,
 ) -> tuple[list[Way], list[float]]:
-    """Wait for all jobs; return the ways, and the shares of the prompt that followers found in the cache."""
+    """Wait for all jobs; return the ways, and the cached shares of the followers' prompts."""
     single_way, full_way = Way("one sample"), Way(f"{samples} votes")
-    waves, real = Way(f"the same {samples} in waves"), Way("waves, by the service")
+    waves, real = Way(f"the same {samples} votes in waves"), Way("a vote of the service")
     shares: list[float] = []
     for question in track(list(requested), "answers"):
         singles = [_spent(service.wait(job_id)) for job_id in question.singles]
@@ -175,7 +180,7 @@ def _collect(
 
 
 def _spent(job: client.Json) -> Spent:
-    """Return what a job cost; one without an answer, however it ended, has none."""
+    """Return the cost and the answer of a job; a job that ended without an answer gives None."""
     usage = job["usage"] or {"output_tokens": 0}
     return Spent(
         answer=job["answer"]["text"] if job["answer"] else None,
@@ -185,7 +190,7 @@ def _spent(job: client.Json) -> Spent:
 
 
 def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
-    """Return what ``singles`` come to when they vote."""
+    """Return the result of the vote of ``singles``."""
     ranked = votes.classes({vote: single.answer for vote, single in enumerate(singles)}, same)
     return Spent(
         answer=ranked[0].text if ranked else None,
@@ -195,7 +200,7 @@ def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
 
 
 def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
-    """Return what ``singles`` come to when they vote in waves, and the waves after the decision are spared."""
+    """Return the result of the vote of ``singles`` in waves, without the waves after the decision."""
     there = 0
     for size in votes.waves(len(singles)):
         there += size
@@ -206,7 +211,7 @@ def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
 
 
 def _shares(trace: client.Json) -> list[float]:
-    """Return how much of its prompt each follower found in the cache."""
+    """Return the cached share of each follower's prompt."""
     return [
         (sample["usage"]["cached_tokens"] or 0) / sample["usage"]["input_tokens"]
         for sample in trace["samples"]

@@ -1,10 +1,10 @@
-"""Webhooks: what dead receivers cost the others, and how soon an end is told.
+"""Webhooks: the effect of dead receivers on the others, and the delay of a notification.
 
 ``python -m bench.webhooks [--database sqlite|postgresql|both] [--events N] [--quick]``
 
-200 endpoints hear of every event. Once all of them answer; once 20 take the connection and never say a word. The
-figure is deliveries a second to the 180 that are the same in both. Then one event after another on an idle system:
-from its commit until the receiver's answer is in SQL.
+200 endpoints get every notification. In the first run, all of them answer; in the second one, 20 accept the connection
+and stay silent. The result is the number of deliveries per second to the 180 endpoints that are the same in both runs.
+Then single notifications on an idle system: the time from the commit until the receiver's answer is in SQL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RECEIVER = "from bench import webhooks; import sys; webhooks.receive(int(sys.ar
 
 
 def receive(port: int) -> None:
-    """Answer every request with 204, for ever: the receiver's own process."""
+    """Answer every request with 204 until the process is killed: the process of the receiver."""
     asyncio.run(_receive(port))
 
 
@@ -63,7 +63,7 @@ async def _receive(port: int) -> None:
 
 @dataclass
 class Post:
-    """A database, a delivery process on it, and a receiver."""
+    """A database with a webhook sender, and a receiver."""
 
     database: Database
     notify: Callable[[], None]
@@ -89,7 +89,7 @@ class Post:
         return ids[: _ENDPOINTS - _DEAD]
 
     def record(self) -> None:
-        """Commit an event, and ring."""
+        """Commit a notification, and send a wakeup."""
         with self.database.transaction() as transaction:
             events.of_account(
                 transaction,
@@ -100,7 +100,7 @@ class Post:
         self.notify()
 
     def delivered(self, ids: list[uuid.UUID]) -> int:
-        """Return how many deliveries to some endpoints are done."""
+        """Return the number of completed deliveries to some endpoints."""
         with self.database.reading() as transaction:
             counted: int = transaction.execute(
                 sa.select(sa.func.count())
@@ -113,17 +113,17 @@ class Post:
             return counted
 
     def wait(self, ids: list[uuid.UUID], count: int) -> None:
-        """Wait until so many are done."""
+        """Wait until ``count`` deliveries are complete."""
         until = time.monotonic() + _LIMIT_SECONDS
         while self.delivered(ids) < count:
             if time.monotonic() > until:
-                raise SystemExit(f"{self.delivered(ids)} of {count} were delivered in time")
+                raise SystemExit(f"{self.delivered(ids)} of {count} were delivered in time.")
             time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
-    """Yield a delivery process and a receiver on a new database."""
+    """Yield a webhook sender and a receiver on a new database."""
     settings = {"vault_key": _VAULT_KEY, "webhook_allow": "127.0.0.0/8"}
     with service.running(ground, url, **settings) as running, service.listening() as free:
         port: int = free.getsockname()[1]
@@ -157,7 +157,7 @@ def _connects(port: int) -> bool:
 
 
 def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> float:
-    """Return deliveries a second to the healthy endpoints that both runs have."""
+    """Return the deliveries per second to the healthy endpoints that both runs have."""
     with delivering(ground, url) as post, service.listening() as silent:
         silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         ids = post.register(_ENDPOINTS - dead, dead, silent_url)
@@ -169,7 +169,7 @@ def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> fl
 
 
 def latencies(ground: service.Ground, url: str, *, count: int) -> list[float]:
-    """Return the seconds from a commit to its delivery; the first one opens connections and is left out."""
+    """Return the seconds from commit to delivery, without the first delivery, which opens connections."""
     with delivering(ground, url) as post:
         ids = post.register(1, 0, "")
         for number in range(count + 1):
@@ -185,7 +185,7 @@ def latencies(ground: service.Ground, url: str, *, count: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--events", type=int, default=30)
@@ -205,8 +205,8 @@ def main() -> None:
             rates = (f"{beside / healthy:.2f}", f"{healthy:.0f}", f"{beside:.0f}")
             rows.append([name, *rates, f"{p50:.0f}", f"{p99:.0f}"])
     figures.show(
-        f"Webhooks: {_ENDPOINTS} endpoints, {count} events, {figures.machine()}",
-        ("database", "ratio", "a second, all well", f"{_DEAD} dead", "p50 ms", "p99 ms"),
+        f"Webhooks: {_ENDPOINTS} endpoints, {count} notifications, {figures.machine()}",
+        ("database", "ratio", "per second, all healthy", f"with {_DEAD} dead", "p50 ms", "p99 ms"),
         rows,
     )
 

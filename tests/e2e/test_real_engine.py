@@ -90,9 +90,9 @@ def test_after_its_reasoning_the_real_engine_returns_json_of_the_schema(client: 
         "type": "object",
         "properties": {
             "count": {"type": "integer", "minimum": 0, "maximum": 20},
-            "colours": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
+            "colors": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
         },
-        "required": ["count", "colours"],
+        "required": ["count", "colors"],
     }
     form = {"answer_format": {"type": "json_schema", "schema": schema}}
     question = "How many shapes can you see in this image?"

@@ -45,7 +45,7 @@ def wakeup(own_redis: RedisServer) -> Iterator[Wakeup]:
     wakeup.close()
 
 
-def test_each_notification_is_one_message_in_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_each_wakeup_is_one_message_in_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
     assert wakeup.waiting() == 0
 
     wakeup.notify(3)
@@ -103,11 +103,11 @@ def test_notify_returns_without_redis_and_works_again_after_redis_comes_back(
     before = wakeup.waiting()
     assert before is not None
 
-    def notifications() -> bool:
+    def wakes_again() -> bool:
         wakeup.notify()
         return (wakeup.waiting() or 0) > before
 
-    assert eventually(notifications)
+    assert eventually(wakes_again)
 
 
 def test_notify_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:

@@ -23,7 +23,9 @@ FORMATS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("wanted", FORMATS, ids=lambda answer_format: str(answer_format["type"]))
+@pytest.mark.parametrize(
+    "answer_format", FORMATS, ids=lambda answer_format: str(answer_format["type"])
+)
 def test_the_instruction_is_in_the_questions_language(answer_format: dict[str, Any]) -> None:
     english = instructions.suffix("How many pelicans?", answer_format, profiles.QVQ)
     chinese = instructions.suffix("图中有几只鹈鹕？", answer_format, profiles.QVQ)  # noqa: RUF001 - Chinese as written
@@ -51,7 +53,7 @@ def test_the_instruction_contains_the_whole_schema() -> None:
     assert json.loads(text.rpartition("\n")[2]) == SCHEMA
 
 
-@pytest.mark.parametrize("wanted", [None, {"type": "free"}])
+@pytest.mark.parametrize("answer_format", [None, {"type": "free"}])
 def test_without_a_format_there_is_no_instruction(answer_format: dict[str, Any] | None) -> None:
     assert instructions.suffix("How many?", answer_format, profiles.QVQ) == ""
 

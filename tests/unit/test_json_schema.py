@@ -20,14 +20,14 @@ COUNT = {
     "type": "object",
     "properties": {
         "count": {"type": "integer", "minimum": 0, "description": "of all shapes"},
-        "colours": {"type": "array", "items": {"$ref": "#/$defs/Colour"}, "maxItems": 5},
+        "colors": {"type": "array", "items": {"$ref": "#/$defs/Color"}, "maxItems": 5},
         "note": {"anyOf": [{"type": "string", "maxLength": 80}, {"type": "null"}]},
         "share": {"type": ["number", "null"], "exclusiveMaximum": 1},
         "kind": {"const": "count"},
     },
     "required": ["count", "kind"],
     "additionalProperties": False,
-    "$defs": {"Colour": {"enum": ["red", "green"], "type": "string"}},
+    "$defs": {"Color": {"enum": ["red", "green"], "type": "string"}},
 }
 
 
