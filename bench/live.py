@@ -99,17 +99,17 @@ def _row(options: argparse.Namespace, count: int, seconds: int) -> list[str]:
         with service.running(ground, make(), worker_slots=str(options.jobs)) as running:
             jobs = _submit(running, options.jobs, options.rate * (seconds + 4 * _SETTLE_SECONDS))
             worker = running.start_worker()
-            readers, requested = Readers(), _Asking(running, jobs[0])
+            readers, poller = Readers(), _Asking(running, jobs[0])
             for number in range(count):
                 path = f"/v1/jobs/{jobs[number % len(jobs)]}/events"
                 readers.connect(running.wiring.port, path, running.key)
             since = time.time() + _SETTLE_SECONDS
             readers.read(since=since, until=since)
             before = [figures.cpu_seconds(process.pid) for process in (running.api, worker)]
-            requested.start()
+            poller.start()
             readers.read(since=since, until=since + seconds)
             after = [figures.cpu_seconds(process.pid) for process in (running.api, worker)]
-            gets = requested.stop()
+            gets = poller.stop()
             readers.close()
             api, work = ((late - soon) / seconds for soon, late in zip(before, after, strict=True))
             memory = sum(figures.peak_mib(pid) for pid in _family(running.api.pid))

@@ -147,9 +147,9 @@ def _ours(ground: service.Ground, database_url: str) -> Iterator[Way]:
 
 
 def _our_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str]:
-    requested = [ids.parse("job", job) for job in open_jobs]
+    job_ids = [ids.parse("job", job) for job in open_jobs]
     rows = transaction.execute(
-        sa.select(Job.id).where(Job.id.in_(requested), Job.status == Status.SUCCEEDED)
+        sa.select(Job.id).where(Job.id.in_(job_ids), Job.status == Status.SUCCEEDED)
     )
     return {ids.show("job", row.id) for row in rows}
 

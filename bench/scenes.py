@@ -40,13 +40,13 @@ _START_SECONDS: Final = 180
 class Marks:
     """The number of correct answers to one kind of question."""
 
-    right: int = 0
-    requested: int = 0
+    correct: int = 0
+    total: int = 0
 
     @property
     def share(self) -> float:
         """The share of correct answers."""
-        return self.right / self.requested if self.requested else 0.0
+        return self.correct / self.total if self.total else 0.0
 
 
 def main() -> None:
@@ -85,11 +85,11 @@ def _sit(
     for sheet, job_id in track(submitted, "answers"):
         job = service.wait(job_id)
         kind = marks[sheet.kind]
-        kind.requested += 1
+        kind.total += 1
         if job["status"] != "succeeded":
             faults[str(job["error"]["code"] if job["error"] else job["status"])] += 1
         elif job["answer"] is not None and job["answer"]["text"] == sheet.answer:
-            kind.right += 1
+            kind.correct += 1
     return marks, faults, time.monotonic() - began
 
 
@@ -102,25 +102,25 @@ def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
         title,
         ("kind", "correct", "of", "share", "model card"),
         [
-            [kind, str(mark.right), str(mark.requested), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
+            [kind, str(mark.correct), str(mark.total), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
             for kind, mark, theirs in (*rows, ("all", *whole))
         ],
     )
-    share, requested = whole[1].share, whole[0].requested
-    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / requested) ** 0.5
-    print(f"With {requested} images, the margin of error is ±{100 * chance:.1f} points (95 %).")
+    share, total = whole[1].share, whole[0].total
+    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / total) ** 0.5
+    print(f"With {total} images, the margin of error is ±{100 * chance:.1f} points (95 %).")
     for code, times in sorted(faults.items()):
         print(f"{times} jobs did not succeed: {code}")
 
 
 def _sum(marks: list[Marks]) -> Marks:
-    return Marks(sum(mark.right for mark in marks), sum(mark.requested for mark in marks))
+    return Marks(sum(mark.correct for mark in marks), sum(mark.total for mark in marks))
 
 
 def card() -> dict[str, Marks]:
     """Return the model card's results by kind."""
     rows = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
-    return {kind: Marks(int(right), int(requested)) for kind, right, requested in rows}
+    return {kind: Marks(int(correct), int(total)) for kind, correct, total in rows}
 
 
 @contextlib.contextmanager

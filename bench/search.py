@@ -82,11 +82,11 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.UUID | None) -> str:
     """Return the median milliseconds of a page."""
-    requested = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
+    filters = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
     times = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
-        history.page(database, requested, limit=20, after=after)
+        history.page(database, filters, limit=20, after=after)
         times.append(time.perf_counter() - began)
     return f"{statistics.median(times) * 1e3:.1f}"
 
@@ -101,9 +101,9 @@ def rows_of(name: str, url: str, jobs: int) -> Iterator[list[str]]:
             with database.engine.connect() as connection:
                 connection.exec_driver_sql("ANALYZE")
                 connection.commit()
-        for what, phrase in {"no phrase": "", **_PHRASES}.items():
+        for label, phrase in {"no phrase": "", **_PHRASES}.items():
             first = page_ms(database, account_id, phrase, None)
-            yield [f"{name}: {what}", first, page_ms(database, account_id, phrase, early)]
+            yield [f"{name}: {label}", first, page_ms(database, account_id, phrase, early)]
     finally:
         database.close()
 

@@ -152,8 +152,8 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
         name="bench",
     )
     unlimited = {"disk_floor_mb": "0", "requests_per_minute": "100000000"}
-    reported = {"pepper": _PEPPER, **unlimited, **settings}
-    environ = ground.environment | {f"{PREFIX}{name.upper()}": reported[name] for name in reported}
+    values = {"pepper": _PEPPER, **unlimited, **settings}
+    environ = ground.environment | {f"{PREFIX}{name.upper()}": values[name] for name in values}
     with contextlib.closing(database), listening() as listener:
         wiring = programs.ProgramContext(
             settings=Settings.read(environ, home=ground.folder, database_url=database_url),

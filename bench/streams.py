@@ -161,10 +161,10 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
 
 def _await_first(running: service.Service) -> None:
     """Wait for the first request to the engine."""
-    begun = sa.select(sa.exists(sa.select(Sample.rid)))
+    started = sa.select(sa.exists(sa.select(Sample.rid)))
     while True:
         with running.database.reading() as transaction:
-            if transaction.execute(begun).scalar_one():
+            if transaction.execute(started).scalar_one():
                 return
         time.sleep(_BEGIN_SECONDS)
 

@@ -47,15 +47,15 @@ class Way:
     """One way to get answers, over all questions."""
 
     name: str
-    right: int = 0
-    requested: int = 0
+    correct: int = 0
+    total: int = 0
     same: int = 0
     spent: list[Spent] = field(default_factory=list)
 
     def add(self, spent: Spent, *, truth: str, full: str | None) -> None:
         """Count the result of one question, and compare it with the truth and the answer of the full vote."""
-        self.requested += 1
-        self.right += spent.answer == truth
+        self.total += 1
+        self.correct += spent.answer == truth
         self.same += spent.answer == full
         self.spent.append(spent)
 
@@ -64,15 +64,15 @@ class Way:
         mean = statistics.fmean
         return [
             self.name,
-            f"{self.right / self.requested:.1%}",
-            f"{self.same} of {self.requested}",
+            f"{self.correct / self.total:.1%}",
+            f"{self.same} of {self.total}",
             f"{mean(cost.samples for cost in self.spent):.2f}",
             f"{mean(cost.output_tokens for cost in self.spent):.0f}",
         ]
 
 
 @dataclass(frozen=True)
-class Requested:
+class Submitted:
     """The jobs of one question: single samples, and a vote."""
 
     truth: str
@@ -111,11 +111,11 @@ def main() -> None:
         )
         began = time.monotonic()
         service = client.connect(settings)
-        requested = _submit(service, options)
+        questions = _submit(service, options)
         same = equality.Equality(sandbox, equality.shares(most_waiting=1)).of(
             None, account_id=uuid.uuid4()
         )
-        ways, shares = _collect(service, requested, same=same, samples=options.samples)
+        ways, shares = _collect(service, questions, same=same, samples=options.samples)
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
@@ -130,10 +130,10 @@ def main() -> None:
         )
 
 
-def _submit(service: client.Client, options: argparse.Namespace) -> list[Requested]:
+def _submit(service: client.Client, options: argparse.Namespace) -> list[Submitted]:
     """Submit all questions as single samples and as votes."""
     sampling = {"temperature": options.temperature, "top_p": 1.0, "deadline_seconds": 24 * 3600}
-    requested: list[Requested] = []
+    result: list[Submitted] = []
     with tempfile.TemporaryDirectory(prefix="ll-voting-") as folder:
         submitted = Path(folder, "scene.png")
         for sheet in track(exam.sheets(options.n, options.seed), "submitting", total=options.n):
@@ -148,13 +148,13 @@ def _submit(service: client.Client, options: argparse.Namespace) -> list[Request
             # The vote comes first, so that the engine knows the image only from the vote's own leader.
             vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
-            requested.append(Requested(sheet.answer, singles, vote))
-    return requested
+            result.append(Submitted(sheet.answer, singles, vote))
+    return result
 
 
 def _collect(
     service: client.Client,
-    requested: Iterable[Requested],
+    questions: Iterable[Submitted],
     *,
     same: Callable[[str, str], bool],
     samples: int,
@@ -163,7 +163,7 @@ def _collect(
     single_way, full_way = Way("one sample"), Way(f"{samples} votes")
     waves, real = Way(f"the same {samples} votes in waves"), Way("a vote of the service")
     shares: list[float] = []
-    for question in track(list(requested), "answers"):
+    for question in track(list(questions), "answers"):
         singles = [_spent(service.wait(job_id)) for job_id in question.singles]
         whole = _vote(singles, same)
         voted = service.wait(question.vote)
@@ -201,13 +201,13 @@ def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
 
 def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
     """Return the result of the vote of ``singles`` in waves, without the waves after the decision."""
-    there = 0
+    count = 0
     for size in votes.waves(len(singles)):
-        there += size
-        answers = {vote: one.answer for vote, one in enumerate(singles[:there])}
+        count += size
+        answers = {vote: single.answer for vote, single in enumerate(singles[:count])}
         if votes.decided(votes.classes(answers, same), cast=answers, requested=len(singles)):
             break
-    return _vote(singles[:there], same)
+    return _vote(singles[:count], same)
 
 
 def _shares(trace: client.Json) -> list[float]:

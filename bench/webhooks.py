@@ -190,12 +190,12 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--events", type=int, default=30)
     parser.add_argument("--quick", action="store_true")
-    requested = parser.parse_args()
-    count = 8 if requested.quick else requested.events
+    options = parser.parse_args()
+    count = 8 if options.quick else options.events
     rows = []
     with (
         service.ground("tokens_per_second=0") as ground,
-        service.databases(ground, requested.database) as makers,
+        service.databases(ground, options.database) as makers,
     ):
         for name, make in makers.items():
             healthy = throughput(ground, make(), dead=0, count=count)

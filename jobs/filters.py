@@ -75,7 +75,7 @@ class Filter:
     phrases: Sequence[str] = ()
 
     @property
-    def given(self) -> dict[str, Any]:
+    def conditions(self) -> dict[str, Any]:
         """The conditions by name, without the account."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if name != "account_id" and value}

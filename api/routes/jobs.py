@@ -173,7 +173,7 @@ class JobRoutes:
         page = cursors.page("job", query.after, limit=query.limit, order=query.order)
         account_id = self._gate.account(caller, query.account)
         filters = query.filters(account_id, now=self._database.clock())
-        with current.waiting() if filters.given else contextlib.nullcontext():
+        with current.waiting() if filters.conditions else contextlib.nullcontext():
             views, more = history.page(
                 self._database,
                 filters,

@@ -78,8 +78,8 @@ class JobsQuery(ParameterModel):
             image_sha256=None if image_id else image or None,
         )
         by_words = filters.parse(self.q, now=now)
-        twice = by_words.given.keys() & by_parameters.given.keys()
+        twice = by_words.conditions.keys() & by_parameters.conditions.keys()
         if twice:
             sentence = f"This asks for what a parameter asks for, too: {', '.join(sorted(twice))}."
             raise problems.refused([errors.Fault("q", sentence)])
-        return dataclasses.replace(by_parameters, **by_words.given)
+        return dataclasses.replace(by_parameters, **by_words.conditions)

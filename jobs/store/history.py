@@ -151,7 +151,9 @@ def page(
         core.errors.Overloaded: as many searches run as may, and none ended in time.
         core.errors.SearchTooSlow: the search was ended at its deadline.
     """
-    opened = database.searching(requested.account_id) if requested.given else database.reading()
+    opened = (
+        database.searching(requested.account_id) if requested.conditions else database.reading()
+    )
     with opened as transaction:
         statement = sa.select(Job).where(*_conditions(requested, transaction))
         if after is not None:

@@ -26,7 +26,7 @@ from webhooks import signature as signing
 
 
 @dataclass
-class Post:
+class DeliverySetup:
     """A database with a receiver, and the processes of a test on it."""
 
     database: Database
@@ -52,17 +52,17 @@ class Post:
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
         """Send all remaining notifications with a new process; return the outcomes of the attempts."""
-        if not self.reported():
+        if not self.all_sent():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
-                assert eventually(self.reported)
+                assert eventually(self.all_sent)
                 heir.terminate()
                 heir.join(20)
                 assert heir.exitcode == 0
         assert len(set(self.receiver.ids)) == 1
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
-    def reported(self) -> bool:
+    def all_sent(self) -> bool:
         """Whether all notifications are sent."""
         statuses = {delivery.status for delivery in webhooks.all_deliveries(self.database)}
         states = {row.state for row in webhooks.attempts(self.database)}
@@ -70,7 +70,9 @@ class Post:
 
 
 @pytest.fixture
-def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Post]:
+def setup(
+    database: Database, database_url: str, redis_url: str, tmp_path: Path
+) -> Iterator[DeliverySetup]:
     environment = {
         "LONGLOOK_HOME": str(tmp_path),
         "LONGLOOK_DATABASE_URL": database_url,
@@ -81,7 +83,7 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
     with receiving() as receiver:
         account_id = factories.make_account(database)
         endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
-        yield Post(database, account_id, receiver, endpoint.id, environment)
+        yield DeliverySetup(database, account_id, receiver, endpoint.id, environment)
 
 
 @pytest.mark.parametrize(
@@ -96,33 +98,33 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
     ],
 )
 def test_when_a_process_dies_during_a_delivery_another_one_delivers(
-    post: Post, failpoint: str, expected: list[str], sent: int
+    setup: DeliverySetup, failpoint: str, expected: list[str], sent: int
 ) -> None:
-    webhooks.run_job(post.database, post.account_id)
+    webhooks.run_job(setup.database, setup.account_id)
 
-    post.kill(failpoint)
-    post.let_leases_end()
+    setup.kill(failpoint)
+    setup.let_leases_end()
 
-    assert post.finish() == expected
-    assert len(post.receiver.got) == sent
+    assert setup.finish() == expected
+    assert len(setup.receiver.got) == sent
 
 
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
 def test_when_a_process_dies_while_it_reads_secrets_another_one_signs(
-    post: Post, failpoint: str
+    setup: DeliverySetup, failpoint: str
 ) -> None:
-    account_id = factories.make_account(post.database)
-    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url))
+    account_id = factories.make_account(setup.database)
+    webhooks.run_job(setup.database, account_id, webhook=Webhook(url=setup.receiver.url))
 
-    post.kill(failpoint)
-    post.let_leases_end()
+    setup.kill(failpoint)
+    setup.let_leases_end()
 
-    assert post.finish() == ["lost", "delivered"]
-    [notification] = post.receiver.got
-    default = secrets.default_secret(post.database, account_id, make=nobody)
-    pair = secrets.signing_key(post.database, make=nobody)
+    assert setup.finish() == ["lost", "delivered"]
+    [notification] = setup.receiver.got
+    default = secrets.default_secret(setup.database, account_id, make=nobody)
+    pair = secrets.signing_key(setup.database, make=nobody)
     now = datetime.now(UTC)
     secret = webhooks.VAULT.open(default.secret)
     assert signing.verify(notification.headers, notification.body, at=now, secrets=[secret])
@@ -136,44 +138,44 @@ def nobody() -> Any:  # noqa: ANN401 - it returns nothing
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
 def test_when_a_process_dies_over_a_dead_senders_attempt_the_attempt_ends_once(
-    post: Post, failpoint: str
+    setup: DeliverySetup, failpoint: str
 ) -> None:
-    webhooks.run_job(post.database, post.account_id)
-    webhooks.claim(post.database)
-    post.let_leases_end()
+    webhooks.run_job(setup.database, setup.account_id)
+    webhooks.claim(setup.database)
+    setup.let_leases_end()
 
-    post.kill(failpoint)
+    setup.kill(failpoint)
 
-    assert post.finish() == ["lost", "delivered"]
-    assert len(post.receiver.got) == 1
+    assert setup.finish() == ["lost", "delivered"]
+    assert len(setup.receiver.got) == 1
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
 def test_when_a_process_dies_during_a_recovery_each_notification_is_resent_once(
-    post: Post, failpoint: str
+    setup: DeliverySetup, failpoint: str
 ) -> None:
-    webhooks.run_job(post.database, post.account_id)
-    webhooks.try_once(post.database, webhooks.GONE)
-    [missed] = webhooks.all_deliveries(post.database)
-    requested = endpoints.recover(
-        post.database, post.endpoint_id, account_id=None, since=missed.created_at
+    webhooks.run_job(setup.database, setup.account_id)
+    webhooks.try_once(setup.database, webhooks.GONE)
+    [missed] = webhooks.all_deliveries(setup.database)
+    recovery = endpoints.recover(
+        setup.database, setup.endpoint_id, account_id=None, since=missed.created_at
     )
-    assert requested is not None
+    assert recovery is not None
 
-    post.kill(failpoint)
+    setup.kill(failpoint)
 
-    assert post.finish() == ["failed", "delivered"]
-    done = queries.recovery(post.database, requested.id, account_id=None)
+    assert setup.finish() == ["failed", "delivered"]
+    done = queries.recovery(setup.database, recovery.id, account_id=None)
     assert done is not None
     assert done.resent == 1
-    kinds = [row.kind for row in webhooks.attempts(post.database)]
+    kinds = [row.kind for row in webhooks.attempts(setup.database)]
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(post: Post) -> None:
-    webhooks.run_job(post.database, post.account_id)
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(setup: DeliverySetup) -> None:
+    webhooks.run_job(setup.database, setup.account_id)
 
-    ended = post.finish({VARIABLE: "settle.committed=raise"})
+    ended = setup.finish({VARIABLE: "settle.committed=raise"})
 
     assert ended == [str(AttemptOutcome.DELIVERED)]
-    assert len(post.receiver.got) == 1
+    assert len(setup.receiver.got) == 1

@@ -61,8 +61,8 @@ def client(service: tuple[Stack, Client]) -> Client:
 
 
 def status(client: Client, job_id: str) -> str:
-    found: str = client.job(job_id)["status"]
-    return found
+    current: str = client.job(job_id)["status"]
+    return current
 
 
 def progress(client: Client, job_id: str) -> int:

@@ -134,9 +134,9 @@ def test_all_metadata_is_removed() -> None:
         image_files.file_of(image_files.gradient(), "GIF", comment=b"somebody"),
     ):
         canonical = pipeline.canonicalize(data)
-        left = image_files.image_of(canonical).info
+        info = image_files.image_of(canonical).info
 
-        assert not {"exif", "icc_profile", "comment", "Author", "xmp", "transparency"} & left.keys()
+        assert not {"exif", "icc_profile", "comment", "Author", "xmp", "transparency"} & info.keys()
         assert b"some" not in canonical.data
         assert b"secret" not in canonical.data
 
@@ -227,8 +227,8 @@ def test_a_webp_bomb_is_rejected_before_its_canvas_is_allocated() -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_a_truncated_image_is_rejected(name: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
-    for left in (len(data) // 2, len(data) * 3 // 4):
-        refused = image_files.refusal(data[:left])
+    for length in (len(data) // 2, len(data) * 3 // 4):
+        refused = image_files.refusal(data[:length])
 
         assert refused.specific_code == "image_parse_error"
         assert refused.message == ("The image file cannot be decoded: it is damaged or truncated.")

@@ -26,9 +26,9 @@ def buckets(redis_url: str) -> Iterator[RateLimits]:
 
 
 def take(buckets: RateLimits, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
-    reported = buckets.take(key, per_minute=per_minute)
-    assert reported is not None
-    return reported[1]
+    result = buckets.take(key, per_minute=per_minute)
+    assert result is not None
+    return result[1]
 
 
 def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not(
@@ -50,12 +50,12 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
     many = [RateLimits(redis_url) for _ in range(4)]
     began = time.monotonic()
 
-    taken = sum(
+    count = sum(
         races.race(*[lambda b=b: sum(take(b, per_minute=60) for _ in range(40)) for b in many])
     )
 
     # The bucket refills by one request per second.
-    assert 60 <= taken <= 61 + (time.monotonic() - began)
+    assert 60 <= count <= 61 + (time.monotonic() - began)
     for buckets in many:
         buckets.close()
 

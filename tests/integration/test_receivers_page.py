@@ -39,8 +39,8 @@ def signed(*, minutes: int = 0) -> dict[str, str]:
 
 
 def example(name: str) -> str:
-    [found] = re.findall(rf"```\w+\n(?:#|//) verify: {name}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+    [code] = re.findall(rf"```\w+\n(?:#|//) verify: {name}\n(.*?)```", PAGE, re.DOTALL)
+    return str(code)
 
 
 def python(name: str) -> Received:

@@ -115,11 +115,11 @@ def test_the_model_card_states_consistent_results_for_every_kind() -> None:
     marks = bench.card()
 
     assert set(marks) == set(questions.KINDS)
-    right, requested = (
-        sum(getattr(mark, name) for mark in marks.values()) for name in ("right", "requested")
+    correct, total = (
+        sum(getattr(mark, name) for mark in marks.values()) for name in ("correct", "total")
     )
-    assert f"({right})" in bench.CARD.read_text()
-    assert requested == 1300
+    assert f"({correct})" in bench.CARD.read_text()
+    assert total == 1300
 
 
 @given(seeds, st.sampled_from(questions.KINDS))

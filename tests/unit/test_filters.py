@@ -56,33 +56,31 @@ def faults(words: str) -> list[str]:
 
 
 @given(any_filter)
-def test_a_rendered_filter_parses_to_the_same_filter(requested: Filter) -> None:
-    assert parse(filters.render(requested)) == requested
+def test_a_rendered_filter_parses_to_the_same_filter(expected: Filter) -> None:
+    assert parse(filters.render(expected)) == expected
 
 
 @given(st.text())
 def test_any_text_is_parsed_or_rejected_with_the_position_of_each_fault(words: str) -> None:
     try:
-        requested = parse(words)
+        parsed = parse(words)
     except errors.InvalidRequest as refused:
-        reported = [
-            fault.detail for fault in refused.faults if fault.detail.startswith("Character")
-        ]
-        places = [int(detail.split()[1].strip(":")) for detail in reported]
+        details = [fault.detail for fault in refused.faults if fault.detail.startswith("Character")]
+        places = [int(detail.split()[1].strip(":")) for detail in details]
         assert places == sorted(places)
         assert all(not words[place - 1].isspace() for place in places)
     else:
-        assert parse(filters.render(requested)) == requested
+        assert parse(filters.render(parsed)) == parsed
 
 
 def test_qualifiers_combine_and_several_states_are_alternatives() -> None:
     image_id = ids.new()
-    requested = parse(
+    parsed = parse(
         f"status:failed  status:cancelled error:timeout error:worker_lost meta.case:42 meta.site:a.b "
         f"image:{ids.show('img', image_id)} image:{SHA256} status:failed"
     )
 
-    assert requested == Filter(
+    assert parsed == Filter(
         account_id=None,
         statuses=(Status.FAILED, Status.CANCELLED),
         error_codes=("deadline_exceeded", "worker_lost"),
@@ -94,16 +92,16 @@ def test_qualifiers_combine_and_several_states_are_alternatives() -> None:
 
 
 def test_words_and_phrases_combine_with_qualifiers() -> None:
-    requested = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
+    parsed = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
 
-    assert requested.phrases == ("pelican", "six of them", "圆形", "status:failed")
-    assert requested.statuses == (Status.FAILED,)
+    assert parsed.phrases == ("pelican", "six of them", "圆形", "status:failed")
+    assert parsed.statuses == (Status.FAILED,)
 
 
 def test_quotes_keep_characters_that_would_end_a_word() -> None:
-    requested = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
+    parsed = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
 
-    assert requested.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
+    assert parsed.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
 
 
 @pytest.mark.parametrize(
@@ -126,9 +124,9 @@ def test_quotes_keep_characters_that_would_end_a_word() -> None:
 def test_times_are_compared_with_the_submission_and_durations_with_the_age(
     words: str, after: datetime | None, before: datetime | None
 ) -> None:
-    requested = parse(words)
+    parsed = parse(words)
 
-    assert (requested.created_after, requested.created_before) == (after, before)
+    assert (parsed.created_after, parsed.created_before) == (after, before)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +154,14 @@ def test_times_are_compared_with_the_submission_and_durations_with_the_age(
         ("created:<2026-11-20 created:<2026-11-21", 21, "only once"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(words: str, place: int, reason: str) -> None:
-    (reported,) = faults(words)
+def test_each_fault_has_its_position(words: str, place: int, reason: str) -> None:
+    (fault,) = faults(words)
 
-    assert reported.startswith(f"Character {place}: ")
-    assert reason in reported
+    assert fault.startswith(f"Character {place}: ")
+    assert reason in fault
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_together() -> None:
     assert len(faults("status:odd created:now meta.case:42 finding:odd")) == 3
 
 

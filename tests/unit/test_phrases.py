@@ -62,26 +62,26 @@ def test_a_part_of_a_text_that_starts_at_a_word_is_found_in_it(
     whole = spelled(text)
 
     assert phrase.spelling in whole
-    known, wanted = words(whole), list(phrase.words)
-    at = range(len(known) - len(wanted) + 1)
-    last = wanted.pop()
+    known, expected = words(whole), list(phrase.words)
+    at = range(len(known) - len(expected) + 1)
+    last = expected.pop()
     assert any(
-        known[place : place + len(wanted)] == wanted
+        known[place : place + len(expected)] == expected
         and (
-            known[place + len(wanted)].startswith(last)
+            known[place + len(expected)].startswith(last)
             if phrase.unfinished
-            else known[place + len(wanted)] == last
+            else known[place + len(expected)] == last
         )
         for place in at
     )
 
 
 @given(texts, texts)
-def test_a_found_phrase_is_in_the_text(text: str, wanted: str) -> None:
-    phrase = phrase_of(wanted)
+def test_a_found_phrase_is_in_the_text(text: str, query: str) -> None:
+    phrase = phrase_of(query)
 
     if phrase is not None and phrase.spelling in spelled(text):
-        assert squeezed(folded(wanted)).strip() in squeezed(folded(text))
+        assert squeezed(folded(query)).strip() in squeezed(folded(text))
 
 
 def test_chinese_is_spelled_by_pairs_and_punctuation_stands_alone() -> None:
@@ -95,7 +95,7 @@ def test_case_and_width_and_line_breaks_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found", "unfinished"),
+    ("text", "expected", "unfinished"),
     [
         ("six circ", ("six", "circ"), True),
         ("six circles.", ("six", "circles"), False),
@@ -106,12 +106,12 @@ def test_case_and_width_and_line_breaks_do_not_matter() -> None:
     ],
 )
 def test_the_words_at_the_ends_may_be_parts_of_longer_ones(
-    text: str, found: tuple[str, ...], *, unfinished: bool
+    text: str, expected: tuple[str, ...], *, unfinished: bool
 ) -> None:
     phrase = phrase_of(text)
 
     assert phrase is not None
-    assert (phrase.words, phrase.unfinished) == (found, unfinished)
+    assert (phrase.words, phrase.unfinished) == (expected, unfinished)
 
 
 @pytest.mark.parametrize("text", ["", " ", "a", "圆", "6", "a b", "...", "圆。", "。圆", "6 圆"])

@@ -59,7 +59,7 @@ def test_the_test_suites_own_variables_are_not_the_services() -> None:
     assert Settings.read({"LONGLOOK_TEST_POSTGRES_URL": "x"}).port == 8700
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_together() -> None:
     messages = faults(
         nope="1",
         port="many",

@@ -284,17 +284,17 @@ def test_a_running_call_counts_in_the_wait_that_a_refused_call_learns() -> None:
     timer = Timer()
     shares = Shares(1, name="things", timer=timer)
 
-    def reported() -> int:
+    def announced_wait() -> int:
         with pytest.raises(errors.Overloaded) as caught, shares.hold(B, seconds=0):
             pass
         return int(caught.value.retry_after)
 
     with shares.hold(A, seconds=0):
-        assert reported() == 1
+        assert announced_wait() == 1
         timer.now = 12.5
-        assert reported() == 13
+        assert announced_wait() == 13
         timer.now = 4000
-        assert reported() == 60
+        assert announced_wait() == 60
 
 
 def test_there_are_never_more_calls_than_places_and_none_is_lost() -> None:

@@ -68,12 +68,12 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES, max_size=40).map("".join)
 
 
-def reported(text: str) -> list[tuple[StepKind, str]]:
+def steps_of(text: str) -> list[tuple[StepKind, str]]:
     return [(step.kind, text[step.start : step.end]) for step in parse(text)]
 
 
 def test_an_english_trace_is_divided_into_steps() -> None:
-    assert reported(ENGLISH) == [
+    assert steps_of(ENGLISH) == [
         (
             StepKind.OBSERVATION,
             "So I've got this picture with pelicans. On the left there are 3 pelicans, e.g. the big one.",
@@ -88,7 +88,7 @@ def test_an_english_trace_is_divided_into_steps() -> None:
 
 
 def test_a_chinese_trace_is_divided_into_steps() -> None:
-    assert [kind for kind, _ in reported(CHINESE)] == [
+    assert [kind for kind, _ in steps_of(CHINESE)] == [
         StepKind.OBSERVATION,
         StepKind.INFERENCE,
         StepKind.RECHECK,
@@ -100,7 +100,7 @@ def test_a_chinese_trace_is_divided_into_steps() -> None:
 
 def test_the_small_models_traces_start_with_an_observation_and_end_with_the_answer() -> None:
     for sample in json.loads(SAMPLES.read_text()):
-        kinds = [kind for kind, _ in reported(sample["trace"])]
+        kinds = [kind for kind, _ in steps_of(sample["trace"])]
         assert kinds[0] is StepKind.OBSERVATION
         assert kinds[-1] is StepKind.ANSWER
         assert kinds.count(StepKind.ANSWER) == 1
@@ -129,17 +129,17 @@ def test_mathematics_code_and_tables_are_never_divided(whole: str) -> None:
 
 def test_a_list_belongs_to_the_paragraph_before_it() -> None:
     text = "I see these:\n\n- Wait. A duck.\n\n- A goose.\n\nTherefore, it is 2."
-    assert [kind for kind, _ in reported(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
+    assert [kind for kind, _ in steps_of(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_two_prices_are_not_a_formula_and_an_open_bracket_hides_nothing() -> None:
     text = "There is $5 here. Wait, $6 there.\n\n\\[ oh.\n\nTherefore, it is 11."
-    assert [kind for kind, _ in reported(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
+    assert [kind for kind, _ in steps_of(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_a_recheck_after_the_answer_ends_it() -> None:
     text = "**Final Answer**\n\n6\n\nWait, let me look again. There are 7.\n\n**Final Answer**\n\n7"
-    assert [kind for kind, _ in reported(text)] == [
+    assert [kind for kind, _ in steps_of(text)] == [
         StepKind.ANSWER,
         StepKind.RECHECK,
         StepKind.OBSERVATION,
@@ -183,7 +183,7 @@ def test_a_heading_contains_no_blank_line_so_no_heading_starts_in_settled_text(t
     for size, character in enumerate(text, 1):
         parser.feed(character)
         assert parser.steps() == parse(text[:size])
-    assert StepKind.ANSWER not in [kind for kind, _ in reported(text)]
+    assert StepKind.ANSWER not in [kind for kind, _ in steps_of(text)]
 
 
 @given(TEXTS)

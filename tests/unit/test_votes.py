@@ -53,10 +53,10 @@ def test_a_vote_is_decided_exactly_when_no_further_votes_can_change_the_winner(
 ) -> None:
     """A decision holds for all possible missing votes, and if all of them give the same winner, it is a decision."""
     requested = len(answers)
-    there = data.draw(st.sets(st.sampled_from(range(requested)), min_size=2))
-    cast = {vote: answers[vote] for vote in there}
-    missing = [vote for vote in range(requested) if vote not in there][:4]
-    if len(there) + len(missing) < requested:
+    present = data.draw(st.sets(st.sampled_from(range(requested)), min_size=2))
+    cast = {vote: answers[vote] for vote in present}
+    missing = [vote for vote in range(requested) if vote not in present][:4]
+    if len(present) + len(missing) < requested:
         return
     ends = {
         winner(cast | dict(zip(missing, rest, strict=True)))
