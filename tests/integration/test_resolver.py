@@ -20,7 +20,7 @@ HERE = ipaddress.ip_address("127.0.0.1")
 #: A process that resolves a name whose server is silent, and has nothing else to do.
 ENDS = """
 import socket, threading
-from net.client import Egress, EgressError
+from net.client import GuardedClient, GuardedClientError
 
 known = socket.getaddrinfo
 
@@ -30,12 +30,12 @@ def silent(host, *arguments, flags=0, **rest):
     threading.Event().wait()
 
 socket.getaddrinfo = silent
-egress = Egress()
+client = GuardedClient()
 try:
-    egress.post("https://silent.example/", body=b"", headers={}, seconds=0.1)
-except EgressError as error:
+    client.post("https://silent.example/", body=b"", headers={}, seconds=0.1)
+except GuardedClientError as error:
     print(error.reason)
-egress.close()
+client.close()
 """
 
 
