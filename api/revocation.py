@@ -5,21 +5,21 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import structlog
 
 from core import errors
+from core.background import BackgroundLoop
+from core.closing import Closing
 from core.database import Database, DatabaseUnavailable
 from jobs.store import accounts
 
 _log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 
-class RevocationWatch:
+class RevocationWatch(Closing):
     """One request that a key holds open. Closing it ends the look."""
 
     def __init__(self, revocation: Revocation, key_id: uuid.UUID, end: Callable[[], None]) -> None:
@@ -27,17 +27,6 @@ class RevocationWatch:
         self.key_id = key_id
         self._end = end
         self.revoked = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def check(self) -> None:
         """Raise :class:`core.errors.Unauthenticated` when the key was revoked meanwhile."""
@@ -59,27 +48,23 @@ class Revocation:
 
     Args:
         database: where keys are kept. While it does not answer, everything stays open.
-        look_seconds: the time between two looks, each of which is one query.
+        check_seconds: the time between two looks, each of which is one query.
     """
 
-    def __init__(self, database: Database, *, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, database: Database, *, check_seconds: float = _CHECK_SECONDS) -> None:
         self._database = database
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._watches: set[RevocationWatch] = set()
-        self._wake = threading.Event()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop = BackgroundLoop("revocation", self._round)
 
     def watch(self, key_id: uuid.UUID, end: Callable[[], None]) -> RevocationWatch:
         """Call ``end``, from another thread, when the key is revoked before the watch is closed."""
         watch = RevocationWatch(self, key_id, end)
         with self._lock:
             self._watches.add(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="revocation", daemon=True)
-                self._thread.start()
-        self._wake.set()
+        self._loop.start()
+        self._loop.wake()
         return watch
 
     def forget(self, watch: RevocationWatch) -> None:
@@ -89,16 +74,14 @@ class Revocation:
 
     def close(self) -> None:
         """Stop looking. A signal handler may call it: no lock is taken here."""
-        self._closed.set()
-        self._wake.set()
+        self._loop.request_stop()
 
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            while (watches := self._open()) and not self._closed.is_set():
-                self._look(watches)
-                self._closed.wait(self._look_seconds)
+    def _round(self) -> float | None:
+        if not (watches := self._open()):
+            return None
+        self._look(watches)
+        self._loop.pause(self._check_seconds)
+        return 0.0
 
     def _open(self) -> set[RevocationWatch]:
         with self._lock:

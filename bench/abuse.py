@@ -261,7 +261,7 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
             row = {
                 "id": ids.new(), "account_id": account_id, "status": Status.SUCCEEDED,
                 "model": service.MODEL.name, "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
-                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
+                "ordering_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
                 "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
                 "created_at": now, "started_at": now, "finished_at": now,
             }  # fmt: skip

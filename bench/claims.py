@@ -43,7 +43,7 @@ _JOB = table(Job).c
 _BEST = (
     sa.select(_JOB.id)
     .where(*dispatch.eligible())
-    .order_by(_JOB.rank_at, _JOB.id)
+    .order_by(_JOB.ordering_at, _JOB.id)
     .limit(1)
     .with_for_update(skip_locked=True)
     .cte("best")
@@ -91,7 +91,7 @@ def fill(database: Database, jobs: int, owners: int) -> None:
             {
                 "id": ids.new(), "account_id": account_ids[number % owners], "status": Status.QUEUED,
                 "model": "tiny-qvq", "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
-                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=9), "attempt": 0,
+                "ordering_at": now, "not_before": now, "deadline_at": now + timedelta(hours=9), "attempt": 0,
                 "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
                 "created_at": now,
             }
@@ -99,7 +99,8 @@ def fill(database: Database, jobs: int, owners: int) -> None:
         ]  # fmt: skip
         with database.transaction() as transaction:
             transaction.execute(sa.insert(Job), rows)
-    turns.tidy(database)
+    with database.transaction() as transaction:
+        turns.enter_all(transaction, ((account_id, Priority.NORMAL) for account_id in account_ids))
 
 
 def opened(url: str, *, jobs: int, owners: int, turned: bool) -> Database:

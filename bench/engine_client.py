@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 
 _PEER = """
 import sys
-from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=Options.parse(sys.argv[2]), profile=profiles.QVQ)
+from core import profiles
+from scripted import ScriptedOptions, server
+server.serve("127.0.0.1", int(sys.argv[1]), options=ScriptedOptions.parse(sys.argv[2]), profile=profiles.QVQ)
 """
 
 
@@ -67,7 +66,7 @@ def main() -> None:
     flags = parser.parse_args()
     tokens = int(flags.rate * flags.seconds)
     url = f"http://127.0.0.1:{flags.port}"
-    options = f"?tokens_per_second={flags.rate}&window=512&persona=no_answer_at_length"
+    options = f"?tokens_per_second={flags.rate}&window=512&behavior=no_answer_at_length"
     peer = subprocess.Popen([sys.executable, "-c", _PEER, str(flags.port), options])
     try:
         client = SGLang(
@@ -160,7 +159,7 @@ def _print(figures: list[Figure], streams: int, rate: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     served = sum(figure.chunks for figure in figures)
     each = 1e6 * (usage.ru_utime + usage.ru_stime) / served
-    print(f"The scripted engine: {each:.1f} µs of CPU per chunk, including its start.")
+    print(f"The scripted server itself: {each:.1f} µs of CPU a chunk, its start included.")
 
 
 if __name__ == "__main__":

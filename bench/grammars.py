@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures
-from cli.engine import cpu
+from cli.environments import engine
+from core.settings import Settings
 from jobs.answers import json_schema
 
 Schema = dict[str, Any]
@@ -38,7 +39,10 @@ def compiled(schemas: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
     """Compile schemas in the engine's environment; yield the cost of each."""
     script = Path(__file__).with_name("grammar_compiler.py")
     with subprocess.Popen(
-        [cpu.PYTHON, "-I", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [engine.python(Settings.read().home), "-I", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdin is not None  # noqa: S101 - for the type checker
         assert child.stdout is not None  # noqa: S101 - same

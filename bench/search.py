@@ -61,7 +61,7 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
             row = {
                 "id": ids.new(), "account_id": owners[number % _ACCOUNTS], "status": Status.SUCCEEDED,
                 "model": "tiny-qvq", "options": {}, "metadata_": {}, "priority": Priority.NORMAL,
-                "rank_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
+                "ordering_at": now, "not_before": now, "deadline_at": now + timedelta(hours=1), "attempt": 1,
                 "crashes": 0, "failures": 0, "max_attempts": 5, "request_id": "req_bench",
                 "created_at": now, "started_at": now, "finished_at": now,
             }  # fmt: skip

@@ -44,11 +44,10 @@ _START_SECONDS: Final = 60
 _PEPPER: Final = "the pepper of the benchmarks"
 _ENGINE: Final = """
 import sys
-from jobs import profiles
-from worker.engines import scripted_server
-from scripted import Options
-options = Options.parse(sys.argv[2])
-scripted_server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
+from core import profiles
+from scripted import ScriptedOptions, server
+options = ScriptedOptions.parse(sys.argv[2])
+server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
 
 
@@ -66,7 +65,7 @@ class Ground:
     @property
     def environment(self) -> dict[str, str]:
         """This process's environment without any setting of the service."""
-        return programs.foreign(os.environ)
+        return programs.without_settings(os.environ)
 
     def start(self, program: Program) -> Process:
         """Start ``program``; a program of the same name must have ended."""
@@ -82,7 +81,7 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: options of the engine, as :class:`scripted.options.ScriptedOptions` parses them.
+        options: of the engine, as :class:`scripted.ScriptedOptions` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
     # PostgreSQL runs as another user, in a subfolder.
@@ -229,7 +228,7 @@ def wait(ready: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.ended() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{process.program.name} did not start:\n{process.last_words()}")
+            raise SystemExit(f"{process.program.name} did not start:\n{process.last_lines()}")
         time.sleep(0.05)
 
 

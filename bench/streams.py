@@ -31,10 +31,10 @@ from bench import figures, service
 from core import profiles
 from jobs import engine
 from jobs.lifecycle import Status
-from jobs.records import Job, Sample
+from jobs.records import Generation, Job
 from worker.engines.sglang import wire
 
-_OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
+_OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _QUESTION = "What is there to see?"
 #: Seconds of an average answer, and the number of consecutive answers per place of the engine.
 _ANSWER_SECONDS = 12
@@ -145,9 +145,9 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
         with running.database.reading() as transaction:
             row = transaction.execute(
                 sa.select(
-                    sa.func.min(Sample.started_at).label("began"),
-                    sa.func.max(Sample.ended_at).label("ended"),
-                    sa.func.sum(Sample.output_tokens).label("tokens"),
+                    sa.func.min(Generation.started_at).label("began"),
+                    sa.func.max(Generation.ended_at).label("ended"),
+                    sa.func.sum(Generation.output_tokens).label("tokens"),
                 )
             ).one()
         return Figure(
@@ -161,7 +161,7 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
 
 def _await_first(running: service.Service) -> None:
     """Wait for the first request to the engine."""
-    started = sa.select(sa.exists(sa.select(Sample.rid)))
+    started = sa.select(sa.exists(sa.select(Generation.rid)))
     while True:
         with running.database.reading() as transaction:
             if transaction.execute(started).scalar_one():

@@ -214,7 +214,7 @@ def _shares(trace: client.Json) -> list[float]:
     """Return the cached share of each follower's prompt."""
     return [
         (sample["usage"]["cached_tokens"] or 0) / sample["usage"]["input_tokens"]
-        for sample in trace["samples"]
+        for sample in trace["generations"]
         if sample["index"] and sample["continues"] is None and sample["usage"]
         if sample["usage"]["input_tokens"]
     ]

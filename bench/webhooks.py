@@ -1,10 +1,10 @@
-"""Webhooks: the effect of dead receivers on the others, and the delay of a notification.
+"""Webhooks: what dead receivers cost the others, and how soon an end is delivered.
 
 ``python -m bench.webhooks [--database sqlite|postgresql|both] [--events N] [--quick]``
 
-200 endpoints get every notification. In the first run, all of them answer; in the second one, 20 accept the connection
-and stay silent. The result is the number of deliveries per second to the 180 endpoints that are the same in both runs.
-Then single notifications on an idle system: the time from the commit until the receiver's answer is in SQL.
+200 endpoints get each event. In one run all of them respond; in the other one 20 accept the connection and are silent.
+The figure is deliveries a second to the 180 that are the same in both. Then one event after another on an idle system:
+from its commit until the receiver's response is in SQL.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from core.database import Database
 from core.settings import Settings
 from core.vault import Vault
 from jobs import queue
-from jobs.delivery import EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery
-from jobs.store import accounts, events
-from webhooks import endpoints, signature
+from jobs.store import accounts
+from webhooks import endpoints, notifications, signature
+from webhooks.policy import EventType
+from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 _ENDPOINTS = 200
 _DEAD = 20
@@ -41,7 +41,7 @@ _RECEIVER = "from bench import webhooks; import sys; webhooks.receive(int(sys.ar
 
 
 def receive(port: int) -> None:
-    """Answer every request with 204 until the process is killed: the process of the receiver."""
+    """Respond to all requests with 204 until killed: the process of the receiver."""
     asyncio.run(_receive(port))
 
 
@@ -74,7 +74,7 @@ class Post:
         """Register endpoints; return the ids of the healthy ones."""
         account_id = accounts.account_id(self.database, self.account)
         plain = signature.new_secret()
-        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.hint(plain))
+        secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.redact(plain))
         ids = [
             endpoints.create(
                 self.database,
@@ -89,9 +89,9 @@ class Post:
         return ids[: _ENDPOINTS - _DEAD]
 
     def record(self) -> None:
-        """Commit a notification, and send a wakeup."""
+        """Commit an event, and wake the delivery process."""
         with self.database.transaction() as transaction:
-            events.of_account(
+            notifications.of_account(
                 transaction,
                 account_id=accounts.account_id(self.database, self.account),
                 event_type=EventType.JOB_SUCCEEDED,
@@ -113,7 +113,7 @@ class Post:
             return counted
 
     def wait(self, ids: list[uuid.UUID], count: int) -> None:
-        """Wait until ``count`` deliveries are complete."""
+        """Wait until ``count`` are done."""
         until = time.monotonic() + _LIMIT_SECONDS
         while self.delivered(ids) < count:
             if time.monotonic() > until:
@@ -139,7 +139,7 @@ def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
         service.wait(lambda: _connects(port), receiver)
         process = ground.start(programs.delivery(running.wiring, environ=running.environ))
         service.wait(lambda: b" ready." in process.log.read_bytes(), process)
-        wakeup = queue.Wakeup(
+        wakeup = queue.RedisWakeup(
             Settings.read({}, redis_url=ground.redis_url), notifications=queue.DELIVER
         )
         hook = f"http://127.0.0.1:{port}/hook"

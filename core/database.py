@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import event, orm
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 
 Clock = Callable[[], datetime]
+T = TypeVar("T")
 
+_log = structlog.get_logger(__name__)
+
+#: Between two calls of :func:`until_available`.
+_RETRY_SECONDS = 1.0
 _STATEMENT_TIMEOUT_MS = 10_000
 _LOCK_TIMEOUT_MS = 5_000
 _SQLITE_BUSY_MS = 10_000
@@ -145,6 +151,36 @@ class DiskFull(DatabaseUnavailable):
     """The disk of the database has no room left; the transaction was rolled back."""
 
     code = "insufficient_storage"
+
+
+def until_available(
+    call: Callable[[], T],
+    *,
+    failed: str,
+    give_up: Callable[[float], bool | None] = time.sleep,
+    **context: object,
+) -> T:
+    """Call ``call`` again and again until the database answers it.
+
+    Args:
+        call: reads or writes. A commit whose reply was lost may have landed, so it must be safe to repeat.
+        failed: the event that is logged, with ``context``, each time the database is unavailable.
+        give_up: waits for some seconds, then says whether to stop trying.
+        context: keys of the log line.
+
+    Returns:
+        What ``call`` returns.
+
+    Raises:
+        DatabaseUnavailable: the database did not answer, and ``give_up`` returned True.
+    """
+    while True:
+        try:
+            return call()
+        except DatabaseUnavailable:
+            _log.warning(failed, **context)
+            if give_up(_RETRY_SECONDS):
+                raise
 
 
 class Transaction:

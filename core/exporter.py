@@ -26,11 +26,6 @@ class Exporter:
         self._port = port
         self._running: tuple[WSGIServer, threading.Thread] | None = None
 
-    @property
-    def serving(self) -> bool:
-        """Whether the page can be read."""
-        return self._running is not None
-
     def start(self) -> None:
         """Start the server's thread. A port that is taken is told in the log: jobs go on without it."""
         if not self._port:

@@ -294,7 +294,7 @@ class Settings(BaseSettings):
     # Starting an engine
     engine_python: Path | None = Field(
         default=None,
-        description="Python of the engine's environment. Empty: `.venv-engine` of the checkout.",
+        description="Python of the engine's environment. Empty: what `longlook engine install` made.",
     )
     engine_model_path: str = Field(
         default="", description="Checkpoint to serve. Empty: tiny-qvq, or QVQ-72B-Preview on GPUs."
@@ -333,7 +333,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Days after its job's end that question and answer are kept; 0 is for ever.",
     )
-    retention_event_days: float = Field(
+    retention_timeline_days: float = Field(
         default=0,
         ge=0,
         description="Days after its job's end that a timeline is kept; 0 is for ever.",

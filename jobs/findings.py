@@ -1,6 +1,6 @@
-"""Findings: the problem that a guard found in a trace, and the action it took. The service keeps them without limit.
+"""Findings of guards in traces, and the actions taken. They are stored permanently, counted, and shown with the job.
 
-A finding contains a position in the trace but no text of it, so it can outlive the trace.
+A finding contains positions and no text of the trace, so that it can outlive the trace.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from typing import Any
 
 
 class FindingKind(enum.StrEnum):
-    """The kind of problem."""
+    """The kind of a finding."""
 
-    #: The text repeats itself literally.
+    #: The text repeats itself verbatim.
     LOOP = "loop"
     #: The text repeats itself in other words.
     PARAPHRASE_LOOP = "paraphrase_loop"
-    #: The token budget ran out before the answer.
+    #: The tokens ran out before there was an answer.
     BUDGET = "budget"
-    #: The early answers that the guard requested during the generation stayed the same.
+    #: Consecutive probes of the running trace had the same answer.
     CONVERGED = "converged"
-    #: The answer is in a different script than the question, because the trace drifted to it.
+    #: The trace drifted into a script that differs from the question's, and so did the answer.
     LANGUAGE = "language"
     #: The answer was verified against the image; the action is the result.
     VERIFY = "verify"
-    #: A final answer started and did not end, or the job ended without an answer.
+    #: The final answer was not terminated, or the job ended without one.
     NO_ANSWER = "no_answer"
 
 
 class Action(enum.StrEnum):
-    """The action that the guard took."""
+    """The action taken for a finding."""
 
-    #: The text was truncated and the model was made to answer.
+    #: The text was cut, and the model was forced to answer.
     FORCED = "forced"
-    #: The text was truncated; an earlier answer stays valid.
+    #: The text was cut; the answer before the cut, if any, remains.
     STOPPED = "stopped"
-    #: The verification produced the same answer.
+    #: The verification had the same answer.
     CONFIRMED = "confirmed"
-    #: The verification produced a different answer, which replaces the first one.
+    #: The verification had another answer, which became the job's answer.
     CORRECTED = "corrected"
-    #: The verification produced no answer; the first answer stays valid.
+    #: The verification had no answer; the first answer remains.
     DOUBTED = "doubted"
     NONE = "none"
 
 
-#: Result of a verification to the share of the two answers that agree with the job's answer.
+#: The share of answer and verification that agree with the job's answer, by the result of the verification.
 CONFIDENCES: Mapping[str, float] = {
     Action.CONFIRMED: 1.0,
     Action.CORRECTED: 0.5,
@@ -59,18 +59,18 @@ class Finding:
     """One finding.
 
     Attributes:
-        kind: the kind of problem.
-        sample: the number of the generation within the attempt.
-        start: the index of the first character of the problem, in the generation's raw text.
-        end: the index after its last character.
-        action: the action that the guard took.
-        evidence: the measurements on which the finding is based.
-        tokens_saved: the unused tokens of the budget when the generation was stopped. This is an upper bound, because
-            the generation might have ended earlier.
+        kind: the kind of the finding.
+        sample: number of the stream in the attempt.
+        start: index of its first character in the stream's raw text.
+        end: index after its last character.
+        action: the action taken.
+        evidence: the measurements that led to the finding.
+        tokens_saved: unused tokens of the stream's budget when it was stopped: an upper bound of the savings, because
+            the stream might have ended earlier.
     """
 
     kind: FindingKind
-    sample: int
+    generation: int
     start: int
     end: int
     action: Action
@@ -78,7 +78,7 @@ class Finding:
     tokens_saved: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """Return the finding as JSON for the job's event stream."""
+        """Return the finding as JSON values, as it appears in the job's events."""
         return {
             "kind": str(self.kind),
             "start": self.start,
@@ -90,6 +90,6 @@ class Finding:
 
 
 def confidence(findings: Iterable[Finding]) -> float | None:
-    """Return the confidence in an answer according to its verification; None without a verification."""
+    """Return the share of answer and verification that agree with the job's answer; None without a verification."""
     actions = (finding.action for finding in findings if finding.kind is FindingKind.VERIFY)
     return next((CONFIDENCES[action] for action in actions if action in CONFIDENCES), None)

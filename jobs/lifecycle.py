@@ -1,4 +1,4 @@
-"""The states of a job, the transitions between them, and the rules for its place in the queue. Pure: no SQL, no clock.
+"""The states of a job, their transitions, priorities, roles and retry delays. Pure: no SQL, no clock.
 
 ::
 
@@ -28,17 +28,17 @@ class Status(enum.StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the job cannot leave this state."""
+        """Whether the state is final."""
         return not TRANSITIONS[self]
 
 
 class Outcome(enum.StrEnum):
-    """The result of an attempt; a running attempt has no outcome."""
+    """The result of an attempt; a running attempt has none."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    #: The worker released the job early: drain, unreachable engine, or full engine. Does not count as a failure.
+    #: Returned to the queue before its end: drain, engine unreachable, engine full. Does not count.
     RELEASED = "released"
     #: The engine failed and the job waits for the next attempt. Counts as a failure.
     RETRIED = "retried"
@@ -47,35 +47,30 @@ class Outcome(enum.StrEnum):
 
 
 class Priority(enum.StrEnum):
-    """The priority classes of jobs."""
+    """The priority of a job."""
 
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
 
     def exceeds(self, highest: Priority) -> bool:
-        """Whether this class is above ``highest``."""
+        """Whether this priority is above ``highest``."""
         order = list(Priority)
         return order.index(self) < order.index(highest)
 
 
 class Role(enum.StrEnum):
-    """The permissions of an API key; each role includes the roles before it."""
+    """The role of an API key."""
 
     READ = "read"
     SUBMIT = "submit"
     OPERATE = "operate"
     ADMIN = "admin"
 
-    def reaches(self, needed: Role) -> bool:
-        """Whether this role includes ``needed``."""
-        order = list(Role)
-        return order.index(self) >= order.index(needed)
-
     @property
     def highest_priority(self) -> Priority:
-        """The highest priority that a key of this role may request if the key sets no other limit."""
-        return Priority.HIGH if self.reaches(Role.OPERATE) else Priority.NORMAL
+        """The default of the highest priority that a key of this role may use."""
+        return Priority.HIGH if self in (Role.OPERATE, Role.ADMIN) else Priority.NORMAL
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
@@ -86,19 +81,19 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.CANCELLED: frozenset(),
 }
 
-#: How far an account moves back in the queue when a job of the class is claimed: the inverse of the class's weight.
-#: While all three wait, an account gets 16 high jobs for one normal job, and 16 normal jobs for one low job.
+#: How far an account moves back in the queue when a job of the priority is claimed: the inverse of its weight. While
+#: jobs of all priorities wait, an account gets 16 high jobs per normal job, and 16 normal jobs per low job.
 TURN_STEP: dict[Priority, int] = {Priority.HIGH: 1, Priority.NORMAL: 16, Priority.LOW: 256}
-#: How far behind the current turn a class starts if the account has no job of the class in the queue.
-#: High and normal jobs start immediately; low ones wait for a round of 16 normal jobs.
+#: Distance from the current turn at which a priority starts if the account had no job of it in the queue.
+#: High and normal jobs start at once; low ones start after 16 normal jobs.
 FIRST_TURN: dict[Priority, int] = {
     Priority.HIGH: 0,
     Priority.NORMAL: 0,
     Priority.LOW: TURN_STEP[Priority.LOW],
 }
 
-#: A job ranks as if it had been submitted this much earlier. Within an account and a class, the rank is the
-#: order of submission. Between classes it matters only for a job without a turn; see :mod:`jobs.store.turns`.
+#: A job ranks as if it had been submitted this much earlier. Within one account and priority, the rank is the order of
+#: submission. Between priorities it matters only for jobs without a turn; see :mod:`jobs.store.turns`.
 HEAD_START: dict[Priority, timedelta] = {
     Priority.HIGH: timedelta(minutes=60),
     Priority.NORMAL: timedelta(minutes=30),
@@ -107,16 +102,16 @@ HEAD_START: dict[Priority, timedelta] = {
 
 _BACKOFF_BASE_SECONDS = 5.0
 _BACKOFF_LIMIT_SECONDS = 60.0
-#: Wait after a release that does not count as a failure, so that workers do not busy-wait for a full engine.
+#: Delay of a released job, so that workers do not spin on a full engine.
 _RELEASE_SECONDS = 1.0
 
 
 def backoff(count: int, *, rng: random.Random) -> timedelta:
-    """Return the wait before the next attempt after ``count`` failures: 5 s, doubled up to 60 s, minus 0 to 20 %."""
+    """Return the delay of the next attempt after ``count`` failures: 5 s, doubling to 60 s, with -20% jitter."""
     seconds = min(_BACKOFF_LIMIT_SECONDS, _BACKOFF_BASE_SECONDS * 2 ** max(0, count - 1))
     return timedelta(seconds=seconds * rng.uniform(0.8, 1.0))
 
 
 def release_wait(*, rng: random.Random) -> timedelta:
-    """Return the wait of a job that was released because its engine was full or unreachable."""
+    """Return the delay of a job that was released because its engine was full or unreachable."""
     return timedelta(seconds=_RELEASE_SECONDS * rng.uniform(0.5, 2.0))

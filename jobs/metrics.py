@@ -143,8 +143,8 @@ class JobMetrics:
             waited = (move.at - move.created_at).total_seconds()
             self._queue.labels(move.priority).observe(max(0.0, waited))
         if move.source is Status.RUNNING and move.target is not Status.RUNNING:
-            self._attempts.labels(move.event).inc()
-            if move.event == "lost":
+            self._attempts.labels(move.action).inc()
+            if move.action == "lost":
                 self._expired.inc()
         if move.target.terminal and move.source is not move.target:
             code = move.error_code or ""

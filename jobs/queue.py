@@ -18,6 +18,7 @@ from kombu import Queue
 from kombu.exceptions import KombuError
 
 from core import failpoints
+from core.background import BackgroundLoop
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -27,6 +28,8 @@ DELIVER = "deliver"
 #: More bells than any number of slots hears at once. A slot goes on by itself until nothing is left, so that
 #: more of them would only fill Redis, and at last wake everybody for nothing.
 _MOST_LYING = 1_000
+#: Seconds between two wakeups of the delivery process by one publisher. Each job causes two.
+_DELIVER_GAP = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +93,7 @@ def make_celery(
     return app
 
 
-class Wakeup:
+class RedisWakeup:
     """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
 
     Args:
@@ -100,28 +103,30 @@ class Wakeup:
 
     def __init__(self, settings: Settings, *, notifications: str = REASON) -> None:
         self._notifications = notifications
+        # A delivery process handles all that is due at once: one wakeup is enough, and many in a row become one.
+        self._most_lying, self._gap = (
+            (1, _DELIVER_GAP) if notifications == DELIVER else (_MOST_LYING, 0.0)
+        )
         self._celery = make_celery(settings, wakes=notifications, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
         )
         self._lock = threading.Lock()
         self._wanted = 0
-        self._wake = threading.Event()
-        self._closed = False
         self._lost = False
-        self._thread: threading.Thread | None = None
+        self._loop = BackgroundLoop(
+            "wakeup", self._publish_wanted, after=self._publish_wanted, join_seconds=3
+        )
 
     def notify(self, times: int = 1) -> None:
         """Ask for ``times`` bells and return at once."""
         with self._lock:
-            if self._closed or times <= 0:
+            if self._loop.stopping or times <= 0:
                 return
             self._wanted += times
-            # The thread starts at the first bell, in the process that rings: threads do not survive a fork.
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
-                self._thread.start()
-        self._wake.set()
+        # The thread starts at the first wakeup, in the process that sends it: threads do not survive a fork.
+        self._loop.start()
+        self._loop.wake()
 
     def waiting(self) -> int | None:
         """Return how many bells lie in Redis, or None when it does not answer."""
@@ -140,23 +145,17 @@ class Wakeup:
 
     def close(self) -> None:
         """Stop the thread after what it is publishing, and close the connections."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        self._wake.set()
-        if thread is not None:
-            thread.join(timeout=3)
+        self._loop.stop()
         with contextlib.suppress(redis.RedisError):
             self._redis.close()
         self._celery.close()
 
-    def _run(self) -> None:
-        while not self._closed:
-            self._wake.wait()
-            self._wake.clear()
-            with self._lock:
-                times, self._wanted = self._wanted, 0
+    def _publish_wanted(self) -> None:
+        with self._lock:
+            times, self._wanted = self._wanted, 0
+        if times:
             self._publish(times)
+            self._loop.pause(self._gap)
 
     def _publish(self, times: int) -> None:
         lying = self.waiting()
@@ -167,7 +166,7 @@ class Wakeup:
             return
         self._lost = False
         try:
-            for _ in range(min(times, _MOST_LYING - lying)):
+            for _ in range(min(times, self._most_lying - lying)):
                 failpoints.hit("bell", "publish")
                 self._celery.send_task(
                     self._notifications, queue=self._notifications, ignore_result=True, retry=False

@@ -1,1 +1,1 @@
-"""The schema's history, run by Alembic on SQLite and PostgreSQL."""
+"""The revisions of the database schema, run by Alembic on SQLite and PostgreSQL."""

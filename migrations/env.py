@@ -1,4 +1,4 @@
-"""Alembic's environment: the service's own settings and tables, impatient with locks on PostgreSQL."""
+"""Alembic's environment: the service's settings and tables, and short lock timeouts on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from alembic import context
 
 from core.database import Database, UTCDateTime
 from core.settings import Settings
-from jobs.outbox import Record
+from webhooks.tables import Record
 
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"
-#: Any number: one migration at a time.
+#: An arbitrary number, the same in all processes: one migration runs at a time.
 _ADVISORY_LOCK = 7_302_026
 _SEARCH = ("search_index", "ix_search_texts_words")
 
 
 def _include(item: Any, _name: str | None, _kind: str, _reflected: bool, _other: Any) -> bool:  # noqa: ANN401, FBT001 - Alembic's own hook
-    """Leave indexes out that this dialect does not have."""
+    """Leave out indexes that this dialect does not have."""
     info = getattr(item, "_ddl_if", None)
     return info is None or info.dialect == context.get_context().dialect.name
 
 
 def _named(name: str | None, kind: str, parents: Any) -> bool:  # noqa: ANN401 - Alembic's own hook
-    """Leave out what texts are searched by, which the records do not describe: SQLite's tables, PostgreSQL's column."""
+    """Leave out the index of texts, which the records do not describe: SQLite's tables, PostgreSQL's column."""
     if kind == "column":
         return (parents["table_name"], name) != ("search_texts", "words")
     return kind not in ("table", "index") or not (name or "").startswith(_SEARCH)
 
 
 def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:  # noqa: ANN401 - Alembic's own hook
-    """Write our time type as what it is in the database: a migration must not import living code."""
+    """Write our time type as its database type: a migration must not import code that changes."""
     if kind == "type" and isinstance(item, UTCDateTime):
         return "sa.DateTime(timezone=True)"
     return False
@@ -48,7 +48,7 @@ def _migrate(connection: sa.Connection) -> None:
         include_object=_include,
         include_name=_named,
         render_item=_render,
-        # SQLite can do it too, though Alembic does not count on it: all revisions or none, one process at a time.
+        # SQLite supports this too, although Alembic's default says no: all revisions or none, one process at a time.
         transactional_ddl=True,
     )
     with context.begin_transaction():

@@ -1,77 +1,49 @@
-"""The guarded transport: requests to addresses that strangers name, and never to a private place.
+"""The guarded HTTP client: sends requests to URLs that users name, and never to a private network.
 
-The address is checked when connecting, after the name was resolved, and it is this address that is connected to: a
-name that turns to another one meanwhile gains nothing. TLS is verified against the name. What is posted follows no
-redirects; what is fetched follows a few, each of them guarded like the first. A network on the allow-list may be
-reached by plain HTTP and on any port; all else on the ports that its user names, HTTPS's own by default.
+The client resolves the name, checks the addresses, and connects to a checked one: a name that later resolves to
+another address changes nothing. It verifies TLS against the name. A POST follows no redirects; a GET follows a few, and
+checks each of them like the first URL.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
-import select
-import socket
 import ssl
-import threading
 import time
 import urllib.parse
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
 from core import errors
+from net.connection import FAILURES, Connection, DialError, Origin
+from net.guard import HTTPS_ONLY, Guard, Ports
+from net.pool import Pool
 from net.resolver import IP, LookUp, Resolver, numeric
 
-_HTTPS: Final = 443
-_PORTS: Final = {"http": 80, "https": _HTTPS}
-#: Where public addresses may be reached: scheme and port.
-Doors = frozenset[tuple[str, int]]
-HTTPS_ONLY: Final[Doors] = frozenset({("https", _HTTPS)})
-WEB: Final[Doors] = frozenset(_PORTS.items())
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_MOST_REDIRECTS: Final = 3
-#: Bytes of a body that are read at a time where they are counted.
+_MAX_REDIRECTS: Final = 3
+#: Bytes of a body that are read at a time when they are counted.
 _PART_BYTES: Final = 256 * 1024
-#: Networks whose addresses carry an IPv4 address, and how many bits follow it.
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-#: What no address of which is anybody's on the Internet, though the standard library takes some for global.
-_NOBODYS: Final = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            "64:ff9b:1::/48",
-            "2001::/32",
-            "3fff::/20",
-            "fec0::/10",
-            "192.0.0.0/24",
-            "192.88.99.0/24",
-            # Where a cloud's own services answer its virtual machines.
-            "168.63.129.16/32",
-        ),
-    )
-)
-#: Idle connections kept to one origin and to all, and how long; receivers close theirs after a minute or so.
+#: Idle connections to one origin, and to all.
 _IDLE_EACH: Final = 4
 _IDLE: Final = 256
-_IDLE_SECONDS: Final = 30.0
-#: What customers see of every failure that comes before a connection.
+#: What users see of every failure before there is an address to connect to.
 NO_PUBLIC_ADDRESS: Final = "no_public_address"
 _BEFORE_CONNECTING: Final = frozenset({"name_not_resolved", "address_forbidden"})
-#: Refusals of a name take a multiple of this, so that their time does not tell what the resolver said.
+#: Refusals of a name take a multiple of this, so that their duration does not reveal what the resolver returned.
 _REFUSAL_SECONDS: Final = 1.0
 
 
 class GuardedClientError(errors.LonglookError):
-    """No answer came.
+    """There is no response.
 
     Args:
         reason: ``url_invalid``, ``name_not_resolved``, ``address_forbidden``, ``unreachable``, ``tls_failed``,
             ``timed_out``, ``answer_broken`` or ``redirected_too_often``.
-        address: where the name led to, as far as it came.
+        address: the address of the last connection attempt, if there was one.
     """
 
     code = "egress_failed"
@@ -83,34 +55,27 @@ class GuardedClientError(errors.LonglookError):
 
     @property
     def disclosed(self) -> str:
-        """The reason as a customer may see it."""
+        """The reason as a user may see it."""
         return disclosed(self.reason, address=self.address)
 
 
 def disclosed(reason: str, *, address: str | None) -> str:
-    """Return the reason of a failure as a customer may see it.
+    """Return the reason of a failure as a user may see it.
 
     Until a name leads to an address that may be connected to, every failure is :data:`NO_PUBLIC_ADDRESS`. Otherwise
-    a customer could learn which names exist inside the operator's network.
+    a user could learn which names exist inside the operator's network.
 
     Args:
-        reason: as in :class:`GuardedClientError`, or any other code, which is returned as it is.
-        address: what the connection was made to, if it came that far.
+        reason: as in :class:`GuardedClientError`, or any other code, which is returned unchanged.
+        address: what the connection was made to, if there was one.
     """
     hidden = reason in _BEFORE_CONNECTING or (reason == "timed_out" and address is None)
     return NO_PUBLIC_ADDRESS if hidden else reason
 
 
-def is_public(address: IP) -> bool:
-    """Whether an address belongs to the public Internet."""
-    meant = _meant(address)
-    nobodys = any(meant in network for network in _NOBODYS if network.version == meant.version)
-    return meant.is_global and not (nobodys or meant.is_multicast or meant.is_reserved)
-
-
 @dataclass(frozen=True)
 class Reply:
-    """An answer: header names in lower case, the body up to the cap, the address that gave it."""
+    """A response: header names in lower case, the body up to the cap, the address that sent it."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,103 +84,49 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class _Origin:
-    scheme: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True)
 class _Request:
     method: str
+    origin: Origin
     path: str
     body: bytes | None
     headers: Mapping[str, str]
-    #: When it has to be over, by the monotonic clock.
+    #: The deadline by the monotonic clock.
     until: float
     cap: int
     party: Hashable
-    #: Called with the size of each part of the body that has come; it may raise.
+    #: Called with the size of each part of the body as it arrives; it may raise.
     count: Callable[[int], None] | None = None
 
 
-class _RawResponse(http.client.HTTPResponse):
-    """An answer, beyond those that only announce it (103, 102): what follows them is not the next request's."""
-
-    def begin(self) -> None:
-        """Read status and headers."""
-        super().begin()
-        while HTTPStatus.SWITCHING_PROTOCOLS < self.status < HTTPStatus.OK:
-            self.headers = None  # type: ignore[assignment] # as before the first one
-            super().begin()
-
-
-class _Connection:
-    """A connection to an origin that was checked, and the moment from which it is idle."""
-
-    def __init__(self, origin: _Origin, sock: socket.socket, address: str) -> None:
-        self.http = http.client.HTTPConnection(origin.host, origin.port)
-        self.http.response_class = _RawResponse
-        # It must not open a connection by itself: that one would be unguarded.
-        self.http.auto_open = 0
-        self.http.sock = sock
-        self.sock = sock
-        self.address = address
-        self.idle_since = 0.0
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing came since it is idle: no end, and nothing that the next request takes for its answer."""
-        waiting = select.poll()
-        waiting.register(self.sock, select.POLLIN)
-        return not waiting.poll(0)
-
-    def cut(self) -> None:
-        """End whatever another thread waits for on it."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close it."""
-        self.http.close()
-        self.sock.close()
-
-
 class GuardedClient:
-    """Sends, with connections that are kept; may be used by any number of threads.
+    """Sends requests over pooled connections. Thread-safe.
 
     Args:
-        allow: private networks that may be reached all the same, such as ``127.0.0.0/8``.
-        doors: where public addresses may be reached.
-        context: TLS; by default the system's authorities are trusted.
+        allow: private networks that may be reached, such as ``127.0.0.0/8``.
+        ports: on which public addresses may be reached.
+        context: TLS; by default it trusts the system's authorities.
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
-        idle: connections kept.
-        pause: waits for seconds, before a name is refused.
+        idle: idle connections that are kept.
+        pause: waits for seconds before a name is refused.
 
-    A connection that is kept leads to the address that was checked when it was made, wherever its name leads now;
-    for each new one the name is looked up again.
+    A pooled connection leads to the address that was checked when it was made. Each new one resolves the name again.
     """
 
     def __init__(
         self,
         allow: Sequence[str] = (),
         *,
-        doors: Doors = HTTPS_ONLY,
+        ports: Ports = HTTPS_ONLY,
         context: ssl.SSLContext | None = None,
         look_up: LookUp | None = None,
         idle: int = _IDLE,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._allow = tuple(ipaddress.ip_network(network) for network in allow)
-        self._doors = doors
+        self._guard = Guard(allow, ports=ports)
         self._resolver = Resolver(look_up)
-        self._context = context or ssl.create_default_context()
-        self._lock = threading.Lock()
-        self._most_idle = idle
+        self._tls = context or ssl.create_default_context()
+        self._pool = Pool(limit=idle, limit_each=_IDLE_EACH)
         self._pause = pause
-        self._idle: defaultdict[_Origin, list[_Connection]] = defaultdict(list)
-        #: The same connections, the one that is idle for longest first.
-        self._oldest: dict[_Connection, _Origin] = {}
 
     def post(
         self,
@@ -227,24 +138,22 @@ class GuardedClient:
         cap: int = 16 * 1024,
         party: Hashable = None,
     ) -> Reply:
-        """POST ``body``; return the answer, whatever its status, with up to ``cap`` bytes of its body.
+        """POST ``body``; return the response, whatever its status, with up to ``cap`` bytes of its body.
 
         Args:
-            url: where to.
-            body: as it is sent.
-            headers: beside host and length.
+            url: the target.
+            body: sent unchanged.
+            headers: besides host and length.
             seconds: for all of it, from resolving the name to the last byte.
-            cap: where the reading ends, and with it the connection.
-            party: on whose behalf: silent names of one party keep no other one waiting.
+            cap: bytes of the body after which reading ends, and with it the connection.
+            party: the account; slow name servers of one account do not delay the look-ups of another.
 
         Raises:
-            EgressError: no answer came.
+            GuardedClientError: there is no response.
         """
-        origin, path = _parts(url)
-        return self._send(
-            origin,
-            _Request("POST", path, body, headers, time.monotonic() + seconds, cap, party),
-        )
+        origin, path = _split(url)
+        until = time.monotonic() + seconds
+        return self._send(_Request("POST", origin, path, body, headers, until, cap, party))
 
     def fetch(
         self,
@@ -256,266 +165,157 @@ class GuardedClient:
         party: Hashable = None,
         count: Callable[[int], None] | None = None,
     ) -> Reply:
-        """GET ``url`` and where it redirects to, three times at most; return the last answer, whatever its status.
+        """GET ``url`` and follow up to three redirects; return the last response, whatever its status.
 
         Args:
-            url: from where.
-            headers: beside the host.
+            url: the target.
+            headers: besides the host.
             seconds: for all of it, redirects included.
-            cap: bytes of the body after which the reading ends.
-            party: on whose behalf, as above.
-            count: called with the size of each part of a body that has come; what it raises ends the fetch.
+            cap: bytes of the body after which reading ends.
+            party: the account, as above.
+            count: called with the size of each part of the body as it arrives; what it raises ends the fetch.
 
         Raises:
-            EgressError: no answer came, or it only leads on.
+            GuardedClientError: there is no response, or too many redirects.
         """
         until = time.monotonic() + seconds
-        for _ in range(1 + _MOST_REDIRECTS):
-            origin, path = _parts(url)
+        for _ in range(1 + _MAX_REDIRECTS):
+            origin, path = _split(url)
             reply = self._send(
-                origin, _Request("GET", path, None, headers, until, cap, party, count)
+                _Request("GET", origin, path, None, headers, until, cap, party, count)
             )
             target = reply.headers.get("location")
             if reply.status not in _REDIRECTS or target is None:
                 return reply
-            url = _redirected(url, target)
+            url = _join(url, target)
         raise GuardedClientError("redirected_too_often", address=reply.address)
 
     def refuses(self, url: str) -> str | None:
-        """Return why ``url`` can never be reached, as far as that can be told without looking; else None."""
+        """Return why ``url`` can never be reached, as far as that is known without resolving its name; else None."""
         try:
-            origin, _ = _parts(url)
+            origin, _ = _split(url)
         except GuardedClientError as error:
             return error.reason
         address = numeric(origin.host)
         if address is None:
-            open_to_all = (origin.scheme, origin.port) in self._doors
-            return None if open_to_all or self._allow else "address_forbidden"
-        permitted = self.permits(address, scheme=origin.scheme, port=origin.port)
+            permitted = self._guard.permits_names(scheme=origin.scheme, port=origin.port)
+        else:
+            permitted = self._permits(address, origin)
         return None if permitted else "address_forbidden"
 
-    def _send(self, origin: _Origin, request: _Request) -> Reply:
-        line = self._take(origin)
-        if line is not None:
-            with contextlib.suppress(_Stale):
-                return self._ask(line, origin, request, stored=True)
-        return self._ask(self._connect(origin, request), origin, request, stored=False)
-
     def close(self) -> None:
-        """Close the connections that are kept."""
-        with self._lock:
-            lines = list(self._oldest)
-            self._oldest.clear()
-            self._idle.clear()
-        for line in lines:
-            line.close()
+        """Close the idle connections."""
+        self._pool.close()
 
-    def permits(self, address: IP, *, scheme: str, port: int) -> bool:
-        """Whether a connection to ``address`` may be made."""
-        meant = _meant(address)
-        if any(meant in network for network in self._allow if network.version == meant.version):
-            return True
-        return (scheme, port) in self._doors and is_public(address)
+    def _send(self, request: _Request) -> Reply:
+        pooled = self._pool.take(request.origin)
+        if pooled is not None:
+            with contextlib.suppress(_StaleConnection):
+                return self._exchange(pooled, request, pooled=True)
+        return self._exchange(self._connect(request), request, pooled=False)
 
-    def _ask(self, line: _Connection, origin: _Origin, request: _Request, *, stored: bool) -> Reply:
-        """Ask on an open connection. Raises :class:`_Stale` when a kept one turns out to be closed."""
-        # Each byte may come in time and all of them never end: one clock cuts it all.
-        clock = threading.Timer(max(0.0, request.until - time.monotonic()), line.cut)
-        clock.daemon = True
+    def _exchange(self, connection: Connection, request: _Request, *, pooled: bool) -> Reply:
+        """Send ``request`` and read its response. Raises :class:`_StaleConnection` for a pooled one that was closed."""
         reusable = False
         try:
-            clock.start()
-            line.sock.settimeout(max(0.001, request.until - time.monotonic()))
-            line.http.request(
-                request.method, request.path, body=request.body, headers=dict(request.headers)
-            )
-            answer = line.http.getresponse()
-            reported = _body(answer, request)
-            if time.monotonic() >= request.until:
-                # A cut looks to the reader like an end.
-                raise TimeoutError
-            if len(reported) < request.cap and answer.length:
-                raise http.client.IncompleteRead(reported, answer.length)
-            reusable = (
-                answer.isclosed() and not answer.will_close and answer.status >= HTTPStatus.OK
-            )
-            named = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, named, reported, line.address)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if time.monotonic() >= request.until:
-                raise GuardedClientError("timed_out", address=line.address) from error
-            if stored and isinstance(error, ConnectionError):
-                raise _Stale from error
-            raise GuardedClientError("answer_broken", address=line.address) from error
-        finally:
-            clock.cancel()
-            if reusable and time.monotonic() < request.until:
-                self._keep(origin, line)
-            else:
-                line.close()
-
-    def _connect(self, origin: _Origin, request: _Request) -> _Connection:
-        """Resolve the name, and connect to the first of its addresses that may be reached and answers."""
-        until = request.until
-        permitted = self._permitted(origin, until=until, party=request.party)
-        for place, address in enumerate(permitted):
-            # Each of them gets its share: one that swallows packets must not use up the time of the others.
-            share = (until - time.monotonic()) / (len(permitted) - place)
-            try:
-                sock = socket.create_connection(
-                    (str(address), origin.port), timeout=max(0.001, share)
+            with connection.deadline(request.until):
+                response = connection.send(
+                    request.method, request.path, body=request.body, headers=request.headers
                 )
-            except TimeoutError as error:
-                if address is permitted[-1]:
-                    raise GuardedClientError("timed_out", address=str(address)) from error
-                continue
-            except OSError:
-                continue
-            return _Connection(
-                origin, self._secured(sock, origin, str(address), until), str(address)
-            )
-        raise GuardedClientError("unreachable", address=str(permitted[-1]))
+                body = _read(response, request)
+                if len(body) < request.cap and response.length:
+                    raise http.client.IncompleteRead(body, response.length)
+            # An informational status ends in a switch of protocols.
+            final = response.status >= HTTPStatus.OK
+            reusable = final and response.isclosed() and not response.will_close
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, headers, body, connection.address)
+        except TimeoutError as error:
+            raise GuardedClientError("timed_out", address=connection.address) from error
+        except FAILURES as error:
+            if pooled and isinstance(error, ConnectionError):
+                raise _StaleConnection from error
+            raise GuardedClientError("answer_broken", address=connection.address) from error
+        finally:
+            if reusable:
+                self._pool.give_back(connection)
+            else:
+                connection.close()
 
-    def _permitted(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
-        """Return the addresses of an origin that may be connected to, at least one."""
-        address = numeric(origin.host)
+    def _connect(self, request: _Request) -> Connection:
+        """Resolve the name, and connect to the first of its permitted addresses that answers."""
+        addresses = [str(address) for address in self._permitted(request)]
+        connection = Connection(request.origin, tls=self._tls)
+        try:
+            connection.dial(addresses, until=request.until)
+        except DialError as error:
+            raise GuardedClientError(error.reason, address=error.address) from error
+        return connection
+
+    def _permitted(self, request: _Request) -> list[IP]:
+        """Return the addresses of the origin that may be connected to, at least one."""
+        address = numeric(request.origin.host)
         if address is not None:
-            return self._filtered([address], origin)
+            return self._filtered([address], request.origin)
         began = time.monotonic()
         try:
-            return self._filtered(self._resolve(origin, until=until, party=party), origin)
+            return self._filtered(self._resolve(request), request.origin)
         except GuardedClientError:
             now = time.monotonic()
             rest = _REFUSAL_SECONDS - (now - began) % _REFUSAL_SECONDS
-            self._pause(max(0.0, min(rest, until - now)))
+            self._pause(max(0.0, min(rest, request.until - now)))
             raise
 
-    def _filtered(self, found: Sequence[IP], origin: _Origin) -> list[IP]:
-        permitted = [
-            address
-            for address in found
-            if self.permits(address, scheme=origin.scheme, port=origin.port)
-        ]
+    def _filtered(self, addresses: Sequence[IP], origin: Origin) -> list[IP]:
+        permitted = [address for address in addresses if self._permits(address, origin)]
         if not permitted:
-            raise GuardedClientError("address_forbidden", address=str(found[0]) if found else None)
+            first = str(addresses[0]) if addresses else None
+            raise GuardedClientError("address_forbidden", address=first)
         return permitted
 
-    def _resolve(self, origin: _Origin, *, until: float, party: Hashable) -> list[IP]:
+    def _permits(self, address: IP, origin: Origin) -> bool:
+        return self._guard.permits(address, scheme=origin.scheme, port=origin.port)
+
+    def _resolve(self, request: _Request) -> list[IP]:
+        origin = request.origin
         try:
-            return self._resolver.resolve(origin.host, origin.port, party=party, until=until)
+            return self._resolver.resolve(
+                origin.host, origin.port, party=request.party, until=request.until
+            )
         except TimeoutError as error:
             raise GuardedClientError("timed_out") from error
         except OSError as error:
             raise GuardedClientError("name_not_resolved") from error
 
-    def _secured(
-        self, sock: socket.socket, origin: _Origin, address: str, until: float
-    ) -> socket.socket:
-        """Return the socket, for HTTPS within TLS that was verified against the name."""
-        sock.settimeout(max(0.001, until - time.monotonic()))
-        if origin.scheme == "http":
-            return sock
-        try:
-            return self._context.wrap_socket(sock, server_hostname=origin.host)
-        except TimeoutError as error:
-            sock.close()
-            raise GuardedClientError("timed_out", address=address) from error
-        except (OSError, ValueError) as error:
-            sock.close()
-            raise GuardedClientError("tls_failed", address=address) from error
 
-    def _take(self, origin: _Origin) -> _Connection | None:
-        """Return a connection that was kept, is not too old, and on which nothing came."""
-        with self._lock:
-            old = self._too_old()
-            stored = self._idle.get(origin)
-            line = stored[-1] if stored else None
-            if line is not None:
-                self._drop(line)
-        for one in old:
-            one.close()
-        if line is not None and not line.quiet:
-            line.close()
-            return None
-        return line
-
-    def _keep(self, origin: _Origin, line: _Connection) -> None:
-        line.idle_since = time.monotonic()
-        with self._lock:
-            self._idle[origin].append(line)
-            self._oldest[line] = origin
-            old = self._too_old()
-            stored = self._idle.get(origin, [])
-            if len(stored) > _IDLE_EACH:
-                old.append(self._drop(stored[0]))
-        for one in old:
-            one.close()
-
-    def _too_old(self) -> list[_Connection]:
-        """Drop and return those that are idle for too long or are too many: nobody may ever take them."""
-        old = []
-        now = time.monotonic()
-        while self._oldest:
-            line = next(iter(self._oldest))
-            if now - line.idle_since < _IDLE_SECONDS and len(self._oldest) <= self._most_idle:
-                break
-            old.append(self._drop(line))
-        return old
-
-    def _drop(self, line: _Connection) -> _Connection:
-        origin = self._oldest.pop(line)
-        self._idle[origin].remove(line)
-        if not self._idle[origin]:
-            del self._idle[origin]
-        return line
+class _StaleConnection(Exception):
+    """The server had closed a pooled connection."""
 
 
-class _Stale(Exception):
-    """A connection that was kept had been closed by the other side."""
-
-
-def _body(answer: http.client.HTTPResponse, request: _Request) -> bytes:
-    """Return the body of an answer up to the cap, counted while it comes."""
+def _read(response: http.client.HTTPResponse, request: _Request) -> bytes:
+    """Return the body of a response up to the cap, counted as it arrives."""
     if request.count is None:
-        return answer.read(request.cap)
+        return response.read(request.cap)
     parts: list[bytes] = []
     left = request.cap
-    while left and (part := answer.read(min(left, _PART_BYTES))):
+    while left and (part := response.read(min(left, _PART_BYTES))):
         request.count(len(part))
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
 
 
-def _parts(url: str) -> tuple[_Origin, str]:
+def _split(url: str) -> tuple[Origin, str]:
     """Return a URL's origin, and its path with the query. Raises :class:`GuardedClientError`."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port or _PORTS[parts.scheme]
-        host = (parts.hostname or "").encode("idna").decode()
-        path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-        query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-    except (ValueError, KeyError) as error:
-        raise GuardedClientError("url_invalid") from error
-    # What is not printable, or a space, has no place in a Host header.
-    sound = host.isprintable() and " " not in host
-    if not host or not sound or parts.username is not None or parts.password is not None:
-        raise GuardedClientError("url_invalid")
-    return _Origin(parts.scheme, host, port), path + (f"?{query}" if query else "")
-
-
-def _redirected(url: str, target: str) -> str:
-    """Return where an answer leads. Raises :class:`GuardedClientError`."""
-    try:
-        return urllib.parse.urljoin(url, target)
+        return Origin.split(url)
     except ValueError as error:
         raise GuardedClientError("url_invalid") from error
 
 
-def _meant(address: IP) -> IP:
-    """Return the IPv4 address inside of an IPv6 one that carries one, else the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+def _join(url: str, target: str) -> str:
+    """Return the target of a redirect. Raises :class:`GuardedClientError`."""
+    try:
+        return urllib.parse.urljoin(url, target)
+    except ValueError as error:
+        raise GuardedClientError("url_invalid") from error

@@ -54,7 +54,7 @@ class Resolver:
     def __init__(
         self, look_up: LookUp | None = None, *, threads: int = _THREADS, each: int = _EACH
     ) -> None:
-        self._look_up = look_up or _ask_the_system
+        self._look_up = look_up or system_addresses
         self._threads = threads
         self._each = each
         self._changed = threading.Condition()
@@ -140,6 +140,7 @@ def numeric(host: str) -> IP | None:
     return ipaddress.ip_address(found[0][4][0])
 
 
-def _ask_the_system(host: str, port: int) -> list[IP]:
+def system_addresses(host: str, port: int) -> list[IP]:
+    """Return the addresses of a name from the system's resolver. Raises ``OSError`` or ``ValueError``."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ipaddress.ip_address(entry[4][0]) for entry in found]

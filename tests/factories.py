@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from core import ids
-from core.database import Database, utcnow
+from core.database import Database, Transaction, utcnow
+from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Job, Sample
-from jobs.store import accounts, claims, history, submission, traces
+from jobs.records import Generation, Job
+from jobs.store import accounts, claims, history, submission, traces, turns
 
 PEPPER = b"pepper"
 KEY_LIFETIME = timedelta(hours=24)
@@ -54,23 +55,23 @@ def make_key(
     return key
 
 
-def make_image(original: bytes = b"an original", **facts: Any) -> submission.NewImage:  # noqa: ANN401 - any field
+def make_image(original: bytes = b"an original", **facts: Any) -> CanonicalImage:  # noqa: ANN401 - any field
     """Return a picture as the image pipeline would for ``original``."""
-    known = submission.NewImage(
-        key=hashlib.sha256(b"canonical " + original).hexdigest(),
+    known = CanonicalImage(
         detail="standard",
-        pipeline="1",
         media_type="image/png",
         width=56,
         height=56,
         data=b"canonical " + original,
-        original_sha256=hashlib.sha256(original).hexdigest(),
-        original_bytes=len(original),
-        original_media_type="image/png",
-        original_width=60,
-        original_height=60,
-        orientation=1,
-        frames=1,
+        original=OriginalFile(
+            sha256=hashlib.sha256(original).hexdigest(),
+            size=len(original),
+            media_type="image/png",
+            width=60,
+            height=60,
+            orientation=1,
+            frames=1,
+        ),
     )
     return dataclasses.replace(known, **facts)
 
@@ -100,9 +101,17 @@ def make_job(database: Database, account_id: uuid.UUID, **facts: Any) -> uuid.UU
 
 
 def insert_jobs(database: Database, account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> None:
-    """Put many jobs into the table at once."""
+    """Insert many jobs at once, and the turns of those that are queued."""
+    jobs = job_rows(account_id, rows)
     with database.transaction() as transaction:
-        transaction.execute(sa.insert(Job), job_rows(account_id, rows))
+        transaction.execute(sa.insert(Job), jobs)
+        enter_turns(transaction, jobs)
+
+
+def enter_turns(transaction: Transaction, jobs: Iterable[dict[str, Any]]) -> None:
+    """Insert the turns of those of ``jobs``, as :func:`job_rows` returns them, that are queued."""
+    queued = (row for row in jobs if row["status"] is Status.QUEUED)
+    turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in queued))
 
 
 def job_rows(account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,7 +125,7 @@ def job_rows(account_id: uuid.UUID, rows: Sequence[dict[str, Any]]) -> list[dict
         "options": {},
         "metadata_": {},
         "priority": Priority.NORMAL,
-        "rank_at": now,
+        "ordering_at": now,
         "not_before": now,
         "deadline_at": now + timedelta(hours=1),
         "attempt": 0,
@@ -136,13 +145,13 @@ def claim(database: Database, owner: str = "worker-1", *, lease: timedelta = LEA
     return claimed
 
 
-def begin(database: Database, claimed: claims.Claim, *, sample: int = 0) -> datetime | None:
+def begin(database: Database, claimed: claims.Claim, *, generation: int = 0) -> datetime | None:
     """Begin a stream of a claimed job."""
     return claims.begin(
         database,
         claimed,
         rid=uuid.uuid4().hex,
-        sample=sample,
+        generation=generation,
         engine="http://engine",
         engine_version="1.0",
         prompt={"messages": [{"role": "user", "content": claimed.question}]},
@@ -155,7 +164,7 @@ def make_piece(claimed: claims.Claim, text: str, *, position: int = 0) -> traces
     return traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
-        sample=0,
+        generation=0,
         position=position,
         text=text,
         output_tokens=(position + 1) * 10,
@@ -182,7 +191,7 @@ def make_ended(output: str = "It is 6.", **facts: Any) -> traces.GenerationEnd: 
 def forget_steps(database: Database) -> None:
     """Take the steps of all traces away, as if workers from before there were any had ended them."""
     with database.transaction() as transaction:
-        transaction.execute(sa.update(Sample).values(steps=sa.null()))
+        transaction.execute(sa.update(Generation).values(steps=sa.null()))
 
 
 def get_job(database: Database, job_id: uuid.UUID) -> history.JobView:

@@ -9,16 +9,25 @@ from jobs.events.live import LiveEvent
 
 
 class RecordingWakeup:
-    """A doorbell that counts instead of ringing; its Redis can be away."""
+    """Counts wakeups instead of sending them; ``lying`` of them wait in Redis, which can be away."""
 
-    def __init__(self, *, redis: bool = True) -> None:
+    def __init__(self, *, redis: bool = True, lying: int | None = 0) -> None:
         self.rung = 0
+        #: The arguments of each call that asked for some.
+        self.calls: list[int] = []
         self.redis = redis
+        self.lying = lying
         self.closed = False
 
     def notify(self, times: int = 1) -> None:
         """Count."""
-        self.rung += times
+        if times > 0:
+            self.rung += times
+            self.calls.append(times)
+
+    def waiting(self) -> int | None:
+        """Return how many wait; None: Redis does not answer."""
+        return self.lying
 
     def answers(self) -> bool:
         """Whether Redis is there."""

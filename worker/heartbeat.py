@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import workers
 from worker.engines.pool import EnginePool
@@ -16,7 +16,7 @@ from worker.engines.pool import EnginePool
 _log = structlog.get_logger(__name__)
 
 
-class Heartbeat:
+class Heartbeat(BackgroundLoop):
     """Beats, refreshes what the engines say of themselves, and keeps the share of their windows.
 
     Args:
@@ -38,29 +38,21 @@ class Heartbeat:
         alive: timedelta,
         on_room: Callable[[], None],
     ) -> None:
+        super().__init__("heartbeat", self._beat_and_refresh, every=interval_seconds)
         self._database = database
         self._engines = engines
         self._heartbeat = heartbeat
-        self._interval_seconds = interval_seconds
         self._alive = alive
         self._on_room = on_room
         self._reported: tuple[workers.EngineState, ...] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def drain(self) -> None:
         """Say from now on that no more jobs are taken here."""
         self._heartbeat = dataclasses.replace(self._heartbeat, draining=True)
 
     def stop(self) -> None:
-        """Stop the thread and take the process's name off the list."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Stop the thread and remove the process from the list of workers."""
+        super().stop()
         try:
             workers.retire(self._database, self._heartbeat.id)
         except DatabaseUnavailable:
@@ -73,17 +65,14 @@ class Heartbeat:
         workforce = workers.beat(self._database, heartbeat, alive=self._alive)
         self._engines.share(max(1, workforce.processes))
 
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._stop.wait(pause):
-            pause = self._interval_seconds
-            try:
+    def _beat_and_refresh(self) -> None:
+        try:
+            self.beat()
+            window = self._engines.window()
+            self._engines.refresh()
+            if self._engines.states() != self._reported:
                 self.beat()
-                window = self._engines.window()
-                self._engines.refresh()
-                if self._engines.states() != self._reported:
-                    self.beat()
-                if self._engines.window() > window:
-                    self._on_room()
-            except DatabaseUnavailable:
-                _log.warning("heartbeat_failed")
+            if self._engines.window() > window:
+                self._on_room()
+        except DatabaseUnavailable:
+            _log.warning("heartbeat_failed")

@@ -18,6 +18,7 @@ from datetime import timedelta
 import structlog
 
 from core import ids
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
@@ -65,6 +66,11 @@ class Lease:
         with self._lock:
             self._abort, self._close = abort, close
             return self.reason is None
+
+    def stopped_within(self, seconds: float) -> bool:
+        """Wait for ``seconds`` and return whether the job, or this stream of it, has been stopped."""
+        time.sleep(seconds)
+        return self.reason is not None
 
     def ended(self) -> None:
         """Say that nothing is left to stop."""
@@ -120,7 +126,7 @@ class ChildLease(Lease):
         return super().mark(reason)
 
 
-class Leases:
+class Leases(BackgroundLoop):
     """All that this process holds.
 
     Args:
@@ -140,26 +146,20 @@ class Leases:
         renew_seconds: float,
         watch_seconds: float,
     ) -> None:
+        every = min(watch_seconds, renew_seconds)
+        super().__init__("leases", self._look_and_renew, every=every, first=every)
         self._database = database
         self._owner = owner
         self._lease = lease
         self._renew_seconds = renew_seconds
-        self._watch_seconds = watch_seconds
+        self._renewed_at = time.monotonic()
         self._lock = threading.Lock()
         self._held: dict[Key, Lease] = {}
-        self._stop = threading.Event()
         self._aborters = ThreadPoolExecutor(_ABORTERS, thread_name_prefix="abort")
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Stop the thread; nothing is held any more."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        super().stop()
         self._aborters.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -223,14 +223,12 @@ class Leases:
         with self._lock:
             return list(self._held)
 
-    def _run(self) -> None:
-        renewed = time.monotonic()
-        while not self._stop.wait(min(self._watch_seconds, self._renew_seconds)):
-            try:
-                self.look()
-                if time.monotonic() - renewed >= self._renew_seconds:
-                    self.renew()
-                    renewed = time.monotonic()
-            except DatabaseUnavailable:
-                # Without the database nobody can take the leases either: the streams go on.
-                _log.warning("leases_not_renewed", held=self.held)
+    def _look_and_renew(self) -> None:
+        try:
+            self.look()
+            if time.monotonic() - self._renewed_at >= self._renew_seconds:
+                self.renew()
+                self._renewed_at = time.monotonic()
+        except DatabaseUnavailable:
+            # Without the database nobody can take the leases either: the streams go on.
+            _log.warning("leases_not_renewed", held=self.held)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 import structlog
 
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import expiry
 
 _log = structlog.get_logger(__name__)
 
 
-class PollingFallback:
+class PollingFallback(BackgroundLoop):
     """Runs slots of its own while the bells are silent.
 
     Args:
@@ -39,6 +40,8 @@ class PollingFallback:
         silence_seconds: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        every = silence_seconds / 3
+        super().__init__("polling", self._poll, every=every, first=every)
         self._database = database
         self._work = work
         self._slots = slots
@@ -48,29 +51,16 @@ class PollingFallback:
         self._woken_at = now()
         self._busy = 0
         self._changed = threading.Condition()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Stop the thread and wait for the slots it runs, which end because the process drains."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        super().stop()
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
 
     def woken(self) -> None:
         """Say that a bell was heard."""
         self._woken_at = self._now()
-
-    @property
-    def busy(self) -> int:
-        """How many slots run without a bell now."""
-        return self._busy
 
     def look(self) -> None:
         """Step in if the bells are silent and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""
@@ -84,7 +74,7 @@ class PollingFallback:
         if wanted > 0:
             _log.warning("bells_silent", due=due, slots=wanted)
         for _ in range(wanted):
-            threading.Thread(target=self._slot, name="standby-slot", daemon=True).start()
+            threading.Thread(target=self._slot, name="polling-slot", daemon=True).start()
 
     def _slot(self) -> None:
         try:
@@ -94,9 +84,8 @@ class PollingFallback:
                 self._busy -= 1
                 self._changed.notify_all()
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._silence_seconds / 3):
-            try:
-                self.look()
-            except DatabaseUnavailable:
-                _log.warning("standby_failed")
+    def _poll(self) -> None:
+        try:
+            self.look()
+        except DatabaseUnavailable:
+            _log.warning("standby_failed")

@@ -20,8 +20,8 @@ from core.sandbox import Sandbox
 from core.settings import Settings
 from jobs.events.live import Publisher
 from jobs.metrics import JobMetrics
-from jobs.queue import DELIVER, Wakeup
-from jobs.store import events, groups, purge, workers
+from jobs.queue import DELIVER, RedisWakeup
+from jobs.store import groups, outbox, purge, workers
 from worker import compilations, equality, leases
 from worker.engines import pool
 from worker.heartbeat import Heartbeat
@@ -60,9 +60,9 @@ class WorkerRuntime:
         self._exporter = Exporter(
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
-        self.wakeup = Wakeup(settings)
-        self._delivery_wakeup = Wakeup(settings, notifications=DELIVER)
-        self.database.listen(events.WakeupOnCommit(self._delivery_wakeup))
+        self.wakeup = RedisWakeup(settings)
+        self._delivery_wakeup = RedisWakeup(settings, notifications=DELIVER)
+        self.database.listen(outbox.WakeupOnCommit(self._delivery_wakeup))
         self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)
         self.engines.listen(self.wakeup.notify)

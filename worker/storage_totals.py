@@ -1,17 +1,13 @@
-"""Keeps the count of what accounts store: folds its changes, counts accounts from before the count began.
-
-A thread in every worker process, for a count may take minutes, which no sweep must wait for.
-"""
+"""Folds the changes of what accounts store into their totals, in a thread of every worker process."""
 
 from __future__ import annotations
 
 import random
-import threading
 from typing import Final
 
 import structlog
 
-from core import ids
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.store import storage
 
@@ -21,50 +17,29 @@ _log = structlog.get_logger(__name__)
 _BREATH_SECONDS: Final = 0.02
 
 
-class StorageTotals:
+class StorageTotals(BackgroundLoop):
     """Works at an interval with jitter; any number of processes may do it at once.
 
     Args:
         database: where the count is kept.
         interval_seconds: between two looks.
-        rng: jitter, and the choice of the account that is counted next: processes rarely choose the same.
+        rng: jitter.
     """
 
     def __init__(self, database: Database, *, interval_seconds: float, rng: random.Random) -> None:
+        def interval() -> float:
+            return interval_seconds * rng.uniform(0.8, 1.2)
+
+        super().__init__("storage-totals", self._fold, every=interval, first=interval())
         self._database = database
-        self._interval_seconds = interval_seconds
-        self._rng = rng
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bookkeeper", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the thread; a count that has not ended is given up."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def fold(self) -> None:
         """Fold all changes. Raises :class:`core.database.DatabaseUnavailable`."""
-        while storage.fold(self._database) and not self._stop.wait(_BREATH_SECONDS):
+        while storage.fold(self._database) and not self.pause(_BREATH_SECONDS):
             pass
 
-    def recount(self) -> None:
-        """Count one account that has not been counted. Raises :class:`core.database.DatabaseUnavailable`."""
-        waiting = storage.uncounted(self._database)
-        if not waiting:
-            return
-        account_id = self._rng.choice(waiting)
-        if storage.recount(self._database, account_id, given_up=self._stop.is_set):
-            _log.info("storage_counted", account_id=ids.show("acct", account_id))
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval_seconds * self._rng.uniform(0.8, 1.2)):
-            try:
-                self.fold()
-                self.recount()
-            except DatabaseUnavailable:
-                _log.warning("storage_count_failed")
+    def _fold(self) -> None:
+        try:
+            self.fold()
+        except DatabaseUnavailable:
+            _log.warning("storage_count_failed")

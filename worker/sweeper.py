@@ -6,14 +6,14 @@ A thread in every worker process.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from datetime import timedelta
-from typing import Protocol
 
 import structlog
 
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
+from core.wakeup import Wakeup
 from jobs.store import expiry, purge, turns, workers
 
 _log = structlog.get_logger(__name__)
@@ -28,17 +28,7 @@ _PURGE_SECONDS = 1.0
 _PURGE_BREATH_SECONDS = 0.02
 
 
-class Wakeup(Protocol):
-    """What rings for workers, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self, times: int = 1) -> None:
-        """Ask for bells and return at once."""
-
-    def waiting(self) -> int | None:
-        """Return how many bells wait to be heard, None when nobody can say."""
-
-
-class Sweeper:
+class Sweeper(BackgroundLoop):
     """Sweeps at an interval with jitter; all of it may run in any number of processes at once.
 
     Args:
@@ -64,13 +54,16 @@ class Sweeper:
         alive: timedelta,
         crash_limit: int,
         rng: random.Random,
-        periods: purge.Periods = purge.FOR_EVER,
+        periods: purge.Periods = purge.NO_RETENTION,
     ) -> None:
+        # The first sweep is at once: what a dead predecessor left is due already.
+        super().__init__(
+            "sweeper", self._sweep_and_purge, every=lambda: interval_seconds * rng.uniform(0.8, 1.2)
+        )
         self._database = database
         self._wakeup = wakeup
         self._owner = owner
         self._lease = lease
-        self._interval_seconds = interval_seconds
         self._alive = alive
         self._crash_limit = crash_limit
         self._rng = rng
@@ -81,18 +74,6 @@ class Sweeper:
         #: When a sweep last came through; None: not since an outage, or (there is no server on SQLite) the start.
         self._swept_at = database.clock() if database.dialect == "sqlite" else None
         self._owners_renew_until = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def sweep(self) -> None:
         """Do it all once. Raises :class:`core.database.DatabaseUnavailable`."""
@@ -100,7 +81,7 @@ class Sweeper:
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
-        turns.tidy(self._database)
+        turns.remove_passed(self._database)
         self.notify()
         workers.forget(self._database, silent=_FORGET)
 
@@ -130,7 +111,7 @@ class Sweeper:
         What is left then is for the next sweep. Raises :class:`core.database.DatabaseUnavailable`.
         """
         now = self._database.clock()
-        if self._periods == purge.FOR_EVER or now < self._purge_due:
+        if self._periods == purge.NO_RETENTION or now < self._purge_due:
             return
         deadline = time.monotonic() + _PURGE_SECONDS
         while time.monotonic() < deadline:
@@ -146,7 +127,7 @@ class Sweeper:
             if not purged.more:
                 self._purge_due = now + _PURGE_EVERY
                 return
-            if self._stop.wait(_PURGE_BREATH_SECONDS):
+            if self.pause(_PURGE_BREATH_SECONDS):
                 return
 
     def _leases_are_true(self) -> bool:
@@ -175,14 +156,10 @@ class Sweeper:
         due = expiry.due(self._database, limit=slots)
         self._wakeup.notify(min(due, slots) - waiting)
 
-    def _run(self) -> None:
-        # The first sweep is at once: what a dead predecessor left is due already.
-        pause = 0.0
-        while not self._stop.wait(pause):
-            try:
-                self.sweep()
-                self.purge()
-            except DatabaseUnavailable:
-                self._swept_at = None
-                _log.warning("sweep_failed")
-            pause = self._interval_seconds * self._rng.uniform(0.8, 1.2)
+    def _sweep_and_purge(self) -> None:
+        try:
+            self.sweep()
+            self.purge()
+        except DatabaseUnavailable:
+            self._swept_at = None
+            _log.warning("sweep_failed")

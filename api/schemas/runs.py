@@ -1,4 +1,4 @@
-"""How a job was run, as callers get it: its traces, its attempts and its timeline."""
+"""Traces, attempts and timelines of jobs in responses."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from jobs.store import history, traces
 
 
 class TraceStep(ResponseModel):
-    """A stretch of a trace, and what it does."""
+    """A step of a trace, and its kind."""
 
     kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
-    start: int = Field(description="Its first character, in code points of `text`.")
-    end: int = Field(description="The character after its last one.")
+    start: int = Field(description="Index of the first character, in code points of `text`.")
+    end: int = Field(description="Index after the last character.")
     start_token: int | None = Field(
-        description="Tokens that had come before it, counted in chunks of the engine's stream, as finely as that is "
-        "known; null when it is not."
+        description="Tokens before the step, to the precision of the chunks that the engine sent; null if unknown."
     )
-    end_token: int | None = Field(description="Tokens when it was there, whole.")
+    end_token: int | None = Field(description="Tokens up to the end of the step, to the same precision.")
     cjk_share: float | None = Field(
-        description="How much of its words is Chinese, Japanese or Korean, from 0 to 1; null without words."
+        description="The share of Chinese, Japanese and Korean in its words, from 0 to 1; null without words."
     )
     started_at: Time | None = Field(
-        description="When its first character was there, as finely as that is known."
+        description="When its first character arrived, to the precision of the chunks."
     )
-    ended_at: Time | None = Field(description="When it was there, whole.")
+    ended_at: Time | None = Field(description="When its last character arrived, to the same precision.")
 
     @classmethod
     def of(cls, step: steps.Step, text: str) -> Self:
-        """Return what callers see of ``step`` of ``text``."""
+        """Return the response for ``step`` of ``text``."""
         return cls(
             kind=step.kind.value,
             start=step.start,
@@ -51,41 +50,47 @@ class TraceStep(ResponseModel):
 
 
 class Continued(ResponseModel):
-    """Where a stream goes on from: the start of another one's text, and words that were put after it.
+    """The beginning of a generation that continues another one: the start of its text, and inserted words.
 
-    They are the model's own beginning of an answer, or what it is asked by a second look.
+    The inserted words begin an answer, or are the question of a verification.
     """
 
-    sample: int = Field(description="The `index` of the stream that it goes on from.")
-    kept: int = Field(description="So many characters of its text stand.")
+    generation: int = Field(description="The `index` of the stream that it goes on from.")
+    kept_chars: int = Field(description="So many characters of its text stand.")
     inserted: str
 
     @classmethod
-    def of(cls, sample: records.Sample | traces.SampleTrace) -> Self | None:
-        """Return where ``sample`` goes on from, or None when it began by itself."""
-        if sample.continues is None or sample.kept is None:
+    def of(cls, generation: records.Generation | traces.GenerationTrace) -> Self | None:
+        """Return where ``generation`` goes on from, or None when it began by itself."""
+        if generation.continues is None or generation.kept_chars is None:
             return None
-        return cls(sample=sample.continues, kept=sample.kept, inserted=sample.inserted or "")
+        return cls(
+            generation=generation.continues,
+            kept_chars=generation.kept_chars,
+            inserted=generation.inserted or "",
+        )
 
 
-class TraceSample(ResponseModel):
+class TraceGeneration(ResponseModel):
     """The raw output of one engine stream, as far as it is known."""
 
     attempt: int
     index: int
     text: str
     steps: list[TraceStep] = Field(
-        description="The text cut into paragraphs and sentences that do the same; only white space is between them."
+        description="The text in consecutive paragraphs and sentences of one kind, with only white space between them."
     )
-    steps_version: int = Field(description="Of the rules by which the steps were read.")
+    steps_version: int = Field(
+        description="The version of the rules that split the text into steps."
+    )
     continues: Continued | None = Field(
-        description="Set when a guard had this stream go on from another one."
+        description="Set if a guard continued another generation with this one."
     )
-    answer: str | None = Field(description="What this stream came to by itself, if anything.")
+    answer: str | None = Field(description="The answer in this generation's own text, if any.")
     complete: bool
     finish_reason: str | None = Field(
-        description="`stop`, `length`, `cut` by a guard, `error`, or what stopped it: `cancel`, `deadline`, `drain`, "
-        "`unneeded` (a vote was decided without it)."
+        description="`stop`, `length`, `cut` (by a guard), `error`, or the reason why it was stopped: `cancel`, "
+        "`deadline`, `drain`, or `unneeded` (the vote was already decided)."
     )
     usage: Usage | None
     started_at: Time
@@ -93,7 +98,7 @@ class TraceSample(ResponseModel):
     ended_at: Time | None
 
     @classmethod
-    def of(cls, trace: traces.SampleTrace) -> Self:
+    def of(cls, trace: traces.GenerationTrace) -> Self:
         """Return what callers see of ``trace``."""
         return cls(
             attempt=trace.attempt,
@@ -117,19 +122,19 @@ class Trace(ResponseModel):
 
     object: Literal["trace"] = "trace"
     job_id: str
-    complete: bool = Field(description="Whether nothing will be added.")
+    complete: bool = Field(description="Whether the trace is complete.")
     data_removed: bool
     omitted_attempts: list[int] = Field(
-        description="Attempts that are left out because the trace is very long: ask for each by `attempt`."
+        description="Attempts that are omitted because the trace is very long: request each one with `attempt`."
     )
-    samples: list[TraceSample]
+    generations: list[TraceGeneration]
 
 
-class AttemptSample(ResponseModel):
+class AttemptGeneration(ResponseModel):
     """One engine stream of an attempt."""
 
     index: int
-    rid: str = Field(description="The engine's id of the stream.")
+    rid: str = Field(description="The engine's id of the generation.")
     finish_reason: str | None
     usage: Usage | None
     started_at: Time
@@ -139,23 +144,25 @@ class AttemptSample(ResponseModel):
     tokens_per_second: float | None
 
     @classmethod
-    def of(cls, sample: records.Sample) -> Self:
-        """Return what callers see of ``sample``."""
+    def of(cls, generation: records.Generation) -> Self:
+        """Return what callers see of ``generation``."""
         return cls(
-            index=sample.number,
-            rid=sample.rid,
-            finish_reason=sample.finish_reason,
-            usage=_usage(sample),
-            started_at=sample.started_at,
-            first_token_at=sample.first_token_at,
-            ended_at=sample.ended_at,
-            time_to_first_token=seconds(sample.started_at, sample.first_token_at),
-            tokens_per_second=rate(sample.output_tokens, sample.first_token_at, sample.ended_at),
+            index=generation.number,
+            rid=generation.rid,
+            finish_reason=generation.finish_reason,
+            usage=_usage(generation),
+            started_at=generation.started_at,
+            first_token_at=generation.first_token_at,
+            ended_at=generation.ended_at,
+            time_to_first_token=seconds(generation.started_at, generation.first_token_at),
+            tokens_per_second=rate(
+                generation.output_tokens, generation.first_token_at, generation.ended_at
+            ),
         )
 
 
 class Attempt(ResponseModel):
-    """One claim of a job by a worker, and how it ended."""
+    """One claim of a job by a worker, and its outcome."""
 
     object: Literal["attempt"] = "attempt"
     number: int
@@ -166,16 +173,16 @@ class Attempt(ResponseModel):
     engine_version: str | None
     model: str | None
     prompt: dict[str, Any] | None = Field(
-        description="The messages as sent, pictures by their keys."
+        description="The messages as sent, with the keys of images."
     )
     sampling: dict[str, Any] | None
     claimed_at: Time
     ended_at: Time | None
-    samples: list[AttemptSample]
+    generations: list[AttemptGeneration]
 
     @classmethod
     def of(cls, view: history.AttemptView) -> Self:
-        """Return what callers see of ``view``."""
+        """Return the response for ``view``."""
         attempt = view.attempt
         return cls(
             number=attempt.number,
@@ -189,7 +196,7 @@ class Attempt(ResponseModel):
             sampling=attempt.sampling,
             claimed_at=attempt.claimed_at,
             ended_at=attempt.ended_at,
-            samples=[AttemptSample.of(sample) for sample in view.samples],
+            generations=[AttemptGeneration.of(generation) for generation in view.generations],
         )
 
 
@@ -202,36 +209,36 @@ class AttemptList(ResponseModel):
 
 
 class TimelineEntry(ResponseModel):
-    """A change of a job: who made it, and which columns have which values since."""
+    """A change of a job: who made it, and the new values of its columns."""
 
     id: int
     object: Literal["timeline.entry"] = "timeline.entry"
     at: Time
     actor: str = Field(
-        description="`key:…`, `worker:…` or `sweeper:…`, or the person at the command line."
+        description="`key:…`, `worker:…`, `sweeper:…`, or the user of the command line."
     )
-    event: str
+    action: str
     changes: dict[str, Any]
 
     @classmethod
     def of(cls, entry: records.TimelineEntry) -> Self:
-        """Return what callers see of ``entry``."""
+        """Return the response for ``entry``."""
         return cls(
             id=entry.id,
             at=entry.at,
             actor=entry.actor,
-            event=entry.event,
+            action=entry.action,
             changes=entry.changes,
         )
 
 
 class Timeline(ResponseModel):
-    """A page of a job's changes, oldest first. Entries are appended and never changed."""
+    """A page of a job's changes, oldest first. Entries never change."""
 
     object: Literal["list"] = "list"
     data: list[TimelineEntry]
     first_id: int | None
-    last_id: int | None = Field(description="`after` of the next page.")
+    last_id: int | None = Field(description="The `after` of the next page.")
     has_more: bool
 
     @classmethod
@@ -246,19 +253,19 @@ class Timeline(ResponseModel):
         )
 
 
-def _answer(trace: traces.SampleTrace) -> str | None:
+def _answer(trace: traces.GenerationTrace) -> str | None:
     """Return the answer in a stream's own text; of one that was put into a box, with the box."""
     inserted = trace.inserted or ""
-    found = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
-    return found.text if found else None
+    answer = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
+    return answer.text if answer else None
 
 
-def _usage(sample: records.Sample | traces.SampleTrace) -> Usage | None:
-    if sample.input_tokens is None:
+def _usage(generation: records.Generation | traces.GenerationTrace) -> Usage | None:
+    if generation.input_tokens is None:
         return None
     return Usage(
-        input_tokens=sample.input_tokens,
-        cached_tokens=sample.cached_tokens,
-        image_tokens=sample.image_tokens,
-        output_tokens=sample.output_tokens,
+        input_tokens=generation.input_tokens,
+        cached_tokens=generation.cached_tokens,
+        image_tokens=generation.image_tokens,
+        output_tokens=generation.output_tokens,
     )

@@ -15,6 +15,7 @@ from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
 from core import ids
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.live import LiveEvent
 from jobs.store import event_log, history
@@ -57,21 +58,22 @@ class Tail:
         self._feeds: dict[uuid.UUID, Feed] = {}
         #: What Redis has brought, by job, until its shift.
         self._woken: dict[uuid.UUID, list[LiveEvent]] = {}
-        self._wake = threading.Event()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._attached = threading.Event()
+        self._looked_at = 0.0
+        self._shifts = itertools.cycle(range(_SHIFTS))
+        self._loop = BackgroundLoop("tail", self._round, after=self._end)
 
     def attach(self, job_id: uuid.UUID) -> Feed:
         """Begin to follow a job; to be ended by :meth:`detach`."""
         with self._lock:
             feed = self._feeds.setdefault(job_id, Feed())
             feed.followers += 1
-            if self._closed.is_set():
+            if self._loop.stopping:
                 feed.end()
-            elif self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
-                self._thread.start()
-        self._wake.set()
+            else:
+                self._loop.start()
+        self._attached.set()
+        self._loop.wake()
         return feed
 
     def detach(self, job_id: uuid.UUID, feed: Feed) -> None:
@@ -83,30 +85,27 @@ class Tail:
 
     def close(self) -> None:
         """Let all followers go, soon. A signal handler may call it: no lock is taken here."""
-        self._closed.set()
-        self._wake.set()
+        self._loop.request_stop()
 
     def _followed(self) -> dict[uuid.UUID, Feed]:
         with self._lock:
             return dict(self._feeds)
 
-    def _run(self) -> None:
-        looked = 0.0
-        for shift in itertools.cycle(range(_SHIFTS)):
-            if self._closed.is_set():
-                break
-            new = self._wake.is_set()
-            self._wake.clear()
-            feeds = self._followed()
-            self._subscriber.want(feeds)
-            self._on_note(feeds, shift)
-            if new or time.monotonic() - looked >= _LOOK_SECONDS:
-                looked = time.monotonic()
-                self._look(feeds)
-            if feeds:
-                self._closed.wait(_ROUND_SECONDS)
-            else:
-                self._wake.wait()
+    def _round(self) -> float | None:
+        attached = self._attached.is_set()
+        self._attached.clear()
+        feeds = self._followed()
+        self._subscriber.want(feeds)
+        self._on_note(feeds, next(self._shifts))
+        if attached or time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._look(feeds)
+        if not feeds:
+            return None
+        self._loop.pause(_ROUND_SECONDS)
+        return 0.0
+
+    def _end(self) -> None:
         self._subscriber.close()
         for feed in self._followed().values():
             feed.end()
@@ -117,7 +116,7 @@ class Tail:
         for job_id in [one for one in self._woken if one.int % _SHIFTS == shift]:
             events = self._woken.pop(job_id)
             if feed := feeds.get(job_id):
-                feed.hear(events)
+                feed.add_live(events)
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
@@ -146,7 +145,7 @@ class Tail:
         page = event_log.read(self._database, job_id, after=feed.last)
         reported = [(event.number, self.frame(job_id, event)) for event in page.events]
         through = reported[-1][0] if page.more else page.through
-        feed.read(reported, through=through, over=page.finished and not page.more)
+        feed.add_read(reported, through=through, over=page.finished and not page.more)
 
     def frame(self, job_id: uuid.UUID, event: JobEvent) -> bytes:
         """Return an event of a job as it goes to a follower."""

@@ -9,6 +9,7 @@ import structlog
 
 from api.serving import current
 from core import errors
+from core.background import BackgroundLoop
 from core.database import Database
 from core.shares import Shares
 from jobs.store import history
@@ -16,7 +17,7 @@ from jobs.store import history
 _log = structlog.get_logger(__name__)
 
 #: Between two looks at the jobs that are waited for.
-_LOOK_SECONDS = 0.1
+_CHECK_SECONDS = 0.1
 
 
 class Waits:
@@ -25,20 +26,20 @@ class Waits:
     Args:
         database: where to look.
         shares: of those who may be held open; without a place nobody is let in.
-        look_seconds: the time between two looks, each one query for all who wait.
+        check_seconds: the time between two looks, each one query for all who wait.
     """
 
     def __init__(
-        self, database: Database, *, shares: Shares, look_seconds: float = _LOOK_SECONDS
+        self, database: Database, *, shares: Shares, check_seconds: float = _CHECK_SECONDS
     ) -> None:
         self._database = database
         self._shares = shares
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
-        self._wake = threading.Event()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._loop = BackgroundLoop(
+            "waits", self._round, after=lambda: self._record(self._wanted())
+        )
 
     @property
     def open(self) -> int:
@@ -82,18 +83,16 @@ class Waits:
 
     def close(self) -> None:
         """Let all who wait go, and nobody wait any more. A signal handler may call it: no lock is taken here."""
-        self._closed.set()
-        self._wake.set()
+        self._loop.request_stop()
 
     def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
         with self._lock:
             self._waiting.setdefault(job_id, []).append(finished)
-            if self._closed.is_set():
+            if self._loop.stopping:
                 finished.set()
-            elif self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="waits", daemon=True)
-                self._thread.start()
-        self._wake.set()
+            else:
+                self._loop.start()
+        self._loop.wake()
 
     def _leave(self, job_id: uuid.UUID, finished: threading.Event) -> None:
         with self._lock:
@@ -101,14 +100,12 @@ class Waits:
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
 
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            while (wanted := self._wanted()) and not self._closed.is_set():
-                self._record(self._finished(wanted))
-                self._closed.wait(self._look_seconds)
-        self._record(self._wanted())
+    def _round(self) -> float | None:
+        if not (wanted := self._wanted()):
+            return None
+        self._record(self._finished(wanted))
+        self._loop.pause(self._check_seconds)
+        return 0.0
 
     def _wanted(self) -> list[uuid.UUID]:
         with self._lock:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
 from core import errors
+from core.closing import Closing
 from core.sandbox.child import Child, SandboxCrashed, SandboxTimeout
 from core.sandbox.confinement import FILES, LAYERS, hide_environment
 
 log = structlog.get_logger(__name__)
 
 
-class Sandbox:
+class Sandbox(Closing):
     """A pool of children that all run one target, for any thread. To be made after any fork.
 
     Args:
@@ -61,17 +61,6 @@ class Sandbox:
         self._living: set[Child] = set()
         self._closed = False
         self._confined: tuple[str, ...] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pids(self) -> frozenset[int]:

@@ -1,7 +1,7 @@
-"""The instruction about the format of the answer, which follows the question in its language. Pure.
+"""Instructions on the answer format that are appended to the question, in the question's language. Pure.
 
-The instruction comes after the question, and therefore after the images: questions about the same image share a prompt
-prefix even if they request different formats.
+They follow the question and the images, so that questions about the same image share its cached prefix, whatever
+their answer formats are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from core.profiles import ModelProfile
 from jobs import scripts
 
 _BOX = r"\boxed{}"
-# Each instruction in English and in Chinese.
+#: In English and in Chinese.
 _NUMBER = (
     f"Give the final answer in {_BOX}, as a number and nothing else.",
     f"请把最终答案写在 {_BOX} 中，只写一个数字。",  # noqa: RUF001 - Chinese as written
@@ -34,28 +34,27 @@ _JSON = (
 )
 
 
-def suffix(question: str, answer_format: Mapping[str, Any] | None, profile: ModelProfile) -> str:
-    """Return the text to append to ``question``, including the white space before it; it may be empty.
+def behind(question: str, answer_format: Mapping[str, Any] | None, profile: ModelProfile) -> str:
+    """Return the text to append to ``question``, with leading white space; may be empty.
 
     Args:
-        question: determines the language.
-        answer_format: the job's option of this name.
-        profile: the model. A model that is not trained to follow instructions gets no instruction.
+        question: decides the language.
+        answer_format: the job's option.
+        profile: the model; if it cannot follow instructions, the text is empty.
     """
     if not profile.instructed:
         return ""
     language = int((scripts.cjk_share(question) or 0.0) > 0.5)  # noqa: PLR2004 - more than half
-    requested = answer_format or {}
     instruction = ""
-    match requested.get("type"):
+    match (answer_format or {}).get("type"):
         case "number":
             instruction = _NUMBER[language]
         case "boolean":
             instruction = _BOOLEAN[language]
         case "choice":
-            instruction = f"{_lettered(requested['options'])}\n{_CHOICE[language]}"
+            instruction = f"{_lettered((answer_format or {})['options'])}\n{_CHOICE[language]}"
         case "json_schema":
-            instruction = f"{_JSON[language]}\n{_compact(requested['schema'])}"
+            instruction = f"{_JSON[language]}\n{_plain((answer_format or {})['schema'])}"
     return f"\n\n{instruction}" if instruction else ""
 
 
@@ -66,5 +65,5 @@ def _lettered(options: Sequence[str]) -> str:
     )
 
 
-def _compact(schema: Mapping[str, Any]) -> str:
+def _plain(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))

@@ -1,8 +1,7 @@
-"""JSON Schemas for answers: the subset of JSON Schema (2020-12) that an engine's grammar enforces. Pure.
+"""The subset of JSON Schema (2020-12) that an engine's grammar can enforce for answers. Pure.
 
-The subset excludes keywords that the grammar would ignore or whose cost has no bound: patterns, circular references,
-objects with arbitrary properties. An engine can generate an instance of every schema for which :func:`faults` returns
-nothing, and the depth of the instance is bounded.
+A grammar would ignore the other keywords, or could need unlimited resources for them: patterns, recursive references,
+objects with arbitrary properties. A schema without :func:`faults` can be generated and has a bounded depth.
 """
 
 from __future__ import annotations
@@ -19,27 +18,26 @@ from referencing import Registry
 from core.special_tokens import SpecialTokens
 
 MAX_BYTES = 8192
-#: Levels of nested objects and arrays in an answer.
+#: Nested objects and arrays in the answer.
 MAX_DEPTH = 8
-#: Subschemas. A referenced subschema counts once per reference.
+#: Subschemas; a referenced one counts once per reference.
 MAX_PARTS = 300
 MAX_CHOICES = 200
 MAX_NAME = 64
-#: Characters of a string.
+#: Upper bound of `minLength` and `maxLength`, and of `minItems` and `maxItems`.
 MAX_LENGTH = 2000
-#: Items of an array.
 MAX_ITEMS = 100
-#: Cost of the length limits of strings, in characters. A grammar has a state for each character: with a vocabulary of
-#: 152,000 tokens, a character costs an engine 20 to 40 ms of CPU time and 0.1 MB (``python -m bench.grammars``).
-#: Strings with the same limits share their states. Other keywords (limits of arrays and numbers, values, properties)
-#: cost far less.
+#: Cost of the length bounds of strings, in characters: a grammar has states for each character, and with a
+#: vocabulary of 152,000 tokens one character takes an engine 20 to 40 ms of CPU time and 0.1 MB
+#: (``python -m bench.grammars``). Strings with the same bounds share their states. Bounds of arrays and numbers,
+#: values and properties cost far less.
 MAX_COST = 1024
-#: Maximum cost of one string, regardless of its length: xgrammar represents long strings by another kind of state.
+#: Highest cost of one string: xgrammar counts the length of longer strings with another kind of state.
 _MAX_STRING_COST = 128
-#: Alternatives that contain strings; the alternatives of nested `anyOf` multiply. All of them can be open at the same
-#: time, and the engine examines each of them for every token of the answer, while all other generations wait.
+#: Alternatives with strings that can be open at once, where nested `anyOf` multiply: for every token of the answer the
+#: engine checks each of them, while all other streams wait.
 MAX_ALTERNATIVES = 16
-#: Not every JSON parser represents larger integers exactly (RFC 7493).
+#: Larger numbers are not interoperable (RFC 7493).
 _MAX_NUMBER = 2**53 - 1
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -58,32 +56,31 @@ _SCALAR = frozenset({"string", "integer", "number", "boolean", "null"})
 _KINDS = ("$ref", "anyOf", "enum", "const", "type")
 _KNOWN = frozenset({*_ANNOTATIONS, *_KINDS, *frozenset().union(*_OF_TYPE.values())})
 _REF = "#/$defs/"
-#: Name of a definition. A reference to such a name needs no escapes.
+#: Name of a definition; such names need no escapes.
 _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")
 _MAX_FAULTS = 20
 
 
 def faults(schema: Mapping[str, Any], special_tokens: SpecialTokens | None = None) -> list[str]:
-    """Return the faults of ``schema``, each with its location; an empty list if jobs can use the schema.
+    """Return the faults of ``schema``, each with its JSON pointer; none if the schema can constrain an answer.
 
     Args:
         schema: the schema.
-        special_tokens: tokens that names, titles and values of the schema must not contain.
+        special_tokens: tokens that its names, titles and values must not contain.
     """
-    if (too_deep := _depth(schema)) is not None:
-        return [too_deep]
-    size = len(json.dumps(schema, ensure_ascii=False).encode())
-    if size > MAX_BYTES:
-        return [f"The schema has {size} bytes; the limit is {MAX_BYTES}."]
+    if (deepest := _depth(schema)) is not None:
+        return [deepest]
+    if len(json.dumps(schema, ensure_ascii=False).encode()) > MAX_BYTES:
+        return [f"The schema has more than {MAX_BYTES} bytes."]
     check = _Check(schema, special_tokens)
-    messages = list(dict.fromkeys(check.run())) or list(check.costs())
-    if len(messages) > _MAX_FAULTS:
-        messages = [*messages[:_MAX_FAULTS], f"There are {len(messages) - _MAX_FAULTS} more."]
-    return messages
+    listed = list(dict.fromkeys(check.run())) or list(check.costs())
+    if len(listed) > _MAX_FAULTS:
+        listed = [*listed[:_MAX_FAULTS], f"There are {len(listed) - _MAX_FAULTS} more faults."]
+    return listed
 
 
 def cost(schema: Mapping[str, Any]) -> int:
-    """Return the cost of the strings of ``schema``, which has no faults, in an engine's grammar: :data:`MAX_COST`."""
+    """Return the cost of the strings of ``schema``, which has no faults, in a grammar; see :data:`MAX_COST`."""
     check = _Check(schema, None)
     for _ in check.run():
         pass
@@ -91,19 +88,19 @@ def cost(schema: Mapping[str, Any]) -> int:
 
 
 def holds(schema: Mapping[str, Any], value: object) -> bool:
-    """Whether ``value`` is an instance of ``schema``, which has no faults."""
-    # The registry is empty: the schema contains the targets of all references, and the validator fetches nothing.
+    """Whether ``value`` is valid for ``schema``, which has no faults."""
+    # The registry is empty: all references are local, and nothing is ever fetched.
     return Draft202012Validator(dict(schema), registry=Registry()).is_valid(value)
 
 
 def _depth(schema: object) -> str | None:
-    """Return a fault if the JSON is nested so deeply that recursion through it is unsafe."""
+    """Return a fault if the JSON is nested too deeply to be checked recursively."""
     level: list[object] = [schema]
     for _ in range(6 * MAX_DEPTH):
         level = [part for whole in level for part in _parts(whole)]
         if not level:
             return None
-    return f"The schema has more than {6 * MAX_DEPTH} levels of nesting."
+    return "The schema is nested too deeply."
 
 
 def _parts(whole: object) -> list[object]:
@@ -118,54 +115,54 @@ class _Check:
     def __init__(self, schema: Mapping[str, Any], special_tokens: SpecialTokens | None) -> None:
         self._root = schema
         self._special_tokens = special_tokens
-        definitions = schema.get("$defs", {})
-        self._defs: Mapping[str, Any] = definitions if isinstance(definitions, dict) else {}
+        defs = schema.get("$defs", {})
+        self._defs: Mapping[str, Any] = defs if isinstance(defs, dict) else {}
         self._parts = 0
-        #: The (minLength, maxLength) of all strings so far.
+        #: The distinct length bounds of strings.
         self._bounds: set[tuple[int, int | None]] = set()
 
     def run(self) -> Iterator[str]:
         """Yield all faults."""
         yield from _texts(self._root, "")
-        yield from self._spelled(self._root, "")
+        yield from self._special_texts(self._root, "")
         if self._root.get("$schema", _DIALECT) != _DIALECT:
             yield f"/$schema: must be {_DIALECT}."
         if not isinstance(self._root.get("$defs", {}), dict):
             yield "/$defs: must be an object."
         if not all(map(_NAME.fullmatch, self._defs)):
-            yield f"/$defs: names must be 1 to {MAX_NAME} letters, digits, `_`, `.` or `-`."
+            yield f"/$defs: names must consist of 1 to {MAX_NAME} letters, digits, `_`, `.` and `-`."
         if self._root.get("type") != "object":
-            yield '/type: the root must be an object: {"type": "object", "properties": …}.'
+            yield '/type: must be "object", as in {"type": "object", "properties": …}.'
         else:
             own = {key: part for key, part in self._root.items() if key not in ("$schema", "$defs")}
             yield from self._schema(own, "", 1, ())
         for name, part in self._defs.items():
-            # This also checks definitions without a reference; the others were checked at their references.
+            # Definitions without a reference are checked as well.
             yield from self._schema(part, f"/$defs/{name}", 1, (name,))
         if self._parts > MAX_PARTS:
-            yield f"The schema has more than {MAX_PARTS} subschemas; a definition counts once per reference."
+            yield f"The schema has more than {MAX_PARTS} subschemas; a referenced one counts once per reference."
 
     @property
     def cost(self) -> int:
-        """The cost of the strings that were checked so far."""
+        """The cost of the strings checked so far."""
         return sum(_cost(*bounds) for bounds in self._bounds)
 
     def costs(self) -> Iterator[str]:
-        """Yield the faults that make the grammar of an otherwise correct schema too large or too slow."""
+        """Yield the faults that would make the grammar of an otherwise valid schema too large or too slow."""
         if self.cost > MAX_COST:
             yield (
-                f"The lengths of strings cost {self.cost}; the limit is {MAX_COST}: each string costs its "
-                f"`maxLength` (or `minLength` if it has none), at most {_MAX_STRING_COST}; "
-                "strings with the same limits cost as much as one."
+                f"The length bounds of strings cost {self.cost}; at most {MAX_COST} is allowed. A string costs "
+                f"its `maxLength` (or its `minLength` if it has none), at most {_MAX_STRING_COST}; strings "
+                "with the same bounds count once."
             )
         if (open_ := self._alternatives(self._root)) > MAX_ALTERNATIVES:
             yield (
-                f"{open_} alternatives with strings can be open at the same time; the limit is "
-                f"{MAX_ALTERNATIVES}: the alternatives of nested `anyOf` multiply."
+                f"{open_} alternatives with strings can be open at once; at most {MAX_ALTERNATIVES} are "
+                "allowed. The alternatives of nested `anyOf` multiply."
             )
 
     def _alternatives(self, schema: object) -> int:
-        """Return how many strings of ``schema``, which has no faults, can be open at the same time."""
+        """Return how many strings of ``schema``, which has no faults, can be open at once."""
         if not isinstance(schema, dict):
             return 0
         name = schema.get("$ref")
@@ -181,10 +178,10 @@ class _Check:
             *(self._alternatives(part) for part in (*parts, schema.get("items"))),
         )
 
-    def _spelled(self, schema: object, place: str) -> Iterator[str]:
-        """Yield the names, titles and values in ``schema`` that contain a special token.
+    def _special_texts(self, schema: object, place: str) -> Iterator[str]:
+        """Yield a fault for each name, title or value in ``schema`` that contains a special token.
 
-        An answer repeats names and values literally, so the service cannot insert anything to break up a token.
+        An answer must repeat names and values exactly, so a special token cannot be broken up there.
         """
         if self._special_tokens is None or not isinstance(schema, dict):
             return
@@ -195,11 +192,11 @@ class _Check:
             parts = schema.get(group)
             for name, part in parts.items() if isinstance(parts, dict) else ():
                 yield from self._special(name, f"{place}/{group}/{_short(name)}")
-                yield from self._spelled(part, f"{place}/{group}/{_short(name)}")
-        yield from self._spelled(schema.get("items"), f"{place}/items")
+                yield from self._special_texts(part, f"{place}/{group}/{_short(name)}")
+        yield from self._special_texts(schema.get("items"), f"{place}/items")
         options = schema.get("anyOf")
         for index, part in enumerate(options if isinstance(options, list) else ()):
-            yield from self._spelled(part, f"{place}/anyOf/{index}")
+            yield from self._special_texts(part, f"{place}/anyOf/{index}")
 
     def _each_special(self, values: object, place: str) -> Iterator[str]:
         for index, value in enumerate(values if isinstance(values, list) else ()):
@@ -208,8 +205,8 @@ class _Check:
     def _special(self, text: object, place: str) -> Iterator[str]:
         if self._special_tokens is None or not isinstance(text, str):
             return
-        if (spelled := self._special_tokens.first_in(text)) is not None:
-            yield f"{place}: must not contain the special token `{_short(spelled)}`."
+        if (token := self._special_tokens.first_in(text)) is not None:
+            yield f"{place}: contains the special token `{_short(token)}`."
 
     def _schema(
         self, schema: object, place: str, depth: int, within: tuple[str, ...]
@@ -224,7 +221,7 @@ class _Check:
         for key in unknown:
             yield f"{place}/{_short(key)}: this keyword is not supported."
         if depth > MAX_DEPTH:
-            yield f"{place}: objects and arrays are nested more than {MAX_DEPTH} levels deep."
+            yield f"{place}: objects and arrays must not be nested more than {MAX_DEPTH} deep."
             return
         kind = next((kind for kind in _KINDS if kind in schema), None)
         match kind:
@@ -250,9 +247,9 @@ class _Check:
     ) -> Iterator[str]:
         name = to.removeprefix(_REF) if isinstance(to, str) and to.startswith(_REF) else None
         if name is None or name not in self._defs:
-            yield f"{place}/$ref: must refer to a definition in `$defs`, as `{_REF}…`."
+            yield f"{place}/$ref: must be `{_REF}…` with a name in `$defs`."
         elif name in within:
-            yield f"{place}/$ref: `{_short(name)}` refers to itself."
+            yield f"{place}/$ref: `{_short(name)}` refers to itself; recursion is not supported."
         else:
             yield from self._schema(self._defs[name], f"/$defs/{name}", depth, (*within, name))
 
@@ -268,21 +265,21 @@ class _Check:
     def _typed(
         self, schema: Mapping[str, Any], place: str, depth: int, within: tuple[str, ...]
     ) -> Iterator[str]:
-        named = schema["type"]
-        types = named if isinstance(named, list) else [named]
+        given = schema["type"]
+        types = given if isinstance(given, list) else [given]
         known = [name for name in types if isinstance(name, str) and name in _OF_TYPE]
         if not types or len(known) < len(types) or len(set(known)) < len(known):
             yield f"{place}/type: must be one of {', '.join(_OF_TYPE)}, or an array of the last five."
             return
         if len(known) > 1 and not _SCALAR.issuperset(known):
-            yield f"{place}/type: an array of types cannot include object or array; use `anyOf`."
+            yield f"{place}/type: an array of types must not contain object or array; use `anyOf`."
             return
         allowed = frozenset().union(*(_OF_TYPE[name] for name in known))
         for key in sorted((schema.keys() & _KNOWN) - _ANNOTATIONS - allowed - {"type"}):
-            yield f"{place}/{key}: this keyword does not apply to the type."
-        size_faults = list(_sizes(schema, place))
-        yield from size_faults
-        if not size_faults and "string" in known:
+            yield f"{place}/{key}: not allowed with this type."
+        invalid = list(_sizes(schema, place))
+        yield from invalid
+        if not invalid and "string" in known:
             self._bounds.add((schema.get("minLength", 0), schema.get("maxLength")))
         if known == ["object"]:
             yield from self._object(schema, place, depth, within)
@@ -304,39 +301,39 @@ class _Check:
         required = schema.get("required", [])
         if not isinstance(required, list) or any(not isinstance(name, str) for name in required):
             yield f"{place}/required: must be an array of names."
-        elif unknown := [name for name in required if name not in properties]:
-            yield f"{place}/required: the property `{_short(unknown[0])}` does not exist."
+        elif missing := [name for name in required if name not in properties]:
+            yield f"{place}/required: there is no property `{_short(missing[0])}`."
         elif len(set(required)) < len(required):
-            yield f"{place}/required: contains a name more than once."
+            yield f"{place}/required: names must be unique."
         for name, part in properties.items():
             if not 1 <= len(name) <= MAX_NAME:
-                yield f"{place}/properties: a name must have 1 to {MAX_NAME} characters; this one has {len(name)}."
+                yield f"{place}/properties: names must have 1 to {MAX_NAME} characters."
             yield from self._schema(part, f"{place}/properties/{_short(name)}", depth + 1, within)
 
 
 def _cost(least: int, most: int | None) -> int:
-    """Return the cost of the length limits of a string."""
+    """Return the cost of a string's length bounds."""
     return min(least if most is None else most, _MAX_STRING_COST)
 
 
 def _alone(schema: Mapping[str, Any], place: str, *kinds: str) -> Iterator[str]:
-    """Yield the keywords next to a keyword that excludes all others."""
+    """Yield a fault for each keyword that must not occur next to ``kinds[0]``."""
     for key in sorted((schema.keys() & _KNOWN) - _ANNOTATIONS - {*kinds}):
-        yield f"{place}/{key}: this keyword cannot be combined with `{kinds[0]}`."
+        yield f"{place}/{key}: not allowed next to `{kinds[0]}`."
 
 
-def _values(values: object, named: object, place: str) -> Iterator[str]:
-    """Yield the faults of the array of values that an answer may take."""
+def _values(values: object, type_: object, place: str) -> Iterator[str]:
+    """Yield the faults of the values of `enum` or `const`."""
     if not isinstance(values, list) or not 1 <= len(values) <= MAX_CHOICES:
         yield f"{place}: must be an array of 1 to {MAX_CHOICES} values."
         return
     if any(isinstance(value, dict | list) for value in values):
-        yield f"{place}: a value must not be an object or an array."
+        yield f"{place}: values must not be objects or arrays."
         return
-    if any(isinstance(value, int | float) and not _safe(value) for value in values):
-        yield f"{place}: a number is too large."
+    if any(isinstance(value, int | float) and not _in_range(value) for value in values):
+        yield f"{place}: numbers must be between -2^53 and 2^53."
         return
-    types = [named] if isinstance(named, str) else named
+    types = [type_] if isinstance(type_, str) else type_
     if types is None:
         return
     if (
@@ -344,14 +341,13 @@ def _values(values: object, named: object, place: str) -> Iterator[str]:
         or not types
         or not all(isinstance(name, str) and name in _SCALAR for name in types)
     ):
-        parent, _, key = place.rpartition("/")
-        yield f"{parent}/type: this type cannot be combined with `{key}`."
+        yield f"{place.rpartition('/')[0]}/type: not allowed next to `{place.rpartition('/')[2]}`."
     elif not all(holds({"type": types}, value) for value in values):
-        yield f"{place}: every value must be of the type."
+        yield f"{place}: every value must match the type."
 
 
 def _sizes(schema: Mapping[str, Any], place: str) -> Iterator[str]:
-    """Yield the faults of the limits of lengths, items and numbers."""
+    """Yield the faults of the bounds of lengths and numbers."""
     for least, most, limit in (
         ("minLength", "maxLength", MAX_LENGTH),
         ("minItems", "maxItems", MAX_ITEMS),
@@ -363,55 +359,55 @@ def _sizes(schema: Mapping[str, Any], place: str) -> Iterator[str]:
                 break
         else:
             if sizes[0] > sizes[1]:
-                yield f"{place}/{most}: must be at least `{least}`."
+                yield f"{place}/{most}: must not be less than `{least}`."
     bounds = {key: schema[key] for key in sorted(_BOUNDS) if key in schema}
-    integer = schema.get("type") == "integer"
-    invalid = [key for key, bound in bounds.items() if not _is_bound(bound, integer=integer)]
+    whole = schema.get("type") == "integer"
+    invalid = [key for key, bound in bounds.items() if not _bound(bound, whole=whole)]
     for key in invalid:
-        yield f"{place}/{key}: must be {'an integer' if integer else 'a number'} of at most 2^53 - 1 in magnitude."
-    if bounds and not invalid and not _satisfiable(bounds, integer=integer):
-        yield f"{place}: no number is within these bounds."
+        yield f"{place}/{key}: must be {'an integer' if whole else 'a number'} between -2^53 and 2^53."
+    if bounds and not invalid and not _satisfiable(bounds, whole=whole):
+        yield f"{place}: no number satisfies these bounds."
 
 
-def _is_bound(bound: object, *, integer: bool) -> bool:
-    if isinstance(bound, bool) or not isinstance(bound, int if integer else int | float):
+def _bound(bound: object, *, whole: bool) -> bool:
+    if isinstance(bound, bool) or not isinstance(bound, int if whole else int | float):
         return False
-    return _safe(bound)
+    return _in_range(bound)
 
 
-def _safe(number: float) -> bool:
-    # `math.isfinite` would fail for an integer that is too large for a float.
+def _in_range(number: float) -> bool:
+    # Not `math.isfinite`: an integer may be too large for a float.
     return -_MAX_NUMBER <= number <= _MAX_NUMBER
 
 
-def _satisfiable(bounds: Mapping[str, float], *, integer: bool) -> bool:
-    """Whether a number within ``bounds`` exists."""
-    step = 1 if integer else 0
+def _satisfiable(bounds: Mapping[str, float], *, whole: bool) -> bool:
+    """Whether some number satisfies ``bounds``."""
+    step = 1 if whole else 0
     least = max(bounds.get("minimum", -math.inf), bounds.get("exclusiveMinimum", -math.inf) + step)
     most = min(bounds.get("maximum", math.inf), bounds.get("exclusiveMaximum", math.inf) - step)
-    open_ended = not integer and bounds.keys() & {"exclusiveMinimum", "exclusiveMaximum"}
+    open_ended = not whole and bounds.keys() & {"exclusiveMinimum", "exclusiveMaximum"}
     return least < most if open_ended else least <= most
 
 
 def _texts(whole: object, place: str) -> Iterator[str]:
-    """Yield the strings with characters, and the numbers, that cannot be stored or sent."""
+    """Yield a fault for each string or number that cannot be stored or sent."""
     if isinstance(whole, str) and "\x00" in whole:
-        yield f"{place}: a string must not contain the character NUL."
+        yield f"{place}: strings must not contain NUL."
     elif isinstance(whole, dict):
         if any("\x00" in key for key in whole):
-            yield f"{place}: a name must not contain the character NUL."
+            yield f"{place}: names must not contain NUL."
         for key, part in whole.items():
             yield from _texts(part, f"{place}/{_short(key)}")
     elif isinstance(whole, list):
         for part in whole:
             yield from _texts(part, place)
     elif isinstance(whole, float) and not math.isfinite(whole):
-        yield f"{place}: a number is not finite."
-    elif isinstance(whole, int) and not _safe(whole):
-        yield f"{place}: a number is too large."
+        yield f"{place}: numbers must be finite."
+    elif isinstance(whole, int) and not _in_range(whole):
+        yield f"{place}: numbers must be between -2^53 and 2^53."
 
 
 def _short(name: str) -> str:
-    """Return a name shortened, and without unprintable characters, for use in a message."""
+    """Return a name in a printable and bounded form, for a message."""
     plain = "".join(character if character.isprintable() else "�" for character in name)
     return plain if len(plain) <= MAX_NAME else f"{plain[:MAX_NAME]}…"

@@ -1,8 +1,7 @@
-"""The vote of several samples on one answer: the waves in which samples start, and the count of the answers. Pure.
+"""Voting of several samples on one answer: the waves in which they run, and how answers are counted. Pure.
 
-Votes are numbered from 0 in the order in which their samples start. The class with the most votes wins. If several
-classes have the same number of votes, the one with the earliest vote wins. The outcome therefore depends only on the
-votes, not on the order in which the samples finish.
+Votes are numbered from 0 in the order of their requests. The class with the most votes wins; in a tie, the class with
+the earliest vote wins. So the result depends only on the votes, and not on which sample finishes first.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: A single sample does not decide, even though of two samples the first one could not be outvoted.
+#: A vote needs at least this many samples, although one of two could not be outvoted.
 _MIN_VOTES = 2
 
 
 @dataclass(frozen=True)
 class AnswerClass:
-    """Equivalent answers.
+    """Equal answers.
 
     Attributes:
-        text: the first of the answers.
-        votes: the numbers of the votes for this class, in ascending order.
+        text: the first of these answers.
+        votes: their votes, in order.
     """
 
     text: str = field(repr=False)
@@ -29,7 +28,7 @@ class AnswerClass:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The key that sorts classes, the winner first."""
+        """The sort key of classes; the winner has the smallest."""
         return -len(self.votes), self.votes[0]
 
 
@@ -38,60 +37,59 @@ class Tally:
     """The result of a vote.
 
     Attributes:
-        requested: the maximum number of samples, from the job's option.
-        begun: the number of samples that were started.
-        classes: the answers, the winner first.
+        requested: maximum number of samples of the job.
+        begun: number of samples that were started.
+        classes: the classes of answers, the winner first.
         abstained: votes whose samples ended without an answer.
-        samples: vote to the number of the generation, within the attempt, that cast it.
-        look: the number of the generation that verified the winner; None if there was no verification.
+        samples: the number of each vote's stream in the attempt.
+        look: the number of the stream that verified the winner, or None.
     """
 
     requested: int
     begun: int
     classes: tuple[AnswerClass, ...]
     abstained: tuple[int, ...]
-    samples: Mapping[int, int]
+    generations: Mapping[int, int]
     look: int | None = None
 
     @property
     def counted(self) -> int:
-        """The number of samples that ended and count, including abstentions."""
-        return sum(len(answer.votes) for answer in self.classes) + len(self.abstained)
+        """The number of finished samples, including abstentions."""
+        return sum(len(entry.votes) for entry in self.classes) + len(self.abstained)
 
     @property
     def confidence(self) -> float | None:
-        """The winner's share of the counted samples; None without a winner."""
+        """The winner's share of the counted samples, or None without a winner."""
         return len(self.classes[0].votes) / self.counted if self.classes else None
 
     def plain(self) -> dict[str, Any]:
-        """Return the tally as the JSON that is stored with the job."""
+        """Return the result as JSON values, as the job stores it."""
         return {
             "requested": self.requested,
             "begun": self.begun,
             "counted": self.counted,
             "classes": [
-                {"text": answer.text, "samples": self._generations(answer.votes)}
-                for answer in self.classes
+                {"text": entry.text, "samples": self._streams(entry.votes)}
+                for entry in self.classes
             ],
-            "abstained": self._generations(self.abstained),
+            "abstained": self._streams(self.abstained),
         } | ({} if self.look is None else {"look": self.look})
 
-    def _generations(self, votes: Iterable[int]) -> list[int]:
-        return [self.samples[vote] for vote in votes]
+    def _streams(self, votes: Iterable[int]) -> list[int]:
+        return [self.generations[vote] for vote in votes]
 
 
 def waves(samples: int) -> list[int]:
-    """Return the number of samples in each wave: 5 samples run as 3 + 2, 8 samples as 4 + 2 + 2.
+    """Return the number of samples in each wave: 5 are 3 + 2, 8 are 4 + 2 + 2.
 
-    The first wave is the smallest one that can decide the vote if all of its samples agree. Each further wave is half
-    of the remaining samples.
+    The first wave is the smallest that can decide if all of its samples agree; each further one is half of the rest.
     """
-    sizes: list[int] = []
-    remaining = samples
-    while remaining:
-        sizes.append(min(remaining, max(-(-remaining // 2), _MIN_VOTES)))
-        remaining -= sizes[-1]
-    return sizes
+    planned: list[int] = []
+    left = samples
+    while left:
+        planned.append(min(left, max(-(-left // 2), _MIN_VOTES)))
+        left -= planned[-1]
+    return planned
 
 
 def classes(
@@ -100,21 +98,21 @@ def classes(
     """Return the classes of ``answers``, the winner first.
 
     Args:
-        answers: vote to answer; None is an abstention.
-        same: whether two answers are equivalent. Each answer is compared with the first answer of each class.
+        answers: the answer of each vote; None is an abstention.
+        same: whether two answers are equal. Each answer is compared with the first one of each class.
     """
-    ranked: list[AnswerClass] = []
+    grouped: list[AnswerClass] = []
     for vote in sorted(answers):
         text = answers[vote]
         if text is None:
             continue
-        for index, answer in enumerate(ranked):
-            if same(answer.text, text):
-                ranked[index] = AnswerClass(answer.text, (*answer.votes, vote))
+        for index, entry in enumerate(grouped):
+            if same(entry.text, text):
+                grouped[index] = AnswerClass(entry.text, (*entry.votes, vote))
                 break
         else:
-            ranked.append(AnswerClass(text, (vote,)))
-    return sorted(ranked, key=lambda answer: answer.rank)
+            grouped.append(AnswerClass(text, (vote,)))
+    return sorted(grouped, key=lambda entry: entry.rank)
 
 
 def decided(ranked: list[AnswerClass], *, cast: Iterable[int], requested: int) -> bool:
@@ -122,16 +120,16 @@ def decided(ranked: list[AnswerClass], *, cast: Iterable[int], requested: int) -
 
     Args:
         ranked: the classes so far, the leader first.
-        cast: the votes so far, including abstentions.
+        cast: the finished votes, including abstentions.
         requested: the total number of votes.
     """
-    present = set(cast)
-    missing = [vote for vote in range(requested) if vote not in present]
+    finished = set(cast)
+    missing = [vote for vote in range(requested) if vote not in finished]
     if not missing:
         return True
-    if not ranked or len(present) < _MIN_VOTES:
+    if not ranked or len(finished) < _MIN_VOTES:
         return False
     leader, *rivals = ranked
-    # The best possible rank of each rival: it gets all missing votes. A new class gets nothing but those.
+    # The best case of each rival is to get all missing votes; a new class has only those.
     best = [(-len(rival.votes) - len(missing), min(rival.votes[0], missing[0])) for rival in rivals]
     return leader.rank < min([*best, (-len(missing), missing[0])])

@@ -39,7 +39,7 @@ class LiveEvent:
 
     job_id: uuid.UUID
     attempt: int
-    sample: int
+    generation: int
     previous: int
     mark: IndexEntry
     delta: str = field(repr=False)
@@ -165,7 +165,7 @@ def encode(events: Iterable[LiveEvent]) -> bytes:
     rows = []
     for event in events:
         mark = event.mark
-        row = [event.attempt, event.sample, event.previous, mark.number, mark.at, event.delta]
+        row = [event.attempt, event.generation, event.previous, mark.number, mark.at, event.delta]
         rows.append(row if mark.finding is None else [*row, mark.finding])
     return orjson.dumps(rows)
 
@@ -178,12 +178,12 @@ def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
             LiveEvent(
                 job_id,
                 int(attempt),
-                int(sample),
+                int(generation),
                 int(previous),
                 IndexEntry(int(number), len(delta), int(at), rest[0] if rest else None),
                 delta,
             )
-            for attempt, sample, previous, number, at, delta, *rest in orjson.loads(message)
+            for attempt, generation, previous, number, at, delta, *rest in orjson.loads(message)
         ]
     except (ValueError, TypeError):
         return []

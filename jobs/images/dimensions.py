@@ -13,7 +13,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 def dimensions(data: bytes) -> tuple[int, int] | None:
     """Return ``(width, height)`` in pixels, or None if ``data`` is neither PNG nor JPEG."""
-    if data.startswith(_PNG) and len(data) >= 24:  # noqa: PLR2004 - the end of width and height in IHDR
+    if data.startswith(_PNG) and len(data) >= 24:  # noqa: PLR2004 - where IHDR's two sizes end
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if data.startswith(_JPEG):
         return _jpeg(data)
@@ -22,10 +22,10 @@ def dimensions(data: bytes) -> tuple[int, int] | None:
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
     """Walk the segments (marker, length, content) to the frame header."""
-    offset = 2
-    while offset + 9 <= len(data) and data[offset] == 0xFF:  # noqa: PLR2004 - first byte of a marker
-        if data[offset + 1] in _FRAMES:
-            height, width = data[offset + 5 : offset + 7], data[offset + 7 : offset + 9]
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004 - every marker's first byte
+        if data[at + 1] in _FRAMES:
+            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
             return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None

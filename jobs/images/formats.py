@@ -1,4 +1,4 @@
-"""Detection of image formats from the bytes alone: the media type that a client states is ignored."""
+"""Detects the media type of an image by its content; what the client claims is ignored."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MAGIC: tuple[tuple[bytes, MediaType], ...] = (
     (b"II+\x00", "image/tiff"),
     (b"MM\x00+", "image/tiff"),
 )
-#: Sizes of the header after ``BM``, from OS/2 1.x to Windows 5. The two letters alone could start a text.
+#: Sizes of the header that follows ``BM``, from OS/2 1.x to Windows 5. ``BM`` alone could start any text.
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-#: Brands of ISO/IEC 23008-12 (HEIF) and of its AV1 variant.
+#: Brands of ISO/IEC 23008-12 (HEIF), and of its AV1 variant.
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 #: Bytes of the header of an animation frame, before the chunks of its image.
@@ -35,9 +35,9 @@ _WEBP_FRAME_HEADER = 16
 
 
 def sniff(data: bytes) -> MediaType | None:
-    """Return the media type according to the first bytes of ``data``, or None if it is not an image.
+    """Return the media type by the first bytes of ``data``, or None if it is not a known image.
 
-    A detected format is not necessarily decodable: HEIC and AVIF depend on the installed libraries.
+    The image may still be impossible to decode: HEIC and AVIF need optional libraries.
     """
     for magic, media_type in _MAGIC:
         if data.startswith(magic):
@@ -47,35 +47,32 @@ def sniff(data: bytes) -> MediaType | None:
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "image/bmp"
     if data[4:8] == b"ftyp":
-        return _heif_type(data)
+        return _heif_variant(data)
     return None
 
 
 def is_lossy(data: bytes, media_type: MediaType) -> bool:
-    """Return whether the compression of ``data`` is lossy, as it is for photographs."""
+    """Return whether the compression of ``data`` is lossy, as in photographs."""
     if media_type == "image/webp":
         return _is_lossy_webp(data)
     return media_type in {"image/jpeg", "image/heic", "image/avif"}
 
 
-def _heif_type(data: bytes) -> MediaType | None:
-    compatible = data[16 : min(int.from_bytes(data[:4], "big"), 256)]
-    brands = {data[8:12], *(compatible[at : at + 4] for at in range(0, len(compatible), 4))}
+def _heif_variant(data: bytes) -> MediaType | None:
+    listed = data[16 : min(int.from_bytes(data[:4], "big"), 256)]
+    brands = {data[8:12], *(listed[at : at + 4] for at in range(0, len(listed), 4))}
     if brands & _AVIF_BRANDS:
         return "image/avif"
     return "image/heic" if brands & _HEIC_BRANDS else None
 
 
 def _is_lossy_webp(data: bytes) -> bool:
-    """Walk the chunks of a RIFF file to the first image: ``VP8`` is lossy, ``VP8L`` is lossless."""
-    offset = 12
-    while offset + 8 <= len(data):
-        name, size = (
-            data[offset : offset + 4],
-            int.from_bytes(data[offset + 4 : offset + 8], "little"),
-        )
+    """Walk the chunks of a RIFF file to the first image: ``VP8`` is lossy, ``VP8L`` is not."""
+    at = 12
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         if name in {b"VP8 ", b"VP8L"}:
             return name == b"VP8 "
-        offset += 8
-        offset += _WEBP_FRAME_HEADER if name == b"ANMF" else size + size % 2
+        at += 8
+        at += _WEBP_FRAME_HEADER if name == b"ANMF" else size + size % 2
     return True

@@ -1,17 +1,10 @@
-"""Conversion of an untrusted file to the canonical image, in a sandbox's child: the only user of decoders.
+"""From a stranger's file to the canonical picture. Runs in a sandbox's child; the only user of decoders.
 
-The steps, in order:
-
-1. Check the header against the limits, before any pixel is decoded.
-2. Decode; a JPEG at the smallest scale that is still large enough.
-3. Scale pixels of more than 8 bits down, and replace transparency by white.
-4. Resize to the model's size.
-5. Convert the colors from the file's profile to sRGB.
-6. Rotate the image upright.
-7. Encode without metadata.
-
-The color conversion and the rotation follow the resize because there are fewer pixels then: the result is the same, and
-a wide-gamut photograph takes half the time.
+In order: the header is held against the limits before a pixel is decoded; a JPEG is decoded at the smallest
+scale that is still large enough; pixels of more than 8 bits are scaled down; transparency becomes white; the
+picture is resized to the model's size; its colors go from the file's profile to sRGB; it is turned upright;
+metadata stay behind. Profile and turn come after the resize because there are fewer pixels then: the picture
+is the same, a wide-gamut photograph takes half the time.
 """
 
 from __future__ import annotations
@@ -43,26 +36,26 @@ from PIL import (
 
 from core import errors, profiles
 from jobs.images import colors, formats, geometry
-from jobs.images.canonical import CanonicalImage, Original
+from jobs.images.canonical import CanonicalImage, OriginalFile
 
 try:
     import pillow_heif
 except ImportError:  # It is an optional dependency.
     pillow_heif = None
 
-#: An image with a larger ratio is unreadable at the model's size, and :func:`geometry.smart_resize` is not stable
-#: for it.
+#: An image narrower than that says nothing at the model's size, and :func:`geometry.smart_resize`
+#: is no longer stable.
 MAX_RATIO = 50
 MIN_SIDE = 2
 
-#: Quality of canonical JPEGs. Their chroma is 4:4:4: engines that decode on the GPU enlarge subsampled chroma by
-#: nearest neighbor, which produces colored edges.
+#: Of canonical JPEGs. Their chroma is 4:4:4: engines that decode on the GPU blow subsampled chroma up by
+#: nearest neighbour, which colors edges.
 JPEG_QUALITY = 95
-#: Compression level of canonical PNGs. Level 4 takes 50 % more time for a screenshot and saves nothing; for a
-#: photograph it takes twice the time and saves a seventh.
+#: Of canonical PNGs. Level 4 takes half as long again for a screenshot and saves nothing, twice as long for a
+#: photograph and saves a seventh.
 PNG_LEVEL = 2
 
-#: These imports load the plugins; Pillow's own lookup would import all forty of them.
+#: Naming the plugins loads them; Pillow's own look-up would import all of its forty.
 _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
     "image/jpeg": JpegImagePlugin.JpegImageFile,
     "image/png": PngImagePlugin.PngImageFile,
@@ -72,8 +65,8 @@ _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
     "image/tiff": TiffImagePlugin.TiffImageFile,
     "image/avif": AvifImagePlugin.AvifImageFile,
 }
-# A confined process cannot open files, so these modules are loaded before: the ones that Pillow imports when it first
-# opens a file or a JPEG with several images, and the encodings of texts in metadata.
+# Loaded before the process is confined, for it may open no file later: what Pillow imports at its first look at a file,
+# or for a JPEG of several pictures, and the encodings of texts in metadata.
 Image.preinit()
 _LATE: tuple[object, ...] = (
     MpoImagePlugin,
@@ -95,7 +88,7 @@ _DAMAGED = (
     zlib.error,
 )
 _UPRIGHT = 1
-#: EXIF orientation to the transposition that undoes it.
+#: EXIF orientation to the move that undoes it.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -105,12 +98,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Orientations that exchange width and height.
+#: Orientations that lay the picture on its side.
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON
-    """Run :func:`canonicalize` as the target of a sandbox: the result is JSON and bytes."""
+    """Be a sandbox's target: :func:`canonicalize`, with what is not bytes as JSON."""
     canonical = canonicalize(payload, **arguments)
     return canonical.facts, canonical.data
 
@@ -118,51 +111,50 @@ def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # 
 def canonicalize(
     data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
 ) -> CanonicalImage:
-    """Return the canonical image of a file. With one version of Pillow, the bytes are always the same.
+    """Return the canonical image of a file: with one version of Pillow always the same bytes.
 
-    The result is the first image of an animation, a multi-page TIFF or a multi-picture JPEG.
+    Of an animation, a multi-page TIFF or a multi-picture JPEG the first picture is used.
 
     Args:
         data: the file.
-        detail: the detail tier that determines the size of the result.
-        max_pixels: maximum number of pixels of the file's image.
+        detail: the tier whose size the picture gets.
+        max_pixels: most pixels of the file's picture.
 
     Raises:
-        core.errors.ImageRejected: see :meth:`jobs.images.ImageReader.accept`.
-        MemoryError: the image needs more memory than is available.
+        core.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
+        MemoryError: the picture needs more than there is.
     """
     media_type = formats.sniff(data)
     if media_type is None:
         raise _rejected("The file is not an image of a known format.", "invalid_image_format")
     with warnings.catch_warnings():
-        # Most of Pillow's warnings are harmless; this module checks the rest.
+        # Pillow warns about much that does no harm; what does harm is looked at here.
         warnings.simplefilter("ignore")
         with _opened(data, media_type, max_pixels) as image:
             orientation = _orientation(image)
-            # Pillow rotates a TIFF while it loads it, and reports the size after the rotation.
+            # Pillow turns a TIFF itself while it loads it, and tells its size as it will be.
             turn = _UPRIGHT if media_type == "image/tiff" else orientation
             seen_width, seen_height = image.size[::-1] if turn in _SIDEWAYS else image.size
             height, width = geometry.canonical_size(seen_height, seen_width, detail)
             size = (height, width) if turn in _SIDEWAYS else (width, height)
             with _damage_refused():
                 frames = int(getattr(image, "n_frames", 1))
-                image.draft(
-                    None, size
-                )  # Affects only JPEG; the result is not smaller than ``size``.
+                image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
                 image.load()
-        pixels = colors.flat(image)
-        if pixels.size != size:
-            pixels = pixels.resize(size, Image.Resampling.BICUBIC)
-        pixels = colors.to_srgb(pixels, image.info.get("icc_profile"))
+        submitted = colors.flat(image)
+        if submitted.size != size:
+            submitted = submitted.resize(size, Image.Resampling.BICUBIC)
+        submitted = colors.to_srgb(submitted, image.info.get("icc_profile"))
     if turn in _TURNS:
-        pixels = pixels.transpose(_TURNS[turn])
+        submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
     return CanonicalImage(
-        data=_encode(pixels, lossy=lossy),
+        detail=detail,
+        data=_encode(submitted, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,
         height=height,
-        original=Original(
+        original=OriginalFile(
             sha256=hashlib.sha256(data).hexdigest(),
             size=len(data),
             media_type=media_type,
@@ -184,7 +176,7 @@ def _damage_refused() -> Iterator[None]:
         yield
     except _DAMAGED:
         raise _rejected(
-            "The image file cannot be decoded: it is damaged or truncated.", "image_parse_error"
+            "The image file is damaged or cut short: it cannot be decoded.", "image_parse_error"
         ) from None
 
 
@@ -192,10 +184,10 @@ def _damage_refused() -> Iterator[None]:
 def _opened(
     data: bytes, media_type: formats.MediaType, max_pixels: int
 ) -> Iterator[ImageFile.ImageFile]:
-    """Yield the image after its header was checked against the limits, before any pixel is decoded."""
+    """Give the image with its header read and found to be within the limits, no pixel decoded."""
     name = _plugin(media_type)
-    # Pillow's guard against decompression bombs does not report the size of the image and applies at twice its limit.
-    # Only WebP needs it, because Pillow allocates its canvas before the size is available.
+    # Pillow's guard against bombs cannot say how large the image is, and stands at twice its limit.
+    # It is kept for WebP alone, which has its canvas allocated before it can be asked for its size.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     if media_type == "image/webp":
         Image.MAX_IMAGE_PIXELS = max_pixels
@@ -216,7 +208,7 @@ def _opened(
 
 
 def _plugin(media_type: formats.MediaType) -> str:
-    """Return Pillow's name of the format, or reject a format that this installation cannot read."""
+    """Return Pillow's name of the format, or refuse one that this installation cannot read."""
     if media_type in _PLUGINS and (media_type != "image/avif" or features.check("avif")):
         return str(_PLUGINS[media_type].format)
     if media_type == "image/heic" and pillow_heif is not None:
@@ -231,11 +223,11 @@ def _plugin(media_type: formats.MediaType) -> str:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     shape = f"The image is {width} x {height} pixels"
     if min(width, height) < MIN_SIDE:
-        raise _rejected(f"{shape}; each side must have at least {MIN_SIDE}.", "image_too_small")
+        raise _rejected(f"{shape}; each side needs at least {MIN_SIDE}.", "image_too_small")
     if width * height > max_pixels:
-        actual, allowed = width * height / 1e6, max_pixels / 1e6
+        found, allowed = width * height / 1e6, max_pixels / 1e6
         raise _rejected(
-            f"{shape}, {actual:.4g} megapixels; at most {allowed:g} are allowed.", "image_too_large"
+            f"{shape}, {found:.4g} megapixels; at most {allowed:g} are allowed.", "image_too_large"
         )
     ratio = max(width, height) / min(width, height)
     if ratio > MAX_RATIO:
@@ -246,7 +238,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8. Unreadable metadata is ignored."""
+    """Return the EXIF orientation, 1 to 8. Metadata that cannot be read spoil no picture."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGED:
@@ -256,11 +248,11 @@ def _orientation(image: Image.Image) -> int:
     return _UPRIGHT
 
 
-def _encode(pixels: Image.Image, *, lossy: bool) -> bytes:
-    pixels.info = {}  # Pillow would write some of it: the profile, a comment, a transparent color.
+def _encode(submitted: Image.Image, *, lossy: bool) -> bytes:
+    submitted.info = {}  # Pillow would write some of it: the profile, a comment, a transparent colour.
     file = io.BytesIO()
     if lossy:
-        pixels.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
+        submitted.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4")
     else:
-        pixels.save(file, "PNG", compress_level=PNG_LEVEL)
+        submitted.save(file, "PNG", compress_level=PNG_LEVEL)
     return file.getvalue()

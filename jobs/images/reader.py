@@ -1,4 +1,4 @@
-"""Intake of images: read up to a limit, checked by the first bytes, decoded in the sandbox."""
+"""Reads uploaded images: checks size and format, and decodes them in the sandbox."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 TARGET = "jobs.images.pipeline:serve"
 
 _CHUNK = 1 << 20
-#: Maximum number of files that wait for a decoding process at the same time.
+#: Maximum number of files that wait for a decoding process.
 _MAX_WAITING = 64
-#: Files whose decoding timed out: how many are remembered, and for how long.
+#: Number of files whose timeout is remembered, and for how many seconds.
 _TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
 _SPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Limits that apply before decoding: the size of the file in bytes, the image in pixels."""
+    """Limits that are checked before an image is decoded: bytes of the file, pixels of the image."""
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
 
 
 class ImageReader:
-    """Converts the uploads of the API to canonical images.
+    """Makes canonical images of uploads.
 
-    Accounts share the decoding processes. If the decoding of a file times out, the service rejects this file from the
-    same account for ten minutes without decoding it again.
+    Accounts share the decoding processes. If the decoding of a file times out, the same file from the same account is
+    rejected for ten minutes without another attempt.
 
     Args:
         decoder: the sandbox that runs :data:`TARGET`.
-        limits: files and images beyond these limits are rejected before decoding.
-        shares: one place for each process of the decoder.
-        wait_seconds: how long a file waits for a place.
-        timer: a monotonic clock in seconds.
+        limits: limits that are checked before decoding.
+        shares: the shares of accounts in the decoding processes.
+        wait_seconds: maximum wait of a file for a decoding process.
+        timer: monotonic seconds.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class ImageReader:
 
     @classmethod
     def start(cls, settings: Settings, *, target: str = TARGET) -> Self:
-        """Return the reader of one process, with its own sandbox. Call this after any fork."""
-        # The additional process serves accounts that have no file in progress.
+        """Return the reader of one process, with its own sandbox. Must be called after any fork."""
+        # The additional process is reserved for accounts without a file in progress.
         processes = settings.sandbox_processes + 1
         decoder = sandbox.Sandbox(
             target,
@@ -90,17 +90,17 @@ class ImageReader:
         """Start the decoding processes now.
 
         Raises:
-            core.errors.Unavailable: the processes cannot be started.
+            core.errors.Unavailable: they cannot be started.
         """
         self._decoder.warm()
 
     @property
     def confined(self) -> tuple[str, ...]:
-        """The active layers of the decoding processes' confinement; empty before the first process starts."""
+        """The active layers of the decoding processes' confinement; empty before one has started."""
         return self._decoder.confined or ()
 
     def close(self) -> None:
-        """End the decoding processes."""
+        """Stop the decoding processes."""
         self._decoder.close()
 
     def accept(
@@ -110,21 +110,21 @@ class ImageReader:
 
         Args:
             data: the file.
-            account_id: the account whose share of the decoding processes the file uses.
-            detail: the detail tier that determines the size of the result.
+            account_id: the account that uploaded the file.
+            detail: the tier that determines the size.
 
         Raises:
-            core.errors.ImageRejected: the file cannot be used; the code gives the reason:
+            core.errors.ImageRejected: the file cannot be used, with one of these codes:
 
-                * ``empty_image_file``: the file has no bytes.
-                * ``image_file_too_large``: the file has more than ``limits.max_bytes`` bytes.
-                * ``invalid_image_format``: the bytes are not an image of a known format.
+                * ``empty_image_file``: the file is empty.
+                * ``image_file_too_large``: the file exceeds ``limits.max_bytes``.
+                * ``invalid_image_format``: the format is unknown.
                 * ``unsupported_image_media_type``: this installation cannot read the format.
-                * ``image_too_large``, ``image_too_small``: too many pixels, or a side shorter than two.
+                * ``image_too_large``, ``image_too_small``: too many pixels, or a side below two.
                 * ``invalid_image``: the long side is more than 50 times the short one.
-                * ``invalid_image_mode``: the pixels cannot be converted to colors.
-                * ``image_parse_error``: the file is damaged, truncated, or too costly to decode.
-            core.errors.Overloaded: no decoding process became free in time; the client may repeat the request.
+                * ``invalid_image_mode``: the pixel format cannot be converted to colors.
+                * ``image_parse_error``: the file is damaged, truncated, or too expensive to decode.
+            core.errors.Overloaded: no decoding process was available in time; the request may be retried.
             core.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
         if not data:
@@ -137,10 +137,10 @@ class ImageReader:
                 code="invalid_image_format",
             )
         file = (account_id, hashlib.sha256(data).digest())
-        self._refuse_timed_out(file)
+        self._reject_timed_out(file)
         with self.shares.hold(account_id, seconds=self._wait_seconds):
-            # The same file may have timed out in another request during the wait.
-            self._refuse_timed_out(file)
+            # The same file may have timed out during the wait.
+            self._reject_timed_out(file)
             try:
                 facts, canonical = self._decoder.call(
                     data, detail=detail, max_pixels=self.limits.max_pixels
@@ -155,45 +155,45 @@ class ImageReader:
                 ) from None
         return CanonicalImage.from_facts(facts, canonical)
 
-    def _refuse_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
+    def _reject_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
         if file in self._timed_out:
             raise _took_too_long()
 
 
 def read_capped(stream: IO[bytes], limit: int) -> bytes:
-    """Return all bytes of ``stream``; read at most one byte more than ``limit``.
+    """Return the content of ``stream``; reads at most one byte more than ``limit``.
 
     Raises:
-        core.errors.ImageRejected: the stream has more than ``limit`` bytes (``image_file_too_large``).
+        core.errors.ImageRejected: the content exceeds ``limit`` (``image_file_too_large``).
     """
     parts: list[bytes] = []
-    remaining = limit + 1
-    while remaining and (part := stream.read(min(_CHUNK, remaining))):
+    left = limit + 1
+    while left and (part := stream.read(min(_CHUNK, left))):
         parts.append(part)
-        remaining -= len(part)
-    if not remaining:
+        left -= len(part)
+    if not left:
         raise _too_many_bytes(f"more than {limit:,}", limit)
     return b"".join(parts)
 
 
 def from_data_url(url: str) -> bytes:
-    """Return the bytes in a ``data:…;base64,…`` URL. The media type in the URL is ignored.
+    """Return the bytes in a ``data:…;base64,…`` URL. Its media type is ignored.
 
     Raises:
-        core.errors.ImageRejected: the URL has another form, or its content is not base64 (``invalid_base64_image``).
+        core.errors.ImageRejected: it is not such a URL, or not valid base64 (``invalid_base64_image``).
     """
     head, comma, text = url.partition(",")
     if not (comma and head[:5].lower() == "data:" and head.lower().endswith(";base64")):
         raise errors.ImageRejected(
-            "The image must be a data URL: data:image/png;base64, followed by the file in base64.",
+            "The image must be a data URL, such as data:image/png;base64, followed by the file in base64.",
             code="invalid_base64_image",
         )
     try:
-        # Line breaks are common in base64 and have no meaning; any other character is an error.
+        # White space is common in base64 and ignored; other invalid characters are errors.
         return base64.b64decode(text.encode("ascii").translate(None, _SPACE), validate=True)
     except (binascii.Error, ValueError):
         raise errors.ImageRejected(
-            "The content of the image's data URL must be valid base64.", code="invalid_base64_image"
+            "The data URL of the image is not valid base64.", code="invalid_base64_image"
         ) from None
 
 
@@ -201,8 +201,8 @@ def _took_too_long() -> errors.ImageRejected:
     return errors.ImageRejected("The image took too long to decode.", code="image_parse_error")
 
 
-def _too_many_bytes(size: str, limit: int) -> errors.ImageRejected:
+def _too_many_bytes(actual: str, limit: int) -> errors.ImageRejected:
     return errors.ImageRejected(
-        f"The image file has {size} bytes; at most {limit:,} are allowed.",
+        f"The image file has {actual} bytes; at most {limit:,} are allowed.",
         code="image_file_too_large",
     )

@@ -1,4 +1,4 @@
-"""What people do to a waiting job beside cancelling it."""
+"""Commands of callers to a queued job, other than cancel."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _RUN_NOW = timeline.Change(
 def run_now(
     database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
 ) -> Status | None:
-    """Let a queued job wait no longer for its next try. One that is due already stays as it is.
+    """End the wait of a queued job for its next attempt. A job that is due already does not change.
 
     Returns:
-        The status, :attr:`~jobs.lifecycle.Status.QUEUED` when it can be claimed now; None when there is no such
+        The status, :attr:`~jobs.lifecycle.Status.QUEUED` when the job can be claimed now; None when there is no such
         job (in this account).
     """
     with database.transaction() as transaction:

@@ -1,12 +1,11 @@
-"""What callers are told of a job, event by event: its moves and what its streams said, in the order of their numbers.
+"""The stored events of a job: its changes of status and the output of its generations, in order of sequence numbers.
 
-Numbers are strictly increasing, not dense, and stay for ever. They come from one counter in the job's row: a
-move takes one in its own UPDATE, a holder reserves a block with its claim and more of them with its flushes. So
-everything of an attempt lies between its claim and whatever comes after it. The end of a job is the number after
-its last one.
+Numbers are strictly increasing, not dense, and permanent. They come from one counter in the job's row: a change of
+status takes one in its own UPDATE, an owner reserves a block with its claim and more with its flushes. So all events of
+an attempt lie between its claim and the next change. The end of a job has the number after the last one.
 
-What an attempt wrote is read up to its ``kept_through``. A live reader may have been told more of an attempt
-that was lost: the next attempt, or the end, says up to which number it holds.
+The events of an attempt are read up to its ``valid_through``. A live reader may have received more of an attempt that
+was lost: the event of the next attempt, or of the end, states the number through which events are valid.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
 
 
 class EventKind(enum.StrEnum):
-    """What an event tells."""
+    """The type of an event, as streams show it."""
 
     QUEUED = "job.queued"
     STARTED = "job.started"
@@ -41,76 +40,81 @@ class EventKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One event; what its kind does not have is None.
+    """One event; fields that its kind does not have are None.
 
     Attributes:
         at: milliseconds since 1970.
-        kept_through: of earlier attempts' events, those with later numbers are void.
+        valid_through: events of earlier attempts with higher numbers are void.
     """
 
     number: int
     kind: EventKind
     at: int
     attempt: int | None = None
-    sample: int | None = None
+    generation: int | None = None
     delta: str | None = field(default=None, repr=False)
     finding: dict[str, Any] | None = field(default=None, repr=False)
-    kept_through: int | None = None
+    valid_through: int | None = None
 
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events in order, and what is beyond them."""
+    """Events in order, and whether there are more."""
 
     events: list[JobEvent]
-    #: Whether more of them can be read right now.
+    #: Whether more events can be read right now.
     more: bool
-    #: Whether the job has finished: after these, if there are no more, nothing will ever come.
+    #: Whether the job has finished: if there are no more events now, there never will be.
     finished: bool
-    #: If there are no more: everything up to this number has been told.
+    #: If there are no more events: all with numbers up to this one have been returned.
     through: int
 
 
 @dataclass(frozen=True)
 class EventPosition:
-    """How far a job is: the last number of what is written, and whether it has finished."""
+    """How far a job is: the sequence number of its last stored event, and whether it has finished."""
 
     number: int
     finished: bool
 
 
 _JOBS = sa.select(
-    Job.id, Job.status, Job.attempt, Job.event_number, Job.finished_at, Attempt.kept_through
+    Job.id,
+    Job.status,
+    Job.attempt,
+    Job.last_sequence_number,
+    Job.finished_at,
+    Attempt.valid_through,
 ).outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
 
 
 def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, EventPosition]:
-    """Return how far each of ``job_ids`` is, in one query, for those who follow them."""
+    """Return how far each of ``job_ids`` is, in one query."""
     with database.reading() as transaction:
         rows = transaction.execute(_JOBS.where(Job.id.in_(job_ids)))
         return {row.id: _standing(row) for row in rows}
 
 
 def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> EventPage:
-    """Return up to ``limit`` events of a job beyond the number ``after``, which may lie anywhere.
+    """Return up to ``limit`` events of a job with numbers above ``after``, which may be any number.
 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
-        # The row comes first: of what is read after it, later numbers are left for the next time. So whatever
-        # is returned has everything before it.
+        # The job's row is read first, and later numbers are left for the next call. So no event is missing before one
+        # that is returned.
         job = transaction.execute(_JOBS.where(Job.id == job_id)).one_or_none()
         if job is None:
             return EventPage([], more=False, finished=True, through=after)
         moves = _moves(transaction, job, after=after, limit=limit)
-        found = heapq.merge(
+        merged = heapq.merge(
             moves,
             *_streams(transaction, job, after=after),
             _end(job, after=after),
             key=lambda event: event.number,
         )
-        events = list(itertools.islice(found, limit + 1))
+        events = list(itertools.islice(merged, limit + 1))
     standing = _standing(job)
     return EventPage(
         events[:limit],
@@ -123,8 +127,8 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
 def _standing(row: sa.Row[Any]) -> EventPosition:
     status: Status = row.status
     if status.terminal:
-        return EventPosition(row.event_number + 1, finished=True)
-    written = row.kept_through if status is Status.RUNNING else row.event_number
+        return EventPosition(row.last_sequence_number + 1, finished=True)
+    written = row.valid_through if status is Status.RUNNING else row.last_sequence_number
     return EventPosition(written or 0, finished=False)
 
 
@@ -133,84 +137,89 @@ def _moves(transaction: Transaction, job: sa.Row[Any], *, after: int, limit: int
         sa.select(TimelineEntry)
         .where(
             TimelineEntry.job_id == job.id,
-            TimelineEntry.number > after,
-            TimelineEntry.number <= job.event_number,
+            TimelineEntry.sequence_number > after,
+            TimelineEntry.sequence_number <= job.last_sequence_number,
         )
-        .order_by(TimelineEntry.number)
+        .order_by(TimelineEntry.sequence_number)
         .limit(limit + 1)
     ).all()
     before = [int(entry.changes.get("attempt", 0)) - 1 for entry in entries]
     rows = transaction.execute(
-        sa.select(Attempt.number, Attempt.kept_through).where(
+        sa.select(Attempt.number, Attempt.valid_through).where(
             Attempt.job_id == job.id, Attempt.number.in_(before)
         )
     )
-    stored: dict[int, int | None] = {row.number: row.kept_through for row in rows}
+    stored: dict[int, int | None] = {row.number: row.valid_through for row in rows}
     return [_move(entry, stored) for entry in entries]
 
 
 def _move(entry: TimelineEntry, stored: dict[int, int | None]) -> JobEvent:
-    number, at = entry.number or 0, _milliseconds(entry.at)
+    number, at = entry.sequence_number or 0, _milliseconds(entry.at)
     if entry.changes["status"] == Status.QUEUED:
         return JobEvent(number, EventKind.QUEUED, at)
     attempt = int(entry.changes["attempt"])
     if attempt == 1:
         return JobEvent(number, EventKind.STARTED, at, attempt=attempt)
     return JobEvent(
-        number, EventKind.RESTARTED, at, attempt=attempt, kept_through=stored.get(attempt - 1) or 0
+        number, EventKind.RESTARTED, at, attempt=attempt, valid_through=stored.get(attempt - 1) or 0
     )
 
 
 def _streams(
     transaction: Transaction, job: sa.Row[Any], *, after: int
 ) -> Iterator[Iterator[JobEvent]]:
-    """Yield what each stream said beyond ``after``. One statement: all of them as they are at one moment."""
+    """Yield the events of each generation beyond ``after``. One statement reads all of them as of one moment."""
     rows = transaction.execute(
         sa.select(
-            Sample.attempt,
-            Sample.number,
-            sa.func.coalesce(Sample.output, TraceChunk.text).label("text"),
-            sa.func.coalesce(Sample.marks, TraceChunk.marks).label("marks"),
+            Generation.attempt,
+            Generation.number,
+            sa.func.coalesce(Generation.output, TraceChunk.text).label("text"),
+            sa.func.coalesce(Generation.event_index, TraceChunk.event_index).label("event_index"),
         )
-        .join(Attempt, sa.and_(Attempt.job_id == Sample.job_id, Attempt.number == Sample.attempt))
+        .join(
+            Attempt,
+            sa.and_(Attempt.job_id == Generation.job_id, Attempt.number == Generation.attempt),
+        )
         .outerjoin(
             TraceChunk,
             sa.and_(
-                TraceChunk.job_id == Sample.job_id,
-                TraceChunk.attempt == Sample.attempt,
-                TraceChunk.sample == Sample.number,
-                TraceChunk.last_number > after,
+                TraceChunk.job_id == Generation.job_id,
+                TraceChunk.attempt == Generation.attempt,
+                TraceChunk.generation == Generation.number,
+                TraceChunk.last_sequence_number > after,
             ),
         )
-        .where(Sample.job_id == job.id, Attempt.kept_through > after)
-        .order_by(Sample.attempt, Sample.number, TraceChunk.position)
+        .where(Generation.job_id == job.id, Attempt.valid_through > after)
+        .order_by(Generation.attempt, Generation.number, TraceChunk.position)
     )
     for row in rows:
-        index = marks.unpack(row.marks)
-        yield _reported(row, index, after=after, until=job.event_number)
+        index = event_index.unpack(row.event_index)
+        yield _generation_events(row, index, after=after, until=job.last_sequence_number)
 
 
-def _reported(
-    row: sa.Row[Any], index: Sequence[marks.IndexEntry], *, after: int, until: int
+def _generation_events(
+    row: sa.Row[Any], index: Sequence[event_index.IndexEntry], *, after: int, until: int
 ) -> Iterator[JobEvent]:
-    for mark, text in marks.cut(row.text or "", index, after=after):
-        if mark.number > until:
+    for entry, text in event_index.cut(row.text or "", index, after=after):
+        if entry.number > until:
             return
         yield JobEvent(
-            mark.number,
-            EventKind.DELTA if mark.finding is None else EventKind.FINDING,
-            mark.at,
+            entry.number,
+            EventKind.DELTA if entry.finding is None else EventKind.FINDING,
+            entry.at,
             attempt=row.attempt,
-            sample=row.number,
-            delta=text if mark.finding is None else None,
-            finding=mark.finding,
+            generation=row.number,
+            delta=text if entry.finding is None else None,
+            finding=entry.finding,
         )
 
 
 def _end(job: sa.Row[Any], *, after: int) -> Iterator[JobEvent]:
-    if job.status.terminal and job.event_number + 1 > after:
+    if job.status.terminal and job.last_sequence_number + 1 > after:
         at = _milliseconds(job.finished_at)
-        yield JobEvent(job.event_number + 1, EventKind.FINISHED, at, kept_through=job.kept_through)
+        yield JobEvent(
+            job.last_sequence_number + 1, EventKind.FINISHED, at, valid_through=job.valid_through
+        )
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -1,4 +1,4 @@
-"""The numbers of events in SQL: reserved before they are used, and up to which of them everything is written."""
+"""Sequence numbers of events in SQL: reserved before use, and the last one through which events are stored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from core.database import Transaction
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
 from jobs.records import Attempt, Job, table
 
 _RESERVED = (
     sa.update(table(Job))
     .where(table(Job).c.id == sa.bindparam("b_job"))
-    .values(event_number=sa.bindparam("b_end"))
+    .values(last_sequence_number=sa.bindparam("b_end"))
 )
 _STORED = (
     sa.update(table(Attempt))
@@ -24,21 +24,21 @@ _STORED = (
         table(Attempt).c.job_id == sa.bindparam("b_job"),
         table(Attempt).c.number == sa.bindparam("b_attempt"),
     )
-    .values(kept_through=sa.bindparam("b_through"))
+    .values(valid_through=sa.bindparam("b_through"))
 )
 _ENDED_THROUGH = _STORED.where(
-    sa.func.coalesce(table(Attempt).c.kept_through, 0) < sa.bindparam("b_through")
+    sa.func.coalesce(table(Attempt).c.valid_through, 0) < sa.bindparam("b_through")
 )
 _NEXT = (
     sa.update(table(Job))
     .where(table(Job).c.id == sa.bindparam("b_job"))
-    .values(event_number=table(Job).c.event_number + 1)
-    .returning(table(Job).c.event_number)
+    .values(last_sequence_number=table(Job).c.last_sequence_number + 1)
+    .returning(table(Job).c.last_sequence_number)
 )
 
 
 def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
-    """Reserve numbers up to ``ends`` for those who hold these attempts: nobody else takes numbers of a running job."""
+    """Reserve numbers up to ``ends`` for the owners of these attempts: only an owner takes numbers of a running job."""
     if ends:
         transaction.execute(
             _RESERVED,
@@ -47,7 +47,7 @@ def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int])
 
 
 def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
-    """Note up to which number the events of each attempt are written now."""
+    """Store the sequence number through which the events of each attempt are stored now."""
     if through:
         transaction.execute(
             _STORED,
@@ -66,8 +66,8 @@ def cover(
     *,
     at: datetime,
 ) -> list[IndexEntry]:
-    """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
-    rest = len(text) - marks.covered(index)
+    """Return ``index``, with one more entry under a new number if it does not cover all of ``text``."""
+    rest = len(text) - event_index.covered(index)
     if rest <= 0:
         return list(index)
     number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()
@@ -77,7 +77,7 @@ def cover(
 def end_through(
     transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[IndexEntry]
 ) -> None:
-    """Note that the events of ``index`` are written; another stream's may be later ones."""
+    """Store that the events of ``index`` are stored; another generation may have stored later ones."""
     if index:
         transaction.execute(
             _ENDED_THROUGH,

@@ -1,4 +1,4 @@
-"""The one way to change a job: a guarded UPDATE, told in the append-only timeline by the same transaction."""
+"""The one way to change a job: a guarded UPDATE and an entry in the append-only timeline, in one transaction."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
-from jobs.store import events, turns
+from jobs.store import outbox, turns
 
-#: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
+#: The columns that the timeline records: a job's history can be rebuilt from them. Leases are renewed too often.
 REPORTED = (
     "status",
     "attempt",
@@ -31,7 +31,7 @@ REPORTED = (
     "images_released_at",
     "trace_removed_at",
     "answer_removed_at",
-    "events_removed_at",
+    "timeline_removed_at",
 )
 
 _JOB = table(Job).c
@@ -47,9 +47,9 @@ def standing(status: Status) -> sa.ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class Move:
-    """A change of a job, noted for those who count once it is committed; ``source`` None: it came in."""
+    """A change of a job: a note for the metrics, counted after the commit. ``source`` None: the job was submitted."""
 
-    event: str
+    action: str
     source: Status | None
     target: Status
     at: datetime
@@ -62,7 +62,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Changed:
-    """A job that an UPDATE matched, as it is now."""
+    """A job that an UPDATE has changed, as it is now."""
 
     id: uuid.UUID
     status: Status
@@ -72,9 +72,8 @@ class Changed:
 
 _RETURNED = (
     *REPORTED,
-    "event_number",
+    "last_sequence_number",
     "account_id",
-    "webhook",
     "lease_owner",
     "deadline_at",
     "request_id",
@@ -86,27 +85,27 @@ _RETURNED = (
 
 
 class Change:
-    """What can be done to jobs: their move from one state to another (which may be the same).
+    """A change of jobs: their transition from one status to another, which may be the same.
 
-    Its statement is built once, which takes longer than to run it: what is done all the time is kept, and its values
-    are parameters. Its conditions name columns of the bare table (:func:`jobs.records.table`).
+    To build the statement takes longer than to run it, so frequent changes are module constants with parameters. The
+    conditions name columns of the bare table (:func:`jobs.records.table`).
 
     Args:
-        event: what happens, one word in the past tense.
-        source: the state they must be in.
-        target: the state they get; the move must be in :data:`jobs.lifecycle.TRANSITIONS`.
+        action: the action in the timeline, one word in the past tense.
+        source: the status that the jobs must have.
+        target: the status that they get; the transition must be in :data:`jobs.lifecycle.TRANSITIONS`.
         where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
-        values: columns of ``jobs`` to set, by name; what is bound later needs no mention here.
-        numbers: of events, to be reserved beyond the move's own; the last one is the new ``event_number``.
-        shown: further columns that the caller wants to see, as they are then.
+        values: columns of ``jobs`` to set, by name, except those that are bound later.
+        numbers: how many sequence numbers to reserve in addition to the transition's own.
+        shown: further columns to return, with their new values.
 
     Raises:
-        ValueError: the move is not a legal one.
+        ValueError: the transition is not allowed.
     """
 
     def __init__(
         self,
-        event: str,
+        action: str,
         *,
         source: Status,
         target: Status,
@@ -123,14 +122,14 @@ class Change:
             if target.terminal:
                 full["finished_at"] = Now()
             else:
-                full["event_number"] = _JOB.event_number + 1 + numbers
+                full["last_sequence_number"] = _JOB.last_sequence_number + 1 + numbers
         if source is Status.RUNNING and target is not Status.RUNNING:
             full |= {"lease_owner": None, "lease_expires_at": None}
-        self.event = event
+        self.action = action
         self.source = source
         self.target = target
         self.numbers = numbers
-        #: The columns that it sets, but for those that are bound.
+        #: The columns that it sets, except those that are bound.
         self.names = frozenset(full)
         self.statement = (
             sa.update(table(Job))
@@ -149,20 +148,20 @@ def change(
 ) -> list[Changed]:
     """Do ``what`` to the jobs that it matches, and tell it.
 
-    The timeline is told, and with :mod:`jobs.store.events` those who listen.
+    It appends to the timeline, and to the outbox (:mod:`jobs.store.outbox`) if receivers may want to know.
 
     Args:
         transaction: the open transaction.
         what: the change.
-        actor: who does it.
+        actor: the actor of the timeline's entries.
         bound: the parameters of ``what``, and values of further columns by name.
 
     Returns:
-        The jobs changed, none when the race was lost.
+        The changed jobs; none when the race was lost.
     """
     rows = transaction.execute(what.statement, dict(bound)).mappings().all()
     reported = [name for name in REPORTED if name in what.names or name in bound]
-    numbered = "event_number" in what.names
+    numbered = "last_sequence_number" in what.names
     record(
         transaction,
         [
@@ -170,20 +169,20 @@ def change(
                 job_id=row["id"],
                 at=row["at"],
                 actor=actor,
-                event=what.event,
+                action=what.action,
                 changes={name: row[name] for name in reported},
-                number=row["event_number"] - what.numbers if numbered else None,
+                number=row["last_sequence_number"] - what.numbers if numbered else None,
             )
             for row in rows
         ],
     )
     if what.target is not what.source:
-        events.of_jobs(transaction, rows, what.target)
+        outbox.add(transaction, rows, what.target)
         if what.target is Status.QUEUED:
             turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in rows))
     transaction.notes += [
         Move(
-            event=what.event,
+            action=what.action,
             source=what.source,
             target=what.target,
             **{name: row[name] for name in _NOTED},
@@ -201,12 +200,12 @@ _NOTED = ("at", "priority", "attempt", "created_at", "started_at", "error_code")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is told: who changed which columns of a job, and when; under a ``number`` when it moved the job on."""
+    """A new entry of a timeline; ``number`` is the sequence number of the event when the status has changed."""
 
     job_id: uuid.UUID
     at: datetime
     actor: str
-    event: str
+    action: str
     changes: Mapping[str, Any]
     number: int | None = None
 
@@ -221,9 +220,9 @@ def record(transaction: Transaction, entries: Iterable[Entry]) -> None:
             "job_id": entry.job_id,
             "at": entry.at,
             "actor": entry.actor,
-            "event": entry.event,
+            "action": entry.action,
             "changes": {name: _plain(value) for name, value in entry.changes.items()},
-            "number": entry.number,
+            "sequence_number": entry.number,
         }
         for entry in entries
     ]
@@ -234,7 +233,7 @@ def record(transaction: Transaction, entries: Iterable[Entry]) -> None:
 def read(
     database: Database, job_id: uuid.UUID, *, limit: int, after: int = 0
 ) -> tuple[list[TimelineEntry], bool]:
-    """Return up to ``limit`` entries of a job beyond the entry ``after``, oldest first, and whether there are more."""
+    """Return up to ``limit`` entries of a job after the entry ``after``, oldest first, and whether there are more."""
     with database.reading() as transaction:
         entries = transaction.session.scalars(
             sa.select(TimelineEntry)
@@ -246,7 +245,7 @@ def read(
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any column's value goes in
-    """Return ``value`` as JSON holds it."""
+    """Return ``value`` as JSON can represent it."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds")
     return value

@@ -1,4 +1,4 @@
-"""The raw output of engine streams: appended while they run, folded into one text at their end, read at any time."""
+"""The raw output of generations: appended while they run, folded into one text at the end, readable at any time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from core.database import Database, Now, Transaction, insert
 from jobs import phrases, trace
-from jobs.events import index as marks
+from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Job, Sample, TraceChunk, table
+from jobs.records import Generation, Job, TraceChunk, table
 from jobs.store import event_sequence, groups, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]
@@ -27,27 +27,27 @@ Holding = tuple[uuid.UUID, int]
 
 @dataclass(frozen=True)
 class TracePart:
-    """What one stream produced since the last flush."""
+    """The output of one generation since the last flush."""
 
     job_id: uuid.UUID
     attempt: int
-    sample: int
+    generation: int
     position: int
     text: str = field(repr=False)
-    #: Tokens of the whole stream so far.
+    #: Tokens of the whole generation so far.
     output_tokens: int
     first_token_at: datetime | None
-    #: The index of the text; of all marks of an attempt those not yet written are written together.
-    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
+    #: The index of the text; all entries of an attempt that are not stored yet are stored together.
+    event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class TraceReading:
-    """What is kept beside a text, read from it. That takes time, which no transaction should last.
+    """The data that is derived from a text and stored with it. Derive it before a transaction: it takes time.
 
     Attributes:
-        steps: its steps, as :func:`jobs.store.steps.pack` makes them.
-        spellings: what it is found by.
+        steps: the steps, as :func:`jobs.store.steps.pack` returns them.
+        spellings: the normalized texts for the search.
     """
 
     steps: Mapping[str, Any] = field(repr=False)
@@ -55,15 +55,15 @@ class TraceReading:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read ``text``."""
+        """Parse ``text``."""
         return cls(steps.pack(text), tuple(phrases.spellings(text)))
 
 
 @dataclass(frozen=True)
 class GenerationEnd:
-    """What one engine stream left behind. Times are the database's; text is raw.
+    """The end of a generation: its output, usage and times. Times are the database's; the text is raw.
 
-    What ``marks`` do not cover of the output gets a mark when it is written.
+    The part of the output that ``event_index`` does not cover gets an entry when it is stored.
     """
 
     output: str = field(repr=False)
@@ -74,35 +74,36 @@ class GenerationEnd:
     output_tokens: int
     first_token_at: datetime | None
     ended_at: datetime
-    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
-    #: Which of the attempt's streams.
-    sample: int = 0
+    event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
+    #: The generation's number in the attempt.
+    generation: int = 0
 
     @functools.cached_property
     def _reading(self) -> TraceReading:
         return TraceReading.of(self.output)
 
     def read(self) -> TraceReading:
-        """Read the output, once: before the transaction that writes its end begins."""
+        """Parse the output, once, before the transaction that stores the end."""
         return self._reading
 
 
 @dataclass(frozen=True)
 class GenerationEnded:
-    """A stream that came to its end with its bill, noted for those who count once it is committed."""
+    """A generation that has ended: a note for the metrics, counted after the commit."""
 
     started_at: datetime
     ended: GenerationEnd
 
 
 @dataclass(frozen=True)
-class SampleTrace:
-    """One stream's output as far as it is known, and its bill."""
+class GenerationTrace:
+    """The output of one generation so far, and its usage."""
 
     attempt: int
     number: int
     text: str = field(repr=False)
-    #: Whether the stream has ended, and whether its text is written whole: beside others that comes with theirs.
+    #: Whether the generation has ended and its output is stored as one text: of parallel generations this comes
+    #: with the attempt's end.
     complete: bool
     folded: bool
     finish_reason: str | None
@@ -114,21 +115,21 @@ class SampleTrace:
     first_token_at: datetime | None
     ended_at: datetime | None
     continues: int | None = None
-    kept: int | None = None
+    kept_chars: int | None = None
     inserted: str | None = None
     #: The index of the text.
-    marks: tuple[IndexEntry, ...] = field(default=(), repr=False)
-    #: The steps that are kept of the text, by whatever rules.
-    kept_steps: Mapping[str, Any] | None = field(default=None, repr=False)
+    event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
+    #: The stored steps of the text, with the version of their rules.
+    stored_steps: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def steps(self) -> list[trace.Step]:
-        """Return the steps of the text by today's rules."""
-        return steps.read(self.text, self.marks, self.kept_steps)
+        """Return the steps of the text by the current rules."""
+        return steps.read(self.text, self.event_index, self.stored_steps)
 
 
 _JOB = table(Job).c
-_SAMPLE = table(Sample).c
-#: The condition of being one of ``b_held`` (job, attempt) and still ``b_owner``'s.
+_GENERATION = table(Generation).c
+#: The condition of a job to be one of ``b_held`` (job, attempt) and still to belong to ``b_owner``.
 HELD = (
     timeline.standing(Status.RUNNING),
     _JOB.lease_owner == sa.bindparam("b_owner"),
@@ -142,9 +143,9 @@ _HOLD_ALONE = _HOLD.with_for_update()
 def hold(
     transaction: Transaction, owner: str, held: Iterable[Holding], *, alone: bool = False
 ) -> set[Holding]:
-    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit.
+    """Return those of ``held`` that are still ``owner``'s, and lock them against other claims until the commit.
 
-    With ``alone`` they are locked against every other holder of theirs, the recorder among them.
+    With ``alone`` they are also locked against the owner's other transactions, such as the recorder's.
     """
     rows = transaction.execute(
         _HOLD_ALONE if alone else _HOLD_SHARED, {"b_owner": owner, "b_held": sorted(held)}
@@ -159,28 +160,28 @@ def append(
     pieces: Sequence[TracePart],
     reserve: Mapping[Holding, int] = MappingProxyType({}),
 ) -> set[Holding]:
-    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost.
+    """Append ``pieces`` in one transaction, with each row fenced; return the holdings that are lost.
 
     Args:
-        database: where they are kept.
-        owner: who holds their jobs.
-        pieces: of all streams, so that what has a lower number is never written later.
-        reserve: up to which number holders want to use numbers of events from now on.
+        database: where they are stored.
+        owner: the worker that holds their jobs.
+        pieces: the pieces of all generations, so that a lower sequence number is never stored later than a higher one.
+        reserve: the sequence number up to which each holding reserves numbers.
     """
     wanted = {(piece.job_id, piece.attempt) for piece in pieces} | set(reserve)
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
-        # A piece may be late: an attempt goes on when one of its streams has ended and been folded.
-        over = _over(transaction, held)
+        # A piece may be late: an attempt continues after one of its generations has ended and been folded.
+        ended = _ended(transaction, held)
         stored = [
             piece
             for piece in pieces
             if (piece.job_id, piece.attempt) in held
-            and (piece.job_id, piece.attempt, piece.sample) not in over
+            and (piece.job_id, piece.attempt, piece.generation) not in ended
         ]
-        # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
+        # Jobs before attempts, as in all transactions: another generation of the attempt may start at this moment.
         event_sequence.reserve(
-            transaction, {one: end for one, end in reserve.items() if one in held}
+            transaction, {holding: end for holding, end in reserve.items() if holding in held}
         )
         if stored:
             _write(transaction, stored)
@@ -188,26 +189,26 @@ def append(
     return wanted - held
 
 
-_OVER = sa.select(_SAMPLE.job_id, _SAMPLE.attempt, _SAMPLE.number).where(
-    sa.tuple_(_SAMPLE.job_id, _SAMPLE.attempt).in_(sa.bindparam("held", expanding=True)),
-    _SAMPLE.output.is_not(None),
+_ENDED = sa.select(_GENERATION.job_id, _GENERATION.attempt, _GENERATION.number).where(
+    sa.tuple_(_GENERATION.job_id, _GENERATION.attempt).in_(sa.bindparam("held", expanding=True)),
+    _GENERATION.output.is_not(None),
 )
 
 
-def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
-    """Return the streams of ``held`` whose whole text is written: (job, attempt, sample)."""
-    rows = transaction.execute(_OVER, {"held": sorted(held)})
+def _ended(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
+    """Return the generations of ``held`` whose whole output is stored: (job, attempt, number)."""
+    rows = transaction.execute(_ENDED, {"held": sorted(held)})
     return {(row.job_id, row.attempt, row.number) for row in rows}
 
 
 _WRITTEN = (
-    sa.update(table(Sample))
+    sa.update(table(Generation))
     .where(
-        _SAMPLE.job_id == sa.bindparam("b_job"),
-        _SAMPLE.attempt == sa.bindparam("b_attempt"),
-        _SAMPLE.number == sa.bindparam("b_number"),
-        # Of a stream that has ended beside others its bill is known.
-        _SAMPLE.ended_at.is_(None),
+        _GENERATION.job_id == sa.bindparam("b_job"),
+        _GENERATION.attempt == sa.bindparam("b_attempt"),
+        _GENERATION.number == sa.bindparam("b_number"),
+        # The usage of a parallel generation that has ended is final.
+        _GENERATION.ended_at.is_(None),
     )
     .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
 )
@@ -223,24 +224,24 @@ _NOW = sa.select(Now())
 
 @functools.cache
 def _chunk(dialect: str) -> sa.Insert:
-    """Return the statement that appends a piece, or passes it by when it is there already."""
+    """Return the statement that appends a piece, or does nothing when the piece is stored already."""
     return insert(dialect, table(TraceChunk)).on_conflict_do_nothing()
 
 
 def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
     now = transaction.execute(_NOW).scalar_one()
-    # A piece whose write was not answered comes again, unchanged.
+    # A piece whose write had no response is sent again, unchanged.
     transaction.execute(
         _chunk(transaction.dialect),
         [
             {
                 "job_id": piece.job_id,
                 "attempt": piece.attempt,
-                "sample": piece.sample,
+                "generation": piece.generation,
                 "position": piece.position,
                 "text": piece.text,
-                "marks": marks.pack(piece.marks),
-                "last_number": piece.marks[-1].number if piece.marks else None,
+                "event_index": event_index.pack(piece.event_index),
+                "last_sequence_number": piece.event_index[-1].number if piece.event_index else None,
                 "at": now,
             }
             for piece in pieces
@@ -252,7 +253,7 @@ def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
             {
                 "b_job": piece.job_id,
                 "b_attempt": piece.attempt,
-                "b_number": piece.sample,
+                "b_number": piece.generation,
                 "b_tokens": piece.output_tokens,
                 "b_first": piece.first_token_at,
             }
@@ -269,39 +270,41 @@ def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
 
 
 def _through(pieces: Iterable[TracePart]) -> dict[Holding, int]:
-    """Return the last number in ``pieces`` of each attempt."""
+    """Return the last sequence number in ``pieces`` of each attempt."""
     through: dict[Holding, int] = {}
     for piece in pieces:
-        if piece.marks:
+        if piece.event_index:
             holding = (piece.job_id, piece.attempt)
-            through[holding] = max(piece.marks[-1].number, through.get(holding, 0))
+            through[holding] = max(piece.event_index[-1].number, through.get(holding, 0))
     return through
 
 
-_NOTED = sa.update(table(Sample)).where(
-    _SAMPLE.job_id == sa.bindparam("b_job"),
-    _SAMPLE.attempt == sa.bindparam("b_attempt"),
-    _SAMPLE.number == sa.bindparam("b_sample"),
+_NOTED = sa.update(table(Generation)).where(
+    _GENERATION.job_id == sa.bindparam("b_job"),
+    _GENERATION.attempt == sa.bindparam("b_attempt"),
+    _GENERATION.number == sa.bindparam("b_generation"),
 )
-_FINISHED = _NOTED.returning(_SAMPLE.started_at)
+_FINISHED = _NOTED.returning(_GENERATION.started_at)
 _FOLDED = sa.delete(table(TraceChunk)).where(
     table(TraceChunk).c.job_id == sa.bindparam("b_job"),
     table(TraceChunk).c.attempt == sa.bindparam("b_attempt"),
-    table(TraceChunk).c.sample == sa.bindparam("b_sample"),
+    table(TraceChunk).c.generation == sa.bindparam("b_generation"),
 )
 
 
 def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: GenerationEnd) -> None:
-    """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
+    """Store a generation's whole output, its event index and its usage, and delete its chunks.
 
-    Streams that run beside each other are finished in the transaction that ends their attempt, and one that another
-    goes on from before that one begins: so readers see their events in order.
+    Parallel generations are finished in the transaction that ends their attempt, and a generation that another one
+    continues before that one starts: so readers see their events in order.
     """
-    index = event_sequence.cover(transaction, job_id, ended.output, ended.marks, at=ended.ended_at)
-    place = {"b_job": job_id, "b_attempt": attempt, "b_sample": ended.sample}
+    index = event_sequence.cover(
+        transaction, job_id, ended.output, ended.event_index, at=ended.ended_at
+    )
+    place = {"b_job": job_id, "b_attempt": attempt, "b_generation": ended.generation}
     written = {
         "output": ended.output,
-        "marks": marks.pack(index),
+        "event_index": event_index.pack(index),
         "steps": ended.read().steps,
         "finish_reason": ended.finish_reason,
         "input_tokens": ended.input_tokens,
@@ -322,17 +325,17 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gen
 
 
 def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: GenerationEnd) -> None:
-    """Note the end and the bill of a stream beside which others run; its text is written with theirs.
+    """Store the end and the usage of a generation while others run in parallel; its output is stored with theirs.
 
-    Not earlier, for readers see the events of an attempt in the order of their numbers, and those of the others
-    that have lower ones than the last of this stream need not have been written yet.
+    It cannot be stored earlier: readers see the events of an attempt in the order of their numbers, and events of the
+    others with numbers below the last one of this generation may not be stored yet.
     """
     transaction.execute(
         _NOTED,
         {
             "b_job": job_id,
             "b_attempt": attempt,
-            "b_sample": ended.sample,
+            "b_generation": ended.generation,
             "finish_reason": ended.finish_reason,
             "input_tokens": ended.input_tokens,
             "cached_tokens": ended.cached_tokens,
@@ -345,21 +348,21 @@ def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gener
 
 
 def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, TraceReading]:
-    """Read what has been written of the open streams of ``holdings``; return it by text, for :func:`fold`."""
+    """Parse the stored output of the open generations of ``holdings``; return the results by text, for :func:`fold`."""
     with database.reading() as transaction:
         texts = {
-            sample.text
+            generation.text
             for job_id, attempt in holdings
-            for sample in _samples(transaction, job_id, attempt=attempt)
-            if not sample.folded
+            for generation in _generations(transaction, job_id, attempt=attempt)
+            if not generation.folded
         }
     return {text: TraceReading.of(text) for text in texts}
 
 
-_OPEN = sa.select(_SAMPLE.number).where(
-    _SAMPLE.job_id == sa.bindparam("job_id"),
-    _SAMPLE.attempt == sa.bindparam("attempt"),
-    _SAMPLE.output.is_(None),
+_OPEN = sa.select(_GENERATION.number).where(
+    _GENERATION.job_id == sa.bindparam("job_id"),
+    _GENERATION.attempt == sa.bindparam("attempt"),
+    _GENERATION.output.is_(None),
 )
 
 
@@ -371,35 +374,39 @@ def fold(
     finish_reason: str,
     read: Mapping[str, TraceReading] = MappingProxyType({}),
 ) -> None:
-    """Close the streams of an attempt whose end nobody brought, with what had been written of them.
+    """Close the generations of an attempt that no worker has ended, with the output that is stored.
 
     Args:
         transaction: the open transaction.
-        job_id: whose streams they are.
-        attempt: the same.
+        job_id: the job.
+        attempt: its attempt.
         finish_reason: why they ended.
-        read: what texts were read for beforehand; what is not among them has grown since, and is read now.
+        read: the results of :func:`read_open`; a text that is not among them has grown since, and is parsed now.
     """
     if transaction.execute(_OPEN, {"job_id": job_id, "attempt": attempt}).first() is None:
         return
-    for sample in _samples(transaction, job_id, attempt=attempt):
-        if sample.folded:
+    for generation in _generations(transaction, job_id, attempt=attempt):
+        if generation.folded:
             continue
-        reading = read.get(sample.text) or TraceReading.of(sample.text)
+        reading = read.get(generation.text) or TraceReading.of(generation.text)
         now = transaction.execute(sa.select(transaction.now())).scalar_one()
-        index = event_sequence.cover(transaction, job_id, sample.text, sample.marks, at=now)
+        index = event_sequence.cover(
+            transaction, job_id, generation.text, generation.event_index, at=now
+        )
         transaction.execute(
-            sa.update(Sample)
+            sa.update(Generation)
             .where(
-                Sample.job_id == job_id, Sample.attempt == attempt, Sample.number == sample.number
+                Generation.job_id == job_id,
+                Generation.attempt == attempt,
+                Generation.number == generation.number,
             )
             .values(
-                output=sample.text,
-                marks=marks.pack(index),
+                output=generation.text,
+                event_index=event_index.pack(index),
                 steps=reading.steps,
-                # Of one that ended beside others that did not, this much is known.
-                finish_reason=sa.func.coalesce(Sample.finish_reason, finish_reason),
-                ended_at=sa.func.coalesce(Sample.ended_at, now),
+                # A parallel generation that has ended has these already.
+                finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
+                ended_at=sa.func.coalesce(Generation.ended_at, now),
             )
         )
         search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
@@ -409,75 +416,81 @@ def fold(
     )
 
 
-def read(database: Database, job_id: uuid.UUID, *, attempt: int | None = None) -> list[SampleTrace]:
-    """Return the traces of a job, of one attempt or of all, in order; partial while running."""
+def read(
+    database: Database, job_id: uuid.UUID, *, attempt: int | None = None
+) -> list[GenerationTrace]:
+    """Return the traces of a job, of one attempt or of all, in order; they are partial while the job runs."""
     with database.reading() as transaction:
-        return _samples(transaction, job_id, attempt=attempt)
+        return _generations(transaction, job_id, attempt=attempt)
 
 
 def newest(
     database: Database, job_id: uuid.UUID, *, chars: int
-) -> tuple[list[SampleTrace], list[int]]:
-    """Return the traces of a job's newest attempts, and the attempts before them that are left out.
+) -> tuple[list[GenerationTrace], list[int]]:
+    """Return the traces of a job's newest attempts, and the numbers of the earlier attempts that are left out.
 
-    The last attempt is always there, and of those before it as many as have ``chars`` characters in all.
+    The last attempt is always included, and earlier ones while all together have at most ``chars`` characters.
     """
     sizes = (
-        sa.select(_SAMPLE.attempt, sa.func.sum(sa.func.length(_SAMPLE.output)).label("chars"))
-        .where(_SAMPLE.job_id == job_id)
-        .group_by(_SAMPLE.attempt)
-        .order_by(_SAMPLE.attempt.desc())
+        sa.select(
+            _GENERATION.attempt, sa.func.sum(sa.func.length(_GENERATION.output)).label("chars")
+        )
+        .where(_GENERATION.job_id == job_id)
+        .group_by(_GENERATION.attempt)
+        .order_by(_GENERATION.attempt.desc())
     )
     with database.reading() as transaction:
         rows = transaction.execute(sizes).all()
         sums = itertools.accumulate(row.chars or 0 for row in rows)
-        fitting = max(1, sum(1 for _ in itertools.takewhile(lambda so_far: so_far <= chars, sums)))
+        fitting = max(1, sum(1 for _ in itertools.takewhile(lambda total: total <= chars, sums)))
         omitted = sorted(row.attempt for row in rows[fitting:])
         since = omitted[-1] + 1 if omitted else None
-        return _samples(transaction, job_id, attempt=None, since=since), omitted
+        return _generations(transaction, job_id, attempt=None, since=since), omitted
 
 
-def _samples(
+def _generations(
     transaction: Transaction, job_id: uuid.UUID, *, attempt: int | None, since: int | None = None
-) -> list[SampleTrace]:
-    samples = sa.select(Sample).where(Sample.job_id == job_id)
+) -> list[GenerationTrace]:
+    generations = sa.select(Generation).where(Generation.job_id == job_id)
     chunks = sa.select(TraceChunk).where(TraceChunk.job_id == job_id)
     if since is not None:
-        samples = samples.where(Sample.attempt >= since)
+        generations = generations.where(Generation.attempt >= since)
         chunks = chunks.where(TraceChunk.attempt >= since)
     if attempt is not None:
-        samples = samples.where(Sample.attempt == attempt)
+        generations = generations.where(Generation.attempt == attempt)
         chunks = chunks.where(TraceChunk.attempt == attempt)
-    # The chunks come first: when a stream ends between the two reads, its row has the whole text.
+    # The chunks are read first: when a generation ends between the two reads, its row has the whole text.
     pieces: dict[tuple[int, int], list[TraceChunk]] = {}
-    ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.sample, TraceChunk.position)
+    ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.generation, TraceChunk.position)
     for chunk in transaction.session.scalars(ordered):
-        pieces.setdefault((chunk.attempt, chunk.sample), []).append(chunk)
-    rows = transaction.session.scalars(samples.order_by(Sample.attempt, Sample.number))
+        pieces.setdefault((chunk.attempt, chunk.generation), []).append(chunk)
+    rows = transaction.session.scalars(generations.order_by(Generation.attempt, Generation.number))
     return [_trace(row, pieces.get((row.attempt, row.number), ())) for row in rows]
 
 
-def _trace(sample: Sample, pieces: Sequence[TraceChunk]) -> SampleTrace:
-    """Return the trace of ``sample``: its own once it has ended, before that what its ``pieces`` hold."""
-    ended = sample.output is not None
-    indexes = [sample.marks] if ended else [piece.marks for piece in pieces]
-    return SampleTrace(
-        attempt=sample.attempt,
-        number=sample.number,
-        text="".join(piece.text for piece in pieces) if sample.output is None else sample.output,
-        complete=sample.ended_at is not None,
+def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTrace:
+    """Return the trace of ``generation``: its output once it has ended, before that the text of its ``pieces``."""
+    ended = generation.output is not None
+    indexes = [generation.event_index] if ended else [piece.event_index for piece in pieces]
+    return GenerationTrace(
+        attempt=generation.attempt,
+        number=generation.number,
+        text="".join(piece.text for piece in pieces)
+        if generation.output is None
+        else generation.output,
+        complete=generation.ended_at is not None,
         folded=ended,
-        finish_reason=sample.finish_reason,
-        input_tokens=sample.input_tokens,
-        cached_tokens=sample.cached_tokens,
-        image_tokens=sample.image_tokens,
-        output_tokens=sample.output_tokens,
-        started_at=sample.started_at,
-        first_token_at=sample.first_token_at,
-        ended_at=sample.ended_at,
-        marks=tuple(mark for index in indexes for mark in marks.unpack(index)),
-        kept_steps=sample.steps,
-        continues=sample.continues,
-        kept=sample.kept,
-        inserted=sample.inserted,
+        finish_reason=generation.finish_reason,
+        input_tokens=generation.input_tokens,
+        cached_tokens=generation.cached_tokens,
+        image_tokens=generation.image_tokens,
+        output_tokens=generation.output_tokens,
+        started_at=generation.started_at,
+        first_token_at=generation.first_token_at,
+        ended_at=generation.ended_at,
+        event_index=tuple(entry for index in indexes for entry in event_index.unpack(index)),
+        stored_steps=generation.steps,
+        continues=generation.continues,
+        kept_chars=generation.kept_chars,
+        inserted=generation.inserted,
     )

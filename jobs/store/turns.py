@@ -1,13 +1,12 @@
-"""Whose turn it is: one row for each account and class that has queued jobs.
+"""Turns of accounts in the queue: one row per account and priority with queued jobs.
 
 This is start-time fair queuing. Virtual time is the number of the turn that was served last. A claim takes the row
-with the lowest ``next_turn`` that has an eligible job, and moves that row ``step`` further. The step of a class is the
-inverse of its weight. A row that is new starts at the present virtual time, so the first job of an account never waits
-for the backlog of another one, and an account that was idle neither gains nor loses.
+with the lowest ``next_turn`` that has an eligible job, and moves that row ``step`` further. The step of a priority is
+the inverse of its weight. A new row starts at the current virtual time, so the first job of an account never waits for
+the backlog of another one, and an account that was idle neither gains nor loses.
 
-Rows may outlive their jobs (:func:`tidy` removes them), but each queued job must have its row: :func:`enter` makes it
-in the transaction that queues the job. A process of an older version makes none; :func:`tidy` adds those, and until
-then a claim finds such a job by its rank alone.
+Each queued job has a row of its account and class: :func:`enter` inserts it in the transaction that queues the job.
+Rows may outlive their jobs; :func:`remove_passed` removes them.
 """
 
 from __future__ import annotations
@@ -23,36 +22,35 @@ from jobs.records import Job, QueueTurn, table
 
 TURN = table(QueueTurn).c
 _JOB = table(Job).c
-#: Rows that one tidying removes, at most.
+#: At most this many rows are removed at once.
 _BATCH = 500
 
 
 def waiting() -> sa.ColumnElement[bool]:
-    """Return the condition of being queued, in the words of ``ix_jobs_turn``.
+    """Return the condition of a job to be queued, in the form of ``ix_jobs_turn``.
 
-    By the constraints of the table it is the same as the status. But with the status both databases may take the
-    index of all accounts' ranks, or sort an account's whole queue, and read 50,000 jobs of one account for the single
-    one of another.
+    By the constraints of the table it is equivalent to the status. But with the status both databases may use the index
+    of all accounts, or sort an account's whole queue, and read 50,000 jobs of one account for the only job of another.
     """
     return sa.and_(_JOB.lease_owner.is_(None), _JOB.finished_at.is_(None))
 
 
 def virtual_time() -> sa.ColumnElement[int]:
-    """Return the turn that was served last, 0 before the first, as a sub-query.
+    """Return the number of the turn that was served last, 0 before the first, as a subquery.
 
-    It reads all rows: an index would have to be written by each claim, for a value that few claims need.
+    It reads all rows: each claim would have to update an index, for a value that few claims need.
     """
     served = table(QueueTurn).alias("served").c.served_turn
     return sa.func.coalesce(sa.select(sa.func.max(served)).scalar_subquery(), 0)
 
 
 _OWN = (TURN.account_id == sa.bindparam("account_id"), TURN.priority == sa.bindparam("priority"))
-#: The lock keeps :func:`tidy` from removing the row before the job is visible; claims do not wait for it.
+#: The lock keeps :func:`remove_passed` from removing the row before the job is visible; claims do not wait for it.
 _ENTERED = sa.select(TURN.next_turn).where(*_OWN).with_for_update(read=True, key_share=True)
 
 
 def enter(transaction: Transaction, account_id: uuid.UUID, priority: Priority) -> None:
-    """Make sure that the account has a turn in the class, in the transaction that queues a job of it."""
+    """Ensure that the account has a turn at the priority, in the transaction that queues such a job."""
     key = {"account_id": account_id, "priority": priority}
     while transaction.execute(_ENTERED, key).first() is None:
         now = virtual_time()
@@ -69,30 +67,28 @@ def enter(transaction: Transaction, account_id: uuid.UUID, priority: Priority) -
 
 
 def enter_all(transaction: Transaction, keys: Iterable[tuple[uuid.UUID, Priority]]) -> None:
-    """Do :func:`enter` for each of ``keys``, always in the same order."""
+    """Call :func:`enter` for each of ``keys``, always in the same order."""
     for account_id, priority in sorted(set(keys)):
         enter(transaction, account_id, priority)
 
 
-def tidy(database: Database) -> int:
-    """Add the rows that queued jobs lack and remove rows without a queued job; return how many changed.
+def remove_passed(database: Database) -> int:
+    """Remove the rows without a queued job that virtual time has passed; return how many.
 
-    A row is removed only once virtual time has passed it: until then it remembers what the account has had.
+    Until virtual time passes it, a row remembers how many turns the account has had.
     """
     with database.reading() as transaction:
-        missing = transaction.execute(_MISSING).all()
         passed = transaction.execute(_PASSED).all()
-    if not missing and not passed:
+    if not passed:
         return 0
     with database.transaction() as transaction:
-        enter_all(transaction, [(row.account_id, row.priority) for row in missing])
         removed = 0
         for row in passed:
             key = {"b_account": row.account_id, "b_priority": row.priority}
             # The second statement sees every job that was committed before the lock of the first.
             if transaction.execute(_LOCKED, key).first() is not None:
                 removed += transaction.execute(_REMOVED, key).first() is not None
-        return len(missing) + removed
+        return removed
 
 
 _HAS_JOB = (
@@ -101,15 +97,6 @@ _HAS_JOB = (
     .where(waiting(), _JOB.account_id == TURN.account_id, _JOB.priority == TURN.priority)
     .correlate(table(QueueTurn))
     .exists()
-)
-_KEYS = sa.select(_JOB.account_id, _JOB.priority).where(waiting()).distinct().subquery()
-_MISSING = (
-    sa.select(_KEYS.c.account_id, _KEYS.c.priority)
-    .outerjoin(
-        table(QueueTurn),
-        sa.and_(TURN.account_id == _KEYS.c.account_id, TURN.priority == _KEYS.c.priority),
-    )
-    .where(TURN.account_id.is_(None))
 )
 _PASSED = (
     sa.select(TURN.account_id, TURN.priority)

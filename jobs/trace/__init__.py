@@ -1,11 +1,11 @@
-"""The steps of a trace: the kind of each section of the raw text, its place, and its time. Pure.
+"""The steps of a trace: the kind, the position and the time of each part of the raw text. Pure.
 
-The service stores the raw text and can parse its steps again at any time; :data:`VERSION` identifies the rules of the
-parser. The steps do not depend on the chunks in which the text arrives.
+The raw text is stored; steps can be parsed from it again at any time, and :data:`VERSION` is the version of the rules.
+The steps are the same whether the text arrives in one piece or character by character.
 
-:mod:`jobs.trace.layout` decides where a text may be divided, :mod:`jobs.trace.kinds` classifies sentences.
-Adjacent sentences of the same kind in one paragraph form one step. A final answer lasts until a paragraph that
-re-checks it.
+:mod:`jobs.trace.layout` splits a text into paragraphs and sentences, and :mod:`jobs.trace.kinds` classifies sentences.
+Consecutive sentences of one kind in a paragraph are one step. A final answer lasts until a paragraph that starts with
+a re-check.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from jobs.trace.kinds import StepKind, kind_of
 
 __all__ = ["VERSION", "Parser", "Step", "StepKind", "TokenMark", "parse", "timed"]
 
-#: Incremented by each change of the rules that changes the steps of a text.
+#: Increases with each change of the rules that changes the steps of a text.
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class TokenMark:
-    """The time at which a generation's text had ``chars`` characters, and ``tokens`` tokens if known."""
+    """The time at which a stream's text had ``chars`` characters and ``tokens`` tokens (None if unknown)."""
 
     chars: int
     at: datetime
@@ -36,19 +36,18 @@ class TokenMark:
 
 @dataclass(frozen=True)
 class Step:
-    """A section of a trace.
+    """A part of a trace.
 
-    Times and token counts are as precise as the marks that they come from, and they are bounds: the step did not start
-    before ``start_token`` tokens, and it was complete by ``ended_at``.
+    Times and tokens are bounds, as precise as the marks that they come from: the step starts after ``start_token``
+    tokens at the earliest, and it is complete at ``ended_at`` at the latest.
 
     Attributes:
-        kind: the kind of the step.
-        start: the index of the first character, in code points of the raw text. Only white space separates steps.
-        end: the index after the last character.
-        start_token: number of tokens before the step; None if unknown, as for the attributes below.
-        end_token: number of tokens at its end.
-        started_at: the time of its first character.
-        ended_at: the time of its last character.
+        start: index of its first character, in code points of the raw text; only white space separates two steps.
+        end: index after its last character.
+        start_token: number of tokens before it, or None if unknown, as for the following fields.
+        end_token: number of tokens when it was complete.
+        started_at: time of its first character.
+        ended_at: time of its last character.
     """
 
     kind: StepKind
@@ -64,8 +63,8 @@ def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
     """Return the steps of ``text``, in time linear in its length.
 
     Args:
-        text: a trace, complete or not.
-        marks: times and lengths of the growing text, in order.
+        text: a complete or partial trace.
+        marks: lengths of the text over time, in order.
     """
     parser = Parser()
     parser.feed(text)
@@ -73,58 +72,57 @@ def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
 
 
 class Parser:
-    """Parses a growing trace: a call of :meth:`steps` costs time for the text after the last settled paragraph."""
+    """Parses a growing trace: the cost of :meth:`steps` depends only on the text after the last settled paragraph."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        #: Number of characters whose steps cannot change anymore.
+        #: Number of characters whose steps are final.
         self._settled = 0
-        self._reading = _Reading()
+        self._settled_steps = _StepBuilder()
 
     def feed(self, text: str) -> None:
-        """Append ``text``."""
+        """Add ``text``."""
         self._pieces.append(text)
 
     def steps(self, marks: Sequence[TokenMark] = ()) -> list[Step]:
-        """Return the steps of the text so far, as if it ended here."""
+        """Return the steps of the text so far, as if it were complete."""
         text = "".join(self._pieces)
         self._pieces = [text]
-        paragraphs = list(layout.paragraphs(text, self._settled))
-        # The first line after the second-last paragraph decides whether that paragraph continues, and this line may
-        # be incomplete.
-        for paragraph in paragraphs[:-2]:
+        pending = list(layout.paragraphs(text, self._settled))
+        # The last but one may continue, depending on the first line after it, which may be incomplete.
+        for paragraph in pending[:-2]:
             if not paragraph.settled:
                 break
-            self._reading.take(text, paragraph)
+            self._settled_steps.add(text, paragraph)
             self._settled = paragraph.end
-        reading = self._reading.copy()
-        for paragraph in paragraphs:
+        builder = self._settled_steps.copy()
+        for paragraph in pending:
             if paragraph.end > self._settled:
-                reading.take(text, paragraph)
-        return timed(reading.steps, marks)
+                builder.add(text, paragraph)
+        return timed(builder.steps, marks)
 
 
-class _Reading:
-    """The steps so far, and whether the text is within the final answer."""
+class _StepBuilder:
+    """The steps so far, and whether the text is inside the final answer."""
 
     def __init__(self, steps: Sequence[Step] = (), *, answering: bool = False) -> None:
         self.steps = list(steps)
         self._answering = answering
 
     def copy(self) -> Self:
-        """Return a copy that can take more paragraphs without changing this one."""
+        """Return an independent copy."""
         return type(self)(self.steps, answering=self._answering)
 
-    def take(self, text: str, paragraph: layout.Paragraph) -> None:
+    def add(self, text: str, paragraph: layout.Paragraph) -> None:
         """Add the steps of ``paragraph``."""
         if paragraph.final:
             self._answering = True
         last: StepKind | None = None
         for start, end in paragraph.sentences:
-            own = kind_of(text[start:end])
-            if last is None and own is StepKind.RECHECK and not paragraph.final:
+            detected = kind_of(text[start:end])
+            if last is None and detected is StepKind.RECHECK and not paragraph.final:
                 self._answering = False
-            kind = StepKind.ANSWER if self._answering else own or last or StepKind.INFERENCE
+            kind = StepKind.ANSWER if self._answering else detected or last or StepKind.INFERENCE
             if kind is last or (kind is StepKind.ANSWER and self._continues(kind)):
                 self.steps[-1] = Step(kind, self.steps[-1].start, end)
             else:
@@ -132,17 +130,17 @@ class _Reading:
             last = kind
 
     def _continues(self, kind: StepKind) -> bool:
-        """Whether the last step, possibly of another paragraph, is of this kind."""
+        """Whether the last step, even of another paragraph, has this kind."""
         return bool(self.steps) and self.steps[-1].kind is kind
 
 
 def timed(steps: Sequence[Step], marks: Sequence[TokenMark]) -> list[Step]:
-    """Return ``steps`` with times and tokens from ``marks``, which are in order; without marks, they are unchanged."""
+    """Return ``steps`` with times and tokens by ``marks``, which must be in order; without marks, unchanged."""
     if not marks:
         return list(steps)
     lengths = [mark.chars for mark in marks]
 
-    def with_times(step: Step) -> Step:
+    def with_time(step: Step) -> Step:
         before = bisect.bisect_right(lengths, step.start)
         complete = bisect.bisect_left(lengths, step.end)
         return Step(
@@ -155,4 +153,4 @@ def timed(steps: Sequence[Step], marks: Sequence[TokenMark]) -> list[Step]:
             ended_at=marks[complete].at if complete < len(marks) else None,
         )
 
-    return [with_times(step) for step in steps]
+    return [with_time(step) for step in steps]

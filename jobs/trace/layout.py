@@ -1,11 +1,11 @@
-r"""Division of a trace into paragraphs and sentences. Pure.
+r"""Splits a trace into paragraphs and sentences, without splitting formulas or code. Pure.
 
-Mathematics (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``, ``\begin{…}…\end{…}``) and code are never divided, even if
-they contain blank lines. A list, a table, displayed mathematics and a block of code belong to the paragraph before
-them, a title to the paragraph after it.
+Mathematics (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``, ``\begin{…}…\end{…}``) and code are never split, even if they
+contain blank lines. A list, a table, displayed mathematics or a code block belongs to the paragraph before it, and a
+title to the paragraph after it.
 
-An opening mark without a closing mark within :data:`REACH` characters is ordinary text. A trace with a thousand
-opening marks therefore costs no more than any other, and a missing bracket does not hide the following steps.
+A delimiter that is not closed within :data:`REACH` characters is ordinary text: a thousand unclosed formulas cost no
+more than none, and a missing bracket does not hide the rest of the steps.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 from jobs.answers import extraction
 
-#: Maximum length of a formula or a block of code that is not divided, in characters.
+#: Maximum length of a formula or code block, in characters.
 REACH = 4000
 _INLINE_REACH = 400
 _TITLE_REACH = 200
 
-# All quantifiers that could match the same run of characters are possessive, and a match of a run starts only at its
-# first character: the search is linear in the length of any text.
+# All quantifiers that could match the same run of characters are possessive, and a match of a run can start only at
+# its first character: the search takes linear time for any text.
 _LIST = r"[ \t]*+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)"
 _TABLE = r"[ \t]*+\|"
 _FENCE = r" {0,3}(?:```|~~~)"
@@ -53,13 +53,13 @@ _COLONS = (":", "：")  # noqa: RUF001 - same
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph with the lists, tables, formulas and code that belong to it.
+    """A paragraph, including the lists, tables and blocks that belong to it.
 
     Attributes:
-        sentences: (start, end) of each sentence, in characters of the text, without white space between sentences.
-        final: whether the paragraph starts with the heading of the final answer.
-        end: where the next paragraph may start.
-        settled: whether the paragraph stays the same when the text grows.
+        sentences: (start, end) of each sentence, in characters of the text, without surrounding white space.
+        final: whether it starts with the heading of the final answer.
+        end: start of the next paragraph.
+        settled: whether further text cannot change it.
     """
 
     sentences: tuple[tuple[int, int], ...]
@@ -69,7 +69,7 @@ class Paragraph:
 
 
 def paragraphs(text: str, start: int = 0) -> Iterator[Paragraph]:
-    """Yield the paragraphs of ``text`` from ``start`` on, which must be 0 or the end of a paragraph."""
+    """Yield the paragraphs of ``text`` from ``start``, which must be the end of a paragraph."""
     return _Layout(text, start).read()
 
 
@@ -82,16 +82,16 @@ class _Layout:
         self._cuts: list[int] = []
         self._final = False
         self._listing = False
-        #: Whether a mark is open whose closing mark may follow in later text.
+        #: Whether an open delimiter may be closed by further text.
         self._open = False
-        #: Closing pattern to the position up to which the text does not contain it.
+        #: Closing pattern -> the index up to which it does not occur.
         self._searched: dict[object, int] = {}
 
     def read(self) -> Iterator[Paragraph]:
         position = self._start
         while (event := _EVENT.search(self._text, position)) is not None:
             position = event.end()
-            # All named groups belong to this pattern: the pattern of the heading has no groups.
+            # The heading's pattern has no groups, so every group is one of this pattern.
             match event.lastgroup:
                 case "heading":
                     if _VISIBLE.search(self._text, self._start, event.start()):
@@ -106,11 +106,11 @@ class _Layout:
                 case "blank" if not self._continues(event):
                     yield self._paragraph(position)
         if _VISIBLE.search(self._text, self._start):
-            self._open = True  # More text may always continue the last paragraph.
+            self._open = True  # Further text may always continue the last paragraph.
             yield self._paragraph(len(self._text))
 
     def _paragraph(self, end: int) -> Paragraph:
-        """Return the paragraph between the end of the last one and ``end``, and start the next one."""
+        """Return the paragraph up to ``end``, and start the next one."""
         bounds = [self._start, *self._cuts, end]
         sentences = [
             trimmed
@@ -122,7 +122,7 @@ class _Layout:
         return paragraph
 
     def _closed(self, event: re.Match[str]) -> int:
-        """Return the end of the mark that closes ``event``, or the end of ``event`` if no mark closes it."""
+        """Return the end of what ``event`` opens, or the end of ``event`` if it opens nothing."""
         mark, after = event[0].strip(" "), event.end()
         if event.lastgroup == "inline":
             return self._inline_end(mark, after)
@@ -133,8 +133,7 @@ class _Layout:
         else:
             pattern = _DISPLAY_ENDS[mark]
         reach = after + REACH
-        start = max(after, self._searched.get(pattern, 0))
-        closing = pattern.search(self._text, start, reach)
+        closing = pattern.search(self._text, max(after, self._searched.get(pattern, 0)), reach)
         if closing is not None:
             return closing.end()
         self._searched[pattern] = reach
@@ -142,7 +141,7 @@ class _Layout:
         return after
 
     def _inline_end(self, mark: str, after: int) -> int:
-        """Return the end of inline mathematics or code, which must be in the same paragraph; prices do not count."""
+        """Return the end of inline mathematics or code in the same paragraph; two prices are not mathematics."""
         closing = "\\)" if mark == "\\(" else mark
         reach = after + _INLINE_REACH
         at = self._text.find(closing, after, reach)
@@ -176,7 +175,7 @@ class _Layout:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return the bounds without surrounding white space, or None if there is nothing else."""
+    """Return the bounds without surrounding white space, or None if there is only white space."""
     stripped = text[start:end].rstrip()
-    indent = len(stripped) - len(stripped.lstrip())
-    return (start + indent, start + len(stripped)) if indent < len(stripped) else None
+    leading = len(stripped) - len(stripped.lstrip())
+    return (start + leading, start + len(stripped)) if leading < len(stripped) else None

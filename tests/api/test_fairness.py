@@ -251,7 +251,7 @@ class TestASearchPastItsDeadline:
         with contextlib.closing(Database(database_url, clock=clock, search_seconds=1e-6)) as opened:
             yield opened
 
-    def test_it_is_ended_and_told(self, caller: Caller, database: Database) -> None:
+    def test_it_is_ended_and_logged(self, caller: Caller, database: Database) -> None:
         job = caller.job()
         job_id, account_id = ids.parse("job", job["id"]), account_of(database, job["id"])
         text = {"job_id": job_id, "account_id": account_id, "part": Part.TRACE, "text": "let me"}

@@ -1,4 +1,4 @@
-"""Jobs through the door: submitted in every form, looked at, listed, steered."""
+"""Jobs in the API: submit in every form, get, list, cancel, rerun, delete."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_images_keep_their_order_however_they_come(caller: Caller) -> None:
     assert [shown[0], *shown[2:]] == [image["id"] for image in reversed(stored)]
 
 
-def test_one_image_may_be_asked_about_twice_in_a_job(caller: Caller) -> None:
+def test_a_job_may_have_one_image_twice(caller: Caller) -> None:
     image = {"data": image_files.data_url(image_files.png())}
     job = caller("POST", "/v1/jobs", json={"question": "Same?", "images": [image, image]})
     assert job.status_code == 202
@@ -144,13 +144,13 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     assert shown.headers["Retry-After"] == "1"
     trace = caller("GET", job["urls"]["trace"]).get_json()
     assert (trace["object"], trace["job_id"], trace["complete"]) == ("trace", job["id"], False)
-    sample = trace["samples"][0]
-    assert (sample["attempt"], sample["index"], sample["text"]) == (1, 0, "I see circ")
-    assert (sample["complete"], sample["usage"]) == (False, None)
-    [step] = sample["steps"]
+    generation = trace["generations"][0]
+    assert (generation["attempt"], generation["index"], generation["text"]) == (1, 0, "I see circ")
+    assert (generation["complete"], generation["usage"]) == (False, None)
+    [step] = generation["steps"]
     assert (step["kind"], step["start"], step["end"]) == ("observation", 0, 10)
     assert (step["started_at"], step["ended_at"]) == (None, None)
-    assert sample["steps_version"] == 2
+    assert generation["steps_version"] == 2
 
 
 def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
@@ -159,7 +159,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
     caller.job(guards={"language": False})
     found = Finding(
         FindingKind.LOOP,
-        sample=0,
+        generation=0,
         start=3,
         end=8,
         action=Action.FORCED,
@@ -182,7 +182,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
         {
             "kind": "loop",
             "attempt": 1,
-            "sample": 0,
+            "generation": 0,
             "start": 3,
             "end": 8,
             "action": "forced",
@@ -191,7 +191,7 @@ def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
         }
     ]
     trace = caller("GET", job["urls"]["trace"]).get_json()
-    assert trace["samples"][0]["continues"] is None
+    assert trace["generations"][0]["continues"] is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_second_look_is_shown_with_the_answer(
     caller: Caller, database: Database, action: Action, confidence: float | None
 ) -> None:
     caller.job(guards={"verify": True})
-    found = Finding(FindingKind.VERIFY, sample=0, start=0, end=8, action=action)
+    found = Finding(FindingKind.VERIFY, generation=0, start=0, end=8, action=action)
     worker.end(database, worker.start(database), found=[found])
 
     [job] = caller("GET", "/v1/jobs", query_string={"q": "finding:verify"}).get_json()["data"]
@@ -212,7 +212,7 @@ def test_a_second_look_is_shown_with_the_answer(
     assert job["findings"][0]["action"] == str(action)
 
 
-def test_each_sample_tells_its_answer_and_each_step_its_script(
+def test_each_sample_shows_its_answer_and_each_step_its_script(
     caller: Caller, database: Database
 ) -> None:
     job = caller.job()
@@ -220,10 +220,10 @@ def test_each_sample_tells_its_answer_and_each_step_its_script(
         database, text="图里有六个圆。\n\nSo it is six.\n\n**Final Answer** 6", answer="6"
     )
 
-    [sample] = caller("GET", job["urls"]["trace"]).get_json()["samples"]
+    [generation] = caller("GET", job["urls"]["trace"]).get_json()["generations"]
 
-    assert sample["answer"] == "6"
-    assert [step["cjk_share"] for step in sample["steps"]] == [1.0, 0.0, 0.0]
+    assert generation["answer"] == "6"
+    assert [step["cjk_share"] for step in generation["steps"]] == [1.0, 0.0, 0.0]
 
 
 def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
@@ -256,9 +256,9 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     assert shown["timings"]["run_seconds"] >= 0
     assert TIME.fullmatch(shown["finished_at"])
     trace = caller("GET", job["urls"]["trace"]).get_json()
-    assert (trace["complete"], trace["samples"][0]["text"]) == (True, "**Final Answer** 6")
-    assert trace["samples"][0]["usage"]["cached_tokens"] == 40
-    [step] = trace["samples"][0]["steps"]
+    assert (trace["complete"], trace["generations"][0]["text"]) == (True, "**Final Answer** 6")
+    assert trace["generations"][0]["usage"]["cached_tokens"] == 40
+    [step] = trace["generations"][0]["steps"]
     assert (step["kind"], step["start"], step["end"]) == ("answer", 0, 18)
     assert TIME.fullmatch(step["started_at"])
     assert step["started_at"] == step["ended_at"]
@@ -273,7 +273,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
         ({"type": "free"}, None),
     ],
 )
-def test_an_answer_has_the_value_that_was_asked_for(
+def test_an_answer_has_the_requested_value(
     caller: Caller, database: Database, wanted: dict[str, object], value: object
 ) -> None:
     job = caller.job(answer_format=wanted)
@@ -291,7 +291,7 @@ def test_an_answer_has_the_value_that_was_asked_for(
     assert shown["options"]["answer_format"] == wanted
 
 
-def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_removed(
+def test_a_job_with_several_samples_shows_their_votes_until_its_data_is_removed(
     caller: Caller, database: Database
 ) -> None:
     job = caller.job(samples=5)
@@ -299,7 +299,7 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
     assert job["options"]["temperature"] == 1.0
     ranked = (votes.AnswerClass("6", (0, 2)), votes.AnswerClass("7", (1,)))
     cast = {0: 0, 1: 1, 2: 4, 3: 3}
-    tally = votes.Tally(requested=5, begun=5, classes=ranked, abstained=(3,), samples=cast)
+    tally = votes.Tally(requested=5, begun=5, classes=ranked, abstained=(3,), generations=cast)
 
     worker.end(database, worker.start(database), tally=tally)
 
@@ -309,7 +309,7 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
         "requested": 5,
         "begun": 5,
         "counted": 4,
-        "classes": [{"text": "6", "samples": [0, 4]}, {"text": "7", "samples": [1]}],
+        "classes": [{"text": "6", "generations": [0, 4]}, {"text": "7", "generations": [1]}],
         "abstained": [3],
     }
     caller("DELETE", job["urls"]["self"])
@@ -317,7 +317,7 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
     assert (gone["answer"], gone["votes"]) == (None, None)
 
 
-def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Database) -> None:
+def test_an_answer_in_json_is_shown_as_its_value(caller: Caller, database: Database) -> None:
     schema = {
         "type": "object",
         "properties": {"count": {"type": "integer"}, "kind": {"enum": ["a", None]}},
@@ -325,8 +325,8 @@ def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Datab
     }
     job = caller.job(answer_format={"type": "json_schema", "schema": schema})
     answer = Answer('{"count": 6, "kind": null}', "json_schema")
-    sample = factories.make_ended(answer.text)
-    assert settle.succeed(database, worker.start(database), answer=answer, sample=sample)
+    generation = factories.make_ended(answer.text)
+    assert settle.succeed(database, worker.start(database), answer=answer, generation=generation)
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert shown["answer"]["value"] == {"count": 6, "kind": None}
     assert (shown["answer"]["text"], shown["answer"]["rule"]) == (answer.text, "json_schema")
@@ -335,9 +335,7 @@ def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Datab
     assert rerun["options"]["answer_format"]["schema"] == schema
 
 
-def test_attempts_tell_what_was_sent_where_and_how_it_ended(
-    caller: Caller, database: Database
-) -> None:
+def test_attempts_show_their_prompt_engine_and_outcome(caller: Caller, database: Database) -> None:
     job = caller.job()
     assert caller("GET", job["urls"]["attempts"]).get_json()["data"] == []
     worker.fail(database)
@@ -355,14 +353,14 @@ def test_attempts_tell_what_was_sent_where_and_how_it_ended(
     assert (attempt["engine"], attempt["engine_version"]) == ("http://engine", "1.0")
     assert attempt["sampling"] == {"temperature": 0.5}
     assert attempt["prompt"]["messages"][0]["content"] == job["question"]
-    assert re.fullmatch("[0-9a-f]{32}", attempt["samples"][0]["rid"])
+    assert re.fullmatch("[0-9a-f]{32}", attempt["generations"][0]["rid"])
 
 
-def test_a_trace_can_be_asked_for_by_attempt(caller: Caller, database: Database) -> None:
+def test_a_trace_can_be_requested_by_attempt(caller: Caller, database: Database) -> None:
     job = caller.job()
     worker.finish(database)
     trace = caller("GET", job["urls"]["trace"] + "?attempt=1").get_json()
-    assert [sample["attempt"] for sample in trace["samples"]] == [1]
+    assert [generation["attempt"] for generation in trace["generations"]] == [1]
     assert caller("GET", job["urls"]["trace"] + "?attempt=2").status_code == 404
     assert caller("GET", job["urls"]["trace"] + "?attempt=0").status_code == 422
 
@@ -375,7 +373,7 @@ class TestSteering:
             answer = caller("POST", job["urls"]["cancel"], content_type="application/json")
             assert (answer.status_code, answer.get_json()["status"]) == (200, "cancelled")
 
-    def test_a_running_job_is_asked_to_stop(self, caller: Caller, database: Database) -> None:
+    def test_a_running_job_is_requested_to_stop(self, caller: Caller, database: Database) -> None:
         job = caller.job()
         worker.start(database)
         answer = caller("POST", job["urls"]["cancel"])
@@ -392,7 +390,7 @@ class TestSteering:
         assert answer.status_code == 409
         assert answer.headers["x-should-retry"] == "false"
 
-    def test_a_rerun_is_a_new_job_with_the_same_input_and_both_tell_of_each_other(
+    def test_a_rerun_is_a_new_job_with_the_same_input_and_both_name_each_other(
         self, caller: Caller, database: Database, wakeup: RecordingWakeup
     ) -> None:
         job = caller.job(temperature=0.3, priority="low", metadata={"a": "b"}, deadline_seconds=60)
@@ -436,8 +434,8 @@ class TestSteering:
         assert shown["removed"] == ["image", "trace", "answer"]
         assert shown["usage"]["output_tokens"] == 11
         trace = caller("GET", job["urls"]["trace"]).get_json()
-        assert (trace["data_removed"], trace["samples"][0]["text"]) == (True, "")
-        assert trace["samples"][0]["steps"] == []
+        assert (trace["data_removed"], trace["generations"][0]["text"]) == (True, "")
+        assert trace["generations"][0]["steps"] == []
         assert caller("GET", f"/v1/images/{job['images'][0]['id']}").status_code == 404
         assert caller("POST", job["urls"]["rerun"]).status_code == 409
 

@@ -42,11 +42,11 @@ class Scrape:
             family.name: family for family in text_string_to_metric_families(text)
         }
 
-    def __call__(self, sample: str, **labels: str) -> float | None:
+    def __call__(self, generation: str, **labels: str) -> float | None:
         """Return a sample's value, None when it is not there."""
         for family in self.families.values():
             for one in family.samples:
-                if one.name == sample and one.labels == labels:
+                if one.name == generation and one.labels == labels:
                     return one.value
         return None
 
@@ -102,7 +102,7 @@ def test_without_a_database_the_processs_own_metrics_are_shown(
     assert shown("longlook_jobs_running") is None
 
 
-def test_the_gauges_tell_of_queue_and_workers(
+def test_the_gauges_show_queue_and_workers(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
@@ -174,7 +174,7 @@ def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
     assert job["id"] not in operator("GET", "/metrics").text
 
 
-def test_a_picture_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
+def test_an_image_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
     caller: Caller, operator: Caller
 ) -> None:
     image = caller.image()
@@ -202,9 +202,11 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
-    found = Finding(FindingKind.LOOP, sample=0, start=0, end=1, action=Action.STOPPED)
+    found = Finding(FindingKind.LOOP, generation=0, start=0, end=1, action=Action.STOPPED)
     agreed = (votes.AnswerClass("6", (0, 1)),)
-    tally = votes.Tally(requested=3, begun=2, classes=agreed, abstained=(), samples={0: 0, 1: 1})
+    tally = votes.Tally(
+        requested=3, begun=2, classes=agreed, abstained=(), generations={0: 0, 1: 1}
+    )
     worker.end(database, worker.start(database), found=[found], tally=tally)
     caller.job()
     worker.fail(database)
@@ -226,7 +228,7 @@ def test_the_page_of_metrics_lists_each_metric_and_no_other(
         if where == "delivery":
             continue
         family = api.families[name.removesuffix("_total")]
-        used = {label for sample in family.samples for label in sample.labels} - {"le"}
+        used = {label for generation in family.samples for label in generation.labels} - {"le"}
         assert used == set(re.findall(r"`(\w+)`", labels)), name
         assert (where == "both") is (name.removesuffix("_total") in of_worker), name
 

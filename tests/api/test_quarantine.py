@@ -90,7 +90,7 @@ def test_a_repeated_request_still_finds_its_job(caller: Caller, database: Databa
 
 def test_an_operator_lists_and_releases(caller: Caller, operator: Caller, image_id: str) -> None:
     [held] = operator("GET", "/v1/quarantine").get_json()["data"]
-    assert (held["image_id"], held["deaths"]) == (image_id, 1)
+    assert (held["image_id"], held["crashes"]) == (image_id, 1)
 
     released = operator("POST", f"/v1/quarantine/{image_id}/release")
 

@@ -12,7 +12,7 @@ from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Clock
 
-PERIODS = {name: timedelta(days=30) for name in ("image", "trace", "answer", "event")}
+PERIODS = {name: timedelta(days=30) for name in ("image", "trace", "answer", "timeline")}
 
 
 def purged(
@@ -47,8 +47,8 @@ def test_each_class_that_is_gone_is_named(
     assert job["data_removed"] is (name == "answer")
     assert trace["data_removed"] is (name == "trace")
     assert (job["question"] is None) is (job["answer"] is None) is (name == "answer")
-    assert (trace["samples"][0]["text"] == "") is (name == "trace")
-    assert (len(timeline["data"]) == 1) is (name == "event")
+    assert (trace["generations"][0]["text"] == "") is (name == "trace")
+    assert (len(timeline["data"]) == 1) is (name == "timeline")
     image = caller("GET", f"/v1/images/{job['images'][0]['id']}")
     assert image.status_code == (404 if name == "image" else 200)
 
@@ -58,11 +58,11 @@ def test_what_a_job_was_and_what_it_cost_stays(
 ) -> None:
     job, trace, timeline = purged(caller, database, clock, *PERIODS)
 
-    assert job["removed"] == ["image", "trace", "answer", "event"]
+    assert job["removed"] == ["image", "trace", "answer", "timeline"]
     assert (job["status"], job["attempt"], job["metadata"]) == ("succeeded", 1, {"case": "42"})
     assert job["usage"]["output_tokens"] == 11
     assert job["images"][0]["sha256"]
-    assert trace["samples"][0]["usage"]["output_tokens"] == 11
+    assert trace["generations"][0]["usage"]["output_tokens"] == 11
     assert timeline["data"][0]["changes"]["status"] == "succeeded"
     attempts = caller("GET", job["urls"]["attempts"]).get_json()["data"]
     assert (attempts[0]["outcome"], attempts[0]["prompt"]) == ("succeeded", None)
@@ -83,6 +83,6 @@ def test_a_job_whose_input_is_gone_cannot_be_run_again(
 def test_a_job_whose_trace_is_gone_can_be_run_again(
     caller: Caller, database: Database, clock: Clock
 ) -> None:
-    job, _, _ = purged(caller, database, clock, "trace", "event")
+    job, _, _ = purged(caller, database, clock, "trace", "timeline")
 
     assert caller("POST", job["urls"]["rerun"]).status_code == 202

@@ -1,4 +1,4 @@
-"""The queue at the door: whose turn it is, which priorities a key may ask for, and what a late start is told."""
+"""The queue in the API: turns of accounts, priorities of keys, and the warning about a late start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Role, Status
-from jobs.store import accounts, turns
+from jobs.store import accounts
 from tests import factories
 from tests.api import image_files
 from tests.api.conftest import Caller, Part
@@ -17,10 +17,9 @@ from tests.api.conftest import Caller, Part
 
 def queue(database: Database, account: str, jobs: int) -> None:
     """Put many jobs of an account into the queue."""
-    row = {"rank_at": utcnow() - HEAD_START[Priority.NORMAL]}
+    row = {"ordering_at": utcnow() - HEAD_START[Priority.NORMAL]}
     account_id = accounts.account_id(database, account)
     factories.insert_jobs(database, account_id, [row] * jobs)
-    turns.tidy(database)
 
 
 def have_run(database: Database, account: str, *, seconds: int) -> None:

@@ -9,7 +9,7 @@ from jobs.answers.extraction import Answer
 from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.store import claims, settle, traces
-from tests import factories
+from tests import factories, webhooks
 
 
 def start(database: Database, *, text: str = "") -> claims.Claim:
@@ -32,16 +32,17 @@ def end(
     found: Iterable[Finding] = (),
     tally: Tally | None = None,
 ) -> None:
-    """Finish a job that was started."""
+    """Finish a job that was started, and do what the delivery process does first."""
     assert settle.succeed(
         database,
         claimed,
         answer=Answer(text=answer, rule="heading"),
-        sample=factories.make_ended(text),
+        generation=factories.make_ended(text),
         forced=forced,
         found=found,
         tally=tally,
     )
+    webhooks.fan_out(database)
 
 
 def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> None:
@@ -53,4 +54,4 @@ def fail(database: Database) -> None:
     """Run the next job into an error that is its own fault."""
     claimed = start(database)
     fault = settle.Failure("engine_rejected", "The engine cannot take this.", retryable=False)
-    assert settle.fail(database, claimed, fault, sample=factories.make_ended("I see"))
+    assert settle.fail(database, claimed, fault, generation=factories.make_ended("I see"))

@@ -20,10 +20,11 @@ from core.database import Database
 from jobs.answers import extraction
 from jobs.events import index as event_index
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
-from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
 from jobs.store import storage, timeline
 from tests.chaos.submissions import Order
 from tests.receivers import Got
+from webhooks.storage import COUNTER
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Life:
     job: Job
     entries: list[TimelineEntry] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
     chunks: int = 0
 
     @property
@@ -63,9 +64,11 @@ def lives(database: Database) -> dict[uuid.UUID, Life]:
             by_id[entry.job_id].entries.append(entry)
         for attempt in rows(sa.select(Attempt).order_by(Attempt.job_id, Attempt.number)):
             by_id[attempt.job_id].attempts.append(attempt)
-        ordered = sa.select(Sample).order_by(Sample.job_id, Sample.attempt, Sample.number)
-        for sample in rows(ordered):
-            by_id[sample.job_id].samples.append(sample)
+        ordered = sa.select(Generation).order_by(
+            Generation.job_id, Generation.attempt, Generation.number
+        )
+        for generation in rows(ordered):
+            by_id[generation.job_id].generations.append(generation)
         for chunk in rows(sa.select(TraceChunk)):
             by_id[chunk.job_id].chunks += 1
     return by_id
@@ -76,7 +79,7 @@ def broken(jobs: Iterable[Life], limits: Limits) -> list[str]:
     wrong = []
     rids: Counter[str] = Counter()
     for life in jobs:
-        rids.update(sample.rid for sample in life.samples)
+        rids.update(generation.rid for generation in life.generations)
         for check in CHECKS:
             wrong += [f"{life.shown}: {fault}" for fault in check(life, limits)]
     wrong += [f"the engine's id {rid} was used twice" for rid, uses in rids.items() if uses > 1]
@@ -94,9 +97,7 @@ def unlike(by_id: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
         wrong += order.wrong
         stored = by_key.pop(order.key, [])
         if {life.shown for life in stored} != order.ids and (order.ids or len(stored) > 1):
-            wrong.append(
-                f"{order.key}: the client saw {sorted(order.ids)}, the database has {len(stored)} jobs"
-            )
+            wrong.append(f"{order.key}: was told {sorted(order.ids)}, kept are {len(stored)} jobs")
         wrong += [f"{life.shown}: {fault}" for life in stored for fault in _unseen(life, order)]
     wrong += [f"{life.shown}: no client ordered it" for rest in by_key.values() for life in rest]
     return wrong
@@ -107,7 +108,7 @@ def miscounted(database: Database) -> list[str]:
     wrong = []
     for account in storage.accounts(database, default_mb=0):
         with database.reading() as transaction:
-            held = storage.stored(transaction, account.account_id)
+            held = storage.stored(transaction, account.account_id, counters=[COUNTER])
         if any(held[kind] != count for kind, count in account.usage.by_kind.items()):
             wrong.append(f"account {account.name}: {dict(held)}, counted {account.usage.by_kind}")
     return wrong
@@ -136,7 +137,10 @@ def _unseen(life: Life, order: Order) -> Iterator[str]:
         return
     if order.job["status"] != life.job.status:
         yield f"its client last saw it {order.job['status']}, it is {life.job.status}"
-    texts = {(sample.attempt, sample.number): sample.output or "" for sample in life.samples}
+    texts = {
+        (generation.attempt, generation.number): generation.output or ""
+        for generation in life.generations
+    }
     for stream, text in order.texts.items():
         if not texts.get(stream, "").startswith(text):
             yield f"its client saw text of attempt {stream[0]} that is not stored"
@@ -150,7 +154,7 @@ def _ends(life: Life, _: Limits) -> Iterator[str]:
         return
     ends = [entry for entry in life.moves if Status(entry.changes["status"]).terminal]
     if len(ends) != 1:
-        yield f"ended {len(ends)} times: {[entry.event for entry in ends]}"
+        yield f"ended {len(ends)} times: {[entry.action for entry in ends]}"
     if life.moves[-1:] != ends[-1:]:
         yield "changed after its end"
     if (job.answer_text is not None) and job.status is not Status.SUCCEEDED:
@@ -195,12 +199,12 @@ def _attempts(life: Life, _: Limits) -> Iterator[str]:
         if claim.actor != f"worker:{attempt.worker}":
             yield f"attempt {attempt.number} is {attempt.worker}'s, claimed by {claim.actor}"
         for end in following:
-            lost = end.event == Outcome.LOST
+            lost = end.action == Outcome.LOST
             right = end.actor.startswith("sweeper:") if lost else end.actor == claim.actor
-            if not right or end.event != attempt.outcome:
+            if not right or end.action != attempt.outcome:
                 yield (
                     f"attempt {attempt.number} of {claim.actor} is {attempt.outcome}, was ended "
-                    f"as {end.event} by {end.actor}"
+                    f"as {end.action} by {end.actor}"
                 )
         if attempt.outcome is None or attempt.ended_at is None:
             yield f"attempt {attempt.number} has no end"
@@ -229,8 +233,8 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
         return
     if job.status is not Status.SUCCEEDED:
         return
-    streams = [sample for sample in life.samples if sample.attempt == job.attempt]
-    if not streams or any(sample.output is None for sample in streams):
+    streams = [generation for generation in life.generations if generation.attempt == job.attempt]
+    if not streams or any(generation.output is None for generation in streams):
         yield "succeeded without a text"
         return
     chosen = _chosen(job, streams)
@@ -244,27 +248,29 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
     if (job.votes is not None) != (requested > 1):
         yield f"asked for {requested} samples and has the votes {job.votes}"
     for name in ("input_tokens", "image_tokens", "output_tokens"):
-        if getattr(job, name) != sum(getattr(sample, name) or 0 for sample in streams):
+        if getattr(job, name) != sum(getattr(generation, name) or 0 for generation in streams):
             yield f"its {name} is not the sum of its generations"
 
 
-def _chosen(job: Job, streams: list[Sample]) -> list[Sample]:
+def _chosen(job: Job, streams: list[Generation]) -> list[Generation]:
     """Return the generations that lead to the answer: all of them, or those of the winning sample."""
     if not job.votes:
         return streams
-    by_number = {sample.number: sample for sample in streams}
+    by_number = {generation.number: generation for generation in streams}
     [first, *_] = job.votes["classes"] or [{"samples": job.votes["abstained"]}]
-    chain = [by_number[first["samples"][0]]]
+    chain = [by_number[first["generations"][0]]]
     while (before := chain[0].continues) is not None:
         chain.insert(0, by_number[before])
     return chain
 
 
-def _whole(streams: list[Sample]) -> str:
+def _whole(streams: list[Generation]) -> str:
     """Return the text of an attempt; of a truncated generation, only the part that the next one continued."""
     text = ""
-    for sample in streams:
-        text = text[: sample.kept] + (sample.inserted or "") + (sample.output or "")
+    for generation in streams:
+        text = (
+            text[: generation.kept_chars] + (generation.inserted or "") + (generation.output or "")
+        )
     return text
 
 
@@ -272,14 +278,18 @@ def _traces(life: Life, _: Limits) -> Iterator[str]:
     """All generations have ended and have the same text, because greedy decoding is deterministic."""
     if life.chunks:
         yield f"has {life.chunks} trace chunks after its end"
-    streams = Counter((sample.attempt, sample.number) for sample in life.samples)
+    streams = Counter((generation.attempt, generation.number) for generation in life.generations)
     if {attempt for attempt, _ in streams} - {attempt.number for attempt in life.attempts}:
         yield "has a generation without an attempt"
-    if any(sample.ended_at is None or sample.output is None for sample in life.samples):
+    if any(
+        generation.ended_at is None or generation.output is None for generation in life.generations
+    ):
         yield "has a generation that has not ended"
     if life.job.options.get("samples", 1) > 1:
         return  # Samples of a vote have a temperature.
-    texts = [sample.output or "" for sample in life.samples if sample.continues is None]
+    texts = [
+        generation.output or "" for generation in life.generations if generation.continues is None
+    ]
     longest = max(texts, key=len, default="")
     if not all(longest.startswith(text) for text in texts):
         yield f"its generations differ; their lengths are {[len(text) for text in texts]}"
@@ -291,7 +301,7 @@ def _stops(life: Life, _: Limits) -> Iterator[str]:
     end = life.moves[-1] if life.moves else None
     if job.status is not Status.CANCELLED or end is None or not end.actor.startswith("worker:"):
         return
-    streamed = any(sample.attempt == job.attempt for sample in life.samples)
+    streamed = any(generation.attempt == job.attempt for generation in life.generations)
     if streamed and (
         job.engine_stopped_at is None
         or job.cancel_requested_at is None
@@ -303,34 +313,35 @@ def _stops(life: Life, _: Limits) -> Iterator[str]:
 def _numbers(life: Life, _: Limits) -> Iterator[str]:
     """The events have unique, ordered numbers and cover each text completely."""
     claims = {
-        entry.changes["attempt"]: entry.number or 0
+        entry.changes["attempt"]: entry.sequence_number or 0
         for entry in life.moves
-        if entry.event == "claimed"
+        if entry.action == "claimed"
     }
-    moves = [entry.number for entry in life.moves if entry.number is not None]
+    moves = [entry.sequence_number for entry in life.moves if entry.sequence_number is not None]
     indexes = {
-        (sample.attempt, sample.number): event_index.unpack(sample.marks) for sample in life.samples
+        (generation.attempt, generation.number): event_index.unpack(generation.event_index)
+        for generation in life.generations
     }
     if moves != sorted(set(moves)):
         yield f"its transitions have the event numbers {moves}"
     numbers = [entry.number for index in indexes.values() for entry in index] + moves
-    if len(numbers) != len(set(numbers)) or max(numbers, default=0) > life.job.event_number:
+    if len(numbers) != len(set(numbers)) or max(numbers, default=0) > life.job.last_sequence_number:
         yield "has two events with the same number, or an event with a number that was not reserved"
-    for sample in life.samples:
-        index = indexes[sample.attempt, sample.number]
-        if event_index.covered(index) != len(sample.output or ""):
-            yield f"the events of attempt {sample.attempt} do not cover its stored text"
-        until = claims.get(sample.attempt + 1, life.job.event_number + 1)
-        if any(not claims[sample.attempt] < entry.number < until for entry in index):
-            yield f"attempt {sample.attempt} has events before its claim or after the next claim"
+    for generation in life.generations:
+        index = indexes[generation.attempt, generation.number]
+        if event_index.covered(index) != len(generation.output or ""):
+            yield f"attempt {generation.attempt} is not told as far as it was kept"
+        until = claims.get(generation.attempt + 1, life.job.last_sequence_number + 1)
+        if any(not claims[generation.attempt] < entry.number < until for entry in index):
+            yield f"attempt {generation.attempt} was told before its begin or after the next one's"
     for attempt in life.attempts:
         last = [
             index[-1].number
             for (number, _), index in indexes.items()
             if number == attempt.number and index
         ]
-        if attempt.kept_through != max(last, default=claims[attempt.number]):
-            yield f"attempt {attempt.number} is kept through {attempt.kept_through}"
+        if attempt.valid_through != max(last, default=claims[attempt.number]):
+            yield f"attempt {attempt.number} is kept through {attempt.valid_through}"
 
 
 CHECKS: tuple[Callable[[Life, Limits], Iterator[str]], ...] = (

@@ -81,7 +81,7 @@ def _recovered(life: Life, fault: Fault) -> float | None:
         (
             (entry.at - fault.at).total_seconds()
             for entry in life.moves
-            if _goes_on(entry.event, entry.at, since=fault.at)
+            if _goes_on(entry.action, entry.at, since=fault.at)
         ),
         None,
     )

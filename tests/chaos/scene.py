@@ -13,9 +13,10 @@ import sqlalchemy as sa
 
 from core import failpoints
 from core.database import Database
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
-from jobs.records import Account, Job, StorageChange, Worker
-from jobs.store import commands, storage, submission, traces
+from jobs.records import Job, StorageChange, Worker
+from jobs.store import commands, storage, traces
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.chaos import checks, victims
@@ -65,6 +66,11 @@ class Scene:
             assert killed(victim)
         self.let_leases_end()
 
+    def kill_recount(self, failpoint: str) -> None:
+        """Count what accounts store anew, in a process that dies at ``failpoint``."""
+        with victims.running(victims.recount, self.armed(f"{failpoint}=kill")) as victim:
+            assert killed(victim)
+
     def kill_api(self, failpoint: str, path: str, **request: object) -> None:
         """Send a request to an API that dies at ``failpoint``."""
         armed = self.armed(f"{failpoint}=kill")
@@ -112,11 +118,6 @@ class Scene:
         """Return the account's storage total in bytes."""
         return storage.usage(self.database, self.account_id, default_mb=0).by_kind[kind]
 
-    def forget_that_it_was_counted(self) -> None:
-        """Make the service count the account's storage again."""
-        with self.database.transaction() as transaction:
-            transaction.execute(sa.update(Account).values(storage_counted_at=None))
-
     def all_folded(self) -> bool:
         """Whether all storage changes are folded."""
         with self.database.reading() as transaction:
@@ -138,7 +139,7 @@ def killed(victim: BaseProcess) -> bool:
     return victim.exitcode == -signal.SIGKILL
 
 
-def submitted() -> submission.NewImage:
+def submitted() -> CanonicalImage:
     data = Path(IMAGES[0]).read_bytes()
     return factories.make_image(data, data=data, media_type="image/png")
 

@@ -80,12 +80,12 @@ class Order:
 
     def read(self, trace: Json) -> None:
         """Compare the text of each generation with its previous text."""
-        for sample in trace["samples"]:
-            stream = (sample["attempt"], sample["index"])
+        for generation in trace["generations"]:
+            stream = (generation["attempt"], generation["index"])
             before = self.texts.get(stream, "")
-            if not sample["text"].startswith(before):
+            if not generation["text"].startswith(before):
                 self._note(f"the text of attempt {stream[0]} did not grow but changed")
-            self.texts[stream] = sample["text"]
+            self.texts[stream] = generation["text"]
 
     def _note(self, what: str) -> None:
         self.wrong.append(f"{self.id or self.key}: seen by its client: {what}")

@@ -58,7 +58,7 @@ def test_late_writes_of_a_frozen_worker_are_rejected_and_without_a_fence_are_det
     job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
 
     def texts() -> list[str]:
-        return [sample["text"] for sample in api.trace(job_id)["samples"]]
+        return [generation["text"] for generation in api.trace(job_id)["generations"]]
 
     assert eventually(lambda: any(texts()))
     owner = api.attempts(job_id)[0]["worker"]

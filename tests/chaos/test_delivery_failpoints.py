@@ -1,4 +1,4 @@
-"""Every failpoint of webhook deliveries: a process dies there, and another one delivers."""
+"""Each dangerous line of a delivery, hit on purpose: a process dies there, and another one finishes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
-from jobs.outbox import WebhookAttempt
+from jobs.records import OutboxEntry
 from tests import factories, webhooks
 from tests.chaos import senders, victims
 from tests.chaos.scene import killed
@@ -23,10 +22,12 @@ from tests.e2e.stack import VAULT_KEY, eventually
 from tests.receivers import Receiver, receiving
 from webhooks import endpoints, queries, secrets
 from webhooks import signature as signing
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
+from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 
 @dataclass
-class DeliverySetup:
+class Post:
     """A database with a receiver, and the processes of a test on it."""
 
     database: Database
@@ -51,7 +52,7 @@ class DeliverySetup:
             )
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
-        """Send all remaining notifications with a new process; return the outcomes of the attempts."""
+        """Let a fresh process send all that is pending; return the outcomes of the attempts."""
         if not self.all_sent():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
@@ -63,16 +64,20 @@ class DeliverySetup:
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
     def all_sent(self) -> bool:
-        """Whether all notifications are sent."""
-        statuses = {delivery.status for delivery in webhooks.all_deliveries(self.database)}
-        states = {row.state for row in webhooks.attempts(self.database)}
-        return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
+        """Whether nothing is left to send, and something was sent."""
+        with self.database.reading() as transaction:
+            entries = transaction.execute(sa.select(OutboxEntry.id)).all()
+            statuses = set(transaction.session.scalars(sa.select(WebhookDelivery.status)))
+            states = set(transaction.session.scalars(sa.select(WebhookAttempt.state)))
+        return (
+            not entries
+            and statuses == {DeliveryStatus.DELIVERED}
+            and states == {AttemptState.ENDED}
+        )
 
 
 @pytest.fixture
-def setup(
-    database: Database, database_url: str, redis_url: str, tmp_path: Path
-) -> Iterator[DeliverySetup]:
+def setup(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Post]:
     environment = {
         "LONGLOOK_HOME": str(tmp_path),
         "LONGLOOK_DATABASE_URL": database_url,
@@ -83,7 +88,7 @@ def setup(
     with receiving() as receiver:
         account_id = factories.make_account(database)
         endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
-        yield DeliverySetup(database, account_id, receiver, endpoint.id, environment)
+        yield Post(database, account_id, receiver, endpoint.id, environment)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +102,8 @@ def setup(
         ("settle.committed", ["delivered"], 1),
     ],
 )
-def test_when_a_process_dies_during_a_delivery_another_one_delivers(
-    setup: DeliverySetup, failpoint: str, expected: list[str], sent: int
+def test_when_a_sender_dies_another_one_makes_the_delivery(
+    setup: Post, failpoint: str, expected: list[str], sent: int
 ) -> None:
     webhooks.run_job(setup.database, setup.account_id)
 
@@ -109,37 +114,58 @@ def test_when_a_process_dies_during_a_delivery_another_one_delivers(
     assert len(setup.receiver.got) == sent
 
 
+@pytest.mark.parametrize("failpoint", ["fanout.commit", "fanout.committed"])
+def test_when_a_process_dies_in_a_fan_out_each_end_is_announced_once(
+    setup: Post, failpoint: str
+) -> None:
+    webhooks.run_job(setup.database, setup.account_id)
+
+    setup.kill(failpoint)
+
+    with setup.database.reading() as transaction:
+        entries = transaction.execute(sa.select(OutboxEntry.id)).all()
+    assert len(entries) == (2 if failpoint == "fanout.commit" else 0)
+    assert setup.finish() == ["delivered"]
+    assert len(setup.receiver.got) == 1
+
+
+def test_a_fan_out_whose_commit_reply_was_lost_is_not_repeated(setup: Post) -> None:
+    webhooks.run_job(setup.database, setup.account_id)
+
+    assert setup.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
+
+    assert len(setup.receiver.got) == 1
+
+
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
-def test_when_a_process_dies_while_it_reads_secrets_another_one_signs(
-    setup: DeliverySetup, failpoint: str
+def test_when_a_process_dies_over_a_new_secret_another_one_signs_with_it(
+    setup: Post, failpoint: str
 ) -> None:
     account_id = factories.make_account(setup.database)
-    webhooks.run_job(setup.database, account_id, webhook=Webhook(url=setup.receiver.url))
+    webhooks.run_job(setup.database, account_id, webhook=Webhook(url=setup.receiver.url).plain())
 
     setup.kill(failpoint)
     setup.let_leases_end()
 
     assert setup.finish() == ["lost", "delivered"]
     [notification] = setup.receiver.got
-    default = secrets.default_secret(setup.database, account_id, make=nobody)
-    pair = secrets.signing_key(setup.database, make=nobody)
+    default = secrets.default_secret(setup.database, account_id, make=unexpected)
+    pair = secrets.signing_key(setup.database, make=unexpected)
     now = datetime.now(UTC)
     secret = webhooks.VAULT.open(default.secret)
     assert signing.verify(notification.headers, notification.body, at=now, secrets=[secret])
     assert signing.verify(notification.headers, notification.body, at=now, public_key=pair.public)
 
 
-def nobody() -> Any:  # noqa: ANN401 - it returns nothing
-    """Create no secret: a secret must exist."""
+def unexpected() -> Any:  # noqa: ANN401 - it returns nothing
+    """Fail: there must be a secret."""
     raise AssertionError
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
-def test_when_a_process_dies_over_a_dead_senders_attempt_the_attempt_ends_once(
-    setup: DeliverySetup, failpoint: str
-) -> None:
+def test_when_a_process_dies_over_a_lost_attempt_it_ends_once(setup: Post, failpoint: str) -> None:
     webhooks.run_job(setup.database, setup.account_id)
     webhooks.claim(setup.database)
     setup.let_leases_end()
@@ -151,8 +177,8 @@ def test_when_a_process_dies_over_a_dead_senders_attempt_the_attempt_ends_once(
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
-def test_when_a_process_dies_during_a_recovery_each_notification_is_resent_once(
-    setup: DeliverySetup, failpoint: str
+def test_when_a_process_dies_over_a_recovery_each_delivery_is_resent_once(
+    setup: Post, failpoint: str
 ) -> None:
     webhooks.run_job(setup.database, setup.account_id)
     webhooks.try_once(setup.database, webhooks.GONE)
@@ -172,7 +198,7 @@ def test_when_a_process_dies_during_a_recovery_each_notification_is_resent_once(
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(setup: DeliverySetup) -> None:
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(setup: Post) -> None:
     webhooks.run_job(setup.database, setup.account_id)
 
     ended = setup.finish({VARIABLE: "settle.committed=raise"})

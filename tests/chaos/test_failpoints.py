@@ -22,10 +22,10 @@ from tests.e2e.stack import eventually
 
 KEY = "an-idempotency-key"
 LEASE_SECONDS = 2.0
-LONG = "How many? [[persona:no_answer_at_length]]"
-FAULTY = "How many? [[persona:fault]]"
-LOOPING = "How many? [[persona:verbatim_loop]]"
-REFUSED = "How many? [[persona:refuse]]"
+LONG = "How many? [[behavior:no_answer_at_length]]"
+FAULTY = "How many? [[behavior:fault]]"
+LOOPING = "How many? [[behavior:verbatim_loop]]"
+REFUSED = "How many? [[behavior:refuse]]"
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_when_a_worker_dies_over_a_cut_another_one_forces_the_answer(
 
     life = scene.finish(job_id)
     assert outcomes(life) == ["lost", "succeeded"]
-    assert (life.job.answer_forced, life.samples[-1].continues) == (True, 0)
+    assert (life.job.answer_forced, life.generations[-1].continues) == (True, 0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_when_a_worker_dies_over_a_vote_another_one_repeats_the_vote(
     life = scene.finish(job_id)
     assert outcomes(life) == ["lost", "succeeded"]
     assert life.job.votes is not None
-    last = [sample.number for sample in life.samples if sample.attempt == 2]
+    last = [generation.number for generation in life.generations if generation.attempt == 2]
     assert last == list(range(life.job.votes["begun"]))
 
 
@@ -115,7 +115,7 @@ def test_a_generation_whose_commit_reply_was_lost_starts_and_ends_once(
     life = scene.life(job_id)
     assert outcomes(life) == ["succeeded"]
     assert life.job.votes is not None
-    assert len(life.samples) == life.job.votes["begun"]
+    assert len(life.generations) == life.job.votes["begun"]
 
 
 def test_a_worker_that_dies_between_two_chunks_leaves_the_written_trace(scene: Scene) -> None:
@@ -127,7 +127,7 @@ def test_a_worker_that_dies_between_two_chunks_leaves_the_written_trace(scene: S
 
     life = scene.finish(job_id)
     assert outcomes(life) == ["lost", "succeeded"]
-    partial, whole = [sample.output or "" for sample in life.samples]
+    partial, whole = [generation.output or "" for generation in life.generations]
     assert 0 < len(partial) < len(whole)
 
 
@@ -281,13 +281,12 @@ def test_when_a_worker_dies_over_the_storage_count_the_count_stays_correct(
 ) -> None:
     submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
     size = scene.stored(StorageKind.IMAGES)
-    scene.forget_that_it_was_counted()
 
-    scene.kill_worker(failpoint)
+    (scene.kill_worker if failpoint.startswith("fold") else scene.kill_recount)(failpoint)
 
     assert checks.miscounted(scene.database) == []
+    assert storage.recount(scene.database, scene.account_id)
     with victims.running(victims.worker, scene.environment):
-        assert eventually(lambda: not storage.uncounted(scene.database))
         assert eventually(scene.all_folded)
     assert checks.miscounted(scene.database) == []
     assert scene.stored(StorageKind.IMAGES) == size
@@ -346,6 +345,6 @@ def test_a_worker_that_sleeps_through_its_lease_writes_nothing_when_it_wakes(
     assert outcomes(ended) == ["lost", "succeeded"]
     after = scene.life(job_id)
     assert [entry.id for entry in after.entries] == [entry.id for entry in ended.entries]
-    assert [sample.output for sample in after.samples] == [
-        sample.output for sample in ended.samples
+    assert [generation.output for generation in after.generations] == [
+        generation.output for generation in ended.generations
     ]

@@ -17,7 +17,9 @@ from typing import Any
 
 from api.app import create_app, service_of
 from core import logs
+from core.database import Database
 from core.settings import Settings
+from jobs.store import storage
 from worker.runtime import WorkerRuntime
 
 #: Maximum lifetime of a process, even if its test fails.
@@ -52,6 +54,13 @@ def api(environment: Environment, path: str, key: str, **request: Any) -> None: 
     answer = app.test_client().post(path, headers=headers, **request)
     service_of(app).close()
     raise SystemExit(0 if answer.status_code < 300 else 1)
+
+
+def recount(environment: Environment) -> None:
+    """Count anew what each account stores, as ``longlook db recount`` does."""
+    database = Database(begin(environment, "cli").database)
+    for account in storage.accounts(database, default_mb=0):
+        storage.recount(database, account.account_id)
 
 
 def begin(environment: Environment, service: str) -> Settings:

@@ -1,4 +1,4 @@
-"""Webhooks of real processes: a receiver gets the notifications of a job, and official verifiers accept them."""
+"""Real processes send notifications of a job, signed so that the official verifiers accept them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from webhooks import signature as signing
 
 pytestmark = pytest.mark.e2e
 
-#: Seconds after which a dispatcher without a wakeup polls.
+#: A dispatcher without wakeups polls after this many seconds.
 WITHOUT_A_WAKEUP = 5.0
 CANARY = "zebra-canary-7319"
 IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
@@ -92,7 +92,7 @@ def genuine(notification: Got, public_key: str) -> bool:
     )
 
 
-def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_process_exits_on_request(
+def test_a_finished_job_is_announced_at_once_and_signed_and_the_process_ends_at_sigterm(
     stack: Stack, receiver: Receiver
 ) -> None:
     client = stack.start_api()
@@ -110,18 +110,15 @@ def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_pro
         )
 
         assert eventually(lambda: len(receiver.took) == 1)
-        [notification] = receiver.took
-        assert notification.event["data"]["metadata"] == {"case": CANARY}
-        assert verified(notification, webhooks.PLAIN_SECRET)
-        assert (notification.event["type"], notification.event["data"]["id"]) == (
-            "job.succeeded",
-            job["id"],
-        )
+        [got] = receiver.took
+        assert got.event["data"]["metadata"] == {"case": CANARY}
+        assert verified(got, webhooks.PLAIN_SECRET)
+        assert (got.event["type"], got.event["data"]["id"]) == ("job.succeeded", job["id"])
         assert eventually(lambda: webhooks.attempts(database)[0].outcome == "delivered")
         [event] = webhooks.events(database)
         [attempt] = webhooks.attempts(database)
         assert attempt.ended_at is not None
-        # A wakeup woke it: without one, it would take five seconds. ``bench.webhooks`` measures the actual delay.
+        # A wakeup woke it: without one it would take five seconds. ``bench.webhooks`` measures how soon.
         assert (attempt.ended_at - event.created_at).total_seconds() < WITHOUT_A_WAKEUP
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
@@ -129,7 +126,7 @@ def test_a_signed_notification_of_a_finished_job_is_sent_immediately_and_the_pro
     assert CANARY not in stack.log("delivery")
 
 
-def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
+def test_the_secrets_that_were_shown_verify_messages_also_during_a_rotation(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
     root = "/v1/webhook_endpoints"
@@ -138,12 +135,12 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
         official = running.enter_context(
             openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.key)
         )
-        endpoint = official.webhooks.create(
+        made = official.webhooks.create(
             name="prod",
             url=receiver.url,
             event_types=["job.succeeded"],  # type: ignore[list-item] # the types only include OpenAI's events
         )
-        first = [endpoint.signing_secret]
+        first = [made.signing_secret]
         first.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
         public_key = client.look("/.well-known/longlook-webhook-key")["public_key"]
         options = {"webhook": {"url": single.url, "events": ["job.started", "job.succeeded"]}}
@@ -151,39 +148,30 @@ def test_notifications_verify_with_the_shown_secrets_also_during_their_rotation(
         job = client.submit([IMAGE], "How many shapes are there?", options=options)
 
         assert eventually(lambda: (len(receiver.took), len(single.took)) == (1, 2))
-        assert {notification.event["type"] for notification in single.took} == {
-            "job.started",
-            "job.succeeded",
-        }
-        assert {
-            notification.event["data"]["id"] for notification in receiver.took + single.took
-        } == {job["id"]}
-        for notification in receiver.took:
-            assert [verified(notification, secret) for secret in first] == [True, False]
-        for notification in single.took:
-            assert [verified(notification, secret) for secret in first] == [False, True]
+        assert {got.event["type"] for got in single.took} == {"job.started", "job.succeeded"}
+        assert {got.event["data"]["id"] for got in receiver.took + single.took} == {job["id"]}
+        for got in receiver.took:
+            assert [verified(got, secret) for secret in first] == [True, False]
+        for got in single.took:
+            assert [verified(got, secret) for secret in first] == [False, True]
 
-        rotated = official.webhooks.rotate_secret(
-            endpoint.id, keep_old_secret_active_for_24_hours=True
-        )
+        rotated = official.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
         second = [rotated.signing_secret]
         second.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
         client.submit([IMAGE], "And how many are red?", options=options)
 
         assert eventually(lambda: (len(receiver.took), len(single.took)) == (2, 4))
-        for notification in receiver.took[1:]:
-            by = [verified(notification, secret) for secret in (first[0], second[0], second[1])]
+        for got in receiver.took[1:]:
+            by = [verified(got, secret) for secret in (first[0], second[0], second[1])]
             assert by == [True, True, False]
-        for notification in single.took[2:]:
-            by = [verified(notification, secret) for secret in (first[1], second[1], second[0])]
+        for got in single.took[2:]:
+            by = [verified(got, secret) for secret in (first[1], second[1], second[0])]
             assert by == [True, True, False]
-        assert all(
-            genuine(notification, public_key) for notification in receiver.took + single.took
-        )
+        assert all(genuine(got, public_key) for got in receiver.took + single.took)
 
         # Without an overlap, the old secret is invalid immediately.
-        last = client.act(f"{root}/{endpoint.id}/rotate_secret", {})["signing_secret"]
-        tested = client.act(f"{root}/{endpoint.id}/test", {"event_type": "job.failed"})
+        last = client.act(f"{root}/{made.id}/rotate_secret", {})["signing_secret"]
+        tested = client.act(f"{root}/{made.id}/test", {"event_type": "job.failed"})
         assert (tested["status_code"], tested["success"]) == (200, True)
         by = [verified(receiver.took[-1], secret) for secret in (first[0], second[0], last)]
         assert by == [False, False, True]

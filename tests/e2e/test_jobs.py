@@ -16,10 +16,10 @@ from core import errors, ids
 from core.database import Database
 from jobs.store import history
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
@@ -79,7 +79,7 @@ def test_a_question_is_answered_with_its_complete_trace(client: Client, stack: S
     assert done["status"] == "succeeded"
     assert done["answer"]["rule"] == "heading+boxed"
     assert done["usage"]["output_tokens"] > 0
-    [sample] = client.trace(job["id"])["samples"]
+    [sample] = client.trace(job["id"])["generations"]
     assert f"\\boxed{{{done['answer']['text']}}}" in sample["text"]
     assert sample["finish_reason"] == "stop"
     with pytest.raises(errors.NotFound):
@@ -105,7 +105,7 @@ def test_the_trace_can_be_read_as_it_grows(client: Client, stack: Stack) -> None
 
     deltas = [event["delta"] for event in events if event["type"] == "trace.delta"]
     assert len(deltas) > 2
-    assert "".join(deltas) == client.trace(job["id"])["samples"][0]["text"]
+    assert "".join(deltas) == client.trace(job["id"])["generations"][0]["text"]
     assert events[-1]["job"]["status"] == "succeeded"
 
 
@@ -122,7 +122,7 @@ def test_a_cancel_while_running_frees_the_engine(
 
     assert done["status"] == "cancelled"
     assert eventually(lambda: running(engine.url) == 0)
-    [sample] = client.trace(job["id"])["samples"]
+    [sample] = client.trace(job["id"])["generations"]
     assert sample["text"]
 
 
@@ -141,7 +141,7 @@ def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack:
     with contextlib.closing(Database(stack.database_url)) as database:
         attempts = history.attempts(database, job_id)
     assert [str(view.attempt.outcome) for view in attempts] == ["lost", "succeeded"]
-    partial, whole = client.trace(job["id"])["samples"]
+    partial, whole = client.trace(job["id"])["generations"]
     assert partial["text"]
     assert whole["text"].startswith(partial["text"])
 
@@ -189,7 +189,7 @@ def test_no_question_trace_image_or_key_is_ever_logged(client: Client, stack: St
         client.submit([Path(__file__)], f"{CANARY}?")
     with pytest.raises(errors.RequestError):
         client.submit([IMAGE], CANARY, options={"temperature": CANARY})
-    trace = client.trace(done["id"])["samples"][0]["text"]
+    trace = client.trace(done["id"])["generations"][0]["text"]
     worker.send_signal(signal.SIGTERM)
     worker.wait(30)
 

@@ -90,9 +90,9 @@ def test_after_its_reasoning_the_real_engine_returns_json_of_the_schema(client: 
         "type": "object",
         "properties": {
             "count": {"type": "integer", "minimum": 0, "maximum": 20},
-            "colors": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
+            "colours": {"type": "array", "items": {"enum": ["red", "green"]}, "maxItems": 3},
         },
-        "required": ["count", "colors"],
+        "required": ["count", "colours"],
     }
     form = {"answer_format": {"type": "json_schema", "schema": schema}}
     question = "How many shapes can you see in this image?"
@@ -105,7 +105,7 @@ def test_after_its_reasoning_the_real_engine_returns_json_of_the_schema(client: 
     assert (answer["rule"], answer["forced"]) == ("json_schema", False)
     assert json_schema.holds(schema, answer["value"])
     assert json.loads(answer["text"]) == answer["value"]
-    look, typed = client.trace(job["id"])["samples"]
+    look, typed = client.trace(job["id"])["generations"]
     assert "\\boxed{7}" in look["text"]
     assert json.loads(typed["text"]) == answer["value"]
     assert typed["usage"]["cached_tokens"] > 0.8 * typed["usage"]["input_tokens"]
@@ -164,7 +164,7 @@ def test_the_live_stream_of_the_real_engine_equals_the_stored_trace(client: Clie
         event["delta"] for event in client.follow(job["id"]) if event["type"] == "trace.delta"
     ]
 
-    [sample] = client.trace(job["id"])["samples"]
+    [sample] = client.trace(job["id"])["generations"]
     assert "".join(deltas) == sample["text"] != ""
     # A chunk is one token, or several if the engine combines them.
     ends = [step["end_token"] for step in sample["steps"]]
@@ -186,7 +186,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     events = list(client.follow(job["id"]))
 
     done = client.job(job["id"])
-    samples = client.trace(job["id"])["samples"]
+    samples = client.trace(job["id"])["generations"]
     leader, *followers = [sample for sample in samples if sample["continues"] is None]
     assert done["status"] == "succeeded"
     assert done["votes"]["requested"] == 3
@@ -194,7 +194,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     if done["answer"]:
         winner = done["votes"]["classes"][0]
         assert done["answer"]["text"] == winner["text"]
-        assert done["answer"]["confidence"] == len(winner["samples"]) / done["votes"]["counted"]
+        assert done["answer"]["confidence"] == len(winner["generations"]) / done["votes"]["counted"]
     assert leader["usage"]["input_tokens"] > 0
     for sample in followers:
         assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], samples
@@ -203,7 +203,7 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
         pieces = [
             event["delta"]
             for event in events
-            if event["type"] == "trace.delta" and event["sample"] == sample["index"]
+            if event["type"] == "trace.delta" and event["generation"] == sample["index"]
         ]
         assert "".join(pieces) == sample["text"] != ""
     for name in ("input_tokens", "cached_tokens", "output_tokens"):
@@ -234,15 +234,17 @@ def test_a_verification_by_the_real_engine_is_streamed_recorded_and_shown(client
     events = list(client.follow(job["id"]))
 
     findings = [event for event in events if event["type"] == "finding"]
-    assert [(event["sample"], event["finding"]["kind"]) for event in findings] == [(1, "verify")]
+    assert [(event["generation"], event["finding"]["kind"]) for event in findings] == [
+        (1, "verify")
+    ]
     done = events[-1]["job"]
     assert done["answer"]["verdict"] == findings[0]["finding"]["action"]
     assert done["answer"]["confidence"] in (0.5, 1.0)
     assert done["id"] in [listed["id"] for listed in client.jobs({"q": "finding:verify"})["data"]]
-    first, second = client.trace(job["id"])["samples"]
+    first, second = client.trace(job["id"])["generations"]
     assert first["answer"]
     assert second["usage"]["cached_tokens"] > first["usage"]["input_tokens"]
-    assert second["continues"]["sample"] == 0
+    assert second["continues"]["generation"] == 0
     assert done["usage"]["output_tokens"] == sum(
         sample["usage"]["output_tokens"] for sample in (first, second)
     )

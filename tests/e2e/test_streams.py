@@ -15,11 +15,11 @@ import urllib3
 
 from cli.client import Client
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.api.following import Follower, text
 from tests.e2e.stack import Stack, eventually
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
@@ -78,14 +78,14 @@ def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]
 def valid(events: list[Json]) -> list[Json]:
     """Return ``events`` without the tails that later events withdraw."""
     void = [
-        (before["sequence_number"], event["kept_through"])
+        (before["sequence_number"], event["valid_through"])
         for event in events
         if event["type"] in {"attempt.restarted", "job.finished"}
         for before in events
         if before["sequence_number"] < event["sequence_number"]
         and before["type"] == "trace.delta"
         and before["attempt"] == event.get("attempt", before["attempt"] + 1) - 1
-        and before["sequence_number"] > event["kept_through"]
+        and before["sequence_number"] > event["valid_through"]
     ]
     withdrawn = {number for number, _ in void}
     return [event for event in events if event["sequence_number"] not in withdrawn]
@@ -105,13 +105,13 @@ def test_a_stream_continues_after_the_death_of_api_and_worker(stack: Stack) -> N
     assert eventually(stack.ready)
     length = len(text(watching.events))
     assert eventually(lambda: len(text(watching.events)) > length)
-    assert eventually(lambda: bool(client.trace(job["id"])["samples"][0]["text"]))
+    assert eventually(lambda: bool(client.trace(job["id"])["generations"][0]["text"]))
     stack.stop_workers()
     stack.start_worker("successor")
 
     live = watching.join()
 
-    texts = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["samples"]}
+    texts = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["generations"]}
     assert set(texts) == {1, 2}
     numbers = [event["sequence_number"] for event in live]
     assert numbers == sorted(set(numbers))
@@ -135,6 +135,6 @@ def test_a_stream_works_without_redis(stack: Stack) -> None:
     job = client.submit([IMAGE], "How many shapes are there?")
     events = list(client.follow(job["id"]))
 
-    [sample] = client.trace(job["id"])["samples"]
+    [sample] = client.trace(job["id"])["generations"]
     assert text(events) == sample["text"] != ""
     assert len([event for event in events if event["type"] == "trace.delta"]) > 10

@@ -187,7 +187,7 @@ def test_a_job_is_answered(up: Up) -> None:
     assert job["answer"]["text"]
     trace = json.loads(up.longlook("jobs", "show", job["id"], "--trace").stdout)["trace"]
     assert trace["complete"]
-    assert trace["samples"][0]["text"]
+    assert trace["generations"][0]["text"]
 
 
 def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
@@ -254,7 +254,7 @@ def test_a_busy_port_is_reported_before_anything_starts(up: Up, tmp_path: Path) 
 
 def test_the_doctor_reports_success(up: Up) -> None:
     result = up.longlook("doctor")
-    verdicts = {check["what"]: check["verdict"] for check in json.loads(result.stdout)}
+    verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(result.stdout)}
     assert result.returncode == 0
     assert verdicts["API"] == verdicts["database"] == "ok"
 
@@ -283,7 +283,7 @@ def test_a_worker_that_died_restarts_and_claims_jobs(tmp_path: Path) -> None:
             if b"worker.app" in Path(f"/proc/{pid}/cmdline").read_bytes()
         )
         os.kill(worker, signal.SIGKILL)
-        assert up.says("worker-1 ended (killed by signal 9); it starts again")
+        assert up.says("worker-1 ended (killed by signal 9); it restarts")
         assert up.longlook("submit", str(IMAGE), QUESTION, "--wait").returncode == 0
 
 
@@ -346,13 +346,13 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_output(tmp_
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "make engine"),
+        ({"LONGLOOK_ENGINE_PYTHON": "/no/such/python"}, "longlook engine install"),
         ({"LONGLOOK_DISK_FLOOR_MB": "999999999"}, "MiB are free"),
         (
             {"LONGLOOK_HOST": "no-such-host.invalid"},
             "Choose another port with --port, or another address",
         ),
-        ({"LONGLOOK_BOOTSTRAP_KEY": "password"}, "LONGLOOK_BOOTSTRAP_KEY: not a key"),
+        ({"LONGLOOK_BOOTSTRAP_KEY": "password"}, "LONGLOOK_BOOTSTRAP_KEY: must be"),
         ({"LONGLOOK_LEASE": "1", "LONGLOOK_PORT": "x"}, "LONGLOOK_LEASE: no such setting"),
         ({"LONGLOOK_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "127.0.0.1:1/x cannot be used"),
     ],
@@ -372,7 +372,7 @@ def test_a_fault_is_reported_in_one_line(
 @pytest.mark.engine
 def test_the_demo_answers_correctly_and_shows_the_use_of_the_cache(tmp_path: Path) -> None:
     with running(tmp_path, "--demo") as up:
-        assert up.says("The service is up until you press Ctrl-C", seconds=180), up.output
+        assert up.says("The service runs until you press Ctrl-C", seconds=180), up.output
         shown = up.output
         answers = re.findall(r"^answer: (.+)$", shown, re.MULTILINE)
         shares = [int(share) for share in re.findall(r"cached \((\d+)%\)", shown)]

@@ -11,7 +11,7 @@ import pytest
 
 from core.settings import Settings
 from jobs import queue
-from jobs.queue import Wakeup
+from jobs.queue import RedisWakeup
 from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.e2e
@@ -38,14 +38,14 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def wakeup(own_redis: RedisServer) -> Iterator[Wakeup]:
+def wakeup(own_redis: RedisServer) -> Iterator[RedisWakeup]:
     """Return a wakeup on ``own_redis``."""
-    wakeup = Wakeup(Settings.read({}, redis_url=own_redis.url))
+    wakeup = RedisWakeup(Settings.read({}, redis_url=own_redis.url))
     yield wakeup
     wakeup.close()
 
 
-def test_each_wakeup_is_one_message_in_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_each_wakeup_is_one_message_in_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     assert wakeup.waiting() == 0
 
     wakeup.notify(3)
@@ -59,7 +59,7 @@ def test_each_wakeup_is_one_message_in_redis(wakeup: Wakeup, own_redis: RedisSer
 
 
 def test_a_thousand_wakeups_are_enough_for_any_number_of_jobs(
-    wakeup: Wakeup, own_redis: RedisServer
+    wakeup: RedisWakeup, own_redis: RedisServer
 ) -> None:
     for _ in range(20):
         wakeup.notify(100)
@@ -72,7 +72,7 @@ def test_a_thousand_wakeups_are_enough_for_any_number_of_jobs(
 
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
 def test_waiting_wakeups_are_counted_in_redis(redis_url: str, address: str) -> None:
-    wakeup = Wakeup(Settings.read({}, redis_url=address.format(redis_url)))
+    wakeup = RedisWakeup(Settings.read({}, redis_url=address.format(redis_url)))
 
     wakeup.notify(2)
 
@@ -82,7 +82,7 @@ def test_waiting_wakeups_are_counted_in_redis(redis_url: str, address: str) -> N
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
 def test_notify_returns_without_redis_and_works_again_after_redis_comes_back(
-    wakeup: Wakeup, own_redis: RedisServer, fault: str
+    wakeup: RedisWakeup, own_redis: RedisServer, fault: str
 ) -> None:
     wakeup.notify()
     assert eventually(lambda: wakeup.waiting() == 1)
@@ -103,14 +103,14 @@ def test_notify_returns_without_redis_and_works_again_after_redis_comes_back(
     before = wakeup.waiting()
     assert before is not None
 
-    def wakes_again() -> bool:
+    def notifications() -> bool:
         wakeup.notify()
         return (wakeup.waiting() or 0) > before
 
-    assert eventually(wakes_again)
+    assert eventually(notifications)
 
 
-def test_notify_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_notify_never_waits_for_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     own_redis.freeze()
     returned = threading.Event()
 
@@ -126,12 +126,12 @@ def test_notify_never_waits_for_redis(wakeup: Wakeup, own_redis: RedisServer) ->
     own_redis.resume()
 
 
-def test_a_closed_wakeup_sends_nothing(wakeup: Wakeup, own_redis: RedisServer) -> None:
+def test_a_closed_wakeup_sends_nothing(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     wakeup.close()
 
     wakeup.notify()
 
-    assert [thread.name for thread in threading.enumerate()].count("bell") == 0
+    assert [thread.name for thread in threading.enumerate()].count("wakeup") == 0
     assert own_redis.length(queue.REASON) == 0
 
 

@@ -15,7 +15,7 @@ from core.database import Database
 from core.settings import Settings
 from jobs import queue
 from jobs.lifecycle import Outcome, Status
-from jobs.queue import Wakeup
+from jobs.queue import RedisWakeup
 from jobs.store import history
 from tests import children, databases, factories
 from tests.e2e.stack import LEASE_SECONDS, Stack, eventually
@@ -53,7 +53,7 @@ def submit(database: Database) -> uuid.UUID:
 def test_a_worker_that_cannot_start_exits_and_receives_no_wakeup(
     stack: Stack, redis_server: RedisServer
 ) -> None:
-    wakeup = Wakeup(Settings.read({}, redis_url=redis_server.url))
+    wakeup = RedisWakeup(Settings.read({}, redis_url=redis_server.url))
     wakeup.notify()
     assert eventually(lambda: redis_server.length(queue.REASON) == 1)
     wakeup.close()

@@ -170,19 +170,19 @@ def test_the_settings_name_the_engines() -> None:
         {"LONGLOOK_ENGINE_URLS": "http://one:30000, scripted:?window=3", "LONGLOOK_MODEL": "tiny-x"}
     )
 
-    engines = pool.build(settings, profiles.TINY)
+    engines = [pool.build_engine(url, settings, profiles.TINY) for url in settings.engine_urls]
 
-    first, second = engines.engines
+    first, second = engines
     assert isinstance(first, SGLang)
     assert isinstance(second, Scripted)
     assert second.facts() == engine.EngineFacts(
         "tiny-x", "scripted-1", window=3, context_tokens=2048
     )
-    engines.close()
+    first.close()
 
 
 def test_a_wrong_option_in_the_settings_is_an_error() -> None:
-    settings = Settings.read({"LONGLOOK_ENGINE_URLS": "scripted:?persona=nobody"})
+    settings = Settings.read({"LONGLOOK_ENGINE_URLS": "scripted:?behavior=nobody"})
 
     with pytest.raises(errors.SettingsError, match="nobody"):
         pool.build(settings, profiles.TINY)

@@ -13,11 +13,11 @@ import pytest
 from core import errors
 from jobs import engine
 from scripted import Scripted
-from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
+from tests.scripted_server import BackgroundServer
 from worker.engines.watchdog import WatchedEngine, prompt_tokens
 
 SILENT = 60.0
@@ -431,7 +431,7 @@ def test_the_scripted_engine_is_given_up_by_its_own_load(connect: Connect) -> No
             connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
         )
         window = watched.facts().window
-        reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+        reader = asking.Reader(watched, asking.ask("[[behavior:mute]] How many?"))
         assert asking.eventually(lambda: watched.load().running == 1)
         watched.look()
         clock.seconds += SILENT + PROMPT
@@ -450,7 +450,7 @@ def test_in_process_too() -> None:
         Scripted(options=subjects.OPTIONS), silent_seconds=SILENT, now=clock, period_seconds=0
     )
     watched.facts()
-    reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+    reader = asking.Reader(watched, asking.ask("[[behavior:mute]] How many?"))
     assert asking.eventually(lambda: watched.load().running == 1)
     watched.look()
     clock.seconds += SILENT + PROMPT

@@ -1,4 +1,4 @@
-"""Detected image formats and formats that can be decoded."""
+"""Which kinds of files are images, and which are read."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests import image_files
         ("TIFF", "image/tiff"),
     ],
 )
-def test_every_format_is_detected_from_its_bytes_and_decoded(name: str, media_type: str) -> None:
+def test_every_format_is_detected_by_content_and_read(name: str, media_type: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
     canonical = pipeline.canonicalize(data)
 
     assert images.sniff(data) == media_type
-    assert canonical.original == images.Original(
+    assert canonical.original == images.OriginalFile(
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
         media_type=media_type,
@@ -53,7 +53,7 @@ def test_every_format_is_detected_from_its_bytes_and_decoded(name: str, media_ty
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     ],
 )
-def test_other_files_have_no_image_format(data: bytes) -> None:
+def test_other_content_is_not_an_image(data: bytes) -> None:
     assert images.sniff(data) is None
 
 
@@ -66,7 +66,9 @@ def test_other_files_have_no_image_format(data: bytes) -> None:
         (b"mif1\x00\x00\x00\x00miafheix", "image/heic"),
     ],
 )
-def test_all_brands_distinguish_the_heif_family(brands: bytes, media_type: str) -> None:
+def test_formats_of_the_heif_family_are_detected_by_all_brands(
+    brands: bytes, media_type: str
+) -> None:
     assert images.sniff(b"\x00\x00\x00\x18ftyp" + brands) == media_type
 
 
@@ -92,7 +94,7 @@ def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
         ),
     ],
 )
-def test_a_webp_becomes_a_jpeg_or_a_png_according_to_its_compression(
+def test_a_webp_becomes_jpeg_or_png_by_its_compression(
     options: dict[str, object], media_type: str
 ) -> None:
     canonical = pipeline.canonicalize(
@@ -126,7 +128,7 @@ def test_the_first_of_several_images_is_used(name: str) -> None:
     assert image_files.image_of(canonical).getpixel((28, 28)) == image_files.RED
 
 
-def test_a_format_without_a_decoder_is_named() -> None:
+def test_an_unsupported_format_is_named() -> None:
     if importlib.util.find_spec("pillow_heif"):
         pytest.skip("this installation reads HEIC")
     refused = image_files.refusal(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
@@ -136,7 +138,7 @@ def test_a_format_without_a_decoder_is_named() -> None:
     assert "image/heic" in refused.message
 
 
-def test_a_heic_photograph_is_decoded_if_its_decoder_is_installed() -> None:
+def test_a_heic_photograph_is_read_if_its_decoder_is_installed() -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
     canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient(), "HEIF"))
@@ -147,7 +149,7 @@ def test_a_heic_photograph_is_decoded_if_its_decoder_is_installed() -> None:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
-def test_an_avif_is_decoded_if_pillow_supports_it() -> None:
+def test_an_avif_is_read_if_pillow_supports_it() -> None:
     canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient(), "AVIF"))
 
     assert (canonical.original.media_type, canonical.media_type) == ("image/avif", "image/jpeg")

@@ -1,4 +1,4 @@
-"""The conversion of a file to the canonical image: upright, bounded, resized, without metadata, reproducible."""
+"""What a file's picture becomes: upright, bounded, at its size, without metadata, always the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs import images
 from jobs.images import geometry, pipeline
 from tests import image_files
 
-#: EXIF orientation to the transposition with which a camera stores the image.
+#: How a camera lays a picture into a file, by the EXIF orientation that it notes.
 LAID = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,26 +34,26 @@ LAID = {
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize(("orientation", "laid"), LAID.items())
-def test_an_image_is_rotated_upright(
+def test_the_orientation_is_applied(
     name: str, orientation: int, laid: Image.Transpose | None
 ) -> None:
     upright = Image.new("RGB", (224, 112), image_files.RED)
     upright.paste(image_files.GREEN, (112, 0, 224, 56))
     upright.paste(image_files.BLUE, (0, 56, 112, 112))
     upright.paste(image_files.WHITE, (112, 56, 224, 112))
-    laid_image = upright if laid is None else upright.transpose(laid)
+    stored = upright if laid is None else upright.transpose(laid)
     options: dict[str, object] = {"lossless": True} if name == "WEBP" else {}
     data = image_files.file_of(
-        laid_image, name, exif=image_files.with_orientation(orientation), **options
+        stored, name, exif=image_files.with_orientation(orientation), **options
     )
 
     canonical = pipeline.canonicalize(data)
-    image = image_files.image_of(canonical)
+    seen = image_files.image_of(canonical)
 
     assert (canonical.original.width, canonical.original.height) == (224, 112)
     assert canonical.original.orientation == orientation
-    assert image.size == (224, 112)
-    corners = [image.getpixel(at) for at in ((20, 20), (200, 20), (20, 90), (200, 90))]
+    assert seen.size == (224, 112)
+    corners = [seen.getpixel(at) for at in ((20, 20), (200, 20), (20, 90), (200, 90))]
     assert all(
         map(
             image_files.near,
@@ -64,7 +64,7 @@ def test_an_image_is_rotated_upright(
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_invalid_orientation_rotates_nothing(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=image_files.with_orientation(value)
     )
@@ -72,7 +72,7 @@ def test_an_invalid_orientation_rotates_nothing(value: int) -> None:
     assert pipeline.canonicalize(data).original.orientation == 1
 
 
-def test_a_fractional_orientation_rotates_nothing() -> None:
+def test_a_fractional_orientation_is_ignored() -> None:
     entry = struct.pack("!HHHIIIII", 1, 0x0112, 5, 1, 26, 0, 6, 1)
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + entry
@@ -82,7 +82,7 @@ def test_a_fractional_orientation_rotates_nothing() -> None:
     assert pipeline.canonicalize(data).original.orientation == 1
 
 
-def test_broken_metadata_does_not_affect_the_image() -> None:
+def test_damaged_metadata_are_ignored() -> None:
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01"
     )
@@ -91,7 +91,7 @@ def test_broken_metadata_does_not_affect_the_image() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_large_jpeg_is_decoded_at_a_smaller_scale_but_not_below_its_canonical_size(
+def test_a_large_jpeg_is_decoded_small_but_never_below_its_canonical_size(
     orientation: int,
 ) -> None:
     specks = Image.frombytes("L", (600, 450), random.Random(1).randbytes(600 * 450))
@@ -104,13 +104,13 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_scale_but_not_below_its_canonical_
 
     canonical = pipeline.canonicalize(data, detail="low")
 
-    gray = image_files.image_of(canonical).convert("L")
-    expected = scene.resize(gray.size, Image.Resampling.BICUBIC)
-    # If decoded at half size, the mean difference is 4.5 of 255; at a quarter, which is too small, it is 11.
-    assert 1 < ImageStat.Stat(ImageChops.difference(gray, expected)).mean[0] < 7
+    seen = image_files.image_of(canonical).convert("L")
+    expected = scene.resize(seen.size, Image.Resampling.BICUBIC)
+    # Decoded at half size the mean difference is 4.5 of 255; at a quarter, too small, it is 11.
+    assert 1 < ImageStat.Stat(ImageChops.difference(seen, expected)).mean[0] < 7
 
 
-def test_all_metadata_is_removed() -> None:
+def test_no_metadata_is_left() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "somebody")
     exif = image_files.with_orientation(1)
@@ -134,15 +134,15 @@ def test_all_metadata_is_removed() -> None:
         image_files.file_of(image_files.gradient(), "GIF", comment=b"somebody"),
     ):
         canonical = pipeline.canonicalize(data)
-        info = image_files.image_of(canonical).info
+        left = image_files.image_of(canonical).info
 
-        assert not {"exif", "icc_profile", "comment", "Author", "xmp", "transparency"} & info.keys()
+        assert not {"exif", "icc_profile", "comment", "Author", "xmp", "transparency"} & left.keys()
         assert b"some" not in canonical.data
         assert b"secret" not in canonical.data
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_canonical_image_keeps_its_size_when_it_is_uploaded_again(name: str) -> None:
+def test_a_canonical_image_keeps_its_size_when_uploaded_again(name: str) -> None:
     first = pipeline.canonicalize(
         image_files.file_of(image_files.gradient(300, 200), name), detail="low"
     )
@@ -166,19 +166,12 @@ def test_an_image_of_any_size_gets_its_canonical_size(width: int, height: int, n
     assert image_files.image_of(canonical).size == (canonical.width, canonical.height)
 
 
-def test_the_detail_tiers_differ_in_size_and_key() -> None:
+def test_detail_tiers_differ_in_size_and_key() -> None:
     data = image_files.file_of(Image.new("RGB", (3000, 2600), image_files.GREEN), "JPEG")
-    canonical_images = [
-        pipeline.canonicalize(data, detail=detail) for detail in profiles.DETAIL_TOKENS
-    ]
+    made = [pipeline.canonicalize(data, detail=detail) for detail in profiles.DETAIL_TOKENS]
 
-    assert [image.width * image.height // 784 for image in canonical_images] == [
-        1254,
-        2538,
-        4012,
-        8148,
-    ]
-    assert len({image.key for image in canonical_images}) == 4
+    assert [one.width * one.height // 784 for one in made] == [1254, 2538, 4012, 8148]
+    assert len({one.key for one in made}) == 4
 
 
 def test_the_key_depends_on_bytes_and_pipeline() -> None:
@@ -190,28 +183,28 @@ def test_the_key_depends_on_bytes_and_pipeline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "code", "message"),
+    ("width", "height", "code", "said"),
     [
         (20_000, 12_000, "image_too_large", "20000 x 12000 pixels, 240 megapixels; at most 50 are"),
         (7_072, 7_072, "image_too_large", "at most 50 are allowed"),
-        (3_000, 10, "invalid_image", "3000 x 10 pixels, one side 300 times the other"),
+        (3_000, 10, "invalid_image", "3000 x 10 pixels: one side is 300 times the other"),
         (10, 3_000, "invalid_image", "at most 50 times is allowed"),
-        (1, 1, "image_too_small", "1 x 1 pixels; each side must have at least 2"),
+        (1, 1, "image_too_small", "1 x 1 pixels; each side must be at least 2"),
         (1, 40, "image_too_small", "1 x 40 pixels"),
     ],
 )
-def test_limits_apply_before_anything_is_decoded(
-    width: int, height: int, code: str, message: str
+def test_limits_are_checked_before_anything_is_decoded(
+    width: int, height: int, code: str, said: str
 ) -> None:
     data = image_files.png_header(width, height)
     refused = image_files.refusal(data)
 
     assert len(data) < 4096
     assert refused.specific_code == code
-    assert message in refused.message
+    assert said in refused.message
 
 
-def test_a_file_that_is_not_an_image_is_rejected() -> None:
+def test_other_files_are_rejected() -> None:
     assert image_files.refusal(b"plain words, no picture").specific_code == "invalid_image_format"
 
 
@@ -227,15 +220,15 @@ def test_a_webp_bomb_is_rejected_before_its_canvas_is_allocated() -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_a_truncated_image_is_rejected(name: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
-    for length in (len(data) // 2, len(data) * 3 // 4):
-        refused = image_files.refusal(data[:length])
+    for left in (len(data) // 2, len(data) * 3 // 4):
+        refused = image_files.refusal(data[:left])
 
         assert refused.specific_code == "image_parse_error"
-        assert refused.message == ("The image file cannot be decoded: it is damaged or truncated.")
+        assert refused.message == ("The image file is damaged or truncated and cannot be decoded.")
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_damaged_file_is_decoded_or_rejected_without_another_error(name: str) -> None:
+def test_a_damaged_file_is_read_or_rejected(name: str) -> None:
     whole = image_files.file_of(
         image_files.gradient(), name, **({"save_all": True} if name == "TIFF" else {})
     )

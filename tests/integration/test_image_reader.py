@@ -1,4 +1,4 @@
-"""The intake of images: rejected files, reading of bytes, and decoding in another process."""
+"""The way in: what the door refuses, how bytes arrive, and that decoding happens elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def router() -> Iterator[images.ImageReader]:
     images_of_one_process.close()
 
 
-def test_an_upload_is_converted_in_a_child(router: images.ImageReader) -> None:
+def test_an_upload_is_decoded_in_a_child_process(router: images.ImageReader) -> None:
     data = image_files.file_of(image_files.gradient(), "JPEG", exif=image_files.with_orientation(6))
 
     assert router.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalize(
@@ -45,17 +45,17 @@ def test_an_upload_is_converted_in_a_child(router: images.ImageReader) -> None:
     )
 
 
-def test_two_children_produce_the_same_bytes(router: images.ImageReader) -> None:
+def test_two_child_processes_make_the_same_bytes(router: images.ImageReader) -> None:
     data = image_files.file_of(image_files.gradient(640, 480), "WEBP", lossless=True)
     again = images.ImageReader.start(Settings.read({}, sandbox_processes=1))
     try:
-        keys = [reader.accept(data, account_id=ACCOUNT).key for reader in (again, router, router)]
+        keys = [one.accept(data, account_id=ACCOUNT).key for one in (again, router, router)]
         assert keys[0] == keys[1] == keys[2]
     finally:
         again.close()
 
 
-def test_an_avif_fits_into_a_childs_memory(router: images.ImageReader) -> None:
+def test_an_avif_fits_into_the_memory_limit(router: images.ImageReader) -> None:
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
 
@@ -77,7 +77,7 @@ def test_an_avif_fits_into_a_childs_memory(router: images.ImageReader) -> None:
     ],
     ids=["empty", "too many bytes", "no image", "bomb"],
 )
-def test_the_reader_rejects_with_one_sentence_and_a_code(
+def test_an_invalid_upload_is_rejected_with_message_and_code(
     router: images.ImageReader, data: bytes, code: str, status: int
 ) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
@@ -87,30 +87,32 @@ def test_the_reader_rejects_with_one_sentence_and_a_code(
     assert refused.value.message.endswith(".")
 
 
-def test_the_reader_names_actual_and_allowed_bytes(router: images.ImageReader) -> None:
+def test_a_large_upload_is_rejected_with_actual_and_allowed_bytes(
+    router: images.ImageReader,
+) -> None:
     with pytest.raises(errors.ImageRejected, match=r"has 1,048,579 bytes; at most 1,048,576 are"):
         router.accept(b"\xff\xd8\xff" + bytes(2**20), account_id=ACCOUNT)
 
 
 @pytest.mark.parametrize(
-    ("order", "seconds", "message"),
+    ("order", "seconds", "said"),
     [("sleep_forever", 0.2, "too long"), ("eat", 60.0, "too much memory")],
 )
-def test_a_hanging_or_crashing_decoder_rejects_the_image(
-    order: str, seconds: float, message: str
+def test_a_decoder_that_hangs_or_crashes_rejects_the_image(
+    order: str, seconds: float, said: str
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
     with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
         router = images.ImageReader(
             sandbox, limits=images.ImageLimits(), shares=Shares(1, name="decoders")
         )
-        with pytest.raises(errors.ImageRejected, match=message) as refused:
+        with pytest.raises(errors.ImageRejected, match=said) as refused:
             router.accept(image_files.file_of(image_files.gradient()), account_id=ACCOUNT)
 
     assert refused.value.specific_code == "image_parse_error"
 
 
-def test_an_account_with_hanging_images_leaves_a_decoder_to_every_other_account() -> None:
+def test_an_account_with_hanging_images_leaves_a_decoder_to_others() -> None:
     settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
     router = images.ImageReader.start(settings, target=sandbox_targets.DECODE_OR_HANG)
     png = image_files.file_of(image_files.gradient())
@@ -125,15 +127,15 @@ def test_an_account_with_hanging_images_leaves_a_decoder_to_every_other_account(
         ]
         wait_for_names(sandbox_targets.BEGUN, count=2)
         served = [router.accept(png, account_id=OTHER) for _ in range(3)]
-        held, unfinished = router.shares.held, [future for future in hanging if not future.done()]
+        held, unfinished = router.shares.held, [one for one in hanging if not one.done()]
         router.close()
 
     assert [image.media_type for image in served] == ["image/png"] * 3
     assert (held, len(unfinished)) == (2, 8)
-    assert all(isinstance(future.exception(), errors.Unavailable) for future in hanging)
+    assert all(isinstance(one.exception(), errors.Unavailable) for one in hanging)
 
 
-def test_a_file_that_timed_out_is_not_decoded_again_for_ten_minutes() -> None:
+def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> None:
     now = 0.0
     slow = sandbox_targets.hanging(image_files.file_of(image_files.gradient()), salt=1)
 
@@ -141,7 +143,7 @@ def test_a_file_that_timed_out_is_not_decoded_again_for_ten_minutes() -> None:
         before = sandbox.pids
         with pytest.raises(errors.ImageRejected, match="too long") as caught:
             intake.accept(slow, account_id=account_id)
-        # A decoding that takes too long ends its child.
+        # A decode that takes too long costs its child.
         return (
             caught.value.specific_code == "image_parse_error"
             and sandbox.pids.isdisjoint(before) is decoded
@@ -157,7 +159,7 @@ def test_a_file_that_timed_out_is_not_decoded_again_for_ten_minutes() -> None:
         assert refused(ACCOUNT, decoded=False)
         with shares.hold(OTHER, seconds=0):
             assert refused(ACCOUNT, decoded=False)
-        # The files of one account do not affect another account.
+        # What one account sent says nothing to another.
         assert refused(OTHER, decoded=True)
         now = 599
         assert refused(ACCOUNT, decoded=False)
@@ -174,7 +176,7 @@ def test_reading_stops_at_the_limit() -> None:
     assert stream.tell() == 1001
 
 
-def test_a_stream_of_exactly_the_limit_is_read_completely_in_pieces_of_any_size() -> None:
+def test_a_stream_of_exactly_the_limit_is_read_completely() -> None:
     class Trickle(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(size or 0, 7))
@@ -183,7 +185,7 @@ def test_a_stream_of_exactly_the_limit_is_read_completely_in_pieces_of_any_size(
 
 
 @given(data=st.binary(max_size=200), media_type=st.sampled_from(["image/png", "text/plain", ""]))
-def test_a_data_url_gives_its_bytes_for_any_stated_type(data: bytes, media_type: str) -> None:
+def test_a_data_url_is_decoded_for_any_media_type(data: bytes, media_type: str) -> None:
     text = b64encode(data).decode()
     lines = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
 
@@ -204,17 +206,17 @@ def test_a_data_url_gives_its_bytes_for_any_stated_type(data: bytes, media_type:
         "data:image/png;base64,aGVsbé8=",
     ],
 )
-def test_other_urls_than_base64_data_urls_are_rejected(url: str) -> None:
+def test_an_invalid_data_url_is_rejected(url: str) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
         images.from_data_url(url)
 
     assert refused.value.specific_code == "invalid_base64_image"
 
 
-def test_a_process_that_accepts_images_loads_no_decoder() -> None:
+def test_a_process_that_receives_images_loads_no_decoder() -> None:
     script = "import sys, jobs.images; print('PIL.Image' in sys.modules)"
-    output = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     ).stdout
 
-    assert output.strip() == "False"
+    assert reported.strip() == "False"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.limits import Limiter
+from api.rate_limits import Limiter
 from core.rate_limits import RateLimits
 from tests import races
 from tests.fakes import HandTimer
@@ -26,9 +26,9 @@ def buckets(redis_url: str) -> Iterator[RateLimits]:
 
 
 def take(buckets: RateLimits, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
-    result = buckets.take(key, per_minute=per_minute)
-    assert result is not None
-    return result[1]
+    answer = buckets.take(key, per_minute=per_minute)
+    assert answer is not None
+    return answer[1]
 
 
 def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not(
@@ -38,10 +38,10 @@ def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not(
     assert take(buckets, per_minute=3, key=uuid.UUID(int=2))
 
 
-def test_the_remaining_requests_are_reported(buckets: RateLimits) -> None:
-    answers = [buckets.take(KEY, per_minute=3) for _ in range(4)]
+def test_the_rest_of_a_bucket_is_returned(buckets: RateLimits) -> None:
+    answer = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
-    lefts = [answer[0] for answer in answers if answer is not None]
+    lefts = [one[0] for one in answer if one is not None]
     assert [int(left) for left in lefts] == [2, 1, 0, 0]
     assert lefts[0] < 2.1
 
@@ -78,7 +78,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def test_without_redis_there_is_no_count_and_no_wait(own_redis: RedisServer) -> None:
+def test_without_redis_the_state_is_unknown_without_delay(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = RateLimits(redis.url, timer=timer)
     assert take(buckets, per_minute=2)

@@ -58,7 +58,7 @@ def test_the_key_itself_is_nowhere_in_the_database(database: Database) -> None:
 
     assert len(row.digest) == 32
     assert key.encode() not in row.digest
-    assert shown.hint == f"{key[:5]}…{key[-4:]}"
+    assert shown.redacted_key == f"{key[:5]}…{key[-4:]}"
     assert key not in repr(shown)
 
 

@@ -59,7 +59,7 @@ def test_a_claim_makes_the_job_running_and_keeps_the_attempt(
     assert timedelta(0) < job.lease_expires_at - job.started_at <= factories.LEASE * 1.01
     [view] = history.attempts(database, job_id)
     assert (view.attempt.number, view.attempt.worker) == (1, "worker-1")
-    assert (view.attempt.outcome, view.attempt.ended_at, view.samples) == (None, None, ())
+    assert (view.attempt.outcome, view.attempt.ended_at, view.generations) == (None, None, ())
 
 
 def test_the_question_does_not_show_in_the_repr_of_a_claim(
@@ -111,7 +111,7 @@ def test_a_job_is_not_claimed_before_it_is_due(
 ) -> None:
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
-    settle.release(database, claimed, sample=None, wait=timedelta(seconds=30))
+    settle.release(database, claimed, generation=None, wait=timedelta(seconds=30))
 
     assert claims.claim(database, owner="worker-2", lease=factories.LEASE) is None
     assert expiry.due(database, limit=10) == 0
@@ -126,7 +126,7 @@ def test_a_waiting_job_does_not_hold_up_the_ones_behind_it(
 ) -> None:
     factories.make_job(database, account_id)
     behind = factories.make_job(database, account_id)
-    settle.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=30))
+    settle.release(database, factories.claim(database), generation=None, wait=timedelta(seconds=30))
 
     assert factories.claim(database).job_id == behind
 
@@ -187,7 +187,7 @@ def test_no_attempt_number_is_ever_used_twice_when_threads_fight_over_few_jobs(
             claimed = claims.claim(database, owner=owner, lease=factories.LEASE)
             if claimed is not None:
                 mine.append((claimed.job_id, claimed.attempt))
-                assert settle.release(database, claimed, sample=None)
+                assert settle.release(database, claimed, generation=None)
         return mine
 
     played = races.race(*(lambda owner=f"worker-{n}": play(owner) for n in range(8)))

@@ -55,29 +55,31 @@ WRITES: dict[str, tuple[Write, object]] = {
     ),
     "succeed": (
         lambda database, claimed: outcomes.succeed(
-            database, claimed, answer=Answer("7", "boxed"), sample=factories.make_ended()
+            database, claimed, answer=Answer("7", "boxed"), generation=factories.make_ended()
         ),
         False,
     ),
     "fail": (
         lambda database, claimed: outcomes.fail(
-            database, claimed, FAULT, sample=factories.make_ended()
+            database, claimed, FAULT, generation=factories.make_ended()
         ),
         False,
     ),
     "stop": (
-        lambda database, claimed: outcomes.stop(database, claimed, sample=factories.make_ended()),
+        lambda database, claimed: outcomes.stop(
+            database, claimed, generation=factories.make_ended()
+        ),
         False,
     ),
     "retry": (
         lambda database, claimed: outcomes.retry(
-            database, claimed, FAULT, sample=factories.make_ended(), rng=random.Random(1)
+            database, claimed, FAULT, generation=factories.make_ended(), rng=random.Random(1)
         ),
         False,
     ),
     "release": (
         lambda database, claimed: outcomes.release(
-            database, claimed, sample=factories.make_ended(), fault=FAULT
+            database, claimed, generation=factories.make_ended(), fault=FAULT
         ),
         False,
     ),
@@ -150,7 +152,7 @@ def test_after_the_end_of_the_job_its_worker_writes_nothing_more(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     assert outcomes.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended()
     )
 
     assert_every_write_is_refused(database, claimed)
@@ -166,7 +168,7 @@ def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
     age(61)
 
     assert outcomes.succeed(
-        database, late, answer=Answer("6", "boxed"), sample=factories.make_ended()
+        database, late, answer=Answer("6", "boxed"), generation=factories.make_ended()
     )
 
     swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
@@ -201,7 +203,7 @@ def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
     held = [factories.claim(database, "me") for _ in jobs]
-    outcomes.fail(database, held[1], FAULT, sample=None)
+    outcomes.fail(database, held[1], FAULT, generation=None)
     age(50)
 
     stored = claims.renew(
@@ -254,7 +256,7 @@ def test_of_a_settlement_racing_a_sweep_exactly_one_wins(
     def settle() -> dict[uuid.UUID, bool]:
         return {
             one.job_id: outcomes.succeed(
-                database, one, answer=Answer("6", "boxed"), sample=factories.make_ended()
+                database, one, answer=Answer("6", "boxed"), generation=factories.make_ended()
             )
             for one in held
         }

@@ -35,7 +35,7 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     cancelled = factories.make_job(database, other)
     history.cancel(database, cancelled, account_id=None, actor="key:test")
     ended, _running = factories.claim(database), factories.claim(database)
-    settle.succeed(database, ended, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    settle.succeed(database, ended, answer=Answer("6", "boxed"), generation=factories.make_ended())
     factories.make_job(database, account_id)
     factories.make_job(database, other)
 
@@ -53,7 +53,7 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
 ) -> None:
     factories.make_job(database, account_id)
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
-    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
 
     queue = statistics.queue(database, account_id=None)
 
@@ -67,7 +67,7 @@ def test_the_queue_of_each_priority_is_told(
     assert statistics.waiting(database) == dict.fromkeys(Priority, nothing)
     factories.make_job(database, account_id, priority=Priority.HIGH)
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
-    settle.retry(database, factories.claim(database), fault, sample=None, rng=random.Random(1))
+    settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
     factories.make_job(database, account_id, priority=Priority.LOW)
     factories.make_job(database, factories.make_account(database), priority=Priority.LOW)
 
@@ -92,7 +92,7 @@ def test_what_each_worker_holds_is_counted_by_its_name(
     held = [factories.claim(database, owner=owner) for owner in ("one", "two", "two")]
     assert statistics.held(database) == {"one": 1, "two": 2}
 
-    settle.release(database, held[0], sample=None)
+    settle.release(database, held[0], generation=None)
 
     assert statistics.held(database) == {"two": 2}
 
@@ -115,7 +115,10 @@ def test_what_happened_long_ago_is_in_no_rate(
 ) -> None:
     factories.make_job(database, account_id)
     settle.fail(
-        database, factories.claim(database), settle.Failure("engine_rejected", "No."), sample=None
+        database,
+        factories.claim(database),
+        settle.Failure("engine_rejected", "No."),
+        generation=None,
     )
     age(statistics.RECENT.total_seconds() + 1)
 

@@ -66,7 +66,7 @@ def test_a_group_is_kept_whole_with_one_image_and_one_key(
     assert len({view.images[0].image.id for view in views}) == 1
     assert [view.job.idempotency_key for view in views] == ["k", None, None, None]
     assert submit(database, account_id, idempotency_key="k", fingerprint="f") == jobs
-    assert {entry.event for job in jobs for entry in timeline.read(database, job, limit=9)[0]} == {
+    assert {entry.action for job in jobs for entry in timeline.read(database, job, limit=9)[0]} == {
         "submitted"
     }
     other = factories.make_account(database)
@@ -103,16 +103,16 @@ def test_the_leader_is_claimed_first_and_its_followers_after_its_first_token(
 
 
 def ended(database: Database, leader: claims.Claim) -> None:
-    assert settle.succeed(database, leader, answer=None, sample=factories.make_ended())
+    assert settle.succeed(database, leader, answer=None, generation=factories.make_ended())
 
 
 def failed(database: Database, leader: claims.Claim) -> None:
-    assert settle.fail(database, leader, settle.Failure("engine_rejected", "No."), sample=None)
+    assert settle.fail(database, leader, settle.Failure("engine_rejected", "No."), generation=None)
 
 
 def stopped(database: Database, leader: claims.Claim) -> None:
     history.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
-    assert settle.stop(database, leader, sample=None)
+    assert settle.stop(database, leader, generation=None)
 
 
 @pytest.mark.parametrize("end", [ended, failed, stopped])
@@ -159,7 +159,7 @@ def test_a_leader_that_waits_for_another_try_holds_nobody_longer(
     submit(database, account_id)
     leader = started(database)
     fault = settle.Failure("engine_fault", "It broke.", retryable=True)
-    assert settle.retry(database, leader, fault, sample=None, rng=random.Random(1))
+    assert settle.retry(database, leader, fault, generation=None, rng=random.Random(1))
     assert claimable(database) == 0
 
     age(61)

@@ -159,9 +159,9 @@ def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID
         return found(database, history.Filter(**filters))  # type: ignore[arg-type] # by name
 
     assert by(account_id=account_id, image_id=image_id) == [second, first]
-    assert by(account_id=account_id, image_sha256=submitted.original_sha256) == [second, first]
-    assert by(account_id=account_id, image_sha256=other.original_sha256) == [first]
-    assert by(account_id=None, image_sha256=submitted.original_sha256) == [theirs, second, first]
+    assert by(account_id=account_id, image_sha256=submitted.original.sha256) == [second, first]
+    assert by(account_id=account_id, image_sha256=other.original.sha256) == [first]
+    assert by(account_id=None, image_sha256=submitted.original.sha256) == [theirs, second, first]
     assert by(account_id=stranger, image_id=image_id) == []
 
 
@@ -172,11 +172,11 @@ def test_every_attempt_is_shown_in_order_with_its_streams(
     for name in ("first", "second"):
         claimed = factories.claim(database, name)
         factories.begin(database, claimed)
-        settle.release(database, claimed, sample=factories.make_ended(name))
+        settle.release(database, claimed, generation=factories.make_ended(name))
     factories.claim(database, "third")
 
     shown = [
-        (view.attempt.number, view.attempt.worker, [stream.output for stream in view.samples])
+        (view.attempt.number, view.attempt.worker, [stream.output for stream in view.generations])
         for view in history.attempts(database, job_id)
     ]
 
@@ -209,7 +209,7 @@ def test_a_queued_job_shows_its_place(database: Database, account_id: uuid.UUID)
     low = factories.make_job(database, account_id, priority=Priority.LOW)
     normal = factories.make_job(database, account_id)
     waiting = factories.make_job(database, account_id)
-    settle.release(database, factories.claim(database), sample=None, wait=timedelta(seconds=60))
+    settle.release(database, factories.claim(database), generation=None, wait=timedelta(seconds=60))
     assert factories.get_job(database, normal).queue is not None
     high = factories.make_job(database, account_id, priority=Priority.HIGH)
 
@@ -278,12 +278,14 @@ def test_a_finished_job_keeps_its_own_end(
     claimed = factories.claim(database)
     if end is Status.SUCCEEDED:
         settle.succeed(
-            database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended()
+            database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended()
         )
     elif end is Status.FAILED:
-        settle.fail(database, claimed, settle.Failure("engine_fault", "It failed."), sample=None)
+        settle.fail(
+            database, claimed, settle.Failure("engine_fault", "It failed."), generation=None
+        )
     else:
-        settle.stop(database, claimed, sample=None)
+        settle.stop(database, claimed, generation=None)
     before = factories.get_job(database, job_id).job
 
     assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end

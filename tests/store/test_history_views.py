@@ -47,13 +47,16 @@ def past(database: Database) -> Past:
         database, account, metadata={"case": "42"}, options={"answer_format": {"type": "number"}}
     )
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
-    settle.release(database, factories.claim(database), sample=None, fault=fault)
+    settle.release(database, factories.claim(database), generation=None, fault=fault)
     again = factories.claim(database)
     factories.begin(database, again)
-    settle.succeed(database, again, answer=Answer("6", "boxed"), sample=factories.make_ended())
+    settle.succeed(database, again, answer=Answer("6", "boxed"), generation=factories.make_ended())
     failed = factories.make_job(database, account, question="Why?")
     settle.fail(
-        database, factories.claim(database), settle.Failure("engine_rejected", "No."), sample=None
+        database,
+        factories.claim(database),
+        settle.Failure("engine_rejected", "No."),
+        generation=None,
     )
     webhooks.try_first(database, webhooks.DOWN)
     return Past(succeeded, failed, factories.make_job(database, account, rerun_of=failed))
@@ -147,11 +150,11 @@ def test_attempts_are_told_with_what_the_engine_gave(database: Database, past: P
 def test_the_timeline_tells_the_changes_in_order(database: Database, past: Past) -> None:
     reported = rows(
         database,
-        "SELECT event, actor, status, error_code FROM history_timeline "
+        "SELECT action, actor, status, error_code FROM history_timeline "
         f"WHERE job_id = '{past.failed.hex}' ORDER BY entry",
     )
 
-    assert [(row["event"], row["status"], row["error_code"]) for row in reported] == [
+    assert [(row["action"], row["status"], row["error_code"]) for row in reported] == [
         ("submitted", "queued", None),
         ("claimed", "running", None),
         ("failed", "failed", "engine_rejected"),

@@ -17,7 +17,7 @@ from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
-from jobs.records import Attempt, Job, Sample, TimelineEntry, TraceChunk
+from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
 from jobs.store import claims, commands, expiry, history, purge, retention, settle, timeline, traces
 from tests import databases, factories
 from tests.databases import Age
@@ -26,7 +26,7 @@ FAULT = settle.Failure(code="engine_fault", message="The engine failed.", retrya
 DEAD = timedelta(seconds=-1)
 TIMES = {"not_before", *(name for name in timeline.REPORTED if name.endswith("_at"))}
 MINUTE = timedelta(seconds=60)
-PERIODS = purge.Periods(image=MINUTE, trace=MINUTE, answer=MINUTE, event=MINUTE)
+PERIODS = purge.Periods(image=MINUTE, trace=MINUTE, answer=MINUTE, timeline=MINUTE)
 
 
 @dataclass
@@ -116,16 +116,18 @@ VERBS: dict[str, Callable[[World, int], object]] = {
     "watch": fenced(lambda world, one: world.watch(one)),
     "succeed": fenced(
         lambda world, one: settle.succeed(
-            world.database, one, answer=Answer("6", "boxed"), sample=ENDED
+            world.database, one, answer=Answer("6", "boxed"), generation=ENDED
         )
     ),
-    "fail": fenced(lambda world, one: settle.fail(world.database, one, FAULT, sample=ENDED)),
-    "fail early": fenced(lambda world, one: settle.fail(world.database, one, FAULT, sample=None)),
-    "stop": fenced(lambda world, one: settle.stop(world.database, one, sample=ENDED)),
-    "retry": fenced(
-        lambda world, one: settle.retry(world.database, one, FAULT, sample=ENDED, rng=world.rng)
+    "fail": fenced(lambda world, one: settle.fail(world.database, one, FAULT, generation=ENDED)),
+    "fail early": fenced(
+        lambda world, one: settle.fail(world.database, one, FAULT, generation=None)
     ),
-    "release": fenced(lambda world, one: settle.release(world.database, one, sample=None)),
+    "stop": fenced(lambda world, one: settle.stop(world.database, one, generation=ENDED)),
+    "retry": fenced(
+        lambda world, one: settle.retry(world.database, one, FAULT, generation=ENDED, rng=world.rng)
+    ),
+    "release": fenced(lambda world, one: settle.release(world.database, one, generation=None)),
     "sweep": lambda world, _: expiry.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
@@ -199,7 +201,7 @@ def assert_nothing_is_left_open(world: World, job: Job) -> None:
             sa.select(Attempt.number).where(Attempt.outcome.is_(None))
         ).all()
         open_streams = transaction.session.scalars(
-            sa.select(Sample.attempt).where(Sample.ended_at.is_(None))
+            sa.select(Generation.attempt).where(Generation.ended_at.is_(None))
         ).all()
         pieces = transaction.session.scalars(sa.select(TraceChunk.attempt).distinct()).all()
     assert set(open_attempts) == ({running} if running else set())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from core import errors
 from core.database import Database
-from jobs.phrases import Part
 from jobs.records import Record
-from jobs.store import history, search
-from tests import databases, factories, postgres
+from migrations import schema
+from tests import databases, postgres
 
 _UPGRADE = """
 import sys
@@ -91,8 +90,8 @@ def test_a_difference_would_be_found(empty_url: str) -> None:
 def test_every_table_whose_bytes_count_has_its_triggers(database_url: str) -> None:
     """SQLite loses a table's triggers when a migration makes it anew, as Alembic's batch mode does."""
     counted = (
-        *("jobs", "job_records", "attempts", "samples", "search_texts"),
-        *("image_bytes", "webhook_events", "webhook_attempts"),
+        *("jobs", "job_records", "attempts", "generations", "search_texts"),
+        *("image_bytes", "webhook_notifications", "webhook_attempts"),
     )
     with contextlib.closing(Database(database_url)) as database, database.reading() as transaction:
         listing = (
@@ -125,41 +124,42 @@ def test_two_processes_that_migrate_at_once_do_not_disturb_each_other(empty_url:
     assert tables(empty_url) >= set(Record.metadata.tables)
 
 
-_FOUND_BEFORE = {
-    "sqlite": """
-    SELECT count(*) FROM search_index WHERE search_index MATCH 'account_id:"' || :hex || '" AND text:"red star"'
-    """,
-    "postgresql": """
-    SELECT count(*) FROM search_texts WHERE words @@ (CAST(:quoted AS tsquery) && plainto_tsquery('simple', 'red star'))
-    """,
-}
-
-
-def test_texts_are_found_before_and_after_the_words_of_accounts_are_told_apart(
-    database: Database, account_id: uuid.UUID
+@pytest.mark.parametrize(
+    ("revision", "reason"),
+    [
+        ("0001", "which a version before the first release created"),
+        ("0017", "which a version before the first release created"),
+        ("9999", "which a later version created"),
+    ],
+)
+def test_a_database_of_another_history_is_refused_by_its_revision(
+    empty_url: str, revision: str, reason: str
 ) -> None:
-    config = databases.alembic(database.url.render_as_string(hide_password=False))
-    stored, written, removed = (factories.make_job(database, account_id) for _ in range(3))
-
-    def keep(*job_ids: uuid.UUID) -> None:
+    databases.migrate(empty_url)
+    with contextlib.closing(Database(empty_url)) as database:
         with database.transaction() as transaction:
-            for job_id in job_ids:
-                search.keep(transaction, job_id, Part.TRACE, "A red star, a blue star.")
+            transaction.execute(
+                sa.text("UPDATE alembic_version SET version_num = :revision"),
+                {"revision": revision},
+            )
 
-    keep(stored, removed)
-    database.close()
-    command.downgrade(config, "0014")
-    keep(written)
-    account = {"hex": account_id.hex, "quoted": f"'{account_id}'"}
-    statement = sa.text(_FOUND_BEFORE[database.dialect])
-    used = {name: account[name] for name in account if f":{name}" in statement.text}
-    with database.reading() as transaction:
-        assert transaction.execute(statement, used).scalar_one() == 3
-    database.close()
-    command.upgrade(config, "head")
-    with database.transaction() as transaction:
-        search.remove(transaction, [removed], parts=[Part.TRACE])
+        with pytest.raises(errors.LaunchError) as refusal:
+            schema.upgrade(empty_url)
 
-    requested = history.Filter(account_id, phrases=["red star", "star, a blue"])
-    found, _ = history.page(database, requested, limit=10)
-    assert {view.job.id for view in found} == {stored, written}
+        assert f"is at revision {revision}, {reason}" in str(refusal.value)
+        assert ("a new database" in str(refusal.value)) is (revision < schema.BASELINE)
+        assert schema.current(database) == revision
+        assert schema.fits(revision) is (revision > schema.BASELINE)
+
+
+def test_tables_with_small_rows_and_a_composite_key_have_no_rowid_on_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+    databases.migrate(url)
+    with contextlib.closing(Database(url)) as database, database.reading() as transaction:
+        rows = transaction.execute(sa.text("SELECT name FROM pragma_table_list WHERE wr = 1"))
+        names = {name for name in rows.scalars() if not name.startswith("search_index")}
+
+    composite = {
+        name for name, table in Record.metadata.tables.items() if len(table.primary_key.columns) > 1
+    }
+    assert names == composite - {"attempts", "generations", "trace_chunks", "image_bytes"}

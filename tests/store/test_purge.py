@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from core.database import Database
 from core.settings import Settings
 from jobs.answers.extraction import Answer
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Image, ImageBytes, Job, Sample, TimelineEntry
+from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEntry
 from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
 from tests import factories, races
 from tests.databases import ROOT, Age
@@ -33,7 +34,7 @@ while purge.batch(database, periods, actor="sweeper:child", limit=1).more:
     print("purged", flush=True)
 """
 ACTOR = "sweeper:test"
-ALL = {name: timedelta(days=30) for name in ("image", "trace", "answer", "event")}
+ALL = {name: timedelta(days=30) for name in ("image", "trace", "answer", "timeline")}
 
 
 def periods(*classes: str) -> purge.Periods:
@@ -47,7 +48,7 @@ def run(database: Database, *classes: str, limit: int = 100) -> purge.Purged:
 
 
 def finished(
-    database: Database, account_id: uuid.UUID, *images: submission.NewImage | uuid.UUID
+    database: Database, account_id: uuid.UUID, *images: CanonicalImage | uuid.UUID
 ) -> uuid.UUID:
     """Run a job about ``images`` to its end; return its id."""
     chosen = [(image, 4) for image in images or (factories.make_image(),)]
@@ -58,7 +59,7 @@ def finished(
     factories.begin(database, claimed)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "I see")])
     ended = factories.make_ended("I see 6.")
-    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), generation=ended)
     return job_id
 
 
@@ -74,7 +75,7 @@ def prompts(database: Database, job_id: uuid.UUID) -> list[object]:
 
 def outputs(database: Database, job_id: uuid.UUID) -> list[str | None]:
     with database.reading() as transaction:
-        found = sa.select(Sample.output).where(Sample.job_id == job_id)
+        found = sa.select(Generation.output).where(Generation.job_id == job_id)
         return list(transaction.session.scalars(found))
 
 
@@ -82,7 +83,7 @@ def entries(database: Database, job_id: uuid.UUID) -> list[TimelineEntry]:
     return timeline.read(database, job_id, limit=100)[0]
 
 
-def stored(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
+def stored(database: Database, account_id: uuid.UUID, image: CanonicalImage) -> bool:
     """Whether the bytes of ``image`` are there."""
     return claims.image(database, account_id=account_id, key=image.key) is not None
 
@@ -132,7 +133,7 @@ class TestClasses:
         assert (outputs(database, job_id), prompts(database, job_id)) == ([None], [None])
         [trace] = traces.read(database, job_id)
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
-        assert (trace.kept_steps, trace.marks, trace.steps()) == (None, (), [])
+        assert (trace.stored_steps, trace.event_index, trace.steps()) == (None, (), [])
         assert rest(database, job_id) == before
         assert stored(database, account_id, factories.make_image())
 
@@ -158,13 +159,13 @@ class TestClasses:
         job_id = finished(database, account_id)
         age(31 * DAY)
 
-        assert run(database, "event") == purge.Purged(timelines=1)
+        assert run(database, "timeline") == purge.Purged(timelines=1)
 
         [entry] = entries(database, job_id)
-        assert (entry.event, entry.actor) == ("events_removed", ACTOR)
+        assert (entry.action, entry.actor) == ("timeline_removed", ACTOR)
         assert set(entry.changes) == set(timeline.REPORTED)
         assert (entry.changes["status"], entry.changes["attempt"]) == ("succeeded", 1)
-        assert entry.changes["events_removed_at"] is not None
+        assert entry.changes["timeline_removed_at"] is not None
         assert [view.attempt.number for view in history.attempts(database, job_id)] == [1]
 
     def test_an_image_goes_and_its_facts_stay(
@@ -178,7 +179,7 @@ class TestClasses:
         assert not stored(database, account_id, factories.make_image())
         view = factories.get_job(database, job_id)
         assert view.images[0].image.removed_at is not None
-        assert view.images[0].image.original_sha256 == factories.make_image().original_sha256
+        assert view.images[0].image.original_sha256 == factories.make_image().original.sha256
         assert view.job.images_released_at is not None
         assert view.job.question is not None
 
@@ -190,7 +191,7 @@ class TestClasses:
 
         run(database, "image", "trace", "answer")
 
-        reported = [(entry.event, entry.actor) for entry in entries(database, job_id)[-3:]]
+        reported = [(entry.action, entry.actor) for entry in entries(database, job_id)[-3:]]
         assert reported == [
             ("images_released", ACTOR),
             ("trace_removed", ACTOR),
@@ -218,16 +219,16 @@ class TestClasses:
         job_id = finished(database, account_id)
         age(10_000 * DAY)
 
-        assert purge.batch(database, purge.FOR_EVER, actor=ACTOR) == purge.Purged()
+        assert purge.batch(database, purge.NO_RETENTION, actor=ACTOR) == purge.Purged()
 
         assert outputs(database, job_id) == ["I see 6."]
         assert stored(database, account_id, factories.make_image())
 
     def test_settings_of_zero_days_are_for_ever(self) -> None:
-        assert purge.Periods.of(Settings.read({})) == purge.FOR_EVER
-        settings = Settings.read({}, retention_image_days=1, retention_event_days=0.5)
+        assert purge.Periods.of(Settings.read({})) == purge.NO_RETENTION
+        settings = Settings.read({}, retention_image_days=1, retention_timeline_days=0.5)
         assert purge.Periods.of(settings) == purge.Periods(
-            image=timedelta(days=1), event=timedelta(hours=12)
+            image=timedelta(days=1), timeline=timedelta(hours=12)
         )
 
     @pytest.mark.parametrize("state", ["queued", "running"])
@@ -251,7 +252,7 @@ class TestClasses:
         history.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
-        settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), sample=None)
+        settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), generation=None)
         age(31 * DAY)
 
         assert run(database) == purge.Purged(images=1, traces=2, answers=2, timelines=2)
@@ -370,7 +371,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         one = factories.make_image(b"one")
-        two = factories.make_image(b"two", key=one.key, data=one.data)
+        two = factories.make_image(b"two", data=one.data)
         finished(database, account_id, one)
         age(20 * DAY)
         finished(database, account_id, two)
@@ -455,7 +456,7 @@ class TestBatches:
             gone = job(database, job_id).trace_removed
             assert outputs(database, job_id) == [None if gone else "I see 6."]
             assert prompts(database, job_id) == [None] or not gone
-            assert (entries(database, job_id)[-1].event == "trace_removed") is gone
+            assert (entries(database, job_id)[-1].action == "trace_removed") is gone
         at_once = purge.Periods(trace=timedelta(0))
         while purge.batch(database, at_once, actor=ACTOR).more:
             pass
@@ -487,8 +488,8 @@ class TestBatches:
         assert sum(batch.images for batch in batches) == 3
         assert not any(stored(database, account_id, submitted) for submitted in submitted_images)
         for job_id in job_ids:
-            reported = [entry.event for entry in entries(database, job_id)]
-            assert reported.count("events_removed") == 1
+            reported = [entry.action for entry in entries(database, job_id)]
+            assert reported.count("timeline_removed") == 1
 
     def test_purges_race_new_jobs_about_the_same_pictures_and_nothing_is_lost(
         self, database: Database, account_id: uuid.UUID, age: Age
@@ -519,7 +520,7 @@ class TestBatches:
             for _ in range(3):
                 claimed = factories.claim(database)
                 factories.begin(database, claimed)
-                settle.stop(database, claimed, sample=factories.make_ended())
+                settle.stop(database, claimed, generation=factories.make_ended())
 
     def test_no_bytes_are_left_without_an_image_that_has_them(
         self, database: Database, account_id: uuid.UUID, age: Age

@@ -33,7 +33,7 @@ def die(database: Database, claimed: claims.Claim) -> bool:
         database,
         claimed,
         FAULT,
-        sample=factories.make_ended("I see"),
+        generation=factories.make_ended("I see"),
         rng=random.Random(1),
         deadly=LIMIT,
     )
@@ -70,8 +70,8 @@ def test_the_last_of_several_deaths_fails_the_job_and_refuses_its_image(
     assert ends == [Outcome.RETRIED, Outcome.RETRIED, Outcome.FAILED]
     assert held(database, account_id)
     [listed], more = quarantine.listed(database, limit=1)
-    assert (listed.account_id, listed.deaths, more) == (account_id, LIMIT, False)
-    assert listed.sha256 == IMAGE.original_sha256
+    assert (listed.account_id, listed.crashes, more) == (account_id, LIMIT, False)
+    assert listed.sha256 == IMAGE.original.sha256
     assert quarantine.count(database) == 1
 
 
@@ -94,7 +94,7 @@ def test_a_job_that_does_well_clears_its_image(
         good = factories.claim(database)
         factories.begin(database, good)
         assert settle.succeed(
-            database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
+            database, good, answer=Answer("6", "boxed"), generation=factories.make_ended()
         )
 
     assert not held(database, account_id)
@@ -109,7 +109,7 @@ def test_a_job_that_began_before_the_death_clears_nobody(
         assert die(database, begun(database, account_id))
         age(100)
     assert settle.succeed(
-        database, early, answer=Answer("6", "boxed"), sample=factories.make_ended()
+        database, early, answer=Answer("6", "boxed"), generation=factories.make_ended()
     )
 
     assert die(database, begun(database, account_id))
@@ -170,11 +170,11 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
     good = factories.claim(database)
     factories.begin(database, good)
     assert settle.succeed(
-        database, good, answer=Answer("6", "boxed"), sample=factories.make_ended()
+        database, good, answer=Answer("6", "boxed"), generation=factories.make_ended()
     )
     with database.reading() as transaction:
         [row] = transaction.session.scalars(sa.select(ImageCrashes))
-        assert (row.deaths, row.released_by) == (0, "key:key_1")
+        assert (row.crashes, row.released_by) == (0, "key:key_1")
     assert die(database, begun(database, account_id))
     assert not held(database, account_id)
 
@@ -185,7 +185,7 @@ def test_the_last_try_of_a_job_counts_like_the_others(
     for _ in range(LIMIT):
         claimed = begun(database, account_id)
         assert settle.fail(
-            database, claimed, FAULT, sample=factories.make_ended("I see"), deadly=LIMIT
+            database, claimed, FAULT, generation=factories.make_ended("I see"), deadly=LIMIT
         )
         age(100)
 

@@ -41,7 +41,7 @@ def finished(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     answer = Answer(text="六个 pelicans", rule="heading")
-    assert settle.succeed(database, claimed, answer=answer, sample=factories.make_ended(trace))
+    assert settle.succeed(database, claimed, answer=answer, generation=factories.make_ended(trace))
     return job_id
 
 
@@ -128,7 +128,7 @@ def test_who_has_lost_the_job_leaves_nothing_to_be_found(
 
     answer = Answer(text="a yeti", rule="heading")
     assert not settle.succeed(
-        database, zombie, answer=answer, sample=factories.make_ended("A zebra")
+        database, zombie, answer=answer, generation=factories.make_ended("A zebra")
     )
 
     assert found(database, "zebra") == found(database, "yeti") == []
@@ -141,16 +141,16 @@ def test_whatever_the_end_what_was_said_is_found(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    sample = factories.make_ended("I see a zebra")
+    generation = factories.make_ended("I see a zebra")
     fault = settle.Failure("engine_fault", "It broke.", retryable=True)
     match end:
         case "failed":
-            assert settle.fail(database, claimed, fault, sample=sample)
+            assert settle.fail(database, claimed, fault, generation=generation)
         case "cancelled":
-            assert settle.stop(database, claimed, sample=sample)
+            assert settle.stop(database, claimed, generation=generation)
         case _:
             rng = random.Random(1)
-            assert settle.retry(database, claimed, fault, sample=sample, rng=rng)
+            assert settle.retry(database, claimed, fault, generation=generation, rng=rng)
             history.cancel(database, job_id, account_id=None, actor=ACTOR)
 
     assert found(database, "a zebra") == [job_id]
@@ -314,7 +314,7 @@ def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_th
     search.rebuild(database, after=None)
 
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended("A zebra")
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended("A zebra")
     )
 
     assert found(database, "circles", "zebra") == [job_id]

@@ -44,7 +44,7 @@ def test_what_is_asked_of_the_engine_is_kept_with_the_attempt(
         "messages": [{"role": "user", "content": "How many circles are there?"}]
     }
     assert view.attempt.sampling == {"temperature": 0.5}
-    [stream] = view.samples
+    [stream] = view.generations
     assert (stream.number, len(stream.rid), stream.output_tokens) == (0, 32, 0)
     assert stream.ended_at is None
 
@@ -55,7 +55,7 @@ def test_success_writes_answer_usage_trace_and_attempt(
     claimed = begun(database, account_id)
     ended = factories.make_ended("So \\boxed{6}.")
 
-    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
+    assert settle.succeed(database, claimed, answer=Answer("6", "boxed"), generation=ended)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.answer_text, job.answer_rule) == (Status.SUCCEEDED, "6", "boxed")
@@ -101,7 +101,9 @@ def test_the_value_of_an_answer_is_kept_as_it_was_asked_for(
     claimed = factories.claim(database)
     factories.begin(database, claimed)
 
-    settle.succeed(database, claimed, answer=Answer(text, "boxed"), sample=factories.make_ended())
+    settle.succeed(
+        database, claimed, answer=Answer(text, "boxed"), generation=factories.make_ended()
+    )
 
     job = factories.get_job(database, job_id).job
     assert (job.answer_text, job.answer_value, type(job.answer_value)) == (text, value, type(value))
@@ -127,30 +129,36 @@ def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
 ) -> None:
     claimed = begun(database, account_id)
     known = dataclasses.asdict(factories.make_ended())
-    sample = Heard(**known)
+    generation = Heard(**known)
     sa.event.listen(database.engine, "begin", lambda _: moments.append("begin"))
     moments.clear()
 
     match verb:
         case "succeed":
-            settle.succeed(database, claimed, answer=None, sample=sample)
+            settle.succeed(database, claimed, answer=None, generation=generation)
         case "fail":
-            settle.fail(database, claimed, FAULT, sample=sample)
+            settle.fail(database, claimed, FAULT, generation=generation)
         case "stop":
-            settle.stop(database, claimed, sample=sample)
+            settle.stop(database, claimed, generation=generation)
         case "retry":
-            settle.retry(database, claimed, FAULT, sample=sample, rng=RNG)
+            settle.retry(database, claimed, FAULT, generation=generation, rng=RNG)
         case "release":
-            settle.release(database, claimed, sample=sample)
+            settle.release(database, claimed, generation=generation)
         case "follow":
-            found = Finding(FindingKind.BUDGET, sample=0, start=0, end=1, action=Action.FORCED)
+            found = Finding(FindingKind.BUDGET, generation=0, start=0, end=1, action=Action.FORCED)
             claims.follow(
-                database, claimed, ended=sample, finding=found, rid="b" * 32, stored=0, inserted=""
+                database,
+                claimed,
+                ended=generation,
+                finding=found,
+                rid="b" * 32,
+                stored=0,
+                inserted="",
             )
 
     assert moments[:2] == ["read", "begin"]
     [trace, *_] = traces.read(database, claimed.job_id)
-    assert trace.kept_steps == steps.pack(sample.output)
+    assert trace.stored_steps == steps.pack(generation.output)
 
 
 def test_a_trace_without_an_answer_is_a_success_without_one(
@@ -159,7 +167,7 @@ def test_a_trace_without_an_answer_is_a_success_without_one(
     claimed = begun(database, account_id)
 
     settle.succeed(
-        database, claimed, answer=None, sample=factories.make_ended(finish_reason="length")
+        database, claimed, answer=None, generation=factories.make_ended(finish_reason="length")
     )
 
     job = factories.get_job(database, claimed.job_id).job
@@ -173,7 +181,7 @@ def test_failure_keeps_its_reason_and_the_partial_trace(
     claimed = begun(database, account_id)
     partial = factories.make_ended("half a tho", finish_reason="error")
 
-    assert settle.fail(database, claimed, FAULT, sample=partial)
+    assert settle.fail(database, claimed, FAULT, generation=partial)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.error_code, job.error_message, job.error_retryable) == (
@@ -194,7 +202,7 @@ def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
     history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
 
     assert settle.stop(
-        database, claimed, sample=factories.make_ended("so far", finish_reason="cancel")
+        database, claimed, generation=factories.make_ended("so far", finish_reason="cancel")
     )
 
     job = factories.get_job(database, claimed.job_id).job
@@ -211,7 +219,7 @@ def test_a_stop_before_the_engine_was_asked_names_no_time_for_it(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    assert settle.stop(database, claimed, sample=None)
+    assert settle.stop(database, claimed, generation=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
@@ -224,7 +232,7 @@ def test_a_retry_counts_a_failure_and_waits_longer_each_time(
     for failures, longest in ((1, 5), (2, 10), (3, 20)):
         claimed = factories.claim(database)
         assert claimed.failures == failures - 1
-        assert settle.retry(database, claimed, FAULT, sample=None, rng=RNG)
+        assert settle.retry(database, claimed, FAULT, generation=None, rng=RNG)
         job = factories.get_job(database, claimed.job_id).job
         assert (job.status, job.failures, job.crashes) == (Status.QUEUED, failures, 0)
         assert job.error_code is None
@@ -242,7 +250,7 @@ def test_a_release_counts_nowhere(database: Database, account_id: uuid.UUID) -> 
     for attempt in range(1, 8):
         claimed = factories.claim(database)
         assert claimed.attempt == attempt
-        assert settle.release(database, claimed, sample=None)
+        assert settle.release(database, claimed, generation=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.attempt, job.failures, job.crashes) == (Status.QUEUED, 7, 0, 0)
@@ -256,7 +264,7 @@ def test_a_released_job_keeps_its_place_in_the_queue(
 ) -> None:
     first = factories.make_job(database, account_id)
     factories.make_job(database, account_id)
-    settle.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), generation=None)
 
     assert factories.claim(database).job_id == first
 
@@ -273,10 +281,10 @@ def test_the_bill_is_the_last_attempts_but_engine_seconds_add_up(
             ended_at=started + timedelta(seconds=seconds), output_tokens=output_tokens
         )
         if output_tokens == 5:
-            settle.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+            settle.retry(database, claimed, FAULT, generation=ended, rng=RNG)
             age(6)
         else:
-            settle.succeed(database, claimed, answer=None, sample=ended)
+            settle.succeed(database, claimed, answer=None, generation=ended)
 
     job = factories.get_job(database, job_id).job
     assert job.engine_seconds == pytest.approx(5.5)
@@ -289,7 +297,7 @@ def test_an_attempt_that_never_reached_an_engine_costs_nothing(
     factories.make_job(database, account_id)
     claimed = factories.claim(database)
 
-    settle.fail(database, claimed, FAULT, sample=None)
+    settle.fail(database, claimed, FAULT, generation=None)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.engine_seconds, job.output_tokens) == (None, None)
@@ -301,7 +309,7 @@ def test_a_stream_whose_end_nobody_brings_is_closed_with_what_was_written_of_it(
     claimed = begun(database, account_id)
     traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "so far")])
 
-    assert settle.fail(database, claimed, FAULT, sample=None)
+    assert settle.fail(database, claimed, FAULT, generation=None)
 
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("so far", True, "error")
@@ -316,9 +324,9 @@ def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_the_queue(
     partial = factories.make_ended("so far", finish_reason="error")
 
     if verb == "retry":
-        assert settle.retry(database, claimed, FAULT, sample=partial, rng=RNG)
+        assert settle.retry(database, claimed, FAULT, generation=partial, rng=RNG)
     else:
-        assert settle.release(database, claimed, sample=partial)
+        assert settle.release(database, claimed, generation=partial)
 
     job = factories.get_job(database, claimed.job_id).job
     assert (job.status, job.failures) == (Status.CANCELLED, 0)

@@ -16,7 +16,7 @@ FAULT = settle.Failure("engine_fault", "It failed.", retryable=True)
 def waiting_job(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     """Return a job that waits for its second try."""
     job_id = factories.make_job(database, account_id)
-    settle.retry(database, factories.claim(database), FAULT, sample=None, rng=random.Random(1))
+    settle.retry(database, factories.claim(database), FAULT, generation=None, rng=random.Random(1))
     assert claims.claim(database, owner="early", lease=factories.LEASE) is None
     return job_id
 
@@ -32,7 +32,7 @@ def test_a_waiting_job_can_be_claimed_at_once(database: Database, account_id: uu
 
     entry = timeline.read(database, job_id, limit=100)[0][-1]
     reported = factories.get_job(database, job_id).job.not_before.isoformat(timespec="microseconds")
-    assert (entry.event, entry.actor, entry.changes) == (
+    assert (entry.action, entry.actor, entry.changes) == (
         "run_now",
         "key:test",
         {"not_before": reported},
@@ -47,14 +47,16 @@ def test_a_job_that_is_due_keeps_its_age(database: Database, account_id: uuid.UU
     assert run_now(database, job_id) is Status.QUEUED
 
     assert factories.get_job(database, job_id).job.not_before == before
-    assert [entry.event for entry in timeline.read(database, job_id, limit=100)[0]] == ["submitted"]
+    assert [entry.action for entry in timeline.read(database, job_id, limit=100)[0]] == [
+        "submitted"
+    ]
 
 
 def test_a_job_that_does_not_wait_stays_as_it_is(database: Database, account_id: uuid.UUID) -> None:
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     assert run_now(database, job_id) is Status.RUNNING
-    settle.fail(database, claimed, FAULT, sample=None)
+    settle.fail(database, claimed, FAULT, generation=None)
     assert run_now(database, job_id) is Status.FAILED
 
 
@@ -74,7 +76,7 @@ def test_a_timeline_is_read_in_pages(database: Database, account_id: uuid.UUID) 
     first, more = timeline.read(database, job_id, limit=3)
     rest, end = timeline.read(database, job_id, limit=3, after=first[-1].id)
 
-    assert [entry.event for entry in (*first, *rest)] == [
+    assert [entry.action for entry in (*first, *rest)] == [
         "submitted",
         "claimed",
         "retried",

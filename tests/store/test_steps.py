@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs import trace
 from jobs.events.index import IndexEntry
-from jobs.records import Sample
+from jobs.records import Generation
 from jobs.store import claims, expiry, retention, settle, steps, traces
 from tests import factories, races
 from tests.databases import Age
@@ -33,15 +33,15 @@ def begun(database: Database, account_id: uuid.UUID) -> claims.Claim:
 def ended(database: Database, account_id: uuid.UUID, text: str = TEXT) -> uuid.UUID:
     """Return a job that has ended with a trace."""
     claimed = begun(database, account_id)
-    sample = factories.make_ended(text)
-    assert settle.succeed(database, claimed, answer=None, sample=sample)
+    generation = factories.make_ended(text)
+    assert settle.succeed(database, claimed, answer=None, generation=generation)
     return claimed.job_id
 
 
 def keep(database: Database, stored: dict[str, object]) -> None:
     """Let these be the steps that are kept of all traces."""
     with database.transaction() as transaction:
-        transaction.execute(sa.update(Sample).values(steps=stored))
+        transaction.execute(sa.update(Generation).values(steps=stored))
 
 
 def moment(milliseconds: int) -> datetime:
@@ -63,8 +63,8 @@ def test_the_steps_of_an_ended_stream_are_kept(database: Database, account_id: u
 
     [found] = traces.read(database, job_id)
 
-    assert found.kept_steps == steps.pack(TEXT)
-    assert found.kept_steps["version"] == trace.VERSION
+    assert found.stored_steps == steps.pack(TEXT)
+    assert found.stored_steps["version"] == trace.VERSION
     assert [step.kind for step in found.steps()] == ["observation", "re-check", "answer"]
 
 
@@ -73,7 +73,7 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
 ) -> None:
     claimed = begun(database, account_id)
     piece = dataclasses.replace(
-        factories.make_piece(claimed, "I see a ball."), marks=(IndexEntry(7, 13, 5_000),)
+        factories.make_piece(claimed, "I see a ball."), event_index=(IndexEntry(7, 13, 5_000),)
     )
     assert not traces.append(database, owner=claimed.owner, pieces=[piece])
     [before] = traces.read(database, claimed.job_id)
@@ -82,7 +82,7 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
 
     [found] = traces.read(database, claimed.job_id)
 
-    assert (before.kept_steps, found.kept_steps) == (None, steps.pack("I see a ball."))
+    assert (before.stored_steps, found.stored_steps) == (None, steps.pack("I see a ball."))
     assert before.steps() == found.steps()
     assert [(step.started_at, step.ended_at) for step in found.steps()] == [(moment(5_000),) * 2]
 
@@ -95,8 +95,8 @@ def test_each_step_has_the_times_and_tokens_of_the_marks_around_it(
         IndexEntry(number, length, number * 1_000, tokens=number)
         for number, length in enumerate([5, 15, 10, len(TEXT) - 30], start=1)
     )
-    sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
-    settle.succeed(database, claimed, answer=None, sample=sample)
+    generation = dataclasses.replace(factories.make_ended(TEXT), event_index=index)
+    settle.succeed(database, claimed, answer=None, generation=generation)
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -120,8 +120,8 @@ def test_behind_a_piece_of_unknown_tokens_no_step_claims_any(
         IndexEntry(2, 25, 2_000),
         IndexEntry(3, len(TEXT) - 30, 3_000, tokens=4),
     )
-    sample = dataclasses.replace(factories.make_ended(TEXT), marks=index)
-    settle.succeed(database, claimed, answer=None, sample=sample)
+    generation = dataclasses.replace(factories.make_ended(TEXT), event_index=index)
+    settle.succeed(database, claimed, answer=None, generation=generation)
 
     [found] = traces.read(database, claimed.job_id)
 
@@ -138,7 +138,7 @@ def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(
     for stored in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
         keep(database, stored) if stored else factories.forget_steps(database)
         [found] = traces.read(database, job_id)
-        assert found.kept_steps == stored
+        assert found.stored_steps == stored
         assert found.steps() == fresh.steps()
 
 
@@ -163,7 +163,7 @@ def test_all_traces_are_read_again_once_in_batches(
     assert reparse(database, limit=2) == [2, 2, 1]
 
     found = itertools.chain.from_iterable(traces.read(database, job_id) for job_id in job_ids)
-    assert [one.kept_steps for one in found] == [steps.pack(TEXT)] * 5
+    assert [one.stored_steps for one in found] == [steps.pack(TEXT)] * 5
     assert reparse(database, limit=2) == []
 
 
@@ -185,7 +185,7 @@ def test_a_reparse_passes_by_what_others_have_in_hand(
 ) -> None:
     job_ids = [ended(database, account_id) for _ in range(3)]
     factories.forget_steps(database)
-    held = sa.select(Sample.number).where(Sample.job_id == job_ids[1])
+    held = sa.select(Generation.number).where(Generation.job_id == job_ids[1])
     other = Database(database.url.render_as_string(hide_password=False))
 
     with other.transaction() as transaction:
@@ -197,7 +197,7 @@ def test_a_reparse_passes_by_what_others_have_in_hand(
     other.close()
     assert counts == [written]
     found = itertools.chain.from_iterable(traces.read(database, job_id) for job_id in job_ids)
-    assert [one.kept_steps is not None for one in found] == [True, not strong, True]
+    assert [one.stored_steps is not None for one in found] == [True, not strong, True]
     assert reparse(database, limit=3) == ([1] if strong else [])
 
 
@@ -219,7 +219,7 @@ def test_a_trace_that_goes_while_it_is_read_again_stays_gone(
 
     reparse(database, limit=4)
     found = [one for job_id in job_ids for one in traces.read(database, job_id)]
-    assert [one.kept_steps for one in found] == [None, None, steps.pack(TEXT), steps.pack(TEXT)]
+    assert [one.stored_steps for one in found] == [None, None, steps.pack(TEXT), steps.pack(TEXT)]
 
 
 def test_a_removed_trace_gets_no_steps(database: Database, account_id: uuid.UUID) -> None:
@@ -228,4 +228,4 @@ def test_a_removed_trace_gets_no_steps(database: Database, account_id: uuid.UUID
     assert retention.remove_job(database, job_id, account_id=account_id, actor="test")
 
     assert reparse(database, limit=2) == []
-    assert [one.kept_steps for one in traces.read(database, job_id)] == [None]
+    assert [one.stored_steps for one in traces.read(database, job_id)] == [None]

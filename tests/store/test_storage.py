@@ -15,11 +15,14 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.records import Account, StorageChange, StorageTotal
+from jobs.images import CanonicalImage
+from jobs.records import StorageChange, StorageTotal
 from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks
 from tests.fakes import HandTimer
+from webhooks.purge import reduce_jobs
+from webhooks.storage import COUNTER
 
 MIB = 2**20
 TRACE = "Let me look at the picture again. " * 40
@@ -34,11 +37,11 @@ def used(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
 def held(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
     """Return what the account's rows hold, counted one by one."""
     with database.reading() as transaction:
-        found = storage.stored(transaction, account_id)
+        found = storage.stored(transaction, account_id, counters=[COUNTER])
     return {kind: found[kind] for kind in StorageKind}
 
 
-def submitted(number: int = 0, *, size: int = 1_000) -> submission.NewImage:
+def submitted(number: int = 0, *, size: int = 1_000) -> CanonicalImage:
     """Return an image of ``size`` canonical bytes."""
     return factories.make_image(f"picture {number}".encode(), data=bytes([number % 256]) * size)
 
@@ -52,7 +55,7 @@ def answered(database: Database, account_id: uuid.UUID, number: int = 0) -> uuid
         database,
         claimed,
         answer=Answer("6", "boxed"),
-        sample=factories.make_ended(TRACE),
+        generation=factories.make_ended(TRACE),
     )
     return job_id
 
@@ -72,7 +75,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
     claimed = factories.claim(database)
     factories.begin(database, claimed)
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended(TRACE)
     )
 
     ended = used(database, account_id)
@@ -160,20 +163,20 @@ class Life:
 
     def succeed(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it with an answer."""
-        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), sample=ended)
+        settle.succeed(self.database, claimed, answer=Answer("6", "boxed"), generation=ended)
 
     def fail(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """End it without one."""
         fault = settle.Failure("engine_rejected", "No.")
-        settle.fail(self.database, claimed, fault, sample=ended)
+        settle.fail(self.database, claimed, fault, generation=ended)
 
     def stop(self, claimed: claims.Claim, _ended: traces.GenerationEnd) -> None:
         """Cancel it."""
-        settle.stop(self.database, claimed, sample=None)
+        settle.stop(self.database, claimed, generation=None)
 
     def release(self, claimed: claims.Claim, ended: traces.GenerationEnd) -> None:
         """Give it back."""
-        settle.release(self.database, claimed, sample=ended)
+        settle.release(self.database, claimed, generation=ended)
 
     def lose(self) -> None:
         """Let its worker be lost, with what was written of its trace."""
@@ -220,6 +223,7 @@ def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
 ) -> None:
     webhooks.make_endpoint(database, account_id)
     job_id = webhooks.run_job(database, account_id, answer="the answer " * 100)
+    webhooks.fan_out(database)
     reported = used(database, account_id)
     webhooks.try_once(database, dataclasses.replace(webhooks.OK, answer=b"x" * 5_000))
     woken = used(database, account_id)
@@ -228,7 +232,9 @@ def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
     assert woken[StorageKind.DELIVERIES] >= reported[StorageKind.DELIVERIES] + 5_000
     assert woken == held(database, account_id)
 
-    retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
+    retention.remove_job(
+        database, job_id, account_id=account_id, actor="key:test", remove_copies=reduce_jobs
+    )
 
     left = used(database, account_id)
     assert left == held(database, account_id)
@@ -282,33 +288,50 @@ def test_many_fold_at_once_and_each_change_counts_once(
     assert used(database, account_id)[StorageKind.IMAGES] == 30 * 1_000
 
 
-def forget_the_count(database: Database, account_id: uuid.UUID) -> None:
-    """Let the account be as one from before there was a count."""
+def forget_the_count(database: Database) -> None:
+    """Lose what was counted, as a restore without the count does."""
     with database.transaction() as transaction:
         transaction.execute(sa.delete(StorageChange))
         transaction.execute(sa.delete(StorageTotal))
-        transaction.execute(
-            sa.update(Account).where(Account.id == account_id).values(storage_counted_at=None)
-        )
 
 
-def test_what_was_stored_before_the_count_began_is_counted_later(
+def test_a_count_that_was_lost_is_corrected_by_a_recount(
     database: Database, account_id: uuid.UUID
 ) -> None:
     retained = answered(database, account_id, 1)
     gone = answered(database, account_id, 2)
-    forget_the_count(database, account_id)
-    # What goes before it was ever counted is not more than nothing.
+    forget_the_count(database)
+    # What goes and was not counted is not less than nothing.
     retention.remove_job(database, gone, account_id=None, actor="key:test")
     assert used(database, account_id)[StorageKind.IMAGES] == 0
-    assert storage.uncounted(database) == [account_id]
 
-    assert storage.recount(database, account_id)
+    assert storage.recount(database, account_id, counters=[COUNTER])
 
     assert used(database, account_id) == held(database, account_id)
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
-    assert storage.uncounted(database) == []
     assert factories.get_job(database, retained).job.answer_text == "6"
+
+
+def test_a_recount_leaves_a_kind_that_it_does_not_count(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
+    with database.transaction() as transaction:
+        wrong = [
+            {"account_id": account_id, "kind": kind, "bytes": 7}
+            for kind in (StorageKind.DELIVERIES, StorageKind.JOBS)
+        ]
+        transaction.execute(sa.insert(StorageChange), wrong)
+    right = held(database, account_id)
+
+    assert storage.recount(database, account_id)
+
+    seven_more = right[StorageKind.DELIVERIES] + 7
+    assert used(database, account_id) == right | {StorageKind.DELIVERIES: seven_more}
+    assert storage.recount(database, account_id, counters=[COUNTER])
+    assert used(database, account_id) == right
 
 
 def test_recounts_at_once_beside_new_images_correct_it_once(
@@ -316,13 +339,13 @@ def test_recounts_at_once_beside_new_images_correct_it_once(
 ) -> None:
     for number in range(5):
         submission.keep_image(database, account_id=account_id, image=submitted(number))
-    forget_the_count(database, account_id)
+    forget_the_count(database)
     barrier = threading.Barrier(4)
     done: list[bool] = []
 
     def recount() -> None:
         barrier.wait()
-        done.append(storage.recount(database, account_id))
+        done.append(storage.recount(database, account_id, counters=[COUNTER]))
 
     def upload() -> None:
         barrier.wait()
@@ -449,7 +472,7 @@ def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
         quota.check(account_id)
 
     assert settle.succeed(
-        database, claimed, answer=Answer("6", "boxed"), sample=factories.make_ended(TRACE)
+        database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended(TRACE)
     )
 
     assert traces.read(database, job_id)[0].text == TRACE

@@ -40,12 +40,12 @@ def flush(
     piece = traces.TracePart(
         job_id=claimed.job_id,
         attempt=claimed.attempt,
-        sample=0,
+        generation=0,
         position=position,
         text="".join(texts),
         output_tokens=len(texts),
         first_token_at=None,
-        marks=index,
+        event_index=index,
     )
     assert traces.append(database, owner=claimed.owner, pieces=[piece]) == set()
     return index
@@ -66,8 +66,8 @@ def text(found: list[JobEvent], *, attempt: int) -> str:
 def finish(
     database: Database, claimed: claims.Claim, output: str, index: tuple[IndexEntry, ...]
 ) -> None:
-    ended = factories.make_ended(output, marks=index)
-    assert settle.succeed(database, claimed, answer=None, sample=ended)
+    ended = factories.make_ended(output, event_index=index)
+    assert settle.succeed(database, claimed, answer=None, generation=ended)
 
 
 def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id: uuid.UUID) -> None:
@@ -87,7 +87,7 @@ def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id:
     numbers = [event.number for event in page.events]
     assert numbers == sorted(set(numbers))
     assert text(page.events, attempt=1) == "Let me look: 圆 🟢\n6."
-    assert page.events[-1].kept_through == last.number
+    assert page.events[-1].valid_through == last.number
     for after in range(max(numbers) + 2):
         assert read(database, claimed.job_id, after=after) == [
             event for event in page.events if event.number > after
@@ -130,7 +130,7 @@ def test_a_lost_attempts_tail_is_announced_as_void(
 
     assert kinds(later) == ["job.queued", "attempt.restarted", "trace.delta", "job.finished"]
     restarted = later[1]
-    assert (restarted.attempt, restarted.kept_through) == (2, stored[-1].number)
+    assert (restarted.attempt, restarted.valid_through) == (2, stored[-1].number)
     everything = read(database, claimed.job_id)
     assert everything[-len(later) :] == later
     assert [text(everything, attempt=n) for n in (1, 2)] == ["I see six", "It is 6."]
@@ -147,7 +147,7 @@ def test_when_the_last_attempt_is_lost_the_end_says_what_holds(
 
     found = read(database, claimed.job_id, after=stored.number)
 
-    assert (kinds(found), found[0].kept_through) == (["job.finished"], stored.number)
+    assert (kinds(found), found[0].valid_through) == (["job.finished"], stored.number)
 
 
 def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
@@ -155,8 +155,8 @@ def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
 ) -> None:
     claimed = begun(database, account_id)
     index = flush(database, claimed, "I see ")
-    ended = factories.make_ended("I see no more", marks=index)
-    assert settle.retry(database, claimed, FAULT, sample=ended, rng=RNG)
+    ended = factories.make_ended("I see no more", event_index=index)
+    assert settle.retry(database, claimed, FAULT, generation=ended, rng=RNG)
     age(10)
     factories.claim(database)
 
@@ -165,7 +165,7 @@ def test_a_counted_failure_withdraws_nothing_and_text_without_marks_gets_one(
     assert text(found, attempt=1) == "I see no more"
     rest = next(event for event in found if event.delta == "no more")
     assert found[-1].kind is EventKind.RESTARTED
-    assert found[-1].kept_through == rest.number < found[-1].number
+    assert found[-1].valid_through == rest.number < found[-1].number
 
 
 def test_a_finding_stands_in_its_place(database: Database, account_id: uuid.UUID) -> None:
@@ -196,10 +196,10 @@ def test_numbers_are_reserved_before_they_are_used(
         held = {(claimed.job_id, claimed.attempt): wanted}
         assert not traces.append(database, owner=claimed.owner, pieces=[], reserve=held)
 
-    assert factories.get_job(database, claimed.job_id).job.event_number == wanted
+    assert factories.get_job(database, claimed.job_id).job.last_sequence_number == wanted
     lost = {(claimed.job_id, claimed.attempt): wanted + 7}
     assert traces.append(database, owner="another", pieces=[], reserve=lost) == set(lost)
-    assert factories.get_job(database, claimed.job_id).job.event_number == wanted
+    assert factories.get_job(database, claimed.job_id).job.last_sequence_number == wanted
 
 
 def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uuid.UUID) -> None:
@@ -241,7 +241,7 @@ def test_a_removed_timeline_leaves_the_text_and_the_end(
     whole = read(database, claimed.job_id)
     age(2 * 86400)
 
-    purge.batch(database, purge.Periods(event=timedelta(days=1)), actor="sweeper:test")
+    purge.batch(database, purge.Periods(timeline=timedelta(days=1)), actor="sweeper:test")
 
     left = read(database, claimed.job_id)
     assert kinds(left) == ["trace.delta", "job.finished"]

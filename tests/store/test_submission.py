@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry
 from jobs.store import idempotency, retention, submission
 from tests import factories, races
 from tests.databases import Age
+from webhooks.policy import Webhook
 
 STORED = factories.KEY_LIFETIME
 
@@ -64,7 +64,7 @@ def test_what_a_submission_returns_is_what_it_has_kept(
         account_id,
         metadata={"case": "42"},
         options={"top_p": None, "answer_format": {"type": "choice", "choices": ["a", "b"]}},
-        webhook=Webhook(url="https://receiver.example/hook"),
+        webhook=Webhook(url="https://receiver.example/hook").plain(),
         followers=[submission.Follower("And squares?", {"seed": 7})],
     )
 
@@ -81,7 +81,7 @@ def test_what_a_submission_returns_is_what_it_has_kept(
 def test_times_are_aware_and_in_utc(database: Database, account_id: uuid.UUID) -> None:
     job = factories.get_job(database, factories.make_job(database, account_id)).job
 
-    for time in (job.created_at, job.not_before, job.rank_at, job.deadline_at):
+    for time in (job.created_at, job.not_before, job.ordering_at, job.deadline_at):
         assert time.tzinfo is UTC
 
 
@@ -274,7 +274,7 @@ def test_racing_jobs_about_the_same_pictures_in_opposite_orders_do_not_block_eac
     known = submission.keep_image(database, account_id=account_id, image=two)
     # Two more originals with the same canonical bytes: here the bytes are what is shared.
     third, fourth = (
-        factories.make_image(name, key=same.key, data=same.data)
+        factories.make_image(name, data=same.data)
         for name, same in ((b"three", two), (b"four", one))
     )
     orders = (

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
 from core.database import Database
-from jobs import delivery
-from jobs.delivery import Webhook
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, events, expiry, history, traces
-from tests import databases, factories, races
+from jobs.store import claims, expiry, history, traces
+from tests import factories, races
 from tests.databases import Age
 
 
@@ -169,38 +166,6 @@ def test_sweepers_at_the_same_time_end_each_lease_once(
 
     assert sum(one.requeued for one in swept) == 20
     assert {factories.get_job(database, job_id).job.crashes for job_id in jobs} == {1}
-
-
-@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-def test_sweepers_that_make_the_same_lanes_never_wait_for_each_other(
-    database: Database, account_id: uuid.UUID
-) -> None:
-    urls = sorted(
-        (f"https://{name}.example/hook" for name in ("one", "two", "three")),
-        key=lambda url: delivery.queue(account_id, url)[0],
-    )
-    middle_id, middle = delivery.queue(account_id, urls[1])
-
-    def lose(*lost: str) -> None:
-        """Have jobs with these URLs lose their workers, the first one first."""
-        for place, url in enumerate(lost):
-            factories.make_job(database, account_id, webhook=Webhook(url=url, events=delivery.ENDS))
-            factories.claim(database, lease=timedelta(minutes=place - 60))
-
-    def fail() -> int:
-        return sweep(database, crash_limit=1).failed
-
-    with ThreadPoolExecutor(2) as pool:
-        # The one goes through all lanes and stands before the middle one; the other one goes the opposite way.
-        with database.transaction() as transaction:
-            events.open_queue(transaction, middle_id, account_id=account_id, origin=middle)
-            lose(urls[2], urls[1], urls[0])
-            first = pool.submit(fail)
-            assert databases.eventually_waiting(database, 1)
-            lose(urls[0], urls[2])
-            second = pool.submit(fail)
-            assert databases.eventually_waiting(database, 2)
-        assert (first.result(30), second.result(30)) == (3, 2)
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)

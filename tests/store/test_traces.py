@@ -82,7 +82,7 @@ def test_the_whole_text_replaces_the_pieces_at_the_end(
     append(database, claimed, "Let me ", "look")
     ended = factories.make_ended("Let me look at it.")
 
-    settle.succeed(database, claimed, answer=None, sample=ended)
+    settle.succeed(database, claimed, answer=None, generation=ended)
 
     [trace] = traces.read(database, claimed.job_id)
     assert (trace.text, trace.complete, trace.finish_reason) == ("Let me look at it.", True, "stop")
@@ -136,7 +136,9 @@ def test_a_reader_never_sees_a_trace_shrink_while_it_grows_and_ends(
     reader.start()
     try:
         append(database, claimed, *words)
-        settle.succeed(database, claimed, answer=None, sample=factories.make_ended("".join(words)))
+        settle.succeed(
+            database, claimed, answer=None, generation=factories.make_ended("".join(words))
+        )
     finally:
         stop.set()
         reader.join(30)

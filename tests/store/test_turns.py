@@ -36,9 +36,8 @@ def queue(
     database: Database, account_id: uuid.UUID, jobs: int, priority: Priority = Priority.NORMAL
 ) -> None:
     """Put many jobs of an account into the queue at once."""
-    row = {"priority": priority, "rank_at": utcnow() - HEAD_START[priority]}
+    row = {"priority": priority, "ordering_at": utcnow() - HEAD_START[priority]}
     factories.insert_jobs(database, account_id, [row for _ in range(jobs)])
-    turns.tidy(database)
 
 
 def claimed_accounts(database: Database, count: int) -> list[uuid.UUID]:
@@ -118,7 +117,7 @@ def test_an_account_that_was_away_neither_gains_nor_loses(
     for _ in range(20):
         factories.make_job(database, account_id)
         factories.claim(database)
-        turns.tidy(database)
+        turns.remove_passed(database)
     for owner in (account_id, other):
         queue(database, owner, 10)
 
@@ -140,7 +139,7 @@ def test_one_job_at_a_time_gets_no_more_turns_than_a_backlog(
         ):
             factories.make_job(database, other)
         claimed += claimed_accounts(database, 1)
-        turns.tidy(database)
+        turns.remove_passed(database)
 
     assert abs(claimed.count(other) - claimed.count(account_id)) <= 1
 
@@ -164,7 +163,7 @@ def test_turns_that_were_missed_are_not_made_up_for(
     queue(database, account_id, 10)
     held = [factories.claim(database) for _ in range(10)]
     for claim in held:
-        settle.release(database, claim, sample=None, wait=timedelta(seconds=30))
+        settle.release(database, claim, generation=None, wait=timedelta(seconds=30))
     others = [factories.make_account(database) for _ in range(2)]
     for other in others:
         queue(database, other, 20)
@@ -182,7 +181,7 @@ def test_a_job_that_is_tried_again_keeps_its_place_in_its_account(
     first = factories.claim(database)
     fault = settle.Failure("engine_fault", "No.", retryable=True)
     factories.begin(database, first)
-    settle.retry(database, first, fault, sample=factories.make_ended(), rng=random.Random(1))
+    settle.retry(database, first, fault, generation=factories.make_ended(), rng=random.Random(1))
     age(61)
 
     assert [factories.claim(database).job_id for _ in range(3)] == jobs
@@ -193,7 +192,7 @@ def test_a_group_gives_its_account_no_more_turns(database: Database, account_id:
     factories.make_job(database, account_id, followers=followers)
     leader = factories.claim(database)
     factories.begin(database, leader)
-    settle.succeed(database, leader, answer=None, sample=factories.make_ended())
+    settle.succeed(database, leader, answer=None, generation=factories.make_ended())
     other = factories.make_account(database)
     queue(database, other, 5)
 
@@ -239,31 +238,29 @@ def test_a_claimer_that_is_killed_loses_no_job_and_no_turn(
     assert claims.claim(database, owner="worker-1", lease=factories.LEASE) is None
 
 
-def test_rows_are_added_for_jobs_without_and_kept_until_their_turn_has_passed(
+def test_rows_are_kept_until_their_turn_has_passed(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    mine = (account_id, Priority.NORMAL)
     factories.insert_jobs(database, account_id, [{}])
-    assert kept_turns(database) == set()
-    assert turns.tidy(database) == 1
-    assert kept_turns(database) == {mine}
-    assert turns.tidy(database) == 0
+    assert kept_turns(database) == {(account_id, Priority.NORMAL)}
+    assert turns.remove_passed(database) == 0
 
     factories.claim(database)
-    assert turns.tidy(database) == 0
+    assert turns.remove_passed(database) == 0
     other = factories.make_account(database)
     queue(database, other, 5)
     claimed_accounts(database, 5)
 
-    assert turns.tidy(database) == 1
+    assert turns.remove_passed(database) == 1
     assert kept_turns(database) == {(other, Priority.NORMAL)}
 
 
-def test_jobs_of_a_version_without_turns_are_claimed_before_any_sweep(
+def test_jobs_whose_turns_are_missing_are_claimed_all_the_same(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.insert_jobs(database, account_id, [{}, {}])
-    assert kept_turns(database) == set()
+    with database.transaction() as transaction:
+        transaction.execute(sa.delete(QueueTurn))
 
     assert claimed_accounts(database, 2) == [account_id] * 2
 
@@ -276,7 +273,7 @@ def test_a_job_that_goes_back_to_the_queue_has_a_turn_again(
     with database.transaction() as transaction:
         transaction.execute(sa.delete(QueueTurn))
 
-    settle.release(database, held, sample=None)
+    settle.release(database, held, generation=None)
 
     assert kept_turns(database) == {(account_id, Priority.NORMAL)}
 
@@ -344,7 +341,7 @@ def test_a_submission_in_progress_keeps_its_turn_and_lets_claims_pass(
     claimed_accounts(database, 5)
     with database.transaction() as transaction:
         turns.enter(transaction, account_id, Priority.NORMAL)
-        assert turns.tidy(database) == 0
+        assert turns.remove_passed(database) == 0
         queue(database, account_id, 1)
         assert claimed_accounts(database, 1) == [account_id]
 
@@ -370,7 +367,7 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
     rng = random.Random(seed)
     owners = [factories.make_account(database) for _ in range(4)]
     for _ in range(70):
-        match rng.choice(["submit"] * 6 + ["claim", "claim", "cancel", "release", "tidy"]):
+        match rng.choice(["submit"] * 6 + ["claim", "claim", "cancel", "release", "remove"]):
             case "submit":
                 owner, kind = rng.choice(owners), rng.choice(list(Priority))
                 for _ in range(rng.choice([1, 1, 4])):
@@ -382,9 +379,9 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
                 held = claims.claim(database, owner="worker-1", lease=factories.LEASE)
                 if held is not None:
                     wait = timedelta(hours=rng.choice([0, 1]))
-                    settle.release(database, held, sample=None, wait=wait)
-            case "tidy":
-                turns.tidy(database)
+                    settle.release(database, held, generation=None, wait=wait)
+            case "remove":
+                turns.remove_passed(database)
             case _:
                 claims.claim(database, owner="worker-1", lease=factories.LEASE)
     reported = {job_id: place(database, job_id) for job_id in queued(database)}
@@ -396,23 +393,6 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
     assert len(claimed) > 20
     assert [reported[job_id].position for job_id in claimed] == list(range(1, len(claimed) + 1))
     assert not any(reported[job_id].at_least for job_id in claimed)
-
-
-def test_a_place_without_a_turn_counts_the_turns_of_others(
-    database: Database, account_id: uuid.UUID
-) -> None:
-    for _ in range(3):
-        factories.make_job(database, account_id)
-    last = factories.make_account(database)
-    factories.insert_jobs(database, last, [{}])
-    with database.reading() as transaction:
-        mine = sa.select(Job.id).where(Job.account_id == last)
-        job_id = transaction.execute(mine).scalar_one()
-
-    found = place(database, job_id)
-    turns.tidy(database)
-
-    assert claimed_accounts(database, 4).index(last) + 1 == found.position
 
 
 def test_a_place_that_is_not_counted_to_its_end_says_so(

@@ -1,4 +1,7 @@
-"""An upgrade while jobs wait and run: from the revision before, with rows in it, to the newest."""
+"""An upgrade while jobs wait and run: from the first revision, with rows in it, to the newest and one beyond it.
+
+The revision beyond the newest stands for that of the next version. It only adds, so this version works on after it.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
-from api.schemas.jobs import JobAnswer
-from core import errors, ids
+from core import ids
 from core.database import Database, UTCDateTime, utcnow
 from jobs.answers.extraction import Answer
-from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, commands, expiry, history, settle, storage, timeline, traces
+from jobs.lifecycle import TURN_STEP, Outcome, Priority, Status
+from jobs.store import claims, commands, expiry, history, settle, timeline, traces
 from migrations import schema
 from tests import databases, factories, postgres
 
-FIRST = "0001"
+FIRST = schema.BASELINE
 OWNER = "a worker of the version before"
 
 
@@ -62,7 +66,7 @@ def filled(url: str) -> Old:
     minute = timedelta(minutes=1)
     lease = {"attempt": 1, "lease_owner": OWNER, "started_at": now}
     states: dict[str, dict[str, Any]] = {
-        "queued": {"rank_at": now - minute},
+        "queued": {"ordering_at": now - minute},
         "waiting": {"not_before": now + timedelta(hours=1), "failures": 1, "attempt": 1},
         "running": lease | {"status": "running", "lease_expires_at": now + minute},
         "dead": lease | {"status": "running", "lease_expires_at": now - minute},
@@ -93,6 +97,8 @@ def filled(url: str) -> Old:
         insert("accounts", {"id": account_id, "name": "web", "created_at": now})
         for row in rows.values():
             insert("jobs", plain(factories.job_rows(account_id, [row])[0]))
+        turn = {"step": TURN_STEP[Priority.NORMAL], "next_turn": 0, "served_turn": 0}
+        insert("queue_turns", {"account_id": account_id, "priority": "normal", **turn})
         insert(
             "attempts",
             *(
@@ -101,7 +107,7 @@ def filled(url: str) -> Old:
             ),
         )
         insert(
-            "samples",
+            "generations",
             *(
                 {"job_id": row["id"], "attempt": 1, "number": 0, "rid": uuid.uuid4().hex,
                  "output_tokens": 0, "started_at": now}
@@ -136,17 +142,84 @@ def claim_of(job_id: uuid.UUID, account_id: uuid.UUID) -> claims.Claim:
     )
 
 
+#: The next version's revision.
+NEXT = "9000"
+_NEXT = """
+import re
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{head}"
+branch_labels = None
+depends_on = None
+
+_COLUMN = ", jobs.note"
+
+
+def upgrade():
+    op.add_column("jobs", sa.Column("note", sa.Text(), nullable=True))
+    op.add_column("workers", sa.Column("zone", sa.Text(), server_default="", nullable=False))
+    op.create_table(
+        "job_notes",
+        sa.Column("job_id", sa.Uuid(), sa.ForeignKey("jobs.id"), primary_key=True),
+        sa.Column("text", sa.Text(), nullable=False),
+    )
+    op.create_index("ix_jobs_note", "jobs", ["note"])
+    view = _view()
+    replace(re.sub(r"\\sFROM \\(?jobs\\s+JOIN", lambda found: _COLUMN + found[0], view, count=1))
+
+
+def downgrade():
+    replace(_view().replace(_COLUMN, ""))
+    op.drop_index("ix_jobs_note", "jobs")
+    op.drop_table("job_notes")
+    op.drop_column("workers", "zone")
+    op.drop_column("jobs", "note")
+
+
+def replace(definition):
+    op.execute("DROP VIEW history_jobs")
+    op.execute("CREATE VIEW history_jobs AS " + definition.replace(":", r"\\:"))
+
+
+def _view():
+    if op.get_bind().dialect.name == "postgresql":
+        return op.get_bind().execute(sa.text("SELECT pg_get_viewdef('history_jobs')")).scalar_one()
+    listing = sa.text("SELECT sql FROM sqlite_master WHERE name = 'history_jobs'")
+    return op.get_bind().execute(listing).scalar_one().partition("history_jobs AS")[2]
+"""
+
+
 @pytest.fixture
-def upgraded(old: Old) -> Iterator[Database]:
-    """Return the old database after the upgrade."""
+def following(old: Old, tmp_path: Path) -> Config:
+    """Return Alembic's configuration of the next version, for the old database."""
+    folder = tmp_path / "versions"
+    folder.mkdir()
+    config = databases.alembic(old.url)
+    script = ScriptDirectory.from_config(config)
+    (folder / f"{NEXT}_next.py").write_text(
+        _NEXT.format(revision=NEXT, head=script.get_current_head()).replace("\\\\", "\\")
+    )
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", f"{script.versions}\n{folder}")
+    return config
+
+
+@pytest.fixture(params=["newest", "next"])
+def upgraded(old: Old, following: Config, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Return the old database after the upgrade to the newest revision, and to the next version's."""
     schema.upgrade(old.url)
+    if request.param == "next":
+        command.upgrade(following, NEXT)
     database = Database(old.url)
     yield database
     database.close()
 
 
 def test_all_jobs_are_there_and_read_as_before(old: Old, upgraded: Database) -> None:
-    assert schema.current(upgraded) in schema.heads()
+    assert schema.fits(schema.current(upgraded))
     views, more = history.page(upgraded, history.Filter(account_id=old.account_id), limit=10)
     assert ({view.job.status for view in views}, len(views), more) == (
         {Status.QUEUED, Status.RUNNING, Status.SUCCEEDED},
@@ -164,7 +237,7 @@ def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: D
     piece = factories.make_piece(held, "It is 6.")
     assert traces.append(upgraded, owner=OWNER, pieces=[piece]) == set()
     assert settle.succeed(
-        upgraded, held, answer=Answer("6", "boxed"), sample=factories.make_ended()
+        upgraded, held, answer=Answer("6", "boxed"), generation=factories.make_ended()
     )
 
     assert factories.get_job(upgraded, old.running).job.status is Status.SUCCEEDED
@@ -179,7 +252,7 @@ def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
     job = factories.get_job(upgraded, old.dead).job
     assert (job.status, job.crashes) == (Status.QUEUED, 1)
     assert not settle.succeed(
-        upgraded, claim_of(old.dead, old.account_id), answer=None, sample=factories.make_ended()
+        upgraded, claim_of(old.dead, old.account_id), answer=None, generation=factories.make_ended()
     )
     assert settle.landed(upgraded, claim_of(old.dead, old.account_id)) is Outcome.LOST
 
@@ -187,68 +260,71 @@ def test_a_lease_that_ran_out_meanwhile_is_swept_and_its_holder_is_fenced_off(
 def test_what_waited_runs_and_new_jobs_come_in(old: Old, upgraded: Database) -> None:
     first = factories.claim(upgraded)
     assert first.job_id == old.queued
-    assert settle.fail(upgraded, first, settle.Failure("engine_rejected", "No."), sample=None)
+    assert settle.fail(upgraded, first, settle.Failure("engine_rejected", "No."), generation=None)
     commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
     assert factories.claim(upgraded).job_id == old.waiting
     new = factories.make_job(upgraded, old.account_id)
     assert factories.claim(upgraded).job_id == new
     entries, _ = timeline.read(upgraded, old.queued, limit=10)
-    assert [entry.event for entry in entries] == ["claimed", "failed"]
+    assert [entry.action for entry in entries] == ["claimed", "failed"]
 
 
-def test_what_was_stored_before_is_counted_after_the_upgrade(old: Old, upgraded: Database) -> None:
-    assert storage.uncounted(upgraded) == [old.account_id]
-    before = storage.usage(upgraded, old.account_id, default_mb=1)
-    # What a process of the version before writes meanwhile is counted: it knows nothing of it.
-    with upgraded.transaction() as transaction:
-        changed = "UPDATE jobs SET answer_text = 'six of them' WHERE answer_text = '6'"
-        transaction.execute(sa.text(changed))
-
-    meanwhile = storage.usage(upgraded, old.account_id, default_mb=1)
-    assert storage.recount(upgraded, old.account_id)
-    after = storage.usage(upgraded, old.account_id, default_mb=1)
-
-    assert (before.total, meanwhile.total) == (0, len("six of them") - len("6"))
-    with upgraded.reading() as transaction:
-        held = storage.stored(transaction, old.account_id)
-    assert after.total == held.total() > 5 * len("How many circles are there?")
+def shape(url: str) -> dict[str, list[tuple[str, str, bool, bool]]]:
+    """Return the columns of each table and view: name, type, whether NULL goes in, whether there is a default."""
+    with contextlib.closing(Database(url)) as database:
+        inspector = sa.inspect(database.engine)
+        names = [*inspector.get_table_names(), *inspector.get_view_names()]
+        return {
+            name: [
+                (column["name"], str(column["type"]), column["nullable"], bool(column["default"]))
+                for column in inspector.get_columns(name)
+            ]
+            for name in names
+        }
 
 
-def view_columns(url: str) -> list[str]:
-    database = Database(url)
-    try:
-        return [
-            column["name"] for column in sa.inspect(database.engine).get_columns("history_jobs")
-        ]
-    finally:
-        database.close()
+def breaches(
+    before: dict[str, list[tuple[str, str, bool, bool]]],
+    after: dict[str, list[tuple[str, str, bool, bool]]],
+) -> list[str]:
+    """Return what an upgrade did besides adding: then the previous version could not work on."""
+    lost = [name for name in before if name not in after]
+    changed = [
+        f"{name}.{column[0]}"
+        for name in before
+        for column in before[name]
+        if column not in after.get(name, [])
+    ]
+    moved = [
+        name
+        for name in before
+        if name.startswith("history_") and after.get(name, [])[: len(before[name])] != before[name]
+    ]
+    demanding = [
+        f"{name}.{column}"
+        for name in before
+        for column, _, optional, default in after.get(name, [])
+        if column not in {known for known, *_ in before[name]} and not (optional or default)
+    ]
+    return [*lost, *changed, *moved, *demanding]
 
 
-def test_values_of_answers_go_with_a_downgrade_and_are_read_from_the_texts_after_it(
-    old: Old, upgraded: Database
-) -> None:
-    job_id = factories.make_job(
-        upgraded, old.account_id, options={"answer_format": {"type": "number"}}
-    )
-    commands.run_now(upgraded, old.waiting, account_id=None, actor="key:test")
-    while (claimed := factories.claim(upgraded)).job_id != job_id:
-        settle.stop(upgraded, claimed, sample=None)
-    factories.begin(upgraded, claimed)
-    answer = Answer("six", "boxed")
-    assert settle.succeed(upgraded, claimed, answer=answer, sample=factories.make_ended())
-    assert factories.get_job(upgraded, job_id).job.answer_value == 6
-    columns = view_columns(old.url)
-
-    command.downgrade(databases.alembic(old.url), "0011")
-
-    assert view_columns(old.url) == columns[: columns.index("id") + 1]
+def test_an_upgrade_only_adds_and_a_downgrade_takes_it_back(old: Old, following: Config) -> None:
+    first = shape(old.url)
     schema.upgrade(old.url)
-    assert view_columns(old.url) == columns
-    view = factories.get_job(upgraded, job_id)
-    assert (view.job.answer_text, view.job.answer_value) == ("six", None)
-    shown = JobAnswer.of(view)
-    assert shown is not None
-    assert shown.value == 6
+    newest = shape(old.url)
+    command.upgrade(following, NEXT)
+    after = shape(old.url)
+
+    assert breaches(first, newest) == []
+    assert breaches(newest, after) == []
+    assert after["history_jobs"][-1][0] == "note"
+    # The other way it takes away what the next version reads.
+    assert breaches(after, newest) == ["job_notes", *breaches(after, newest)[1:]] != ["job_notes"]
+
+    command.downgrade(following, "-1")
+
+    assert shape(old.url) == newest
 
 
 @pytest.fixture
@@ -269,9 +345,9 @@ def position(statements: list[str], matches: Callable[[str], bool]) -> int:
 
 
 def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
-    old: Old, dialect: str, woken: list[str]
+    following: Config, dialect: str, woken: list[str]
 ) -> None:
-    schema.upgrade(old.url)
+    command.upgrade(following, NEXT)
     changed = position(woken, lambda statement: statement.lstrip().startswith("ALTER TABLE"))
     if dialect == "sqlite":
         assert position(woken, lambda statement: statement.startswith("BEGIN IMMEDIATE")) < changed
@@ -283,14 +359,17 @@ def test_an_upgrade_of_a_server_is_impatient_before_it_touches_anything(
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # On SQLite nobody who reads is in the way.
-def test_an_upgrade_that_cannot_have_its_table_gives_up_and_changes_nothing(old: Old) -> None:
+def test_an_upgrade_that_cannot_have_its_table_gives_up_and_changes_nothing(
+    old: Old, following: Config
+) -> None:
+    schema.upgrade(old.url)
     with contextlib.closing(Database(old.url)) as holder:
         with holder.transaction() as transaction:
             transaction.execute(sa.text("LOCK TABLE workers IN ACCESS SHARE MODE"))
-            with pytest.raises(errors.LaunchError, match="lock timeout"):
-                schema.upgrade(old.url)
-            assert schema.current(holder) == FIRST
+            with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+                command.upgrade(following, NEXT)
+            assert schema.current(holder) in schema.heads()
 
-        schema.upgrade(old.url)
+        command.upgrade(following, NEXT)
 
-        assert schema.current(holder) in schema.heads()
+        assert schema.current(holder) == NEXT

@@ -1,4 +1,4 @@
-"""Extraction of the answer from the text of the model, for any text and in linear time."""
+"""Where the answer is found in what the model wrote, and that nothing it writes can trouble the search."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from jobs.answers.extraction import Answer
         ("It is \\boxed{\\{1, 2\\}}.", "\\{1, 2\\}", "boxed"),
         ("The answer is 42.", "42", "phrase"),
         ("所以答案是 C。", "C", "phrase"),
-        # One of several candidates.
+        # Which one of several.
         ("\\boxed{1}\n**Final Answer**\n\\boxed{2} or \\boxed{3}", "3", "heading+boxed"),
         ("**Final Answer**\n1\n\n**Final Answer**\n2", "2", "heading"),
         ("\\boxed{1} then \\boxed{2}", "2", "boxed"),
         ("The answer is 1.\nNo: the final answer is 2", "2", "phrase"),
         ("\\boxed{outer \\boxed{inner}}", "inner", "boxed"),
         ("\\boxed{7} and then \\boxed{}", "7", "boxed"),
-        # Notations.
+        # How it is written.
         ("**Final Answer:** The sky is blue.", "The sky is blue", "heading"),
         ("**最終答案**：十二", "十二", "heading"),  # noqa: RUF001 - full-width, as written
         ("## FINAL  answer\n\n**six**", "six", "heading"),
@@ -49,13 +49,13 @@ from jobs.answers.extraction import Answer
         ("\\boxed{\\text{a {nested} set}}", "\\text{a {nested} set}", "boxed"),
         ("The answer is **6**.", "6", "phrase"),
         ("答案：\\(x = 3\\)", "x = 3", "phrase"),  # noqa: RUF001 - full-width colon
-        # A heading without text below it does not count.
+        # A heading with nothing below it is none.
         ("The answer is 6.\n\n**Final Answer**\n\n", "6", "phrase"),
         # The box was opened again after the answer, and the tokens ran out.
         ("So \\boxed{6}.\n**Final Answer**\n\\boxed{6", "6", "boxed"),
     ],
 )
-def test_the_first_matching_rule_extracts_the_answer(
+def test_the_first_rule_that_matches_finds_the_answer(
     trace: str, text: str, rule: extraction.Rule
 ) -> None:
     assert extraction.extract(trace) == Answer(text, rule)
@@ -77,7 +77,7 @@ def test_the_first_matching_rule_extracts_the_answer(
         "}}}{{{",
     ],
 )
-def test_text_without_an_answer_yields_none(trace: str) -> None:
+def test_a_trace_without_an_answer_has_none(trace: str) -> None:
     assert extraction.extract(trace) is None
 
 
@@ -107,7 +107,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join)))
-def test_extraction_accepts_any_text(trace: str) -> None:
+def test_no_text_makes_the_extraction_fail(trace: str) -> None:
     answer = extraction.extract(trace)
 
     assert answer is None or (answer.text.strip() == answer.text != "")
@@ -121,14 +121,14 @@ def test_an_answer_is_part_of_the_trace(trace: str) -> None:
 
 
 @given(before=st.text(alphabet="ab {}\\$\n"), inside=st.text(alphabet="ab 6$"))
-def test_an_unclosed_box_is_not_an_answer(before: str, inside: str) -> None:
+def test_an_unterminated_box_is_not_an_answer(before: str, inside: str) -> None:
     before = before.replace("\\", "").replace("}", "")
 
     assert extraction.extract(f"{before}\\boxed{{{inside}") is None
 
 
 @given(inside=st.text(alphabet="ab6 ,.=+").filter(lambda text: text.strip()))
-def test_a_closed_box_is_the_answer(inside: str) -> None:
+def test_a_terminated_box_is_the_answer(inside: str) -> None:
     assert extraction.extract(f"Thinking. \\boxed{{{inside}}} Done") == Answer(
         inside.strip(), "boxed"
     )
@@ -153,7 +153,7 @@ def test_a_closed_box_is_the_answer(inside: str) -> None:
 )
 @pytest.mark.parametrize("start", ["", "# ", "the answer is"])
 @pytest.mark.timeout(60)
-def test_extraction_takes_linear_time_for_repeated_text(start: str, piece: str) -> None:
+def test_extraction_from_a_looping_trace_is_fast(start: str, piece: str) -> None:
     # A search that is quadratic in the length takes minutes.
     trace = start + piece * (50_000 // len(piece))
 

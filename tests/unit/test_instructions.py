@@ -1,4 +1,4 @@
-"""The instruction about the format of the answer: its place, its language, and the models that get one."""
+"""What a model is told about the form of its answer: behind the question, in its language, if it listens at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,10 @@ FORMATS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "answer_format", FORMATS, ids=lambda answer_format: str(answer_format["type"])
-)
-def test_the_instruction_is_in_the_questions_language(answer_format: dict[str, Any]) -> None:
-    english = instructions.suffix("How many pelicans?", answer_format, profiles.QVQ)
-    chinese = instructions.suffix("图中有几只鹈鹕？", answer_format, profiles.QVQ)  # noqa: RUF001 - Chinese as written
+@pytest.mark.parametrize("wanted", FORMATS, ids=lambda wanted: str(wanted["type"]))
+def test_the_instruction_is_in_the_questions_language(wanted: dict[str, Any]) -> None:
+    english = instructions.behind("How many pelicans?", wanted, profiles.QVQ)
+    chinese = instructions.behind("图中有几只鹈鹕？", wanted, profiles.QVQ)  # noqa: RUF001 - Chinese as written
 
     assert english.startswith("\n\n")
     assert "final answer" in english
@@ -36,32 +34,32 @@ def test_the_instruction_is_in_the_questions_language(answer_format: dict[str, A
     assert "最终答案" in chinese
 
 
-def test_options_have_letters_that_an_answer_can_name() -> None:
+def test_options_are_listed_with_letters() -> None:
     options = [f"option {number}" for number in range(26)]
-    text = instructions.suffix("Which?", {"type": "choice", "options": options}, profiles.QVQ)
+    reported = instructions.behind("Which?", {"type": "choice", "options": options}, profiles.QVQ)
 
-    lines = text.split("\n")
+    lines = reported.split("\n")
     assert lines[2] == "A. option 0"
     for line, option in zip(lines[2:28], options, strict=True):
         assert values.choice(line[0], options) == option
         assert values.choice(line, options) == option
 
 
-def test_the_instruction_contains_the_whole_schema() -> None:
-    text = instructions.suffix("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
+def test_the_instruction_contains_the_complete_schema() -> None:
+    reported = instructions.behind("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
 
-    assert json.loads(text.rpartition("\n")[2]) == SCHEMA
-
-
-@pytest.mark.parametrize("answer_format", [None, {"type": "free"}])
-def test_without_a_format_there_is_no_instruction(answer_format: dict[str, Any] | None) -> None:
-    assert instructions.suffix("How many?", answer_format, profiles.QVQ) == ""
+    assert json.loads(reported.rpartition("\n")[2]) == SCHEMA
 
 
-def test_a_model_not_trained_on_instructions_gets_none() -> None:
-    assert [
-        instructions.suffix("How many?", answer_format, profiles.TINY) for answer_format in FORMATS
-    ] == [""] * 4
+@pytest.mark.parametrize("wanted", [None, {"type": "free"}])
+def test_without_an_answer_format_there_is_no_instruction(wanted: dict[str, Any] | None) -> None:
+    assert instructions.behind("How many?", wanted, profiles.QVQ) == ""
+
+
+def test_a_model_that_cannot_follow_instructions_gets_none() -> None:
+    assert [instructions.behind("How many?", wanted, profiles.TINY) for wanted in FORMATS] == [
+        ""
+    ] * 4
 
 
 def test_the_instruction_follows_the_question_and_the_images() -> None:
@@ -84,9 +82,9 @@ def test_the_instruction_follows_the_question_and_the_images() -> None:
     plain = dataclasses.replace(built, instruction="")
 
     assert built.question == "How many?"
-    assert built.requested == "How many?" + instructions.suffix(
+    assert built.requested == "How many?" + instructions.behind(
         "How many?", {"type": "number"}, profiles.QVQ
     )
-    text = prompt.messages(built)["messages"][1]["content"][-1]["text"]
-    assert text == built.requested
+    reported = prompt.messages(built)["messages"][1]["content"][-1]["text"]
+    assert reported == built.requested
     assert prompt.messages(plain)["messages"][0] == prompt.messages(built)["messages"][0]

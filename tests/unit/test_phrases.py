@@ -1,4 +1,4 @@
-"""The spelling of phrases and texts: a phrase is in a text exactly if its spelling is in the text's spelling."""
+"""The spelling in which phrases are found: a phrase is in a text exactly if its spelling is in the text's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from jobs import phrases
 from jobs.phrases import Phrase
 
-#: Letters, digits, Chinese, kana and punctuation, in all combinations.
+#: Letters, digits, Chinese, kana and punctuation, in all neighbourhoods.
 ALPHABET = "abcé12圆形的るß .,_\\{-\n。😀"
 CJK = "圆形的る"
 texts = st.text(st.sampled_from(ALPHABET), max_size=60)
 
 
 def begins(text: str, at: int) -> bool:
-    """Whether a word starts at this index, or the character there is not part of a word."""
+    """Whether a word begins there, or something that is no part of a word stands there."""
     pair = text[max(at - 1, 0) : at + 1]
     return at == 0 or not all(char.isalnum() and char not in CJK for char in pair)
 
@@ -31,7 +31,7 @@ def words(spelling: str) -> list[str]:
 
 
 def phrase_of(text: str) -> Phrase | None:
-    """Return the phrase for ``text``, or None if it is rejected."""
+    """Return the phrase in ``text``, or None when it is refused."""
     try:
         return Phrase.of(text)
     except ValueError:
@@ -39,7 +39,7 @@ def phrase_of(text: str) -> Phrase | None:
 
 
 def folded(text: str) -> str:
-    """Return the folded text, computed in a different way than in the product."""
+    """Return what counts of a text, worked out in another way than the product does."""
     return " ".join(text.replace("\n", " ").casefold().split(" "))
 
 
@@ -50,9 +50,7 @@ def squeezed(text: str) -> str:
 
 
 @given(texts.filter(bool), st.data())
-def test_a_part_of_a_text_that_starts_at_a_word_is_found_in_it(
-    text: str, data: st.DataObject
-) -> None:
+def test_a_part_of_a_text_that_starts_at_a_word_matches(text: str, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from([at for at in range(len(text)) if begins(text, at)]))
     end = data.draw(st.integers(start + 1, len(text)))
     phrase = phrase_of(text[start:end])
@@ -62,29 +60,29 @@ def test_a_part_of_a_text_that_starts_at_a_word_is_found_in_it(
     whole = spelled(text)
 
     assert phrase.spelling in whole
-    known, expected = words(whole), list(phrase.words)
-    at = range(len(known) - len(expected) + 1)
-    last = expected.pop()
+    known, wanted = words(whole), list(phrase.words)
+    at = range(len(known) - len(wanted) + 1)
+    last = wanted.pop()
     assert any(
-        known[place : place + len(expected)] == expected
+        known[place : place + len(wanted)] == wanted
         and (
-            known[place + len(expected)].startswith(last)
+            known[place + len(wanted)].startswith(last)
             if phrase.unfinished
-            else known[place + len(expected)] == last
+            else known[place + len(wanted)] == last
         )
         for place in at
     )
 
 
 @given(texts, texts)
-def test_a_found_phrase_is_in_the_text(text: str, query: str) -> None:
-    phrase = phrase_of(query)
+def test_a_match_is_in_the_text(text: str, wanted: str) -> None:
+    phrase = phrase_of(wanted)
 
     if phrase is not None and phrase.spelling in spelled(text):
-        assert squeezed(folded(query)).strip() in squeezed(folded(text))
+        assert squeezed(folded(wanted)).strip() in squeezed(folded(text))
 
 
-def test_chinese_is_spelled_by_pairs_and_punctuation_stands_alone() -> None:
+def test_chinese_is_split_into_pairs_and_punctuation_into_words() -> None:
     assert spelled("Ein Kreis,有6个圆形。").split() == [
         "ein", "kreis", ",", "有", "6", "个圆", "圆形", "。",
     ]  # fmt: skip
@@ -95,7 +93,7 @@ def test_case_and_width_and_line_breaks_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected", "unfinished"),
+    ("text", "found", "unfinished"),
     [
         ("six circ", ("six", "circ"), True),
         ("six circles.", ("six", "circles"), False),
@@ -105,36 +103,34 @@ def test_case_and_width_and_line_breaks_do_not_matter() -> None:
         ("\\boxed{6}", ("boxed", "6"), False),
     ],
 )
-def test_the_words_at_the_ends_may_be_parts_of_longer_ones(
-    text: str, expected: tuple[str, ...], *, unfinished: bool
+def test_the_first_and_last_words_may_be_parts_of_longer_ones(
+    text: str, found: tuple[str, ...], *, unfinished: bool
 ) -> None:
     phrase = phrase_of(text)
 
     assert phrase is not None
-    assert (phrase.words, phrase.unfinished) == (expected, unfinished)
+    assert (phrase.words, phrase.unfinished) == (found, unfinished)
 
 
 @pytest.mark.parametrize("text", ["", " ", "a", "圆", "6", "a b", "...", "圆。", "。圆", "6 圆"])
-def test_a_phrase_that_nearly_every_text_contains_is_rejected_with_the_reason(text: str) -> None:
-    with pytest.raises(
-        ValueError, match="two letters or digits, or two adjacent Chinese characters"
-    ):
+def test_a_phrase_that_is_too_short_is_rejected_with_the_reason(text: str) -> None:
+    with pytest.raises(ValueError, match="two letters or digits, or two Chinese characters"):
         Phrase.of(text)
 
 
-def test_the_length_of_a_phrase_is_limited() -> None:
+def test_a_phrase_has_a_maximum_length() -> None:
     assert Phrase.of("x" * 200).words == ("x" * 200,)
     with pytest.raises(ValueError, match="at most 200 characters"):
         Phrase.of("x" * 201)
 
 
-def test_the_pieces_of_a_long_text_contain_every_phrase() -> None:
+def test_the_parts_of_a_long_text_contain_every_phrase() -> None:
     text = "".join(f"line {number} 圆形\n" for number in range(20_000))
     pieces = list(phrases.spellings(text))
 
     assert len(pieces) > 4
     assert max(map(len, pieces)) < 500_000
     for number in range(0, 20_000, 97):
-        phrase = Phrase.of(f"line {number} 圆形 line {number + 1} 圆")
-        assert any(phrase.spelling in piece for piece in pieces), number
+        wanted = Phrase.of(f"line {number} 圆形 line {number + 1} 圆")
+        assert any(wanted.spelling in piece for piece in pieces), number
     assert list(phrases.spellings(" \n ")) == []

@@ -1,4 +1,4 @@
-"""Signatures, compared with the vectors of Standard Webhooks and official verifiers; sealed secrets."""
+"""Signatures against the vectors of Standard Webhooks and official verifiers; secrets that are sealed and opened."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ VECTOR = (
         ),
     ],
 )
-def test_symmetric_signatures_match_the_vectors(
+def test_the_symmetric_vectors_hold(
     *, secret: str, message_id: str, timestamp: int, body: bytes, signature: str
 ) -> None:
     at = datetime.fromtimestamp(timestamp, UTC)
 
-    headers = webhooks.headers(message_id, body, at=at, secrets=[secret])
+    made = webhooks.headers(message_id, body, at=at, secrets=[secret])
 
-    assert headers == {
+    assert made == {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signature,
     }
 
 
-def test_asymmetric_signatures_match_the_vector() -> None:
+def test_the_asymmetric_vector_holds() -> None:
     private = "whsk_" + base64.b64encode(bytes(range(32))).decode()
     at = datetime.fromtimestamp(1674087231, UTC)
 
-    headers = webhooks.headers(
+    made = webhooks.headers(
         "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
         b'{"type":"contact.created"}',
         at=at,
@@ -74,31 +74,31 @@ def test_asymmetric_signatures_match_the_vector() -> None:
         private_key=private,
     )
 
-    assert headers["webhook-signature"] == (
+    assert made["webhook-signature"] == (
         "v1a,dmvgrAo639dy8KVWbVty0vxDNFmmbx16my7yJo78JM2PT3yVMPMLtjoWbkzZs3hmP19mIKEbovBWKFGxLy/BDA=="
     )
 
 
-def test_official_verifiers_accept_either_secret_during_a_rotation() -> None:
+def test_official_verifiers_take_either_secret_during_a_rotation() -> None:
     new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()
     now = datetime.now(UTC)
 
-    headers = webhooks.headers("evt_1", BODY, at=now, secrets=[new, old], private_key=pair.private)
+    made = webhooks.headers("evt_1", BODY, at=now, secrets=[new, old], private_key=pair.private)
 
     for secret in (new, old):
-        assert standardwebhooks.Webhook(secret).verify(BODY.decode(), headers)
+        assert standardwebhooks.Webhook(secret).verify(BODY.decode(), made)
         client = openai.OpenAI(api_key="none", webhook_secret=secret)
-        assert client.webhooks.unwrap(BODY.decode(), headers).id == "evt_1"
+        assert client.webhooks.unwrap(BODY.decode(), made).id == "evt_1"
         client.close()
     with pytest.raises(standardwebhooks.WebhookVerificationError):
-        standardwebhooks.Webhook(webhooks.new_secret()).verify(BODY.decode(), headers)
+        standardwebhooks.Webhook(webhooks.new_secret()).verify(BODY.decode(), made)
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(pair.public.removeprefix("whpk_")))
-    signature = headers["webhook-signature"].split()[0].removeprefix("v1a,")
+    signature = made["webhook-signature"].split()[0].removeprefix("v1a,")
     signed = f"evt_1.{int(now.timestamp())}.".encode() + BODY
     public.verify(base64.b64decode(signature), signed)
 
 
-def test_a_secret_is_sealed_and_opened_also_during_a_key_rotation() -> None:
+def test_a_secret_is_sealed_and_opened_also_by_a_key_that_is_being_changed() -> None:
     sealed = Vault(["old"]).seal("whsec_secret")
     both = Vault(["new", "old"])
 
@@ -109,7 +109,7 @@ def test_a_secret_is_sealed_and_opened_also_during_a_key_rotation() -> None:
         Vault(["new"]).open(sealed)
 
 
-def test_a_missing_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+def test_without_a_key_one_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     settings = Settings.read({}, home=tmp_path)
 
     sealed = Vault.of(settings).seal("a")
@@ -124,13 +124,13 @@ def test_a_missing_key_is_created_once_and_readable_by_its_owner_only(tmp_path: 
         Vault.of(Settings.read({}, vault_key=SecretStr(",")))
 
 
-def test_a_vault_reports_missing_keys_and_opens_again_when_they_are_back(
+def test_a_vault_without_its_keys_fails_and_opens_again_when_they_are_back(
     tmp_path: Path,
 ) -> None:
     running = Vault.of(Settings.read({}, home=tmp_path))
     sealed = running.seal("a")
     file = tmp_path / vault.VAULT_FILE
-    content = file.read_text()
+    stored = file.read_text()
 
     file.write_text("")
     with pytest.raises(errors.SettingsError, match="there is no key"):
@@ -138,13 +138,13 @@ def test_a_vault_reports_missing_keys_and_opens_again_when_they_are_back(
     file.unlink()
     with pytest.raises(errors.SettingsError, match="cannot be read"):
         running.open(sealed)
-    file.write_text(content)
+    file.write_text(stored)
 
     assert running.open(sealed) == "a"
 
 
 @pytest.mark.parametrize("by", ["secret", "old secret", "public key"])
-def test_an_unchanged_message_is_genuine(by: str) -> None:
+def test_what_was_signed_is_genuine(by: str) -> None:
     new, old, pair = webhooks.new_secret(), webhooks.new_secret(), webhooks.new_pair()
     sent = webhooks.headers("evt_1", b"{}", at=NOW, secrets=[new, old], private_key=pair.private)
     secrets = {"secret": [new], "old secret": [old]}.get(by, [])
@@ -168,7 +168,7 @@ def test_an_unchanged_message_is_genuine(by: str) -> None:
         ({"webhook-signature": "v1,é v1a,é v2,AAAA v1"}, b"{}", 0),
     ],
 )
-def test_a_changed_or_late_message_is_not_genuine(
+def test_what_was_changed_or_is_late_is_not_genuine(
     changed: dict[str, str], body: bytes, minutes: int
 ) -> None:
     secret, pair = webhooks.new_secret(), webhooks.new_pair()
@@ -184,7 +184,7 @@ def test_a_changed_or_late_message_is_not_genuine(
         )
 
 
-def test_a_running_process_uses_an_added_key(tmp_path: Path) -> None:
+def test_a_key_that_is_added_while_a_process_runs_is_used_by_it(tmp_path: Path) -> None:
     given = Settings.read({}, home=tmp_path)
     running = Vault.of(given)
     before = running.seal("whsec_secret")

@@ -1,4 +1,4 @@
-"""The steps of traces: kinds, text that is never divided, growing texts, marks, and linear time."""
+"""The steps of traces: kinds, places that are never cut, growth, marks, and time that is linear."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHINESE = (
     "我来仔细看这张图片。左边有3只鹈鹕。因为右边有2只，所以一共5只。\n\n等等，让我再数一遍。"  # noqa: RUF001 - Chinese punctuation
     "图中还有一只在后面。\n\n因此总共是6只。\n\n**最终答案**\n\n6"
 )
-#: Parts of texts, including difficult ones.
+#: What texts are made of, the awkward things among it.
 PIECES = st.sampled_from(
     [
         *(
@@ -68,12 +68,12 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES, max_size=40).map("".join)
 
 
-def steps_of(text: str) -> list[tuple[StepKind, str]]:
+def reported(text: str) -> list[tuple[StepKind, str]]:
     return [(step.kind, text[step.start : step.end]) for step in parse(text)]
 
 
-def test_an_english_trace_is_divided_into_steps() -> None:
-    assert steps_of(ENGLISH) == [
+def test_an_english_trace_is_split_into_steps() -> None:
+    assert reported(ENGLISH) == [
         (
             StepKind.OBSERVATION,
             "So I've got this picture with pelicans. On the left there are 3 pelicans, e.g. the big one.",
@@ -87,8 +87,8 @@ def test_an_english_trace_is_divided_into_steps() -> None:
     ]
 
 
-def test_a_chinese_trace_is_divided_into_steps() -> None:
-    assert [kind for kind, _ in steps_of(CHINESE)] == [
+def test_a_chinese_trace_is_split_into_steps() -> None:
+    assert [kind for kind, _ in reported(CHINESE)] == [
         StepKind.OBSERVATION,
         StepKind.INFERENCE,
         StepKind.RECHECK,
@@ -98,9 +98,9 @@ def test_a_chinese_trace_is_divided_into_steps() -> None:
     ]
 
 
-def test_the_small_models_traces_start_with_an_observation_and_end_with_the_answer() -> None:
+def test_traces_of_tiny_qvq_start_with_an_observation_and_end_with_the_answer() -> None:
     for sample in json.loads(SAMPLES.read_text()):
-        kinds = [kind for kind, _ in steps_of(sample["trace"])]
+        kinds = [kind for kind, _ in reported(sample["trace"])]
         assert kinds[0] is StepKind.OBSERVATION
         assert kinds[-1] is StepKind.ANSWER
         assert kinds.count(StepKind.ANSWER) == 1
@@ -119,7 +119,7 @@ def test_the_small_models_traces_start_with_an_observation_and_end_with_the_answ
         "| a. B |\n| C. D |",
     ],
 )
-def test_mathematics_code_and_tables_are_never_divided(whole: str) -> None:
+def test_mathematics_code_and_tables_are_never_split(whole: str) -> None:
     text = f"There is a duck.\n\n{whole}\n\nWait, there is more. Therefore, it is 4."
     spans = [(step.start, step.end) for step in parse(text)]
     at = text.index(whole)
@@ -129,17 +129,17 @@ def test_mathematics_code_and_tables_are_never_divided(whole: str) -> None:
 
 def test_a_list_belongs_to_the_paragraph_before_it() -> None:
     text = "I see these:\n\n- Wait. A duck.\n\n- A goose.\n\nTherefore, it is 2."
-    assert [kind for kind, _ in steps_of(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
+    assert [kind for kind, _ in reported(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
-def test_two_prices_are_not_a_formula_and_an_open_bracket_hides_nothing() -> None:
+def test_prices_and_unclosed_brackets_are_ordinary_text() -> None:
     text = "There is $5 here. Wait, $6 there.\n\n\\[ oh.\n\nTherefore, it is 11."
-    assert [kind for kind, _ in steps_of(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
+    assert [kind for kind, _ in reported(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
 def test_a_recheck_after_the_answer_ends_it() -> None:
     text = "**Final Answer**\n\n6\n\nWait, let me look again. There are 7.\n\n**Final Answer**\n\n7"
-    assert [kind for kind, _ in steps_of(text)] == [
+    assert [kind for kind, _ in reported(text)] == [
         StepKind.ANSWER,
         StepKind.RECHECK,
         StepKind.OBSERVATION,
@@ -148,7 +148,7 @@ def test_a_recheck_after_the_answer_ends_it() -> None:
 
 
 @given(TEXTS, st.data())
-def test_a_growing_text_ends_with_the_steps_of_the_whole(text: str, data: st.DataObject) -> None:
+def test_a_growing_text_has_the_steps_of_the_whole_text(text: str, data: st.DataObject) -> None:
     parser, at = Parser(), 0
     while at < len(text):
         size = data.draw(st.integers(1, len(text) - at))
@@ -158,7 +158,7 @@ def test_a_growing_text_ends_with_the_steps_of_the_whole(text: str, data: st.Dat
     assert parser.steps() == parse(text)
 
 
-def test_unclosed_code_settles_nothing_while_it_may_still_be_closed() -> None:
+def test_an_unclosed_code_block_leaves_its_paragraph_unsettled() -> None:
     text = "One.\n\n\\] `**Final Answer****Final Answer**"
     parser = Parser()
     parser.feed(text)
@@ -178,12 +178,12 @@ def test_unclosed_code_settles_nothing_while_it_may_still_be_closed() -> None:
         "#\n\n\x0c\n\nfinal answer",
     ],
 )
-def test_a_heading_contains_no_blank_line_so_no_heading_starts_in_settled_text(text: str) -> None:
+def test_a_heading_never_starts_in_settled_text(text: str) -> None:
     parser = Parser()
     for size, character in enumerate(text, 1):
         parser.feed(character)
         assert parser.steps() == parse(text[:size])
-    assert StepKind.ANSWER not in [kind for kind, _ in steps_of(text)]
+    assert StepKind.ANSWER not in [kind for kind, _ in reported(text)]
 
 
 @given(TEXTS)
@@ -196,7 +196,7 @@ def test_only_white_space_is_outside_of_steps(text: str) -> None:
     assert not (outside + text[at:]).strip()
 
 
-def test_marks_give_times_and_tokens_only_as_precise_as_they_are() -> None:
+def test_times_and_tokens_are_as_precise_as_the_marks() -> None:
     text = "There is a duck.\n\nTherefore, it is 1."
     marks = [
         TokenMark(10, NOON, 3),
@@ -235,7 +235,7 @@ def test_without_marks_steps_have_no_times() -> None:
         ),
     ],
 )
-def test_adversarial_texts_take_linear_time(piece: str) -> None:
+def test_hostile_texts_take_linear_time(piece: str) -> None:
     text = piece * (50_000 // len(piece))
     begun = time.process_time()
     steps = parse(text)

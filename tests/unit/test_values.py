@@ -1,4 +1,4 @@
-"""Typed values of answers: accepted notations, and ambiguous answers that yield no value."""
+"""Answers as values: what is understood, and what is not guessed at."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from jobs.answers import values
         ("many", None),
         ("", None),
         ("9" * 50, None),
-        # Numbers with a scale and in words.
+        # With a scale, and in words.
         ("5 million people", 5_000_000),
         ("6万", 60_000),
         ("two dozen", 24),
@@ -46,7 +46,7 @@ from jobs.answers import values
         ("一共五个", 5),
         ("½", 0.5),
         ("5 m²", 5),
-        # A part of the text is not the value.
+        # Parts of what is said are not it.
         ("10²", None),
         ("3½", None),
         ("2\\pi", None),
@@ -63,7 +63,7 @@ from jobs.answers import values
         ("一个也没有", None),
         ("三百五", None),
         ("one two", None),
-        # The notations of models.
+        # As models write them.
         ("12\\ \\text{cm}^2", 12),
         ("9.8 \\, \\text{m/s}^2", 9.8),
         ("12 cm^{2}", 12),
@@ -97,7 +97,7 @@ from jobs.answers import values
         ("6 (six)", 6),
         ("the bigger one has 5 dots", 5),
         ("有五个三角形", 5),
-        # Two numbers, or a number of which only a part would be read.
+        # Two numbers, or one of which only a part could be read.
         ("1\\ 2", None),
         ("1\\frac{1}{2}", None),
         ("5*3", None),
@@ -117,7 +117,7 @@ from jobs.answers import values
         ("x² = 9", None),
         ("3:1", None),
         ("2024-01-02", None),
-        # A bound or an estimate is not a number.
+        # A bound is no number, and no more is "ten or so".
         ("> 5", None),
         ("more than 5", None),
         ("不到6个", None),
@@ -125,7 +125,7 @@ from jobs.answers import values
         ("十几个", None),
     ],
 )
-def test_a_number_is_read_from_its_notations(text: str, value: float | None) -> None:
+def test_a_number_is_read_in_every_notation(text: str, value: float | None) -> None:
     assert values.number(text) == value
 
 
@@ -193,24 +193,24 @@ def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> 
         ("It is not true that the answer is B", None),
     ],
 )
-def test_a_choice_is_named_by_its_text_or_its_letter(text: str, value: str | None) -> None:
+def test_a_choice_is_read_by_its_text_or_its_letter(text: str, value: str | None) -> None:
     assert values.choice(text, ["Red", "Green", "Blue"]) == value
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("5*3", "53"), ("1\\ 2", "12"), ("5 \\times 10^3", "5")]
+    ("one", "other"), [("5*3", "53"), ("1\\ 2", "12"), ("5 \\times 10^3", "5")]
 )
-def test_texts_that_differ_in_separating_markup_are_not_the_same(first: str, second: str) -> None:
-    assert not values.same(first, second)
+def test_texts_separated_by_markup_differ_from_joined_ones(one: str, other: str) -> None:
+    assert not values.same(one, other)
 
 
-def test_the_whole_of_a_long_text_counts() -> None:
-    start = "There are many things to be seen here. " * 8
-    assert values.number(f"{start}5 dogs.") == 5
-    assert values.number(f"5 dogs. {start}3 cats.") is None
-    assert values.number("5 dogs. " + start * 20) is None
-    assert not values.same(f"{start}Red.", f"{start}Blue.")
-    assert values.same(f"{start}Red.", f"{start}Red.")
+def test_long_texts_are_compared_completely() -> None:
+    begun = "There are many things to be seen here. " * 8
+    assert values.number(f"{begun}5 dogs.") == 5
+    assert values.number(f"5 dogs. {begun}3 cats.") is None
+    assert values.number("5 dogs. " + begun * 20) is None
+    assert not values.same(f"{begun}Red.", f"{begun}Blue.")
+    assert values.same(f"{begun}Red.", f"{begun}Red.")
 
 
 @pytest.mark.parametrize(
@@ -232,14 +232,14 @@ def test_an_option_that_is_a_letter_may_be_explained(text: str, value: str | Non
     assert values.choice(text, ["A", "B", "C", "D"]) == value
 
 
-def test_spaces_and_brackets_do_not_distinguish_options() -> None:
+def test_spaces_and_brackets_do_not_change_an_option() -> None:
     assert values.choice("(15\\text{ cm})", ["12 cm", "15cm"]) == "15cm"
     assert values.choice("a b", ["ab", "a b"]) == "a b"
     assert values.choice("(ab)", ["ab", "a b"]) is None
     assert values.choice("()", ["(", ")"]) is None
 
 
-def test_a_text_that_equals_two_options_is_not_a_choice() -> None:
+def test_an_ambiguous_option_is_none() -> None:
     assert values.choice("red", ["red", "RED"]) is None
 
 
@@ -294,7 +294,7 @@ _PIECES = [
 
 
 @given(st.text(max_size=300) | st.lists(st.sampled_from(_PIECES), max_size=80).map("".join))
-def test_any_text_can_be_read(text: str) -> None:
+def test_no_text_makes_the_parser_fail(text: str) -> None:
     assert values.number(text) is None or isinstance(values.number(text), int | float)
     assert values.boolean(text) in (True, False, None)
     assert values.choice(text, ["a", "b"]) in ("a", "b", None)

@@ -1,4 +1,4 @@
-"""The vote on an answer: its waves, its classes, and early decisions that equal the full vote."""
+"""The vote on an answer: its waves, its classes, and that whoever stops early loses nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jobs.answers import votes
 ANSWERS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=9)
 
 
-def same(first: str, second: str) -> bool:
-    return first == second
+def same(one: str, other: str) -> bool:
+    return one == other
 
 
 def ranked(answers: dict[int, str | None]) -> list[votes.AnswerClass]:
@@ -22,20 +22,20 @@ def ranked(answers: dict[int, str | None]) -> list[votes.AnswerClass]:
 
 
 def winner(answers: dict[int, str | None]) -> str | None:
-    classes = ranked(answers)
-    return classes[0].text if classes else None
+    found = ranked(answers)
+    return found[0].text if found else None
 
 
 @pytest.mark.parametrize(
     ("samples", "planned"),
     [(1, [1]), (2, [2]), (3, [2, 1]), (5, [3, 2]), (8, [4, 2, 2]), (16, [8, 4, 2, 2])],
 )
-def test_samples_start_in_waves(samples: int, planned: list[int]) -> None:
+def test_samples_run_in_waves(samples: int, planned: list[int]) -> None:
     assert votes.waves(samples) == planned
 
 
 @pytest.mark.parametrize("samples", range(1, 65))
-def test_waves_include_every_sample_and_the_first_one_can_decide(samples: int) -> None:
+def test_waves_contain_every_sample_and_the_first_can_decide(samples: int) -> None:
     planned = votes.waves(samples)
     first = range(planned[0])
     assert sum(planned) == samples
@@ -43,20 +43,20 @@ def test_waves_include_every_sample_and_the_first_one_can_decide(samples: int) -
 
 
 @given(st.permutations(range(9)), st.lists(st.sampled_from("abc"), min_size=9, max_size=9))
-def test_the_order_of_votes_does_not_matter(order: list[int], texts: list[str]) -> None:
+def test_the_order_of_arrival_does_not_matter(order: list[int], texts: list[str]) -> None:
     assert ranked({vote: texts[vote] for vote in order}) == ranked(dict(enumerate(texts)))
 
 
 @given(st.data(), ANSWERS)
-def test_a_vote_is_decided_exactly_when_no_further_votes_can_change_the_winner(
+def test_a_vote_is_decided_exactly_if_no_class_can_overtake(
     data: st.DataObject, answers: list[str | None]
 ) -> None:
-    """A decision holds for all possible missing votes, and if all of them give the same winner, it is a decision."""
+    """Whatever the missing votes are, it holds; and what would hold, whatever they are, is a decision."""
     requested = len(answers)
-    present = data.draw(st.sets(st.sampled_from(range(requested)), min_size=2))
-    cast = {vote: answers[vote] for vote in present}
-    missing = [vote for vote in range(requested) if vote not in present][:4]
-    if len(present) + len(missing) < requested:
+    there = data.draw(st.sets(st.sampled_from(range(requested)), min_size=2))
+    cast = {vote: answers[vote] for vote in there}
+    missing = [vote for vote in range(requested) if vote not in there][:4]
+    if len(there) + len(missing) < requested:
         return
     ends = {
         winner(cast | dict(zip(missing, rest, strict=True)))
@@ -69,7 +69,7 @@ def test_a_vote_is_decided_exactly_when_no_further_votes_can_change_the_winner(
 
 
 @given(ANSWERS)
-def test_waves_produce_the_same_answer_as_the_whole_vote(answers: list[str | None]) -> None:
+def test_waves_have_the_same_winner_as_the_complete_vote(answers: list[str | None]) -> None:
     cast: dict[int, str | None] = {}
     first = 0
     for size in votes.waves(len(answers)):
@@ -81,27 +81,27 @@ def test_waves_produce_the_same_answer_as_the_whole_vote(answers: list[str | Non
     assert winner(cast) == winner(dict(enumerate(answers)))
 
 
-def test_one_vote_or_only_abstentions_do_not_decide() -> None:
+def test_fewer_than_two_votes_decide_nothing() -> None:
     assert not votes.decided(ranked({0: "a"}), cast=[0], requested=2)
     assert not votes.decided(ranked({0: None, 1: None}), cast=[0, 1], requested=5)
     assert votes.decided(ranked({0: None, 1: None}), cast=[0, 1], requested=2)
 
 
-def test_confidence_is_the_winners_share_of_the_counted_votes() -> None:
+def test_confidence_is_the_winners_share_of_the_counted_samples() -> None:
     cast = {0: "a", 1: None, 2: "b", 3: "a"}
     tally = votes.Tally(
         requested=5,
         begun=5,
         classes=tuple(ranked(cast)),
         abstained=(1,),
-        samples={0: 0, 1: 1, 2: 4, 3: 3},
+        generations={0: 0, 1: 1, 2: 4, 3: 3},
     )
     assert (tally.counted, tally.confidence) == (4, 0.5)
     assert tally.plain() == {
         "requested": 5,
         "begun": 5,
         "counted": 4,
-        "classes": [{"text": "a", "samples": [0, 3]}, {"text": "b", "samples": [4]}],
+        "classes": [{"text": "a", "generations": [0, 3]}, {"text": "b", "generations": [4]}],
         "abstained": [1],
     }
     assert votes.Tally(5, 5, (), (0, 1), {0: 0, 1: 1}).confidence is None

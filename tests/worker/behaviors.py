@@ -8,7 +8,7 @@ from typing import Any
 
 from core import profiles
 from jobs import engine
-from scripted import RealTime, Scripted, ScriptedOptions
+from scripted import Scripted, ScriptedOptions, SystemClock
 from tests.worker.conftest import Bench, real_image
 
 BUDGET = 8000
@@ -45,11 +45,11 @@ def run_persona(
     With probes there are several streams at once, and time is the real one.
     """
     manners = ScriptedOptions(
-        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, persona=persona
+        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, behavior=persona
     )
     options: dict[str, Any] = {"temperature": temperature, **switched}
     job_id = submit(bench, **options)
-    clock = RealTime() if switched.get("convergence") else Hurried()
+    clock = SystemClock() if switched.get("convergence") else Hurried()
     work(bench, Scripted(options=manners, profile=profiles.QVQ, clock=clock))
     return job_id
 

@@ -17,6 +17,7 @@ import pytest
 from core import profiles
 from core.database import Database
 from jobs.engine import Engine
+from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
@@ -41,26 +42,26 @@ ENDS = {
 }
 
 
-def submitted(name: str = "a") -> submission.NewImage:
-    return submission.NewImage(
-        key=name * 64,
+def submitted(name: str = "a") -> CanonicalImage:
+    return CanonicalImage(
         detail="standard",
-        pipeline="1",
         media_type="image/png",
         width=56,
         height=56,
         data=b"canonical " + name.encode(),
-        original_sha256=name * 64,
-        original_bytes=9,
-        original_media_type="image/png",
-        original_width=56,
-        original_height=56,
-        orientation=1,
-        frames=1,
+        original=OriginalFile(
+            sha256=name * 64,
+            size=9,
+            media_type="image/png",
+            width=56,
+            height=56,
+            orientation=1,
+            frames=1,
+        ),
     )
 
 
-def real_image() -> submission.NewImage:
+def real_image() -> CanonicalImage:
     """Return one that can be decoded, for engines that look at it."""
     return dataclasses.replace(submitted(), data=image_files.file_of(image_files.gradient(112, 84)))
 
@@ -135,7 +136,7 @@ class Bench:
         max_attempts: int = 3,
         deadline: float = 3600,
         options: Mapping[str, Any] | None = None,
-        image: submission.NewImage | None = None,
+        image: CanonicalImage | None = None,
     ) -> uuid.UUID:
         return submission.submit(
             self.database,
@@ -164,7 +165,7 @@ class Bench:
     def status(self, job_id: uuid.UUID) -> Status:
         return self.view(job_id).job.status
 
-    def trace(self, job_id: uuid.UUID) -> list[traces.SampleTrace]:
+    def trace(self, job_id: uuid.UUID) -> list[traces.GenerationTrace]:
         return traces.read(self.database, job_id)
 
     def attempt(self, job_id: uuid.UUID) -> history.AttemptView:
@@ -180,7 +181,7 @@ class Bench:
         numbers = [event.number for event in events]
         assert numbers == sorted(set(numbers))
         for trace in self.trace(job_id):
-            said = [event.delta or "" for event in events if event.sample == trace.number]
+            said = [event.delta or "" for event in events if event.generation == trace.number]
             assert "".join(said) == trace.text
         return list(events)
 

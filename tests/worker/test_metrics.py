@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import urllib.request
 import uuid
 from datetime import timedelta
@@ -51,8 +52,8 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
         first_token_at=started_at + timedelta(seconds=3),
         ended_at=started_at + timedelta(seconds=4),
     )
-    settle.succeed(database, claimed, answer=Answer("6", "boxed"), sample=ended)
-    settle.succeed(database, claimed, answer=Answer("7", "boxed"), sample=ended)
+    settle.succeed(database, claimed, answer=Answer("6", "boxed"), generation=ended)
+    settle.succeed(database, claimed, answer=Answer("7", "boxed"), generation=ended)
 
     assert value(registry, "jobs_submitted_total", priority="high") == 1
     assert value(registry, "job_queue_seconds_count", priority="high") == 1
@@ -80,14 +81,14 @@ def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
     factories.begin(database, claimed)
     agreed = (votes.AnswerClass("6", (0, 1, 3)),)
     tally = votes.Tally(
-        requested=8, begun=5, classes=agreed, abstained=(), samples={0: 0, 1: 1, 3: 3}
+        requested=8, begun=5, classes=agreed, abstained=(), generations={0: 0, 1: 1, 3: 3}
     )
 
     settle.succeed(
         database,
         claimed,
         answer=Answer("6", "boxed"),
-        sample=factories.make_ended(),
+        generation=factories.make_ended(),
         tally=tally,
     )
 
@@ -99,7 +100,7 @@ def test_attempts_are_counted_by_how_they_ended_and_a_job_once(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    settle.release(database, factories.claim(database), sample=None)
+    settle.release(database, factories.claim(database), generation=None)
     factories.claim(database, lease=timedelta(seconds=-1))
     expiry.sweep(database, actor="sweeper:test", crash_limit=1, rng=random.Random(1))
 
@@ -131,7 +132,9 @@ def test_a_code_that_nobody_listed_is_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
-    settle.fail(database, factories.claim(database), settle.Failure("novel", "New."), sample=None)
+    settle.fail(
+        database, factories.claim(database), settle.Failure("novel", "New."), generation=None
+    )
 
     assert (
         value(
@@ -165,7 +168,7 @@ def test_the_page_is_served_until_the_worker_stops(registry: CollectorRegistry) 
         # A second worker with the same port does without.
         second = Exporter(registry, host="127.0.0.1", port=port)
         second.start()
-        assert (exporter.serving, second.serving) == (True, False)
+        second.stop()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             page = answer.read().decode()
     finally:
@@ -180,4 +183,4 @@ def test_without_a_port_nothing_is_served(registry: CollectorRegistry) -> None:
     exporter = Exporter(registry, host="127.0.0.1", port=0)
     exporter.start()
 
-    assert not exporter.serving
+    assert not [thread for thread in threading.enumerate() if "serve_forever" in thread.name]

@@ -13,10 +13,10 @@ import pytest
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
 from jobs.store import claims, history
-from scripted.server import BackgroundServer
 from tests.databases import Age
 from tests.engines.conftest import connect
 from tests.engines.subjects import OPTIONS, Connect
+from tests.scripted_server import BackgroundServer
 from tests.worker import behaviors
 from tests.worker.conftest import Bench
 
@@ -71,7 +71,7 @@ def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
     case: tuple[str, Outcome, int, str, bool],
 ) -> None:
     persona, outcome, failures, code, spoke = case
-    job_id = submit(bench, question=f"[[persona:{persona}]] How many circles?")
+    job_id = submit(bench, question=f"[[behavior:{persona}]] How many circles?")
 
     behaviors.work(bench, connect(server.url))
 
@@ -97,7 +97,7 @@ def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
 def test_what_an_engine_will_never_take_fails_the_job_at_once(
     bench: Bench, server: BackgroundServer, connect: Connect
 ) -> None:
-    job_id = submit(bench, question="[[persona:refuse]] How many circles?")
+    job_id = submit(bench, question="[[behavior:refuse]] How many circles?")
 
     behaviors.work(bench, connect(server.url))
 
@@ -110,7 +110,7 @@ def test_a_silent_engine_is_given_up_and_freed(
     bench: Bench, server: BackgroundServer, connect: Connect, persona: str
 ) -> None:
     client = connect(server.url, first_token_seconds=0.5, token_seconds=0.2)
-    job_id = submit(bench, question=f"[[persona:{persona}]] How many circles?")
+    job_id = submit(bench, question=f"[[behavior:{persona}]] How many circles?")
 
     behaviors.work(bench, client)
 
@@ -138,7 +138,7 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
     options = OPTIONS.model_copy(update={"disconnect_seconds": 3600})
     with BackgroundServer(options) as server:
         client = connect(server.url)
-        job_id = submit(bench, question="[[persona:silent]] How many circles?")
+        job_id = submit(bench, question="[[behavior:silent]] How many circles?")
         slot = threading.Thread(target=behaviors.work, args=(bench, client))
         slot.start()
         assert wait_for(lambda: any(live.tokens == 20 for live in bench.recorder.lives()))
@@ -162,7 +162,7 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
 ) -> None:
     client = connect(server.url)
     gone, stored = (
-        submit(bench, question=f"[[persona:no_answer_at_length]] {n} How many circles?")
+        submit(bench, question=f"[[behavior:no_answer_at_length]] {n} How many circles?")
         for n in range(2)
     )
     slots = [
@@ -180,8 +180,8 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
 
     assert bench.status(gone) is Status.CANCELLED
     assert bench.status(stored) is Status.SUCCEEDED
-    assert len({sample.rid for sample in bench.attempt(stored).samples}) == 2
-    assert {len(sample.rid) for sample in bench.attempt(stored).samples} == {32}
+    assert len({generation.rid for generation in bench.attempt(stored).generations}) == 2
+    assert {len(generation.rid) for generation in bench.attempt(stored).generations} == {32}
 
 
 def test_a_picture_that_takes_engines_down_is_refused_in_the_end(

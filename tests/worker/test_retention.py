@@ -23,18 +23,10 @@ DAY = timedelta(days=1)
 JOBS = 120
 
 
-class SilentWakeup(RecordingWakeup):
-    """A bell whose Redis is away."""
-
-    def waiting(self) -> int | None:
-        """Return that nobody can say."""
-        return None
-
-
 def sweeper(database: Database, periods: purge.Periods, *, every: float = 10) -> Sweeper:
     return Sweeper(
         database,
-        wakeup=SilentWakeup(),
+        wakeup=RecordingWakeup(lying=None),
         owner="me",
         lease=timedelta(seconds=60),
         interval_seconds=every,
@@ -101,6 +93,6 @@ def test_it_looks_again_a_minute_after_nothing_was_left_to_do(
 def test_without_periods_it_takes_nothing_away(database: Database, account_id: uuid.UUID) -> None:
     end_jobs(database, account_id, age=1000 * DAY, count=1)
 
-    sweeper(database, purge.FOR_EVER).purge()
+    sweeper(database, purge.NO_RETENTION).purge()
 
     assert left(database) == 1

@@ -15,11 +15,12 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import structlog
 
 from core import errors
+from core.closing import Closing
 from jobs.store.workers import EngineState
 from scripted import Scripted
 from worker.engines.sglang import SGLang
@@ -27,7 +28,6 @@ from worker.engines.watchdog import WatchedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from core.profiles import ModelProfile
     from core.settings import Settings
@@ -43,7 +43,7 @@ _CLAIMS_WAIT_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
-class EngineSlot:
+class EngineSlot(Closing):
     """Leave to run one stream on one engine. Give it back, best by ``with``; twice is harmless."""
 
     def __init__(self, pool: EnginePool, post: _EngineEntry, facts: EngineFacts) -> None:
@@ -62,15 +62,8 @@ class EngineSlot:
         """
         self._pool.take_back(self, self._post, notify=notify)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give the permit back."""
         self.release()
 
 
@@ -130,11 +123,6 @@ class EnginePool:
         self._claims_waiting = 0
         self._claims_waited_at = 0.0
         self._on_room: Callable[[], None] = lambda: None
-
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        """All engines, alive or not."""
-        return tuple(post.engine for post in self._posts)
 
     def share(self, live_workers: int) -> None:
         """Divide each window among this many worker processes from now on."""
@@ -338,12 +326,13 @@ def build(settings: Settings, profile: ModelProfile) -> EnginePool:
         core.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
     """
     return EnginePool(
-        [_engine(url, settings, profile) for url in settings.engine_urls],
+        [build_engine(url, settings, profile) for url in settings.engine_urls],
         silent_seconds=settings.engine_silent_seconds,
     )
 
 
-def _engine(url: str, settings: Settings, profile: ModelProfile) -> Engine:
+def build_engine(url: str, settings: Settings, profile: ModelProfile) -> Engine:
+    """Return the engine at a URL. Raises :class:`core.errors.SettingsError`."""
     if url.startswith("scripted:"):
         return Scripted(url, profile=profile, model=settings.model)
     key = settings.engine_api_key

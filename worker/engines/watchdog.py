@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from core import errors
+from core.background import BackgroundLoop
 from jobs import engine
 from jobs.images.dimensions import dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
 #: Between two looks at the load, at most; there are several looks before silence is no longer believed.
 _PERIOD_SECONDS, _LOOKS = 5.0, 4
@@ -59,10 +59,10 @@ class WatchedEngine:
         self._engine = engine_
         self._silent_seconds = silent_seconds
         self._now = now
-        self._period_seconds = (
-            min(_PERIOD_SECONDS, silent_seconds / _LOOKS)
-            if period_seconds is None
-            else period_seconds
+        period = min(_PERIOD_SECONDS, silent_seconds / _LOOKS)
+        period = period if period_seconds is None else period_seconds
+        self._loop = (
+            BackgroundLoop("watchdog", self.look, every=period, first=period) if period else None
         )
         self._lock = threading.Lock()
         #: Streams without a first token in the order of their beginning, and how many have had theirs.
@@ -75,8 +75,6 @@ class WatchedEngine:
         self._stuck_since: float | None = None
         #: When some stream had a token last.
         self._spoke_at: float | None = None
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
 
     def stream(self, request: engine.GenerationRequest) -> WatchedGeneration:
         """Return the stream of ``request``, which can end with :class:`core.errors.EngineSilent`."""
@@ -98,13 +96,15 @@ class WatchedEngine:
 
     def close(self) -> None:
         """End the looking and release the engine's connections."""
-        self._stop.set()
+        if self._loop is not None:
+            self._loop.request_stop()
         self._engine.close()
 
     def began(self, stream: WatchedGeneration) -> None:
         """Take a stream that is sent now."""
         with self._lock:
-            self._ensure_thread()
+            if self._loop is not None:
+                self._loop.start()
             stream.counts_from = self._now()
             self._waiting[stream] = None
 
@@ -214,17 +214,6 @@ class WatchedEngine:
             return _Seen(speaking, 0, window, reported=False)
         return _Seen(reported.running, reported.waiting, window, reported=True)
 
-    def _ensure_thread(self) -> None:
-        """Start the thread that looks, at the first stream or after a look that nobody foresaw the end of."""
-        if not self._period_seconds or (self._thread is not None and self._thread.is_alive()):
-            return
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._period_seconds):
-            self.look()
-
 
 @dataclass(frozen=True)
 class _Seen:
@@ -288,13 +277,8 @@ class WatchedGeneration:
             self._stream = self._context.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._context.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self._context.__exit__(None, None, None)
 
     def __iter__(self) -> Iterator[engine.Chunk]:
         """Yield chunks until the end, as the engine's own stream does."""

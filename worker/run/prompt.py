@@ -43,7 +43,7 @@ def build(
         system=profile.system_prompt,
         images=tuple(images),
         question=claim.question,
-        instruction=instructions.suffix(claim.question, options.get("answer_format"), profile),
+        instruction=instructions.behind(claim.question, options.get("answer_format"), profile),
         sampling=sampling,
         max_output_tokens=options.get("max_output_tokens") or profile.default_output_tokens,
         salt=salt(claim),

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
 from core import errors
-from core.database import Database, DatabaseUnavailable
+from core.database import Database, until_available
 from jobs import lifecycle
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
-from jobs.store import claims, history
+from jobs.store import claims, history, traces
 from jobs.store import settle as outcomes
+from worker.guards.json_answer import JsonFormat
 from worker.leases import StopReason
-from worker.run.flow import FlowResult
+from worker.run.attempt import RunResult
 
 _log = structlog.get_logger(__name__)
 
-_PAUSE_SECONDS = 1.0
 #: A job over which engines fall silent so many times fails, whatever its ``max_attempts``: each time costs a permit
 #: for a minute.
 _SILENCES = 2
@@ -40,7 +39,7 @@ class Settlement:
         self._quarantine_crashes = quarantine_crashes
         self._rng = rng
 
-    def settle(self, claim: claims.Claim, result: FlowResult, *, reason: StopReason | None) -> None:
+    def settle(self, claim: claims.Claim, result: RunResult, *, reason: StopReason | None) -> None:
         """Write what became of an attempt whose stream has ended.
 
         Args:
@@ -48,8 +47,7 @@ class Settlement:
             result: what the stream left behind.
             reason: why it was stopped from outside, or None.
         """
-        ended = result.ended
-        match reason, result.fault:
+        match reason, result.last.fault:
             case StopReason.LOST, _:
                 _log.warning("job_lost")
             case StopReason.CANCEL, _:
@@ -57,7 +55,7 @@ class Settlement:
                     claim,
                     Outcome.CANCELLED,
                     lambda: outcomes.stop(
-                        self._database, claim, sample=ended, others=result.others
+                        self._database, claim, generation=result.last.end, others=result.others
                     ),
                 )
             case StopReason.DEADLINE, _:
@@ -65,44 +63,50 @@ class Settlement:
             case StopReason.DRAIN, _:
                 self.release(claim, result=result)
             case _, None:
-                answer = result.answer
-                if answer is None and result.form is not None:
-                    self.fail(claim, _unmet(result), result=result)
-                    return
-                found = result.found if answer else (*result.found, _no_answer(result))
-                self._write(
-                    claim,
-                    Outcome.SUCCEEDED,
-                    lambda: outcomes.succeed(
-                        self._database,
-                        claim,
-                        answer=answer,
-                        sample=ended,
-                        others=result.others,
-                        forced=result.forced,
-                        found=found,
-                        tally=result.tally,
-                        finish_reason=result.said.finish_reason,
-                    ),
-                )
+                self._settle_end(claim, result)
             case _, error:
                 self._settle_error(claim, error, result)
+
+    def _settle_end(self, claim: claims.Claim, result: RunResult) -> None:
+        """End a job whose generations have ended without a fault."""
+        end, standing = result.last.end, result.last.standing
+        answer, findings = standing.answer, result.last.findings
+        if answer is None:
+            if JsonFormat.of(claim.options) is not None:
+                self.fail(claim, _unmet(end), result=result)
+                return
+            findings = (*findings, _no_answer(end))
+        self._write(
+            claim,
+            Outcome.SUCCEEDED,
+            lambda: outcomes.succeed(
+                self._database,
+                claim,
+                answer=answer,
+                generation=end,
+                others=result.others,
+                forced=standing.forced,
+                found=findings,
+                tally=result.tally,
+                finish_reason=standing.end.finish_reason,
+            ),
+        )
 
     def fail(
         self,
         claim: claims.Claim,
         fault: outcomes.Failure,
         *,
-        result: FlowResult | None = None,
+        result: RunResult | None = None,
         deadly: int | None = None,
     ) -> None:
         """End the job as failed."""
-        ended, others = (result.ended, result.others) if result else (None, ())
+        ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.FAILED,
             lambda: outcomes.fail(
-                self._database, claim, fault, sample=ended, others=others, deadly=deadly
+                self._database, claim, fault, generation=ended, others=others, deadly=deadly
             ),
             fault,
         )
@@ -112,7 +116,7 @@ class Settlement:
         claim: claims.Claim,
         fault: outcomes.Failure,
         *,
-        result: FlowResult | None = None,
+        result: RunResult | None = None,
         engine_died: bool = False,
     ) -> None:
         """Put the job back after a counted fault, or end it when its tries are used up."""
@@ -120,7 +124,7 @@ class Settlement:
         if claim.failures + 1 >= claim.max_attempts:
             self.fail(claim, fault, result=result, deadly=deadly)
             return
-        ended, others = (result.ended, result.others) if result else (None, ())
+        ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RETRIED,
@@ -128,7 +132,7 @@ class Settlement:
                 self._database,
                 claim,
                 fault,
-                sample=ended,
+                generation=ended,
                 others=others,
                 rng=self._rng,
                 deadly=deadly,
@@ -140,23 +144,23 @@ class Settlement:
         self,
         claim: claims.Claim,
         *,
-        result: FlowResult | None = None,
+        result: RunResult | None = None,
         fault: outcomes.Failure | None = None,
     ) -> None:
         """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
-        ended, others = (result.ended, result.others) if result else (None, ())
+        ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RELEASED,
             lambda: outcomes.release(
-                self._database, claim, sample=ended, others=others, wait=wait, fault=fault
+                self._database, claim, generation=ended, others=others, wait=wait, fault=fault
             ),
             fault,
         )
 
     def _settle_error(
-        self, claim: claims.Claim, error: errors.EngineError, result: FlowResult
+        self, claim: claims.Claim, error: errors.EngineError, result: RunResult
     ) -> None:
         fault = outcomes.Failure(code=error.code, message=error.message, retryable=error.retryable)
         if not error.retryable:
@@ -173,7 +177,7 @@ class Settlement:
         self,
         claim: claims.Claim,
         fault: outcomes.Failure,
-        result: FlowResult,
+        result: RunResult,
         *,
         silence: errors.EngineSilent,
     ) -> None:
@@ -192,15 +196,10 @@ class Settlement:
 
     def _silences(self, claim: claims.Claim) -> int:
         """Return over how many earlier attempts of the job an engine fell silent."""
-        pause = threading.Event()
-        while True:
-            try:
-                attempts = history.attempts(self._database, claim.job_id)
-            except DatabaseUnavailable:
-                _log.warning("attempts_not_read")
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            return sum(view.attempt.error_code == errors.EngineSilent.code for view in attempts)
+        attempts = until_available(
+            lambda: history.attempts(self._database, claim.job_id), failed="attempts_not_read"
+        )
+        return sum(view.attempt.error_code == errors.EngineSilent.code for view in attempts)
 
     def _write(
         self,
@@ -214,25 +213,21 @@ class Settlement:
         A commit whose reply was lost may have landed: then the second try finds nothing to change,
         and the attempt's own row says how it ended. Nobody else can have written that row so.
         """
-        pause = threading.Event()
-        while True:
-            try:
-                settled = write() or outcomes.landed(self._database, claim) is outcome
-            except DatabaseUnavailable:
-                _log.warning("job_not_settled", outcome=str(outcome))
-                pause.wait(_PAUSE_SECONDS)
-                continue
-            if settled:
-                code = fault.code if fault else None
-                _log.info("job_settled", outcome=str(outcome), error_code=code)
-            else:
-                _log.warning("job_lost")
-            return
+        settled = until_available(
+            lambda: write() or outcomes.landed(self._database, claim) is outcome,
+            failed="job_not_settled",
+            outcome=str(outcome),
+        )
+        if settled:
+            code = fault.code if fault else None
+            _log.info("job_settled", outcome=str(outcome), error_code=code)
+        else:
+            _log.warning("job_lost")
 
 
-def _unmet(result: FlowResult) -> outcomes.Failure:
+def _unmet(end: traces.GenerationEnd) -> outcomes.Failure:
     """Return why a job fails whose answer is not of the form that was asked for."""
-    ran_out = result.ended.finish_reason == "length"
+    ran_out = end.finish_reason == "length"
     return outcomes.Failure(
         code="answer_format_unmet",
         message="The tokens kept for the answer did not suffice for JSON of the schema."
@@ -242,12 +237,12 @@ def _unmet(result: FlowResult) -> outcomes.Failure:
     )
 
 
-def _no_answer(result: FlowResult) -> Finding:
+def _no_answer(end: traces.GenerationEnd) -> Finding:
     """Return the finding of an attempt whose last stream has no answer either."""
     return Finding(
         kind=FindingKind.NO_ANSWER,
-        sample=result.ended.sample,
+        generation=end.generation,
         start=0,
-        end=len(result.ended.output),
+        end=len(end.output),
         action=Action.NONE,
     )

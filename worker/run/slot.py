@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import random
 import threading
 import uuid
@@ -18,12 +18,13 @@ from jobs.store import claims, settle
 from worker import compilations, leases
 from worker.engines.pool import EnginePool, EngineSlot
 from worker.equality import Equality
-from worker.guards import detectors, json_answer, verify
+from worker.guards import chain
 from worker.leases import StopReason
-from worker.run import flow, prompt
-from worker.run import vote as voting
+from worker.run import prompt
+from worker.run.attempt import Attempt
 from worker.run.settle import Settlement
 from worker.run.trace_buffer import TraceWriter
+from worker.run.vote import Vote
 
 _log = structlog.get_logger(__name__)
 
@@ -110,14 +111,14 @@ class Slot:
                 request_id=claim.request_id,
             )
             try:
-                with self._holdings.hold(claim) as holding:
+                with self._holdings.hold(claim) as lease:
                     _log.info("job_claimed", engine=permit.engine.url)
-                    self._run(claim, permit=permit, holding=holding)
+                    self._run(claim, permit=permit, lease=lease)
             finally:
                 logs.clear()
             return True
 
-    def _run(self, claim: claims.Claim, *, permit: EngineSlot, holding: leases.Lease) -> None:
+    def _run(self, claim: claims.Claim, *, permit: EngineSlot, lease: leases.Lease) -> None:
         """Run one attempt. Whatever nobody foresaw ends here, at the worker's one boundary, as a counted failure."""
         try:
             if claim.quarantined:
@@ -127,14 +128,14 @@ class Slot:
             if request is None:
                 self._settlement.fail(claim, _IMAGE_REMOVED)
                 return
-            self._ask(claim, request, permit=permit, holding=holding)
+            self._attempt(claim, request, permit=permit, lease=lease)
         except DatabaseUnavailable:
             # The engine has not been asked: that uses up nothing.
-            holding.ended()
+            lease.ended()
             self._settlement.release(claim)
         except Exception:  # noqa: BLE001 - the boundary: a slot outlives whatever a job does
             _log.exception("attempt_crashed")
-            holding.ended()
+            lease.ended()
             self._settlement.retry(claim, _INTERNAL)
 
     def _request(self, claim: claims.Claim) -> engine.GenerationRequest | None:
@@ -155,75 +156,61 @@ class Slot:
             claim, images=submitted_images, profile=self._profile, rid=uuid.uuid4().hex
         )
 
-    def _ask(
+    def _attempt(
         self,
         claim: claims.Claim,
         request: engine.GenerationRequest,
         *,
         permit: EngineSlot,
-        holding: leases.Lease,
+        lease: leases.Lease,
     ) -> None:
-        def watch(number: int) -> detectors.GenerationGuard:
-            return detectors.GenerationGuard(
-                switched,
-                question=claim.question,
-                sample=number,
-                budget=budget,
-                verification=again,
-                typed=typed,
-            )
-
-        switched = claim.options.get("guards") or {}
-        budget, again = request.max_output_tokens, 0
-        typed = json_answer.JsonFormat.of(claim.options) is not None
-        if typed:
-            budget = json_answer.rest(budget)
-        elif switched.get("verify"):
-            requested = self._profile.special_tokens.neutralize(request.requested)
-            budget, again = verify.budget(budget, requested)
-        request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
+        guard = functools.partial(
+            chain.build, claim.options, special_tokens=self._profile.special_tokens
+        )
+        guards = guard(request, engine_=permit.engine, sample=0)
+        first = guards.reasoning.request
         started_at = claims.begin(
             self._database,
             claim,
-            rid=request.rid,
-            sample=0,
+            rid=first.rid,
+            generation=0,
             engine=permit.engine.url,
             engine_version=permit.facts.version,
-            prompt=prompt.messages(request),
-            sampling=prompt.sampling(request),
+            prompt=prompt.messages(first),
+            sampling=prompt.sampling(first),
         )
         if started_at is None:
-            holding.mark(StopReason.LOST)
+            lease.mark(StopReason.LOST)
             _log.warning("job_lost")
             return
         samples = claim.options.get("samples") or 1
         if samples > 1:
-            vote = voting.Vote(
+            vote = Vote(
                 self._database,
                 engines=self._engines,
-                permit=permit,
-                holding=holding,
+                slot=permit,
+                lease=lease,
                 recorder=self._recorder,
                 grammars=self._grammars,
                 same=self._equality.of(
                     claim.options.get("answer_format"),
                     account_id=claim.account_id,
-                    stopped=lambda: holding.reason is not None,
+                    stopped=lambda: lease.reason is not None,
                 ),
-                watch=watch,
+                guard=guard,
             )
             result = vote.run(request, requested=samples, started_at=started_at)
         else:
-            asking = flow.GenerationFlow(
+            attempt = Attempt(
                 self._database,
                 engine_=permit.engine,
-                holding=holding,
+                lease=lease,
                 recorder=self._recorder,
                 grammars=self._grammars,
                 on_first_token=lambda: self._engines.report(permit.engine, None),
             )
-            result = asking.run(request, watch(0), started_at=started_at)
-            if fault := result.fault or result.missed:
+            result = attempt.run(guards, started_at=started_at)
+            if fault := result.engine_fault:
                 self._engines.report(permit.engine, fault)
         permit.release()
-        self._settlement.settle(claim, result, reason=holding.reason)
+        self._settlement.settle(claim, result, reason=lease.reason)

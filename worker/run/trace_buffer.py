@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent
@@ -39,13 +40,13 @@ class TraceBuffer:
 
     Args:
         claim: whose stream it is.
-        sample: which one.
+        generation: which one.
         started_at: its start by the database's clock; the times of its marks are measured from it.
     """
 
-    def __init__(self, claim: Claim, sample: int, *, started_at: datetime) -> None:
+    def __init__(self, claim: Claim, generation: int, *, started_at: datetime) -> None:
         self.claim = claim
-        self.sample = sample
+        self.generation = generation
         self.first_token_at: datetime | None = None
         self._started_ms = round(started_at.timestamp() * 1000)
         self._begun = time.monotonic()
@@ -76,7 +77,7 @@ class TraceBuffer:
             return "".join(self._parts)
 
     @property
-    def marks(self) -> tuple[IndexEntry, ...]:
+    def event_index(self) -> tuple[IndexEntry, ...]:
         """All marks so far."""
         with self._lock:
             return tuple(self._marks)
@@ -103,7 +104,9 @@ class TraceBuffer:
             mark = IndexEntry(number, len(text), self._started_ms + elapsed, finding, tokens)
             self._marks.append(mark)
             self._untaken.append(text)
-        return LiveEvent(self.claim.job_id, self.claim.attempt, self.sample, previous, mark, text)
+        return LiveEvent(
+            self.claim.job_id, self.claim.attempt, self.generation, previous, mark, text
+        )
 
     def take(self) -> traces.TracePart | None:
         """Return what was marked since the last call, or None."""
@@ -114,12 +117,12 @@ class TraceBuffer:
             piece = traces.TracePart(
                 job_id=self.claim.job_id,
                 attempt=self.claim.attempt,
-                sample=self.sample,
+                generation=self.generation,
                 position=self._position,
                 text="".join(self._untaken),
                 output_tokens=self._tokens,
                 first_token_at=self.first_token_at,
-                marks=new,
+                event_index=new,
             )
             self._taken = len(self._marks)
             self._untaken.clear()
@@ -127,7 +130,7 @@ class TraceBuffer:
             return piece
 
 
-class TraceWriter:
+class TraceWriter(BackgroundLoop):
     """Marks and flushes all :class:`TraceBuffer` streams of a process.
 
     Args:
@@ -147,6 +150,8 @@ class TraceWriter:
         flush_seconds: float,
         on_lost: Callable[[traces.Holding], None],
     ) -> None:
+        every = min(_TICK_SECONDS, flush_seconds)
+        super().__init__("trace-writer", self._tick_or_flush, every=every, first=every)
         self._database = database
         self._publisher = publisher
         self._owner = owner
@@ -160,22 +165,11 @@ class TraceWriter:
         self._closed: list[TraceBuffer] = []
         #: Pieces whose write failed; they are written again unchanged, so a lost reply does no harm.
         self._pending: list[traces.TracePart] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._flushed_at = time.monotonic()
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the thread; the streams have ended."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def open(self, claim: Claim, *, sample: int, started_at: datetime) -> TraceBuffer:
+    def open(self, claim: Claim, *, generation: int, started_at: datetime) -> TraceBuffer:
         """Begin to record a stream that started at ``started_at`` by the database's clock."""
-        live = TraceBuffer(claim, sample, started_at=started_at)
+        live = TraceBuffer(claim, generation, started_at=started_at)
         with self._lock:
             self._lives.add(live)
         return live
@@ -252,14 +246,12 @@ class TraceWriter:
         if reported := [event for live in lives if (event := live.mark()) is not None]:
             self._publisher.record(reported)
 
-    def _run(self) -> None:
-        flushed = time.monotonic()
-        while not self._stop.wait(min(_TICK_SECONDS, self._flush_seconds)):
-            if time.monotonic() - flushed >= self._flush_seconds:
-                flushed = time.monotonic()
-                self.flush()
-            else:
-                self.tick()
+    def _tick_or_flush(self) -> None:
+        if time.monotonic() - self._flushed_at >= self._flush_seconds:
+            self._flushed_at = time.monotonic()
+            self.flush()
+        else:
+            self.tick()
 
 
 def readable(text: str) -> str:

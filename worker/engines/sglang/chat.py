@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from core import errors
-from core.leaving import Leaving
+from core.closing import Closing
 from jobs import refusals
 from worker.engines.sglang import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from core.special_tokens import SpecialTokens
     from jobs import engine
-    from net.connections import Connection, Connections
+    from net.connection import Connection
+    from worker.engines.sglang.server import EngineServer
 
 _PATH = "/v1/chat/completions"
 #: A kept connection that breaks sooner than this had been closed before the request was sent. An
@@ -45,15 +46,14 @@ class ChatTimeouts:
     token: float
 
 
-class Chat(Leaving):
+class Chat(Closing):
     """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed.
 
     Args:
         request: what is asked.
-        connections: where a connection is taken from, and given back to after a whole response.
+        server: where a connection is taken from, and given back to after a whole response.
         images: the pictures' encoder.
         special_tokens: those of the engine's tokenizer.
-        headers: headers of the request.
         patience: longest waits.
     """
 
@@ -61,26 +61,24 @@ class Chat(Leaving):
         self,
         request: engine.GenerationRequest,
         *,
-        connections: Connections,
+        server: EngineServer,
         images: wire.EncodedImages,
         special_tokens: SpecialTokens,
-        headers: Mapping[str, str],
         patience: ChatTimeouts,
     ) -> None:
         #: Set when we ask the engine to abort: then, and only then, an abort is a normal end.
         self.abort_requested = False
         self._request = request
-        self._connections = connections
+        self._server = server
         self._images = images
         self._special_tokens = special_tokens
-        self._headers = headers
         self._patience = patience
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closed = False
 
-    def left(self) -> None:
-        """Close a connection that was not read to its end: it is not used again."""
+    def __exit__(self, *_: object) -> None:
+        self.close()
         self._drop()
 
     def __iter__(self) -> Iterator[engine.Chunk]:
@@ -104,15 +102,15 @@ class Chat(Leaving):
     def _open(self) -> http.client.HTTPResponse:
         """Return the response once its head is there."""
         body = wire.body(self._request, self._images, self._special_tokens)
-        connection = self._connections.take()
-        stored, sent = connection.dialled, time.monotonic()
+        connection = self._server.take()
+        pooled, sent = connection.dialed, time.monotonic()
         try:
             response = self._send(connection, body)
         except errors.EngineLost:
-            if not stored or time.monotonic() - sent > _STALE_SECONDS:
+            if not pooled or time.monotonic() - sent > _STALE_SECONDS:
                 raise
             self._drop()
-            response = self._send(self._connections.fresh(), body)
+            response = self._send(self._server.new_connection(), body)
         if response.status != HTTPStatus.OK:
             raise self._refused(response)
         return response
@@ -130,18 +128,13 @@ class Chat(Leaving):
             if self._closed:
                 connection.cut()
         try:
-            if not connection.dialled:
-                connection.dial(self._patience.connect)
+            if not connection.dialed:
+                self._server.dial(connection)
         except OSError as error:
             raise errors.EngineUnavailable("The engine cannot be reached.") from error
         try:
-            return connection.send(
-                "POST",
-                _PATH,
-                body=body,
-                headers=self._headers,
-                seconds=self._patience.first_token,
-            )
+            connection.wait_at_most(self._patience.first_token)
+            return self._server.send(connection, "POST", _PATH, body)
         except TimeoutError as error:
             raise _silent(self._patience.first_token) from error
         except OSError as error:
@@ -231,7 +224,7 @@ class Chat(Leaving):
             return
         with self._lock:
             if whole and not self._closed and self._connection is not None:
-                self._connections.give_back(self._connection)
+                self._server.give_back(self._connection)
                 self._connection = None
 
     def _drop(self) -> None:

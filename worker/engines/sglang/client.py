@@ -8,6 +8,7 @@ are closed after five seconds.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import threading
 import weakref
 from datetime import datetime
@@ -16,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-import urllib3
 
 from core import errors, special_tokens
 from core.special_tokens import SpecialTokens
 from jobs import engine, refusals
-from net.connections import Address, Connections
 from worker.engines.sglang import tokenizer, wire
 from worker.engines.sglang.chat import Chat, ChatTimeouts
+from worker.engines.sglang.server import EngineServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,8 @@ _ABORT_SECONDS = 2.0
 _LOADS = "/v1/loads?include=core"
 #: A scheduler reports every second, and after a step of its work, however long that takes.
 _STALE_SECONDS = 30.0
+
+_BROKEN = (OSError, http.client.HTTPException)
 
 log = structlog.get_logger(__name__)
 
@@ -60,22 +62,15 @@ class SGLang:
         connections: int = 128,
     ) -> None:
         self.url = url.rstrip("/")
-        self._headers = {"content-type": "application/json"}
-        if api_key:
-            self._headers["authorization"] = f"Bearer {api_key}"
+        self._server = EngineServer(
+            self.url, api_key=api_key, connect_seconds=connect_seconds, idle=connections
+        )
         self._patience = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
         self._images = wire.EncodedImages()
         self._special_tokens = special_tokens.ASSUMED
         #: The checkpoint and version that they belong to, and those of which they could not be found out.
         self._tokenizer: tuple[str, str, str] | None = None
         self._unknown_tokenizer: tuple[str, str, str] | None = None
-        self._connections = Connections(Address.parse(self.url), keep=connections)
-        # State and aborts are asked for rarely: one connection each, so that none can be stale.
-        self._http = urllib3.PoolManager(
-            headers={**self._headers, "connection": "close"},
-            timeout=urllib3.Timeout(connect=connect_seconds, read=connect_seconds),
-            retries=False,
-        )
         self._lock = threading.Lock()
         self._chats: weakref.WeakValueDictionary[str, Chat] = weakref.WeakValueDictionary()
 
@@ -83,10 +78,9 @@ class SGLang:
         """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its faults."""
         chat = Chat(
             request,
-            connections=self._connections,
+            server=self._server,
             images=self._images,
             special_tokens=self._special_tokens,
-            headers=self._headers,
             patience=self._patience,
         )
         with self._lock:
@@ -100,17 +94,14 @@ class SGLang:
         if chat is not None:
             chat.abort_requested = True
         try:
-            answer = self._http.request(
-                "POST",
-                f"{self.url}/abort_request",
-                body=orjson.dumps({"rid": rid}),
-                timeout=_ABORT_SECONDS,
+            status, _ = self._server.request(
+                "POST", "/abort_request", body=orjson.dumps({"rid": rid}), seconds=_ABORT_SECONDS
             )
-        except urllib3.exceptions.HTTPError as error:
+        except _BROKEN as error:
             log.warning("engine_abort_failed", url=self.url, rid=rid, reason=type(error).__name__)
             return
-        if answer.status != HTTPStatus.OK:
-            log.warning("engine_abort_failed", url=self.url, rid=rid, status=answer.status)
+        if status != HTTPStatus.OK:
+            log.warning("engine_abort_failed", url=self.url, rid=rid, status=status)
 
     def facts(self) -> engine.EngineFacts:
         """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
@@ -141,8 +132,7 @@ class SGLang:
 
     def close(self) -> None:
         """Release idle connections; running streams go on."""
-        self._connections.close()
-        self._http.clear()
+        self._server.close()
 
     def _learn_tokenizer(self, info: dict[str, Any]) -> None:
         """Find out the special tokens of the tokenizer that ``info`` names, unless they are known.
@@ -169,22 +159,18 @@ class SGLang:
     def _ask_special_tokens(self) -> frozenset[str] | None:
         """Return which candidates the engine has as one token; None when it does not say."""
         try:
-            answer = self._http.request(
-                "POST", f"{self.url}/v1/tokenize", body=tokenizer.question()
-            )
-            if answer.status != HTTPStatus.OK:
-                return None
-            return tokenizer.of_answer(answer.data)
-        except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
+            status, body = self._server.request("POST", "/v1/tokenize", body=tokenizer.question())
+            return tokenizer.of_answer(body) if status == HTTPStatus.OK else None
+        except (*_BROKEN, ValueError, LookupError, TypeError):
             return None
 
     def _ask(self, path: str) -> dict[str, Any]:
         """Return the object at ``path``. ``/server_info`` holds secrets: take from it, keep none of it."""
-        answer = self._http.request("GET", self.url + path)
-        if answer.status != HTTPStatus.OK:
-            raise errors.EngineUnavailable(refusals.understand(answer.status, "").error.message)
-        found: dict[str, Any] = orjson.loads(answer.data)
-        return found
+        status, body = self._server.request("GET", path)
+        if status != HTTPStatus.OK:
+            raise errors.EngineUnavailable(refusals.understand(status, "").error.message)
+        state: dict[str, Any] = orjson.loads(body)
+        return state
 
 
 @contextlib.contextmanager
@@ -192,7 +178,7 @@ def _unavailable() -> Iterator[None]:
     """Turn every way not to get a usable answer into :class:`core.errors.EngineUnavailable`."""
     try:
         yield
-    except urllib3.exceptions.HTTPError as error:
+    except _BROKEN as error:
         raise errors.EngineUnavailable("The engine cannot be reached.") from error
     except (ValueError, LookupError, TypeError) as error:
         raise errors.EngineUnavailable(
