@@ -130,7 +130,7 @@ def create_app(
     )
     database.party = current.group
     wakeup = wakeup or queue.RedisWakeup(settings)
-    delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, notifications=queue.DELIVER)
+    delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, task=queue.DELIVER)
     database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)

@@ -1,12 +1,12 @@
-"""Effects on one account while another account, or an unknown client, attacks the service.
+"""Response times of one account while another account, or a client without a key, attacks the service.
 
     python -m bench.abuse [--only lingering queue] [--seconds 10] [--database sqlite]
 
-Each attack (:mod:`bench.attacks`) runs in its own process, from the same address as the measured account.
-Meanwhile, the measured account reads a job ten times per second and submits a small new image twice per second, and a
-third client requests ``/livez``. The row "idle" is the same without an attack. "permits" counts the engine permits that
-the worker granted from the account's first submission until this job got one. All processes, including the attacker,
-share the cores of one machine.
+Each attack (:mod:`bench.attacks`) runs in its own process, from the address of the measured account. Meanwhile that
+account reads a job ten times a second and submits a small new image twice a second, and a third client reads
+``/livez``; the row "idle" is the same without an attack. "slots" counts the engine slots that the worker granted from
+the account's first submission until the slot of that job. All processes, with the attacker's, share the cores of one
+machine.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from jobs.store import accounts
 _ENGINE = "?window=4&tokens_per_second=200&prefill_tokens_per_second=0"
 _READY_SECONDS = 120
 _END_SECONDS = 60
-#: A call without an answer within this time counts as this long.
+#: The time limit of a call; a call without a response counts as this long.
 _PATIENCE_SECONDS = 30
 _ATTACKER = "attacker"
 _RUN = "from bench import attacks; attacks.main()"
-#: The number and length of the traces that the attacker's searches scan.
+#: The data that the attacker's searches read.
 _TRACES, _TRACE_CHARACTERS = 2_000, 20_000
 _AIMS = (
-    "aims: GET p95 < 250 ms, POST p95 < 1,500 ms, permits ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
+    "goals: GET p95 < 250 ms, POST p95 < 1,500 ms, slots ≤ 2, /livez < 1,000 ms, API < 1,024 MiB"
 )
 
 
@@ -73,9 +73,9 @@ class _Calls:
                 status, answer = self._call(method, path, body, headers)
             except (OSError, http.client.HTTPException):
                 status, answer = 0, b""
-            elapsed = time.perf_counter() - began
+            took = time.perf_counter() - began
             good = 200 <= status < 300
-            self.seconds.append(elapsed if good else max(elapsed, _PATIENCE_SECONDS))
+            self.seconds.append(took if good else max(took, _PATIENCE_SECONDS))
             self.refused += not good
             if good:
                 self.answers.append(answer)
@@ -91,7 +91,7 @@ class _Calls:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=["idle", *attacks.ATTACKS], default=None)
     parser.add_argument("--seconds", type=float, default=10)
@@ -102,8 +102,8 @@ def main() -> None:
         make = next(iter(makers.values()))
         rows = [_row(ground, make(), name, options.seconds) for name in names]
     figures.show(
-        f"Measurements of another account during an attack, {options.database}, {figures.machine()}; {_AIMS}",
-        ("attack", "GET p95 ms", "POST p95 ms", "permits", "/livez max ms", "API MiB", "refused"),
+        f"Another account's figures under attack, {options.database}, {figures.machine()}; {_AIMS}",
+        ("attack", "GET p95 ms", "POST p95 ms", "slots", "/livez max ms", "API MiB", "refused"),
         rows,
     )
 
@@ -123,22 +123,22 @@ def _row(ground: service.Ground, url: str, name: str, seconds: float) -> list[st
             _fill(running.database, accounts.account_id(running.database, _ATTACKER))
         running.start_worker()
         caller = service.Caller(f"http://127.0.0.1:{running.wiring.port}", key=key)
-        attacker_job = str(orjson.loads(_submit(caller))["id"])
+        theirs = str(orjson.loads(_submit(caller))["id"])
         answer = _submit(running.caller())
         job = str(orjson.loads(answer)["id"])
         _wait_for_claim(running.database, [answer])
-        with _attack(name, running.wiring.port, key, attacker_job):
+        with _attack(name, running.wiring.port, key, theirs):
             calls = _measure(running, job, seconds)
             memory = sum(figures.peak_mib(pid) for pid in _family(running.api.pid))
-            permits = _permits(running.database, calls[1].answers)
+            slots = _slots(running.database, calls[1].answers)
     return [
         name,
         _ms(figures.percentile(calls[0].seconds, 0.95)),
         _ms(figures.percentile(calls[1].seconds, 0.95)),
-        permits,
+        slots,
         _ms(max(calls[2].seconds)),
         f"{memory:,.0f}",
-        str(sum(client.refused for client in calls)),
+        str(sum(one.refused for one in calls)),
     ]
 
 
@@ -171,7 +171,7 @@ def _attack(name: str, port: int, key: str, job: str) -> Iterator[None]:
 
 
 def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]:
-    """Call the service for ``seconds``; return the reads, the submissions and the health checks."""
+    """Call the service for ``seconds``; return the reads, the submissions, and the health checks."""
     port = running.wiring.port
     ours = {"Authorization": f"Bearer {running.key}"}
     calls = [
@@ -180,11 +180,11 @@ def _measure(running: service.Service, job: str, seconds: float) -> list[_Calls]
         _Calls(port, 0.25, lambda: ("GET", "/livez", b"", {})),
     ]
     stop = threading.Event()
-    threads = [threading.Thread(target=call.run, args=(stop,)) for call in calls]
+    threads = [threading.Thread(target=one.run, args=(stop,)) for one in calls]
     for thread in threads:
         thread.start()
     stop.wait(seconds)
-    # The first submission must get its permit while the attack is running.
+    # The first submission gets its slot during the attack.
     _wait_for_claim(running.database, calls[1].answers)
     stop.set()
     for thread in threads:
@@ -207,14 +207,14 @@ def _submission(key: str) -> tuple[str, str, bytes, dict[str, str]]:
 
 
 def _image() -> bytes:
-    """Return a small PNG with random content, which is new to the service."""
+    """Return a small PNG that is new to the service."""
     out = io.BytesIO()
     Image.frombytes("L", (48, 48), random.randbytes(48 * 48)).save(out, "PNG")
     return out.getvalue()
 
 
 def _submit(caller: service.Caller) -> bytes:
-    """Submit a job and return the answer."""
+    """Submit a job and return the response."""
     image = caller.post("/v1/images", _image(), kind="image/png")["id"]
     body = {"question": "How many?", "images": [{"image_id": image}]}
     return orjson.dumps(caller.post("/v1/jobs", orjson.dumps(body)))
@@ -227,13 +227,15 @@ def _wait_for_claim(database: Database, answers: Sequence[bytes]) -> None:
 
 
 def _claimed(database: Database, answer: bytes) -> sa.Row[tuple[object, object]] | None:
-    claim = sa.select(Job.created_at, Attempt.claimed_at).join(Attempt, Attempt.job_id == Job.id)
+    statement = sa.select(Job.created_at, Attempt.claimed_at).join(
+        Attempt, Attempt.job_id == Job.id
+    )
     with database.reading() as transaction:
-        return transaction.execute(claim.where(Job.id == _job_id(answer))).first()
+        return transaction.execute(statement.where(Job.id == _job_id(answer))).first()
 
 
-def _permits(database: Database, answers: Sequence[bytes]) -> str:
-    """Return the number of permits granted from the first submission to its claim, inclusive."""
+def _slots(database: Database, answers: Sequence[bytes]) -> str:
+    """Return the number of slots from the first submission to its own slot, inclusive."""
     row = _claimed(database, answers[0]) if answers else None
     if row is None:
         return "none"
@@ -251,7 +253,7 @@ def _job_id(answer: bytes) -> uuid.UUID:
 
 
 def _fill(database: Database, account_id: uuid.UUID) -> None:
-    """Create long traces for the attacker's searches."""
+    """Store long traces for the attacker's searches."""
     rng = random.Random(1)
     words = ["look", "long", "a", *(f"word{number}" for number in range(500))]
     for start in range(0, _TRACES, 100):
@@ -277,7 +279,7 @@ def _fill(database: Database, account_id: uuid.UUID) -> None:
 
 
 def _family(pid: int) -> list[int]:
-    """Return the process ids of the API, without its decoders."""
+    """Return the processes of the API without its decoders."""
     pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         pids += map(int, task.read_text().split())

@@ -2,10 +2,10 @@
 
     python -m bench.accept [--database both] [--quick]
 
-With a photograph: forms with a JPEG of 12 megapixels, one at a time, each a new image. The reference is the bare
-Pillow work (decode, resize, encode) on the same images in another process, in turns with the service.
-By image id: small JSON with the id of an uploaded image. The reference is the rate of one-row commits on the same
-database, because each accepted job is a commit. No worker runs. The CPU time is the sum of the API's processes.
+With a photograph: a JPEG of 12 megapixels as a form, one at a time, each a new image; compared with the bare
+Pillow work (decode, resize, encode) on the same images in a separate process, alternating with the service.
+By image id: small JSON about an uploaded image; compared with the rate of one-row commits on the
+same database, because each accepted job is one. No worker runs. CPU is the total of the API's processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _QUESTION = "What is there to see?"
 
 @dataclass(frozen=True)
 class Load:
-    """The cost of a series of calls: seconds of each call, total wall-clock seconds, and CPU seconds."""
+    """The times of a series of calls: seconds of each, wall-clock seconds of all, and CPU seconds."""
 
     seconds: Sequence[float]
     wall: float
@@ -43,12 +43,12 @@ class Load:
 
     @property
     def each(self) -> float:
-        """CPU seconds per call."""
+        """CPU seconds of one call."""
         return self.cpu / len(self.seconds)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--quick", action="store_true", help="fewer calls")
@@ -66,7 +66,7 @@ def main() -> None:
                 by_id += [[*_id_row(running, jobs, clients, commits), name] for clients in (1, 8)]
     machine = figures.machine()
     figures.show(
-        f"Jobs with a 12 MP JPEG, one at a time, {len(photographs) - _WARM_UP} photographs, {machine}",
+        f"A job with a 12 MP JPEG, one at a time, {len(photographs) - _WARM_UP} photographs, {machine}",
         (
             *("p50 ratio", "CPU ratio", "p50", "p99", "bare p50", "CPU per job", "bare CPU"),
             *("jobs/s per core", "database"),
@@ -74,7 +74,7 @@ def main() -> None:
         by_photograph,
     )
     figures.show(
-        f"{jobs} jobs by image id, {machine}; goal: {_AIM:,.0f} jobs/s per core",
+        f"A job by image id, {jobs} of them, {machine}; goal: {_AIM:,.0f} jobs/s per core",
         (
             *("of the goal", "jobs/s per core", "CPU per job", "clients", "jobs/s", "p50", "p99"),
             *("bare commits/s", "database"),
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _photographs(count: int) -> Iterator[bytes]:
-    """Yield different JPEGs: each has its own quantization table, so that no canonical image is known."""
+    """Yield different JPEGs: each has its own quantization table, so that no pixels are known."""
     photograph = accept_images.photograph()
     table = photograph.index(b"\xff\xdb") + 5
     for number in range(_WARM_UP + count):
@@ -127,7 +127,7 @@ def _photograph_row(
 
 
 def _bare(photograph: bytes) -> tuple[float, float]:
-    """Return the wall-clock seconds and the CPU seconds of the bare work."""
+    """Return the wall-clock and CPU seconds of the bare work."""
     began, cpu = time.perf_counter(), time.process_time()
     accept_images.bare(photograph, "standard")
     return time.perf_counter() - began, time.process_time() - cpu
@@ -160,7 +160,7 @@ def _id_row(running: service.Service, jobs: int, clients: int, commits: float) -
 
 
 def _load(running: service.Service, body: bytes, jobs: int, *, clients: int) -> Load:
-    """Submit ``jobs`` jobs by ``clients`` clients, each of which waits for its answer."""
+    """Submit ``jobs`` jobs by ``clients`` clients that each wait for their response."""
     seconds: list[float] = []
 
     def client() -> None:
@@ -183,7 +183,7 @@ def _load(running: service.Service, body: bytes, jobs: int, *, clients: int) -> 
 
 
 def _commits_a_second(url: str) -> float:
-    """Return the number of consecutive one-row transactions that the database commits per second."""
+    """Return the number of sequential one-row transactions that the database commits in a second."""
     began = time.perf_counter()
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(sa.make_url(url).database or "")) as connection:

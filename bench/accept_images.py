@@ -2,10 +2,10 @@
 
     python -m bench.accept_images [--rounds 30] [--detail standard]
 
-``ImageReader.accept`` sends the file to a child process, which checks, decodes, rotates, flattens, resizes and
+``Images.accept`` sends the file to a child process, checks its bounds, decodes, rotates, flattens, resizes, and
 encodes it, and returns the image and two hashes. The bare work is the unavoidable part:
-decode (a JPEG at its draft scale), resize and encode, in this process. Both run in turns, one at a time,
-so each rate is the rate of one core. "Inside" is the pipeline without the child. Goal: a ratio of at most 1.25 at p50.
+decode (a JPEG at its draft scale), resize, and encode, in this process. Both alternate, one at a time,
+so a rate is that of one core. "Inside" is the pipeline without the child. Goal: at most 1.25 at p50.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ACCOUNT = uuid.UUID(int=1)
 
 
 def photograph(width: int = 4000, height: int = 3000) -> bytes:
-    """Return a JPEG of 12 megapixels with soft shapes and sensor noise, the same at every run."""
+    """Return a JPEG of 12 megapixels with soft shapes and sensor noise, the same in each run."""
     chance = random.Random(12)
     shapes = Image.frombytes("RGB", (40, 30), chance.randbytes(40 * 30 * 3))
     scene = shapes.resize((width, height), Image.Resampling.BICUBIC)
@@ -45,7 +45,7 @@ def photograph(width: int = 4000, height: int = 3000) -> bytes:
 
 
 def screenshot(width: int = 1920, height: int = 1080) -> bytes:
-    """Return a PNG of 2 megapixels with windows, lines and much text, the same at every run."""
+    """Return a PNG of 2 megapixels with windows, lines, and much text, the same in each run."""
     chance = random.Random(2)
     submitted = Image.new("RGB", (width, height), "#f4f4f6")
     draw = ImageDraw.Draw(submitted)
@@ -62,7 +62,7 @@ def screenshot(width: int = 1920, height: int = 1080) -> bytes:
 
 
 def bare(data: bytes, detail: profiles.Detail) -> bytes:
-    """Do only the unavoidable work with Pillow."""
+    """Do only the unavoidable work, with Pillow."""
     with Image.open(io.BytesIO(data)) as image:
         lossy = image.format == "JPEG"
         height, width = geometry.canonical_size(image.height, image.width, detail)
@@ -77,7 +77,7 @@ def bare(data: bytes, detail: profiles.Detail) -> bytes:
 
 
 def _measure(calls: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the median seconds of each function; the functions run in turns."""
+    """Return the median seconds of each call; the calls alternate."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(_WARM_UP + rounds):
         for call, times in zip(calls, seconds, strict=True):
@@ -89,7 +89,7 @@ def _measure(calls: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--detail", choices=list(profiles.DETAIL_TOKENS), default="standard")
@@ -98,7 +98,7 @@ def main() -> None:
     # A photograph and a screenshot.
     submitted_images = {"12 MP JPEG": photograph(), "2 MP PNG": screenshot()}
     table = Table(title=f"Accepting an image, detail {detail}, p50 of {options.rounds}")
-    for name in ("ratio", "picture", "accept", "inside", "bare", "per s", "in", "out"):
+    for name in ("ratio", "image", "accept", "inside", "bare", "per s", "in", "out"):
         table.add_column(name, justify="left" if name == "picture" else "right", no_wrap=True)
     router = images.ImageReader.start(Settings.read({}))
     try:

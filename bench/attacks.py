@@ -1,7 +1,7 @@
 """The attacks of ``bench.abuse``, each in its own process.
 
-An attack writes one line once it is active, and continues until its standard input ends. All attacks connect from the
-same address as the measured account, so that only the API keys distinguish the two.
+An attack writes one line when it has started and continues until its standard input ends. All attacks connect from
+the address of the measured account, so that only the keys distinguish the two.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import orjson
 from PIL import Image
 
-#: The limit of open files that the attacks need.
+#: Above this number of sockets the limit of open files must be raised.
 _FILES = 4096
 _CONNECT_SECONDS = 5
 _DRIP_SECONDS = 10.0
-#: The pause after a failed connection of a repeating attack.
+#: Seconds between two rounds of a repeated attack.
 _PAUSE_SECONDS = 0.05
 _MIB = 2**20
 
@@ -39,7 +39,7 @@ class Target:
     job: str
 
     def connect(self) -> socket.socket:
-        """Return a new connection. Raises OSError if the service does not accept it."""
+        """Return a new connection. Raises OSError when the service refuses it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=_CONNECT_SECONDS)
 
     def head(self, method: str, path: str, *headers: str) -> bytes:
@@ -55,11 +55,11 @@ class Target:
 
 
 def lingering(target: Target) -> None:
-    """Twenty clients at a time send a request with ``Connection: close`` and never close their side."""
+    """Twenty clients at a time send ``Connection: close`` and never close their side."""
     held: list[socket.socket] = []
     for _ in _rounds(0.5):
-        for connection in held[:-200]:
-            connection.close()
+        for one in held[:-200]:
+            one.close()
         held = held[-200:]
         for _number in range(20):
             with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ def slow_bodies(target: Target) -> None:
 
 
 def missing_bodies(target: Target) -> None:
-    """800 requests without a key announce a body that never comes."""
+    """800 requests without a key announce a body and never send it."""
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     _hold(target, 800, lambda _number: head)
 
@@ -108,10 +108,10 @@ def large_bodies(target: Target) -> None:
         with contextlib.ExitStack() as stack:
             for _number in range(20):
                 with contextlib.suppress(OSError):
-                    connection = stack.enter_context(target.connect())
-                    connection.sendall(head)
+                    one = stack.enter_context(target.connect())
+                    one.sendall(head)
                     for _piece in range(59):
-                        connection.sendall(piece)
+                        one.sendall(piece)
             _ready()
             _wait(5)
 
@@ -129,9 +129,9 @@ def unknown_fields(target: Target) -> None:
 
 
 def slow_images(target: Target) -> None:
-    """Four clients send small JPEGs that occupy a decoder until its time limit."""
+    """Four clients send a small JPEG that occupies a decoder until it is killed."""
     image = _slow_jpeg()
-    # The bytes differ, so that the service does not recognize a file that timed out.
+    # All have different bytes, so that none is remembered.
     requests = [
         target.post("/v1/images", image + bytes([number, 0]), "image/jpeg") for number in range(256)
     ]
@@ -139,25 +139,25 @@ def slow_images(target: Target) -> None:
 
 
 def searches(target: Target) -> None:
-    """Forty clients search the account's long traces for phrases of frequent words that do not occur in this order."""
+    """Forty clients search the account's long traces for frequent words in another order."""
     phrases = [
         f"{first}%20{second}" for first, second in itertools.permutations(("look", "long", "a"), 2)
     ]
     _repeat(
         target,
-        [target.head("GET", f"/v1/jobs?limit=1&q=%22{phrase}%22") for phrase in phrases],
+        [target.head("GET", f"/v1/jobs?limit=1&q=%22{one}%22") for one in phrases],
         clients=40,
     )
 
 
 def streams(target: Target) -> None:
-    """One key opens the maximum number of event streams."""
+    """One key opens as many event streams as it can get."""
     head = target.head("GET", f"/v1/jobs/{target.job}/events")
     _hold(target, 744, lambda _number: head)
 
 
 def unread_answers(target: Target) -> None:
-    """Two hundred clients send requests continuously and read no answer."""
+    """Two hundred clients send requests one after the other and read no response."""
     many = target.head("GET", "/v1/jobs?limit=100") * 60
     _hold(target, 200, lambda _number: many)
 
@@ -188,32 +188,32 @@ ATTACKS: dict[str, Callable[[Target], None]] = {
 
 
 def _hold(target: Target, count: int, first: Callable[[int], bytes], *, drip: bytes = b"") -> None:
-    """Keep ``count`` connections open that have sent ``first``; replace the ones that the service closes."""
+    """Keep ``count`` connections open, each with ``first`` sent; replace those that the service closes."""
     held: dict[int, socket.socket] = {}
     number = 0
     for _ in _rounds(0.5):
-        for connection in list(held.values()):
-            if _closed(connection):
-                held.pop(connection.fileno())
-                connection.close()
+        for one in list(held.values()):
+            if _closed(one):
+                held.pop(one.fileno())
+                one.close()
         while len(held) < count:
             try:
-                connection = _send(target, first(number))
+                one = _send(target, first(number))
             except OSError:
                 break
             number += 1
-            held[connection.fileno()] = connection
+            held[one.fileno()] = one
         if drip and number % 20 == 0:
             number += 1
-            for connection in held.values():
+            for one in held.values():
                 with contextlib.suppress(OSError):
-                    connection.send(drip)
+                    one.send(drip)
 
 
-def _closed(connection: socket.socket) -> bool:
-    """Whether the peer has closed the connection; does not consume received data."""
+def _closed(one: socket.socket) -> bool:
+    """Whether the peer has closed the connection; its data stays unread."""
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return one.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False
     except OSError:
@@ -221,25 +221,25 @@ def _closed(connection: socket.socket) -> bool:
 
 
 def _send(target: Target, data: bytes) -> socket.socket:
-    connection = target.connect()
-    connection.setblocking(False)
+    one = target.connect()
+    one.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        connection.send(data)
-    return connection
+        one.send(data)
+    return one
 
 
 def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
-    """Send the requests in turn by ``clients`` threads, each of which waits for the answer to its last request."""
+    """Send the requests in turn by ``clients`` threads, each after the response to its last one."""
     stop = threading.Event()
     turn = itertools.cycle(requests)
 
     def client() -> None:
         while not stop.is_set():
             try:
-                with target.connect() as connection:
-                    connection.settimeout(60)
-                    connection.sendall(next(turn))
-                    connection.recv(65536)
+                with target.connect() as one:
+                    one.settimeout(60)
+                    one.sendall(next(turn))
+                    one.recv(65536)
             except OSError:
                 stop.wait(_PAUSE_SECONDS)
 
@@ -252,30 +252,30 @@ def _repeat(target: Target, requests: list[bytes], *, clients: int) -> None:
 
 
 def _rounds(seconds: float) -> Iterator[None]:
-    """Yield immediately and then every ``seconds`` until standard input ends; signal the end of the first round."""
+    """Yield at once and then every ``seconds`` until standard input ends; announce the end of the first round."""
     yield
     _ready()
     while _wait(seconds):
         yield
 
 
-_announced = threading.Event()
+_reported = threading.Event()
 
 
 def _ready() -> None:
-    if not _announced.is_set():
-        _announced.set()
+    if not _reported.is_set():
+        _reported.set()
         print("in force", flush=True)
 
 
 def _wait(seconds: float) -> bool:
-    """Return True after ``seconds``, or False as soon as standard input ends."""
+    """Return True after ``seconds``, or False as soon as standard input has ended."""
     until = time.monotonic() + seconds
     return not select.select([sys.stdin], [], [], max(until - time.monotonic(), 0))[0]
 
 
 def _slow_jpeg() -> bytes:
-    """Return a progressive JPEG that repeats its last scan many times; its decoding takes minutes."""
+    """Return a progressive JPEG that repeats its last scan; decoding it takes minutes."""
     out = io.BytesIO()
     Image.new("RGB", (6000, 8000), (120, 130, 140)).save(out, "JPEG", progressive=True)
     data = out.getvalue()
@@ -287,17 +287,17 @@ def _slow_jpeg() -> bytes:
 def _upload(target: Target) -> str:
     out = io.BytesIO()
     Image.new("RGB", (64, 64), (1, 2, 3)).save(out, "PNG")
-    with target.connect() as connection:
-        connection.settimeout(60)
-        connection.sendall(target.post("/v1/images", out.getvalue(), "image/png"))
-        answer = connection.recv(65536)
+    with target.connect() as one:
+        one.settimeout(60)
+        one.sendall(target.post("/v1/images", out.getvalue(), "image/png"))
+        answer = one.recv(65536)
         while b"\r\n\r\n" not in answer or not answer.rstrip().endswith(b"}"):
-            answer += connection.recv(65536)
+            answer += one.recv(65536)
     return str(orjson.loads(answer.partition(b"\r\n\r\n")[2])["id"])
 
 
 def main() -> None:
-    """Run one attack; the arguments are its name, the port, the attacker's key, and one of the attacker's jobs."""
+    """Run one attack; the arguments are its name, the port, the attacker's key, and a job of the attacker."""
     name, port, key, job = sys.argv[1:]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))

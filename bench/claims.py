@@ -1,7 +1,7 @@
 """The cost of a claim with a long queue of many accounts that take turns.
 
-The reference is a claim of the job with the lowest rank, regardless of its account, on another database without the
-index of the turns. Blocks of both kinds of claims alternate.
+Compared with a claim of the job with the lowest rank of all accounts, on a separate database without the index of the
+turns. Both are measured in alternating blocks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Claiming = Callable[[Database], object]
 
 
 def by_turn(database: Database) -> object:
-    """Claim a job by turns, as workers do."""
+    """Claim as workers do."""
     return claims.claim(database, owner=_OWNER, lease=_LEASE)
 
 
@@ -65,7 +65,7 @@ _BY_RANK = timeline.Change(
 
 
 def by_rank(database: Database) -> object:
-    """Claim a job in the order of submission."""
+    """Claim in the order of submission."""
     with database.transaction("claim") as transaction:
         [job] = timeline.change(
             transaction,
@@ -77,7 +77,7 @@ def by_rank(database: Database) -> object:
 
 
 def fill(database: Database, jobs: int, owners: int) -> None:
-    """Insert ``jobs`` queued jobs of ``owners`` accounts."""
+    """Put ``jobs`` jobs of ``accounts`` accounts into the queue."""
     account_ids = []
     for number in range(owners):
         name = f"account-{number}"
@@ -119,17 +119,17 @@ def opened(url: str, *, jobs: int, owners: int, turned: bool) -> Database:
 
 def family_seconds(pid: int) -> float:
     """Return the CPU seconds of ``pid`` and its living children, in nanoseconds from ``/proc/PID/schedstat``."""
-    nanoseconds = 0
+    found = 0
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             if pid in (parent, int(path.name)):
-                nanoseconds += int((path / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
+                found += int((path / "schedstat").read_text().split()[0])
+    return found / 1e9
 
 
 def cost(act: Claiming, database: Database, count: int, server: int | None) -> tuple[float, float]:
-    """Return the CPU seconds, including the database server, and the wall-clock seconds of ``count`` claims."""
+    """Return the CPU seconds and the seconds of ``count`` claims, the database server's CPU included."""
 
     def cpu() -> float:
         return time.process_time() + (family_seconds(server) if server is not None else 0.0)
@@ -137,23 +137,23 @@ def cost(act: Claiming, database: Database, count: int, server: int | None) -> t
     began, used = time.perf_counter(), cpu()
     for _ in range(count):
         if act(database) is None:
-            raise SystemExit("The queue became empty before the end of the benchmark.")
+            raise SystemExit("The queue was empty too early.")
     return cpu() - used, time.perf_counter() - began
 
 
 def rows_of(
     name: str, new: Database, old: Database, *, count: int, server: int | None
 ) -> Iterator[list[str]]:
-    """Yield the table row of one database."""
+    """Yield the table's row of one database."""
     for act, database in ((by_turn, new), (by_rank, old)):
-        cost(act, database, 50, server)  # Warm up: statements are compiled and prepared once.
+        cost(act, database, 50, server)  # A warm-up: statements are compiled and prepared once.
     pairs = [
         (cost(by_turn, new, count, server), cost(by_rank, old, count, server))
         for _ in range(_BLOCKS)
     ]
     ratio = statistics.median(turned[0] / ranked[0] for turned, ranked in pairs)
     used, before = (sum(block[0] for block in blocks) for blocks in zip(*pairs, strict=True))
-    turn_seconds, rank_seconds = (
+    taken, took = (
         statistics.median(block[1] for block in blocks) for blocks in zip(*pairs, strict=True)
     )
     total = count * _BLOCKS
@@ -162,18 +162,18 @@ def rows_of(
         f"{ratio:.2f}",
         f"{used / total * 1e3:.2f}",
         f"{before / total * 1e3:.2f}",
-        f"{turn_seconds / count * 1e3:.2f}",
-        f"{rank_seconds / count * 1e3:.2f}",
+        f"{taken / count * 1e3:.2f}",
+        f"{took / count * 1e3:.2f}",
     ]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--accounts", type=int, default=500)
-    parser.add_argument("--claims", type=int, default=25, help="claims in each of the 40 blocks")
-    options = parser.parse_args()
+    parser.add_argument("--claims", type=int, default=25, help="in each of 40 blocks")
+    requested = parser.parse_args()
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
         folder.chmod(0o755)
@@ -187,22 +187,15 @@ def main() -> None:
             else:
                 continue
             new, old = (
-                opened(url, jobs=options.jobs, owners=options.accounts, turned=turned)
+                opened(url, jobs=requested.jobs, owners=requested.accounts, turned=turned)
                 for url, turned in zip(urls, (True, False), strict=True)
             )
-            rows += rows_of(name, new, old, count=options.claims, server=pid)
+            rows += rows_of(name, new, old, count=requested.claims, server=pid)
             new.close()
             old.close()
     figures.show(
-        f"Claims with {options.jobs} queued jobs of {options.accounts} accounts, {figures.machine()}",
-        (
-            "database",
-            "CPU ratio",
-            "by turns, CPU ms",
-            "by rank, CPU ms",
-            "by turns, p50 ms",
-            "by rank, p50 ms",
-        ),
+        f"A claim with {requested.jobs} queued jobs of {requested.accounts} accounts ({figures.machine()})",
+        ("database", "CPU, ratio", "by turns, ms CPU", "by rank", "p50 of blocks, ms", "by rank"),
         rows,
     )
 

@@ -1,9 +1,9 @@
-"""The cost of the SGLang client compared with a bare loop: CPU per chunk at many generations.
+"""The cost of the SGLang client compared with a bare loop: CPU per chunk with many streams.
 
     python -m bench.engine_client [--streams 64] [--rate 100] [--seconds 5]
 
-The server is a scripted engine in its own process. The bare loop is ``http.client`` with a read
-timeout, ``read1``, a split at line ends and ``orjson.loads``: the minimum for any client.
+The peer is a scripted engine in its own process. The bare loop is ``http.client`` with a read
+time-out, ``read1``, a split at line ends, and ``orjson.loads``: the minimum for any client.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ _PEER = """
 import sys
 from core import profiles
 from scripted import ScriptedOptions, server
-server.serve("127.0.0.1", int(sys.argv[1]), options=ScriptedOptions.parse(sys.argv[2]), profile=profiles.QVQ)
+options = ScriptedOptions.parse(sys.argv[2])
+server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
 """
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The measurement of one client."""
+    """The result of one client."""
 
     name: str
     chunks: int
@@ -55,12 +56,10 @@ class Figure:
 
 
 def main() -> None:
-    """Run the bare loop, then the client, and print the table."""
+    """Run the bare loop and the client one after the other and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument(
-        "--rate", type=int, default=100, help="tokens per second of each generation"
-    )
+    parser.add_argument("--rate", type=int, default=100, help="tokens per second of each stream")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--port", type=int, default=31899)
     flags = parser.parse_args()
@@ -140,11 +139,11 @@ def _await_ready(client: SGLang) -> None:
             time.sleep(0.1)
         else:
             return
-    raise SystemExit("The scripted engine did not start.")
+    raise SystemExit("The peer did not start.")
 
 
 def _print(figures: list[Figure], streams: int, rate: int) -> None:
-    table = Table(title=f"{streams} generations at {rate} tokens/s")
+    table = Table(title=f"{streams} streams at {rate} tokens/s")
     for column in ("client", "chunks/s", "CPU cores", "CPU µs/chunk", "ratio"):
         table.add_column(column, justify="left" if column == "client" else "right")
     for figure in figures:
@@ -159,7 +158,7 @@ def _print(figures: list[Figure], streams: int, rate: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     served = sum(figure.chunks for figure in figures)
     each = 1e6 * (usage.ru_utime + usage.ru_stime) / served
-    print(f"The scripted server itself: {each:.1f} µs of CPU a chunk, its start included.")
+    print(f"The scripted server: {each:.1f} µs of CPU per chunk, including its start.")
 
 
 if __name__ == "__main__":

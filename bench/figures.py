@@ -1,4 +1,4 @@
-"""Measurements from ``/proc``, percentiles, and the output as one table. Linux only."""
+"""Measurements: reads ``/proc``, computes percentiles, prints one table. Linux only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the percentile ``share`` (0 to 1) of ``values`` by the nearest-rank method."""
+    """Return the value that ``share`` (0 to 1) of ``values`` do not exceed, by the nearest rank."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of ``pid`` and all of its descendants, including the ones that have ended.
+    """Return the CPU seconds of ``pid`` and of all its descendants, including ended ones.
 
     From ``/proc/PID/stat`` (proc(5)): user and system time of a process and of its reaped children, in
     hundredths of a second.
@@ -38,35 +38,35 @@ def cpu_seconds(pid: int) -> float:
         number = int(path.parent.name)
         children[int(fields[1])].append(number)
         ticks[number] = sum(map(int, fields[11:15]))
-    family, total = [pid], 0
+    family, found = [pid], 0
     for member in family:
-        total += ticks.get(member, 0)
+        found += ticks.get(member, 0)
         family += children[member]
-    return total / _TICKS
+    return found / _TICKS
 
 
 def peak_mib(pid: int) -> float:
-    """Return the peak resident memory of the process ``pid`` alone, in MiB."""
+    """Return the peak resident memory of the process ``pid``, in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise ValueError(f"/proc has no peak memory of process {pid}")
+    raise ValueError(f"the system reports no peak memory of process {pid}")
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print one table, with text aligned to the left and numbers to the right."""
-    texts = [list(row) for row in rows]
+    """Print one table: words left-aligned, figures right-aligned."""
+    stored = [list(row) for row in rows]
     table = Table(title=title)
     for index, column in enumerate(columns):
-        words = any(row[index][:1].isalpha() for row in texts)
+        words = any(row[index][:1].isalpha() for row in stored)
         table.add_column(column, justify="left" if words else "right")
-    for row in texts:
+    for row in stored:
         table.add_row(*row)
     console = Console()
-    # Output to a file has no terminal width, so set one.
+    # A file has no width, but these tables need one.
     (console if console.is_terminal else Console(width=_WIDTH)).print(table)
 
 
 def machine() -> str:
-    """Return the description of this machine for a title."""
+    """Return the description of this machine for titles."""
     return f"{os.cpu_count()} cores"

@@ -1,4 +1,4 @@
-"""Compiles schemas as the engine does, for :mod:`bench.grammars`. It runs in the engine's environment.
+"""Compiles schemas like the engine, for :mod:`bench.grammars`: runs alone in the engine's environment.
 
 Reads one line of JSON, ``[tokens, schemas]``, and writes one line for each schema: ``[CPU seconds, bytes]``.
 """
@@ -14,16 +14,16 @@ import xgrammar
 
 
 def vocabulary(tokens: int) -> list[bytes]:
-    """Return ``tokens`` tokens like those of a byte-level BPE: all bytes, then parts of words of various lengths."""
+    """Return ``count`` tokens like those of a byte-level BPE: every byte, then pieces of words of many lengths."""
     rng = random.Random(1)
-    pieces = {bytes([byte]) for byte in range(256)}
+    made = {bytes([byte]) for byte in range(256)}
     letters = "etaoinshrdlucmfwypvbgkqjxz" + "ETAOIN0123456789" + "的是不了人我在有他这" + '",:{}[]'
     weights = [40] * 12 + [10] * 14 + [4] * 16 + [8] * 10 + [2] * 7
-    while len(pieces) < tokens:
+    while len(made) < tokens:
         length = min(1 + int(rng.expovariate(0.22)), 24)
         word = "".join(rng.choices(letters, weights, k=length))
-        pieces.add((rng.choice(("", " ")) + word).encode())
-    return sorted(pieces)
+        made.add((rng.choice(("", " ")) + word).encode())
+    return sorted(made)
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""The cost of grammars for the largest accepted JSON Schemas: CPU seconds and memory, by content.
+"""The cost of grammars for schemas just below the limits: CPU seconds and memory, by their contents.
 
-The benchmark runs xgrammar in the engine's environment (``make engine``), on one thread, with an artificial vocabulary
-of the size of Qwen's. The last rows are random schemas close to the limits, as a search for a schema that costs more
-than the service calculates.
+It runs xgrammar in the engine's environment (``make engine``), on one thread, with an artificial vocabulary of the
+size of Qwen's. The last rows are random schemas close to the limits: a search for one whose cost is underestimated.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ TOKENS = 152_064
 
 @dataclass(frozen=True)
 class Compiled:
-    """The cost of one schema: CPU seconds, and bytes, which are the same in every run."""
+    """The cost of one schema: CPU seconds, and bytes, which are deterministic."""
 
     seconds: float
     bytes: int
 
 
-def compiled(schemas: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
-    """Compile schemas in the engine's environment; yield the cost of each."""
+def compiled(wanted: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
+    """Compile schemas in the engine's environment and yield the cost of each."""
     script = Path(__file__).with_name("grammar_compiler.py")
     with subprocess.Popen(
         [engine.python(Settings.read().home), "-I", script],
@@ -46,53 +45,53 @@ def compiled(schemas: Sequence[Schema], *, tokens: int) -> Iterator[Compiled]:
     ) as child:
         assert child.stdin is not None  # noqa: S101 - for the type checker
         assert child.stdout is not None  # noqa: S101 - same
-        child.stdin.write(json.dumps([tokens, schemas]) + "\n")
+        child.stdin.write(json.dumps([tokens, wanted]) + "\n")
         child.stdin.close()
         for line in child.stdout:
             yield Compiled(*json.loads(line))
     if child.returncode:
-        raise RuntimeError("xgrammar cannot run; create its environment by `make engine`.")
+        raise RuntimeError("xgrammar did not run: `make engine` makes its environment.")
 
 
-def text(min_length: int, max_length: int | None) -> Schema:
-    """Return the schema of a string with length limits."""
+def text(least: int, most: int | None) -> Schema:
+    """Return a schema of strings with bounds."""
     schema: Schema = {"type": "string"}
-    if min_length:
-        schema["minLength"] = min_length
-    return schema if max_length is None else schema | {"maxLength": max_length}
+    if least:
+        schema["minLength"] = least
+    return schema if most is None else schema | {"maxLength": most}
 
 
 def whole(*parts: object) -> Schema:
-    """Return the schema of an object with the properties ``parts``."""
+    """Return an object with ``parts`` as its properties."""
     return {"type": "object", "properties": {f"p{n}": part for n, part in enumerate(parts)}}
 
 
 def families() -> dict[str, Schema]:
-    """Return schemas at the limits, each with one kind of content."""
+    """Return schemas just below the limits, each with one kind of content."""
     longest = json_schema.MAX_LENGTH
     return {
-        "one string of up to 2,000 characters": whole(text(0, longest)),
-        "8 such strings, all different": whole(*(text(0, longest - n) for n in range(8))),
-        "100 such strings, all equal": whole(*(text(0, longest) for _ in range(100))),
-        "8 strings of at least this length": whole(*(text(longest - n, None) for n in range(8))),
-        "30 short strings, all different": whole(*(text(0, 19 + n) for n in range(30))),
-        "10 strings of a narrow range of lengths": whole(*(text(102 - n, 102) for n in range(10))),
-        "16 alternatives of strings": whole(
+        "one text of up to 2,000 characters": whole(text(0, longest)),
+        "8 such texts, no two alike": whole(*(text(0, longest - n) for n in range(8))),
+        "100 such texts, all alike": whole(*(text(0, longest) for _ in range(100))),
+        "8 texts with a minimum length": whole(*(text(longest - n, None) for n in range(8))),
+        "30 short texts, no two alike": whole(*(text(0, 19 + n) for n in range(30))),
+        "10 texts of a narrow length": whole(*(text(102 - n, 102) for n in range(10))),
+        "16 alternatives of texts": whole(
             {"anyOf": [text(n, 56 + n) for n in range(json_schema.MAX_ALTERNATIVES)]}
         ),
-        "90 integers with bounds": whole(
+        "90 numbers with bounds": whole(
             *({"type": "integer", "minimum": -(10**15) - n, "maximum": 10**15} for n in range(90))
         ),
         "140 properties": whole(*({"type": "integer"} for _ in range(140))),
         "200 values": whole({"enum": [f"{n:030d}" for n in range(200)]}),
-        "arrays in arrays": whole(
+        "lists in lists": whole(
             {"type": "array", "items": {"type": "array", "items": text(0, 9), "maxItems": 100}}
         ),
     }
 
 
 def at_the_limits(rng: random.Random) -> Schema:
-    """Return a random accepted schema that another part of the same kind would make too large."""
+    """Return a random schema that is accepted, but not with one more part of its kind."""
     parts: list[Schema] = []
     while not json_schema.faults(whole(*(more := [*parts, _part(rng, 4)]))):
         parts = more
@@ -140,27 +139,20 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="size of the vocabulary")
-    parser.add_argument(
-        "--random", type=int, default=5, help="number of random schemas at the limits"
-    )
+    parser.add_argument("--random", type=int, default=5, help="number of schemas at the limits")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    schemas = families() | {
-        f"random schema {number + 1}": at_the_limits(rng) for number in range(options.random)
+    wanted = families() | {
+        f"at random, {number + 1}": at_the_limits(rng) for number in range(options.random)
     }
-    results = compiled(list(schemas.values()), tokens=options.tokens)
+    taken = compiled(list(wanted.values()), tokens=options.tokens)
     figures.show(
-        f"Grammars with {options.tokens:,} tokens",
+        f"grammars with {options.tokens:,} tokens",
         ("schema", "cost", "CPU s", "MB"),
         [
-            (
-                name,
-                str(json_schema.cost(schema)),
-                f"{result.seconds:.2f}",
-                f"{result.bytes / 1e6:.1f}",
-            )
-            for (name, schema), result in zip(schemas.items(), results, strict=True)
+            (name, str(json_schema.cost(schema)), f"{one.seconds:.2f}", f"{one.bytes / 1e6:.1f}")
+            for (name, schema), one in zip(wanted.items(), taken, strict=True)
         ],
     )
 

@@ -1,12 +1,11 @@
-"""The delay of live events for one and for hundreds of readers, and the API's response times meanwhile.
+"""The delay of live events, for one reader and for hundreds, and the API's response times meanwhile.
 
     python -m bench.live [--readers 1 500] [--jobs 32] [--rate 30] [--seconds 20] [--quick]
 
-The jobs run on a scripted engine at a fixed rate. The readers, one thread with all sockets, follow the jobs evenly from
-the start. The delay of an event is the time from its ``at``, when the worker marked it, to its arrival; the worker
-waits up to 50 ms before a mark to gather tokens. The first seconds, while the readers connect, do not count. At the
-same time, a client reads a job ten times per second. All processes, including the readers, share the cores of one
-machine.
+The jobs run on a scripted engine at a fixed rate; the readers, one thread with all sockets, are spread evenly over the
+jobs. The delay of an event is from its ``at``, when the worker created it, to its arrival here; the worker collects
+tokens for up to 50 ms before that. The first seconds, while the readers connect, do not count. At the same time a
+client reads a job ten times a second. All processes, with the readers, share the cores of one machine.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from bench import figures, service
 
 _OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _AT = re.compile(rb'"type":"trace\.delta","at":"([^"]+)"')
-#: Time for all readers to connect.
+#: Seconds until all readers have connected.
 _SETTLE_SECONDS = 8
 _ASK_SECONDS = 0.1
 _PIECE = 2**16
@@ -43,16 +42,16 @@ class Readers:
     refused: int = 0
 
     def connect(self, port: int, path: str, key: str) -> None:
-        """Start to follow a job."""
-        connection = socket.create_connection(("127.0.0.1", port))
-        connection.sendall(
+        """Open the stream of a job."""
+        one = socket.create_connection(("127.0.0.1", port))
+        one.sendall(
             f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
         )
-        self.sockets[connection.fileno()] = connection
-        self.selector.register(connection, selectors.EVENT_READ)
+        self.sockets[one.fileno()] = one
+        self.selector.register(one, selectors.EVENT_READ)
 
     def read(self, *, since: float, until: float) -> None:
-        """Read all sockets; events that arrive before ``since`` (Unix time) do not count."""
+        """Read all streams; events before ``since`` (Unix time) do not count."""
         while (now := time.time()) < until:
             for key, _ in self.selector.select(timeout=0.1):
                 data = self.sockets[key.fd].recv(_PIECE)
@@ -66,12 +65,12 @@ class Readers:
     def close(self) -> None:
         """Close all sockets."""
         self.selector.close()
-        for connection in self.sockets.values():
-            connection.close()
+        for one in self.sockets.values():
+            one.close()
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--readers", nargs="+", type=int, default=[1, 500])
     parser.add_argument("--jobs", type=int, default=32)
@@ -83,7 +82,7 @@ def main() -> None:
     seconds = 5 if options.quick else options.seconds
     rows = [_row(options, readers, seconds) for readers in options.readers]
     figures.show(
-        f"Live events of {options.jobs} jobs at {options.rate} tokens/s, {figures.machine()}; goal: p99 < 300 ms",
+        f"Live events of {options.jobs} jobs at {options.rate} tokens/s, {figures.machine()}; aim: p99 < 300 ms",
         (
             *("readers", "events/s", "p50 ms", "p99 ms", "max ms", "refused"),
             *("GET p50 ms", "GET p99 ms", "API cores", "API MiB", "worker cores"),
@@ -99,17 +98,17 @@ def _row(options: argparse.Namespace, count: int, seconds: int) -> list[str]:
         with service.running(ground, make(), worker_slots=str(options.jobs)) as running:
             jobs = _submit(running, options.jobs, options.rate * (seconds + 4 * _SETTLE_SECONDS))
             worker = running.start_worker()
-            readers, poller = Readers(), _Asking(running, jobs[0])
+            readers, requested = Readers(), _Asking(running, jobs[0])
             for number in range(count):
                 path = f"/v1/jobs/{jobs[number % len(jobs)]}/events"
                 readers.connect(running.wiring.port, path, running.key)
             since = time.time() + _SETTLE_SECONDS
             readers.read(since=since, until=since)
             before = [figures.cpu_seconds(process.pid) for process in (running.api, worker)]
-            poller.start()
+            requested.start()
             readers.read(since=since, until=since + seconds)
             after = [figures.cpu_seconds(process.pid) for process in (running.api, worker)]
-            gets = poller.stop()
+            gets = requested.stop()
             readers.close()
             api, work = ((late - soon) / seconds for soon, late in zip(before, after, strict=True))
             memory = sum(figures.peak_mib(pid) for pid in _family(running.api.pid))
@@ -140,7 +139,7 @@ def _submit(running: service.Service, count: int, tokens: int) -> list[str]:
 
 
 class _Asking:
-    """A client that reads a job repeatedly and records the seconds of each answer."""
+    """A client that reads a job repeatedly and records the time of each response."""
 
     def __init__(self, running: service.Service, job: str) -> None:
         self._caller = running.caller()

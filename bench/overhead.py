@@ -1,10 +1,10 @@
-"""The overhead of a job, from its acceptance to its visible answer, compared with a plain app without guarantees.
+"""The overhead of the service per job, from its acceptance to its visible answer, compared with a plain app.
 
     python -m bench.overhead [--jobs 200] [--database both] [--quick]
 
-The scripted engine answers immediately, so the time of a job minus the time of a bare request to the engine is the
-overhead. The reference is :mod:`bench.plain`: Flask, Celery and SQLAlchemy, on the same Redis, engine and type of
-database, with the same number of threads. For both, one query every 2 ms determines which of the open jobs are done.
+The scripted engine answers at once, so the time, minus that of a bare request to the engine, is
+overhead. The peer is :mod:`bench.plain`: Flask, Celery, and SQLAlchemy without guarantees, with the same Redis, engine,
+kind of database, and number of threads. Both are observed in the same way: every 2 ms a query finds the finished jobs.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _WARM_UP = 20
 _LONGEST_SECONDS = 60
 _THREADS = 64
 
-#: Returns the finished ones of some jobs.
+#: Returns which of some jobs are done.
 Look = Callable[[Transaction, Collection[str]], Collection[str]]
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run jobs: its submission over a new connection, its processes, and its query for finished jobs."""
+    """A way to run jobs: how a job is submitted over a new connection, its processes, and how its end is seen."""
 
     submitter: Callable[[], Callable[[], str]]
     look: Look
@@ -61,10 +61,10 @@ class Taken:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--jobs", type=int, default=200, help="number of jobs of each row")
+    parser.add_argument("--jobs", type=int, default=200, help="number of jobs per row")
     parser.add_argument("--quick", action="store_true", help="40 jobs")
     options = parser.parse_args()
     jobs = 40 if options.quick else options.jobs
@@ -74,11 +74,11 @@ def main() -> None:
         for name, make in makers.items():
             with _plain(ground, make()) as peer, _ours(ground, make()) as ours:
                 for at_once in (1, 8):
-                    results = _measure([ours, peer], jobs, at_once, less=engine_p50)
-                    rows.append([*_row(*results), str(at_once), name])
+                    taken = _measure([ours, peer], jobs, at_once, less=engine_p50)
+                    rows.append([*_row(*taken), str(at_once), name])
     title = f"Overhead of a job in ms, {jobs} jobs per row, {figures.machine()}"
     figures.show(
-        f"{title}; without the engine's {1e3 * engine_p50:.1f} ms",
+        f"{title}; the engine alone: {1e3 * engine_p50:.1f} ms, subtracted",
         (
             *("p50 ratio", "p99 ratio", "p50", "plain p50", "p99", "plain p99"),
             *("CPU", "plain CPU", "at once", "database"),
@@ -100,7 +100,7 @@ def _row(ours: Taken, peer: Taken) -> list[str]:
 
 
 def _engine_alone(ground: service.Ground) -> float:
-    """Return the p50 of a bare request in seconds."""
+    """Return the p50 of a bare request, seconds."""
     caller = service.Caller(ground.engine_url)
     seconds: list[float] = []
     for _ in range(_WARM_UP + 100):
@@ -111,7 +111,7 @@ def _engine_alone(ground: service.Ground) -> float:
 
 
 def _request() -> bytes:
-    """Return an engine request with the sample image, without streaming, as the plain app sends it."""
+    """Return an engine request with the sample image, not streamed, like the plain app's."""
     image = base64.b64encode(service.SAMPLE.read_bytes()).decode()
     url = {"url": f"data:image/png;base64,{image}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": _QUESTION}]
@@ -128,7 +128,7 @@ def _request() -> bytes:
 
 @contextlib.contextmanager
 def _ours(ground: service.Ground, database_url: str) -> Iterator[Way]:
-    """Yield the service with one worker; its jobs use an uploaded image."""
+    """Yield the service with one worker, and an uploaded image."""
     with service.running(ground, database_url, worker_slots=str(_THREADS)) as running:
         worker = running.start_worker()
         body = orjson.dumps(
@@ -147,16 +147,16 @@ def _ours(ground: service.Ground, database_url: str) -> Iterator[Way]:
 
 
 def _our_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str]:
-    job_ids = [ids.parse("job", job) for job in open_jobs]
+    requested = [ids.parse("job", job) for job in open_jobs]
     rows = transaction.execute(
-        sa.select(Job.id).where(Job.id.in_(job_ids), Job.status == Status.SUCCEEDED)
+        sa.select(Job.id).where(Job.id.in_(requested), Job.status == Status.SUCCEEDED)
     )
     return {ids.show("job", row.id) for row in rows}
 
 
 @contextlib.contextmanager
 def _plain(ground: service.Ground, database_url: str) -> Iterator[Way]:
-    """Yield the plain app with one worker; its jobs include the image."""
+    """Yield the plain app with one worker; each request carries the image."""
     database = Database(database_url)
     environment = ground.environment | {
         "PLAIN_DATABASE": database.url.render_as_string(hide_password=False),
@@ -220,27 +220,24 @@ def _plain_done(transaction: Transaction, open_jobs: Collection[str]) -> set[str
 
 
 def _measure(ways: list[Way], jobs: int, at_once: int, *, less: float) -> list[Taken]:
-    """Return the cost of each way; the ways alternate by quarters of the jobs, so that they have equal conditions."""
+    """Return the result of each way; they alternate, a quarter of the jobs at a time, under the same conditions."""
     for way in ways:
         _run(way, max(_WARM_UP, at_once), at_once)
     turns: list[list[Taken]] = [[] for _ in ways]
     for _ in range(4):
-        for way, rounds in zip(ways, turns, strict=True):
+        for way, taken in zip(ways, turns, strict=True):
             cpu = sum(figures.cpu_seconds(process.pid) for process in way.processes)
             seconds = [spent - less for spent in _run(way, jobs // 4, at_once)]
             spent = sum(figures.cpu_seconds(process.pid) for process in way.processes) - cpu
-            rounds.append(Taken(seconds, spent))
+            taken.append(Taken(seconds, spent))
     return [
-        Taken(
-            [seconds for turn in rounds for seconds in turn.seconds],
-            sum(turn.cpu for turn in rounds) / jobs,
-        )
-        for rounds in turns
+        Taken([spent for turn in taken for spent in turn.seconds], sum(t.cpu for t in taken) / jobs)
+        for taken in turns
     ]
 
 
 def _run(way: Way, jobs: int, at_once: int) -> list[float]:
-    """Run ``jobs`` jobs, ``at_once`` at a time; return the seconds from acceptance to the visible answer."""
+    """Run ``jobs`` jobs, ``at_once`` of them open at any time; return the seconds from accepted to visible."""
     seconds: list[float] = []
     done: dict[str, threading.Event] = {}
     lock = threading.Lock()
@@ -265,9 +262,9 @@ def _run(way: Way, jobs: int, at_once: int) -> list[float]:
             open_jobs = list(done)
         if open_jobs:
             with way.database.reading() as transaction:
-                ended = way.look(transaction, open_jobs)
+                found = way.look(transaction, open_jobs)
             with lock:
-                for job in ended:
+                for job in found:
                     done.pop(job).set()
     if len(seconds) < jobs // at_once * at_once:
         raise SystemExit("A job did not end in time.")

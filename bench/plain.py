@@ -1,8 +1,8 @@
-"""The plain app, as the reference for :mod:`bench.overhead`: Flask, SQLAlchemy and Celery as in their tutorials.
+"""The plain way, as a peer for :mod:`bench.overhead`: Flask, SQLAlchemy, and Celery as in their tutorials.
 
-A row, a task with the id of the row, and a worker thread that calls the engine and writes the answer. There is no
-lease, fence, trace, cancel or idempotency: if Redis loses a message, its job never runs. ``celery -A`` needs an
-app at import time, so this module reads its environment when it is imported.
+A row, a task with its id, a worker thread that calls the engine and writes the answer. No lease, no fence, no
+trace, no cancel, no idempotency: if Redis loses a message, its job never runs. ``celery -A`` needs an
+app at import, so this module reads its environment at import.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ http = urllib3.PoolManager(maxsize=64)
 
 
 class Base(orm.DeclarativeBase):
-    """The base class of the table."""
+    """The base of the one table."""
 
 
 class Job(Base):
-    """A question and, later, its answer."""
+    """A question, and its answer once there is one."""
 
     __tablename__ = "plain_jobs"
 
@@ -38,7 +38,7 @@ class Job(Base):
 
 
 def create_tables() -> None:
-    """Create the table; SQLite uses a write-ahead log, as in the service."""
+    """Create the table; SQLite gets a write-ahead log, as in the service."""
     Base.metadata.create_all(engine)
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
@@ -46,7 +46,7 @@ def create_tables() -> None:
 
 
 def create_app() -> flask.Flask:
-    """Return the API with routes to submit and read jobs."""
+    """Return the API: submit a job, and read it."""
     create_tables()
     app = flask.Flask("plain")
 
@@ -72,7 +72,7 @@ def create_app() -> flask.Flask:
 
 @celery.task(ignore_result=True)
 def reason(job_id: str) -> None:
-    """Send the question to the engine and store its answer."""
+    """Call the engine and write its answer."""
     with orm.Session(engine) as session:
         request = session.get_one(Job, job_id).request
     url = f"{os.environ['PLAIN_ENGINE']}/v1/chat/completions"

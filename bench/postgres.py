@@ -1,4 +1,4 @@
-"""PostgreSQL for a benchmark: a new cluster with the defaults of the server, so that commits are durable.
+"""PostgreSQL for a benchmark: a new cluster with the server's defaults, so that commits are durable.
 
 It never uses a cluster of the system or a TCP port, only a Unix socket in a folder with a short path.
 """
@@ -28,7 +28,7 @@ _SECONDS = 30
 
 
 class Server:
-    """A running server, which creates databases on demand."""
+    """A running server that creates databases on request."""
 
     def __init__(self, folder: Path, process: Process) -> None:
         self.process = process
@@ -48,7 +48,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Server | None]:
-    """Yield a new server with its files in ``folder``, or None if PostgreSQL is not installed."""
+    """Yield a new server that keeps its files in ``folder``, or None without an installation of PostgreSQL."""
     programs = _programs()
     if programs is None:
         yield None
@@ -56,7 +56,7 @@ def running(folder: Path) -> Iterator[Server | None]:
     folder.mkdir()
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        # PostgreSQL does not run as root. A change of the user clears the death signal, so set it again.
+        # PostgreSQL does not run as root. A change of the user clears the death signal, so it is set again.
         user = "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
         shutil.chown(folder, user)
         prefix = ("setpriv", "--clear-groups", f"--reuid={user}", "--pdeathsig=SIGQUIT")
@@ -92,7 +92,7 @@ def running(folder: Path) -> Iterator[Server | None]:
 
 
 def _programs() -> Path | None:
-    """Return the program folder of a recent enough installation, or None."""
+    """Return the folder of an installation that is recent enough."""
     folders = [Path(entry).resolve() for entry in os.get_exec_path()]
     folders = [(entry / "initdb").resolve().parent for entry in folders]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)

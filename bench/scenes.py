@@ -1,9 +1,9 @@
-"""The exam of the model card through the whole service: whether jobs get answers as good as the model's.
+"""The exam of the model card through the whole service: are the answers as good as the model's?
 
     python -m bench.scenes [--n 200] [--seed 1] [--url http://127.0.0.1:8700 --api-key KEY]
 
-The benchmark draws new images, submits each as a job, and compares the share of correct answers by kind of question
-with the model card. Without ``--url`` it starts its own service with the real engine.
+Draws new images, submits each as a job, and grades the answers by kind of question next to
+the figures of the card. Without ``--url`` it starts its own service, with the real engine.
 """
 
 from __future__ import annotations
@@ -38,27 +38,25 @@ _START_SECONDS: Final = 180
 
 @dataclass
 class Marks:
-    """The number of correct answers to one kind of question."""
+    """The number of right answers of one kind."""
 
-    correct: int = 0
-    total: int = 0
+    right: int = 0
+    requested: int = 0
 
     @property
     def share(self) -> float:
-        """The share of correct answers."""
-        return self.correct / self.total if self.total else 0.0
+        """The share of right answers."""
+        return self.right / self.requested if self.requested else 0.0
 
 
 def main() -> None:
-    """Run the exam and print the results."""
+    """Run the exam and print the marks."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--n", type=int, default=200, help="number of images")
+    parser.add_argument("--n", type=int, default=200, help="pictures")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the images")
+    parser.add_argument("--url", help="a running service; by default one is started")
     parser.add_argument(
-        "--url", help="URL of a running service; without it, the benchmark starts one"
-    )
-    parser.add_argument(
-        "--api-key", help="its API key; default: LONGLOOK_API_KEY, or the key in the home directory"
+        "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
     )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -72,7 +70,7 @@ def main() -> None:
 def _sit(
     service: client.Client, count: int, seed: int
 ) -> tuple[dict[str, Marks], dict[str, int], float]:
-    """Submit all questions, then wait for each; return the results by kind, errors by code, and the seconds."""
+    """Submit all sheets, then wait for each; return the marks by kind, failures by code, and the seconds."""
     marks: dict[str, Marks] = defaultdict(Marks)
     faults: dict[str, int] = defaultdict(int)
     submitted = []
@@ -85,47 +83,47 @@ def _sit(
     for sheet, job_id in track(submitted, "answers"):
         job = service.wait(job_id)
         kind = marks[sheet.kind]
-        kind.total += 1
+        kind.requested += 1
         if job["status"] != "succeeded":
             faults[str(job["error"]["code"] if job["error"] else job["status"])] += 1
         elif job["answer"] is not None and job["answer"]["text"] == sheet.answer:
-            kind.correct += 1
+            kind.right += 1
     return marks, faults, time.monotonic() - began
 
 
 def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
-    """Print the table and the margin of error."""
+    """Print the table, and the difference that chance alone would make."""
     stated = card()
     rows = [(kind, marks[kind], stated.get(kind, Marks())) for kind in sorted(marks)]
     whole = _sum([mark for _, mark, _ in rows]), _sum(list(stated.values()))
     figures.show(
         title,
-        ("kind", "correct", "of", "share", "model card"),
+        ("kind", "right", "of", "share", "model card"),
         [
-            [kind, str(mark.correct), str(mark.total), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
+            [kind, str(mark.right), str(mark.requested), f"{mark.share:.1%}", f"{theirs.share:.1%}"]
             for kind, mark, theirs in (*rows, ("all", *whole))
         ],
     )
-    share, total = whole[1].share, whole[0].total
-    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / total) ** 0.5
-    print(f"With {total} images, the margin of error is ±{100 * chance:.1f} points (95 %).")
+    share, requested = whole[1].share, whole[0].requested
+    chance = statistics.NormalDist().inv_cdf(0.975) * (share * (1 - share) / requested) ** 0.5
+    print(f"With {requested} images chance alone makes ±{100 * chance:.1f} points (95 %).")
     for code, times in sorted(faults.items()):
         print(f"{times} jobs did not succeed: {code}")
 
 
 def _sum(marks: list[Marks]) -> Marks:
-    return Marks(sum(mark.correct for mark in marks), sum(mark.total for mark in marks))
+    return Marks(sum(mark.right for mark in marks), sum(mark.requested for mark in marks))
 
 
 def card() -> dict[str, Marks]:
-    """Return the model card's results by kind."""
-    rows = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
-    return {kind: Marks(int(correct), int(total)) for kind, correct, total in rows}
+    """Return the model card's marks by kind."""
+    found = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
+    return {kind: Marks(int(right), int(requested)) for kind, right, requested in found}
 
 
 @contextlib.contextmanager
 def own_service() -> Iterator[Settings]:
-    """Yield the URL and the API key of a service that ends with the benchmark."""
+    """Yield client settings for a service that ends with the benchmark."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="ll-scenes-") as home:

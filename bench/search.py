@@ -1,6 +1,6 @@
-"""Pages of jobs that match a phrase, in a large database: rare and frequent phrases, the first page and a later one.
+"""Pages of jobs found by a phrase among many jobs: rare and frequent phrases, the first page and a late one.
 
-The reference is the same page without a phrase, on the same database. ``--jobs`` sets the number of jobs.
+Compared with the same page without a phrase, on the same database. ``--jobs`` sets the number of jobs.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _PHRASES = {
     "in every job": "a long look",
     "in every job, Chinese": "有圆形",
     "its words in every job, the phrase in none": "look long a",
-    "in no job": "zebra crossing",
+    "in none": "zebra crossing",
 }
 
 
 def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
-    """Insert ``jobs`` jobs, each with a trace of several hundred words; return an account and one of its old jobs."""
+    """Store ``jobs`` jobs with traces of some hundred words; return an account and one of its early jobs."""
     rng = random.Random(1)
     vocabulary = [f"word{number}" for number in range(5_000)]
     owners = []
@@ -81,18 +81,18 @@ def fill(database: Database, jobs: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 
 def page_ms(database: Database, account_id: uuid.UUID, phrase: str, after: uuid.UUID | None) -> str:
-    """Return the median milliseconds of a page."""
-    filters = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
+    """Return the median time of a page in milliseconds."""
+    requested = history.Filter(account_id=account_id, phrases=(phrase,) if phrase else ())
     times = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
-        history.page(database, filters, limit=20, after=after)
+        history.page(database, requested, limit=20, after=after)
         times.append(time.perf_counter() - began)
     return f"{statistics.median(times) * 1e3:.1f}"
 
 
 def rows_of(name: str, url: str, jobs: int) -> Iterator[list[str]]:
-    """Yield the table rows of one database."""
+    """Yield the table's rows of one database."""
     schema.upgrade(url)
     database = Database(url)
     try:
@@ -101,15 +101,15 @@ def rows_of(name: str, url: str, jobs: int) -> Iterator[list[str]]:
             with database.engine.connect() as connection:
                 connection.exec_driver_sql("ANALYZE")
                 connection.commit()
-        for label, phrase in {"no phrase": "", **_PHRASES}.items():
+        for what, phrase in {"no phrase": "", **_PHRASES}.items():
             first = page_ms(database, account_id, phrase, None)
-            yield [f"{name}: {label}", first, page_ms(database, account_id, phrase, early)]
+            yield [f"{name}: {what}", first, page_ms(database, account_id, phrase, early)]
     finally:
         database.close()
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=100_000)
     jobs: int = parser.parse_args().jobs
@@ -121,8 +121,8 @@ def main() -> None:
         if server is not None:
             rows += rows_of("PostgreSQL", server.create(), jobs)
     figures.show(
-        f"Pages of 20 of {jobs} jobs of {_ACCOUNTS} accounts, p50 of {_ROUNDS} rounds, {figures.machine()}",
-        ("phrase", "first page, ms", "later page, ms"),
+        f"A page of 20 of {jobs} jobs of {_ACCOUNTS} accounts, p50 of {_ROUNDS} ({figures.machine()})",
+        ("phrase", "first page, ms", "late page, ms"),
         rows,
     )
 

@@ -2,7 +2,7 @@
 
     with service.ground(options) as ground, service.running(ground, url) as running: ...
 
-The engine is a separate process behind HTTP. The database is new, and is SQLite or PostgreSQL.
+The engine is a separate process with an HTTP API; the database is new, SQLite or PostgreSQL.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from jobs.lifecycle import Role
 from jobs.store import accounts
 from migrations import schema
 
-#: QVQ, because the context of tiny-qvq is too short for a photograph.
+#: QVQ's limits: a photograph exceeds tiny-qvq's context.
 MODEL: Final = profiles.QVQ
 ROOT: Final = programs.ROOT
-#: A small image, for jobs whose image does not matter.
+#: A small image, for benchmarks in which the image does not matter.
 SAMPLE: Final = ROOT / "models" / "tiny-qvq" / "samples" / "s07.png"
 
 _START_SECONDS: Final = 60
@@ -53,7 +53,7 @@ server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QV
 
 @dataclass
 class Ground:
-    """The base of the service and the reference apps: a folder, Redis, an engine. It ends all processes it starts."""
+    """The base of the service and its peers: a folder, Redis, an engine. Its processes end with it."""
 
     folder: Path
     stack: contextlib.ExitStack
@@ -64,11 +64,11 @@ class Ground:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment without any setting of the service."""
+        """The environment of this process without settings of the service."""
         return programs.without_settings(os.environ)
 
     def start(self, program: Program) -> Process:
-        """Start ``program``; a program of the same name must have ended."""
+        """Start ``program``; an earlier one of the same name must have ended."""
         log = self.folder / f"{program.name}.log"
         process = Process(program, folder=ROOT, log=log)
         self.processes[program.name] = process
@@ -84,25 +84,25 @@ def ground(options: str) -> Iterator[Ground]:
         options: of the engine, as :class:`scripted.ScriptedOptions` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
-    # PostgreSQL runs as another user, in a subfolder.
+    # PostgreSQL runs as another user, in a folder below this one.
     folder.chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        base = Ground(folder, stack)
+        made = Ground(folder, stack)
         path = folder / "redis.sock"
-        base.redis_url = redis.url(path)
+        made.redis_url = redis.url(path)
         server = redis.command(redis.binary(), path=path)
-        wakeup = base.start(programs.redis(server, environ=os.environ))
+        wakeup = made.start(programs.redis(server, environ=os.environ))
         wait(lambda: redis.answers(path), wakeup)
         with listening() as free:
             port: int = free.getsockname()[1]
-        base.engine_url = _local(port)
+        made.engine_url = _local(port)
         command = (sys.executable, "-c", _ENGINE, str(port), options)
-        engine = base.start(
-            Program(name="engine", command=command, environment=base.environment, stop_seconds=5)
+        engine = made.start(
+            Program(name="engine", command=command, environment=made.environment, stop_seconds=5)
         )
-        wait(lambda: Caller(base.engine_url).alive("/health"), engine)
-        yield base
+        wait(lambda: Caller(made.engine_url).alive("/health"), engine)
+        yield made
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Service:
     api: Process
 
     def start_worker(self) -> Process:
-        """Start the worker process; it claims jobs as soon as it is up."""
+        """Start the worker process, which claims jobs at once."""
         return self.ground.start(programs.worker(self.wiring, number=1, environ=self.environ))
 
     def caller(self) -> Caller:
@@ -135,9 +135,9 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
     """Yield the service on a new database; no worker runs yet.
 
     Args:
-        ground: the base of the service.
+        ground: the base.
         database_url: a database without a schema.
-        settings: further settings by their names in lower case.
+        settings: further settings, by their names in lower case.
     """
     schema.upgrade(database_url)
     database = Database(database_url)
@@ -151,8 +151,8 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
         name="bench",
     )
     unlimited = {"disk_floor_mb": "0", "requests_per_minute": "100000000"}
-    values = {"pepper": _PEPPER, **unlimited, **settings}
-    environ = ground.environment | {f"{PREFIX}{name.upper()}": values[name] for name in values}
+    reported = {"pepper": _PEPPER, **unlimited, **settings}
+    environ = ground.environment | {f"{PREFIX}{name.upper()}": reported[name] for name in reported}
     with contextlib.closing(database), listening() as listener:
         wiring = programs.ProgramContext(
             settings=Settings.read(environ, home=ground.folder, database_url=database_url),
@@ -172,22 +172,22 @@ def running(ground: Ground, database_url: str, **settings: str) -> Iterator[Serv
 
 
 @contextlib.contextmanager
-def databases(ground: Ground, kinds: str) -> Iterator[dict[str, Callable[[], str]]]:
-    """Yield, by the name of each requested and installed database, a function that creates one and returns its URL.
+def databases(ground: Ground, wanted: str) -> Iterator[dict[str, Callable[[], str]]]:
+    """Yield, by the name of each requested and installed kind, a function that creates a database and returns its URL.
 
     Args:
-        ground: contains the folder for the databases.
-        kinds: ``sqlite``, ``postgresql`` or ``both``.
+        ground: the base, whose folder contains them.
+        wanted: ``sqlite``, ``postgresql`` or ``both``.
     """
     makers: dict[str, Callable[[], str]] = {}
-    if kinds != "postgresql":
+    if wanted != "postgresql":
         makers["SQLite"] = lambda: f"sqlite:///{ground.folder / uuid.uuid4().hex}.db"
-    if kinds == "sqlite":
+    if wanted == "sqlite":
         yield makers
         return
     with postgres.running(ground.folder / "pg") as server:
         if server is None:
-            print("PostgreSQL is not installed; the table has no rows for it.")
+            print("PostgreSQL is not installed: its rows are left out.")
         else:
             ground.processes["postgres"] = server.process
             makers["PostgreSQL"] = server.create
@@ -195,7 +195,7 @@ def databases(ground: Ground, kinds: str) -> Iterator[dict[str, Callable[[], str
 
 
 class Caller:
-    """A client with one persistent connection, with minimal use of ``http.client``."""
+    """A client with one open connection: a minimal ``http.client``."""
 
     def __init__(self, url: str, *, key: str | None = None) -> None:
         self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
@@ -208,12 +208,12 @@ class Caller:
         response = self._connection.getresponse()
         answer = response.read()
         if response.status >= 400:
-            raise SystemExit(f"POST {path} returned {response.status}: {answer[:500]!r}")
-        document: dict[str, Any] = orjson.loads(answer)
-        return document
+            raise SystemExit(f"POST {path} got status {response.status}: {answer[:500]!r}")
+        reply: dict[str, Any] = orjson.loads(answer)
+        return reply
 
     def alive(self, path: str) -> bool:
-        """Whether ``path`` responds with 200; uses its own connection."""
+        """Whether ``path`` returns status 200 now."""
         try:
             self._connection.request("GET", path, headers=self._headers)
             return self._connection.getresponse().status == 200
@@ -224,7 +224,7 @@ class Caller:
 
 
 def wait(ready: Callable[[], bool], process: Process) -> None:
-    """Wait until ``ready``; a process that does not start ends the benchmark with its last output."""
+    """Wait until ``ready``; a process that does not start ends the benchmark and shows its last log lines."""
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.ended() is not None or time.monotonic() > deadline:
@@ -233,7 +233,7 @@ def wait(ready: Callable[[], bool], process: Process) -> None:
 
 
 def stop(process: Process) -> None:
-    """Terminate a process, and kill it after its time limit. Idempotent."""
+    """End a process by SIGTERM, and by SIGKILL after its time limit. Idempotent."""
     process.terminate()
     deadline = time.monotonic() + min(process.program.stop_seconds, 10)
     while process.ended() is None and time.monotonic() < deadline:

@@ -1,13 +1,13 @@
-"""The utilization of an engine: tokens per second through the service, and of the same requests directly to the engine.
+"""The utilization of an engine: tokens per second through the service, and with direct requests to the engine.
 
     python -m bench.streams [--loads 32x40 128x40 128x80] [--quick]
 
-The engine is scripted and runs in its own process. It has a limit of generations and a fixed rate per generation, so
-its maximum is the product of both. The jobs, with answers of different lengths, are all queued before the
-worker starts; the time is from the first request to the engine to the end of the last answer. The reference is a bare
-``http.client`` loop that only parses, with one thread per permit of the service. All processes share the
-cores of one machine: if the sum of the CPU is close to them, the engine is the limit, and the row does not
-describe the service.
+The engine is scripted, in its own process, with a fixed number of streams at a fixed rate; their product is
+its maximum. The jobs, with answers of different lengths, are all queued before the
+worker starts; the time is from the first request to the engine to the end of the last answer. The peer is a bare
+``http.client`` loop that only parses, with one thread per engine slot of the service. All processes share the
+cores of one machine: when the total CPU nears them, the engine slows down, and the row says
+nothing about the service.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from worker.engines.sglang import wire
 
 _OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _QUESTION = "What is there to see?"
-#: Seconds of an average answer, and the number of consecutive answers per place of the engine.
+#: Seconds of a mean answer, and the number of consecutive answers per stream.
 _ANSWER_SECONDS = 12
 _ROUNDS = 4
 _LOOK_SECONDS = 0.5
@@ -45,11 +45,11 @@ _BEGIN_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Figure:
-    """The measurement of one way to the engine."""
+    """The result of one way to the engine."""
 
     tokens: int
     seconds: float
-    #: CPU seconds of the client side and of the engine.
+    #: CPU seconds of the client's side and of the engine.
     client_cpu: float
     engine_cpu: float
     peak_mib: float = 0.0
@@ -61,18 +61,18 @@ class Figure:
 
     @property
     def cost(self) -> float:
-        """CPU microseconds of the client side per token."""
+        """CPU microseconds per token on the client's side."""
         return 1e6 * self.client_cpu / self.tokens
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument(
         "--loads",
         nargs="+",
         default=["32x40", "128x40", "128x80"],
-        help="generations x tokens per second of each",
+        help="streams x tokens/s of each",
     )
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter answers")
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def _lengths(count: int, mean: int) -> list[int]:
-    """Return the lengths of the answers in tokens: 0.5 to 1.5 times the average, the same in every run."""
+    """Return the lengths of the answers in tokens: half to one and a half times the mean, the same in each run."""
     chance = random.Random(count)
     return [chance.randint(mean // 2, mean * 3 // 2) for _ in range(count)]
 
@@ -129,8 +129,8 @@ def _row(database: str, streams: int, rate: int, lengths: Sequence[int]) -> list
 
 
 def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequence[int]) -> Figure:
-    """Measure the service."""
-    with service.running(ground, url, worker_slots=str(_permits(streams))) as running:
+    """Return the result of the service."""
+    with service.running(ground, url, worker_slots=str(_slots(streams))) as running:
         image = running.upload()
         caller = running.caller()
         for length in lengths:
@@ -138,7 +138,7 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
         engine_cpu = figures.cpu_seconds(ground.processes["engine"].pid)
         worker = running.start_worker()
         _await_first(running)
-        # The start of the worker does not count as the cost of tokens.
+        # The start is not part of the cost per token.
         cpu = figures.cpu_seconds(worker.pid)
         _finish(running, len(lengths))
         cpu = figures.cpu_seconds(worker.pid) - cpu
@@ -161,16 +161,16 @@ def _through(ground: service.Ground, url: str, *, streams: int, lengths: Sequenc
 
 def _await_first(running: service.Service) -> None:
     """Wait for the first request to the engine."""
-    started = sa.select(sa.exists(sa.select(Generation.rid)))
+    begun = sa.select(sa.exists(sa.select(Generation.rid)))
     while True:
         with running.database.reading() as transaction:
-            if transaction.execute(started).scalar_one():
+            if transaction.execute(begun).scalar_one():
                 return
         time.sleep(_BEGIN_SECONDS)
 
 
 def _finish(running: service.Service, jobs: int) -> None:
-    """Wait for the end of all jobs; show the number of ended jobs."""
+    """Wait for the end of all jobs; show how many have ended."""
     counted = sa.select(sa.func.count()).select_from(Job).where(Job.status == Status.SUCCEEDED)
     with Progress(transient=True) as progress:
         task = progress.add_task("jobs", total=jobs)
@@ -191,10 +191,10 @@ def _body(image: str, length: int) -> bytes:
 
 
 def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> Figure:
-    """Measure bare loops that keep the same number of requests waiting at the engine as the service."""
-    lengths_left: queue.SimpleQueue[int] = queue.SimpleQueue()
+    """Return the result of bare loops, with the service's margin as the number of queued requests."""
+    wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
     for length in lengths:
-        lengths_left.put(length)
+        wanted.put(length)
     submitted = engine.EngineImage("sample", "image/png", service.SAMPLE.read_bytes())
     images = wire.EncodedImages()
     counts: list[int] = []
@@ -203,14 +203,14 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
         connection = http.client.HTTPConnection(urlsplit(ground.engine_url).netloc, timeout=60)
         while True:
             try:
-                length = lengths_left.get_nowait()
+                length = wanted.get_nowait()
             except queue.Empty:
                 return
             body = wire.body(_request(submitted, length), images)
             connection.request("POST", "/v1/chat/completions", body)
             counts.append(_parse(connection.getresponse()))
 
-    threads = [threading.Thread(target=client) for _ in range(_permits(streams))]
+    threads = [threading.Thread(target=client) for _ in range(_slots(streams))]
     engine_pid = ground.processes["engine"].pid
     engine_cpu = figures.cpu_seconds(engine_pid)
     began, cpu = time.perf_counter(), time.process_time()
@@ -226,8 +226,8 @@ def _straight(ground: service.Ground, streams: int, lengths: Sequence[int]) -> F
     )
 
 
-def _permits(streams: int) -> int:
-    """Return how many generations the service starts on an engine that runs ``streams``: :mod:`worker.engines.pool`."""
+def _slots(streams: int) -> int:
+    """Return the number of streams that the service opens at such an engine; see :mod:`worker.engines.pool`."""
     return streams + max(4, streams // 8)
 
 
@@ -245,7 +245,7 @@ def _request(submitted: engine.EngineImage, length: int) -> engine.GenerationReq
 
 
 def _parse(response: http.client.HTTPResponse) -> int:
-    """Return the number of tokens in a response stream: the minimal work of any client."""
+    """Return the number of tokens in a stream: the minimum for any client."""
     tokens, rest = 0, b""
     while piece := response.read1():
         lines = (rest + piece).split(b"\n")

@@ -1,12 +1,11 @@
-"""The benefit of voting and the savings of waves: tiny-qvq with sampling, through the whole service.
+"""The value of voting, and the savings of waves: tiny-qvq with sampling, through the whole service.
 
     python -m bench.voting [--n 200] [--seed 1] [--samples 5] [--temperature 1.3] [--url … --api-key …]
 
-The benchmark submits each question of the model card's exam several times as jobs of one sample, which is the full
-vote, and once as a job with the same number of ``samples``. The jobs of one sample give three rows: one sample; the
-vote of all samples; the same samples in waves, with each wave counted completely, so that only the waves make a
-difference. The last row is the service's own vote with other samples. Without ``--url`` the benchmark starts its own
-service with the real engine.
+Submits each question of the model card's exam several times as jobs of one sample, which is the full vote, and once
+as a job with this number of ``samples``. The former give three rows: one sample; the vote of all; the same
+samples in waves, each wave counted as a whole, so that only the waves differ. The last row is the service's own
+vote, on its own samples. Without ``--url`` it starts its own service, with the real engine.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from worker import equality
 
 @dataclass(frozen=True)
 class Spent:
-    """The cost of one question in one way."""
+    """The cost of one way to an answer for one question."""
 
     answer: str | None
     samples: float
@@ -44,36 +43,36 @@ class Spent:
 
 @dataclass
 class Way:
-    """One way to get answers, over all questions."""
+    """One way to an answer, over all questions."""
 
     name: str
-    correct: int = 0
-    total: int = 0
+    right: int = 0
+    requested: int = 0
     same: int = 0
     spent: list[Spent] = field(default_factory=list)
 
     def add(self, spent: Spent, *, truth: str, full: str | None) -> None:
-        """Count the result of one question, and compare it with the truth and the answer of the full vote."""
-        self.total += 1
-        self.correct += spent.answer == truth
+        """Count the result of one question, compared with the truth and the answer of the full vote."""
+        self.requested += 1
+        self.right += spent.answer == truth
         self.same += spent.answer == full
         self.spent.append(spent)
 
     def row(self) -> list[str]:
-        """Return the table row of the way."""
+        """Return the way as a row of the table."""
         mean = statistics.fmean
         return [
             self.name,
-            f"{self.correct / self.total:.1%}",
-            f"{self.same} of {self.total}",
-            f"{mean(cost.samples for cost in self.spent):.2f}",
-            f"{mean(cost.output_tokens for cost in self.spent):.0f}",
+            f"{self.right / self.requested:.1%}",
+            f"{self.same} of {self.requested}",
+            f"{mean(one.samples for one in self.spent):.2f}",
+            f"{mean(one.output_tokens for one in self.spent):.0f}",
         ]
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """The jobs of one question: single samples, and a vote."""
+class Requested:
+    """One question as it was submitted: as single samples, and as a vote."""
 
     truth: str
     singles: tuple[str, ...]
@@ -83,17 +82,13 @@ class Submitted:
 def main() -> None:
     """Run the exam in all ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--n", type=int, default=200, help="number of scenes")
+    parser.add_argument("--n", type=int, default=200, help="scenes")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the scenes")
-    parser.add_argument(
-        "--samples", type=int, default=5, help="maximum number of samples of a vote"
-    )
+    parser.add_argument("--samples", type=int, default=5, help="the most samples of a vote")
     parser.add_argument("--temperature", type=float, default=1.3)
+    parser.add_argument("--url", help="a running service; by default one is started")
     parser.add_argument(
-        "--url", help="URL of a running service; without it, the benchmark starts one"
-    )
-    parser.add_argument(
-        "--api-key", help="its API key; default: LONGLOOK_API_KEY, or the key in the home directory"
+        "--api-key", help="its key; else LONGLOOK_API_KEY, else the home directory's"
     )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -111,29 +106,29 @@ def main() -> None:
         )
         began = time.monotonic()
         service = client.connect(settings)
-        questions = _submit(service, options)
+        requested = _submit(service, options)
         same = equality.Equality(sandbox, equality.shares(most_waiting=1)).of(
             None, account_id=uuid.uuid4()
         )
-        ways, shares = _collect(service, questions, same=same, samples=options.samples)
+        ways, shares = _collect(service, requested, same=same, samples=options.samples)
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
-        ("way", "correct", "as the full vote", "samples", "output tokens"),
+        ("way", "right", "same as the full vote", "samples", "output tokens"),
         [way.row() for way in ways],
     )
     if shares:
         low = sum(share < 0.8 for share in shares)
         print(
             f"{len(shares)} followers found {statistics.fmean(shares):.0%} of their prompt in the cache, "
-            f"{low} of them found less than 80 %."
+            f"{low} of them less than 80 %."
         )
 
 
-def _submit(service: client.Client, options: argparse.Namespace) -> list[Submitted]:
-    """Submit all questions as single samples and as votes."""
+def _submit(service: client.Client, options: argparse.Namespace) -> list[Requested]:
+    """Submit all questions in both ways."""
     sampling = {"temperature": options.temperature, "top_p": 1.0, "deadline_seconds": 24 * 3600}
-    result: list[Submitted] = []
+    requested: list[Requested] = []
     with tempfile.TemporaryDirectory(prefix="ll-voting-") as folder:
         submitted = Path(folder, "scene.png")
         for sheet in track(exam.sheets(options.n, options.seed), "submitting", total=options.n):
@@ -145,42 +140,42 @@ def _submit(service: client.Client, options: argparse.Namespace) -> list[Submitt
                 )
                 return str(job["id"])
 
-            # The vote comes first, so that the engine knows the image only from the vote's own leader.
+            # The vote comes first: only its own leader has sent the image to the engine before.
             vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
-            result.append(Submitted(sheet.answer, singles, vote))
-    return result
+            requested.append(Requested(sheet.answer, singles, vote))
+    return requested
 
 
 def _collect(
     service: client.Client,
-    questions: Iterable[Submitted],
+    requested: Iterable[Requested],
     *,
     same: Callable[[str, str], bool],
     samples: int,
 ) -> tuple[list[Way], list[float]]:
-    """Wait for all jobs; return the ways, and the cached shares of the followers' prompts."""
-    single_way, full_way = Way("one sample"), Way(f"{samples} votes")
-    waves, real = Way(f"the same {samples} votes in waves"), Way("a vote of the service")
+    """Wait for all jobs; return the ways, and the shares of the prompt that followers found in the cache."""
+    one, full = Way("one sample"), Way(f"{samples} votes")
+    waves, real = Way(f"the same {samples} in waves"), Way("waves, by the service")
     shares: list[float] = []
-    for question in track(list(questions), "answers"):
+    for question in track(list(requested), "answers"):
         singles = [_spent(service.wait(job_id)) for job_id in question.singles]
         whole = _vote(singles, same)
         voted = service.wait(question.vote)
         for way, spent in (
-            (full_way, whole),
+            (full, whole),
             (waves, _waves(singles, same)),
             (real, _spent(voted)),
         ):
             way.add(spent, truth=question.truth, full=whole.answer)
         for single in singles:
-            single_way.add(single, truth=question.truth, full=whole.answer)
+            one.add(single, truth=question.truth, full=whole.answer)
         shares += _shares(service.trace(question.vote))
-    return [single_way, full_way, waves, real], shares
+    return [one, full, waves, real], shares
 
 
 def _spent(job: client.Json) -> Spent:
-    """Return the cost and the answer of a job; a job that ended without an answer gives None."""
+    """Return the cost and answer of a job; a job without an answer has none, however it ended."""
     usage = job["usage"] or {"output_tokens": 0}
     return Spent(
         answer=job["answer"]["text"] if job["answer"] else None,
@@ -190,28 +185,28 @@ def _spent(job: client.Json) -> Spent:
 
 
 def _vote(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
-    """Return the result of the vote of ``singles``."""
-    ranked = votes.classes({vote: single.answer for vote, single in enumerate(singles)}, same)
+    """Return the result of a vote of ``singles``."""
+    ranked = votes.classes({vote: one.answer for vote, one in enumerate(singles)}, same)
     return Spent(
         answer=ranked[0].text if ranked else None,
         samples=len(singles),
-        output_tokens=sum(single.output_tokens for single in singles),
+        output_tokens=sum(one.output_tokens for one in singles),
     )
 
 
 def _waves(singles: Sequence[Spent], same: Callable[[str, str], bool]) -> Spent:
-    """Return the result of the vote of ``singles`` in waves, without the waves after the decision."""
-    count = 0
+    """Return the result of a vote of ``singles`` in waves, without the waves after the decision."""
+    there = 0
     for size in votes.waves(len(singles)):
-        count += size
-        answers = {vote: single.answer for vote, single in enumerate(singles[:count])}
+        there += size
+        answers = {vote: one.answer for vote, one in enumerate(singles[:there])}
         if votes.decided(votes.classes(answers, same), cast=answers, requested=len(singles)):
             break
-    return _vote(singles[:count], same)
+    return _vote(singles[:there], same)
 
 
 def _shares(trace: client.Json) -> list[float]:
-    """Return the cached share of each follower's prompt."""
+    """Return the share of its prompt that each follower found in the cache."""
     return [
         (sample["usage"]["cached_tokens"] or 0) / sample["usage"]["input_tokens"]
         for sample in trace["generations"]

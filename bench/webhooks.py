@@ -1,10 +1,10 @@
-"""Webhooks: what dead receivers cost the others, and how soon an end is delivered.
+"""Webhooks: the cost of dead receivers for the others, and the latency of a notification.
 
 ``python -m bench.webhooks [--database sqlite|postgresql|both] [--events N] [--quick]``
 
-200 endpoints get each event. In one run all of them respond; in the other one 20 accept the connection and are silent.
-The figure is deliveries a second to the 180 that are the same in both. Then one event after another on an idle system:
-from its commit until the receiver's response is in SQL.
+200 endpoints receive every notification. In one run all of them respond; in the other 20 accept the connection and
+send nothing. The figure is deliveries per second to the 180 that are the same in both. Then follow single events on an
+idle system: the time from the commit until the receiver's response is in SQL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RECEIVER = "from bench import webhooks; import sys; webhooks.receive(int(sys.ar
 
 
 def receive(port: int) -> None:
-    """Respond to all requests with 204 until killed: the process of the receiver."""
+    """Respond with 204 to every request, without end: the receiver's process."""
     asyncio.run(_receive(port))
 
 
@@ -63,7 +63,7 @@ async def _receive(port: int) -> None:
 
 @dataclass
 class Post:
-    """A database with a webhook sender, and a receiver."""
+    """A database, its delivery process, and a receiver."""
 
     database: Database
     notify: Callable[[], None]
@@ -75,7 +75,7 @@ class Post:
         account_id = accounts.account_id(self.database, self.account)
         plain = signature.new_secret()
         secret = endpoints.StoredSecret(Vault([_VAULT_KEY]).seal(plain), signature.redact(plain))
-        ids = [
+        made = [
             endpoints.create(
                 self.database,
                 account_id=account_id,
@@ -86,10 +86,10 @@ class Post:
             ).id
             for number in range(healthy + dead)
         ]
-        return ids[: _ENDPOINTS - _DEAD]
+        return made[: _ENDPOINTS - _DEAD]
 
     def record(self) -> None:
-        """Commit an event, and wake the delivery process."""
+        """Commit an event and send a wakeup."""
         with self.database.transaction() as transaction:
             notifications.of_account(
                 transaction,
@@ -100,7 +100,7 @@ class Post:
         self.notify()
 
     def delivered(self, ids: list[uuid.UUID]) -> int:
-        """Return the number of completed deliveries to some endpoints."""
+        """Return the number of finished deliveries to some endpoints."""
         with self.database.reading() as transaction:
             counted: int = transaction.execute(
                 sa.select(sa.func.count())
@@ -113,17 +113,17 @@ class Post:
             return counted
 
     def wait(self, ids: list[uuid.UUID], count: int) -> None:
-        """Wait until ``count`` are done."""
+        """Wait until ``count`` deliveries are finished."""
         until = time.monotonic() + _LIMIT_SECONDS
         while self.delivered(ids) < count:
             if time.monotonic() > until:
-                raise SystemExit(f"{self.delivered(ids)} of {count} were delivered in time.")
+                raise SystemExit(f"{self.delivered(ids)} of {count} were delivered in time")
             time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
-    """Yield a webhook sender and a receiver on a new database."""
+    """Yield a delivery process and a receiver on a new database."""
     settings = {"vault_key": _VAULT_KEY, "webhook_allow": "127.0.0.0/8"}
     with service.running(ground, url, **settings) as running, service.listening() as free:
         port: int = free.getsockname()[1]
@@ -140,7 +140,7 @@ def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
         process = ground.start(programs.delivery(running.wiring, environ=running.environ))
         service.wait(lambda: b" ready." in process.log.read_bytes(), process)
         wakeup = queue.RedisWakeup(
-            Settings.read({}, redis_url=ground.redis_url), notifications=queue.DELIVER
+            Settings.read({}, redis_url=ground.redis_url), task=queue.DELIVER
         )
         hook = f"http://127.0.0.1:{port}/hook"
         try:
@@ -157,7 +157,7 @@ def _connects(port: int) -> bool:
 
 
 def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> float:
-    """Return the deliveries per second to the healthy endpoints that both runs have."""
+    """Return deliveries per second to the healthy endpoints that both runs have."""
     with delivering(ground, url) as post, service.listening() as silent:
         silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         ids = post.register(_ENDPOINTS - dead, dead, silent_url)
@@ -169,7 +169,7 @@ def throughput(ground: service.Ground, url: str, *, dead: int, count: int) -> fl
 
 
 def latencies(ground: service.Ground, url: str, *, count: int) -> list[float]:
-    """Return the seconds from commit to delivery, without the first delivery, which opens connections."""
+    """Return the seconds from each commit to its delivery, without the first, which opens connections."""
     with delivering(ground, url) as post:
         ids = post.register(1, 0, "")
         for number in range(count + 1):
@@ -190,12 +190,12 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--events", type=int, default=30)
     parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    count = 8 if options.quick else options.events
+    requested = parser.parse_args()
+    count = 8 if requested.quick else requested.events
     rows = []
     with (
         service.ground("tokens_per_second=0") as ground,
-        service.databases(ground, options.database) as makers,
+        service.databases(ground, requested.database) as makers,
     ):
         for name, make in makers.items():
             healthy = throughput(ground, make(), dead=0, count=count)
@@ -205,8 +205,8 @@ def main() -> None:
             rates = (f"{beside / healthy:.2f}", f"{healthy:.0f}", f"{beside:.0f}")
             rows.append([name, *rates, f"{p50:.0f}", f"{p99:.0f}"])
     figures.show(
-        f"Webhooks: {_ENDPOINTS} endpoints, {count} notifications, {figures.machine()}",
-        ("database", "ratio", "per second, all healthy", f"with {_DEAD} dead", "p50 ms", "p99 ms"),
+        f"Webhooks: {_ENDPOINTS} endpoints, {count} events, {figures.machine()}",
+        ("database", "ratio", "per second, all healthy", f"{_DEAD} dead", "p50 ms", "p99 ms"),
         rows,
     )
 

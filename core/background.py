@@ -16,7 +16,7 @@ class BackgroundLoop:
         name: the thread's name.
         round_: one round of work. It may return the seconds until the next round, which replace ``every``. What it
             raises ends the thread, and with :func:`core.process.tie` the process.
-        every: seconds between two rounds; a function returns them anew each time; None waits for :meth:`wake`.
+        every: seconds between two rounds; a function returns them each time; None waits for :meth:`wake`.
         first: seconds before the first round; None waits for :meth:`wake`.
         after: called in the thread after the last round.
         join_seconds: how long :meth:`stop` waits for the thread at most; None has no limit.

@@ -1,4 +1,4 @@
-"""The database: one engine a process, transactions, and its clock. SQLite (WAL) or PostgreSQL 15+."""
+"""The database: one engine per process, transactions, and its clock. SQLite (WAL) or PostgreSQL 15+."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ _LOCK_TIMEOUT_MS = 5_000
 _SQLITE_BUSY_MS = 10_000
 #: The function of :class:`Now` on SQLite.
 _SQLITE_NOW = "longlook_now"
-#: A full disk is not emptied in a moment.
+#: A full disk takes a while to clear.
 _DISK_SECONDS = 60
-#: When a server's host has vanished, its connections end within half a minute, not within a quarter of an hour.
+#: Connections to a server whose host has vanished end within half a minute instead of a quarter of an hour.
 _LIVENESS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-#: A process that is stopped inside of a transaction keeps its locks for so long, and no longer.
+#: How long a process that stops within a transaction keeps its locks.
 _IDLE_TIMEOUT_MS = 20_000
-#: Transactions that wait at once for a connection, or for SQLite's only writer: more than there are threads.
+#: The limit of waiting transactions, for a connection or for SQLite's only writer; above the number of threads.
 _TRANSACTIONS_WAITING = 8192
-#: Searches that wait at once.
+#: The limit of waiting searches.
 _SEARCHES_WAITING = 64
-#: Steps of SQLite's virtual machine between two looks at a search's deadline; some milliseconds.
+#: Steps of SQLite's virtual machine between two checks of a search's deadline; some milliseconds.
 _SQLITE_STEPS = 1_000
-#: Where a connection to PostgreSQL keeps the deadline of its transaction.
+#: The key of a PostgreSQL connection's info under which it keeps the deadline of its transaction.
 _DEADLINE = "longlook_deadline"
 
 
 def utcnow() -> datetime:
-    """Return the time of this host, aware, in UTC."""
+    """Return the time of this host as an aware UTC time."""
     return datetime.now(UTC)
 
 
@@ -74,7 +74,7 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a time without a zone means nothing here")
+            raise ValueError("a time must have a time zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -99,11 +99,11 @@ class Seconds(sa.TypeDecorator[timedelta]):
 
 
 class Now(FunctionElement[datetime]):
-    """The database's time, plus ``delta`` if there is one: a statement that holds it serves both databases.
+    """The database's time, plus ``delta`` if given, in either dialect.
 
     On PostgreSQL it is a sub-query, run once, so that the planner sees a constant and can use an
     index: ``clock_timestamp()`` itself is volatile. On SQLite, which serves one host, it is the
-    process's clock. Two of them in one statement may differ by microseconds.
+    process's clock. Two occurrences in one statement can differ by microseconds.
 
     Args:
         delta: a length of time, or a parameter of the type :class:`Seconds`.
@@ -133,22 +133,22 @@ def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str: 
 def insert(
     dialect: str, table: sa.Table | type[orm.DeclarativeBase]
 ) -> postgresql.Insert | sqlite.Insert:
-    """Return an INSERT that knows ``ON CONFLICT`` in ``dialect``."""
+    """Return an INSERT with ``ON CONFLICT`` in ``dialect``."""
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 class DatabaseUnavailable(errors.Unavailable):
-    """The database did not answer. After a failed commit nobody knows whether it landed: ask again."""
+    """The database did not answer. A failed commit may have landed all the same."""
 
     code = "database_unavailable"
 
 
 class LockTimeout(DatabaseUnavailable):
-    """Another transaction held the row for too long."""
+    """Another transaction held the row too long."""
 
 
 class DiskFull(DatabaseUnavailable):
-    """The disk of the database has no room left; the transaction was rolled back."""
+    """The disk of the database is full; the transaction was rolled back."""
 
     code = "insufficient_storage"
 
@@ -184,18 +184,18 @@ def until_available(
 
 
 class Transaction:
-    """An open transaction: a connection, a session for those who want objects, and the database's own time."""
+    """An open transaction: a connection, a session for mapped objects, and the database's own time."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._session: orm.Session | None = None
         self.dialect = connection.dialect.name
-        #: What the listeners of the database hear once it has been committed; see :meth:`Database.listen`.
+        #: Passed to the listeners of the database after the commit; see :meth:`Database.listen`.
         self.notes: list[object] = []
 
     @property
     def session(self) -> orm.Session:
-        """The session, made when somebody wants it: half of all transactions do without."""
+        """The session, made on first use: half of all transactions do not need one."""
         if self._session is None:
             self._session = orm.Session(
                 self._connection, expire_on_commit=False, join_transaction_mode="rollback_only"
@@ -207,13 +207,13 @@ class Transaction:
         return Now(delta or None)
 
     def insert(self, table: type[orm.DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
-        """Return an INSERT that knows ``ON CONFLICT`` in this database's dialect."""
+        """Return an INSERT with ``ON CONFLICT`` in this database's dialect."""
         return insert(self.dialect, table)
 
     def execute(self, statement: sa.Executable, rows: Any = None) -> sa.Result[Any]:  # noqa: ANN401 - SQLAlchemy's own parameter type
-        """Run ``statement``; the session's objects are not kept in step with bulk updates.
+        """Run ``statement``; bulk updates do not refresh the session's objects.
 
-        One of bare tables (:func:`jobs.records.table`) needs no session, which would take as long as the statement.
+        A statement of plain tables (:func:`jobs.records.table`) needs no session, which would double its cost.
         """
         if self._session is None and not _is_mapped(statement):
             return self._connection.execute(statement, rows)
@@ -222,12 +222,12 @@ class Transaction:
         )
 
     def flush(self) -> None:
-        """Write what the session still holds back."""
+        """Write the pending changes of the session."""
         if self._session is not None:
             self._session.flush()
 
     def close(self) -> None:
-        """Let go of the session's objects."""
+        """Close the session."""
         if self._session is not None:
             self._session.close()
 
@@ -237,12 +237,12 @@ class Database:
 
     Args:
         url: SQLAlchemy URL.
-        clock: the time on SQLite; tests move it.
-        pool_size: connections kept; twice as many at the most.
-        pool_seconds: the longest wait for one of them.
-        searches: connections that searches use at once; one of them is for accounts that use none.
-        search_seconds: the longest search, and the longest wait before it.
-        timer: seconds that never go back, for the deadlines of searches.
+        clock: the time on SQLite.
+        pool_size: idle connections; at most twice this number is open.
+        pool_seconds: the longest wait for a connection.
+        searches: connections for searches; one of them is reserved for accounts that use none.
+        search_seconds: the limit for a search, and for the wait before it.
+        timer: a monotonic clock, in seconds, for the deadlines of searches.
     """
 
     def __init__(
@@ -271,8 +271,8 @@ class Database:
         )
         #: SQLite's only writer.
         self.writers = Shares(1, name="database writers", most_waiting=_TRANSACTIONS_WAITING)
-        #: Returns for whom the current thread works, or None for the process itself, which may use all connections.
-        #: Without it nothing is shared: all threads work for the process.
+        #: Returns the account for which the current thread works, or None for the process, which may use all
+        #: connections. By default every thread returns None.
         self.party: Callable[[], Hashable] | None = None
         self._turn = threading.Lock()
         self._pool_seconds = pool_seconds
@@ -281,7 +281,7 @@ class Database:
         self._listeners: list[Callable[[object], None]] = []
 
     def _make_engine(self, pool_size: int, pool_seconds: float) -> sa.Engine:
-        # An error's text is logged: it must not carry the values of a statement.
+        # Errors are logged, so their texts must not contain the values of a statement.
         arguments: dict[str, Any] = {
             "pool_size": pool_size,
             "max_overflow": pool_size,
@@ -299,7 +299,7 @@ class Database:
         )
         engine = sa.create_engine(
             self.url,
-            isolation_level="READ COMMITTED",  # What the guarded UPDATEs count on, whatever the server's default.
+            isolation_level="READ COMMITTED",  # The guarded UPDATEs rely on it, whatever the server's default.
             pool_pre_ping=True,
             connect_args={"connect_timeout": 3, "options": options, **_LIVENESS},
             **arguments,
@@ -309,10 +309,8 @@ class Database:
         return engine
 
     def _prepare_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
-        """Set what SQLite forgets between connections. FULL: an accepted job survives a power cut."""
-        connection.isolation_level = (
-            None  # The driver's own BEGIN comes too late; see _begin_sqlite.
-        )
+        """Set the pragmas that SQLite does not store. FULL: an accepted job survives a power cut."""
+        connection.isolation_level = None  # The driver's BEGIN comes too late; see _begin_sqlite.
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout={_SQLITE_BUSY_MS}",
@@ -322,7 +320,7 @@ class Database:
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-        # Deterministic, as SQLite understands it: the same within a statement, so that it is called once for it.
+        # Deterministic in the sense of SQLite: constant within a statement, so that SQLite calls it once.
         connection.create_function(_SQLITE_NOW, 1, self._now_in_sqlite, deterministic=True)
 
     def _now_in_sqlite(self, delta: float) -> str:
@@ -335,10 +333,10 @@ class Database:
         """Open a transaction that writes; it commits at the end of the block.
 
         Args:
-            name: of the failpoints ``name.commit``, before the commit, and ``name.committed``, after it.
+            name: prefix of the failpoints ``name.commit``, before the commit, and ``name.committed``, after it.
 
         Raises:
-            Unavailable: the database is away, locked or restarting.
+            Unavailable: the database is down, locked, or restarting.
         """
         with self._writers_turn(), self._open(write=True) as (transaction, commit):
             yield transaction
@@ -355,7 +353,7 @@ class Database:
     def reading(self, *, snapshot: bool = False) -> Iterator[Transaction]:
         """Open a block of reads, which must neither write nor lock.
 
-        On SQLite all statements of the block see one snapshot, on PostgreSQL each sees what is committed before it.
+        On SQLite all statements of the block see one snapshot. On PostgreSQL each sees all earlier commits.
 
         Args:
             snapshot: whether all statements must see one snapshot on PostgreSQL too.
@@ -363,8 +361,8 @@ class Database:
         Raises:
             Unavailable: as above.
         """
-        # At READ COMMITTED each statement has a snapshot of its own anyway: without a transaction around them, reads
-        # need no BEGIN and no ROLLBACK, which are two of the three round trips of one statement.
+        # At READ COMMITTED each statement has its own snapshot, so reads need no transaction. BEGIN and ROLLBACK would
+        # be two of the three round trips of a single statement.
         isolation: IsolationLevel = "REPEATABLE READ" if snapshot else "AUTOCOMMIT"
         with self._open(write=False, isolation=isolation) as (transaction, _):
             yield transaction
@@ -373,10 +371,10 @@ class Database:
     def searching(self, account_id: Hashable) -> Iterator[Transaction]:
         """Open a transaction for reads whose cost grows with an account's data.
 
-        A few run at once, in turns among accounts, on a fixed part of the connections; each ends at a deadline.
+        A few run at once, on a fixed part of the connections; accounts take turns, and each search has a deadline.
 
         Args:
-            account_id: whose share the reads take; None is the share of those that are about all accounts.
+            account_id: the account whose share the reads use; None is the share of reads about all accounts.
 
         Raises:
             core.errors.Overloaded: no place was free in time.
@@ -392,17 +390,18 @@ class Database:
                 if not _was_ended(error.__cause__):
                     raise
                 raise errors.SearchTooSlow(
-                    f"This took more than {self._search_seconds:g} s and was ended. A search takes less time with a "
-                    "longer phrase, or with `created:`, `status:`, `group:` or `image:`.",
+                    f"The search took longer than {self._search_seconds:g} s and was stopped. A longer phrase "
+                    "or one of "
+                    "`created:`, `status:`, `group:`, and `image:` makes it faster.",
                     retry_after=math.ceil(self._search_seconds),
                 ) from error
 
     @contextlib.contextmanager
     def _writers_turn(self) -> Iterator[None]:
-        """Let the writers of this process take turns on SQLite, and so the parties for which they write.
+        """Let the writers of this process, and the accounts they write for, take turns on SQLite.
 
-        It has one writer at a time. Those who wait inside of it sleep longer and longer and may be passed
-        by for seconds, each with a connection in hand; here the next one is woken at once.
+        SQLite has one writer at a time. Threads that wait in SQLite sleep for increasing times, can starve for
+        seconds, and each hold a connection. Here, the next thread wakes at once.
         """
         if self.dialect != "sqlite":
             yield
@@ -412,7 +411,7 @@ class Database:
             with _Place(self.writers, self.party(), seconds=seconds):
                 yield
             return
-        # Half the cost of turns, when many threads write.
+        # With many writing threads this halves the cost of the turns.
         if not self._turn.acquire(timeout=seconds):
             raise DatabaseUnavailable("The database is busy.")
         try:
@@ -422,7 +421,7 @@ class Database:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
-        """Yield a connection. Of one party all transactions together use three quarters of them at most."""
+        """Yield a connection. All transactions of one account together use at most three quarters of them."""
         party = self.party() if self.party is not None else None
         if party is None:
             with self.engine.connect() as connection:
@@ -438,9 +437,9 @@ class Database:
     def _open(
         self, *, write: bool, until: float | None = None, isolation: IsolationLevel | None = None
     ) -> Iterator[tuple[Transaction, Callable[[], None]]]:
-        """Yield a transaction and what commits it; it is rolled back unless that was called.
+        """Yield a transaction and the function that commits it; without its call the transaction is rolled back.
 
-        Its statements end at ``until``, if that is given. ``isolation`` is for PostgreSQL; SQLite has one level.
+        Its statements end at ``until``, if given. ``isolation`` is for PostgreSQL; SQLite has one level.
         """
         with (
             _translate_faults(),
@@ -459,7 +458,7 @@ class Database:
 
     @contextlib.contextmanager
     def _limited(self, connection: sa.Connection, until: float | None) -> Iterator[None]:
-        """End the statements of ``connection`` in the block at ``until``."""
+        """Stop the statements of ``connection`` in the block at ``until``."""
         if until is None:
             yield
             return
@@ -478,22 +477,22 @@ class Database:
             connection.info.pop(_DEADLINE, None)
 
     def _limit_statement(self, connection: sa.Connection, cursor: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own
-        """Give a statement on PostgreSQL the time that is left to its transaction, if that has a deadline."""
+        """Limit a statement on PostgreSQL to the remaining time of its transaction, if that has a deadline."""
         until = connection.info.get(_DEADLINE)
         if until is not None:
-            # Zero would be no limit.
+            # Zero means no limit.
             left = max(1, math.ceil((until - self._timer()) * 1000))
             cursor.execute(f"SET LOCAL statement_timeout = {left}")
 
     def listen(self, listener: Callable[[object], None]) -> None:
-        """Have ``listener`` called with each note of each transaction of this process that was committed.
+        """Call ``listener`` with each note of each committed transaction of this process.
 
-        For counting: a note is lost when the answer to the commit is.
+        A note is lost when the reply to the commit is, so notes are for counters and wakeups.
         """
         self._listeners.append(listener)
 
     def ping(self) -> None:
-        """Ask for nothing, to see whether it answers."""
+        """Run an empty query. Raises :class:`DatabaseUnavailable`."""
         with self.reading() as transaction:
             transaction.execute(sa.select(1))
 
@@ -503,7 +502,7 @@ class Database:
 
 
 class _Place:
-    """A place of ``shares`` during a block; :class:`DatabaseUnavailable` when there is none in time."""
+    """Holds a place of ``shares`` during a block. Raises :class:`DatabaseUnavailable` when it gets none in time."""
 
     def __init__(self, shares: Shares, party: Hashable, *, seconds: float) -> None:
         self._held = shares.hold(party, seconds=seconds)
@@ -521,14 +520,14 @@ class _Place:
 
 
 def _is_mapped(statement: sa.Executable) -> bool:
-    """Whether ``statement`` names records rather than tables: then its result may be objects."""
+    """Whether ``statement`` is about mapped classes rather than tables: then its result may be objects."""
     plugin = getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin")
     return plugin == "orm"
 
 
 @contextlib.contextmanager
 def _translate_faults() -> Iterator[None]:
-    """Turn the driver's "not now" into ours; what is a fault of the statement passes through."""
+    """Translate the driver's temporary errors into ours; errors of the statement pass through."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
@@ -545,13 +544,13 @@ def _translate_faults() -> Iterator[None]:
         if error.connection_invalidated:
             raise DatabaseUnavailable("The database closed the connection.") from error
         if getattr(error.orig, "sqlstate", None) == "25006":
-            # A standby: during a failover the address can still, or already, lead to one.
-            raise DatabaseUnavailable("The database takes no writes.") from error
+            # During a failover the address can lead to a read-only standby.
+            raise DatabaseUnavailable("The database is read-only.") from error
         raise
 
 
 def _was_ended(error: BaseException | None) -> bool:
-    """Whether the driver's ``error`` says that the statement took too long."""
+    """Whether ``error`` of the driver means that the statement took too long."""
     cause = getattr(error, "orig", None)
     return (
         getattr(cause, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
@@ -560,7 +559,7 @@ def _was_ended(error: BaseException | None) -> bool:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether the driver says that there is no room: SQLite by a name, PostgreSQL by an SQLSTATE."""
+    """Whether ``error`` of the driver means a full disk: SQLite has a name for it, PostgreSQL an SQLSTATE."""
     return (
         getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
         or getattr(error, "sqlstate", None) == "53100"
@@ -568,7 +567,7 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def _hide_details(context: sa.ExceptionContext) -> None:
-    """Keep only the first line of PostgreSQL's errors: the others quote whole rows, questions among them."""
+    """Keep only the first line of PostgreSQL's errors: the others quote whole rows, with questions."""
     original = context.original_exception
     if isinstance(original, psycopg.Error) and original.diag.message_primary:
         original.args = (original.diag.message_primary,)
@@ -578,6 +577,6 @@ def _hide_details(context: sa.ExceptionContext) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    """Take the write lock at the start of a writing transaction: a later upgrade could not wait for it."""
+    """Take the write lock at the start of a writing transaction: a later upgrade of the lock could not wait."""
     write = connection.get_execution_options().get("longlook_write", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

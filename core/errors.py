@@ -1,7 +1,7 @@
-"""Every fault this service names, as one tree.
+"""All errors of this service, as one tree.
 
 * LonglookError
-  * RequestError: the caller can mend it (HTTP 4xx)
+  * RequestError: the client can fix it (HTTP 4xx)
     * InvalidRequest
       * ImageQuarantined
     * ImageRejected
@@ -24,7 +24,7 @@
     * Overloaded
     * SearchTooSlow
     * StreamsInUse
-  * EngineError: what went wrong between the worker and its engine
+  * EngineError: a failure between the worker and its engine
     * EngineUnavailable
     * EngineBusy
     * EngineFault
@@ -38,9 +38,9 @@
     * VaultError
   * LaunchError
 
-Each class has a stable ``code``, says in ``retryable`` whether the same request can succeed later, and
-(for what reaches the door) the HTTP ``status`` it is answered with. An instance may carry a more
-specific code, as images do with the OpenAI image codes.
+Each class has a stable ``code``. ``retryable`` says whether the same request can succeed later, and ``status`` is the
+HTTP status of the response, if a client sees the error. An instance may have a more specific code: images have the
+image codes of OpenAI.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a request: where (JSON pointer or name of a header), which code, and why."""
+    """One problem of a request: its place (a JSON pointer or the name of a header), code, and reason."""
 
     pointer: str
     detail: str
@@ -59,7 +59,7 @@ class Fault:
 
 
 class LonglookError(Exception):
-    """The base of all faults that have a name here."""
+    """The base of all errors of this service."""
 
     code: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
@@ -67,13 +67,13 @@ class LonglookError(Exception):
 
 
 class RequestError(LonglookError):
-    """The caller can mend it.
+    """The client can fix it.
 
     Args:
-        message: one sentence for the caller, free of any library's words.
-        faults: all faults found, for a body that has several.
-        code: a more specific code than the class's own.
-        param: the name of the parameter at fault, as the OpenAI client shows it.
+        message: one sentence for the client, without texts of libraries.
+        faults: all problems of the request.
+        code: a more specific code than that of the class.
+        param: the name of the wrong parameter, as the OpenAI client shows it.
         retry_after: seconds after which the same request may succeed.
     """
 
@@ -99,14 +99,14 @@ class RequestError(LonglookError):
 
 
 class InvalidRequest(RequestError):
-    """The request is understood but cannot be meant; every fault is listed."""
+    """The request is well-formed but not valid; the error lists every problem."""
 
     status = 422
     title = "Invalid request"
 
 
 class ImageQuarantined(InvalidRequest):
-    """An image over which engines died again and again; an operator can release it."""
+    """An image that crashed engines repeatedly; an operator can release it."""
 
     code = "image_quarantined"
     title = "Image in quarantine"
@@ -123,14 +123,14 @@ class ImageRejected(RequestError):
 
     @property
     def http_status(self) -> int:
-        """413 and 415 for size and media type, 422 for what is inside."""
+        """413 and 415 for size and media type, 422 for the content."""
         return {"image_file_too_large": 413, "unsupported_image_media_type": 415}.get(
             self.specific_code, 422
         )
 
 
 class Unauthenticated(RequestError):
-    """No key, or a key that is not known here."""
+    """No key, or an unknown key."""
 
     code = "invalid_api_key"
     status = 401
@@ -138,7 +138,7 @@ class Unauthenticated(RequestError):
 
 
 class InsufficientScope(RequestError):
-    """A known key whose role does not reach this far."""
+    """A known key whose role does not permit the request."""
 
     code = "insufficient_scope"
     status = 403
@@ -146,7 +146,7 @@ class InsufficientScope(RequestError):
 
 
 class NotFound(RequestError):
-    """No such thing, or a thing of somebody else: the answer is the same."""
+    """The object does not exist, or belongs to another account: the response is the same."""
 
     code = "not_found"
     status = 404
@@ -154,7 +154,7 @@ class NotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The path exists, the verb does not."""
+    """The path exists, but not with this method."""
 
     code = "method_not_allowed"
     status = 405
@@ -162,7 +162,7 @@ class MethodNotAllowed(RequestError):
 
 
 class Conflict(RequestError):
-    """The thing is in a state that forbids it, for good: a retry cannot help."""
+    """The state of the object forbids the request permanently: a retry does not help."""
 
     code = "conflict"
     status = 409
@@ -170,7 +170,7 @@ class Conflict(RequestError):
 
 
 class IdempotencyInProgress(RequestError):
-    """The same key is being worked on by another request; ask again in a second."""
+    """Another request with the same key is in progress; the client can retry in a second."""
 
     code = "idempotency_in_progress"
     retryable = True
@@ -187,7 +187,7 @@ class IdempotencyKeyReused(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """The request body is over the limit."""
+    """The request body exceeds the limit."""
 
     code = "request_too_large"
     status = 413
@@ -195,7 +195,7 @@ class BodyTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """A content type this door does not read."""
+    """A content type that the API does not accept."""
 
     code = "unsupported_media_type"
     status = 415
@@ -203,14 +203,14 @@ class UnsupportedMediaType(RequestError):
 
 
 class UnsupportedContentEncoding(UnsupportedMediaType):
-    """A body that is compressed, or encoded in another way that is not decoded here."""
+    """A compressed body, or another content encoding that the API does not decode."""
 
     code = "unsupported_content_encoding"
     title = "Unsupported content encoding"
 
 
 class MalformedBody(RequestError):
-    """The request body breaks HTTP's own framing, or ends before its end."""
+    """The request body violates the framing of HTTP, or is incomplete."""
 
     code = "malformed_body"
     title = "Malformed body"
@@ -226,7 +226,7 @@ class BodyTimeout(RequestError):
 
 
 class QueueFull(RequestError):
-    """As many jobs wait as may wait; the same request may be sent again when some of them have begun."""
+    """The limit of waiting jobs is reached; the client can send the same request again later."""
 
     code = "queue_full"
     retryable = True
@@ -235,7 +235,7 @@ class QueueFull(RequestError):
 
 
 class RateLimitExceeded(RequestError):
-    """The key has used up its requests; ``retry_after`` says when there is one more."""
+    """The key has used up its requests; the next one is available after ``retry_after`` seconds."""
 
     code = "rate_limit_exceeded"
     retryable = True
@@ -244,9 +244,9 @@ class RateLimitExceeded(RequestError):
 
 
 class StorageQuotaExceeded(RequestError):
-    """The account stores as much as it may; until some of that is deleted the same request fails again.
+    """The account has reached its storage quota; the same request fails until the account deletes data.
 
-    403, as storage services answer it: 429 and 507 say that waiting helps, 413 that a smaller request is taken.
+    The status is 403, as in storage services: 429 and 507 mean that waiting helps, 413 that a smaller request does.
     """
 
     code = "storage_quota_exceeded"
@@ -255,7 +255,7 @@ class StorageQuotaExceeded(RequestError):
 
 
 class Unavailable(LonglookError):
-    """The service cannot do it now; nothing was stored and the same request may be sent again."""
+    """The service cannot handle the request now. It stored nothing; the client can send the same request again."""
 
     code = "unavailable"
     retryable = True
@@ -268,25 +268,25 @@ class Unavailable(LonglookError):
 
 
 class Overloaded(Unavailable):
-    """A resource that accounts share has no place for this call; ``retry_after`` fits what waits for one."""
+    """A shared resource has no place for this call; ``retry_after`` grows with the number of waiting calls."""
 
     code = "overloaded"
 
 
 class SearchTooSlow(Unavailable):
-    """A search, or a list with filters, was ended at its deadline."""
+    """A search, or a list with filters, was stopped at its deadline."""
 
     code = "search_too_slow"
 
 
 class StreamsInUse(Unavailable):
-    """As many requests are held open as may be."""
+    """The limit of open streams and waiting requests is reached."""
 
     code = "streams_in_use"
 
 
 class EngineError(LonglookError):
-    """Something between the worker and its engine. ``counted`` says whether it uses up a failure."""
+    """A failure between the worker and its engine. ``counted``: it counts against ``max_attempts``."""
 
     code = "engine_error"
     status = 502
@@ -298,7 +298,7 @@ class EngineError(LonglookError):
 
 
 class EngineUnavailable(EngineError):
-    """No engine answered: the job goes back to the queue, uncounted."""
+    """No engine answered: the job returns to the queue, and the failure does not count."""
 
     code = "engine_unavailable"
     retryable = True
@@ -306,7 +306,7 @@ class EngineUnavailable(EngineError):
 
 
 class EngineBusy(EngineError):
-    """The engine refused for lack of room before it took the request: uncounted."""
+    """The engine was full and refused the request: the failure does not count."""
 
     code = "engine_busy"
     retryable = True
@@ -314,45 +314,45 @@ class EngineBusy(EngineError):
 
 
 class EngineFault(EngineError):
-    """The engine failed after it took the request: counted against ``max_attempts``."""
+    """The engine failed after it accepted the request: the failure counts."""
 
     code = "engine_fault"
     retryable = True
 
 
 class EngineLost(EngineFault):
-    """The engine hung up on a request that it had: it may have died, even of this request."""
+    """The engine closed the connection of an accepted request: it may have crashed, even because of the request."""
 
 
 class EngineSilent(EngineFault):
-    """The engine took a request and says nothing: it or the request is stuck."""
+    """The engine accepted a request and sends nothing: the engine or the request is stuck."""
 
     code = "engine_silent"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        #: Whether it answers other requests meanwhile: then it is the request that is stuck.
+        #: Whether it answers other requests: then only the request is stuck.
         self.answers_others = False
-        #: Whether it is silent to other requests as well: then it is the engine that is stuck.
+        #: Whether it sends nothing to other requests either: then the engine is stuck.
         self.silent_to_others = False
-        #: Whether the engine may be making a grammar meanwhile: then no image is the cause.
+        #: Whether the engine may be compiling a grammar: then no image is the cause.
         self.makes_grammar = False
 
 
 class EngineRejected(EngineError):
-    """The engine will never take this request (too long, undecodable): the job fails."""
+    """The engine never accepts this request (too long, undecodable): the job fails."""
 
     code = "engine_rejected"
 
 
 class SchemaTimedOut(EngineRejected):
-    """Engines make no grammar of the answer's schema in time: the job fails."""
+    """Engines do not compile the JSON Schema of the answer in time: the job fails."""
 
     code = "schema_timed_out"
 
 
 class AnswersNotCompared(EngineError):
-    """Answers that vote could not be compared, through no fault of theirs: counted against ``max_attempts``."""
+    """The answers of a vote could not be compared, for a reason outside the answers: the failure counts."""
 
     code = "answers_not_compared"
     retryable = True
@@ -365,13 +365,13 @@ class DeadlineExceeded(EngineError):
 
 
 class SettingsError(LonglookError):
-    """The environment is not usable; the message lists every fault."""
+    """The settings are not valid; the message lists every problem."""
 
     code = "invalid_settings"
 
 
 class VaultError(SettingsError):
-    """The vault has no key that seals or opens; the message is for operators and holds nothing of any key."""
+    """The vault has no usable key; the message is for operators and contains nothing of a key."""
 
     code = "vault_unavailable"
     retryable = True

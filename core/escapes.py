@@ -1,8 +1,8 @@
 r"""Escapes characters that change how a terminal shows the text around them.
 
-Control characters move the cursor and send commands, bidirectional ones reorder what stands beside them, invisible
-ones hide. Questions, traces and messages of receivers may hold any of them. For a person they are shown as escapes
-(``\x1b``, ``\u202e``, ``\U000e0041``); in JSON they are written as escapes, which a parser reads as the same value.
+Control characters move the cursor and send commands, bidirectional ones reorder the text next to them, invisible
+ones hide. Questions, traces, and messages of receivers may hold any of them. Output for people shows them as escapes
+(``\x1b``, ``\u202e``, ``\U000e0041``); JSON output writes them as escapes, which a parser reads as the same value.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 import unicodedata
 from typing import Final
 
-#: The categories Cc, Cf, Cs, Zl and Zp, and whatever else is invisible: Default_Ignorable_Code_Point.
-#: Source: Unicode 16.0, UnicodeData.txt and DerivedCoreProperties.txt. Ranges, for a look at every character takes
-#: longer than a command does.
+#: The categories Cc, Cf, Cs, Zl and Zp, and other invisible characters: Default_Ignorable_Code_Point.
+#: Source: Unicode 16.0, UnicodeData.txt and DerivedCoreProperties.txt. Ranges, because a look at every character takes
+#: longer than a command.
 _UNSAFE_RANGES: Final = (
     (0x00, 0x1F),
     (0x7F, 0x9F),
@@ -53,21 +53,21 @@ _BYTE: Final = 0xFF
 _BASIC_PLANE: Final = 0xFFFF
 _NON_JOINER: Final = "\u200c"
 _JOINER: Final = "\u200d"
-#: What decides with its neighbor whether it is shown: a stream holds it back until the neighbor is there.
+#: Characters that are shown or escaped depending on the next one: a stream holds them back until that one has come.
 UNDECIDED: Final = ("\r", _NON_JOINER, _JOINER)
 _VARIATIONS: Final = ("\ufe0e", "\ufe0f")
 _VIRAMA: Final = 9
 
 
 def visible(text: str, *, lines: bool = True, before: str = "") -> str:
-    r"""Return ``text`` for a person, with escapes in the place of unsafe characters.
+    r"""Return ``text`` for a person, with escapes in place of unsafe characters.
 
     Two kinds of invisible characters stay, where a script needs them: the joiners between letters of Arabic and Indic
-    scripts and between emoji, and one variation selector behind a visible character.
+    scripts and between emoji, and one variation selector after a visible character.
 
     Args:
-        text: what somebody else wrote.
-        lines: whether line feeds and tabs stay; otherwise they are escaped, too. ``\r\n`` is a line feed.
+        text: from an untrusted author.
+        lines: whether line feeds and tabs stay; otherwise they are escaped. ``\r\n`` is a line feed.
         before: the character that was shown last, when ``text`` continues it.
     """
     own = text.replace("\r\n", "\n") if lines else text
@@ -83,7 +83,7 @@ def visible(text: str, *, lines: bool = True, before: str = "") -> str:
 
 
 def in_json(document: str) -> str:
-    r"""Return a JSON document with ``\u`` escapes in the place of unsafe characters. Its value stays the same."""
+    r"""Return a JSON document with ``\u`` escapes in place of unsafe characters. Its value stays the same."""
     return _UNSAFE_IN_JSON.sub(_escaped_in_json, document)
 
 

@@ -1,4 +1,4 @@
-"""Serves a worker's metrics to Prometheus, on a port of its own: a worker has no other door."""
+"""Serves the metrics of a worker process to Prometheus. A worker has no other HTTP server."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Exporter:
-    """An HTTP server with one page, which needs no key: it holds numbers only.
+    """An HTTP server with one page. The page holds only numbers, so it needs no key.
 
     Args:
-        registry: what is served.
+        registry: the metrics.
         host: address to listen on.
-        port: port to listen on; 0: none, nothing is served.
+        port: port to listen on; 0 serves nothing.
     """
 
     def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
@@ -27,7 +27,7 @@ class Exporter:
         self._running: tuple[WSGIServer, threading.Thread] | None = None
 
     def start(self) -> None:
-        """Start the server's thread. A port that is taken is told in the log: jobs go on without it."""
+        """Start the server's thread. A port that is in use is logged: jobs run without the page."""
         if not self._port:
             return
         try:
@@ -38,7 +38,7 @@ class Exporter:
         _log.info("metrics_served", host=self._host, port=self._port)
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the server."""
         if self._running is not None:
             server, thread = self._running
             server.shutdown()

@@ -1,8 +1,8 @@
-"""Named places on the dangerous lines of a job's life, where the test suite may kill, stop or break this process.
+"""Named places in the critical steps of a job, where the test suite can kill, stop, or break this process.
 
-``LONGLOOK_TEST_FAILPOINTS="succeed.committed=kill"`` kills the process right after the commit that a job has
-succeeded; ``stream.chunk=pause:5`` lets the place be passed five times and stops the process the sixth time.
-Nothing else arms a place, and one that is not armed costs a look into an empty dictionary.
+``LONGLOOK_TEST_FAILPOINTS="succeed.committed=kill"`` kills the process right after the commit of a
+success; ``stream.chunk=pause:5`` stops the process when it reaches the place for the sixth time. Nothing else arms a
+place, and an unarmed one costs a lookup in an empty dictionary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIABLE = "LONGLOOK_TEST_FAILPOINTS"
 
 
 class FailpointFault(Exception):
-    """What a place raises that is to break: to those around it, a connection that was lost."""
+    """Raised by a place that is armed with ``raise``; callers treat it as a lost connection."""
 
 
 def _kill() -> None:
@@ -31,7 +31,7 @@ def _pause() -> None:
 
 
 def _raise() -> None:
-    raise FailpointFault("a failpoint was told to break")
+    raise FailpointFault("raised by a failpoint")
 
 
 _ACTIONS: Mapping[str, Callable[[], None]] = {"kill": _kill, "pause": _pause, "raise": _raise}
@@ -41,8 +41,8 @@ class Failpoint:
     """An armed place, which acts once.
 
     Args:
-        act: what it does.
-        passes: how often it is passed before.
+        act: the action.
+        passes: the number of visits without the action.
     """
 
     def __init__(self, act: Callable[[], None], *, passes: int = 0) -> None:
@@ -51,13 +51,13 @@ class Failpoint:
         self._visits = itertools.count()
 
     def visit(self) -> None:
-        """Pass, or act when it is time."""
+        """Count the visit, or act when it is time."""
         if next(self._visits) == self._passes:
             self._act()
 
 
 def hit(place: str, moment: str) -> None:
-    """Be at ``place.moment``. Does nothing in a process for which the test suite has not armed it."""
+    """Visit ``place.moment``. Does nothing unless the test suite has armed it in this process."""
     if armed := _armed():
         failpoint = armed.get(f"{place}.{moment}")
         if failpoint is not None:
@@ -65,19 +65,19 @@ def hit(place: str, moment: str) -> None:
 
 
 def parse(text: str) -> dict[str, Failpoint]:
-    """Return the places that ``place.moment=action[:passes]``, several with commas between them, arms.
+    """Return the armed places of a list such as ``place.moment=action[:passes],…``.
 
     Raises:
-        core.errors.SettingsError: it is none of that.
+        core.errors.SettingsError: ``text`` is not such a list.
     """
-    found: dict[str, Failpoint] = {}
+    armed: dict[str, Failpoint] = {}
     for part in filter(None, text.split(",")):
         name, _, rest = part.partition("=")
         action, _, passes = rest.partition(":")
         if action not in _ACTIONS or not (passes or "0").isdigit():
-            raise errors.SettingsError(f"{VARIABLE}: {part!r} is not place=kill|pause|raise[:n]")
-        found[name] = Failpoint(_ACTIONS[action], passes=int(passes or 0))
-    return found
+            raise errors.SettingsError(f"{VARIABLE}: {part!r} must be place=kill|pause|raise[:n]")
+        armed[name] = Failpoint(_ACTIONS[action], passes=int(passes or 0))
+    return armed
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Identifiers: UUID version 7 inside (they sort by time), ``job_<32 hex>`` outside.
+"""Identifiers: UUID version 7 internally (they sort by time), ``job_<32 hex>`` externally.
 
 Source: RFC 9562, section 5.7.
 """
@@ -23,7 +23,7 @@ def new() -> uuid.UUID:
 
 
 def earliest(moment: datetime) -> uuid.UUID:
-    """Return a UUID that sorts before all ids made at ``moment`` or later, by the clocks of their makers."""
+    """Return a UUID that sorts before all ids that are made at ``moment`` or later."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 

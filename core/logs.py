@@ -1,9 +1,9 @@
-"""One pipe for every line: structlog, Celery, gunicorn and SQLAlchemy end in the same renderer on stderr.
+"""One pipeline for every line: structlog, Celery, gunicorn, and SQLAlchemy use the same renderer on stderr.
 
 Columns on a terminal, JSON elsewhere. Ids are bound once (:func:`bind`) and appear on each line of
-that thread until :func:`clear`. Questions, traces, images and keys are never given to a logger; what
-other libraries log is cut to size, and tracebacks go without the values of variables. Control and invisible
-characters are escaped, so that no text that was logged steers the terminal on which a log is read.
+that thread until :func:`clear`. Questions, traces, images, and keys are never logged; messages of
+other libraries are truncated, and tracebacks omit the values of variables. Control and invisible
+characters are escaped, so that no logged text controls the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 _LONGEST = 2_000
-#: Kinds of lines that a budget tells apart; further ones count together.
+#: Kinds of lines that a budget counts separately; it counts further ones together.
 _KINDS = 1_000
 #: Libraries that log request and connection details below this level.
 _QUIET = {
@@ -43,18 +43,18 @@ _QUIET = {
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
     "PIL": logging.WARNING,
-    # Of each request it would tell the path, in which may stand what somebody typed.
+    # It would log the path of each request, which can hold text that a user typed.
     "gunicorn.error": logging.INFO,
 }
 
 
 class LineBudget:
-    """Lets the first lines of each kind through and counts the others, so that no flood fills the disk.
+    """Passes the first lines of each kind and counts the others, so that no flood fills the disk.
 
     Args:
         lines: of each kind in a period.
         seconds: of a period.
-        timer: seconds, by any clock that never goes back.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LineBudget:
         self._counts: collections.Counter[Hashable] = collections.Counter()
 
     def spend(self, kind: Hashable) -> bool:
-        """Count a line; return whether it is to be written."""
+        """Count a line; return whether to write it."""
         with self._lock:
             if kind not in self._counts and len(self._counts) >= _KINDS:
                 kind = None
@@ -80,9 +80,9 @@ class LineBudget:
             return self._counts[kind] <= self._lines
 
     def left_out(self) -> dict[Hashable, int]:
-        """Return the lines of each kind that were not written in the period that has just ended; then a new one begins.
+        """Return the number of omitted lines of each kind in the period that has just ended, and begin a new period.
 
-        While a period lasts there are none. Kinds beyond 1,000 are under None.
+        The result is empty while a period lasts. Kinds beyond 1,000 are counted under None.
         """
         if self._timer() < self._until:
             return {}
@@ -107,7 +107,7 @@ def configure(settings: Settings, *, service: str) -> None:
         _named(service),
         _shorten,
     ]
-    # A traceback without the values of variables: one of them might be a question.
+    # Tracebacks without the values of variables, which could be a question.
     renderers: list[Processor] = (
         [
             _escape,
@@ -144,18 +144,18 @@ def configure(settings: Settings, *, service: str) -> None:
 
 
 def bind(**ids: object) -> None:
-    """Put ids (``request_id``, ``job_id``, ``attempt``) on each further line of this thread."""
+    """Add ids (``request_id``, ``job_id``, ``attempt``) to each further line of this thread."""
     structlog.contextvars.bind_contextvars(**ids)
 
 
 def clear() -> None:
-    """Forget what was bound, so that nothing leaks into this thread's next piece of work."""
+    """Remove the bound ids, so that none leaks into this thread's next piece of work."""
     structlog.contextvars.clear_contextvars()
 
 
 @contextlib.contextmanager
 def unbound() -> Iterator[None]:
-    """Leave what is bound out of the lines of the block, which belong to no request and no job."""
+    """Omit the bound ids from the lines of the block, which belong to no request and no job."""
     bound = structlog.contextvars.get_contextvars()
     clear()
     try:
@@ -173,7 +173,7 @@ def _named(service: str) -> Processor:
 
 
 def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what would steer the terminal, and line feeds: what others wrote must not look like lines of the log."""
+    """Escape characters that control the terminal, and line feeds: a value must not look like a line of the log."""
     return {
         escapes.visible(str(key), lines=False): escapes.visible(value, lines=False)
         if isinstance(value, str)
@@ -183,7 +183,7 @@ def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 
 
 def _traceback(output: TextIO, exc_info: ExcInfo) -> None:
-    """Write a traceback, indented: the message of an exception may have lines of its own."""
+    """Write an indented traceback: the message of an exception may have several lines."""
     plain = io.StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
     output.write("\n" + textwrap.indent(escapes.visible(plain.getvalue().strip("\n")), "  "))
@@ -194,7 +194,7 @@ def _to_json(value: object, **options: Any) -> str:  # noqa: ANN401 - those of j
 
 
 def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Cut over-long values: a library's message may carry a whole request."""
+    """Truncate long values: a library's message may carry a whole request."""
     for key, value in event.items():
         if isinstance(value, str) and len(value) > _LONGEST:
             event[key] = value[:_LONGEST] + "…"

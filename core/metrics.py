@@ -18,8 +18,8 @@ from core.shares import Shares
 
 
 def new_registry(*, revision: str = "") -> CollectorRegistry:
-    """Return a registry with what every process tells of itself, and of what ``revision`` it is."""
-    # They are a time beside each counter: twice the lines, and Prometheus has no use for it.
+    """Return a registry with the metrics that every process has, and its ``revision``."""
+    # They are a time next to each counter: twice the lines, and Prometheus does not use them.
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library forgot to annotate it
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -34,17 +34,17 @@ def new_registry(*, revision: str = "") -> CollectorRegistry:
 
 
 class ShareMetrics(Collector):
-    """Shows how full the resources of this process are that accounts share.
+    """Shows how full the shared resources of this process are.
 
     Args:
-        shares: returns them all. The label is the name; the numbers of those with the same name are added up.
+        shares: returns all resources. The label is the name; resources of one name are added up.
     """
 
     def __init__(self, shares: Callable[[], Iterable[Shares]]) -> None:
         self._shares = shares
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """Yield places, calls that wait for one, and calls that got none."""
+        """Yield places, waiting calls, and refused calls."""
         places = GaugeMetricFamily(
             "longlook_share_places",
             "Places of a resource that accounts share.",
@@ -60,7 +60,7 @@ class ShareMetrics(Collector):
         for one in self._shares():
             by_name.setdefault(one.name, []).append(one)
         for name, alike in by_name.items():
-            resource, held = name.replace(" ", "_"), sum(one.held for one in alike)
+            resource, held = name.replace(" ", "_"), sum(shares.held for shares in alike)
             places.add_metric([resource, "held"], held)
             places.add_metric([resource, "free"], sum(one.capacity for one in alike) - held)
             waiting.add_metric([resource], sum(one.waiting for one in alike))

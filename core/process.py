@@ -1,4 +1,4 @@
-"""Ties a process to its threads: half a process holds leases that nobody renews, or hears bells that nobody answers."""
+"""Ends a process when one of its threads dies: the rest would hold leases without renewing them, or lose wakeups."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 
-def tie() -> None:
-    """From now on a thread that dies of what nobody foresaw takes the process down with it."""
-    threading.excepthook = _take_down
+def exit_on_thread_death() -> None:
+    """From now on, send SIGTERM to the process when an unexpected exception ends one of its threads."""
+    threading.excepthook = _terminate
 
 
-def _take_down(hook: threading.ExceptHookArgs, /) -> None:
+def _terminate(hook: threading.ExceptHookArgs, /) -> None:
     name = hook.thread.name if hook.thread else "?"
     _log.critical(
         "thread_died",

@@ -1,4 +1,4 @@
-"""What a served model can take: context, output, images, sampling. One row a model family.
+"""The limits of a served model: context, output, images, sampling. One row per model family.
 
 The arithmetic of image tokens is in :mod:`jobs.images`; the numbers here are the model's own.
 """
@@ -26,7 +26,7 @@ QVQ_SYSTEM_PROMPT = (
 
 @dataclass(frozen=True)
 class Sampling:
-    """Every sampling parameter of a request. Nothing is left to the engine's defaults, which are near-greedy."""
+    """All sampling parameters of a request. The engine's defaults are near-greedy, so none of them is used."""
 
     temperature: float
     top_p: float
@@ -44,25 +44,25 @@ class ModelProfile:
     context_tokens: int
     default_output_tokens: int
     max_output_tokens: int
-    #: A job that cannot be given this much room for its answer is refused at submit.
+    #: A job with less room for its answer is refused at submission.
     min_output_tokens: int
     max_question_chars: int
-    #: The processor's own limits, in pixels: it resizes what is outside of them.
+    #: The processor's own limits, in pixels: it resizes images outside of them.
     min_pixels: int
     max_pixels: int
     system_prompt: str
     #: Tokens of the chat template and the system prompt, an upper bound.
     overhead_tokens: int
-    #: Of its tokenizer: what a caller's choices and names must not spell.
+    #: Of its tokenizer: a caller's choices and names must not spell them.
     special_tokens: SpecialTokens = special_tokens.ASSUMED
-    #: Whether it follows what it is told about the form of its answer: see :mod:`jobs.answers.instructions`.
+    #: Whether it follows instructions about the format of its answer: see :mod:`jobs.answers.instructions`.
     instructed: bool = True
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)
-    #: Of jobs with several samples: greedy ones would all be the same.
+    #: For jobs with several samples: greedy ones would all be equal.
     voting: Sampling = Sampling(temperature=0.7, top_p=0.9, top_k=40)
 
     def sampling_of(self, samples: int) -> Sampling:
-        """Return the sampling of a job with so many samples that asks for none of its own."""
+        """Return the sampling of a job that has this number of samples and sets no sampling."""
         return self.sampling if samples == 1 else self.voting
 
 
@@ -88,13 +88,13 @@ TINY = ModelProfile(
     max_question_chars=1_000,
     min_pixels=12_544,
     max_pixels=23_520,
-    # It saw QVQ's own system prompt in training. The longer shared prefix is worth its tokens: without it
+    # It was trained with QVQ's system prompt. The longer shared prefix is worth its tokens: without it
     # less than 80 % of a second question's prompt would come from the cache.
     system_prompt=QVQ_SYSTEM_PROMPT,
     overhead_tokens=48,
-    # It learned from plain questions: with a sentence behind the question it gets 0 of 44 numbers right, not 43.
+    # It was trained on plain questions: with a sentence after the question it gets 0 of 44 numbers right, not 43.
     instructed=False,
-    # It is surer of itself than a large model: at 0.7 its samples hardly differ.
+    # Its distributions are sharper than those of a large model: at 0.7 its samples hardly differ.
     voting=Sampling(temperature=1.0, top_p=1.0),
 )
 

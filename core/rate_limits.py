@@ -1,7 +1,7 @@
-"""Buckets of requests that all processes of the API take from: they are in Redis and go by its clock.
+"""Token buckets for requests, shared by all API processes: they are in Redis and use its clock.
 
-Nothing depends on them. While Redis is away nobody is kept waiting for it: who asks is told so at once, but for
-one request every few seconds that looks whether it is back.
+Without Redis, requests are not limited. While it is down, a call returns at once, except for one call every few
+seconds, which tries Redis again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _log = structlog.get_logger(__name__)
 _PREFIX: Final = "longlook:rate:"
 _SOCKET_SECONDS: Final = 0.25
 _REST_SECONDS: Final = 2.0
-#: What is kept of a bucket is the moment at which it will be full again; one that is full is forgotten. A clock
-#: that was set back makes nobody wait for longer than an empty bucket would. All times are in microseconds.
+#: Redis stores the time at which a bucket will be full again, and forgets a full bucket. If its clock is set back, no
+#: key waits longer than for an empty bucket. All times are in microseconds.
 _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -38,11 +38,11 @@ return {taken and 1 or 0, string.format('%.6f', math.max(window - missing, 0) / 
 
 
 class RateLimits:
-    """One bucket for each key, which holds a minute's requests and is filled all the time. For many threads.
+    """One bucket for each key: it holds the requests of one minute and refills steadily. Thread-safe.
 
     Args:
-        redis_url: where they are kept.
-        timer: seconds, by any clock that never goes back.
+        redis_url: the Redis that keeps the buckets.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(self, redis_url: str, *, timer: Callable[[], float] = time.monotonic) -> None:
@@ -59,10 +59,10 @@ class RateLimits:
         self._rest_until = 0.0
 
     def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
-        """Take a request out of a key's bucket.
+        """Take one request from the bucket of a key.
 
         Returns:
-            How many are left, parts of one included, and whether there was one; None while Redis is away.
+            The number of requests left, with its fraction, and whether there was one to take; None while Redis is down.
         """
         if not self._may_ask():
             return None
@@ -76,12 +76,12 @@ class RateLimits:
         return float(left), taken == 1
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Close the connection to Redis."""
         with contextlib.suppress(redis.RedisError, OSError):
             self._redis.close()
 
     def _may_ask(self) -> bool:
-        """Whether Redis is there as far as is known, or it is the caller's turn to look."""
+        """Whether Redis was up at the last call, or it is time to try again."""
         if not self._lost:
             return True
         with self._lock:

@@ -1,4 +1,4 @@
-"""Keys that are remembered for a while, such as the hashes of inputs that were too costly."""
+"""Keys that are remembered for a limited time, such as the hashes of inputs that were too costly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Hashable
 
 
 class Recent:
-    """Keys that were added a short while ago; for any thread.
+    """Keys that were added recently. Thread-safe.
 
     Args:
-        most: keys that are kept at once; the oldest one makes room for a new one.
-        seconds: for how long a key is kept after it was added last.
-        timer: seconds that never go back.
+        most: the number of keys that are kept; a new one replaces the oldest.
+        seconds: how long a key is kept after it was last added.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(

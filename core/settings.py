@@ -1,7 +1,7 @@
-"""Everything that can be set, once: read from ``LONGLOOK_*`` in the environment, all faults told together.
+"""All settings: read from ``LONGLOOK_*`` in the environment; an error lists every problem.
 
 A setting that holds a secret, such as ``LONGLOOK_PEPPER``, may come from a file: ``LONGLOOK_PEPPER_FILE`` names it.
-A field's description is its documentation: the README's table and ``longlook config show`` come from it.
+A field's description is its documentation: the reference and ``longlook config show`` show it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from core import errors, profiles
 
 PREFIX = "LONGLOOK_"
-#: Variables of the test suite: they tell the tests where things are, not the service.
+#: Variables of the test suite, which the service ignores.
 TEST_PREFIX = "LONGLOOK_TEST_"
 
-#: Behind a setting's name: the file that holds its value.
+#: After the name of a setting: the name of the file that holds its value.
 FILE_SUFFIX = "_file"
 _LONGEST_SECRET = 64 * 1024
 
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     """The settings of every process of the service.
 
     Raises:
-        core.errors.SettingsError: from :meth:`read`, naming every fault.
+        core.errors.SettingsError: from :meth:`read`, which lists every problem.
     """
 
     model_config = SettingsConfigDict(
@@ -45,49 +45,49 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    # Where things are
+    # Locations
     home: Path = Field(
         default_factory=lambda: Path.home() / ".longlook",
-        description="Directory of all state of `longlook up`: database, secrets, sockets, logs.",
+        description="Directory with all state of `longlook up`: database, secrets, sockets, logs.",
     )
     database_url: str = Field(
         default="",
-        repr=False,  # It may hold a password, as may the other addresses.
+        repr=False,  # It can contain a password, like the other URLs.
         description="SQLAlchemy URL, SQLite or PostgreSQL 15+. Empty: SQLite in the home directory.",
     )
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,
-        description="Redis or Valkey, the doorbell. `longlook up` starts its own.",
+        description="Redis or Valkey, for wakeups, live events, and rate limits. `longlook up` starts its own.",
     )
     log_format: Literal["auto", "json", "columns"] = Field(
         default="auto", description="`auto`: columns on a terminal, JSON elsewhere."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The lowest level that is written."
+        default="INFO", description="Lowest level that is logged."
     )
 
     # Secrets and access
     pepper: SecretStr | None = Field(
         default=None,
-        description="Secret with which API keys are hashed. Empty: made at first start in the home directory.",
+        description="Secret for the hashes of API keys. Empty: generated in the home directory at the first start.",
     )
     bootstrap_key: SecretStr | None = Field(
-        default=None, description="An admin key to create at the first start of `longlook up`."
+        default=None, description="Admin key that the first start of `longlook up` creates."
     )
     vault_key: SecretStr | None = Field(
         default=None,
         description="Keys that encrypt webhook secrets at rest, separated by commas, the newest first. "
-        "Empty: made at first start in the home directory.",
+        "Empty: generated in the home directory at the first start.",
     )
 
     # The command line as a client
     url: str = Field(
-        default="http://127.0.0.1:8700", description="The service that the command line talks to."
+        default="http://127.0.0.1:8700", description="URL of the service, for the command line."
     )
     api_key: SecretStr | None = Field(
         default=None,
-        description="The key of the command line. Empty: the one `longlook up` left in the home directory.",
+        description="API key of the command line. Empty: the key that `longlook up` left in the home directory.",
     )
 
     # The API
@@ -97,54 +97,57 @@ class Settings(BaseSettings):
         default=8,
         ge=4,
         le=1024,
-        description="Requests that the API computes at once. Those that wait (for a job, an image decoder, a download) "
+        description="Requests that the API processes at once. Requests that wait (for a job, an image decoder, "
+        "a download) "
         "do not count.",
     )
     max_streams: int = Field(
         default=680,
         ge=0,
         le=4096,
-        description="Streams and `Prefer: wait` requests held open at once; one account has three quarters at most.",
+        description="Limit of open streams and `Prefer: wait` requests; one account gets at most three quarters.",
     )
     max_body_mb: int = Field(
         default=64,
         ge=1,
         le=1024,
-        description="Largest request body, in MiB; a key may have a smaller limit of its own.",
+        description="Largest request body, in MiB. A key can have a smaller limit.",
     )
     bodies_mb: int = Field(
         default=256,
         ge=2,
         le=65536,
-        description="Request bodies and unsent answers in memory at once, in MiB, and as much again for images that "
-        "are fetched by URL; one account has three quarters of each at most. At least twice `LONGLOOK_MAX_BODY_MB`.",
+        description="Memory for request bodies and unsent responses, in MiB, and the same again for images that "
+        "are fetched "
+        "by URL. One account gets at most three quarters of each. At least twice `LONGLOOK_MAX_BODY_MB`.",
     )
     max_connections: int = Field(
         default=4096,
         ge=128,
         le=1_000_000,
-        description="Connections open at once, those of streams and waits included. A lower limit of open files wins.",
+        description="Limit of open connections, streams and waiting requests included. A lower limit of open "
+        "files has priority.",
     )
     head_seconds: float = Field(
-        default=30.0, gt=0, description="Longest time for the head of a request."
+        default=30.0, gt=0, description="Time limit for the head of a request."
     )
     body_seconds: float = Field(
-        default=300.0, gt=0, description="Longest time for the body of a request."
+        default=300.0, gt=0, description="Time limit for the body of a request."
     )
     body_bytes_per_second: int = Field(
         default=1024,
         ge=0,
-        description="Least rate at which a client must send a body or take an answer; it may fall behind by "
-        "`LONGLOOK_HEAD_SECONDS` or `LONGLOOK_WRITE_SECONDS`. 0: a single byte in that time is enough.",
+        description="Lowest rate at which a client must send a body or read a response. It may fall behind by "
+        "`LONGLOOK_HEAD_SECONDS` or `LONGLOOK_WRITE_SECONDS`. 0: one byte in that time is enough.",
     )
     write_seconds: float = Field(
         default=30.0,
         gt=0,
-        description="Longest time in which a client takes nothing of its answer.",
+        description="Longest time during which a client reads nothing of its response.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Networks of reverse proxies whose `X-Forwarded-For` is believed, separated by commas.",
+        description="Networks of reverse proxies whose `X-Forwarded-For` is trusted, separated by commas.",
     )
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
@@ -157,7 +160,7 @@ class Settings(BaseSettings):
     failed_keys_per_minute: int = Field(
         default=300,
         ge=1,
-        description="Requests without a valid key that an address may send a minute; more of them are 429.",
+        description="Limit of requests without a valid key per address and minute; above it they get 429.",
     )
     disk_floor_mb: int = Field(
         default=500,
@@ -167,8 +170,8 @@ class Settings(BaseSettings):
     storage_mb_per_account: int = Field(
         default=10_240,
         ge=0,
-        description="Storage quota of an account without one of its own, in MiB: images, traces, questions, answers. "
-        "0 is no limit.",
+        description="Storage quota of accounts without their own quota, in MiB: images, traces, questions, answers. "
+        "0: no limit.",
     )
     idempotency_hours: float = Field(
         default=24.0, gt=0, description="How long an Idempotency-Key is kept."
@@ -177,23 +180,24 @@ class Settings(BaseSettings):
         default=2,
         ge=1,
         le=64,
-        description="Killable children that decode images, per process, and one more for accounts that use none.",
+        description="Processes that decode images, per API process, and one more for accounts that use none.",
     )
     sandbox_seconds: float = Field(
         default=15.0, gt=0, description="A decode that takes longer is killed."
     )
     sandbox_memory_mb: int = Field(
-        default=1536, ge=256, description="Address space of a decoding child, in MiB."
+        default=1536, ge=256, description="Address space of a process that decodes images, in MiB."
     )
 
     searches: int = Field(
         default=3,
         ge=2,
         le=10,
-        description="Searches and filtered lists at once, per API process; one place is for accounts that use none.",
+        description="Searches and filtered lists at once, per API process. One place is reserved for accounts "
+        "that use none.",
     )
     search_seconds: float = Field(
-        default=5.0, gt=0, description="A search or filtered list that takes longer is ended."
+        default=5.0, gt=0, description="A search or filtered list that takes longer is stopped."
     )
 
     # The model
@@ -206,52 +210,55 @@ class Settings(BaseSettings):
     engine_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("http://127.0.0.1:30000",),
         repr=False,
-        description="Engines, separated by commas. `scripted:` is the built-in one that needs no model.",
+        description="URLs of the engines, separated by commas. `scripted:` is a built-in engine that needs no model.",
     )
     engine_api_key: SecretStr | None = Field(
-        default=None, description="Bearer key of the engines, if they want one."
+        default=None, description="Bearer key of the engines, if they require one."
     )
-    engine_connect_seconds: float = Field(default=5.0, gt=0, description="Time to reach an engine.")
+    engine_connect_seconds: float = Field(
+        default=5.0, gt=0, description="Time limit for a connection to an engine."
+    )
     engine_first_token_seconds: float = Field(
         default=600.0,
         gt=0,
-        description="Longest wait for an answer's first token: it covers the engine's queue and prefill.",
+        description="Longest wait for the first token. It includes the engine's queue and prefill.",
     )
     engine_silent_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="Longest wait for a first token outside of the engine's queue, on top of the time for the prompt "
-        "(500 tokens per second). After it the attempt fails with `engine_silent`.",
+        description="Longest wait for the first token of a request that is not in the engine's queue, in "
+        "addition to the time "
+        "for the prompt (500 tokens per second). After it the attempt fails with `engine_silent`.",
     )
     engine_token_seconds: float = Field(
         default=60.0, gt=0, description="Longest silence between two tokens."
     )
     worker_slots: int = Field(
-        default=64, ge=1, le=512, description="Jobs one worker process runs at once, at most."
+        default=64, ge=1, le=512, description="Jobs that one worker process runs at once."
     )
     lease_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="A job whose worker is silent this long runs again elsewhere.",
+        description="A job whose worker does not renew its lease for this time runs again elsewhere.",
     )
     renew_seconds: float | None = Field(
-        default=None, gt=0, description="Between two renewals. Empty: a quarter of the lease."
+        default=None, gt=0, description="Time between two renewals. Empty: a quarter of the lease."
     )
     sweep_seconds: float | None = Field(
         default=None,
         gt=0,
-        description="Between two sweeps. Empty: a third of the lease, 10 at most.",
+        description="Time between two sweeps. Empty: a third of the lease, at most 10.",
     )
     watch_seconds: float = Field(
-        default=1.0, gt=0, description="Between two looks for cancels and deadlines."
+        default=1.0, gt=0, description="Time between two checks for cancels and deadlines."
     )
     flush_seconds: float = Field(
-        default=1.0, gt=0, description="Between two writes of the running traces."
+        default=1.0, gt=0, description="Time between two writes of the running traces."
     )
     drain_seconds: float = Field(
         default=30.0,
         ge=0,
-        description="After SIGTERM: time for running jobs to finish by themselves.",
+        description="Time for running jobs to finish after SIGTERM.",
     )
     crash_limit: int = Field(
         default=3, ge=1, description="Lost leases after which a job fails with `worker_lost`."
@@ -260,26 +267,29 @@ class Settings(BaseSettings):
         default=5,
         ge=1,
         le=20,
-        description="Engine faults after which a job fails, unless it says so itself.",
+        description="Failures of engines after which a job fails, if the job does not set the number.",
     )
     max_samples: int = Field(
-        default=16, ge=1, le=64, description="Most samples that one job may have vote."
+        default=16, ge=1, le=64, description="Most samples that one job may have."
     )
     max_generations_per_request: int = Field(
         default=256,
         ge=1,
-        description="Most generations that one request may ask for: its questions times `samples`.",
+        description="Most generations per request: its questions times `samples`.",
     )
     deadline_seconds: int = Field(
-        default=3600, ge=1, description="Deadline of a job that names none, from its submission."
+        default=3600,
+        ge=1,
+        description="Deadline of a job that sets none, counted from its submission.",
     )
 
     # Metrics
     metrics_public: bool = Field(
-        default=False, description="Serve the API's `/metrics` to anybody, not to operators alone."
+        default=False,
+        description="Serve the API's `/metrics` without a key. Otherwise it needs the key of an operator.",
     )
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Port of a worker's metrics; 0 is none."
+        default=0, ge=0, le=65535, description="Port of a worker's metrics; 0: none."
     )
     metrics_host: str = Field(
         default="127.0.0.1",
@@ -288,92 +298,100 @@ class Settings(BaseSettings):
     revision: str = Field(
         default="",
         max_length=100,
-        description="Revision of the source, a label of `longlook_build_info`. Images have it set.",
+        description="Revision of the source, a label of `longlook_build_info`. Container images set it.",
     )
 
     # Starting an engine
     engine_python: Path | None = Field(
         default=None,
-        description="Python of the engine's environment. Empty: what `longlook engine install` made.",
+        description="Python of the engine's environment. Empty: the environment of `longlook engine install`.",
     )
     engine_model_path: str = Field(
-        default="", description="Checkpoint to serve. Empty: tiny-qvq, or QVQ-72B-Preview on GPUs."
+        default="",
+        description="Checkpoint to serve. Empty: QVQ-72B-Preview on GPUs, else tiny-qvq.",
     )
 
     # Admission, retention, history
     queued_jobs_per_account: int = Field(
         default=50_000,
         ge=1,
-        description="With so many queued jobs an account is refused more of them.",
+        description="Limit of queued jobs per account; above it submissions get 429.",
     )
     queued_jobs_total: int = Field(
-        default=200_000, ge=1, description="With so many queued jobs everybody is refused more."
+        default=200_000,
+        ge=1,
+        description="Limit of queued jobs of all accounts; above it submissions get 429.",
     )
     requests_per_minute: int = Field(
         default=6_000,
         ge=1,
-        description="Requests of one key a minute, also at once, to all API processes together.",
+        description="Limit of requests per key and minute, also in one burst, over all API processes.",
     )
     quarantine_crashes: int = Field(
         default=3,
         ge=1,
-        description="Engines that died over an image, or answered all other jobs only, after which it is refused "
-        "until an operator releases it.",
+        description="Engine crashes, or silences toward this image only, after which an image is refused until "
+        "an operator "
+        "releases it.",
     )
     retention_image_days: float = Field(
         default=0,
         ge=0,
-        description="Days after its job's end that an image is kept; 0 is for ever.",
+        description="Days that an image is kept after the end of its job; 0: no limit.",
     )
     retention_trace_days: float = Field(
-        default=0, ge=0, description="Days after its job's end that a trace is kept; 0 is for ever."
+        default=0,
+        ge=0,
+        description="Days that a trace is kept after the end of its job; 0: no limit.",
     )
     retention_answer_days: float = Field(
         default=0,
         ge=0,
-        description="Days after its job's end that question and answer are kept; 0 is for ever.",
+        description="Days that question and answer are kept after the end of the job; 0: no limit.",
     )
     retention_timeline_days: float = Field(
         default=0,
         ge=0,
-        description="Days after its job's end that a timeline is kept; 0 is for ever.",
+        description="Days that a timeline is kept after the end of its job; 0: no limit.",
     )
 
     # Webhooks and outgoing requests
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Private networks that webhooks and image URLs may reach, also by http and on any port.",
+        description="Private networks that webhooks and image URLs may reach, by HTTP as well and on any port.",
     )
     webhook_seconds: float = Field(
-        default=15.0, gt=0, description="Longest wait for a receiver's whole answer."
+        default=15.0,
+        gt=0,
+        description="Time limit for a delivery attempt, from resolving the name to the whole response.",
     )
     image_url_seconds: float = Field(
-        default=10.0, gt=0, description="Longest fetch of the image URLs of a job, in all."
+        default=10.0, gt=0, description="Time limit for fetching all image URLs of a job."
     )
 
     # The live trace and its guards
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Origins whose pages may read streams, separated by commas. `*` is any.",
+        description="Origins whose pages may read streams, separated by commas. `*`: any origin.",
     )
     guard_loop: bool = Field(
-        default=True, description="Stop endless loops and have the answer given."
+        default=True, description="Stop repetition loops and request the answer."
     )
     guard_budget: bool = Field(
         default=True,
-        description="Keep some tokens for an answer when the reasoning uses up its budget.",
+        description="Reserve tokens for the answer in case the reasoning uses up its budget.",
     )
     guard_convergence: bool = Field(
         default=False,
-        description="Ask for the answer on the way, and stop the reasoning when it has not changed.",
+        description="Request early answers during the reasoning, and stop it when they agree.",
     )
     guard_language: bool = Field(
         default=True,
-        description="Ask again when reasoning and answer drifted into another script.",
+        description="Request the answer again when the text has changed to another script.",
     )
     guard_verify: bool = Field(
         default=False,
-        description="Have each answer checked against the image by a second look.",
+        description="Verify each answer against the image in a further generation.",
     )
 
     @classmethod
@@ -385,7 +403,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values as given: :meth:`read` is what looks at an environment."""
+        """Use only the values that are passed: :meth:`read` reads the environment."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
@@ -402,10 +420,10 @@ class Settings(BaseSettings):
     @classmethod
     def _engines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("at least one engine is needed")
+            raise ValueError("must name at least one engine")
         for url in value:
             if not url.startswith(("http://", "https://", "scripted:")):
-                raise ValueError("an engine is an http(s) URL or `scripted:`")
+                raise ValueError("must be HTTP or HTTPS URLs, or `scripted:`")
         return value
 
     @field_validator("webhook_allow", "trusted_proxies")
@@ -415,7 +433,7 @@ class Settings(BaseSettings):
             try:
                 ipaddress.ip_network(network)
             except ValueError:
-                raise ValueError("a network is such as `127.0.0.0/8` or `fd00::/8`") from None
+                raise ValueError("must be networks such as `127.0.0.0/8` or `fd00::/8`") from None
         return value
 
     @field_validator("cors_origins")
@@ -423,35 +441,39 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError("an origin is `https://name`, with a port if it has one, or `*`")
+                raise ValueError(
+                    "must be origins such as `https://name` or `https://name:8443`, or `*`"
+                )
         return value
 
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: str) -> str:
         if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
-            raise ValueError("a database is `sqlite:///path` or `postgresql://…`")
+            raise ValueError("must be `sqlite:///path` or `postgresql://…`")
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: str) -> str:
         if not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("a doorbell is `redis://…`, `rediss://…` or `unix://path`")
+            raise ValueError("must be `redis://…`, `rediss://…`, or `unix://path`")
         return value
 
     @model_validator(mode="after")
     def _intervals(self) -> Settings:
         if self.renew_interval > self.lease_seconds / 2:
             raise ValueError(
-                "RENEW_SECONDS above half of LEASE_SECONDS loses leases to one slow renewal"
+                "RENEW_SECONDS must be at most half of LEASE_SECONDS: otherwise one slow renewal loses leases"
             )
         return self
 
     @model_validator(mode="after")
     def _memory(self) -> Settings:
         if self.bodies_mb < 2 * self.max_body_mb:
-            raise ValueError("BODIES_MB below twice MAX_BODY_MB has no room for the largest body")
+            raise ValueError(
+                "BODIES_MB must be at least twice MAX_BODY_MB: otherwise the largest body does not fit"
+            )
         return self
 
     @property
@@ -466,7 +488,7 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's URL, worked out."""
+        """The effective URL of the database."""
         return self.database_url or f"sqlite:///{self.home / 'longlook.db'}"
 
     @property
@@ -479,7 +501,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def secret_names(cls) -> frozenset[str]:
-        """Return the names of the settings that hold a secret, or may; each of them may come from a file."""
+        """Return the names of the settings that can contain a secret; each of them may come from a file."""
         return frozenset(
             name
             for name, field in cls.model_fields.items()
@@ -488,10 +510,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
-        """Return the settings of an environment; ``overrides`` (flags) win.
+        """Return the settings of an environment; ``overrides`` (flags) have priority.
 
         Raises:
-            core.errors.SettingsError: with every fault, unknown ``LONGLOOK_`` names included.
+            core.errors.SettingsError: with every problem, unknown ``LONGLOOK_`` names included.
         """
         environ = os.environ if environ is None else environ
         given, faults = _from_files(
@@ -502,7 +524,7 @@ class Settings(BaseSettings):
             },
             secret=cls.secret_names(),
         )
-        # Empty is not given; a name that nobody knows is a mistake whatever it holds.
+        # An empty value counts as not set; an unknown name is an error even when it is empty.
         unknown = sorted(name for name in given if name not in cls.model_fields)
         known: dict[str, object] = {
             name: value for name, value in given.items() if name in cls.model_fields and value
@@ -521,10 +543,10 @@ class Settings(BaseSettings):
 def _from_files(
     given: Mapping[str, str], *, secret: Collection[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Return what is given, with the contents of files in the place of their names, and what is wrong with those.
+    """Return the values, with the contents of files in place of their names, and the problems of the files.
 
     Args:
-        given: values by the names of settings, of files by these names with ``_file`` behind them.
+        given: values by the names of settings, and names of files by these names with ``_file`` appended.
         secret: the names whose values may come from a file.
     """
     values, faults = dict(given), []
@@ -544,25 +566,25 @@ def _from_files(
 
 
 def _content(path: Path) -> str:
-    """Return the secret in a file, without the space around it. Raises :class:`ValueError` with what is wrong."""
+    """Return the secret in a file, without surrounding space. Raises :class:`ValueError` with the problem."""
     try:
         with path.open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     if len(content) > _LONGEST_SECRET:
-        raise ValueError(f"has more than {_LONGEST_SECRET} bytes, too many for a secret")
+        raise ValueError(f"must have at most {_LONGEST_SECRET} bytes")
     try:
         text = content.decode().strip()
     except UnicodeDecodeError:
-        raise ValueError("is not text in UTF-8") from None
+        raise ValueError("must be text in UTF-8") from None
     if not text:
-        raise ValueError("is empty")
+        raise ValueError("must not be empty")
     return text
 
 
 def _fault(detail: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
-    """Return one fault as a line that names the variable and never shows its value."""
+    """Return one problem as a line that names the variable and never shows its value."""
     where = ".".join(str(part) for part in detail["loc"])
     name = f"{PREFIX}{where.upper()}: " if where else PREFIX
     return name + str(detail["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Shares: how the accounts share something that there is little of, such as processes, connections or streams.
+"""Shares: how accounts share a scarce resource, such as processes, connections or streams.
 
 A :class:`Shares` has a fixed number of places. Each call holds one. When no place is free for a call, the call waits,
 and the accounts take turns: first the account that holds the fewest places, then the account whose last turn is
@@ -44,7 +44,7 @@ def has_share(held: int, *, free: int, amount: int = 1) -> bool:
 
 
 class Shares:
-    """A fixed number of places that accounts share; for any thread.
+    """A fixed number of places that accounts share. Thread-safe.
 
     An account gets one more place while it has fewer than three times the free ones. So an account that is alone
     gets three quarters of them, two that want all get three sevenths each, and the last place goes to an account
@@ -54,10 +54,10 @@ class Shares:
     Args:
         capacity: places that are held at once.
         name: what is shared, in the plural, for error messages and metrics: ``searches``.
-        most_waiting: calls that wait at once; with 0 nobody waits.
+        most_waiting: calls that wait at once; with 0, none waits.
         per_account_waiting: calls of one account that wait at once; by default only the rule above limits them.
         reserved: places that only accounts without a place get.
-        timer: seconds that never go back.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Shares:
         """Hold a place during the block.
 
         Args:
-            account_id: for whom.
+            account_id: the account of the call.
             seconds: the longest wait for the place; zero or less: the call does not wait.
 
         Raises:
@@ -177,7 +177,7 @@ class Shares:
         self._release(call.account_id)
 
     def _serve(self) -> None:
-        """Grant free places to waiting calls, in their order, until there is none that one of them can have."""
+        """Grant free places to waiting calls, in their order, until none of them can get one."""
         while ready := [account_id for account_id in self._queues if self._may_hold(account_id)]:
             account_id = min(ready, key=self._order)
             call = self._queues[account_id][0]
@@ -231,7 +231,7 @@ class Shares:
             del self._queues[call.account_id]
 
     def _retry_after(self) -> int:
-        # A first call that takes long has to count before it has ended.
+        # A long first call must count before it has ended.
         now = self._timer()
         running = [now - began for began in self._began.values()]
         mean = max(self._mean_seconds or 0.0, sum(running) / len(running) if running else 0.0)
@@ -245,7 +245,7 @@ class _Waiter(AbstractContextManager[None]):
     def __init__(self, shares: Shares, account_id: Hashable, seconds: float) -> None:
         self.account_id = account_id
         self.holds = False
-        #: Set when it gets its place; only calls that have to wait need one.
+        #: Set when it gets its place; only calls that wait need one.
         self.granted: threading.Event | None = None
         self._shares = shares
         self._seconds = seconds

@@ -1,8 +1,8 @@
-"""Special tokens of a tokenizer: how text that spells one is kept from becoming one. Pure.
+"""Special tokens of a tokenizer, and how text that spells one is kept from becoming one. Pure.
 
-A chat template and the text in it are tokenized as one string, so a marker such as ``<|im_end|>`` that a caller types
-would end the caller's turn. A space inside of the marker is enough: no normalizer removes it, no special token has one
-there, and the model still reads nearly the same.
+A chat template and the text in it are tokenized as one string, so a marker such as ``<|im_end|>`` in a question
+would end the user's turn. A space inside the marker prevents that: no normalizer removes it, no special token has one
+there, and the model reads nearly the same text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QWEN2_VL: Final = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-#: Markers of other families that may be special tokens; an engine is asked which of them are.
+#: Markers of other families that may be special tokens; the engine reports which of them are.
 CANDIDATES: Final = (
     *QWEN2_VL,
     *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
@@ -42,16 +42,16 @@ CANDIDATES: Final = (
     *("<quad>", "</quad>", "<begin_of_box>", "<end_of_box>"),
 )
 
-#: Controls, combining marks and characters that show nothing: some normalizers drop them.
+#: Controls, combining marks, and invisible characters: some normalizers drop them.
 _UNSEEN = (
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u0300-\u036f\U000e0000-\U000e01ef\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]*"
 )
-#: What a compatibility normalizer makes ``<`` and ``|`` of.
+#: Characters that a compatibility normalizer turns into ``<`` and ``|``.
 _OPENING, _BAR = "[<\uff1c\ufe64]", "[|\uff5c]"
 _BARRED = f"{_OPENING}{_UNSEEN}{_BAR}"
 _CLOSING = "[>\uff1e\ufe65]"
-#: Of a marker's name; longer ones are in no vocabulary.
+#: The longest name of a marker; no vocabulary has a longer one.
 _NAME_CHARS = 64
 #: The distance of a fullwidth character from its ASCII one.
 _FULLWIDTH = 0xFEE0
@@ -62,7 +62,7 @@ class SpecialTokens:
     """The special tokens of one tokenizer, and everything that has the shape ``<|…|>``.
 
     Args:
-        tokens: the tokens as the tokenizer spells them. A token of one character cannot be kept apart
+        tokens: the tokens as the tokenizer spells them. A token of one character is not distinguishable
             from ordinary text, and is left out.
     """
 
@@ -76,15 +76,15 @@ class SpecialTokens:
         heads += [f"{_spelled(token[0])}(?={_UNSEEN}{_spelled(token[1:])})" for token in others]
         self._head = re.compile("|".join(heads), re.IGNORECASE)
         whole = [f"{_BARRED}[^\\s|]{{1,{_NAME_CHARS}}}{_BAR}{_UNSEEN}{_CLOSING}"]
-        # The longest of several that fit is the one to be named.
+        # Of several matches, the longest is reported.
         whole += [_spelled(token) for token in sorted(self.tokens, key=len, reverse=True)]
         self._whole = re.compile("|".join(whole), re.IGNORECASE)
 
     def neutralize(self, text: str) -> str:
-        """Return ``text`` with a space inside of all that could become a special token; mostly ``text`` itself.
+        """Return ``text`` with a space inside every marker that could become a special token.
 
-        The space is placed by what has come before it, so that a text that has grown begins as the shorter one did:
-        the engine's prefix cache still knows it.
+        The position of the space depends only on the text before it, so that a longer text keeps the beginning of a
+        shorter one, which the engine's prefix cache holds.
         """
         if not self._suspicious(text):
             return text
@@ -94,20 +94,20 @@ class SpecialTokens:
         """Return the first special token that ``text`` spells, or None."""
         if not self._suspicious(text):
             return None
-        found = self._whole.search(text)
-        return found[0] if found else None
+        match = self._whole.search(text)
+        return match[0] if match else None
 
     def _suspicious(self, text: str) -> bool:
-        """Whether the patterns need to look at ``text``: they are slower than this by a thousand times."""
+        """Whether the patterns need to look at ``text``: this check is a thousand times faster."""
         return any(opening in text for opening in self._openings)
 
 
-def _spaced(found: re.Match[str]) -> str:
-    return f"{found[0]} "
+def _spaced(match: re.Match[str]) -> str:
+    return f"{match[0]} "
 
 
 def _spelled(token: str) -> str:
-    """Return a pattern for ``token`` however wide its characters are, with unseen characters between them."""
+    """Return a pattern for ``token`` with characters of any width, and invisible characters between them."""
     return _UNSEEN.join(map(_widths, token))
 
 
@@ -123,5 +123,5 @@ def _variants(character: str) -> set[str]:
     return plain | wide
 
 
-#: Of an engine that has not named its own.
+#: For an engine that has not reported its own.
 ASSUMED: Final = SpecialTokens(QWEN2_VL)

@@ -1,4 +1,4 @@
-"""What secrets are encrypted with at rest: Fernet, by the key of the settings; by several while it is changed."""
+"""Encrypts secrets at rest: Fernet with the key of the settings, or with several keys during a rotation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from core import errors
 from core.settings import Settings
 
-#: The file in the home directory that keeps a key that was made there.
+#: The file in the home directory that keeps a generated key.
 VAULT_FILE: Final = "vault"
 
 
 class Vault:
-    """Seals and opens secrets; may be used by any thread.
+    """Seals and opens secrets. Thread-safe.
 
     Args:
-        keys: any texts, the newest first; or what returns them, asked each time, so that a key that is added
-            while a process runs is used from then on. The first one seals, each of them opens.
+        keys: random texts, the newest first; or a function that returns them, called each time, so that a new key
+            takes effect in running processes. The first key seals, each of them opens.
     """
 
     def __init__(self, keys: Sequence[str] | Callable[[], Sequence[str]]) -> None:
@@ -35,18 +35,18 @@ class Vault:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the vault of an installation: the keys that are set, else the one in the home directory.
+        """Return the vault of an installation: the keys in the settings, else the key in the home directory.
 
-        That one is made if need be.
+        The latter is generated if it does not exist.
 
         Raises:
-            core.errors.VaultError: there is none, and none can be made.
+            core.errors.VaultError: no key exists, and none can be generated.
         """
         if settings.vault_key is not None:
             text = settings.vault_key.get_secret_value()
             keys = [part.strip() for part in text.split(",") if part.strip()]
             if not keys:
-                raise errors.VaultError("LONGLOOK_VAULT_KEY: there is no key in it")
+                raise errors.VaultError("LONGLOOK_VAULT_KEY: must contain at least one key")
             return cls(keys)
         path = settings.home / VAULT_FILE
         try:
@@ -56,39 +56,39 @@ class Vault:
             return cls(functools.partial(_read, path))
         except OSError as error:
             raise errors.VaultError(
-                f"LONGLOOK_VAULT_KEY: not set, and {path} cannot be read or made"
+                f"LONGLOOK_VAULT_KEY: not set, and {path} cannot be read or created"
             ) from error
 
     def seal(self, secret: str) -> bytes:
-        """Return ``secret`` encrypted. Raises :class:`core.errors.VaultError`: there is no key now."""
+        """Return ``secret`` encrypted. Raises :class:`core.errors.VaultError` without a key."""
         return self._box().encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Return what was sealed. Raises :class:`core.errors.VaultError`: by none of these keys."""
+        """Return the secret in ``sealed``. Raises :class:`core.errors.VaultError` when no key opens it."""
         try:
             return self._box().decrypt(sealed).decode()
         except InvalidToken as error:
             raise errors.VaultError(
-                "LONGLOOK_VAULT_KEY: a secret was encrypted by a key that is not among these"
+                "LONGLOOK_VAULT_KEY: none of the keys decrypts a stored secret"
             ) from error
 
     def _box(self) -> MultiFernet:
-        """Return what seals and opens now. The file of the keys may have gone since the process began."""
+        """Return the current cipher. The file of the keys may have been deleted since the process started."""
         try:
             keys = tuple(self._keys())
         except OSError as error:
             raise errors.VaultError("LONGLOOK_VAULT_KEY: the keys cannot be read") from error
         if not keys:
-            raise errors.VaultError("LONGLOOK_VAULT_KEY: there is no key")
+            raise errors.VaultError("LONGLOOK_VAULT_KEY: no key exists")
         return _fernet(keys)
 
     def seal_again(self, sealed: bytes) -> bytes:
-        """Return what was sealed, sealed by the newest key."""
+        """Return the secret in ``sealed``, sealed by the newest key."""
         return self.seal(self.open(sealed))
 
 
 def add_key(settings: Settings) -> None:
-    """Put a new key in front of those in the home directory, which go on opening what they have sealed.
+    """Add a new key before those in the home directory, which still open the secrets that they sealed.
 
     Raises:
         core.errors.SettingsError: the keys come from the environment, or the file cannot be changed.
@@ -97,16 +97,18 @@ def add_key(settings: Settings) -> None:
 
 
 def drop_keys(settings: Settings) -> None:
-    """Drop what is older than the newest key and the one before it: all has been sealed again.
+    """Drop all keys but the newest two, once every secret has been sealed again.
 
-    The one before stays for whoever was about to seal with it. Raises as :func:`add_key` does.
+    The older of the two stays for processes that are about to seal with it. Raises as :func:`add_key` does.
     """
     _change(settings, lambda keys: keys[:2])
 
 
 def _change(settings: Settings, change: Callable[[list[str]], list[str]]) -> None:
     if settings.vault_key is not None:
-        raise errors.SettingsError("LONGLOOK_VAULT_KEY: the keys are set there, not in a file")
+        raise errors.SettingsError(
+            "LONGLOOK_VAULT_KEY: the environment sets the keys, so there is no file to change"
+        )
     path = settings.home / VAULT_FILE
     try:
         draft = _draft(path, "".join(f"{key}\n" for key in change(_read(path))))
@@ -124,25 +126,27 @@ def _read(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split()
     except UnicodeDecodeError:
-        # Not from it: that error holds what the file holds.
-        raise errors.VaultError(f"LONGLOOK_VAULT_KEY: not set, and {path} is no text") from None
+        # Without the cause: its message holds the contents of the file.
+        raise errors.VaultError(
+            f"LONGLOOK_VAULT_KEY: not set, and {path} is not a text file"
+        ) from None
 
 
 def _key(text: str) -> bytes:
-    """Return a text as a Fernet key. It has to be random itself, as 32 bytes of it in hex are."""
+    """Return a text as a Fernet key. The text must be random, for example 32 random bytes in hex."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
 
 
 def _make(path: Path) -> None:
     draft = _draft(path, secrets.token_hex(32) + "\n")
-    # A link, unlike a rename, leaves the file alone that another process has just made.
+    # A link, unlike a rename, does not replace the file that another process has just made.
     with contextlib.suppress(FileExistsError):
         path.hardlink_to(draft)
     draft.unlink()
 
 
 def _draft(path: Path, text: str) -> Path:
-    """Write a file beside ``path``, for its owner only."""
+    """Write a file next to ``path`` that only its owner can read."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(handle, "w") as file:
         file.write(text)

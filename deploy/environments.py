@@ -1,13 +1,13 @@
-"""Makes the checkout's virtual environments; needs nothing but a Python that can make one.
+"""Makes the virtual environments of the checkout; needs only a Python that can create one.
 
-    python3 deploy/environments.py service    .venv, what the service needs
-    python3 deploy/environments.py dev        .venv, with what tests and linters need as well
+    python3 deploy/environments.py service    .venv, the requirements of the service
+    python3 deploy/environments.py dev        .venv, with the requirements of tests and linters too
     python3 deploy/environments.py engine     .venv-engine, the real SGLang on a CPU
     python3 deploy/environments.py docs       .venv-docs, the generator of the documentation site
 
-Several may be named at once. Each command can be repeated, and can be killed at any point and run again.
+Several names can be given at once. Each command can be repeated, and can be killed at any point and run again.
 
-It must at least start under Pythons older than the one it asks for, to say so in a sentence.
+It must start under Pythons older than the required one, so that it can show an error message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cli.environments.build import Step
 
-# A bare Python finds the packages of the checkout only from here.
+# A plain Python finds the packages of the checkout only from here.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli.environments import engine
@@ -56,7 +56,7 @@ def environments() -> dict[str, Environment]:
 
 
 def service_steps(python: Path, lock_file: str = "service.txt") -> Iterator[Step]:
-    """Yield what turns an empty environment into the service's; nothing whose hash is not in the lock."""
+    """Yield the steps for the service's environment; only packages whose hash is in the lock file."""
     yield (
         "The locked libraries (up to 100 MB, a minute at most)",
         lambda: pip(python, "--require-hashes", "-r", REQUIREMENTS / lock_file),
@@ -65,12 +65,12 @@ def service_steps(python: Path, lock_file: str = "service.txt") -> Iterator[Step
 
 
 def dev_steps(python: Path) -> Iterator[Step]:
-    """Yield the same for a developer's; ``dev.txt`` contains all of ``service.txt``."""
+    """Yield the steps for a developer's environment; ``dev.txt`` contains all of ``service.txt``."""
     return service_steps(python, "dev.txt")
 
 
 def docs_steps(python: Path) -> Iterator[Step]:
-    """Yield what turns an empty environment into the one that builds the documentation."""
+    """Yield the steps for the environment that builds the documentation."""
     yield (
         "The site generator (20 MB, a few seconds)",
         lambda: pip(python, "--require-hashes", "-r", REQUIREMENTS / "docs.txt"),
@@ -78,11 +78,11 @@ def docs_steps(python: Path) -> Iterator[Step]:
 
 
 def refuse_old_python() -> None:
-    """Say so when this Python is older than the product's code."""
+    """Return an error message if this Python is too old for the code of the product."""
     if sys.version_info[:2] < OLDEST:
         raise SetUpError(
             f"Longlook needs Python 3.11 or later, and {sys.executable} is {platform.python_version()}: "
-            "name a newer one, for example `make demo PYTHON=python3.12`."
+            "use a newer one, for example `make demo PYTHON=python3.12`."
         )
 
 
@@ -99,7 +99,7 @@ def main(names: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command begins this step anew.", file=sys.stderr)
+        print("\nInterrupted. The same command repeats this step.", file=sys.stderr)
         return 130
     return 0
 

@@ -1,7 +1,7 @@
-"""Makes the secrets of docker-compose.yml, a file each; those that are there stay. With the standard library alone.
+"""Makes the secrets of docker-compose.yml, one file each; existing files stay. It needs only the standard library.
 
-The folder is its owner's alone. The files in it can be read by everybody who gets so far, for that is the user of a
-container, to which Compose hands single files.
+Only its owner can enter the folder. The files in it are readable for all users, because the user of a
+container, to which Compose mounts single files, must read them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "secrets"
 
 
 def main(folder: Path) -> None:
-    """Make what is missing in ``folder``."""
+    """Make the missing files in ``folder``."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     for name in ("postgres_password", "redis_password", "pepper", "vault_key", "engine_api_key"):
         make(folder / name, secrets.token_hex(32))
-    # For models that are not public: put a token of the hub into it.
+    # For models that are not public: put a token of the hub into this file.
     make(folder / "hf_token", "")
     password, doorbell = read(folder / "postgres_password"), read(folder / "redis_password")
     make(folder / "database_url", f"postgresql://longlook:{password}@postgres/longlook")
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
 
 def make(path: Path, content: str) -> None:
-    """Write a file, whole or not at all, unless it is there."""
+    """Write a file atomically, unless it exists."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "w") as file:
@@ -47,7 +47,7 @@ def make(path: Path, content: str) -> None:
 
 
 def read(path: Path) -> str:
-    """Return a secret that is there."""
+    """Return an existing secret."""
     return path.read_text().strip()
 
 

@@ -1,7 +1,7 @@
 """Writes deploy/images.env: the images of docker-compose.yml with the digests that their tags have now.
 
-A digest is looked up with ``docker buildx imagetools``; a tag may be moved later, a digest names one image for good.
-With the standard library alone.
+A digest is looked up with ``docker buildx imagetools``; a tag may move later, but a digest identifies one
+image permanently. It needs only the standard library.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def images(compose: str) -> dict[str, str]:
-    """Return the images that a Compose file names, without digests, by the variables that replace them."""
+    """Return the images in a Compose file, without digests, by the variables that replace them."""
     return {variable: image.partition("@")[0] for variable, image in _VARIABLE.findall(compose)}
 
 
 def digest(image: str) -> str:
-    """Return the digest of an image's tag. Ends the process with a sentence when it cannot be looked up."""
+    """Return the digest of an image's tag. Ends the process with an error message if it finds no digest."""
     command = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", image]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -40,7 +40,7 @@ def digest(image: str) -> str:
 
 
 def main(pinned: Path) -> None:
-    """Look all images up, then write them."""
+    """Find the digests of all images, then write them."""
     lines = [
         f"{variable}={image}@{digest(image)}"
         for variable, image in sorted(images(COMPOSE.read_text()).items())

@@ -1,7 +1,7 @@
-"""The seam between the worker and whatever generates tokens: four verbs.
+"""The interface between the worker and the engines that generate tokens.
 
-``stream(request) -> chunks``, ``abort(rid)``, ``facts()``, ``load()``. Implementations are in :mod:`worker.engines`;
-one contract suite (``tests/engines``) holds for all of them.
+Its four methods are ``stream(request) -> chunks``, ``abort(rid)``, ``facts()``, and ``load()``. Implementations are in
+:mod:`worker.engines` and :mod:`scripted`; one contract suite (``tests/engines``) tests all of them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, Literal, Protocol
 
 from core.profiles import Sampling
 
-#: ``abort`` is only ever the answer to an abort of ours: an unrequested one is an error.
+#: ``abort`` occurs only after a requested abort: any other abort is an error.
 FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(frozen=True)
 class EngineImage:
-    """A canonical image as the engine gets it."""
+    """A canonical image in a request to an engine."""
 
     key: str
     media_type: str
@@ -28,7 +28,7 @@ class EngineImage:
 
 @dataclass(frozen=True)
 class FollowUp:
-    """A second turn of a chat: what the assistant had ``said`` to the question, and what it is ``requested`` then."""
+    """A second turn of a chat: the assistant's text (``said``), and the next user message (``requested``)."""
 
     said: str = field(repr=False)
     requested: str = field(repr=False)
@@ -36,15 +36,15 @@ class FollowUp:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One engine stream: system prompt, pictures, question, in this order, so that prefixes are shared.
+    """One engine stream: system prompt, images, question, in this order, so that requests share prefixes.
 
     Attributes:
         rid: 32 hex characters. SGLang matches aborts by prefix, so ids have one length.
-        instruction: what stands behind the question, with the white space before it.
-        salt: isolates the prefix cache: the account and the ordered image keys.
-        continuation: text of the assistant's that the engine goes on from, or None.
-        turn: what was said and asked since the question, or None.
-        schema: what the engine's grammar holds the text to, as :mod:`jobs.answers.json_schema` has it; None: nothing.
+        instruction: the text after the question, with the white space before it.
+        salt: isolates the prefix cache by account and ordered image keys.
+        continuation: text of the assistant that the engine continues, or None.
+        turn: the turn after the question, or None.
+        schema: the JSON Schema that the text must follow, from :mod:`jobs.answers.json_schema`, or None.
     """
 
     rid: str
@@ -63,13 +63,13 @@ class GenerationRequest:
 
     @property
     def requested(self) -> str:
-        """The question with what stands behind it."""
+        """The question with its instruction."""
         return self.question + self.instruction
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """What one stream cost, in tokens. ``input_tokens`` includes image and cached tokens."""
+    """The tokens of one stream. ``input_tokens`` include image and cached tokens."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
@@ -79,7 +79,7 @@ class TokenUsage:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a stream: text, or the end (``finish_reason``), or the bill (``usage``), or several at once."""
+    """A piece of a stream: text, the end (``finish_reason``), the usage, or several of them."""
 
     text: str = ""
     finish_reason: FinishReason | None = None
@@ -88,11 +88,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine says of itself.
+    """What an engine reports about its model.
 
     Attributes:
-        window: streams it runs at once (``max_running_requests``).
-        context_tokens: its context length, 0 when it does not say.
+        window: streams that it runs at once (``max_running_requests``).
+        context_tokens: its context length; 0: unknown.
     """
 
     model: str
@@ -103,7 +103,7 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class EngineLoad:
-    """Streams that the engine runs and holds waiting right now."""
+    """The streams that the engine runs and has in its queue now."""
 
     running: int
     waiting: int
@@ -117,11 +117,11 @@ class GenerationStream(Protocol):
 
         Raises:
             core.errors.EngineUnavailable: the engine cannot be reached or is starting.
-            core.errors.EngineBusy: refused for lack of room, before the first token.
-            core.errors.EngineLost: it hung up on the request, before or after its first token.
-            core.errors.EngineFault: it failed or aborted by itself after it took the request.
-            core.errors.EngineSilent: it took the request and says nothing, or nothing more.
-            core.errors.EngineRejected: it will never take this request.
+            core.errors.EngineBusy: it is full and refused the request, before the first token.
+            core.errors.EngineLost: it closed the connection, before or after the first token.
+            core.errors.EngineFault: it failed, or aborted without a request, after it accepted the request.
+            core.errors.EngineSilent: it accepted the request and sends nothing, or nothing more.
+            core.errors.EngineRejected: it never accepts this request.
         """
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class GenerationStream(Protocol):
 
 
 class Engine(Protocol):
-    """Whatever generates tokens, reached by any number of threads."""
+    """Generates tokens. Thread-safe."""
 
     url: str
 
@@ -137,13 +137,13 @@ class Engine(Protocol):
         """Return the stream of ``request``; leaving the context closes it. Nothing is sent before iteration."""
 
     def abort(self, rid: str) -> None:
-        """Ask the engine to stop the stream ``rid``. Unknown ids are silently fine."""
+        """Ask the engine to stop the stream ``rid``. Unknown ids are ignored."""
 
     def facts(self) -> EngineFacts:
-        """Return what the engine says of itself. Raises :class:`core.errors.EngineUnavailable`."""
+        """Return the facts of the engine. Raises :class:`core.errors.EngineUnavailable`."""
 
     def load(self) -> EngineLoad:
-        """Return its load right now. Raises :class:`core.errors.EngineUnavailable`."""
+        """Return its current load. Raises :class:`core.errors.EngineUnavailable`."""
 
     def close(self) -> None:
         """Release connections."""

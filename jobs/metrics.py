@@ -1,7 +1,7 @@
-"""What a process counts of jobs for Prometheus, from what it committed itself. Labels come from closed sets.
+"""Metrics of jobs for Prometheus, counted from the commits of a process. Labels come from closed sets.
 
-A process counts its own doings only: the API submissions, workers runs. What is true of all of them together
-(the queue, the workers) is asked of SQL by the API. docs/reference/metrics.md has the table.
+A process counts only its own work: the API counts submissions, workers count runs. The API reads global numbers (the
+queue, the workers) from SQL. docs/reference/metrics.md has the table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.store import images, timeline, traces
 
-#: Every code that a failed job may carry has its own label; a code of a later version is ``other``.
+#: Each error code of a failed job has its own label; a code of a later version is ``other``.
 CODES: Final = frozenset(
     {
         errors.AnswersNotCompared.code,
@@ -39,10 +39,10 @@ CODES: Final = frozenset(
         "worker_lost",
     }
 )
-#: A reasoning job takes from a second to half an hour; it may wait for hours.
+#: A job runs from a second to half an hour; it can wait for hours.
 _RUN_SECONDS: Final = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
 _QUEUE_SECONDS: Final = (0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600, 14400)
-#: From its submission: what waits for hours ends after hours.
+#: From its submission, so the waiting time is included.
 _TOTAL_SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 _IMAGE_BYTES: Final = tuple(2**power for power in range(12, 26))
 _FIRST_TOKEN_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
@@ -50,69 +50,69 @@ _TOKEN_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 
 
 
 class JobMetrics:
-    """Counts what happens to jobs in this process.
+    """Counts the jobs of this process.
 
     Args:
-        database: whose commits are counted.
-        registry: where the metrics are kept.
-        model: that is served, the label of what depends on it.
+        database: the source of the counted commits.
+        registry: the registry of the metrics.
+        model: the served model, a label.
     """
 
     def __init__(self, database: Database, *, registry: CollectorRegistry, model: str) -> None:
         self._model = model
         self._submitted = Counter(
             "longlook_jobs_submitted_total",
-            "Jobs that were accepted.",
+            "Accepted jobs.",
             ["priority"],
             registry=registry,
         )
         self._finished = Counter(
             "longlook_jobs_finished_total",
-            "Jobs that ended, however they did.",
+            "Ended jobs, by status.",
             ["priority", "outcome", "error_code"],
             registry=registry,
         )
         self._attempts = Counter(
             "longlook_job_attempts_total",
-            "Attempts that ended.",
+            "Ended attempts, by outcome.",
             ["outcome"],
             registry=registry,
         )
         self._expired = Counter(
             "longlook_leases_expired_total",
-            "Attempts whose worker was silent for longer than its lease.",
+            "Attempts whose lease expired.",
             registry=registry,
         )
         self._queue = Histogram(
             "longlook_job_queue_seconds",
-            "From the submission of a job to its first attempt.",
+            "Time from the submission of a job to its first attempt.",
             ["priority"],
             buckets=_QUEUE_SECONDS,
             registry=registry,
         )
         self._run = Histogram(
             "longlook_job_run_seconds",
-            "From the first attempt of a job to its end.",
+            "Time from the first attempt of a job to its end.",
             ["model", "outcome"],
             buckets=_RUN_SECONDS,
             registry=registry,
         )
         self._total = Histogram(
             "longlook_job_total_seconds",
-            "From the submission of a job to its end: what its caller waited.",
+            "Time from the submission of a job to its end.",
             ["outcome"],
             buckets=_TOTAL_SECONDS,
             registry=registry,
         )
         self._findings = Counter(
             "longlook_findings_total",
-            "What guards found in traces, and what was done about it.",
+            "Findings of guards in traces, by kind and action.",
             ["kind", "action"],
             registry=registry,
         )
         self._samples = Counter(
             "longlook_vote_samples_total",
-            "Samples that jobs with several asked for: counted, begun in vain, or spared.",
+            "Requested samples of jobs with several: counted, begun in vain, or spared.",
             ["result"],
             registry=registry,
         )
@@ -158,51 +158,51 @@ class JobMetrics:
 
 
 class _ImageMetrics:
-    """Counts the pictures that jobs and uploads bring or name."""
+    """Counts the images that jobs and uploads bring or reference."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "longlook_cache_requests_total",
-            "Pictures that came in or were named, by whether the account had them already.",
+            "Uploaded or referenced images, by whether the account had them already.",
             ["cache", "result"],
             registry=registry,
         )
         self._bytes = Histogram(
             "longlook_image_bytes",
-            "Sizes of the files that came in.",
+            "Sizes of uploaded image files.",
             buckets=_IMAGE_BYTES,
             registry=registry,
         )
 
     def count(self, taken: images.ImageReceived) -> None:
-        """Count a picture."""
+        """Count an image."""
         self._requests.labels("image", "hit" if taken.known else "miss").inc()
         if taken.size is not None:
             self._bytes.observe(taken.size)
 
 
 class _StreamMetrics:
-    """Counts what engines gave: times and tokens of the streams that ended."""
+    """Counts times and tokens of ended engine streams."""
 
     def __init__(self, registry: CollectorRegistry, *, model: str) -> None:
         self._model = model
         self._first_token = Histogram(
             "longlook_time_to_first_token_seconds",
-            "From asking the engine to the first token, its queue included.",
+            "Time from the request to the first token, including the engine's queue.",
             ["model"],
             buckets=_FIRST_TOKEN_SECONDS,
             registry=registry,
         )
         self._token = Histogram(
             "longlook_time_per_output_token_seconds",
-            "The mean time from one token of a stream to the next.",
+            "Mean time between two tokens of a stream.",
             ["model"],
             buckets=_TOKEN_SECONDS,
             registry=registry,
         )
         self._tokens = Counter(
             "longlook_tokens_total",
-            "Tokens of the streams that ended; cached and image tokens are input tokens too.",
+            "Tokens of ended streams; input tokens include cached and image tokens.",
             ["model", "kind"],
             registry=registry,
         )

@@ -1,7 +1,7 @@
-"""The doorbell: Celery over Redis. A bell says "there may be work" and carries nothing; SQL says what.
+"""Wakeups through Celery and Redis. A wakeup says that there may be work, without content; the work is in SQL.
 
-Redis loses and doubles messages, so nothing depends on one: a lost bell is rung again by the
-sweeper, a doubled one finds nothing to claim. Ringing never happens in a request's own path.
+Redis loses and duplicates messages, so nothing depends on one: the sweeper replaces a lost wakeup, and a duplicate
+finds nothing to claim. A request never waits until a wakeup is sent.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 REASON = "reason"
 DELIVER = "deliver"
-#: More bells than any number of slots hears at once. A slot goes on by itself until nothing is left, so that
-#: more of them would only fill Redis, and at last wake everybody for nothing.
-_MOST_LYING = 1_000
-#: Seconds between two wakeups of the delivery process by one publisher. Each job causes two.
+#: The most wakeups in Redis. A slot works until nothing is left to claim, so further wakeups would only fill Redis and
+#: wake slots in vain.
+_MOST_WAITING = 1_000
+#: Seconds between two wakeups of the delivery process by one sender. Each job causes two.
 _DELIVER_GAP = 0.1
 
 _log = structlog.get_logger(__name__)
 
-#: Socket options that were seen to matter: without the timeouts a half-open connection hangs for ever.
+#: Socket options that matter in practice: without the timeouts a half-open connection never ends.
 _TRANSPORT: dict[str, Any] = {
     "visibility_timeout": 7200,
     "socket_timeout": 5,
@@ -46,7 +46,7 @@ _TRANSPORT: dict[str, Any] = {
 
 
 def broker_url(redis_url: str) -> str:
-    """Return ``redis_url`` as Celery spells it: ``unix:`` sockets and their databases differ."""
+    """Return ``redis_url`` in the notation of Celery, which differs for ``unix:`` sockets and their databases."""
     if redis_url.startswith("unix:"):
         socket = redis_url.removeprefix("unix:")
         return "redis+socket:" + re.sub(r"(?<=[?&])db=", "virtual_host=", socket)
@@ -56,10 +56,10 @@ def broker_url(redis_url: str) -> str:
 def make_celery(
     settings: Settings, *, wakes: str, slots: int = 1, publisher: bool = False
 ) -> Celery:
-    """Return the Celery app of a process that hears the bells ``wakes``, or one that only rings them (impatiently).
+    """Return the Celery app of a process that receives the wakeups ``wakes``, or of one that only sends them.
 
-    The settings follow crash tests of Celery 5.7 on Redis: early acknowledgement (late runs a job
-    twice on every reset and dies with Redis), no prefetch, no ETA, no result backend, no remote control.
+    The settings follow crash tests of Celery 5.7 on Redis: early acknowledgement (with the late one, a job runs
+    twice after every reset), no prefetch, no ETA, no result backend, no remote control. A sender has short time-outs.
     """
     app = Celery("longlook", broker=broker_url(settings.redis_url))
     transport = _TRANSPORT | (
@@ -94,20 +94,20 @@ def make_celery(
 
 
 class RedisWakeup:
-    """Rings from a thread of its own, so that a caller never waits for Redis. What cannot be rung is dropped.
+    """Sends wakeups from its own thread, so that a caller never waits for Redis. Drops those that it cannot send.
 
     Args:
-        settings: say where Redis is.
-        notifications: which bell: :data:`REASON` for workers, :data:`DELIVER` for those who tell receivers.
+        settings: have the URL of Redis.
+        task: the Celery task: :data:`REASON` for workers, :data:`DELIVER` for webhook senders.
     """
 
-    def __init__(self, settings: Settings, *, notifications: str = REASON) -> None:
-        self._notifications = notifications
-        # A delivery process handles all that is due at once: one wakeup is enough, and many in a row become one.
-        self._most_lying, self._gap = (
-            (1, _DELIVER_GAP) if notifications == DELIVER else (_MOST_LYING, 0.0)
+    def __init__(self, settings: Settings, *, task: str = REASON) -> None:
+        self._task = task
+        # A delivery process handles all that is due at once: one wakeup is enough, and several in a row become one.
+        self._most_waiting, self._gap = (
+            (1, _DELIVER_GAP) if task == DELIVER else (_MOST_WAITING, 0.0)
         )
-        self._celery = make_celery(settings, wakes=notifications, publisher=True)
+        self._celery = make_celery(settings, wakes=task, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
         )
@@ -119,7 +119,7 @@ class RedisWakeup:
         )
 
     def notify(self, times: int = 1) -> None:
-        """Ask for ``times`` bells and return at once."""
+        """Send ``times`` wakeups soon; return at once."""
         with self._lock:
             if self._loop.stopping or times <= 0:
                 return
@@ -129,9 +129,9 @@ class RedisWakeup:
         self._loop.wake()
 
     def waiting(self) -> int | None:
-        """Return how many bells lie in Redis, or None when it does not answer."""
+        """Return the number of wakeups in Redis, or None when it does not answer."""
         try:
-            length = self._redis.llen(self._notifications)
+            length = self._redis.llen(self._task)
         except redis.RedisError:
             return None
         return int(str(length))
@@ -144,7 +144,7 @@ class RedisWakeup:
             return False
 
     def close(self) -> None:
-        """Stop the thread after what it is publishing, and close the connections."""
+        """Send the last wakeups, stop the thread, and close the connections."""
         self._loop.stop()
         with contextlib.suppress(redis.RedisError):
             self._redis.close()
@@ -158,19 +158,19 @@ class RedisWakeup:
             self._loop.pause(self._gap)
 
     def _publish(self, times: int) -> None:
-        lying = self.waiting()
-        if lying is None:
+        waiting = self.waiting()
+        if waiting is None:
             if not self._lost:
                 _log.warning("redis_lost")
             self._lost = True
             return
         self._lost = False
         try:
-            for _ in range(min(times, self._most_lying - lying)):
-                failpoints.hit("bell", "publish")
+            for _ in range(min(times, self._most_waiting - waiting)):
+                failpoints.hit("wakeup", "publish")
                 self._celery.send_task(
-                    self._notifications, queue=self._notifications, ignore_result=True, retry=False
+                    self._task, queue=self._task, ignore_result=True, retry=False
                 )
-                failpoints.hit("bell", "published")
+                failpoints.hit("wakeup", "published")
         except (KombuError, redis.RedisError, OSError, failpoints.FailpointFault) as error:
-            _log.warning("bell_not_rung", wakeups=times, error_type=type(error).__name__)
+            _log.warning("wakeup_not_sent", wakeups=times, error_type=type(error).__name__)

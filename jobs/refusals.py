@@ -1,6 +1,6 @@
-"""What an engine's refusal means for a job: which fault, in our own words.
+"""Maps refusals of an engine to errors of this service.
 
-The engine's message is only recognised, never shown or logged: it can quote the request.
+The engine's message is only searched for known words, never shown or logged: it can quote the request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from core import errors
 
 @dataclass(frozen=True)
 class EngineRefusal:
-    """A refused request: the fault to raise, and a constant word for the log."""
+    """A refused request: the exception to raise, and a constant word for the log."""
 
     category: str
     error: errors.EngineError
@@ -21,7 +21,7 @@ class EngineRefusal:
 
 _SCHEMA_TIMED_OUT = "Grammar preprocessing timed out"
 _NO_GRAMMAR = "compile json grammar"
-#: What SGLang 0.5.23 says -> category -> what the job says. The first that fits counts.
+#: Words of SGLang 0.5.23 -> category -> message of the job. The first match counts.
 _REJECTED = (
     (
         (
@@ -30,14 +30,14 @@ _REJECTED = (
             "_tokens is too large",
         ),
         "context_exceeded",
-        "The images, the question and the room for the answer exceed the model's context.",
+        "The images, the question, and the room for the answer exceed the model's context.",
     ),
     (
         (_NO_GRAMMAR,),
         "grammar_refused",
-        "The engine's grammar does not take the schema of the answer.",
+        "The engine's grammar does not support the JSON Schema of the answer.",
     ),
-    (("exceeds limit",), "too_many_images", "The engine does not take so many images at once."),
+    (("exceeds limit",), "too_many_images", "The engine does not accept this number of images."),
     (
         ("loading IMAGE data", "decode image", "aspect ratio"),
         "image_unreadable",
@@ -48,18 +48,18 @@ _QUEUE_WORDS = ("queue is full", "timeout reached", "higher priority")
 
 
 def understand(status: int, message: str) -> EngineRefusal:
-    """Return what a refusal means that came before any text.
+    """Return the meaning of a refusal before any text.
 
     Args:
         status: the HTTP status, or the code of an in-band error, which has the same meaning.
         message: the engine's message.
     """
-    # First, for an engine that tells of a grammar quotes the schema, which may have any words.
+    # First, because messages about a grammar quote the schema, which can contain any words.
     if _SCHEMA_TIMED_OUT in message:
         return EngineRefusal(
             "schema_timed_out",
             errors.SchemaTimedOut(
-                "The engine could not make a grammar of the answer's schema in time."
+                "The engine could not compile the JSON Schema of the answer in time."
             ),
         )
     return _rejected(message) if _NO_GRAMMAR in message else _by_status(status, message)
@@ -86,7 +86,7 @@ def _by_status(status: int, message: str) -> EngineRefusal:
         return EngineRefusal(
             "not_an_engine",
             errors.EngineUnavailable(
-                f"What answers at the engine's URL is no engine (status {status})."
+                f"The server at the engine's URL is not an engine (status {status})."
             ),
         )
     return _rejected(message)
@@ -97,5 +97,5 @@ def _rejected(message: str) -> EngineRefusal:
         if any(needle in message for needle in needles):
             return EngineRefusal(category, errors.EngineRejected(sentence))
     return EngineRefusal(
-        "rejected", errors.EngineRejected("The engine does not take this request.")
+        "rejected", errors.EngineRejected("The engine does not accept this request.")
     )

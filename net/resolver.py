@@ -1,9 +1,9 @@
-"""Looks names up for many who must not wait for each other: a system's resolver has no time limit of its own.
+"""Resolves names for callers that must not wait for each other: the system's resolver has no time limit.
 
-Each look-up runs in a daemon thread, which may outlive whoever asked and keeps no process from ending. A name that
-is being looked up is looked up once for all who want it. A party has a bounded number of look-ups under way, and fewer
-when other parties have many, by the rule of :mod:`core.shares`: with names whose servers are silent a party delays its
-own other look-ups, and the last thread goes to a party that has none.
+Each look-up runs in a daemon thread, which may outlive its caller and keeps no process from ending. Concurrent callers
+of one name share a look-up. A party (an account) has a bounded number of running look-ups, and fewer when other parties
+have many, by the rule of :mod:`core.shares`: with names of silent servers a party delays only its own other look-ups,
+and the last thread goes to a party that has none.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from core.shares import has_share
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 LookUp = Callable[[str, int], list[IP]]
 
-#: Look-ups under way at once in a process, and for one party.
+#: The limit of running look-ups in a process, and for one party.
 _THREADS: Final = 256
 _EACH: Final = 64
-#: A look-up that is older is not waited for by others: its question may have been lost on the way.
+#: Further callers do not wait for an older look-up: its query may have been lost.
 _FRESH_SECONDS: Final = 5.0
 _Key = tuple[str, int]
 
 
 class _LookUp:
-    """One that is under way."""
+    """A running look-up."""
 
     def __init__(self, key: _Key, party: Hashable) -> None:
         self.key = key
         self.party = party
         self.began = time.monotonic()
         self.done = threading.Event()
-        self.found: list[IP] = []
-        #: What it failed by; until it is done, that it is not.
+        self.addresses: list[IP] = []
+        #: The reason of its failure; None after a success.
         self.error: Exception | None = OSError("not done")
 
 
 class Resolver:
-    """Looks names up; may be used by any number of threads.
+    """Resolves names. Thread-safe.
 
     Args:
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
-        threads: look-ups under way at once.
-        each: of these, for one party at the most.
+        threads: the limit of running look-ups.
+        each: the limit for one party.
     """
 
     def __init__(
@@ -66,44 +66,44 @@ class Resolver:
 
         Args:
             host: a name.
-            port: what will be connected to.
-            party: on whose behalf.
-            until: when to give up, by the monotonic clock.
+            port: the target of the connection.
+            party: the account, or None.
+            until: the deadline by the monotonic clock.
 
         Raises:
-            TimeoutError: no answer came until then.
-            OSError: there is no such name, or none that can be looked up.
+            TimeoutError: there was no answer in time.
+            OSError: the name does not exist, or cannot be resolved.
         """
-        requested = self._join((host, port), party, until)
-        if not requested.done.wait(max(0.0, until - time.monotonic())):
+        look_up = self._join((host, port), party, until)
+        if not look_up.done.wait(max(0.0, until - time.monotonic())):
             raise TimeoutError
-        if requested.error is not None:
-            raise OSError(f"{host} cannot be looked up") from requested.error
-        return list(requested.found)
+        if look_up.error is not None:
+            raise OSError(f"{host} cannot be resolved") from look_up.error
+        return list(look_up.addresses)
 
     def _join(self, key: _Key, party: Hashable, until: float) -> _LookUp:
-        """Return the look-up to wait for: one that has just begun, or a new one."""
+        """Return the look-up to wait for: a recent one of the same name, or a new one."""
         with self._changed:
-            while (requested := self._fresh(key)) is None and not self._has_room(party):
+            while (look_up := self._fresh(key)) is None and not self._has_room(party):
                 if not self._changed.wait(max(0.0, until - time.monotonic())):
                     raise TimeoutError
-            if requested is not None:
-                return requested
-            requested = _LookUp(key, party)
-            self._latest[key] = requested
+            if look_up is not None:
+                return look_up
+            look_up = _LookUp(key, party)
+            self._latest[key] = look_up
             self._running[party] += 1
-        thread = threading.Thread(target=self._run, args=(requested,), name="resolver", daemon=True)
+        thread = threading.Thread(target=self._run, args=(look_up,), name="resolver", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            requested.error = error
-            self._end(requested)
-        return requested
+            look_up.error = error
+            self._end(look_up)
+        return look_up
 
     def _fresh(self, key: _Key) -> _LookUp | None:
-        found = self._latest.get(key)
-        fresh = found is not None and time.monotonic() - found.began < _FRESH_SECONDS
-        return found if fresh else None
+        latest = self._latest.get(key)
+        fresh = latest is not None and time.monotonic() - latest.began < _FRESH_SECONDS
+        return latest if fresh else None
 
     def _has_room(self, party: Hashable) -> bool:
         running = self._running[party]
@@ -111,36 +111,36 @@ class Resolver:
             running, free=self._threads - self._running.total()
         )
 
-    def _run(self, requested: _LookUp) -> None:
+    def _run(self, look_up: _LookUp) -> None:
         try:
-            requested.found = self._look_up(*requested.key)
-            requested.error = None
+            look_up.addresses = self._look_up(*look_up.key)
+            look_up.error = None
         except (OSError, ValueError) as error:
-            requested.error = error
+            look_up.error = error
         finally:
-            self._end(requested)
+            self._end(look_up)
 
-    def _end(self, requested: _LookUp) -> None:
-        requested.done.set()
+    def _end(self, look_up: _LookUp) -> None:
+        look_up.done.set()
         with self._changed:
-            self._running[requested.party] -= 1
-            if not self._running[requested.party]:
-                del self._running[requested.party]
-            if self._latest.get(requested.key) is requested:
-                del self._latest[requested.key]
+            self._running[look_up.party] -= 1
+            if not self._running[look_up.party]:
+                del self._running[look_up.party]
+            if self._latest.get(look_up.key) is look_up:
+                del self._latest[look_up.key]
             self._changed.notify_all()
 
 
 def numeric(host: str) -> IP | None:
-    """Return the address that ``host`` is, however it is written (``2130706433`` and ``0x7f.1`` too); None: a name."""
+    """Return the address that ``host`` spells in any notation (``2130706433``, ``0x7f.1``); None for a name."""
     try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except (OSError, ValueError):  # What cannot be asked for is no address either.
+        entries = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):  # A host that cannot be encoded is not an address.
         return None
-    return ipaddress.ip_address(found[0][4][0])
+    return ipaddress.ip_address(entries[0][4][0])
 
 
 def system_addresses(host: str, port: int) -> list[IP]:
     """Return the addresses of a name from the system's resolver. Raises ``OSError`` or ``ValueError``."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ipaddress.ip_address(entry[4][0]) for entry in found]
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ipaddress.ip_address(entry[4][0]) for entry in entries]

@@ -161,8 +161,8 @@ def _end(
         case "busy":
             raise errors.EngineBusy("The engine has no room.")
         case "reset":
-            raise errors.EngineLost("The engine broke off in the middle of its answer.")
+            raise errors.EngineLost("The engine closed the connection in the middle of its answer.")
         case "given_up" if not has_text:
-            raise errors.EngineBusy("The engine gave the request up before it began.")
+            raise errors.EngineBusy("The engine aborted the request before it began.")
         case _:
             raise errors.EngineFault("The engine failed in the middle of its answer.")

@@ -77,8 +77,8 @@ class DeliveryRuntime:
         )
 
     def start(self) -> None:
-        """Start the threads; the process ends when one of them does."""
-        process.tie()
+        """Start the threads; the process lives no longer than each of them."""
+        process.exit_on_thread_death()
         self._exporter.start()
         self.dispatcher.start()
         _log.info("delivery_started", worker=self.owner)

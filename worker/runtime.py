@@ -61,7 +61,7 @@ class WorkerRuntime:
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
         self.wakeup = RedisWakeup(settings)
-        self._delivery_wakeup = RedisWakeup(settings, notifications=DELIVER)
+        self._delivery_wakeup = RedisWakeup(settings, task=DELIVER)
         self.database.listen(outbox.WakeupOnCommit(self._delivery_wakeup))
         self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)
@@ -148,7 +148,7 @@ class WorkerRuntime:
 
     def start(self) -> None:
         """Start the threads; the process lives no longer than each of them."""
-        process.tie()
+        process.exit_on_thread_death()
         self._exporter.start()
         self._heartbeat.start()
         self.leases.start()

@@ -27,7 +27,7 @@ from core import errors, ids
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.store import history, retention
+from jobs.store import commands, history, retention
 from jobs.store.positions import PositionForecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
@@ -165,7 +165,9 @@ class JobRoutes:
         A queued job is cancelled immediately. A running job stops within a second or two and keeps its partial
         trace. Cancelling a cancelled job changes nothing; a job that has ended otherwise is a conflict.
         """
-        status = history.cancel(self._database, job_id, account_id=caller.scope, actor=caller.actor)
+        status = commands.cancel(
+            self._database, job_id, account_id=caller.scope, actor=caller.actor
+        )
         if status is None:
             raise problems.not_found("job")
         if status in (Status.SUCCEEDED, Status.FAILED):

@@ -230,7 +230,7 @@ class SubmissionService:
         limit = self._quota.check(caller.account_id)
         image = self._images.decode(caller.account_id, data, detail=detail)
         self._images.check(caller.account_id, [image.key])
-        return submission.keep_image(
+        return submission.store_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
 

@@ -1,7 +1,7 @@
 """The child of a sandbox: ``python -m core.sandbox TARGET MEMORY_MB PARENT_PID [late]``.
 
-It serves the calls that come over its standard input, a socket, until its parent hangs up or dies. With ``late`` its
-target may import modules while it works.
+It serves calls over its standard input, a socket, until its parent closes it or dies. With ``late`` the target may
+import modules while it works.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from core.sandbox import confinement, frames
 
 Target = Callable[..., tuple[dict[str, Any], bytes]]
 
-#: The argument by which a parent says that its target imports while it works.
+#: The argument for a target that imports while it works.
 LATE = "late"
 #: From Linux' ``prctl(2)``.
 _PR_SET_PDEATHSIG = 1
 
 
 def main(name: str, memory_mb: int, parent: int, *, imports_late: bool) -> None:
-    """Load the target called ``name``, take on the limits, and serve."""
+    """Load the target ``name``, apply the limits, and serve."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        return  # The parent died before its child could ask to die with it.
+        return  # The parent died before the child asked for its death signal.
     connection = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
     def last_words(kind: type[BaseException], *_: object) -> None:
-        # Only the name travels: a library's message may quote what it was fed.
+        # Only the name is sent: the message of a library may quote its input.
         frames.send(connection, {"crashed": kind.__name__})
 
-    # An exception that nobody names ends the process: who knows what state it is in.
+    # An unexpected exception ends the process, whose state is unknown.
     sys.excepthook = last_words
     module, _, function = name.partition(":")
     target: Target = getattr(importlib.import_module(module), function)
     _limit(resource.RLIMIT_AS, memory_mb * 2**20)
-    _limit(resource.RLIMIT_CORE, 0)  # A core file would hold somebody's image.
+    _limit(resource.RLIMIT_CORE, 0)  # A core file would contain an image of a user.
     held = confinement.confine(parent=parent, imports_late=imports_late)
     frames.send(connection, {"confined": held})
     while _serve(connection, target):
@@ -53,9 +53,9 @@ def main(name: str, memory_mb: int, parent: int, *, imports_late: bool) -> None:
 
 
 def _serve(connection: socket.socket, target: Target) -> bool:
-    """Answer one call; return False when there will be no more.
+    """Answer one call; return False at the end of the connection.
 
-    All that the call held is free when this returns, so an idle child is a small one.
+    Everything that the call held is freed on return, so that an idle child is small.
     """
     try:
         arguments, payload = frames.receive(connection)

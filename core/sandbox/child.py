@@ -1,4 +1,4 @@
-"""One child of a sandbox as its parent sees it: started, asked, killed."""
+"""One child of a sandbox, seen from its parent: start, call, kill."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import structlog
 from core import errors
 from core.sandbox import frames
 
-#: A child that has not loaded its target by then never will.
+#: The limit for loading a target.
 _START_SECONDS = 60.0
-#: A child that has hung up ends sooner than this.
+#: A child that has closed its connection ends sooner than this.
 _END_SECONDS = 5.0
-#: All that a child sees of its parent's environment: no setting and no secret is among them.
+#: The parent's environment variables that a child gets: no settings and no secrets.
 _INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH")
 #: A child works in bursts on blocks of megabytes. By default glibc would give them back to the system after
 #: every call and fault them in again at the next: a tenth of the time of decoding a photograph.
@@ -29,16 +29,16 @@ log = structlog.get_logger(__name__)
 
 
 class SandboxTimeout(errors.LonglookError):
-    """The call took longer than it may; its child was killed."""
+    """The call exceeded its limit; its child was killed."""
 
     code = "sandbox_timeout"
 
 
 class SandboxCrashed(errors.LonglookError):
-    """The call's child died: out of memory, a crash, an exception that the target does not name.
+    """The call's child died: out of memory, a crash, an unexpected exception of the target.
 
     Attributes:
-        signal: the number of the signal that ended it, None when it ended by itself or still runs.
+        signal: the number of the signal that ended it, None when it exited or still runs.
     """
 
     code = "sandbox_crashed"
@@ -49,11 +49,11 @@ class SandboxCrashed(errors.LonglookError):
 
 
 class Child:
-    """A running child. It serves one caller at a time; :meth:`kill` is for any thread."""
+    """A running child. It serves one call at a time; :meth:`kill` may be called by any thread."""
 
     def __init__(self, target: str, *, memory_mb: int, imports_late: bool = False) -> None:
         self.calls = 0
-        #: The layers of its confinement that hold, once it has started.
+        #: The active layers of its confinement, once it has started.
         self.confined: tuple[str, ...] = ()
         self._target = target
         self._socket, theirs = socket.socketpair()
@@ -63,14 +63,14 @@ class Child:
         arguments = [target, str(memory_mb), str(os.getpid()), *(["late"] if imports_late else [])]
         try:
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - nothing in it is a caller's
-                    # -P: a file that happens to lie in the working directory is no module.
+                self._process = subprocess.Popen(  # noqa: S603 - no argument comes from a caller
+                    # -P: files in the working directory are not modules.
                     [sys.executable, "-P", "-m", "core.sandbox", *arguments],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env=environment,
-                    start_new_session=True,  # Ctrl-C at the terminal is for the parent to handle.
+                    start_new_session=True,  # The parent handles Ctrl-C at the terminal.
                 )
         except BaseException:
             self._socket.close()
@@ -87,7 +87,7 @@ class Child:
         return self._process.poll() is None
 
     def await_start(self) -> None:
-        """Return once the target is loaded, so that no call's deadline pays for it.
+        """Return once the target is loaded, so that the deadline of a call does not include it.
 
         Raises:
             core.errors.Unavailable: the child cannot start.
@@ -105,11 +105,11 @@ class Child:
     def ask(
         self, arguments: dict[str, Any], payload: bytes, *, seconds: float
     ) -> tuple[dict[str, Any], bytes]:
-        """Send one call and return its reply; sending counts against ``seconds`` too.
+        """Send one call and return its reply; ``seconds`` include sending.
 
         Raises:
             SandboxTimeout: there was no reply in time.
-            SandboxCrashed: there will be none.
+            SandboxCrashed: the child died.
         """
         self.calls += 1
         deadline = time.monotonic() + seconds
@@ -130,7 +130,7 @@ class Child:
         return reply, data
 
     def _signal(self) -> int | None:
-        """Return the signal that ended the child, whose connection is gone or going."""
+        """Return the signal that ended the child, whose connection is closed or closing."""
         try:
             status = self._process.wait(timeout=_END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -138,11 +138,11 @@ class Child:
         return -status if status < 0 else None
 
     def kill(self) -> None:
-        """End the child's process. A caller that waits for its reply is told at once."""
+        """Kill the child's process. A caller that waits for its reply gets an error at once."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """End the child and let go of the connection."""
+        """Kill the child and close the connection."""
         self.kill()
         self._socket.close()

@@ -1,11 +1,11 @@
-"""Takes from a sandbox's child what its work does not need: other users' files, the network, other processes.
+"""Denies a sandbox's child what its work does not need: files of other users, the network, other processes.
 
-Three layers, each as far as the kernel has it. A child of root becomes a user of its own, if every user can read the
-Python libraries, and loses root's capabilities in any case. Landlock (Linux 5.13) leaves
-it the Python libraries to read, and nothing to write. A seccomp filter (x86-64, AArch64) permits the system calls that
-decoding and computing need, so that there are no sockets, no other processes and no programs to start.
+There are three layers, each if the kernel supports it. A child of root changes to a user of its own, if all users can
+read the Python libraries, and always drops root's capabilities. Landlock (Linux 5.13) permits reading the
+Python libraries, and no writing. A seccomp filter (x86-64, AArch64) permits the system calls that
+decoding and computing need: no sockets, no other processes, no programs.
 
-All of it comes into force after the target is loaded, and nothing takes it back. The numbers are of Linux' system
+The layers take effect after the target is loaded, and cannot be undone. The numbers are of Linux' system
 calls: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 """
 
@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-#: What a child can be confined in; :func:`confine` returns those that hold.
+#: The layers; :func:`confine` returns the active ones.
 FILES: Final = "files"
 SYSTEM_CALLS: Final = "system_calls"
 LAYERS: Final = (FILES, SYSTEM_CALLS)
@@ -35,10 +35,10 @@ _PR_SET_DUMPABLE: Final = 4
 _PR_SET_SECCOMP: Final = 22
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_MODE_FILTER: Final = 2
-#: Users of children of root: each has its own, far beyond those that a system gives to people and services.
+#: User ids for children of root: each child has its own, far above the ids of people and services.
 _FIRST_USER: Final = 0x7000_0000
 _NOBODY: Final = 65534
-#: From capabilities(7): the newest form of its structures, and how long the three sets are in it.
+#: From capabilities(7): the newest version of its structures, and the length of the three sets in it.
 _CAPABILITY_VERSION: Final = 0x2008_0522
 _CAPABILITY_BYTES: Final = 24
 
@@ -49,7 +49,7 @@ _RESTRICT_SELF: Final = 446
 _VERSION_FLAG: Final = 1
 _PATH_BENEATH: Final = 1
 _READ: Final = 1 << 2 | 1 << 3
-#: All rights to files that each version knows: its count of bits.
+#: The number of file rights in each version, one bit each.
 _FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
 _NEWEST_FILE_RIGHTS: Final = 16
 _NETWORK_VERSION: Final = 4
@@ -70,7 +70,7 @@ _ARCHITECTURE: Final = 4
 _ARGUMENTS: Final = 16
 
 _CLONE_THREAD: Final = 0x1_0000
-#: Whatever opens a file for more than reading: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and __O_TMPFILE.
+#: Flags that open a file for more than reading: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and __O_TMPFILE.
 _WRITING: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20000000
 #: PR_SET_NAME, PR_GET_NAME, and PR_SET_VMA, by which glibc names its memory.
 _HARMLESS_PRCTL: Final = (15, 16, 0x5356_4D41)
@@ -82,8 +82,8 @@ _HARMLESS_FCNTL: Final = (0, 1, 2, 3, 4, 1030)
 Instruction = tuple[int, int, int, int]
 
 
-#: The numbers of system calls on x86-64 and on AArch64, None where there is no such call. First those that are
-#: permitted whatever their arguments are: reading, writing and looking, memory, signals of one's own, time, threads.
+#: The numbers of system calls on x86-64 and on AArch64, None where there is no such call. These are
+#: permitted with any arguments: reading, writing, metadata, memory, the process's own signals, time, threads.
 _FREE: Final[dict[str, tuple[int | None, int | None]]] = {
     "read": (0, 63),
     "write": (1, 64),
@@ -174,7 +174,7 @@ _FREE: Final[dict[str, tuple[int | None, int | None]]] = {
     "faccessat2": (439, 439),
     "futex_waitv": (449, 449),
 }
-#: Those of which some forms are permitted.
+#: Calls that are permitted with some arguments.
 _SOME: Final[dict[str, tuple[int | None, int | None]]] = {
     "open": (2, None),
     "openat": (257, 56),
@@ -187,27 +187,27 @@ _SOME: Final[dict[str, tuple[int | None, int | None]]] = {
     "sendto": (44, 206),
     "prlimit64": (302, 261),
 }
-#: What glibc tries first and does another way where a kernel does not know it.
+#: Calls that glibc tries first, and replaces by others on a kernel without them.
 _NEWER_FORMS: Final = {
     "clone3": (435, 435),
     "openat2": (437, 437),
 }
-#: Of each architecture: its place above, and how the kernel names it to a filter.
+#: For each architecture: its column above, and its id in filters.
 _ARCHITECTURES: Final = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}
 
 
 def confine(*, parent: int, imports_late: bool) -> list[str]:
-    """Confine this process, which has one thread, for good.
+    """Confine this process, which has one thread, permanently.
 
     Args:
-        parent: the process that it dies with.
-        imports_late: whether the target may import modules while it works. Where the kernel has no Landlock, they
-            can only be read if all files can; otherwise no file is opened at all.
+        parent: the process whose death ends this one.
+        imports_late: whether the target may import modules while it works. Without
+            Landlock this permits reading all files; otherwise opening files is not permitted.
 
     Returns:
-        those of :data:`LAYERS` that hold.
+        the active ones of :data:`LAYERS`.
     """
-    # Files are limited by their size too: none may be written.
+    # A size limit of zero also prevents writing files.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     if sys.platform != "linux":
         return []
@@ -216,10 +216,10 @@ def confine(*, parent: int, imports_late: bool) -> list[str]:
     libraries = _libraries()
     has_landlock = _restrict_files(libc, libraries)
     opens = has_landlock or imports_late
-    if not opens or all(map(_is_everybodys, libraries)):
-        _become_nobody()
+    if not opens or all(map(_is_world_readable, libraries)):
+        _change_user()
     _give_up_capabilities(libc)
-    # The death signal is forgotten when the user changes.
+    # A change of the user clears the death signal.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if os.getppid() != parent:
@@ -232,19 +232,19 @@ def confine(*, parent: int, imports_late: bool) -> list[str]:
 def hide_environment() -> None:
     """Keep other processes of this user from reading this one's environment and memory.
 
-    As a consequence it leaves no core file, and only root can attach a debugger or a profiler.
+    As a consequence there are no core files, and only root can attach a debugger or a profiler.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _become_nobody() -> None:
-    """Leave root for a user that owns nothing and that no other child is."""
+def _change_user() -> None:
+    """Change from root to a user that owns nothing and runs no other child."""
     if os.geteuid() != 0:
         return
     with contextlib.suppress(OSError):
         os.setgroups([])
-    # In a container the first of them may be no user.
+    # A container may not map the first of them.
     for user in (_FIRST_USER + os.getpid(), _NOBODY):
         with contextlib.suppress(OSError):
             os.setresgid(user, user, user)
@@ -252,22 +252,22 @@ def _become_nobody() -> None:
             return
 
 
-def _is_everybodys(folder: str) -> bool:
-    """Whether every user can read what lies in a folder; what lies in root's home is root's alone."""
+def _is_world_readable(folder: str) -> bool:
+    """Whether all users can read the files in a folder; those in root's home are private."""
     path = Path(folder).resolve()
     with contextlib.suppress(OSError):
         return all(place.stat().st_mode & stat.S_IXOTH for place in (path, *path.parents))
-    return True  # It is not there, as a platform's own folder may be.
+    return True  # A folder for one platform may not exist on another.
 
 
 def _give_up_capabilities(libc: ctypes.CDLL) -> None:
-    """Keep nothing of what makes root root, also where it has to stay the user that it is."""
+    """Drop all capabilities, also when the process stays root."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     libc.capset(header, bytes(_CAPABILITY_BYTES))
 
 
 def _restrict_files(libc: ctypes.CDLL, libraries: Iterable[str]) -> bool:
-    """Leave this process the Python libraries to read and no other file. False: the kernel cannot."""
+    """Permit this process to read the Python libraries and no other file. False: the kernel does not support it."""
     version = libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)
     if version < 1:
         return False
@@ -290,7 +290,7 @@ def _restrict_files(libc: ctypes.CDLL, libraries: Iterable[str]) -> bool:
 
 
 def _libraries() -> set[str]:
-    """Return the folders that modules may still be imported from: not the working directory, nor a checkout."""
+    """Return the folders for later imports, without the working directory and a checkout."""
     return {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 
@@ -309,7 +309,7 @@ class _Program(ctypes.Structure):
 
 
 def _filter_calls(libc: ctypes.CDLL, *, opens: bool) -> bool:
-    """Permit this process the system calls that it needs. False: the kernel cannot."""
+    """Permit this process only the system calls that it needs. False: the kernel does not support it."""
     machine = os.uname().machine
     if machine not in _ARCHITECTURES or sys.maxsize <= 2**32:
         return False
@@ -324,7 +324,7 @@ def _filter(machine: str, *, own: int, opens: bool) -> list[Instruction]:
 
     Args:
         machine: one of the architectures above.
-        own: the process that it is for, which may send signals to itself.
+        own: the id of the process, which may send signals to itself.
         opens: whether files may be opened for reading.
     """
     place, audit = _ARCHITECTURES[machine]
@@ -335,9 +335,9 @@ def _filter(machine: str, *, own: int, opens: bool) -> list[Instruction]:
         "prctl": _if_among(0, _HARMLESS_PRCTL),
         "ioctl": _if_among(1, _HARMLESS_IOCTL),
         "fcntl": _if_among(1, _HARMLESS_FCNTL),
-        # Without an address: on the connection to the parent, then.
+        # Without an address, so only on the connection to the parent.
         "sendto": _if_zero(4),
-        # Limits of its own may be read and not changed.
+        # The process may read its own limits but not change them.
         "prlimit64": _if_zero(2),
     }
     if opens:
@@ -358,7 +358,7 @@ def _filter(machine: str, *, own: int, opens: bool) -> list[Instruction]:
 
 
 def _when(number: int | None, then: list[Instruction]) -> list[Instruction]:
-    """Return what decides about one call, if there is such a call; its number is loaded, and stays so for others."""
+    """Return the instructions for one call, if it exists; the call's number stays loaded for the next check."""
     return [] if number is None else [(_JUMP_IF_EQUAL, 0, len(then), number), *then]
 
 

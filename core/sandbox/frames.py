@@ -1,4 +1,4 @@
-"""What a sandbox and its child say to each other: two lengths, a JSON header, raw bytes."""
+"""The messages between a sandbox and its child: two lengths, a JSON header, raw bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LENGTHS = struct.Struct("!II")
 def send(
     connection: socket.socket, header: Header, body: bytes = b"", *, deadline: float | None = None
 ) -> None:
-    """Send one frame, all of it before ``deadline`` (of the monotonic clock).
+    """Send one whole frame before ``deadline`` (of the monotonic clock).
 
     Raises:
         TimeoutError: the deadline has passed.
-        OSError: the other end is gone.
+        OSError: the other end closed the connection.
     """
     head = json.dumps(header).encode()
     for part in (_LENGTHS.pack(len(head), len(body)) + head, body):
@@ -34,8 +34,8 @@ def receive(connection: socket.socket, *, deadline: float | None = None) -> tupl
 
     Raises:
         TimeoutError: the deadline has passed.
-        OSError: the other end is gone.
-        ValueError: what came is no frame.
+        OSError: the other end closed the connection.
+        ValueError: the data is not a frame.
     """
     head_size, body_size = _LENGTHS.unpack(_read(connection, _LENGTHS.size, deadline))
     header = json.loads(_read(connection, head_size, deadline))

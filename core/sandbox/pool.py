@@ -1,4 +1,4 @@
-"""The pool of a sandbox's children: who is free, who is replaced, how all end."""
+"""The pool of a sandbox's children: which are free, how they are replaced, and how they end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ log = structlog.get_logger(__name__)
 
 
 class Sandbox(Closing):
-    """A pool of children that all run one target, for any thread. To be made after any fork.
+    """A pool of children that run one target. Thread-safe. Create it after any fork.
 
     Args:
-        target: the function to run, as ``module:name``, importable with this process' own path.
+        target: the function to run, as ``module:name``, importable in this process.
         processes: the number of children; each starts when it is first needed.
         seconds: a call that takes longer is killed.
         memory_mb: address space of a child, in MiB.
-        imports_late: whether the target imports modules while it works: then the Python libraries stay readable
-            even where the kernel can shut all other files away only together with them.
-        recycle_after: calls after which a child is replaced, so that no leak grows for ever.
+        imports_late: whether the target imports modules while it works: then the Python libraries stay readable,
+            with all other files if the kernel cannot distinguish them.
+        recycle_after: calls after which a child is replaced, so that leaks stay small.
         wait_seconds: how long a call waits for a free child.
     """
 
@@ -49,13 +49,13 @@ class Sandbox(Closing):
         self._imports_late = imports_late
         self._recycle_after = recycle_after
         self._wait_seconds = wait_seconds
-        # One entry a place, None where no child is. Last in, first out: a warm child is taken
-        # before a place in which one would have to start.
+        # One entry per place, None without a child. Last in, first out: a warm child is taken
+        # before a place whose child must start first.
         self._places: queue.LifoQueue[Child | None] = queue.LifoQueue()
         for _ in range(processes):
             self._places.put(None)
-        # Linux sends a child its death signal when the *thread* that started it ends, so one
-        # thread that lives as long as the pool starts them all.
+        # Linux sends the death signal when the *thread* that started the child ends, so one
+        # thread with the lifetime of the pool starts all children.
         self._nursery = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-nursery")
         self._lock = threading.Lock()
         self._living: set[Child] = set()
@@ -64,28 +64,28 @@ class Sandbox(Closing):
 
     @property
     def pids(self) -> frozenset[int]:
-        """The process ids of the children that run now."""
+        """The process ids of the running children."""
         with self._lock:
             return frozenset(child.pid for child in self._living)
 
     @property
     def confined(self) -> tuple[str, ...] | None:
-        """The layers of :mod:`core.sandbox.confinement` that hold for its children; None before the first started."""
+        """The active layers of :mod:`core.sandbox.confinement`; None before the first child has started."""
         return self._confined
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
-        """Return what the target returns for ``payload`` and ``arguments`` (JSON values).
+        """Return the target's result for ``payload`` and ``arguments`` (JSON values).
 
         Raises:
-            core.errors.RequestError: what the target raised: its class, message, code, parameter.
+            core.errors.RequestError: the target raised it; class, message, code, and parameter are the same.
             SandboxTimeout: the call took too long.
-            SandboxCrashed: the child died of it.
+            SandboxCrashed: the child died.
             core.errors.Unavailable: no child was free in time or could start, or the pool is closed.
         """
         try:
             child = self._places.get(timeout=self._wait_seconds)
         except queue.Empty:
-            raise errors.Unavailable("The service is too busy to look at this now.") from None
+            raise errors.Unavailable("The service is too busy to process this now.") from None
         stored: Child | None = None
         try:
             child = self._ready(child)
@@ -96,7 +96,7 @@ class Sandbox(Closing):
             self._refuse_if_closed()
             if child is not None:
                 self._discard(child)
-            # The call that cost a child waits for the next one, so that no other call has to.
+            # The call that lost the child waits for its replacement, so that no other call must.
             stored = child = self._replacement()
             raise
         finally:
@@ -110,7 +110,7 @@ class Sandbox(Closing):
         return reply["facts"], data
 
     def warm(self) -> None:
-        """Start all children now: the first calls need not wait, and a bad target shows at once.
+        """Start all children now, so that the first calls need not wait, and a bad target fails at once.
 
         Raises:
             core.errors.Unavailable: a child cannot start, or the pool is closed.
@@ -121,20 +121,20 @@ class Sandbox(Closing):
                 places.append(self._places.get(timeout=self._wait_seconds))
                 places[-1] = self._ready(places[-1])
         except queue.Empty:
-            # The others are at work, which is as warm as can be.
+            # The others are busy, so they have started.
             log.info("sandbox_warmed_in_part")
         finally:
             for child in places:
                 self._places.put(child)
 
     def close(self) -> None:
-        """Kill all children, busy ones too; their calls and all later ones are refused."""
+        """Kill all children, busy ones included; their calls and all later ones are refused."""
         with self._lock:
             self._closed = True
             living = list(self._living)
         for child in living:
             child.kill()
-        # A caller whose child was killed gives its place back at once, so all places can be had.
+        # A caller whose child was killed gives its place back at once, so all places become free.
         for place in [self._places.get() for _ in range(self._processes)]:
             if place is not None:
                 self._discard(place)
@@ -143,7 +143,7 @@ class Sandbox(Closing):
         self._nursery.shutdown()
 
     def _ready(self, child: Child | None) -> Child:
-        """Return ``child`` if it lives, or else a new one."""
+        """Return ``child`` if it is alive, else a new one."""
         if child is not None and child.alive:
             return child
         if child is not None:
@@ -173,18 +173,18 @@ class Sandbox(Closing):
         return started
 
     def _replacement(self) -> Child | None:
-        """Return a new child, or None when none can be started."""
+        """Return a new child, or None when it cannot start."""
         try:
             return self._ready(None)
         except errors.Unavailable:
             return None
 
     def _note(self, confined: tuple[str, ...]) -> None:
-        """Keep how far children are confined; what the kernel does not give is logged once."""
+        """Store the layers of confinement; log missing ones once."""
         if self._confined is None and (missing := [one for one in LAYERS if one not in confined]):
             log.warning("sandbox_not_confined", target=self._target, missing=missing)
             if FILES in missing:
-                # A child could read it in /proc, as every process of this user can.
+                # A child could read the environment in /proc, like every process of this user.
                 hide_environment()
         self._confined = confined
 

@@ -1,7 +1,7 @@
-"""The marks in a growing text: what became known under which number and when. Pure.
+"""The index of a growing text: which piece is which numbered event, and when it came. Pure.
 
-A text is told in pieces, each under a number that stays for ever. The text itself is kept in one; beside it
-lies a compact index with one :class:`IndexEntry` for each piece, so that it can be told again from any number.
+Streams show a text in pieces, each with a permanent number. The text is stored as a whole, next to a
+compact index with one :class:`IndexEntry` per piece, so that a stream can start from any number.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import orjson
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One event of a stream: the next ``length`` characters of its text, or a finding, which has none.
+    """One event of a stream: the next ``length`` characters of its text, or a finding, which has no text.
 
     Attributes:
-        number: of the event.
+        number: the number of the event.
         length: in characters (code points).
         at: milliseconds since 1970, by the database's clock.
-        finding: what was found at this place, as JSON, or None.
-        tokens: in how many chunks of the engine these characters came, which is in how many tokens, or a few less
-            (some characters take several); None when that is not known.
+        finding: the finding of a guard at this place, as JSON, or None.
+        tokens: the number of chunks with these characters, which is the number of tokens, or slightly less
+            (some characters take several tokens); None: unknown.
     """
 
     number: int
@@ -35,16 +35,14 @@ class IndexEntry:
 
 
 class SequenceBlock:
-    """The numbers that a holder may use for its job's events: a block that was reserved in SQL before.
-
-    Not for several threads at once.
+    """The event numbers that a worker may use for its job: a block that is reserved in SQL. Not thread-safe.
 
     Args:
-        last: the last number in use, that of the claim itself.
+        last: the last used number, which is that of the claim.
         end: the last number of the block.
     """
 
-    #: How many a holder has at hand after a refill: half of them last for a second of 16 streams.
+    #: The numbers in a block after a refill: half of them last for a second of 16 streams.
     BLOCK = 1024
 
     def __init__(self, last: int = 0, end: int = 0) -> None:
@@ -59,14 +57,14 @@ class SequenceBlock:
         return self.last
 
     def wanted(self) -> int | None:
-        """Return up to which number to reserve now, None while there are enough.
+        """Return the number up to which to reserve now, None while there are enough.
 
-        It is the same until :meth:`extend` is called: a reservation whose answer was lost is made again, not twice.
+        It stays the same until :meth:`extend`: a reservation whose reply was lost is repeated, not added.
         """
         return None if self._end - self.last >= self.BLOCK // 2 else self._end + self.BLOCK // 2
 
     def pass_by(self, number: int) -> None:
-        """Use no number up to ``number`` any more: somebody else took it, beyond the block."""
+        """Skip all numbers up to ``number``: another writer has used it, beyond the block."""
         self.last = max(self.last, number)
         self._end = max(self._end, self.last)
 
@@ -76,7 +74,7 @@ class SequenceBlock:
 
 
 def pack(marks: Iterable[IndexEntry]) -> bytes:
-    """Return ``marks``, in order, as an index: some four bytes for each."""
+    """Return ``marks``, in order, as an index of about four bytes each."""
     rows: list[list[Any]] = []
     number = at = 0
     for mark in marks:
@@ -88,7 +86,7 @@ def pack(marks: Iterable[IndexEntry]) -> bytes:
 
 
 def unpack(index: bytes | None) -> list[IndexEntry]:
-    """Return the marks of an index; None has none."""
+    """Return the marks of an index; an index of None is empty."""
     if index is None:
         return []
     marks: list[IndexEntry] = []
@@ -96,18 +94,18 @@ def unpack(index: bytes | None) -> list[IndexEntry]:
     for gap, length, later, *rest in orjson.loads(zlib.decompress(index)):
         number, at = number + gap, at + later
         more = rest[0] if rest else None
-        found, tokens = (more, None) if isinstance(more, dict) else (None, more)
-        marks.append(IndexEntry(number, length, at, found, tokens))
+        finding, tokens = (more, None) if isinstance(more, dict) else (None, more)
+        marks.append(IndexEntry(number, length, at, finding, tokens))
     return marks
 
 
 def covered(marks: Iterable[IndexEntry]) -> int:
-    """Return how many characters of a text ``marks`` cover."""
+    """Return the number of characters that ``marks`` cover."""
     return sum(mark.length for mark in marks)
 
 
 def cut(text: str, marks: Sequence[IndexEntry], *, after: int) -> Iterator[tuple[IndexEntry, str]]:
-    """Yield each mark beyond the number ``after`` with its piece of ``text``."""
+    """Yield each mark with a number above ``after``, and its piece of ``text``."""
     start = 0
     for mark in marks:
         end = start + mark.length

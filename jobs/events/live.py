@@ -1,7 +1,7 @@
-"""The hot path of the live log: events go from the workers to those who follow them through Redis, as they happen.
+"""The live path of events: from the workers through Redis to the streams of the API, as they happen.
 
-It is quick and forgetful, and nothing depends on it: an event that is lost here is read from SQL a moment later.
-Each one names the event before it, so that a gap is seen. What goes through is kept nowhere.
+It is fast and unreliable, and nothing depends on it: a stream reads a lost event from SQL a moment later.
+Each event has the number of its predecessor, so that a gap is noticed. Redis stores none of them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from jobs.events.index import IndexEntry
 _log = structlog.get_logger(__name__)
 
 _CHANNEL = "longlook:live:"
-#: Batches that wait for a slow Redis; more are dropped.
+#: The limit of batches that wait for a slow Redis; further ones are dropped.
 _WAITING = 20
-#: After Redis was lost it is left alone for so long.
+#: The pause after a failure of Redis.
 _REST_SECONDS = 2.0
 _SOCKET_SECONDS = 1.0
-#: Messages that are heard at once, so that whoever hears also gets to tell.
+#: The limit of messages per call, so that the caller gets to pass them on.
 _WOKEN_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """An event of a stream as it is told live: ``previous`` is the number of the job's event before it."""
+    """An event on the live path: ``previous`` is the number of the job's event before it."""
 
     job_id: uuid.UUID
     attempt: int
@@ -46,7 +46,7 @@ class LiveEvent:
 
 
 class Publisher:
-    """Tells events from a thread of its own, so that nobody waits for Redis. What cannot be told is dropped."""
+    """Publishes events from its own thread, so that its callers never wait for Redis. Drops what it cannot send."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis = _client(redis_url)
@@ -60,12 +60,12 @@ class Publisher:
         self._thread.start()
 
     def record(self, events: Sequence[LiveEvent]) -> None:
-        """Tell ``events``, in their order, soon or never; return at once."""
+        """Publish ``events`` in their order, soon or never; return at once."""
         with contextlib.suppress(queue.Full):
             self._batches.put_nowait(events)
 
     def stop(self) -> None:
-        """Stop the thread and let go of Redis."""
+        """Stop the thread and close the connection to Redis."""
         if self._thread.is_alive():
             with contextlib.suppress(queue.Full):
                 self._batches.put(None, timeout=_SOCKET_SECONDS)
@@ -96,7 +96,7 @@ class Publisher:
 
 
 class Subscriber:
-    """Hears the events of some jobs. For one thread; without Redis it hears nothing and goes on trying."""
+    """Receives the events of some jobs. Not thread-safe. Without Redis it receives nothing and tries again."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
@@ -107,7 +107,7 @@ class Subscriber:
         self._lost = False
 
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
-        """Hear the events of these jobs from now on, and no others."""
+        """Receive the events of exactly these jobs from now on."""
         wanted = set(job_ids)
         if wanted == self._woken or time.monotonic() < self._rest_until:
             return
@@ -125,7 +125,7 @@ class Subscriber:
             self._lost = False
 
     def hear(self) -> list[LiveEvent]:
-        """Return what has come in, without waiting for more."""
+        """Return the events that have arrived, without waiting for more."""
         events: list[LiveEvent] = []
         if not self._woken:
             return events
@@ -139,7 +139,7 @@ class Subscriber:
         return events
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Close the connection to Redis."""
         with contextlib.suppress(redis.RedisError, OSError):
             if self._pubsub is not None:
                 self._pubsub.close()
@@ -171,7 +171,7 @@ def encode(events: Iterable[LiveEvent]) -> bytes:
 
 
 def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
-    """Return the events of a message; one that another version wrote in another form has none."""
+    """Return the events of a message; a message in the format of another version is empty."""
     try:
         job_id = uuid.UUID(hex=channel.decode().removeprefix(_CHANNEL))
         return [

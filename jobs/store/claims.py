@@ -348,7 +348,7 @@ def follow(
             return done
         end = traces.note if beside else traces.finish
         end(transaction, claim.job_id, claim.attempt, ended)
-        findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
+        findings.store(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
         after = {"continues": ended.generation, "kept_chars": stored, "inserted": inserted}
         transaction.execute(_GENERATION, new | after)

@@ -46,7 +46,7 @@ def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int])
         )
 
 
-def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
+def store_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
     """Store the sequence number through which the events of each attempt are stored now."""
     if through:
         transaction.execute(

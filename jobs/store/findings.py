@@ -13,7 +13,9 @@ from jobs.findings import Finding, FindingKind
 from jobs.records import FindingEntry, Job, table
 
 
-def keep(transaction: Transaction, job_id: uuid.UUID, attempt: int, new: Iterable[Finding]) -> None:
+def store(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, new: Iterable[Finding]
+) -> None:
     """Store findings of an attempt; those that are stored already do not change."""
     for finding in new:
         transaction.execute(

@@ -63,7 +63,7 @@ class ImageReceived:
 _Identity = tuple[str, str, str]
 
 
-def keep(
+def store(
     transaction: Transaction, account_id: uuid.UUID, images: Sequence[CanonicalImage | uuid.UUID]
 ) -> list[ImageFacts]:
     """Store those of ``images`` that are new, lock the known ones until the commit; return the facts of all.
@@ -85,25 +85,25 @@ def keep(
         wanted = {identity: image for image, identity in identities.items()} | new
         for identity, image in sorted(wanted.items(), key=lambda item: item[0]):
             if isinstance(image, CanonicalImage):
-                stored[identity] = _keep_facts(transaction, account_id, image, uploaded=False)
+                stored[identity] = _store_facts(transaction, account_id, image, uploaded=False)
             else:
                 known |= _hold(transaction, account_id, {image})
         # An image that is named may also be among the new ones.
         known = {image: known.get(image) or stored[identities[image]] for image in named}
         for image in sorted(new.values(), key=lambda image: image.key):
-            _keep_bytes(transaction, account_id, image)
+            _store_bytes(transaction, account_id, image)
     return [
         known[image] if isinstance(image, uuid.UUID) else stored[_identity(image)]
         for image in images
     ]
 
 
-def keep_upload(
+def store_upload(
     transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage
 ) -> uuid.UUID:
-    """Keep an image that was uploaded by itself; return its id."""
-    facts = _keep_facts(transaction, account_id, image, uploaded=True)
-    _keep_bytes(transaction, account_id, image)
+    """Store an image that was uploaded without a job; return its id."""
+    facts = _store_facts(transaction, account_id, image, uploaded=True)
+    _store_bytes(transaction, account_id, image)
     return facts.id
 
 
@@ -131,7 +131,7 @@ def _identities(
     return {row.id: (row.original_sha256, row.detail, row.pipeline) for row in rows}
 
 
-#: PostgreSQL locks the rows in the order of their identities, as :func:`keep` does one by one.
+#: PostgreSQL locks the rows in the order of their identities, as :func:`store` does one by one.
 _HELD = (
     sa.select(*FACTS)
     .where(
@@ -160,7 +160,7 @@ def _image_gone() -> errors.NotFound:
     return errors.NotFound("An image of this job no longer exists.", param="images")
 
 
-def _keep_facts(
+def _store_facts(
     transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage, *, uploaded: bool
 ) -> ImageFacts:
     """Insert the image's facts, or find the same image of this account, and revive it if its bytes were removed."""
@@ -209,8 +209,8 @@ def _facts(dialect: str, *, uploaded: bool) -> sa.Insert:
     ).returning(*FACTS)
 
 
-def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage) -> None:
-    """Keep the canonical bytes, which other images of the account may share."""
+def _store_bytes(transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage) -> None:
+    """Store the canonical bytes, which other images of the account may share."""
     transaction.execute(
         _bytes(transaction.dialect),
         {"account_id": account_id, "image_key": image.key, "data": image.data},

@@ -40,12 +40,12 @@ _TEXT = sa.insert(table(SearchText)).from_select(
 )
 
 
-def keep(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
+def add(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
     """Add ``text`` to the texts by which searches find a job."""
-    keep_spelled(transaction, job_id, part, spellings(text or ""))
+    add_normalized(transaction, job_id, part, spellings(text or ""))
 
 
-def keep_spelled(
+def add_normalized(
     transaction: Transaction, job_id: uuid.UUID, part: Part, spelled: Iterable[str]
 ) -> None:
     """Add a text that :func:`jobs.phrases.spellings` has normalized to those by which searches find a job."""
@@ -98,15 +98,15 @@ def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> 
         job_ids = [job.id for job in jobs]
         remove(transaction, job_ids, parts=tuple(Part))
         for job in jobs:
-            keep(transaction, job.id, Part.QUESTION, job.question)
-            keep(transaction, job.id, Part.ANSWER, job.answer_text)
+            add(transaction, job.id, Part.QUESTION, job.question)
+            add(transaction, job.id, Part.ANSWER, job.answer_text)
         outputs = transaction.execute(
             sa.select(Generation.job_id, Generation.output)
             .where(Generation.job_id.in_(job_ids), Generation.output.is_not(None))
             .order_by(Generation.job_id, Generation.attempt, Generation.number)
         )
         for row in outputs:
-            keep(transaction, row.job_id, Part.TRACE, row.output)
+            add(transaction, row.job_id, Part.TRACE, row.output)
         return job_ids[-1] if job_ids else None
 
 

@@ -102,7 +102,7 @@ def succeed(
                 job_id=claim.job_id,
                 attempt=claim.attempt,
             )
-            findings.keep(transaction, claim.job_id, claim.attempt, found)
+            findings.store(transaction, claim.job_id, claim.attempt, found)
             if tally is not None:
                 transaction.notes.append(tally)
         return settled
@@ -378,7 +378,7 @@ def _settle(
         return False
     if changed[0].status.terminal and changed[0].values["group_id"] == claim.job_id:
         groups.record_released(transaction, [claim.job_id])
-    search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
+    search.add(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
     for end in sorted(generations, key=lambda end: end.generation):
         traces.finish(transaction, claim.job_id, claim.attempt, end)

@@ -131,7 +131,7 @@ def submit(
         ) from error
 
 
-def keep_image(
+def store_image(
     database: Database,
     *,
     account_id: uuid.UUID,
@@ -144,7 +144,7 @@ def keep_image(
         core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is stored.
     """
     with database.transaction("upload") as transaction:
-        image_id = submitted_images.keep_upload(transaction, account_id, image)
+        image_id = submitted_images.store_upload(transaction, account_id, image)
         if storage_limit is not None:
             storage.enforce(transaction, account_id, storage_limit)
         return image_id
@@ -160,7 +160,7 @@ def _insert(
     keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
     jobs = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
     images = [image for image, _ in submission.images]
-    stored = submitted_images.keep(transaction, submission.account_id, images)
+    stored = submitted_images.store(transaction, submission.account_id, images)
     views = tuple(
         submitted_images.ImageView(facts, tokens)
         for facts, (_, tokens) in zip(stored, submission.images, strict=True)
@@ -237,7 +237,7 @@ def _insert_job(
     }
     inserted = transaction.execute(_JOB, values | bound).mappings().one()
     job = Job(**values, **inserted, metadata_=metadata)
-    search.keep(transaction, job.id, Part.QUESTION, job.question)
+    search.add(transaction, job.id, Part.QUESTION, job.question)
     return job
 
 

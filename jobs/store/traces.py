@@ -185,7 +185,7 @@ def append(
         )
         if stored:
             _write(transaction, stored)
-            event_sequence.keep_through(transaction, _through(stored))
+            event_sequence.store_through(transaction, _through(stored))
     return wanted - held
 
 
@@ -319,7 +319,7 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gen
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(GenerationEnded(started_at=started_at, ended=ended))
-        search.keep_spelled(transaction, job_id, Part.TRACE, ended.read().spellings)
+        search.add_normalized(transaction, job_id, Part.TRACE, ended.read().spellings)
     event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(_FOLDED, place)
 
@@ -409,7 +409,7 @@ def fold(
                 ended_at=sa.func.coalesce(Generation.ended_at, now),
             )
         )
-        search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
+        search.add_normalized(transaction, job_id, Part.TRACE, reading.spellings)
         event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)

@@ -306,7 +306,7 @@ def test_a_job_that_fails_to_render_ends_its_own_stream_only(
                 findings.FindingKind.LOOP, generation=0, start=0, end=1, action=findings.Action.NONE
             )
             with database.transaction() as transaction:
-                stored.keep(transaction, claimed.job_id, claimed.attempt, [later])
+                stored.store(transaction, claimed.job_id, claimed.attempt, [later])
                 transaction.execute(sa.update(FindingEntry).values(kind="unheard_of"))
         succeed(database, claimed, recorder, live)
 

@@ -162,7 +162,7 @@ def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepte
     worker.finish(database)
     account_id = accounts.account_id(database, "default")
     large = factories.make_image(data=bytes(MIB))
-    submission.keep_image(database, account_id=account_id, image=large)
+    submission.store_image(database, account_id=account_id, image=large)
     assert usage(caller)["storage"]["total_bytes"] > MIB
     timer.seconds += 60
 

@@ -12,7 +12,7 @@ import pytest
 from core import ids
 from core.database import Database
 from jobs.lifecycle import Status
-from jobs.store import accounts, history, storage, submission
+from jobs.store import accounts, commands, storage, submission
 from jobs.store.storage import StorageKind
 from tests import children, factories
 from tests.chaos import checks, victims
@@ -162,7 +162,7 @@ def test_a_worker_that_dies_over_a_cancel_leaves_a_cancelled_job(
 
     with victims.running(victims.worker, scene.armed(f"{failpoint}=kill")) as victim:
         assert eventually(lambda: scene.streams(job_id))
-        history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+        commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
         assert killed(victim)
     scene.let_leases_end()
 
@@ -215,19 +215,19 @@ def test_when_a_sweeper_dies_over_a_deadline_the_job_fails_once(
 
 
 @pytest.mark.parametrize(
-    ("failpoint", "stored"),
-    [("submit.commit", 0), ("submit.committed", 1), ("bell.publish", 1), ("bell.published", 1)],
+    ("failpoint", "retained"),
+    [("submit.commit", 0), ("submit.committed", 1), ("wakeup.publish", 1), ("wakeup.published", 1)],
 )
 def test_when_an_api_dies_over_a_submission_a_repeat_creates_no_second_job(
-    scene: Scene, failpoint: str, stored: int
+    scene: Scene, failpoint: str, retained: int
 ) -> None:
-    image = submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
+    image = submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
     body = {"question": QUESTION, "images": [{"image_id": ids.show("img", image)}]}
     request = {"json": body, "headers": {"Idempotency-Key": KEY}}
 
     scene.kill_api(failpoint, "/v1/jobs", **request)
 
-    assert len(checks.lives(scene.database)) == stored
+    assert len(checks.lives(scene.database)) == retained
     with victims.running(
         victims.api, scene.environment, "/v1/jobs", scene.key, **request
     ) as repeat:
@@ -249,27 +249,27 @@ def test_when_an_api_dies_over_a_cancel_the_cancel_took_effect_or_did_not(
     scene.kill_api(failpoint, f"/v1/jobs/{ids.show('job', job_id)}/cancel")
 
     assert factories.get_job(scene.database, job_id).job.status is status
-    history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+    commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
     assert scene.life(job_id).job.status is Status.CANCELLED
 
 
-@pytest.mark.parametrize(("failpoint", "stored"), [("upload.commit", 0), ("upload.committed", 1)])
+@pytest.mark.parametrize(("failpoint", "retained"), [("upload.commit", 0), ("upload.committed", 1)])
 def test_when_an_api_dies_over_an_image_the_image_is_stored_and_counted_or_neither(
-    scene: Scene, failpoint: str, stored: int
+    scene: Scene, failpoint: str, retained: int
 ) -> None:
     request = {"data": Path(IMAGES[0]).read_bytes(), "content_type": "image/png"}
 
     scene.kill_api(failpoint, "/v1/images", **request)
 
     once = scene.stored(StorageKind.IMAGES)
-    assert (once > 0) == bool(stored)
+    assert (once > 0) == bool(retained)
     with victims.running(
         victims.api, scene.environment, "/v1/images", scene.key, **request
     ) as repeat:
         repeat.join(30)
         assert repeat.exitcode == 0
     # A repeated upload does not store a second image.
-    assert scene.stored(StorageKind.IMAGES) == once or not stored
+    assert scene.stored(StorageKind.IMAGES) == once or not retained
     assert checks.miscounted(scene.database) == []
 
 
@@ -279,7 +279,7 @@ def test_when_an_api_dies_over_an_image_the_image_is_stored_and_counted_or_neith
 def test_when_a_worker_dies_over_the_storage_count_the_count_stays_correct(
     scene: Scene, failpoint: str
 ) -> None:
-    submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
+    submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
     size = scene.stored(StorageKind.IMAGES)
 
     (scene.kill_worker if failpoint.startswith("fold") else scene.kill_recount)(failpoint)
@@ -301,7 +301,7 @@ def test_a_commit_whose_reply_was_lost_is_not_repeated(scene: Scene, failpoint: 
         if failpoint in {"stop", "release"}:
             assert eventually(lambda: scene.streams(job_id))
         if failpoint == "stop":
-            history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+            commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
         if failpoint == "release":
             worker.terminate()
             worker.join(20)

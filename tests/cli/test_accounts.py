@@ -22,7 +22,7 @@ def test_accounts_are_listed_with_their_storage_limited_and_recounted(tmp_path: 
     database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
     account_id = factories.make_account(database, "web")
     image = factories.make_image(data=b"x" * 3 * 2**20)
-    submission.keep_image(database, account_id=account_id, image=image)
+    submission.store_image(database, account_id=account_id, image=image)
 
     def listed() -> dict[str, Any]:
         [row] = json.loads(

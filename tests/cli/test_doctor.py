@@ -77,7 +77,7 @@ def test_the_doctor_names_accounts_near_their_storage_quota(tmp_path: Path) -> N
     with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
         account_id = factories.make_account(database, "web")
         image = factories.make_image(data=bytes(2**20))
-        submission.keep_image(database, account_id=account_id, image=image)
+        submission.store_image(database, account_id=account_id, image=image)
 
     def diagnosis(quota_mb: int) -> tuple[str, str]:
         quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}

@@ -26,12 +26,12 @@ def server() -> Iterator[BackgroundServer]:
         ("busy", errors.EngineBusy, "no room"),
         ("early_abort", errors.EngineBusy, "before it began"),
         ("starting", errors.EngineUnavailable, "not ready"),
-        ("refuse", errors.EngineRejected, "does not take"),
+        ("refuse", errors.EngineRejected, "does not accept"),
         ("fault", errors.EngineFault, "failed in the middle"),
         ("evicted", errors.EngineFault, "failed in the middle"),
-        ("reset", errors.EngineLost, "broke off"),
+        ("reset", errors.EngineLost, "in the middle of"),
         ("cut_off", errors.EngineFault, "no end"),
-        ("bare_abort", errors.EngineFault, "by itself"),
+        ("bare_abort", errors.EngineFault, "without a request"),
     ],
 )
 def test_a_mishap_of_the_engine_is_the_right_fault(
@@ -58,15 +58,15 @@ def test_a_mishap_of_the_engine_is_the_right_fault(
             "R",
             "context",
         ),
-        (400, b'{"message":"Image count 9 exceeds limit 8 per request."}', "R", "so many images"),
+        (400, b'{"message":"Image count 9 exceeds limit 8 per request."}', "R", "number of images"),
         (400, b'{"error":{"message":"Could not decode image: it"}}', "R", "cannot read the image"),
-        (400, b'{"message":"Failed to compile json grammar: at #/a"}', "R", "schema of the answer"),
-        (413, b"too large", "R", "does not take"),
-        (422, b'{"detail":[]}', "R", "does not take"),
+        (400, b'{"message":"Failed to compile json grammar: at #/a"}', "R", "Schema of the answer"),
+        (413, b"too large", "R", "does not accept"),
+        (422, b'{"detail":[]}', "R", "does not accept"),
         (401, b'{"error":"Unauthorized"}', "U", "LONGLOOK_ENGINE_API_KEY"),
         (403, b"", "U", "LONGLOOK_ENGINE_API_KEY"),
-        (404, b"", "U", "no engine"),
-        (302, b"", "U", "no engine"),
+        (404, b"", "U", "not an engine"),
+        (302, b"", "U", "not an engine"),
         (503, b'{"message":"warming up"}', "U", "not ready"),
         (503, b'{"message":"The request queue is full."}', "B", "no room"),
         (429, b"", "B", "no room"),
@@ -113,7 +113,7 @@ def test_a_host_without_a_name_cannot_be_reached(connect: Connect) -> None:
 
 def test_an_engine_that_hangs_up_before_its_head_is_lost(connect: Connect) -> None:
     with RawPeer(raw_peer.answering()) as peer:
-        with pytest.raises(errors.EngineLost, match="hung up"):
+        with pytest.raises(errors.EngineLost, match="closed the connection"):
             asking.read(connect(peer.url), asking.ask())
 
         assert peer.connections == 1, "a fresh connection is not tried again"

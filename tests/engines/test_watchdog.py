@@ -205,7 +205,7 @@ def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conduc
     reader.join()
 
     assert isinstance(reader.error, errors.EngineSilent)
-    assert "does not tell its load" in reader.error.message
+    assert "does not report its load" in reader.error.message
 
 
 def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(

@@ -119,7 +119,7 @@ def test_a_child_of_root_is_another_user_if_all_users_can_read_the_libraries() -
     with Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         users = {status(pid)["Uid"] for pid in pool.pids}
-    everybodys = all(map(confinement._is_everybodys, confinement._libraries()))  # noqa: SLF001 - the kernel's numbers are checked, not an interface
+    everybodys = all(map(confinement._is_world_readable, confinement._libraries()))  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     if everybodys:
         assert len(users) == 2

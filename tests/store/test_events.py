@@ -14,7 +14,7 @@ from core.database import Database
 from jobs import findings
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
-from jobs.store import expiry, history, purge, retention, settle, submission, timeline
+from jobs.store import commands, expiry, purge, retention, settle, submission, timeline
 from tests import factories, webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints, policy
@@ -201,7 +201,7 @@ def test_each_way_to_end_is_announced(database: Database, account_id: uuid.UUID,
     factories.make_job(database, account_id)
     settle.fail(database, factories.claim(database), fault, generation=None)
     queued = factories.make_job(database, account_id)
-    history.cancel(database, queued, account_id=None, actor="key:test")
+    commands.cancel(database, queued, account_id=None, actor="key:test")
     factories.make_job(database, account_id)
     settle.stop(database, factories.claim(database), generation=None)
     factories.make_job(database, account_id)
@@ -230,7 +230,7 @@ def test_a_change_without_a_move_writes_no_notification(
     webhooks.make_endpoint(database, account_id, event_types=list(EventType))
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
-    history.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert types(database) == ["job.started"]
     assert settle.stop(database, claimed, generation=None)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.records import Job, OutboxEntry
-from jobs.store import history, retention, settle
+from jobs.store import commands, retention, settle
 from tests import factories, races, webhooks
 from tests.databases import Age
 from webhooks import claims, endpoints, outbox, purge
@@ -261,7 +261,7 @@ def test_processes_that_fan_out_at_once_announce_each_end_once(
 def test_a_cancel_of_a_queued_job_is_announced(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id, event_types=ALL)
     queued = factories.make_job(database, account_id)
-    history.cancel(database, queued, account_id=None, actor="key:test")
+    commands.cancel(database, queued, account_id=None, actor="key:test")
 
     [event] = webhooks.events(database)
 

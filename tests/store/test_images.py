@@ -23,7 +23,7 @@ def upload(
     database: Database, account_id: uuid.UUID, image: CanonicalImage | None = None
 ) -> uuid.UUID:
     """Keep an image by itself."""
-    return submission.keep_image(
+    return submission.store_image(
         database, account_id=account_id, image=image or factories.make_image()
     )
 
@@ -83,7 +83,7 @@ def test_another_detail_or_account_is_another_image(
     assert (count(database, Image), count(database, ImageBytes)) == (3, 3)
 
 
-def test_two_originals_with_the_same_canonical_picture_share_its_bytes(
+def test_two_originals_with_the_same_canonical_image_share_its_bytes(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one = factories.make_image(b"one")
@@ -158,7 +158,7 @@ def test_an_image_of_an_unfinished_job_stays(
     assert stored(database, account_id, factories.make_image())
 
 
-def test_removing_a_job_takes_its_texts_and_keeps_its_counters(
+def test_the_removal_of_a_job_deletes_its_texts_and_leaves_its_counters(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = finished(database, account_id)
@@ -308,7 +308,7 @@ def test_racing_removals_of_images_with_the_same_bytes_take_them_away_once(
         assert not stored(database, account_id, one)
 
 
-def test_removals_of_jobs_race_new_jobs_about_their_pictures_and_nothing_is_lost(
+def test_removals_of_jobs_race_new_jobs_with_their_images_and_nothing_is_lost(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one, two = factories.make_image(b"one"), factories.make_image(b"two")

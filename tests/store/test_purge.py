@@ -18,7 +18,17 @@ from jobs.answers.extraction import Answer
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEntry
-from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
+from jobs.store import (
+    claims,
+    commands,
+    history,
+    purge,
+    retention,
+    settle,
+    submission,
+    timeline,
+    traces,
+)
 from tests import factories, races
 from tests.databases import ROOT, Age
 
@@ -249,7 +259,7 @@ class TestClasses:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         cancelled = factories.make_job(database, account_id)
-        history.cancel(database, cancelled, account_id=account_id, actor="key:test")
+        commands.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
         settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), generation=None)
@@ -313,9 +323,9 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        submission.keep_image(database, account_id=account_id, image=submitted)
+        submission.store_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         finished(database, account_id, image_id)
         age(20 * DAY)
         assert run(database, "image") == purge.Purged()
@@ -330,7 +340,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
         finished(database, account_id, image_id)
         age(11 * DAY)
@@ -345,7 +355,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         age(31 * DAY)
 
         assert run(database, "image").images == 1
@@ -496,7 +506,7 @@ class TestBatches:
     ) -> None:
         one, two = factories.make_image(b"one"), factories.make_image(b"two")
         for turn in range(4):
-            uploaded = submission.keep_image(database, account_id=account_id, image=one)
+            uploaded = submission.store_image(database, account_id=account_id, image=one)
             for _ in range(3):
                 finished(database, account_id, uploaded, two)
             age(31 * DAY)

@@ -58,7 +58,9 @@ def reparse(database: Database, *, limit: int) -> list[int]:
     return counts
 
 
-def test_the_steps_of_an_ended_stream_are_kept(database: Database, account_id: uuid.UUID) -> None:
+def test_the_steps_of_an_ended_generation_are_stored(
+    database: Database, account_id: uuid.UUID
+) -> None:
     job_id = ended(database, account_id)
 
     [found] = traces.read(database, job_id)
@@ -68,7 +70,7 @@ def test_the_steps_of_an_ended_stream_are_kept(database: Database, account_id: u
     assert [step.kind for step in found.steps()] == ["observation", "re-check", "answer"]
 
 
-def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
+def test_the_steps_of_a_generation_whose_worker_was_lost_are_stored(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     claimed = begun(database, account_id)
@@ -142,7 +144,7 @@ def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(
         assert found.steps() == fresh.steps()
 
 
-def test_kept_steps_of_todays_rules_are_not_read_again(
+def test_stored_steps_of_the_current_rules_are_not_parsed_again(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = ended(database, account_id)

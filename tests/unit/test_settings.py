@@ -60,7 +60,7 @@ def test_the_test_suites_own_variables_are_not_the_services() -> None:
 
 
 def test_all_faults_are_reported_together() -> None:
-    messages = faults(
+    reported = faults(
         nope="1",
         port="many",
         log_format="xml",
@@ -71,7 +71,7 @@ def test_all_faults_are_reported_together() -> None:
         redis_url="http://redis",
     )
 
-    assert {line.split(":")[0] for line in messages} == {
+    assert {line.split(":")[0] for line in reported} == {
         "LONGLOOK_NOPE",
         "LONGLOOK_PORT",
         "LONGLOOK_LOG_FORMAT",
@@ -84,7 +84,7 @@ def test_all_faults_are_reported_together() -> None:
 
 
 def test_a_fault_never_shows_the_value() -> None:
-    messages = faults(
+    reported = faults(
         port="geheim",
         log_level="geheim",
         engine_urls="geheim",
@@ -93,8 +93,8 @@ def test_a_fault_never_shows_the_value() -> None:
         lease_seconds="geheim",
     )
 
-    assert len(messages) == 6
-    assert "geheim" not in "".join(messages)
+    assert len(reported) == 6
+    assert "geheim" not in "".join(reported)
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1"])
@@ -139,7 +139,7 @@ def test_faults_of_secret_files_are_reported_together_without_secrets(
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
 
-    messages = faults(
+    reported = faults(
         pepper_file=f"{tmp_path}/none",
         vault_key_file=f"{tmp_path}/empty",
         api_key_file=f"{tmp_path}/binary",
@@ -150,14 +150,14 @@ def test_faults_of_secret_files_are_reported_together_without_secrets(
         port_file=f"{tmp_path}/good",
     )
 
-    assert sorted(messages) == [
-        f"LONGLOOK_API_KEY_FILE: {tmp_path}/binary is not text in UTF-8",
+    assert sorted(reported) == [
+        f"LONGLOOK_API_KEY_FILE: {tmp_path}/binary must be text in UTF-8",
         "LONGLOOK_DATABASE_URL_FILE: LONGLOOK_DATABASE_URL is set, too; set one of them",
-        "LONGLOOK_ENGINE_URLS: an engine is an http(s) URL or `scripted:`",
+        "LONGLOOK_ENGINE_URLS: must be HTTP or HTTPS URLs, or `scripted:`",
         f"LONGLOOK_PEPPER_FILE: {tmp_path}/none cannot be read: No such file or directory",
         "LONGLOOK_PORT_FILE: no such setting",
-        f"LONGLOOK_REDIS_URL_FILE: {tmp_path}/large has more than 65536 bytes, too many for a secret",
-        f"LONGLOOK_VAULT_KEY_FILE: {tmp_path}/empty is empty",
+        f"LONGLOOK_REDIS_URL_FILE: {tmp_path}/large must have at most 65536 bytes",
+        f"LONGLOOK_VAULT_KEY_FILE: {tmp_path}/empty must not be empty",
     ]
 
 

@@ -133,7 +133,7 @@ def test_a_vault_without_its_keys_fails_and_opens_again_when_they_are_back(
     stored = file.read_text()
 
     file.write_text("")
-    with pytest.raises(errors.SettingsError, match="there is no key"):
+    with pytest.raises(errors.SettingsError, match="no key exists"):
         running.open(sealed)
     file.unlink()
     with pytest.raises(errors.SettingsError, match="cannot be read"):

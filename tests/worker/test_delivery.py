@@ -93,7 +93,7 @@ def test_a_response_is_not_stored_for_an_account_at_its_storage_quota(
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
     image = factories.make_image(b"large", data=bytes(2**20))
-    submission.keep_image(database, account_id=account_id, image=image)
+    submission.store_image(database, account_id=account_id, image=image)
     quota = storage.Quota(database, default_mb=1)
     made_sender = Sender(
         database,

@@ -18,7 +18,7 @@ from jobs import metrics
 from jobs.answers import votes
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority
-from jobs.store import expiry, history, settle
+from jobs.store import commands, expiry, settle
 from tests import factories
 from tests.e2e.stack import free_port
 
@@ -116,8 +116,8 @@ def test_a_cancel_of_a_queued_job_is_an_end_but_no_attempt(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     job_id = factories.make_job(database, account_id)
-    history.cancel(database, job_id, account_id=None, actor="key:test")
-    history.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert (
         value(

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
-from jobs.store import claims, history
+from jobs.store import claims, commands, history
 from tests.databases import Age
 from tests.engines.conftest import connect
 from tests.engines.subjects import OPTIONS, Connect
@@ -143,7 +143,7 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
         slot.start()
         assert wait_for(lambda: any(live.tokens == 20 for live in bench.recorder.lives()))
 
-        history.cancel(bench.database, job_id, account_id=None, actor="key:test")
+        commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
         bench.leases.look()
         slot.join(10)
 
@@ -173,7 +173,7 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
         slot.start()
     assert wait_for(lambda: len([live for live in bench.recorder.lives() if live.tokens]) == 2)
 
-    history.cancel(bench.database, gone, account_id=None, actor="key:test")
+    commands.cancel(bench.database, gone, account_id=None, actor="key:test")
     bench.leases.look()
     for slot in slots:
         slot.join(30)

@@ -13,7 +13,7 @@ from jobs import engine
 from jobs.engine import Chunk
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Image, Job
-from jobs.store import history, retention
+from jobs.store import commands, history, retention
 from tests.worker.conftest import Bench, submitted
 from worker.leases import StopReason
 
@@ -141,7 +141,7 @@ def test_a_cancel_stops_the_engine_and_keeps_what_was_said(bench: Bench, *, deaf
     bench.engine.feed(Chunk(text="I see"))
     slot = bench.run_in_thread()
 
-    history.cancel(bench.database, job_id, account_id=None, actor="key:test")
+    commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
     bench.leases.look()
     slot.join(10)
 

@@ -1,10 +1,10 @@
-"""Permits: how many streams this process may run, on which engine, and which engines are left alone.
+"""Engine slots: how many streams this process may run, on which engine, and which engines rest.
 
-A permit is one engine stream. An engine's window is what it runs at once plus a small margin that keeps
-it busy between two streams; it is divided among the live worker processes.
+A slot is the right to run one engine stream. The slots of an engine are the streams that it runs at once plus a small
+margin that keeps it busy between two streams; the live worker processes share them.
 
-A job comes with a permit, and one whose samples vote asks for further ones. While claims find no room, an account that
-holds its share of the permits gets none of those: a job that waits goes first. Which job that is, the claim decides.
+A job starts with one slot, and a vote requests further ones. While claims find no free slot, an account that holds its
+share gets no further ones: a waiting job goes first. The claim decides which job that is.
 """
 
 from __future__ import annotations
@@ -33,51 +33,51 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from jobs.engine import Engine, EngineFacts
 
-#: SGLang orders its queue by cached prefix only up to this many waiting requests (``schedule_policy lpm``).
+#: SGLang orders its queue by cached prefix only up to this number of waiting requests (``schedule_policy lpm``).
 _MOST_WAITING = 128
-#: Seconds that an engine rests after its first fault, and at most; doubled from one to the other.
+#: Seconds that an engine rests after its first failure, and the maximum; the rest doubles with each failure.
 _REST_FIRST, _REST_LONGEST = 1.0, 30.0
-#: Seconds after which a claim that found no room is forgotten: a sweep has rung for its job again by then.
+#: Seconds after which a claim without a free slot is forgotten: by then a sweep has sent another wakeup for its job.
 _CLAIMS_WAIT_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
 
 class EngineSlot(Closing):
-    """Leave to run one stream on one engine. Give it back, best by ``with``; twice is harmless."""
+    """The right to run one stream on one engine. Release it, preferably by ``with``; twice is harmless."""
 
-    def __init__(self, pool: EnginePool, post: _EngineEntry, facts: EngineFacts) -> None:
-        self.engine = post.watched
-        #: What the engine said of itself when the permit was given.
+    def __init__(self, pool: EnginePool, entry: _EngineEntry, facts: EngineFacts) -> None:
+        self.engine = entry.watched
+        #: The facts of the engine when the slot was granted.
         self.facts = facts
-        #: Whose job has it; None before one is claimed.
+        #: The account of its job; None before the claim.
         self.account_id: uuid.UUID | None = None
         self._pool = pool
-        self._post = post
+        self._entry = entry
 
     def release(self, *, notify: bool = False) -> None:
-        """Give the permit back; with ``notify`` a claim that found no room is made again at once.
+        """Give the slot back; ``notify`` sends a wakeup if a claim found no free slot.
 
-        A slot does without: it claims the next job itself.
+        A caller that claims the next job on its own needs no wakeup.
         """
-        self._pool.take_back(self, self._post, notify=notify)
+        self._pool.take_back(self, self._entry, notify=notify)
 
     def close(self) -> None:
-        """Give the permit back."""
+        """Give the slot back."""
         self.release()
 
 
 @dataclass
 class _EngineEntry:
-    """One engine as the pool sees it."""
+    """The state of one engine in the pool."""
 
     engine: Engine
-    #: The same with an eye on its silence; all streams go through this.
+    #: The same engine under its watchdog; all streams use this one.
     watched: Engine
     facts: EngineFacts | None = None
-    permits: set[EngineSlot] = field(default_factory=set)
+    slots: set[EngineSlot] = field(default_factory=set)
     requested: bool = False
-    #: Faults since it last did well. After the rest for them it is tried with one stream at a time.
+    #: Failures since its last success. After the rest it gets one stream at a time.
     faults: int = 0
     rests_until: float = 0.0
     trial: EngineSlot | None = None
@@ -87,10 +87,10 @@ class EnginePool:
     """The engines of a worker process. Thread-safe.
 
     Args:
-        engines: all of them, alive or not.
+        engines: all engines, reachable or not.
         live_workers: worker processes that share them, this one included.
-        margin: streams beyond what an engine runs at once, at least; an eighth of a larger window.
-        silent_seconds: see :class:`worker.engines.watchdog.WatchedEngine`; None watches nothing.
+        margin: streams beyond the window of an engine, at least; an eighth of a larger window.
+        silent_seconds: see :class:`worker.engines.watchdog.WatchedEngine`; None: no watchdog.
         now: a monotonic clock, in seconds.
         jitter: returns a number between 0 and 1.
     """
@@ -105,7 +105,7 @@ class EnginePool:
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._posts = [
+        self._entries = [
             _EngineEntry(
                 engine,
                 watched=engine
@@ -119,200 +119,200 @@ class EnginePool:
         self._now = now
         self._jitter = jitter
         self._lock = threading.Lock()
-        #: Claims that found no room and have not been made up for, and when the last one was.
-        self._claims_waiting = 0
+        #: Claims that found no free slot and have not been repeated, and the time of the last one.
+        self._waiting_claims = 0
         self._claims_waited_at = 0.0
         self._on_room: Callable[[], None] = lambda: None
 
     def share(self, live_workers: int) -> None:
-        """Divide each window among this many worker processes from now on."""
+        """Divide each window among this number of worker processes from now on."""
         with self._lock:
             self._live_workers = max(live_workers, 1)
 
     def listen(self, on_room: Callable[[], None]) -> None:
-        """Have ``on_room`` called when there is room for a claim that found none; it must return at once."""
+        """Call ``on_room`` when there is a slot for a claim that found none; it must return at once."""
         self._on_room = on_room
 
     def acquire(self) -> EngineSlot | None:
-        """Return a permit for a claim, for the engine with the most room in proportion, or None. Never waits.
+        """Return a slot for a claim, on the engine with the lowest utilization, or None. Never waits.
 
-        What came of the claim is to be told: :meth:`claimed`.
+        The caller reports the result of the claim by :meth:`claimed`.
         """
         with self._lock:
-            with_room = [post for post in self._posts if self._has_room(post)]
-            post = min(
-                with_room, key=lambda post: len(post.permits) / self._share(post), default=None
+            with_room = [entry for entry in self._entries if self._has_room(entry)]
+            entry = min(
+                with_room, key=lambda entry: len(entry.slots) / self._share(entry), default=None
             )
-            if post is None or post.facts is None:
-                self._claims_waiting += 1
+            if entry is None or entry.facts is None:
+                self._waiting_claims += 1
                 self._claims_waited_at = self._now()
                 return None
-            return self._give(post, post.facts)
+            return self._give(entry, entry.facts)
 
-    def claimed(self, permit: EngineSlot, account_id: uuid.UUID | None) -> None:
-        """Take it that ``permit`` is for a job of an account; None: no job waits."""
+    def claimed(self, slot: EngineSlot, account_id: uuid.UUID | None) -> None:
+        """Note that ``slot`` is for a job of an account; None: no job waits."""
         with self._lock:
-            permit.account_id = account_id
-            self._claims_waiting = 0 if account_id is None else max(0, self._claims_waiting - 1)
+            slot.account_id = account_id
+            self._waiting_claims = 0 if account_id is None else max(0, self._waiting_claims - 1)
 
-    def another(self, permit: EngineSlot) -> EngineSlot | None:
-        """Return one more permit for the engine of ``permit``, which knows the prompt, or None. Never waits.
+    def another(self, slot: EngineSlot) -> EngineSlot | None:
+        """Return one more slot on the engine of ``slot``, which has the prompt in its cache, or None. Never waits.
 
-        None is also for an account that holds its share while claims find no room.
+        The result is also None while claims find no free slot and the account holds its share.
         """
         with self._lock:
-            post = next(post for post in self._posts if post.watched is permit.engine)
-            if post.facts is None or not self._has_room(post):
+            entry = next(entry for entry in self._entries if entry.watched is slot.engine)
+            if entry.facts is None or not self._has_room(entry):
                 return None
-            if self._claims_wait() and self._held(permit.account_id) >= self._account_share():
+            if self._claims_wait() and self._held(slot.account_id) >= self._account_share():
                 return None
-            more = self._give(post, post.facts)
-            more.account_id = permit.account_id
+            more = self._give(entry, entry.facts)
+            more.account_id = slot.account_id
             return more
 
-    def must_yield(self, permit: EngineSlot) -> bool:
-        """Whether claims find no room while the account of ``permit`` holds more than its share of the permits."""
+    def must_yield(self, slot: EngineSlot) -> bool:
+        """Whether claims find no free slot while the account of ``slot`` holds more than its share."""
         with self._lock:
-            return self._claims_wait() and self._held(permit.account_id) > self._account_share()
+            return self._claims_wait() and self._held(slot.account_id) > self._account_share()
 
     def window(self) -> int:
-        """Return how many permits this process can hold at once while all engines do well."""
+        """Return the number of slots of this process while no engine rests."""
         with self._lock:
             return self._window()
 
     def states(self) -> tuple[EngineState, ...] | None:
-        """Return how the engines do, as the process tells of them; None before they have been asked."""
+        """Return the states of the engines, for the heartbeat; None before the first :meth:`refresh`."""
         with self._lock:
-            if not all(post.requested for post in self._posts):
+            if not all(entry.requested for entry in self._entries):
                 return None
-            return tuple(self._state(post) for post in self._posts)
+            return tuple(self._state(entry) for entry in self._entries)
 
     def report(self, engine: Engine, error: errors.EngineError | None) -> None:
-        """Tell how a stream went: None as soon as it has begun to answer, else its fault.
+        """Report the result of a stream: None with its first token, else its error.
 
-        An engine that cannot be reached, has no room or is silent to all rests, 1 s at first and 30 s at most;
-        then it gets one stream at a time until one goes well. One that is silent to one request and answers others
-        goes on: it is the request that is stuck.
+        An engine that is unreachable, full, or silent to all requests rests, 1 s at first and 30 s at most;
+        then it gets one stream at a time until one succeeds. An engine that is silent to one request and answers
+        others does not rest: only the request is stuck.
         """
         with self._lock:
-            post = next(post for post in self._posts if engine in (post.engine, post.watched))
-            # What comes while it rests is from streams that were begun before the fault.
-            if self._now() < post.rests_until:
+            entry = next(
+                entry for entry in self._entries if engine in (entry.engine, entry.watched)
+            )
+            # Reports during a rest are about streams from before the failure.
+            if self._now() < entry.rests_until:
                 return
             if error is None or isinstance(error, errors.EngineRejected):
-                post.faults = 0
+                entry.faults = 0
             elif isinstance(error, errors.EngineSilent):
                 if not error.answers_others:
-                    self._rest(post, error)
+                    self._rest(entry, error)
             elif isinstance(
                 error, errors.EngineUnavailable | errors.EngineBusy | errors.EngineLost
             ):
-                self._rest(post, error)
+                self._rest(entry, error)
 
     def refresh(self) -> None:
-        """Read the facts of all engines anew; one whose facts cannot be read gives no permits. Blocks.
+        """Read the facts of all engines; an engine without facts gets no streams. Blocks.
 
-        All are asked at the same time: silent ones must not add up to more than a heartbeat may be late.
+        All engines are asked at once, so that several silent ones do not delay the heartbeat too long.
         """
-        with ThreadPoolExecutor(len(self._posts), thread_name_prefix="facts") as asking:
-            list(asking.map(self._ask, self._posts))
+        with ThreadPoolExecutor(len(self._entries), thread_name_prefix="facts") as asking:
+            list(asking.map(self._ask, self._entries))
 
     def close(self) -> None:
         """Release the engines' connections."""
-        for post in self._posts:
-            post.watched.close()
+        for entry in self._entries:
+            entry.watched.close()
 
-    def take_back(self, permit: EngineSlot, post: _EngineEntry, *, notify: bool) -> None:
-        """Take ``permit`` back; :meth:`EngineSlot.release` is how to say it."""
+    def take_back(self, slot: EngineSlot, entry: _EngineEntry, *, notify: bool) -> None:
+        """Take ``slot`` back; called by :meth:`EngineSlot.release`."""
         with self._lock:
-            notify = notify and permit in post.permits and self._claims_wait()
-            post.permits.discard(permit)
-            if post.trial is permit:
-                post.trial = None
+            notify = notify and slot in entry.slots and self._claims_wait()
+            entry.slots.discard(slot)
+            if entry.trial is slot:
+                entry.trial = None
         if notify:
             self._on_room()
 
     def _claims_wait(self) -> bool:
         recent = self._now() - self._claims_waited_at < _CLAIMS_WAIT_SECONDS
-        return self._claims_waiting > 0 and recent
+        return self._waiting_claims > 0 and recent
 
     def _held(self, account_id: uuid.UUID | None) -> int:
-        """Return how many permits an account holds."""
-        return sum(
-            permit.account_id == account_id for post in self._posts for permit in post.permits
-        )
+        """Return the number of slots that an account holds."""
+        return sum(slot.account_id == account_id for entry in self._entries for slot in entry.slots)
 
     def _account_share(self) -> float:
-        """Return an account's share of the permits, when one more account than those that hold some wants any."""
-        accounts = {permit.account_id for post in self._posts for permit in post.permits}
+        """Return the share of one account, if one account more than those that hold slots wanted some."""
+        accounts = {slot.account_id for entry in self._entries for slot in entry.slots}
         return self._window() / (len(accounts) + 1)
 
     def _window(self) -> int:
-        return sum(self._share(post) for post in self._posts)
+        return sum(self._share(entry) for entry in self._entries)
 
-    def _give(self, post: _EngineEntry, facts: EngineFacts) -> EngineSlot:
-        permit = EngineSlot(self, post, facts)
-        post.permits.add(permit)
-        if post.faults:
-            post.trial = permit
-        return permit
+    def _give(self, entry: _EngineEntry, facts: EngineFacts) -> EngineSlot:
+        slot = EngineSlot(self, entry, facts)
+        entry.slots.add(slot)
+        if entry.faults:
+            entry.trial = slot
+        return slot
 
-    def _ask(self, post: _EngineEntry) -> None:
+    def _ask(self, entry: _EngineEntry) -> None:
         try:
-            facts = post.watched.facts()
+            facts = entry.watched.facts()
         except errors.EngineUnavailable as error:
-            self._learn(post, None, error.message)
+            self._learn(entry, None, error.message)
         else:
-            self._learn(post, facts)
+            self._learn(entry, facts)
 
-    def _share(self, post: _EngineEntry) -> int:
-        """Return this process' part of an engine's window; at least 1, lest a worker starve."""
-        if post.facts is None:
+    def _share(self, entry: _EngineEntry) -> int:
+        """Return this process's part of an engine's window; at least 1, so that no worker starves."""
+        if entry.facts is None:
             return 0
-        window = post.facts.window
+        window = entry.facts.window
         margin = min(max(self._margin, window // 8), _MOST_WAITING)
         return max((window + margin) // self._live_workers, 1)
 
-    def _state(self, post: _EngineEntry) -> EngineState:
-        if post.facts is None:
-            return EngineState(url=post.engine.url, state="away")
+    def _state(self, entry: _EngineEntry) -> EngineState:
+        if entry.facts is None:
+            return EngineState(url=entry.engine.url, state="away")
         return EngineState(
-            url=post.engine.url,
-            state="resting" if post.faults and self._now() < post.rests_until else "ok",
-            model=post.facts.model,
-            version=post.facts.version,
-            window=post.facts.window,
+            url=entry.engine.url,
+            state="resting" if entry.faults and self._now() < entry.rests_until else "ok",
+            model=entry.facts.model,
+            version=entry.facts.version,
+            window=entry.facts.window,
         )
 
-    def _has_room(self, post: _EngineEntry) -> bool:
-        if post.faults and (post.trial is not None or self._now() < post.rests_until):
+    def _has_room(self, entry: _EngineEntry) -> bool:
+        if entry.faults and (entry.trial is not None or self._now() < entry.rests_until):
             return False
-        return len(post.permits) < self._share(post)
+        return len(entry.slots) < self._share(entry)
 
-    def _rest(self, post: _EngineEntry, error: errors.EngineError) -> None:
-        longest = min(_REST_FIRST * 2**post.faults, _REST_LONGEST)
+    def _rest(self, entry: _EngineEntry, error: errors.EngineError) -> None:
+        longest = min(_REST_FIRST * 2**entry.faults, _REST_LONGEST)
         seconds = longest * (0.5 + self._jitter() / 2)
-        post.faults += 1
-        post.rests_until = self._now() + seconds
+        entry.faults += 1
+        entry.rests_until = self._now() + seconds
         log.warning(
-            "engine_rested", url=post.engine.url, code=error.code, seconds=round(seconds, 2)
+            "engine_rested", url=entry.engine.url, code=error.code, seconds=round(seconds, 2)
         )
 
-    def _learn(self, post: _EngineEntry, facts: EngineFacts | None, reason: str = "") -> None:
+    def _learn(self, entry: _EngineEntry, facts: EngineFacts | None, reason: str = "") -> None:
         with self._lock:
-            changed = facts != post.facts or not post.requested
-            if facts is not None and post.facts is None:
-                # It was away and answers again: that is as good as a stream.
-                post.faults, post.rests_until = 0, 0.0
-            post.facts, post.requested = facts, True
+            changed = facts != entry.facts or not entry.requested
+            if facts is not None and entry.facts is None:
+                # An engine that is back counts as a success.
+                entry.faults, entry.rests_until = 0, 0.0
+            entry.facts, entry.requested = facts, True
         if not changed:
             return
         if facts is None:
-            log.warning("engine_lost", url=post.engine.url, reason=reason)
+            log.warning("engine_lost", url=entry.engine.url, reason=reason)
             return
         log.info(
             "engine_found",
-            url=post.engine.url,
+            url=entry.engine.url,
             model=facts.model,
             version=facts.version,
             window=facts.window,
@@ -320,10 +320,10 @@ class EnginePool:
 
 
 def build(settings: Settings, profile: ModelProfile) -> EnginePool:
-    """Return the engines that the settings name. Nothing is asked of them yet: see :meth:`EnginePool.refresh`.
+    """Return the pool of the engines in the settings. It has no facts before :meth:`EnginePool.refresh`.
 
     Raises:
-        core.errors.SettingsError: a ``scripted:`` URL with an option that is not known.
+        core.errors.SettingsError: a URL is not valid, or a ``scripted:`` URL has an unknown option.
     """
     return EnginePool(
         [build_engine(url, settings, profile) for url in settings.engine_urls],

@@ -1,11 +1,11 @@
-"""Gives up on requests to which an engine says nothing although they do not wait in its queue.
+"""Gives up requests that get no token although they are not in the engine's queue.
 
-In a queue a request may take minutes to its first token, so the limit for that is long. One that is in no queue is
-stuck when it says nothing, and would hold its permit for nothing. So while requests wait for their first token the
-engine is asked for its load from time to time: where fewer wait than are silent, the others are stuck.
+In the queue a request can wait minutes for its first token, so that limit is long. A silent request outside the queue
+is stuck and holds its slot in vain. So while requests wait for their first token, the watchdog reads the
+load of the engine from time to time: if fewer requests are queued than are silent, the others are stuck.
 
-The load does not say which requests wait. A request that has just left the queue may be among the others at one look
-and a different one at the next, so the silence of a request counts from the last first token of an earlier one.
+The load does not say which requests are queued. A request that has just left the queue may count as stuck in one check,
+and another one in the next, so the silence of a request counts from the last first token of an earlier request.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-#: Between two looks at the load, at most; there are several looks before silence is no longer believed.
+#: The longest time between two checks of the load, and the number of checks within the limit of silence.
 _PERIOD_SECONDS, _LOOKS = 5.0, 4
-#: Prompt tokens of which the slowest engine computes so many in a second get that much more time.
+#: The prefill rate of the slowest engine, by which long prompts get more time.
 _PREFILL_TOKENS_PER_SECOND = 500.0
-#: One visual token covers 28 x 28 pixels; a picture whose size cannot be read counts as one of the highest tier.
+#: One visual token covers 28 x 28 pixels; an image of unknown size counts as one of the highest tier.
 _PIXELS_PER_TOKEN, _MOST_IMAGE_TOKENS = 28 * 28, 8192
 _CHARS_PER_TOKEN = 2
 
@@ -38,13 +38,13 @@ log = structlog.get_logger(__name__)
 
 
 class WatchedEngine:
-    """An engine whose silent streams are given up sooner while they wait in no queue. Thread-safe.
+    """An engine under a watchdog, which gives up silent streams that are not in its queue. Thread-safe.
 
     Args:
         engine_: the engine.
-        silent_seconds: longest wait for a first token outside of the engine's queue, without the time for the prompt.
+        silent_seconds: longest wait for a first token outside the engine's queue, without the time for the prompt.
         now: a monotonic clock, in seconds.
-        period_seconds: between two looks at the load; 0: only :meth:`look` looks. Default: 5 s or less.
+        period_seconds: between two checks of the load; 0: only calls of :meth:`look`. Default: 5 s or less.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class WatchedEngine:
             BackgroundLoop("watchdog", self.look, every=period, first=period) if period else None
         )
         self._lock = threading.Lock()
-        #: Streams without a first token in the order of their beginning, and how many have had theirs.
+        #: Streams without a first token in the order of their start, and the number of those with one.
         self._waiting: dict[WatchedGeneration, None] = {}
         self._speaking = 0
-        #: Whether several streams were unfinished at some look since when none has had a token lately.
+        #: Whether several streams were unfinished at a check since which none has had a recent token.
         self._several = False
         self._window = 0
-        #: Since when every look has found more silent streams than the engine has waiting; None: the last one did not.
+        #: The first of the latest checks that all found more silent streams than queued ones; None: the last did not.
         self._stuck_since: float | None = None
-        #: When some stream had a token last.
+        #: The time of the last token of any stream.
         self._spoke_at: float | None = None
 
     def stream(self, request: engine.GenerationRequest) -> WatchedGeneration:
@@ -95,13 +95,13 @@ class WatchedEngine:
         return self._engine.load()
 
     def close(self) -> None:
-        """End the looking and release the engine's connections."""
+        """Stop the watchdog and release the engine's connections."""
         if self._loop is not None:
             self._loop.request_stop()
         self._engine.close()
 
     def began(self, stream: WatchedGeneration) -> None:
-        """Take a stream that is sent now."""
+        """Begin to watch a stream that is sent now."""
         with self._lock:
             if self._loop is not None:
                 self._loop.start()
@@ -109,7 +109,7 @@ class WatchedEngine:
             self._waiting[stream] = None
 
     def spoke(self, stream: WatchedGeneration, chunk: engine.Chunk) -> bool:
-        """Note a stream's first token or its early end; False when it has been given up meanwhile."""
+        """Note a stream's first token or its early end; False if it has been given up."""
         with self._lock:
             if stream not in self._waiting:
                 return False
@@ -117,7 +117,7 @@ class WatchedEngine:
             later = False
             for other in self._waiting:
                 if later:
-                    # The queue moves: the turn of those behind this stream may come only now.
+                    # The queue moves: later streams may leave it only now.
                     other.counts_from = now
                 later = later or other is stream
             del self._waiting[stream]
@@ -127,7 +127,7 @@ class WatchedEngine:
             return True
 
     def woken(self) -> None:
-        """Note a further token of some stream."""
+        """Note a further token of a stream."""
         self._spoke_at = self._now()
 
     def ended(self, stream: WatchedGeneration, *, spoke: bool) -> None:
@@ -138,13 +138,13 @@ class WatchedEngine:
 
     @property
     def waiting(self) -> int:
-        """How many streams wait for their first token."""
+        """The number of streams without a first token."""
         with self._lock:
             return len(self._waiting)
 
     @property
     def answers(self) -> bool:
-        """Whether some stream had a token lately: the engine as a whole is not stuck."""
+        """Whether a stream had a recent token: then the engine as a whole is not stuck."""
         with self._lock:
             return self._answers
 
@@ -154,12 +154,12 @@ class WatchedEngine:
         return self._spoke_at is not None and self._spoke_at > lately
 
     def judge(self, fault: errors.EngineSilent) -> None:
-        """Note in ``fault`` whether the engine answers other streams, or is silent to them as well."""
+        """Note in ``fault`` whether the engine answers other streams or is silent to them too."""
         fault.answers_others = self.answers
         fault.silent_to_others = self._several and not fault.answers_others
 
     def look(self) -> None:
-        """Look at the load once, and give up on those who are silent for too long and wait in no queue."""
+        """Check the load once, and give up streams outside the queue that are silent for too long."""
         now = self._now()
         with self._lock:
             waiting = list(self._waiting)
@@ -179,18 +179,18 @@ class WatchedEngine:
         for stream in waiting[:stuck]:
             waited = now - max(stream.counts_from, self._stuck_since)
             if waited < self._silent_seconds:
-                # Those behind it count from no earlier time.
+                # Later streams count from the same time or later.
                 break
             before += stream.prefill_seconds
             if waited >= self._silent_seconds + before and self._give_up(stream, waited, load):
                 before -= stream.prefill_seconds
                 if load.waiting:
-                    # Those in the queue have their turn now, and all their time for it.
+                    # The queued streams have their turn now, with their full time.
                     self._stuck_since = None
                     return
 
     def _give_up(self, stream: WatchedGeneration, waited: float, load: _Seen) -> bool:
-        """Give up on a stream, unless it has spoken by now."""
+        """Give up a stream, unless it has had a token by now."""
         with self._lock:
             if stream not in self._waiting:
                 return False
@@ -198,13 +198,13 @@ class WatchedEngine:
         log.warning(
             "engine_silent", url=self.url, rid=stream.rid, seconds=round(waited), load=str(load)
         )
-        verdict = errors.EngineSilent(f"The engine said nothing for {waited:.0f} s, {load}.")
+        verdict = errors.EngineSilent(f"The engine sent nothing for {waited:.0f} s, {load}.")
         self.judge(verdict)
         stream.give_up(verdict)
         return True
 
     def _load(self) -> _Seen:
-        """Return the engine's load; of one that does not tell it, as far as this process's streams show it."""
+        """Return the engine's load; if it does not report one, the load by this process's streams."""
         window = self._window
         try:
             reported = self._engine.load()
@@ -217,7 +217,7 @@ class WatchedEngine:
 
 @dataclass(frozen=True)
 class _Seen:
-    """An engine's load at a look."""
+    """The load of an engine at a check."""
 
     running: int
     waiting: int
@@ -225,9 +225,9 @@ class _Seen:
     reported: bool
 
     def stuck(self, silent: int) -> int:
-        """Return how many of so many ``silent`` streams do not wait in the engine's queue.
+        """Return how many of ``silent`` silent streams are not in the engine's queue.
 
-        An engine that does not tell its load is taken to have a queue when a full window of streams speaks.
+        An engine that does not report its load is assumed to have a queue when a full window of streams has tokens.
         """
         if not self.reported:
             return 0 if self.running >= max(self.window, 1) else silent
@@ -235,7 +235,7 @@ class _Seen:
 
     def __str__(self) -> str:
         if not self.reported:
-            return "and does not tell its load"
+            return "and does not report its load"
         return f"with {self.running} of {self.window} streams running and {self.waiting} waiting"
 
 
@@ -249,7 +249,7 @@ class WatchedGeneration:
         request: engine.GenerationRequest,
     ) -> None:
         self.rid = request.rid
-        #: When it was sent, or a stream that was sent before it had its first token.
+        #: When it was sent, or when a stream that was sent earlier had its first token.
         self.counts_from = 0.0
         self._owner = owner
         self._context = context
@@ -259,7 +259,7 @@ class WatchedGeneration:
 
     @property
     def prefill_seconds(self) -> float:
-        """How long a slow engine computes its prompt."""
+        """The time that a slow engine needs for its prompt."""
         return prompt_tokens(self._request) / _PREFILL_TOKENS_PER_SECOND
 
     def give_up(self, verdict: errors.EngineSilent) -> None:
@@ -281,7 +281,7 @@ class WatchedGeneration:
         self._context.__exit__(None, None, None)
 
     def __iter__(self) -> Iterator[engine.Chunk]:
-        """Yield chunks until the end, as the engine's own stream does."""
+        """Yield chunks until the end, like the engine's own stream."""
         spoke = False
         chunks = iter(self._stream or ())
         self._owner.began(self)
@@ -305,13 +305,13 @@ class WatchedGeneration:
         finally:
             self._owner.ended(self, spoke=spoke)
         if self._verdict is not None:
-            # The stream is closed already: the engine is told as well, lest it goes on for nobody.
+            # The stream is closed already; the abort stops the generation in the engine.
             self._owner.abort(self.rid)
             raise self._verdict
 
 
 def prompt_tokens(request: engine.GenerationRequest) -> float:
-    """Return about how many tokens the prompt of ``request`` has, rather too many."""
+    """Return an upper estimate of the tokens in the prompt of ``request``."""
     turn = request.turn
     texts = (
         request.system,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from core import errors, profiles
 from jobs import engine
 from jobs.lifecycle import Status
-from jobs.store import history
+from jobs.store import commands
 from scripted import Scripted, ScriptedOptions
 from scripted.engine import ScriptedStream
 from tests.worker import behaviors
@@ -139,7 +139,7 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
     assert subject.probed.wait(30)
     assert wait_for(lambda: subject.load().running == 2)
 
-    history.cancel(bench.database, job_id, account_id=None, actor="key:test")
+    commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
     bench.leases.look()
     thread.join(10)
 

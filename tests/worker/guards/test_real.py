@@ -13,7 +13,7 @@ import pytest
 
 from jobs import engine
 from jobs.lifecycle import Status
-from jobs.store import history
+from jobs.store import commands
 from tests.engines.conftest import connect
 from tests.engines.subjects import Connect
 from tests.real_engine import RealEngine
@@ -203,7 +203,7 @@ def test_a_cancel_while_answers_are_asked_for_leaves_nothing_at_the_real_engine(
     slot.start()
     assert wait_for(lambda: len(subject.requested) > 1)
 
-    history.cancel(bench.database, job_id, account_id=None, actor="key:test")
+    commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
     bench.leases.look()
     slot.join(30)
 

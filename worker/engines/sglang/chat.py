@@ -1,4 +1,4 @@
-"""One streamed chat with SGLang, from the dial to the last byte: its phases, and what a fault in each means."""
+"""One streamed chat with SGLang, from the dial to the last byte: its phases, and the error of each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from worker.engines.sglang.server import EngineServer
 
 _PATH = "/v1/chat/completions"
-#: A kept connection that breaks sooner than this had been closed before the request was sent. An
-#: engine that crashes over a request takes longer: SGLang hangs up about five seconds later.
+#: A pooled connection that breaks sooner than this was closed before the request was sent. An engine
+#: that crashes during a request takes longer: SGLang closes the connection about five seconds later.
 _STALE_SECONDS = 1.0
-#: How long the end of a response may lag behind its last event.
+#: The longest time between the last event of a response and its end.
 _TAIL_SECONDS = 0.25
-#: What a refusal's body may be long; it is only looked through for known words.
+#: Bytes of a refusal's body that are searched for known words.
 _REFUSAL_BYTES = 64 << 10
 _BROKEN = (OSError, http.client.HTTPException)
 
@@ -47,14 +47,14 @@ class ChatTimeouts:
 
 
 class Chat(Closing):
-    """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed.
+    """Implements :class:`jobs.engine.GenerationStream`; reading ends without an error once it is closed.
 
     Args:
-        request: what is asked.
-        server: where a connection is taken from, and given back to after a whole response.
-        images: the pictures' encoder.
-        special_tokens: those of the engine's tokenizer.
-        patience: longest waits.
+        request: the request.
+        server: the source of the connection, which goes back after a complete response.
+        images: encodes the images.
+        special_tokens: the special tokens of the engine's tokenizer.
+        timeouts: longest waits.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class Chat(Closing):
         server: EngineServer,
         images: wire.EncodedImages,
         special_tokens: SpecialTokens,
-        patience: ChatTimeouts,
+        timeouts: ChatTimeouts,
     ) -> None:
-        #: Set when we ask the engine to abort: then, and only then, an abort is a normal end.
+        #: Set when this client requests an abort: only then is an abort a normal end.
         self.abort_requested = False
         self._request = request
         self._server = server
         self._images = images
         self._special_tokens = special_tokens
-        self._patience = patience
+        self._timeouts = timeouts
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closed = False
@@ -86,7 +86,7 @@ class Chat(Closing):
         try:
             yield from self._read(self._open())
         except errors.EngineError:
-            # Whoever closed the stream has no use for the fault that this caused.
+            # Closing the stream causes an error that its closer does not need.
             if not self._closed:
                 raise
         finally:
@@ -119,9 +119,9 @@ class Chat(Closing):
         """Send ``body`` over ``connection`` and wait for the response's head.
 
         Raises:
-            core.errors.EngineUnavailable: it cannot be reached; nothing was sent.
-            core.errors.EngineLost: it hung up; nothing was received.
-            core.errors.EngineSilent: nothing came for too long.
+            core.errors.EngineUnavailable: the engine is unreachable; nothing was sent.
+            core.errors.EngineLost: the engine closed the connection; nothing was received.
+            core.errors.EngineSilent: nothing arrived in time.
         """
         with self._lock:
             self._connection = connection
@@ -133,14 +133,18 @@ class Chat(Closing):
         except OSError as error:
             raise errors.EngineUnavailable("The engine cannot be reached.") from error
         try:
-            connection.wait_at_most(self._patience.first_token)
+            connection.wait_at_most(self._timeouts.first_token)
             return self._server.send(connection, "POST", _PATH, body)
         except TimeoutError as error:
-            raise _silent(self._patience.first_token) from error
+            raise _silent(self._timeouts.first_token) from error
         except OSError as error:
-            raise errors.EngineLost("The engine hung up before it answered.") from error
+            raise errors.EngineLost(
+                "The engine closed the connection before it answered."
+            ) from error
         except http.client.HTTPException as error:
-            raise errors.EngineUnavailable("What answers is no engine.") from error
+            raise errors.EngineUnavailable(
+                "The server at the engine's URL is not an engine."
+            ) from error
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[engine.Chunk]:
         """Yield the chunks of ``response``."""
@@ -159,35 +163,37 @@ class Chat(Closing):
                 continue
             yield chunk
         if not finished:
-            raise errors.EngineFault("The engine's answer has no end.")
+            raise errors.EngineFault("The engine's answer is incomplete: it has no end.")
 
     def _payloads(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """Yield the events of ``response`` up to ``[DONE]``."""
-        patience = self._patience.first_token
+        limit = self._timeouts.first_token
         try:
             for payload in wire.payloads(response.read1):
-                if patience != self._patience.token:
-                    patience = self._patience.token
-                    self._wait_at_most(patience)
+                if limit != self._timeouts.token:
+                    limit = self._timeouts.token
+                    self._wait_at_most(limit)
                 if payload == wire.DONE:
                     self._keep(response)
                     return
                 yield payload
         except TimeoutError as error:
-            raise _silent(patience) from error
+            raise _silent(limit) from error
         except _BROKEN as error:
-            raise errors.EngineLost("The engine broke off in the middle of its answer.") from error
+            raise errors.EngineLost(
+                "The engine closed the connection in the middle of its answer."
+            ) from error
 
     def _check(self, chunk: engine.Chunk, *, spoke: bool) -> None:
-        """Raise unless the end is one that was asked for."""
+        """Raise unless the end is normal or was requested."""
         if chunk.finish_reason != "abort" or self.abort_requested:
             return
         if spoke:
-            raise errors.EngineFault("The engine gave the answer up by itself.")
-        raise errors.EngineBusy("The engine gave the request up before it began.")
+            raise errors.EngineFault("The engine aborted the answer without a request.")
+        raise errors.EngineBusy("The engine aborted the request before it began.")
 
     def _failed(self, error: wire.InBandError, *, spoke: bool) -> errors.EngineError:
-        """Return the fault of an error in band."""
+        """Return the exception for an in-band error."""
         if spoke:
             self._log("engine_failed", category="in_band", status=error.code)
             return errors.EngineFault("The engine failed in the middle of its answer.")
@@ -196,9 +202,9 @@ class Chat(Closing):
         return refusal.error
 
     def _refused(self, response: http.client.HTTPResponse) -> errors.EngineError:
-        """Return the fault of a response that is no stream."""
+        """Return the exception for a response that is not a stream."""
         try:
-            self._wait_at_most(self._patience.connect)
+            self._wait_at_most(self._timeouts.connect)
             message = wire.message(response.read(_REFUSAL_BYTES))
             self._keep(response)
         except _BROKEN:
@@ -208,7 +214,7 @@ class Chat(Closing):
         return refusal.error
 
     def _log(self, event: str, *, category: str, status: int) -> None:
-        """Log a refusal without the engine's words, which can quote the request."""
+        """Log a refusal without the engine's message, which can quote the request."""
         log.warning(event, rid=self._request.rid, category=category, status=status)
 
     def _wait_at_most(self, seconds: float) -> None:

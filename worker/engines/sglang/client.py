@@ -1,8 +1,7 @@
-"""The SGLang client: streamed chat over kept connections, shared by all threads of a worker.
+"""The SGLang client: streamed chat over pooled connections, shared by all threads of a worker.
 
-Facts of SGLang 0.5.23 behind it: the response head comes with the first token; a full queue is HTTP
-200 with an error in band; aborts match by prefix and are silent about unknown ids; idle connections
-are closed after five seconds.
+It relies on these facts of SGLang 0.5.23: the response head arrives with the first token; a full queue is status 200
+with an in-band error; aborts match by prefix and ignore unknown ids; idle connections are closed after five seconds.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from worker.engines.sglang.server import EngineServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Whoever aborts has other streams to stop as well.
+#: The time limit of an abort; its caller may have other streams to stop.
 _ABORT_SECONDS = 2.0
 _LOADS = "/v1/loads?include=core"
-#: A scheduler reports every second, and after a step of its work, however long that takes.
+#: A scheduler reports every second, or after its current step, which can take longer.
 _STALE_SECONDS = 30.0
 
 _BROKEN = (OSError, http.client.HTTPException)
@@ -40,15 +39,15 @@ log = structlog.get_logger(__name__)
 
 
 class SGLang:
-    """An engine reached over HTTP.
+    """An engine with an HTTP API.
 
     Args:
         url: where it listens, for example ``http://127.0.0.1:30000``.
-        api_key: its bearer key, if it wants one.
-        connect_seconds: longest wait for a connection, and for short questions about its state.
+        api_key: its bearer key, if it requires one.
+        connect_seconds: longest wait for a connection, and for the response to a short request.
         first_token_seconds: longest wait for a stream's first event: the engine's queue and prefill.
         token_seconds: longest silence between two events.
-        connections: idle connections kept, at most.
+        connections: the number of idle connections that are kept.
     """
 
     def __init__(
@@ -65,30 +64,30 @@ class SGLang:
         self._server = EngineServer(
             self.url, api_key=api_key, connect_seconds=connect_seconds, idle=connections
         )
-        self._patience = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
+        self._timeouts = ChatTimeouts(connect_seconds, first_token_seconds, token_seconds)
         self._images = wire.EncodedImages()
         self._special_tokens = special_tokens.ASSUMED
-        #: The checkpoint and version that they belong to, and those of which they could not be found out.
+        #: The tokenizer, checkpoint, and version that they belong to, and those whose special tokens are unknown.
         self._tokenizer: tuple[str, str, str] | None = None
         self._unknown_tokenizer: tuple[str, str, str] | None = None
         self._lock = threading.Lock()
         self._chats: weakref.WeakValueDictionary[str, Chat] = weakref.WeakValueDictionary()
 
     def stream(self, request: engine.GenerationRequest) -> Chat:
-        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its faults."""
+        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its errors."""
         chat = Chat(
             request,
             server=self._server,
             images=self._images,
             special_tokens=self._special_tokens,
-            patience=self._patience,
+            timeouts=self._timeouts,
         )
         with self._lock:
             self._chats[request.rid] = chat
         return chat
 
     def abort(self, rid: str) -> None:
-        """Ask for the end of ``rid``. A fault is logged, not raised: closing the stream ends it too."""
+        """Ask the engine to abort ``rid``. Errors are logged, not raised: closing the stream ends it too."""
         with self._lock:
             chat = self._chats.get(rid)
         if chat is not None:
@@ -107,7 +106,7 @@ class SGLang:
         """Return the engine's facts. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             info = self._ask("/server_info")
-            # These two are arguments of the launch. Null means that the engine chose: others tell.
+            # Both are arguments of the launch. Null means that the engine chose a value, which other paths report.
             window = info["max_running_requests"] or _total(
                 self._ask(_LOADS), "max_running_requests"
             )
@@ -121,7 +120,7 @@ class SGLang:
             )
 
     def load(self) -> engine.EngineLoad:
-        """Return the engine's load, of all ranks. Raises :class:`core.errors.EngineUnavailable`."""
+        """Return the engine's load over all ranks. Raises :class:`core.errors.EngineUnavailable`."""
         with _unavailable():
             loads = self._ask(_LOADS)
             if _stale(loads):
@@ -131,33 +130,33 @@ class SGLang:
             )
 
     def close(self) -> None:
-        """Release idle connections; running streams go on."""
+        """Close idle connections; running streams continue."""
         self._server.close()
 
     def _learn_tokenizer(self, info: dict[str, Any]) -> None:
-        """Find out the special tokens of the tokenizer that ``info`` names, unless they are known.
+        """Find the special tokens of the tokenizer in ``info``, unless they are known.
 
-        They are known before the first stream: an engine gets none before its facts have been read. When neither
-        files nor engine tell them, whatever has the shape ``<|…|>`` is taken for one, and they are asked for again.
+        This happens before the first stream, because an engine gets no streams before its facts are known. If neither
+        files nor engine reveal them, every text of the shape ``<|…|>`` counts as one, and the next call tries again.
         """
         model = str(info.get("model_path") or "")
         served = (str(info.get("tokenizer_path") or model), model, str(info["version"]))
         if served == self._tokenizer:
             return
-        found, source = tokenizer.of_checkpoint(served[0]), "files"
-        if found is None:
-            found, source = self._ask_special_tokens(), "engine"
-        if found is None:
+        tokens, source = tokenizer.of_checkpoint(served[0]), "files"
+        if tokens is None:
+            tokens, source = self._ask_special_tokens(), "engine"
+        if tokens is None:
             if served != self._unknown_tokenizer:
                 log.warning("special_tokens_unknown", url=self.url)
             self._unknown_tokenizer = served
             return
-        self._special_tokens = SpecialTokens(found.union(special_tokens.QWEN2_VL))
+        self._special_tokens = SpecialTokens(tokens.union(special_tokens.QWEN2_VL))
         self._tokenizer = served
-        log.info("special_tokens_found", url=self.url, source=source, count=len(found))
+        log.info("special_tokens_found", url=self.url, source=source, count=len(tokens))
 
     def _ask_special_tokens(self) -> frozenset[str] | None:
-        """Return which candidates the engine has as one token; None when it does not say."""
+        """Return the candidates that are one token in the engine; None when it does not say."""
         try:
             status, body = self._server.request("POST", "/v1/tokenize", body=tokenizer.question())
             return tokenizer.of_answer(body) if status == HTTPStatus.OK else None
@@ -165,7 +164,7 @@ class SGLang:
             return None
 
     def _ask(self, path: str) -> dict[str, Any]:
-        """Return the object at ``path``. ``/server_info`` holds secrets: take from it, keep none of it."""
+        """Return the JSON object at ``path``. ``/server_info`` contains secrets: never store or log it."""
         status, body = self._server.request("GET", path)
         if status != HTTPStatus.OK:
             raise errors.EngineUnavailable(refusals.understand(status, "").error.message)
@@ -175,19 +174,19 @@ class SGLang:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Turn every way not to get a usable answer into :class:`core.errors.EngineUnavailable`."""
+    """Translate every error of a request into :class:`core.errors.EngineUnavailable`."""
     try:
         yield
     except _BROKEN as error:
         raise errors.EngineUnavailable("The engine cannot be reached.") from error
     except (ValueError, LookupError, TypeError) as error:
         raise errors.EngineUnavailable(
-            "The engine does not tell its state as SGLang does."
+            "The engine does not report its state in SGLang's format."
         ) from error
 
 
 def _stale(loads: dict[str, Any]) -> bool:
-    """Whether a rank in an answer of ``/v1/loads`` reported long before the answer: its scheduler is stuck."""
+    """Whether a rank in a response of ``/v1/loads`` has an old report: then its scheduler is stuck."""
     if "timestamp" not in loads:
         return False
     answered = datetime.fromisoformat(loads["timestamp"]).timestamp()
@@ -196,5 +195,5 @@ def _stale(loads: dict[str, Any]) -> bool:
 
 
 def _total(loads: dict[str, Any], name: str) -> int:
-    """Return the sum of ``name`` over the ranks in an answer of ``/v1/loads``."""
+    """Return the sum of ``name`` over the ranks in a response of ``/v1/loads``."""
     return sum(int(rank[name]) for rank in loads["loads"])

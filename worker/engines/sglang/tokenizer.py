@@ -1,4 +1,4 @@
-"""Which special tokens an engine's tokenizer has: read from the checkpoint's files, or asked of the engine."""
+"""Which special tokens an engine's tokenizer has: read from the checkpoint's files, or from the engine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 _FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
 #: Qwen2-VL's ``tokenizer.json`` has 7 MB.
 _MOST_BYTES = 64 << 20
-#: An added token that is not flagged as special counts as one when it has a marker's shape, as ``<tool_call>`` does.
-#: Others are words and runs of spaces: text as any other.
+#: An added token without the flag of special tokens counts as one if it has the shape of a marker, such as
+#: ``<tool_call>``. The others are words and runs of spaces, which are ordinary text.
 _MARKER = re.compile(r"[<\[{]\S+[>\]}]")
 
 
 def of_checkpoint(folder: str) -> frozenset[str] | None:
-    """Return the special tokens that a checkpoint's files name; None when there are none here.
+    """Return the special tokens in a checkpoint's files; None when this machine does not have the files.
 
     Args:
-        folder: an absolute path on the engine's machine, which may be another one; or a name on the hub.
+        folder: an absolute path on the engine's machine, which may be a different one; or a name on the hub.
     """
     path = Path(folder)
     if not path.is_absolute():
@@ -35,17 +35,17 @@ def of_checkpoint(folder: str) -> frozenset[str] | None:
 
 
 def question() -> bytes:
-    """Return the body of ``POST /v1/tokenize`` that asks which of the candidates are one token."""
+    """Return the body of ``POST /v1/tokenize`` that finds the candidates that are one token."""
     return orjson.dumps({"prompt": special_tokens.CANDIDATES, "add_special_tokens": False})
 
 
 def of_answer(answer: bytes) -> frozenset[str]:
     """Return the candidates that are one token in the engine's answer to :func:`question`.
 
-    A marker that is one ordinary token counts too: a space inside of it does no harm.
+    A marker that is one ordinary token counts too: a space in it does no harm.
 
     Raises:
-        ValueError, LookupError, TypeError: the answer has not the shape of SGLang's.
+        ValueError, LookupError, TypeError: the answer does not have the shape of SGLang's.
     """
     ids = orjson.loads(answer)["tokens"]
     pairs = zip(special_tokens.CANDIDATES, ids, strict=True)
@@ -62,7 +62,7 @@ def _read(path: Path) -> Any | None:  # noqa: ANN401 - JSON
 
 
 def _named(content: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
-    """Yield the special tokens that a file's content names, whichever of the files it is."""
+    """Yield the special tokens in the content of any of the files."""
     if not isinstance(content, dict):
         return
     for key, value in content.items():
@@ -77,7 +77,7 @@ def _named(content: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
 
 
 def _added(entries: Iterable[Any]) -> Iterator[str]:
-    """Yield those of a tokenizer's added tokens that are no plain text."""
+    """Yield the added tokens of a tokenizer that are not ordinary text."""
     for entry in entries:
         if isinstance(entry, dict):
             for text in _texts((entry,)):
@@ -86,7 +86,7 @@ def _added(entries: Iterable[Any]) -> Iterator[str]:
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:
-    """Yield what tokens say, given as texts or as objects with ``content``."""
+    """Yield the texts of tokens, which are strings or objects with ``content``."""
     for value in values:
         text = value.get("content") if isinstance(value, dict) else value
         if isinstance(text, str) and text.strip():

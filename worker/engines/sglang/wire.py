@@ -1,6 +1,6 @@
-"""SGLang's chat dialect: a request as bytes, the bytes of a stream as chunks. Pure, no socket in sight.
+"""The wire format of SGLang's chat API: requests to bytes, bytes of a stream to chunks. Pure, without sockets.
 
-Shapes are those of SGLang 0.5.23 (``srt/entrypoints/openai``); each event is one ``data:`` line.
+The shapes are those of SGLang 0.5.23 (``srt/entrypoints/openai``); each event is one ``data:`` line.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _FINISHES = ("stop", "length", "abort")
 
 
 class EncodedImages:
-    """Pictures as JSON content parts, encoded once for the many requests about the same picture.
+    """Images as JSON content parts, encoded once for several requests about the same image.
 
     Args:
-        budget: bytes kept; the picture that was used longest ago goes first.
+        budget: bytes to keep; the least recently used image is dropped first.
     """
 
     def __init__(self, *, budget: int = 64 << 20) -> None:
@@ -68,10 +68,10 @@ def body(
     """Return the body of ``POST /v1/chat/completions``.
 
     The chat template and all texts in it are tokenized together, so a text that spells one of ``specials`` would
-    become one; it gets a space inside of it here, on the wire, while what is stored stays as it was said. A special
-    token that the model generates leaves no trace in its text (``skip_special_tokens``).
+    become one. On the wire it gets a space inside; the stored text stays unchanged. A special token that the model
+    generates does not appear in its text (``skip_special_tokens``).
 
-    Every sampling parameter is explicit: what is left out comes from the model's near-greedy
+    Every sampling parameter is explicit: SGLang takes missing ones from the model's near-greedy
     ``generation_config.json``. Without ``continue_final_message`` SGLang would silently turn the
     trailing assistant message into a user's.
     """
@@ -117,10 +117,10 @@ def body(
 
 
 def payloads(read: Callable[[], bytes]) -> Iterator[bytes]:
-    """Yield what stands after ``data:`` in each line of a server-sent event stream.
+    """Yield the text after ``data:`` of each line of a server-sent event stream.
 
     Args:
-        read: returns some bytes of the stream, cut anywhere, and ``b""`` at its end.
+        read: returns the next bytes of the stream, in pieces of any size, and ``b""`` at its end.
     """
     rest = b""
     while piece := read():
@@ -132,7 +132,7 @@ def payloads(read: Callable[[], bytes]) -> Iterator[bytes]:
 
 
 class InBandError(Exception):
-    """An error that arrives under HTTP 200. ``code`` is what the HTTP status would have been."""
+    """An error within a response of status 200. ``code`` is the HTTP status that fits the error."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(code)
@@ -145,7 +145,7 @@ def chunk(payload: bytes) -> engine.Chunk:
 
     Raises:
         InBandError: the event is an error.
-        core.errors.EngineFault: the event has no shape that is known here.
+        core.errors.EngineFault: the shape of the event is unknown.
     """
     try:
         event = orjson.loads(payload)
@@ -160,12 +160,12 @@ def chunk(payload: bytes) -> engine.Chunk:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.EngineFault("The engine sent an event that cannot be read.") from error
     if finish is not None and finish not in _FINISHES:
-        raise errors.EngineFault("The engine ended the stream for a reason that is not known here.")
+        raise errors.EngineFault("The engine ended the stream for an unknown reason.")
     return engine.Chunk(text, cast("engine.FinishReason | None", finish), usage)
 
 
 def message(answer: bytes) -> str:
-    """Return the message of an error's body, or nothing. For recognising only: it may quote the request."""
+    """Return the message in the body of an error, or an empty text. It may quote the request: do not show or log it."""
     try:
         event = orjson.loads(answer)
         error = event.get("error", event)

@@ -15,7 +15,7 @@ from jobs.answers.extraction import Answer
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
-from jobs.store import claims, history, settle, steps, traces
+from jobs.store import claims, commands, history, settle, steps, traces
 from tests import factories
 from tests.databases import Age
 
@@ -31,7 +31,7 @@ def begun(database: Database, account_id: uuid.UUID) -> claims.Claim:
     return claimed
 
 
-def test_what_is_asked_of_the_engine_is_kept_with_the_attempt(
+def test_the_request_to_the_engine_is_stored_with_the_attempt(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
@@ -90,7 +90,7 @@ def test_success_writes_answer_usage_trace_and_attempt(
         (None, "6", None),
     ],
 )
-def test_the_value_of_an_answer_is_kept_as_it_was_asked_for(
+def test_the_value_of_an_answer_is_stored_in_the_requested_format(
     database: Database,
     account_id: uuid.UUID,
     wanted: dict[str, object] | None,
@@ -124,7 +124,7 @@ moments: list[str] = []
 
 
 @pytest.mark.parametrize("verb", ["succeed", "fail", "stop", "retry", "release", "follow"])
-def test_a_trace_is_read_before_the_transaction_that_keeps_others_waiting(
+def test_a_trace_is_parsed_before_the_transaction(
     database: Database, account_id: uuid.UUID, verb: str
 ) -> None:
     claimed = begun(database, account_id)
@@ -175,7 +175,7 @@ def test_a_trace_without_an_answer_is_a_success_without_one(
     assert job.finish_reason == "length"
 
 
-def test_failure_keeps_its_reason_and_the_partial_trace(
+def test_a_failure_stores_its_reason_and_the_partial_trace(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
@@ -195,11 +195,11 @@ def test_failure_keeps_its_reason_and_the_partial_trace(
     assert (view.attempt.outcome, view.attempt.error_code) == (Outcome.FAILED, "engine_fault")
 
 
-def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
+def test_a_stop_stores_the_time_at_which_the_engine_stopped(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
-    history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
 
     assert settle.stop(
         database, claimed, generation=factories.make_ended("so far", finish_reason="cancel")
@@ -213,7 +213,7 @@ def test_a_stop_keeps_the_time_at_which_the_engine_stopped(
     assert [trace.text for trace in traces.read(database, claimed.job_id)] == ["so far"]
 
 
-def test_a_stop_before_the_engine_was_asked_names_no_time_for_it(
+def test_a_stop_before_the_engines_request_stores_no_time_for_it(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -259,7 +259,7 @@ def test_a_release_counts_nowhere(database: Database, account_id: uuid.UUID) -> 
     }
 
 
-def test_a_released_job_keeps_its_place_in_the_queue(
+def test_a_released_job_keeps_its_position_in_the_queue(
     database: Database, account_id: uuid.UUID
 ) -> None:
     first = factories.make_job(database, account_id)
@@ -303,7 +303,7 @@ def test_an_attempt_that_never_reached_an_engine_costs_nothing(
     assert (job.engine_seconds, job.output_tokens) == (None, None)
 
 
-def test_a_stream_whose_end_nobody_brings_is_closed_with_what_was_written_of_it(
+def test_a_generation_that_no_worker_ends_is_closed_with_its_stored_output(
     database: Database, account_id: uuid.UUID
 ) -> None:
     claimed = begun(database, account_id)
@@ -320,7 +320,7 @@ def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_the_queue(
     database: Database, account_id: uuid.UUID, verb: str
 ) -> None:
     claimed = begun(database, account_id)
-    history.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, claimed.job_id, account_id=account_id, actor="key:test")
     partial = factories.make_ended("so far", finish_reason="error")
 
     if verb == "retry":

@@ -10,7 +10,7 @@ import pytest
 
 from core.database import Database
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, expiry, history, settle
+from jobs.store import claims, commands, expiry, history, settle
 from tests import factories, races
 from tests.databases import Age
 
@@ -45,7 +45,7 @@ def test_a_claim_carries_what_the_worker_needs(database: Database, account_id: u
     assert image == second.data
 
 
-def test_a_claim_makes_the_job_running_and_keeps_the_attempt(
+def test_a_claim_makes_the_job_running_and_stores_the_attempt(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = factories.make_job(database, account_id)
@@ -142,7 +142,7 @@ def test_a_job_past_its_deadline_is_not_claimed(
 
 def test_a_cancelled_job_is_not_claimed(database: Database, account_id: uuid.UUID) -> None:
     job_id = factories.make_job(database, account_id)
-    history.cancel(database, job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, job_id, account_id=account_id, actor="key:test")
 
     assert claims.claim(database, owner="worker-1", lease=factories.LEASE) is None
 

@@ -10,7 +10,7 @@ import pytest
 
 from core.database import Database
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, expiry, history, traces
+from jobs.store import claims, commands, expiry, history, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -75,7 +75,7 @@ def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
 ) -> None:
     job_id = factories.make_job(database, account_id)
     factories.claim(database)
-    history.cancel(database, job_id, account_id=account_id, actor="key:test")
+    commands.cancel(database, job_id, account_id=account_id, actor="key:test")
     age(61)
 
     assert sweep(database) == expiry.Expired(cancelled=1)
@@ -84,7 +84,7 @@ def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
     assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
 
 
-def test_the_partial_trace_of_a_lost_attempt_is_folded_and_kept(
+def test_the_partial_trace_of_a_lost_attempt_is_folded_and_stored(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     job_id = factories.make_job(database, account_id)

@@ -8,7 +8,16 @@ from datetime import timedelta
 
 from core.database import Database
 from jobs.events.index import IndexEntry, SequenceBlock
-from jobs.store import claims, event_log, expiry, history, purge, retention, settle, traces
+from jobs.store import (
+    claims,
+    commands,
+    event_log,
+    expiry,
+    purge,
+    retention,
+    settle,
+    traces,
+)
 from jobs.store.event_log import EventKind, JobEvent
 from tests import factories
 from tests.databases import Age
@@ -70,7 +79,9 @@ def finish(
     assert settle.succeed(database, claimed, answer=None, generation=ended)
 
 
-def test_a_job_is_told_from_its_queue_to_its_end(database: Database, account_id: uuid.UUID) -> None:
+def test_the_events_of_a_job_go_from_its_queue_to_its_end(
+    database: Database, account_id: uuid.UUID
+) -> None:
     claimed = begun(database, account_id)
     index = flush(database, claimed, "Let me ", "look: 圆 🟢\n")
     running = event_log.read(database, claimed.job_id, after=0)
@@ -202,7 +213,7 @@ def test_numbers_are_reserved_before_they_are_used(
     assert factories.get_job(database, claimed.job_id).job.last_sequence_number == wanted
 
 
-def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uuid.UUID) -> None:
+def test_positions_of_jobs_are_read_in_one_query(database: Database, account_id: uuid.UUID) -> None:
     claimed = begun(database, account_id)
     waiting = factories.make_job(database, account_id)
     [first] = flush(database, claimed, "I see ")
@@ -211,7 +222,7 @@ def test_how_far_jobs_are_is_told_in_one_look(database: Database, account_id: uu
 
     assert found[waiting] == event_log.EventPosition(1, finished=False)
     assert found[claimed.job_id] == event_log.EventPosition(first.number, finished=False)
-    history.cancel(database, waiting, account_id=None, actor="key:test")
+    commands.cancel(database, waiting, account_id=None, actor="key:test")
     cancelled = {waiting: event_log.EventPosition(2, finished=True)}
     assert event_log.standings(database, [waiting, uuid.uuid4()]) == cancelled
     assert kinds(read(database, waiting)) == ["job.queued", "job.finished"]

@@ -131,7 +131,7 @@ VERBS: dict[str, Callable[[World, int], object]] = {
     "sweep": lambda world, _: expiry.sweep(
         world.database, actor="sweeper:test", crash_limit=3, rng=world.rng
     ),
-    "cancel": lambda world, _: history.cancel(
+    "cancel": lambda world, _: commands.cancel(
         world.database, world.job_id, account_id=None, actor="key:test"
     ),
     "run now": lambda world, _: commands.run_now(
@@ -214,7 +214,7 @@ def assert_nothing_is_left_open(world: World, job: Job) -> None:
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(steps=STEPS)
-def test_terminal_is_terminal_and_the_timeline_tells_the_job(
+def test_terminal_is_terminal_and_the_timeline_rebuilds_the_job(
     database: Database, age: Age, steps: list[tuple[str, int]]
 ) -> None:
     databases.empty(database)
@@ -240,7 +240,7 @@ def test_terminal_is_terminal_and_the_timeline_tells_the_job(
             assert life[name] == row[name], name
 
 
-def test_the_timeline_tells_times_to_the_microsecond(
+def test_the_timeline_has_times_to_the_microsecond(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for end in ("cancel", "stop", "retry", "overdue", "remove"):

@@ -10,7 +10,7 @@ from datetime import timedelta
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority
-from jobs.store import history, settle, statistics, workers
+from jobs.store import commands, settle, statistics, workers
 from tests import factories
 from tests.databases import Age
 
@@ -20,7 +20,7 @@ AWAY = workers.EngineState(url="http://a", state="away")
 ONE = workers.WorkerHeartbeat(id="one", host="here", pid=1, version="1", slots=8)
 
 
-def test_an_empty_queue_is_told_as_such(database: Database) -> None:
+def test_the_statistics_of_an_empty_queue(database: Database) -> None:
     assert statistics.queue(database, account_id=None) == statistics.QueueStatistics(
         0, 0, None, 0, 0, 0
     )
@@ -33,7 +33,7 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     for _ in range(2):
         factories.make_job(database, account_id)
     cancelled = factories.make_job(database, other)
-    history.cancel(database, cancelled, account_id=None, actor="key:test")
+    commands.cancel(database, cancelled, account_id=None, actor="key:test")
     ended, _running = factories.claim(database), factories.claim(database)
     settle.succeed(database, ended, answer=Answer("6", "boxed"), generation=factories.make_ended())
     factories.make_job(database, account_id)
@@ -48,7 +48,7 @@ def test_what_waits_runs_and_ended_is_counted_by_account(
     assert (mine.submitted, mine.finished) == (3, 1)
 
 
-def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
+def test_a_job_that_waits_for_another_attempt_is_queued_but_neither_due_nor_old(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -60,7 +60,7 @@ def test_a_job_that_waits_for_another_try_is_queued_but_neither_due_nor_old(
     assert (queue.depth, queue.due, queue.oldest) == (1, 0, None)
 
 
-def test_the_queue_of_each_priority_is_told(
+def test_the_queue_has_statistics_by_priority(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     nothing = statistics.QueuedByPriority()
