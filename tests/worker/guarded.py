@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from core import profiles
 from jobs import engine
 from scripted import behaviors
-from tests.worker.engine_fake import Conducted
+from tests.worker.engine_fake import ControlledEngine
 from worker.guards import chain
 from worker.guards.chain import GuardChain
 from worker.guards.trace import Verdict
@@ -32,7 +32,7 @@ def make_guards(
     return chain.build(
         {"guards": enabled},
         make_request(question, budget),
-        engine_=Conducted(),
+        engine_=ControlledEngine(),
         sample=0,
         special_tokens=profiles.TINY.special_tokens,
     )

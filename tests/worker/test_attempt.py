@@ -31,7 +31,7 @@ from worker.leases import StopReason
         ("unterminated_box", "no_answer"),
     ],
 )
-def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
+def test_a_runaway_trace_is_cut_and_an_answer_is_forced(
     bench: Bench, persona: str, kind: str
 ) -> None:
     job_id = run_persona(bench, persona, tokens_per_second=2000)
@@ -49,7 +49,7 @@ def test_a_trace_that_runs_away_is_cut_and_made_to_answer(
     assert job.output_tokens == look.output_tokens + forced.output_tokens < 0.2 * BUDGET
 
 
-def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> None:
+def test_events_of_a_cut_and_of_the_forced_answer_come_in_order(bench: Bench) -> None:
     job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000)
 
     events = bench.reported(job_id)
@@ -67,7 +67,7 @@ def test_a_cut_and_what_comes_after_it_are_told_in_their_order(bench: Bench) -> 
     assert history.page(bench.database, other, limit=9)[0] == []
 
 
-def test_a_trace_without_an_answer_at_its_limit_is_made_to_answer_within_the_budget(
+def test_an_answer_is_forced_within_the_budget_if_a_trace_reaches_its_limit_without_one(
     bench: Bench,
 ) -> None:
     job_id = run_persona(bench, "no_answer_at_length")
@@ -78,7 +78,7 @@ def test_a_trace_without_an_answer_at_its_limit_is_made_to_answer_within_the_bud
     assert (job.output_tokens or 0) <= BUDGET
 
 
-def test_an_answer_that_drifted_into_chinese_is_asked_for_again(bench: Bench) -> None:
+def test_an_answer_that_drifted_into_chinese_is_requested_again(bench: Bench) -> None:
     job_id = run_persona(bench, "chinese_drift")
 
     job = bench.view(job_id).job
@@ -89,7 +89,7 @@ def test_an_answer_that_drifted_into_chinese_is_asked_for_again(bench: Bench) ->
 
 
 @pytest.mark.parametrize("persona", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])
-def test_without_guards_a_job_honestly_ends_without_an_answer(bench: Bench, persona: str) -> None:
+def test_without_guards_a_job_ends_without_an_answer(bench: Bench, persona: str) -> None:
     job_id = run_persona(bench, persona, loop=False, budget=False)
 
     job = bench.view(job_id).job
@@ -109,7 +109,7 @@ def submit_guarded(bench: Bench, **facts: Any) -> uuid.UUID:  # noqa: ANN401 - a
     return bench.submit(options={"max_output_tokens": BUDGET, "guards": ON}, **facts)
 
 
-def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: Bench) -> None:
+def test_a_forced_answer_continues_greedily_from_the_text_before_the_loop(bench: Bench) -> None:
     submit_guarded(bench)
     bench.engine.loop()
     bench.engine.after_abort = [
@@ -127,7 +127,7 @@ def test_a_forced_answer_goes_on_greedily_from_the_text_before_the_loop(bench: B
 
 
 @pytest.mark.parametrize("switched", [{"budget": False}, {}])
-def test_a_forced_answer_stays_within_the_budget_that_nothing_was_kept_of(
+def test_a_forced_answer_stays_within_a_budget_without_a_reserve(
     bench: Bench, switched: dict[str, bool]
 ) -> None:
     budget = 100
@@ -155,7 +155,7 @@ def test_an_answer_before_the_loop_needs_no_second_one(bench: Bench) -> None:
     assert found(bench, job_id) == [("loop", "stopped")]
 
 
-def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench) -> None:
+def test_a_forced_generation_without_text_ends_without_an_answer(bench: Bench) -> None:
     job_id = submit_guarded(bench)
     bench.engine.loop()
     bench.engine.after_abort = [[Chunk(finish_reason="stop"), bench.engine.END]]
@@ -168,7 +168,9 @@ def test_a_model_that_is_speechless_when_cut_ends_without_an_answer(bench: Bench
 
 
 @pytest.mark.parametrize("reason", ENDS)
-def test_a_forced_answer_can_be_stopped_like_any_stream(bench: Bench, reason: StopReason) -> None:
+def test_a_forced_answer_can_be_stopped_like_any_generation(
+    bench: Bench, reason: StopReason
+) -> None:
     job_id = submit_guarded(bench)
     bench.engine.loop()
     bench.engine.after_abort = [[]]
@@ -206,7 +208,7 @@ def follow(database: Database, claimed: claims.Claim) -> object:
     )
 
 
-def test_a_cut_is_written_once_however_often_it_is_tried(bench: Bench) -> None:
+def test_a_cut_is_written_once_despite_retries(bench: Bench) -> None:
     job_id = bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -217,7 +219,7 @@ def test_a_cut_is_written_once_however_often_it_is_tried(bench: Bench) -> None:
     assert found(bench, job_id) == [("budget", "forced")]
 
 
-def test_a_late_piece_of_a_cut_stream_is_not_written(bench: Bench) -> None:
+def test_a_late_part_of_a_cut_generation_is_not_written(bench: Bench) -> None:
     job_id = bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -230,7 +232,7 @@ def test_a_late_piece_of_a_cut_stream_is_not_written(bench: Bench) -> None:
     assert bench.trace(job_id)[0].output_tokens == 11
 
 
-def test_whoever_lost_the_job_cannot_write_a_cut(bench: Bench) -> None:
+def test_a_worker_that_lost_the_job_cannot_write_a_cut(bench: Bench) -> None:
     job_id = bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)

@@ -16,7 +16,7 @@ from jobs.lifecycle import Outcome, Role, Status
 from jobs.store import accounts, quarantine
 from tests.worker import sample_engine
 from tests.worker.conftest import ENDS, Bench, submitted
-from tests.worker.sample_engine import Choir
+from tests.worker.sample_engine import SampleEngine
 from worker import compilations
 from worker.guards import chain
 from worker.leases import StopReason
@@ -66,46 +66,48 @@ class Crowd:
     """Jobs of two accounts, each with a schema of its own, on an engine that a test conducts."""
 
     def __init__(self, bench: Bench, *, places: int = 2, look_seconds: float = 60) -> None:
-        self.choir = Choir()
+        self.sample_streams = SampleEngine()
         self.grammars = compilations.Compilations(
             most_waiting=64, places=places, look_seconds=look_seconds
         )
-        self.mine = bench.with_engine(self.choir, margin=0, grammars=self.grammars)
+        self.mine = bench.with_engine(self.sample_streams, margin=0, grammars=self.grammars)
         key = accounts.new_key()
         accounts.create_key(
             bench.database, key, pepper=b"p", account="other", role=Role.SUBMIT, name="test"
         )
         other = accounts.account_id(bench.database, "other")
         self.theirs = dataclasses.replace(self.mine, account_id=other)
-        self.places = self.grammars.at(Choir.url)
+        self.places = self.grammars.at(SampleEngine.url)
         self.slots: list[threading.Thread] = []
 
-    def run(self, bench: Bench, running_sample: int, schema: object = None) -> uuid.UUID:
+    def run(self, bench: Bench, sample: int, schema: object = None) -> uuid.UUID:
         """Have a job run to the end of its reasoning."""
-        own = one({"const": running_sample}) if schema is None else schema
+        own = one({"const": sample}) if schema is None else schema
         job_id = submit(
             bench,
-            seed=sample_engine.FIRST_SEED + running_sample,
+            seed=sample_engine.FIRST_SEED + sample,
             answer_format={"type": "json_schema", "schema": own},
             guards={},
         )
-        self.choir.feed(
-            running_sample, Chunk(text="I see."), Chunk(finish_reason="stop"), self.choir.END
+        self.sample_streams.feed(
+            sample, Chunk(text="I see."), Chunk(finish_reason="stop"), self.sample_streams.END
         )
         slot = threading.Thread(target=bench.runner.work, daemon=True)
         slot.start()
         self.slots.append(slot)
         return job_id
 
-    def answer(self, running_sample: int) -> None:
-        self.choir.say(running_sample, f'{{"a": {running_sample}}}')
-        self.choir.feed(running_sample, Chunk(finish_reason="stop"), self.choir.END)
+    def answer(self, sample: int) -> None:
+        self.sample_streams.say(sample, f'{{"a": {sample}}}')
+        self.sample_streams.feed(sample, Chunk(finish_reason="stop"), self.sample_streams.END)
 
     def under_grammar(self) -> list[int]:
-        """Return the voices of the streams under a grammar, in the order in which they were asked for."""
+        """Return the samples whose generations have a grammar, in the order of their requests."""
         return [
-            running_sample
-            for running_sample, request in zip(self.choir.votes(), self.choir.requests, strict=True)
+            sample
+            for sample, request in zip(
+                self.sample_streams.votes(), self.sample_streams.requests, strict=True
+            )
             if request.schema is not None
         ]
 
@@ -115,11 +117,11 @@ class Crowd:
         return not any(slot.is_alive() for slot in self.slots)
 
 
-def test_schemas_of_one_account_are_compiled_in_turn_and_keep_no_other_account_waiting(
+def test_schemas_of_one_account_are_compiled_in_turn_and_do_not_delay_other_accounts(
     bench: Bench, wait_for: WaitFor
 ) -> None:
     crowd = Crowd(bench)
-    jobs = [crowd.run(crowd.mine, running_sample) for running_sample in (10, 20, 30)]
+    jobs = [crowd.run(crowd.mine, sample) for sample in (10, 20, 30)]
     assert wait_for(lambda: crowd.places.waiting == 2)
     [first] = crowd.under_grammar()
 
@@ -129,8 +131,8 @@ def test_schemas_of_one_account_are_compiled_in_turn_and_keep_no_other_account_w
     assert crowd.places.waiting == 2
     crowd.answer(first)
     assert wait_for(lambda: len(crowd.under_grammar()) == 3)
-    for running_sample in {10, 20, 30, 40} - {first}:
-        crowd.answer(running_sample)
+    for sample in {10, 20, 30, 40} - {first}:
+        crowd.answer(sample)
     assert crowd.ended()
     assert {bench.status(job_id) for job_id in jobs} == {Status.SUCCEEDED}
     assert crowd.places.held == 0
@@ -144,17 +146,17 @@ def test_a_schema_that_an_engine_knows_waits_for_no_turn(bench: Bench, wait_for:
     second = crowd.run(crowd.mine, 20, same)
     assert wait_for(lambda: crowd.places.waiting == 1)
 
-    crowd.choir.say(10, "{")
+    crowd.sample_streams.say(10, "{")
     assert wait_for(lambda: crowd.under_grammar() == [10, 20])
     crowd.run(crowd.theirs, 40)
     assert wait_for(lambda: crowd.under_grammar() == [10, 20, 40])
     third = crowd.run(crowd.mine, 30, same)
 
     assert wait_for(lambda: crowd.under_grammar() == [10, 20, 40, 30])
-    crowd.choir.say(10, '"a": 10}')
-    crowd.choir.feed(10, Chunk(finish_reason="stop"), crowd.choir.END)
-    for running_sample in (20, 30, 40):
-        crowd.answer(running_sample)
+    crowd.sample_streams.say(10, '"a": 10}')
+    crowd.sample_streams.feed(10, Chunk(finish_reason="stop"), crowd.sample_streams.END)
+    for sample in (20, 30, 40):
+        crowd.answer(sample)
     assert crowd.ended()
     assert {bench.status(job_id) for job_id in (first, second, third)} == {Status.SUCCEEDED}
 
@@ -176,7 +178,7 @@ def test_a_job_that_waits_for_its_turn_can_be_stopped(
     assert crowd.under_grammar() == []
 
 
-def test_a_schema_over_which_an_engine_falls_silent_twice_is_told_and_not_tried_again(
+def test_a_schema_over_which_an_engine_falls_silent_twice_fails_and_is_not_retried(
     bench: Bench,
 ) -> None:
     jobs = [submit(bench) for _ in range(3)]
@@ -211,7 +213,7 @@ def test_an_engine_that_fails_blames_no_schema(bench: Bench) -> None:
     assert codes == ["engine_fault"] * 3
 
 
-def test_silence_over_a_new_schema_accuses_no_picture(bench: Bench) -> None:
+def test_silence_over_a_new_schema_accuses_no_image(bench: Bench) -> None:
     """Its grammar may be what the engine works at, while it answers others."""
     bench = bench.with_engine(bench.engine, quarantine_crashes=1)
     job_id = submit(bench)

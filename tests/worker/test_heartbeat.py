@@ -12,7 +12,7 @@ from jobs import engine as seam
 from jobs.store import workers
 from tests.fakes import RecordingWakeup
 from tests.worker.conftest import LEASE, Bench
-from tests.worker.engine_fake import Conducted
+from tests.worker.engine_fake import ControlledEngine
 from worker.engines.pool import EnginePool
 from worker.heartbeat import Heartbeat
 from worker.sweeper import Sweeper
@@ -20,8 +20,8 @@ from worker.sweeper import Sweeper
 ALIVE = timedelta(seconds=30)
 
 
-class Away(Conducted):
-    """An engine that is away until it is told to come."""
+class AbsentEngine(ControlledEngine):
+    """An engine that does not answer until ``here`` is set."""
 
     here = False
 
@@ -67,10 +67,10 @@ def test_the_window_is_shared_among_the_workers_that_live(bench: Bench) -> None:
     assert bench.engines.window() == alone // 2
 
 
-def test_an_engine_that_comes_back_has_the_bell_rung(
+def test_an_engine_that_comes_back_causes_wakeups(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
-    engine = Away()
+    engine = AbsentEngine()
     engines = EnginePool([engine])
     rooms: list[int] = []
     worker_heartbeat = Heartbeat(
@@ -94,10 +94,10 @@ def test_an_engine_that_comes_back_has_the_bell_rung(
     assert workers.workforce(database, alive=ALIVE).processes == 0
 
 
-def test_the_workers_list_tells_how_the_engines_do(
+def test_the_list_of_workers_shows_the_states_of_engines(
     database: Database, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
-    engine = Away()
+    engine = AbsentEngine()
     engines = EnginePool([engine], now=lambda: 0.0)
     mine = workers.WorkerHeartbeat(id="me", host="h", pid=1, version="1", slots=4)
     worker_heartbeat = Heartbeat(

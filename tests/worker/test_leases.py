@@ -24,10 +24,10 @@ def dialect() -> str:
 
 
 @pytest.fixture
-def holdings(database: Database) -> Iterator[Leases]:
-    holdings = Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    yield holdings
-    holdings.stop()
+def leases_(database: Database) -> Iterator[Leases]:
+    leases_ = Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    yield leases_
+    leases_.stop()
 
 
 def some_claim() -> claims.Claim:
@@ -47,7 +47,7 @@ def some_claim() -> claims.Claim:
     )
 
 
-def test_no_stop_waits_for_another(holdings: Leases) -> None:
+def test_no_stop_waits_for_another(leases_: Leases) -> None:
     together = threading.Barrier(STREAMS)
     aborted: list[int] = []
     closed = threading.Semaphore(0)
@@ -57,24 +57,24 @@ def test_no_stop_waits_for_another(holdings: Leases) -> None:
 
     with contextlib.ExitStack() as held:
         for _ in range(STREAMS):
-            holding = held.enter_context(holdings.hold(some_claim()))
+            holding = held.enter_context(leases_.hold(some_claim()))
             holding.attach(abort=abort, close=closed.release)
 
-        holdings.end_all(StopReason.DRAIN)
+        leases_.end_all(StopReason.DRAIN)
 
         assert all(closed.acquire(timeout=20) for _ in range(STREAMS))
     assert len(aborted) == STREAMS
 
 
-def test_a_stream_whose_abort_fails_is_closed_all_the_same(holdings: Leases) -> None:
+def test_a_stream_whose_abort_fails_is_closed_nevertheless(leases_: Leases) -> None:
     closed = threading.Event()
 
     def abort() -> None:
         raise ValueError("no such engine")
 
-    with holdings.hold(some_claim()) as holding:
+    with leases_.hold(some_claim()) as holding:
         holding.attach(abort=abort, close=closed.set)
 
-        holdings.end_all(StopReason.DRAIN)
+        leases_.end_all(StopReason.DRAIN)
 
         assert closed.wait(10)

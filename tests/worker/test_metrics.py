@@ -73,7 +73,7 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
     ] == [50, 11]
 
 
-def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
+def test_the_samples_of_a_vote_are_counted_by_their_outcome(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -128,7 +128,7 @@ def test_a_cancel_of_a_queued_job_is_an_end_but_no_attempt(
     assert value(registry, "job_attempts_total", outcome="cancelled") is None
 
 
-def test_a_code_that_nobody_listed_is_other(
+def test_an_unlisted_code_is_counted_as_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -144,7 +144,7 @@ def test_a_code_that_nobody_listed_is_other(
     )
 
 
-def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
+def test_a_rolled_back_change_is_not_counted(database: Database) -> None:
     woken: list[object] = []
     database.listen(woken.append)
 

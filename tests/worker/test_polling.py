@@ -1,4 +1,4 @@
-"""Jobs are claimed without bells when none has been heard for a while."""
+"""Jobs are claimed without wakeups if none has arrived for a while."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_after_a_silence_due_jobs_run_without_a_bell(
     assert wait_for(lambda: busy() == 0)
 
 
-def test_a_bell_that_is_heard_keeps_it_back(bench: Bench) -> None:
+def test_a_wakeup_postpones_polling(bench: Bench) -> None:
     watch = Watch()
     waiting = fallback(bench, watch)
     job_id = bench.submit()
@@ -71,7 +71,7 @@ def test_a_bell_that_is_heard_keeps_it_back(bench: Bench) -> None:
     assert bench.status(job_id) is Status.QUEUED
 
 
-def test_it_never_runs_more_than_its_slots(
+def test_polling_never_runs_more_jobs_than_slots(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -97,7 +97,7 @@ def test_it_never_runs_more_than_its_slots(
     assert wait_for(lambda: busy() == 0)
 
 
-def test_busy_slots_hear_no_bells_and_need_no_help(
+def test_busy_slots_receive_no_wakeups_and_need_no_polling(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -118,7 +118,7 @@ def test_busy_slots_hear_no_bells_and_need_no_help(
         slot.join(10)
 
 
-def test_its_end_waits_for_its_slots(
+def test_the_end_of_polling_waits_for_its_slots(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
@@ -139,7 +139,7 @@ def test_its_end_waits_for_its_slots(
     assert wait_for(lambda: busy() == 0)
 
 
-def test_with_nothing_due_silence_is_just_silence(bench: Bench) -> None:
+def test_with_nothing_due_silence_starts_no_slots(bench: Bench) -> None:
     watch = Watch()
     waiting = fallback(bench, watch)
     watch.now += 1000

@@ -59,12 +59,12 @@ class Deployment:
         assert self.wait_for(lambda: self.watched.waiting > 0)
         return thread
 
-    def give_up(self, *threads: threading.Thread, beside: bool = False) -> None:
+    def give_up(self, *threads: threading.Thread, answering: bool = False) -> None:
         """Let the time pass after which silence is not believed, with or without an answer to another job."""
         self.watched.look()
         self.clock.seconds += SILENT - 5
         self.watched.look()
-        if beside:
+        if answering:
             self.bench.submit(options={"max_output_tokens": 1000}, image=other_image())
             assert self.wait_for(lambda: self.bench.runner.work() == 1)
         self.clock.seconds += 15
@@ -80,7 +80,7 @@ def other_image() -> CanonicalImage:
 
 
 @pytest.fixture
-def house(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[Deployment]:
+def deployment(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[Deployment]:
     clock = Watch()
     with BackgroundServer(OPTIONS) as server:
         watched = WatchedEngine(
@@ -90,23 +90,23 @@ def house(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iterator[
         yield Deployment(bench, watched, clock, wait_for, age)
 
 
-def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fails(
-    house: Deployment,
+def test_a_job_over_which_the_engine_falls_silent_is_retried_once_and_then_fails(
+    deployment: Deployment,
 ) -> None:
-    bench = house.bench
-    job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
+    bench = deployment.bench
+    job_id = deployment.submit("[[persona:mute]] How many?", max_attempts=20)
     room = bench.engines.window()
 
-    house.give_up(house.begin())
+    deployment.give_up(deployment.begin())
 
     job, attempt = bench.view(job_id).job, bench.attempt(job_id).attempt
     assert (job.status, job.failures) == (Status.QUEUED, 1)
     assert (attempt.outcome, attempt.error_code) == (Outcome.RETRIED, "engine_silent")
     assert "streams running and 0 waiting" in (attempt.error_message or "")
     assert bench.engines.acquire() is None, "the engine rests"
-    house.age(100)
+    deployment.age(100)
 
-    house.give_up(house.begin())
+    deployment.give_up(deployment.begin())
 
     job = bench.view(job_id).job
     assert (job.status, job.error_code, job.error_retryable) == (
@@ -116,7 +116,7 @@ def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fa
     )
     assert job.attempt == 2
     assert [trace.text for trace in bench.trace(job_id)] == ["", ""]
-    assert house.wait_for(lambda: house.watched.load().running == 0)
+    assert deployment.wait_for(lambda: deployment.watched.load().running == 0)
     # One stream at a time until one goes well: then all of them.
     trial = None
     while trial is None:
@@ -127,18 +127,18 @@ def test_a_job_over_which_the_engine_falls_silent_is_tried_once_more_and_then_fa
     assert sum(1 for _ in iter(bench.engines.acquire, None)) == room
 
 
-def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) -> None:
-    bench = house.bench
-    stuck = house.submit("[[persona:mute]] How many?")
-    thread = house.begin()
-    house.watched.look()
-    house.clock.seconds += SILENT - 5
-    house.watched.look()
-    well = house.submit("How many circles?")
+def test_an_engine_that_answers_other_jobs_keeps_getting_them(deployment: Deployment) -> None:
+    bench = deployment.bench
+    stuck = deployment.submit("[[persona:mute]] How many?")
+    thread = deployment.begin()
+    deployment.watched.look()
+    deployment.clock.seconds += SILENT - 5
+    deployment.watched.look()
+    well = deployment.submit("How many circles?")
     assert bench.runner.work() == 1
 
-    house.clock.seconds += 15
-    house.watched.look()
+    deployment.clock.seconds += 15
+    deployment.watched.look()
 
     thread.join(30)
     assert bench.view(well).job.status is Status.SUCCEEDED
@@ -147,56 +147,56 @@ def test_an_engine_that_answers_others_is_not_kept_from_them(house: Deployment) 
     assert permit is not None
 
 
-def test_a_picture_over_which_engines_fall_silent_is_kept_from_them(house: Deployment) -> None:
-    bench = house.bench
+def test_an_image_over_which_engines_fall_silent_is_quarantined(deployment: Deployment) -> None:
+    bench = deployment.bench
     for attempts in (2, 1):
-        job_id = house.submit("[[persona:mute]] How many?", max_attempts=20)
+        job_id = deployment.submit("[[persona:mute]] How many?", max_attempts=20)
         for _ in range(attempts):
-            house.give_up(house.begin(), beside=True)
-            house.age(100)
+            deployment.give_up(deployment.begin(), answering=True)
+            deployment.age(100)
 
     assert bench.view(job_id).job.error_code == "image_quarantined"
     keys = [real_image().key, other_image().key]
     assert quarantine.held(bench.database, bench.account_id, keys) == {real_image().key}
 
 
-def test_an_engine_that_is_silent_to_all_accuses_no_picture(house: Deployment) -> None:
-    bench = house.bench
+def test_an_engine_that_is_silent_to_all_accuses_no_image(deployment: Deployment) -> None:
+    bench = deployment.bench
     for _ in range(2):
-        job_id = house.submit("[[persona:mute]] How many?")
+        job_id = deployment.submit("[[persona:mute]] How many?")
         for _ in range(2):
-            house.give_up(house.begin())
-            house.age(100)
+            deployment.give_up(deployment.begin())
+            deployment.age(100)
         assert bench.view(job_id).job.error_code == "engine_silent"
 
     assert not quarantine.held(bench.database, bench.account_id, [real_image().key])
 
 
-def test_an_engine_that_is_silent_to_others_as_well_is_at_fault_itself(house: Deployment) -> None:
-    bench = house.bench
-    job_id = house.submit("[[persona:mute]] How many?", max_attempts=3)
+def test_an_engine_that_is_silent_to_other_jobs_too_is_at_fault(deployment: Deployment) -> None:
+    bench = deployment.bench
+    job_id = deployment.submit("[[persona:mute]] How many?", max_attempts=3)
     for attempt in (1, 2):
         # The engine is on trial the second time: this stream needs no permit.
-        other = asking.Reader(house.watched, asking.ask("[[persona:mute]] How many?"))
-        thread = house.begin()
-        assert house.wait_for(lambda: house.watched.waiting == 2)
+        other = asking.Reader(deployment.watched, asking.ask("[[persona:mute]] How many?"))
+        thread = deployment.begin()
+        assert deployment.wait_for(lambda: deployment.watched.waiting == 2)
 
-        house.give_up(thread)
+        deployment.give_up(thread)
 
         other.join()
         job = bench.view(job_id).job
         assert (job.status, job.failures) == (Status.QUEUED, attempt)
         assert bench.attempt(job_id).attempt.error_code == "engine_fault"
-        house.age(100)
+        deployment.age(100)
 
 
-def test_other_failures_of_a_job_are_not_taken_for_silence(house: Deployment) -> None:
-    bench = house.bench
-    job_id = house.submit("[[persona:fault]] How many?", max_attempts=3)
+def test_other_failures_of_a_job_do_not_count_as_silence(deployment: Deployment) -> None:
+    bench = deployment.bench
+    job_id = deployment.submit("[[persona:fault]] How many?", max_attempts=3)
 
     for _ in range(3):
-        assert house.wait_for(lambda: bench.runner.work() > 0)
-        house.age(100)
+        assert deployment.wait_for(lambda: bench.runner.work() > 0)
+        deployment.age(100)
 
     codes = [view.attempt.error_code for view in history.attempts(bench.database, job_id)]
     assert codes == ["engine_fault"] * 3

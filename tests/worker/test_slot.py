@@ -58,7 +58,7 @@ def test_an_answer_ends_the_job_with_trace_usage_and_attempt(bench: Bench) -> No
     }
 
 
-def test_the_request_is_explicit_and_salted_by_account_and_picture(bench: Bench) -> None:
+def test_the_request_is_explicit_and_salted_by_account_and_image(bench: Bench) -> None:
     bench.submit()
     bench.engine.answer(TRACE)
 
@@ -101,7 +101,7 @@ def test_a_trace_without_an_answer_succeeds_without_one(bench: Bench) -> None:
         (errors.EngineFault("It fell silent."), Status.QUEUED, 1, Outcome.RETRIED),
         (errors.EngineBusy("It is full."), Status.QUEUED, 0, Outcome.RELEASED),
         (errors.EngineUnavailable("It is away."), Status.QUEUED, 0, Outcome.RELEASED),
-        (RuntimeError("a fault that nobody foresaw"), Status.QUEUED, 1, Outcome.RETRIED),
+        (RuntimeError("an unexpected fault"), Status.QUEUED, 1, Outcome.RETRIED),
     ],
     ids=["rejected", "fault", "busy", "unavailable", "unforeseen"],
 )
@@ -116,7 +116,7 @@ def test_a_fault_is_counted_by_its_kind(
     job = bench.view(job_id).job
     assert (job.status, job.failures, job.crashes) == (status, failures, 0)
     assert bench.attempt(job_id).attempt.outcome is outcome
-    assert "nobody foresaw" not in (job.error_message or "")
+    assert "an unexpected fault" not in (job.error_message or "")
 
 
 def test_the_last_counted_fault_fails_the_job_and_keeps_the_partial_trace(bench: Bench) -> None:
@@ -135,7 +135,7 @@ def test_the_last_counted_fault_fails_the_job_and_keeps_the_partial_trace(bench:
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["abort heard", "abort unheard"])
-def test_a_cancel_stops_the_engine_and_keeps_what_was_said(bench: Bench, *, deaf: bool) -> None:
+def test_a_cancel_stops_the_engine_and_keeps_the_partial_trace(bench: Bench, *, deaf: bool) -> None:
     bench.engine.deaf = deaf
     job_id = bench.submit()
     bench.engine.feed(Chunk(text="I see"))
@@ -170,7 +170,7 @@ def test_a_deadline_fails_the_running_job_with_its_partial_trace(
     assert [trace.text for trace in bench.trace(job_id)] == ["I see"]
 
 
-def test_a_drain_gives_the_job_back_uncounted_and_claims_no_more(bench: Bench) -> None:
+def test_a_drain_returns_the_job_uncounted_and_claims_no_more(bench: Bench) -> None:
     job_id = bench.submit()
     other = bench.submit()
     slot = bench.run_in_thread()
@@ -220,7 +220,7 @@ def test_a_running_trace_is_readable_and_grows(bench: Bench) -> None:
         tokens = len(live_texts) + 1
         bench.engine.feed(Chunk(text=word))
         _wait_for_tokens(bench, tokens)
-        bench.recorder.flush()
+        bench.trace_writer.flush()
         live_texts.append("".join(trace.text for trace in bench.trace(job_id)))
         progress = bench.view(job_id).progress
         assert progress is not None
@@ -234,14 +234,14 @@ def test_a_running_trace_is_readable_and_grows(bench: Bench) -> None:
 
 def _wait_for_tokens(bench: Bench, count: int) -> None:
     """Wait until the reading thread has taken ``count`` chunks; it is microseconds away."""
-    [live] = bench.recorder.lives()
+    [live] = bench.trace_writer.buffers()
     deadline = time.monotonic() + 10
     while live.tokens < count and time.monotonic() < deadline:
         threading.Event().wait(0.001)
     assert live.tokens == count
 
 
-def test_text_that_no_database_keeps_is_made_readable(bench: Bench) -> None:
+def test_text_that_databases_reject_is_made_readable(bench: Bench) -> None:
     job_id = bench.submit()
     bench.engine.feed(Chunk(text="a\x00b\ud800c"), Chunk(finish_reason="stop"), bench.engine.END)
 
@@ -253,7 +253,7 @@ def test_text_that_no_database_keeps_is_made_readable(bench: Bench) -> None:
     assert trace.text.startswith("a\ufffdb")
 
 
-def test_a_job_whose_picture_is_gone_fails_with_its_own_code(bench: Bench) -> None:
+def test_a_job_whose_image_was_removed_fails_with_its_own_code(bench: Bench) -> None:
     job_id = bench.submit()
     image_id = bench.view(job_id).images[0].image.id
     with bench.database.transaction() as transaction:
@@ -289,7 +289,7 @@ def test_an_engine_that_refused_sends_no_bill(bench: Bench) -> None:
     assert (job.output_tokens, job.engine_seconds) == (None, None)
 
 
-def test_an_answer_that_is_whole_cannot_be_stopped_any_more(
+def test_a_complete_answer_cannot_be_stopped_any_more(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     bench.engine.deaf = True

@@ -39,7 +39,7 @@ def present(database: Database, name: str, *, slots: int = 4) -> workers.WorkerH
 
 
 @pytest.mark.parametrize(
-    ("jobs", "slots", "lying", "rung"),
+    ("jobs", "slots", "pending", "sent"),
     [
         (0, 4, 0, []),
         (3, 4, 0, [3]),
@@ -50,20 +50,20 @@ def present(database: Database, name: str, *, slots: int = 4) -> workers.WorkerH
     ],
     ids=["nothing due", "due", "no more than slots", "some lie", "enough lie", "redis is away"],
 )
-def test_a_sweep_rings_for_due_jobs_as_far_as_slots_hear(
-    bench: Bench, jobs: int, slots: int, lying: int | None, rung: list[int]
+def test_a_sweep_sends_wakeups_for_due_jobs_up_to_the_number_of_free_slots(
+    bench: Bench, jobs: int, slots: int, pending: int | None, sent: list[int]
 ) -> None:
     present(bench.database, "w", slots=slots)
     for _ in range(jobs):
         bench.submit()
-    wakeup = RecordingWakeup(lying=lying)
+    wakeup = RecordingWakeup(lying=pending)
 
     sweeper(bench.database, wakeup).sweep()
 
-    assert wakeup.calls == rung
+    assert wakeup.calls == sent
 
 
-def test_without_a_live_worker_nobody_is_rung_for(bench: Bench) -> None:
+def test_without_a_live_worker_no_wakeups_are_sent(bench: Bench) -> None:
     bench.submit()
     wakeup = RecordingWakeup()
 
@@ -72,7 +72,7 @@ def test_without_a_live_worker_nobody_is_rung_for(bench: Bench) -> None:
     assert wakeup.calls == []
 
 
-def test_a_sweeper_that_has_just_come_up_ends_no_lease_on_a_server(bench: Bench) -> None:
+def test_a_sweeper_that_has_just_started_ends_no_lease_on_a_server(bench: Bench) -> None:
     bench.submit()
     assert claims.claim(bench.database, owner="dead", lease=timedelta(seconds=-1)) is not None
 

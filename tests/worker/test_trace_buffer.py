@@ -47,7 +47,7 @@ def publisher() -> RecordingPublisher:
 
 
 @pytest.fixture
-def recorder(database: Flickering, publisher: RecordingPublisher) -> TraceWriter:
+def trace_writer(database: Flickering, publisher: RecordingPublisher) -> TraceWriter:
     return TraceWriter(
         database,
         publisher=publisher,
@@ -57,12 +57,12 @@ def recorder(database: Flickering, publisher: RecordingPublisher) -> TraceWriter
     )
 
 
-def begin(database: Database, recorder: TraceWriter) -> TraceBuffer:
+def begin(database: Database, trace_writer: TraceWriter) -> TraceBuffer:
     factories.make_job(database, factories.make_account(database))
     claimed = factories.claim(database, "me")
     started_at = factories.begin(database, claimed)
     assert started_at is not None
-    return recorder.open(claimed, generation=0, started_at=started_at)
+    return trace_writer.open(claimed, generation=0, started_at=started_at)
 
 
 def chunks(database: Database, live: TraceBuffer) -> list[str]:
@@ -72,55 +72,55 @@ def chunks(database: Database, live: TraceBuffer) -> list[str]:
         return list(transaction.session.scalars(statement.order_by(TraceChunk.position)))
 
 
-def test_after_an_outage_the_text_is_whole_and_in_few_pieces(
-    database: Flickering, recorder: TraceWriter
+def test_after_an_outage_the_text_is_complete_and_in_few_parts(
+    database: Flickering, trace_writer: TraceWriter
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     database.away = True
     for word in ("I ", "see ", "six ", "round ", "shapes."):
         live.add(word)
-        recorder.flush()
+        trace_writer.flush()
     database.away = False
 
-    recorder.flush()
-    recorder.flush()
+    trace_writer.flush()
+    trace_writer.flush()
 
     assert chunks(database, live) == ["I ", "see six round shapes."]
 
 
-def test_a_piece_whose_reply_was_lost_is_not_written_twice(
-    database: Flickering, recorder: TraceWriter
+def test_a_part_whose_reply_was_lost_is_not_written_twice(
+    database: Flickering, trace_writer: TraceWriter
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     database.reply_lost = True
     for word in ("I ", "see ", "six."):
         live.add(word)
-        recorder.flush()
+        trace_writer.flush()
     database.reply_lost = False
 
-    recorder.flush()
-    recorder.flush()
+    trace_writer.flush()
+    trace_writer.flush()
 
     assert chunks(database, live) == ["I ", "see six."]
 
 
 def reported(database: Database, live: TraceBuffer) -> str:
-    """Return the text that a reader of SQL is told."""
+    """Return the text that a reader gets from SQL."""
     page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     return "".join(event.delta or "" for event in page.events)
 
 
-def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before(
-    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
+def test_text_between_two_ticks_is_one_event_and_each_names_the_one_before(
+    database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     claimed = live.claim.numbers.last
     for words in (["I ", "see "], [], ["six"]):
         for word in words:
             live.add(word)
-        recorder.tick()
+        trace_writer.tick()
     live.add(".")
-    recorder.close(live)
+    trace_writer.close(live)
 
     assert [event.delta for event in publisher.reported] == ["I see ", "six", "."]
     numbers = [claimed, *(event.mark.number for event in publisher.reported)]
@@ -129,15 +129,15 @@ def test_what_comes_between_two_ticks_is_one_event_and_each_names_the_one_before
     assert [mark.tokens for mark in live.event_index] == [2, 1, 1]
 
 
-def test_what_is_told_live_is_what_sql_tells_later(
-    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
+def test_live_events_equal_the_events_that_sql_has_later(
+    database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     for word in ("I ", "see ", "six."):
         live.add(word)
-        recorder.tick()
-    recorder.find(live, {"kind": "loop"})
-    recorder.flush()
+        trace_writer.tick()
+    trace_writer.add_finding(live, {"kind": "loop"})
+    trace_writer.flush()
 
     found = event_log.read(database, live.claim.job_id, after=0).events[2:]
 
@@ -148,37 +148,37 @@ def test_what_is_told_live_is_what_sql_tells_later(
     assert [str(event.kind) for event in found] == [*["trace.delta"] * 3, "finding"]
 
 
-def test_without_numbers_text_waits_and_comes_when_there_are_more(
-    database: Flickering, recorder: TraceWriter, publisher: RecordingPublisher
+def test_without_event_numbers_text_waits_until_there_are_more(
+    database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     database.away = True
     for _ in range(SequenceBlock.BLOCK + 2):
         live.add("x")
-        recorder.tick()
+        trace_writer.tick()
     assert len(publisher.reported) == SequenceBlock.BLOCK
-    recorder.flush()
+    trace_writer.flush()
     database.away = False
 
-    recorder.flush()
-    recorder.flush()
+    trace_writer.flush()
+    trace_writer.flush()
 
     assert reported(database, live) == "x" * (SequenceBlock.BLOCK + 2)
     assert publisher.reported[-1].delta == "xx"
 
 
-def test_an_ended_streams_rest_is_written_before_what_another_one_says_later(
-    database: Flickering, recorder: TraceWriter
+def test_the_last_text_of_an_ended_generation_is_written_before_later_text_of_another(
+    database: Flickering, trace_writer: TraceWriter
 ) -> None:
-    live = begin(database, recorder)
+    live = begin(database, trace_writer)
     started_at = factories.begin(database, live.claim, generation=1)
     assert started_at is not None
-    other = recorder.open(live.claim, generation=1, started_at=started_at)
+    other = trace_writer.open(live.claim, generation=1, started_at=started_at)
     live.add("first")
-    recorder.close(live)
+    trace_writer.close(live)
     other.add("second")
 
-    recorder.flush()
+    trace_writer.flush()
 
     page = event_log.read(database, live.claim.job_id, after=0, limit=10_000)
     assert [(event.generation, event.delta) for event in page.events[2:]] == [

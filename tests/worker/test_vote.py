@@ -1,4 +1,4 @@
-"""A job's samples vote on its answer: early stop, permits, cancels, crashes; what is told live is what is kept."""
+"""The samples of a job vote on its answer: early stop, engine slots, cancels, crashes, live events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import factories
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker import behaviors
 from tests.worker.conftest import ENDS, Bench, real_image
-from tests.worker.sample_engine import Choir
+from tests.worker.sample_engine import SampleEngine
 from worker import equality
 from worker.equality import Equality
 from worker.leases import StopReason
@@ -30,14 +30,14 @@ WaitFor = Callable[[Callable[[], bool]], bool]
 
 
 @pytest.fixture
-def choir() -> Choir:
-    return Choir()
+def sample_streams() -> SampleEngine:
+    return SampleEngine()
 
 
 @pytest.fixture
-def stage(bench: Bench, choir: Choir) -> Bench:
-    """The bench with a choir for an engine."""
-    return bench.with_engine(choir, margin=0)
+def vote_bench(bench: Bench, sample_streams: SampleEngine) -> Bench:
+    """The bench with an engine of several streams."""
+    return bench.with_engine(sample_streams, margin=0)
 
 
 def ask(bench: Bench, samples: int, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
@@ -61,7 +61,7 @@ def votes_of(bench: Bench, job_id: uuid.UUID) -> tuple[Any, ...]:
     return (
         votes["begun"],
         votes["counted"],
-        [(one["text"], one["generations"]) for one in votes["classes"]],
+        [(answer_class["text"], answer_class["samples"]) for answer_class in votes["classes"]],
         votes["abstained"],
     )
 
@@ -70,21 +70,23 @@ def finishes(bench: Bench, job_id: uuid.UUID) -> list[str | None]:
     return [trace.finish_reason for trace in bench.trace(job_id)]
 
 
-def test_a_first_wave_that_agrees_is_all_that_is_asked_for(stage: Bench, choir: Choir) -> None:
-    job_id = ask(stage, 5)
+def test_a_first_wave_that_agrees_decides_the_vote(
+    vote_bench: Bench, sample_streams: SampleEngine
+) -> None:
+    job_id = ask(vote_bench, 5)
     for vote in range(3):
-        choir.answer(vote, "6")
+        sample_streams.answer(vote, "6")
 
-    stage.runner.work()
+    vote_bench.runner.work()
 
-    job = stage.view(job_id).job
+    job = vote_bench.view(job_id).job
     assert (job.status, job.answer_text, job.confidence) == (Status.SUCCEEDED, "6", 1.0)
-    assert votes_of(stage, job_id) == (3, 3, [("6", [0, 1, 2])], [])
+    assert votes_of(vote_bench, job_id) == (3, 3, [("6", [0, 1, 2])], [])
     assert (job.input_tokens, job.cached_tokens, job.output_tokens) == (30, 16, 15)
-    assert sorted(choir.votes()) == [0, 1, 2]
-    assert [trace.text.count("boxed{6}") for trace in stage.trace(job_id)] == [1, 1, 1]
-    assert stage.engines.states() is not None
-    assert taken(stage) == 0
+    assert sorted(sample_streams.votes()) == [0, 1, 2]
+    assert [trace.text.count("boxed{6}") for trace in vote_bench.trace(job_id)] == [1, 1, 1]
+    assert vote_bench.engines.states() is not None
+    assert taken(vote_bench) == 0
 
 
 def taken(bench: Bench) -> int:
@@ -99,87 +101,97 @@ def taken(bench: Bench) -> int:
     return bench.engines.window() - free
 
 
-def test_followers_begin_with_the_leaders_first_token(stage: Bench, choir: Choir) -> None:
-    ask(stage, 3)
-    thread = start(stage)
-    assert choir.begun(1)
-    assert choir.votes() == [0]
+def test_other_samples_start_with_the_first_token_of_the_first(
+    vote_bench: Bench, sample_streams: SampleEngine
+) -> None:
+    ask(vote_bench, 3)
+    thread = start(vote_bench)
+    assert sample_streams.begun(1)
+    assert sample_streams.votes() == [0]
 
-    choir.say(0, "I ")
-    assert choir.begun(2)
+    sample_streams.say(0, "I ")
+    assert sample_streams.begun(2)
 
     for vote in range(2):
-        choir.answer(vote, "6")
+        sample_streams.answer(vote, "6")
     assert ended(thread)
-    assert choir.votes() == [0, 1]
-    assert [request.rid for request in choir.requests] == list(
-        dict.fromkeys(request.rid for request in choir.requests)
+    assert sample_streams.votes() == [0, 1]
+    assert [request.rid for request in sample_streams.requests] == list(
+        dict.fromkeys(request.rid for request in sample_streams.requests)
     )
-    assert len({request.salt for request in choir.requests}) == 1
+    assert len({request.salt for request in sample_streams.requests}) == 1
 
 
-def test_a_second_wave_is_stopped_by_the_vote_that_decides(stage: Bench, choir: Choir) -> None:
-    job_id = ask(stage, 5)
-    choir.answer(0, "6")
-    choir.answer(1, "7")
-    choir.answer(2, "6")
-    thread = start(stage)
-    assert choir.begun(5)
-    choir.say(3, "Hmm")
+def test_a_second_wave_is_stopped_by_the_vote_that_decides(
+    vote_bench: Bench, sample_streams: SampleEngine
+) -> None:
+    job_id = ask(vote_bench, 5)
+    sample_streams.answer(0, "6")
+    sample_streams.answer(1, "7")
+    sample_streams.answer(2, "6")
+    thread = start(vote_bench)
+    assert sample_streams.begun(5)
+    sample_streams.say(3, "Hmm")
 
-    choir.answer(4, "6")
+    sample_streams.answer(4, "6")
 
     assert ended(thread)
-    assert choir.aborted == [3]
-    job = stage.view(job_id).job
+    assert sample_streams.aborted == [3]
+    job = vote_bench.view(job_id).job
     assert (job.answer_text, job.confidence) == ("6", 0.75)
-    begun, counted, classes, abstained = votes_of(stage, job_id)
+    begun, counted, classes, abstained = votes_of(vote_bench, job_id)
     assert (begun, counted, abstained) == (5, 4, [])
     assert [(text, len(samples)) for text, samples in classes] == [("6", 3), ("7", 1)]
-    [stopped] = [trace for trace in stage.trace(job_id) if trace.finish_reason == "unneeded"]
+    [stopped] = [trace for trace in vote_bench.trace(job_id) if trace.finish_reason == "unneeded"]
     assert (stopped.text, stopped.output_tokens, stopped.complete) == ("Hmm", 2, True)
     assert job.output_tokens == 4 * 5 + 2
-    assert taken(stage) == 0
+    assert taken(vote_bench) == 0
 
 
 def test_samples_without_an_answer_abstain_and_count_against_the_winner(
-    stage: Bench, choir: Choir
+    vote_bench: Bench, sample_streams: SampleEngine
 ) -> None:
-    job_id = ask(stage, 5)
-    choir.feed(0, Chunk(text="I see nothing."), Chunk(finish_reason="stop"), choir.END)
-    choir.answer(1, "6")
-    choir.answer(2, "6")
+    job_id = ask(vote_bench, 5)
+    sample_streams.feed(
+        0, Chunk(text="I see nothing."), Chunk(finish_reason="stop"), sample_streams.END
+    )
+    sample_streams.answer(1, "6")
+    sample_streams.answer(2, "6")
 
-    stage.runner.work()
+    vote_bench.runner.work()
 
-    job = stage.view(job_id).job
+    job = vote_bench.view(job_id).job
     assert (job.answer_text, round(job.confidence or 0, 2)) == ("6", 0.67)
-    assert votes_of(stage, job_id)[3] == [0]
-    assert stage.view(job_id).findings == ()
+    assert votes_of(vote_bench, job_id)[3] == [0]
+    assert vote_bench.view(job_id).findings == ()
 
 
-def test_a_vote_in_which_all_abstain_ends_without_an_answer(stage: Bench, choir: Choir) -> None:
-    job_id = ask(stage, 2)
+def test_a_vote_in_which_all_abstain_ends_without_an_answer(
+    vote_bench: Bench, sample_streams: SampleEngine
+) -> None:
+    job_id = ask(vote_bench, 2)
     for vote in range(2):
-        choir.feed(vote, Chunk(text="Hmm."), Chunk(finish_reason="stop"), choir.END)
+        sample_streams.feed(
+            vote, Chunk(text="Hmm."), Chunk(finish_reason="stop"), sample_streams.END
+        )
 
-    stage.runner.work()
+    vote_bench.runner.work()
 
-    job = stage.view(job_id).job
+    job = vote_bench.view(job_id).job
     assert (job.status, job.answer_text, job.confidence) == (Status.SUCCEEDED, None, None)
-    assert votes_of(stage, job_id) == (2, 2, [], [0, 1])
-    assert [entry.kind for entry in stage.view(job_id).findings] == ["no_answer"]
+    assert votes_of(vote_bench, job_id) == (2, 2, [], [0, 1])
+    assert [entry.kind for entry in vote_bench.view(job_id).findings] == ["no_answer"]
 
 
-def test_with_one_permit_the_samples_run_one_after_the_other_and_two_jobs_get_on(
+def test_with_one_engine_slot_samples_run_one_after_the_other_and_two_jobs_finish(
     bench: Bench,
 ) -> None:
-    choir = Choir(window=1)
-    alone = bench.with_engine(choir, margin=0)
+    sample_streams = SampleEngine(window=1)
+    alone = bench.with_engine(sample_streams, margin=0)
     jobs = [ask(alone, 3), ask(alone, 3)]
     for _ in jobs:
         for vote in range(2):
-            choir.answer(vote, "6")
+            sample_streams.answer(vote, "6")
 
     threads = [start(alone), start(alone)]
 
@@ -187,8 +199,8 @@ def test_with_one_permit_the_samples_run_one_after_the_other_and_two_jobs_get_on
     # A slot that found no permit had nothing to do; the other one went on.
     alone.runner.work()
     assert [alone.status(job_id) for job_id in jobs] == [Status.SUCCEEDED] * 2
-    assert choir.most == 1
-    assert choir.votes() == [0, 1, 0, 1]
+    assert sample_streams.most == 1
+    assert sample_streams.votes() == [0, 1, 0, 1]
 
 
 def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: Bench) -> None:
@@ -212,108 +224,116 @@ def test_many_votes_share_a_small_window_without_waiting_for_each_other(bench: B
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_stop_reaches_every_sample(
-    stage: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
+    vote_bench: Bench, sample_streams: SampleEngine, wait_for: WaitFor, reason: StopReason
 ) -> None:
-    job_id = ask(stage, 5)
-    thread = start(stage)
-    choir.say(0, "One ")
-    assert choir.begun(3)
+    job_id = ask(vote_bench, 5)
+    thread = start(vote_bench)
+    sample_streams.say(0, "One ")
+    assert sample_streams.begun(3)
     for vote in (1, 2):
-        choir.say(vote, "More ")
-    assert wait_for(lambda: len(stage.trace(job_id)) == 3)
-    assert wait_for(lambda: sum(len(live.text()) for live in stage.recorder.lives()) == 14)
+        sample_streams.say(vote, "More ")
+    assert wait_for(lambda: len(vote_bench.trace(job_id)) == 3)
+    assert wait_for(
+        lambda: sum(len(live.text()) for live in vote_bench.trace_writer.buffers()) == 14
+    )
 
-    stage.runner.drain()
-    stage.leases.end((job_id, 1), reason)
+    vote_bench.runner.drain()
+    vote_bench.leases.end((job_id, 1), reason)
 
     assert ended(thread)
     # Once is enough; the loss of a lease may be noticed by two.
-    assert set(choir.aborted) == {0, 1, 2}
-    assert stage.outcome(job_id) == ENDS[reason]
+    assert set(sample_streams.aborted) == {0, 1, 2}
+    assert vote_bench.outcome(job_id) == ENDS[reason]
     if reason is not StopReason.LOST:
-        assert finishes(stage, job_id) == [str(reason)] * 3
-        assert sorted(trace.text for trace in stage.trace(job_id)) == ["More ", "More ", "One "]
-        assert stage.view(job_id).job.output_tokens == 6
-    assert stage.view(job_id).job.votes is None
-    assert taken(stage) == 0
+        assert finishes(vote_bench, job_id) == [str(reason)] * 3
+        assert sorted(trace.text for trace in vote_bench.trace(job_id)) == [
+            "More ",
+            "More ",
+            "One ",
+        ]
+        assert vote_bench.view(job_id).job.output_tokens == 6
+    assert vote_bench.view(job_id).job.votes is None
+    assert taken(vote_bench) == 0
 
 
-def test_a_cancel_before_the_first_token_stops_the_leader_and_begins_nobody_else(
-    stage: Bench, choir: Choir
+def test_a_cancel_before_the_first_token_stops_the_first_sample_and_starts_no_other(
+    vote_bench: Bench, sample_streams: SampleEngine
 ) -> None:
-    job_id = ask(stage, 5)
-    thread = start(stage)
-    assert choir.begun(1)
+    job_id = ask(vote_bench, 5)
+    thread = start(vote_bench)
+    assert sample_streams.begun(1)
 
-    stage.runner.drain()
-    stage.leases.end((job_id, 1), StopReason.CANCEL)
+    vote_bench.runner.drain()
+    vote_bench.leases.end((job_id, 1), StopReason.CANCEL)
 
     assert ended(thread)
-    assert (choir.votes(), choir.aborted) == ([0], [0])
-    assert stage.status(job_id) is Status.CANCELLED
+    assert (sample_streams.votes(), sample_streams.aborted) == ([0], [0])
+    assert vote_bench.status(job_id) is Status.CANCELLED
 
 
-def test_a_fault_of_one_sample_stops_the_others_and_the_next_attempt_votes_anew(
-    stage: Bench, choir: Choir
+def test_a_fault_of_one_sample_stops_the_others_and_the_next_attempt_votes_again(
+    vote_bench: Bench, sample_streams: SampleEngine
 ) -> None:
-    job_id = ask(stage, 3)
-    thread = start(stage)
-    choir.say(0, "I ")
-    assert choir.begun(2)
-    stage.runner.drain()
+    job_id = ask(vote_bench, 3)
+    thread = start(vote_bench)
+    sample_streams.say(0, "I ")
+    assert sample_streams.begun(2)
+    vote_bench.runner.drain()
 
-    choir.feed(1, errors.EngineFault("It broke."))
+    sample_streams.feed(1, errors.EngineFault("It broke."))
 
     assert ended(thread)
-    assert choir.aborted == [0]
-    job = stage.view(job_id).job
+    assert sample_streams.aborted == [0]
+    job = vote_bench.view(job_id).job
     assert (job.status, job.failures) == (Status.QUEUED, 1)
-    assert finishes(stage, job_id) == ["unneeded", "error"]
-    assert taken(stage) == 0
+    assert finishes(vote_bench, job_id) == ["unneeded", "error"]
+    assert taken(vote_bench) == 0
 
 
-def test_a_sample_that_the_engine_has_no_room_for_is_asked_for_again(
-    stage: Bench, choir: Choir
+def test_a_sample_that_the_engine_has_no_room_for_runs_again(
+    vote_bench: Bench, sample_streams: SampleEngine
 ) -> None:
-    job_id = ask(stage, 3)
-    choir.feed(1, errors.EngineBusy("It is full."))
-    thread = start(stage)
-    choir.say(0, "I ")
-    assert choir.begun(2)
+    job_id = ask(vote_bench, 3)
+    sample_streams.feed(1, errors.EngineBusy("It is full."))
+    thread = start(vote_bench)
+    sample_streams.say(0, "I ")
+    assert sample_streams.begun(2)
 
-    choir.answer(0, "6")
-    choir.answer(1, "6")
+    sample_streams.answer(0, "6")
+    sample_streams.answer(1, "6")
 
     assert ended(thread)
-    assert choir.votes() == [0, 1, 1]
-    job = stage.view(job_id).job
+    assert sample_streams.votes() == [0, 1, 1]
+    job = vote_bench.view(job_id).job
     assert (job.status, job.failures, job.attempt) == (Status.SUCCEEDED, 0, 1)
-    assert votes_of(stage, job_id) == (2, 2, [("6", [0, 2])], [])
+    assert votes_of(vote_bench, job_id) == (2, 2, [("6", [0, 2])], [])
 
 
-def test_a_crash_of_the_worker_keeps_what_was_said_and_the_next_attempt_votes_anew(
-    stage: Bench, choir: Choir, wait_for: WaitFor
+def test_a_crash_of_the_worker_keeps_partial_traces_and_the_next_attempt_votes_again(
+    vote_bench: Bench, sample_streams: SampleEngine, wait_for: WaitFor
 ) -> None:
-    job_id = ask(stage, 3)
-    thread = start(stage)
-    choir.say(0, "One ")
-    assert choir.begun(2)
-    choir.answer(1, "7")
-    assert wait_for(lambda: stage.trace(job_id)[1].complete if stage.trace(job_id)[1:] else False)
-    stage.recorder.flush()
-    assert stage.view(job_id).progress == history.Progress(output_tokens=6, samples_done=1)
+    job_id = ask(vote_bench, 3)
+    thread = start(vote_bench)
+    sample_streams.say(0, "One ")
+    assert sample_streams.begun(2)
+    sample_streams.answer(1, "7")
+    assert wait_for(
+        lambda: vote_bench.trace(job_id)[1].complete if vote_bench.trace(job_id)[1:] else False
+    )
+    vote_bench.trace_writer.flush()
+    assert vote_bench.view(job_id).progress == history.Progress(output_tokens=6, samples_done=1)
 
-    stage.steal()
-    stage.runner.drain()
-    stage.leases.look()
+    vote_bench.steal()
+    vote_bench.runner.drain()
+    vote_bench.leases.look()
 
     assert ended(thread)
-    stored = stage.trace(job_id)
+    stored = vote_bench.trace(job_id)
     assert [(trace.attempt, trace.text[:4], trace.finish_reason) for trace in stored] == [
         (1, "One ", "lost"),
         (1, "I lo", "stop"),
     ]
-    assert stage.view(job_id).job.crashes == 1
+    assert vote_bench.view(job_id).job.crashes == 1
 
 
 def scripted(
@@ -337,14 +357,12 @@ def scripted(
     return job_id
 
 
-def test_what_is_told_of_each_sample_is_what_is_kept_of_it(
-    bench: Bench, database: Database
-) -> None:
+def test_the_events_of_each_sample_match_its_stored_trace(bench: Bench, database: Database) -> None:
     publisher = RecordingPublisher()
-    bench.recorder._publisher = publisher  # noqa: SLF001 - the bench's own, to look at what is told
-    bench.recorder.start()
+    bench.trace_writer._publisher = publisher  # noqa: SLF001 - the bench's own, to read its events
+    bench.trace_writer.start()
     job_id = scripted(bench, samples=4)
-    bench.recorder.stop()
+    bench.trace_writer.stop()
 
     page = event_log.read(database, job_id, after=0, limit=10_000)
 
@@ -393,18 +411,22 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     bench.reported(job_id)
 
 
-def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> None:
+def test_answers_in_json_vote_by_their_values(
+    vote_bench: Bench, sample_streams: SampleEngine
+) -> None:
     schema = {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
-    job_id = ask(stage, 3, answer_format={"type": "json_schema", "schema": schema})
+    job_id = ask(vote_bench, 3, answer_format={"type": "json_schema", "schema": schema})
     for vote, text in enumerate(['{"count": 6, "sure": true}', '{"sure": true, "count": 6.0}']):
-        choir.feed(vote, Chunk(text="I see six."), Chunk(finish_reason="stop"), choir.END)
-        choir.feed(vote, Chunk(text=text), Chunk(finish_reason="stop"), choir.END)
+        sample_streams.feed(
+            vote, Chunk(text="I see six."), Chunk(finish_reason="stop"), sample_streams.END
+        )
+        sample_streams.feed(vote, Chunk(text=text), Chunk(finish_reason="stop"), sample_streams.END)
 
-    stage.runner.work()
+    vote_bench.runner.work()
 
-    job = stage.view(job_id).job
+    job = vote_bench.view(job_id).job
     assert (job.answer_value, job.confidence) == ({"count": 6, "sure": True}, 1.0)
-    stored = {trace.number: trace for trace in stage.trace(job_id)}
+    stored = {trace.number: trace for trace in vote_bench.trace(job_id)}
     assert job.votes is not None
     [agreed] = job.votes["classes"]
     assert [stored[number].text for number in agreed["generations"]] == [
@@ -414,10 +436,12 @@ def test_answers_in_json_vote_by_what_they_say(stage: Bench, choir: Choir) -> No
     assert {stored[number].continues for number in agreed["generations"]} == set(stored) - {
         *agreed["generations"]
     }
-    stage.reported(job_id)
+    vote_bench.reported(job_id)
 
 
-def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) -> None:
+def test_the_start_of_a_sample_is_written_once_and_not_by_a_worker_that_lost_the_job(
+    bench: Bench,
+) -> None:
     bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -432,7 +456,7 @@ def test_a_join_is_written_once_and_not_by_whoever_lost_the_job(bench: Bench) ->
     assert [trace.finish_reason for trace in bench.trace(claimed.job_id)] == ["lost", "lost"]
 
 
-def test_a_sample_that_has_ended_beside_others_may_still_be_written(bench: Bench) -> None:
+def test_a_sample_that_ended_while_others_run_may_still_be_written(bench: Bench) -> None:
     job_id = bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -444,19 +468,21 @@ def test_a_sample_that_has_ended_beside_others_may_still_be_written(bench: Bench
     assert (trace.text, trace.finish_reason, trace.complete) == ("I see 6.", "stop", True)
 
 
-def test_the_votes_go_with_the_answer(stage: Bench, choir: Choir) -> None:
-    job_id = ask(stage, 2)
+def test_the_votes_are_removed_with_the_answer(
+    vote_bench: Bench, sample_streams: SampleEngine
+) -> None:
+    job_id = ask(vote_bench, 2)
     for vote in range(2):
-        choir.answer(vote, "6")
-    stage.runner.work()
+        sample_streams.answer(vote, "6")
+    vote_bench.runner.work()
 
-    retention.remove_job(stage.database, job_id, account_id=None, actor="key:test")
+    retention.remove_job(vote_bench.database, job_id, account_id=None, actor="key:test")
 
-    job = stage.view(job_id).job
+    job = vote_bench.view(job_id).job
     assert (job.answer_text, job.votes, job.confidence) == (None, None, 1.0)
 
 
-class Away:
+class AbsentEngine:
     """A sandbox whose children cannot be started."""
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
@@ -465,73 +491,73 @@ class Away:
         raise errors.Unavailable("A sandbox cannot be started.")
 
 
-def test_a_vote_whose_answers_cannot_be_compared_is_tried_again_and_says_why(
-    bench: Bench, choir: Choir
+def test_a_vote_whose_answers_cannot_be_compared_is_retried_with_its_reason(
+    bench: Bench, sample_streams: SampleEngine
 ) -> None:
-    mathematics = Equality(Away(), equality.shares(most_waiting=1), pause_seconds=0)
-    stage = bench.with_engine(choir, margin=0, mathematics=mathematics)
-    job_id = ask(stage, 3)
-    choir.answer(0, "0.5")
-    choir.answer(1, "\\frac{1}{2}")
+    mathematics = Equality(AbsentEngine(), equality.shares(most_waiting=1), pause_seconds=0)
+    vote_bench = bench.with_engine(sample_streams, margin=0, mathematics=mathematics)
+    job_id = ask(vote_bench, 3)
+    sample_streams.answer(0, "0.5")
+    sample_streams.answer(1, "\\frac{1}{2}")
 
-    assert ended(start(stage))
+    assert ended(start(vote_bench))
 
-    assert stage.outcome(job_id) == (Status.QUEUED, Outcome.RETRIED)
-    assert stage.attempt(job_id).attempt.error_code == "answers_not_compared"
-    assert stage.view(job_id).job.votes is None
-    assert finishes(stage, job_id) == ["stop", "stop"]
-    assert taken(stage) == 0
+    assert vote_bench.outcome(job_id) == (Status.QUEUED, Outcome.RETRIED)
+    assert vote_bench.attempt(job_id).attempt.error_code == "answers_not_compared"
+    assert vote_bench.view(job_id).job.votes is None
+    assert finishes(vote_bench, job_id) == ["stop", "stop"]
+    assert taken(vote_bench) == 0
 
 
 @pytest.mark.parametrize("reason", ENDS)
-def test_a_vote_that_waits_for_a_comparison_holds_no_permit_and_can_be_stopped(
-    bench: Bench, choir: Choir, wait_for: WaitFor, reason: StopReason
+def test_a_vote_that_waits_for_a_comparison_holds_no_engine_slot_and_can_be_stopped(
+    bench: Bench, sample_streams: SampleEngine, wait_for: WaitFor, reason: StopReason
 ) -> None:
     places = equality.shares(1, most_waiting=8)
     mathematics = Equality(NoSandbox(), places, look_seconds=0.01)
-    stage = bench.with_engine(choir, margin=0, mathematics=mathematics)
-    job_id = ask(stage, 2)
+    vote_bench = bench.with_engine(sample_streams, margin=0, mathematics=mathematics)
+    job_id = ask(vote_bench, 2)
     with places.hold(uuid.uuid4(), seconds=0):
-        choir.answer(0, "0.5")
-        choir.answer(1, "\\frac{1}{2}")
-        thread = start(stage)
+        sample_streams.answer(0, "0.5")
+        sample_streams.answer(1, "\\frac{1}{2}")
+        thread = start(vote_bench)
         assert wait_for(lambda: places.waiting == 1)
-        assert wait_for(lambda: taken(stage) == 0)
+        assert wait_for(lambda: taken(vote_bench) == 0)
 
-        stage.runner.drain()
-        stage.leases.end((job_id, 1), reason)
+        vote_bench.runner.drain()
+        vote_bench.leases.end((job_id, 1), reason)
 
         assert ended(thread)
-    assert stage.outcome(job_id) == ENDS[reason]
+    assert vote_bench.outcome(job_id) == ENDS[reason]
 
 
 def test_a_job_of_another_account_runs_before_the_further_samples_of_a_vote(
-    bench: Bench, choir: Choir
+    bench: Bench, sample_streams: SampleEngine
 ) -> None:
-    choir = Choir(window=4)
-    stage = bench.with_engine(choir, margin=0)
+    sample_streams = SampleEngine(window=4)
+    vote_bench = bench.with_engine(sample_streams, margin=0)
     slots: list[threading.Thread] = []
-    stage.engines.listen(lambda: slots.append(start(stage)))
-    vote = ask(stage, 12)
-    slots.append(start(stage))
-    choir.say(0, "I ")
-    assert choir.begun(4)
+    vote_bench.engines.listen(lambda: slots.append(start(vote_bench)))
+    vote = ask(vote_bench, 12)
+    slots.append(start(vote_bench))
+    sample_streams.say(0, "I ")
+    assert sample_streams.begun(4)
     key = accounts.new_key()
     accounts.create_key(
-        stage.database, key, pepper=b"p", account="other", role=Role.SUBMIT, name="test"
+        vote_bench.database, key, pepper=b"p", account="other", role=Role.SUBMIT, name="test"
     )
     other = dataclasses.replace(
-        stage, account_id=accounts.account_id(stage.database, "other")
+        vote_bench, account_id=accounts.account_id(vote_bench.database, "other")
     ).submit(options={"seed": 107})
-    assert stage.runner.work() == 0
+    assert vote_bench.runner.work() == 0
 
-    choir.answer(1, "6")
+    sample_streams.answer(1, "6")
 
-    assert choir.begun(5)
-    assert choir.votes()[4] == 100
-    choir.answer(100, "red")
+    assert sample_streams.begun(5)
+    assert sample_streams.votes()[4] == 100
+    sample_streams.answer(100, "red")
     for number in (0, *range(2, 12)):
-        choir.answer(number, "6")
+        sample_streams.answer(number, "6")
     assert all(ended(slot) for slot in slots)
-    assert [stage.status(job_id) for job_id in (vote, other)] == [Status.SUCCEEDED] * 2
-    assert taken(stage) == 0
+    assert [vote_bench.status(job_id) for job_id in (vote, other)] == [Status.SUCCEEDED] * 2
+    assert taken(vote_bench) == 0

@@ -99,6 +99,7 @@ class Reasoning(Generation):
     ) -> None:
         super().__init__(request)
         self._guards = guards
+        self._every_chunk = [guard for guard in guards if guard.every_chunk]
         self._trace = trace
         self.later_schema = later_schema
 
@@ -110,8 +111,7 @@ class Reasoning(Generation):
     def see(self, text: str) -> Verdict | None:
         """Read a chunk's text; return the first verdict of the guards."""
         trace = self._trace
-        trace.add(text)
-        for guard in self._guards:
+        for guard in self._guards if trace.add(text) else self._every_chunk:
             if (verdict := guard.see(trace)) is not None:
                 trace.verdict = verdict
                 return verdict

@@ -52,6 +52,8 @@ class ConvergenceGuard(Guard):
         engine_: the engine that runs it.
     """
 
+    every_chunk = True
+
     def __init__(self, request: engine.GenerationRequest, *, engine_: engine.Engine) -> None:
         self._request = request
         self._engine = engine_

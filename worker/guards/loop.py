@@ -50,8 +50,6 @@ class LoopGuard(Guard):
 
     def see(self, trace: GuardedTrace) -> Verdict | None:
         """Return a verdict on a trace that repeats itself."""
-        if not trace.check_due:
-            return None
         if period := tail_period(trace.tail):
             return _verbatim(trace, period)
         if trace.long_check_due and trace.tokens >= _PARAPHRASE_TOKENS:

@@ -115,6 +115,9 @@ class Guard:
     An attempt asks its guards in order; the first verdict, and the first generation that comes next, count.
     """
 
+    #: Whether the guard looks at every chunk, and not only when a check is due.
+    every_chunk = False
+
     def reserve(self, budget: int) -> int:  # noqa: ARG002 - the default reserves nothing
         """Return how many of ``budget`` tokens the guard keeps for a later generation."""
         return 0

@@ -61,12 +61,12 @@ class GuardedTrace:
         self.length = 0
         #: The end of the text at the last check.
         self.tail = ""
-        #: Whether a check is due, and whether a costlier one is.
-        self.check_due = False
+        #: Whether the costlier checks are due as well.
         self.long_check_due = False
         self._parts: list[str] = []
-        self._unchecked: list[str] = []
-        self._unchecked_length = 0
+        #: How many parts were there at the last check, and how many characters have come since.
+        self._checked = 0
+        self._unchecked = 0
         self._long_check_at = _LONG_CHECK_EVERY
 
     @property
@@ -90,21 +90,22 @@ class GuardedTrace:
         """Whether enough tokens are left for an answer."""
         return self._budget is None or self._budget - self.tokens >= _LEAST_FORCED
 
-    def add(self, text: str) -> None:
-        """Add a chunk's text."""
+    def add(self, text: str) -> bool:
+        """Add a chunk's text; return whether a check is due."""
+        size = len(text)
         self.tokens += 1
-        self.length += len(text)
+        self.length += size
         self._parts.append(text)
-        self._unchecked.append(text)
-        self._unchecked_length += len(text)
-        self.check_due = self._unchecked_length >= _CHECK_EVERY and self.tokens >= _LEAST_TOKENS
-        self.long_check_due = self.check_due and self.length >= self._long_check_at
-        if self.check_due:
-            self.tail = (self.tail + "".join(self._unchecked))[-TAIL:]
-            self._unchecked.clear()
-            self._unchecked_length = 0
+        self._unchecked += size
+        if self._unchecked < _CHECK_EVERY or self.tokens < _LEAST_TOKENS:
+            return False
+        self.tail = (self.tail + "".join(self._parts[self._checked :]))[-TAIL:]
+        self._checked = len(self._parts)
+        self._unchecked = 0
+        self.long_check_due = self.length >= self._long_check_at
         if self.long_check_due:
             self._long_check_at = self.length + _LONG_CHECK_EVERY
+        return True
 
     def complete(self, text: str) -> None:
         """Take the whole text of a generation that the model has ended."""

@@ -58,7 +58,7 @@ class Attempt:
         database: where the attempt is stored.
         engine_: runs the generations.
         lease: the job's lease, by which it can be stopped.
-        recorder: stores the partial traces.
+        trace_writer: stores the partial traces.
         grammars: decides when a JSON Schema may be compiled.
         on_first_token: called each time the engine begins to answer.
         numbers: gives each further generation its number. Without it, generations run one after the other and are
@@ -72,7 +72,7 @@ class Attempt:
         *,
         engine_: engine.Engine,
         lease: leases.Lease,
-        recorder: TraceWriter,
+        trace_writer: TraceWriter,
         grammars: compilations.Compilations,
         on_first_token: Callable[[], None],
         numbers: Iterator[int] | None = None,
@@ -80,7 +80,7 @@ class Attempt:
         self._database = database
         self._engine = engine_
         self._lease = lease
-        self._recorder = recorder
+        self._trace_writer = trace_writer
         self._grammars = grammars
         self._on_first_token = on_first_token
         self._numbers = numbers
@@ -144,7 +144,7 @@ class Attempt:
             self._lease.mark(StopReason.LOST)
             return None
         if self._numbers is None:
-            self._recorder.pass_by(self._lease.claim, followed.through)
+            self._trace_writer.skip_to(self._lease.claim, followed.through)
         return followed.started_at
 
     def _generate(self, started: _Started, guards: GuardChain) -> GenerationResult:
@@ -207,7 +207,7 @@ class Attempt:
             started.generation,
             engine_=self._engine,
             lease=self._lease,
-            recorder=self._recorder,
+            trace_writer=self._trace_writer,
             pending=lambda: guards.pending,
             number=started.number,
             started_at=started.started_at,

@@ -24,7 +24,7 @@ def run(
     *,
     engine_: engine.Engine,
     lease: leases.Lease,
-    recorder: TraceWriter,
+    trace_writer: TraceWriter,
     pending: Callable[[], bool],
     number: int,
     started_at: datetime,
@@ -36,7 +36,7 @@ def run(
         generation: the request, and the reader that may cut the stream.
         engine_: runs it.
         lease: lets other threads stop the stream.
-        recorder: stores the partial trace.
+        trace_writer: stores the partial trace.
         pending: whether another generation is expected after this one; until the last one ends, the job can be
             stopped.
         number: which of the attempt's generations it is.
@@ -44,7 +44,7 @@ def run(
         on_first_token: called when the engine begins to answer.
     """
     request = generation.request
-    buffer = recorder.open(lease.claim, generation=number, started_at=started_at)
+    buffer = trace_writer.open(lease.claim, generation=number, started_at=started_at)
     begun = time.monotonic()
     ending = _Ending()
     fault: errors.EngineError | None = None
@@ -71,7 +71,7 @@ def run(
     finally:
         if fault is not None or not pending() or lease.reason is not None:
             lease.ended()
-        _close(buffer, recorder=recorder, finding=generation.finding)
+        _close(buffer, trace_writer=trace_writer, finding=generation.finding)
     reason = lease.reason
     if reason is not None:
         fault = None
@@ -111,11 +111,13 @@ def not_asked(
     return GenerationResult(end, None if reason is not None else fault, stopped=reason is not None)
 
 
-def _close(buffer: TraceBuffer, *, recorder: TraceWriter, finding: findings.Finding | None) -> None:
+def _close(
+    buffer: TraceBuffer, *, trace_writer: TraceWriter, finding: findings.Finding | None
+) -> None:
     """End the recording of a stream, with the finding after its text."""
     if finding is not None:
-        recorder.find(buffer, finding.plain())
-    recorder.close(buffer)
+        trace_writer.add_finding(buffer, finding.plain())
+    trace_writer.close(buffer)
 
 
 @dataclass

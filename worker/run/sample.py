@@ -42,7 +42,7 @@ class SampleRunner:
         database: where the attempt is stored.
         engines: hear how the generations go.
         claim: the job.
-        recorder: stores the partial traces.
+        trace_writer: stores the partial traces.
         grammars: decides when a JSON Schema may be compiled.
         guard: returns the guards of a request.
         on_first_token: called each time an engine begins to answer.
@@ -54,7 +54,7 @@ class SampleRunner:
         *,
         engines: EnginePool,
         claim: claims.Claim,
-        recorder: TraceWriter,
+        trace_writer: TraceWriter,
         grammars: compilations.Compilations,
         guard: GuardBuilder,
         on_first_token: Callable[[], None],
@@ -62,7 +62,7 @@ class SampleRunner:
         self._database = database
         self._engines = engines
         self._claim = claim
-        self._recorder = recorder
+        self._trace_writer = trace_writer
         self._grammars = grammars
         self._guard = guard
         self._on_first_token = on_first_token
@@ -102,7 +102,7 @@ class SampleRunner:
             self._database,
             engine_=engine_,
             lease=lease,
-            recorder=self._recorder,
+            trace_writer=self._trace_writer,
             grammars=self._grammars,
             on_first_token=lambda: self._begun(engine_),
             numbers=self._numbers,

@@ -54,7 +54,7 @@ class Vote:
         engines: give further engine slots.
         slot: the engine slot that the attempt came with.
         lease: the job's lease, by which it can be stopped.
-        recorder: stores the partial traces.
+        trace_writer: stores the partial traces.
         grammars: decides when a JSON Schema may be compiled.
         same: whether two answers mean the same, as :meth:`worker.equality.Equality.of` returns it.
         guard: returns the guards of a request.
@@ -67,7 +67,7 @@ class Vote:
         engines: EnginePool,
         slot: EngineSlot,
         lease: leases.Lease,
-        recorder: TraceWriter,
+        trace_writer: TraceWriter,
         grammars: compilations.Compilations,
         same: Callable[[str, str], bool],
         guard: GuardBuilder,
@@ -80,7 +80,7 @@ class Vote:
             database,
             engines=engines,
             claim=lease.claim,
-            recorder=recorder,
+            trace_writer=trace_writer,
             grammars=grammars,
             guard=guard,
             on_first_token=self._release_others,
@@ -182,7 +182,7 @@ class Vote:
                 return
             self._slots.append(slot)
             vote = waiting.popleft()
-            lease = self._lease.branch()
+            lease = self._lease.child()
             future = threads.submit(
                 contextvars.copy_context().run,
                 self._samples.run,

@@ -1,4 +1,4 @@
-"""Answers asked for on the way: when they end a trace, and that nothing is left of them whatever happens."""
+"""Probes: when they end a trace, and that none is left at the engine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from worker.guards import convergence
 OPTIONS = ScriptedOptions(tokens_per_second=2000, prefill_tokens_per_second=0)
 
 
-class Told(Scripted):
-    """A scripted engine that remembers what it was asked."""
+class RecordingEngine(Scripted):
+    """A scripted engine that records its requests."""
 
     def __init__(self, options: ScriptedOptions = OPTIONS) -> None:
         super().__init__(options=options, profile=profiles.QVQ)
@@ -45,7 +45,7 @@ class Told(Scripted):
         ]
 
 
-def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench: Bench) -> None:
+def test_two_probes_that_agree_end_a_trace_that_would_reach_its_limit(bench: Bench) -> None:
     right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
 
     job_id = run_persona(
@@ -68,8 +68,8 @@ def test_two_answers_that_agree_end_a_trace_that_would_go_on_to_its_limit(bench:
     assert (job.output_tokens or 0) < 0.2 * BUDGET
 
 
-def test_probes_are_greedy_go_on_from_the_trace_and_are_on_the_bill(bench: Bench) -> None:
-    subject = Told(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
+def test_probes_are_greedy_continue_the_trace_and_are_billed(bench: Bench) -> None:
+    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
     job_id = behaviors.submit(bench, convergence=True)
 
     behaviors.work(bench, subject)
@@ -93,15 +93,15 @@ def test_probes_are_greedy_go_on_from_the_trace_and_are_on_the_bill(bench: Bench
     assert job.input_tokens == (look.input_tokens or 0) + (forced.input_tokens or 0)
 
 
-def test_a_trace_that_comes_to_its_answer_is_not_probed_for_nothing(bench: Bench) -> None:
+def test_a_trace_that_reaches_its_answer_is_not_cut(bench: Bench) -> None:
     job_id = run_persona(bench, "clean", tokens_per_second=2000, convergence=True)
 
     assert found(bench, job_id) == []
     assert len(bench.trace(job_id)) == 1
 
 
-def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench) -> None:
-    subject = Told(OPTIONS.model_copy(update={"behavior": "no_answer_at_length"}))
+def test_a_budget_with_room_for_one_probe_has_none(bench: Bench) -> None:
+    subject = RecordingEngine(OPTIONS.model_copy(update={"persona": "no_answer_at_length"}))
     behaviors.submit(bench, convergence=True, max_output_tokens=100)
 
     behaviors.work(bench, subject)
@@ -109,8 +109,8 @@ def test_a_budget_with_room_for_one_answer_on_the_way_asks_for_none(bench: Bench
     assert len(subject.requested) == 1
 
 
-def test_a_fault_of_a_probe_is_none_of_the_trace(bench: Bench) -> None:
-    class Sparing(Told):
+def test_a_fault_of_a_probe_does_not_affect_the_trace(bench: Bench) -> None:
+    class Sparing(RecordingEngine):
         def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
             if request.max_output_tokens == convergence.TOKENS:
                 raise errors.EngineBusy("Full.")
@@ -128,7 +128,7 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     """Prefill is slow here, so that the probe is still at it when the cancel comes."""
-    subject = Told(
+    subject = RecordingEngine(
         ScriptedOptions(
             tokens_per_second=2000, prefill_tokens_per_second=40, behavior="no_answer_at_length"
         )

@@ -37,7 +37,7 @@ def test_a_forced_answer_has_no_more_tokens_than_the_job_has_left() -> None:
     assert watch.trace.verdict.stored == verdict.stored
 
 
-def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_told() -> None:
+def test_with_hardly_a_token_left_a_loop_is_stopped_and_a_drift_is_only_reported() -> None:
     text = OPENING + "So I count again. " * 100
     first = make_guards({"loop": True}, question="How many?", budget=4096)
     feed(first, text)

@@ -58,7 +58,7 @@ def answer(bench: Bench, text: str, finish_reason: Any = "stop") -> None:  # noq
     bench.engine.feed(Chunk(finish_reason=finish_reason), bill(5), bench.engine.END)
 
 
-def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
+def test_reasoning_is_unconstrained_and_the_answer_follows_under_the_grammar(
     bench: Bench,
 ) -> None:
     job_id = submit(bench)
@@ -95,7 +95,9 @@ def test_the_reasoning_is_free_and_the_answer_comes_after_it_under_the_grammar(
     assert look.text[: typed.kept_chars] == look.text.rstrip()
 
 
-def test_a_trace_without_an_answer_gets_its_heading_in_the_questions_script(bench: Bench) -> None:
+def test_a_trace_without_an_answer_gets_a_heading_in_the_script_of_the_question(
+    bench: Bench,
+) -> None:
     for question, heading in (("How many?", "**Final Answer**"), ("有几个？", "**最终答案**")):  # noqa: RUF001 - Chinese as written
         bench.engine.requests.clear()
         bench.submit(question=question, options=OPTIONS)
@@ -128,13 +130,13 @@ def test_a_loop_is_cut_off_before_the_answer(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("text", "finish_reason", "words"),
     [
-        ('{"count": 6', "length", "did not suffice"),
-        ('{"count": 12}', "stop", "no JSON of the schema"),
-        ("So it is \\boxed{6}", "stop", "no JSON of the schema"),
-        ("", "stop", "no JSON of the schema"),
+        ('{"count": 6', "length", "token limit"),
+        ('{"count": 12}', "stop", "is not JSON of the schema"),
+        ("So it is \\boxed{6}", "stop", "is not JSON of the schema"),
+        ("", "stop", "is not JSON of the schema"),
     ],
 )
-def test_what_is_not_of_the_schema_is_no_answer_and_the_job_fails_for_it(
+def test_a_job_whose_answer_does_not_match_the_schema_fails(
     bench: Bench, text: str, finish_reason: str, words: str
 ) -> None:
     job_id = submit(bench)
@@ -169,7 +171,7 @@ def test_a_schema_that_the_engine_refuses_fails_the_job_with_its_reason(bench: B
     )
 
 
-def test_an_engine_that_fails_over_the_answer_is_asked_again(bench: Bench) -> None:
+def test_an_engine_that_fails_during_the_answer_gets_another_attempt(bench: Bench) -> None:
     job_id = submit(bench)
     reason(bench)
     bench.engine.feed(Chunk(text="{"), errors.EngineFault("Gone."))
@@ -193,7 +195,7 @@ def test_an_answer_in_json_can_be_stopped_like_any_stream(
     assert bench.outcome(job_id) == ENDS[reason_]
 
 
-def test_a_cancel_between_reasoning_and_answer_is_heard(bench: Bench) -> None:
+def test_a_cancel_between_reasoning_and_answer_stops_the_job(bench: Bench) -> None:
     job_id = submit(bench)
     thread = bench.run_in_thread()
     bench.leases.end((job_id, 1), StopReason.CANCEL)
@@ -203,7 +205,7 @@ def test_a_cancel_between_reasoning_and_answer_is_heard(bench: Bench) -> None:
     assert (bench.status(job_id), len(bench.engine.requests)) == (Status.CANCELLED, 1)
 
 
-def test_the_next_stream_is_noted_once_however_often_it_is_tried(bench: Bench) -> None:
+def test_the_start_of_the_next_generation_is_written_once_despite_retries(bench: Bench) -> None:
     job_id = bench.submit()
     claimed = factories.claim(bench.database, "me")
     factories.begin(bench.database, claimed)
@@ -245,7 +247,7 @@ def run_scripted(
 @pytest.mark.parametrize(
     "persona", ["clean", "chinese_drift", "no_answer_at_length", "unterminated_box"]
 )
-def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona: str) -> None:
+def test_the_answer_to_every_kind_of_trace_matches_the_schema(bench: Bench, persona: str) -> None:
     schema = SCHEMA | {"properties": {**PROPERTIES, "who": {"enum": ["甲", "乙"]}}}
 
     job = bench.view(run_scripted(bench, persona, schema)).job
@@ -257,20 +259,20 @@ def test_however_a_trace_goes_its_answer_is_of_the_schema(bench: Bench, persona:
 
 
 @pytest.mark.parametrize("budget", [1, 2, 17])
-def test_a_job_with_hardly_any_tokens_fails_for_want_of_them(bench: Bench, budget: int) -> None:
+def test_a_job_with_too_few_tokens_for_json_fails(bench: Bench, budget: int) -> None:
     job = bench.view(run_scripted(bench, "clean", SCHEMA, max_output_tokens=budget)).job
 
     assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
     assert min(json_answer.rest(budget), json_answer.tokens(budget)) >= 1
 
 
-def test_an_engine_without_a_grammar_is_found_out(bench: Bench) -> None:
+def test_an_engine_that_ignores_the_grammar_is_detected(bench: Bench) -> None:
     job = bench.view(run_scripted(bench, "deaf", SCHEMA)).job
 
     assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
 
 
-def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
+def test_events_of_reasoning_and_answer_come_in_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
     said = [
@@ -282,7 +284,7 @@ def test_reasoning_and_answer_are_told_in_their_order(bench: Bench) -> None:
     assert set(said) == {0, 1}
 
 
-def test_samples_vote_on_what_their_json_says(bench: Bench) -> None:
+def test_samples_vote_on_the_values_of_their_json(bench: Bench) -> None:
     schema = {"type": "object", "properties": {"sure": {"const": True}}, "required": ["sure"]}
 
     view = bench.view(run_scripted(bench, "clean", schema, samples=5, temperature=1.0))
@@ -295,7 +297,7 @@ def test_samples_vote_on_what_their_json_says(bench: Bench) -> None:
     assert [trace.text for trace in typed] == ['{"sure":true}'] * 3
 
 
-def test_when_no_sample_is_of_the_schema_the_job_fails_with_all_their_traces(bench: Bench) -> None:
+def test_if_no_sample_matches_the_schema_the_job_fails_with_all_traces(bench: Bench) -> None:
     job_id = run_scripted(bench, "deaf", SCHEMA, samples=2, temperature=1.0)
 
     assert bench.view(job_id).job.error_code == "answer_format_unmet"

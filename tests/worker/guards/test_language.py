@@ -1,4 +1,4 @@
-"""Only an answer that drifted into another script is asked for again."""
+"""Only an answer that drifted into another script is requested again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_watch(question: str = "How many circles?", **switched: bool) -> GuardCh
     ],
     ids=["drift", "a number", "a quotation", "asked in Chinese"],
 )  # fmt: skip
-def test_only_an_answer_that_drifted_into_another_script_is_asked_for_again(
+def test_only_an_answer_that_drifted_into_another_script_is_requested_again(
     question: str, trace: str, *, again: bool
 ) -> None:
     verdict = make_watch(question).reasoning.end(trace, "stop")

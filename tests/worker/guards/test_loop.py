@@ -59,7 +59,7 @@ def test_a_loop_is_seen_within_six_copies_or_five_hundred_characters(period: int
     ],
     ids=["table", "rule", "zeros", "three times", "enumeration", "matrix", "rows"],
 )
-def test_what_repeats_by_nature_is_no_loop(text: str) -> None:
+def test_text_that_repeats_by_nature_is_no_loop(text: str) -> None:
     verdict, seen = feed(make_watch(), text)
     assert verdict is None
     assert seen == len(text)

@@ -18,7 +18,7 @@ from tests.worker.conftest import Bench
         ("no_answer_at_length", {"convergence": True}, "converged"),
     ],
 )
-def test_a_runaway_ends_with_the_right_answer_its_finding_and_a_fifth_of_its_tokens_at_most(
+def test_a_runaway_ends_with_the_right_answer_its_finding_and_at_most_a_fifth_of_its_tokens(
     bench: Bench, persona: str, switched: dict[str, bool], kind: str
 ) -> None:
     right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
@@ -34,7 +34,7 @@ def test_a_runaway_ends_with_the_right_answer_its_finding_and_a_fifth_of_its_tok
     assert (job.output_tokens or 0) <= 0.2 * BUDGET
 
 
-def test_without_probes_a_trace_that_says_new_things_to_its_limit_is_answered_there(
+def test_without_probes_an_answer_is_forced_when_a_trace_reaches_its_limit(
     bench: Bench,
 ) -> None:
     right = bench.view(run_persona(bench, "clean", temperature=0)).job.answer_text
@@ -72,7 +72,7 @@ def test_a_drift_into_chinese_ends_with_the_answer_in_the_questions_language(ben
         ("no_answer_at_length", ("budget",)),
     ],
 )
-def test_with_its_guard_off_a_runaway_ends_honestly_without_an_answer(
+def test_with_its_guard_off_a_runaway_ends_without_an_answer(
     bench: Bench, persona: str, off: tuple[str, ...]
 ) -> None:
     job_id = run_persona(bench, persona, **dict.fromkeys(off, False))

@@ -33,7 +33,7 @@ BUDGET = 1000
 
 
 class Runaway:
-    """The real engine, told to run away when it begins by itself."""
+    """The real engine, whose first generations are made to run away."""
 
     def __init__(
         self, inner: SGLang, how: Callable[[engine.GenerationRequest], engine.GenerationRequest]
@@ -95,7 +95,7 @@ def submit(bench: Bench, sample: dict[str, str], **switched: bool) -> uuid.UUID:
     )
 
 
-def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
+def test_a_loop_is_aborted_and_continued_from_the_cache(
     bench: Bench, real_engine: RealEngine, connect: Connect
 ) -> None:
     subject = Runaway(connect(real_engine.url), circling)
@@ -115,7 +115,7 @@ def test_a_loop_is_aborted_and_gone_on_from_out_of_the_cache(
     assert subject.load().running == 0
 
 
-def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
+def test_a_drift_is_answered_in_the_language_of_the_question_from_the_cache(
     bench: Bench, real_engine: RealEngine, connect: Connect
 ) -> None:
     job_id = submit(bench, SAMPLES[0])
@@ -139,7 +139,7 @@ def test_a_drift_is_answered_in_the_questions_language_out_of_the_cache(
     assert forced.output_tokens < 0.2 * look.output_tokens
 
 
-def test_answers_on_the_way_that_agree_stop_the_real_engine(
+def test_probes_that_agree_stop_the_real_engine(
     bench: Bench, real_engine: RealEngine, connect: Connect
 ) -> None:
     # Which words stand before a probe hangs on how quick the engine is, and what it says hangs on them: the answers to
@@ -171,7 +171,7 @@ def test_answers_on_the_way_that_agree_stop_the_real_engine(
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["file"])
-def test_a_second_look_is_a_turn_that_the_real_engine_has_in_its_cache(
+def test_a_verification_is_a_turn_that_the_real_engine_has_in_its_cache(
     bench: Bench, real_engine: RealEngine, connect: Connect, sample: dict[str, str]
 ) -> None:
     job_id = submit(bench, sample, verify=True)
@@ -191,7 +191,7 @@ def test_a_second_look_is_a_turn_that_the_real_engine_has_in_its_cache(
     assert job.output_tokens == first.output_tokens + second.output_tokens
 
 
-def test_a_cancel_while_answers_are_asked_for_leaves_nothing_at_the_real_engine(
+def test_a_cancel_during_probes_leaves_nothing_at_the_real_engine(
     bench: Bench,
     real_engine: RealEngine,
     connect: Connect,

@@ -24,11 +24,13 @@ TRACE = "I see six. **Final Answer** \\boxed{6}"
 
 
 @pytest.mark.parametrize(
-    ("persona", "action"),
+    ("behavior", "action"),
     [("clean", "confirmed"), ("mistaken", "corrected"), ("unsure", "doubted")],
 )
-def test_a_second_look_confirms_corrects_or_doubts(bench: Bench, persona: str, action: str) -> None:
-    job_id = run_persona(bench, persona, temperature=0, verify=True)
+def test_a_verification_confirms_corrects_or_doubts(
+    bench: Bench, behavior: str, action: str
+) -> None:
+    job_id = run_persona(bench, behavior, temperature=0, verify=True)
 
     job = bench.view(job_id).job
     first, second = bench.trace(job_id)
@@ -48,7 +50,7 @@ def test_a_second_look_confirms_corrects_or_doubts(bench: Bench, persona: str, a
     assert job.cached_tokens == (first.cached_tokens or 0) + second.cached_tokens
 
 
-def test_an_answer_that_was_forced_is_looked_at_once_more(bench: Bench) -> None:
+def test_a_forced_answer_is_verified(bench: Bench) -> None:
     job_id = run_persona(bench, "verbatim_loop", tokens_per_second=2000, verify=True)
 
     _, forced, second = bench.trace(job_id)
@@ -57,7 +59,7 @@ def test_an_answer_that_was_forced_is_looked_at_once_more(bench: Bench) -> None:
     assert (second.continues, forced.text, job.answer_forced) == (1, f"{job.answer_text}}}", True)
 
 
-def test_without_an_answer_there_is_nothing_to_look_at_once_more(bench: Bench) -> None:
+def test_without_an_answer_there_is_no_verification(bench: Bench) -> None:
     job_id = run_persona(bench, "no_answer_at_length", budget=False, verify=True)
 
     assert found(bench, job_id) == [("no_answer", "none")]
@@ -70,7 +72,7 @@ def submit(bench: Bench, **options: object) -> uuid.UUID:
     )
 
 
-def test_the_second_look_is_a_turn_of_the_same_chat_within_the_budget(bench: Bench) -> None:
+def test_a_verification_is_a_turn_of_the_same_chat_within_the_budget(bench: Bench) -> None:
     submit(bench)
     bench.engine.answer(TRACE)
     bench.engine.answer("Yes. **Final Answer** \\boxed{6}")
@@ -102,7 +104,7 @@ def test_the_second_look_is_a_turn_of_the_same_chat_within_the_budget(bench: Ben
         ("", None, Action.DOUBTED, "6"),
     ],
 )
-def test_only_a_second_answer_that_is_one_replaces_the_first(
+def test_only_a_second_answer_in_the_right_form_replaces_the_first(
     bench: Bench,
     said: str,
     answer_format: dict[str, str] | None,
@@ -128,7 +130,7 @@ def test_only_a_second_answer_that_is_one_replaces_the_first(
         errors.EngineFault("It fell silent."),
     ],
 )
-def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
+def test_a_fault_of_the_verification_leaves_the_answer_as_it_is(
     bench: Bench, fault: errors.EngineError
 ) -> None:
     job_id = submit(bench)
@@ -148,7 +150,7 @@ def test_a_fault_in_the_second_look_leaves_the_answer_as_it_is(
     assert (None in permits) is rests
 
 
-def test_of_a_loop_behind_the_answer_the_second_look_gets_nothing(bench: Bench) -> None:
+def test_a_verification_does_not_get_a_loop_after_the_answer(bench: Bench) -> None:
     job_id = submit(bench, guards={"verify": True, "loop": True})
     bench.engine.feed(Chunk(text=f"{TRACE} "), *[Chunk(text="So I count them again. ")] * 64)
     bench.engine.after_abort = [
@@ -166,7 +168,9 @@ def test_of_a_loop_behind_the_answer_the_second_look_gets_nothing(bench: Bench) 
 
 
 @pytest.mark.parametrize("said", ["Yes, it is \\boxed{6}", "I cannot tell."])
-def test_how_a_second_look_ends_is_not_why_the_model_stopped(bench: Bench, said: str) -> None:
+def test_the_finish_reason_of_the_job_is_not_that_of_the_verification(
+    bench: Bench, said: str
+) -> None:
     job_id = submit(bench)
     bench.engine.answer(TRACE)
     bench.engine.feed(Chunk(text=said), Chunk(finish_reason="length"), bench.engine.END)
@@ -178,7 +182,9 @@ def test_how_a_second_look_ends_is_not_why_the_model_stopped(bench: Bench, said:
 
 
 @pytest.mark.parametrize("reason", [one for one in StopReason if one is not StopReason.UNNEEDED])
-def test_a_second_look_can_be_stopped_like_any_stream(bench: Bench, reason: StopReason) -> None:
+def test_a_verification_can_be_stopped_like_any_generation(
+    bench: Bench, reason: StopReason
+) -> None:
     job_id = submit(bench)
     bench.engine.answer(TRACE)
     thread = bench.run_in_thread()
@@ -220,7 +226,7 @@ def test_an_option_that_sounds_like_a_refusal_is_an_answer(
     assert comparison.action(f"**Final Answer** \\boxed{{{second}}}") is action
 
 
-def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
+def test_a_budget_without_room_for_a_verification_has_none(bench: Bench) -> None:
     job_id = submit(bench, max_output_tokens=64)
     bench.engine.answer(TRACE)
 
@@ -230,17 +236,19 @@ def test_a_budget_with_no_room_for_two_looks_has_one(bench: Bench) -> None:
     assert (bench.view(job_id).job.answer_text, found(bench, job_id)) == ("6", [])
 
 
-def test_a_second_look_is_asked_for_in_the_questions_language() -> None:
+def test_a_verification_is_requested_in_the_language_of_the_question() -> None:
     assert "再看一遍" in prompts.verification("有几个圆？")  # noqa: RUF001 - Chinese as written
     assert prompts.verification("How {many}?").endswith("How {many}?")
     assert not prompts.in_cjk(prompts.verification("How many?"))
 
 
-def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> None:
+def test_each_sample_of_a_vote_is_verified_before_it_votes(bench: Bench) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior="mistaken")
+    engine_options = ScriptedOptions(
+        tokens_per_second=0, prefill_tokens_per_second=0, behavior="mistaken"
+    )
 
-    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
 
     job = bench.view(job_id).job
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -259,14 +267,16 @@ def test_each_sample_of_a_vote_is_looked_at_before_it_votes(bench: Bench) -> Non
     assert job.output_tokens == sum(trace.output_tokens for trace in traces.values())
 
 
-@pytest.mark.parametrize(("persona", "verdict"), [("clean", "confirmed"), ("unsure", "doubted")])
-def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
-    bench: Bench, persona: str, verdict: str
+@pytest.mark.parametrize(("behavior", "verdict"), [("clean", "confirmed"), ("unsure", "doubted")])
+def test_a_vote_belongs_to_the_sample_that_answered_not_to_its_verification(
+    bench: Bench, behavior: str, verdict: str
 ) -> None:
     job_id = behaviors.submit(bench, samples=3, temperature=0.0, verify=True)
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, behavior=persona)
+    engine_options = ScriptedOptions(
+        tokens_per_second=0, prefill_tokens_per_second=0, behavior=behavior
+    )
 
-    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
 
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
@@ -282,7 +292,7 @@ def test_a_vote_is_of_the_sample_that_gave_the_answer_not_of_the_look_at_it(
     assert votes.classes[0].generations == voted
 
 
-def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> None:
+def test_an_answer_in_json_has_no_verification_and_no_probes(bench: Bench) -> None:
     schema = {
         "type": "object",
         "properties": {"count": {"type": "integer"}},
@@ -295,9 +305,9 @@ def test_an_answer_in_json_has_no_second_look_and_no_probes(bench: Bench) -> Non
         convergence=True,
         answer_format={"type": "json_schema", "schema": schema},
     )
-    manners = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0)
+    engine_options = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0)
 
-    behaviors.work(bench, Scripted(options=manners, profile=profiles.QVQ))
+    behaviors.work(bench, Scripted(options=engine_options, profile=profiles.QVQ))
 
     assert bench.view(job_id).job.answer_rule == "json_schema"
     assert (found(bench, job_id), len(bench.trace(job_id))) == ([], 2)
