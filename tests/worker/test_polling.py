@@ -40,7 +40,7 @@ def busy() -> int:
     return [thread.name for thread in threading.enumerate()].count("polling-slot")
 
 
-def test_after_a_silence_due_jobs_run_without_a_bell(
+def test_after_a_silence_due_jobs_run_without_a_wakeup(
     bench: Bench, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     watch = Watch()
