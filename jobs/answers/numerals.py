@@ -1,11 +1,11 @@
-"""Numbers in words, English and Chinese. Pure."""
+"""Numbers in words: ``two hundred and five``, ``twenty-one``, ``三百五十``, ``一万零五``. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
 
-#: Words that multiply the number before them. Several Chinese ones may be combined: 百万 is a million.
+#: Words that multiply the number before them. Several Chinese ones may follow each other: 百万 is a million.
 SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -18,6 +18,7 @@ SCALES = {
     "万": 10**4,
     "亿": 10**8,
 }
+#: English words below a hundred.
 _SMALL = {
     word: value
     for value, word in enumerate(
@@ -53,15 +54,19 @@ _SMALL = {
     )
 }
 _WORD = r"(?:" + "|".join([*_SMALL, *(word for word in SCALES if word.isascii())]) + r")"
-#: A run of English number words.
+#: A run of English number words: ``one thousand and six``, ``twenty-one``.
 ENGLISH = re.compile(rf"\b{_WORD}(?:(?:\s+and\s+|[\s-]+){_WORD})*\b", re.IGNORECASE)
+#: Chinese digits. 两 is the form of 二 before a measure word.
 _CHINESE = dict(zip("零〇一二两三四五六七八九", (0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9), strict=True))
-#: A run of Chinese numerals.
+#: A run of Chinese numerals: ``三百五十``.
 CHINESE = re.compile(r"[零〇一二两三四五六七八九十百千万亿]+")
 
 
 def english(words: str) -> int | None:
-    """Return the number that a run of number words means, or None if it is not a single number."""
+    """Return the number that a run of English number words states, or None if it is not one number.
+
+    ``two hundred and five`` is 205; ``two three`` gives None.
+    """
     whole = part = 0
     lowest = math.inf
     for word in re.findall(r"[a-z]+", words.lower()):
@@ -69,9 +74,9 @@ def english(words: str) -> int | None:
             continue
         scale = SCALES.get(word)
         if scale is None:
-            # "twenty" may be followed by a digit, "hundred" by any smaller number, and a digit by nothing.
-            limit = 100 if part % 100 == 0 else 10 if part % 100 in range(20, 100, 10) else 0
-            if (part or whole) and not 0 < _SMALL[word] < limit:
+            # "Twenty" can be followed by a digit, "hundred" by any number below it, a digit by nothing.
+            room = 100 if part % 100 == 0 else 10 if part % 100 in range(20, 100, 10) else 0
+            if (part or whole) and not 0 < _SMALL[word] < room:
                 return None
             part += _SMALL[word]
         elif scale < 1000:  # noqa: PLR2004 - hundred and dozen
@@ -86,10 +91,13 @@ def english(words: str) -> int | None:
 
 
 def chinese(word: str) -> int | None:
-    """Return the number that a run of Chinese numerals means, or None if it is not a single number."""
+    """Return the number that a run of Chinese numerals states, or None if it is not one number.
+
+    ``三百五十`` is 350 and ``一万零五`` is 10005; ``五六`` gives None.
+    """
     whole = part = 0
     digit: int | None = None
-    # The value of a final digit without a scale.
+    #: The scale of a digit that no scale follows.
     rest: float = 1
     lowest = least = math.inf
     for character in word:
@@ -107,7 +115,7 @@ def chinese(word: str) -> int | None:
         else:
             whole += (part + (digit or 0) or 1) * scale
             part, digit, rest, least, lowest = 0, None, scale / 10, math.inf, scale
-    # "三百五" is ambiguous: it may mean 350, or be a mistake.
+    # 三百五 is ambiguous: colloquially it is 350.
     if digit and rest != 1:
         return None
     return whole + part + (digit or 0)

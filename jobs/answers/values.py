@@ -1,7 +1,9 @@
-r"""Reads an answer's text as a value: a number, a boolean, one of several choices, or JSON of a JSON Schema. Pure.
+r"""Typed values from the text of an answer: a number, a boolean, one of several options, JSON of a schema. Pure.
 
-Each function returns None unless the text has exactly one such value: it does not guess the meaning of an ambiguous
-answer.
+Each function returns None unless the text states exactly one such value: an ambiguous answer is not guessed.
+
+The comments at the patterns give examples of what a pattern matches, in **bold** where it matches only a part of the
+example. A line of a pattern covers one language or one notation.
 """
 
 from __future__ import annotations
@@ -16,56 +18,75 @@ from typing import Any, NoReturn
 
 from jobs.answers import json_schema, numerals
 
+#: Characters of a text that a comparison of words reads.
 _MAX_TEXT = 200
-#: Longest text, in characters, that a number is read from.
-_MAX_NUMBER = 1000
+#: A longer text is not read as a number, because it might contain another number further on.
+_MAX_NUMBER_TEXT = 1000
 _MAX_JSON = 100_000
 _MAX_DIGITS = 30
-#: LaTeX spaces become spaces. Other markup is removed, except signs of multiplication.
+
+# LaTeX and Markdown.
+
+#: LaTeX spaces, which become spaces: ``5\,km``, ``x\quad y``.
 _SPACES = re.compile(r"\\(?:[,;: ]|q?quad(?![a-z]))")
+#: Markup that is dropped: ``\left``, ``$``, ``**``, ``\(``. The asterisk of a product stays: ``2 * 3``.
 _MARKUP = re.compile(r"\\(?:left|right|displaystyle|!)|[$`]|(?<!\d)\*|\*(?!\s*\d)|\\[()\[\]]")
+#: LaTeX commands whose argument is text: ``\text{km}``.
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit)\s*\{([^{}]*)\}")
-#: Thousands separated by LaTeX or by narrow spaces.
+
+# Numbers in digits.
+
+#: Thousands separated by LaTeX or narrow spaces: ``12{,}345``, ``12\,345``.
 _THOUSANDS = re.compile(
     r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|\\[,!]|[\u2009\u202f\xa0])\d{3})+)(?![\d,]*\d)", re.ASCII
 )
+#: LaTeX fractions: ``\frac{1}{3}``, ``\dfrac12``; also mixed numbers: ``3\frac{1}{2}``.
 _FRACTION = re.compile(
     r"(?P<whole>\d\s*)?\\[dt]?frac\s*"
     r"(?:\{\s*(?P<upper>-?[0-9.]+)\s*\}\s*\{\s*(?P<lower>[0-9.]+)\s*\}|(?P<small>[0-9])(?P<smaller>[0-9])(?!\d))",
     re.ASCII,
 )
-#: A power of ten after a number, equivalent to ``e3``.
+#: A power of ten after a number: 2**\times 10^{3}**, 2**x10³**. It is rewritten as ``e3``.
 _SCIENTIFIC = re.compile(
     r"(?<=\d)(?:\s|\\[,;:! ])*(?:\u00d7|\\times|\\cdot|[x*\u00b7])(?:\s|\\[,;:! ])*10\s*"
     r"(?:\^\s*\{?\s*(?P<power>[-+\u2212]?\d{1,2})(?!\d)\s*\}?|(?P<raised>\u207b?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,2}))"
 )
-#: Parts of a formula, which changes the value of a number next to it. Simple fractions are replaced before.
+#: Signs of a formula, whose numbers are not the value. Simple fractions were rewritten before.
 _FORMULA = re.compile(
+    # LaTeX: \sqrt2, 2\pi, \leq 5.
     r"\\(?:[dt]?frac|sqrt|pi|tau|log|ln|exp|sin|cos|tan|pm|mp|infty|[lg]eq?|[lg]t|times|cdot|div)(?![a-z])"
+    # Symbols: 2π, ≤5, 2*3.
     r"|[π√∞±‰<>≤≥\u00d7÷]|\d\s*\*\s*\d"
-    # A number combined with a letter that is not a unit.
+    # A number next to a letter that is not a unit: 2x, n-1, 3/n.
     r"|\d\s*[xyz]{1,2}\b|\b[a-z]\s*[-+/^]\s*\d|\d\s*[-+/]\s*[nxyz]\b",
     re.IGNORECASE | re.ASCII,
 )
 _POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-#: A power of a unit (m², \text{cm}^2), which has no meaning here. A power of a number (10²) changes it, as a fraction
-#: after it does (3½).
+#: The power of a unit, which is dropped: m², \text{cm}^2.
 _UNIT_POWER = re.compile(
     r"(?:(\\(?:text|mathrm)\s*\{[^{}]*\})|(?<![^\W\d_])([^\W\d_]{2,}|[msh]))\s*"
     rf"(?:⁻?[{_POWERS}]+|\^\s*(?:-?\d|\{{\s*-?\d\s*\}})(?!\d))"
 )
+#: The place of any other power, which changes the number: 10².
 _POWER = re.compile(rf"(?=⁻?[{_POWERS}])(?<![⁻{_POWERS}])")
-_HALF_BEHIND = re.compile(r"(?<=[\d)}])(?=[¼-¾⅐-⅞])")
+#: The place of a fraction character after a number, which changes the number: 3½.
+_HALF_AFTER = re.compile(r"(?<=[\d)}])(?=[¼-¾⅐-⅞])")
+#: Digits: 6, 1,234.5, .5.
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-#: The dollar sign of "US$5".
+#: The dollar sign after a country: US**$**5.
 _DOLLAR = re.compile(r"(?<=[A-Z])\\?\$(?=[\d.])")
-#: Second characters of units that start with 千.
+#: Units that can begin with 千, which is also the word for a thousand: 千米 is a kilometer.
 _KILO_UNITS = tuple("米克瓦卡伏赫帕焦")
+#: Scales after a number in digits.
 _SCALE = (
+    # Chinese: 5百万, 5千, but not 5千米.
     rf"(?:(?:[百万亿]|千(?![{''.join(_KILO_UNITS)}])){{1,3}}"
+    # English: 5 hundred thousand, 2 dozens.
     rf"|(?:\s*(?:{'|'.join(word for word in numerals.SCALES if word.isascii())})s?\b){{1,3}})"
 )
-_ONE_SCALE = re.compile("|".join(numerals.SCALES), re.IGNORECASE)
+#: A word of a scale: **million**, **万**.
+_SCALE_WORD = re.compile("|".join(numerals.SCALES), re.IGNORECASE)
+#: A number: -6, €1,234.50, 2e3, 1/3, 50%, 5 million. The group ``apart`` is the space after the sign: "- 5".
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<sign>[-+\u2212\u2013]?)(?P<apart>\s*)[(€£¥₩]?\s*(?P<upper>{_DIGITS})"
     rf"(?:e(?P<power>[-+]?\d{{1,2}}))?(?![\w.]*\d)"
@@ -73,35 +94,62 @@ _NUMBER = re.compile(
     rf"(?P<scale>{_SCALE})?",
     re.IGNORECASE | re.ASCII,
 )
+#: A minus in words.
 _MINUS = re.compile(
-    r"零下|负(?=\s*[\d零\u3007一二两三四五六七八九十百千])|\b(?:minus|negative)\b\s*(?=\S)",
+    # Chinese: **零下**5度, **负**三.
+    r"零下|负(?=\s*[\d零\u3007一二两三四五六七八九十百千])"
+    # English: **minus** 5, **negative** three.
+    r"|\b(?:minus|negative)\b\s*(?=\S)",
     re.IGNORECASE,
 )
+#: A percentage in Chinese: 百分之50, 百分之五十.
 _PERCENT = re.compile(r"百分之\s*([\d.]+|[零〇一二两三四五六七八九十百]+)", re.ASCII)
+
+# Numbers in words.
+
+#: A percentage after a number in words: fifty **percent**.
 _PERCENT_WORD = re.compile(r"\s*(?:%|per\s?cent\b)", re.IGNORECASE)
-#: Words that contain a numeral but mean no number.
+#: Words that contain a numeral but do not state a number.
 _NO_NUMBER = re.compile(
-    r"一(?:共|定|起|般|样)|[三四五六七八九十]+[角边]形?|十字|百分点|\btens? of\b"
+    # Chinese: 一共, 一样, 三角形, 十字, 百分点.
+    r"一(?:共|定|起|般|样)|[三四五六七八九十]+[角边]形?|十字|百分点"
+    # English: tens of.
+    r"|\btens? of\b"
+    # Chinese: **千**米, but not 五千米.
     rf"|(?<![零〇一二两三四五六七八九十百千万亿])千(?=[{''.join(_KILO_UNITS)}])",
     re.IGNORECASE,
 )
-#: Words that turn a number in words into a fraction or negate it.
+#: Words that change a number in words to a part of it, an unknown number, or none.
 _PART = re.compile(
+    # English: two thirds, not six.
     r"\b(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?|no|not|none)\b"
+    # Chinese: 两个半, 一些, 没有, 三分之一.
     r"|[半些没不]|分之",
     re.IGNORECASE,
 )
-#: The same for a number in digits, directly after it.
-_PART_BEHIND = re.compile(
+#: Words with the same effect directly after a number in digits.
+_PART_AFTER = re.compile(
+    # English: 2 **and a half**, 2 **thirds**.
     r"[\s-]*(?:and\s+(?:a|one)[\s-]+)?(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?"
-    r"|hundredths?|thousandths?)\b|\s*.?半|\s*分之|[kKMB]\b|\s*(?:mln|bn|tn)\b",
+    r"|hundredths?|thousandths?)\b"
+    # Chinese: 2**个半**, 3**分之**1.
+    r"|\s*.?半|\s*分之"
+    # Abbreviated scales: 5**k**, 5 **bn**.
+    r"|[kKMB]\b|\s*(?:mln|bn|tn)\b",
 )
-#: Words that turn a number into a bound.
+#: Words that make a number a bound or an estimate.
 _BOUND = re.compile(
-    r"\b(?:(?:more|less|fewer|greater) than|or (?:more|less|fewer))\b|几(?!何)|超过|[多少大小高低]于|不[到足]"
+    # English: more than 5, 5 or fewer.
+    r"\b(?:(?:more|less|fewer|greater) than|or (?:more|less|fewer))\b"
+    # Chinese: 几个, 超过5, 多于5, 不到5.
+    r"|几(?!何)|超过|[多少大小高低]于|不[到足]"
+    # Chinese, after the number: 十多, 二十来个, 5个以上.
     r"|[十百千万\d]\s*(?:[多余]|来(?=[个只人岁]))|[\d十百千万个只]\s*以[上下]",
     re.IGNORECASE,
 )
+
+# Yes and no.
+
 _YES = ("yes", "true", "是", "是的", "对", "对的", "有", "有的", "正确", "正确的")
 _NO = (
     *("no", "false", "否", "不", "不是", "不是的", "没有", "没有的", "无", "不对", "不正确"),
@@ -109,24 +157,36 @@ _NO = (
 )
 #: Characters around a word of an answer.
 _AROUND = " .。!\"'“”\u2018\u2019()"
-#: The introduction of a sentence before its yes, no or option.
+#: The words that introduce a yes, a no or an option.
 _INTRODUCTION = re.compile(
-    r"\A(?P<before>.{0,80}?)(?:\b(?:answer|option|choice)\s+is\b|\banswer\s*(?=:)|答案应?(?:[是为选]|(?=:)))\s*:?\s*",
+    r"\A(?P<before>.{0,80}?)(?:"
+    # English: the answer is, the correct option is, answer:
+    r"\b(?:answer|option|choice)\s+is\b|\banswer\s*(?=:)"
+    # Chinese: 答案是, 答案应选, 答案:
+    r"|答案应?(?:[是为选]|(?=:)))\s*:?\s*",
     re.IGNORECASE,
 )
-#: A negation in the introduction.
+#: Words before the introduction that reverse its meaning: the **wrong** answer is.
 _NEGATION = re.compile(r"\b(?:not|wrong|incorrect|false)\b|n't\b|[不错非]", re.IGNORECASE)
-#: Starts like a yes or a no, but is neither.
+#: Text that starts with yes or no but states neither.
 _NEITHER = re.compile(
+    # Yes or no, yes/no.
     r"(?:yes|true|no|false)\s*(?:/|,?\s*\b(?:or|and)\b)\s*(?:yes|true|no|false)\b"
+    # No idea, no clear answer.
     r"|no\s+(?:\w+\s+)?(?:idea|answer|information|conclusion|way)\b"
 )
+
+# Options.
+
+#: The letter of an option: B, (b), option B:, 选B, 应选B项.
 _LETTER = re.compile(
     r"(?:option|choice|[应故]?选[项择]?)?\s*[(\[【]?\s*([a-z])\s*[)\]】]?(?:[.:)、,\s]|项|\Z)",
     re.IGNORECASE,
 )
+#: The letter of an option before its text: **B.** a cat, **(B)** a cat.
 _EXPLAINED = re.compile(r"[*(\s]*([A-Za-z])(?:\)\s*[.:]?|\s*[.:、])\s*(?=\S)")
-_LETTER_BEHIND = re.compile(r"\s*\(([a-z])\)\Z")
+#: The letter of an option after its text: a cat **(b)**.
+_LETTER_AFTER = re.compile(r"\s*\(([a-z])\)\Z")
 
 
 #: A JSON value.
@@ -134,28 +194,29 @@ Value = int | float | bool | str | list[Any] | dict[str, Any] | None
 
 
 def read(text: str, answer_format: Mapping[str, Any] | None) -> Value:
-    """Return the value of ``text`` in the format of a job's option ``answer_format``; without that option, None."""
-    match (answer_format or {}).get("type"):
+    """Return ``text`` as a value of a job's option ``answer_format``; None without this option."""
+    requested = answer_format or {}
+    match requested.get("type"):
         case "number":
             return number(text)
         case "boolean":
             return boolean(text)
         case "choice":
-            return choice(text, (answer_format or {})["options"])
+            return choice(text, requested["options"])
         case "json_schema":
-            return structured(text, (answer_format or {})["schema"])
+            return structured(text, requested["schema"])
         case _:
             return None
 
 
 def number(text: str) -> int | float | None:
-    r"""Return the only number in ``text``; a unit may follow it.
+    r"""Return the only number in ``text``, without the unit that may follow it.
 
-    It may have thousands separators, be a fraction (``1/3``, ``\frac{1}{3}``) or a percentage (50 % is 0.5), have a
-    scale (``5 million``, ``6万``, ``\times 10^3``), or be in English or Chinese words. A formula (``2\pi``, ``2x``,
-    ``10²``) or a bound (``more than 5``) is not a number.
+    The number may have thousands separators, be a fraction (``1/3``, ``\frac{1}{3}``) or a percentage (50 % is 0.5),
+    have a scale (``5 million``, ``6万``, ``\times 10^3``), or be written in English or Chinese words. A formula, such
+    as ``2\pi``, ``2x`` or ``10²``, is not a number, and neither is a bound, such as ``more than 5``.
     """
-    if len(text) > _MAX_NUMBER:
+    if len(text) > _MAX_NUMBER_TEXT:
         return None
     plain = _normalized(text)
     if _FORMULA.search(plain) or _BOUND.search(plain):
@@ -164,20 +225,20 @@ def number(text: str) -> int | float | None:
     if not matches and any(character.isdigit() for character in plain):
         return None
     if not matches:
-        in_words = [] if _PART.search(plain) else list(_in_words(plain))
-        return in_words[0] if len(in_words) == 1 else None
-    value = _value(matches[0]) if len(matches) == 1 else None
-    if value is None or _PART_BEHIND.match(plain, matches[0].end()):
+        worded = [] if _PART.search(plain) else list(_in_words(plain))
+        return worded[0] if len(worded) == 1 else None
+    value = _value_of(matches[0]) if len(matches) == 1 else None
+    if value is None or _PART_AFTER.match(plain, matches[0].end()):
         return None
-    # "Six" may occur next to "6", and "one" as a pronoun.
+    # The text may repeat the number in words ("6 (six)") and use "one" as a pronoun.
     rest = f"{plain[: matches[0].start()]} ; {plain[matches[0].end() :]}"
-    return value if all(other in (value, 1) for other in _in_words(rest)) else None
+    return value if all(word in (value, 1) for word in _in_words(rest)) else None
 
 
 def boolean(text: str) -> bool | None:
-    """Return whether ``text`` means yes or no, by its first word or as a whole, in English or Chinese.
+    """Return whether ``text`` says yes or no, by its first word or as a whole, in English or Chinese.
 
-    It may start with "the answer is", as a choice may.
+    "The answer is" may precede the word, as it may precede a choice.
     """
     plain = _after_introduction(_plain(text[:_MAX_TEXT])).casefold().strip(_AROUND)
     if _NEITHER.match(plain):
@@ -191,29 +252,29 @@ def boolean(text: str) -> bool | None:
 def choice(text: str, options: Sequence[str]) -> str | None:
     """Return the option that ``text`` equals, or whose letter (A is the first) it equals or starts with.
 
-    The text of an option takes precedence over letters; if letter and text refer to different options, the result is
-    None. Options that are letters may be followed by their text in the question (``C. a cat``).
+    The text of an option takes precedence over letters. A letter and a text that name different options are not a
+    choice. If the options are single letters, the text that the question gives for them may follow (``C. a cat``).
     """
     plain = _folded(text)
-    matches = _matching(plain, options)
-    if not matches:
+    named = _named(plain, options)
+    if not named:
         plain = _after_introduction(plain)
-        matches = _matching(plain, options)
-    if not matches:
+        named = _named(plain, options)
+    if not named:
         letter = _LETTER.match(plain)
         rest = plain[letter.end() :].strip(" .:),-\u2013\u2014") if letter else ""
-        if letter is None and (letter := _LETTER_BEHIND.search(plain)):
+        if letter is None and (letter := _LETTER_AFTER.search(plain)):
             rest = plain[: letter.start()]
-        place = ord(letter[1]) - ord("a") if letter else len(options)
-        if place < len(options) and rest in ("", _folded(options[place])):
-            matches = {options[place]}
-    if not matches:
-        matches = _explained(_after_introduction(_plain(text[:_MAX_TEXT])), options)
-    return matches.pop() if len(matches) == 1 else None
+        index = ord(letter[1]) - ord("a") if letter else len(options)
+        if index < len(options) and rest in ("", _folded(options[index])):
+            named = {options[index]}
+    if not named:
+        named = _lettered(_after_introduction(_plain(text[:_MAX_TEXT])), options)
+    return named.pop() if len(named) == 1 else None
 
 
 def same(first: str, second: str) -> bool:
-    """Whether two answers are equal apart from case, spaces and markup, or are the same number."""
+    """Whether two answers are equal, apart from case, spaces and markup, or are the same number."""
     if (
         _folded(first) == _folded(second)
         and first[_MAX_TEXT:].split() == second[_MAX_TEXT:].split()
@@ -224,14 +285,15 @@ def same(first: str, second: str) -> bool:
 
 
 def structured(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the JSON object in ``text`` if it is valid for ``schema``; see :mod:`jobs.answers.json_schema`.
+    """Return the JSON object in ``text`` if it is an instance of ``schema``; see :mod:`jobs.answers.json_schema`.
 
-    Integers that are not interoperable become floats, and characters that databases cannot store are replaced.
+    Integers that not every JSON parser represents exactly become floats. Characters that a database cannot store are
+    replaced.
     """
     if len(text) > _MAX_JSON:
         return None
     try:
-        # Grammars allow control characters that JSON requires to be escaped.
+        # Grammars admit unescaped control characters.
         value = json.loads(
             text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=_refuse
         )
@@ -249,16 +311,16 @@ def _integer(digits: str) -> int | float:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError("a number is too large")
+        raise ValueError("the number is too large")
     return number
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not valid JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return JSON without NUL and lone surrogates."""
+    """Return the JSON value without NUL and lone surrogates."""
     if isinstance(value, str):
         return (
             value.replace("\x00", "\ufffd")
@@ -278,8 +340,8 @@ def _plain(text: str) -> str:
     return _MARKUP.sub("", _SPACES.sub(" ", _TEXT.sub(r" \1", normal))).strip()
 
 
-def _matching(plain: str, options: Sequence[str]) -> set[str]:
-    """Return the options that ``plain`` equals, exactly or apart from quotes, brackets and spaces (``5cm``)."""
+def _named(plain: str, options: Sequence[str]) -> set[str]:
+    """Return the options that equal ``plain``; if none does, those that equal it without quotes and spaces."""
     exact = {option for option in options if _folded(option) == plain}
     return exact or {option for option in options if _bare(_folded(option)) == _bare(plain)}
 
@@ -288,39 +350,43 @@ def _bare(folded: str) -> str:
     return "".join(folded.strip(_AROUND).split())
 
 
-def _explained(plain: str, options: Sequence[str]) -> set[str]:
-    """Return the option that ``plain`` starts with and explains, if options are letters and it contains no other."""
+def _lettered(plain: str, options: Sequence[str]) -> set[str]:
+    """Return the options that ``plain`` starts with or mentions, if it explains one and all options are letters."""
     letters = {option.strip(_AROUND).upper(): option for option in options}
-    match = _EXPLAINED.match(plain)
-    if match is None or len(letters) < len(options) or any(len(letter) != 1 for letter in letters):
+    explained = _EXPLAINED.match(plain)
+    if (
+        explained is None
+        or len(letters) < len(options)
+        or any(len(letter) != 1 for letter in letters)
+    ):
         return set()
-    present = {match[1].upper(), *re.findall(r"\b[A-Z]\b", plain[match.end() :])}
-    return {letters[letter] for letter in present if letter in letters}
+    mentioned = {explained[1].upper(), *re.findall(r"\b[A-Z]\b", plain[explained.end() :])}
+    return {letters[letter] for letter in mentioned if letter in letters}
 
 
 def _after_introduction(plain: str) -> str:
-    """Return the rest of a sentence after "the answer is", or all of it if the introduction is negated."""
-    match = _INTRODUCTION.match(plain)
-    if match is None or _NEGATION.search(match["before"]):
+    """Return the text after "the answer is"; all of it if it says what the answer is not."""
+    introduction = _INTRODUCTION.match(plain)
+    if introduction is None or _NEGATION.search(introduction["before"]):
         return plain
-    return plain[match.end() :]
+    return plain[introduction.end() :]
 
 
 def _folded(text: str) -> str:
-    """Return the start of ``text`` without markup, case, extra spaces and final periods."""
+    """Return the start of ``text`` without differences in case, spaces, markup and final periods."""
     return " ".join(_plain(text[:_MAX_TEXT]).casefold().split()).rstrip(" .。")
 
 
 def _normalized(text: str) -> str:
-    """Return ``text`` with its numbers in the form that :data:`_NUMBER` matches."""
+    """Return ``text`` with its numbers in the notation that :data:`_NUMBER` matches."""
     text = _SCIENTIFIC.sub(_exponent, _THOUSANDS.sub(_joined, text))
-    text = _POWER.sub("^", _HALF_BEHIND.sub(" ", _UNIT_POWER.sub(r"\1\2", text)))
+    text = _POWER.sub("^", _HALF_AFTER.sub(" ", _UNIT_POWER.sub(r"\1\2", text)))
     text = _plain(_FRACTION.sub(_quotient, _DOLLAR.sub(" ", text))).replace("\u2044", "/")
     return _MINUS.sub("-", _PERCENT.sub(r"\1%", text))
 
 
-def _joined(match: re.Match[str]) -> str:
-    return match[1] + re.sub(r"\D", "", match[2])
+def _joined(thousands: re.Match[str]) -> str:
+    return thousands[1] + re.sub(r"\D", "", thousands[2])
 
 
 def _exponent(match: re.Match[str]) -> str:
@@ -328,23 +394,23 @@ def _exponent(match: re.Match[str]) -> str:
     return "e" + power.replace("\u2212", "-")
 
 
-def _quotient(match: re.Match[str]) -> str:
-    """Return a fraction in the form ``1/3``; a mixed number stays unchanged and counts as a formula."""
-    if match["whole"]:
-        return match[0]
-    return f"{match['upper'] or match['small']}/{match['lower'] or match['smaller']}"
+def _quotient(fraction: re.Match[str]) -> str:
+    """Return a fraction in one line. A mixed number stays as it is, and the text counts as a formula."""
+    if fraction["whole"]:
+        return fraction[0]
+    return f"{fraction['upper'] or fraction['small']}/{fraction['lower'] or fraction['smaller']}"
 
 
 def _in_words(plain: str) -> Iterator[int | float | None]:
-    """Yield the numbers in words, or None for words that are not a single number."""
+    """Yield the numbers in words; None for a run of number words that is not one number."""
     plain = _NO_NUMBER.sub(" ", plain)
     languages = ((numerals.ENGLISH, numerals.english), (numerals.CHINESE, numerals.chinese))
     for pattern, parse in languages:
-        for match in pattern.finditer(plain):
-            before, after = plain[: match.start()], plain[match.end() :]
-            value: int | float | None = parse(match[0])
-            # Ambiguous: "five kilograms" and "five thousand grams" are the same characters.
-            if value is None or (match[0].endswith("千") and after.startswith(_KILO_UNITS)):
+        for run in pattern.finditer(plain):
+            before, after = plain[: run.start()], plain[run.end() :]
+            value: int | float | None = parse(run[0])
+            # Ambiguous: 五千克 is five kilograms or five thousand grams.
+            if value is None or (run[0].endswith("千") and after.startswith(_KILO_UNITS)):
                 yield None
                 continue
             if before.endswith("-") and not before[-2:-1].isalnum():
@@ -352,19 +418,20 @@ def _in_words(plain: str) -> Iterator[int | float | None]:
             yield value / 100 if _PERCENT_WORD.match(after) else value
 
 
-def _value(match: re.Match[str]) -> int | float | None:
+def _value_of(match: re.Match[str]) -> int | float | None:
+    """Return the value of a match of :data:`_NUMBER`, or None if it is too long, divides by 0 or is a difference."""
     upper, lower = match["upper"].replace(",", ""), (match["lower"] or "1").replace(",", "")
     if len(upper) + len(lower) > _MAX_DIGITS or not float(lower):
         return None
     value = Fraction(upper) / Fraction(lower) * Fraction(10) ** int(match["power"] or 0)
     if match["percent"]:
         value /= 100
-    for scale in _ONE_SCALE.findall(match["scale"] or ""):
+    for scale in _SCALE_WORD.findall(match["scale"] or ""):
         value *= numerals.SCALES[scale.lower()]
     if match["sign"] not in ("", "+"):
         if match["apart"] and match.string[: match.start()].strip(" =("):
-            # "Total - 5" is not a negative number, and "x - 5" is not a number.
+            # "Total - 5" does not state a negative number, and "x - 5" does not state a number.
             return None
         value = -value
-    whole = value.denominator == 1 and abs(value) < 2**53
-    return int(value) if whole else float(value)
+    integral = value.denominator == 1 and abs(value) < 2**53
+    return int(value) if integral else float(value)

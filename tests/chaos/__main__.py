@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: a storm over the whole service, its figures, and what did not hold."""
+"""``python -m tests.chaos``: random faults in the whole service, statistics, and violated invariants."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from tests.chaos.run import Plan, run
 
 
 def main() -> int:
-    """Run as the command line says; 0 when every invariant held."""
+    """Run with the arguments of the command line; return 0 if every invariant held."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
-    parser.add_argument("--control", action="store_true", help="without the fence: has to fail")
+    parser.add_argument(
+        "--control", action="store_true", help="run without the fence; this run must fail"
+    )
     parser.add_argument("--logs", type=Path, help="folder for the logs of all processes")
     given = parser.parse_args()
     plan = Plan(
@@ -33,7 +35,7 @@ def main() -> int:
         *_lines(report.figures),
         f"calm                  after {report.calm:.1f} s",
         f"longest wait          {report.slowest}",
-        f"ended by themselves   {report.unasked}",
+        f"unrequested exits     {report.unasked}",
     )
     _print(f"{len(report.wrong)} violations", *report.wrong)
     return 1 if report.wrong else 0
@@ -48,17 +50,17 @@ def _lines(figures: Figures) -> list[str]:
         f"faults                {figures.faults.total()}",
     ]
     for kind, count in sorted(figures.faults.items()):
-        found = figures.recovery.get(kind)
-        reported = f", {found.jobs} jobs went on after {_spread(kind, figures)}" if found else ""
-        lines.append(f"  {kind:<32}{count}{reported}")
+        spread = figures.recovery.get(kind)
+        suffix = f", {spread.jobs} jobs continued after {_spread(kind, figures)}" if spread else ""
+        lines.append(f"  {kind:<32}{count}{suffix}")
     if "all" in figures.recovery:
         lines.append(f"recovery              {_spread('all', figures)}")
     return lines
 
 
 def _spread(kind: str, figures: Figures) -> str:
-    found = figures.recovery[kind]
-    return f"p50 {found.median:.1f} s, p99 {found.p99:.1f} s"
+    recovery = figures.recovery[kind]
+    return f"p50 {recovery.median:.1f} s, p99 {recovery.p99:.1f} s"
 
 
 def _print(*lines: str) -> None:

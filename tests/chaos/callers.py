@@ -1,4 +1,4 @@
-"""The load: clients that submit, repeat what failed, look, cancel and run again, each in a thread."""
+"""The load: clients that submit, retry, read, cancel and rerun jobs, each in its own thread."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.chaos.submissions import Json, Order
 
 _IMAGES = Path(__file__).resolve().parents[2] / "models" / "tiny-qvq" / "samples"
 IMAGES = [_IMAGES / name for name in ("s03.png", "s07.png", "s12.png")]
-#: Jobs that a client waits for at once.
+#: Maximum number of unfinished jobs of a client.
 _OPEN = 4
 _PAUSE_SECONDS = 0.15
-#: What happens to a service that is being hurt. Whoever hears it sends the same again.
+#: Errors that occur during faults. The client repeats the same request.
 _NOT_NOW = (errors.Unavailable, errors.IdempotencyInProgress)
 
-#: How jobs go, by the scripted engine's behaviors, and how often. "" is a plain answer.
-_BEHAVIORS = {
+#: The scripted engine's personas of the jobs, with weights. "" is a plain answer.
+_PERSONAS = {
     "": 70,
     "no_answer_at_length": 10,
     "fault": 4,
@@ -35,15 +35,15 @@ _BEHAVIORS = {
     "refuse": 3,
     "busy": 2,
 }
-#: How many of the plain ones have several samples vote.
+#: The share of plain jobs with a vote of several samples.
 _VOTES = 0.25
 
 
 class Api(Client):
-    """The client of the command line, and the verbs it lacks."""
+    """The client of the command line, plus the requests that it lacks."""
 
     def rerun(self, job_id: str, *, key: str) -> Json:
-        """Run a job again; return the new one."""
+        """Rerun a job; return the new job."""
         headers = {"Idempotency-Key": key}
         return self._call("POST", f"/v1/jobs/{job_id}/rerun", headers=headers).json
 
@@ -57,16 +57,16 @@ class Caller(threading.Thread):
     """One client.
 
     Args:
-        name: told in keys and questions.
+        name: part of its keys and questions.
         api: the service.
-        rng: decides what it does.
+        rng: determines its actions.
     """
 
     def __init__(self, name: str, api: Api, *, rng: random.Random) -> None:
         super().__init__(name=name, daemon=True)
         self.orders: list[Order] = []
         self.wrong: list[str] = []
-        #: What it waited for longest: seconds, what, for which job.
+        #: The longest wait: seconds, operation, job.
         self.slowest = (0.0, "", "")
         self._api = api
         self._rng = rng
@@ -77,11 +77,11 @@ class Caller(threading.Thread):
 
     @property
     def idle(self) -> bool:
-        """Whether it orders nothing more and everything it ordered has ended."""
+        """Whether it submits nothing more, and all of its jobs have ended."""
         return self._sated.is_set() and not self._waiting
 
     def order_no_more(self) -> None:
-        """Let it only look from now on."""
+        """Only read from now on."""
         self._sated.set()
 
     def leave(self) -> None:
@@ -90,7 +90,7 @@ class Caller(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Order and look until it is told to leave; in the end, everything once more."""
+        """Submit and read until :meth:`leave`; at the end, read every job once more."""
         while not self._over.wait(_PAUSE_SECONDS):
             if len(self._waiting) < _OPEN and not self._sated.is_set():
                 self._order()
@@ -100,7 +100,7 @@ class Caller(threading.Thread):
                     self._waiting.remove(order)
                     self._after(order)
             if self.orders:
-                # What has ended is looked at again: nothing may have become of it.
+                # Read ended jobs again: they must not have changed.
                 self._attempt(self._rng.choice(self.orders), self._again)
         for order in self.orders:
             self._attempt(order, self._again)
@@ -147,7 +147,7 @@ class Caller(threading.Thread):
         now = time.monotonic()
         due = self._due.setdefault(order.key, now + (order.cancel_after or 0))
         if order.cancel_after is not None and now >= due:
-            with contextlib.suppress(errors.Conflict):  # It was quicker.
+            with contextlib.suppress(errors.Conflict):  # The job ended before the request.
                 order.see(self._api.cancel(order.id))
             order.cancel_after = None
         order.see(self._api.job(order.id))
@@ -163,7 +163,7 @@ class Caller(threading.Thread):
             self._send(order)
 
     def _after(self, order: Order) -> None:
-        """Now and then run again what did not end well."""
+        """Sometimes rerun a job that did not succeed."""
         if order.job is None or order.job["status"] != Status.CANCELLED:
             return
         if self._rng.random() < 0.2 and not self._sated.is_set():

@@ -1,6 +1,6 @@
-"""What must hold of every job, whatever died: read from the database, and compared with what clients saw.
+"""Invariants of every job after any faults, checked in the database and against the observations of the clients.
 
-Each check yields a sentence for each job that breaks it; a run is good when there are none.
+Each check yields one sentence per violation; a run is good if there are no violations.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from webhooks.storage import COUNTER
 
 @dataclass
 class Life:
-    """All that the database knows of one job."""
+    """All rows of one job."""
 
     job: Job
     entries: list[TimelineEntry] = field(default_factory=list)
@@ -39,18 +39,18 @@ class Life:
 
     @property
     def shown(self) -> str:
-        """The job's id as callers see it."""
+        """The public id of the job."""
         return ids.show("job", self.job.id)
 
     @property
     def moves(self) -> list[TimelineEntry]:
-        """The entries that tell of another state."""
+        """The timeline entries that change the state."""
         return [entry for entry in self.entries if "status" in entry.changes]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the counters may not pass."""
+    """The limits of the counters."""
 
     crashes: int
 
@@ -59,56 +59,52 @@ def lives(database: Database) -> dict[uuid.UUID, Life]:
     """Return every job."""
     with database.reading() as transaction:
         rows = transaction.session.scalars
-        found = {job.id: Life(job) for job in rows(sa.select(Job).order_by(Job.id))}
+        by_id = {job.id: Life(job) for job in rows(sa.select(Job).order_by(Job.id))}
         for entry in rows(sa.select(TimelineEntry).order_by(TimelineEntry.id)):
-            found[entry.job_id].entries.append(entry)
+            by_id[entry.job_id].entries.append(entry)
         for attempt in rows(sa.select(Attempt).order_by(Attempt.job_id, Attempt.number)):
-            found[attempt.job_id].attempts.append(attempt)
+            by_id[attempt.job_id].attempts.append(attempt)
         ordered = sa.select(Generation).order_by(
             Generation.job_id, Generation.attempt, Generation.number
         )
         for generation in rows(ordered):
-            found[generation.job_id].generations.append(generation)
+            by_id[generation.job_id].generations.append(generation)
         for chunk in rows(sa.select(TraceChunk)):
-            found[chunk.job_id].chunks += 1
-    return found
+            by_id[chunk.job_id].chunks += 1
+    return by_id
 
 
-def broken(found: Iterable[Life], limits: Limits) -> list[str]:
-    """Return what is wrong with jobs that should all have ended."""
+def broken(jobs: Iterable[Life], limits: Limits) -> list[str]:
+    """Return the violations of the invariants by jobs, all of which should have ended."""
     wrong = []
     rids: Counter[str] = Counter()
-    for life in found:
+    for life in jobs:
         rids.update(generation.rid for generation in life.generations)
         for check in CHECKS:
-            wrong += [f"{life.shown}: {reported}" for reported in check(life, limits)]
+            wrong += [f"{life.shown}: {fault}" for fault in check(life, limits)]
     wrong += [f"the engine's id {rid} was used twice" for rid, uses in rids.items() if uses > 1]
     return wrong
 
 
-def unlike(found: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
-    """Return where the database and what clients were told part."""
+def unlike(by_id: dict[uuid.UUID, Life], orders: Iterable[Order]) -> list[str]:
+    """Return the differences between the database and the observations of the clients."""
     wrong = []
     by_key: dict[str | None, list[Life]] = defaultdict(list)
-    for life in found.values():
+    for life in by_id.values():
         by_key[life.job.idempotency_key].append(life)
-    wrong += [f"{life.shown}: nobody ordered it" for life in by_key.pop(None, [])]
+    wrong += [f"{life.shown}: no client ordered it" for life in by_key.pop(None, [])]
     for order in orders:
         wrong += order.wrong
-        retained = by_key.pop(order.key, [])
-        if {life.shown for life in retained} != order.ids and (order.ids or len(retained) > 1):
-            wrong.append(
-                f"{order.key}: was told {sorted(order.ids)}, kept are {len(retained)} jobs"
-            )
-        wrong += [
-            f"{life.shown}: {reported}" for life in retained for reported in _unseen(life, order)
-        ]
-    wrong += [f"{life.shown}: nobody ordered it" for rest in by_key.values() for life in rest]
+        stored = by_key.pop(order.key, [])
+        if {life.shown for life in stored} != order.ids and (order.ids or len(stored) > 1):
+            wrong.append(f"{order.key}: was told {sorted(order.ids)}, kept are {len(stored)} jobs")
+        wrong += [f"{life.shown}: {fault}" for life in stored for fault in _unseen(life, order)]
+    wrong += [f"{life.shown}: no client ordered it" for rest in by_key.values() for life in rest]
     return wrong
 
 
 def miscounted(database: Database) -> list[str]:
-    """Return the accounts of which the count of what they store is not what their rows hold."""
+    """Return the accounts whose storage totals differ from their rows."""
     wrong = []
     for account in storage.accounts(database, default_mb=0):
         with database.reading() as transaction:
@@ -118,22 +114,20 @@ def miscounted(database: Database) -> list[str]:
     return wrong
 
 
-def unreported(found: Iterable[Life], took: Iterable[Got]) -> list[str]:
-    """Return which ends and starts a receiver that was up in the end was not told, or by several names."""
+def unreported(ended: Iterable[Life], received: Iterable[Got]) -> list[str]:
+    """Return the starts and ends of jobs that the receiver did not get, or got with several ids."""
     names: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for got in took:
-        event = got.event
-        names[event["data"]["id"], event["type"]].add(got.headers["webhook-id"])
+    for notification in received:
+        event = notification.event
+        names[event["data"]["id"], event["type"]].add(notification.headers["webhook-id"])
     wrong = []
-    for life in found:
+    for life in ended:
         expected = {f"job.{life.job.status}"} | ({"job.started"} if life.job.attempt else set())
-        reported = {event_type for job, event_type in names if job == life.shown}
-        if reported != expected:
-            wrong.append(f"{life.shown}: its receiver was told {sorted(reported)}")
+        event_types = {event_type for job, event_type in names if job == life.shown}
+        if event_types != expected:
+            wrong.append(f"{life.shown}: its receiver got {sorted(event_types)}")
     wrong += [
-        f"{job}: {kind} has {len(ids_)} names"
-        for (job, kind), ids_ in names.items()
-        if len(ids_) > 1
+        f"{job}: {kind} has {len(ids_)} ids" for (job, kind), ids_ in names.items() if len(ids_) > 1
     ]
     return wrong
 
@@ -147,13 +141,13 @@ def _unseen(life: Life, order: Order) -> Iterator[str]:
         (generation.attempt, generation.number): generation.output or ""
         for generation in life.generations
     }
-    for stream, seen in order.texts.items():
-        if not texts.get(stream, "").startswith(seen):
-            yield f"its client saw text of attempt {stream[0]} that was not kept"
+    for stream, text in order.texts.items():
+        if not texts.get(stream, "").startswith(text):
+            yield f"its client saw text of attempt {stream[0]} that is not stored"
 
 
 def _ends(life: Life, _: Limits) -> Iterator[str]:
-    """It has ended, once, in a way that the row tells."""
+    """The job ended once, consistently with its row."""
     job = life.job
     if not job.status.terminal:
         yield f"is still {job.status}"
@@ -162,36 +156,36 @@ def _ends(life: Life, _: Limits) -> Iterator[str]:
     if len(ends) != 1:
         yield f"ended {len(ends)} times: {[entry.action for entry in ends]}"
     if life.moves[-1:] != ends[-1:]:
-        yield "went on after its end"
+        yield "changed after its end"
     if (job.answer_text is not None) and job.status is not Status.SUCCEEDED:
         yield "has an answer and did not succeed"
     if (job.error_code is not None) != (job.status is Status.FAILED):
         yield f"has the error {job.error_code} and is {job.status}"
     if job.status is Status.CANCELLED and job.cancel_requested_at is None:
-        yield "was cancelled and nobody asked for it"
+        yield "was cancelled without a request"
 
 
 def _moves(life: Life, _: Limits) -> Iterator[str]:
-    """Every move is a legal one, and the timeline adds up to the row."""
+    """Every transition is legal, and the timeline adds up to the row."""
     states = [Status(entry.changes["status"]) for entry in life.moves]
     if states[:1] != [Status.QUEUED]:
-        yield f"began as {states[:1]}"
+        yield f"started as {states[:1]}"
     for before, after in itertools.pairwise(states):
         if after not in TRANSITIONS[before]:
             yield f"went from {before} to {after}"
-    reported: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
+    replayed: dict[str, Any] = dict.fromkeys(timeline.REPORTED)
     for entry in life.entries:
-        reported |= entry.changes
+        replayed |= entry.changes
     for name in timeline.REPORTED:
-        retained = getattr(life.job, name)
-        if isinstance(retained, datetime):
-            retained = retained.astimezone(UTC).isoformat(timespec="microseconds")
-        if reported[name] != retained:
-            yield f"its timeline says {name} is {reported[name]}, the row {retained}"
+        value = getattr(life.job, name)
+        if isinstance(value, datetime):
+            value = value.astimezone(UTC).isoformat(timespec="microseconds")
+        if replayed[name] != value:
+            yield f"its timeline says {name} is {replayed[name]}, the row {value}"
 
 
 def _attempts(life: Life, _: Limits) -> Iterator[str]:
-    """Each attempt is claimed once and ended once, by its owner or, when that was lost, by a sweeper."""
+    """Each attempt is claimed once and ended once, by its owner or, if the owner was lost, by a sweeper."""
     numbers = list(range(1, life.job.attempt + 1))
     if [attempt.number for attempt in life.attempts] != numbers:
         yield f"has attempts {[attempt.number for attempt in life.attempts]}, not {numbers}"
@@ -217,7 +211,7 @@ def _attempts(life: Life, _: Limits) -> Iterator[str]:
 
 
 def _counters(life: Life, limits: Limits) -> Iterator[str]:
-    """Crashes and failures are what the attempts say, and within their limits."""
+    """The counts of crashes and failures equal those of the attempts, and are within their limits."""
     job = life.job
     outcomes = Counter(attempt.outcome for attempt in life.attempts)
     if outcomes[Outcome.LOST] != job.crashes:
@@ -231,7 +225,7 @@ def _counters(life: Life, limits: Limits) -> Iterator[str]:
 
 
 def _result(life: Life, _: Limits) -> Iterator[str]:
-    """One attempt succeeded if the job did: the last one; answer and bill are its own."""
+    """If the job succeeded, only its last attempt did; answer and usage belong to that attempt."""
     job = life.job
     won = [attempt.number for attempt in life.attempts if attempt.outcome is Outcome.SUCCEEDED]
     if won != ([job.attempt] if job.status is Status.SUCCEEDED else []):
@@ -249,17 +243,17 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"
     if job.finish_reason != chosen[-1].finish_reason:
-        yield "its finish_reason is not its last stream's"
+        yield "its finish_reason is not that of its last generation"
     requested = job.options.get("samples", 1)
     if (job.votes is not None) != (requested > 1):
         yield f"asked for {requested} samples and has the votes {job.votes}"
     for name in ("input_tokens", "image_tokens", "output_tokens"):
         if getattr(job, name) != sum(getattr(generation, name) or 0 for generation in streams):
-            yield f"its {name} is not its streams'"
+            yield f"its {name} is not the sum of its generations"
 
 
 def _chosen(job: Job, streams: list[Generation]) -> list[Generation]:
-    """Return the streams that lead to the answer: all of them, or of several samples the winner's."""
+    """Return the generations that lead to the answer: all of them, or those of the winning sample."""
     if not job.votes:
         return streams
     by_number = {generation.number: generation for generation in streams}
@@ -271,7 +265,7 @@ def _chosen(job: Job, streams: list[Generation]) -> list[Generation]:
 
 
 def _whole(streams: list[Generation]) -> str:
-    """Return the text of an attempt: of a stream that was cut only what the next one went on from."""
+    """Return the text of an attempt; of a truncated generation, only the part that the next one continued."""
     text = ""
     for generation in streams:
         text = (
@@ -281,28 +275,28 @@ def _whole(streams: list[Generation]) -> str:
 
 
 def _traces(life: Life, _: Limits) -> Iterator[str]:
-    """Streams are closed, and all tell the same: a question that is asked greedily has one answer."""
+    """All generations have ended and have the same text, because greedy decoding is deterministic."""
     if life.chunks:
-        yield f"has {life.chunks} loose pieces of a trace"
+        yield f"has {life.chunks} trace chunks after its end"
     streams = Counter((generation.attempt, generation.number) for generation in life.generations)
     if {attempt for attempt, _ in streams} - {attempt.number for attempt in life.attempts}:
-        yield "has a stream without an attempt"
+        yield "has a generation without an attempt"
     if any(
         generation.ended_at is None or generation.output is None for generation in life.generations
     ):
-        yield "has a stream that is still open"
+        yield "has a generation that has not ended"
     if life.job.options.get("samples", 1) > 1:
-        return  # They are asked warmly.
+        return  # Samples of a vote have a temperature.
     texts = [
         generation.output or "" for generation in life.generations if generation.continues is None
     ]
     longest = max(texts, key=len, default="")
     if not all(longest.startswith(text) for text in texts):
-        yield f"its streams tell different things, in {[len(text) for text in texts]} letters"
+        yield f"its generations differ; their lengths are {[len(text) for text in texts]}"
 
 
 def _stops(life: Life, _: Limits) -> Iterator[str]:
-    """A job that its worker cancelled while an engine ran it says when the engine had stopped."""
+    """A job that its worker cancelled during a generation records when the engine stopped."""
     job = life.job
     end = life.moves[-1] if life.moves else None
     if job.status is not Status.CANCELLED or end is None or not end.actor.startswith("worker:"):
@@ -313,37 +307,37 @@ def _stops(life: Life, _: Limits) -> Iterator[str]:
         or job.cancel_requested_at is None
         or job.engine_stopped_at < job.cancel_requested_at
     ):
-        yield f"asked to stop at {job.cancel_requested_at}, engine stopped {job.engine_stopped_at}"
+        yield f"cancel requested at {job.cancel_requested_at}, engine stopped at {job.engine_stopped_at}"
 
 
 def _numbers(life: Life, _: Limits) -> Iterator[str]:
-    """Its events have numbers of their own, in the order of what happened, and tell all of each text."""
+    """The events have unique, ordered numbers and cover each text completely."""
     claims = {
         entry.changes["attempt"]: entry.sequence_number or 0
         for entry in life.moves
         if entry.action == "claimed"
     }
     moves = [entry.sequence_number for entry in life.moves if entry.sequence_number is not None]
-    reported = {
+    indexes = {
         (generation.attempt, generation.number): event_index.unpack(generation.event_index)
         for generation in life.generations
     }
     if moves != sorted(set(moves)):
-        yield f"moved under the numbers {moves}"
-    numbers = [mark.number for index in reported.values() for mark in index] + moves
+        yield f"its transitions have the event numbers {moves}"
+    numbers = [entry.number for index in indexes.values() for entry in index] + moves
     if len(numbers) != len(set(numbers)) or max(numbers, default=0) > life.job.last_sequence_number:
-        yield "told two events under one number, or under one that was not reserved"
+        yield "has two events with the same number, or an event with a number that was not reserved"
     for generation in life.generations:
-        index = reported[generation.attempt, generation.number]
+        index = indexes[generation.attempt, generation.number]
         if event_index.covered(index) != len(generation.output or ""):
             yield f"attempt {generation.attempt} is not told as far as it was kept"
         until = claims.get(generation.attempt + 1, life.job.last_sequence_number + 1)
-        if any(not claims[generation.attempt] < mark.number < until for mark in index):
+        if any(not claims[generation.attempt] < entry.number < until for entry in index):
             yield f"attempt {generation.attempt} was told before its begin or after the next one's"
     for attempt in life.attempts:
         last = [
             index[-1].number
-            for (number, _), index in reported.items()
+            for (number, _), index in indexes.items()
             if number == attempt.number and index
         ]
         if attempt.valid_through != max(last, default=claims[attempt.number]):

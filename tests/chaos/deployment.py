@@ -1,4 +1,4 @@
-"""The whole service as real processes that can be hurt: each has a place, and comes back to it when it dies."""
+"""The whole service as real processes for fault injection: a process that dies restarts in its place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DRAIN_SECONDS = 1.0
 CRASH_LIMIT = 3
 WORKERS = ("worker-1", "worker-2", "worker-3")
 DELIVERIES = ("delivery-1", "delivery-2")
-#: Fewer than the slots of all workers, so that the engine refuses some streams for lack of room.
+#: Fewer than the slots of all workers, so that the engine refuses some generations because it is full.
 ENGINE_OPTIONS = (
     "tokens_per_second=160",
     "prefill_tokens_per_second=0",
@@ -44,15 +44,15 @@ _VARIABLES = {
     "LONGLOOK_LEASE_SECONDS": str(LEASE_SECONDS),
     "LONGLOOK_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "LONGLOOK_CRASH_LIMIT": str(CRASH_LIMIT),
-    # It is the storm that kills engines, not the pictures.
+    # The faults kill engines, not the images.
     "LONGLOOK_QUARANTINE_CRASHES": "1000",
     "LONGLOOK_WATCH_SECONDS": "0.3",
     "LONGLOOK_FLUSH_SECONDS": "0.3",
     "LONGLOOK_WORKER_SLOTS": "6",
-    # All clients share one key, and look often.
+    # All clients share one key and send many requests.
     "LONGLOOK_REQUESTS_PER_MINUTE": "1000000",
     "LONGLOOK_API_THREADS": "16",
-    # Short, for a lease is half a minute longer, and what a killed sender left waits for its end.
+    # Short, because a lease is half a minute longer, and the attempts of a killed sender wait for its end.
     "LONGLOOK_WEBHOOK_SECONDS": "2",
     "LONGLOOK_ENGINE_CONNECT_SECONDS": "2",
     "LONGLOOK_ENGINE_FIRST_TOKEN_SECONDS": "6",
@@ -63,15 +63,15 @@ _VARIABLES = {
 
 @dataclass
 class Place:
-    """Where a process runs that is started again whenever it ends.
+    """A place for a process that restarts whenever it ends.
 
     Attributes:
-        start: starts it.
-        process: the one that runs, or ran last.
-        woken: how long the place's log was before that one.
-        stopped: whether it has been told to stand still.
-        down: whether it is kept from coming back.
-        leaving: since when it has been asked to end by itself (monotonic), or None.
+        start: starts the process.
+        process: the current or last process.
+        woken: length of the place's log before this process started.
+        stopped: whether the process is frozen.
+        down: whether it must not restart.
+        leaving: when it was asked to exit (monotonic), or None.
     """
 
     start: Callable[[], subprocess.Popen[bytes]]
@@ -83,7 +83,7 @@ class Place:
 
     @property
     def well(self) -> bool:
-        """Whether it runs and nothing has been done to it."""
+        """Whether it runs without an injected fault."""
         return (
             self.process.poll() is None and not (self.stopped or self.down) and self.leaving is None
         )
@@ -91,7 +91,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Departure:
-    """How a process ended: its place, its exit status, and whether it had been asked to."""
+    """The exit of a process: its place, its status, and whether it was requested."""
 
     place: str
     status: int
@@ -99,12 +99,12 @@ class Departure:
 
 
 class Deployment:
-    """Everything that runs. :meth:`tend` starts again what has ended.
+    """All processes. :meth:`tend` restarts the ones that have ended.
 
     Args:
         folder: for sockets, logs and data; its path is short.
         database: ``sqlite`` or ``postgresql``.
-        fenced: False lets workers write what is no longer theirs: the control.
+        fenced: False lets workers write to jobs that they have lost, for the control.
     """
 
     def __init__(self, folder: Path, *, database: str, fenced: bool = True) -> None:
@@ -123,17 +123,17 @@ class Deployment:
 
     @property
     def engine_url(self) -> str:
-        """The engine itself, not through its proxy."""
+        """The engine's URL without its proxy."""
         return f"http://127.0.0.1:{self._engine_port}"
 
     @property
     def api_url(self) -> str:
-        """The API."""
+        """The URL of the API."""
         return f"http://127.0.0.1:{self._api_port}"
 
     @property
     def deliveries(self) -> dict[str, Place]:
-        """The places of those who tell receivers."""
+        """The places of the webhook senders."""
         return {name: self.places[name] for name in DELIVERIES}
 
     @property
@@ -142,7 +142,7 @@ class Deployment:
         return {name: self.places[name] for name in WORKERS}
 
     def start(self) -> None:
-        """Start everything and wait until it answers."""
+        """Start all processes and wait until they answer."""
         self.redis.start()
         self._exits.callback(self.redis.stop)
         self._exits.enter_context(self.redis_proxy)
@@ -172,7 +172,7 @@ class Deployment:
         self._exits.close()
 
     def tend(self) -> None:
-        """Start again what has ended, and note how it ended."""
+        """Restart processes that have ended, and record how they ended."""
         for name, place in self.places.items():
             status = place.process.poll()
             if status is None or place.down:
@@ -184,11 +184,11 @@ class Deployment:
             place.process = place.start()
 
     def up(self, name: str) -> bool:
-        """Whether a worker has come up: before, SIGTERM ends it like any program."""
+        """Whether a worker is up; before that, SIGTERM ends it like any program."""
         return " ready." in self.stack.log(name)[self.places[name].woken :]
 
     def kill(self, name: str) -> None:
-        """Kill what runs at a place, its children first."""
+        """Kill the process of a place, its children first."""
         self.kill_children(name)
         self.places[name].leaving = None
         process = self.places[name].process
@@ -196,7 +196,7 @@ class Deployment:
         process.wait()
 
     def kill_children(self, name: str) -> None:
-        """Kill what the process at a place has started."""
+        """Kill the children of a place's process."""
         for pid in children.of(self.places[name].process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -208,22 +208,22 @@ class Deployment:
         place.process.send_signal(signal.SIGTERM)
 
     def freeze(self, name: str) -> None:
-        """Let a process stand still until :meth:`thaw`."""
+        """Suspend a process until :meth:`thaw`."""
         self.places[name].stopped = True
         self.places[name].process.send_signal(signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """Let a process go on."""
+        """Resume a process."""
         self.places[name].stopped = False
         self.places[name].process.send_signal(signal.SIGCONT)
 
     def restart_database(self) -> None:
-        """Stop PostgreSQL without a last word and start it again."""
+        """Kill PostgreSQL and start it again."""
         if self.postgres is not None:
             self.postgres.restart(log=self._postgres_folder / "log")
 
     def logged(self, *names: str) -> Iterator[str]:
-        """Yield the lines that processes have logged."""
+        """Yield the log lines of processes."""
         for name in names:
             yield from self.stack.log(name).splitlines()
 
@@ -233,7 +233,7 @@ class Deployment:
         return folder
 
     def _listen(self) -> None:
-        """Register the receiver for all that happens."""
+        """Register the receiver for all notifications."""
         with contextlib.closing(Database(self.stack.database_url)) as database:
             account_id = accounts.account_id(database, "default")
             webhooks.make_endpoint(
@@ -246,7 +246,7 @@ class Deployment:
             self._exits.callback(shutil.rmtree, folder, ignore_errors=True)
             url = f"sqlite:///{folder / 'longlook.db'}"
         else:
-            # The one who owns the cluster must reach its socket.
+            # The owner of the cluster must be able to reach its socket.
             self.folder.chmod(0o755)
             self.postgres = postgres.start(self._postgres_folder)
             self._exits.callback(self.postgres.stop)
@@ -262,7 +262,7 @@ class Deployment:
         return self.stack.spawn("engine", command)
 
     def _worker(self, name: str) -> Callable[[], subprocess.Popen[bytes]]:
-        # One of them has no proxy before it: a dead engine refuses it, and hangs up on the others.
+        # One worker has no proxy: a dead engine refuses its connections and closes those of the others.
         through = self.engine_url if name == WORKERS[-1] else f"http://{self.engine_proxy.address}"
         app = _FENCED if self.fenced else _UNFENCED
         flags = "--without-gossip --without-mingle --without-heartbeat"

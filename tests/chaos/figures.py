@@ -1,4 +1,4 @@
-"""What a run was like: jobs, faults, refusals, and how soon jobs went on after each fault."""
+"""Statistics of a run: jobs, faults, refusals, and how soon jobs continued after each fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chaos.storm import Fault
 
 @dataclass(frozen=True)
 class Recovery:
-    """How long jobs took to go on after faults, in seconds."""
+    """The time that jobs took to continue after faults, in seconds."""
 
     jobs: int
     median: float
@@ -24,15 +24,15 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Figures:
-    """The numbers of a run.
+    """The statistics of a run.
 
     Attributes:
-        statuses: jobs by how they ended.
-        outcomes: attempts by how they ended.
-        repeated: jobs with more than one attempt.
-        refused: writes of workers that had lost their job.
-        faults: by kind.
-        recovery: by kind, of those after which jobs had to go on.
+        statuses: number of jobs by final status.
+        outcomes: number of attempts by outcome.
+        repeated: number of jobs with more than one attempt.
+        refused: number of writes of workers that had lost their job.
+        faults: number of faults by kind.
+        recovery: by kind, for faults that interrupted jobs.
     """
 
     statuses: Counter[str]
@@ -44,20 +44,20 @@ class Figures:
 
 
 def figures(lives: Iterable[Life], faults: Iterable[Fault], *, refused: int) -> Figures:
-    """Return the numbers of a run."""
+    """Return the statistics of a run."""
     known, done = list(lives), list(faults)
     waits: dict[str, list[float]] = {}
     for fault in done:
-        found = [seconds for life in known if (seconds := _recovered(life, fault)) is not None]
-        waits.setdefault(fault.kind, []).extend(found)
-    waits["all"] = [seconds for found in waits.values() for seconds in found]
+        delays = [seconds for life in known if (seconds := _recovered(life, fault)) is not None]
+        waits.setdefault(fault.kind, []).extend(delays)
+    waits["all"] = [seconds for delays in waits.values() for seconds in delays]
     return Figures(
         statuses=Counter(str(life.job.status) for life in known),
         outcomes=Counter(str(attempt.outcome) for life in known for attempt in life.attempts),
         repeated=sum(life.job.attempt > 1 for life in known),
         refused=refused,
         faults=Counter(fault.kind for fault in done),
-        recovery={kind: _spread(found) for kind, found in waits.items() if found},
+        recovery={kind: _spread(delays) for kind, delays in waits.items() if delays},
     )
 
 
@@ -68,7 +68,7 @@ def _spread(seconds: list[float]) -> Recovery:
 
 
 def _recovered(life: Life, fault: Fault) -> float | None:
-    """Return seconds from ``fault`` to the job's next start or end; None when it had nothing to do with it."""
+    """Return the seconds from ``fault`` to the job's next start or end; None if the fault did not affect the job."""
     before = [entry for entry in life.moves if entry.at <= fault.at]
     if not before or Status(before[-1].changes["status"]).terminal:
         return None
@@ -76,7 +76,7 @@ def _recovered(life: Life, fault: Fault) -> float | None:
         return None
     waits_until = before[-1].changes.get("not_before")
     if waits_until is not None and datetime.fromisoformat(waits_until) > fault.at:
-        return None  # It waited anyway.
+        return None  # The job was waiting in any case.
     return next(
         (
             (entry.at - fault.at).total_seconds()
@@ -92,5 +92,5 @@ def _goes_on(event: str, at: datetime, *, since: datetime) -> bool:
 
 
 def _held(actor: str, pid: int) -> bool:
-    """Whether ``actor`` is the worker process ``pid``; its name is ``worker:host:pid:random``."""
+    """Whether ``actor`` is the worker process ``pid``; the form of its name is ``worker:host:pid:random``."""
     return actor.startswith("worker:") and actor.split(":")[-2] == str(pid)

@@ -1,4 +1,4 @@
-"""A proxy whose connections a test can break: with a reset, or half, so that neither end is told."""
+"""A proxy whose connections a test can break: by a reset, or silently, so that neither end notices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Dial = Callable[[], Awaitable[Ends]]
 
 
 class _Link:
-    """A client's connection and the one that was dialled for it."""
+    """A client's connection and the corresponding connection to the server."""
 
     def __init__(self, near: Ends, far: Ends) -> None:
         self._near = near
@@ -24,7 +24,7 @@ class _Link:
         self.whole.set()
 
     async def carry(self) -> None:
-        """Carry bytes both ways until one end is gone."""
+        """Forward bytes in both directions until one end closes."""
         ways = (
             asyncio.ensure_future(self._pump(self._near[0], self._far[1])),
             asyncio.ensure_future(self._pump(self._far[0], self._near[1])),
@@ -47,7 +47,7 @@ class _Link:
                 await writer.drain()
         except ConnectionError:
             pass
-        # While the link is broken, not even an end gets through.
+        # A broken link does not even forward the end of a connection.
         await self.whole.wait()
 
 
@@ -55,7 +55,7 @@ class Proxy:
     """Listens on a free port of the loopback interface, in a thread: ``with Proxy(dial) as proxy``.
 
     Args:
-        dial: connects to the server behind it. When that fails the client is hung up on.
+        dial: connects to the server. If it fails, the proxy closes the client's connection.
     """
 
     def __init__(self, dial: Dial) -> None:
@@ -69,7 +69,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Where it listens, as URLs have it."""
+        """The address on which it listens, in the form ``host:port``."""
         return f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -89,11 +89,11 @@ class Proxy:
         self._loop.close()
 
     def break_half(self) -> None:
-        """Let the connections of now carry nothing more; new ones are whole. Nobody is told before :meth:`reset`."""
+        """Silently stop forwarding on the current connections until :meth:`reset`; new connections work."""
         self._loop.call_soon_threadsafe(self._break_half)
 
     def reset(self) -> None:
-        """Reset the connections of now."""
+        """Reset the current connections."""
         self._loop.call_soon_threadsafe(self._reset)
 
     def _break_half(self) -> None:

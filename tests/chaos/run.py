@@ -1,4 +1,4 @@
-"""One run: a house, clients, a storm, a calm, and the reckoning."""
+"""One run: a deployment, clients, a storm of faults, a calm period, and the checks."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from tests.e2e.stack import eventually, running
 from webhooks import claims
 
 _CALLERS = 4
-#: Nothing should take longer once the storm is over: backoffs, deadlines and the worst waits add up to less.
+#: Maximum time until all jobs end after the storm: backoffs, deadlines and the longest waits add up to less.
 CALM_SECONDS = 90
-#: After the last job: until the engine has nothing to do. A long answer that nobody stopped takes longer.
+#: After the last job, until the engine is idle. A long generation that was not stopped takes longer.
 _ENGINE_SECONDS = 5
-#: Until all bells have been heard.
+#: Until all wakeups have been received.
 _WAKEUPS_SECONDS = 10
-#: Celery's own few keys, and bells that nobody has to hear.
+#: A few keys of Celery, and wakeups that no process must receive.
 _REDIS_KEYS = 8
-#: What a process logs when something happened that nobody foresaw.
+#: Log events of unexpected errors.
 _UNFORESEEN = ("attempt_crashed", "delivery_crashed", "thread_died", "request_failed")
-#: Until all is told: what a killed sender held waits for the end of its lease, and then for a look.
-REPORTED_SECONDS = 90
+#: Until all notifications are sent: the ones of a killed sender wait for the end of its lease and the next poll.
+NOTIFIED_SECONDS = 90
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to be.
+    """The configuration of a run.
 
     Attributes:
         database: ``sqlite`` or ``postgresql``.
-        seconds: how long the storm rages.
-        seed: of everything that chance decides.
-        fenced: False for the control, which must not pass.
+        seconds: duration of the storm.
+        seed: seed of all random decisions.
+        fenced: False for the control run, which must fail.
         logs: a folder for the logs of all processes, or None.
     """
 
@@ -61,12 +61,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run; it is good when nothing is wrong.
+    """The result of a run; it is good if there are no violations.
 
     Attributes:
         calm: seconds from the end of the storm to the end of the last job.
-        slowest: what a client waited for longest: seconds, what, for which job.
-        unasked: processes that ended by themselves, and their status.
+        slowest: the longest wait of a client: seconds, operation, job.
+        unasked: processes that exited without a request, and their status.
     """
 
     figures: Figures
@@ -79,12 +79,12 @@ class Report:
 def run(plan: Plan) -> Report:
     """Run ``plan`` to its end."""
     folder = children.short_folder()
-    house = Deployment(folder, database=plan.database, fenced=plan.fenced)
+    deployment = Deployment(folder, database=plan.database, fenced=plan.fenced)
     try:
-        house.start()
-        return _report(house, plan)
+        deployment.start()
+        return _report(deployment, plan)
     finally:
-        house.close()
+        deployment.close()
         if plan.logs is not None:
             shutil.copytree(folder, plan.logs, ignore=_only_logs, dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -94,25 +94,25 @@ def _only_logs(_: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "data" or name.endswith(".sock")]
 
 
-def _report(house: Deployment, plan: Plan) -> Report:
+def _report(deployment: Deployment, plan: Plan) -> Report:
     callers = [
         Caller(
             f"caller-{number}",
-            Api(house.api_url, key=house.stack.key),
+            Api(deployment.api_url, key=deployment.stack.key),
             rng=random.Random(f"{plan.seed}:{number}"),
         )
         for number in range(_CALLERS)
     ]
-    storm = Storm(house, rng=random.Random(plan.seed))
+    storm = Storm(deployment, rng=random.Random(plan.seed))
     with contextlib.ExitStack() as exits:
         for caller in callers:
             caller.start()
-            # Whatever happens here, nobody goes on asking a house that is gone.
+            # After any failure, the clients must not continue to call a deployment that is closed.
             exits.callback(caller.leave)
-        return _reported(house, plan, storm, callers)
+        return _run_storm(deployment, plan, storm, callers)
 
 
-def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
+def _run_storm(deployment: Deployment, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
     storm.rage(plan.seconds)
     for caller in callers:
         caller.order_no_more()
@@ -121,61 +121,66 @@ def _reported(house: Deployment, plan: Plan, storm: Storm, callers: list[Caller]
     while not all(caller.idle for caller in callers) and time.monotonic() < ended + CALM_SECONDS:
         storm.calm(0.5)
     calm = time.monotonic() - ended
-    wrong = [*_noisy(house)]
+    wrong = [*_noisy(deployment)]
     for caller in callers:
         caller.leave()
         wrong += caller.wrong
-    # Closed whatever happens: a connection that is left open accuses whichever test runs when it is collected.
-    with contextlib.closing(Database(house.stack.database_url)) as database:
+    # Always close it: an open connection fails the unrelated test that runs when it is garbage-collected.
+    with contextlib.closing(Database(deployment.stack.database_url)) as database:
         lives = checks.lives(database)
-        wrong += _unreported(house, storm, database, lives)
+        wrong += _missed_notifications(deployment, storm, database, lives)
         wrong += checks.miscounted(database)
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
-    events = [*_events(house)]
-    wrong += [f"{event}: nobody foresaw it" for event in events if event in _UNFORESEEN]
-    left = [one for one in house.departures if one.requested and one.status]
-    wrong += [f"{one.place} was drained and exited with {one.status}" for one in left]
+    events = [*_events(deployment)]
+    wrong += [f"{event}: unexpected error" for event in events if event in _UNFORESEEN]
+    failed_exits = [
+        departure for departure in deployment.departures if departure.requested and departure.status
+    ]
+    wrong += [
+        f"{departure.place} was drained and exited with {departure.status}"
+        for departure in failed_exits
+    ]
     return Report(
         figures=figures(lives.values(), storm.faults, refused=events.count("job_lost")),
         wrong=wrong,
         calm=calm,
         slowest=max(caller.slowest for caller in callers),
         unasked=[
-            f"{one.place}: {one.status}"
-            for one in house.departures
-            if not one.requested and one.status != -9
+            f"{departure.place}: {departure.status}"
+            for departure in deployment.departures
+            if not departure.requested and departure.status != -9
         ],
     )
 
 
-def _noisy(house: Deployment) -> Iterator[str]:
-    """Tell who still has something to do though nobody wants anything."""
-    if not eventually(lambda: running(house.engine_url) == 0, seconds=_ENGINE_SECONDS):
-        yield f"the engine still runs {running(house.engine_url)} streams"
-    if not eventually(lambda: house.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
-        yield f"{house.redis.length(queue.REASON)} bells still wait"
-    with redis.Redis.from_url(house.redis.url) as client:
+def _noisy(deployment: Deployment) -> Iterator[str]:
+    """Yield the processes that are still busy although there are no requests."""
+    if not eventually(lambda: running(deployment.engine_url) == 0, seconds=_ENGINE_SECONDS):
+        yield f"the engine still runs {running(deployment.engine_url)} generations"
+    if not eventually(lambda: deployment.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
+        yield f"{deployment.redis.length(queue.REASON)} wakeups still wait"
+    with redis.Redis.from_url(deployment.redis.url) as client:
         keys = int(str(client.dbsize()))
     if keys > _REDIS_KEYS:
         yield f"Redis holds {keys} keys"
 
 
-def _unreported(
-    house: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
+def _missed_notifications(
+    deployment: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
 ) -> list[str]:
-    """Wait until all is told, with nobody waiting for a retry; return what the receiver missed or got twice by name."""
-    until = time.monotonic() + REPORTED_SECONDS
+    """Wait until all notifications are sent, without backoffs; return the ones that are missing or duplicate."""
+    until = time.monotonic() + NOTIFIED_SECONDS
     while claims.backlog(database).pending and time.monotonic() < until:
         webhooks.hurry(database)
         storm.calm(0.5)
-    return checks.unreported(lives.values(), house.receiver.took)
+    return checks.unreported(lives.values(), deployment.receiver.took)
 
 
-def _events(house: Deployment) -> Iterator[str]:
-    """Yield the events that our processes have logged."""
-    for line in house.logged("api", *WORKERS, *DELIVERIES):
+def _events(deployment: Deployment) -> Iterator[str]:
+    """Yield the log events of the service's processes."""
+    for line in deployment.logged("api", *WORKERS, *DELIVERIES):
         with contextlib.suppress(
             ValueError, LookupError, TypeError
-        ):  # Celery's own, or one whose writer was killed.
+        ):  # A line of Celery, or of a process that was killed while it wrote.
             yield str(json.loads(line)["event"])

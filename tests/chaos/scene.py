@@ -1,4 +1,4 @@
-"""A job, the processes that die over it, and the one that finishes it."""
+"""A scene: a job, processes that die while they work on it, and a process that finishes it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Scene:
     environment: dict[str, str]
 
     def submit(self, question: str = QUESTION, *, samples: int = 1, **facts: object) -> uuid.UUID:
-        """Submit a job that the scripted engine understands."""
+        """Submit a job for the scripted engine."""
         options = {
             "max_output_tokens": 1500,
             "temperature": 0 if samples == 1 else 1,
@@ -57,7 +57,7 @@ class Scene:
         )
 
     def armed(self, failpoint: str) -> dict[str, str]:
-        """Return the environment of a victim."""
+        """Return the environment of a process with an armed failpoint."""
         return {**self.environment, failpoints.VARIABLE: failpoint}
 
     def kill_worker(self, failpoint: str) -> None:
@@ -72,16 +72,16 @@ class Scene:
             assert killed(victim)
 
     def kill_api(self, failpoint: str, path: str, **request: object) -> None:
-        """Send a request to an API that dies over it at ``failpoint``."""
+        """Send a request to an API that dies at ``failpoint``."""
         armed = self.armed(f"{failpoint}=kill")
         with victims.running(victims.api, armed, path, self.key, **request) as victim:
             assert killed(victim)
 
     def finish(self, job_id: uuid.UUID) -> checks.Life:
-        """Let a fresh worker finish the job; return its life, which must be without fault."""
+        """Finish the job with a new worker; return its rows, which must satisfy all invariants."""
         brisk = {
             "LONGLOOK_LEASE_SECONDS": "0.8",
-            # So slow that a loop that is cut leaves tokens for its answer.
+            # Slow enough that a truncated loop leaves tokens for the answer.
             "LONGLOOK_ENGINE_URLS": "scripted:?tokens_per_second=2000&markers=true",
         }
         with victims.running(victims.worker, self.environment | brisk) as heir:
@@ -92,14 +92,14 @@ class Scene:
         return self.life(job_id)
 
     def life(self, job_id: uuid.UUID) -> checks.Life:
-        """Return what the database tells of a job that has ended."""
+        """Return the rows of a job that has ended."""
         lives = checks.lives(self.database)
         assert checks.broken(lives.values(), _LIMITS) == []
         assert checks.miscounted(self.database) == []
         return lives[job_id]
 
     def hurry(self, job_id: uuid.UUID) -> Status:
-        """Return where a job stands, after telling it to wait no longer."""
+        """End the job's backoff, and return its status."""
         status = commands.run_now(self.database, job_id, account_id=None, actor="operator:test")
         assert status is not None
         return status
@@ -110,21 +110,21 @@ class Scene:
             return worker.pid in transaction.session.scalars(sa.select(Worker.pid)).all()
 
     def streams(self, job_id: uuid.UUID) -> bool:
-        """Whether an engine runs the job now, and has said something."""
+        """Whether an engine currently runs the job and has produced output."""
         running = factories.get_job(self.database, job_id).job.status is Status.RUNNING
         return running and any(trace.text for trace in traces.read(self.database, job_id))
 
     def stored(self, kind: StorageKind) -> int:
-        """Return the bytes that the account is said to store."""
+        """Return the account's storage total in bytes."""
         return storage.usage(self.database, self.account_id, default_mb=0).by_kind[kind]
 
     def all_folded(self) -> bool:
-        """Whether no change of what is stored is still to be folded."""
+        """Whether all storage changes are folded."""
         with self.database.reading() as transaction:
             return transaction.session.query(StorageChange).first() is None
 
     def let_leases_end(self) -> None:
-        """Let the leases of now be over."""
+        """Expire all current leases."""
         with self.database.transaction() as transaction:
             transaction.execute(
                 sa.update(Job)
@@ -134,7 +134,7 @@ class Scene:
 
 
 def killed(victim: BaseProcess) -> bool:
-    """Whether it died by the failpoint's own hand."""
+    """Whether the failpoint killed it."""
     victim.join(30)
     return victim.exitcode == -signal.SIGKILL
 

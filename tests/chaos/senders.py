@@ -1,4 +1,4 @@
-"""A delivery process that a test kills: the service's own parts without Celery around them."""
+"""A webhook sender that a test kills: the service's code without Celery."""
 
 from __future__ import annotations
 

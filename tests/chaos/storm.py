@@ -1,4 +1,4 @@
-"""Faults at random, from a seed: what is hurt, when, and for how long. Everything is whole again in the end."""
+"""Random faults from a seed: target, time and duration. At the end, all faults are undone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TICK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that was done.
+    """An injected fault.
 
     Attributes:
-        kind: what.
-        at: when.
-        pid: the worker it was done to, or None for what all of them need.
+        kind: kind of fault.
+        at: time of the fault.
+        pid: the affected worker, or None if the fault affects all workers.
     """
 
     kind: str
@@ -38,18 +38,18 @@ class Fault:
 
 
 class Storm:
-    """Hurts a house. To be used by the thread that made it, whose children the processes are.
+    """Injects faults into a deployment. Use it in the thread that created it, whose children the processes are.
 
     Args:
-        house: what is hurt.
-        rng: decides everything.
+        house: the deployment.
+        rng: determines all faults.
     """
 
-    def __init__(self, house: Deployment, *, rng: random.Random) -> None:
+    def __init__(self, deployment: Deployment, *, rng: random.Random) -> None:
         self.faults: list[Fault] = []
-        self._house = house
+        self._deployment = deployment
         self._rng = rng
-        #: What has to be done later, mostly the end of a fault; the number keeps equal times in order.
+        #: Scheduled actions, mostly the ends of faults; the number orders equal times.
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._turn: list[str] = []
@@ -69,34 +69,34 @@ class Storm:
             "api killed": self._kill_api,
             "api's process killed": self._kill_api_process,
         }
-        if house.postgres is not None and house.postgres.ours:
+        if deployment.postgres is not None and deployment.postgres.ours:
             self._kinds["database restarted"] = self._restart_database
 
     def rage(self, seconds: float) -> None:
-        """Hurt the house for ``seconds``."""
+        """Inject faults for ``seconds``."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.calm(self._rng.uniform(*PAUSE))
             self._hurt()
 
     def calm(self, seconds: float) -> None:
-        """Hurt nothing more, end what is due to end, and start again what died."""
+        """Inject no more faults for some seconds, end faults that are due, and restart dead processes."""
         until = time.monotonic() + seconds
         pause = threading.Event()
         while time.monotonic() < until:
             self._end_due(time.monotonic())
-            self._house.tend()
+            self._deployment.tend()
             pause.wait(_TICK_SECONDS)
 
     def end(self) -> None:
-        """End every fault that has not ended yet."""
+        """End all remaining faults."""
         while self._later:
             self._end_due(float("inf"))
-        self._house.tend()
+        self._deployment.tend()
 
     def _hurt(self) -> None:
         if not self._turn:
-            # Each kind has its turn, in an order of chance, so that a short storm has most of them.
+            # Each kind takes a turn in random order, so that a short storm includes most kinds.
             self._turn = self._rng.sample(sorted(self._kinds), k=len(self._kinds))
         kind, at = self._turn.pop(), datetime.now(UTC)
         self.faults.append(Fault(kind, at, self._kinds[kind]()))
@@ -109,81 +109,83 @@ class Storm:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), do))
 
     def _some_worker(self) -> str:
-        """Return a worker that is up and well, if there is one."""
-        workers = self._house.workers
+        """Return a healthy worker, or None."""
+        workers = self._deployment.workers
         well = [name for name in workers if workers[name].well]
-        return self._rng.choice([*filter(self._house.up, well)] or well or [*workers])
+        return self._rng.choice([*filter(self._deployment.up, well)] or well or [*workers])
 
     def _kill_worker(self) -> int:
         name = self._some_worker()
-        self._house.kill(name)
-        return self._house.places[name].process.pid
+        self._deployment.kill(name)
+        return self._deployment.places[name].process.pid
 
     def _drain_worker(self) -> int:
         name = self._some_worker()
-        if self._house.up(name):
-            self._house.ask_to_leave(name)
-        return self._house.places[name].process.pid
+        if self._deployment.up(name):
+            self._deployment.ask_to_leave(name)
+        return self._deployment.places[name].process.pid
 
     def _freeze_worker(self) -> int:
         name = self._some_worker()
-        self._house.freeze(name)
+        self._deployment.freeze(name)
         seconds = LEASE_SECONDS * self._rng.uniform(1.5, 2.5)
-        self._after(seconds, lambda: self._house.thaw(name))
-        return self._house.places[name].process.pid
+        self._after(seconds, lambda: self._deployment.thaw(name))
+        return self._deployment.places[name].process.pid
 
     def _flush_redis(self) -> None:
-        with contextlib.suppress(redis.ConnectionError):  # It is down, and so forgets by itself.
-            self._house.redis.flush()
+        with contextlib.suppress(
+            redis.ConnectionError
+        ):  # Redis is down and therefore forgets its data anyway.
+            self._deployment.redis.flush()
 
     def _kill_redis(self) -> None:
-        self._house.redis.stop(signal.SIGKILL)
+        self._deployment.redis.stop(signal.SIGKILL)
         self._after(self._rng.uniform(0, 4), self._raise_redis)
 
     def _raise_redis(self) -> None:
-        # A second fault may have come meanwhile, with its own end.
-        self._house.redis.stop(signal.SIGKILL)
-        self._house.redis.start()
+        # A second fault with its own end may have occurred in the meantime.
+        self._deployment.redis.stop(signal.SIGKILL)
+        self._deployment.redis.start()
 
     def _break_redis(self) -> None:
-        self._house.redis_proxy.break_half()
-        self._after(self._rng.uniform(4, 10), self._house.redis_proxy.reset)
+        self._deployment.redis_proxy.break_half()
+        self._after(self._rng.uniform(4, 10), self._deployment.redis_proxy.reset)
 
     def _kill_engine(self) -> None:
-        self._house.places["engine"].down = True
-        self._house.kill("engine")
+        self._deployment.places["engine"].down = True
+        self._deployment.kill("engine")
         self._after(self._rng.uniform(0, 3), self._raise_engine)
 
     def _raise_engine(self) -> None:
-        self._house.places["engine"].down = False
+        self._deployment.places["engine"].down = False
 
     def _reset_engine(self) -> None:
-        self._house.engine_proxy.reset()
+        self._deployment.engine_proxy.reset()
 
     def _break_engine(self) -> None:
-        self._house.engine_proxy.break_half()
-        self._after(self._rng.uniform(4, 10), self._house.engine_proxy.reset)
+        self._deployment.engine_proxy.break_half()
+        self._after(self._rng.uniform(4, 10), self._deployment.engine_proxy.reset)
 
     def _kill_delivery(self) -> None:
-        self._house.kill(self._rng.choice([*self._house.deliveries]))
+        self._deployment.kill(self._rng.choice([*self._deployment.deliveries]))
 
     def _drain_delivery(self) -> None:
-        name = self._rng.choice([*self._house.deliveries])
-        if self._house.up(name):
-            self._house.ask_to_leave(name)
+        name = self._rng.choice([*self._deployment.deliveries])
+        if self._deployment.up(name):
+            self._deployment.ask_to_leave(name)
 
     def _break_receiver(self) -> None:
-        self._house.receiver.status = 503
+        self._deployment.receiver.status = 503
         self._after(self._rng.uniform(1, 4), self._mend_receiver)
 
     def _mend_receiver(self) -> None:
-        self._house.receiver.status = 200
+        self._deployment.receiver.status = 200
 
     def _kill_api(self) -> None:
-        self._house.kill("api")
+        self._deployment.kill("api")
 
     def _kill_api_process(self) -> None:
-        self._house.kill_children("api")
+        self._deployment.kill_children("api")
 
     def _restart_database(self) -> None:
-        self._house.restart_database()
+        self._deployment.restart_database()

@@ -1,4 +1,4 @@
-"""What a client ordered, and everything it ever saw of it; whatever cannot have been is noted at once."""
+"""The submissions of a client and its observations; impossible observations are recorded immediately."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobs.lifecycle import Status
 
 Json = dict[str, Any]
 
-#: What of a job may never change again once it has ended.
+#: Fields of a job that must not change after its end.
 _ESSENCE = (
     "status",
     "attempt",
@@ -25,18 +25,18 @@ _ESSENCE = (
 
 @dataclass
 class Order:
-    """One job as its client knows it; only that client's thread touches it.
+    """One job from the client's view; only that client's thread uses it.
 
     Attributes:
-        key: its idempotency key.
-        question: what is asked; no two orders of a run ask the same.
+        key: the idempotency key.
+        question: the question, which is unique within a run.
         options: the API's options.
-        cancel_after: seconds after the first look at which it is cancelled, or None.
-        rerun_of: the job it runs again, or None for a submission.
-        ids: all that the API has answered to this key.
-        job: the job as it was seen last.
-        texts: the longest text seen of each (attempt, sample).
-        wrong: what was seen that cannot be.
+        cancel_after: seconds from the first read to the cancel, or None.
+        rerun_of: the original job of a rerun, or None for a submission.
+        ids: all job ids that the API returned for this key.
+        job: the job as last read.
+        texts: the longest text of each (attempt, sample).
+        wrong: impossible observations.
     """
 
     key: str
@@ -51,22 +51,22 @@ class Order:
 
     @property
     def id(self) -> str:
-        """The job's id, once it was accepted."""
+        """The job's id after its acceptance."""
         return next(iter(self.ids), "")
 
     @property
     def ended(self) -> bool:
-        """Whether it was seen in a state that is terminal."""
+        """Whether it was read in a terminal state."""
         return self.job is not None and Status(self.job["status"]).terminal
 
     def accept(self, job: Json) -> None:
-        """Note a 202."""
+        """Record a 202 response."""
         self.ids.add(job["id"])
         if len(self.ids) > 1:
             self._note("its idempotency key made several jobs")
 
     def see(self, job: Json) -> None:
-        """Compare the job with what it was at the last look."""
+        """Compare the job with its previous state."""
         last, self.job = self.job, job
         if last is None:
             return
@@ -79,7 +79,7 @@ class Order:
                     self._note(f"{name} changed after its end: {last[name]} to {job[name]}")
 
     def read(self, trace: Json) -> None:
-        """Compare each stream's text with what was seen of it before."""
+        """Compare the text of each generation with its previous text."""
         for generation in trace["generations"]:
             stream = (generation["attempt"], generation["index"])
             before = self.texts.get(stream, "")

@@ -1,4 +1,4 @@
-"""The service in a storm of faults, and the same checks on a worker without a fence, which they must catch."""
+"""The service during random faults, and a worker without a fence, whose violations the checks must detect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMITS = checks.Limits(crashes=CRASH_LIMIT)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_in_a_storm_every_job_ends_once_and_as_its_client_was_told(database: str) -> None:
+def test_in_a_storm_every_job_ends_once_and_as_its_client_saw_it(database: str) -> None:
     try:
         report = run(Plan(database=database, seconds=25, seed=5))
     except postgres.Missing as missing:
@@ -42,19 +42,19 @@ def test_in_a_storm_every_job_ends_once_and_as_its_client_was_told(database: str
 
 
 @pytest.fixture(params=["fenced", "unfenced"])
-def house(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     folder = children.short_folder()
-    house = Deployment(folder, database="sqlite", fenced=request.param == "fenced")
-    house.start()
-    yield house
-    house.close()
+    deployment = Deployment(folder, database="sqlite", fenced=request.param == "fenced")
+    deployment.start()
+    yield deployment
+    deployment.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fence_is_noticed(
-    house: Deployment,
+def test_late_writes_of_a_frozen_worker_are_rejected_and_without_a_fence_are_detected(
+    deployment: Deployment,
 ) -> None:
-    api = Api(house.api_url, key=house.stack.key)
+    api = Api(deployment.api_url, key=deployment.stack.key)
     job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
 
     def texts() -> list[str]:
@@ -64,26 +64,28 @@ def test_what_a_frozen_worker_writes_when_it_wakes_is_refused_and_without_a_fenc
     owner = api.attempts(job_id)[0]["worker"]
     [name] = [
         name
-        for name in house.workers
-        if house.workers[name].process.pid == int(owner.split(":")[1])
+        for name in deployment.workers
+        if deployment.workers[name].process.pid == int(owner.split(":")[1])
     ]
-    house.freeze(name)
+    deployment.freeze(name)
     assert eventually(lambda: Status(api.job(job_id)["status"]).terminal)
-    house.thaw(name)
+    deployment.thaw(name)
 
-    if house.fenced:
-        assert eventually(lambda: any("job_lost" in line for line in house.logged(name)))
-        assert found(house) == []
+    if deployment.fenced:
+        assert eventually(lambda: any("job_lost" in line for line in deployment.logged(name)))
+        assert violations(deployment) == []
     else:
-        assert eventually(lambda: any("ended 2 times" in reported for reported in found(house)))
+        assert eventually(
+            lambda: any("ended 2 times" in violation for violation in violations(deployment))
+        )
 
 
-def test_bells_that_redis_forgot_are_rung_again(
+def test_wakeups_that_redis_lost_are_repeated(
     short_folder: Path, sqlite_source: databases.SqliteSource
 ) -> None:
     redis = RedisServer(short_folder)
     redis.start()
-    # The sweep's interval is the default one, whatever the lease.
+    # The interval of the sweep is the default, independent of the lease.
     stack = Stack(
         short_folder,
         sqlite_source.create(),
@@ -94,7 +96,7 @@ def test_bells_that_redis_forgot_are_rung_again(
     try:
         client = stack.start_api()
         jobs = [client.submit(IMAGES[:1], f"How many on {n}?")["id"] for n in range(5)]
-        # Nobody has heard these bells.
+        # No process has received these wakeups.
         assert eventually(lambda: redis.length(queue.REASON) > 0)
         redis.flush()
         stack.start_worker()
@@ -108,8 +110,8 @@ def test_bells_that_redis_forgot_are_rung_again(
         redis.stop()
 
 
-def found(house: Deployment) -> list[str]:
-    database = Database(house.stack.database_url)
+def violations(deployment: Deployment) -> list[str]:
+    database = Database(deployment.stack.database_url)
     try:
         return checks.broken(checks.lives(database).values(), LIMITS)
     except errors.Unavailable:

@@ -28,7 +28,7 @@ from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 @dataclass
 class Post:
-    """A database with a receiver that listens, and the processes of a test on it."""
+    """A database with a receiver, and the processes of a test on it."""
 
     database: Database
     account_id: uuid.UUID
@@ -37,13 +37,13 @@ class Post:
     environment: dict[str, str]
 
     def kill(self, failpoint: str) -> None:
-        """Run a delivery process until it dies at ``failpoint``."""
+        """Run a webhook sender until it dies at ``failpoint``."""
         armed = self.environment | {VARIABLE: f"{failpoint}=kill"}
         with victims.running(senders.sender, armed) as victim:
             assert killed(victim)
 
     def let_leases_end(self) -> None:
-        """Let the leases of now be over."""
+        """Expire all current leases."""
         with self.database.transaction() as transaction:
             transaction.execute(
                 sa.update(WebhookAttempt)
@@ -53,17 +53,17 @@ class Post:
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
         """Let a fresh process send all that is pending; return the outcomes of the attempts."""
-        if not self.reported():
+        if not self.all_sent():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
-                assert eventually(self.reported)
+                assert eventually(self.all_sent)
                 heir.terminate()
                 heir.join(20)
                 assert heir.exitcode == 0
         assert len(set(self.receiver.ids)) == 1
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
-    def reported(self) -> bool:
+    def all_sent(self) -> bool:
         """Whether nothing is left to send, and something was sent."""
         with self.database.reading() as transaction:
             entries = transaction.execute(sa.select(OutboxEntry.id)).all()
@@ -77,7 +77,7 @@ class Post:
 
 
 @pytest.fixture
-def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Post]:
+def setup(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Post]:
     environment = {
         "LONGLOOK_HOME": str(tmp_path),
         "LONGLOOK_DATABASE_URL": database_url,
@@ -103,60 +103,60 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
     ],
 )
 def test_when_a_sender_dies_another_one_makes_the_delivery(
-    post: Post, failpoint: str, expected: list[str], sent: int
+    setup: Post, failpoint: str, expected: list[str], sent: int
 ) -> None:
-    webhooks.run_job(post.database, post.account_id)
+    webhooks.run_job(setup.database, setup.account_id)
 
-    post.kill(failpoint)
-    post.let_leases_end()
+    setup.kill(failpoint)
+    setup.let_leases_end()
 
-    assert post.finish() == expected
-    assert len(post.receiver.got) == sent
+    assert setup.finish() == expected
+    assert len(setup.receiver.got) == sent
 
 
 @pytest.mark.parametrize("failpoint", ["fanout.commit", "fanout.committed"])
 def test_when_a_process_dies_in_a_fan_out_each_end_is_announced_once(
-    post: Post, failpoint: str
+    setup: Post, failpoint: str
 ) -> None:
-    webhooks.run_job(post.database, post.account_id)
+    webhooks.run_job(setup.database, setup.account_id)
 
-    post.kill(failpoint)
+    setup.kill(failpoint)
 
-    with post.database.reading() as transaction:
+    with setup.database.reading() as transaction:
         entries = transaction.execute(sa.select(OutboxEntry.id)).all()
     assert len(entries) == (2 if failpoint == "fanout.commit" else 0)
-    assert post.finish() == ["delivered"]
-    assert len(post.receiver.got) == 1
+    assert setup.finish() == ["delivered"]
+    assert len(setup.receiver.got) == 1
 
 
-def test_a_fan_out_whose_commit_reply_was_lost_is_not_repeated(post: Post) -> None:
-    webhooks.run_job(post.database, post.account_id)
+def test_a_fan_out_whose_commit_reply_was_lost_is_not_repeated(setup: Post) -> None:
+    webhooks.run_job(setup.database, setup.account_id)
 
-    assert post.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
+    assert setup.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
 
-    assert len(post.receiver.got) == 1
+    assert len(setup.receiver.got) == 1
 
 
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
 def test_when_a_process_dies_over_a_new_secret_another_one_signs_with_it(
-    post: Post, failpoint: str
+    setup: Post, failpoint: str
 ) -> None:
-    account_id = factories.make_account(post.database)
-    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url).plain())
+    account_id = factories.make_account(setup.database)
+    webhooks.run_job(setup.database, account_id, webhook=Webhook(url=setup.receiver.url).plain())
 
-    post.kill(failpoint)
-    post.let_leases_end()
+    setup.kill(failpoint)
+    setup.let_leases_end()
 
-    assert post.finish() == ["lost", "delivered"]
-    [got] = post.receiver.got
-    stored = secrets.default_secret(post.database, account_id, make=unexpected)
-    pair = secrets.signing_key(post.database, make=unexpected)
+    assert setup.finish() == ["lost", "delivered"]
+    [notification] = setup.receiver.got
+    default = secrets.default_secret(setup.database, account_id, make=unexpected)
+    pair = secrets.signing_key(setup.database, make=unexpected)
     now = datetime.now(UTC)
-    secret = webhooks.VAULT.open(stored.secret)
-    assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
-    assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
+    secret = webhooks.VAULT.open(default.secret)
+    assert signing.verify(notification.headers, notification.body, at=now, secrets=[secret])
+    assert signing.verify(notification.headers, notification.body, at=now, public_key=pair.public)
 
 
 def unexpected() -> Any:  # noqa: ANN401 - it returns nothing
@@ -165,43 +165,43 @@ def unexpected() -> Any:  # noqa: ANN401 - it returns nothing
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
-def test_when_a_process_dies_over_a_lost_attempt_it_ends_once(post: Post, failpoint: str) -> None:
-    webhooks.run_job(post.database, post.account_id)
-    webhooks.claim(post.database)
-    post.let_leases_end()
+def test_when_a_process_dies_over_a_lost_attempt_it_ends_once(setup: Post, failpoint: str) -> None:
+    webhooks.run_job(setup.database, setup.account_id)
+    webhooks.claim(setup.database)
+    setup.let_leases_end()
 
-    post.kill(failpoint)
+    setup.kill(failpoint)
 
-    assert post.finish() == ["lost", "delivered"]
-    assert len(post.receiver.got) == 1
+    assert setup.finish() == ["lost", "delivered"]
+    assert len(setup.receiver.got) == 1
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
 def test_when_a_process_dies_over_a_recovery_each_delivery_is_resent_once(
-    post: Post, failpoint: str
+    setup: Post, failpoint: str
 ) -> None:
-    webhooks.run_job(post.database, post.account_id)
-    webhooks.try_once(post.database, webhooks.GONE)
-    [missed] = webhooks.all_deliveries(post.database)
-    requested = endpoints.recover(
-        post.database, post.endpoint_id, account_id=None, since=missed.created_at
+    webhooks.run_job(setup.database, setup.account_id)
+    webhooks.try_once(setup.database, webhooks.GONE)
+    [missed] = webhooks.all_deliveries(setup.database)
+    recovery = endpoints.recover(
+        setup.database, setup.endpoint_id, account_id=None, since=missed.created_at
     )
-    assert requested is not None
+    assert recovery is not None
 
-    post.kill(failpoint)
+    setup.kill(failpoint)
 
-    assert post.finish() == ["failed", "delivered"]
-    done = queries.recovery(post.database, requested.id, account_id=None)
+    assert setup.finish() == ["failed", "delivered"]
+    done = queries.recovery(setup.database, recovery.id, account_id=None)
     assert done is not None
     assert done.resent == 1
-    kinds = [row.kind for row in webhooks.attempts(post.database)]
+    kinds = [row.kind for row in webhooks.attempts(setup.database)]
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(post: Post) -> None:
-    webhooks.run_job(post.database, post.account_id)
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(setup: Post) -> None:
+    webhooks.run_job(setup.database, setup.account_id)
 
-    ended = post.finish({VARIABLE: "settle.committed=raise"})
+    ended = setup.finish({VARIABLE: "settle.committed=raise"})
 
     assert ended == [str(AttemptOutcome.DELIVERED)]
-    assert len(post.receiver.got) == 1
+    assert len(setup.receiver.got) == 1

@@ -1,4 +1,4 @@
-"""Each dangerous line, hit on purpose: a process is killed exactly there, and a fresh one finishes the job."""
+"""Every failpoint of jobs: a process is killed exactly there, and a new one finishes the job."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def scene(database: Database, database_url: str, redis_url: str, tmp_path: Path)
         ("succeed.committed", ["succeeded"]),
     ],
 )
-def test_a_worker_that_dies_over_an_answer_is_followed_by_one_that_gives_it(
+def test_when_a_worker_dies_over_an_answer_another_one_answers(
     scene: Scene, failpoint: str, expected: list[str]
 ) -> None:
     job_id = scene.submit()
@@ -74,7 +74,7 @@ def test_a_worker_that_dies_over_an_answer_is_followed_by_one_that_gives_it(
 
 
 @pytest.mark.parametrize("failpoint", ["follow.commit", "follow.committed"])
-def test_a_worker_that_dies_over_a_cut_is_followed_by_one_that_forces_the_answer(
+def test_when_a_worker_dies_over_a_cut_another_one_forces_the_answer(
     scene: Scene, failpoint: str
 ) -> None:
     job_id = scene.submit(LOOPING)
@@ -89,7 +89,7 @@ def test_a_worker_that_dies_over_a_cut_is_followed_by_one_that_forces_the_answer
 @pytest.mark.parametrize(
     "failpoint", ["join.commit", "join.committed", "leave.commit", "leave.committed"]
 )
-def test_a_worker_that_dies_over_a_vote_is_followed_by_one_that_votes_anew(
+def test_when_a_worker_dies_over_a_vote_another_one_repeats_the_vote(
     scene: Scene, failpoint: str
 ) -> None:
     job_id = scene.submit(samples=3)
@@ -104,7 +104,7 @@ def test_a_worker_that_dies_over_a_vote_is_followed_by_one_that_votes_anew(
 
 
 @pytest.mark.parametrize("failpoint", ["join", "leave"])
-def test_a_sample_whose_commit_was_not_answered_is_begun_and_ended_once(
+def test_a_generation_whose_commit_reply_was_lost_starts_and_ends_once(
     scene: Scene, failpoint: str
 ) -> None:
     job_id = scene.submit(samples=3)
@@ -118,7 +118,7 @@ def test_a_sample_whose_commit_was_not_answered_is_begun_and_ended_once(
     assert len(life.generations) == life.job.votes["begun"]
 
 
-def test_between_two_chunks_a_worker_leaves_the_trace_that_was_written(scene: Scene) -> None:
+def test_a_worker_that_dies_between_two_chunks_leaves_the_written_trace(scene: Scene) -> None:
     job_id = scene.submit()
 
     with victims.running(victims.worker, scene.armed("stream.chunk=kill:100")) as victim:
@@ -140,7 +140,7 @@ def test_between_two_chunks_a_worker_leaves_the_trace_that_was_written(scene: Sc
         ("retry.committed", FAULTY, ["retried", "failed"]),
     ],
 )
-def test_a_worker_that_dies_over_a_fault_counts_it_once(
+def test_when_a_worker_dies_over_a_fault_the_fault_counts_once(
     scene: Scene, failpoint: str, question: str, expected: list[str]
 ) -> None:
     job_id = scene.submit(question)
@@ -190,7 +190,9 @@ def test_a_worker_that_dies_while_it_drains_loses_nothing(
 
 
 @pytest.mark.parametrize("failpoint", ["expire.commit", "expire.committed"])
-def test_a_sweeper_that_dies_over_a_dead_lease_ends_it_once(scene: Scene, failpoint: str) -> None:
+def test_when_a_sweeper_dies_over_an_expired_lease_the_lease_ends_once(
+    scene: Scene, failpoint: str
+) -> None:
     job_id = scene.submit()
     factories.claim(scene.database, "host:1:gone", lease=timedelta(seconds=-1))
 
@@ -202,7 +204,7 @@ def test_a_sweeper_that_dies_over_a_dead_lease_ends_it_once(scene: Scene, failpo
 
 
 @pytest.mark.parametrize("failpoint", ["overdue.commit", "overdue.committed"])
-def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
+def test_when_a_sweeper_dies_over_a_deadline_the_job_fails_once(
     scene: Scene, failpoint: str
 ) -> None:
     job_id = scene.submit(deadline=timedelta(seconds=-1))
@@ -216,7 +218,7 @@ def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
     ("failpoint", "retained"),
     [("submit.commit", 0), ("submit.committed", 1), ("wakeup.publish", 1), ("wakeup.published", 1)],
 )
-def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat_makes_no_second(
+def test_when_an_api_dies_over_a_submission_a_repeat_creates_no_second_job(
     scene: Scene, failpoint: str, retained: int
 ) -> None:
     image = submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
@@ -239,7 +241,7 @@ def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat
     ("failpoint", "status"),
     [("cancel.commit", Status.QUEUED), ("cancel.committed", Status.CANCELLED)],
 )
-def test_an_api_that_dies_over_a_cancel_has_cancelled_or_not(
+def test_when_an_api_dies_over_a_cancel_the_cancel_took_effect_or_did_not(
     scene: Scene, failpoint: str, status: Status
 ) -> None:
     job_id = scene.submit()
@@ -252,7 +254,7 @@ def test_an_api_that_dies_over_a_cancel_has_cancelled_or_not(
 
 
 @pytest.mark.parametrize(("failpoint", "retained"), [("upload.commit", 0), ("upload.committed", 1)])
-def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
+def test_when_an_api_dies_over_an_image_the_image_is_stored_and_counted_or_neither(
     scene: Scene, failpoint: str, retained: int
 ) -> None:
     request = {"data": Path(IMAGES[0]).read_bytes(), "content_type": "image/png"}
@@ -266,7 +268,7 @@ def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
     ) as repeat:
         repeat.join(30)
         assert repeat.exitcode == 0
-    # A repeat keeps no second one.
+    # A repeated upload does not store a second image.
     assert scene.stored(StorageKind.IMAGES) == once or not retained
     assert checks.miscounted(scene.database) == []
 
@@ -274,7 +276,7 @@ def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
 @pytest.mark.parametrize(
     "failpoint", ["fold.commit", "fold.committed", "recount.commit", "recount.committed"]
 )
-def test_a_worker_that_dies_over_the_count_of_what_is_stored_leaves_it_right(
+def test_when_a_worker_dies_over_the_storage_count_the_count_stays_correct(
     scene: Scene, failpoint: str
 ) -> None:
     submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
@@ -291,7 +293,7 @@ def test_a_worker_that_dies_over_the_count_of_what_is_stored_leaves_it_right(
 
 
 @pytest.mark.parametrize("failpoint", ["begin", "retry", "release", "succeed", "fail", "stop"])
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(scene: Scene, failpoint: str) -> None:
+def test_a_commit_whose_reply_was_lost_is_not_repeated(scene: Scene, failpoint: str) -> None:
     questions = {"retry": FAULTY, "fail": REFUSED, "stop": LONG, "release": LONG}
     job_id = scene.submit(questions.get(failpoint, QUESTION))
 
@@ -325,7 +327,7 @@ def test_a_worker_that_sleeps_through_its_lease_writes_nothing_when_it_wakes(
 ) -> None:
     job_id = scene.submit()
 
-    # Its other threads are idle then: a process that is stopped inside of a transaction keeps its locks.
+    # Its other threads are idle then: a process that is stopped within a transaction keeps its locks.
     rarely = {f"LONGLOOK_{name}_SECONDS": "30" for name in ("FLUSH", "RENEW", "SWEEP", "WATCH")} | {
         "LONGLOOK_LEASE_SECONDS": "60"
     }

@@ -1,7 +1,7 @@
-"""A worker that never asks whether its jobs are still its own: the control that the checks have to catch.
+"""A worker without a fence: it writes to jobs that it has lost. The checks must detect it.
 
-``celery -A tests.chaos.unfenced_worker worker``. The fence is taken out of this process only, by putting
-other functions in the place of the store's: nothing of the service can be set to do this.
+``celery -A tests.chaos.unfenced_worker worker``. Only this process has no fence, because it replaces
+functions of the store: no setting of the service can disable the fence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _renew = claims.renew
 _watch = claims.watch
 
 
-#: Any attempt, any owner.
+#: Matches any attempt and any owner.
 _FENCE = (table(Job).c.id == sa.bindparam("b_job"),)
 
 
@@ -37,7 +37,7 @@ def _change_anyway(
     actor: str,
     bound: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[timeline.Changed]:
-    """In any state."""
+    """Change a job in any state."""
     if what.source is Status.RUNNING and actor.startswith("worker:"):
         transaction.execute(
             sa.update(Job)
@@ -81,7 +81,7 @@ def _watch_all(
     return calm | _watch(database, held=held, **rest)
 
 
-# Assigned and not patched by a test: this is the process's own start.
+# Plain assignments, because this is the start of the process and not a test.
 settle._FENCE = _FENCE  # noqa: SLF001 - what is taken out
 settle._FENCED = sa.select(table(Job).c.cancel_requested_at).where(*_FENCE).with_for_update()  # noqa: SLF001 - same
 timeline.change = _change_anyway

@@ -1,7 +1,7 @@
-"""Processes that a test kills: a worker, and an API with one request; forked from a server that has all modules.
+"""Processes that a test kills: a worker, and an API with one request; a fork server with all modules starts them.
 
-Each is the service's own code with the test's settings, but for Celery and gunicorn around it: those are
-killed by the storm.
+Each runs the service's code with the test's settings, without Celery and gunicorn, which are
+killed by the storm instead.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from core.settings import Settings
 from jobs.store import storage
 from worker.runtime import WorkerRuntime
 
-#: No victim lives longer, whatever becomes of its test.
+#: Maximum lifetime of a process, even if its test fails.
 _SECONDS = 60
 _PAUSE_SECONDS = 0.02
 Environment = Mapping[str, str]
 
 
 def worker(environment: Environment) -> None:
-    """Work as the slots of a worker do, until SIGTERM."""
+    """Run the slots of a worker until SIGTERM."""
     settings = begin(environment, "worker")
     runtime = WorkerRuntime(settings)
     leaving: list[int] = []
@@ -48,7 +48,7 @@ def worker(environment: Environment) -> None:
 
 
 def api(environment: Environment, path: str, key: str, **request: Any) -> None:  # noqa: ANN401 - what Werkzeug's client takes
-    """Answer one POST and end; the bell is rung before the end."""
+    """Answer one POST and exit; send the wakeup before the exit."""
     app = create_app(begin(environment, "api"))
     headers = {"Authorization": f"Bearer {key}", **request.pop("headers", {})}
     answer = app.test_client().post(path, headers=headers, **request)
@@ -64,7 +64,7 @@ def recount(environment: Environment) -> None:
 
 
 def begin(environment: Environment, service: str) -> Settings:
-    """Read the settings of a victim, which does not live for ever."""
+    """Read the settings, and limit the lifetime of the process."""
     signal.alarm(_SECONDS)
     os.environ.update(environment)
     settings = Settings.read(environment)
@@ -74,7 +74,7 @@ def begin(environment: Environment, service: str) -> Settings:
 
 @contextlib.contextmanager
 def running(target: Callable[..., None], *args: object, **rest: object) -> Iterator[BaseProcess]:
-    """Run ``target`` in a process of its own while the block runs."""
+    """Run ``target`` in its own process while the block runs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=target, args=args, kwargs=rest, daemon=True)

@@ -1,4 +1,4 @@
-"""The service as real processes: API, workers, Redis, an engine over HTTP, on a database of either kind."""
+"""The service as real processes: API, workers, Redis, and an engine over HTTP, on either database."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tests import children
 BIN = Path(sys.executable).parent
 PEPPER = "the pepper of the tests"
 VAULT_KEY = "the vault's key in tests"
-#: Short, so that a lost worker is noticed within a test.
+#: Short, so that the service detects a lost worker within a test.
 LEASE_SECONDS = 3
 WAIT_SECONDS = 60
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
+    """Return a port that is currently free."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 def eventually(what: Callable[[], bool], *, seconds: float = WAIT_SECONDS) -> bool:
-    """Whether ``what`` comes true within ``seconds``."""
+    """Whether ``what`` becomes true within ``seconds``."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not what():
@@ -50,7 +50,7 @@ def eventually(what: Callable[[], bool], *, seconds: float = WAIT_SECONDS) -> bo
 
 @dataclass
 class Stack:
-    """The running service. Everything started through it dies with :meth:`close`, and with the test run."""
+    """The running service. All processes that it starts die with :meth:`close`, and with the test run."""
 
     folder: Path
     database_url: str
@@ -108,7 +108,7 @@ class Stack:
         return self.spawn("api", command.split(), LONGLOOK_PORT=str(port))
 
     def start_worker(self, name: str = "worker", **more: str) -> subprocess.Popen[bytes]:
-        """Start a worker process; it takes jobs as soon as it is up."""
+        """Start a worker process; it claims jobs as soon as it is up."""
         command = (
             "celery -A worker.app worker --without-gossip --without-mingle --without-heartbeat"
         )
@@ -117,20 +117,20 @@ class Stack:
         return process
 
     def start_delivery(self, name: str = "delivery", **more: str) -> subprocess.Popen[bytes]:
-        """Start the process that tells receivers; those on this host may be reached."""
+        """Start the webhook sender; it may connect to receivers on this host."""
         flags = "--without-gossip --without-mingle --without-heartbeat"
         command = f"celery -A webhooks.app worker {flags}".split()
         allowed = {"LONGLOOK_WEBHOOK_ALLOW": "127.0.0.0/8", "LONGLOOK_VAULT_KEY": VAULT_KEY}
         return self.spawn(name, command, **allowed, **more)
 
     def stop_workers(self) -> None:
-        """Kill the workers and leave the rest."""
+        """Kill the workers, and keep the other processes."""
         for process in self.workers:
             children.stop(process, signal.SIGKILL)
         self.workers.clear()
 
     def log(self, name: str) -> str:
-        """Return all that a process has logged."""
+        """Return the log of a process."""
         return (self.folder / name / "log").read_text()
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Stack:
             children.stop(process, signal.SIGKILL)
 
     def spawn(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
-        """Start one of our programs with the settings of every process and ``more``; it logs under its name."""
+        """Start a program with the common settings and ``more``; its log file has its name."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         environment = self.environment | more
@@ -160,7 +160,7 @@ class Stack:
 
 
 def running(engine_url: str) -> int:
-    """Return how many streams an engine runs now."""
+    """Return the number of generations that an engine currently runs."""
     answer = urllib3.request("GET", f"{engine_url}/v1/loads", timeout=5)
     loads: list[dict[str, Any]] = answer.json()["loads"]
     return sum(int(load["num_running_reqs"]) for load in loads)

@@ -13,7 +13,7 @@ from tests import postgres
 pytestmark = pytest.mark.e2e
 
 
-def test_migrations_and_models_agree_on_postgresql_and_nothing_is_left_behind(
+def test_migrations_and_models_agree_on_postgresql_and_nothing_is_left(
     postgres_server: postgres.Server, tmp_path: Path
 ) -> None:
     name = postgres_server.create()

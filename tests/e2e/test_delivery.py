@@ -57,7 +57,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def client(stack: Stack) -> Client:
-    """Return a client of the running service, its worker and its delivery process."""
+    """Return a client of the running service with its worker and its webhook sender."""
     client = stack.start_api()
     stack.start_worker()
     stack.start_delivery()
@@ -67,27 +67,29 @@ def client(stack: Stack) -> Client:
     return client
 
 
-def verified(got: Got, secret: str) -> bool:
-    """Whether both official verifiers take a message by ``secret``; they never differ."""
+def verified(notification: Got, secret: str) -> bool:
+    """Whether both official verifiers accept a message with ``secret``; they must agree."""
     try:
-        standardwebhooks.Webhook(secret).verify(got.body, got.headers)
+        standardwebhooks.Webhook(secret).verify(notification.body, notification.headers)
         plain = True
     except standardwebhooks.WebhookVerificationError:
         plain = False
     with openai.OpenAI(api_key="none") as verifier:
         try:
-            event = verifier.webhooks.unwrap(got.body, got.headers, secret=secret)
-            unwrapped = event.id == got.headers["webhook-id"]
+            event = verifier.webhooks.unwrap(notification.body, notification.headers, secret=secret)
+            unwrapped = event.id == notification.headers["webhook-id"]
         except openai.InvalidWebhookSignatureError:
             unwrapped = False
     assert plain == unwrapped
     return plain
 
 
-def genuine(got: Got, public_key: str) -> bool:
-    """Whether a message is signed by the installation's key."""
+def genuine(notification: Got, public_key: str) -> bool:
+    """Whether a message is signed with the installation's key."""
     now = datetime.now(UTC)
-    return bool(signing.verify(got.headers, got.body, at=now, public_key=public_key))
+    return bool(
+        signing.verify(notification.headers, notification.body, at=now, public_key=public_key)
+    )
 
 
 def test_a_finished_job_is_announced_at_once_and_signed_and_the_process_ends_at_sigterm(
@@ -136,7 +138,7 @@ def test_the_secrets_that_were_shown_verify_messages_also_during_a_rotation(
         made = official.webhooks.create(
             name="prod",
             url=receiver.url,
-            event_types=["job.succeeded"],  # type: ignore[list-item] # its types know OpenAI's events only
+            event_types=["job.succeeded"],  # type: ignore[list-item] # the types only include OpenAI's events
         )
         first = [made.signing_secret]
         first.append(client.act("/v1/webhook_secret/rotate", {})["signing_secret"])
@@ -167,7 +169,7 @@ def test_the_secrets_that_were_shown_verify_messages_also_during_a_rotation(
             assert by == [True, True, False]
         assert all(genuine(got, public_key) for got in receiver.took + single.took)
 
-        # Without an overlap the old one is dead at once.
+        # Without an overlap, the old secret is invalid immediately.
         last = client.act(f"{root}/{made.id}/rotate_secret", {})["signing_secret"]
         tested = client.act(f"{root}/{made.id}/test", {"event_type": "job.failed"})
         assert (tested["status_code"], tested["success"]) == (200, True)
@@ -175,10 +177,10 @@ def test_the_secrets_that_were_shown_verify_messages_also_during_a_rotation(
         assert by == [False, False, True]
 
 
-def test_the_command_line_receives_shows_and_sends_again(
+def test_the_command_line_receives_shows_and_resends_notifications(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
-    made = client.act(
+    endpoint = client.act(
         "/v1/webhook_endpoints",
         {"name": "prod", "url": receiver.url, "event_types": ["job.succeeded"]},
     )
@@ -207,20 +209,20 @@ def test_the_command_line_receives_shows_and_sends_again(
         return ran.returncode, json.loads(ran.stdout)
 
     def disabled() -> bool:
-        shown = client.look(f"/v1/webhook_endpoints/{made['id']}")
+        shown = client.look(f"/v1/webhook_endpoints/{endpoint['id']}")
         return bool(shown["disabled_reason"] == "gone")
 
     assert eventually(disabled)
-    [reported] = longlook("ls", "--failed")[1]["data"]
-    assert reported["attempts"][0]["status_code"] == 410
-    assert longlook("test", made["id"])[0] != 0
+    [delivery] = longlook("ls", "--failed")[1]["data"]
+    assert delivery["attempts"][0]["status_code"] == 410
+    assert longlook("test", endpoint["id"])[0] != 0
     receiver.status = 200
-    assert longlook("test", made["id"])[0] == 0
-    assert longlook("redeliver", reported["id"])[0] == 0
-    assert eventually(lambda: longlook("show", reported["id"])[1]["status"] == "delivered")
-    assert receiver.took[-1].headers["webhook-id"] == reported["event_id"]
-    begun = longlook("recover", made["id"], "--since", "1h")[1]
-    where = f"/v1/webhook_endpoints/{made['id']}/recoveries/{begun['id']}"
+    assert longlook("test", endpoint["id"])[0] == 0
+    assert longlook("redeliver", delivery["id"])[0] == 0
+    assert eventually(lambda: longlook("show", delivery["id"])[1]["status"] == "delivered")
+    assert receiver.took[-1].headers["webhook-id"] == delivery["event_id"]
+    recovery = longlook("recover", endpoint["id"], "--since", "1h")[1]
+    where = f"/v1/webhook_endpoints/{endpoint['id']}/recoveries/{recovery['id']}"
     assert eventually(lambda: client.look(where)["status"] == "done")
     shown = longlook("show", job["id"])[1]["data"]
-    assert {one["status"] for one in shown} == {"delivered"}
+    assert {attempted["status"] for attempted in shown} == {"delivered"}

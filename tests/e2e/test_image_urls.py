@@ -1,4 +1,4 @@
-"""A picture that is named by URL comes to the engine as a picture: what a real worker sends is read on its way."""
+"""Images by URL: the engine gets the image itself, according to the recorded requests of a real worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png
 
 @contextlib.contextmanager
 def site() -> Iterator[str]:
-    """Serve the picture; yield its URL."""
+    """Serve the image; yield its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +34,7 @@ def site() -> Iterator[str]:
             self.wfile.write(IMAGE.read_bytes())
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -49,7 +49,7 @@ def site() -> Iterator[str]:
 
 @contextlib.contextmanager
 def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
-    """Stand in front of an engine; yield the URL to ask, and all that is sent to it."""
+    """Run a recording proxy before an engine; yield its URL and the recorded requests."""
     woken = bytearray()
     sockets = [socket.create_server(("127.0.0.1", 0))]
     threads: list[threading.Thread] = []
@@ -58,10 +58,10 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
         threads.append(threading.Thread(target=target, args=arguments))
         threads[-1].start()
 
-    def pump(source: socket.socket, target: socket.socket, stored: bytearray) -> None:
+    def pump(source: socket.socket, target: socket.socket, received: bytearray) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                stored += data
+                received += data
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
@@ -78,16 +78,16 @@ def overheard(port: int) -> Iterator[tuple[str, bytearray]]:
     try:
         yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}", woken
     finally:
-        for one in sockets:
+        for sock in sockets:
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
-        for one in sockets:
-            one.close()
+        for sock in sockets:
+            sock.close()
 
 
-def test_an_engine_is_sent_the_picture_and_never_its_url(
+def test_an_engine_gets_the_image_and_never_its_url(
     sqlite_source: databases.SqliteSource, redis_server: RedisServer
 ) -> None:
     redis_server.flush()

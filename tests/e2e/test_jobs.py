@@ -1,4 +1,4 @@
-"""The main job through real processes, on both databases, and what becomes of it when one of them dies."""
+"""Jobs through real processes, on both databases, and after the death of a process."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CANARY = "zebra-canary-7319"
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BackgroundServer]:
-    """Return the scripted engine over HTTP: about three seconds an answer, so that it can be caught running."""
+    """Return the scripted engine over HTTP; an answer takes about three seconds, so that a test can observe a run."""
     with BackgroundServer(ScriptedOptions(tokens_per_second=80)) as server:
         yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def house(
+def service(
     request: pytest.FixtureRequest, redis_server: RedisServer, engine: BackgroundServer
 ) -> Iterator[tuple[Stack, Client]]:
-    """Return the API with all that it needs, on a database of each kind; tests bring their workers."""
+    """Return the API and its dependencies, on each database; tests start the workers."""
     name = "sqlite_source" if request.param == "sqlite" else "postgres_source"
     source: databases.Source = request.getfixturevalue(name)
     folder = children.short_folder()
@@ -49,20 +49,20 @@ def house(
 
 
 @pytest.fixture
-def stack(house: tuple[Stack, Client], redis_server: RedisServer) -> Iterator[Stack]:
+def stack(service: tuple[Stack, Client], redis_server: RedisServer) -> Iterator[Stack]:
     redis_server.flush()
-    yield house[0]
-    house[0].stop_workers()
+    yield service[0]
+    service[0].stop_workers()
 
 
 @pytest.fixture
-def client(house: tuple[Stack, Client]) -> Client:
-    return house[1]
+def client(service: tuple[Stack, Client]) -> Client:
+    return service[1]
 
 
 def status(client: Client, job_id: str) -> str:
-    found: str = client.job(job_id)["status"]
-    return found
+    current: str = client.job(job_id)["status"]
+    return current
 
 
 def progress(client: Client, job_id: str) -> int:
@@ -70,7 +70,7 @@ def progress(client: Client, job_id: str) -> int:
     return int(job["progress"]["output_tokens"]) if job["status"] == "running" else 0
 
 
-def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stack) -> None:
+def test_a_question_is_answered_with_its_complete_trace(client: Client, stack: Stack) -> None:
     stack.start_worker()
 
     job = client.submit([IMAGE], "How many shapes are there?", options={"priority": "low"})
@@ -86,11 +86,11 @@ def test_a_question_is_answered_with_its_whole_trace(client: Client, stack: Stac
         Client(stack.url, key=stack.other_key).job(job["id"])
 
 
-def test_a_second_question_finds_the_picture_in_the_cache(client: Client, stack: Stack) -> None:
+def test_a_second_question_finds_the_image_in_the_cache(client: Client, stack: Stack) -> None:
     stack.start_worker()
-    other = IMAGE.with_name("s03.png")
-    first = client.wait(client.submit([other], "How many shapes are there?")["id"])
-    second = client.wait(client.submit([other], "How many circles are there?")["id"])
+    another_image = IMAGE.with_name("s03.png")
+    first = client.wait(client.submit([another_image], "How many shapes are there?")["id"])
+    second = client.wait(client.submit([another_image], "How many circles are there?")["id"])
 
     assert first["usage"]["cached_tokens"] < first["usage"]["image_tokens"]
     assert second["usage"]["cached_tokens"] >= second["usage"]["image_tokens"]

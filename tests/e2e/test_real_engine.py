@@ -1,4 +1,4 @@
-"""The main job on the real SGLang: the right answer, the picture's prefix from the cache, a cancel that frees it."""
+"""Jobs on the real SGLang: correct answers, prefixes of images from the cache, and cancels that stop the engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def client(
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample["file"])
-def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str, str]) -> None:
+def test_the_sample_images_are_answered_correctly(client: Client, sample: dict[str, str]) -> None:
     image = RealEngine.samples / sample["file"]
 
     done = client.wait(client.submit([image], sample["question"])["id"])
@@ -48,10 +48,10 @@ def test_the_sample_pictures_are_answered_right(client: Client, sample: dict[str
     assert done["usage"]["image_tokens"] == done["images"][0]["tokens"]
 
 
-def test_questions_that_spell_special_tokens_are_answered_and_hold_nobody_up(
+def test_questions_with_special_tokens_are_answered_and_delay_no_other_job(
     client: Client,
 ) -> None:
-    """Unbroken, a picture's marker hangs the real engine, and with it the permit."""
+    """An image marker that is not broken up hangs the real engine and therefore its permit."""
     questions = [
         "x<|image_pad|>",
         "<|vision_start|><|image_pad|><|vision_end|> How many?",
@@ -67,10 +67,10 @@ def test_questions_that_spell_special_tokens_are_answered_and_hold_nobody_up(
         for _ in range(4)
     ]
 
-    other = client.wait(client.submit([image], SAMPLES[0]["question"])["id"])
+    ordinary = client.wait(client.submit([image], SAMPLES[0]["question"])["id"])
     ended = [client.wait(job_id) for job_id in marked]
 
-    assert [job["status"] for job in (other, *ended)] == ["succeeded"] * (1 + len(marked))
+    assert [job["status"] for job in (ordinary, *ended)] == ["succeeded"] * (1 + len(marked))
     assert {job["attempt"] for job in ended} == {1}
     assert [job["question"] for job in ended[::4]] == questions
 
@@ -85,7 +85,7 @@ def test_a_number_is_a_value(client: Client) -> None:
     assert (answer["text"], answer["value"]) == ("7", 7)
 
 
-def test_after_its_reasoning_the_real_engine_gives_json_of_the_schema(client: Client) -> None:
+def test_after_its_reasoning_the_real_engine_returns_json_of_the_schema(client: Client) -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -125,7 +125,7 @@ def test_a_second_question_is_prefilled_from_the_cache_by_more_than_four_fifths(
 def test_sixteen_questions_on_one_image_cost_little_more_prefill_than_if_all_were_shared(
     client: Client, tmp_path: Path
 ) -> None:
-    """Nothing is shared better than by asking one question after the other: that is the measure."""
+    """The reference is one question after the other, which shares the prefix best."""
     shapes = ("circles", "squares", "triangles", "stars")
     questions = [
         f"How many {colour} {shape} do you see?"
@@ -153,11 +153,11 @@ def test_sixteen_questions_on_one_image_cost_little_more_prefill_than_if_all_wer
 
 
 def prefilled(job: dict[str, Any]) -> int:
-    """Return the prompt tokens that the engine had to compute."""
+    """Return the number of prompt tokens that the engine computed."""
     return int(job["usage"]["input_tokens"]) - int(job["usage"]["cached_tokens"])
 
 
-def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) -> None:
+def test_the_live_stream_of_the_real_engine_equals_the_stored_trace(client: Client) -> None:
     job = client.submit([RealEngine.samples / "s07.png"], "How many shapes are there?")
 
     deltas = [
@@ -166,7 +166,7 @@ def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) ->
 
     [sample] = client.trace(job["id"])["generations"]
     assert "".join(deltas) == sample["text"] != ""
-    # One chunk is one token, or several when the engine is in a hurry.
+    # A chunk is one token, or several if the engine combines them.
     ends = [step["end_token"] for step in sample["steps"]]
     assert ends == sorted(ends)
     assert 1 < ends[-1] <= client.job(job["id"])["usage"]["output_tokens"]
@@ -176,18 +176,18 @@ def test_what_is_told_live_of_the_real_engine_is_what_is_kept(client: Client) ->
 def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
     client: Client, tmp_path: Path
 ) -> None:
-    """The picture is one that the engine has not seen, and it is hot enough to need the third sample sometimes."""
+    """The image is new to the engine, and the temperature is high enough to need the third sample sometimes."""
     image = tmp_path / "mirrored.png"
     mirrored = Image.open(RealEngine.samples / "s15.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     mirrored.save(image)
     options = {"samples": 3, "temperature": 1.3}
 
     job = client.submit([image], "How many stars do you see?", options=options)
-    reported = list(client.follow(job["id"]))
+    events = list(client.follow(job["id"]))
 
     done = client.job(job["id"])
-    stored = client.trace(job["id"])["generations"]
-    leader, *followers = [sample for sample in stored if sample["continues"] is None]
+    samples = client.trace(job["id"])["generations"]
+    leader, *followers = [sample for sample in samples if sample["continues"] is None]
     assert done["status"] == "succeeded"
     assert done["votes"]["requested"] == 3
     assert done["votes"]["begun"] == 1 + len(followers) >= 2
@@ -197,21 +197,21 @@ def test_samples_that_vote_find_the_leaders_prompt_in_the_cache(
         assert done["answer"]["confidence"] == len(winner["generations"]) / done["votes"]["counted"]
     assert leader["usage"]["input_tokens"] > 0
     for sample in followers:
-        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], stored
+        assert sample["usage"]["cached_tokens"] >= 0.8 * sample["usage"]["input_tokens"], samples
         assert sample["first_token_at"] > leader["first_token_at"]
-    for sample in stored:
-        said = [
+    for sample in samples:
+        pieces = [
             event["delta"]
-            for event in reported
+            for event in events
             if event["type"] == "trace.delta" and event["generation"] == sample["index"]
         ]
-        assert "".join(said) == sample["text"] != ""
+        assert "".join(pieces) == sample["text"] != ""
     for name in ("input_tokens", "cached_tokens", "output_tokens"):
-        assert done["usage"][name] == sum(sample["usage"][name] for sample in stored)
+        assert done["usage"][name] == sum(sample["usage"][name] for sample in samples)
 
 
 def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine) -> None:
-    """Greedy answers end too soon to be caught; a hot one rambles on."""
+    """Greedy answers end too early for a cancel; a high temperature gives long ones."""
     image = RealEngine.samples / "s07.png"
     jobs = [
         client.submit([image], "How many shapes?", options={"temperature": 2.0}) for _ in range(12)
@@ -227,20 +227,20 @@ def test_a_cancel_frees_the_real_engine(client: Client, real_engine: RealEngine)
     assert eventually(lambda: running(real_engine.url) == 0, seconds=10)
 
 
-def test_a_second_look_by_the_real_engine_is_told_live_found_and_shown(client: Client) -> None:
+def test_a_verification_by_the_real_engine_is_streamed_recorded_and_shown(client: Client) -> None:
     image = RealEngine.samples / "s07.png"
     job = client.submit([image], "How many shapes are there?", options={"guards": {"verify": True}})
 
     events = list(client.follow(job["id"]))
 
-    reported = [event for event in events if event["type"] == "finding"]
-    assert [(event["generation"], event["finding"]["kind"]) for event in reported] == [
+    findings = [event for event in events if event["type"] == "finding"]
+    assert [(event["generation"], event["finding"]["kind"]) for event in findings] == [
         (1, "verify")
     ]
     done = events[-1]["job"]
-    assert done["answer"]["verdict"] == reported[0]["finding"]["action"]
+    assert done["answer"]["verdict"] == findings[0]["finding"]["action"]
     assert done["answer"]["confidence"] in (0.5, 1.0)
-    assert done["id"] in [one["id"] for one in client.jobs({"q": "finding:verify"})["data"]]
+    assert done["id"] in [listed["id"] for listed in client.jobs({"q": "finding:verify"})["data"]]
     first, second = client.trace(job["id"])["generations"]
     assert first["answer"]
     assert second["usage"]["cached_tokens"] > first["usage"]["input_tokens"]

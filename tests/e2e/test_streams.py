@@ -1,4 +1,4 @@
-"""A job is followed through the death of the API and of its worker: what was told is what is kept, byte for byte."""
+"""Streams of a job across the death of the API and its worker: they equal the stored trace byte for byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 def stack(
     dialect: str, request: pytest.FixtureRequest, redis_server: RedisServer
 ) -> Iterator[Stack]:
-    """Return the service around an engine that takes some seconds for an answer."""
+    """Return the service with an engine that takes several seconds per answer."""
     name = "sqlite_source" if dialect == "sqlite" else "postgres_source"
     source: databases.Source = request.getfixturevalue(name)
     redis_server.flush()
@@ -44,7 +44,7 @@ def stack(
 
 
 class Watching:
-    """The command line's client, following a job over whatever dies."""
+    """The command line's client, which follows a job across the death of processes."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self.events: list[Json] = []
@@ -63,7 +63,7 @@ class Watching:
 
 
 def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]:
-    """Return the events beyond a number, as anybody gets them hours later."""
+    """Return the events after a number, as any client gets them later."""
     answer = urllib3.request(
         "GET",
         f"{stack.url}{job['urls']['events']}?after={after}",
@@ -76,7 +76,7 @@ def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]
 
 
 def valid(events: list[Json]) -> list[Json]:
-    """Return what holds of ``events``: without the tails that later events withdraw."""
+    """Return ``events`` without the tails that later events withdraw."""
     void = [
         (before["sequence_number"], event["valid_through"])
         for event in events
@@ -87,11 +87,11 @@ def valid(events: list[Json]) -> list[Json]:
         and before["attempt"] == event.get("attempt", before["attempt"] + 1) - 1
         and before["sequence_number"] > event["valid_through"]
     ]
-    gone = {number for number, _ in void}
-    return [event for event in events if event["sequence_number"] not in gone]
+    withdrawn = {number for number, _ in void}
+    return [event for event in events if event["sequence_number"] not in withdrawn]
 
 
-def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> None:
+def test_a_stream_continues_after_the_death_of_api_and_worker(stack: Stack) -> None:
     client = stack.start_api()
     stack.start_worker()
     job = client.submit([IMAGE], "How many shapes are there?")
@@ -103,23 +103,21 @@ def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> Non
     stack.api.wait(10)
     stack.api = stack.spawn_api(int(stack.url.rpartition(":")[2]))
     assert eventually(stack.ready)
-    reported = len(text(watching.events))
-    assert eventually(lambda: len(text(watching.events)) > reported)
+    length = len(text(watching.events))
+    assert eventually(lambda: len(text(watching.events)) > length)
     assert eventually(lambda: bool(client.trace(job["id"])["generations"][0]["text"]))
     stack.stop_workers()
     stack.start_worker("successor")
 
     live = watching.join()
 
-    stored = {
-        sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["generations"]
-    }
-    assert set(stored) == {1, 2}
+    texts = {sample["attempt"]: sample["text"] for sample in client.trace(job["id"])["generations"]}
+    assert set(texts) == {1, 2}
     numbers = [event["sequence_number"] for event in live]
     assert numbers == sorted(set(numbers))
-    assert text(live, attempt=1).startswith(stored[1])
-    assert text(valid(live), attempt=1) == stored[1] != ""
-    assert text(live, attempt=2) == stored[2] != ""
+    assert text(live, attempt=1).startswith(texts[1])
+    assert text(valid(live), attempt=1) == texts[1] != ""
+    assert text(live, attempt=2) == texts[2] != ""
     whole = replay(client, stack, job, after=0)
     assert whole == valid(live)
     for event in whole[:: max(1, len(whole) // 10)]:
@@ -129,7 +127,7 @@ def test_a_job_is_followed_over_the_death_of_api_and_worker(stack: Stack) -> Non
             assert replay(client, stack, job, after=number) == rest
 
 
-def test_without_redis_a_job_is_followed_all_the_same(stack: Stack) -> None:
+def test_a_stream_works_without_redis(stack: Stack) -> None:
     stack.redis_url = "unix:///nowhere/redis.sock"
     client = stack.start_api()
     stack.start_worker(LONGLOOK_REDIS_URL=stack.redis_url, LONGLOOK_SWEEP_SECONDS="0.2")

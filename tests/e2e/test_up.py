@@ -1,4 +1,4 @@
-"""``longlook up`` as a real process: what it starts, refuses, says, and leaves behind (nothing)."""
+"""``longlook up`` as a real process: its processes, refusals, output, and clean exit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE, QUESTION = demo.sample().image, demo.sample().question
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> bool:
-    """Poll until ``holds`` or the time is over."""
+    """Poll until ``holds`` is true or the time is over."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -38,35 +38,37 @@ def eventually(holds: Callable[[], bool], seconds: float) -> bool:
 
 def processes() -> dict[int, tuple[int, int]]:
     """Return parent and session of every process that is not a zombie."""
-    found = {}
+    by_pid = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, parent, _, session = stat.read_text().rpartition(")")[2].split()[:4]
             if state != "Z":
-                found[int(stat.parent.name)] = (int(parent), int(session))
-    return found
+                by_pid[int(stat.parent.name)] = (int(parent), int(session))
+    return by_pid
 
 
 def descendants(pid: int) -> set[int]:
     """Return the processes below ``pid``."""
     parents = {child: parent for child, (parent, _) in processes().items()}
-    found: set[int] = set()
+    pids: set[int] = set()
     grown = True
     while grown:
-        more = {child for child, parent in parents.items() if parent in found | {pid}} - found
+        more = {child for child, parent in parents.items() if parent in pids | {pid}} - pids
         grown = bool(more)
-        found |= more
-    return found
+        pids |= more
+    return pids
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """Return this environment without settings of the service, and with ``more``."""
-    stored = {name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")}
-    return stored | more
+    """Return this environment without settings of the service, plus ``more``."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("LONGLOOK_")
+    }
+    return environment | more
 
 
 class Up:
-    """A ``longlook up`` that was started."""
+    """A running ``longlook up``."""
 
     def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
         self.home = folder / "home"
@@ -83,18 +85,18 @@ class Up:
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self._output.read_text()
 
     @property
     def url(self) -> str:
-        """Where the API is, as it says."""
-        found = re.search(r"^ready +(http\S+)", self.output, re.MULTILINE)
-        assert found, self.output
-        return found[1]
+        """The URL of the API according to its output."""
+        line = re.search(r"^ready +(http\S+)", self.output, re.MULTILINE)
+        assert line, self.output
+        return line[1]
 
     def says(self, words: str, *, seconds: float = 60) -> bool:
-        """Whether it says ``words`` before it ends and in time."""
+        """Whether it prints ``words`` in time, before it exits."""
         over = self.process.poll
         return (
             eventually(lambda: words in self.output or over() is not None, seconds)
@@ -102,29 +104,29 @@ class Up:
         )
 
     def ends(self, seconds: float = 60) -> int:
-        """Return its exit code."""
+        """Wait for its exit, and return the exit code."""
         return self.process.wait(seconds)
 
     def children(self) -> set[int]:
-        """Return all processes below it."""
+        """Return all of its descendants."""
         return descendants(self.process.pid)
 
     @property
     def client(self) -> Client:
-        """A client with the key that was left in the home directory."""
+        """A client with the key from the home directory."""
         return Client(self.url, key=(self.home / KEY_FILE).read_text().strip())
 
     def submit(self) -> str:
-        """Submit the sample; return the job's id."""
+        """Submit the sample image; return the job's id."""
         return str(self.client.submit([IMAGE], QUESTION)["id"])
 
     def comes_to(self, job_id: str, status: str) -> bool:
-        """Whether a job is seen with ``status`` in time."""
+        """Whether a job gets ``status`` in time."""
         client = self.client
         return eventually(lambda: bool(client.job(job_id)["status"] == status), 60)
 
     def longlook(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run another command against it."""
+        """Run another command of the product against it."""
         return subprocess.run(
             [LONGLOOK, *words],
             env=plain_environment(LONGLOOK_HOME=str(self.home), LONGLOOK_URL=self.url),
@@ -135,14 +137,14 @@ class Up:
         )
 
     def end(self) -> None:
-        """End it, however it is."""
+        """End it in any state."""
         self.process.kill()
         self.process.wait()
 
 
 @contextlib.contextmanager
 def running(folder: Path, *flags: str, **environment: str) -> Iterator[Up]:
-    """Run ``longlook up`` and wait until it takes jobs."""
+    """Run ``longlook up`` and wait until it accepts jobs."""
     up = Up(folder, *flags, **environment)
     try:
         assert up.says("ready        http://"), up.output
@@ -152,7 +154,7 @@ def running(folder: Path, *flags: str, **environment: str) -> Iterator[Up]:
 
 
 def nothing_left(children: set[int], sessions: set[int], seconds: float = 15) -> bool:
-    """Whether all of ``children`` and everything in their ``sessions`` is gone in time."""
+    """Whether all ``children`` and all processes in their ``sessions`` end in time."""
     return eventually(
         lambda: (
             not any(
@@ -164,14 +166,14 @@ def nothing_left(children: set[int], sessions: set[int], seconds: float = 15) ->
 
 
 def sessions_of(children: set[int]) -> set[int]:
-    """Return the sessions of processes."""
-    found = processes()
-    return {found[pid][1] for pid in children if pid in found}
+    """Return the session ids of processes."""
+    by_pid = processes()
+    return {by_pid[pid][1] for pid in children if pid in by_pid}
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """Return one that runs for all tests which leave it running."""
+    """Return a ``longlook up`` shared by all tests that do not stop it."""
     folder = tmp_path_factory.mktemp("up")
     with running(folder, LONGLOOK_BOOTSTRAP_KEY=BOOTSTRAP) as up:
         yield up
@@ -197,7 +199,7 @@ def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
     assert up.comes_to(job_id, "cancelled")
 
 
-def test_a_person_sees_the_trace_grow(up: Up) -> None:
+def test_a_terminal_shows_the_growing_trace(up: Up) -> None:
     words = [str(LONGLOOK), "submit", str(IMAGE), QUESTION, "--stream"]
     reader, terminal = pty.openpty()
     command = subprocess.Popen(
@@ -207,17 +209,17 @@ def test_a_person_sees_the_trace_grow(up: Up) -> None:
         stderr=terminal,
     )
     os.close(terminal)
-    seen: list[str] = []
-    # A terminal whose other side has gone answers with an error instead of an end.
+    chunks: list[str] = []
+    # Reading from a terminal whose other side is closed raises an error instead of returning the end of the file.
     with contextlib.suppress(OSError):
         while chunk := os.read(reader, 65536):
-            seen.append(chunk.decode(errors="replace"))
+            chunks.append(chunk.decode(errors="replace"))
     os.close(reader)
     assert command.wait(30) == 0
-    shown = "".join(seen)
+    shown = "".join(chunks)
     assert "answer:" in shown
     assert "tokens in" in shown
-    growths = [chunk for chunk in seen if "\x1b[2m" in chunk]
+    growths = [chunk for chunk in chunks if "\x1b[2m" in chunk]
     assert len(growths) > 3
 
 
@@ -241,7 +243,7 @@ def test_a_second_one_on_the_same_home_is_refused(up: Up, tmp_path: Path) -> Non
     assert up.process.poll() is None
 
 
-def test_a_busy_port_is_told_before_anything_starts(up: Up, tmp_path: Path) -> None:
+def test_a_busy_port_is_reported_before_anything_starts(up: Up, tmp_path: Path) -> None:
     port = up.url.rpartition(":")[2]
     second = Up(tmp_path, "--port", port, "--engine", "scripted")
     assert second.ends() == 1
@@ -250,10 +252,10 @@ def test_a_busy_port_is_told_before_anything_starts(up: Up, tmp_path: Path) -> N
     assert list((second.home / "logs").iterdir()) == []
 
 
-def test_the_doctor_says_that_all_is_well(up: Up) -> None:
-    found = up.longlook("doctor")
-    verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(found.stdout)}
-    assert found.returncode == 0
+def test_the_doctor_reports_success(up: Up) -> None:
+    result = up.longlook("doctor")
+    verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(result.stdout)}
+    assert result.returncode == 0
     assert verdicts["API"] == verdicts["database"] == "ok"
 
 
@@ -273,7 +275,7 @@ def test_each_kind_of_fault_has_its_exit_code(up: Up) -> None:
     assert ended(LONGLOOK_API_KEY="ll_" + "x" * 43) == 4
 
 
-def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
+def test_a_worker_that_died_restarts_and_claims_jobs(tmp_path: Path) -> None:
     with running(tmp_path, LONGLOOK_LEASE_SECONDS="2") as up:
         worker = next(
             pid
@@ -285,7 +287,7 @@ def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
         assert up.longlook("submit", str(IMAGE), QUESTION, "--wait").returncode == 0
 
 
-def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:
+def test_ctrl_c_ends_everything_cleanly_and_in_time(tmp_path: Path) -> None:
     with running(tmp_path, "--engine", "scripted", "--workers", "2") as up:
         children = up.children()
         sessions = sessions_of(children)
@@ -296,7 +298,7 @@ def test_ctrl_c_ends_everything_in_time_and_well(tmp_path: Path) -> None:
     assert nothing_left(children, sessions, seconds=1)
 
 
-def test_a_running_job_may_end_before_the_worker_does(tmp_path: Path) -> None:
+def test_a_worker_lets_its_running_job_end_before_it_exits(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         job_id = up.submit()
         assert up.comes_to(job_id, "running")
@@ -330,7 +332,7 @@ def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     assert nothing_left(children, sessions)
 
 
-def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_start_ends_everything_with_its_last_output(tmp_path: Path) -> None:
     engine = tmp_path / "python"
     engine.write_text("#!/bin/sh\necho no room for the model >&2\nexit 7\n")
     engine.chmod(0o755)
@@ -355,7 +357,7 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_p
         ({"LONGLOOK_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "127.0.0.1:1/x cannot be used"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_line(
+def test_a_fault_is_reported_in_one_line(
     tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     engine = "tiny" if "LONGLOOK_ENGINE_PYTHON" in environment else "scripted"
@@ -368,7 +370,7 @@ def test_what_cannot_work_is_told_in_a_line(
 
 
 @pytest.mark.engine
-def test_the_demo_answers_right_and_shows_the_cache_at_work(tmp_path: Path) -> None:
+def test_the_demo_answers_correctly_and_shows_the_use_of_the_cache(tmp_path: Path) -> None:
     with running(tmp_path, "--demo") as up:
         assert up.says("The service runs until you press Ctrl-C", seconds=180), up.output
         shown = up.output

@@ -1,4 +1,4 @@
-"""A worker process ends when it can do no good, and what it held goes back."""
+"""The exit of worker processes that cannot continue, and the release of their jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png
 
 @pytest.fixture
 def stack(sqlite_source: databases.SqliteSource, redis_server: RedisServer) -> Iterator[Stack]:
-    """Return what a worker needs, with an engine inside of it that takes its time."""
+    """Return the dependencies of a worker, with a slow engine inside the worker."""
     redis_server.flush()
     folder = children.short_folder()
     engine = "scripted:?window=4&tokens_per_second=10"
@@ -50,7 +50,7 @@ def submit(database: Database) -> uuid.UUID:
     return factories.make_job(database, factories.make_account(database), images=[(image, 4)])
 
 
-def test_a_worker_that_cannot_be_built_ends_and_hears_no_bell(
+def test_a_worker_that_cannot_start_exits_and_receives_no_wakeup(
     stack: Stack, redis_server: RedisServer
 ) -> None:
     wakeup = RedisWakeup(Settings.read({}, redis_url=redis_server.url))
@@ -65,9 +65,7 @@ def test_a_worker_that_cannot_be_built_ends_and_hears_no_bell(
     assert redis_server.length(queue.REASON) == 1
 
 
-def test_a_worker_whose_celery_gives_up_gives_its_job_back(
-    stack: Stack, database: Database
-) -> None:
+def test_a_worker_whose_celery_gives_up_releases_its_job(stack: Stack, database: Database) -> None:
     job_id = submit(database)
     worker = stack.start_worker(LONGLOOK_DRAIN_SECONDS="0")
     assert eventually(lambda: factories.get_job(database, job_id).job.status is Status.RUNNING)
@@ -82,7 +80,7 @@ def test_a_worker_whose_celery_gives_up_gives_its_job_back(
     assert view.attempt.outcome is Outcome.RELEASED
 
 
-def test_a_worker_that_stood_still_for_longer_than_its_lease_goes_on_with_its_job(
+def test_a_worker_that_stopped_for_longer_than_its_lease_continues_with_its_job(
     stack: Stack, database: Database
 ) -> None:
     job_id = submit(database)

@@ -1,4 +1,4 @@
-"""What the sandbox's tests have its children do."""
+"""Targets for the tests of the sandbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from core import errors
 from jobs.images import pipeline
 
-#: The name of a process in an endless call, which everybody can read.
+#: The name of a process in an endless call, which any process can read.
 BEGUN = "begun"
 _PR_SET_NAME = 15
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -28,7 +28,7 @@ Reply = tuple[dict[str, Any], bytes]
 
 
 def obey(payload: bytes, *, order: str, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    """Do what the function called ``order`` does: one pool is enough for most tests."""
+    """Call the function named ``order``, so that one pool is enough for most tests."""
     return _ORDERS[order](payload, **arguments)
 
 
@@ -38,24 +38,24 @@ _HANG = b"hang"
 
 
 def hanging(image: bytes, *, salt: int) -> bytes:
-    """Return an image over which :func:`decode_or_hang` hangs; its process is then called :data:`BEGUN`."""
+    """Return an image that makes :func:`decode_or_hang` hang; its process then has the name :data:`BEGUN`."""
     return image + b"%d" % salt + _HANG
 
 
 def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    """Be the real decoder, which hangs over the images that :func:`hanging` makes."""
+    """Decode an image with the real decoder, but hang on the images of :func:`hanging`."""
     return (
         report_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
     )
 
 
 def sleep_forever_on_any_image(payload: bytes, **_: object) -> NoReturn:
-    """Be a decoder that hangs."""
+    """Act as a decoder that hangs."""
     _sleep_forever(payload)
 
 
 def eat_on_any_image(payload: bytes, **_: object) -> Reply:
-    """Be a decoder that wants more memory than it may have."""
+    """Act as a decoder that needs more memory than its limit."""
     return _eat(payload)
 
 
@@ -83,22 +83,22 @@ def _sleep_forever(_: bytes) -> NoReturn:
 
 
 def report_and_sleep(payload: bytes) -> NoReturn:
-    """Say by the process' name that the work has begun, and never end it."""
+    """Signal the start of the work by the process name, and never end it."""
     _LIBC.prctl(_PR_SET_NAME, BEGUN.encode())
     _sleep_forever(payload)
 
 
-def _attempt(_: bytes, *, what: str, path: str, pid: int) -> Reply:
-    """Try what a decoder that was taken over would try; tell the error's name, or what came of it."""
+def _attempt(_: bytes, *, action: str, path: str, pid: int) -> Reply:
+    """Try the actions of a compromised decoder; return the name of the error, or the result."""
     try:
-        got = _ATTEMPTS[what](path, pid)
+        result = _ATTEMPTS[action](path, pid)
     except OSError as error:
         return {"error": errno.errorcode[error.errno or 0]}, b""
-    return {"got": str(got)}, b""
+    return {"got": str(result)}, b""
 
 
 def _system_call(*arguments: object) -> int:
-    """Make a system call by its number, as code without a library does."""
+    """Make a system call by its number, as code without a library would."""
     result = int(_LIBC.syscall(*arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), "refused")

@@ -1,4 +1,4 @@
-"""What a child of a sandbox cannot do, tried in real children: read secrets, reach the network, start processes."""
+"""The confinement of sandbox children, in real children: no secrets, no network, no new processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from tests.integration.sandbox_targets import _ATTEMPTS
 
 TARGET = "tests.integration.sandbox_targets:obey"
-#: What a child may do all the same: run threads, and read the libraries that it was loaded from.
+#: Permitted actions of a child: run threads, and read its libraries.
 HARMLESS = {"thread": "True", "library": '"""'}
-#: Those that are tried by their number on this architecture only.
+#: System calls that are tried by their number, on this architecture only.
 BY_NUMBER = {
     "open_by_number",
     "trace",
@@ -55,7 +55,7 @@ def needs(sandbox: Sandbox, *layers: str) -> None:
 
 @pytest.fixture
 def secret(short_folder: Path) -> Path:
-    """Return a file that every user can read, write and remove, and beside which a socket listens."""
+    """Return a file that every user can read, write and remove, next to a listening socket."""
     short_folder.chmod(0o777)
     path = short_folder / "pepper"
     path.write_text("a secret")
@@ -63,36 +63,38 @@ def secret(short_folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", FORBIDDEN)
-def test_a_child_that_was_taken_over_gets_nowhere(
-    sandbox: Sandbox, secret: Path, what: str
-) -> None:
+@pytest.mark.parametrize("action", FORBIDDEN)
+def test_a_compromised_child_reaches_nothing(sandbox: Sandbox, secret: Path, action: str) -> None:
     needs(sandbox, FILES, SYSTEM_CALLS)
-    if what in BY_NUMBER and platform.machine() != "x86_64":
+    if action in BY_NUMBER and platform.machine() != "x86_64":
         pytest.skip("the numbers are those of x86-64")
     path = secret
     with socket.socket(socket.AF_UNIX) as listener:
-        if what == "unix":
+        if action == "unix":
             path = secret.with_name("socket")
             listener.bind(str(path))
             path.chmod(0o777)
             listener.listen()
-        facts, _ = sandbox.call(b"", order="attempt", what=what, path=str(path), pid=os.getpid())
+        facts, _ = sandbox.call(
+            b"", order="attempt", action=action, path=str(path), pid=os.getpid()
+        )
 
     assert facts.get("error") in REFUSED, facts
     assert secret.read_text() == "a secret"
     assert sorted(entry.name for entry in secret.parent.iterdir() if entry.name != "socket") == [
         "pepper"
     ]
-    # It was refused, and goes on working.
+    # The call was refused, and the child continues to work.
     assert sandbox.call(b"next", order="echo") == ({}, b"next")
 
 
-@pytest.mark.parametrize("what", HARMLESS)
-def test_what_decoding_needs_is_permitted(sandbox: Sandbox, secret: Path, what: str) -> None:
-    facts, _ = sandbox.call(b"", order="attempt", what=what, path=str(secret), pid=os.getpid())
+@pytest.mark.parametrize("action", HARMLESS)
+def test_the_operations_that_decoding_needs_are_permitted(
+    sandbox: Sandbox, secret: Path, action: str
+) -> None:
+    facts, _ = sandbox.call(b"", order="attempt", action=action, path=str(secret), pid=os.getpid())
 
-    assert facts.get("got") == HARMLESS[what], facts
+    assert facts.get("got") == HARMLESS[action], facts
 
 
 def status(pid: int) -> dict[str, str]:
@@ -101,7 +103,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_the_kernel_says_so(sandbox: Sandbox) -> None:
+def test_the_kernel_reports_the_confinement(sandbox: Sandbox) -> None:
     needs(sandbox, SYSTEM_CALLS)
     [pid] = sandbox.pids
 
@@ -113,7 +115,7 @@ def test_the_kernel_says_so(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can")
-def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries() -> None:
+def test_a_child_of_root_is_another_user_if_all_users_can_read_the_libraries() -> None:
     with Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         users = {status(pid)["Uid"] for pid in pool.pids}
@@ -126,7 +128,7 @@ def test_a_child_of_root_is_a_user_of_its_own_where_all_can_read_the_libraries()
         assert users == {"0\t0\t0\t0"}
 
 
-#: A kernel without Landlock, without seccomp or without both, as far as a program can tell: a filter says so.
+#: Makes a kernel look as if it had no Landlock, no seccomp or neither, by a filter.
 OLD_KERNEL = """
 import ctypes, os, sys
 from core.sandbox import confinement as own
@@ -136,16 +138,16 @@ from core.sandbox import Sandbox
 with Sandbox(test.TARGET, processes=1, seconds=60, imports_late=sys.argv[2] == "late") as pool:
     pool.warm()
     print("confined", *pool.confined)
-    for what in ("read", "internet", "fork"):
-        facts, _ = pool.call(b"", order="attempt", what=what, path=sys.argv[3], pid=os.getpid())
-        print(what, "got" in facts)
+    for action in ("read", "internet", "fork"):
+        facts, _ = pool.call(b"", order="attempt", action=action, path=sys.argv[3], pid=os.getpid())
+        print(action, "got" in facts)
 print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
 """
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
 @pytest.mark.parametrize(
-    ("missing", "late", "reported"),
+    ("missing", "late", "expected"),
     [
         (
             "landlock",
@@ -176,7 +178,7 @@ print("hidden", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0)
     ],
 )
 def test_an_older_kernel_confines_as_far_as_it_can(
-    secret: Path, missing: str, late: str, reported: list[str]
+    secret: Path, missing: str, late: str, expected: list[str]
 ) -> None:
     with Sandbox(TARGET, processes=1) as pool:
         pool.warm()
@@ -191,44 +193,44 @@ def test_an_older_kernel_confines_as_far_as_it_can(
     )
 
     lines = [line for line in ended.stdout.splitlines() if "sandbox_not_confined" not in line]
-    assert lines == reported, ended.stdout + ended.stderr
+    assert lines == expected, ended.stdout + ended.stderr
     assert ("sandbox_not_confined" in ended.stdout + ended.stderr) == (
-        reported[0] != "confined files system_calls"
+        expected[0] != "confined files system_calls"
     )
 
 
-#: Decodes files of every kind in a confined child and in the program itself.
+#: Decodes files of every format in a confined child and in the program.
 DECODING = """
 import io, sys
 from PIL import Image, ImageCms, features
 from jobs.images import pipeline
 from jobs.images.reader import TARGET
-from tests import pictures
+from tests import image_files
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1:])
 from core.sandbox import Sandbox
 
-picture = pictures.gradient()
+picture = image_files.gradient()
 exif = Image.Exif()
 exif[0x0112], exif[0x9286], exif[0x013B] = 6, b"UNICODE" + bytes(1) + "é".encode("utf-16"), "ü圆"
 profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 files = {
-    name: pictures.file_of(picture, name)
+    name: image_files.file_of(picture, name)
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
 }
 for name in ("JPEG", "WEBP", "PNG", "TIFF"):
-    files[f"{name} with metadata"] = pictures.file_of(picture, name, exif=exif, icc_profile=srgb)
+    files[f"{name} with metadata"] = image_files.file_of(picture, name, exif=exif, icc_profile=srgb)
 for compression in ("tiff_lzw", "jpeg", "packbits", "tiff_adobe_deflate", "group4"):
     shown = picture.convert("1") if compression == "group4" else picture
-    files[compression] = pictures.file_of(shown, "TIFF", compression=compression)
+    files[compression] = image_files.file_of(shown, "TIFF", compression=compression)
 for mode in ("L", "LA", "P", "1", "RGBA", "I;16"):
-    files[mode] = pictures.file_of(picture.convert("L" if mode == "I;16" else mode).convert(mode), "PNG")
-files["CMYK"] = pictures.file_of(picture.convert("CMYK"), "JPEG")
-files["progressive"] = pictures.file_of(picture, "JPEG", progressive=True)
-files["several pictures"] = pictures.file_of(picture, "MPO", save_all=True, append_images=[picture])
-files["profile of others"] = pictures.file_of(picture, "PNG", icc_profile=profile)
-files["animated"] = pictures.file_of(picture, "WEBP", save_all=True, append_images=[picture], lossless=True)
+    files[mode] = image_files.file_of(picture.convert("L" if mode == "I;16" else mode).convert(mode), "PNG")
+files["CMYK"] = image_files.file_of(picture.convert("CMYK"), "JPEG")
+files["progressive"] = image_files.file_of(picture, "JPEG", progressive=True)
+files["several pictures"] = image_files.file_of(picture, "MPO", save_all=True, append_images=[picture])
+files["profile of others"] = image_files.file_of(picture, "PNG", icc_profile=profile)
+files["animated"] = image_files.file_of(picture, "WEBP", save_all=True, append_images=[picture], lossless=True)
 with Sandbox(TARGET, processes=1, seconds=60) as pool:
     for name, data in files.items():
         _, made = pool.call(data, detail="standard")
@@ -255,8 +257,8 @@ def test_images_of_all_kinds_are_decoded_in_confinement(missing: list[str]) -> N
 
 
 def pretend(*missing: str) -> None:
-    """Let this process and its children find a kernel without what is ``missing``."""
-    # Jumps over what follows when it is another call, or another use of prctl.
+    """Make the kernel look as if it lacked the ``missing`` features, for this process and its children."""
+    # Skips the following instructions for other calls and other uses of prctl.
     refusals = {
         "landlock": [(0x15, 0, 1, 444), (0x06, 0, 0, 0x5_0000 | 38)],
         "seccomp": [
@@ -270,14 +272,14 @@ def pretend(*missing: str) -> None:
     program = [(0x20, 0, 0, 0)]
     program += [instruction for name in missing for instruction in refusals[name]]
     program.append((0x06, 0, 0, 0x7FFF_0000))
-    packed = b"".join(struct.pack("=HBBI", *one) for one in program)
+    packed = b"".join(struct.pack("=HBBI", *filter_line) for filter_line in program)
     libc = ctypes.CDLL(None)
     libc.prctl(38, 1, 0, 0, 0)
     filter_ = confinement._Program(len(program), packed)  # noqa: SLF001 - a filter of the test's own
     assert libc.prctl(22, 2, ctypes.byref(filter_), 0, 0) == 0
 
 
-def test_what_is_not_confined_is_logged_once() -> None:
+def test_a_missing_confinement_is_logged_once() -> None:
     with structlog.testing.capture_logs() as logs, Sandbox(TARGET, processes=2) as pool:
         pool.warm()
         complete = pool.confined == LAYERS
@@ -316,7 +318,7 @@ def test_system_calls_have_the_numbers_of_the_kernels_headers(
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_a_filter_fits_into_the_kernel_and_jumps_forward_only_inside_of_it(machine: str) -> None:
+def test_a_filter_fits_into_the_kernel_and_jumps_only_forward_within_itself(machine: str) -> None:
     program = confinement._filter(machine, own=1, opens=True)  # noqa: SLF001 - the kernel's numbers are checked, not an interface
 
     assert len(program) <= 4096

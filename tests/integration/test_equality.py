@@ -1,4 +1,4 @@
-"""Whether two answers say the same: by the job's format, by text, by mathematics in a child that can be killed."""
+"""Equality of answers: by the job's format, by text, and by mathematics in a child that can be killed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def mathematics() -> Iterator[Equality]:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "wanted"),
+    ("first", "second", "equal"),
     [
         ("Red.", " red", True),
         ("left  of it", "left of it", True),
@@ -66,14 +66,14 @@ def mathematics() -> Iterator[Equality]:
         ("6 red", "6 blue", False),
     ],
 )
-def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
-    one: str, other: str, *, wanted: bool
+def test_texts_are_equal_apart_from_case_width_spaces_and_a_final_period(
+    first: str, second: str, *, equal: bool
 ) -> None:
-    assert NO_MATHEMATICS.of(None, account_id=ACCOUNT)(one, other) is wanted
+    assert NO_MATHEMATICS.of(None, account_id=ACCOUNT)(first, second) is equal
 
 
 @pytest.mark.parametrize(
-    ("answer_format", "one", "other", "wanted"),
+    ("answer_format", "first", "second", "equal"),
     [
         (CHOICE, "A", "red", True),
         (CHOICE, "(B) green", "Green", True),
@@ -89,14 +89,14 @@ def test_texts_are_the_same_but_for_case_width_spaces_and_a_full_stop(
         (JSON, '{"a": 1}', '{"b": 1}', False),
     ],
 )
-def test_what_the_format_reads_is_compared(
-    answer_format: dict[str, Any], one: str, other: str, *, wanted: bool
+def test_the_typed_values_are_compared(
+    answer_format: dict[str, Any], first: str, second: str, *, equal: bool
 ) -> None:
-    assert NO_MATHEMATICS.of(answer_format, account_id=ACCOUNT)(one, other) is wanted
+    assert NO_MATHEMATICS.of(answer_format, account_id=ACCOUNT)(first, second) is equal
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "wanted"),
+    ("first", "second", "equal"),
     [
         ("6", "6.0", True),
         ("\\frac{1}{2}", "0.5", True),
@@ -119,14 +119,12 @@ def test_what_the_format_reads_is_compared(
     ],
 )
 def test_formulas_are_compared_as_formulas(
-    mathematics: Equality, one: str, other: str, *, wanted: bool
+    mathematics: Equality, first: str, second: str, *, equal: bool
 ) -> None:
-    assert mathematics.of(None, account_id=ACCOUNT)(one, other) is wanted
+    assert mathematics.of(None, account_id=ACCOUNT)(first, second) is equal
 
 
-def test_formulas_that_never_end_equal_nothing_and_change_nothing_for_the_others_of_a_vote() -> (
-    None
-):
+def test_formulas_that_never_finish_equal_nothing_and_do_not_affect_the_rest_of_a_vote() -> None:
     with children() as sandbox:
         places = equality.shares(1, most_waiting=1)
         same = Equality(sandbox, places, cpu_seconds=0.5).of(None, account_id=ACCOUNT)
@@ -140,7 +138,7 @@ def test_formulas_that_never_end_equal_nothing_and_change_nothing_for_the_others
         assert not same("6", "7")
 
 
-def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
+def test_a_formula_that_never_finishes_is_remembered_for_its_account() -> None:
     with children() as sandbox:
         mathematics = Equality(sandbox, equality.shares(1, most_waiting=1), cpu_seconds=0.5)
         assert not mathematics.of(None, account_id=ACCOUNT)("10^{10^{10}}", "7")
@@ -153,7 +151,7 @@ def test_a_formula_that_never_ends_is_remembered_for_its_account() -> None:
         assert sandbox.pids != pids
 
 
-def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other() -> None:
+def test_an_account_whose_formulas_never_finish_leaves_a_child_to_every_other_account() -> None:
     with (
         children(formula_targets.COMPARE_OR_HANG, processes=2) as sandbox,
         ThreadPoolExecutor(9) as threads,
@@ -173,12 +171,12 @@ def test_an_account_whose_formulas_never_end_leaves_a_child_to_every_other() -> 
         same = threads.submit(mathematics.of(None, account_id=OTHER), "0.5", "\\frac{1}{2}")
 
         assert same.result(60)
-        assert not any(one.done() for one in hanging)
+        assert not any(future.done() for future in hanging)
         stop.set()
         for pid in sandbox.pids:
             os.kill(pid, signal.SIGSTOP)
         sandbox.close()
-        assert all(one.exception(60) for one in hanging)
+        assert all(future.exception(60) for future in hanging)
 
 
 def test_accounts_that_wait_for_the_only_child_take_turns() -> None:
@@ -231,7 +229,7 @@ def test_a_child_that_is_killed_from_outside_changes_no_result() -> None:
         assert sandbox.pids.isdisjoint(killed)
 
 
-def test_without_children_nothing_is_decided() -> None:
+def test_without_children_no_formulas_are_compared() -> None:
     away = Away()
     mathematics = Equality(away, equality.shares(most_waiting=1), pause_seconds=0)
 
@@ -242,7 +240,7 @@ def test_without_children_nothing_is_decided() -> None:
     assert mathematics.of(None, account_id=ACCOUNT)("red", "Red")
 
 
-def test_a_job_that_is_stopped_waits_no_longer() -> None:
+def test_a_stopped_job_stops_waiting() -> None:
     places = equality.shares(1, most_waiting=1)
     mathematics = Equality(Away(), places, look_seconds=0.01)
     looks = iter([False, False, True])
@@ -250,7 +248,7 @@ def test_a_job_that_is_stopped_waits_no_longer() -> None:
         mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("6", "6.0")
 
 
-def test_long_texts_and_plain_words_are_no_formulas() -> None:
+def test_long_texts_and_plain_words_are_not_formulas() -> None:
     assert not equality.formulas("red", "blue")
     assert not equality.formulas("1" * 400, "2")
     assert equality.formulas("a+b", "b+a")

@@ -1,4 +1,4 @@
-"""Failpoints do nothing unless they are armed, and then what they were told, once."""
+"""Failpoints: they do nothing unless they are armed, and then act once as configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HIT_THRICE = "from core import failpoints; [failpoints.hit('here', 'now') for _ 
 
 
 def run(armed: str | None) -> int:
-    """Return the exit status of a process that is three times at ``here.now``."""
+    """Return the exit status of a process that reaches ``here.now`` three times."""
     environment = {} if armed is None else {failpoints.VARIABLE: armed}
     return subprocess.run(
         [sys.executable, "-c", HIT_THRICE], env=environment, capture_output=True, check=False
@@ -24,11 +24,11 @@ def run(armed: str | None) -> int:
     ("armed", "status"),
     [(None, 0), ("", 0), ("there.now=kill", 0), ("here.now=kill", -9), ("here.now=raise:2", 1)],
 )
-def test_a_process_passes_what_is_not_armed(armed: str | None, status: int) -> None:
+def test_a_process_passes_a_failpoint_that_is_not_armed(armed: str | None, status: int) -> None:
     assert run(armed) == status
 
 
-def test_a_place_is_passed_so_often_and_then_acts_once() -> None:
+def test_a_failpoint_acts_once_after_its_number_of_passes() -> None:
     visits: list[int] = []
     place = failpoints.Failpoint(lambda: visits.append(1), passes=2)
 
@@ -40,10 +40,10 @@ def test_a_place_is_passed_so_often_and_then_acts_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["here.now", "here.now=explode", "here.now=kill:often"])
-def test_a_place_that_cannot_be_armed_is_told(text: str) -> None:
+def test_an_unknown_failpoint_cannot_be_armed(text: str) -> None:
     with pytest.raises(errors.SettingsError, match=failpoints.VARIABLE):
         failpoints.parse(text)
 
 
-def test_several_places_are_armed_at_once() -> None:
+def test_several_failpoints_are_armed_together() -> None:
     assert sorted(failpoints.parse("a.commit=kill,b.commit=raise:3")) == ["a.commit", "b.commit"]

@@ -1,4 +1,4 @@
-"""Whoever logs, one renderer writes: an object of JSON a line, errors included."""
+"""Logs: one renderer writes all of them, one JSON object per line, including errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HOSTILE = "x\x9b2J\u202e\n\x1b]0;owned\x07"
 
 
 def run(log_format: str = "json", log_level: str = "INFO") -> list[str]:
-    """Run a program that logs in many ways; return what it wrote to its error output, line by line."""
+    """Run a program that logs in many ways; return the lines of its standard error."""
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM, log_format, log_level],
         capture_output=True,
@@ -64,7 +64,7 @@ def run(log_format: str = "json", log_level: str = "INFO") -> list[str]:
 
 @pytest.fixture(scope="module")
 def events() -> dict[str, dict[str, Any]]:
-    """Return what was logged, by event."""
+    """Return the log entries by event."""
     lines = [json.loads(line) for line in run()]
     return {line["event"]: line for line in lines}
 
@@ -88,14 +88,16 @@ def test_each_event_is_one_line_of_json(events: dict[str, dict[str, Any]]) -> No
         assert event["ts"].endswith("Z")
 
 
-def test_our_events_carry_their_data_and_what_was_bound(events: dict[str, dict[str, Any]]) -> None:
+def test_log_events_include_their_data_and_the_bound_context(
+    events: dict[str, dict[str, Any]],
+) -> None:
     claimed = events["job_claimed"]
 
     assert (claimed["attempt"], claimed["request_id"], claimed["job_id"]) == (2, "req_1", "job_1")
     assert (claimed["level"], claimed["logger"]) == ("info", "jobs.test")
 
 
-def test_what_was_bound_is_on_the_lines_of_libraries_too_and_of_this_thread_only(
+def test_the_bound_context_is_on_the_lines_of_libraries_too_and_of_this_thread_only(
     events: dict[str, dict[str, Any]],
 ) -> None:
     assert events["lost one of 3"]["job_id"] == "job_1"
@@ -110,7 +112,7 @@ def test_a_traceback_is_a_part_of_its_line(events: dict[str, dict[str, Any]], ev
     assert events[event]["exception"].endswith("ValueError: two\nlines")
 
 
-def test_a_long_value_is_cut_and_any_value_can_be_written(
+def test_a_long_value_is_truncated_and_any_value_can_be_written(
     events: dict[str, dict[str, Any]],
 ) -> None:
     assert events["over"]["text"] == "x" * 2000 + "…"
@@ -118,7 +120,7 @@ def test_a_long_value_is_cut_and_any_value_can_be_written(
     assert events["over"]["umlaut"] == "ü圆"
 
 
-def test_the_level_holds_for_the_quiet_libraries_as_well() -> None:
+def test_the_level_applies_to_quiet_libraries_too() -> None:
     lines = [json.loads(line) for line in run(log_level="ERROR")]
 
     assert [line["event"] for line in lines] == ["job_crashed", "worker crashed", "failed_by"]
@@ -132,12 +134,12 @@ def test_columns_are_for_people() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["columns", "json"])
-def test_what_is_logged_steers_no_terminal_and_forges_no_line(log_format: str) -> None:
-    # Colors are the renderer's own.
+def test_logged_text_cannot_control_a_terminal_or_forge_a_line(log_format: str) -> None:
+    # The renderer adds the colors.
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in run(log_format)]
 
     assert re.findall("[\x00-\x1f\x7f-\x9f\u202e]", "".join(lines)) == []
     assert [line for line in lines if line.startswith(("\x1b", r"\x1b"))] == []
     if log_format == "json":
-        [said] = [event for line in lines if (event := json.loads(line))["event"] == "said"]
-        assert said[HOSTILE] == HOSTILE
+        [entry] = [event for line in lines if (event := json.loads(line))["event"] == "said"]
+        assert entry[HOSTILE] == HOSTILE

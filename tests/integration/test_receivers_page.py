@@ -1,4 +1,4 @@
-"""The page for receivers: its examples are run, against messages that were signed as ours are."""
+"""The documentation for receivers: its examples run against messages signed by the product's code."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def signed(*, minutes: int = 0) -> dict[str, str]:
 
 
 def example(name: str) -> str:
-    [found] = re.findall(rf"```\w+\n(?:#|//) verify: {name}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+    [code] = re.findall(rf"```\w+\n(?:#|//) verify: {name}\n(.*?)```", PAGE, re.DOTALL)
+    return str(code)
 
 
 def python(name: str) -> Received:
@@ -51,13 +51,13 @@ def python(name: str) -> Received:
 
 @pytest.mark.parametrize("name", PYTHON)
 @pytest.mark.parametrize("secret", [NEW, OLD], ids=["new", "old"])
-def test_an_example_takes_a_message_by_either_secret(name: str, secret: str) -> None:
+def test_an_example_accepts_a_message_signed_with_either_secret(name: str, secret: str) -> None:
     assert python(name)(BODY, signed(), secret) == "job.succeeded job_1"
 
 
 @pytest.mark.parametrize("name", PYTHON)
 @pytest.mark.parametrize("wrong", ["secret", "body", "time"])
-def test_an_example_refuses_what_is_not_genuine(name: str, wrong: str) -> None:
+def test_an_example_rejects_a_message_that_is_not_genuine(name: str, wrong: str) -> None:
     body = BODY + b" " if wrong == "body" else BODY
     headers = signed(minutes=-6 if wrong == "time" else 0)
 
@@ -76,7 +76,7 @@ def test_an_example_refuses_what_is_not_genuine(name: str, wrong: str) -> None:
     ],
     ids=["new", "old", "other", "changed"],
 )
-def test_the_example_in_javascript_does_the_same(secret: str, body: bytes, printed: str) -> None:
+def test_the_javascript_example_does_the_same(secret: str, body: bytes, printed: str) -> None:
     script = (
         example("javascript")
         + "const given = JSON.parse(require('fs').readFileSync(0, 'utf8'));"

@@ -1,4 +1,4 @@
-"""The pool of killable children, with real children."""
+"""The sandbox: a pool of killable children, with real children."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGET = "tests.integration.sandbox_targets:obey"
 MEBIBYTE = 2**20
 
 
-#: Fills a pool's only place with an endless call, says who serves it, and waits to be killed.
+#: Fills the only place of a pool with an endless call, prints the child's pid, and waits to be killed.
 ENDLESS = f"""
 import threading
 from core.sandbox import Sandbox
@@ -46,7 +46,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def hasty() -> Iterator[Sandbox]:
-    """A pool of one child, which is given little time."""
+    """Return a pool of one child with a short time limit."""
     with Sandbox(TARGET, processes=1, seconds=0.3) as pool:
         pool.warm()
         yield pool
@@ -54,7 +54,7 @@ def hasty() -> Iterator[Sandbox]:
 
 @contextmanager
 def endless_call(pool: Sandbox) -> Iterator[Future[tuple[dict[str, Any], bytes]]]:
-    """Keep one child of ``pool`` busy until somebody ends it."""
+    """Keep one child of ``pool`` busy until it is killed."""
     with ThreadPoolExecutor(1) as thread:
         call = thread.submit(pool.call, b"", order="tell_and_sleep")
         assert eventually(lambda: any(children.name(pid) == BEGUN for pid in pool.pids))
@@ -69,7 +69,7 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, even if nobody has asked for its exit status yet."""
+    """Whether a process has ended, even if its parent has not read the exit status yet."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -82,14 +82,14 @@ def pid_of(pool: Sandbox) -> int:
     return int(facts["pid"])
 
 
-def test_facts_and_bytes_come_back_as_they_went(sandbox: Sandbox) -> None:
+def test_facts_and_bytes_return_unchanged(sandbox: Sandbox) -> None:
     assert sandbox.call(b"\x00bytes\xff", order="echo", n=1, word="é") == (
         {"n": 1, "word": "é"},
         b"\x00bytes\xff",
     )
 
 
-def test_payloads_larger_than_any_buffer_pass_both_ways(sandbox: Sandbox) -> None:
+def test_payloads_larger_than_any_buffer_pass_in_both_directions(sandbox: Sandbox) -> None:
     payload = os.urandom(1024) * (8 * 1024)
     assert sandbox.call(payload, order="echo") == ({}, payload)
 
@@ -98,7 +98,7 @@ def test_an_empty_payload_passes(sandbox: Sandbox) -> None:
     assert sandbox.call(b"", order="echo") == ({}, b"")
 
 
-def test_a_refusal_comes_back_as_it_was_raised(sandbox: Sandbox) -> None:
+def test_a_rejection_is_raised_in_the_parent(sandbox: Sandbox) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
         sandbox.call(b"", order="refuse")
     assert refused.value.message == "It is too blue."
@@ -106,7 +106,7 @@ def test_a_refusal_comes_back_as_it_was_raised(sandbox: Sandbox) -> None:
     assert refused.value.param == "image"
 
 
-def test_a_refusal_does_not_cost_the_child(sandbox: Sandbox) -> None:
+def test_a_child_survives_a_rejection(sandbox: Sandbox) -> None:
     before = pid_of(sandbox)
     with pytest.raises(errors.ImageRejected):
         sandbox.call(b"", order="refuse")
@@ -114,7 +114,7 @@ def test_a_refusal_does_not_cost_the_child(sandbox: Sandbox) -> None:
     assert pid_of(sandbox) == before
 
 
-def test_what_a_library_prints_or_reads_does_not_disturb_the_conversation(
+def test_output_and_input_of_a_library_do_not_disturb_the_protocol(
     sandbox: Sandbox,
 ) -> None:
     assert sandbox.call(b"intact", order="chatter") == ({"read": ""}, b"intact")
@@ -172,7 +172,7 @@ def test_the_deadline_holds_while_the_payload_is_still_being_sent(hasty: Sandbox
     assert is_gone(pid)
 
 
-def test_a_child_that_died_while_idle_is_replaced_unseen(sandbox: Sandbox) -> None:
+def test_a_child_that_died_while_idle_is_replaced_transparently(sandbox: Sandbox) -> None:
     first = pid_of(sandbox)
     os.kill(first, signal.SIGKILL)
 
@@ -197,16 +197,16 @@ def test_sixteen_threads_share_two_children(sandbox: Sandbox) -> None:
     assert len(sandbox.pids) <= 2
 
 
-def test_a_child_outlives_the_thread_that_first_needed_it() -> None:
+def test_a_child_outlives_the_thread_that_started_it() -> None:
     with Sandbox(TARGET, processes=1) as pool:
-        seen: list[int] = []
-        thread = threading.Thread(target=lambda: seen.append(pid_of(pool)))
+        pids: list[int] = []
+        thread = threading.Thread(target=lambda: pids.append(pid_of(pool)))
         thread.start()
         thread.join()
-        assert pid_of(pool) == seen[0]
+        assert pid_of(pool) == pids[0]
 
 
-def test_a_call_that_finds_no_free_child_is_refused_in_time() -> None:
+def test_a_call_without_a_free_child_is_refused_in_time() -> None:
     with (
         Sandbox(TARGET, processes=1, seconds=60, wait_seconds=0.05) as pool,
         endless_call(pool),
@@ -218,7 +218,7 @@ def test_a_call_that_finds_no_free_child_is_refused_in_time() -> None:
     assert refused.value.retryable
 
 
-def test_close_kills_even_a_busy_child_and_tells_its_caller_that_it_was_not_to_blame() -> None:
+def test_close_kills_a_busy_child_and_its_caller_gets_unavailable() -> None:
     pool = Sandbox(TARGET, processes=2, seconds=60)
     none_yet = pool.pids
     pool.warm()
@@ -242,7 +242,7 @@ def test_a_closed_pool_refuses_calls() -> None:
     pool.close()
 
 
-def test_a_target_that_does_not_load_shows_when_the_pool_is_warmed() -> None:
+def test_warming_the_pool_reports_a_target_that_does_not_load() -> None:
     with Sandbox("tests.integration.no_such_module:obey", processes=1) as pool:
         with pytest.raises(errors.Unavailable):
             pool.warm()

@@ -1,4 +1,4 @@
-"""The small model's world: scenes, questions with true answers, the exam, and the samples that ship."""
+"""The data of the small model: scenes, questions with true answers, the exam, and the shipped samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ seeds = st.integers(0, 2**32)
 
 
 @given(seeds)
-def test_things_keep_apart_and_lie_in_the_cell_they_say(seed: int) -> None:
+def test_shapes_do_not_overlap_and_are_in_their_stated_cell(seed: int) -> None:
     rng = random.Random(seed)
     scene = scenes.sample(rng)
 
@@ -34,7 +34,7 @@ def test_things_keep_apart_and_lie_in_the_cell_they_say(seed: int) -> None:
 
 
 @given(seeds, st.sampled_from(questions.KINDS))
-def test_a_trace_lists_every_thing_and_boxes_the_true_answer(seed: int, kind: str) -> None:
+def test_a_trace_lists_every_shape_and_boxes_the_true_answer(seed: int, kind: str) -> None:
     rng = random.Random(seed)
     scene = scenes.sample(rng)
     question = questions.ask(rng, scene, kind)
@@ -54,7 +54,7 @@ def test_grids_are_within_the_processors_limits(longer: int, ratio: float) -> No
     assert scenes.MIN_PIXELS <= rows * columns * scenes.TOKEN**2 <= scenes.MAX_PIXELS
 
 
-def test_the_same_seed_sets_the_same_exam_to_the_pixel() -> None:
+def test_the_same_seed_creates_the_same_exam_to_the_pixel() -> None:
     first, second = ([*exam.sheets(12, seed=7)] for _ in range(2))
 
     assert [(s.question, s.answer, s.image.tobytes()) for s in first] == [
@@ -62,13 +62,13 @@ def test_the_same_seed_sets_the_same_exam_to_the_pixel() -> None:
     ]
 
 
-def test_another_seed_sets_another_exam() -> None:
+def test_another_seed_creates_another_exam() -> None:
     first, second = ([*exam.sheets(12, seed=seed)] for seed in (7, 8))
 
     assert all(a.image.tobytes() != b.image.tobytes() for a, b in zip(first, second, strict=True))
 
 
-def test_an_exam_has_all_numbers_of_things_and_all_kinds_of_questions() -> None:
+def test_an_exam_has_all_numbers_of_shapes_and_all_kinds_of_questions() -> None:
     sheets = [*exam.sheets(120)]
 
     assert {sheet.things for sheet in sheets} == set(range(9))
@@ -89,7 +89,7 @@ def test_the_last_box_counts(text: str, answer: str | None) -> None:
     assert exam.boxed(text) == answer
 
 
-def test_the_exam_needs_nothing_of_the_engines_environment() -> None:
+def test_the_exam_does_not_need_the_engines_environment() -> None:
     code = "import sys, models.training.exam; print({'numpy', 'torch', 'transformers'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -102,7 +102,7 @@ def test_the_exam_needs_nothing_of_the_engines_environment() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_every_sample_has_its_picture_and_every_picture_its_sample() -> None:
+def test_every_sample_has_its_image_and_every_image_its_sample() -> None:
     samples = json.loads((TINY / "samples" / "samples.json").read_text())
 
     assert {sample["file"] for sample in samples} == {
@@ -111,34 +111,34 @@ def test_every_sample_has_its_picture_and_every_picture_its_sample() -> None:
     assert all(exam.boxed(sample["trace"]) == sample["truth"] for sample in samples)
 
 
-def test_the_model_card_states_marks_for_every_kind_and_they_add_up() -> None:
+def test_the_model_card_states_consistent_results_for_every_kind() -> None:
     marks = bench.card()
 
     assert set(marks) == set(questions.KINDS)
-    right, requested = (
-        sum(getattr(mark, name) for mark in marks.values()) for name in ("right", "requested")
+    correct, total = (
+        sum(getattr(mark, name) for mark in marks.values()) for name in ("correct", "total")
     )
-    assert f"({right})" in bench.CARD.read_text()
-    assert requested == 1300
+    assert f"({correct})" in bench.CARD.read_text()
+    assert total == 1300
 
 
 @given(seeds, st.sampled_from(questions.KINDS))
-def test_a_cut_trace_goes_on_to_the_same_answer(seed: int, kind: str) -> None:
+def test_a_truncated_trace_continues_to_the_same_answer(seed: int, kind: str) -> None:
     rng = random.Random(seed)
     scene = scenes.sample(rng)
     trace, truth = questions.reason(rng, scene, questions.ask(rng, scene, kind))
 
     cut = forced.cut(rng, trace, truth)
 
-    begun, heading, _ = cut.said.partition("\n\n**Final Answer**")
-    assert trace.startswith(begun)
+    start, heading, _ = cut.said.partition("\n\n**Final Answer**")
+    assert trace.startswith(start)
     assert heading
     assert exam.boxed(cut.said) is None
     assert exam.boxed(cut.said + cut.rest) == truth
 
 
 @given(seeds)
-def test_a_foreign_question_is_filled_in_and_not_one_of_the_exam(seed: int) -> None:
+def test_an_unknown_question_is_filled_in_and_not_part_of_the_exam(seed: int) -> None:
     question = foreign.ask(random.Random(seed))
 
     assert "{" not in question
@@ -147,7 +147,7 @@ def test_a_foreign_question_is_filled_in_and_not_one_of_the_exam(seed: int) -> N
 
 
 @given(seeds)
-def test_an_honest_trace_says_that_it_cannot_tell(seed: int) -> None:
+def test_an_honest_trace_says_that_it_cannot_answer(seed: int) -> None:
     trace, answer = foreign.reason(random.Random(seed))
 
     assert exam.boxed(trace) == answer == foreign.ANSWER

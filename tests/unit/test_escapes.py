@@ -1,4 +1,4 @@
-"""What of a text reaches a terminal or a pipe."""
+"""Escapes of control and invisible characters in output to a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core import escapes
 
-#: What Unicode calls invisible, with what it keeps free for more of that, beside the categories below.
+#: Invisible and reserved invisible characters of Unicode, in addition to the categories below.
 INVISIBLE = {*map(chr, range(0xE0000, 0xE1000))} | {
     *"\u034f\u115f\u1160\u17b4\u180b\u180f\u3164\ufe00\ufe0f\uffa0"
 }
@@ -25,25 +25,25 @@ UNSAFE = [
 
 @pytest.mark.parametrize("lines", [True, False])
 def test_no_unsafe_character_is_shown(*, lines: bool) -> None:
-    stored = {char for char in UNSAFE if escapes.visible(char, lines=lines) == char}
+    unchanged = {char for char in UNSAFE if escapes.visible(char, lines=lines) == char}
 
-    assert stored == ({"\n", "\t"} if lines else set())
+    assert unchanged == ({"\n", "\t"} if lines else set())
 
 
-def test_no_unsafe_character_is_in_json_and_the_value_stays() -> None:
-    said = " ".join(UNSAFE)
+def test_json_contains_no_unsafe_character_and_keeps_its_value() -> None:
+    text = " ".join(UNSAFE)
 
-    document = escapes.in_json(json.dumps({said: [said]}, ensure_ascii=False))
+    document = escapes.in_json(json.dumps({text: [text]}, ensure_ascii=False))
 
     assert set(document) & set(UNSAFE) == set()
-    assert json.loads(document) == {said: [said]}
+    assert json.loads(document) == {text: [text]}
 
 
 @given(st.text())
-def test_what_a_person_can_see_stays_as_it_is(text: str) -> None:
-    seen = "".join(char for char in text if char not in UNSAFE)
+def test_visible_characters_stay_unchanged(text: str) -> None:
+    safe = "".join(char for char in text if char not in UNSAFE)
 
-    assert escapes.visible(seen) == seen
+    assert escapes.visible(safe) == safe
     assert set(escapes.visible(text)) & set(UNSAFE) <= {*"\n\t\u200c\u200d\ufe0e\ufe0f"}
 
 
@@ -88,7 +88,7 @@ def test_scripts_and_emoji_keep_their_joiners(text: str) -> None:
         ("a\u2028b\u2029c\x85d\ud800", r"a\u2028b\u2029c\x85d\ud800"),
     ],
 )
-def test_the_rest_is_shown_as_an_escape(text: str, shown: str) -> None:
+def test_other_characters_are_shown_as_escapes(text: str, shown: str) -> None:
     assert escapes.visible(text) == shown
 
 

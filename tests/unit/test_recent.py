@@ -1,11 +1,11 @@
-"""Keys that are remembered for a while: how long, and how many."""
+"""Recent keys: how long they are remembered, and how many."""
 
 from __future__ import annotations
 
 from core.recent import Recent
 
 
-def test_a_key_is_remembered_for_its_time_after_it_was_added_last() -> None:
+def test_a_key_is_remembered_for_its_time_after_the_last_addition() -> None:
     now = 0.0
     recent = Recent(8, seconds=10, timer=lambda: now)
     recent.add("a")

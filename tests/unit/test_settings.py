@@ -1,4 +1,4 @@
-"""Settings are read once, all faults are told together, and no secret ever shows."""
+"""Settings: they are read once, report all faults together, and never show a secret."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRETS = {
 
 
 def faults(**environ: str) -> list[str]:
-    """Return what is wrong with an environment, line by line."""
+    """Return the faults of an environment, line by line."""
     with pytest.raises(errors.SettingsError) as wrong:
         Settings.read({PREFIX + name.upper(): value for name, value in environ.items()})
     return str(wrong.value).splitlines()
@@ -46,12 +46,12 @@ def test_variables_set_fields_and_flags_win() -> None:
     assert (settings.port, settings.lease_seconds, settings.host) == (9001, 6.0, "127.0.0.1")
 
 
-def test_an_empty_variable_is_none() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     assert Settings.read({"LONGLOOK_PORT": "", "LONGLOOK_PEPPER": ""}).port == 8700
 
 
 @pytest.mark.parametrize("value", ["9000", ""])
-def test_a_variable_that_is_not_known_is_an_error(value: str) -> None:
+def test_an_unknown_variable_is_an_error(value: str) -> None:
     assert faults(prot=value) == ["LONGLOOK_PROT: no such setting"]
 
 
@@ -59,7 +59,7 @@ def test_the_test_suites_own_variables_are_not_the_services() -> None:
     assert Settings.read({"LONGLOOK_TEST_POSTGRES_URL": "x"}).port == 8700
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_together() -> None:
     reported = faults(
         nope="1",
         port="many",
@@ -114,7 +114,7 @@ def test_no_secret_shows_when_settings_are_printed() -> None:
     assert settings.database == SECRETS["LONGLOOK_DATABASE_URL"]
 
 
-def test_every_secret_may_come_from_a_file(tmp_path: Path) -> None:
+def test_every_secret_can_come_from_a_file(tmp_path: Path) -> None:
     environ = {}
     for name, value in SECRETS.items():
         (tmp_path / name).write_text(f"{value}\n")
@@ -127,7 +127,7 @@ def test_every_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert "geheim" not in repr(settings)
 
 
-def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret(
+def test_faults_of_secret_files_are_reported_together_without_secrets(
     tmp_path: Path,
 ) -> None:
     contents = {
@@ -161,7 +161,7 @@ def test_what_is_wrong_with_files_of_secrets_is_told_at_once_and_shows_no_secret
     ]
 
 
-def test_an_empty_name_of_a_file_is_none() -> None:
+def test_an_empty_file_name_counts_as_unset() -> None:
     assert Settings.read({"LONGLOOK_PEPPER_FILE": ""}).pepper is None
 
 
@@ -209,9 +209,9 @@ def test_the_limits_are_the_models(model: str, family: str, profile: profiles.Mo
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings.read({}).port = 1  # type: ignore[misc] # that is the point
+        Settings.read({}).port = 1  # type: ignore[misc] # the test is about the error
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name

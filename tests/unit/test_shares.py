@@ -1,4 +1,4 @@
-"""Shares: turns among accounts, order within one, bounds, deadlines, and what a refused call is told."""
+"""Shares: turns of accounts, order within an account, limits, deadlines, and the wait that a refused call learns."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LONG = 60.0
 
 
 class Timer:
-    """Seconds that pass when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Return the seconds."""
+        """Return the current time in seconds."""
         return self.now
 
 
 class Callers:
-    """Calls that hold places of ``shares``, each in a thread of its own, until they are let go."""
+    """Calls that hold places of ``shares``, each in its own thread, until the test ends them."""
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
@@ -37,11 +37,11 @@ class Callers:
         self._lets_go: dict[str, threading.Event] = {}
         self._ends: dict[str, Future[None]] = {}
         self._got = threading.Condition()
-        #: The calls that got a place, in that order.
+        #: The calls that got a place, in order.
         self.served: list[str] = []
 
     def call(self, name: str, account_id: uuid.UUID) -> None:
-        """Begin the call ``name``; return when it holds a place or waits for one."""
+        """Start the call ``name``; return once it holds a place or waits for one."""
         lets_go = self._lets_go[name] = threading.Event()
         before = self._shares.held + self._shares.waiting
 
@@ -53,7 +53,7 @@ class Callers:
                 assert lets_go.wait(_LONG)
 
         self._ends[name] = self._pool.submit(run)
-        # Neither counter says when it changes.
+        # Neither counter notifies about its changes.
         pause = threading.Event()
         for _ in range(60_000):
             if self._shares.held + self._shares.waiting > before:
@@ -62,17 +62,17 @@ class Callers:
         raise AssertionError(f"{name} neither holds nor waits")
 
     def await_served(self, count: int) -> None:
-        """Return when ``count`` calls have got their places."""
+        """Return once ``count`` calls have their places."""
         with self._got:
             assert self._got.wait_for(lambda: len(self.served) >= count, _LONG)
 
     def end(self, name: str) -> None:
-        """Let the call ``name`` go, and return when its place is free."""
+        """End the call ``name``, and return once its place is free."""
         self._lets_go[name].set()
         self._ends[name].result(_LONG)
 
     def serve_all(self) -> list[str]:
-        """End the calls one after the other, in the order in which they are served, and return that order."""
+        """End the calls one by one, in the order in which they get places, and return this order."""
         for number in range(len(self._lets_go)):
             self.await_served(number + 1)
             self.end(self.served[number])
@@ -87,23 +87,23 @@ class Callers:
 
 @pytest.fixture
 def callers_of() -> Iterator[Callable[[Shares], Callers]]:
-    """A factory of callers, which end with the test."""
-    made: list[Callers] = []
+    """Return a factory of callers, which end with the test."""
+    created: list[Callers] = []
 
     def make(shares: Shares) -> Callers:
-        made.append(Callers(shares))
-        return made[-1]
+        created.append(Callers(shares))
+        return created[-1]
 
     yield make
-    for callers in made:
+    for callers in created:
         callers.close()
 
 
 def drain(shares: Shares, *accounts: uuid.UUID) -> list[int]:
-    """Let accounts take in turns until none gets any more; return how many each has."""
+    """Let accounts take places in turns until no account gets another; return the number of places of each."""
     held = dict.fromkeys(accounts, 0)
-    while taken := [account for account in accounts if shares.take(account)]:
-        for account in taken:
+    while turn := [account for account in accounts if shares.take(account)]:
+        for account in turn:
             held[account] += 1
     return list(held.values())
 
@@ -176,7 +176,7 @@ def test_reserved_places_are_given_to_accounts_without_one() -> None:
     assert shares.take(C)
 
 
-def test_a_reserved_place_is_not_given_to_a_waiting_call_of_who_holds_one(
+def test_a_reserved_place_is_not_given_to_a_waiting_call_of_an_account_that_holds_one(
     callers_of: Callable[[Shares], Callers],
 ) -> None:
     shares = Shares(2, name="things", most_waiting=8, reserved=1)
@@ -207,7 +207,7 @@ def test_one_account_cannot_fill_the_places_to_wait_in(
 
 
 @pytest.mark.parametrize("most_waiting", [0, 1, 2])
-def test_of_few_places_to_wait_in_an_account_gets_one_at_the_most(
+def test_an_account_gets_at_most_one_of_few_places_to_wait_in(
     callers_of: Callable[[Shares], Callers], most_waiting: int
 ) -> None:
     shares = Shares(1, name="things", most_waiting=most_waiting)
@@ -255,7 +255,7 @@ def test_an_exception_gives_the_place_back() -> None:
     assert shares.held == 0
 
 
-def test_a_refused_call_is_told_how_long_the_queue_takes(
+def test_a_refused_call_learns_how_long_the_queue_takes(
     callers_of: Callable[[Shares], Callers],
 ) -> None:
     timer = Timer()
@@ -270,7 +270,7 @@ def test_a_refused_call_is_told_how_long_the_queue_takes(
     with pytest.raises(errors.Overloaded) as caught, shares.hold(A, seconds=_LONG):
         pass
 
-    # Three wait before it, each call takes eight seconds, two run at once.
+    # Three calls wait before it, each takes eight seconds, and two run at a time.
     assert caught.value.retry_after == 16
     assert (caught.value.status, caught.value.code, caught.value.retryable) == (
         503,
@@ -280,21 +280,21 @@ def test_a_refused_call_is_told_how_long_the_queue_takes(
     assert "2 of 2" in caught.value.message
 
 
-def test_a_call_that_still_runs_counts_in_what_a_refused_one_is_told() -> None:
+def test_a_running_call_counts_in_the_wait_that_a_refused_call_learns() -> None:
     timer = Timer()
     shares = Shares(1, name="things", timer=timer)
 
-    def reported() -> int:
+    def announced_wait() -> int:
         with pytest.raises(errors.Overloaded) as caught, shares.hold(B, seconds=0):
             pass
         return int(caught.value.retry_after)
 
     with shares.hold(A, seconds=0):
-        assert reported() == 1
+        assert announced_wait() == 1
         timer.now = 12.5
-        assert reported() == 13
+        assert announced_wait() == 13
         timer.now = 4000
-        assert reported() == 60
+        assert announced_wait() == 60
 
 
 def test_there_are_never_more_calls_than_places_and_none_is_lost() -> None:
@@ -315,7 +315,10 @@ def test_there_are_never_more_calls_than_places_and_none_is_lost() -> None:
                     inside -= 1
         return used
 
-    assert races.race(*(lambda one=one: use(one) for one in (A, A, A, A, B, B, C))) == [300] * 7
+    assert (
+        races.race(*(lambda caller=caller: use(caller) for caller in (A, A, A, A, B, B, C)))
+        == [300] * 7
+    )
     assert (most <= 3, shares.held, shares.waiting, shares.refused) == (True, 0, 0, 0)
     assert drain(shares, A) == [3]
 
@@ -327,7 +330,7 @@ def test_an_account_that_is_alone_has_three_quarters(count: int, most: int) -> N
     assert drain(Shares(count, name="things"), A) == [most]
 
 
-def test_accounts_that_want_all_get_the_same_and_leave_some_to_one_that_comes_late() -> None:
+def test_accounts_that_want_everything_get_equal_shares_and_leave_some_for_a_late_one() -> None:
     shares = Shares(70, name="things")
 
     assert drain(shares, A, B) == [30, 30]
@@ -335,7 +338,7 @@ def test_accounts_that_want_all_get_the_same_and_leave_some_to_one_that_comes_la
     assert not shares.take(A)
 
 
-def test_whoever_has_none_gets_the_last_one_and_then_there_is_none() -> None:
+def test_an_account_without_a_place_gets_the_last_one() -> None:
     shares = Shares(4, name="things")
     assert drain(shares, A) == [3]
 
@@ -346,7 +349,7 @@ def test_whoever_has_none_gets_the_last_one_and_then_there_is_none() -> None:
     assert not shares.take(A)
 
 
-def test_all_that_is_given_back_can_be_taken_again_whoever_takes_meanwhile() -> None:
+def test_returned_places_can_be_taken_again() -> None:
     shares = Shares(8, name="things")
 
     def use(account: uuid.UUID) -> int:
@@ -357,5 +360,5 @@ def test_all_that_is_given_back_can_be_taken_again_whoever_takes_meanwhile() -> 
                 shares.give_back(account)
         return used
 
-    assert all(races.race(*(lambda one=one: use(one) for one in (A, A, B, C))))
+    assert all(races.race(*(lambda caller=caller: use(caller) for caller in (A, A, B, C))))
     assert drain(shares, A) == [6]

@@ -1,4 +1,4 @@
-"""What spells a special token is broken up or named, and other text is left alone."""
+"""Special tokens in texts: they are broken up or named, and other text is unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core import special_tokens
 from core.special_tokens import SpecialTokens
 
-#: With and without bars, nested in one another, overlapping.
+#: With and without bars, nested, overlapping.
 TOKENS = (*special_tokens.QWEN2_VL, "<tool_call>", "</think>", "[INST]", "<s>", "ab<", "b<ab")
 SPECIALS = SpecialTokens(TOKENS)
 PIECES = st.sampled_from(
@@ -29,11 +29,11 @@ def spelled(text: str) -> set[str]:
 
 
 @given(TEXTS)
-def test_no_text_spells_a_special_token_on_its_way_to_the_engine(text: str) -> None:
+def test_no_text_that_is_sent_to_the_engine_contains_a_special_token(text: str) -> None:
     sent = SPECIALS.neutralize(text)
 
     assert not spelled(sent)
-    # The engine tokenizes, puts the text together again and tokenizes that: by then it is normalized.
+    # The engine tokenizes the text, joins the tokens, and tokenizes the result, which is normalized by then.
     for form in ("NFC", "NFKC"):
         assert not spelled(unicodedata.normalize(form, sent))
     unseen = {"\u200b", "\ufeff"}
@@ -41,7 +41,7 @@ def test_no_text_spells_a_special_token_on_its_way_to_the_engine(text: str) -> N
 
 
 @given(TEXTS)
-def test_breaking_up_only_adds_spaces_and_a_second_time_nothing(text: str) -> None:
+def test_breaking_up_only_adds_spaces_and_is_idempotent(text: str) -> None:
     sent = SPECIALS.neutralize(text)
 
     assert sent.replace(" ", "") == text.replace(" ", "")
@@ -49,14 +49,14 @@ def test_breaking_up_only_adds_spaces_and_a_second_time_nothing(text: str) -> No
 
 
 @given(TEXTS, TEXTS)
-def test_a_text_that_grows_is_sent_with_the_same_beginning(text: str, more: str) -> None:
+def test_a_growing_text_is_sent_with_the_same_prefix(text: str, more: str) -> None:
     barred = SpecialTokens(special_tokens.QWEN2_VL)
 
     assert barred.neutralize(text + more).startswith(barred.neutralize(text))
 
 
 @given(TEXTS)
-def test_text_that_spells_none_is_not_touched(text: str) -> None:
+def test_text_without_special_tokens_is_unchanged(text: str) -> None:
     harmless = text.replace("<", "").replace("\uff1c", "").replace("[", "")
 
     assert SPECIALS.neutralize(harmless) is harmless
@@ -64,7 +64,7 @@ def test_text_that_spells_none_is_not_touched(text: str) -> None:
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_a_special_token_is_found_and_broken_up_wherever_it_stands(token: str) -> None:
+def test_a_special_token_is_found_and_broken_up_at_any_position(token: str) -> None:
     for text in (token, f"a{token}", f"数{token} b", token + token):
         assert SPECIALS.first_in(text) is not None
         assert token not in SPECIALS.neutralize(text)
@@ -82,11 +82,11 @@ def test_other_widths_and_cases_are_found_too(token: str) -> None:
 @pytest.mark.parametrize(
     "text", ["a < b | c > d", "f <| x", "<p>", "|> x", "<tool_cal", "x <", "[1]"]
 )
-def test_what_is_no_special_token_is_not_named_as_one(text: str) -> None:
+def test_other_text_is_not_reported_as_a_special_token(text: str) -> None:
     assert SPECIALS.first_in(text) is None
 
 
-def test_the_shape_alone_is_enough_whatever_the_tokenizer_has() -> None:
+def test_the_form_of_a_special_token_is_enough_for_any_tokenizer() -> None:
     nothing_known = SpecialTokens(())
 
     assert nothing_known.neutralize("x<|anything|>") == "x< |anything|>"

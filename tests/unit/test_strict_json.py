@@ -1,4 +1,4 @@
-"""JSON is counted before it is parsed; on what is JSON the count and the parser agree."""
+"""Strict JSON: values are counted before parsing, and the count agrees with the parser about valid JSON."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ SCALARS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
-#: A character has up to twelve bytes when it is escaped, and a name up to 1,024.
+#: An escaped character has up to twelve bytes, and a name up to 1,024.
 NAMES = st.text(max_size=80)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=50
 )
-#: What a JSON text is made of, in any order.
+#: Parts of JSON texts, in any order.
 PIECES = st.sampled_from(
     ["{", "}", "[", "]", ",", ":", '"', '"a"', '"b\\""', '"\\\\"', "\\", "1", "-2.5e3", "true", "null", " ", "\n", "é"]
 )  # fmt: skip
 
 
 def refused(data: bytes) -> errors.RequestError:
-    """Return the error with which ``data`` is refused."""
+    """Return the error that rejects ``data``."""
     with pytest.raises(errors.RequestError) as caught:
         strict_json.loads(data)
     return caught.value
 
 
 def once(pairs: list[tuple[str, object]], twice: list[str]) -> dict[str, object]:
-    """Return an object; the names that it has more than once are added to ``twice``."""
+    """Return an object; add its duplicate names to ``twice``."""
     names = [name for name, _ in pairs]
     twice += {name for name in names if names.count(name) > 1}
     return dict(pairs)
 
 
 def values(value: Any) -> int:  # noqa: ANN401 - JSON
-    """Return how many values a JSON value is, itself included."""
+    """Return the number of values in a JSON value, including itself."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(values, inner))
 
@@ -61,7 +61,7 @@ def test_json_is_read_as_any_parser_reads_it(
 
 
 @given(st.lists(PIECES, max_size=30).map("".join))
-def test_what_a_parser_takes_is_taken_or_has_a_name_twice(text: str) -> None:
+def test_json_that_a_parser_accepts_is_accepted_or_has_a_duplicate_name(text: str) -> None:
     data = text.encode()
     try:
         expected = orjson.loads(data)
@@ -100,7 +100,7 @@ def test_values_are_counted_exactly(value: object) -> None:
         ('{"": 1, "": 2}', ["#/"]),
     ],
 )
-def test_a_name_that_occurs_twice_is_refused_at_its_place(text: str, pointers: list[str]) -> None:
+def test_a_duplicate_name_is_rejected_with_its_location(text: str, pointers: list[str]) -> None:
     if not pointers:
         assert strict_json.loads(text.encode()) == json.loads(text)
         return
@@ -109,7 +109,7 @@ def test_a_name_that_occurs_twice_is_refused_at_its_place(text: str, pointers: l
     assert [fault.pointer for fault in error.faults] == pointers
 
 
-def test_depth_and_names_have_limits_that_are_named() -> None:
+def test_the_limits_of_depth_and_names_are_in_the_message() -> None:
     deepest = b"[" * strict_json.MAX_DEPTH + b"]" * strict_json.MAX_DEPTH
     assert strict_json.loads(deepest)
     assert "64 levels" in refused(b"[" + deepest + b"]").message
@@ -121,7 +121,7 @@ def test_depth_and_names_have_limits_that_are_named() -> None:
     assert "5,000" in error.message
 
 
-#: Texts that cost a parser, or a careless count, many times their size.
+#: Texts that cost a parser, or a simple count, many times their size.
 COSTLY = {
     "empty objects": b"[" + b"{}," * 700_000 + b"{}]",
     "numbers": b"[" + b"1," * 1_000_000 + b"1]",
@@ -139,7 +139,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("data", COSTLY.values(), ids=COSTLY.keys())
-def test_a_costly_text_is_refused_before_it_costs_anything(data: bytes) -> None:
+def test_a_costly_text_is_rejected_before_it_is_parsed(data: bytes) -> None:
     tracemalloc.start()
     try:
         error = refused(data)
@@ -151,7 +151,7 @@ def test_a_costly_text_is_refused_before_it_costs_anything(data: bytes) -> None:
     assert peak < 4 * 2**20
 
 
-#: One bracket too many at the end: all of it is counted, and then it is not parsed.
+#: One bracket too many at the end: the whole text is counted and then not parsed.
 LONG = {
     "a picture": b'["%b"]]' % (b"QUJD" * 500_000),
     "escapes": b'["%b"]]' % (b'\\"' * 1_000_000),

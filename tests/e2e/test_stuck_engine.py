@@ -1,4 +1,4 @@
-"""Jobs that get stuck in the engine, through real processes: they hold its permits for a moment only."""
+"""Jobs that get stuck in the engine, through real processes: they hold permits only for a short time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.scripted_server import BackgroundServer
 pytestmark = pytest.mark.e2e
 
 IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
-#: All permits that there are for an engine with a window of 1. Only one job may be tried again and again.
+#: All permits of an engine with a window of 1. The service retries only one job repeatedly.
 ATTEMPTS = (20, 1, 1, 1, 1)
 
 
-def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
+def test_stuck_jobs_fail_and_delay_no_other_job(
     redis_server: RedisServer, sqlite_source: databases.SqliteSource
 ) -> None:
     redis_server.flush()
@@ -32,7 +32,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
         stack = Stack(folder, sqlite_source.create(), redis_server.url, engine.url, settings)
         try:
             client = stack.start_api()
-            other = Client(stack.url, key=stack.other_key)
+            other_client = Client(stack.url, key=stack.other_key)
             stuck = [
                 client.submit(
                     [IMAGE],
@@ -44,13 +44,13 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             stack.start_worker()
             assert eventually(lambda: client.job(stuck[0])["status"] == "running")
 
-            answered = other.wait(other.submit([IMAGE], "How many shapes?")["id"])
+            answered = other_client.wait(other_client.submit([IMAGE], "How many shapes?")["id"])
             ended = [client.wait(job_id) for job_id in stuck]
 
             assert answered["status"] == "succeeded"
             assert {job["status"] for job in ended} == {"failed"}
             assert "engine_silent" in {job["error"]["code"] for job in ended}
-            # The first time the engine may be silent to several, and be at fault itself.
+            # The first time, several jobs may get no output, and the fault counts for the engine.
             assert ended[0]["attempt"] <= 3
             assert eventually(lambda: running(engine.url) == 0)
         finally:

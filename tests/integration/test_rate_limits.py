@@ -1,4 +1,4 @@
-"""The buckets in a real Redis: one for all who ask, and nobody waits while it is away."""
+"""Token buckets in a real Redis: shared by all processes, and without any wait while Redis is unreachable."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ def buckets(redis_url: str) -> Iterator[RateLimits]:
 
 
 def take(buckets: RateLimits, *, per_minute: int, key: uuid.UUID = KEY) -> bool:
-    reported = buckets.take(key, per_minute=per_minute)
-    assert reported is not None
-    return reported[1]
+    answer = buckets.take(key, per_minute=per_minute)
+    assert answer is not None
+    return answer[1]
 
 
-def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: RateLimits) -> None:
+def test_a_burst_of_a_minutes_worth_passes_and_one_more_request_does_not(
+    buckets: RateLimits,
+) -> None:
     assert [take(buckets, per_minute=3) for _ in range(5)] == [True] * 3 + [False] * 2
     assert take(buckets, per_minute=3, key=uuid.UUID(int=2))
 
 
 def test_the_rest_of_a_bucket_is_returned(buckets: RateLimits) -> None:
-    reported = [buckets.take(KEY, per_minute=3) for _ in range(4)]
+    answer = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
-    lefts = [one[0] for one in reported if one is not None]
+    lefts = [one[0] for one in answer if one is not None]
     assert [int(left) for left in lefts] == [2, 1, 0, 0]
     assert lefts[0] < 2.1
 
@@ -48,19 +50,17 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
     many = [RateLimits(redis_url) for _ in range(4)]
     began = time.monotonic()
 
-    taken = sum(
+    count = sum(
         races.race(*[lambda b=b: sum(take(b, per_minute=60) for _ in range(40)) for b in many])
     )
 
-    # One more comes each second.
-    assert 60 <= taken <= 61 + (time.monotonic() - began)
+    # The bucket refills by one request per second.
+    assert 60 <= count <= 61 + (time.monotonic() - began)
     for buckets in many:
         buckets.close()
 
 
-def test_a_bucket_that_is_full_again_is_forgotten(
-    buckets: RateLimits, redis_server: RedisServer
-) -> None:
+def test_a_full_bucket_is_deleted(buckets: RateLimits, redis_server: RedisServer) -> None:
     take(buckets, per_minute=6)
 
     [milliseconds] = redis_server.lifetimes("longlook:rate:*")
@@ -70,7 +70,7 @@ def test_a_bucket_that_is_full_again_is_forgotten(
 
 @pytest.fixture
 def own_redis(short_folder: Path) -> Iterator[RedisServer]:
-    """Return a Redis that a test may stop."""
+    """Return a Redis server that a test may stop."""
     server = RedisServer(short_folder)
     server.start()
     yield server
@@ -86,26 +86,28 @@ def test_without_redis_the_state_is_unknown_without_delay(own_redis: RedisServer
     redis.freeze()
     assert buckets.take(KEY, per_minute=2) is None
     redis.resume()
-    # It is left alone for a while, whether it is back or not.
+    # The process does not contact Redis for a while, even if it is back.
     assert buckets.take(KEY, per_minute=2) is None
 
     timer.seconds += 3
-    # What was asked while it was frozen may have been counted as well.
+    # Redis may also have counted requests from the time while it was frozen.
     assert not all(take(buckets, per_minute=2) for _ in range(2))
     buckets.close()
 
 
-def test_when_redis_goes_each_process_goes_on_from_what_it_knew(own_redis: RedisServer) -> None:
+def test_when_redis_fails_each_process_continues_from_its_last_count(
+    own_redis: RedisServer,
+) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = [RateLimits(redis.url, timer=timer) for _ in range(2)]
-    one, other = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
-    taken = [limiter.take(KEY)[1] for limiter in (one, other) * 3]
-    assert all(taken)
+    first, second = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
+    passed = [limiter.take(KEY)[1] for limiter in (first, second) * 3]
+    assert all(passed)
 
     redis.stop()
 
-    # They had seen five and six of ten go.
-    assert sum(one.take(KEY)[1] for _ in range(10)) == 5
-    assert sum(other.take(KEY)[1] for _ in range(10)) == 4
+    # The processes had seen five and six of ten requests.
+    assert sum(first.take(KEY)[1] for _ in range(10)) == 5
+    assert sum(second.take(KEY)[1] for _ in range(10)) == 4
     for shared in buckets:
         shared.close()

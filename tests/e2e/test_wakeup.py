@@ -1,4 +1,4 @@
-"""The doorbell on a real Redis: it rings when it can, and nobody waits for it when it cannot."""
+"""Wakeups on a real Redis: they are sent if Redis is reachable, and never block if it is not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 
 def eventually(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
-    """Look until ``holds`` is true, and return whether that came to pass."""
+    """Poll until ``holds`` is true; return whether this happened."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -29,7 +29,7 @@ def eventually(holds: Callable[[], bool], *, seconds: float = 20) -> bool:
 
 @pytest.fixture
 def own_redis(short_folder: Path) -> Iterator[RedisServer]:
-    """Return a Redis that a test may stop."""
+    """Return a Redis server that a test may stop."""
     server = RedisServer(short_folder)
     server.start()
     yield server
@@ -39,13 +39,13 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def wakeup(own_redis: RedisServer) -> Iterator[RedisWakeup]:
-    """Return a bell at ``own_redis``."""
+    """Return a wakeup on ``own_redis``."""
     wakeup = RedisWakeup(Settings.read({}, redis_url=own_redis.url))
     yield wakeup
     wakeup.close()
 
 
-def test_each_ring_is_one_bell_in_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
+def test_each_wakeup_is_one_message_in_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     assert wakeup.waiting() == 0
 
     wakeup.notify(3)
@@ -58,7 +58,7 @@ def test_each_ring_is_one_bell_in_redis(wakeup: RedisWakeup, own_redis: RedisSer
     assert wakeup.waiting() == 4
 
 
-def test_a_thousand_bells_are_enough_however_many_jobs_come(
+def test_a_thousand_wakeups_are_enough_for_any_number_of_jobs(
     wakeup: RedisWakeup, own_redis: RedisServer
 ) -> None:
     for _ in range(20):
@@ -71,7 +71,7 @@ def test_a_thousand_bells_are_enough_however_many_jobs_come(
 
 
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
-def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) -> None:
+def test_waiting_wakeups_are_counted_in_redis(redis_url: str, address: str) -> None:
     wakeup = RedisWakeup(Settings.read({}, redis_url=address.format(redis_url)))
 
     wakeup.notify(2)
@@ -81,7 +81,7 @@ def test_what_waits_is_counted_where_it_is_rung(redis_url: str, address: str) ->
 
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
-def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
+def test_notify_returns_without_redis_and_works_again_after_redis_comes_back(
     wakeup: RedisWakeup, own_redis: RedisServer, fault: str
 ) -> None:
     wakeup.notify()
@@ -110,7 +110,7 @@ def test_with_redis_away_ringing_returns_and_once_it_is_back_it_rings_again(
     assert eventually(notifications)
 
 
-def test_a_ring_never_waits_for_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
+def test_notify_never_waits_for_redis(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     own_redis.freeze()
     returned = threading.Event()
 
@@ -121,12 +121,12 @@ def test_a_ring_never_waits_for_redis(wakeup: RedisWakeup, own_redis: RedisServe
 
     threading.Thread(target=notify_often, daemon=True).start()
 
-    # Each of them would wait for a second, if it waited.
+    # If they waited, each of them would wait for a second.
     assert returned.wait(20)
     own_redis.resume()
 
 
-def test_a_closed_bell_rings_no_more(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
+def test_a_closed_wakeup_sends_nothing(wakeup: RedisWakeup, own_redis: RedisServer) -> None:
     wakeup.close()
 
     wakeup.notify()
@@ -135,7 +135,7 @@ def test_a_closed_bell_rings_no_more(wakeup: RedisWakeup, own_redis: RedisServer
     assert own_redis.length(queue.REASON) == 0
 
 
-def test_a_socket_is_spelled_as_celery_spells_it() -> None:
+def test_a_socket_url_has_the_form_that_celery_uses() -> None:
     assert queue.broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
     assert (
         queue.broker_url("unix:///run/redis.sock?db=3")

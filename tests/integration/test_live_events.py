@@ -1,4 +1,4 @@
-"""The hot path: events of a job reach those who hear it, and a Redis that is away keeps nobody waiting."""
+"""Live events: subscribers receive the events of their job, and an unreachable Redis delays nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.redis_servers import RedisServer
 NOWHERE = "unix:///nowhere/redis.sock"
 
 
-def reported(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> LiveEvent:
+def delta(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> LiveEvent:
     return LiveEvent(job_id, 1, 0, number - 1, IndexEntry(number, len(text), 5), text)
 
 
@@ -37,7 +37,7 @@ def subscriber(redis_url: str) -> Iterator[Subscriber]:
 
 
 def woken(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
-    """Return a list of what is heard, and what listens and counts."""
+    """Return the list of received events, and a callback that appends to it and counts."""
     events: list[LiveEvent] = []
 
     def listen() -> int:
@@ -47,34 +47,36 @@ def woken(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
     return events, listen
 
 
-def test_who_follows_a_job_hears_its_events_and_no_others(
+def test_a_subscriber_receives_the_events_of_its_job_only(
     publisher: Publisher, subscriber: Subscriber
 ) -> None:
-    mine, other = uuid.uuid4(), uuid.uuid4()
+    mine, foreign = uuid.uuid4(), uuid.uuid4()
     subscriber.want([mine])
     events, listen = woken(subscriber)
     finding = LiveEvent(mine, 1, 2, 8, IndexEntry(9, 0, 5, {"kind": "loop"}), "")
 
     def ready() -> bool:
-        # A subscription has landed when an event comes through.
-        publisher.record([reported(mine, 1), reported(other, 1)])
+        # A subscription is active once an event arrives.
+        publisher.record([delta(mine, 1), delta(foreign, 1)])
         return listen() > 0
 
     assert eventually(ready)
-    publisher.record([reported(mine, 8), reported(other, 2), finding])
+    publisher.record([delta(mine, 8), delta(foreign, 2), finding])
 
     assert eventually(lambda: listen() > 0 and finding in events)
     assert {event.job_id for event in events} == {mine}
-    assert reported(mine, 8) in events
+    assert delta(mine, 8) in events
 
 
-def test_who_follows_no_more_hears_no_more(publisher: Publisher, subscriber: Subscriber) -> None:
+def test_a_closed_subscription_receives_nothing(
+    publisher: Publisher, subscriber: Subscriber
+) -> None:
     job_id = uuid.uuid4()
     subscriber.want([job_id])
     events, listen = woken(subscriber)
 
     def ready() -> bool:
-        publisher.record([reported(job_id, 1)])
+        publisher.record([delta(job_id, 1)])
         return listen() > 0
 
     assert eventually(ready)
@@ -83,28 +85,28 @@ def test_who_follows_no_more_hears_no_more(publisher: Publisher, subscriber: Sub
     assert events
 
 
-def test_without_redis_nothing_is_heard_and_nobody_waits() -> None:
+def test_without_redis_nothing_is_received_and_nothing_waits() -> None:
     publisher, subscriber = Publisher(NOWHERE), Subscriber(NOWHERE)
     publisher.start()
     for number in range(100):
-        publisher.record([reported(uuid.uuid4(), number)])
+        publisher.record([delta(uuid.uuid4(), number)])
     subscriber.want([uuid.uuid4()])
     assert subscriber.hear() == []
     publisher.stop()
     subscriber.close()
 
 
-def test_a_message_in_another_form_is_no_event() -> None:
+def test_a_malformed_message_is_not_an_event() -> None:
     job_id = uuid.uuid4()
     channel = f"longlook:live:{job_id.hex}".encode()
 
-    assert live.decode(channel, live.encode([reported(job_id, 3)])) == [reported(job_id, 3)]
+    assert live.decode(channel, live.encode([delta(job_id, 3)])) == [delta(job_id, 3)]
     for message in (b"", b"{}", b"[[1]]", b"[[1,2,3,4,5,6]]", b'["x"]', b"1"):
         assert live.decode(channel, message) == []
-    assert live.decode(b"longlook:live:x", live.encode([reported(job_id, 3)])) == []
+    assert live.decode(b"longlook:live:x", live.encode([delta(job_id, 3)])) == []
 
 
-def test_a_redis_that_comes_back_is_heard_again(short_folder: Path) -> None:
+def test_events_arrive_again_after_redis_comes_back(short_folder: Path) -> None:
     server = RedisServer(short_folder)
     server.start()
     job_id = uuid.uuid4()
@@ -114,7 +116,7 @@ def test_a_redis_that_comes_back_is_heard_again(short_folder: Path) -> None:
 
     def through() -> bool:
         subscriber.want([job_id])
-        publisher.record([reported(job_id, 1)])
+        publisher.record([delta(job_id, 1)])
         return listen() > 0
 
     assert eventually(through)
