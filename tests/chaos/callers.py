@@ -23,8 +23,8 @@ _PAUSE_SECONDS = 0.15
 #: Errors that occur during faults. The client repeats the same request.
 _NOT_NOW = (errors.Unavailable, errors.IdempotencyInProgress)
 
-#: The scripted engine's personas of the jobs, with weights. "" is a plain answer.
-_PERSONAS = {
+#: The scripted engine's behaviors of the jobs, with weights. "" is a plain answer.
+_BEHAVIORS = {
     "": 70,
     "no_answer_at_length": 10,
     "fault": 4,
