@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from jobs.answers import extraction
 from jobs.findings import FindingKind
-from worker.guards.protocol import Guard
+from worker.guards.protocol import TraceGuard
 from worker.guards.trace import GuardedTrace, Verdict
 
 #: Characters after the heading of a final answer within which the answer must end.
 _LONGEST_ANSWER = 1500
 
 
-class BudgetGuard(Guard):
+class BudgetGuard(TraceGuard):
     """Forces an answer when the tokens are spent, or when a final answer does not end."""
 
     def see(self, trace: GuardedTrace) -> Verdict | None:

@@ -21,10 +21,10 @@ from worker.guards.language import LanguageGuard
 from worker.guards.loop import LoopGuard
 from worker.guards.protocol import (
     AttemptStep,
-    Generation,
     GenerationResult,
-    Guard,
+    GuardedGeneration,
     StandingAnswer,
+    TraceGuard,
     stands,
 )
 from worker.guards.trace import GuardedTrace, Verdict
@@ -48,7 +48,7 @@ class GuardChain:
 
     def __init__(
         self,
-        guards: Sequence[Guard],
+        guards: Sequence[TraceGuard],
         trace: GuardedTrace,
         request: engine.GenerationRequest,
         *,
@@ -64,7 +64,7 @@ class GuardChain:
         """Whether another generation is expected after the current one."""
         return any(guard.pending(self.trace) for guard in self._guards)
 
-    def next(self, step: AttemptStep) -> Generation | None:
+    def next(self, step: AttemptStep) -> GuardedGeneration | None:
         """Return the generation that follows ``step``, or None if the attempt is over."""
         for guard in self._guards:
             if (generation := guard.next(self.trace, step)) is not None:
@@ -77,7 +77,7 @@ class GuardChain:
             guard.stop()
 
 
-class Reasoning(Generation):
+class Reasoning(GuardedGeneration):
     """The first generation of an attempt or of a sample, which the guards watch.
 
     Args:
@@ -91,7 +91,7 @@ class Reasoning(Generation):
 
     def __init__(
         self,
-        guards: Sequence[Guard],
+        guards: Sequence[TraceGuard],
         trace: GuardedTrace,
         request: engine.GenerationRequest,
         *,
@@ -179,7 +179,7 @@ def build(
     enabled = options.get("guards") or {}
     form = JsonFormat.of(options)
     forced = ForcedAnswerGuard(request, reserves=bool(enabled.get("budget")))
-    guards: list[Guard] = []
+    guards: list[TraceGuard] = []
     if enabled.get("loop"):
         guards.append(LoopGuard())
     if enabled.get("budget"):

@@ -22,7 +22,7 @@ from jobs.answers import extraction, values
 from jobs.findings import FindingKind
 from worker.guards import prompts
 from worker.guards.forced_answer import box_closed
-from worker.guards.protocol import GREEDY, Guard
+from worker.guards.protocol import GREEDY, TraceGuard
 from worker.guards.trace import GuardedTrace, Verdict
 
 _log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class _ProbeAnswer:
     answer: str | None
 
 
-class ConvergenceGuard(Guard):
+class ConvergenceGuard(TraceGuard):
     """Probes for the answer while a generation runs, and cuts it when two probes in a row agree.
 
     Args:

@@ -14,10 +14,10 @@ from worker.guards.language import drifted
 from worker.guards.protocol import (
     GREEDY,
     AttemptStep,
-    Generation,
     GenerationResult,
-    Guard,
+    GuardedGeneration,
     StandingAnswer,
+    TraceGuard,
     stands,
 )
 from worker.guards.trace import FORCED_TOKENS, GuardedTrace, Verdict
@@ -28,7 +28,7 @@ RESERVE_TOKENS = FORCED_TOKENS + 16
 _LEAST_RESERVED = 256
 
 
-class ForcedAnswerGuard(Guard):
+class ForcedAnswerGuard(TraceGuard):
     """Adds the forced answer after a verdict that asks for one.
 
     Args:
@@ -61,7 +61,7 @@ class ForcedAnswerGuard(Guard):
         return ForcedAnswer(self._request, step.end, verdict, tokens=trace.forced_tokens)
 
 
-class ForcedAnswer(Generation):
+class ForcedAnswer(GuardedGeneration):
     """Reads a forced answer until its box is closed.
 
     Args:

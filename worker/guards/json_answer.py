@@ -15,10 +15,10 @@ from worker.guards import prompts
 from worker.guards.protocol import (
     GREEDY,
     AttemptStep,
-    Generation,
     GenerationResult,
-    Guard,
+    GuardedGeneration,
     StandingAnswer,
+    TraceGuard,
 )
 from worker.guards.trace import GuardedTrace
 
@@ -58,7 +58,7 @@ def rest(budget: int) -> int:
     return max(1, budget - tokens(budget) - _WORDS_TOKENS)
 
 
-class JsonAnswerGuard(Guard):
+class JsonAnswerGuard(TraceGuard):
     """Adds the answer in JSON after the reasoning, which it follows in any case.
 
     Args:
@@ -99,7 +99,7 @@ class JsonAnswerGuard(Guard):
         )
 
 
-class JsonAnswer(Generation):
+class JsonAnswer(GuardedGeneration):
     """Reads an answer in JSON, which its grammar ends.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from jobs import scripts
 from jobs.answers import extraction
 from jobs.findings import FindingKind
-from worker.guards.protocol import Guard
+from worker.guards.protocol import TraceGuard
 from worker.guards.trace import GuardedTrace, Verdict
 
 _DRIFT_WINDOW = 1000
 
 
-class LanguageGuard(Guard):
+class LanguageGuard(TraceGuard):
     """Checks the language of the answer when the model has ended; asks again for one that drifted."""
 
     def end(self, trace: GuardedTrace, finish_reason: str) -> Verdict | None:

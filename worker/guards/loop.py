@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jobs import scripts
 from jobs.findings import FindingKind
-from worker.guards.protocol import Guard
+from worker.guards.protocol import TraceGuard
 from worker.guards.trace import TAIL, GuardedTrace, Verdict
 
 # Verbatim loops. Periods are in characters, because a loop of tokens is a loop of characters with any tokenizer.
@@ -45,7 +45,7 @@ _HEDGE = re.compile(
 )
 
 
-class LoopGuard(Guard):
+class LoopGuard(TraceGuard):
     """Cuts a trace that repeats itself, and forces an answer unless the trace already has one."""
 
     def see(self, trace: GuardedTrace) -> Verdict | None:

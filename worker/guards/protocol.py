@@ -71,7 +71,7 @@ class AttemptStep:
     ignored_fault: errors.EngineError | None = None
 
 
-class Generation(abc.ABC):
+class GuardedGeneration(abc.ABC):
     """One generation of an attempt: what the engine gets, who reads along, and what comes of it.
 
     Args:
@@ -109,7 +109,7 @@ class Generation(abc.ABC):
         """Return the state of the attempt after the generation."""
 
 
-class Guard:
+class TraceGuard:
     """One guard of an attempt. Each guard overrides the steps that it needs.
 
     An attempt asks its guards in order; the first verdict, and the first generation that comes next, count.
@@ -136,7 +136,7 @@ class Guard:
         """Return whether the guard expects to add a generation after the current one."""
         return False
 
-    def next(self, trace: GuardedTrace, step: AttemptStep) -> Generation | None:
+    def next(self, trace: GuardedTrace, step: AttemptStep) -> GuardedGeneration | None:
         """Return the generation that follows ``step``, or None."""
 
 

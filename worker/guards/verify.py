@@ -23,10 +23,10 @@ from worker.guards.language import drifted
 from worker.guards.protocol import (
     GREEDY,
     AttemptStep,
-    Generation,
     GenerationResult,
-    Guard,
+    GuardedGeneration,
     StandingAnswer,
+    TraceGuard,
 )
 from worker.guards.trace import GuardedTrace
 
@@ -46,7 +46,7 @@ _REFUSAL = re.compile(
 )
 
 
-class VerifyGuard(Guard):
+class VerifyGuard(TraceGuard):
     """Adds a verification after an answer, if the budget has room for one.
 
     Args:
@@ -92,7 +92,7 @@ class VerifyGuard(Guard):
         )
 
 
-class Verification(Generation):
+class Verification(GuardedGeneration):
     """Reads a verification to its end and compares its answer with the first one.
 
     Args:

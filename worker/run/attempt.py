@@ -16,7 +16,7 @@ from jobs.answers.votes import Tally
 from jobs.store import claims, traces
 from worker import compilations, leases
 from worker.guards.chain import GuardChain
-from worker.guards.protocol import AttemptStep, Generation, GenerationResult
+from worker.guards.protocol import AttemptStep, GenerationResult, GuardedGeneration
 from worker.leases import StopReason
 from worker.run import generation
 from worker.run.trace_buffer import TraceWriter
@@ -46,7 +46,7 @@ class RunResult:
 class _Started:
     """A generation whose start is stored."""
 
-    generation: Generation
+    generation: GuardedGeneration
     number: int
     started_at: datetime
 
@@ -114,7 +114,9 @@ class Attempt:
         started_at = self._follow(step, following, number=number)
         return None if started_at is None else _Started(following, number, started_at)
 
-    def _follow(self, step: AttemptStep, following: Generation, *, number: int) -> datetime | None:
+    def _follow(
+        self, step: AttemptStep, following: GuardedGeneration, *, number: int
+    ) -> datetime | None:
         """Store the end of a generation and the start of the next one; retry until the database answers.
 
         Returns:

@@ -11,7 +11,7 @@ from core import errors, failpoints
 from jobs import engine, findings
 from jobs.store import traces
 from worker import leases
-from worker.guards.protocol import Generation, GenerationResult
+from worker.guards.protocol import GenerationResult, GuardedGeneration
 from worker.run.trace_buffer import TraceBuffer, TraceWriter, readable
 
 #: The text is complete and only the bill is missing: it is too late to stop the generation.
@@ -20,7 +20,7 @@ _ABORT_GRACE_SECONDS = 2.0
 
 
 def run(
-    generation: Generation,
+    generation: GuardedGeneration,
     *,
     engine_: engine.Engine,
     lease: leases.Lease,
@@ -150,7 +150,7 @@ def _keep(chunk: engine.Chunk, *, buffer: TraceBuffer, ending: _Ending) -> None:
 
 
 def _cuts(
-    chunk: engine.Chunk, *, buffer: TraceBuffer, ending: _Ending, generation: Generation
+    chunk: engine.Chunk, *, buffer: TraceBuffer, ending: _Ending, generation: GuardedGeneration
 ) -> bool:
     """Let the reader read what has come; return whether it cuts a stream that would go on."""
     if ending.cut_at is not None:
