@@ -157,7 +157,7 @@ def value(job: output.Json) -> str:
 def votes(count: output.Json) -> str:
     """Return the votes as text, for example ``3 of 4 samples agree; 7: 1 (5 requested)``."""
     winner, *others = [
-        (output.inline(answer["text"]), len(answer["samples"])) for answer in count["classes"]
+        (output.inline(answer["text"]), len(answer["generations"])) for answer in count["classes"]
     ]
     words = [f"{winner[1]} of {count['counted']} samples agree"]
     words += [f"{text}: {samples}" for text, samples in others]

@@ -211,10 +211,10 @@ class GuardedClient:
         pooled = self._pool.take(request.origin)
         if pooled is not None:
             with contextlib.suppress(_StaleConnection):
-                return self._exchange(pooled, request, pooled=True)
-        return self._exchange(self._connect(request), request, pooled=False)
+                return self._send_request(pooled, request, pooled=True)
+        return self._send_request(self._connect(request), request, pooled=False)
 
-    def _exchange(self, connection: Connection, request: _Request, *, pooled: bool) -> Reply:
+    def _send_request(self, connection: Connection, request: _Request, *, pooled: bool) -> Reply:
         """Send ``request`` and read its response. Raises :class:`_StaleConnection` for a pooled one that was closed."""
         reusable = False
         try:

@@ -6,8 +6,6 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Collection
-from typing import Protocol
 
 import structlog
 
@@ -17,7 +15,7 @@ from api.streams.feeds import Feed
 from core import ids
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
-from jobs.events.live import LiveEvent
+from jobs.events.live import LiveEvent, Subscriber
 from jobs.store import event_log, history
 from jobs.store.event_log import EventKind, JobEvent
 
@@ -29,19 +27,6 @@ _ROUND_SECONDS = 0.025
 _SHIFTS = 4
 #: Between two looks into SQL, each one query for all jobs that are followed.
 _LOOK_SECONDS = 0.25
-
-
-class Subscriber(Protocol):
-    """The hot path, as :class:`jobs.events.live.Subscriber` is."""
-
-    def want(self, job_ids: Collection[uuid.UUID]) -> None:
-        """Hear the events of these jobs from now on, and no others."""
-
-    def hear(self) -> list[LiveEvent]:
-        """Return what has come in, without waiting."""
-
-    def close(self) -> None:
-        """Let go of Redis."""
 
 
 class Tail:

@@ -69,7 +69,7 @@ class Tally:
             "begun": self.begun,
             "counted": self.counted,
             "classes": [
-                {"text": entry.text, "samples": self._streams(entry.votes)}
+                {"text": entry.text, "generations": self._streams(entry.votes)}
                 for entry in self.classes
             ],
             "abstained": self._streams(self.abstained),

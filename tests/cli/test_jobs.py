@@ -43,7 +43,7 @@ def test_a_job_is_shown_with_its_trace_on_request(api: FakeApi) -> None:
     _, alone = longlook(api, "jobs", "show", JOB_ID)
     _, whole = longlook(api, "jobs", "show", JOB_ID, "--trace")
     assert "trace" not in json.loads(alone)
-    assert json.loads(whole)["trace"]["samples"][0]["text"] == "One, "
+    assert json.loads(whole)["trace"]["generations"][0]["text"] == "One, "
 
 
 def test_a_job_is_cancelled(api: FakeApi) -> None:

@@ -61,7 +61,7 @@ def votes_of(bench: Bench, job_id: uuid.UUID) -> tuple[Any, ...]:
     return (
         votes["begun"],
         votes["counted"],
-        [(answer_class["text"], answer_class["samples"]) for answer_class in votes["classes"]],
+        [(answer_class["text"], answer_class["generations"]) for answer_class in votes["classes"]],
         votes["abstained"],
     )
 

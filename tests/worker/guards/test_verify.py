@@ -256,7 +256,7 @@ def test_each_sample_of_a_vote_is_verified_before_it_votes(bench: Bench) -> None
     seconds = [trace for trace in traces.values() if trace.continues is not None]
     assert job.votes is not None
     assert job.votes["begun"] == len(looks) >= 2
-    voted = job.votes["classes"][0]["samples"]
+    voted = job.votes["classes"][0]["generations"]
     assert set(voted) <= {trace.number for trace in seconds}
     wrong = {trace.text.rpartition("\\boxed{")[2].removesuffix("}") for trace in looks}
     assert job.answer_text not in wrong
@@ -281,7 +281,7 @@ def test_a_vote_belongs_to_the_sample_that_answered_not_to_its_verification(
     view = bench.view(job_id)
     traces = {trace.number: trace for trace in bench.trace(job_id)}
     assert view.job.votes is not None
-    voted = view.job.votes["classes"][0]["samples"]
+    voted = view.job.votes["classes"][0]["generations"]
     assert all(traces[number].continues is None for number in voted)
     assert traces[view.job.votes["look"]].continues == voted[0]
     shown = jobs_shown.JobAnswer.of(view)
