@@ -303,15 +303,16 @@ def _create_jobs() -> None:
     )
     op.create_index("ix_jobs_account_id_id", "jobs", ["account_id", "id"])
     op.create_index("ix_jobs_account_id_status_id", "jobs", ["account_id", "status", "id"])
+    _partial("ix_jobs_claim", "jobs", ["ordering_at", "id"], "status = 'queued'")
+    _partial("ix_jobs_deadline", "jobs", ["deadline_at"], "status = 'queued'")
+    _partial("ix_jobs_ended", "jobs", ["finished_at"], "finished_at IS NOT NULL")
+    # After ix_jobs_ended: of indexes with equal costs both databases use the one that was created last.
     _partial(
         "ix_jobs_answer_stored",
         "jobs",
         ["finished_at"],
         "finished_at IS NOT NULL AND answer_removed_at IS NULL AND data_removed_at IS NULL",
     )
-    _partial("ix_jobs_claim", "jobs", ["ordering_at", "id"], "status = 'queued'")
-    _partial("ix_jobs_deadline", "jobs", ["deadline_at"], "status = 'queued'")
-    _partial("ix_jobs_ended", "jobs", ["finished_at"], "finished_at IS NOT NULL")
     _partial("ix_jobs_error", "jobs", ["error_code", "id"], "error_code IS NOT NULL")
     _partial("ix_jobs_finished", "jobs", ["finished_at"], "status = 'succeeded'")
     _partial("ix_jobs_group", "jobs", ["group_id", "id"], "group_id IS NOT NULL")

@@ -172,7 +172,7 @@ def upgrade():
 
 
 def downgrade():
-    replace(_view().replace(_COLUMN, ""))
+    replace(re.sub(r",\\s+jobs\\.note\\b", "", _view()))
     op.drop_index("ix_jobs_note", "jobs")
     op.drop_table("job_notes")
     op.drop_column("workers", "zone")
