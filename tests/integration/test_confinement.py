@@ -203,32 +203,32 @@ import io, sys
 from PIL import Image, ImageCms, features
 from jobs.images import pipeline
 from jobs.images.reader import TARGET
-from tests import pictures
+from tests import image_files
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1:])
 from core.sandbox import Sandbox
 
-picture = pictures.gradient()
+picture = image_files.gradient()
 exif = Image.Exif()
 exif[0x0112], exif[0x9286], exif[0x013B] = 6, b"UNICODE" + bytes(1) + "é".encode("utf-16"), "ü圆"
 profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 files = {
-    name: pictures.file_of(picture, name)
+    name: image_files.file_of(picture, name)
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
 }
 for name in ("JPEG", "WEBP", "PNG", "TIFF"):
-    files[f"{name} with metadata"] = pictures.file_of(picture, name, exif=exif, icc_profile=srgb)
+    files[f"{name} with metadata"] = image_files.file_of(picture, name, exif=exif, icc_profile=srgb)
 for compression in ("tiff_lzw", "jpeg", "packbits", "tiff_adobe_deflate", "group4"):
     shown = picture.convert("1") if compression == "group4" else picture
-    files[compression] = pictures.file_of(shown, "TIFF", compression=compression)
+    files[compression] = image_files.file_of(shown, "TIFF", compression=compression)
 for mode in ("L", "LA", "P", "1", "RGBA", "I;16"):
-    files[mode] = pictures.file_of(picture.convert("L" if mode == "I;16" else mode).convert(mode), "PNG")
-files["CMYK"] = pictures.file_of(picture.convert("CMYK"), "JPEG")
-files["progressive"] = pictures.file_of(picture, "JPEG", progressive=True)
-files["several pictures"] = pictures.file_of(picture, "MPO", save_all=True, append_images=[picture])
-files["profile of others"] = pictures.file_of(picture, "PNG", icc_profile=profile)
-files["animated"] = pictures.file_of(picture, "WEBP", save_all=True, append_images=[picture], lossless=True)
+    files[mode] = image_files.file_of(picture.convert("L" if mode == "I;16" else mode).convert(mode), "PNG")
+files["CMYK"] = image_files.file_of(picture.convert("CMYK"), "JPEG")
+files["progressive"] = image_files.file_of(picture, "JPEG", progressive=True)
+files["several images"] = image_files.file_of(picture, "MPO", save_all=True, append_images=[picture])
+files["profile of others"] = image_files.file_of(picture, "PNG", icc_profile=profile)
+files["animated"] = image_files.file_of(picture, "WEBP", save_all=True, append_images=[picture], lossless=True)
 with Sandbox(TARGET, processes=1, seconds=60) as pool:
     for name, data in files.items():
         _, made = pool.call(data, detail="standard")
